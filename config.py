@@ -1,0 +1,143 @@
+"""Settings: read once from the environment, frozen, and passed down as plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+MIB = 1024 * 1024
+
+
+class SettingsError(ValueError):
+    """A setting has a value that can't be used; the text names it and says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the environment can change, with the defaults of a developer's machine.
+
+    Sizes are in bytes and spans in seconds. Build it with `Settings.from_env()`; let a flag win with
+    `dataclasses.replace(settings, processes=4)`.
+    """
+
+    redis_url: str | None = None
+    data_dir: Path = Path(".packmule")
+    allow_eviction: bool = False
+    queues: tuple[str, ...] = ("high", "default", "low")
+    modules: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    processes: int = 2
+    grace: float = 25.0
+    environment: str = "development"
+    storage: str | None = None
+    templates: str | None = None
+    smtp_url: str | None = None
+    mail_from: str = "packmule@localhost"
+    max_job_bytes: int = 256 * 1024
+    max_result_bytes: int = MIB
+    max_file_bytes: int = 2048 * MIB
+    max_attachment_bytes: int = 25 * MIB
+    max_pixels: int = 200_000_000
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read `PACKMULE_*` (and `REDIS_URL`) from `environ`, the process's own by default.
+
+        Raises `SettingsError` for a value that can't be used.
+        """
+        env = os.environ if environ is None else environ
+        given: dict[str, Any] = {}
+        for name, (variable, parse) in VARIABLES.items():
+            text = env.get(variable, "").strip()
+            if text:
+                given[name] = _parsed(variable, text, parse)
+        if "redis_url" not in given and env.get("REDIS_URL", "").strip():
+            given["redis_url"] = env["REDIS_URL"].strip()
+        return cls(**given)
+
+    @property
+    def storage_url(self) -> str:
+        """Where jobs take and leave files: a folder of this machine or an fsspec URL."""
+        return self.storage or str(self.data_dir / "files")
+
+    def masked(self) -> dict[str, str]:
+        """Each setting as text fit for a screen: passwords in URLs are replaced by `***`."""
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: mask(str(value)) if "url" in name or name == "storage" else str(value) for name, value in shown.items()}
+
+
+def mask(url: str) -> str:
+    """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}:***@{host}"))
+
+
+def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{variable}={text!r}: {error}") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("use 1 or 0")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError("use a whole number above zero")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError("use a number of seconds, such as 25") from None
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("use a number of seconds of zero or more")
+    return seconds
+
+
+def _environment(text: str) -> str:
+    if text not in {"development", "production"}:
+        raise ValueError("use development or production")
+    return text
+
+
+VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "redis_url": ("PACKMULE_REDIS_URL", str),
+    "data_dir": ("PACKMULE_DATA_DIR", Path),
+    "allow_eviction": ("PACKMULE_ALLOW_EVICTION", _truth),
+    "queues": ("PACKMULE_QUEUES", _names),
+    "modules": ("PACKMULE_MODULES", _names),
+    "allow": ("PACKMULE_ALLOW", _names),
+    "processes": ("PACKMULE_PROCESSES", _count),
+    "grace": ("PACKMULE_GRACE", _seconds),
+    "environment": ("PACKMULE_ENV", _environment),
+    "storage": ("PACKMULE_STORAGE", str),
+    "templates": ("PACKMULE_TEMPLATES", str),
+    "smtp_url": ("PACKMULE_SMTP_URL", str),
+    "mail_from": ("PACKMULE_MAIL_FROM", str),
+    "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", _count),
+    "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", _count),
+    "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", _count),
+    "max_attachment_bytes": ("PACKMULE_MAX_ATTACHMENT_BYTES", _count),
+    "max_pixels": ("PACKMULE_MAX_PIXELS", _count),
+}
+"""Setting name: (environment variable, parser). `packmule check` and the docs' test read it too."""

@@ -1,0 +1,6 @@
+"""Jobs: how they are written, enqueued and read, and the ready-made ones."""
+
+from jobs import current
+from jobs.registry import job
+
+__all__ = ["current", "job"]

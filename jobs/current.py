@@ -1,0 +1,104 @@
+"""The job that runs now: its id, its progress, and the resources that the worker lends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+Report = Callable[[float, float | None, str], None]
+
+REPORT_INTERVAL = 0.1
+"""Seconds between two reports of progress that leave the process; the last one always does."""
+
+
+class NoResource(LookupError):
+    """A job asked for a resource that this process was not given."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes."""
+
+    id: str
+    attempt: int
+    report: Report
+    done: float = 0.0
+    reported_at: float = float("-inf")
+    pending: tuple[float, float | None, str] | None = None
+
+    def flush(self) -> None:
+        """Send the report that throttling held back, if any."""
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            self.report(*pending)
+
+
+_running: ContextVar[Running | None] = ContextVar("running", default=None)
+_resources: dict[type, object] = {}
+
+
+def running() -> Running | None:
+    """The job that this code runs in, or None outside of one."""
+    return _running.get()
+
+
+def job_id() -> str | None:
+    """The id of the job that this code runs in, or None outside of one."""
+    job = _running.get()
+    return job.id if job else None
+
+
+def progress(done: float, total: float | None = None, message: str = "") -> None:
+    """Report how far the running job is: `done` of `total` units, and what it is doing.
+
+    Cheap enough for an inner loop: it leaves the process at most ten times a second. Within an attempt
+    `done` never goes back. Outside of a job it does nothing, so a job stays callable as a plain function.
+
+    >>> from jobs import current
+    >>> current.progress(40, 100, "resizing")
+    """
+    job = _running.get()
+    if job is None:
+        return
+    job.done = max(job.done, done)
+    job.pending = (job.done, total, message)
+    now = time.monotonic()
+    if now - job.reported_at >= REPORT_INTERVAL or done == total:
+        job.reported_at = now
+        job.flush()
+
+
+@contextmanager
+def performing(id: str, attempt: int, report: Report) -> Iterator[Running]:
+    """Make `id` the running job of this context; the worker wraps each body in it."""
+    job = Running(id, attempt, report)
+    token = _running.set(job)
+    try:
+        yield job
+    finally:
+        _running.reset(token)
+
+
+def provide(*resources: object) -> None:
+    """Lend `resources` to every job of this process, each found by its type; a later one replaces."""
+    for resource in resources:
+        _resources[type(resource)] = resource
+
+
+def resource(kind: type[T]) -> T:
+    """The resource of type `kind` lent to this process. Raises `NoResource` where there is none.
+
+    >>> from jobs.storage import Storage
+    >>> current.resource(Storage).read_bytes("uploads/a.txt")  # doctest: +SKIP
+    """
+    try:
+        return cast(T, _resources[kind])
+    except KeyError:
+        raise NoResource(
+            f"no {kind.__name__} here: perform the job in a worker, or lend one with current.provide(...)"
+        ) from None

@@ -1,0 +1,241 @@
+"""The callables that workers may perform: `@job` registers them, `validate` checks a call against one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+import msgspec
+
+from jobs.options import Options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class InvalidCall(TypeError):
+    """A call that the job's signature does not allow; nothing was enqueued."""
+
+
+class NotRegistered(LookupError):
+    """A name that no loaded module registered with `@job` and no setting allows."""
+
+
+class InvalidJob(TypeError):
+    """A function that can't be a job, told when it is decorated."""
+
+
+class JobFunction(Protocol[P, R_co]):
+    """A registered function: still directly callable, and enqueueable."""
+
+    job: JobType
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> str: ...
+
+    def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> list[str]: ...
+
+    def options(self, **changes: Any) -> Call[P]: ...
+
+
+class Enqueue(Protocol):
+    """What a producer offers to registered functions."""
+
+    def __call__(
+        self, job: JobType, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]], options: Options
+    ) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """One registered callable: its dotted `name`, its function, and the options its jobs start from."""
+
+    name: str
+    function: Callable[..., Any]
+    options: Options
+    signature: inspect.Signature
+    arguments: type[msgspec.Struct] = field(repr=False)
+
+    def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The call's arguments by name, checked against the annotations; defaults stay unsaid.
+
+        Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one.
+        """
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidCall(f"{self.name}: {error}") from None
+        try:
+            msgspec.convert(bound.arguments, self.arguments, builtin_types=_PASSED_AS_IS)
+        except msgspec.ValidationError as error:
+            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
+        return bound.arguments
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments as they come off the wire, made into what the annotations say (a date from its text).
+
+        Raises `InvalidCall`.
+        """
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+            typed = msgspec.convert(bound.arguments, self.arguments)
+        except (TypeError, msgspec.ValidationError) as error:
+            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
+        for argument in bound.arguments:
+            bound.arguments[argument] = getattr(typed, argument)
+        return bound.args, bound.kwargs
+
+
+_PASSED_AS_IS: tuple[type, ...] = ()
+_registered: dict[str, JobType] = {}
+_enqueue: Enqueue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[P]):
+    """A registered function with some options changed for the next enqueue."""
+
+    job: JobType
+    changed: Options
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Enqueue one job and return its id."""
+        return _producer()(self.job, [(args, kwargs)], self.changed)[0]
+
+    def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> list[str]:
+        """Enqueue one job a call, hundreds a round trip, and return their ids in order.
+
+        Each call is a mapping of argument names, or a sequence of positional arguments.
+        """
+        pairs = [((), call) if isinstance(call, Mapping) else (call, {}) for call in calls]
+        return _producer()(self.job, pairs, self.changed)
+
+
+def job(
+    function: Callable[P, R] | None = None, /, **options: Any
+) -> Any:
+    """Register a function as a job and return it, still directly callable.
+
+    Options are those of `Options` (`queue`, `timeout`, `retries`, `result_ttl`, ...) and hold for each of
+    its jobs unless one enqueue says otherwise.
+
+    >>> from jobs import job
+    >>> @job(queue="low", timeout=600, retries=3)
+    ... def report(month: str, copies: int = 1) -> str:
+    ...     return f"{copies} of {month}"
+    >>> report("2026-11")
+    '1 of 2026-11'
+
+    `report.enqueue("2026-11")` hands it to a worker, and
+    `report.options(delay=60, queue="high").enqueue("2026-11", copies=2)` changes options for one enqueue.
+    Raises `InvalidJob` for a function that a worker could not import or whose arguments JSON can't carry.
+    """
+    if function is not None:
+        return _register(function, Options(**options))
+    return lambda decorated: _register(decorated, Options(**options))
+
+
+def find(name: str) -> JobType:
+    """The registered callable called `name`. Raises `NotRegistered`."""
+    try:
+        return _registered[name]
+    except KeyError:
+        raise NotRegistered(
+            f"{name} is not a registered job: decorate it with @job and name its module in PACKMULE_MODULES"
+        ) from None
+
+
+def names() -> list[str]:
+    """The dotted names of all registered callables, sorted."""
+    return sorted(_registered)
+
+
+def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
+    """Import `modules`, whose `@job` functions register themselves, and register the dotted names in `allow`.
+
+    The working directory is importable, after everything installed. Raises `NotRegistered` with the
+    module's name if one can't be imported.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    for module in modules:
+        _imported(module)
+    for name in allow:
+        if name not in _registered:
+            module, _, attribute = name.rpartition(".")
+            function = getattr(_imported(module), attribute, None)
+            if not callable(function):
+                raise NotRegistered(f"PACKMULE_ALLOW names {name}, which is not a function")
+            _register(function, Options())
+
+
+def use(enqueue: Enqueue) -> None:
+    """Make `enqueue` what `.enqueue(...)` of registered functions calls in this process."""
+    global _enqueue  # noqa: PLW0603  one process enqueues to one place, and functions find it here
+    _enqueue = enqueue
+
+
+def _producer() -> Enqueue:
+    if _enqueue is None:
+        importlib.import_module("jobs.producer").connect()
+    return cast(Enqueue, _enqueue)
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise NotRegistered(f"can't import {module}: {error} (looked in the working directory too)") from error
+
+
+def _register(function: Callable[P, R], options: Options) -> JobFunction[P, R]:
+    name = f"{function.__module__}.{function.__qualname__}"
+    if "<locals>" in name or "<lambda>" in name:
+        raise InvalidJob(f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top")
+    signature = inspect.signature(function)
+    job_type = JobType(name, function, options, signature, _arguments_type(name, function, signature))
+    _registered[name] = job_type
+    call: Call[P] = Call(job_type, Options())
+    registered = cast(JobFunction[P, R], function)
+    registered.job = job_type
+    registered.enqueue = call.enqueue  # type: ignore[method-assign]
+    registered.enqueue_many = call.enqueue_many  # type: ignore[method-assign]
+    registered.options = lambda **changes: Call(job_type, Options(**changes))  # type: ignore[method-assign]
+    return registered
+
+
+def _arguments_type(
+    name: str, function: Callable[..., Any], signature: inspect.Signature
+) -> type[msgspec.Struct]:
+    """A struct with one field a parameter: what an enqueue is validated against."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: list[tuple[str, Any, Any]] = []
+    for parameter in signature.parameters.values():
+        kind = hints.get(parameter.name, Any)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            kind = tuple[kind, ...]
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kind = dict[str, kind]
+        # Binding has already refused a missing argument, so that here each may be absent.
+        fields.append((parameter.name, kind, None))
+    try:
+        struct = msgspec.defstruct(function.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+        msgspec.json.Decoder(struct)
+    except TypeError as error:
+        raise InvalidJob(f"{name} can't be a job: its arguments must be what JSON can carry ({error})") from None
+    return struct
+
+
+def _explained(error: Exception) -> str:
+    """msgspec's `Expected `int`, got `str` - at `$.width`` with the argument in front."""
+    text, _, place = str(error).partition(" - at `$.")
+    return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else text
