@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 MIB = 1024 * 1024
+LAST_PORT = 65_535
 
 
 class SettingsError(ValueError):
@@ -37,6 +38,8 @@ class Settings:
     templates: str | None = None
     smtp_url: str | None = None
     mail_from: str = "packmule@localhost"
+    host: str = "127.0.0.1"
+    port: int = 9181
     max_job_bytes: int = 256 * 1024
     max_result_bytes: int = MIB
     max_file_bytes: int = 2048 * MIB
@@ -45,18 +48,18 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read `PACKMULE_*` (and `REDIS_URL`) from `environ`, the process's own by default.
+        """Read `PACKMULE_*`, and `REDIS_URL` and `PORT` that platforms set, from `environ` or the real one.
 
         Raises `SettingsError` for a value that can't be used.
         """
         env = os.environ if environ is None else environ
         given: dict[str, Any] = {}
         for name, (variable, parse) in VARIABLES.items():
-            text = env.get(variable, "").strip()
-            if text:
-                given[name] = _parsed(variable, text, parse)
-        if "redis_url" not in given and env.get("REDIS_URL", "").strip():
-            given["redis_url"] = env["REDIS_URL"].strip()
+            for candidate in (variable, PLATFORM_VARIABLES.get(name, "")):
+                text = env.get(candidate, "").strip()
+                if text:
+                    given[name] = _parsed(candidate, text, parse)
+                    break
         return cls(**given)
 
     @property
@@ -67,12 +70,21 @@ class Settings:
     def masked(self) -> dict[str, str]:
         """Each setting as text fit for a screen: passwords in URLs are replaced by `***`."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: mask(str(value)) if "url" in name or name == "storage" else str(value) for name, value in shown.items()}
+        return {name: mask(_shown(value)) for name, value in shown.items()}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def mask(url: str) -> str:
     """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(not a URL)"
     if parts.password is None:
         return url
     user, _, host = parts.netloc.rpartition("@")
@@ -101,6 +113,12 @@ def _truth(text: str) -> bool:
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise ValueError("use a whole number above zero")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= LAST_PORT:
+        raise ValueError(f"use a port from 1 to {LAST_PORT}")
     return int(text)
 
 
@@ -134,6 +152,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "templates": ("PACKMULE_TEMPLATES", str),
     "smtp_url": ("PACKMULE_SMTP_URL", str),
     "mail_from": ("PACKMULE_MAIL_FROM", str),
+    "host": ("PACKMULE_HOST", str),
+    "port": ("PACKMULE_PORT", _port),
     "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", _count),
     "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", _count),
     "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", _count),
@@ -141,3 +161,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max_pixels": ("PACKMULE_MAX_PIXELS", _count),
 }
 """Setting name: (environment variable, parser). `packmule check` and the docs' test read it too."""
+
+PLATFORM_VARIABLES = {"redis_url": "REDIS_URL", "port": "PORT"}
+"""Names under which hosting platforms give a setting; our own variable wins."""
+
+
+def child_environment(**changes: str | None) -> dict[str, str]:
+    """This process's environment for a child, with `changes`; None takes a variable away."""
+    environment = {**os.environ, **changes}
+    return {name: value for name, value in environment.items() if value is not None}

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from jobs.wire import JOB_ID
+
 DEFAULT_QUEUE = "default"
 DEFAULT_TIMEOUT = 180.0
 DEFAULT_RESULT_TTL = 500.0
@@ -41,18 +43,19 @@ class Options:
     job_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Turn spans into seconds and refuse what can't be meant."""
+        """Refuse what can't be meant."""
         for name in ("timeout", "result_ttl", "failure_ttl", "delay"):
             value = getattr(self, name)
             if isinstance(value, timedelta):
                 value = value.total_seconds()
-                object.__setattr__(self, name, value)
             if value is not None and not _is_span(value, keeps_for_ever=name.endswith("_ttl")):
                 raise InvalidOption(f"{name}={value!r}: give seconds" + _range(name))
         if self.timeout == 0:
             raise InvalidOption("timeout=0: give seconds above 0")
         if self.retries is not None and (isinstance(self.retries, bool) or self.retries < 0):
             raise InvalidOption(f"retries={self.retries!r}: give a whole number of 0 or more")
+        if self.job_id is not None and not JOB_ID.fullmatch(self.job_id):
+            raise InvalidOption(f"job_id={self.job_id!r}: use up to 200 letters, digits, _ and -")
         if self.at is not None and self.at.tzinfo is None:
             raise InvalidOption(f"at={self.at.isoformat()}: give the time zone too, such as +01:00")
         if self.at is not None and self.delay is not None:
@@ -66,6 +69,11 @@ class Options:
             if getattr(self, field.name) is not None
         }
         return replace(base, **said) if said else base
+
+
+def in_seconds(span: float | timedelta) -> float:
+    """A span in seconds."""
+    return span.total_seconds() if isinstance(span, timedelta) else float(span)
 
 
 def _is_span(value: Any, keeps_for_ever: bool) -> bool:

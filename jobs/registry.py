@@ -7,9 +7,9 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
 
@@ -56,45 +56,47 @@ class Enqueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobType:
-    """One registered callable: its dotted `name`, its function, and the options its jobs start from."""
+    """One registered callable: its dotted `name`, its function, and the options its jobs start from.
+
+    An exception of a type in `give_up_on` fails a job at once, whatever retries it has left. With `at_once`
+    its outcome is handed in before the worker does anything else.
+    """
 
     name: str
     function: Callable[..., Any]
     options: Options
+    give_up_on: tuple[type[Exception], ...]
+    at_once: bool
     signature: inspect.Signature
-    arguments: type[msgspec.Struct] = field(repr=False)
+    arguments: type[msgspec.Struct]
 
-    def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The call's arguments by name, checked against the annotations; defaults stay unsaid.
+    def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check a call against the annotations.
 
         Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one.
         """
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidCall(f"{self.name}: {error}") from None
-        try:
-            msgspec.convert(bound.arguments, self.arguments, builtin_types=_PASSED_AS_IS)
-        except msgspec.ValidationError as error:
-            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
-        return bound.arguments
+        self._checked(args, kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments as they come off the wire, made into what the annotations say (a date from its text).
 
         Raises `InvalidCall`.
         """
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-            typed = msgspec.convert(bound.arguments, self.arguments)
-        except (TypeError, msgspec.ValidationError) as error:
-            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
+        bound, typed = self._checked(args, kwargs)
         for argument in bound.arguments:
             bound.arguments[argument] = getattr(typed, argument)
         return bound.args, bound.kwargs
 
+    def _checked(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[inspect.BoundArguments, msgspec.Struct]:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+            return bound, msgspec.convert(bound.arguments, self.arguments)
+        except (TypeError, msgspec.ValidationError) as error:
+            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
 
-_PASSED_AS_IS: tuple[type, ...] = ()
+
 _registered: dict[str, JobType] = {}
 _enqueue: Enqueue | None = None
 
@@ -119,13 +121,30 @@ class Call(Generic[P]):
         return _producer()(self.job, pairs, self.changed)
 
 
+@overload
+def job(function: Callable[P, R], /) -> JobFunction[P, R]: ...
+
+
+@overload
 def job(
-    function: Callable[P, R] | None = None, /, **options: Any
+    *, give_up_on: tuple[type[Exception], ...] = (), at_once: bool = False, **options: Any
+) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
+
+
+def job(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    give_up_on: tuple[type[Exception], ...] = (),
+    at_once: bool = False,
+    **options: Any,
 ) -> Any:
     """Register a function as a job and return it, still directly callable.
 
     Options are those of `Options` (`queue`, `timeout`, `retries`, `result_ttl`, ...) and hold for each of
-    its jobs unless one enqueue says otherwise.
+    its jobs unless one enqueue says otherwise. An exception of a type in `give_up_on` is not retried.
+    `at_once` is for a function that does what must not be done twice lightly, such as sending a mail: its
+    outcomes never wait for a batch to end.
 
     >>> from jobs import job
     >>> @job(queue="low", timeout=600, retries=3)
@@ -139,8 +158,8 @@ def job(
     Raises `InvalidJob` for a function that a worker could not import or whose arguments JSON can't carry.
     """
     if function is not None:
-        return _register(function, Options(**options))
-    return lambda decorated: _register(decorated, Options(**options))
+        return _register(function, Options(**options), give_up_on, at_once)
+    return lambda decorated: _register(decorated, Options(**options), give_up_on, at_once)
 
 
 def find(name: str) -> JobType:
@@ -194,15 +213,26 @@ def _imported(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise NotRegistered(f"can't import {module}: {error} (looked in the working directory too)") from error
+        raise NotRegistered(
+            f"can't import {module}: {error} (looked in the working directory too)"
+        ) from error
 
 
-def _register(function: Callable[P, R], options: Options) -> JobFunction[P, R]:
+def _register(
+    function: Callable[P, R],
+    options: Options,
+    give_up_on: tuple[type[Exception], ...] = (),
+    at_once: bool = False,
+) -> JobFunction[P, R]:
     name = f"{function.__module__}.{function.__qualname__}"
     if "<locals>" in name or "<lambda>" in name:
-        raise InvalidJob(f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top")
+        raise InvalidJob(
+            f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top"
+        )
     signature = inspect.signature(function)
-    job_type = JobType(name, function, options, signature, _arguments_type(name, function, signature))
+    job_type = JobType(
+        name, function, options, give_up_on, at_once, signature, _arguments_type(name, function, signature)
+    )
     _registered[name] = job_type
     call: Call[P] = Call(job_type, Options())
     registered = cast(JobFunction[P, R], function)
@@ -220,7 +250,7 @@ def _arguments_type(
     hints = typing.get_type_hints(function, include_extras=True)
     fields: list[tuple[str, Any, Any]] = []
     for parameter in signature.parameters.values():
-        kind = hints.get(parameter.name, Any)
+        kind: Any = hints.get(parameter.name, Any)
         if parameter.kind is parameter.VAR_POSITIONAL:
             kind = tuple[kind, ...]
         elif parameter.kind is parameter.VAR_KEYWORD:
@@ -231,7 +261,9 @@ def _arguments_type(
         struct = msgspec.defstruct(function.__name__, fields, kw_only=True, forbid_unknown_fields=True)
         msgspec.json.Decoder(struct)
     except TypeError as error:
-        raise InvalidJob(f"{name} can't be a job: its arguments must be what JSON can carry ({error})") from None
+        raise InvalidJob(
+            f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
+        ) from None
     return struct
 
 

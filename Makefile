@@ -1,0 +1,73 @@
+# Packmule needs Python 3.11 or newer with pip, and make. `make` alone lists what can be made.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+# The pip of $(PYTHON) installs into the environment, so that neither ensurepip nor activation is needed.
+PIP := $(PYTHON) -m pip --python $(RUN)/python --disable-pip-version-check --no-input
+LOCK := build/uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-config --custom-compile-command "make lock" --quiet $(FLAGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint bench lock clean
+.NOTPARALLEL:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.runtime ## install, then run an e-mail, an image and a file job on shipped samples
+	@$(RUN)/packmule demo
+
+test: $(VENV)/.dev ## run the tests; ARGS="tests/worker -k drain" narrows them
+	@$(RUN)/python -m pytest $(ARGS)
+
+check: lint test ## formatting, lint, types and tests
+
+lint: $(VENV)/.dev ## formatting, lint and types
+	@$(RUN)/ruff format --check --quiet --output-format concise .
+	@$(RUN)/ruff check --quiet --output-format concise .
+	@$(RUN)/mypy --no-error-summary
+
+bench: $(VENV)/.dev ## run the benchmarks
+	@for each in benchmarks/*.py; do $(RUN)/python "$$each" || exit; done
+
+lock: build/uv/bin/uv ## write the lock files anew, keeping versions that fit; FLAGS=--upgrade takes the newest
+	@$(LOCK) --extra build --output-file requirements.lock
+	@$(LOCK) --extra build --extra dev --extra fast --constraint requirements.lock \
+		--output-file requirements-dev.lock
+
+clean: ## delete what make made, but no data
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# One line, where pip would have printed a page.
+define check_python
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Packmule needs Python 3.11 or newer, \
+	not %d.%d: name one with make PYTHON=python3.12" % sys.version_info[:2])'
+endef
+
+# An interrupted pip can leave half a package that looks installed, so an unfinished environment is not kept.
+define install
+	$(check_python)
+	@if test -e $(VENV)/.unfinished; then rm -rf $(VENV); fi
+	@test -x $(RUN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@touch $(VENV)/.unfinished
+	@echo "Installing $< into $(VENV)"
+	@$(PIP) install -qq --require-hashes --requirement $<
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+	@rm $(VENV)/.unfinished
+endef
+
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	$(install)
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml
+	$(install)
+
+build/uv/bin/uv: Makefile
+	$(check_python)
+	@$(PYTHON) -m venv --clear --without-pip build/uv
+	@$(PYTHON) -m pip --python build/uv/bin/python --disable-pip-version-check --no-input install -qq uv==$(UV_VERSION)
+	@touch $@

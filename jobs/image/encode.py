@@ -1,0 +1,48 @@
+"""Encoding: an sRGB image written as JPEG, PNG or WebP, without any metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from jobs.image.rendition import Format
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a format is written: its file suffix, the longest side in pixels, and Pillow's options."""
+
+    suffix: str
+    max_side: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ENCODINGS: dict[Format, Encoding] = {
+    "jpeg": Encoding(".jpg", 65_500),
+    "png": Encoding(".png", 2**31 - 1),
+    # Method 2 rather than 4 takes 40 % less time for 4 % more bytes.
+    "webp": Encoding(".webp", 16_383, {"method": 2}),
+}
+
+
+def encoded(image: Image.Image, format: Format, quality: int) -> bytes:
+    """The file of `image` (mode `L`, `RGB` or `RGBA`) in that format; `quality` (1 to 100) is not for PNG.
+
+    JPEG has no transparency: there the image is laid on white.
+    """
+    if format == "jpeg" and image.mode == "RGBA":
+        image = _on_white(image)
+    # Pillow's encoders write some of what the decoder has found: profile, comment, resolution.
+    image.info = {}
+    file = BytesIO()
+    image.save(file, format.upper(), quality=quality, **ENCODINGS[format].options)
+    return file.getvalue()
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white

@@ -1,0 +1,165 @@
+"""The producer: checks a call, writes it as RQ would, and enqueues it in one round trip."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from config import Settings
+from coordination.connection import connect as connect_redis
+from coordination.scripts import Script
+from jobs import registry, wire
+from jobs.options import (
+    DEFAULT_FAILURE_TTL,
+    DEFAULT_QUEUE,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_TIMEOUT,
+    Options,
+    in_seconds,
+)
+from jobs.registry import InvalidCall, JobType
+
+JOBS_A_TRIP = 500
+BYTES_A_TRIP = 4 * 1024 * 1024
+
+_enqueue = Script("jobs", "enqueue")
+_pack = msgspec.msgpack.Encoder().encode
+
+Call = tuple[Sequence[Any], Mapping[str, Any]]
+
+
+class Entry(NamedTuple):
+    """One job on its way: what the script takes of it, and its payload."""
+
+    job: tuple[str, str, str, float, list[Any]]
+    payload: bytes
+
+
+class JobTooLarge(InvalidCall):
+    """A call whose arguments take more bytes than a job may hold."""
+
+
+class UnknownQueue(ValueError):
+    """A queue that is not among the settings' queues, where no worker would find the job."""
+
+
+class Producer:
+    """Enqueues jobs on `client`'s server.
+
+    `queues` are the names it may enqueue to (all where None); `max_bytes` bounds a job's arguments as JSON.
+
+    >>> mail = {"to": "ada@example.com", "subject": "Hi", "body": "Soon more."}
+    >>> Producer(client).enqueue(email.job, [((), mail)])  # doctest: +SKIP
+    ['5f1c...']
+    """
+
+    def __init__(
+        self, client: Redis, queues: Sequence[str] | None = None, max_bytes: int = 256 * 1024
+    ) -> None:
+        self.client = client
+        self.queues = queues
+        self.max_bytes = max_bytes
+
+    def enqueue(self, job: JobType, calls: Sequence[Call], options: Options | None = None) -> list[str]:
+        """Enqueue one job of type `job` for each of `calls`, and return their ids in order.
+
+        A call is its positional and its named arguments. One round trip for hundreds of calls; none is
+        sent unless all are valid. Enqueueing an id that exists changes nothing, so a call whose reply was
+        lost can be made again. Raises `InvalidCall`, `JobTooLarge`, `UnknownQueue`, or `InvalidOption`.
+        """
+        options = options.over(job.options) if options else job.options
+        if options.job_id is not None and len(calls) > 1:
+            raise InvalidCall(f"{job.name}: one job_id can't name {len(calls)} jobs")
+        entries = [self._entry(job, call, options) for call in calls]
+        for chunk in _chunks(entries):
+            jobs = _pack([entry.job for entry in chunk])
+            _enqueue(self.client, keys=[wire.QUEUES], args=[jobs, *(entry.payload for entry in chunk)])
+        return [entry.job[0] for entry in entries]
+
+    def _entry(self, job: JobType, call: Call, options: Options) -> Entry:
+        job.validate(*call)
+        try:
+            payload = wire.encode_call(job.name, *call)
+        except (TypeError, ValueError) as error:
+            raise InvalidCall(f"{job.name}: an argument can't be written as JSON: {error}") from None
+        if len(payload) > self.max_bytes:
+            raise JobTooLarge(
+                f"{job.name}: the arguments take {len(payload)} bytes, and a job may hold {self.max_bytes}: "
+                "put the data in storage and pass its path, or raise PACKMULE_MAX_JOB_BYTES"
+            )
+        queue = options.queue or DEFAULT_QUEUE
+        if self.queues is not None and queue not in self.queues:
+            raise UnknownQueue(
+                f"no queue is called {queue!r}: there are {', '.join(self.queues)} (see PACKMULE_QUEUES)"
+            )
+        place, when = _place(options)
+        id = options.job_id or wire.new_job_id()
+        return Entry((id, queue, place, when, _fields(job, queue, place, options)), wire.packed(payload))
+
+
+def connect(settings: Settings | None = None) -> Producer:
+    """Make this process's `.enqueue(...)` calls go to the settings' Redis, the environment's by default."""
+    settings = settings or Settings.from_env()
+    client = connect_redis(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
+    producer = Producer(client, settings.queues, settings.max_job_bytes)
+    registry.use(producer.enqueue)
+    return producer
+
+
+def _place(options: Options) -> tuple[str, float]:
+    if options.delay is not None:
+        return "in", in_seconds(options.delay)
+    if options.at is not None:
+        return "at", options.at.timestamp()
+    return ("front" if options.at_front else "back"), 0.0
+
+
+def _fields(job: JobType, queue: str, place: str, options: Options) -> list[Any]:
+    """A new record's fields and values in turn, but for its payload, as RQ's own Job.restore reads them."""
+    now = wire.time_text(time.time())
+    scheduled = place in ("in", "at")
+    fields: list[Any] = [
+        "created_at", now,
+        "origin", queue,
+        "description", options.description or job.name,
+        "timeout", _whole(options.timeout or DEFAULT_TIMEOUT),
+        "status", "scheduled" if scheduled else "queued",
+    ]  # fmt: skip
+    if not scheduled:
+        fields += "enqueued_at", now
+    elif options.at_front:
+        fields += "enqueue_at_front", 1
+    if options.result_ttl is not None and options.result_ttl != DEFAULT_RESULT_TTL:
+        fields += "result_ttl", _whole(options.result_ttl)
+    if options.failure_ttl is not None and options.failure_ttl != DEFAULT_FAILURE_TTL:
+        fields += "failure_ttl", _whole(options.failure_ttl)
+    if options.retries:
+        fields += "retries_left", options.retries
+    if options.retries and options.retry_intervals:
+        fields += "retry_intervals", json.dumps([_whole(seconds) for seconds in options.retry_intervals])
+    return fields
+
+
+def _whole(seconds: float | timedelta) -> int:
+    """RQ keeps spans in whole seconds: rounded up, so that none is cut short."""
+    return math.ceil(in_seconds(seconds))
+
+
+def _chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    chunk: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if chunk and (len(chunk) == JOBS_A_TRIP or size > BYTES_A_TRIP):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(entry)
+        size += len(entry.payload)
+    if chunk:
+        yield chunk

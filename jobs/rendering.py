@@ -1,0 +1,145 @@
+"""Templates: Jinja2 in a sandbox, from the user's folder and the one that is shipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import (
+    FileSystemLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+)
+from jinja2.exceptions import SecurityError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+SHIPPED = Path(__file__).parent / "templates"
+
+MAX_OUTPUT = 1_000_000
+"""Characters that one rendered part of a mail may have."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
+_BODY_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What an expression of a template can raise of its own."""
+
+
+class InvalidTemplate(Exception):
+    """A template that is not there, that can't be rendered, or that lacks a variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a mail says, as plain text, as HTML, or as both."""
+
+    text: str | None
+    html: str | None
+
+
+class Renderer:
+    """Renders templates by name from `folder`, where one is given, and then from those shipped.
+
+    Templates run in Jinja2's sandbox: they reach neither Python's internals nor files outside the folders,
+    can't change their variables, must be given every variable they use, and may say up to `MAX_OUTPUT`
+    characters. Their run time and memory are bounded by the job's timeout and its process. Values are
+    escaped in `.html` templates and nowhere else. Build one a process: it caches what it has compiled.
+
+    >>> Renderer().subject("Hello {{ name }}", {"name": "Ada"})
+    'Hello Ada'
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._folders = [Path(folder), SHIPPED] if folder else [SHIPPED]
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=FileSystemLoader(self._folders),
+            undefined=StrictUndefined,
+            autoescape=lambda name: name is not None and name.endswith(".html"),
+        )
+        self._compiled = lru_cache(maxsize=256)(self._environment.from_string)
+
+    def content(self, template: str, variables: Mapping[str, Any]) -> Content:
+        """`template` rendered: `welcome` means `welcome.html`, `welcome.txt`, or both, of one folder.
+
+        Raises `InvalidTemplate`.
+        """
+        names = self._parts(template)
+        text = f"{template}.txt"
+        html = f"{template}.html"
+        return Content(
+            self._part(text, variables) if text in names else None,
+            self._part(html, variables) if html in names else None,
+        )
+
+    def subject(self, source: str, variables: Mapping[str, Any]) -> str:
+        """A subject line that has `{{` in it, rendered. Raises `InvalidTemplate`."""
+        return self._rendered("subject", lambda: self._compiled(source), variables)
+
+    def _parts(self, template: str) -> list[str]:
+        """The files of `template` in the first folder that has any, so that no mail mixes two folders."""
+        if not _NAME.fullmatch(template):
+            raise InvalidTemplate(
+                f"template {template!r}: give the name of a file in the templates folder without its suffix, "
+                "such as welcome or orders/shipped"
+            )
+        for folder in self._folders:
+            names = [f"{template}.html", f"{template}.txt"]
+            if found := [name for name in names if (folder / name).is_file()]:
+                return found
+        raise InvalidTemplate(
+            f"template {template!r}: there is no {template}.html or {template}.txt in "
+            + " or ".join(str(folder) for folder in self._folders)
+            + "; PACKMULE_TEMPLATES names the folder of your own"
+        )
+
+    def _part(self, name: str, variables: Mapping[str, Any]) -> str:
+        return self._rendered(f"template {name}", lambda: self._environment.get_template(name), variables)
+
+    def _rendered(self, where: str, load: Callable[[], Template], variables: Mapping[str, Any]) -> str:
+        try:
+            return _bounded(where, load().generate(variables))
+        except UndefinedError as error:
+            raise InvalidTemplate(f"{where}: {_missing(error)}") from None
+        except SecurityError as error:
+            raise InvalidTemplate(f"{where}: {error.message}; templates run in a sandbox") from None
+        except TemplateSyntaxError as error:
+            place = f"template {error.name}" if error.name else where
+            raise InvalidTemplate(f"{place}, line {error.lineno}: {error.message}") from None
+        except TemplateNotFound as error:
+            raise InvalidTemplate(f"{where}: it includes {error.name!r}, which is not there") from None
+        except TemplateError as error:
+            raise InvalidTemplate(f"{where}: {error.message}") from None
+        except _BODY_FAULTS as error:
+            raise InvalidTemplate(f"{where}: {type(error).__name__}: {error}") from None
+
+
+def _bounded(where: str, pieces: Iterable[str]) -> str:
+    kept, size = [], 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_OUTPUT:
+            raise InvalidTemplate(f"{where}: it renders to more than {MAX_OUTPUT:,} characters")
+        kept.append(piece)
+    return "".join(kept)
+
+
+def _missing(error: UndefinedError) -> str:
+    """Jinja2's `'name' is undefined` with the way out; of other undefined things, Jinja2's own words."""
+    message = str(error.message)
+    if message.endswith("' is undefined"):
+        name = message.removeprefix("'").removesuffix("' is undefined")
+        return f"'{name}' is not given; pass it in variables (on the command line: --var {name}=...)"
+    return message

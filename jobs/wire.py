@@ -1,0 +1,187 @@
+"""The wire: RQ's keys, fields, statuses and times, and the few keys of our own beside them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import zlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+QUEUES = "rq:queues"
+WORKERS = "rq:workers"
+SUSPENDED = "rq:suspended"
+LEASES = "pm:leases"
+QUARANTINE = "pm:quarantine"
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+COMPRESS_FROM = 512
+"""Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
+
+MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+"""A payload that would unpack to more than this is refused before it does."""
+
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+class InvalidPayload(ValueError):
+    """A job's payload that is not the JSON list that RQ's JSONSerializer writes."""
+
+
+class Invocation(NamedTuple):
+    """What a payload asks for: the dotted `name` of a callable and its arguments."""
+
+    name: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+def queue_key(queue: str) -> str:
+    """The list of waiting job ids of `queue`, the next one at its head."""
+    return f"rq:queue:{queue}"
+
+
+def queue_name(key: str) -> str:
+    """The name of the queue whose list is `key`."""
+    return key.removeprefix("rq:queue:")
+
+
+def job_key(job_id: str) -> str:
+    """The hash that holds the record of a job."""
+    return f"rq:job:{job_id}"
+
+
+def results_key(job_id: str) -> str:
+    """The stream of a job's results, the newest last."""
+    return f"rq:results:{job_id}"
+
+
+def worker_key(worker: str) -> str:
+    """The hash in which a worker registers."""
+    return f"rq:worker:{worker}"
+
+
+def worker_name(key: str) -> str:
+    """The name of the worker whose hash is `key`."""
+    return key.removeprefix("rq:worker:")
+
+
+def claims_key(worker: str) -> str:
+    """The hash of the jobs that `worker` has claimed: job id to execution id."""
+    return f"pm:claims:{worker}"
+
+
+def waiting_key(worker: str) -> str:
+    """The list of ids moved to `worker` while it was idle, not yet claimed."""
+    return f"pm:waiting:{worker}"
+
+
+def progress_key(job_id: str) -> str:
+    """The hash of counters that tells how far a job is."""
+    return f"pm:progress:{job_id}"
+
+
+REGISTRIES = {
+    "scheduled": "rq:scheduled:{}",
+    "started": "rq:wip:{}",
+    "finished": "rq:finished:{}",
+    "failed": "rq:failed:{}",
+    "deferred": "rq:deferred:{}",
+    "canceled": "rq:canceled:{}",
+}
+"""RQ's sorted sets of job ids by status, one a queue; `started` holds `<job id>:<execution id>`."""
+
+
+def registry_key(status: str, queue: str) -> str:
+    """RQ's sorted set of the jobs of `queue` in `status`."""
+    return REGISTRIES[status].format(queue)
+
+
+def new_job_id() -> str:
+    """A job id that nobody else has: 128 random bits in hex."""
+    return secrets.token_hex(16)
+
+
+def text(value: bytes | str) -> str:
+    """An id or name as redis-py returns it."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def time_text(seconds: float) -> str:
+    """Unix seconds as RQ writes times: `time_text(0) == "1970-01-01T00:00:00.000000Z"`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime(TIME_FORMAT)
+
+
+def time_seconds(text: str) -> float | None:
+    """RQ's text of a time as Unix seconds; None for an empty one."""
+    if not text:
+        return None
+    return datetime.fromisoformat(text).timestamp()
+
+
+def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """The payload of a call, as JSON. Raises `TypeError` for a value that JSON can't carry."""
+    return msgspec.json.encode((name, None, args, kwargs))
+
+
+def packed(payload: bytes) -> bytes:
+    """`payload` as it is stored: compressed where that saves space."""
+    if len(payload) < COMPRESS_FROM:
+        return payload
+    return min(payload, zlib.compress(payload), key=len)
+
+
+def decode_call(data: bytes) -> Invocation:
+    """What the payload `data` asks for. Raises `InvalidPayload` with the reason."""
+    if data[:1] == b"\x80":
+        raise InvalidPayload("the payload is a pickle; enqueue with rq's JSONSerializer")
+    try:
+        content = msgspec.json.decode(_unpacked(data))
+    except (msgspec.DecodeError, zlib.error) as error:
+        raise InvalidPayload(f"the payload is not JSON: {error}") from None
+    match content:
+        case [str(name), None, list(args), dict(kwargs)]:
+            return Invocation(name, args, kwargs)
+        case [_, instance, _, _] if instance is not None:
+            raise InvalidPayload("the payload calls a method of an object; only functions are performed")
+    raise InvalidPayload("the payload is not [name, null, [positional], {named}]")
+
+
+def _unpacked(data: bytes) -> bytes:
+    if data[:1] == b"[":
+        return data
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(data, MAX_PAYLOAD_BYTES)
+    if unpacker.unconsumed_tail:
+        raise InvalidPayload(f"the payload unpacks to more than {MAX_PAYLOAD_BYTES} bytes")
+    return content
+
+
+RESULT_TYPES = {"finished": 1, "failed": 2, "stopped": 3, "retried": 4}
+
+
+def ended_fields(started: float, ended: float) -> tuple[str, ...]:
+    """The record's fields for an execution between two Unix times, names and values in turn."""
+    return ("started_at", time_text(started), "ended_at", time_text(ended))
+
+
+def result_fields(
+    status: str, worker: str, execution: str, started: float, ended: float
+) -> tuple[str | int, ...]:
+    """The fields that each entry of a result stream has, names and values in turn."""
+    return (
+        "type", RESULT_TYPES[status],
+        "worker_name", worker,
+        "execution_id", execution,
+        "execution_started_at", f"{started:.6f}",
+        "execution_ended_at", f"{ended:.6f}",
+    )  # fmt: skip
+
+
+def error_text(traceback: str) -> str:
+    """A traceback as a result stream keeps it: compressed, in base64."""
+    return b64encode(zlib.compress(traceback.encode("utf-8", "backslashreplace"))).decode()

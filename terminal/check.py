@@ -1,0 +1,68 @@
+"""The check: each setting as it is, and whether what the settings name can be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redis import Redis
+
+from config import VARIABLES, Settings
+from jobs.email.server import Server
+from jobs.storage import Storage
+from terminal import show
+
+PROBE = ".packmule-check"
+NO_REDIS = 3
+
+
+def check(
+    settings: Settings,
+    load_jobs: Callable[[], None],
+    connect: Callable[[], Redis],
+    storage: Storage,
+    json: bool,
+) -> int:
+    """Print settings, secrets masked, and findings; 0 if all is well, 3 without Redis, 1 for other faults."""
+    findings = {
+        "modules": _finding(load_jobs),
+        "redis": _finding(lambda: _server(connect())),
+        "storage": _finding(lambda: _storage(storage)),
+        "mail": _finding(lambda: _mail(settings)),
+    }
+    if json:
+        show.as_json({"settings": settings.masked(), "findings": findings})
+    else:
+        shown = settings.masked()
+        show.table(("setting", "value"), [(VARIABLES[name][0], shown[name]) for name in VARIABLES], "")
+        show.out.print()
+        show.table(("part", "state"), [(name, text) for name, (_, text) in findings.items()], "")
+    if not findings["redis"][0]:
+        return NO_REDIS
+    return 0 if all(good for good, _ in findings.values()) else 1
+
+
+def _finding(probe: Callable[[], Any]) -> tuple[bool, str]:
+    try:
+        return True, str(probe() or "ok")
+    except Exception as error:
+        return False, f"FAULT: {error}"
+
+
+def _server(client: Redis) -> str:
+    info = client.info("server")
+    return f"ok, {info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
+
+
+def _storage(storage: Storage) -> str:
+    storage.write_bytes(PROBE, b"")
+    return f"ok, {storage.locate(PROBE).removesuffix(PROBE)}"
+
+
+def _mail(settings: Settings) -> str:
+    if settings.smtp_url is None:
+        if settings.environment == "development":
+            return "ok, mails are caught and filed (no PACKMULE_SMTP_URL)"
+        raise ValueError("no PACKMULE_SMTP_URL: e-mail jobs will fail")
+    Server(settings.smtp_url).connect().quit()
+    return "ok"

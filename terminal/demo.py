@@ -1,0 +1,144 @@
+"""The demo: a real e-mail, image and file job, from enqueueing to their outputs on disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from config import Settings, child_environment
+from jobs.email import email
+from jobs.files import file
+from jobs.image import Rendition, image
+from jobs.records import Record
+from jobs.storage import Storage
+from terminal import show
+from terminal.follow import follow
+
+DEADLINE = 120.0
+STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class DemoFailed(Exception):
+    """A job of the demo did not finish; the text says which and where its workers wrote why."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def demo(client: Redis, storage: Storage, settings: Settings) -> None:
+    """Enqueue the three jobs on shipped samples, let two worker processes perform them, show what came of it.
+
+    Raises `DemoFailed` if one doesn't finish or an output isn't there.
+    """
+    mails_before = set(storage.names("mail"))
+    samples = resources.files("jobs").joinpath("samples")
+    with resources.as_file(samples.joinpath("photo.jpg")) as photo:
+        picture = storage.put(photo)
+    with resources.as_file(samples.joinpath("weather.csv")) as weather:
+        table = storage.put(weather)
+    jobs = {
+        email.enqueue(
+            "ada@example.com",
+            "Welcome, {{ name }}",
+            template="welcome",
+            variables={"name": "Ada"},
+            attachments=[picture],
+        ): "email",
+        image.enqueue(
+            picture,
+            [Rendition(width=800), Rendition(width=400), Rendition(width=160, height=160, fit="cover")],
+        ): "image",
+        file.enqueue(table, to="parquet"): "file",
+    }
+    show.out.print(f"Enqueued {len(jobs)} jobs; starting 2 worker processes.")
+    started = time.monotonic()
+    log = settings.data_dir / "demo.log"
+    with _worker(settings, log):
+        ended = follow(client, jobs, DEADLINE)
+    seconds = time.monotonic() - started
+    for id, label in jobs.items():
+        if ended[id].status != "finished":
+            raise DemoFailed(f"the {label} job failed: {ended[id].reason} (its workers' log is {log})")
+    results = {label: ended[id] for id, label in jobs.items()}
+    rows = [
+        *_mail_rows(results["email"], storage, mails_before),
+        *_image_rows(results["image"]),
+        *_file_rows(results["file"]),
+    ]
+    missing = [path for _, path, _ in rows if not storage.exists(path)]
+    if missing:
+        raise DemoFailed(f"these outputs are not in the storage: {', '.join(missing)}")
+    show.out.print(f"All 3 finished in {seconds:.1f} s:\n")
+    show.table(
+        ("job", "output", ""),
+        [(label, storage.locate(path), about) for label, path, about in rows],
+        empty="",
+    )
+    show.out.print(
+        "\nThe jobs are kept in Redis: see them with `packmule job list` and `packmule up` (dashboard on "
+        f"http://{settings.host}:{settings.port})."
+    )
+
+
+@contextmanager
+def _worker(settings: Settings, log: Path) -> Iterator[None]:
+    """A pool of two processes, on the embedded server and the built-in mail catcher, until the block ends."""
+    environment = child_environment(
+        PACKMULE_REDIS_URL=None,
+        REDIS_URL=None,
+        PACKMULE_SMTP_URL=None,
+        PACKMULE_ENV=None,
+        PACKMULE_DATA_DIR=str(settings.data_dir.resolve()),
+        PACKMULE_QUEUES=",".join(settings.queues),
+    )
+    with log.open("w") as output:
+        pool = subprocess.Popen(
+            [sys.executable, "-m", "cli", "worker", "--processes", "2"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield
+        finally:
+            pool.terminate()
+            try:
+                pool.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                pool.kill()
+                pool.wait()
+
+
+Row = tuple[str, str, str]
+
+
+def _mail_rows(record: Record, storage: Storage, before: set[str]) -> Iterator[Row]:
+    """The catcher's files that carry the Message-ID of the mail that was sent."""
+    message_id = record.result["message_id"].encode()
+    for path in sorted(set(storage.names("mail")) - before):
+        mail = storage.read_bytes(path)
+        if message_id in mail:
+            yield "email", path, f"{len(mail):,} bytes, received over SMTP"
+
+
+def _image_rows(record: Record) -> Iterator[Row]:
+    for rendition in record.result["renditions"]:
+        size = f"{rendition['width']} x {rendition['height']}"
+        yield "image", rendition["path"], f"{size}, {rendition['bytes']:,} bytes"
+
+
+def _file_rows(record: Record) -> Iterator[Row]:
+    result: dict[str, Any] = record.result
+    yield "file", result["path"], f"{result['rows']:,} rows, {result['bytes']:,} bytes"

@@ -1,0 +1,68 @@
+"""Following jobs to their end with live progress bars."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from redis import Redis
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from jobs import records, wire
+from jobs.records import Record
+from terminal.show import err, progress
+
+NO_WORKER_SECONDS = 2.0
+
+
+def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = None) -> dict[str, Record]:
+    """Show one bar for each of `labels`, a mapping of job ids to words, until all have ended.
+
+    The bars go to standard error, and only to a terminal. Raises `NoSuchJob`, and `TimeoutError` after
+    `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+    hint_at = time.monotonic() + NO_WORKER_SECONDS
+    ended: dict[str, Record] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+        tasks = {id: bars.add_task(label, total=100, state="") for id, label in labels.items()}
+        while len(ended) < len(labels):
+            for id in labels.keys() - ended.keys():
+                record = records.read(client, id)
+                bars.update(tasks[id], completed=_percent(record), state=_state(record))
+                if record.has_ended:
+                    ended[id] = record
+                    bars.stop_task(tasks[id])
+            now = time.monotonic()
+            if now > deadline:
+                waiting = ", ".join(labels.keys() - ended.keys())
+                raise TimeoutError(f"still waiting for {waiting} after {timeout:g} s")
+            if now > hint_at:
+                hint_at = float("inf")
+                _hint_without_workers(client, bars)
+            time.sleep(records.POLL_INTERVAL)
+    return ended
+
+
+def _percent(record: Record) -> float:
+    if record.status == "finished":
+        return 100
+    return (record.progress.percent if record.progress else None) or 0
+
+
+def _state(record: Record) -> str:
+    if record.has_ended:
+        return record.status
+    return (progress(record) or record.status).partition("% ")[2] or record.status
+
+
+def _hint_without_workers(client: Redis, bars: Progress) -> None:
+    if not client.scard(wire.WORKERS):
+        bars.console.print("no worker is running; start one with: packmule worker")

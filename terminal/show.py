@@ -1,0 +1,115 @@
+"""Tables and JSON: the same facts for a person and for a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from jobs.records import Record
+
+STATUS_STYLES = {
+    "finished": "green",
+    "failed": "red",
+    "stopped": "red",
+    "started": "cyan",
+    "scheduled": "yellow",
+    "deferred": "yellow",
+}
+
+WIDE = 500
+"""Columns where the output is no terminal: nothing is folded in a pipe."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False)
+
+
+def as_json(value: Any) -> None:
+    """Print `value` as one line of JSON."""
+    print(msgspec.json.encode(value).decode())
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    """Print rows under their columns, or the line `empty` where there is none."""
+    if not rows:
+        out.print(empty, markup=False)
+        return
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        grid.add_row(*(cell if isinstance(cell, str) else str(cell) for cell in map(_cell, row)))
+    out.print(grid)
+
+
+def facts(pairs: Mapping[str, Any]) -> None:
+    """Print names and values in two columns; what is unknown or empty is left out."""
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if value not in (None, "", [], ()):
+            grid.add_row(name, _cell(value))
+    out.print(grid)
+
+
+def job(record: Record, traceback: bool = False) -> None:
+    """Print all that is known of a job; its whole `traceback` only if asked for."""
+    facts(
+        {
+            "job": record.id,
+            "status": status(record.status),
+            "calls": record.name,
+            "arguments": msgspec.json.encode(record.kwargs).decode() if record.kwargs else None,
+            "positional": msgspec.json.encode(record.args).decode() if record.args else None,
+            "description": record.description if record.description != record.name else None,
+            "queue": record.queue,
+            "created": record.created_at,
+            "enqueued": record.enqueued_at,
+            "started": record.started_at,
+            "ended": record.ended_at,
+            "worker": record.worker,
+            "timeout": f"{record.timeout} s" if record.timeout else None,
+            "failed attempts": record.attempts or None,
+            "deaths of its process": record.deaths or None,
+            "retries left": record.retries_left or None,
+            "progress": progress(record),
+            "result": msgspec.json.format(msgspec.json.encode(record.result)).decode()
+            if record.result is not None
+            else None,
+            "error": record.error.strip() if record.error and traceback else record.reason,
+        }
+    )
+
+
+def result(record: Record) -> None:
+    """Print a finished job's result alone, as JSON; nothing for None."""
+    if record.result is not None:
+        print(msgspec.json.format(msgspec.json.encode(record.result)).decode())
+
+
+def status(name: str) -> str:
+    """A status in its colour."""
+    style = STATUS_STYLES.get(name)
+    return f"[{style}]{name}[/]" if style else name
+
+
+def progress(record: Record) -> str | None:
+    """`40 % resizing`, as far as the job has told."""
+    if record.progress is None:
+        return None
+    percent = record.progress.percent
+    amount = f"{record.progress.done:g}" if percent is None else f"{percent:.0f} %"
+    return f"{amount} {record.progress.message}".strip()
+
+
+def _cell(value: Any) -> str:
+    """Text from outside must not be taken for colours; a status is ours."""
+    text = str(value)
+    if text.startswith("[") and text.endswith("[/]"):
+        return text
+    return text.replace("[", r"\[")

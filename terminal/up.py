@@ -1,0 +1,42 @@
+"""The whole Procfile in one terminal, through honcho."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from honcho import environ, manager
+
+from config import child_environment
+
+PROCFILE = """\
+worker: packmule worker
+scheduler: packmule scheduler
+dashboard: packmule dashboard
+"""
+"""What runs where the working directory has no Procfile; the project's own says the same."""
+
+SIGN_OFF_SECONDS = 5.0
+STOPPED_BY_US = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+
+
+def up(grace: float) -> int:
+    """Run the Procfile of the working directory until Ctrl-C or until one process ends; its exit code.
+
+    The others are then told to stop, and have `grace` seconds and some to sign off before they are killed.
+    """
+    procfile = Path("Procfile")
+    commands = environ.parse_procfile(procfile.read_text() if procfile.exists() else PROCFILE).processes
+    # honcho would kill what still drains five seconds after the first process has ended.
+    manager.KILL_WAIT = grace + SIGN_OFF_SECONDS
+    environment = child_environment(PYTHONUNBUFFERED="1")
+    # The Procfile says `packmule`, which need not be on the caller's path.
+    ours = str(Path(sys.executable).parent)
+    environment["PATH"] = os.pathsep.join([ours, environment.get("PATH", os.defpath)])
+    processes = manager.Manager()
+    for name, command in commands.items():
+        processes.add_process(name, command, env=environment)
+    processes.loop()
+    return 0 if processes.returncode in STOPPED_BY_US else int(processes.returncode or 0)

@@ -1,0 +1,82 @@
+"""Claiming: one round trip hands in a batch's outcomes and brings the next jobs."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from redis import Redis
+
+from coordination.scripts import Script
+from jobs import wire
+from worker.outcome import Claimed, Outcome, claimed, corrupt
+
+LEASE = 10.0
+"""Seconds that a worker's right to its claims lasts without a heartbeat."""
+
+_finish_and_claim = Script("worker", "finish_and_claim")
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Batch(NamedTuple):
+    """What one call brought.
+
+    `jobs` are claimed now; `unreadable` are the outcomes of claimed records that make no sense. `stale`
+    are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
+    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed.
+    """
+
+    jobs: list[Claimed]
+    unreadable: list[Outcome]
+    stale: list[str]
+    parents: list[str]
+    suspended: bool
+
+
+class Claims:
+    """The claims of the worker called `worker` on `queues`, served in their order."""
+
+    def __init__(self, client: Redis, worker: str, queues: Sequence[str]) -> None:
+        self.client = client
+        self.worker = worker
+        self.queues = queues
+        self._keys = [
+            wire.claims_key(worker),
+            wire.waiting_key(worker),
+            wire.worker_key(worker),
+            wire.LEASES,
+            wire.QUARANTINE,
+            wire.SUSPENDED,
+            *(wire.queue_key(queue) for queue in queues),
+        ]
+        self._prefix = secrets.token_hex(4)
+        self._calls = 0
+
+    def next_id(self) -> str:
+        """An id for one claim; used again, it brings the same jobs again."""
+        self._calls += 1
+        return f"{self._prefix}{self._calls:x}"
+
+    def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Batch:
+        """Hand in `outcomes` and claim up to `want` jobs: one round trip.
+
+        When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
+        """
+        now = time.time()
+        request = _pack((claim_id, want, self.worker, wire.time_text(now), LEASE, outcomes))
+        stale, parents, rows, suspended = _finish_and_claim(self.client, self._keys, [request])
+        jobs: list[Claimed] = []
+        unreadable: list[Outcome] = []
+        for row in rows:
+            try:
+                jobs.append(claimed(row))
+            except (ValueError, msgspec.DecodeError) as error:
+                unreadable.append(corrupt(row, error, self.worker, now))
+        return Batch(jobs, unreadable, _texts(stale), _texts(parents), suspended == 1)
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    return [value.decode() for value in values]

@@ -1,0 +1,100 @@
+-- Return all that a worker holds, to the front of the queues it came from, and end its lease.
+-- A worker that stops calls it for itself; a pool calls it for a child that died, or for a worker whose
+-- lease has ended. Calling it twice does no harm: the second call finds nothing.
+--
+-- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
+-- KEYS[5]  the set of workers
+-- ARGV[1]  the worker
+-- ARGV[2]  verdict: "returned" (a clean stop), "died", or "overran" (killed for its job's timeout)
+-- ARGV[3]  the execution that was running, or "" where that is not known
+-- ARGV[4]  the number of deaths at which a job fails instead of running again
+-- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
+-- ARGV[7]  "expired" to do nothing unless the lease has ended
+-- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
+
+local worker, verdict, running, deaths, reason, now_text, only_expired = unpack(ARGV)
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local FAILURE_TTL = 31536000
+
+if only_expired == 'expired' then
+  local lease = redis.call('ZSCORE', KEYS[3], worker)
+  if lease and tonumber(lease) > now then
+    return false
+  end
+end
+
+local back, failed = {}, {}
+
+local function to_front(id, queue)
+  redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'worker_name', '')
+  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  back[#back + 1] = id
+end
+
+local function fail(id, execution, queue)
+  local record, results = 'rq:job:' .. id, 'rq:results:' .. id
+  local ttl = tonumber(redis.call('HGET', record, 'failure_ttl') or FAILURE_TTL)
+  redis.call('HSET', record, 'status', 'failed', 'ended_at', now_text)
+  redis.call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 2, 'worker_name', worker,
+    'execution_id', execution, 'exc_string', reason)
+  if ttl > 0 then
+    redis.call('EXPIRE', record, ttl)
+    redis.call('EXPIRE', results, ttl)
+  end
+  redis.call('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
+  failed[#failed + 1] = id
+end
+
+-- Whether the job has had its last chance: its process died too often, or its retries are used up.
+local function is_over(id, execution)
+  if running ~= '' and running ~= execution then
+    return false
+  elseif verdict == 'died' then
+    return redis.call('HINCRBY', 'rq:job:' .. id, 'deaths', 1) >= tonumber(deaths)
+  elseif verdict == 'overran' then
+    return redis.call('HINCRBY', 'rq:job:' .. id, 'retries_left', -1) < 0
+  end
+  return false
+end
+
+local held = redis.call('HGETALL', KEYS[1])
+for i = 1, #held, 2 do
+  local id, execution = held[i], held[i + 1]
+  local queue = id ~= '.claim' and redis.call('HGET', 'rq:job:' .. id, 'origin')
+  if queue then
+    local started = 'rq:wip:' .. queue
+    redis.call('ZREM', started, id .. ':' .. execution)
+    -- Performed by RQ's code, the job has executions of RQ's making too.
+    for _, other in ipairs(redis.call('ZRANGE', 'rq:executions:' .. id, 0, -1)) do
+      redis.call('ZREM', started, id .. ':' .. other)
+      redis.call('DEL', 'rq:execution:' .. id .. ':' .. other)
+    end
+    redis.call('DEL', 'rq:executions:' .. id)
+    if is_over(id, execution) then
+      fail(id, execution, queue)
+    else
+      to_front(id, queue)
+    end
+  end
+end
+
+local ids = redis.call('LRANGE', KEYS[2], 0, -1)
+for i = #ids, 1, -1 do
+  local queue = redis.call('HGET', 'rq:job:' .. ids[i], 'origin')
+  if queue then
+    to_front(ids[i], queue)
+  end
+end
+
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[3], worker)
+if verdict ~= 'returned' then
+  local queues = redis.call('HGET', KEYS[4], 'queues') or ''
+  for queue in queues:gmatch('[^,]+') do
+    redis.call('SREM', 'rq:workers:' .. queue, KEYS[4])
+  end
+  redis.call('SREM', KEYS[5], KEYS[4])
+  redis.call('DEL', KEYS[4])
+end
+return {back, failed}

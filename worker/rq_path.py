@@ -1,0 +1,34 @@
+"""RQ's own way of performing, for the jobs that use what only RQ offers: callbacks, webhooks, repeats."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rq.job import Job
+from rq.queue import Queue
+
+from jobs import registry, wire
+from worker import outcome
+from worker.outcome import Claimed, Outcome
+
+if TYPE_CHECKING:
+    from worker.worker import Worker
+
+
+def perform(worker: Worker, claimed: Claimed) -> Outcome:
+    """Let RQ perform the job and record its end; refuse it if it would call what is not registered."""
+    started = time.time()
+    try:
+        job = Job.fetch(claimed.id, worker.connection, worker.serializer)
+        registry.find(wire.decode_call(claimed.data).name)
+        for callback in (job._success_callback_name, job._failure_callback_name, job._stopped_callback_name):
+            if callback:
+                registry.find(callback)
+    except (wire.InvalidPayload, registry.NotRegistered) as error:
+        reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+        return outcome.failed(claimed, reason, worker.name, started, time.time(), retry=False)
+    queue = Queue(claimed.queue, worker.connection, serializer=worker.serializer)
+    worker.prepare_execution(job)
+    worker.perform_job(job, queue)
+    return outcome.settled(claimed)
