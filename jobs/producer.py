@@ -65,25 +65,27 @@ class Producer:
     ) -> None:
         self.client = client
         self.queues = queues
-        self.max_bytes = max_bytes
+        self.max_bytes = min(max_bytes, wire.MAX_PAYLOAD_BYTES)
 
     def enqueue(self, job: JobType, calls: Sequence[Call], options: Options | None = None) -> list[str]:
         """Enqueue one job of type `job` for each of `calls`, and return their ids in order.
 
         A call is its positional and its named arguments. One round trip for hundreds of calls; none is
-        sent unless all are valid. Enqueueing an id that exists changes nothing, so a call whose reply was
-        lost can be made again. Raises `InvalidCall`, `JobTooLarge`, `UnknownQueue`, or `InvalidOption`.
+        sent unless all are valid. Enqueueing an id that exists changes nothing, so with a `job_id` a call
+        that failed can be made again. Raises `InvalidCall`, `JobTooLarge`, `UnknownQueue` or `InvalidOption`.
         """
         options = options.over(job.options) if options else job.options
         if options.job_id is not None and len(calls) > 1:
             raise InvalidCall(f"{job.name}: one job_id can't name {len(calls)} jobs")
-        entries = [self._entry(job, call, options) for call in calls]
-        for chunk in _chunks(entries):
+        entries = [self._entry(job, call, options, position) for position, call in enumerate(calls)]
+        # At the front each goes before the one sent earlier, so that the first call's is sent last.
+        at_front = options.at_front and not options.is_scheduled
+        for chunk in _chunks(entries[::-1] if at_front else entries):
             jobs = _pack([entry.job for entry in chunk])
             _enqueue(self.client, keys=[wire.QUEUES], args=[jobs, *(entry.payload for entry in chunk)])
         return [entry.job[0] for entry in entries]
 
-    def _entry(self, job: JobType, call: Call, options: Options) -> Entry:
+    def _entry(self, job: JobType, call: Call, options: Options, position: int) -> Entry:
         job.validate(*call)
         try:
             payload = wire.encode_call(job.name, *call)
@@ -99,9 +101,9 @@ class Producer:
             raise UnknownQueue(
                 f"no queue is called {queue!r}: there are {', '.join(self.queues)} (see PACKMULE_QUEUES)"
             )
-        place, when = _place(options)
+        place, when = _place(options, position)
         id = options.job_id or wire.new_job_id()
-        return Entry((id, queue, place, when, _fields(job, queue, place, options)), wire.packed(payload))
+        return Entry((id, queue, place, when, _fields(job, queue, options)), wire.packed(payload))
 
 
 def connect(settings: Settings | None = None) -> Producer:
@@ -113,26 +115,27 @@ def connect(settings: Settings | None = None) -> Producer:
     return producer
 
 
-def _place(options: Options) -> tuple[str, float]:
+def _place(options: Options, position: int) -> tuple[str, float]:
+    # Jobs due at the same instant would run in the order of their ids; microseconds keep that of the calls.
+    after = position / 1_000_000
     if options.delay is not None:
-        return "in", in_seconds(options.delay)
+        return "in", in_seconds(options.delay) + after
     if options.at is not None:
-        return "at", options.at.timestamp()
+        return "at", options.at.timestamp() + after
     return ("front" if options.at_front else "back"), 0.0
 
 
-def _fields(job: JobType, queue: str, place: str, options: Options) -> list[Any]:
+def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
     """A new record's fields and values in turn, but for its payload, as RQ's own Job.restore reads them."""
     now = wire.time_text(time.time())
-    scheduled = place in ("in", "at")
     fields: list[Any] = [
         "created_at", now,
         "origin", queue,
         "description", options.description or job.name,
         "timeout", _whole(options.timeout or DEFAULT_TIMEOUT),
-        "status", "scheduled" if scheduled else "queued",
+        "status", "scheduled" if options.is_scheduled else "queued",
     ]  # fmt: skip
-    if not scheduled:
+    if not options.is_scheduled:
         fields += "enqueued_at", now
     elif options.at_front:
         fields += "enqueue_at_front", 1

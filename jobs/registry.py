@@ -75,6 +75,10 @@ class JobType:
 
         Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one.
         """
+        if self.name.startswith("__main__."):
+            raise InvalidCall(
+                f"{self.name}: a worker can't import the program itself; define the job in a module of its own"
+            )
         self._checked(args, kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -92,7 +96,8 @@ class JobType:
     ) -> tuple[inspect.BoundArguments, msgspec.Struct]:
         try:
             bound = self.signature.bind(*args, **kwargs)
-            return bound, msgspec.convert(bound.arguments, self.arguments)
+            # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
+            return bound, msgspec.convert(bound.arguments, self.arguments, str_keys=True)
         except (TypeError, msgspec.ValidationError) as error:
             raise InvalidCall(f"{self.name}: {_explained(error)}") from None
 
@@ -117,8 +122,7 @@ class Call(Generic[P]):
 
         Each call is a mapping of argument names, or a sequence of positional arguments.
         """
-        pairs = [((), call) if isinstance(call, Mapping) else (call, {}) for call in calls]
-        return _producer()(self.job, pairs, self.changed)
+        return _producer()(self.job, [_pair(call) for call in calls], self.changed)
 
 
 @overload
@@ -191,10 +195,20 @@ def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
     for name in allow:
         if name not in _registered:
             module, _, attribute = name.rpartition(".")
-            function = getattr(_imported(module), attribute, None)
+            function = getattr(_imported(module), attribute, None) if module else None
             if not callable(function):
-                raise NotRegistered(f"PACKMULE_ALLOW names {name}, which is not a function")
-            _register(function, Options())
+                raise NotRegistered(f"PACKMULE_ALLOW names {name}, which is not a function of a module")
+            # Under the name by which jobs ask for it, which need not be where it was defined.
+            _add(name, function, Options())
+
+
+def _pair(call: Mapping[str, Any] | Sequence[Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Positional and named arguments. Raises `InvalidCall` for one bare value, above all a text."""
+    if isinstance(call, Mapping):
+        return (), call
+    if isinstance(call, Sequence) and not isinstance(call, str | bytes):
+        return call, {}
+    raise InvalidCall(f"{call!r} is not a call: give a tuple of arguments, or a dict of named ones")
 
 
 def use(enqueue: Enqueue) -> None:
@@ -216,6 +230,8 @@ def _imported(module: str) -> Any:
         raise NotRegistered(
             f"can't import {module}: {error} (looked in the working directory too)"
         ) from error
+    except Exception as error:  # whatever the user's own code raises
+        raise NotRegistered(f"can't import {module}: {type(error).__name__}: {error}") from error
 
 
 def _register(
@@ -224,16 +240,14 @@ def _register(
     give_up_on: tuple[type[Exception], ...] = (),
     at_once: bool = False,
 ) -> JobFunction[P, R]:
+    if not hasattr(function, "__qualname__"):
+        raise InvalidJob(f"{function!r} can't be a job: decorate a function")
     name = f"{function.__module__}.{function.__qualname__}"
     if "<locals>" in name or "<lambda>" in name:
         raise InvalidJob(
             f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top"
         )
-    signature = inspect.signature(function)
-    job_type = JobType(
-        name, function, options, give_up_on, at_once, signature, _arguments_type(name, function, signature)
-    )
-    _registered[name] = job_type
+    job_type = _add(name, function, options, give_up_on, at_once)
     call: Call[P] = Call(job_type, Options())
     registered = cast(JobFunction[P, R], function)
     registered.job = job_type
@@ -243,11 +257,28 @@ def _register(
     return registered
 
 
+def _add(
+    name: str,
+    function: Callable[..., Any],
+    options: Options,
+    give_up_on: tuple[type[Exception], ...] = (),
+    at_once: bool = False,
+) -> JobType:
+    """Register `function` as `name`. Raises `InvalidJob` where calls of it could not be checked."""
+    try:
+        signature = inspect.signature(function)
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
+        raise InvalidJob(f"{name} can't be a job: its signature can't be read: {error}") from None
+    arguments = _arguments_type(name, signature, hints)
+    _registered[name] = JobType(name, function, options, give_up_on, at_once, signature, arguments)
+    return _registered[name]
+
+
 def _arguments_type(
-    name: str, function: Callable[..., Any], signature: inspect.Signature
+    name: str, signature: inspect.Signature, hints: Mapping[str, Any]
 ) -> type[msgspec.Struct]:
     """A struct with one field a parameter: what an enqueue is validated against."""
-    hints = typing.get_type_hints(function, include_extras=True)
     fields: list[tuple[str, Any, Any]] = []
     for parameter in signature.parameters.values():
         kind: Any = hints.get(parameter.name, Any)
@@ -258,13 +289,21 @@ def _arguments_type(
         # Binding has already refused a missing argument, so that here each may be absent.
         fields.append((parameter.name, kind, None))
     try:
-        struct = msgspec.defstruct(function.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+        struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
         msgspec.json.Decoder(struct)
-    except TypeError as error:
+        msgspec.json.schema(struct, schema_hook=_refuse)
+    except (TypeError, RuntimeError) as error:
         raise InvalidJob(
             f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
         ) from None
     return struct
+
+
+def _refuse(kind: Any) -> dict[str, Any]:
+    """Asked for each type that is not JSON's: none is let through but `object`, which is anything."""
+    if kind is object:
+        return {}
+    raise TypeError(f"{getattr(kind, '__name__', kind)} is not")
 
 
 def _explained(error: Exception) -> str:

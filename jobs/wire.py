@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import zlib
@@ -24,6 +25,9 @@ COMPRESS_FROM = 512
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 """A payload that would unpack to more than this is refused before it does."""
+
+_PICKLE = b"\x80"
+"""How a pickle begins, and neither JSON nor zlib's output does."""
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -124,26 +128,34 @@ def time_seconds(text: str) -> float | None:
 
 
 def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """The payload of a call, as JSON. Raises `TypeError` for a value that JSON can't carry."""
-    return msgspec.json.encode((name, None, args, kwargs))
+    """The payload of a call, as JSON. Raises `TypeError` or `ValueError` for what JSON can't carry."""
+    try:
+        payload = msgspec.json.encode((name, None, args, kwargs))
+        if payload.count(b"null") > 1:
+            # NaN and infinity were written as null, without a word; json refuses them.
+            json.dumps(msgspec.to_builtins((args, kwargs), str_keys=True), allow_nan=False)
+    except RecursionError:
+        raise ValueError("it is nested too deep, or holds itself") from None
+    return payload
 
 
 def packed(payload: bytes) -> bytes:
     """`payload` as it is stored: compressed where that saves space."""
-    if len(payload) < COMPRESS_FROM:
+    if len(payload) <= COMPRESS_FROM:
         return payload
     return min(payload, zlib.compress(payload), key=len)
 
 
 def decode_call(data: bytes) -> Invocation:
     """What the payload `data` asks for. Raises `InvalidPayload` with the reason."""
-    if data[:1] == b"\x80":
+    content = _unpacked(data)
+    if content[:1] == _PICKLE:
         raise InvalidPayload("the payload is a pickle; enqueue with rq's JSONSerializer")
     try:
-        content = msgspec.json.decode(_unpacked(data))
-    except (msgspec.DecodeError, zlib.error) as error:
+        call = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPayload(f"the payload is not JSON: {error}") from None
-    match content:
+    match call:
         case [str(name), None, list(args), dict(kwargs)]:
             return Invocation(name, args, kwargs)
         case [_, instance, _, _] if instance is not None:
@@ -152,12 +164,17 @@ def decode_call(data: bytes) -> Invocation:
 
 
 def _unpacked(data: bytes) -> bytes:
-    if data[:1] == b"[":
+    if data[:1] in (b"[", _PICKLE):
         return data
     unpacker = zlib.decompressobj()
-    content = unpacker.decompress(data, MAX_PAYLOAD_BYTES)
-    if unpacker.unconsumed_tail:
+    try:
+        content = unpacker.decompress(data, MAX_PAYLOAD_BYTES + 1)
+    except zlib.error as error:
+        raise InvalidPayload(f"the payload is neither JSON nor compressed JSON: {error}") from None
+    if len(content) > MAX_PAYLOAD_BYTES:
         raise InvalidPayload(f"the payload unpacks to more than {MAX_PAYLOAD_BYTES} bytes")
+    if not unpacker.eof:
+        raise InvalidPayload("the payload is cut short")
     return content
 
 

@@ -119,7 +119,7 @@ class Worker(BaseWorker):
             batch = self._exchange(outcomes, 0 if self.stopping else left)  # the only round trip
             outcomes = [*batch.unreadable, *self._perform_all(batch.jobs)]
             performed += len(batch.jobs)
-            if outcomes:
+            if outcomes or batch.parents:
                 idle_since = time.monotonic()
                 continue
             idle_for = time.monotonic() - idle_since
@@ -133,10 +133,11 @@ class Worker(BaseWorker):
         """Perform a batch; outcomes that would wait too long are handed in on the way."""
         outcomes: list[Outcome] = []
         began = handed_in = time.monotonic()
-        for job in jobs:
+        for position, job in enumerate(jobs):
             if self.stopping:
-                outcomes.append(outcome.returned(job))
-                continue
+                # The last first, for each goes in front of the one before.
+                outcomes += [outcome.returned(left) for left in reversed(jobs[position:])]
+                break
             outcomes.append(self._perform(job))
             if job is not jobs[-1] and (
                 outcomes[-1].at_once or time.monotonic() - handed_in > HAND_IN_SECONDS

@@ -6,14 +6,19 @@ import smtplib
 import ssl
 from functools import cached_property, lru_cache
 from ipaddress import ip_address
-from socket import getfqdn
+from socket import IPPROTO_TCP, TCP_NODELAY, getfqdn
 from urllib.parse import parse_qsl, unquote, urlsplit
-
-from config import mask
 
 TIMEOUT = 15.0
 """Seconds that one answer of the server may take."""
 
+MAX_WORDS = 500
+"""Characters of a reply that are passed on."""
+
+_HOW = (
+    "the SMTP URL can't be read: write smtp://user:password@host:587 or smtps://user:password@host, "
+    "with %-escapes for signs such as @ / ? # : in the password"
+)
 _PORTS = {"smtp": 25, "smtps": 465}
 SUBMISSION_PORT = 587
 """Where `smtp://` with a user goes, unless the URL names a port."""
@@ -49,22 +54,24 @@ class Server:
     """
 
     def __init__(self, url: str) -> None:
+        # No error shows the URL: one that can't be read may have its password in any part.
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise InvalidServer(f"the SMTP URL can't be read: {error}") from None
+        except ValueError:
+            raise InvalidServer(_HOW) from None
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"} or parts.fragment:
+            raise InvalidServer(_HOW)
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
+        known: dict[str, set[str | None]] = {
+            "tls": {"required"},
+            "verify": {"no"},
+            "ca": {options.get("ca")} - {""},
+        }
+        if any(value not in known.get(name, ()) for name, value in options.items()):
             raise InvalidServer(
-                f"{mask(url)} is not an SMTP URL: write smtp://user:password@host:587 or smtps://host"
+                "after its ? the SMTP URL takes tls=required, ca=/path/ca.pem and verify=no, joined by &"
             )
-        allowed = {"tls": {"required"}, "verify": {"no"}}
-        for name, value in options.items():
-            if (name not in allowed and name != "ca") or value not in allowed.get(name, {value}):
-                raise InvalidServer(
-                    f"{mask(url)}: {name}={value} is unknown; use tls=required, ca=/path or verify=no"
-                )
         self._tls_from_start = parts.scheme == "smtps"
         self._tls_required = "tls" in options
         self._ca = options.get("ca")
@@ -72,7 +79,7 @@ class Server:
         self._user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password or "")
         if not (self._user or "").isascii() or not self._password.isascii():
-            raise InvalidServer(f"{mask(url)}: SMTP logins are ASCII; choose such a user and password")
+            raise InvalidServer("SMTP logins are ASCII; choose such a user and password")
         self.host = parts.hostname
         usual = SUBMISSION_PORT if self._user and not self._tls_from_start else _PORTS[parts.scheme]
         self.port = port or usual
@@ -114,8 +121,9 @@ class Server:
     def words(self, code: int, words: bytes | str) -> str:
         """A reply as one printable line, without the password, should the server repeat it."""
         text = words.decode(errors="replace") if isinstance(words, bytes) else words
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]
-        return f"{code} {text.replace(self._password, '***') if self._password else text}"
+        if self._password:
+            text = text.replace(self._password, "***")
+        return f"{code} " + " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_WORDS]
 
     def _opened(self) -> smtplib.SMTP:
         if self._tls_from_start:
@@ -123,6 +131,9 @@ class Server:
         return smtplib.SMTP(self.host, self.port, _own_name(), timeout=TIMEOUT)
 
     def _prepare(self, connection: smtplib.SMTP) -> None:
+        if connection.sock is not None:
+            # The end of a mail must not wait until its beginning is acknowledged.
+            connection.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         connection.ehlo_or_helo_if_needed()
         if not self._tls_from_start and connection.has_extn("starttls"):
             connection.starttls(context=self._context)

@@ -41,8 +41,7 @@ def image(source: str, renditions: Renditions, out: str | None = None) -> dict[s
     Raises `MissingFile`, `TooLarge`, `UnreadableImage` or `ImageTooLarge`; what is wrong with the source or
     with a size is found before anything is written.
 
-    >>> image.enqueue("uploads/a.jpg", [{"width": 800}, {"width": 200, "height": 200, "fit": "cover"}])
-    ... # doctest: +SKIP
+    >>> image.enqueue("uploads/a.jpg", [Rendition(width=800), Rendition(width=200)])  # doctest: +SKIP
     """
     storage, limits = current.resource(Storage), current.resource(Limits)
     wanted = msgspec.convert(renditions, Renditions)

@@ -29,7 +29,7 @@ class Rendition(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     fit: Literal["contain", "cover", "stretch"] = "contain"
     format: Format | None = None
     quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 80
-    name: Annotated[str, msgspec.Meta(pattern=r"^[^/\\]+$", max_length=100)] | None = None
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00-\x1f\x7f]+$", max_length=100)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what has no size."""

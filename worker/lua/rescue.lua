@@ -58,8 +58,9 @@ local function is_over(id, execution)
   return false
 end
 
+-- The last claimed goes back first, so that the first claimed comes to stand in front.
 local held = redis.call('HGETALL', KEYS[1])
-for i = 1, #held, 2 do
+for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
   local queue = id ~= '.claim' and redis.call('HGET', 'rq:job:' .. id, 'origin')
   if queue then

@@ -1,0 +1,105 @@
+"""DuckDB for one job: in memory, bounded, closed to every file but the job's own, and interruptible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY = "512MB"
+THREADS = 2
+POLL = 0.05
+"""Seconds between two looks at a query's progress."""
+
+
+class DatabaseError(Exception):
+    """A query failed; the text is DuckDB's own reason in one line."""
+
+
+class Database:
+    """A connection whose queries run beside the calling thread, which stays free to be interrupted."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def run(
+        self, sql: str, parameters: object = None, report: Callable[[float], None] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """The rows of `sql`; `report` is told the percent done, about twenty times a second.
+
+        A signal's or a timeout's exception that is raised here meanwhile stops the query before it goes on
+        its way: a query would run to its end in one call that no Python signal handler can interrupt.
+        Raises `DatabaseError`.
+        """
+        with ThreadPoolExecutor(1, "duckdb") as executor:
+            query = executor.submit(self._fetched, sql, parameters)
+            try:
+                while not wait([query], POLL).done:
+                    if report is not None:
+                        # -1 until the query has begun.
+                        report(max(self._connection.query_progress(), 0.0))
+            finally:
+                # More than once, for a query that has not begun yet can't be interrupted.
+                while not query.done():
+                    self._connection.interrupt()
+                    wait([query], POLL)
+            return query.result()
+
+    def _fetched(self, sql: str, parameters: object) -> list[tuple[Any, ...]]:
+        from duckdb import Error  # noqa: PLC0415  a worker that converts nothing stays small
+
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except (Error, RuntimeError) as error:
+            raise DatabaseError(_reason(error)) from error
+
+
+@contextmanager
+def opened(folder: Path, files: Iterable[Path]) -> Iterator[Database]:
+    """A database that may read and write `files` alone and spills to `folder`; closed at the end.
+
+    The configuration is locked, extensions are off, and memory and threads are bounded, so that a
+    hostile file gains nothing by what it makes DuckDB do.
+    """
+    import duckdb  # noqa: PLC0415  a worker that converts nothing stays small
+
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY,
+            "threads": THREADS,
+            "temp_directory": str(folder / "spilled"),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_persistent_secrets": False,
+        }
+    )
+    try:
+        connection.execute("SET allowed_paths = $files", {"files": [str(file) for file in files]})
+        for setting in (
+            "enable_progress_bar = true",
+            "enable_progress_bar_print = false",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            connection.execute(f"SET {setting}")
+        yield Database(connection)
+    finally:
+        connection.close()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of DuckDB's message, without the name of the error's class."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    _, separator, reason = line.partition(" Error: ")
+    return reason if separator else line
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier: `quoted('a"b') == '"a""b"'`."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,113 @@
+"""Excel and OpenDocument sheets: checked for bombs, then read by a bounded process of their own into CSV."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from jobs.files.database import Database, quoted
+from jobs.files.delimited import REJECTS, rejected
+from jobs.files.refusals import Refusals
+from jobs.files.table import INTEGERS, MAX_COLUMNS, MismatchedColumns, Report, Table, Work, typed
+
+MAX_UNPACKED = 1024 * 1024 * 1024
+MAX_MEMBERS = 10_000
+MAX_RATIO = 200
+SMALL = 16 * 1024 * 1024
+"""Bytes that may unpack from however few."""
+MEMORY = 2 * 1024 * 1024 * 1024
+"""Address space of the reading process, in bytes; an own process so that nothing a workbook does ends the worker."""
+
+
+class WorkbookRefused(ValueError):
+    """A workbook that can't be read, or that takes more than a job may spend on it."""
+
+
+def columns(work: Work, database: Database) -> Mapping[str, str]:
+    """The columns of the sheet and their types, by all its rows. Raises `WorkbookRefused`."""
+    del database
+    return cast(Mapping[str, str], _read(work, work.stage(0, 100, "reading"))["columns"])
+
+
+def table(work: Work, database: Database, refusals: Refusals) -> Table:
+    """The rows below the header, which is the first row with a value; those that don't fit are for `collect`.
+
+    Raises `WorkbookRefused`, `MismatchedColumns`, `TooWide`.
+    """
+    del database, refusals
+    sheet = _read(work, work.stage(0, 50, "reading"))
+    found = sheet["columns"]
+    types = typed(work.source, found, work.given)
+    for name, kind in work.given.items():
+        if kind in INTEGERS and found[name] == "DOUBLE":
+            raise MismatchedColumns(
+                f"{work.source}: column {name} has fractions, which {kind} would round: give DOUBLE"
+            )
+    number = "row"
+    while number in {name.lower() for name in types}:
+        number += "_"
+    relation = (
+        f"(SELECT * EXCLUDE ({quoted(number)}) FROM read_csv($source, auto_detect = false, compression = 'none', "
+        f"delim = ',', quote = '\"', escape = '\"', header = false, columns = $columns, {REJECTS}))"
+    )
+    parameters = {"source": str(work.folder / "sheet"), "columns": {number: "BIGINT", **types}}
+    return Table(relation, parameters, types, {"sheet": sheet["sheet"]}, rows=sheet["rows"])
+
+
+def collect(database: Database, table: Table, refusals: Refusals) -> None:
+    """Move what the read refused into `refusals`, with row numbers of the sheet."""
+    for _, column, reason, text in rejected(database):
+        row, _, cells = text.partition(",")
+        refusals.add(int(row), column, reason, cells)
+
+
+def _read(work: Work, report: Report) -> dict[str, Any]:
+    """Write the wanted sheet to `sheet` in the work's folder; what `sheet.py` says of it. Raises `WorkbookRefused`."""
+    _check_archive(work.source, work.file)
+    script = Path(__file__).with_name("sheet.py")
+    arguments = [str(work.file), str(work.folder / "sheet"), work.sheet or "", str(MAX_COLUMNS), str(MEMORY)]
+    found: dict[str, Any] = {}
+    with subprocess.Popen(  # noqa: S603  our own script
+        # -P keeps this folder off the script's path, for its modules have names that others have too.
+        [sys.executable, "-P", str(script), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                found = json.loads(line)
+                if "done" in found:
+                    report(100 * found["done"] / max(1, found["total"]))
+        except BaseException:
+            process.kill()
+            raise
+    if "error" in found:
+        raise WorkbookRefused(f"{work.source} {found['error']}")
+    if "rows" not in found:
+        raise WorkbookRefused(
+            f"{work.source} can't be opened within {MEMORY // 1024**2:,} MB (exit code {process.returncode}): save it as CSV"
+        )
+    return found
+
+
+def _check_archive(source: str, file: Path) -> None:
+    """Raises `WorkbookRefused` for a ZIP that unpacks to more than a workbook would."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    packed = max(1, sum(member.compress_size for member in members))
+    if len(members) > MAX_MEMBERS:
+        raise WorkbookRefused(f"{source} has {len(members):,} parts, and the limit is {MAX_MEMBERS:,}")
+    if unpacked > MAX_UNPACKED or (unpacked > SMALL and unpacked > MAX_RATIO * packed):
+        raise WorkbookRefused(
+            f"{source} unpacks from {packed:,} to {unpacked:,} bytes: more than {MAX_UNPACKED:,}, or {MAX_RATIO}-fold, is refused"
+        )

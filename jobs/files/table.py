@@ -1,0 +1,127 @@
+"""A table on its way to Parquet: what DuckDB reads it from, its columns and their types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.files.database import Database
+
+MAX_COLUMNS = 2_000
+"""What DuckDB's 512 MB allow where all columns are text."""
+MAX_NAME = 255
+INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
+TYPES = INTEGERS | {
+    "BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "TIMESTAMP", "TIMESTAMPTZ", "INTERVAL", "UUID", "JSON",
+}  # fmt: skip
+DECIMAL = re.compile(r"DECIMAL\(\d{1,2}, ?\d{1,2}\)")
+
+Report = Callable[[float], None]
+"""Told the percent done of a part of the work."""
+
+
+class MismatchedColumns(ValueError):
+    """`columns` names a column that the table has not, or a type that its values can't have."""
+
+
+class TooWide(ValueError):
+    """A table with more columns, or longer column names, than a conversion takes on."""
+
+
+class CountMismatch(RuntimeError):
+    """The rows read, written and refused don't add up: the output is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One file to read as a table: `source` is its name in messages, `file` its content.
+
+    `folder` is a private one for what is needed on the way. `given` holds the caller's column types, `sheet`
+    the wanted sheet of a workbook, and `progress` is told the percent done and what is being done.
+    """
+
+    source: str
+    file: Path
+    folder: Path
+    given: Mapping[str, str]
+    sheet: str | None
+    progress: Callable[[float, str], None]
+
+    def stage(self, start: float, end: float, message: str) -> Report:
+        """A report for one step, whose 0 to 100 % are `start` to `end` of the whole."""
+        return lambda percent: self.progress(start + (end - start) * min(percent, 100) / 100, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that DuckDB can read: `relation` stands after FROM, with `parameters` by name.
+
+    `columns` gives each column's type, and `rows` how many rows there are, refused ones included, where that
+    is known. `origin` says what it was read from: an encoding or a sheet.
+    """
+
+    relation: str
+    parameters: Mapping[str, Any]
+    columns: Mapping[str, str]
+    origin: Mapping[str, str]
+    rows: int | None = None
+
+
+def declared(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
+    """The types that the job's caller gives, in upper case. Raises `MismatchedColumns` for an unknown type."""
+    given = {name: kind.strip().upper() for name, kind in (columns or {}).items()}
+    for name, kind in given.items():
+        if kind not in TYPES and not DECIMAL.fullmatch(kind):
+            raise MismatchedColumns(
+                f"{source}: column {name} can't be {kind}: use one of {', '.join(sorted(TYPES))}, DECIMAL(p,s)"
+            )
+    return given
+
+
+def typed(source: str, found: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """`found` with the types of `given`. Raises `MismatchedColumns` or `TooWide`."""
+    if missing := [name for name in given if name not in found]:
+        names = ", ".join(list(found)[:20]) + (", ..." if len(found) > 20 else "")  # noqa: PLR2004  fits a line
+        raise MismatchedColumns(f"{source} has no column {', '.join(missing)}: it has {names}")
+    check_width(source, found)
+    return {**found, **given}
+
+
+def check_width(source: str, names: Collection[object]) -> None:
+    """Raises `TooWide`."""
+    if len(names) > MAX_COLUMNS:
+        raise TooWide(f"{source} has {len(names):,} columns, and the limit is {MAX_COLUMNS:,}")
+    longest = max(map(str, names), key=len, default="")
+    if len(longest) > MAX_NAME:
+        raise TooWide(
+            f"{source} has a column name of {len(longest):,} characters ({longest[:40]}...): the limit is {MAX_NAME}"
+        )
+
+
+def write_parquet(database: Database, work: Work, table: Table, target: Path) -> int:
+    """Write `table` to `target` as Parquet (zstd) and return its rows, read back from the file's own footer.
+
+    Raises `CountMismatch`.
+    """
+    ((written,),) = database.run(
+        f"COPY (SELECT * FROM {table.relation}) TO $target (FORMAT parquet, COMPRESSION zstd)",
+        {**table.parameters, "target": str(target)},
+        work.stage(50, 99, "writing Parquet"),
+    )
+    ((rows,),) = database.run("SELECT num_rows FROM parquet_file_metadata($target)", {"target": str(target)})
+    if rows != written:
+        raise CountMismatch(
+            f"{work.source}: {written:,} rows were written, but the Parquet footer counts {rows:,}"
+        )
+    return int(rows)
+
+
+def described(database: Database, file: Path) -> dict[str, str]:
+    """The columns of a Parquet file and their types."""
+    rows = database.run(
+        "SELECT column_name, column_type FROM (DESCRIBE FROM read_parquet($file))", {"file": str(file)}
+    )
+    return {str(name): str(kind) for name, kind in rows}

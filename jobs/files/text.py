@@ -1,0 +1,143 @@
+"""Text as UTF-8: what encoding a file is in, a UTF-8 copy of it where it is another, and its delimiter."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK = 1024 * 1024
+DELIMITERS = ",;\t|"
+SAMPLED_LINES = 200
+AGREEMENT = 0.6
+"""The share of sampled rows that must have the same number of fields."""
+
+BYTE_ORDER_MARKS: tuple[tuple[bytes, str], ...] = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
+"""Bytes that no text has."""
+
+
+class UnreadableText(ValueError):
+    """A text that does not go on in the encoding that it begins in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file in UTF-8, and the encoding that it came in."""
+
+    file: Path
+    encoding: str
+
+
+def as_utf8(source: str, file: Path, copy: Path, report: Callable[[float], None]) -> Text:
+    """`file` itself if it is UTF-8, else `copy` made of it that is; `report` is told the percent done.
+
+    A file that is not UTF-8 and has no byte order mark counts as Windows-1252 (Latin-1's superset), unless
+    it has at least as many valid UTF-8 sequences as broken ones around the breaks: then it is UTF-8 with bad
+    rows. Raises `UnreadableText`, which names `source`.
+    """
+    with file.open("rb") as content:
+        head = content.read(CHUNK)
+    encoding = _marked(head) or _unmarked_utf16(head) or _utf8_or_windows(file, report)
+    if encoding == "utf-8":
+        return Text(file, encoding)
+    decoder = codecs.getincrementaldecoder(encoding)("strict" if encoding.startswith("utf") else "replace")
+    with copy.open("wb") as target:
+        for chunk in _chunks(file, report):
+            try:
+                target.write(decoder.decode(chunk, final=not chunk).encode())
+            except UnicodeError as error:
+                raise UnreadableText(f"{source} begins as {encoding}, but {error}") from None
+    return Text(copy, encoding.removesuffix("-sig"))
+
+
+def _chunks(file: Path, report: Callable[[float], None]) -> Iterator[bytes]:
+    """Yield the content of `file`, at last an empty chunk."""
+    size, done = file.stat().st_size, 0
+    with file.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            yield chunk
+            done += len(chunk)
+            report(100 * done / size)
+    yield b""
+
+
+def decoded_head(head: bytes) -> str | None:
+    """The first bytes of a file as text, or None if they are no text."""
+    encoding = _marked(head) or _unmarked_utf16(head)
+    if encoding is None:
+        if any(control in head for control in CONTROLS):
+            return None
+        encoding = "utf-8"
+    try:
+        # Not final: the last character may be cut.
+        return codecs.getincrementaldecoder(encoding)().decode(head).removeprefix("\ufeff")
+    except UnicodeError:
+        return head.decode("cp1252", "replace") if encoding == "utf-8" else None
+
+
+def delimiter(text: str) -> str | None:
+    """The delimiter by which most of `text`'s whole lines have the same number of fields, at least two, or None."""
+    lines = [
+        line for line in text.splitlines(keepends=True)[:SAMPLED_LINES] if line.strip() and line[0] != "#"
+    ]
+    best: tuple[float, int, str] | None = None
+    for candidate in DELIMITERS:
+        for fields in _field_counts(lines, candidate):
+            count, rows = Counter(fields).most_common(1)[0] if fields else (0, 0)
+            if count > 1 and rows >= AGREEMENT * len(fields):
+                best = max(best or (0, 0, ""), (rows / len(fields), count, candidate))
+    return best[2] if best else None
+
+
+def _field_counts(lines: list[str], delimiter: str) -> Iterator[list[int]]:
+    """Yield each line's number of fields, by either quote and without regard to any."""
+    for quote in ('"', "'"):
+        with suppress(csv.Error):
+            yield [len(row) for row in csv.reader(lines, delimiter=delimiter, quotechar=quote) if row]
+    # For a quote that is never closed takes all lines after it into one field.
+    yield [line.count(delimiter) + 1 for line in lines]
+
+
+def _marked(head: bytes) -> str | None:
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if head.startswith(mark)), None)
+
+
+def _unmarked_utf16(head: bytes) -> str | None:
+    """UTF-16 without a mark: in text of mostly Latin letters, every other byte is zero."""
+    sample = head[:1024]
+    half = len(sample) // 2
+    if half == 0:
+        return None
+    zeros = sample[0::2].count(0), sample[1::2].count(0)
+    if zeros[0] == 0 and zeros[1] > half * 0.7:
+        return "utf-16-le"
+    if zeros[1] == 0 and zeros[0] > half * 0.7:
+        return "utf-16-be"
+    return None
+
+
+def _utf8_or_windows(file: Path, report: Callable[[float], None]) -> str:
+    broken = valid = 0
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for chunk in _chunks(file, report):
+        before = decoder.getstate()[0]
+        try:
+            decoder.decode(chunk, final=not chunk)
+        except UnicodeError:
+            text = (before + chunk).decode("utf-8", "replace")
+            replaced = text.count("\ufffd")
+            broken += replaced
+            valid += sum(not character.isascii() for character in text) - replaced
+            decoder.reset()
+    return "utf-8" if valid >= broken else "cp1252"

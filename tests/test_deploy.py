@@ -1,0 +1,218 @@
+"""The files that install and deploy Packmule agree with each other, the settings and the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import config
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+OURS = ("worker", "scheduler", "dashboard")
+LOCK_NODES = ("lock1", "lock2", "lock3")
+
+
+def compose(*flags: str) -> dict[str, Any]:
+    """The compose file as Docker's own parser resolves it on a machine where no variable is set."""
+    environ = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    command = [str(Path(sys.executable).with_name("docker-compose")), "--env-file", os.devnull, *flags]
+    command += ["--file", str(ROOT / "docker-compose.yml"), "config", "--format", "json"]
+    done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return compose("--profile", "*")["services"]  # type: ignore[no-any-return]
+
+
+def procfile() -> dict[str, list[str]]:
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return {name: shlex.split(command) for name, command in (line.split(":", 1) for line in lines)}
+
+
+def instructions(word: str) -> list[str]:
+    """The arguments of each `word` instruction of the Dockerfile, in order."""
+    return re.findall(rf"^{word}\s+(.+?)\s*$", DOCKERFILE, re.MULTILINE)
+
+
+def locked(name: str) -> dict[str, tuple[str, int]]:
+    """Package: (version, number of hashes) of one lock file."""
+    entries = re.split(r"\n(?=\S)", re.sub(r"^\s*#.*\n", "", (ROOT / name).read_text(), flags=re.MULTILINE))
+    found = [(re.match(r"([\w.-]+)==([\w.]+)", entry), entry.count("--hash=sha256:")) for entry in entries]
+    return {match[1]: (match[2], hashes) for match, hashes in found if match}
+
+
+def copied_to_the_image() -> set[str]:
+    words = [word for line in instructions("COPY") for word in line.split()[:-1] if "--from" not in line]
+    return {word.rstrip("/") for word in words}
+
+
+def test_the_plain_stack_is_a_server_workers_a_scheduler_and_a_dashboard() -> None:
+    assert set(compose()["services"]) == {"valkey", *OURS}
+
+
+def test_profiles_add_a_mail_catcher_and_three_lock_nodes(services: dict[str, Any]) -> None:
+    assert set(compose("--profile", "dev")["services"]) == {"valkey", *OURS, "mail"}
+    assert set(compose("--profile", "locks")["services"]) == {"valkey", *OURS, *LOCK_NODES}
+
+
+def test_procfile_and_compose_start_the_same_commands(services: dict[str, Any]) -> None:
+    (entrypoint,) = instructions("ENTRYPOINT")
+    started = {name: json.loads(entrypoint) + services[name]["command"] for name in OURS}
+    assert started == procfile()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cli") is None, reason="there is no command line yet")
+def test_every_command_that_is_deployed_exists(services: dict[str, Any]) -> None:
+    from cli import main
+
+    healthcheck = json.loads(instructions("HEALTHCHECK")[0].split(" CMD ")[1])
+    run_by_default = ["packmule", *json.loads(instructions("CMD")[-1])]
+    for program, subcommand, *_ in [*procfile().values(), healthcheck, run_by_default]:
+        assert program == "packmule"
+        assert subcommand in main.commands
+
+
+def test_every_packmule_variable_that_is_set_is_a_setting(services: dict[str, Any]) -> None:
+    known = {variable for variable, _ in config.VARIABLES.values()}
+    in_compose = {name for service in services.values() for name in service.get("environment", {})}
+    mentioned = set(re.findall(r"PACKMULE_\w+", (ROOT / "docker-compose.yml").read_text() + DOCKERFILE))
+    assert {name for name in in_compose if name.startswith("PACKMULE_")} <= mentioned <= known
+
+
+def test_the_settings_of_every_service_can_be_read(services: dict[str, Any]) -> None:
+    for name in OURS:
+        settings = config.Settings.from_env(services[name]["environment"])
+        assert settings.redis_url == "redis://valkey:6379/0"
+        assert settings.environment == "production"
+        assert settings.queues == config.Settings().queues
+
+
+def test_workers_can_be_scaled_and_have_the_time_to_drain(services: dict[str, Any]) -> None:
+    worker = services["worker"]
+    assert not {"container_name", "ports"} & set(worker)
+    grace = config.Settings.from_env(worker["environment"]).grace
+    assert int(worker["stop_grace_period"].removesuffix("s")) > grace
+
+
+def test_workers_share_one_volume_where_the_image_keeps_its_data(services: dict[str, Any]) -> None:
+    (mount,) = services["worker"]["volumes"]
+    (declared,) = instructions("VOLUME")
+    assert (mount["type"], mount["target"]) == ("volume", declared)
+    assert f"PACKMULE_DATA_DIR={declared}" in DOCKERFILE
+
+
+def test_ours_wait_for_a_healthy_server(services: dict[str, Any]) -> None:
+    assert services["valkey"]["healthcheck"]["test"][:2] == ["CMD", "valkey-cli"]
+    for name in OURS:
+        assert services[name]["depends_on"]["valkey"]["condition"] == "service_healthy"
+
+
+def test_nothing_is_reachable_from_another_machine(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
+    assert set(published) == {"dashboard", "mail"}
+    assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
+    (port,) = published["dashboard"]
+    assert str(port["target"]) == services["dashboard"]["environment"]["PORT"]
+
+
+@pytest.mark.parametrize("name", ["valkey", *LOCK_NODES])
+def test_servers_keep_what_they_acknowledged(services: dict[str, Any], name: str) -> None:
+    command = services[name]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert (options.get("--appendfsync") == "always") is (name in LOCK_NODES)
+    (mount,) = services[name]["volumes"]
+    assert (mount["source"], mount["target"]) == (name, "/data")
+
+
+def test_the_image_runs_as_an_unprivileged_user_and_hears_signals() -> None:
+    user = instructions("USER")[-1]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    assert f"useradd --uid {user.split(':')[0]} " in DOCKERFILE
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+    for exec_form in (instructions("ENTRYPOINT")[0], instructions("CMD")[-1]):
+        assert isinstance(json.loads(exec_form), list)
+
+
+def test_the_image_holds_every_package_and_module_of_the_project() -> None:
+    wheel = PROJECT["tool"]["setuptools"]
+    modules = {f"{module}.py" for module in wheel["py-modules"]}
+    folders = {package.split(".")[0] for package in wheel["packages"]}
+    assert {*folders, *modules, "pyproject.toml", "requirements.lock"} <= copied_to_the_image()
+
+
+def test_the_build_context_is_what_the_image_copies() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied_to_the_image()
+
+
+def test_pyproject_lists_every_package_and_module_of_the_checkout() -> None:
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("[a-z]*/**/*.py")}
+    ours = {folder for folder in folders if folder.parts[0] not in {"tests", "benchmarks", "docs", "build"}}
+    wheel = PROJECT["tool"]["setuptools"]
+    assert {".".join(folder.parts) for folder in ours} == set(wheel["packages"])
+    assert {path.stem for path in ROOT.glob("*.py")} <= set(wheel["py-modules"])
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_versions_and_hashes_and_no_place(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert not re.search(
+        r"://|file:|^-|--index|--find-links|--extra-index| @ |(?<![\w.])/\w", text, re.MULTILINE
+    )
+    packages = locked(name)
+    assert len(packages) == len(re.findall(r"^\w", text, re.MULTILINE))
+    assert all(hashes >= 1 for _, hashes in packages.values())
+    assert packages["pillow"][1] > 40, "the hashes are those of one platform"
+
+
+def test_the_locks_satisfy_pyproject() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    needs = {
+        "requirements.lock": [*PROJECT["project"]["dependencies"], *extras["build"]],
+        "requirements-dev.lock": [need for extra in extras.values() for need in extra],
+    }
+    for name, requirements in needs.items():
+        packages = locked(name)
+        for requirement in map(Requirement, requirements):
+            version, _ = packages[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), (
+                f"{requirement} is {version} in {name}: run make lock"
+            )
+
+
+def test_the_development_lock_holds_the_runtime_lock() -> None:
+    assert locked("requirements.lock").items() <= locked("requirements-dev.lock").items()
+
+
+def test_make_alone_lists_what_can_be_made() -> None:
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    assert re.findall(r"^make (\w+)", shown, re.MULTILINE) == phony[1].split()
+
+
+def test_the_continuous_integration_script_can_be_run() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=30)

@@ -1,0 +1,73 @@
+"""Imports go down the house and never up or sideways; one file reads the environment, one knows RQ's keys."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"cli"},
+    {"terminal"},
+    {"worker", "scheduler", "dashboard"},
+    {"jobs"},
+    {"coordination"},
+    {"config"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for room in FLOOR:
+        folder = ROOT / room
+        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{room}.py"]:
+            yield room, path
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: say the whole name of what is imported"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), list(modules()), ids=lambda value: str(value).removeprefix(str(ROOT))
+)
+def test_a_module_imports_only_from_its_own_room_and_below(room, path):
+    for name in imported(path):
+        if name in FLOOR and name != room:
+            assert FLOOR[name] > FLOOR[room], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_only_settings_read_the_environment():
+    readers = [
+        path for _, path in modules() if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    ]
+    assert [path.name for path in readers] == ["config.py"]
+
+
+def test_only_the_wire_knows_rqs_keys():
+    knowing = [
+        path
+        for _, path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("rq:")
+    ]
+    assert {path.name for path in knowing} == {"wire.py"}
+
+
+def test_scripts_are_short_and_say_what_they_take_and_return():
+    for room in FLOOR:
+        for path in (ROOT / room).rglob("*.lua"):
+            text = path.read_text()
+            header = text.partition("\n\nlocal")[0]
+            assert "KEYS[1]" in header, path
+            assert "Returns" in header, path
+            assert "redis.call('KEYS'" not in text, path
+            assert len(text.splitlines()) <= 150, path

@@ -1,0 +1,98 @@
+"""Round trips and commands a job: so that speed can't rot unseen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pool_jobs
+import pytest
+from redis import Redis
+
+from jobs import records, registry
+from jobs.producer import Producer
+from worker.claim import Claims
+from worker.perform import Performer
+
+
+@pytest.fixture
+def trips(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the requests that leave through `client`'s connections: each is a write and a wait."""
+    sent: list[object] = []
+    pool = client.connection_pool
+    kind = pool.connection_class
+    send = kind.send_packed_command
+
+    def count(connection: object, command: object, *args: object, **options: object) -> object:
+        sent.append(command)
+        return send(connection, command, *args, **options)
+
+    monkeypatch.setattr(kind, "send_packed_command", count)
+    return lambda: len(sent)
+
+
+def commands(client: Redis) -> Counter[str]:
+    """How often the server has run each command, those inside scripts included."""
+    return Counter({name: each["calls"] for name, each in client.info("commandstats").items()})
+
+
+def test_enqueueing_is_one_trip_and_bulk_one_for_hundreds(client, trips):
+    registry.use(Producer(client).enqueue)
+    pool_jobs.noop.enqueue()  # the script is loaded now
+    before = trips()
+    pool_jobs.noop.enqueue()
+    assert trips() - before == 1
+    before = trips()
+    pool_jobs.noop.enqueue_many([()] * 1000)
+    assert trips() - before == 2
+
+
+def test_an_enqueued_job_takes_a_fixed_few_commands(client):
+    registry.use(Producer(client).enqueue)
+    pool_jobs.noop.enqueue()
+    before = commands(client)
+    pool_jobs.noop.enqueue()
+    ran = commands(client) - before
+    del ran["cmdstat_info"]
+    assert ran == Counter(
+        cmdstat_evalsha=1, cmdstat_time=1, cmdstat_exists=1, cmdstat_hset=1, cmdstat_sadd=1, cmdstat_rpush=1
+    )
+
+
+def test_a_batch_is_one_trip_however_many_jobs_it_has(client, trips):
+    registry.use(Producer(client).enqueue)
+    pool_jobs.noop.enqueue_many([()] * 64)
+    claims = Claims(client, "w1", ["high", "default", "low"])
+    performer = Performer("w1", lambda *report: None)
+    claims.finish_and_claim(claims.next_id(), [], 1)  # the script is loaded now
+    before = trips()
+    batch = claims.finish_and_claim(claims.next_id(), [], 32)
+    outcomes = [performer.perform(job) for job in batch.jobs]
+    claims.finish_and_claim(claims.next_id(), outcomes, 31)
+    assert trips() - before == 2
+    assert client.zcard("rq:finished:default") == 32
+
+
+def test_a_performed_job_takes_a_bounded_number_of_commands(client):
+    registry.use(Producer(client).enqueue)
+    pool_jobs.noop.enqueue_many([()] * 101)
+    claims = Claims(client, "w1", ["default"])
+    performer = Performer("w1", lambda *report: None)
+    claims.finish_and_claim(claims.next_id(), [], 1)
+    before = commands(client)
+    batch = claims.finish_and_claim(claims.next_id(), [], 100)
+    claims.finish_and_claim(claims.next_id(), [performer.perform(job) for job in batch.jobs], 0)
+    ran = commands(client) - before
+    del ran["cmdstat_info"]
+    assert ran.total() / 100 < 18
+    assert ran["cmdstat_evalsha"] == 2
+
+
+def test_reading_a_job_and_counting_queues_is_one_trip_each(client, trips):
+    registry.use(Producer(client).enqueue)
+    id = pool_jobs.noop.enqueue()
+    before = trips()
+    records.read(client, id)
+    assert trips() - before == 1
+    records.depths(client, ["high", "default", "low"])
+    assert trips() - before == 2

@@ -1,0 +1,120 @@
+"""Jobs that the tests of the worker let real processes perform."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from jobs import current, job
+
+
+@job
+def noop() -> None:
+    pass
+
+
+@job
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@job(retries=2, retry_intervals=(0,))
+def fail(path: str) -> None:
+    note(path)
+    raise ValueError("it is broken")
+
+
+@job(retries=5, give_up_on=(KeyError,))
+def give_up(path: str) -> None:
+    note(path)
+    raise KeyError("hopeless")
+
+
+@job
+def note(path: str, text: str = "x") -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@job
+def note_when_told(path: str, gate: str, text: str) -> str:
+    note(path, f"begin {text}")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    note(path, f"end {text}")
+    return text
+
+
+@job
+def die(path: str, how: str = "kill") -> None:
+    note(path)
+    if how == "exit":
+        os._exit(0)
+    if how == "segfault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job
+def die_once(path: str) -> str:
+    note(path)
+    if len(Path(path).read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lived"
+
+
+@job(timeout=1)
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@job(timeout=1)
+def stubborn() -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            time.sleep(end - time.monotonic())
+        except BaseException:
+            continue
+
+
+@job
+def unwritable() -> object:
+    return object()
+
+
+@job
+def large() -> str:
+    return "x" * 2_000_000
+
+
+@job
+def exits() -> None:
+    raise SystemExit(3)
+
+
+@job
+def progress() -> None:
+    for done in range(1, 6):
+        current.progress(done, 5, f"step {done}")
+
+
+@job
+async def waits(value: int) -> int:
+    return value
+
+
+@job
+def parent() -> str:
+    return add.enqueue(1, b=1)
+
+
+def callback(job: object, connection: object, result: object) -> None:
+    connection.set("called-back", "yes")
+
+
+def not_registered() -> None:
+    pass

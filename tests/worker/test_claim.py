@@ -1,0 +1,181 @@
+"""Claiming and handing in, without a process in between: lost replies, lost leases, corrupt records."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pool_jobs
+import pytest
+from redis import Redis
+
+from jobs import records, registry, wire
+from jobs.producer import Producer
+from worker import outcome
+from worker.batch import BatchSize
+from worker.claim import Claims
+from worker.outcome import Claimed
+from worker.rescue import rescue
+from worker.slot import Slot
+
+
+@pytest.fixture
+def claims(client: Redis) -> Claims:
+    registry.use(Producer(client).enqueue)
+    return Claims(client, "w1", ["high", "default", "low"])
+
+
+def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
+    return outcome.finished(job, result, "w1", time.time() - 1, time.time())
+
+
+def test_a_claim_whose_reply_was_lost_brings_the_same_jobs_again(client, claims):
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(5)])
+    first = claims.finish_and_claim("c1", [], 3)
+    again = claims.finish_and_claim("c1", [], 3)
+    assert again.jobs == first.jobs
+    assert [job.id for job in first.jobs] == ids[:3]
+    assert client.llen("rq:queue:default") == 2
+
+
+def test_outcomes_whose_reply_was_lost_are_recorded_once(client, claims):
+    (id,) = pool_jobs.add.enqueue_many([(1,)])
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
+    assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
+    assert client.xlen(wire.results_key(id)) == 1
+    assert client.hget(wire.worker_key("w1"), "successful_job_count") == b"1"
+
+
+def test_an_outcome_after_a_rescue_is_refused_and_named(client, claims):
+    (id,) = pool_jobs.add.enqueue_many([(1,)])
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    rescue(client, "w1", "died", "gone")
+    assert claims.finish_and_claim("c2", [finished(job)], 0).stale == [id]
+    assert records.read(client, id).status == "queued"
+
+
+def test_an_outcome_of_an_older_execution_of_the_same_job_is_refused(client, claims):
+    (id,) = pool_jobs.add.enqueue_many([(1,)])
+    (old,) = claims.finish_and_claim("c1", [], 1).jobs
+    rescue(client, "w1", "died", "gone")
+    (new,) = claims.finish_and_claim("c2", [], 1).jobs
+    assert claims.finish_and_claim("c3", [finished(old, b"1")], 0).stale == [id]
+    assert claims.finish_and_claim("c4", [finished(new, b"2")], 0).stale == []
+    assert records.read(client, id).result == 2
+
+
+def test_ids_moved_by_a_blocking_wait_are_claimed_first(client, claims):
+    first, second = pool_jobs.add.enqueue_many([(1,), (2,)])
+    urgent = pool_jobs.add.options(queue="high").enqueue(3)
+    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    assert [job.id for job in claims.finish_and_claim("c1", [], 3).jobs] == [first, urgent, second]
+
+
+def test_a_rescue_returns_claimed_and_waiting_ids_in_their_order(client, claims):
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(4)])
+    claims.finish_and_claim("c1", [], 2)
+    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    assert sorted(rescue(client, "w1", "returned").back) == sorted(ids[:3])
+    # What waited was claimed by nobody yet: it comes to stand in front.
+    assert client.lrange("rq:queue:default", 0, -1) == [id.encode() for id in [ids[2], *ids[:2], ids[3]]]
+    assert rescue(client, "w1", "returned").back == []
+
+
+def test_a_rescue_of_a_living_worker_does_nothing(client, claims):
+    pool_jobs.add.enqueue(1)
+    claims.finish_and_claim("c1", [], 1)
+    assert rescue(client, "w1", "died", only_expired=True).back == []
+    assert client.hlen(wire.claims_key("w1")) == 2
+
+
+def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
+    plain = pool_jobs.add.enqueue(1)
+    retried = pool_jobs.add.options(retries=1).enqueue(1)
+    claims.finish_and_claim("c1", [], 2)
+    rescued = rescue(client, "w1", "overran", "too long")
+    assert (rescued.failed, rescued.back) == ([plain], [retried])
+    assert records.read(client, plain).reason == "too long"
+    assert records.read(client, retried).retries_left == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("timeout", "soon"), ("retries_left", "x"), ("retry_intervals", "{"), ("origin", b"\xff")],
+)
+def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, value):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(wire.job_key(id), field, value)
+    after = pool_jobs.add.enqueue(2)
+    batch = claims.finish_and_claim("c1", [], 2)
+    assert [job.id for job in batch.jobs] == [after]
+    claims.finish_and_claim("c2", batch.unreadable, 0)
+    assert records.read(client, id).reason.startswith("the job's record is corrupt")
+
+
+@pytest.mark.parametrize("corruption", ["string", "no data", "list of another type"])
+def test_what_is_no_job_is_set_aside_and_the_rest_goes_on(client, claims, corruption):
+    id = pool_jobs.add.enqueue(1)
+    if corruption == "string":
+        client.set(wire.job_key(id), "not a hash")
+    elif corruption == "no data":
+        client.hdel(wire.job_key(id), "data")
+    else:
+        client.delete("rq:queue:default")
+        client.set("rq:queue:default", "not a list")
+        client.lpush("rq:queue:low", pool_jobs.add.options(queue="low", at_front=True).enqueue(2))
+    after = pool_jobs.add.options(queue="low").enqueue(3)
+    assert after in [job.id for job in claims.finish_and_claim("c1", [], 5).jobs]
+    (entry,) = client.lrange(wire.QUARANTINE, 0, -1)
+    assert json.loads(entry)["reason"]
+
+
+def test_a_record_that_expired_in_the_queue_is_passed_over(client, claims):
+    gone, there = pool_jobs.add.enqueue_many([(1,), (2,)])
+    client.delete(wire.job_key(gone))
+    assert [job.id for job in claims.finish_and_claim("c1", [], 2).jobs] == [there]
+    assert client.llen(wire.QUARANTINE) == 0
+
+
+def test_a_result_ttl_of_zero_deletes_and_minus_one_keeps_for_ever(client, claims):
+    deleted = pool_jobs.add.options(result_ttl=0).enqueue(1)
+    kept = pool_jobs.add.options(result_ttl=-1).enqueue(1)
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    claims.finish_and_claim("c2", [finished(job) for job in jobs], 0)
+    assert client.exists(wire.job_key(deleted), wire.results_key(deleted)) == 0
+    assert client.ttl(wire.job_key(kept)) == client.ttl(wire.results_key(kept)) == -1
+    assert client.zscore("rq:finished:default", kept) == float("inf")
+
+
+def test_batches_grow_for_short_jobs_and_fall_for_long_ones():
+    batch = BatchSize()
+    sizes = []
+    for _ in range(8):
+        batch.learn(batch.size, batch.size * 0.0001)
+        sizes.append(batch.size)
+    assert sizes == [2, 4, 8, 16, 32, 64, 64, 64]
+    batch.learn(64, 6.4)
+    assert batch.size == 1
+
+
+def test_retries_follow_their_intervals_or_back_off_with_jitter():
+    assert [outcome.retry_delay(left, (1, 5, 9), 1) for left in (4, 3, 2, 1)] == [1, 1, 5, 9]
+    for attempt in range(1, 40):
+        delays = [outcome.retry_delay(1, (), attempt) for _ in range(50)]
+        assert 0 <= min(delays) <= max(delays) <= min(3600, 2 ** (attempt - 1))
+        assert len(set(delays)) > 1
+
+
+def test_a_slot_tells_what_is_performed_and_until_when():
+    slot = Slot()
+    assert (slot.is_open, slot.read()) == (False, None)
+    slot.open()
+    slot.start("job", "execution", 5)
+    performing = slot.read()
+    assert (performing.id, performing.execution) == ("job", "execution")
+    assert performing.deadline - performing.started == pytest.approx(5)
+    slot.clear()
+    assert (slot.is_open, slot.read()) == (True, None)
+    slot.leave()
+    assert not slot.is_open
+    slot.close()

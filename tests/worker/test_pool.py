@@ -1,0 +1,301 @@
+"""The pool, with real processes that really die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pool_jobs
+import pytest
+from redis import Redis
+from rq.job import Job
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+
+from coordination import counters
+from coordination.server import EmbeddedServer
+from jobs import records, registry, wire
+from jobs.producer import Producer
+from jobs.records import Record
+from worker.rescue import rescue_expired
+
+HERE = Path(__file__).parent
+DEADLINE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def produce(client: Redis) -> None:
+    registry.use(Producer(client).enqueue)
+
+
+@contextmanager
+def pool(server: EmbeddedServer, processes: int = 1, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A running pool, in a session of its own; gone with all its children at the end."""
+    command = [sys.executable, str(HERE / "run_pool.py"), server.url, str(processes)]
+    command += [f"{name}={value}" for name, value in options.items()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+def drained(server: EmbeddedServer, processes: int = 1) -> int:
+    """Run a pool until the queues are empty; its exit code."""
+    with pool(server, processes, burst=1) as process:
+        return process.wait(DEADLINE)
+
+
+def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def ended(client: Redis, id: str) -> Record:
+    return records.wait(client, id, DEADLINE)
+
+
+def test_burst_performs_everything_and_leaves_nothing_behind(server, client):
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(300)])
+    assert drained(server, 2) == 0
+    jobs = Job.fetch_many(ids, client, JSONSerializer)
+    assert [job.return_value() for job in jobs] == [number + 1 for number in range(300)]
+    assert client.keys("pm:claims:*") == []
+    assert client.zcard("rq:wip:default") == 0
+    assert client.smembers(wire.WORKERS) == set()
+    assert client.zcard(wire.LEASES) == 0
+    assert client.zcard("rq:finished:default") == 300
+
+
+def test_queues_are_served_in_their_order(server, client, tmp_path):
+    path = tmp_path / "notes"
+    for queue in ("low", "default", "high"):
+        pool_jobs.note.options(queue=queue).enqueue(str(path), queue)
+    assert drained(server) == 0
+    assert lines(path) == ["high", "default", "low"]
+
+
+def test_a_failing_job_is_retried_as_often_as_it_may_and_keeps_its_reason(server, client, tmp_path):
+    id = pool_jobs.fail.enqueue(str(tmp_path / "notes"))
+    assert drained(server) == 0
+    assert len(lines(tmp_path / "notes")) == 3
+    record = records.read(client, id)
+    assert (record.status, record.reason, record.retries_left) == ("failed", "ValueError: it is broken", 0)
+    assert "pool_jobs.py" in record.error
+    assert "perform.py" not in record.error
+    assert client.zscore("rq:failed:default", id) is not None
+
+
+def test_an_exception_to_give_up_on_is_not_retried(server, client, tmp_path):
+    id = pool_jobs.give_up.enqueue(str(tmp_path / "notes"))
+    assert drained(server) == 0
+    assert len(lines(tmp_path / "notes")) == 1
+    assert records.read(client, id).status == "failed"
+
+
+def test_a_retry_with_back_off_waits_among_the_scheduled(server, client, tmp_path):
+    id = pool_jobs.give_up.options(retries=1).enqueue(str(tmp_path))  # a folder: IsADirectoryError, retried
+    assert drained(server) == 0
+    record = records.read(client, id)
+    assert (record.status, record.attempts, record.retries_left) == ("scheduled", 1, 0)
+    assert client.zscore("rq:scheduled:default", id) <= time.time() + 1
+    assert record.reason.startswith("IsADirectoryError")
+
+
+def test_a_killed_child_is_replaced_and_its_job_runs_again(server, client, tmp_path):
+    with pool(server):
+        id = pool_jobs.die_once.enqueue(str(tmp_path / "notes"))
+        after = pool_jobs.add.enqueue(1)
+        assert ended(client, id).result == "lived"
+        assert ended(client, after).result == 2
+    assert records.read(client, id).deaths == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [("kill", "died of SIGKILL"), ("exit", "exited with code 0"), ("segfault", "died of SIGSEGV")],
+)
+def test_a_job_that_keeps_killing_its_process_fails_after_three_deaths(server, client, tmp_path, how, cause):
+    with pool(server):
+        id = pool_jobs.die.enqueue(str(tmp_path / "notes"), how)
+        bystander = pool_jobs.add.enqueue(1)
+        record = ended(client, id)
+        assert ended(client, bystander).result == 2
+    assert len(lines(tmp_path / "notes")) == 3
+    assert record.status == "failed"
+    assert cause in record.reason
+    assert Job.fetch(id, client, JSONSerializer).latest_result().exc_string == record.error
+
+
+def test_jobs_claimed_with_the_one_that_dies_go_back_uncounted(server, client, tmp_path):
+    pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
+    id = pool_jobs.die_once.enqueue(str(tmp_path / "notes"))
+    rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
+    with pool(server):
+        assert [ended(client, each).result for each in rest] == list(range(1, 101))
+    assert records.read(client, id).deaths == 1
+    assert [records.read(client, each).deaths for each in rest] == [0] * 100
+
+
+def test_a_timeout_raises_in_the_job(server, client):
+    id = pool_jobs.sleep.enqueue(20.0)
+    assert drained(server) == 0
+    assert "ran longer than its timeout of 1 s" in records.read(client, id).reason
+
+
+def test_a_job_that_ignores_its_timeout_is_killed(server, client):
+    with pool(server):
+        id = pool_jobs.stubborn.enqueue()
+        bystander = pool_jobs.add.enqueue(1)
+        record = ended(client, id)
+        assert ended(client, bystander).result == 2
+    assert record.status == "failed"
+    assert "ran on past its timeout of 1 s and was killed" in record.reason
+    assert record.deaths == 0
+
+
+def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
+    running = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
+    with pool(server) as process:
+        until(lambda: lines(notes) == ["begin a"])
+        until(lambda: client.llen("rq:queue:default") < 100)
+        process.terminate()
+        time.sleep(0.2)  # the signal has long arrived when the job is let go
+        gate.touch()
+        assert process.wait(DEADLINE) == 0
+    assert records.read(client, running).result == "a"
+    assert Queue("default", client, serializer=JSONSerializer).job_ids == rest
+    assert {records.read(client, id).status for id in rest} == {"queued"}
+    assert client.zcard("rq:wip:default") == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_what_outlasts_the_grace_or_a_second_signal_is_given_back(server, client, tmp_path, signals):
+    notes = tmp_path / "notes"
+    id = pool_jobs.note_when_told.enqueue(str(notes), str(tmp_path / "never"), "a")
+    with pool(server, grace=0.5 if signals == 1 else 25) as process:
+        until(lambda: lines(notes) == ["begin a"])
+        for _ in range(signals):
+            process.terminate()
+            time.sleep(0.1)  # two pending signals would be one
+        assert process.wait(DEADLINE) == 1
+    record = records.read(client, id)
+    assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
+    assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
+
+
+def test_children_leave_when_their_pool_is_killed(server, client):
+    with pool(server, 2) as process:
+        until(lambda: client.scard(wire.WORKERS) == 2)
+        process.kill()
+        until(lambda: client.scard(wire.WORKERS) == 0)
+
+
+def test_the_jobs_of_a_vanished_host_run_elsewhere_once_its_lease_has_ended(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    with pool(server) as process:
+        until(lambda: lines(notes) == ["begin a"])
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert rescue_expired(client) == {}
+        (worker,) = client.zrange(wire.LEASES, 0, -1)
+        client.zadd(wire.LEASES, {worker: 1})  # as after ten seconds
+        assert rescue_expired(client)[worker.decode()].back == [id]
+    gate.touch()
+    assert drained(server) == 0
+    record = records.read(client, id)
+    assert (record.result, record.deaths) == ("a", 1)
+    assert client.smembers(wire.WORKERS) == set()
+
+
+def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    with pool(server) as process:
+        until(lambda: lines(notes) == ["begin a"])
+        os.killpg(process.pid, signal.SIGSTOP)
+        (worker,) = client.zrange(wire.LEASES, 0, -1)
+        client.zadd(wire.LEASES, {worker: 1})
+        assert rescue_expired(client)[worker.decode()].back == [id]
+        client.rpop("rq:queue:default")  # nobody else performs it in this test
+        gate.touch()
+        os.killpg(process.pid, signal.SIGCONT)
+        until(lambda: lines(notes) == ["begin a", "end a"])
+        next_one = pool_jobs.add.enqueue(1)
+        assert ended(client, next_one).result == 2
+    assert records.read(client, id).status == "queued"
+    assert client.xlen(wire.results_key(id)) == 0
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ("unwritable", "returned what JSON can't hold"),
+        ("large", "returned 2000002 bytes, and a result may hold 1048576"),
+        ("exits", "SystemExit: 3"),
+    ],
+)
+def test_a_result_that_can_not_be_kept_or_an_exit_fails_with_its_reason(server, client, job, reason):
+    id = getattr(pool_jobs, job).enqueue()
+    assert drained(server) == 0
+    record = records.read(client, id)
+    assert record.status == "failed"
+    assert reason in record.reason
+
+
+def test_a_coroutine_is_awaited_and_a_job_may_enqueue_another(server, client):
+    waits, parent = pool_jobs.waits.enqueue(7), pool_jobs.parent.enqueue()
+    assert drained(server) == 0
+    assert records.read(client, waits).result == 7
+    assert records.read(client, records.read(client, parent).result).result == 2
+
+
+def test_progress_stays_readable_after_the_job(server, client):
+    id = pool_jobs.progress.enqueue()
+    assert drained(server) == 0
+    assert records.read(client, id).progress == records.Progress(5, 5, "step 5")
+    assert counters.read(client, wire.progress_key(id))["attempt"] == "1"
+
+
+def test_suspended_workers_claim_nothing_until_they_are_resumed(server, client):
+    client.set(wire.SUSPENDED, 1)
+    id = pool_jobs.add.enqueue(1)
+    with pool(server):
+        until(lambda: client.zcard(wire.LEASES) == 1)
+        assert records.read(client, id).status == "queued"
+        client.delete(wire.SUSPENDED)
+        assert ended(client, id).result == 2
+
+
+def test_a_pool_waits_for_a_redis_that_is_away(spare_server):
+    server = spare_server()
+    with Redis.from_url(server.url) as client:
+        produce = Producer(client).enqueue
+        with pool(server):
+            until(lambda: client.scard(wire.WORKERS) == 1)
+            server.stop()
+            time.sleep(0.5)  # long enough for the workers to notice
+            server.ensure()
+            (id,) = produce(pool_jobs.add.job, [((1,), {})])
+            assert ended(client, id).result == 2
