@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -48,18 +49,22 @@ class App:
             from coordination.server import EmbeddedServer
 
             self._client = self.connect()
-            self.closing.callback(self._client.close)
             if self.settings.redis_url is None:
                 self.closing.callback(EmbeddedServer(self.settings.data_dir).stop_if_unused, self._client)
         return self._client
 
     def connect(self) -> Redis:
-        """One more client, for a process of its own."""
-        from coordination.connection import connect
+        """One more client, for a process of its own, or until the command ends."""
+        from coordination.connection import InvalidURL, connect
 
-        return connect(
-            self.settings.redis_url, self.settings.data_dir, allow_eviction=self.settings.allow_eviction
-        )
+        try:
+            client = connect(
+                self.settings.redis_url, self.settings.data_dir, allow_eviction=self.settings.allow_eviction
+            )
+        except InvalidURL as error:
+            raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None
+        self.closing.callback(client.close)
+        return client
 
     @property
     def storage(self) -> Storage:
@@ -118,7 +123,7 @@ class Instant(click.ParamType[datetime]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
             return datetime.fromisoformat(str(value)).astimezone()
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time: say 2026-12-01T08:00 or 2026-12-01T08:00+01:00", param, ctx)
 
 
@@ -153,9 +158,10 @@ def cli(ctx: click.Context) -> None:
 @click.pass_obj
 def demo(app: App) -> None:
     """Run a real e-mail, image and file job on shipped samples."""
+    from terminal.demo import QUEUE
     from terminal.demo import demo as run
 
-    app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None)
+    app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
     app.produce()
     run(app.client, app.storage, app.settings)
 
@@ -232,16 +238,18 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
     from coordination.server import EmbeddedServer
     from dashboard import create_app
 
-    _ = app.client
+    app.client.ping()  # the connection stays open, and with it an embedded server
     url = app.settings.redis_url or EmbeddedServer(app.settings.data_dir).url
     host, port = host or app.settings.host, port or app.settings.port
-    click.echo(f"The dashboard is on http://{host}:{port}", err=True)
     try:
-        waitress.serve(create_app(url), host=host, port=port, _quiet=True)
-    except OSError as error:
+        server = waitress.create_server(create_app(url), host=host, port=port)
+    except (OSError, ValueError) as error:
         raise click.UsageError(
-            f"can't listen on {host}:{port}: {error.strerror}; choose another with --port"
+            f"can't listen on {host}:{port} ({error}): choose another with --host or --port"
         ) from None
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
+    click.echo(f"The dashboard is on http://{host}:{port}", err=True)
+    server.run()
 
 
 def enqueue_options(command: F) -> F:
@@ -295,14 +303,16 @@ def enqueue_email(
     """Send an e-mail, from a text or a template."""
     from jobs.email import address, email
 
-    for each in to:
-        address(each)
+    for each in (*to, given["sender"]):
+        if each is not None:
+            address(each)
     call, options = _split(given)
-    call |= {"to": list(to), "variables": _assignments("--var", variables)}
-    call["attachments"] = [_stored(app, path) for path in attachments]
-    return _enqueue(
-        app, email.job, {name: value for name, value in call.items() if value}, options, wait, json
-    )
+    call |= {"to": list(to)}
+    if variables:
+        call["variables"] = _assignments("--var", variables)
+    if attachments:
+        call["attachments"] = list(attachments)
+    return _enqueue(app, email.job, call, options, wait, json, files="attachments")
 
 
 @enqueue.command("image")
@@ -345,8 +355,8 @@ def enqueue_image(
     common = {name: value for name, value in common.items() if value is not None}
     call, options = _split(given)
     call["renditions"] = [_size(size) | common for size in sizes or ("800",)]
-    call["source"] = _stored(app, source)
-    return _enqueue(app, image.job, call, options, wait, json)
+    call["source"] = source
+    return _enqueue(app, image.job, call, options, wait, json, files="source")
 
 
 @enqueue.command("file")
@@ -361,8 +371,8 @@ def enqueue_file(app: App, /, source: str, wait: bool, json: bool, **given: Any)
     from jobs.files import file
 
     call, options = _split(given)
-    call["source"] = _stored(app, source)
-    return _enqueue(app, file.job, call, options, wait, json)
+    call["source"] = source
+    return _enqueue(app, file.job, call, options, wait, json, files="source")
 
 
 @enqueue.command("call")
@@ -505,26 +515,37 @@ def check(app: App, json: bool) -> int:
 
 def main() -> None:
     """Run the command line: errors are one line on standard error, and the exit code tells their kind."""
+    # Ends a command in order, so that what it started, such as the embedded server, is stopped too.
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     try:
         code = cli.main(standalone_mode=False, prog_name="packmule")
     except click.Abort:
         code = 130
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = error.exit_code
+        code = USAGE
+    except click.UsageError as error:
+        help = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        _complain(error.format_message().rstrip(".") + help)
+        code = USAGE
     except Exception as error:
         code = _exit_code(error)
         if code is None:
             raise
-        click.echo(f"packmule: {error}", err=True)
+        _complain(str(error))
     sys.exit(code or 0)
+
+
+def _complain(text: str) -> None:
+    """Tell of an error in one line, however many its text has."""
+    click.echo(f"packmule: {' '.join(text.split())}", err=True)
 
 
 def _exit_code(error: Exception) -> int | None:
     """The exit code for an error that a user can mend; None for one that is ours."""
     from redis.exceptions import RedisError
 
-    from coordination.connection import InvalidURL, UnfitServer
+    from coordination.connection import UnfitServer
     from coordination.server import ServerFailed
     from jobs.options import InvalidOption
     from jobs.producer import UnknownQueue
@@ -537,7 +558,6 @@ def _exit_code(error: Exception) -> int | None:
         ServerFailed: NO_REDIS,
         RedisError: NO_REDIS,
         SettingsError: USAGE,
-        InvalidURL: USAGE,
         InvalidOption: USAGE,
         UnknownQueue: USAGE,
         NoSuchJob: USAGE,
@@ -569,11 +589,29 @@ def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
 
 
 def _enqueue(
-    app: App, job_type: JobType, call: dict[str, Any], options: Options, wait: bool, json: bool
+    app: App,
+    job_type: JobType,
+    call: dict[str, Any],
+    options: Options,
+    wait: bool,
+    json: bool,
+    files: str | None = None,
 ) -> int:
+    """Enqueue one job; the argument called `files` names what must be in the storage first."""
     from jobs.producer import Producer
 
+    if wait and options.result_ttl == 0:
+        raise click.UsageError("--wait has nothing to show with --result-ttl 0: leave one of them out")
     producer = Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
+    # Checked before anything is copied, so that a refused call leaves nothing behind.
+    job_type.validate((), call)
+    if options.queue is not None:
+        _known_queue(app.settings, options.queue)
+    if files in call:
+        given = call[files]
+        call[files] = (
+            _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
+        )
     id = producer.enqueue(job_type, [((), call)], options)[0]
     if wait:
         return _follow(app, id, job_type.name.rpartition(".")[2], json)
@@ -677,7 +715,6 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
     storage = app.storage
 
     def catch() -> None:
-        import signal
         import threading
 
         stopped = threading.Event()
@@ -694,6 +731,7 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
 
 def _log() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells each word of each mail
 
 
 if __name__ == "__main__":

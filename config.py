@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 MIB = 1024 * 1024
 LAST_PORT = 65_535
+
+_PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
+"""Up to the last @: a password that should have been percent-encoded is hidden too."""
 
 
 class SettingsError(ValueError):
@@ -81,14 +84,7 @@ def _shown(value: object) -> str:
 
 def mask(url: str) -> str:
     """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(not a URL)"
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}:***@{host}"))
+    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
@@ -100,6 +96,13 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _queue_names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(_names(text)))
+    if not names:
+        raise ValueError("name at least one queue, such as high,default,low")
+    return names
 
 
 def _truth(text: str) -> bool:
@@ -142,7 +145,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "redis_url": ("PACKMULE_REDIS_URL", str),
     "data_dir": ("PACKMULE_DATA_DIR", Path),
     "allow_eviction": ("PACKMULE_ALLOW_EVICTION", _truth),
-    "queues": ("PACKMULE_QUEUES", _names),
+    "queues": ("PACKMULE_QUEUES", _queue_names),
     "modules": ("PACKMULE_MODULES", _names),
     "allow": ("PACKMULE_ALLOW", _names),
     "processes": ("PACKMULE_PROCESSES", _count),

@@ -21,7 +21,10 @@ def store(client: Redis, key: str, values: Values, keep: int = KEEP_SECONDS) -> 
 
 
 def increment(client: Redis, key: str, name: str, by: float = 1, keep: int = KEEP_SECONDS) -> float:
-    """Raise one counter by `by` and return its new value; safe from any number of processes."""
+    """Raise one counter by `by` and return its new value; safe from any number of processes.
+
+    A connection lost in between makes it count twice, for the command is sent again.
+    """
     with client.pipeline(transaction=False) as pipeline:
         pipeline.hincrbyfloat(key, name, by)
         pipeline.expire(key, keep)
@@ -39,4 +42,4 @@ def read(client: Redis, key: str) -> dict[str, str]:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -34,8 +34,9 @@ class Running:
     def flush(self) -> None:
         """Send the report that throttling held back, if any."""
         if self.pending is not None:
-            pending, self.pending = self.pending, None
-            self.report(*pending)
+            (done, total, message), self.pending = self.pending, None
+            # A file's name may hold bytes that are not UTF-8, and no report is worth a failed job.
+            self.report(done, total, message.encode(errors="backslashreplace").decode())
 
 
 _running: ContextVar[Running | None] = ContextVar("running", default=None)
@@ -65,8 +66,9 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     job = _running.get()
     if job is None:
         return
-    job.done = max(job.done, done)
-    job.pending = (job.done, total, message)
+    # Floats of other libraries, such as numpy's, are written in ways that nobody reads.
+    job.done = max(job.done, float(done))
+    job.pending = (job.done, None if total is None else float(total), message)
     now = time.monotonic()
     if now - job.reported_at >= REPORT_INTERVAL or done == total:
         job.reported_at = now
@@ -75,13 +77,17 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
 
 @contextmanager
 def performing(id: str, attempt: int, report: Report) -> Iterator[Running]:
-    """Make `id` the running job of this context; the worker wraps each body in it."""
+    """Make `id` the running job of this context, and at its end send what was reported last.
+
+    The worker wraps each body in it.
+    """
     job = Running(id, attempt, report)
     token = _running.set(job)
     try:
         yield job
     finally:
         _running.reset(token)
+        job.flush()
 
 
 def provide(*resources: object) -> None:

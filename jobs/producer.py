@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import time
@@ -15,6 +16,7 @@ from redis import Redis
 from config import Settings
 from coordination.connection import connect as connect_redis
 from coordination.scripts import Script
+from coordination.server import EmbeddedServer
 from jobs import registry, wire
 from jobs.options import (
     DEFAULT_FAILURE_TTL,
@@ -107,11 +109,16 @@ class Producer:
 
 
 def connect(settings: Settings | None = None) -> Producer:
-    """Make this process's `.enqueue(...)` calls go to the settings' Redis, the environment's by default."""
+    """Make this process's `.enqueue(...)` calls go to the settings' Redis, the environment's by default.
+
+    An embedded server is stopped when this process ends, unless others use it.
+    """
     settings = settings or Settings.from_env()
     client = connect_redis(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
     producer = Producer(client, settings.queues, settings.max_job_bytes)
     registry.use(producer.enqueue)
+    if settings.redis_url is None:
+        atexit.register(EmbeddedServer(settings.data_dir).stop_if_unused, client)
     return producer
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from jobs import wire
 
@@ -72,12 +73,15 @@ class Record:
 
 
 def read(client: Redis, id: str) -> Record:
-    """The job called `id`, in one round trip. Raises `NoSuchJob`."""
+    """The job called `id`, in one round trip. Raises `NoSuchJob`, also for a record that is none."""
     with client.pipeline(transaction=False) as pipeline:
         pipeline.hgetall(wire.job_key(id))
         pipeline.xrevrange(wire.results_key(id), count=1)
         pipeline.hgetall(wire.progress_key(id))
-        fields, results, progress = pipeline.execute()
+        try:
+            fields, results, progress = pipeline.execute()
+        except ResponseError as error:
+            raise NoSuchJob(f"job {id} can't be read: {error}") from None
     if b"data" not in fields:
         raise NoSuchJob(f"no job is called {id}: check the id, or its result was kept for a shorter time")
     return _record(
@@ -110,7 +114,10 @@ def wait(client: Redis, id: str, timeout: float | None = None) -> Record:
 
 
 def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
-    """Up to `limit` ids of the jobs of `queue` in `status`: the next to run first, the latest ended first."""
+    """Up to `limit` ids of the jobs of `queue` in `status`: the next to run first, the latest to end first.
+
+    Ended jobs are ordered as RQ keeps them, by when their time to live ends.
+    """
     found: Sequence[bytes | str]
     if status == "queued":
         found = client.lrange(wire.queue_key(queue), 0, limit - 1)
@@ -173,7 +180,9 @@ def server(client: Redis) -> dict[str, Any]:
 
 def _texts(fields: dict[bytes, bytes]) -> dict[str, str]:
     return {
-        name.decode(): value.decode(errors="replace") for name, value in fields.items() if name != b"data"
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in fields.items()
+        if name != b"data"
     }
 
 
@@ -208,14 +217,18 @@ def _record(
 
 
 def _count(text: str | None) -> int:
-    return max(0, int(text)) if text and text.lstrip("-").isdigit() else 0
+    try:
+        return max(0, int(text or 0))
+    except ValueError:
+        return 0
 
 
 def _progress(counters: dict[str, str]) -> Progress | None:
-    if "done" not in counters:
+    try:
+        total = float(counters["total"]) if counters.get("total") else None
+        return Progress(float(counters["done"]), total, counters.get("message", ""))
+    except (KeyError, ValueError):
         return None
-    total = counters.get("total")
-    return Progress(float(counters["done"]), float(total) if total else None, counters.get("message", ""))
 
 
 def _value(text: str | None) -> Any:
@@ -223,7 +236,7 @@ def _value(text: str | None) -> Any:
         return None
     try:
         return msgspec.json.decode(b64decode(text))
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return "(a result that is not JSON)"
 
 
@@ -231,6 +244,7 @@ def _error(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return zlib.decompress(b64decode(text)).decode(errors="replace")
+        unpacked = zlib.decompressobj().decompress(b64decode(text), wire.MAX_PAYLOAD_BYTES)
+        return unpacked.decode(errors="replace")
     except (ValueError, zlib.error):
         return "(an error text that can't be read)"

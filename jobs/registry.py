@@ -77,7 +77,7 @@ class JobType:
         """
         if self.name.startswith("__main__."):
             raise InvalidCall(
-                f"{self.name}: a worker can't import the program itself; define the job in a module of its own"
+                f"{self.name}: a worker can't import the program itself: move the job to another module"
             )
         self._checked(args, kwargs)
 
@@ -199,7 +199,8 @@ def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
             if not callable(function):
                 raise NotRegistered(f"PACKMULE_ALLOW names {name}, which is not a function of a module")
             # Under the name by which jobs ask for it, which need not be where it was defined.
-            _add(name, function, Options())
+            # Written for no wire, it may annotate what JSON can't carry, as RQ's callbacks do.
+            _add(name, function, Options(), typed=False)
 
 
 def _pair(call: Mapping[str, Any] | Sequence[Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -263,11 +264,12 @@ def _add(
     options: Options,
     give_up_on: tuple[type[Exception], ...] = (),
     at_once: bool = False,
+    typed: bool = True,
 ) -> JobType:
     """Register `function` as `name`. Raises `InvalidJob` where calls of it could not be checked."""
     try:
         signature = inspect.signature(function)
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = typing.get_type_hints(function, include_extras=True) if typed else {}
     except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise InvalidJob(f"{name} can't be a job: its signature can't be read: {error}") from None
     arguments = _arguments_type(name, signature, hints)
@@ -302,7 +304,7 @@ def _arguments_type(
 def _refuse(kind: Any) -> dict[str, Any]:
     """Asked for each type that is not JSON's: none is let through but `object`, which is anything."""
     if kind is object:
-        return {}
+        return {"title": "anything"}
     raise TypeError(f"{getattr(kind, '__name__', kind)} is not")
 
 

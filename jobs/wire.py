@@ -112,7 +112,7 @@ def new_job_id() -> str:
 
 def text(value: bytes | str) -> str:
     """An id or name as redis-py returns it."""
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def time_text(seconds: float) -> str:

@@ -16,21 +16,16 @@ _promote = Script("scheduler", "promote")
 
 
 def promote(client: Redis) -> float | None:
-    """Promote what is due in every queue; seconds until the next job is, None if none is scheduled.
+    """Promote up to `JOBS_A_CALL` due jobs of each queue; seconds until the next is due, None if none is.
 
-    A job is promoted once, whoever calls this and however often: each move is one atomic step.
+    Zero or less means that more are due already. A job is promoted once, whoever calls this and however
+    often: each move is one atomic step.
     """
     next_due: float | None = None
     for key in sorted(map(wire.text, client.smembers(wire.QUEUES))):
-        due = _promote_queue(client, wire.queue_name(key))
-        if due is not None:
-            next_due = due if next_due is None else min(next_due, due)
+        scheduled = wire.registry_key("scheduled", wire.queue_name(key))
+        keys = [scheduled, key, wire.QUEUES, wire.QUARANTINE]
+        due = _promote(client, keys, [JOBS_A_CALL, wire.time_text(time.time())])
+        if due:
+            next_due = float(due) if next_due is None else min(next_due, float(due))
     return next_due
-
-
-def _promote_queue(client: Redis, queue: str) -> float | None:
-    keys = [wire.registry_key("scheduled", queue), wire.queue_key(queue), wire.QUEUES, wire.QUARANTINE]
-    while True:
-        promoted, due = _promote(client, keys, [JOBS_A_CALL, wire.time_text(time.time())])
-        if promoted < JOBS_A_CALL:
-            return float(due) if due else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
@@ -14,6 +15,14 @@ from terminal import show
 
 PROBE = ".packmule-check"
 NO_REDIS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a part is `ok`, and what is to be said of it."""
+
+    ok: bool
+    text: str
 
 
 def check(
@@ -36,17 +45,17 @@ def check(
         shown = settings.masked()
         show.table(("setting", "value"), [(VARIABLES[name][0], shown[name]) for name in VARIABLES], "")
         show.out.print()
-        show.table(("part", "state"), [(name, text) for name, (_, text) in findings.items()], "")
-    if not findings["redis"][0]:
+        show.table(("part", "state"), [(name, finding.text) for name, finding in findings.items()], "")
+    if not findings["redis"].ok:
         return NO_REDIS
-    return 0 if all(good for good, _ in findings.values()) else 1
+    return 0 if all(finding.ok for finding in findings.values()) else 1
 
 
-def _finding(probe: Callable[[], Any]) -> tuple[bool, str]:
+def _finding(probe: Callable[[], Any]) -> Finding:
     try:
-        return True, str(probe() or "ok")
+        return Finding(True, str(probe() or "ok"))
     except Exception as error:
-        return False, f"FAULT: {error}"
+        return Finding(False, f"FAULT: {error}")
 
 
 def _server(client: Redis) -> str:

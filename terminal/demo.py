@@ -25,6 +25,8 @@ from terminal.follow import follow
 
 DEADLINE = 120.0
 STOP_SECONDS = 30.0
+QUEUE = "demo"
+"""A queue of its own, so that the demo's workers leave everybody else's jobs alone."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,18 @@ def demo(client: Redis, storage: Storage, settings: Settings) -> None:
     with resources.as_file(samples.joinpath("weather.csv")) as weather:
         table = storage.put(weather)
     jobs = {
-        email.enqueue(
+        email.options(queue=QUEUE).enqueue(
             "ada@example.com",
             "Welcome, {{ name }}",
             template="welcome",
             variables={"name": "Ada"},
             attachments=[picture],
         ): "email",
-        image.enqueue(
+        image.options(queue=QUEUE).enqueue(
             picture,
             [Rendition(width=800), Rendition(width=400), Rendition(width=160, height=160, fit="cover")],
         ): "image",
-        file.enqueue(table, to="parquet"): "file",
+        file.options(queue=QUEUE).enqueue(table, to="parquet"): "file",
     }
     show.out.print(f"Enqueued {len(jobs)} jobs; starting 2 worker processes.")
     started = time.monotonic()
@@ -87,8 +89,8 @@ def demo(client: Redis, storage: Storage, settings: Settings) -> None:
         empty="",
     )
     show.out.print(
-        "\nThe jobs are kept in Redis: see them with `packmule job list` and `packmule up` (dashboard on "
-        f"http://{settings.host}:{settings.port})."
+        "\nLook at them with: packmule job list --queue demo\n"
+        f"and with: packmule up (the dashboard is then on http://{settings.host}:{settings.port})"
     )
 
 
@@ -101,7 +103,11 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
         PACKMULE_SMTP_URL=None,
         PACKMULE_ENV=None,
         PACKMULE_DATA_DIR=str(settings.data_dir.resolve()),
-        PACKMULE_QUEUES=",".join(settings.queues),
+        PACKMULE_QUEUES=QUEUE,
+        PACKMULE_STORAGE=None,
+        PACKMULE_TEMPLATES=None,
+        PACKMULE_MODULES=None,
+        PACKMULE_ALLOW=None,
     )
     with log.open("w") as output:
         pool = subprocess.Popen(

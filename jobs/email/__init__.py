@@ -15,7 +15,7 @@ from jobs.email.server import InsecureServer, InvalidServer, Refused, TemporaryF
 from jobs.limits import Limits
 from jobs.registry import job
 from jobs.rendering import Content, InvalidTemplate, Renderer
-from jobs.storage import Storage
+from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 __all__ = [
     "InsecureServer",
@@ -30,11 +30,24 @@ __all__ = [
     "email",
 ]
 
+HOPELESS = (
+    InsecureServer,
+    InvalidAddress,
+    InvalidMessage,
+    InvalidServer,
+    InvalidTemplate,
+    MissingFile,
+    OutsideStorage,
+    Refused,
+    TooLarge,
+)
+"""What sending again would not cure."""
+
 STEPS = 3
 """Rendered, connected, sent."""
 
 
-@job(queue="high", timeout=60, retries=5)
+@job(queue="high", timeout=60, retries=5, give_up_on=HOPELESS, at_once=True)
 def email(
     to: str | list[str],
     subject: str,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from jobs import current
 from jobs.files.convert import ConversionFailed, EmptyFile, NotATable, columns_of, to_parquet, working
 from jobs.files.excel import WorkbookRefused
+from jobs.files.jsonlines import UnfitKey
 from jobs.files.refusals import Refusals, TooManyRefused
 from jobs.files.signatures import kind_of
 from jobs.files.table import CountMismatch, MismatchedColumns, TooWide
@@ -28,6 +29,7 @@ __all__ = [
     "NotATable",
     "TooManyRefused",
     "TooWide",
+    "UnfitKey",
     "UnreadableText",
     "WorkbookRefused",
     "file",
@@ -35,7 +37,8 @@ __all__ = [
 
 CHUNK = 1024 * 1024
 HOPELESS = (
-    EmptyFile, MismatchedColumns, NotATable, TooManyRefused, TooWide, UnreadableText, WorkbookRefused,
+    EmptyFile, MismatchedColumns, NotATable, TooManyRefused, TooWide, UnfitKey,
+    UnreadableText, WorkbookRefused,
     MissingFile, OutsideStorage, TooLarge,
 )  # fmt: skip
 
@@ -70,8 +73,8 @@ def file(
          "refused_path": "converted/7f0c/a.parquet.refused.jsonl", "encoding": "utf-8",
          "columns": [{"name": "date", "type": "DATE"}, ...], "bytes": 16310, "seconds": 0.2}
 
-    Raises `NotATable`, `EmptyFile`, `MismatchedColumns`, `TooManyRefused`, `TooWide`, `UnreadableText`,
-    `WorkbookRefused`, `ConversionFailed`, `MissingFile`, `TooLarge`; nothing is written then.
+    Raises `NotATable`, `EmptyFile`, `MismatchedColumns`, `TooManyRefused`, `TooWide`, `UnfitKey`,
+    `UnreadableText`, `WorkbookRefused`, `ConversionFailed`, `MissingFile`, `TooLarge`; nothing is written then.
 
     >>> file.enqueue("uploads/a.csv", to="parquet", columns={"zip": "VARCHAR"})  # doctest: +SKIP
     """

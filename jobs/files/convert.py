@@ -1,4 +1,4 @@
-"""A table to Parquet: any reader's rows to a verified file, and a plain word for each thing that can be wrong."""
+"""A table to Parquet: any reader's rows to a verified file, and a plain word for what can be wrong."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _files(work: Work) -> list[Path]:
 def _reader(work: Work, kind: Kind) -> Reader:
     if kind.reader in READERS:
         return READERS[kind.reader]
-    if kind.type == "application/x-empty" or kind == Kind("text/plain") and _is_blank(work.file):
+    if kind.type == "application/x-empty" or (kind == Kind("text/plain") and _is_blank(work.file)):
         raise EmptyFile(f"{work.source} is empty: there is nothing to convert")
     # One column has no delimiter to be told by, so that here the name decides.
     if (

@@ -1,4 +1,4 @@
-"""JSON Lines: each line is checked against the types that the first ones show, so that the rest reads without errors."""
+"""JSON Lines: each line is checked against the types that the first ones show before DuckDB reads the good ones."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ SURE = 0.99
 REPORT_EVERY = 4096
 """Lines between two reports of progress."""
 
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a line that is no JSON raises."""
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
 
@@ -121,7 +123,7 @@ class _Schema:
             self._decode(line)
         except msgspec.ValidationError as error:
             return None if self._learned(line) else _fault(error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except BROKEN as error:
             return None, f"longer than {MAX_LINE:,} bytes" if len(line) > MAX_LINE else str(error)
         return None
 
@@ -129,7 +131,7 @@ class _Schema:
         """Whether the line is good once the schema is widened by what it shows."""
         try:
             row = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+        except BROKEN:
             return False
         if not isinstance(row, dict):
             return False
@@ -214,7 +216,7 @@ def _shown(content: BinaryIO) -> dict[str, str]:
             break
         try:
             row = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except BROKEN:
             continue
         if isinstance(row, dict):
             for name, value in row.items():
@@ -222,7 +224,7 @@ def _shown(content: BinaryIO) -> dict[str, str]:
     return {name: _decided(categories) for name, categories in seen.items()}
 
 
-def _category(value: object) -> str:
+def _category(value: object) -> str:  # noqa: PLR0911  one for each kind of value
     match value:
         case None:
             return "NULL"

@@ -1,4 +1,4 @@
-"""The rows that a conversion refused: counted, the first kept for the result, all written beside the output."""
+"""The rows that a conversion refused: counted, the first kept for the result, all written as JSON Lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TooManyRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One row that is not in the output. `line` counts from 1; `column` is None where no one column is at fault."""
+    """One row that is not in the output: `line` from 1, and `column`, or None where no single one is at fault."""
 
     line: int
     column: str | None

@@ -1,4 +1,6 @@
-"""A sheet of a workbook as CSV: `python sheet.py SOURCE TARGET SHEET MAX_COLUMNS MEMORY`, run in a process of its own.
+"""A sheet of a workbook as CSV, made by a process of its own: `python sheet.py SOURCE TARGET SHEET COLUMNS MEMORY`.
+
+COLUMNS is how many a sheet may have, MEMORY how many bytes of address space the process may take.
 
 Each line it prints is a JSON object: the rows done so far, at last the columns with their types, or an error.
 """
@@ -60,7 +62,8 @@ def _written(rows: Iterator[tuple[int, list[Any]]], total: int, file: TextIO) ->
     return {"columns": dict(zip(_names(header), map(_type, kinds), strict=True)), "rows": written}
 
 
-def _field(cell: Any, kinds: set[str]) -> str:
+def _field(cell: Any, kinds: set[str]) -> str:  # noqa: PLR0911  one for each kind of cell
+    """`cell` as CSV, its kind added to `kinds`."""
     match cell:
         case "":
             return ""

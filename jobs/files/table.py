@@ -15,7 +15,8 @@ MAX_COLUMNS = 2_000
 MAX_NAME = 255
 INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
 TYPES = INTEGERS | {
-    "BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "TIMESTAMP", "TIMESTAMPTZ", "INTERVAL", "UUID", "JSON",
+    "BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "TIMESTAMP", "TIMESTAMPTZ", "INTERVAL", "UUID",
+    "JSON",
 }  # fmt: skip
 DECIMAL = re.compile(r"DECIMAL\(\d{1,2}, ?\d{1,2}\)")
 
@@ -71,12 +72,12 @@ class Table:
 
 
 def declared(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
-    """The types that the job's caller gives, in upper case. Raises `MismatchedColumns` for an unknown type."""
+    """The caller's types in upper case. Raises `MismatchedColumns` for one that DuckDB or Parquet has not."""
     given = {name: kind.strip().upper() for name, kind in (columns or {}).items()}
     for name, kind in given.items():
         if kind not in TYPES and not DECIMAL.fullmatch(kind):
             raise MismatchedColumns(
-                f"{source}: column {name} can't be {kind}: use one of {', '.join(sorted(TYPES))}, DECIMAL(p,s)"
+                f"{source}: column {name} can't be {kind}: use {', '.join(sorted(TYPES))} or DECIMAL(p,s)"
             )
     return given
 
@@ -97,7 +98,7 @@ def check_width(source: str, names: Collection[object]) -> None:
     longest = max(map(str, names), key=len, default="")
     if len(longest) > MAX_NAME:
         raise TooWide(
-            f"{source} has a column name of {len(longest):,} characters ({longest[:40]}...): the limit is {MAX_NAME}"
+            f"{source} has a column name of {len(longest):,} characters, {longest[:40]}...: the limit is {MAX_NAME}"
         )
 
 
@@ -107,7 +108,7 @@ def write_parquet(database: Database, work: Work, table: Table, target: Path) ->
     Raises `CountMismatch`.
     """
     ((written,),) = database.run(
-        f"COPY (SELECT * FROM {table.relation}) TO $target (FORMAT parquet, COMPRESSION zstd)",
+        f"COPY (SELECT * FROM {table.relation}) TO $target (FORMAT parquet, COMPRESSION zstd)",  # noqa: S608  ours
         {**table.parameters, "target": str(target)},
         work.stage(50, 99, "writing Parquet"),
     )

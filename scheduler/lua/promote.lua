@@ -3,10 +3,25 @@
 -- KEYS[1]  the scheduled jobs of one queue    KEYS[2]  that queue's list
 -- KEYS[3]  the set of queues                  KEYS[4]  the quarantine
 -- ARGV[1]  at most how many                   ARGV[2]  now as RQ's text
--- Returns  {how many were promoted, seconds until the next is due as text, or "" if none is scheduled}
+-- Returns  seconds until the next is due as text, or "" if none is scheduled
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
+
+local function set_aside(id, reason)
+  redis.call('RPUSH', KEYS[4], cjson.encode({job_id = id, reason = reason, at = ARGV[2]}))
+  redis.call('LTRIM', KEYS[4], -10000, -1)
+end
+
+-- A key of another type would stop the promotion of all queues, or swallow the jobs on their way.
+for i, right in ipairs({'zset', 'list'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= right and found ~= 'none' then
+    set_aside(KEYS[i], 'the key holds a ' .. found .. ' instead of a ' .. right)
+    redis.call('RENAME', KEYS[i], 'pm:broken:' .. KEYS[i])
+  end
+end
+
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', now), 'LIMIT', 0, ARGV[1])
 local promoted = 0
 
@@ -17,9 +32,7 @@ for _, id in ipairs(ids) do
   if fields.err or not fields[1] then
     -- A record that expired while it waited is no loss; one that is no job is kept for inspection.
     if fields.err or redis.call('EXISTS', record) == 1 then
-      local reason = fields.err or 'the record holds no data'
-      redis.call('RPUSH', KEYS[4], cjson.encode({job_id = id, reason = reason, at = ARGV[2]}))
-      redis.call('LTRIM', KEYS[4], -10000, -1)
+      set_aside(id, fields.err or 'the record holds no data')
     end
   else
     redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2])
@@ -32,4 +45,4 @@ if promoted > 0 then
   redis.call('SADD', KEYS[3], KEYS[2])
 end
 local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {promoted, nearest[2] and string.format('%.6f', nearest[2] - now) or ''}
+return nearest[2] and string.format('%.6f', nearest[2] - now) or ''

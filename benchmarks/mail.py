@@ -1,0 +1,144 @@
+"""Mails a second through a kept connection and with a connection each, to three servers on this machine.
+
+    python benchmarks/mail.py [seconds a measurement]
+
+The mail is the shipped template of about 7 kB. The servers run in a process of their own: a bare socket that
+answers 250 to everything, aiosmtpd that drops what it gets, and the mail catcher, which syncs each mail to
+disk. `kept` and `each` send a mail built beforehand; `job` is the whole e-mail job (render, build, send) on
+a kept connection. Each figure is the median of five measurements, the ways taking turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import platform
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from aiosmtpd.smtp import SMTP
+from jobs import current
+from jobs.catcher import Catcher
+from jobs.email import Mailer, email
+from jobs.email.message import Letter, compose
+from jobs.rendering import Renderer
+from jobs.storage import Storage
+
+ROUNDS = 5
+VARIABLES = {"name": "A line of text such as mails have, to make up a mail of the size usual for one. " * 30}
+
+
+def raw(report: Connection) -> None:
+    """Answer every line with success, one connection after another."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    report.send(f"smtp://127.0.0.1:{listener.getsockname()[1]}")
+    while True:
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 sink\r\n")
+            answer(connection, lines)
+
+
+def answer(connection: socket.socket, lines: Any) -> None:
+    for line in lines:
+        command = line[:4].upper()
+        if command == b"DATA":
+            connection.sendall(b"354 go on\r\n")
+            while lines.readline() not in {b".\r\n", b""}:
+                pass
+        connection.sendall(b"221 bye\r\n" if command == b"QUIT" else b"250 ok\r\n")
+        if command == b"QUIT":
+            return
+
+
+class Dropping:
+    async def handle_DATA(self, server: SMTP, session: object, envelope: object) -> str:  # noqa: N802
+        return "250 OK"
+
+
+def aiosmtpd(report: Connection) -> None:
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: SMTP(Dropping(), loop=loop), "127.0.0.1", 0)
+        report.send(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def catcher(report: Connection) -> None:
+    with tempfile.TemporaryDirectory() as folder, Catcher(Storage(folder)) as url:
+        report.send(url)
+        report.poll(None)
+
+
+def a_second(send: Callable[[], object], seconds: float) -> float:
+    sent, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        send()
+        sent += 1
+    return sent / passed
+
+
+def measure(url: str, letter: Letter, seconds: float) -> dict[str, float]:
+    mailer = Mailer(url, "mule@example.org")
+    current.provide(mailer)
+
+    def each() -> None:
+        mailer.send(letter)
+        mailer.close()
+
+    ways: dict[str, Callable[[], object]] = {
+        "kept": lambda: mailer.send(letter),
+        "each": each,
+        "job": lambda: email("ada@example.org", "s", template="welcome", variables=VARIABLES),
+    }
+    figures: dict[str, list[float]] = {name: [] for name in ways}
+    for send in ways.values():
+        send()
+    for _ in range(ROUNDS):
+        for name, send in ways.items():
+            figures[name].append(a_second(send, seconds))
+    mailer.close()
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    letter = compose(
+        Renderer().content("welcome", VARIABLES),
+        subject="s",
+        sender="mule@example.org",
+        to=["ada@example.org"],
+        job_id="bench",
+    )
+    names = ", ".join(f"{name} {version(name)}" for name in ("aiosmtpd", "jinja2"))
+    machine = f"{os.cpu_count()} cores; a mail has {len(letter.content):,} bytes"
+    print(f"Python {platform.python_version()}, {names}, {machine}")
+    print(f"{'mails/s to':12}{'kept':>8}{'each':>8}{'job':>8}")
+    forked = multiprocessing.get_context("fork")
+    for serve in (raw, aiosmtpd, catcher):
+        here, there = forked.Pipe()
+        server = forked.Process(target=serve, args=(there,), daemon=True)
+        server.start()
+        figures = measure(here.recv(), letter, seconds)
+        here.send("stop")
+        server.join(2)
+        server.terminate()
+        print(f"{serve.__name__:12}" + "".join(f"{figures[name]:8,.0f}" for name in ("kept", "each", "job")))
+
+
+if __name__ == "__main__":
+    main()

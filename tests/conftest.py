@@ -1,0 +1,58 @@
+"""What tests share: private real servers, each in a temporary directory of its own, and a client."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordination.connection import connect
+from coordination.server import EmbeddedServer
+from jobs.limits import Limits
+
+MIB = 1024 * 1024
+
+
+@contextmanager
+def private_server() -> Iterator[EmbeddedServer]:
+    """A running server of one's own, gone with all its files at the end."""
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-")))
+    try:
+        server.ensure()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.data_dir)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """The server that all tests of a run share; for one that may be harmed, take `spare_server`."""
+    with private_server() as shared:
+        yield shared
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client of the shared server, which is empty when the test begins."""
+    with connect(None, server.data_dir) as connected:
+        connected.flushall()
+        yield connected
+
+
+@pytest.fixture
+def spare_server() -> Iterator[Callable[[], EmbeddedServer]]:
+    """Each call starts a further private server, for this test alone."""
+    with ExitStack() as started:
+        yield lambda: started.enter_context(private_server())
+
+
+@pytest.fixture
+def limits() -> Limits:
+    """The bounds that ready-made jobs get in tests."""
+    return Limits(file_bytes=64 * MIB, attachment_bytes=5 * MIB, pixels=50_000_000)

@@ -1,0 +1,109 @@
+"""Jobs that the tests of this folder register, enqueue and check calls against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal, NotRequired, TypedDict
+
+import msgspec
+
+from jobs import job
+
+
+class Point(TypedDict):
+    x: int
+    label: NotRequired[str]
+
+
+class Size(msgspec.Struct):
+    width: int
+    height: int = 1
+
+
+@dataclass
+class Colour:
+    red: int
+
+
+@job
+def noop() -> None:
+    pass
+
+
+@job
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@job
+def echo(value: Any) -> Any:
+    return value
+
+
+@job
+def bare(first, second=2):
+    return [first, second]
+
+
+@job
+def choose(fit: Literal["cover", "contain"], ratio: float | None = None) -> str:
+    return f"{fit} {ratio}"
+
+
+@job
+def plan(when: datetime, days: list[date] | None = None) -> str:
+    return when.isoformat()
+
+
+@job
+def tally(counts: dict[str, int], names: Sequence[str] = ()) -> int:
+    return sum(counts.values())
+
+
+@job
+def by_number(names: dict[int, str]) -> str:
+    return names[1]
+
+
+@job
+def collect(*numbers: int, **labels: str) -> int:
+    return len(numbers) + len(labels)
+
+
+@job
+def placed(here: int, /, there: int, *, scale: float = 1.0) -> float:
+    return (here + there) * scale
+
+
+@job
+def draw(point: Point, size: Size | None = None, colour: Colour | None = None) -> int:
+    return point["x"]
+
+
+@job
+def store(content: bytes, anything: object = None) -> int:
+    return len(content)
+
+
+@job
+async def later(seconds: float) -> float:
+    return seconds
+
+
+@job(
+    queue="low",
+    timeout=2.5,
+    result_ttl=60,
+    failure_ttl=120,
+    retries=3,
+    retry_intervals=(1, 5),
+    description="all said",
+)
+def decorated(name: str) -> str:
+    return name
+
+
+def allowed(n: int) -> int:
+    return n

@@ -1,0 +1,155 @@
+"""What the file job tells of a file: its type by content whatever the name, its size, its hash, its columns."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import sqlite3
+import tarfile
+import zipfile
+from pathlib import Path
+
+import duckdb
+import openpyxl
+import pytest
+from PIL import Image
+
+from jobs import current
+from jobs.files import WorkbookRefused, file
+from jobs.files.signatures import DOCX, ODS, XLSX
+from jobs.limits import Limits
+from jobs.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    store = Storage(str(tmp_path / "files"))
+    current.provide(store, Limits(file_bytes=100_000_000, attachment_bytes=1, pixels=1))
+    return store
+
+
+def picture(name):
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(content, name)
+    return content.getvalue()
+
+
+def zipped(**members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name.replace("__", "/").replace("_xml", ".xml"), text)
+    return content.getvalue()
+
+
+def xlsx():
+    content = io.BytesIO()
+    book = openpyxl.Workbook()
+    book.active.append(["n"])
+    book.active.append([1])
+    book.save(content)
+    return content.getvalue()
+
+
+def tarred():
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.add(__file__, "a.py")
+    return content.getvalue()
+
+
+def saved(make):
+    def content(folder):
+        path = folder / "made"
+        make(path)
+        return path.read_bytes()
+
+    return content
+
+
+def database(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE a (b)")
+    connection.close()
+
+
+def parquet(path):
+    duckdb.connect().execute("COPY (SELECT 1 AS a, 'x' AS b) TO $path (FORMAT parquet)", {"path": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("expected", "content"),
+    [
+        ("image/jpeg", picture("JPEG")),
+        ("image/png", picture("PNG")),
+        ("image/gif", picture("GIF")),
+        ("image/webp", picture("WEBP")),
+        ("image/tiff", picture("TIFF")),
+        ("application/pdf", b"%PDF-1.7\n"),
+        ("application/zip", zipped(a="b")),
+        (XLSX, xlsx()),
+        (DOCX, zipped(word__document_xml="<w/>")),
+        (ODS, zipped(mimetype=ODS)),
+        ("application/gzip", gzip.compress(b"a")),
+        ("application/zstd", b"\x28\xb5\x2f\xfd\x24\x00"),
+        ("application/x-bzip2", bz2.compress(b"a")),
+        ("application/x-xz", lzma.compress(b"a")),
+        ("application/x-tar", tarred()),
+        ("application/vnd.sqlite3", saved(database)),
+        ("application/vnd.apache.parquet", saved(parquet)),
+        ("text/csv", b"a;b\n1;2\n"),
+        ("text/csv", "a,b\ncafé,2\n".encode("utf-16")),
+        ("text/tab-separated-values", b"a\tb\n1\t2\n"),
+        ("application/json", b'{"a":\n [1]}'),
+        ("application/json", b"[1, 2]"),
+        ("application/jsonl", b'{"a": 1}\n{"a": 2}\n'),
+        ("application/xml", b"<?xml version='1.0'?><a/>"),
+        ("text/html", b"\n<!DOCTYPE HTML><p>"),
+        ("text/plain", b"Only words here.\nAnd here.\n"),
+        ("application/octet-stream", bytes(range(256))),
+        ("application/x-empty", b""),
+    ],
+)
+def test_the_type_is_told_by_content_whatever_the_name(storage, tmp_path, expected, content):
+    if callable(content):
+        content = content(tmp_path)
+    if expected == ODS:
+        storage.write_bytes("uploads/misleading.pdf", content)
+        with pytest.raises(WorkbookRefused):
+            file("uploads/misleading.pdf")
+        return
+    storage.write_bytes("uploads/misleading.pdf", content)
+    facts = file("uploads/misleading.pdf")
+    assert facts["type"] == expected
+    assert facts["bytes"] == len(content)
+    assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+    assert storage.names() == ["uploads/misleading.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        (b"a,b,c\n1,x,2020-01-01\n", {"a": "BIGINT", "b": "VARCHAR", "c": "DATE"}),
+        (b'{"a": 1, "b": [1]}\n{"a": 2}\n', {"a": "BIGINT", "b": "JSON"}),
+        (xlsx(), {"n": "BIGINT"}),
+        (saved(parquet), {"a": "INTEGER", "b": "VARCHAR"}),
+    ],
+)
+def test_columns_of_a_table_come_with_their_types(storage, tmp_path, content, columns):
+    storage.write_bytes("uploads/a", content(tmp_path) if callable(content) else content)
+    assert {column["name"]: column["type"] for column in file("uploads/a")["columns"]} == columns
+
+
+def test_progress_counts_the_bytes_hashed(storage):
+    content = bytes(5_000_000)
+    storage.write_bytes("uploads/a", content)
+    reports = []
+    with current.performing("a", 1, lambda *report: reports.append(report)):
+        file("uploads/a")
+    assert reports[-1][:2] == (5_000_000, 5_000_000)
+    assert [report[0] for report in reports] == sorted(report[0] for report in reports)

@@ -1,0 +1,500 @@
+"""The image job: upright, in true colours, of the exact size; hostile files refused; whole files or none."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import subprocess
+import sys
+import zlib
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from PIL import Image, ImageChops, ImageCms, ImageEnhance, ImageOps, ImageStat
+
+from jobs import current
+from jobs.image import ImageTooLarge, Rendition, UnreadableImage, image
+from jobs.image.resize import resize, resizer
+from jobs.limits import Limits
+from jobs.registry import InvalidCall
+from jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "jobs/samples/photo.jpg"
+STORED_AS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+LIMITS = Limits(file_bytes=20_000_000, attachment_bytes=1, pixels=200_000_000)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def storage(folder):
+    storage = Storage(str(folder))
+    current.provide(storage, LIMITS)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def upright():
+    """The sample as people see it, 1024x768."""
+    with Image.open(PHOTO) as photo:
+        return ImageOps.exif_transpose(photo)
+
+
+def saved(picture: Image.Image, format: str, **options) -> bytes:
+    file = BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def oriented(upright: Image.Image, orientation: int, format: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = STORED_AS[orientation]
+    return saved(upright if turn is None else upright.transpose(turn), format, exif=exif)
+
+
+def made(storage: Storage, source: bytes, *renditions: dict, out: str = "out") -> list[Image.Image]:
+    """The renditions of `source`, opened."""
+    storage.write_bytes("in/source.bin", source)
+    facts = image("in/source.bin", [{"quality": 95} | rendition for rendition in renditions], out)
+    pictures = []
+    for fact in facts["renditions"]:
+        with Image.open(storage.locate(fact["path"])) as picture:
+            picture.load()
+        assert picture.size == (fact["width"], fact["height"])
+        assert picture.format.lower() == fact["format"]
+        assert storage.size(fact["path"]) == fact["bytes"]
+        pictures.append(picture)
+    return pictures
+
+
+def mean_error(one: Image.Image, other: Image.Image) -> float:
+    difference = ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
+    return max(ImageStat.Stat(difference).mean)
+
+
+def nothing_written(storage: Storage, folder: Path) -> bool:
+    left = folder / ".tmp"
+    return storage.names("out/") == [] and (not left.exists() or list(left.iterdir()) == [])
+
+
+@pytest.mark.parametrize("orientation", STORED_AS)
+def test_every_orientation_of_a_jpeg_comes_out_upright(storage, upright, orientation):
+    source = oriented(upright, orientation, "JPEG")
+    whole, crop = made(storage, source, {"width": 480}, {"width": 300, "height": 100, "fit": "cover"})
+    assert mean_error(whole, upright.resize((480, 360), Image.Resampling.LANCZOS)) < 4
+    assert mean_error(crop, ImageOps.fit(upright, (300, 100), Image.Resampling.LANCZOS)) < 4
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [2, 6, 7])
+def test_orientation_holds_in_other_formats(storage, upright, format, orientation):
+    [whole] = made(storage, oriented(upright, orientation, format), {"width": 480})
+    assert mean_error(whole, upright.resize((480, 360), Image.Resampling.LANCZOS)) < 4
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_data_does_not_hinder(storage, upright):
+    [whole] = made(
+        storage, saved(upright, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(9)), {"width": 480}
+    )
+    assert whole.size == (480, 360)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({"width": 800}, (800, 600)),
+        ({"height": 300}, (400, 300)),
+        ({"width": 500, "height": 500}, (500, 375)),
+        ({"width": 333}, (333, 250)),
+        ({"width": 1}, (1, 1)),
+        ({"width": 4000}, (1024, 768)),
+        ({"width": 4000, "height": 384}, (512, 384)),
+        ({"width": 300, "height": 300, "fit": "cover"}, (300, 300)),
+        ({"width": 90, "height": 700, "fit": "cover"}, (90, 700)),
+        ({"width": 2000, "height": 100, "fit": "cover"}, (2000, 100)),
+        ({"width": 123, "height": 457, "fit": "stretch"}, (123, 457)),
+    ],
+)
+def test_a_rendition_has_the_exact_size(storage, asked, size):
+    assert [picture.size for picture in made(storage, PHOTO.read_bytes(), asked)] == [size]
+
+
+def test_covering_crops_the_middle_and_stretching_keeps_all(storage, upright):
+    cover, stretch = made(
+        storage,
+        PHOTO.read_bytes(),
+        {"width": 200, "height": 400, "fit": "cover"},
+        {"width": 200, "height": 400, "fit": "stretch"},
+    )
+    assert mean_error(cover, ImageOps.fit(upright, (200, 400), Image.Resampling.LANCZOS)) < 5
+    assert mean_error(stretch, upright.resize((200, 400), Image.Resampling.LANCZOS)) < 5
+
+
+def test_a_small_one_made_from_a_large_one_is_as_good(storage, upright):
+    many = made(storage, PHOTO.read_bytes(), *({"width": width} for width in (100, 900, 450, 850, 220)))
+    for picture in many:
+        assert mean_error(picture, upright.resize(picture.size, Image.Resampling.LANCZOS)) < 5
+
+
+def test_the_result_tells_the_facts_in_the_order_asked_and_progress_is_reported(storage):
+    path = storage.put(PHOTO)
+    reports = []
+    with current.performing("job-7", 1, lambda *report: reports.append(report)) as running:
+        facts = image(path, [{"width": 100}, {"width": 400, "format": "webp"}, {"width": 50, "name": "tiny"}])
+        running.flush()
+    assert facts["source"] == {"path": path, "format": "jpeg", "width": 1024, "height": 768}
+    assert [fact["path"] for fact in facts["renditions"]] == [
+        "renditions/job-7/photo-100x75.jpg",
+        "renditions/job-7/photo-400x300.webp",
+        "renditions/job-7/tiny.jpg",
+    ]
+    assert reports[0][:2] == (1, 4)
+    assert reports[-1][:2] == (4, 4)
+
+
+def test_two_renditions_of_one_name_are_kept_apart(storage):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    facts = image("a.jpg", [{"width": 9000}, {"width": 5000, "quality": 5}], "out")
+    assert [fact["path"] for fact in facts["renditions"]] == ["out/a-1024x768.jpg", "out/a-1024x768-2.jpg"]
+    assert storage.names("out/") == ["out/a-1024x768-2.jpg", "out/a-1024x768.jpg"]
+    assert facts["renditions"][0]["bytes"] > 2 * facts["renditions"][1]["bytes"]
+
+
+def matrix_profile(gamma: float, red, green, blue) -> bytes:
+    """An ICC profile of three primaries (XYZ under D50) and one gamma."""
+
+    def fixed(*values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    white = fixed(0.9642, 1.0, 0.8249)
+    tags = {name: b"XYZ " + bytes(4) + xyz for name, xyz in ((b"wtpt", white), (b"rXYZ", fixed(*red)))}
+    tags |= {b"gXYZ": b"XYZ " + bytes(4) + fixed(*green), b"bXYZ": b"XYZ " + bytes(4) + fixed(*blue)}
+    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    table, data = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        table += name + struct.pack(">II", start + len(data), len(value))
+        data += value
+    head = struct.pack(">I4xI", start + len(data), 0x02400000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    return (head + bytes(28) + white).ljust(128, b"\0") + table + data
+
+
+ADOBE_RGB = matrix_profile(
+    563 / 256, (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)
+)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_an_adobe_rgb_image_comes_out_in_srgb(storage, upright, format):
+    srgb, adobe = ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(ADOBE_RGB))
+    vivid = ImageEnhance.Color(upright).enhance(2)
+    wide = ImageCms.profileToProfile(vivid, srgb, adobe)
+    expected = vivid.resize((512, 384), Image.Resampling.LANCZOS)
+    assert mean_error(wide.resize((512, 384)), expected) > 8
+    [picture] = made(storage, saved(wide, format, icc_profile=ADOBE_RGB, quality=95), {"width": 512})
+    assert mean_error(picture, expected) < 4
+    assert "icc_profile" not in picture.info
+
+
+@pytest.mark.parametrize("profile", [b"not a profile", ADOBE_RGB[:200]])
+def test_a_broken_profile_is_passed_over(storage, upright, profile):
+    [picture] = made(storage, saved(upright, "JPEG", icc_profile=profile), {"width": 512})
+    assert mean_error(picture, upright.resize((512, 384), Image.Resampling.LANCZOS)) < 4
+
+
+def test_a_cmyk_jpeg_comes_out_in_rgb(storage, upright):
+    [picture] = made(storage, saved(upright.convert("CMYK"), "JPEG", quality=95), {"width": 512})
+    assert picture.mode == "RGB"
+    assert mean_error(picture, upright.resize((512, 384), Image.Resampling.LANCZOS)) < 4
+
+
+def test_sixteen_bit_grey_is_not_clipped_to_white(storage, upright):
+    grey = upright.convert("L")
+    deep = Image.frombytes("I;16", grey.size, b"".join(bytes([value, value]) for value in grey.tobytes()))
+    for source in (saved(deep, "PNG"), saved(deep, "TIFF")):
+        [picture] = made(storage, source, {"width": 512, "format": "png"})
+        assert picture.mode == "L"
+        assert mean_error(picture, grey.resize((512, 384), Image.Resampling.LANCZOS)) < 3
+
+
+def test_samples_of_32_bits_are_refused_with_the_reason(storage, upright, folder):
+    with pytest.raises(UnreadableImage, match="32 bits"):
+        made(storage, saved(upright.convert("F"), "TIFF"), {"width": 10})
+    assert nothing_written(storage, folder)
+
+
+def test_transparency_is_kept_where_it_can_be_and_laid_on_white_in_a_jpeg(storage, upright):
+    clear = upright.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    clear.paste((0, 0, 0, 0), (0, 0, 1024, 300))
+    kept, webp, jpeg = made(
+        storage,
+        saved(clear, "PNG"),
+        {"width": 512},
+        *({"width": 512, "format": kind} for kind in ("webp", "jpeg")),
+    )
+    assert kept.format == "PNG"
+    assert kept.mode == webp.mode == "RGBA"
+    assert kept.getpixel((100, 50))[3] == webp.getpixel((100, 50))[3] == 0
+    assert jpeg.mode == "RGB"
+    assert min(jpeg.getpixel((100, 50))) > 250
+    white = Image.new("RGBA", clear.size, "white")
+    expected = Image.alpha_composite(white, clear).resize((512, 384), Image.Resampling.LANCZOS)
+    assert mean_error(jpeg, expected) < 4
+
+
+@pytest.mark.parametrize(
+    ("source", "format"),
+    [
+        (lambda photo: saved(photo.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), "PNG"),
+        (lambda photo: saved(photo.convert("P", palette=Image.Palette.ADAPTIVE), "GIF"), "JPEG"),
+        (lambda photo: saved(photo, "BMP"), "JPEG"),
+        (lambda photo: saved(photo, "TIFF", compression="tiff_lzw"), "JPEG"),
+        (lambda photo: saved(photo, "WEBP", quality=90), "WEBP"),
+        (lambda photo: saved(photo.convert("YCbCr"), "TIFF"), "JPEG"),
+    ],
+)
+def test_other_kinds_of_image_are_read(storage, upright, source, format):
+    [picture] = made(storage, source(upright), {"width": 512})
+    assert picture.format == format
+    assert mean_error(picture, upright.resize((512, 384), Image.Resampling.LANCZOS)) < 8
+
+
+def test_a_transparent_gif_becomes_a_transparent_png(storage):
+    drawing = Image.new("P", (40, 40), 0)
+    drawing.putpalette([255, 0, 0, 0, 0, 255])
+    drawing.paste(1, (0, 0, 20, 40))
+    [picture] = made(storage, saved(drawing, "GIF", transparency=0), {"width": 40})
+    assert picture.format == "PNG"
+    assert picture.getpixel((10, 10)) == (0, 0, 255, 255)
+    assert picture.getpixel((30, 10))[3] == 0
+
+
+def test_the_first_frame_of_an_animation_is_taken(storage):
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "lime", "blue")]
+    [picture] = made(storage, saved(frames[0], "GIF", save_all=True, append_images=frames[1:]), {"width": 30})
+    assert picture.convert("RGB").getpixel((15, 10))[0] > 240
+    assert not getattr(picture, "is_animated", False)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
+def test_metadata_stays_behind(storage, upright, format):
+    exif = Image.Exif()
+    exif[0x8298] = "someone's copyright"
+    exif.get_ifd(0x8825)[1] = "N"
+    source = saved(
+        upright, "JPEG", exif=exif, comment=b"a secret comment", xmp=b"<x:xmpmeta/>", dpi=(300, 300)
+    )
+    [picture] = made(storage, source, {"width": 100, "format": format})
+    assert not picture.getexif()
+    assert not {"exif", "comment", "xmp", "dpi", "photoshop"} & set(picture.info)
+
+
+def test_quality_counts(storage):
+    low, high = (
+        image("in/source.bin", [{"width": 400, "quality": quality}], f"out{quality}")["renditions"][0][
+            "bytes"
+        ]
+        for quality in (20, 95)
+        if made(storage, PHOTO.read_bytes(), {"width": 10})
+    )
+    assert high > 2 * low
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def with_scans(progressive: bytes, extra: int) -> bytes:
+    """A progressive JPEG whose last scan comes `extra` times more."""
+    last = progressive.rindex(b"\xff\xda")
+    return progressive[:-2] + progressive[last:-2] * extra + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (b"", "not an image that can be read"),
+        (b"Dear image,\nhow are you?\n", "not an image that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n", "not an image"),
+        (PHOTO.read_bytes()[:90_000], "truncated"),
+        (PHOTO.read_bytes()[:300], "not an image that can be read"),
+        (png_claiming(300, 300), "not an image that can be read"),
+    ],
+)
+def test_what_is_no_whole_image_is_refused_in_one_line(storage, folder, source, reason):
+    with pytest.raises(UnreadableImage, match=rf"^in/source\.bin.*{reason}") as refused:
+        made(storage, source, {"width": 100}, {"width": 50})
+    assert "\n" not in str(refused.value)
+    assert str(folder) not in str(refused.value)
+    assert nothing_written(storage, folder)
+
+
+def test_a_header_that_claims_billions_of_pixels_is_refused_undecoded(storage, folder):
+    with pytest.raises(ImageTooLarge, match=r"in/source\.bin has more pixels than the limit of 200,000,000"):
+        made(storage, png_claiming(60_000, 60_000), {"width": 100})
+    assert nothing_written(storage, folder)
+
+
+def test_the_pixel_limit_of_the_setting_holds_below_and_above_pillows_own(storage, upright, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    made(storage, PHOTO.read_bytes(), {"width": 10})
+    current.provide(Limits(file_bytes=20_000_000, attachment_bytes=1, pixels=1024 * 768 - 1))
+    with pytest.raises(ImageTooLarge, match="768x1024"):
+        made(storage, PHOTO.read_bytes(), {"width": 10})
+
+
+def test_a_rendition_over_a_limit_is_refused(storage, folder):
+    for asked, reason in (
+        ({"width": 60_000, "height": 60_000, "fit": "stretch"}, "over the limit"),
+        ({"width": 20_000, "height": 10, "fit": "cover", "format": "webp"}, "too large for webp"),
+    ):
+        with pytest.raises(ImageTooLarge, match=reason):
+            made(storage, PHOTO.read_bytes(), {"width": 10}, asked)
+    assert nothing_written(storage, folder)
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_and_a_progressive_one_is_not(storage, upright, folder):
+    progressive = saved(upright, "JPEG", progressive=True)
+    with pytest.raises(ImageTooLarge, match="more than 100 scans"):
+        made(storage, with_scans(progressive, 100), {"width": 100})
+    assert nothing_written(storage, folder)
+    made(storage, with_scans(progressive, 50), {"width": 100})
+
+
+def test_scan_markers_in_data_that_is_not_decoded_do_not_count(storage, upright):
+    photo = saved(upright, "JPEG", comment=b"\xff\xda" * 200)
+    made(storage, photo + b"\xff\xda" * 200, {"width": 100})
+
+
+def test_a_source_over_the_limit_of_bytes_is_refused(storage, folder):
+    current.provide(Limits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
+    with pytest.raises(TooLarge, match=r"in/source\.bin"):
+        made(storage, PHOTO.read_bytes(), {"width": 100})
+    assert nothing_written(storage, folder)
+
+
+def test_a_failing_rendition_leaves_only_whole_ones(storage, folder):
+    storage.write_bytes("out/second.jpg/in-the-way.txt", b"x")
+    with pytest.raises(StorageError, match=r"out/second\.jpg"):
+        made(storage, PHOTO.read_bytes(), {"width": 400, "name": "first"}, {"width": 200, "name": "second"})
+    assert storage.names("out/") == ["out/first.jpg", "out/second.jpg/in-the-way.txt"]
+    with Image.open(storage.locate("out/first.jpg")) as first:
+        first.load()
+    assert list((folder / ".tmp").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(storage, folder):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"can't write out/a-800x600\.jpg: File too large"):
+            image("a.jpg", [{"width": 800}], "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert nothing_written(storage, folder)
+
+
+@pytest.mark.parametrize("path", ["../photo.jpg", "/etc/hostname", "a/../../b.jpg"])
+def test_no_path_leaves_the_storage(storage, folder, path):
+    with pytest.raises(OutsideStorage):
+        image(path, [{"width": 10}])
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    with pytest.raises(OutsideStorage):
+        image("a.jpg", [{"width": 10}], path)
+    assert storage.names() == ["a.jpg"]
+
+
+def test_a_missing_source_is_named(storage):
+    with pytest.raises(MissingFile, match=r"uploads/none\.jpg"):
+        image("uploads/none.jpg", [{"width": 10}])
+
+
+def test_a_store_behind_a_url_works_alike():
+    storage = Storage(f"memory://{uuid4().hex}")
+    current.provide(storage, LIMITS)
+    path = storage.put(PHOTO)
+    facts = image(path, [{"width": 200}, {"width": 100, "format": "png"}], "out")
+    assert storage.names("out/") == ["out/photo-100x75.png", "out/photo-200x150.jpg"]
+    with Image.open(BytesIO(storage.read_bytes(facts["renditions"][0]["path"]))) as picture:
+        assert picture.size == (200, 150)
+
+
+def test_a_call_is_checked_before_it_is_enqueued():
+    image.job.validate((), {"source": "a.jpg", "renditions": [{"width": 800}]})
+    image.job.validate((), {"source": "a.jpg", "renditions": [Rendition(height=5, format="webp")]})
+    for wrong in (
+        {"width": "x"},
+        {"width": 0},
+        {"width": 1.5},
+        {},
+        {"width": 5, "fit": "cover"},
+        {"width": 5, "format": "gif"},
+        {"width": 5, "quality": 101},
+        {"width": 5, "name": "a/b"},
+        {"width": 5, "name": "a\0b"},
+        {"width": 5, "hight": 5},
+    ):
+        with pytest.raises(InvalidCall, match="renditions"):
+            image.job.validate((), {"source": "a.jpg", "renditions": [wrong]})
+    with pytest.raises(InvalidCall):
+        image.job.validate((), {"source": "a.jpg", "renditions": []})
+
+
+def test_the_extra_resizer_gives_what_pillow_gives(upright):
+    if resizer() == "Pillow":
+        pytest.skip("the extra cykooz-resizer is not installed")
+    for mode in ("L", "RGB", "RGBA", "CMYK"):
+        picture, box = upright.convert(mode), (10.5, 0.0, 1000.25, 768.0)
+        fast = resize(picture, (301, 77), box)
+        slow = picture.resize((301, 77), Image.Resampling.LANCZOS, box=box)
+        assert (fast.mode, fast.size) == (mode, slow.size)
+        assert mean_error(fast, slow) < 1.5
+
+
+def test_without_the_extra_resizer_pillow_does_the_same_job(storage, folder):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    here = image("a.jpg", [{"width": 320}, {"width": 99, "height": 301, "fit": "cover"}], "here")
+    program = (
+        "import sys\n"
+        "sys.modules['cykooz_resizer'] = None\n"
+        "from jobs import current\n"
+        "from jobs.image import image\n"
+        "from jobs.image.resize import resizer\n"
+        "from jobs.limits import Limits\n"
+        "from jobs.storage import Storage\n"
+        "current.provide(Storage(sys.argv[1]), Limits(10**7, 1, 10**8))\n"
+        "assert resizer() == 'Pillow'\n"
+        "image('a.jpg', [{'width': 320}, {'width': 99, 'height': 301, 'fit': 'cover'}], 'there')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=True)
+    for fact in here["renditions"]:
+        with (
+            Image.open(storage.locate(fact["path"])) as one,
+            Image.open(storage.locate(fact["path"].replace("here/", "there/"))) as other,
+        ):
+            assert one.size == other.size
+            assert mean_error(one, other) < 4

@@ -1,0 +1,108 @@
+"""Options: what can't be meant is refused before anything is sent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.options import InvalidOption, Options, in_seconds
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"timeout": 0},
+        {"timeout": timedelta(0)},
+        {"timeout": -1},
+        {"timeout": "60"},
+        {"timeout": True},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+        {"timeout": 1e17},
+        {"result_ttl": -2},
+        {"result_ttl": 10**30},
+        {"failure_ttl": "for ever"},
+        {"delay": -1},
+        {"delay": timedelta(seconds=-1)},
+        {"delay": 1e12},
+        {"retries": -1},
+        {"retries": 1.5},
+        {"retries": "3"},
+        {"retries": True},
+        {"retries": 10**19},
+        {"retry_intervals": 5},
+        {"retry_intervals": "5"},
+        {"retry_intervals": [1, -1]},
+        {"retry_intervals": [float("nan")]},
+        {"job_id": ""},
+        {"job_id": "a:b"},
+        {"job_id": "a" * 201},
+        {"job_id": "a\n"},
+        {"job_id": 7},
+        {"at": datetime(2026, 11, 1)},  # noqa: DTZ001
+        {"at": "2026-11-01T00:00:00Z"},
+        {"at_front": "yes"},
+        {"queue": 1},
+        {"queue": "\ud800"},
+        {"description": b"bytes"},
+        {"description": "\udcff"},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_name(said):
+    (name,) = said
+    with pytest.raises(InvalidOption, match=f"^{name}=") as refused:
+        Options(**said)
+    assert "\n" not in str(refused.value)
+
+
+def test_delay_and_at_exclude_each_other():
+    with pytest.raises(InvalidOption, match="not both"):
+        Options(delay=1, at=NOW)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"timeout": 0.1},
+        {"timeout": timedelta(minutes=5)},
+        {"result_ttl": 0},
+        {"result_ttl": -1},
+        {"failure_ttl": -1},
+        {"delay": 0},
+        {"delay": timedelta(days=365)},
+        {"retries": 0},
+        {"retry_intervals": [1, 2.5, timedelta(seconds=3)]},
+        {"job_id": "Order_7-b"},
+        {"at": NOW},
+        {"at_front": False},
+    ],
+    ids=str,
+)
+def test_what_can_be_meant_is_taken(said):
+    (name,) = said
+    assert getattr(Options(**said), name) == said[name]
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="dely"):
+        Options(dely=5)
+
+
+def test_options_win_over_those_they_are_laid_over_where_they_say_something():
+    base = Options(queue="low", timeout=60, retries=3)
+    assert Options(timeout=5, retries=0).over(base) == Options(queue="low", timeout=5, retries=0)
+    assert Options().over(base) is base
+
+
+def test_a_contradiction_between_the_two_layers_is_refused():
+    with pytest.raises(InvalidOption, match="not both"):
+        Options(at=NOW).over(Options(delay=60))
+
+
+def test_spans_are_seconds_or_timedeltas():
+    assert in_seconds(timedelta(minutes=1, milliseconds=500)) == 60.5
+    assert in_seconds(3) == 3.0

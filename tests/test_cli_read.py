@@ -1,0 +1,358 @@
+"""The commands that read, `check`, settings that can't be used, and shell completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from config import VARIABLES, child_environment
+from coordination.connection import connect
+from coordination.server import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parent.parent
+UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
+DEADLINE = 30.0
+
+SHOP = """
+from jobs import job
+
+
+@job
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@job
+def boom() -> None:
+    raise ValueError("the shelf is empty")
+"""
+
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def settings(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("shop")
+    (home / "shop.py").write_text(SHOP)
+    ours = {
+        "PACKMULE_REDIS_URL": server.url,
+        "PACKMULE_DATA_DIR": str(home / "data"),
+        "PACKMULE_MODULES": "shop",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
+    }
+    return child_environment(**{**UNSET, **ours})
+
+
+@pytest.fixture(scope="module")
+def packmule(settings: dict[str, str]) -> Run:
+    """Run one command in a process of its own; keywords change its environment."""
+
+    def run(*words: str, **changes: str) -> Done:
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *words],
+            env=settings | changes,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def here(
+    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """The same in this process, which costs no half second."""
+
+    def run(*words: str, **changes: str) -> Done:
+        from cli import main
+
+        for name in UNSET:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {**settings, **changes}.items():
+            if name in UNSET:
+                monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "path", [*sys.path, *settings["PYTHONPATH"].split(os.pathsep)])
+        monkeypatch.setattr(sys, "argv", ["packmule", *words])
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+        out, err = capsys.readouterr()
+        return Done(words, ended.value.code, out, err)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def redis(server: EmbeddedServer) -> Iterator[Redis]:
+    with connect(None, server.data_dir) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def jobs(packmule: Run, redis: Redis) -> dict[str, str]:
+    """Ids of a job that finished, one that failed, one that waits in its queue, and a scheduled one."""
+    calls = {"finished": ("shop.add", "a=20", "b=22"), "failed": ("shop.boom",)}
+    ids = {status: packmule("enqueue", "call", *call).stdout.strip() for status, call in calls.items()}
+    done = packmule("worker", "--burst", "--processes", "1", "--no-scheduler", PACKMULE_SMTP_URL="smtp://x")
+    assert done.returncode == 0, done.stderr
+    ids["queued"] = packmule("enqueue", "call", "shop.add", "a=1").stdout.strip()
+    ids["scheduled"] = packmule("enqueue", "call", "shop.add", "a=1", "--in", "1h").stdout.strip()
+    return ids
+
+
+def complaint(done: Done, code: int) -> str:
+    """The one line that a command left with `code` wrote, having written nothing else."""
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert re.fullmatch(r"packmule: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+def output(done: Done) -> str:
+    """What a command that succeeded printed, having complained of nothing."""
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def test_a_job_is_shown_with_its_arguments_and_result(packmule: Run, jobs: dict[str, str]) -> None:
+    shown = output(packmule("job", "show", jobs["finished"]))
+    facts = dict(re.findall(r"^(\w+) +(.*?) *$", shown, re.MULTILINE))
+    assert facts["job"] == jobs["finished"]
+    assert (facts["status"], facts["calls"], facts["result"]) == ("finished", "shop.add", "42")
+    assert json.loads(facts["arguments"]) == {"a": 20, "b": 22}
+
+
+def test_a_job_is_shown_as_json(packmule: Run, jobs: dict[str, str]) -> None:
+    record = json.loads(output(packmule("job", "show", jobs["finished"], "--json")))
+    assert (record["id"], record["status"], record["result"]) == (jobs["finished"], "finished", 42)
+    assert record["kwargs"] == {"a": 20, "b": 22}
+
+
+def test_a_failure_is_shown_by_its_reason_and_on_request_by_its_traceback(
+    here: Run, jobs: dict[str, str]
+) -> None:
+    shown = output(here("job", "show", jobs["failed"]))
+    assert "ValueError: the shelf is empty" in shown
+    assert "Traceback" not in shown
+    shown = output(here("job", "show", jobs["failed"], "--traceback"))
+    assert "Traceback" in shown
+    assert 'raise ValueError("the shelf is empty")' in shown
+
+
+def test_jobs_are_listed_by_queue_and_status(here: Run, jobs: dict[str, str]) -> None:
+    listed = json.loads(output(here("job", "list", "--json")))
+    assert {record["status"]: record["id"] for record in listed} == jobs
+    assert json.loads(output(here("job", "list", "--queue", "low", "--json"))) == []
+    for status, id in jobs.items():
+        (record,) = json.loads(output(here("job", "list", "--status", status, "--json")))
+        assert (record["id"], record["status"]) == (id, status)
+
+
+def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs: dict[str, str]) -> None:
+    header, *lines = output(here("job", "list")).splitlines()
+    assert header.split() == ["job", "status", "queue", "calls", "since"]
+    assert {line.split()[1]: line.split()[0] for line in lines} == jobs
+    assert output(here("job", "list", "--queue", "low")) == "no jobs\n"
+
+
+def test_waiting_tells_how_a_job_ended(here: Run, packmule: Run, jobs: dict[str, str]) -> None:
+    assert output(here("job", "wait", jobs["finished"])) == "42\n"
+    assert json.loads(output(here("job", "wait", jobs["finished"], "--json")))["status"] == "finished"
+    said = complaint(packmule("job", "wait", jobs["failed"]), 1)
+    assert jobs["failed"] in said
+    assert "the shelf is empty" in said
+    done = here("job", "wait", jobs["failed"], "--json")
+    assert (done.returncode, json.loads(done.stdout)["status"]) == (1, "failed")
+
+
+def test_waiting_gives_up_when_the_time_is_over(here: Run, jobs: dict[str, str]) -> None:
+    said = complaint(here("job", "wait", jobs["queued"], "--timeout", "0.2s"), 1)
+    assert jobs["queued"] in said
+    assert "0.2 s" in said
+
+
+def test_whoever_waits_without_workers_is_told_how_to_start_one(here: Run, jobs: dict[str, str]) -> None:
+    done = here("job", "wait", jobs["queued"], "--timeout", "2.5s")
+    assert done.returncode == 1
+    assert "no worker is running; start one with: packmule worker" in done.stderr
+
+
+def test_queues_are_listed_with_their_depths(here: Run, packmule: Run, jobs: dict[str, str]) -> None:
+    depths = json.loads(output(packmule("queue", "list", "--json")))
+    assert list(depths) == ["high", "default", "low"]
+    assert {status: count for status, count in depths["default"].items() if count} == dict.fromkeys(jobs, 1)
+    header, _, default, _ = output(here("queue", "list")).splitlines()
+    assert dict(zip(header.split(), default.split(), strict=True))["failed"] == "1"
+
+
+def test_queues_beyond_the_settings_are_listed_too(here: Run, jobs: dict[str, str]) -> None:
+    depths = json.loads(output(here("queue", "list", "--json", PACKMULE_QUEUES="urgent")))
+    assert list(depths) == ["urgent", "default"]
+
+
+def test_status_tells_of_queues_workers_and_server(here: Run, packmule: Run, jobs: dict[str, str]) -> None:
+    status = json.loads(output(packmule("status", "--json")))
+    assert status["queues"]["default"]["queued"] == 1
+    assert status["workers"] == []
+    assert status["server"]["server"] == "valkey"
+    assert "no worker is running: packmule worker" in output(here("status"))
+
+
+def test_check_finds_all_well(packmule: Run) -> None:
+    report = json.loads(output(packmule("check", "--json")))
+    assert report["findings"].keys() == {"modules", "redis", "storage", "mail"}
+    assert all(finding["ok"] for finding in report["findings"].values())
+    assert report["settings"]["queues"] == "high, default, low"
+
+
+def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedServer) -> None:
+    secrets = {
+        "PACKMULE_REDIS_URL": f"unix://:s3cret@{server.socket_path}",
+        "PACKMULE_SMTP_URL": "smtp://ada:s3cret@127.0.0.1:1",
+    }
+    for words in (("check",), ("check", "--json")):
+        done = here(*words, **secrets)
+        assert "s3cret" not in done.stdout + done.stderr
+        assert "***" in done.stdout
+    shown = here("check", **secrets).stdout
+    assert all(variable in shown for variable, _ in VARIABLES.values())
+
+
+def test_check_finds_each_fault(here: Run) -> None:
+    done = here("check", "--json", PACKMULE_SMTP_URL="smtp://127.0.0.1:1", PACKMULE_MODULES="gone.jobs")
+    findings = json.loads(done.stdout)["findings"]
+    assert done.returncode == 1
+    assert {name for name, finding in findings.items() if not finding["ok"]} == {"modules", "mail"}
+    assert "gone.jobs" in findings["modules"]["text"]
+
+
+def test_check_ends_with_exit_code_3_where_redis_cannot_be_reached(here: Run) -> None:
+    done = here("check", "--json", PACKMULE_REDIS_URL="redis://:s3cret@127.0.0.1:1/0")
+    finding = json.loads(done.stdout)["findings"]["redis"]
+    assert done.returncode == 3
+    assert not finding["ok"]
+    assert "redis://:***@127.0.0.1:1/0" in finding["text"]
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("job", "show", "gone"), ("gone", "check the id")),
+        (("job", "wait", "gone"), ("gone", "check the id")),
+        (("job", "list", "--queue", "hihg"), ("'hihg'", "high, default, low", "PACKMULE_QUEUES")),
+        (("job", "list", "--status", "done"), ("'done'", "'finished'", "packmule job list --help")),
+        (("job", "wait", "gone", "--timeout", "long"), ("--timeout", "'long'", "1h30m")),
+        (("job", "show"), ("ID", "packmule job show --help")),
+        (("queue", "lst"), ("'lst'",)),
+    ],
+)
+def test_a_usage_error_is_one_line(here: Run, words: tuple[str, ...], told: tuple[str, ...]) -> None:
+    said = complaint(here(*words), 2)
+    assert all(each in said for each in told), said
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PACKMULE_PROCESSES", "two", "whole number"),
+        ("PACKMULE_GRACE", "-1", "zero or more"),
+        ("PACKMULE_PORT", "99999", "1 to 65535"),
+        ("PORT", "http", "1 to 65535"),
+        ("PACKMULE_ENV", "prod", "production"),
+        ("PACKMULE_ALLOW_EVICTION", "maybe", "1 or 0"),
+        ("PACKMULE_MAX_JOB_BYTES", "0", "above zero"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(here: Run, variable: str, value: str, told: str) -> None:
+    said = complaint(here("status", **{variable: value}), 2)
+    assert f"{variable}='{value}'" in said
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("queue", "list"), ("job", "list"), ("job", "show", "x"), ("job", "wait", "x")]
+)
+def test_every_reading_command_ends_with_exit_code_3_without_redis(here: Run, words: tuple[str, ...]) -> None:
+    assert "unix:///nowhere" in complaint(here(*words, PACKMULE_REDIS_URL="unix:///nowhere"), 3)
+
+
+def test_something_else_than_redis_at_the_url_is_told_in_one_line(here: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(DEADLINE)
+        port = listening.getsockname()[1]
+        done = subprocess.Popen(
+            [sys.executable, "-m", "cli", "status"],
+            env=child_environment(
+                **{**UNSET, "PYTHONPATH": str(ROOT), "PACKMULE_REDIS_URL": f"redis://127.0.0.1:{port}"}
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while done.poll() is None:
+            try:
+                listening.settimeout(0.1)
+                connection, _ = listening.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        out, err = done.communicate(timeout=DEADLINE)
+    said = complaint(Done((), done.returncode, out, err), 3)
+    assert f"127.0.0.1:{port}" in said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_completion_script(packmule: Run, shell: str) -> None:
+    script = packmule(_PACKMULE_COMPLETE=f"{shell}_source").stdout
+    assert f"_PACKMULE_COMPLETE={shell}_complete" in script
+    assert "packmule" in script
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("packmule enqueue ", {"call", "email", "file", "image"}),
+        ("packmule worker -q ", {"urgent", "high"}),
+        ("packmule job list --queue u", {"urgent"}),
+        ("packmule enqueue call shop.", {"shop.add", "shop.boom"}),
+        ("packmule enqueue image --fit c", {"contain", "cover"}),
+    ],
+)
+def test_words_are_completed(packmule: Run, typed: str, offered: set[str]) -> None:
+    done = packmule(
+        COMP_WORDS=typed,
+        COMP_CWORD=str(typed.count(" ")),
+        _PACKMULE_COMPLETE="bash_complete",
+        PACKMULE_QUEUES="urgent,high",
+    )
+    assert {line.partition(",")[2] for line in output(done).splitlines()} == offered
+
+
+def test_completion_stays_silent_where_settings_or_modules_are_broken(packmule: Run) -> None:
+    typed = {"COMP_CWORD": "3", "_PACKMULE_COMPLETE": "bash_complete"}
+    for words, broken in (
+        ("packmule worker -q ", {"PACKMULE_PROCESSES": "two"}),
+        ("packmule enqueue call ", {"PACKMULE_MODULES": "gone.jobs"}),
+    ):
+        done = packmule(COMP_WORDS=words, **typed, **broken)
+        assert (done.stdout.strip(), done.stderr) == ("", "")

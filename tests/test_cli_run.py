@@ -1,0 +1,252 @@
+"""`packmule worker` and `scheduler` as processes, and the life of the embedded server around commands."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from config import VARIABLES, child_environment
+from coordination.connection import connect
+from coordination.server import EmbeddedServer
+from jobs import records, wire
+
+ROOT = Path(__file__).resolve().parent.parent
+UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
+DEADLINE = 30.0
+
+SHOP = """
+import time
+
+from jobs import job
+
+
+@job
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@job
+def nap(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+"""
+
+Done = subprocess.CompletedProcess[str]
+Process = subprocess.Popen[str]
+
+
+class CommandLine:
+    """Commands in a working directory of their own, whose `shop.py` holds the user's jobs."""
+
+    def __init__(self, home: Path, url: str | None) -> None:
+        (home / "shop.py").write_text(SHOP)
+        self.home = home
+        self.data_dir = home / "data"
+        ours = {
+            "PACKMULE_REDIS_URL": url,
+            "PACKMULE_DATA_DIR": str(self.data_dir),
+            "PACKMULE_MODULES": "shop",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.environment = child_environment(**{**UNSET, **ours})
+
+    def run(self, *words: str, **changes: str) -> Done:
+        """Run one to its end."""
+        with self.started(*words, **changes) as process:
+            out, err = process.communicate(timeout=DEADLINE)
+        return Done(words, process.returncode, out, err)
+
+    def output(self, *words: str) -> str:
+        """What one that succeeded printed, without the line's end."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    @contextmanager
+    def started(self, *words: str, **changes: str) -> Iterator[Process]:
+        """One that runs, and is killed if it still does at the end of the block."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "cli", *words],
+            cwd=self.home,
+            env=self.environment | changes,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[CommandLine]:
+    """Commands on an embedded server of their own, which is stopped at the end whatever happens."""
+    commands = CommandLine(tmp_path, None)
+    yield commands
+    EmbeddedServer(commands.data_dir).stop()
+
+
+@pytest.fixture
+def packmule(tmp_path: Path, server: EmbeddedServer, client: Redis) -> CommandLine:
+    """Commands on the shared server, which is empty at the start."""
+    return CommandLine(tmp_path, server.url)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether a server process lives on `data_dir`: it holds this lock for as long as it does."""
+    with (data_dir / "server.lock").open("r+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def complaint(done: Done, code: int) -> str:
+    """The one line that a command left with `code` wrote, having written nothing else."""
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert re.fullmatch(r"packmule: [^\n]+\n", done.stderr), done.stderr
+    return done.stderr
+
+
+def test_the_embedded_server_leaves_with_the_last_command_and_keeps_what_it_was_given(
+    embedded: CommandLine,
+) -> None:
+    id = embedded.output("enqueue", "call", "shop.add", "a=1", "b=2")
+    assert not is_running(embedded.data_dir)
+    embedded.output("worker", "--burst")
+    assert not is_running(embedded.data_dir)
+    record = json.loads(embedded.output("job", "show", id, "--json"))
+    assert (record["status"], record["result"]) == ("finished", 3)
+    assert not is_running(embedded.data_dir)
+
+
+def test_the_embedded_server_stays_while_a_worker_is_running(embedded: CommandLine) -> None:
+    with embedded.started("worker", "--processes", "1") as worker:
+        assert embedded.output("enqueue", "call", "shop.add", "a=1", "--wait") == "2"
+        first = EmbeddedServer(embedded.data_dir).pid()
+        embedded.output("status")
+        assert EmbeddedServer(embedded.data_dir).pid() == first is not None
+        worker.terminate()
+        _, log = worker.communicate(timeout=DEADLINE)
+        assert worker.returncode == 0, log
+    assert not is_running(embedded.data_dir)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_that_is_told_to_stop_takes_its_server_with_it(
+    embedded: CommandLine, signum: int, code: int
+) -> None:
+    server = EmbeddedServer(embedded.data_dir)
+    with embedded.started("enqueue", "call", "shop.add", "a=1", "--wait") as waiting:
+        assert waiting.stderr is not None
+        assert "no worker is running" in waiting.stderr.readline()
+        assert server.pid()
+        waiting.send_signal(signum)
+        waiting.communicate(timeout=DEADLINE)
+        assert waiting.returncode == code
+    assert not is_running(embedded.data_dir)
+
+
+def test_a_burst_drains_every_queue_and_leaves(packmule: CommandLine, client: Redis) -> None:
+    ids = [
+        packmule.output("enqueue", "call", "shop.add", f"a={number}", "--queue", queue)
+        for number, queue in enumerate(("high", "default", "low"))
+    ]
+    packmule.output("worker", "--burst")
+    assert [records.read(client, id).result for id in ids] == [1, 2, 3]
+    assert client.scard(wire.WORKERS) == 0
+
+
+def test_a_worker_serves_only_the_queues_it_is_given(packmule: CommandLine, client: Redis) -> None:
+    ids = {
+        queue: packmule.output("enqueue", "call", "shop.add", "a=1", "--queue", queue)
+        for queue in ("high", "low")
+    }
+    packmule.output("worker", "--burst", "-q", "low")
+    assert records.read(client, ids["low"]).status == "finished"
+    assert records.read(client, ids["high"]).status == "queued"
+
+
+def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(
+    packmule: CommandLine, client: Redis
+) -> None:
+    with packmule.started("worker", "--processes", "1", "--no-scheduler") as worker:
+        running = packmule.output("enqueue", "call", "shop.nap", "seconds=3")
+        until(lambda: records.read(client, running).status == "started", "the job to start")
+        waiting = [packmule.output("enqueue", "call", "shop.add", "a=1") for _ in range(2)]
+        worker.terminate()
+        _, log = worker.communicate(timeout=DEADLINE)
+    assert worker.returncode == 0, log
+    ended = records.read(client, running)
+    assert (ended.status, ended.result) == ("finished", "slept")
+    for id in waiting:
+        record = records.read(client, id)
+        assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
+    assert records.ids(client, "default", "queued", 10) == waiting
+    assert client.scard(wire.WORKERS) == 0
+
+
+def test_a_job_that_outlives_the_grace_is_given_back_whole(packmule: CommandLine, client: Redis) -> None:
+    with packmule.started("worker", "--processes", "1", "--no-scheduler", PACKMULE_GRACE="0.5") as worker:
+        id = packmule.output("enqueue", "call", "shop.nap", "seconds=30")
+        until(lambda: records.read(client, id).status == "started", "the job to start")
+        worker.terminate()
+        worker.communicate(timeout=DEADLINE)
+    assert worker.returncode == 1, "a cut job must show in the exit code"
+    record = records.read(client, id)
+    assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
+
+
+def test_a_dedicated_scheduler_promotes_for_workers_without_one(packmule: CommandLine, client: Redis) -> None:
+    with packmule.started("scheduler") as scheduler:
+        id = packmule.output("enqueue", "call", "shop.add", "a=1", "--in", "0.5s")
+        until(lambda: records.read(client, id).status == "queued", "the job to be due")
+        scheduler.terminate()
+        scheduler.communicate(timeout=DEADLINE)
+        assert scheduler.returncode == 0
+
+
+def test_a_worker_that_cannot_start_says_so_in_one_line(packmule: CommandLine) -> None:
+    assert "'hihg'" in complaint(packmule.run("worker", "-q", "hihg"), 2)
+    said = complaint(packmule.run("worker", PACKMULE_MODULES="gone.jobs"), 2)
+    assert "PACKMULE_MODULES" in said
+    assert "gone.jobs" in said
+    said = complaint(packmule.run("worker", PACKMULE_REDIS_URL="redis://127.0.0.1:1/0"), 3)
+    assert "redis://127.0.0.1:1/0" in said
+
+
+def test_a_data_folder_that_is_a_file_is_told_in_one_line(embedded: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    said = complaint(embedded.run("status", PACKMULE_DATA_DIR=str(tmp_path / "taken")), 3)
+    assert "taken" in said
+    assert "PACKMULE_DATA_DIR" in said
+
+
+def test_the_embedded_server_stays_while_anyone_is_connected(embedded: CommandLine) -> None:
+    with connect(None, embedded.data_dir.absolute()) as other:
+        other.ping()
+        embedded.output("queue", "list")
+        assert is_running(embedded.data_dir)
+    embedded.output("queue", "list")
+    assert not is_running(embedded.data_dir)

@@ -1,0 +1,145 @@
+"""Settings: each variable is read, checked and named when it is wrong; passwords stay hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from config import VARIABLES, Settings, SettingsError, child_environment, mask
+
+GOOD = {
+    "redis_url": ("redis://cache:6380/2", "redis://cache:6380/2"),
+    "data_dir": ("/var/lib/packmule", Path("/var/lib/packmule")),
+    "allow_eviction": ("Yes", True),
+    "queues": ("mail, image ,mail,", ("mail", "image")),
+    "modules": ("shop.jobs,shop.more", ("shop.jobs", "shop.more")),
+    "allow": ("shop.old.report", ("shop.old.report",)),
+    "processes": ("8", 8),
+    "grace": ("7.5", 7.5),
+    "environment": ("production", "production"),
+    "storage": ("s3://bucket/files", "s3://bucket/files"),
+    "templates": ("mails", "mails"),
+    "smtp_url": ("smtp://mail:587", "smtp://mail:587"),
+    "mail_from": ("shop@example.com", "shop@example.com"),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("65535", 65535),
+    "max_job_bytes": ("1000", 1000),
+    "max_result_bytes": ("1000", 1000),
+    "max_file_bytes": ("1000", 1000),
+    "max_attachment_bytes": ("1000", 1000),
+    "max_pixels": ("1000", 1000),
+}
+COUNTS = [name for name in GOOD if name == "processes" or name.startswith("max_")]
+BAD = [
+    *[(name, text) for name in COUNTS for text in ("0", "-1", "1.5", "many", "١", "9" * 5000)],
+    *[("port", text) for text in ("0", "65536", "http", "-1", "80 81")],
+    *[("grace", text) for text in ("-1", "nan", "inf", "soon")],
+    ("allow_eviction", "maybe"),
+    ("environment", "staging"),
+    ("queues", ","),
+]
+
+
+def test_every_setting_has_a_variable_and_every_variable_a_setting():
+    assert set(VARIABLES) == {field.name for field in dataclasses.fields(Settings)} == set(GOOD)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_variable_sets_its_setting_and_no_other(name):
+    text, value = GOOD[name]
+    settings = Settings.from_env({VARIABLES[name][0]: f" {text} "})
+    assert getattr(settings, name) == value
+    assert settings == dataclasses.replace(Settings(), **{name: value})
+
+
+@pytest.mark.parametrize(("name", "text"), BAD, ids=[f"{name}={text[:9]}" for name, text in BAD])
+def test_a_value_that_cannot_be_used_is_refused_with_its_variable_in_the_text(name, text):
+    variable = VARIABLES[name][0]
+    with pytest.raises(SettingsError, match=f"^{variable}=.*: .*[a-z]") as refused:
+        Settings.from_env({variable: text})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["1", "true", "YES", "on"])
+def test_words_for_yes_are_yes(text):
+    assert Settings.from_env({"PACKMULE_ALLOW_EVICTION": text}).allow_eviction is True
+
+
+@pytest.mark.parametrize("text", ["0", "false", "NO", "off", "", "  "])
+def test_words_for_no_and_nothing_at_all_are_no(text):
+    assert Settings.from_env({"PACKMULE_ALLOW_EVICTION": text}).allow_eviction is False
+
+
+def test_the_names_of_platforms_are_read_and_ours_win():
+    platform = {"REDIS_URL": "redis://platform", "PORT": "5000"}
+    settings = Settings.from_env(platform)
+    assert (settings.redis_url, settings.port) == ("redis://platform", 5000)
+    ours = {"PACKMULE_REDIS_URL": "redis://ours", "PACKMULE_PORT": "6000"}
+    settings = Settings.from_env(platform | ours)
+    assert (settings.redis_url, settings.port) == ("redis://ours", 6000)
+
+
+def test_an_empty_variable_of_ours_leaves_the_platforms_in_place():
+    settings = Settings.from_env({"PACKMULE_REDIS_URL": "", "REDIS_URL": "redis://platform"})
+    assert settings.redis_url == "redis://platform"
+
+
+def test_a_bad_platform_value_is_named_as_the_platform_names_it():
+    with pytest.raises(SettingsError, match="^PORT='web'"):
+        Settings.from_env({"PORT": "web"})
+
+
+def test_the_process_environment_is_read_by_default(monkeypatch):
+    monkeypatch.setenv("PACKMULE_PROCESSES", "11")
+    assert Settings.from_env().processes == 11
+
+
+def test_storage_is_a_folder_of_the_data_directory_unless_said():
+    assert Settings(data_dir=Path("/data")).storage_url == "/data/files"
+    assert Settings(storage="s3://bucket").storage_url == "s3://bucket"
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://user@host/0", "redis://user@host/0"),
+        ("redis://:s3cret@host/0", "redis://:***@host/0"),
+        ("rediss://ada:s3cret@host:6380/0", "rediss://ada:***@host:6380/0"),
+        ("redis+sentinel://ada:s3cret@a:1,b:2/main", "redis+sentinel://ada:***@a:1,b:2/main"),
+        ("unix://ada:s3cret@/run/redis.sock", "unix://ada:***@/run/redis.sock"),
+        ("redis://:s3c@ret@host", "redis://:***@host"),
+        ("redis://:s3c/ret@host", "redis://:***@host"),
+        ("redis://:s3c#ret@host", "redis://:***@host"),
+        ("redis://:s3c?ret@host", "redis://:***@host"),
+        ("redis://ada@example.com:s3cret@host", "redis://ada@example.com:***@host"),
+        ("smtp://ada:s3cret@[::1", "smtp://ada:***@[::1"),
+        ("packmule@localhost", "packmule@localhost"),
+    ],
+)
+def test_a_password_is_masked_wherever_it_stands_and_nothing_else_is(url, shown):
+    assert mask(url) == shown
+
+
+def test_no_password_shows_in_masked_settings():
+    secret = Settings(
+        redis_url="redis://:s3cret@h/0", smtp_url="smtp://u:s3cret@h", storage="s3://k:s3cret@bucket"
+    )
+    shown = secret.masked()
+    assert "s3cret" not in str(shown)
+    assert shown["redis_url"] == "redis://:***@h/0"
+    assert (shown["queues"], shown["templates"], shown["port"]) == ("high, default, low", "-", "9181")
+
+
+def test_a_childs_environment_is_ours_with_changes(monkeypatch):
+    monkeypatch.setenv("KEPT", "1")
+    monkeypatch.setenv("GONE", "1")
+    environment = child_environment(GONE=None, NEW="2")
+    assert (environment["KEPT"], environment["NEW"], "GONE" in environment) == ("1", "2", False)

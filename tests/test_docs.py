@@ -1,0 +1,108 @@
+"""Documents that hold true: commands, settings and keys are documented, and the README's examples run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import cli
+from config import PLATFORM_VARIABLES, VARIABLES, Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+KEYS = (ROOT / "docs" / "redis-keys.md").read_text()
+
+
+def leaves(group: click.Group, path: str = "packmule") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def test_every_command_is_in_the_readme_and_no_other():
+    table = README.partition("### Commands")[2].partition("### Settings")[0]
+    assert set(re.findall(r"`(packmule [a-z ]+)`", table)) == set(leaves(cli.cli))
+
+
+def test_every_setting_is_in_the_readme_with_its_default():
+    table = README.partition("### Settings")[2].partition("\nDeploying")[0]
+    rows = {
+        name: line
+        for line in table.splitlines()
+        for name in re.findall(r"`([A-Z_]+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert set(rows) == {variable for variable, _ in VARIABLES.values()} | set(PLATFORM_VARIABLES.values())
+    defaults = Settings()
+    for name, (variable, _) in VARIABLES.items():
+        default = getattr(defaults, name)
+        if isinstance(default, int) and not isinstance(default, bool):
+            assert f"| {default} |" in rows[variable]
+
+
+@pytest.fixture
+def shell(server, client, tmp_path):
+    """Runs a command beside a module `shop.py` that holds the README's first example."""
+    module, program = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "shop.py").write_text(module)
+    (tmp_path / "program.py").write_text(program)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
+        "PACKMULE_REDIS_URL": server.url,
+        "PACKMULE_MODULES": "shop",
+    }
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            arguments, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    return run
+
+
+def test_the_readmes_examples_run(shell, client):
+    packmule = [sys.executable, "-m", "cli"]
+    shell(sys.executable, "program.py")
+    assert client.llen("rq:queue:low") == 3
+    assert client.zcard("rq:scheduled:high") == 1
+    id = shell(*packmule, "enqueue", "call", "shop.report", "month=2026-11", "copies=2").strip()
+    shell(*packmule, "worker", "--burst", "--processes", "1")
+    assert shell(*packmule, "job", "wait", id) == '"2 of 2026-11"\n'
+
+    patterns = [
+        re.sub(r"<[^>]+>", ".+", re.escape(key).replace(r"<", "<").replace(r">", ">"))
+        for key in re.findall(
+            r"`((?:rq|pm):[^`]+)`",
+            "\n".join(line.split("|")[1] for line in KEYS.splitlines() if line.startswith("| `")),
+        )
+    ]
+    for key in client.keys("*"):
+        assert any(re.fullmatch(pattern, key.decode()) for pattern in patterns), key
+
+
+def test_every_key_that_the_code_names_is_documented():
+    sources = [*ROOT.glob("jobs/**/*.py"), *ROOT.glob("scheduler/**/*.py"), *ROOT.glob("*/lua/*.lua")]
+    named = {
+        match.rstrip(":") for path in sources for match in re.findall(r"[\"'](pm:[a-z]+:?)", path.read_text())
+    }
+    assert named
+    for name in named:
+        assert f"`{name}" in KEYS, name
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
