@@ -84,7 +84,12 @@ class App:
         """Register the ready-made jobs and those of the user's modules."""
         from jobs import registry
 
-        registry.load([*modules, *self.settings.modules], self.settings.allow)
+        registry.load(modules)
+        try:
+            registry.load(self.settings.modules)
+        except registry.NotRegistered as error:
+            raise SettingsError(f"PACKMULE_MODULES: {error}") from error
+        registry.load((), self.settings.allow)
 
     def provide(self, smtp_url: str | None) -> None:
         """Lend this process's jobs what they need."""
@@ -236,13 +241,15 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
     import waitress
 
     from coordination.server import EmbeddedServer
-    from dashboard import create_app
+    from dashboard import close, create_app
 
     app.client.ping()  # the connection stays open, and with it an embedded server
     url = app.settings.redis_url or EmbeddedServer(app.settings.data_dir).url
     host, port = host or app.settings.host, port or app.settings.port
+    pages = create_app(url)
+    app.closing.callback(close, pages)
     try:
-        server = waitress.create_server(create_app(url), host=host, port=port)
+        server = waitress.create_server(pages, host=host, port=port)
     except (OSError, ValueError) as error:
         raise click.UsageError(
             f"can't listen on {host}:{port} ({error}): choose another with --host or --port"

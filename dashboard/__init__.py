@@ -20,3 +20,8 @@ def create_app(redis_url: str) -> Flask:
     setup_rq_connection(app)
     app.register_blueprint(blueprint)
     return app
+
+
+def close(app: Flask) -> None:
+    """Close the connection of an application that serves no more."""
+    app.redis_conn.close()  # type: ignore[attr-defined]  # where rq-dashboard keeps it

@@ -87,7 +87,7 @@ def test_an_empty_variable_of_ours_leaves_the_platforms_in_place():
 
 
 def test_a_bad_platform_value_is_named_as_the_platform_names_it():
-    with pytest.raises(SettingsError, match="^PORT='web'"):
+    with pytest.raises(SettingsError, match=r"^PORT='web'"):
         Settings.from_env({"PORT": "web"})
 
 

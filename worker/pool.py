@@ -196,8 +196,10 @@ class Pool:
         """After a signal to stop: pass it on, and kill what goes on after the grace or a second signal."""
         if not self._stop_signals:
             return
+        # Companions last, for a job that finishes may still need them.
+        workers_left = any(child.slot for child in self._children.values())
         for child in self._children.values():
-            if not child.told_to_stop:
+            if not child.told_to_stop and (child.slot or not workers_left):
                 child.told_to_stop = True
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGTERM)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rq.job import Job
 from rq.queue import Queue
+from rq.worker import BaseWorker
 
 from jobs import registry, wire
 from worker import outcome
 from worker.outcome import Claimed, Outcome
 
-if TYPE_CHECKING:
-    from worker.worker import Worker
 
-
-def perform(worker: Worker, claimed: Claimed) -> Outcome:
+def perform(worker: BaseWorker, claimed: Claimed) -> Outcome:
     """Let RQ perform the job and record its end; refuse it if it would call what is not registered."""
     started = time.time()
     try:

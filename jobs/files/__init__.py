@@ -63,8 +63,8 @@ def file(
 
     With it, CSV (any delimiter; UTF-8, UTF-16 or Windows-1252), JSON Lines or the first sheet (or `sheet`) of
     an Excel or OpenDocument workbook becomes `out`, `converted/<job id>/<source's stem>.parquet` unless said.
-    `columns` gives types by column name, such as `{"zip": "VARCHAR"}`; the others are found. A row that does not
-    fit is refused, not lost: all are in `<out>.refused.jsonl`, the first 100 in the result, and more than
+    `columns` gives types by column name, such as `{"zip": "VARCHAR"}`; the others are found. A row that does
+    not fit is refused, not lost: all are in `<out>.refused.jsonl`, the first 100 in the result, and more than
     `max_refused` of them fail the job::
 
         {"source": "uploads/a.csv", "path": "converted/7f0c/a.parquet", "rows": 1460, "refused": 1,
@@ -74,7 +74,8 @@ def file(
          "columns": [{"name": "date", "type": "DATE"}, ...], "bytes": 16310, "seconds": 0.2}
 
     Raises `NotATable`, `EmptyFile`, `MismatchedColumns`, `TooManyRefused`, `TooWide`, `UnfitKey`,
-    `UnreadableText`, `WorkbookRefused`, `ConversionFailed`, `MissingFile`, `TooLarge`; nothing is written then.
+    `UnreadableText`, `WorkbookRefused`, `ConversionFailed`, `CountMismatch`, `MissingFile`, `TooLarge`;
+    nothing is written then.
 
     >>> file.enqueue("uploads/a.csv", to="parquet", columns={"zip": "VARCHAR"})  # doctest: +SKIP
     """
@@ -112,7 +113,7 @@ def _converted(
     with working(source, content, columns, sheet, _percent) as work, storage.write(path) as target:
         with Refusals(source, work.folder / "refused", max_refused) as refusals:
             converted = to_parquet(work, kind_of(content), target, refusals)
-        # Before the output, so that no output is ever there without it; an older run's is not left to mislead.
+        # Before the output, which is then never there without it; and an older run's is not left to mislead.
         if refusals.count or storage.exists(refused_path):
             with storage.write(refused_path) as report:
                 shutil.copyfile(refusals.file, report)

@@ -85,13 +85,13 @@ def to_parquet(work: Work, kind: Kind, target: Path, refusals: Refusals) -> Conv
         reader.collect(database, table, refusals)
         if table.rows is not None and rows + refusals.count != table.rows:
             raise CountMismatch(
-                f"{work.source} has {table.rows:,} rows, but {rows:,} written and {refusals.count:,} refused don't add up"
+                f"{work.source} has {table.rows:,} rows, but {rows:,} written and {refusals.count:,} refused"
             )
         return Converted(rows, described(database, target), table.origin)
 
 
 def columns_of(work: Work, kind: Kind) -> Mapping[str, str]:
-    """The table's columns and their types, by its first rows (a workbook's by all). Raises as `to_parquet` does."""
+    """The table's columns and their types, by its first rows (a workbook's by all). Raises as above."""
     with _explained(work), opened(work.folder, _files(work)) as database:
         if kind.reader == "parquet":
             return described(database, work.file)

@@ -52,7 +52,8 @@ def rejected(database: Database) -> Iterator[tuple[int, str | None, str, str]]:
     while True:
         rows = database.run(
             "SELECT DISTINCT ON (line) line, line_byte_position, column_name, error_type, error_message, "
-            "coalesce(csv_line, '') FROM reject_errors WHERE line > $last ORDER BY line, column_idx LIMIT $batch",
+            "coalesce(csv_line, '') FROM reject_errors WHERE line > $last "
+            "ORDER BY line, column_idx LIMIT $batch",
             {"last": last, "batch": BATCH},
         )
         for _, at, column, kind, message, text in rows:

@@ -16,6 +16,7 @@ MAX_LINE = 2_000_000
 """Bytes; a longer row is refused."""
 SAMPLE_BYTES = 4 * 1024 * 1024
 SAMPLE_LINES = 20_000
+QUOTE_SAMPLE = 512 * 1024
 SURE = 0.99
 """The share of a column's sampled values that must have a type for the others to be refused as errors."""
 BATCH = 200
@@ -45,7 +46,7 @@ def dialect_of(work: Work, database: Database, file: Path) -> Dialect:
     text = "\n".join(lines)
     delim = delimiter(text) or ","
     check_width(work.source, range(lines[0].count(delim) + 1 if lines else 1))
-    quote = _quote(text, delim)
+    quote = _quote(text[:QUOTE_SAMPLE], delim)
     # A quote that is never closed would hide from the sniffer that the other ones are.
     whole = [line for line in lines if not quote or line.count(quote) % 2 == 0]
     if whole[:1] == lines[:1] and len(whole) * 2 > len(lines):
@@ -68,9 +69,7 @@ def surveyed(work: Work, database: Database, file: Path, dialect: Dialect) -> tu
     """
     given = work.given
     types = typed(work.source, dialect.columns, given)
-    numbers = [
-        name for name, kind in types.items() if kind in INTEGERS or (kind == "DOUBLE" and name not in given)
-    ]
+    numbers = [name for name, kind in types.items() if kind in INTEGERS]
     point = dialect.options.get("decimal_separator", ".")
     looks = [f"count({quoted(next(iter(types)))})"]
     for column in map(quoted, numbers):
@@ -153,7 +152,7 @@ def _doubles(found: tuple[Any, ...]) -> int:
 
 
 def _nearly_sure(database: Database, sample: Path, dialect: Dialect) -> Dialect:
-    """`dialect`, with a column of text made a number or a date where at least 99 in 100 sampled values are one.
+    """`dialect`, with a column of text made a number or a date where 99 in 100 sampled values are one.
 
     One stray value would otherwise turn a column of numbers into text; so it is refused with its reason.
     """

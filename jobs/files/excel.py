@@ -21,7 +21,7 @@ MAX_RATIO = 200
 SMALL = 16 * 1024 * 1024
 """Bytes that may unpack from however few."""
 MEMORY = 2 * 1024 * 1024 * 1024
-"""Address space of the reading process, in bytes; an own process so that nothing a workbook does ends the worker."""
+"""Address space of the reading process, in bytes; its own, so that no workbook can end the worker."""
 
 
 class WorkbookRefused(ValueError):
@@ -52,7 +52,8 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
     while number in {name.lower() for name in types}:
         number += "_"
     relation = (
-        f"(SELECT * EXCLUDE ({quoted(number)}) FROM read_csv($source, auto_detect = false, compression = 'none', "
+        f"(SELECT * EXCLUDE ({quoted(number)}) FROM "  # noqa: S608  quoted, and the rest is ours
+        "read_csv($source, auto_detect = false, compression = 'none', "
         f"delim = ',', quote = '\"', escape = '\"', header = false, columns = $columns, {REJECTS}))"
     )
     parameters = {"source": str(work.folder / "sheet"), "columns": {number: "BIGINT", **types}}
@@ -67,7 +68,7 @@ def collect(database: Database, table: Table, refusals: Refusals) -> None:
 
 
 def _read(work: Work, report: Report) -> dict[str, Any]:
-    """Write the wanted sheet to `sheet` in the work's folder; what `sheet.py` says of it. Raises `WorkbookRefused`."""
+    """Write the wanted sheet and return what `sheet.py` says of it. Raises `WorkbookRefused`."""
     _check_archive(work.source, work.file)
     script = Path(__file__).with_name("sheet.py")
     arguments = [str(work.file), str(work.folder / "sheet"), work.sheet or "", str(MAX_COLUMNS), str(MEMORY)]
@@ -92,7 +93,8 @@ def _read(work: Work, report: Report) -> dict[str, Any]:
         raise WorkbookRefused(f"{work.source} {found['error']}")
     if "rows" not in found:
         raise WorkbookRefused(
-            f"{work.source} can't be opened within {MEMORY // 1024**2:,} MB (exit code {process.returncode}): save it as CSV"
+            f"{work.source} can't be opened within {MEMORY // 1024**2:,} MB of memory "
+            f"(exit code {process.returncode}): save it as CSV"
         )
     return found
 
@@ -109,5 +111,6 @@ def _check_archive(source: str, file: Path) -> None:
         raise WorkbookRefused(f"{source} has {len(members):,} parts, and the limit is {MAX_MEMBERS:,}")
     if unpacked > MAX_UNPACKED or (unpacked > SMALL and unpacked > MAX_RATIO * packed):
         raise WorkbookRefused(
-            f"{source} unpacks from {packed:,} to {unpacked:,} bytes: more than {MAX_UNPACKED:,}, or {MAX_RATIO}-fold, is refused"
+            f"{source} unpacks from {packed:,} to {unpacked:,} bytes: "
+            f"more than {MAX_UNPACKED:,}, or {MAX_RATIO}-fold, is refused"
         )

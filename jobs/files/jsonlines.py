@@ -1,4 +1,4 @@
-"""JSON Lines: each line is checked against the types that the first ones show before DuckDB reads the good ones."""
+"""JSON Lines: each line is held to the types that the first ones show, and DuckDB reads the good ones."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ class _Schema:
         self._work = work
         if unfit := next((name for name, kind in work.given.items() if kind not in CHECKS), None):
             raise MismatchedColumns(
-                f"{work.source}: column {unfit} can't be {work.given[unfit]} in JSON Lines: use one of {', '.join(CHECKS)}"
+                f"{work.source}: column {unfit} can't be {work.given[unfit]} in JSON Lines: "
+                f"use {', '.join(CHECKS)}"
             )
         with file.open("rb") as content:
             self.columns = typed(work.source, _shown(content), work.given)

@@ -20,7 +20,7 @@ class TooManyRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """One row that is not in the output: `line` from 1, and `column`, or None where no single one is at fault."""
+    """One row that is not in the output: `line` from 1, and `column`, None where no single one is."""
 
     line: int
     column: str | None

@@ -1,4 +1,4 @@
-"""A sheet of a workbook as CSV, made by a process of its own: `python sheet.py SOURCE TARGET SHEET COLUMNS MEMORY`.
+"""A sheet of a workbook as CSV, by its own process: `python sheet.py SOURCE TARGET SHEET COLUMNS MEMORY`.
 
 COLUMNS is how many a sheet may have, MEMORY how many bytes of address space the process may take.
 

@@ -98,7 +98,8 @@ def check_width(source: str, names: Collection[object]) -> None:
     longest = max(map(str, names), key=len, default="")
     if len(longest) > MAX_NAME:
         raise TooWide(
-            f"{source} has a column name of {len(longest):,} characters, {longest[:40]}...: the limit is {MAX_NAME}"
+            f"{source} has a column name of {len(longest):,} characters, {longest[:40]}...; "
+            f"the limit is {MAX_NAME}"
         )
 
 

@@ -87,7 +87,7 @@ def decoded_head(head: bytes) -> str | None:
 
 
 def delimiter(text: str) -> str | None:
-    """The delimiter by which most of `text`'s whole lines have the same number of fields, at least two, or None."""
+    """The delimiter by which most of `text`'s lines have the same number of fields, at least two, or None."""
     lines = [
         line for line in text.splitlines(keepends=True)[:SAMPLED_LINES] if line.strip() and line[0] != "#"
     ]

@@ -1,4 +1,4 @@
-"""What the file job tells of a file: its type by content whatever the name, its size, its hash, its columns."""
+"""What the file job tells of a file: its type by content whatever the name, size, hash and columns."""
 
 from __future__ import annotations
 

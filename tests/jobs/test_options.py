@@ -42,7 +42,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
         {"job_id": "a" * 201},
         {"job_id": "a\n"},
         {"job_id": 7},
-        {"at": datetime(2026, 11, 1)},  # noqa: DTZ001
+        {"at": datetime(2026, 11, 1)},
         {"at": "2026-11-01T00:00:00Z"},
         {"at_front": "yes"},
         {"queue": 1},

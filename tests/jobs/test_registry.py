@@ -67,7 +67,7 @@ def test_options_and_the_rest_of_the_decorator_are_kept():
 
 
 def test_options_in_a_decorator_are_checked_when_the_function_is_defined():
-    with pytest.raises(InvalidOption, match="^timeout="):
+    with pytest.raises(InvalidOption, match=r"^timeout="):
         job(timeout=-5)(sample_jobs.allowed)
 
 
@@ -309,9 +309,9 @@ def test_what_is_allowed_and_decorated_keeps_its_decorators_options(in_project):
 
 
 def test_the_working_directory_comes_after_what_is_installed(in_project):
-    (in_project / "json.py").write_text("raise RuntimeError('shadowed')\n")
+    (in_project / "colorsys.py").write_text("raise RuntimeError('shadowed')\n")
     done = subprocess.run(
-        [sys.executable, "-c", "from jobs import registry; registry.load(['shop_jobs']); import json.tool"],
+        [sys.executable, "-c", "from jobs import registry; registry.load(['shop_jobs']); import colorsys"],
         env={"PYTHONPATH": str(Path(registry.__file__).parents[1]), "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,

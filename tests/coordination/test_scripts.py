@@ -1,0 +1,72 @@
+"""Scripts: called by their hash in one trip, and sent whole where the server lacks them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from redis.exceptions import ResponseError
+
+from coordination.scripts import Script
+
+
+@pytest.fixture
+def lead() -> Script:
+    return Script("scheduler", "lead")
+
+
+def calls_of(client, command: str) -> int:
+    return int(client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def test_a_script_runs_on_a_server_that_has_never_seen_it(client, lead):
+    client.script_flush()
+    assert lead(client, ["leader"], ["me", 60_000]) == 1
+    assert client.get("leader") == b"me"
+
+
+def test_a_script_that_the_server_knows_is_one_command(client, lead):
+    lead(client, ["leader"], ["me", 60_000])
+    before = calls_of(client, "evalsha"), calls_of(client, "eval")
+    lead(client, ["leader"], ["me", 60_000])
+    assert (calls_of(client, "evalsha"), calls_of(client, "eval")) == (before[0] + 1, before[1])
+
+
+def test_a_script_is_sent_whole_once_and_known_from_then_on(client, lead):
+    client.script_flush()
+    before = calls_of(client, "eval")
+    for _ in range(3):
+        lead(client, ["leader"], ["me", 60_000])
+    assert calls_of(client, "eval") == before + 1
+
+
+def test_the_hash_is_the_one_that_the_server_gives(client, lead):
+    loaded = client.script_load(lead.source)
+    assert (loaded.decode() if isinstance(loaded, bytes) else loaded) == lead.sha
+
+
+def test_an_error_in_a_script_is_raised_and_the_script_not_run_twice(client, lead):
+    client.rpush("leader", "in the way")
+    before = calls_of(client, "get")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        lead(client, ["leader"], ["me", 60_000])
+    assert calls_of(client, "get") == before + 1
+
+
+def test_a_script_can_be_called_from_many_threads_after_the_server_forgot_it(client, lead):
+    client.script_flush()
+    led: list[object] = []
+    threads = [
+        threading.Thread(target=lambda n=n: led.append(lead(client, ["leader"], [f"t{n}", 60_000])))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(led) == [0] * 7 + [1]
+
+
+def test_a_script_that_is_not_there_is_noticed_when_it_is_made():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.lua"):
+        Script("scheduler", "nowhere")

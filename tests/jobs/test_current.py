@@ -1,0 +1,178 @@
+"""The job running now: its progress is throttled, never goes back, and its last report is always sent."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+
+from jobs import current
+from jobs.current import NoResource
+
+Reports = list[tuple[float, float | None, str]]
+
+
+@pytest.fixture
+def sent() -> Reports:
+    return []
+
+
+def performing(sent: Reports, id: str = "j1", attempt: int = 1):
+    return current.performing(id, attempt, lambda *report: sent.append(report))
+
+
+def test_outside_of_a_job_progress_does_nothing():
+    current.progress(1, 2, "alone")
+    assert current.running() is None
+    assert current.job_id() is None
+
+
+def test_inside_a_job_its_id_and_attempt_are_known(sent):
+    with performing(sent, "j7", 3):
+        assert current.job_id() == "j7"
+        assert current.running().attempt == 3
+    assert current.job_id() is None
+
+
+def test_a_job_inside_a_job_hides_the_outer_one_for_a_while(sent):
+    with performing(sent, "outer"):
+        with performing([], "inner"):
+            assert current.job_id() == "inner"
+        assert current.job_id() == "outer"
+
+
+def test_the_first_report_leaves_at_once(sent):
+    with performing(sent):
+        current.progress(1, 10, "reading")
+        assert sent == [(1, 10, "reading")]
+
+
+def test_reports_in_a_tight_loop_leave_at_most_ten_times_a_second(sent):
+    began = time.monotonic()
+    with performing(sent):
+        for done in range(20_000):
+            current.progress(done, 1_000_000)
+        took = time.monotonic() - began
+    assert 2 <= len(sent) <= took / current.REPORT_INTERVAL + 2
+    assert sent[-1] == (19_999, 1_000_000, "")
+
+
+def test_a_steady_job_keeps_reporting(sent):
+    times: list[float] = []
+    deadline = time.monotonic() + 10
+    with current.performing("j1", 1, lambda *_: times.append(time.monotonic())):
+        done = 0
+        while len(times) < 4:
+            assert time.monotonic() < deadline
+            done += 1
+            current.progress(done)
+    gaps = [after - before for before, after in pairwise(times[:4])]
+    assert min(gaps) >= current.REPORT_INTERVAL * 0.99
+
+
+def test_completion_is_reported_at_once(sent):
+    with performing(sent):
+        current.progress(1, 3)
+        current.progress(2, 3)
+        current.progress(3, 3, "done")
+        assert sent == [(1, 3, ""), (3, 3, "done")]
+    assert len(sent) == 2
+
+
+def test_the_last_report_is_sent_when_the_job_ends(sent):
+    with performing(sent):
+        current.progress(1, 10)
+        current.progress(2, 10, "half-way")
+        assert sent == [(1, 10, "")]
+    assert sent[1:] == [(2, 10, "half-way")]
+
+
+def test_the_last_report_is_sent_when_the_job_fails(sent):
+    with pytest.raises(ZeroDivisionError), performing(sent):
+        current.progress(1, 10)
+        current.progress(2, 10, "dividing")
+        _ = 1 / 0
+    assert sent[-1] == (2, 10, "dividing")
+
+
+def test_flush_sends_a_held_report_once(sent):
+    with performing(sent) as running:
+        current.progress(1, 10)
+        current.progress(2, 10)
+        running.flush()
+        running.flush()
+    assert sent == [(1, 10, ""), (2, 10, "")]
+
+
+def test_done_never_goes_back(sent):
+    with performing(sent) as running:
+        for done in (5, 3, float("nan"), 7, 6):
+            current.progress(done, 10)
+            running.flush()
+    assert [done for done, _, _ in sent] == [5, 5, 5, 7, 7]
+
+
+def test_a_new_attempt_starts_over(sent):
+    for attempt in (1, 2):
+        with performing(sent, attempt=attempt):
+            current.progress(10 - attempt)
+    assert [done for done, _, _ in sent] == [9, 8]
+
+
+def test_a_message_that_is_not_utf8_is_made_readable(sent):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    with performing(sent):
+        current.progress(1, None, name)
+    assert sent == [(1, None, "caf\\udce9.jpg")]
+
+
+def test_numbers_leave_as_plain_floats(sent):
+    class Odd(float):
+        def __repr__(self) -> str:
+            return "Odd(1.0)"
+
+    with performing(sent):
+        current.progress(Odd(1), Odd(2))
+    assert [type(number) for number in sent[0][:2]] == [float, float]
+
+
+def test_threads_do_not_see_each_others_job():
+    seen: dict[str, str | None] = {}
+    together = threading.Barrier(2, timeout=10)
+
+    def perform(id: str) -> None:
+        with performing([], id):
+            together.wait()
+            seen[id] = current.job_id()
+
+    threads = [threading.Thread(target=perform, args=(id,)) for id in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {"a": "a", "b": "b"}
+
+
+class Lent:
+    pass
+
+
+def test_a_resource_is_found_by_its_type_and_a_later_one_replaces_it(monkeypatch):
+    monkeypatch.setattr(current, "_resources", {})
+    first, second = Lent(), Lent()
+    current.provide(first, "text")
+    assert current.resource(Lent) is first
+    assert current.resource(str) == "text"
+    current.provide(second)
+    assert current.resource(Lent) is second
+
+
+def test_a_missing_resource_is_named_with_the_way_out():
+    class Missing:
+        pass
+
+    with pytest.raises(NoResource, match=r"^no Missing here: .*current\.provide"):
+        current.resource(Missing)

@@ -1,0 +1,468 @@
+"""The producer: one trip, nothing twice, nothing half, and in the words that RQ reads."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+import sample_jobs
+from redis import Redis
+from redis.exceptions import ResponseError
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.registry import ScheduledJobRegistry
+from rq.serializers import JSONSerializer
+
+from config import Settings
+from coordination.connection import connect
+from jobs import producer, registry, wire
+from jobs.options import Options
+from jobs.producer import JobTooLarge, Producer, UnknownQueue
+from jobs.registry import InvalidCall
+from worker import outcome
+from worker.claim import Claims
+
+QUEUES = ("high", "default", "low")
+
+
+@pytest.fixture(autouse=True)
+def enqueue(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Producer:
+    """Registered functions enqueue to the test's server, arguments of up to 100 kB."""
+    made = Producer(client, QUEUES, max_bytes=100_000)
+    monkeypatch.setattr(registry, "_enqueue", made.enqueue)
+    return made
+
+
+def rq_queue(client: Redis, name: str = "default") -> Queue:
+    return Queue(name, connection=client, serializer=JSONSerializer)
+
+
+def rq_job(client: Redis, id: str) -> Job:
+    return Job.fetch(id, connection=client, serializer=JSONSerializer)
+
+
+def server_time(client: Redis) -> float:
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1_000_000
+
+
+def calls_of(client: Redis, command: str) -> int:
+    return int(client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def perform_all(client: Redis) -> list[str]:
+    """Claim and finish, as a worker does, all that is in the default queue; the ids."""
+    claims = Claims(client, "w", ["default"])
+    jobs = claims.finish_and_claim(claims.next_id(), [], 100).jobs
+    claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"1", "w", 1.0, 2.0) for job in jobs], 0)
+    return [job.id for job in jobs]
+
+
+# --- what RQ reads
+
+
+def test_rq_reads_a_job_as_if_it_had_enqueued_it(client):
+    before = datetime.now(UTC)
+    id = sample_jobs.add.enqueue(1, b=2)
+    job = rq_job(client, id)
+    assert (job.func_name, job.args, job.kwargs, job.instance) == ("sample_jobs.add", [1], {"b": 2}, None)
+    assert job.get_status() is JobStatus.QUEUED
+    assert (job.origin, job.timeout, job.description) == ("default", 180, "sample_jobs.add")
+    assert (job.result_ttl, job.failure_ttl, job.ttl) == (None, None, None)
+    assert (job.retries_left, job.retry_intervals) == (None, None)
+    for time in (job.created_at, job.enqueued_at):
+        assert before <= time <= datetime.now(UTC)
+    assert job.perform() == 3
+
+
+def test_rqs_queue_finds_the_job(client):
+    id = sample_jobs.noop.enqueue()
+    queue = rq_queue(client)
+    assert queue.job_ids == [id]
+    assert queue.fetch_job(id).func_name == "sample_jobs.noop"
+    assert queue in Queue.all(connection=client, serializer=JSONSerializer)
+
+
+def test_rq_reads_every_option_of_the_decorator(client):
+    job = rq_job(client, sample_jobs.decorated.enqueue("ada"))
+    assert (job.origin, job.timeout, job.description) == ("low", 3, "all said")
+    assert (job.result_ttl, job.failure_ttl) == (60, 120)
+    assert (job.retries_left, job.retry_intervals) == (3, [1, 5])
+    assert rq_queue(client, "low").job_ids == [job.id]
+
+
+def test_options_of_one_enqueue_win_over_the_decorators(client):
+    changed = sample_jobs.decorated.options(
+        queue="high",
+        timeout=timedelta(minutes=10),
+        result_ttl=0,
+        failure_ttl=-1,
+        retries=1,
+        retry_intervals=[timedelta(seconds=9)],
+        description="this time",
+        job_id="order-7",
+    )
+    assert changed.enqueue("ada") == "order-7"
+    job = rq_job(client, "order-7")
+    assert (job.origin, job.timeout, job.description) == ("high", 600, "this time")
+    assert (job.result_ttl, job.failure_ttl) == (0, -1)
+    assert (job.retries_left, job.retry_intervals) == (1, [9])
+    assert rq_job(client, sample_jobs.decorated.enqueue("bob")).timeout == 3
+
+
+def test_a_payload_is_json_and_a_large_one_is_compressed(client):
+    small, large = sample_jobs.echo.enqueue("x"), sample_jobs.echo.enqueue("x" * 50_000)
+    assert json.loads(client.hget(wire.job_key(small), "data")) == ["sample_jobs.echo", None, ["x"], {}]
+    stored = client.hget(wire.job_key(large), "data")
+    assert len(stored) < 500
+    assert json.loads(zlib.decompress(stored))[2] == ["x" * 50_000]
+    assert rq_job(client, large).args == ["x" * 50_000]
+
+
+def test_texts_of_any_script_and_binary_arguments_arrive(client):
+    job = rq_job(client, sample_jobs.echo.options(description="Grüße 🐴").enqueue("naïve 馬\x00\n"))
+    assert (job.args, job.description) == (["naïve 馬\x00\n"], "Grüße 🐴")
+    found = registry.find("sample_jobs.store")
+    job = rq_job(client, sample_jobs.store.enqueue(b"\x00\xff"))
+    assert found.bind(job.args, job.kwargs) == ((b"\x00\xff",), {})
+
+
+# --- round trips and order
+
+
+def test_an_enqueue_is_one_call_of_the_script(client):
+    sample_jobs.noop.enqueue()
+    before = calls_of(client, "evalsha")
+    sample_jobs.noop.enqueue()
+    assert calls_of(client, "evalsha") == before + 1
+
+
+def test_a_thousand_jobs_are_two_calls_and_stay_in_order(client):
+    sample_jobs.noop.enqueue()
+    before = calls_of(client, "evalsha")
+    ids = sample_jobs.add.enqueue_many([(n,) for n in range(500)] + [{"a": n} for n in range(500)])
+    assert calls_of(client, "evalsha") == before + 2
+    assert rq_queue(client).job_ids[1:] == ids
+    assert len(set(ids)) == 1000
+    assert rq_job(client, ids[499]).args == [499]
+    assert rq_job(client, ids[999]).kwargs == {"a": 499}
+
+
+def test_a_thousand_jobs_at_the_front_stay_in_order_before_what_was_there(client):
+    waiting = sample_jobs.noop.enqueue()
+    ids = sample_jobs.add.options(at_front=True).enqueue_many([(n,) for n in range(1000)])
+    assert rq_queue(client).job_ids == [*ids, waiting]
+    assert rq_job(client, ids[0]).args == [0]
+
+
+def test_large_payloads_are_split_over_calls_and_stay_in_order(client, monkeypatch):
+    monkeypatch.setattr(producer, "BYTES_A_TRIP", 10_000)
+    before = calls_of(client, "evalsha")
+    ids = sample_jobs.echo.enqueue_many([(msgspec.json.encode(list(range(n))).hex(),) for n in range(200)])
+    assert calls_of(client, "evalsha") > before + 2
+    assert rq_queue(client).job_ids == ids
+
+
+def test_no_calls_are_no_jobs(client):
+    assert sample_jobs.add.enqueue_many([]) == []
+    assert client.dbsize() == 0
+
+
+def test_a_generator_of_calls_is_taken(client):
+    ids = sample_jobs.add.enqueue_many((n,) for n in range(3))
+    assert rq_queue(client).job_ids == ids
+
+
+# --- delays
+
+
+def test_a_delay_counts_by_the_servers_clock(client, monkeypatch):
+    monkeypatch.setattr(producer.time, "time", lambda: 0.0)
+    before = server_time(client)
+    id = sample_jobs.add.options(delay=30).enqueue(1)
+    due = client.zscore(wire.registry_key("scheduled", "default"), id)
+    assert before + 30 - 0.001 <= due <= server_time(client) + 30
+
+
+def test_rq_reads_a_delayed_job(client):
+    at = datetime.now(UTC) + timedelta(hours=1)
+    id = sample_jobs.add.options(at=at, queue="high").enqueue(1)
+    job, scheduled = rq_job(client, id), ScheduledJobRegistry(queue=rq_queue(client, "high"))
+    assert job.get_status() is JobStatus.SCHEDULED
+    assert job.enqueued_at is None
+    assert scheduled.get_job_ids() == [id]
+    assert abs(scheduled.get_scheduled_time(id) - at) < timedelta(milliseconds=1)
+    assert rq_queue(client, "high").job_ids == []
+    assert "high" in [queue.name for queue in Queue.all(connection=client)]
+
+
+def test_an_instant_in_another_time_zone_is_the_same_instant(client):
+    zone = datetime(2030, 6, 1, 12, tzinfo=datetime.strptime("+0200", "%z").tzinfo)
+    id = sample_jobs.add.options(at=zone).enqueue(1)
+    due = client.zscore(wire.registry_key("scheduled", "default"), id)
+    assert due == datetime(2030, 6, 1, 10, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("when", [{"delay": 60}, {"at": datetime(2030, 6, 1, tzinfo=UTC)}])
+def test_jobs_delayed_together_are_due_in_order(client, when):
+    ids = sample_jobs.add.options(**when).enqueue_many([(n,) for n in range(1000)])
+    due = client.zrange(wire.registry_key("scheduled", "default"), 0, -1)
+    assert [id.decode() for id in due] == ids
+
+
+def test_a_delayed_job_remembers_that_it_goes_to_the_front(client):
+    id = sample_jobs.add.options(delay=60, at_front=True).enqueue(1)
+    assert rq_job(client, id).enqueue_at_front is True
+    assert rq_queue(client).job_ids == []
+
+
+# --- nothing twice
+
+
+def test_a_job_id_is_enqueued_once_while_its_job_exists(client):
+    again = sample_jobs.add.options(job_id="once")
+    assert [again.enqueue(1), again.enqueue(2)] == ["once", "once"]
+    assert rq_queue(client).job_ids == ["once"]
+    assert rq_job(client, "once").args == [1]
+    sample_jobs.add.options(job_id="once", delay=60).enqueue(3)
+    assert client.exists(wire.registry_key("scheduled", "default")) == 0
+    assert perform_all(client) == ["once"]
+    again.enqueue(4)
+    assert rq_queue(client).job_ids == []
+
+
+def test_a_job_that_left_no_record_is_not_enqueued_again_within_the_minute(client):
+    again = sample_jobs.noop.options(job_id="gone", result_ttl=0)
+    again.enqueue()
+    assert perform_all(client) == ["gone"]
+    assert not Job.exists("gone", connection=client)
+    again.enqueue()
+    assert rq_queue(client).job_ids == []
+    assert 0 < client.ttl("pm:gone:gone") <= 60
+    client.delete("pm:gone:gone")  # the minute is over
+    again.enqueue()
+    assert rq_queue(client).job_ids == ["gone"]
+
+
+class LosingProxy:
+    """Passes bytes on and back; while told to, loses the reply to a script, connection and all."""
+
+    def __init__(self, path: Path, server: Path) -> None:
+        self.url = f"unix://{path}"
+        self.lost = 0
+        self.to_lose = 0
+        self.on_loss: Callable[[], object] = lambda: None
+        self._server = server
+        self._closing = threading.Event()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            if select.select([self._listener], [], [], 0.02)[0]:
+                passing = threading.Thread(target=self._pass, args=(self._listener.accept()[0],))
+                self._threads.append(passing)
+                passing.start()
+
+    def _pass(self, client: socket.socket) -> None:
+        script = False
+        with client, socket.socket(socket.AF_UNIX) as server, suppress(ConnectionError):
+            server.connect(str(self._server))
+            while not self._closing.is_set():
+                for ready in select.select([client, server], [], [], 0.02)[0]:
+                    data = ready.recv(2**20)
+                    if not data:
+                        return
+                    if ready is client:
+                        script = b"EVALSHA" in data
+                        server.sendall(data)
+                    elif script and self.to_lose:
+                        self.to_lose -= 1
+                        self.lost += 1
+                        self.on_loss()
+                        return
+                    else:
+                        client.sendall(data)
+
+    def close(self) -> None:
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def proxy(server, tmp_path) -> Iterator[LosingProxy]:
+    made = LosingProxy(tmp_path / "proxy.sock", server.socket_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def losing(proxy, client, tmp_path, monkeypatch) -> Iterator[LosingProxy]:
+    """The proxy, with registered functions enqueueing through it."""
+    sample_jobs.noop.enqueue()  # the script is loaded
+    perform_all(client)
+    with connect(proxy.url, tmp_path) as through:
+        monkeypatch.setattr(registry, "_enqueue", Producer(through).enqueue)
+        yield proxy
+
+
+def test_a_command_sent_again_after_its_reply_was_lost_enqueues_once(client, losing):
+    losing.to_lose = 2
+    id = sample_jobs.add.enqueue(1)
+    assert losing.lost == 2
+    assert rq_queue(client).job_ids == [id]
+
+
+def test_a_delayed_job_whose_reply_was_lost_is_scheduled_once(client, losing):
+    losing.to_lose = 1
+    id = sample_jobs.add.options(delay=60).enqueue(1)
+    assert losing.lost == 1
+    assert client.zrange(wire.registry_key("scheduled", "default"), 0, -1) == [id.encode()]
+
+
+@pytest.mark.parametrize("at_front", [False, True])
+def test_many_jobs_whose_reply_was_lost_are_enqueued_once_in_order(client, losing, at_front):
+    losing.to_lose = 1
+    ids = sample_jobs.add.options(at_front=at_front).enqueue_many([(n,) for n in range(600)])
+    assert losing.lost == 1
+    assert rq_queue(client).job_ids == ids
+
+
+@pytest.mark.parametrize("result_ttl", [0, 500])
+def test_a_job_that_ended_before_its_enqueue_was_sent_again_runs_once(client, losing, result_ttl):
+    performed: list[str] = []
+    losing.to_lose = 1
+    losing.on_loss = lambda: performed.extend(perform_all(client))
+    id = sample_jobs.add.options(result_ttl=result_ttl).enqueue(1)
+    assert losing.lost == 1
+    assert performed == [id]
+    assert rq_queue(client).job_ids == []
+    assert Job.exists(id, connection=client) is (result_ttl > 0)
+
+
+# --- nothing half
+
+
+@pytest.mark.parametrize(
+    ("function", "calls", "error"),
+    [
+        (sample_jobs.add, [(1,), ("2",), (3,)], "argument a: expected `int`, got `str`"),
+        (sample_jobs.add, [(1,), {"a": 1, "c": 2}], "unexpected keyword argument 'c'"),
+        (sample_jobs.bare, [(1,), (object(),)], "can't be written as JSON"),
+        (sample_jobs.bare, [(1,), (float("nan"),)], "not JSON compliant"),
+        (sample_jobs.bare, [(1,), ("\ud800",)], "can't be written as JSON"),
+        (sample_jobs.bare, [(1,), ({(1, 2): 3},)], "can't be written as JSON"),
+        (sample_jobs.choose, [("cover",), ("cover", float("inf"))], "not JSON compliant"),
+    ],
+)
+def test_nothing_is_enqueued_if_any_call_is_invalid(client, function, calls, error):
+    with pytest.raises(InvalidCall, match=error):
+        function.enqueue_many(calls)
+    assert client.dbsize() == 0
+
+
+def test_an_argument_that_holds_itself_is_refused(client):
+    loop: dict[str, object] = {}
+    loop["self"] = loop
+    with pytest.raises(InvalidCall, match="holds itself"):
+        sample_jobs.echo.enqueue(loop)
+    assert client.dbsize() == 0
+
+
+def test_arguments_over_the_limit_are_refused_with_both_sizes_and_the_way_out(client):
+    with pytest.raises(
+        JobTooLarge, match=r"^sample_jobs\.echo: .* 100033 bytes, .* 100000: .*storage.*PACKMULE_"
+    ):
+        sample_jobs.echo.enqueue_many([("x",), ("x" * 100_000,)])
+    assert client.dbsize() == 0
+    sample_jobs.echo.enqueue("x" * (100_000 - 33))
+
+
+def test_no_limit_lets_through_what_a_worker_would_refuse_to_unpack(client, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", 1000)
+    with pytest.raises(JobTooLarge, match="may hold 1000"):
+        Producer(client, max_bytes=10**9).enqueue(sample_jobs.echo.job, [(("x" * 1000,), {})])
+
+
+def test_a_queue_that_nobody_serves_is_refused_and_those_there_are_named(client):
+    with pytest.raises(UnknownQueue, match="no queue is called 'hihg': there are high, default, low"):
+        sample_jobs.noop.options(queue="hihg").enqueue()
+    assert client.dbsize() == 0
+
+
+def test_a_producer_without_queue_names_enqueues_to_any(client):
+    Producer(client).enqueue(sample_jobs.noop.job, [((), {})], Options(queue="some"))
+    assert len(rq_queue(client, "some").job_ids) == 1
+
+
+def test_one_job_id_is_not_given_to_many_jobs(client):
+    with pytest.raises(InvalidCall, match="one job_id can't name 2 jobs"):
+        sample_jobs.add.options(job_id="one").enqueue_many([(1,), (2,)])
+    assert client.dbsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({}, "rq:queue:default"),
+        ({"at_front": True}, "rq:queue:default"),
+        ({"delay": 5}, "rq:scheduled:default"),
+    ],
+)
+def test_a_key_of_another_type_in_the_way_leaves_no_record_that_would_pass_for_enqueued(client, options, key):
+    client.set(key, "in the way")
+    again = sample_jobs.noop.options(job_id="once", **options)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        again.enqueue()
+    assert not Job.exists("once", connection=client)
+    client.delete(key)
+    again.enqueue()
+    assert client.exists(key, wire.job_key("once")) == 2
+
+
+# --- where it goes
+
+
+def test_connect_makes_this_process_enqueue_to_the_settings_server(client, server, monkeypatch):
+    monkeypatch.setattr(registry, "_enqueue", None)
+    made = producer.connect(Settings(data_dir=server.data_dir, queues=("low",)))
+    with made.client:
+        id = sample_jobs.noop.options(queue="low").enqueue()
+        with pytest.raises(UnknownQueue, match="there are low"):
+            sample_jobs.noop.enqueue()
+    assert rq_queue(client, "low").job_ids == [id]
+
+
+def test_a_process_that_connected_to_nothing_enqueues_to_the_environments_server(client, server, monkeypatch):
+    monkeypatch.setattr(registry, "_enqueue", None)
+    monkeypatch.delenv("PACKMULE_REDIS_URL", raising=False)
+    monkeypatch.setenv("REDIS_URL", server.url)
+    id = sample_jobs.noop.enqueue()
+    registry._enqueue.__self__.client.close()  # type: ignore[union-attr]
+    assert rq_queue(client).job_ids == [id]
+
+
+def test_a_function_may_enqueue_from_many_threads(client):
+    threads = [
+        threading.Thread(target=lambda: [sample_jobs.add.enqueue(n) for n in range(50)]) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = rq_queue(client).job_ids
+    assert len(set(ids)) == len(ids) == 400

@@ -1,0 +1,334 @@
+"""Reading jobs back: progress, result and error as they are stored, and whatever is stored wrongly."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from base64 import b64encode
+
+import msgspec
+import pytest
+import sample_jobs
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from coordination import counters
+from jobs import records, registry, wire
+from jobs.producer import Producer
+from jobs.records import NoSuchJob, Progress
+from worker import outcome
+from worker.claim import Claims
+
+
+@pytest.fixture(autouse=True)
+def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+
+
+@pytest.fixture
+def claims(client: Redis) -> Claims:
+    return Claims(client, "w1", ["default"])
+
+
+def finish(claims: Claims, result: object = None, error: str | None = None, ended: float = 20.0) -> str:
+    """Claim the next job and hand in its end, as a worker does; its id."""
+    (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+    if error is None:
+        end = outcome.finished(job, msgspec.json.encode(result), "w1", 10.0, ended)
+    else:
+        end = outcome.failed(job, error, "w1", 10.0, ended)
+    claims.finish_and_claim(claims.next_id(), [end], 0)
+    return job.id
+
+
+def test_a_waiting_job_is_read_with_its_call(client):
+    id = sample_jobs.decorated.options(queue="default").enqueue("ada")
+    record = records.read(client, id)
+    assert (record.id, record.name, record.args, record.kwargs) == (
+        id,
+        "sample_jobs.decorated",
+        ["ada"],
+        {},
+    )
+    assert (record.status, record.queue, record.description) == ("queued", "default", "all said")
+    assert (record.timeout, record.retries_left, record.attempts, record.deaths) == ("3", 3, 0, 0)
+    assert (record.started_at, record.ended_at, record.worker) == (None, None, None)
+    assert (record.progress, record.result, record.error, record.reason) == (None, None, None, None)
+    assert not record.has_ended
+    assert wire.time_seconds(record.created_at) == pytest.approx(time.time(), abs=60)
+
+
+def test_a_job_is_read_in_one_trip(client):
+    id = sample_jobs.noop.enqueue()
+    records.read(client, id)
+    (connection,) = client.connection_pool._available_connections
+    sent: list[object] = []
+    send = connection.send_packed_command
+    connection.send_packed_command = lambda command, *rest, **named: (
+        sent.append(command),
+        send(command, *rest, **named),
+    )
+    records.read(client, id)
+    del connection.send_packed_command
+    assert len(sent) == 1
+
+
+def test_progress_is_read_as_it_was_counted(client):
+    id = sample_jobs.noop.enqueue()
+    counters.store(client, wire.progress_key(id), {"done": 30.0, "total": 40.0, "message": "resizing"})
+    progress = records.read(client, id).progress
+    assert progress == Progress(30, 40, "resizing")
+    assert progress.percent == 75
+
+
+@pytest.mark.parametrize(
+    ("progress", "percent"),
+    [
+        (Progress(3, None, ""), None),
+        (Progress(0, 0, ""), None),
+        (Progress(5, 4, ""), 100),
+        (Progress(0, 4, ""), 0),
+    ],
+)
+def test_percent_is_known_with_a_total_and_never_above_100(progress, percent):
+    assert progress.percent == percent
+
+
+@pytest.mark.parametrize("result", [7, "ü", [1, {"a": None}], {"rows": 2}, 0, "", False])
+def test_a_result_is_read_as_it_was_returned(client, claims, result):
+    id = sample_jobs.noop.enqueue()
+    assert finish(claims, result) == id
+    record = records.read(client, id)
+    assert (record.status, record.result, record.has_ended) == ("finished", result, True)
+    assert (record.error, record.worker) == (None, "w1")
+    assert record.ended_at == "1970-01-01T00:00:20.000000Z"
+    assert Job.fetch(id, client, JSONSerializer).return_value() == result
+
+
+def test_an_error_and_its_reason_are_read(client, claims):
+    id = sample_jobs.noop.enqueue()
+    finish(claims, error='Traceback:\n  File "a.py", line 1\nValueError: it is broken\n')
+    record = records.read(client, id)
+    assert (record.status, record.has_ended, record.result) == ("failed", True, None)
+    assert record.error.startswith("Traceback:")
+    assert record.reason == "ValueError: it is broken"
+
+
+def test_the_last_try_tells_the_result(client, claims):
+    id = sample_jobs.noop.options(retries=1, retry_intervals=[0]).enqueue()
+    finish(claims, error="ValueError: first")
+    record = records.read(client, id)
+    assert (record.status, record.reason, record.attempts) == ("queued", "ValueError: first", 1)
+    finish(claims, result="at last")
+    record = records.read(client, id)
+    assert (record.status, record.result, record.error) == ("finished", "at last", None)
+
+
+def test_a_job_that_is_not_there_is_named(client):
+    with pytest.raises(NoSuchJob, match="no job is called nowhere"):
+        records.read(client, "nowhere")
+    assert records.read_if_there(client, "nowhere") is None
+
+
+def test_a_job_that_rq_enqueued_is_read(client):
+    job = Queue("mail", connection=client, serializer=JSONSerializer).enqueue(
+        "shop.send", "ada", copies=2, job_timeout="5m"
+    )
+    record = records.read(client, job.id)
+    assert (record.name, record.args, record.kwargs) == ("shop.send", ["ada"], {"copies": 2})
+    assert (record.queue, record.timeout) == ("mail", "300")
+
+
+# --- waiting
+
+
+def test_waiting_ends_when_the_job_does(client, claims):
+    id = sample_jobs.noop.enqueue()
+    ending = threading.Timer(0.2, finish, (claims, "done"))
+    ending.start()
+    assert records.wait(client, id, timeout=10).result == "done"
+    ending.join()
+
+
+def test_waiting_for_too_long_is_a_timeout_that_tells_the_status(client):
+    id = sample_jobs.noop.enqueue()
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=rf"^job {id} is still queued after 0.2 s$"):
+        records.wait(client, id, timeout=0.2)
+    assert 0.2 <= time.monotonic() - began < 5
+
+
+def test_waiting_for_an_ended_job_takes_no_time_even_with_a_timeout_of_zero(client, claims):
+    id = sample_jobs.noop.enqueue()
+    finish(claims, error="ValueError: no")
+    assert records.wait(client, id, timeout=0).status == "failed"
+
+
+def test_waiting_for_a_job_that_leaves_no_record_says_so(client, claims):
+    id = sample_jobs.noop.options(result_ttl=0).enqueue()
+    ending = threading.Timer(0.1, finish, (claims,))
+    ending.start()
+    with pytest.raises(NoSuchJob):
+        records.wait(client, id, timeout=10)
+    ending.join()
+
+
+# --- lists and counts
+
+
+def test_ended_jobs_are_listed_with_the_newest_first(client, claims):
+    ids = sample_jobs.noop.enqueue_many([()] * 2)
+    for _ in ids:
+        seconds = client.time()[0]
+        finish(claims)
+        deadline = time.monotonic() + 5
+        while client.time()[0] == seconds:  # RQ's scores are whole seconds
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert records.ids(client, "default", "finished", 10) == ids[::-1]
+    assert records.ids(client, "default", "finished", 1) == [ids[1]]
+
+
+def test_waiting_and_scheduled_jobs_are_listed_with_the_next_first(client):
+    waiting = sample_jobs.noop.enqueue_many([()] * 3)
+    late = sample_jobs.noop.options(delay=60).enqueue()
+    soon = sample_jobs.noop.options(delay=30).enqueue()
+    assert records.ids(client, "default", "queued", 2) == waiting[:2]
+    assert records.ids(client, "default", "scheduled", 10) == [soon, late]
+
+
+def test_started_jobs_are_listed_by_their_ids_alone(client, claims):
+    id = sample_jobs.noop.enqueue()
+    claims.finish_and_claim(claims.next_id(), [], 1)
+    assert records.ids(client, "default", "started", 10) == [id]
+
+
+def test_depths_count_every_status_and_clean_nothing_up(client, claims):
+    sample_jobs.noop.enqueue_many([()] * 6)
+    sample_jobs.noop.options(delay=60).enqueue()
+    finish(claims)
+    finish(claims, error="ValueError")
+    claims.finish_and_claim(claims.next_id(), [], 1)
+    client.zadd("rq:wip:default", {"abandoned:x": 1})
+    client.zadd("rq:finished:default", {"expired": 1})
+    for _ in range(2):
+        assert records.depths(client, ["default", "empty"])["default"] == {
+            "queued": 3,
+            "scheduled": 1,
+            "started": 2,
+            "finished": 2,
+            "failed": 1,
+            "deferred": 0,
+            "canceled": 0,
+        }
+    assert client.zscore("rq:wip:default", "abandoned:x") == 1
+    assert set(records.depths(client, ["empty"])["empty"].values()) == {0}
+
+
+def test_queues_that_were_ever_enqueued_to_are_known(client):
+    sample_jobs.noop.options(queue="mail").enqueue()
+    sample_jobs.noop.options(queue="image", delay=60).enqueue()
+    Queue("rqs", connection=client, serializer=JSONSerializer).enqueue("shop.send")
+    assert records.queues(client) == ["image", "mail", "rqs"]
+
+
+def test_workers_are_listed_while_they_give_signs_of_life(client):
+    assert records.workers(client) == []
+    for name in ("w2", "w1"):
+        key = wire.worker_key(name)
+        client.sadd(wire.WORKERS, key)
+        client.hset(
+            key,
+            mapping={"state": "busy", "queues": "high,low", "current_job": "j1", "successful_job_count": 3},
+        )
+    client.sadd(wire.WORKERS, wire.worker_key("gone"))
+    first, second = records.workers(client)
+    assert (first["name"], second["name"]) == ("w1", "w2")
+    assert (first["state"], first["queues"], first["current_job"]) == ("busy", "high,low", "j1")
+    assert (first["done"], first["failed"]) == (3, 0)
+
+
+def test_the_server_says_what_it_is(client):
+    server = records.server(client)
+    assert server["server"] == "valkey"
+    assert server["version"][0].isdigit()
+    assert server["clients"] >= 1
+
+
+# --- what is stored wrongly
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data", b"\x80\x05nonsense"),
+        ("data", b"not zlib"),
+        ("data", b"[" * 100_000),
+        ("status", b"\xff"),
+        ("attempts", b"many"),
+        ("attempts", "²".encode()),
+        ("deaths", b"--5"),
+        ("retries_left", b"1" * 5000),
+        ("retries_left", b"-1"),
+        (b"\xff\xfe", b"a name that is no text"),
+        ("created_at", b"yesterday"),
+    ],
+)
+def test_a_corrupt_record_is_still_read(client, field, value):
+    id = sample_jobs.noop.enqueue()
+    client.hset(wire.job_key(id), field, value)
+    record = records.read(client, id)
+    assert (record.id, record.queue) == (id, "default")
+    assert (record.attempts, record.deaths, record.retries_left) == (0, 0, 0)
+    assert record.name == "sample_jobs.noop" or record.name.startswith("(the payload is")
+
+
+@pytest.mark.parametrize("key", [wire.job_key, wire.results_key, wire.progress_key])
+def test_a_key_of_another_type_is_no_job(client, key):
+    id = sample_jobs.noop.enqueue()
+    client.delete(key(id))
+    client.set(key(id), "in the way")
+    with pytest.raises(NoSuchJob, match=f"job {id} can't be read"):
+        records.read(client, id)
+    assert records.read_if_there(client, id) is None
+
+
+@pytest.mark.parametrize(
+    "counters_", [{"done": "x"}, {"done": "1", "total": "x"}, {"message": "no count"}, {b"\xff": b"\xff"}]
+)
+def test_corrupt_progress_is_none(client, counters_):
+    id = sample_jobs.noop.enqueue()
+    client.hset(wire.progress_key(id), mapping=counters_)
+    assert records.read(client, id).progress is None
+
+
+@pytest.mark.parametrize(
+    "value", ["not base64!", b64encode(b"\x80pickle"), b64encode(b"[" * 100_000), b"\xff"]
+)
+def test_a_result_that_cannot_be_read_says_so(client, value):
+    id = sample_jobs.noop.enqueue()
+    client.xadd(wire.results_key(id), {"return_value": value})
+    assert records.read(client, id).result == "(a result that is not JSON)"
+
+
+@pytest.mark.parametrize("value", ["not base64!", b64encode(b"not zlib"), b"\xff"])
+def test_an_error_that_cannot_be_read_says_so(client, value):
+    id = sample_jobs.noop.enqueue()
+    client.xadd(wire.results_key(id), {"exc_string": value})
+    assert records.read(client, id).error == "(an error text that can't be read)"
+
+
+def test_an_error_text_that_unpacks_without_end_is_cut(client, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", 1000)
+    id = sample_jobs.noop.enqueue()
+    client.xadd(wire.results_key(id), {"exc_string": b64encode(zlib.compress(b"x" * 1_000_000))})
+    assert records.read(client, id).error == "x" * 1000
+
+
+def test_an_id_that_is_no_text_does_not_stop_a_list(client):
+    id = sample_jobs.noop.enqueue()
+    client.lpush(wire.queue_key("default"), b"\xff\xfe")
+    assert records.ids(client, "default", "queued", 10)[1] == id

@@ -1,0 +1,229 @@
+"""Promotion: each due job goes to its queue once and in order, and what is corrupt stops nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sample_jobs
+from redis import Redis
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.registry import ScheduledJobRegistry
+from rq.serializers import JSONSerializer
+
+from coordination.connection import connect
+from jobs import registry, wire
+from jobs.producer import Producer
+from scheduler.promote import JOBS_A_CALL, promote
+from worker import outcome
+from worker.claim import Claims
+
+
+@pytest.fixture(autouse=True)
+def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+
+
+def rq_queue(client: Redis, name: str = "default") -> Queue:
+    return Queue(name, connection=client, serializer=JSONSerializer)
+
+
+def scheduled(client: Redis, queue: str = "default") -> int:
+    return int(client.zcard(wire.registry_key("scheduled", queue)))
+
+
+def quarantine(client: Redis) -> list[dict[str, str]]:
+    return [json.loads(entry) for entry in client.lrange(wire.QUARANTINE, 0, -1)]
+
+
+def promote_all(client: Redis) -> float | None:
+    """Promote until nothing more is due, as the scheduler does in its ticks."""
+    due: float | None = 0.0
+    while due is not None and due <= 0:
+        due = promote(client)
+    return due
+
+
+def test_a_due_job_goes_to_its_queue_and_rq_reads_it_there(client):
+    before = datetime.now(UTC)
+    id = sample_jobs.add.options(delay=0, queue="high").enqueue(1, b=2)
+    assert promote(client) is None
+    assert rq_queue(client, "high").job_ids == [id]
+    job = Job.fetch(id, client, JSONSerializer)
+    assert job.get_status() is JobStatus.QUEUED
+    assert before <= job.enqueued_at <= datetime.now(UTC)
+    assert (job.args, job.kwargs) == ([1], {"b": 2})
+    assert scheduled(client, "high") == 0
+
+
+def test_a_job_that_is_not_due_stays_and_its_time_is_told(client):
+    sample_jobs.noop.options(delay=100).enqueue()
+    sample_jobs.noop.options(delay=50, queue="low").enqueue()
+    assert 45 < promote(client) <= 50
+    assert (scheduled(client), scheduled(client, "low")) == (1, 1)
+    assert rq_queue(client).job_ids == []
+
+
+def test_with_nothing_scheduled_nothing_is_due(client):
+    assert promote(client) is None
+    sample_jobs.noop.enqueue()
+    assert promote(client) is None
+
+
+def test_a_job_is_promoted_when_its_time_has_come_and_not_before(client):
+    id = sample_jobs.noop.options(delay=0.3).enqueue()
+    due = time.monotonic() + 0.3
+    deadline = time.monotonic() + 10
+    while not rq_queue(client).job_ids:
+        assert time.monotonic() < deadline
+        promote(client)
+    assert time.monotonic() >= due - 0.05
+    assert rq_queue(client).job_ids == [id]
+
+
+def test_due_jobs_keep_the_order_of_their_times(client):
+    now = datetime.now(UTC)
+    ids = [
+        sample_jobs.noop.options(at=now - timedelta(seconds=ago), job_id=f"ago-{ago}").enqueue()
+        for ago in (1, 3, 2, 5, 4)
+    ]
+    waiting = sample_jobs.noop.enqueue()
+    promote(client)
+    assert rq_queue(client).job_ids == [waiting, *sorted(ids, reverse=True)]
+
+
+def test_a_delayed_job_for_the_front_goes_there(client):
+    waiting = sample_jobs.noop.enqueue()
+    first = sample_jobs.noop.options(delay=0, at_front=True).enqueue()
+    promote(client)
+    assert rq_queue(client).job_ids == [first, waiting]
+
+
+def test_more_jobs_than_a_call_takes_are_promoted_in_bounded_calls_and_in_order(client):
+    ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 1200)
+    assert promote(client) <= 0
+    assert len(rq_queue(client).job_ids) == JOBS_A_CALL == 500
+    assert promote(client) <= 0
+    assert promote(client) is None
+    assert rq_queue(client).job_ids == ids
+
+
+def test_one_queue_with_much_to_do_does_not_hold_up_the_others(client):
+    sample_jobs.noop.options(delay=0, queue="a").enqueue_many([()] * 1200)
+    id = sample_jobs.noop.options(delay=0, queue="b").enqueue()
+    promote(client)
+    assert rq_queue(client, "b").job_ids == [id]
+
+
+def test_two_schedulers_at_the_same_time_promote_each_job_once(client, server):
+    ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 3000)
+    together = threading.Barrier(4, timeout=10)
+
+    def run() -> None:
+        with connect(None, server.data_dir) as own:
+            together.wait()
+            promote_all(own)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert rq_queue(client).job_ids == ids
+    assert scheduled(client) == 0
+
+
+def test_a_retry_is_promoted_when_it_is_due(client):
+    id = sample_jobs.noop.options(retries=1, retry_intervals=[0.01]).enqueue()
+    claims = Claims(client, "w", ["default"])
+    (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "ValueError", "w", 1, 2)], 0)
+    assert Job.fetch(id, client, JSONSerializer).get_status() is JobStatus.SCHEDULED
+    deadline = time.monotonic() + 10
+    while rq_queue(client).job_ids != [id]:
+        assert time.monotonic() < deadline
+        promote(client)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda queue: queue.enqueue_at(datetime.now(UTC) - timedelta(seconds=1), "shop.send", "ada"),
+        lambda queue: queue.enqueue_in(timedelta(0), "shop.send", "ada"),
+    ],
+    ids=["enqueue_at", "enqueue_in"],
+)
+def test_a_job_that_rq_scheduled_is_promoted_and_rq_reads_it(client, schedule: Callable[[Queue], Job]):
+    queue = rq_queue(client, "mail")
+    job = schedule(queue)
+    assert ScheduledJobRegistry(queue=queue).get_job_ids() == [job.id]
+    deadline = time.monotonic() + 10
+    while not queue.job_ids:
+        assert time.monotonic() < deadline
+        promote(client)
+    assert queue.job_ids == [job.id]
+    job.refresh()
+    assert (job.get_status(), job.args) == (JobStatus.QUEUED, ["ada"])
+    assert ScheduledJobRegistry(queue=queue).get_job_ids() == []
+
+
+# --- what is corrupt
+
+
+def test_corrupt_entries_are_set_aside_with_their_reason_and_the_others_go_on(client):
+    due = wire.registry_key("scheduled", "default")
+    good = sample_jobs.noop.options(delay=0).enqueue_many([()] * 2)
+    client.hset(wire.job_key("half"), "status", "scheduled")
+    client.set(wire.job_key("text"), "no record")
+    client.zadd(due, {"half": 1, "text": 2, "expired": 3, b"\xff": 4})
+    promote(client)
+    assert rq_queue(client).job_ids == good
+    assert {entry["job_id"]: entry["reason"].split()[0] for entry in quarantine(client)} == {
+        "half": "the",
+        "text": "WRONGTYPE",
+    }
+    assert all(wire.time_seconds(entry["at"]) for entry in quarantine(client))
+    assert scheduled(client) == 0
+    assert client.get(wire.job_key("text")) == b"no record"
+
+
+def test_scheduled_jobs_of_another_type_are_moved_aside_and_stop_no_other_queue(client):
+    client.sadd(wire.QUEUES, wire.queue_key("a"))
+    client.set(wire.registry_key("scheduled", "a"), "in the way")
+    id = sample_jobs.noop.options(delay=0, queue="b").enqueue()
+    promote(client)
+    assert rq_queue(client, "b").job_ids == [id]
+    assert client.get("pm:broken:rq:scheduled:a") == b"in the way"
+    assert [entry["job_id"] for entry in quarantine(client)] == ["rq:scheduled:a"]
+
+
+def test_a_queue_of_another_type_is_moved_aside_and_swallows_no_job(client):
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    client.set(wire.queue_key("default"), "in the way")
+    promote(client)
+    assert rq_queue(client).job_ids == [id]
+    assert client.get("pm:broken:rq:queue:default") == b"in the way"
+    assert "string instead of a list" in quarantine(client)[0]["reason"]
+
+
+@pytest.mark.parametrize("score", ["-inf", "+inf"])
+def test_a_due_time_without_bound_is_no_trouble(client, score):
+    id = sample_jobs.noop.options(delay=60).enqueue()
+    client.zadd(wire.registry_key("scheduled", "default"), {id: score})
+    promote(client)
+    assert rq_queue(client).job_ids == ([id] if score == "-inf" else [])
+
+
+def test_the_quarantine_is_bounded(client):
+    client.rpush(wire.QUARANTINE, *["{}"] * 10_000)
+    client.hset(wire.job_key("half"), "status", "scheduled")
+    sample_jobs.noop.options(delay=60).enqueue()
+    client.zadd(wire.registry_key("scheduled", "default"), {"half": 1})
+    promote(client)
+    assert client.llen(wire.QUARANTINE) == 10_000
+    assert quarantine(client)[-1]["job_id"] == "half"

@@ -1,0 +1,258 @@
+"""The scheduler: one leads at a time, a dead one is followed, and neither Redis nor a signal takes it by surprise."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import sample_jobs
+from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+import scheduler
+from coordination.connection import connect
+from jobs import registry, wire
+from jobs.producer import Producer
+from scheduler import Scheduler
+from scheduler.leader import LEADER, Leadership
+from scheduler.scheduler import LONGEST_SLEEP
+
+ROOT = Path(scheduler.__file__).parents[1]
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from coordination.connection import connect
+from scheduler import Scheduler
+
+logging.basicConfig(level=logging.INFO)
+with connect(sys.argv[1], Path("unused")) as client:
+    scheduler = Scheduler(client)
+    scheduler.leadership.term = float(sys.argv[2])
+    scheduler.run()
+"""
+
+
+class Start(Protocol):
+    def __call__(self, url: str, term: float = 5.0) -> subprocess.Popen[bytes]: ...
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a scheduler in a process of its own; what it logs is in `log` of the test's folder."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(url: str, term: float = 5.0) -> subprocess.Popen[bytes]:
+        with (tmp_path / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, url, str(term)], cwd=ROOT, stdout=log, stderr=log
+            )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture(autouse=True)
+def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 15) -> float:
+    """How long it took until `condition` held."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, "it did not come true in time"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def leader(client: Redis) -> str:
+    """The leader's name, empty where there is none: host, process id and chance."""
+    return (client.get(LEADER) or b"").decode()
+
+
+def leads(client: Redis, process: subprocess.Popen[bytes]) -> bool:
+    return f".{process.pid}." in leader(client)
+
+
+def job_ids(client: Redis) -> list[str]:
+    return Queue(connection=client, serializer=JSONSerializer).job_ids
+
+
+# --- leadership
+
+
+def test_one_candidate_leads_at_a_time(client):
+    candidates = [Leadership(client) for _ in range(5)]
+    for _ in range(3):
+        assert [candidate.hold() for candidate in candidates] == [True, False, False, False, False]
+    assert leader(client) == candidates[0].name
+
+
+def test_holding_begins_a_new_term(client):
+    leadership = Leadership(client, term=50)
+    leadership.hold()
+    client.pexpire(LEADER, 1000)
+    leadership.hold()
+    assert 49_000 < client.pttl(LEADER) <= 50_000
+
+
+def test_resigning_hands_over_at_once(client):
+    first, second = Leadership(client), Leadership(client)
+    assert first.hold()
+    assert not second.hold()
+    first.resign()
+    assert second.hold()
+    assert not first.hold()
+
+
+def test_only_the_leader_can_resign(client):
+    first, second = Leadership(client), Leadership(client)
+    first.hold()
+    second.resign()
+    assert leader(client) == first.name
+
+
+def test_a_silent_leader_is_followed_after_its_term_and_does_not_come_back(client):
+    first, second = Leadership(client, term=0.2), Leadership(client)
+    first.hold()
+    assert wait_for(second.hold) > 0.1
+    assert not first.hold()
+
+
+# --- ticks
+
+
+def test_only_the_leader_promotes(client):
+    first, second = Scheduler(client), Scheduler(client)
+    assert first.tick() == LONGEST_SLEEP
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    assert second.tick() == LONGEST_SLEEP
+    assert job_ids(client) == []
+    first.tick()
+    assert job_ids(client) == [id]
+
+
+def test_the_sleep_ends_when_the_next_job_is_due(client):
+    ticking = Scheduler(client)
+    sample_jobs.noop.options(delay=0.1).enqueue()
+    assert 0 < ticking.tick() <= 0.1
+    sample_jobs.noop.options(delay=3600).enqueue()
+    wait_for(lambda: ticking.tick() == LONGEST_SLEEP)
+
+
+def test_while_more_is_due_there_is_no_sleep(client):
+    ticking = Scheduler(client)
+    ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 1200)
+    pauses = [ticking.tick() for _ in range(3)]
+    assert pauses == [0, 0, LONGEST_SLEEP]
+    assert job_ids(client) == ids
+
+
+# --- processes
+
+
+def test_a_running_scheduler_promotes_what_falls_due(client, server, start):
+    process = start(server.url)
+    wait_for(lambda: leads(client, process))
+    ids = sample_jobs.noop.options(delay=0.5).enqueue_many([()] * 1200)
+    assert wait_for(lambda: len(job_ids(client)) == 1200) < 0.5 + 2 * LONGEST_SLEEP + 1
+    assert job_ids(client) == ids
+
+
+def test_sigterm_ends_it_promptly_and_another_takes_over_at_once(client, server, start):
+    first = start(server.url, term=60)
+    wait_for(lambda: leads(client, first))
+    second = start(server.url, term=60)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=3) == 0
+    assert wait_for(lambda: leads(client, second)) < 10
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_scheduler_that_is_told_to_stop_resigns(client, server, start, signum):
+    process = start(server.url, term=60)
+    wait_for(lambda: leads(client, process))
+    process.send_signal(signum)
+    assert process.wait(timeout=3) == 0
+    assert leader(client) == ""
+
+
+def test_a_killed_leader_is_followed_within_its_term(client, server, start):
+    term = 1.0
+    first = start(server.url, term)
+    wait_for(lambda: leads(client, first))
+    second = start(server.url, term)
+    wait_for(lambda: len(client.client_list()) >= 3)  # both schedulers, and this test
+    first.send_signal(signal.SIGKILL)
+    took = wait_for(lambda: leads(client, second))
+    assert took < term + LONGEST_SLEEP + 1
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    wait_for(lambda: job_ids(client) == [id])
+
+
+def test_a_paused_leader_that_wakes_up_promotes_nothing_twice(client, server, start):
+    first = start(server.url, 1.0)
+    wait_for(lambda: leads(client, first))
+    first.send_signal(signal.SIGSTOP)
+    second = start(server.url, 1.0)
+    wait_for(lambda: leads(client, second))
+    ids = sample_jobs.noop.options(delay=0.2).enqueue_many([()] * 1200)
+    first.send_signal(signal.SIGCONT)
+    wait_for(lambda: len(job_ids(client)) >= 1200)
+    assert job_ids(client) == ids
+    assert leads(client, second)
+
+
+def test_redis_going_away_and_coming_back_does_not_end_it(spare_server, start, tmp_path, monkeypatch):
+    spare = spare_server()
+    process = start(spare.url)
+    with connect(spare.url, tmp_path) as client:
+        wait_for(lambda: leads(client, process))
+        spare.stop()
+        wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
+        assert process.poll() is None
+        spare.ensure()
+        monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+        id = sample_jobs.noop.options(delay=0).enqueue()
+        wait_for(lambda: job_ids(client) == [id])
+
+
+def test_sigterm_ends_it_promptly_while_redis_is_away(spare_server, start, tmp_path):
+    spare = spare_server()
+    process = start(spare.url)
+    with connect(spare.url, tmp_path) as client:
+        wait_for(lambda: leads(client, process))
+    spare.stop()
+    wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+
+
+def test_a_scheduler_leaves_no_descriptors_open(client):
+    """Signal handlers are the process's own, so that this one runs in this very process."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    client.ping()
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        stopping = Scheduler(client)
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        stopping.run()
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    assert len(os.listdir("/proc/self/fd")) == before

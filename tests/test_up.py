@@ -1,0 +1,168 @@
+"""`packmule up`: the whole Procfile in one terminal, and a Ctrl-C that drains."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from config import VARIABLES, child_environment
+from coordination.connection import connect
+from coordination.server import EmbeddedServer
+from jobs import records, wire
+from terminal.up import PROCFILE
+
+ROOT = Path(__file__).resolve().parent.parent
+UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
+DEADLINE = 30.0
+PYTHON = shlex.quote(sys.executable)
+
+SHOP = """
+import time
+
+from jobs import current, job
+
+
+@job
+def nap(seconds: float) -> str:
+    for done in range(10):
+        current.progress(done, 10)
+        time.sleep(seconds / 10)
+    return "slept"
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An embedded server, a free port, a user's job, and a `packmule` on the path, as if installed."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "packmule"
+    script.write_text(f'#!/bin/sh\nexec {PYTHON} -m cli "$@"\n')
+    script.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    ours = {
+        "PACKMULE_DATA_DIR": str(tmp_path / "data"),
+        "PACKMULE_MODULES": "shop",
+        "PACKMULE_PROCESSES": "1",
+        "PYTHONPATH": str(ROOT),
+        "PORT": str(port),
+        "PATH": os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]),
+    }
+    return child_environment(**{**UNSET, **ours})
+
+
+@pytest.fixture
+def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start `packmule up` in `tmp_path`; its output goes to `up.log`. Nothing of it survives the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def up() -> subprocess.Popen[bytes]:
+        with (tmp_path / "up.log").open("w") as log:
+            command = [sys.executable, "-m", "cli", "up"]
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        started.append(process)
+        return process
+
+    yield up
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+    EmbeddedServer(tmp_path / "data").stop()
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Redis]:
+    with connect(None, tmp_path / "data") as connected:
+        yield connected
+
+
+def until(condition: Callable[[], object], what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+def enqueue_nap(environment: dict[str, str], tmp_path: Path, seconds: int) -> str:
+    command = [sys.executable, "-m", "cli", "enqueue", "call", "shop.nap", f"seconds={seconds}"]
+    return subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).strip()
+
+
+def test_the_built_in_procfile_is_the_shipped_one() -> None:
+    assert (ROOT / "Procfile").read_text() == PROCFILE
+
+
+def test_ctrl_c_drains_a_job_of_six_seconds(
+    start: Callable[[], subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path, client: Redis
+) -> None:
+    (tmp_path / "Procfile").write_text(
+        f"worker: {PYTHON} -m cli worker --no-scheduler\nclock: {PYTHON} -m cli scheduler\n"
+    )
+    log = (tmp_path / "up.log").read_text
+    up = start()
+    long, waiting = (enqueue_nap(environment, tmp_path, 6) for _ in range(2))
+    until(lambda: records.read(client, long).status == "started", log)
+    up.send_signal(signal.SIGINT)
+    assert up.wait(DEADLINE) == 0, log()
+    record = records.read(client, long)
+    assert (record.status, record.result, record.deaths) == ("finished", "slept", 0), log()
+    assert records.read(client, waiting).status == "queued"
+    assert client.scard(wire.WORKERS) == 0
+    assert "SIGKILL" not in log()
+    assert "clock started" in log()
+    assert "dashboard started" not in log()
+
+
+def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
+    start: Callable[[], subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = (tmp_path / "up.log").read_text
+    up = start()
+    address = f"http://127.0.0.1:{environment['PORT']}/0/data/workers.json"
+
+    def workers() -> list[dict[str, str]]:
+        try:
+            with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
+                found: list[dict[str, str]] = json.load(answer)["workers"]
+                return found
+        except urllib.error.URLError:
+            return []
+
+    until(workers, log)
+    until(lambda: all(f"{name} started" in log() for name in ("worker", "scheduler", "dashboard")), log)
+    up.terminate()
+    assert up.wait(DEADLINE) == 0, log()
+    assert EmbeddedServer(tmp_path / "data").pid() is None, "the embedded server was left behind"
+    assert "SIGKILL" not in log()
+
+
+def test_when_one_process_ends_the_others_are_stopped_and_its_exit_code_is_kept(
+    start: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "Procfile").write_text(f"worker: {PYTHON} -m cli worker\nbroken: sleep 1; exit 7\n")
+    assert start().wait(DEADLINE) == 7, (tmp_path / "up.log").read_text()
+    assert EmbeddedServer(tmp_path / "data").pid() is None
+
+
+def test_nothing_is_started_when_redis_cannot_be_reached(
+    start: Callable[[], subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["PACKMULE_REDIS_URL"] = "unix:///nowhere/server.sock"
+    assert start().wait(DEADLINE) == 3
+    (line,) = (tmp_path / "up.log").read_text().splitlines()
+    assert line.startswith("packmule: unix:///nowhere/server.sock: ")
