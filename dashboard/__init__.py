@@ -14,7 +14,8 @@ def create_app(redis_url: str) -> Flask:
 
     >>> create_app("redis://localhost:6379/0")  # doctest: +SKIP
     """
-    app = Flask(__name__)
+    # rq-dashboard's pages name its own static folder and the application's, both at /static: so they are one.
+    app = Flask(__name__, static_folder=blueprint.static_folder)
     app.config["RQ_DASHBOARD_REDIS_URL"] = (redis_url,)
     config.serializer = JSONSerializer
     setup_rq_connection(app)

@@ -52,7 +52,7 @@ class Site:
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"{self.address}{path}", timeout=DEADLINE) as answer:
-            text: str = answer.read().decode()
+            text: str = answer.read().decode(errors="replace")
             return text
 
     def data(self, path: str) -> Any:
@@ -135,7 +135,9 @@ def test_the_dashboard_shows_jobs_that_we_enqueued_and_finished(site: Site, clie
     assert job["description"] == "shop.add"
     assert "the shelf is empty" in site.data(f"job/{failed}")["exc_info"]
     for page in ("/", "/0/view/queues", "/0/view/workers", "/0/view/jobs"):
-        assert "RQ" in site.get(page)
+        needed = re.findall(r'(?:href|src)="(/static/[^"]+)"', site.get(page))
+        assert {path.rpartition(".")[2] for path in needed} >= {"css", "js"}
+        assert all(site.get(path) for path in needed)
 
 
 def test_a_failed_job_that_the_dashboard_requeues_runs_again(site: Site, client: Redis) -> None:

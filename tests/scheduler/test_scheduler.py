@@ -1,9 +1,8 @@
-"""The scheduler: one leads at a time, a dead one is followed, and neither Redis nor a signal takes it by surprise."""
+"""The scheduler: one leads at a time, a dead one is followed, and a Redis that goes away is waited for."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from rq.serializers import JSONSerializer
 
 import scheduler
 from coordination.connection import connect
-from jobs import registry, wire
+from jobs import registry
 from jobs.producer import Producer
 from scheduler import Scheduler
 from scheduler.leader import LEADER, Leadership
@@ -240,19 +239,3 @@ def test_sigterm_ends_it_promptly_while_redis_is_away(spare_server, start, tmp_p
     wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 0
-
-
-def test_a_scheduler_leaves_no_descriptors_open(client):
-    """Signal handlers are the process's own, so that this one runs in this very process."""
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    client.ping()
-    before = len(os.listdir("/proc/self/fd"))
-    try:
-        stopping = Scheduler(client)
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        stopping.run()
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-    assert len(os.listdir("/proc/self/fd")) == before
