@@ -28,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from aiosmtpd.smtp import SMTP
+
 from jobs import current
 from jobs.catcher import Catcher
 from jobs.email import Mailer, email

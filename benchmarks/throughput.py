@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -107,13 +108,15 @@ def main(jobs: int, rounds: int) -> None:
             client.flushall()
             few = jobs // RQ_SHARE
             data = [Queue.prepare_data(job.name) for _ in range(few)]
-            note("rq, in bulk", rate(few, lambda: queue.enqueue_many(data)))
+            note("rq, in bulk", rate(few, partial(queue.enqueue_many, data)))
             note("rq SimpleWorker, two workers", rate(few, lambda: in_processes(rq_worker)))
             assert client.zcard("rq:finished:default") == few
         info = client.info("server")
         print(
-            f"{os.cpu_count()} cores, Python {platform.python_version()}, Valkey {info['valkey_version']} on a unix "
-            f"socket, rq {version('rq')}, redis-py {version('redis')}, {jobs:,} jobs, medians of {rounds} rounds\n"
+            f"{os.cpu_count()} cores, Python {platform.python_version()}, "
+            f"Valkey {info['valkey_version']} on a "
+            f"unix socket, rq {version('rq')}, redis-py {version('redis')}, {jobs:,} jobs, "
+            f"medians of {rounds} rounds\n"
         )
         for name, values in figures.items():
             spread = f"{min(values):,.0f} to {max(values):,.0f}"

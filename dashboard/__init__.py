@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from flask import Flask
+from redis import Redis
 from rq.serializers import JSONSerializer
-from rq_dashboard.web import blueprint, config, setup_rq_connection
+from rq_dashboard import web
+
+from config import mask
 
 
-def create_app(redis_url: str) -> Flask:
-    """A WSGI application that shows the queues, jobs and workers of the server at `redis_url`.
+def create_app(client: Redis, url: str) -> Flask:
+    """A WSGI application that shows the queues, jobs and workers of `client`'s server, which it calls `url`.
 
     It has no login: let it listen on this machine only, or put one in front of it.
 
-    >>> create_app("redis://localhost:6379/0")  # doctest: +SKIP
+    >>> create_app(client, "redis://localhost:6379/0")  # doctest: +SKIP
     """
     # rq-dashboard's pages name its own static folder and the application's, both at /static: so they are one.
-    app = Flask(__name__, static_folder=blueprint.static_folder)
-    app.config["RQ_DASHBOARD_REDIS_URL"] = (redis_url,)
-    config.serializer = JSONSerializer
-    setup_rq_connection(app)
-    app.register_blueprint(blueprint)
+    app = Flask(__name__, static_folder=web.blueprint.static_folder)
+    app.config["RQ_DASHBOARD_REDIS_URL"] = (mask(url),)
+    web.config.serializer = JSONSerializer
+    # Left alone it connects anew for each page, and knows neither an embedded server nor every Sentinel URL.
+    web.from_url = lambda *args, **options: (None, client)
+    web.setup_rq_connection(app)
+    app.register_blueprint(web.blueprint)
     return app
-
-
-def close(app: Flask) -> None:
-    """Close the connection of an application that serves no more."""
-    app.redis_conn.close()  # type: ignore[attr-defined]  # where rq-dashboard keeps it

@@ -23,7 +23,7 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
 
-MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """A payload that would unpack to more than this is refused before it does."""
 
 _PICKLE = b"\x80"

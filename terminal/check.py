@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from terminal import show
 
 PROBE = ".packmule-check"
 NO_REDIS = 3
+
+
+class _Abandoned(Exception):
+    """The storage could be written, which is all that was to be known."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ def _server(client: Redis) -> str:
 
 
 def _storage(storage: Storage) -> str:
-    storage.write_bytes(PROBE, b"")
+    with contextlib.suppress(_Abandoned), storage.write(PROBE) as probe:
+        probe.write_bytes(b"can be written")
+        raise _Abandoned  # so that nothing is left there
     return f"ok, {storage.locate(PROBE).removesuffix(PROBE)}"
 
 

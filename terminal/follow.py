@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from jobs import records, wire
 from jobs.records import Record
+from terminal import show
 from terminal.show import err, progress
 
 NO_WORKER_SECONDS = 2.0
@@ -49,6 +51,18 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
                 _hint_without_workers(client, bars)
             time.sleep(records.POLL_INTERVAL)
     return ended
+
+
+def follow_one(client: Redis, id: str, label: str, json: bool, timeout: float | None = None) -> int:
+    """Follow one job and print its result, or all of it as JSON; 0 if it finished, 1 if not."""
+    record = follow(client, {id: label}, timeout)[id]
+    if json:
+        show.as_json(record)
+    elif record.status == "finished":
+        show.result(record)
+    else:
+        print(f"packmule: job {id} {record.status}: {record.reason}", file=sys.stderr)
+    return 0 if record.status == "finished" else 1
 
 
 def _percent(record: Record) -> float:

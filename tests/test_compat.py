@@ -162,7 +162,9 @@ def test_rqs_command_line_runs_our_worker(queue, server, client):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "worker")])
     program = "import pool_jobs; from rq.cli import main; main()"
     command[2] = program
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert job.return_value(refresh=True) == 21
 

@@ -81,13 +81,13 @@ def test_procfile_and_compose_start_the_same_commands(services: dict[str, Any]) 
 
 @pytest.mark.skipif(importlib.util.find_spec("cli") is None, reason="there is no command line yet")
 def test_every_command_that_is_deployed_exists(services: dict[str, Any]) -> None:
-    from cli import main
+    from cli import cli
 
     healthcheck = json.loads(instructions("HEALTHCHECK")[0].split(" CMD ")[1])
     run_by_default = ["packmule", *json.loads(instructions("CMD")[-1])]
     for program, subcommand, *_ in [*procfile().values(), healthcheck, run_by_default]:
         assert program == "packmule"
-        assert subcommand in main.commands
+        assert subcommand in cli.commands
 
 
 def test_every_packmule_variable_that_is_set_is_a_setting(services: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_nothing_is_reachable_from_another_machine(services: dict[str, Any]) -> 
     assert set(published) == {"dashboard", "mail"}
     assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
     (port,) = published["dashboard"]
-    assert str(port["target"]) == services["dashboard"]["environment"]["PORT"]
+    assert str(port["target"]) == services["dashboard"]["environment"]["PACKMULE_PORT"]
 
 
 @pytest.mark.parametrize("name", ["valkey", *LOCK_NODES])

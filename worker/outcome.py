@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jobs import wire
-from jobs.options import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT
+from jobs.options import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT, LONGEST_SPAN
 
 RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
@@ -70,8 +70,8 @@ def claimed(values: Sequence[bytes]) -> Claimed:
         queue=text[2],
         data=values[_DATA],
         timeout=float(text[4] or DEFAULT_TIMEOUT),
-        result_ttl=int(text[5] or DEFAULT_RESULT_TTL),
-        failure_ttl=int(text[6] or DEFAULT_FAILURE_TTL),
+        result_ttl=min(int(text[5] or DEFAULT_RESULT_TTL), int(LONGEST_SPAN)),
+        failure_ttl=min(int(text[6] or DEFAULT_FAILURE_TTL), int(LONGEST_SPAN)),
         retries_left=int(text[7] or 0),
         retry_intervals=intervals,
         attempt=int(text[9] or 0) + 1,

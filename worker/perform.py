@@ -68,13 +68,9 @@ class Performer:
         def report(done: float, total: float | None, message: str) -> None:
             self.report(job.id, job.attempt, done, total, message)
 
-        with current.performing(job.id, job.attempt, report) as running:
-            with soft_timeout(job.timeout):
-                value = function(*args, **kwargs)
-                if inspect.iscoroutine(value):
-                    value = asyncio.run(value)
-            running.flush()
-        return value
+        with current.performing(job.id, job.attempt, report), soft_timeout(job.timeout):
+            value = function(*args, **kwargs)
+            return asyncio.run(value) if inspect.iscoroutine(value) else value
 
     def _encoded(self, name: str, value: Any) -> bytes:
         if value is None:

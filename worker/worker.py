@@ -18,7 +18,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
-from rq.worker import BaseWorker, DequeueStrategy
+from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from coordination import counters
 from jobs import wire
@@ -92,6 +92,7 @@ class Worker(BaseWorker):
         os.set_blocking(self._wake, False)
         self._install_signal_handlers()
         self.register_birth()  # type: ignore[no-untyped-call]
+        self.set_state(WorkerStatus.IDLE)
         self.slot.open()
         heartbeat = (
             None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slot}))

@@ -149,7 +149,7 @@ def test_a_bomb_is_refused_before_it_unpacks():
     bomb += packer.flush()
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidPayload, match="unpacks to more than 67108864 bytes"):
+        with pytest.raises(InvalidPayload, match="unpacks to more than 16777216 bytes"):
             wire.decode_call(bomb)
         assert tracemalloc.get_traced_memory()[1] < 4 * wire.MAX_PAYLOAD_BYTES
     finally:

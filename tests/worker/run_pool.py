@@ -1,4 +1,4 @@
-"""A pool of workers in a process of its own, for tests: run_pool.py URL [processes] [options as name=value]."""
+"""A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...]."""
 
 from __future__ import annotations
 

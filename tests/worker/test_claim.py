@@ -179,3 +179,27 @@ def test_a_slot_tells_what_is_performed_and_until_when():
     slot.leave()
     assert not slot.is_open
     slot.close()
+
+
+def test_times_to_live_beyond_all_bounds_are_cut(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(wire.job_key(id), mapping={"result_ttl": 10**17, "failure_ttl": 10**17})
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [finished(job)], 0)
+    assert records.read(client, id).status == "finished"
+    assert client.ttl(wire.job_key(id)) > 10**9
+
+    other = pool_jobs.add.enqueue(1)
+    client.hset(wire.job_key(other), "failure_ttl", 10**17)
+    claims.finish_and_claim("c3", [], 1)
+    assert rescue(client, "w1", "overran", "too long").failed == [other]
+
+
+def test_a_result_key_of_another_type_costs_the_result_and_no_more(client, claims):
+    spoilt, sound = pool_jobs.add.enqueue_many([(1,), (2,)])
+    client.set(wire.results_key(spoilt), "not a stream")
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    claims.finish_and_claim("c2", [finished(job) for job in jobs], 0)
+    assert client.hget(wire.job_key(spoilt), "status") == b"finished"
+    assert records.read(client, sound).result == 1
+    assert "WRONGTYPE" in json.loads(client.lrange(wire.QUARANTINE, 0, -1)[0])["reason"]

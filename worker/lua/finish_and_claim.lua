@@ -25,6 +25,11 @@ local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-u
 local FIELDS = {'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
   'enqueue_at_front_on_retry', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
 
+local function set_aside(id, reason)
+  redis.call('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
+  redis.call('LTRIM', KEYS[5], -10000, -1)
+end
+
 local function place(id, queue, status, ttl, front, delay)
   local list = 'rq:queue:' .. queue
   if status == 'queued' then
@@ -47,8 +52,10 @@ local function finish(id, execution, queue, status, ttl, fields, result, front, 
   end
   redis.call('HSET', record, 'status', status, unpack(fields))
   if #result > 0 then
-    redis.call('XADD', results, 'MAXLEN', '~', 10, '*', unpack(result))
-    if ttl > 0 then
+    local added = redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', unpack(result))
+    if added.err then
+      set_aside(id, added.err)
+    elseif ttl > 0 then
       redis.call('EXPIRE', results, ttl)
     end
   end
@@ -80,11 +87,6 @@ for _, outcome in ipairs(outcomes) do
 end
 if seconds > 0 then
   redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
-end
-
-local function set_aside(id, reason)
-  redis.call('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
-  redis.call('LTRIM', KEYS[5], -10000, -1)
 end
 
 local function take(id, execution)

@@ -15,7 +15,7 @@
 local worker, verdict, running, deaths, reason, now_text, only_expired = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local FAILURE_TTL = 31536000
+local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
 if only_expired == 'expired' then
   local lease = redis.call('ZSCORE', KEYS[3], worker)
@@ -34,7 +34,7 @@ end
 
 local function fail(id, execution, queue)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
-  local ttl = tonumber(redis.call('HGET', record, 'failure_ttl') or FAILURE_TTL)
+  local ttl = math.min(tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL, LONGEST_TTL)
   redis.call('HSET', record, 'status', 'failed', 'ended_at', now_text)
   redis.call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 2, 'worker_name', worker,
     'execution_id', execution, 'exc_string', reason)

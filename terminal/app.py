@@ -1,0 +1,110 @@
+"""What commands share: the settings, one connection that is made when first asked for, and the storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from config import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from jobs.storage import Storage
+
+READY_JOBS = ("jobs.email", "jobs.image", "jobs.files")
+
+
+class App:
+    """What commands share: the settings, and a connection that is made when first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.closing = ExitStack()
+        self._client: Redis | None = None
+
+    @property
+    def client(self) -> Redis:
+        """A client of the settings' Redis. The last to leave an embedded server stops it."""
+        if self._client is None:
+            from coordination.server import EmbeddedServer
+
+            self._client = self.connect()
+            if self.settings.redis_url is None:
+                self.closing.callback(EmbeddedServer(self.settings.data_dir).stop_if_unused, self._client)
+        return self._client
+
+    def connect(self, socket_timeout: float | None = None) -> Redis:
+        """One more client, for a process of its own, or until the command ends.
+
+        `socket_timeout` is how many seconds an answer may take; without it, as long as it takes.
+        """
+        from coordination.connection import InvalidURL, connect
+
+        try:
+            client = connect(
+                self.settings.redis_url,
+                self.settings.data_dir,
+                allow_eviction=self.settings.allow_eviction,
+                socket_timeout=socket_timeout,
+            )
+        except InvalidURL as error:
+            raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None
+        self.closing.callback(client.close)
+        return client
+
+    @property
+    def storage(self) -> Storage:
+        """The door to the files that jobs take and leave."""
+        from jobs.storage import Storage
+
+        return Storage(self.settings.storage_url)
+
+    def produce(self) -> None:
+        """Make `.enqueue(...)` go to the settings' Redis."""
+        from jobs import registry
+        from jobs.producer import Producer
+
+        registry.use(Producer(self.client, self.settings.queues, self.settings.max_job_bytes).enqueue)
+
+    def load_jobs(self, modules: Sequence[str] = READY_JOBS) -> None:
+        """Register the ready-made jobs and those of the user's modules."""
+        from jobs import registry
+
+        registry.load(modules)
+        try:
+            registry.load(self.settings.modules)
+        except registry.NotRegistered as error:
+            raise SettingsError(f"PACKMULE_MODULES: {error}") from error
+        registry.load((), self.settings.allow)
+
+    def provide(self, smtp_url: str | None) -> None:
+        """Lend this process's jobs what they need."""
+        from jobs import current
+        from jobs.email import Mailer
+        from jobs.limits import Limits
+
+        settings = self.settings
+        current.provide(
+            self.storage,
+            Limits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
+            Mailer(smtp_url, settings.mail_from, settings.templates),
+        )
+
+    def queues(self) -> list[str]:
+        """The settings' queues in their order, then others that Redis knows."""
+        from jobs import records
+
+        return [*dict.fromkeys([*self.settings.queues, *records.queues(self.client)])]
+
+
+def known_queue(name: str, queues: Sequence[str]) -> str:
+    """`name`, if it is one of `queues`. Raises `UnknownQueue`."""
+    from jobs.producer import UnknownQueue
+
+    if name not in queues:
+        raise UnknownQueue(
+            f"no queue is called {name!r}: there are {', '.join(queues)} (see PACKMULE_QUEUES)"
+        )
+    return name

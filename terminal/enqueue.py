@@ -1,0 +1,235 @@
+"""`packmule enqueue`: hand a job to the workers, and if asked follow it to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from terminal.app import App, known_queue
+from terminal.parameters import (
+    Duration,
+    Instant,
+    Lifetime,
+    assignments,
+    complete_calls,
+    complete_queues,
+    size,
+)
+
+if TYPE_CHECKING:
+    from jobs.options import Options
+    from jobs.registry import JobType
+
+STORED = "store:"
+"""In front of a path, it means a file that is in the storage already."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def enqueue_options(command: F) -> F:
+    """The options that every `packmule enqueue` command has."""
+    options = [
+        click.option(
+            "--queue", metavar="NAME", shell_complete=complete_queues, help="[default: the job's own]"
+        ),
+        click.option("--in", "delay", type=Duration(), help="Run it so long from now: 90s, 5m, 1h30m."),
+        click.option("--at", type=Instant(), help="Run it at this time: 2026-12-01T08:00."),
+        click.option("--timeout", type=Duration(), help="How long it may run."),
+        click.option("--result-ttl", type=Lifetime(), help="How long its result is kept: 1h, 7d, forever."),
+        click.option("--retries", type=click.IntRange(min=0), help="How often a failure is retried."),
+        click.option("--description", help="What the dashboard shows."),
+        click.option("--job-id", help="Its id; while a job of that id exists, nothing is enqueued."),
+        click.option("--at-front", is_flag=True, default=None, help="Jump the queue."),
+        click.option("--wait", is_flag=True, help="Show progress and result; exit 1 if it fails."),
+        click.option("--json", "json", is_flag=True, help="With --wait: the job as one JSON object."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def enqueue() -> None:
+    """Hand a job to the workers and print its id."""
+
+
+@enqueue.command("email")
+@click.option("--to", "to", multiple=True, required=True, help="A recipient; may be given several times.")
+@click.option("--cc", multiple=True, help="A copy's recipient.")
+@click.option("--bcc", multiple=True, help="A blind copy's recipient.")
+@click.option("--reply-to", help="Where answers go.")
+@click.option("--subject", required=True)
+@click.option("--body", help="The text.")
+@click.option("--html", help="The HTML.")
+@click.option("--template", help="The name of a template, instead of --body and --html.")
+@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the template.")
+@click.option("--attach", "attachments", multiple=True, metavar="FILE", help="A file to attach.")
+@click.option("--from", "sender", help="The sender.  [default: PACKMULE_MAIL_FROM]")
+@enqueue_options
+@click.pass_obj
+def enqueue_email(
+    app: App,
+    /,
+    to: tuple[str, ...],
+    cc: tuple[str, ...],
+    bcc: tuple[str, ...],
+    variables: tuple[str, ...],
+    attachments: tuple[str, ...],
+    wait: bool,
+    json: bool,
+    **given: Any,
+) -> int:
+    """Send an e-mail, from a text or a template."""
+    from jobs.email import address, email
+
+    for each in (*to, *cc, *bcc, given["reply_to"], given["sender"]):
+        if each is not None:
+            address(each)
+    call, options = _split(given)
+    call |= {name: list(each) for name, each in (("to", to), ("cc", cc), ("bcc", bcc)) if each}
+    if variables:
+        call["variables"] = assignments("--var", variables)
+    if attachments:
+        call["attachments"] = list(attachments)
+    return _enqueue(app, email.job, call, options, wait, json, files="attachments")
+
+
+@enqueue.command("image")
+@click.argument("source", metavar="FILE")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="WxH",
+    help="A rendition: 800x600, 800 (wide) or x600 (high). May be given several times.  [default: 800]",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["contain", "cover", "stretch"]),
+    help="How it fits its size.  [default: contain]",
+)
+@click.option(
+    "--format", "format", type=click.Choice(["jpeg", "png", "webp"]), help="[default: the source's]"
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="[default: 80]")
+@click.option("--out", help="A folder of the storage.")
+@enqueue_options
+@click.pass_obj
+def enqueue_image(
+    app: App,
+    /,
+    source: str,
+    sizes: tuple[str, ...],
+    fit: str | None,
+    format: str | None,
+    quality: int | None,
+    wait: bool,
+    json: bool,
+    **given: Any,
+) -> int:
+    """Make renditions of an image. FILE is copied into the storage; store:PATH names one that is there."""
+    from jobs.image import image
+
+    common = {"fit": fit, "format": format, "quality": quality}
+    common = {name: value for name, value in common.items() if value is not None}
+    call, options = _split(given)
+    call["renditions"] = [size(each) | common for each in sizes or ("800",)]
+    call["source"] = source
+    return _enqueue(app, image.job, call, options, wait, json, files="source")
+
+
+@enqueue.command("file")
+@click.argument("source", metavar="FILE")
+@click.option("--to", "to", type=click.Choice(["parquet"]), help="Convert it.  [default: inspect it only]")
+@click.option("--out", help="The output's path in the storage.")
+@click.option("--sheet", help="Of a workbook: the sheet.  [default: the first]")
+@click.option("--column", "columns", multiple=True, metavar="NAME=TYPE", help="A column's type: zip=VARCHAR.")
+@click.option("--max-refused", type=click.IntRange(min=0), help="Fail if more rows than this are refused.")
+@enqueue_options
+@click.pass_obj
+def enqueue_file(
+    app: App, /, source: str, columns: tuple[str, ...], wait: bool, json: bool, **given: Any
+) -> int:
+    """Inspect a file, or convert CSV, JSON Lines or Excel. FILE is copied into the storage, as with image."""
+    from jobs.files import file
+
+    call, options = _split(given)
+    call["source"] = source
+    if columns:
+        call["columns"] = assignments("--column", columns)
+    return _enqueue(app, file.job, call, options, wait, json, files="source")
+
+
+@enqueue.command("call")
+@click.argument("name", shell_complete=complete_calls)
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@enqueue_options
+@click.pass_obj
+def enqueue_call(
+    app: App, /, name: str, arguments: tuple[str, ...], wait: bool, json: bool, **given: Any
+) -> int:
+    """Call one of your own jobs by its dotted name. Values are JSON where they can be, else text."""
+    from jobs import registry
+
+    app.load_jobs()
+    call, options = _split(given)
+    call |= assignments("argument", arguments, parse=True)
+    return _enqueue(app, registry.find(name), call, options, wait, json)
+
+
+def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
+    """A command's values parted into the job's arguments and the options of the enqueue."""
+    from jobs.options import Options
+
+    names = {"queue", "delay", "at", "timeout", "result_ttl", "retries", "description", "job_id", "at_front"}
+    options = Options(**{name: value for name, value in given.items() if name in names})
+    return {name: value for name, value in given.items() if name not in names and value is not None}, options
+
+
+def _enqueue(
+    app: App,
+    job_type: JobType,
+    call: dict[str, Any],
+    options: Options,
+    wait: bool,
+    json: bool,
+    files: str | None = None,
+) -> int:
+    """Enqueue one job; the argument called `files` names what must be in the storage first."""
+    from jobs.producer import Producer
+    from terminal.follow import follow_one
+
+    if wait and options.result_ttl == 0:
+        raise click.UsageError("--wait has nothing to show with --result-ttl 0: leave one of them out")
+    producer = Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
+    # Checked before anything is copied, so that a refused call leaves nothing behind.
+    job_type.validate((), call)
+    if options.queue is not None:
+        known_queue(options.queue, app.settings.queues)
+    if files in call:
+        given = call[files]
+        call[files] = (
+            _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
+        )
+    id = producer.enqueue(job_type, [((), call)], options)[0]
+    if wait:
+        return follow_one(app.client, id, job_type.name.rpartition(".")[2], json)
+    click.echo(id)
+    return 0
+
+
+def _stored(app: App, source: str) -> str:
+    """The storage path of a file: copied in, unless `store:` says that it is there."""
+    from jobs.storage import MissingFile
+
+    if source.startswith(STORED):
+        path = source.removeprefix(STORED)
+        if not app.storage.exists(path):
+            raise MissingFile(f"the storage has no file {path}: it is at {app.settings.storage_url}")
+        return path
+    if not Path(source).is_file():
+        raise MissingFile(f"there is no file {source}; {STORED}PATH names one that is in the storage")
+    return app.storage.put(Path(source))

@@ -1,0 +1,96 @@
+"""What people type: durations, times, sizes and assignments, and what the shell completes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+import msgspec
+
+from config import Settings, SettingsError
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or text such as 90s, 5m, 1h30m, 2d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        found = _DURATION.fullmatch(value)
+        if not value or found is None:
+            self.fail(f"{value!r} is not a duration: say 90, 90s, 5m, 1h30m or 2d", param, ctx)
+        days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+        return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+class Lifetime(Duration):
+    """A duration, or `forever`."""
+
+    name = "lifetime"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return -1.0 if value == "forever" else super().convert(value, param, ctx)
+
+
+class Instant(click.ParamType[datetime]):
+    """A time such as 2026-12-01T08:00 (this machine's zone) or 2026-12-01T08:00+01:00."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return datetime.fromisoformat(str(value)).astimezone()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is not a time: say 2026-12-01T08:00 or 2026-12-01T08:00+01:00", param, ctx)
+
+
+def complete_queues(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The settings' queues."""
+    try:
+        return [name for name in Settings.from_env().queues if name.startswith(incomplete)]
+    except SettingsError:
+        return []
+
+
+def complete_calls(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the user's jobs."""
+    from jobs import registry
+
+    try:
+        registry.load(Settings.from_env().modules)
+    except (SettingsError, registry.NotRegistered):
+        return []
+    return [name for name in registry.names() if name.startswith(incomplete)]
+
+
+def size(text: str) -> dict[str, int]:
+    """`800x600`, `800` or `x600` as width and height in pixels."""
+    found = re.fullmatch(r"(\d+)?(?:x(\d+)?)?", text)
+    if not found or not any(found.groups()):
+        raise click.BadParameter(f"{text!r} is not a size: say 800x600, 800 or x600", param_hint="--size")
+    return {
+        name: int(value) for name, value in zip(("width", "height"), found.groups(), strict=True) if value
+    }
+
+
+def assignments(what: str, texts: Sequence[str], parse: bool = False) -> dict[str, Any]:
+    """Each `NAME=VALUE` of `texts`; with `parse`, a value that is JSON becomes what it says."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r}: say NAME=VALUE", param_hint=what)
+        values[name] = value
+        if parse:
+            try:
+                values[name] = msgspec.json.decode(value)
+            except msgspec.DecodeError:
+                values[name] = value
+    return values

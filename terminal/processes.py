@@ -1,0 +1,155 @@
+"""The commands that stay: worker, scheduler, dashboard, all of them at once, and the demo."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from terminal.app import App, known_queue
+from terminal.parameters import complete_queues
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+SCHEDULER_TIMEOUT = 5.0
+"""Seconds that an answer may take, so that a frozen server doesn't keep a scheduler from ending."""
+
+
+@click.command()
+@click.pass_obj
+def demo(app: App) -> None:
+    """Run a real e-mail, image and file job on shipped samples."""
+    from terminal.demo import QUEUE
+    from terminal.demo import demo as run
+
+    app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
+    app.produce()
+    run(app.client, app.storage, app.settings)
+
+
+@click.command()
+@click.pass_obj
+def up(app: App) -> int:
+    """Run the whole Procfile in this terminal; Ctrl-C drains."""
+    from terminal.up import up as run
+
+    _ = app.client  # a server that can't be reached is told once, before anything starts
+    return run(app.settings.grace)
+
+
+@click.command()
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_queues,
+    help="A queue to serve; the first named goes first.  [default: PACKMULE_QUEUES, in their order]",
+)
+@click.option("--processes", type=click.IntRange(min=1), help="How many.  [default: PACKMULE_PROCESSES]")
+@click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
+@click.option("--no-scheduler", is_flag=True, help="Leave delayed jobs and retries to another scheduler.")
+@click.pass_obj
+def worker(app: App, queues: tuple[str, ...], processes: int | None, burst: bool, no_scheduler: bool) -> int:
+    """Run a pool of worker processes. SIGTERM drains it."""
+    from worker.pool import Pool
+
+    _log()
+    for queue in queues:
+        known_queue(queue, app.settings.queues)
+    app.load_jobs()
+    app.produce()
+    companions: dict[str, Callable[[], None]] = {}
+    smtp_url = app.settings.smtp_url
+    if smtp_url is None and app.settings.environment == "development":
+        smtp_url = _catch_mail(app, companions)
+    app.provide(smtp_url)
+    if not no_scheduler:
+        companions["scheduler"] = lambda: _schedule(app.connect(SCHEDULER_TIMEOUT))
+    return Pool(
+        app.connect,
+        queues or app.settings.queues,
+        processes or app.settings.processes,
+        grace=app.settings.grace,
+        burst=burst,
+        companions=companions,
+        max_result_bytes=app.settings.max_result_bytes,
+    ).run()
+
+
+@click.command()
+@click.pass_obj
+def scheduler(app: App) -> None:
+    """Run a dedicated scheduler; any number may run, one leads."""
+    _log()
+    _schedule(app.connect(SCHEDULER_TIMEOUT))
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: PACKMULE_HOST, 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: PACKMULE_PORT or PORT, 9181]"
+)
+@click.pass_obj
+def dashboard(app: App, host: str | None, port: int | None) -> None:
+    """Serve rq-dashboard. It has no login of its own yet: keep it on this machine."""
+    import waitress
+
+    from coordination.server import EmbeddedServer
+    from dashboard import create_app
+
+    app.client.ping()  # the connection stays open, and so does an embedded server
+    url = app.settings.redis_url or EmbeddedServer(app.settings.data_dir).url
+    host, port = host or app.settings.host, port or app.settings.port
+    try:
+        server = waitress.create_server(create_app(app.client, url), host=host, port=port)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(
+            f"can't listen on {host}:{port} ({error}): choose another with --host or --port"
+        ) from None
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
+    click.echo(f"The dashboard is on http://{host}:{port}", err=True)
+    server.run()
+
+
+def _schedule(client: Redis) -> None:
+    from scheduler import Scheduler
+
+    Scheduler(client).run()
+
+
+def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
+    """Let a companion process catch the mails of development, and return the URL at which it will."""
+    import socket
+
+    from jobs.catcher import Catcher
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    storage = app.storage
+
+    def catch() -> None:
+        import threading
+
+        stopped = threading.Event()
+        signal.signal(signal.SIGTERM, lambda signum, frame: stopped.set())
+        with Catcher(storage, port=port):
+            stopped.wait()
+
+    companions["mail-catcher"] = catch
+    logging.getLogger("packmule").info(
+        "no PACKMULE_SMTP_URL: mails are caught and filed under %s", storage.locate("mail")
+    )
+    return f"smtp://127.0.0.1:{port}"
+
+
+def _log() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells each word of each mail

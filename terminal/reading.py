@@ -1,0 +1,142 @@
+"""The commands that read: jobs, queues, status, and the check of the settings."""
+
+from __future__ import annotations
+
+import click
+
+from terminal.app import App, known_queue
+from terminal.parameters import Duration, complete_queues
+
+STATUSES = ("queued", "started", "scheduled", "finished", "failed", "deferred", "canceled")
+
+
+@click.group()
+def job() -> None:
+    """Look at jobs."""
+
+
+@job.command("show")
+@click.argument("id")
+@click.option("--traceback", is_flag=True, help="The whole traceback of a failure.")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
+    """Show one job: its arguments, progress, result or error."""
+    from jobs import records
+    from terminal import show
+
+    record = records.read(app.client, id)
+    if json:
+        show.as_json(record)
+    else:
+        show.job(record, traceback)
+
+
+@job.command("list")
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: all]")
+@click.option("--status", type=click.Choice(STATUSES), help="[default: all]")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="For each queue and status."
+)
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
+    """List jobs by queue and status."""
+    from jobs import records, wire
+    from terminal import show
+
+    queues = [known_queue(queue, app.queues())] if queue else app.queues()
+    statuses = [status] if status else ["queued", *wire.REGISTRIES]
+    found = [
+        record
+        for name in queues
+        for each in statuses
+        for id in records.ids(app.client, name, each, limit)
+        if (record := records.read_if_there(app.client, id))
+    ]
+    if json:
+        show.as_json(found)
+        return
+    rows = [
+        (each.id, show.status(each.status), each.queue, each.name, each.ended_at or each.created_at)
+        for each in found
+    ]
+    show.table(("job", "status", "queue", "calls", "since"), rows, "no jobs")
+
+
+@job.command("wait")
+@click.argument("id")
+@click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
+    """Wait until a job has ended; exit 1 if it failed."""
+    from terminal.follow import follow_one
+
+    return follow_one(app.client, id, "job", json, timeout)
+
+
+@click.group()
+def queue() -> None:
+    """Look at queues."""
+
+
+@queue.command("list")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def queue_list(app: App, json: bool) -> None:
+    """How many jobs each queue has, by status."""
+    from jobs import records
+    from terminal import show
+
+    depths = records.depths(app.client, app.queues())
+    if json:
+        show.as_json(depths)
+        return
+    _show_depths(depths)
+
+
+@click.command()
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def status(app: App, json: bool) -> None:
+    """Queues, workers and server at one glance."""
+    from jobs import records
+    from terminal import show
+
+    depths = records.depths(app.client, app.queues())
+    workers = records.workers(app.client)
+    server = records.server(app.client)
+    if json:
+        show.as_json({"queues": depths, "workers": workers, "server": server})
+        return
+    show.facts(server)
+    show.out.print()
+    _show_depths(depths)
+    show.out.print()
+    rows = [
+        (each["name"], each["state"], each["queues"], each["current_job"], each["done"], each["failed"])
+        for each in workers
+    ]
+    show.table(
+        ("worker", "state", "queues", "job", "done", "failed"), rows, "no worker is running: packmule worker"
+    )
+
+
+@click.command()
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def check(app: App, json: bool) -> int:
+    """Check the settings, and that Redis, storage and mail server can be reached."""
+    from terminal.check import check as run
+
+    return run(app.settings, app.load_jobs, lambda: app.client, app.storage, json)
+
+
+def _show_depths(depths: dict[str, dict[str, int]]) -> None:
+    from terminal import show
+
+    statuses = next(iter(depths.values()), {}).keys()
+    show.table(
+        ("queue", *statuses), [(name, *counts.values()) for name, counts in depths.items()], "no queues"
+    )
