@@ -329,7 +329,7 @@ def big_csv(path, size):
 
 
 def test_progress_of_a_large_file_rises_to_a_hundred(storage, tmp_path):
-    count = big_csv(tmp_path / "big.csv", 20_000_000)
+    count = big_csv(tmp_path / "big.csv", 60_000_000)  # enough for several reports on a fast machine
     source = storage.put(tmp_path / "big.csv")
     reports = []
     with current.performing("big", 1, lambda *report: reports.append(report)):
