@@ -40,7 +40,7 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 class Entry(NamedTuple):
     """One job on its way: what the script takes of it, and its payload."""
 
-    job: tuple[str, str, str, float, list[Any]]
+    job: tuple[str, str, str, str, float, list[Any]]
     payload: bytes
 
 
@@ -104,8 +104,9 @@ class Producer:
                 f"no queue is called {queue!r}: there are {', '.join(self.queues)} (see PACKMULE_QUEUES)"
             )
         place, when = _place(options, position)
-        id = options.job_id or wire.new_job_id()
-        return Entry((id, queue, place, when, _fields(job, queue, options)), wire.packed(payload))
+        new = wire.new_job_id()
+        id, call_id = (options.job_id, new) if options.job_id else (new, "")
+        return Entry((id, call_id, queue, place, when, _fields(job, queue, options)), wire.packed(payload))
 
 
 def connect(settings: Settings | None = None) -> Producer:

@@ -55,7 +55,13 @@ def test_an_enqueued_job_takes_a_fixed_few_commands(client):
     ran = commands(client) - before
     del ran["cmdstat_info"]
     assert ran == Counter(
-        cmdstat_evalsha=1, cmdstat_time=1, cmdstat_exists=1, cmdstat_hset=1, cmdstat_sadd=1, cmdstat_rpush=1
+        cmdstat_evalsha=1,
+        cmdstat_time=1,
+        cmdstat_exists=1,
+        cmdstat_get=1,
+        cmdstat_hset=1,
+        cmdstat_sadd=1,
+        cmdstat_rpush=1,
     )
 
 

@@ -240,17 +240,32 @@ def test_a_job_id_is_enqueued_once_while_its_job_exists(client):
     assert rq_queue(client).job_ids == []
 
 
-def test_a_job_that_left_no_record_is_not_enqueued_again_within_the_minute(client):
-    again = sample_jobs.noop.options(job_id="gone", result_ttl=0)
-    again.enqueue()
-    assert perform_all(client) == ["gone"]
-    assert not Job.exists("gone", connection=client)
-    again.enqueue()
+@pytest.mark.parametrize("options", [{"job_id": "gone"}, {}])
+@pytest.mark.parametrize("result_ttl", [0, 5])
+def test_a_call_sent_again_after_its_job_left_no_record_enqueues_nothing(
+    client, monkeypatch, options, result_ttl
+):
+    sent = []
+    send = producer._enqueue
+    monkeypatch.setattr(
+        producer, "_enqueue", lambda *args, **named: sent.append((args, named)) or send(*args, **named)
+    )
+    call = sample_jobs.noop.options(result_ttl=result_ttl, **options)
+    id = call.enqueue()
+    assert perform_all(client) == [id]
+    client.delete(wire.job_key(id))  # as it is at once, or when five seconds are over
+    (args, named) = sent[0]
+    assert send(*args, **named) == [0]
     assert rq_queue(client).job_ids == []
-    assert 0 < client.ttl("pm:gone:gone") <= 60
-    client.delete("pm:gone:gone")  # the minute is over
+    assert 0 < client.ttl(f"pm:gone:{id}") <= 60
+
+
+def test_a_new_call_with_an_id_whose_job_is_gone_enqueues_it(client):
+    again = sample_jobs.noop.options(job_id="nightly", result_ttl=0)
     again.enqueue()
-    assert rq_queue(client).job_ids == ["gone"]
+    assert perform_all(client) == ["nightly"]
+    again.enqueue()
+    assert perform_all(client) == ["nightly"]
 
 
 class LosingProxy:

@@ -22,6 +22,7 @@ local suspended = redis.call('EXISTS', KEYS[6])
 local stale, parents, jobs = {}, {}, {}
 
 local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
+local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local FIELDS = {'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
   'enqueue_at_front_on_retry', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
 
@@ -41,13 +42,17 @@ local function place(id, queue, status, ttl, front, delay)
   end
 end
 
+local function ends(status) return status == 'finished' or status == 'failed' end
+
 local function finish(id, execution, queue, status, ttl, fields, result, front, delay)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
   if redis.call('EXISTS', record) == 0 or status == 'settled' then
     return
-  elseif status == 'finished' and ttl == 0 then
+  elseif ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
+    redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', record, 'call') or '', 'EX', GONE_SECONDS)
+  end
+  if status == 'finished' and ttl == 0 then
     redis.call('DEL', record, results)
-    redis.call('SET', 'pm:gone:' .. id, 1, 'EX', 60)
     return
   end
   redis.call('HSET', record, 'status', status, unpack(fields))
@@ -59,7 +64,7 @@ local function finish(id, execution, queue, status, ttl, fields, result, front, 
       redis.call('EXPIRE', results, ttl)
     end
   end
-  if ttl > 0 and (status == 'finished' or status == 'failed') then
+  if ttl > 0 and ends(status) then
     redis.call('EXPIRE', record, ttl)
   end
   place(id, queue, status, ttl, front, delay)
@@ -80,8 +85,7 @@ for _, outcome in ipairs(outcomes) do
   elseif not again then
     stale[#stale + 1] = id
   end
-  local ended = status == 'finished' or status == 'failed'
-  if ended and redis.call('EXISTS', 'rq:job:' .. id .. ':dependents') == 1 then
+  if ends(status) and redis.call('EXISTS', 'rq:job:' .. id .. ':dependents') == 1 then
     parents[#parents + 1] = id
   end
 end
