@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from base64 import b64decode
@@ -17,6 +18,9 @@ from jobs import wire
 
 POLL_INTERVAL = 0.05
 ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
+
+_QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
+"""A dotted name as a traceback writes it before an error's text."""
 
 
 class NoSuchJob(LookupError):
@@ -68,8 +72,8 @@ class Record:
 
     @property
     def reason(self) -> str | None:
-        """The last line of the error: what went wrong, without the way there."""
-        return self.error.strip().rpartition("\n")[2] if self.error else None
+        """The last line of the error: what went wrong, without the way there and the module of its name."""
+        return _QUALIFIED.sub(r"\1", self.error.strip().rpartition("\n")[2]) if self.error else None
 
 
 def read(client: Redis, id: str) -> Record:

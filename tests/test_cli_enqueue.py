@@ -6,65 +6,37 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from importlib import resources
 from pathlib import Path
 
 import pytest
+from command_line import DEADLINE, ROOT, CommandLine, Run, complaint, environment_in, until
 from PIL import Image, ImageOps
 from redis import Redis
 
-from config import VARIABLES, child_environment
 from coordination.connection import connect
 from coordination.server import EmbeddedServer
 from jobs import records, wire
 
-ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(str(resources.files("jobs") / "samples"))
-UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
-DEADLINE = 30.0
-
-SHOP = """
-import time
-
-from jobs import current, job
-
-
-@job
-def add(a: int, b: int = 1) -> int:
-    current.progress(1, 2, "adding")
-    return a + b
-
-
-@job
-def boom() -> None:
-    raise ValueError("the shelf is empty")
-"""
-
-Done = subprocess.CompletedProcess[str]
-Run = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
 def settings(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of every command: the shared server, a user's jobs and template, no mail server."""
     home = tmp_path_factory.mktemp("shop")
-    (home / "shop.py").write_text(SHOP)
     (home / "templates").mkdir()
     (home / "templates" / "bill.txt").write_text("You owe {{ amount }}.")
-    ours = {
-        "PACKMULE_REDIS_URL": server.url,
-        "PACKMULE_DATA_DIR": str(home / "data"),
-        "PACKMULE_TEMPLATES": str(home / "templates"),
-        "PACKMULE_MODULES": "shop",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
-    }
-    return child_environment(**{**UNSET, **ours})
+    return environment_in(
+        home,
+        server.url,
+        PACKMULE_TEMPLATES=str(home / "templates"),
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(home)]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +57,12 @@ def workers(
     settings: dict[str, str], redis: Redis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """A pool that performs what the tests of this module enqueue."""
-    log = tmp_path_factory.mktemp("log") / "worker.log"
-    with log.open("w") as output:
-        pool = subprocess.Popen(
-            [sys.executable, "-m", "cli", "worker", "--processes", "2"], env=settings, stderr=output
-        )
+    home = tmp_path_factory.mktemp("pool")
+    log = home / "worker.log"
+    commands = CommandLine(home, settings)
+    with log.open("w") as output, commands.started("worker", "--processes", "2", stderr=output) as pool:
         try:
-            deadline = time.monotonic() + DEADLINE
-            while redis.scard(wire.WORKERS) < 2:
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
+            until(lambda: redis.scard(wire.WORKERS) >= 2, "the workers", log.read_text)
             yield
         finally:
             pool.terminate()
@@ -102,63 +70,15 @@ def workers(
 
 
 @pytest.fixture
-def packmule(settings: dict[str, str], tmp_path: Path) -> Run:
-    """Run one command in an empty working directory; keywords change its environment."""
-
-    def run(*words: str, **changes: str) -> Done:
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *words],
-            cwd=tmp_path,
-            env=settings | changes,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-
-    return run
+def packmule(settings: dict[str, str], tmp_path: Path) -> CommandLine:
+    """Commands in an empty working directory."""
+    return CommandLine(tmp_path, settings)
 
 
 @pytest.fixture
-def here(
-    settings: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    """The same in this process, which costs no half second."""
-
-    def run(*words: str, **changes: str) -> Done:
-        import signal
-
-        from cli import main
-
-        for name in UNSET:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in {**settings, **changes}.items():
-            if name in UNSET:
-                monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "path", [*sys.path, *settings["PYTHONPATH"].split(os.pathsep)])
-        monkeypatch.setattr(sys, "argv", ["packmule", *words])
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, on_sigterm)
-        out, err = capsys.readouterr()
-        return Done(words, ended.value.code, out, err)  # type: ignore[arg-type]
-
-    return run
-
-
-def complaint(done: Done, code: int) -> str:
-    """The one line that a command left with `code` wrote, having written nothing else."""
-    assert (done.returncode, done.stdout) == (code, ""), done
-    assert re.fullmatch(r"packmule: [^\n]+\n", done.stderr), done.stderr
-    return done.stderr
+def here(packmule: CommandLine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The same in this process."""
+    return packmule.in_this_process(monkeypatch, capsys)
 
 
 def state(redis: Redis, storage: Path) -> tuple[set[bytes], set[Path]]:
@@ -170,8 +90,8 @@ EMAIL = ("email", "--to", "ada@example.com", "--subject", "Hello", "--body", "Hi
 PHOTO = str(SAMPLES / "photo.jpg")
 
 
-def test_without_wait_the_job_id_is_all_that_is_printed(packmule: Run, redis: Redis) -> None:
-    done = packmule("enqueue", *EMAIL, "--in", "1h")
+def test_without_wait_the_job_id_is_all_that_is_printed(packmule: CommandLine, redis: Redis) -> None:
+    done = packmule.run("enqueue", *EMAIL, "--in", "1h")
     assert (done.returncode, done.stderr) == (0, "")
     id = done.stdout.removesuffix("\n")
     assert wire.JOB_ID.fullmatch(id)
@@ -181,19 +101,19 @@ def test_without_wait_the_job_id_is_all_that_is_printed(packmule: Run, redis: Re
 
 
 @pytest.mark.usefixtures("workers")
-def test_wait_prints_the_result_as_json_and_nothing_else_where_there_is_no_terminal(packmule: Run) -> None:
-    done = packmule("enqueue", "call", "shop.add", "a=40", "b=2", "--wait")
+def test_wait_prints_the_result_as_json_and_nothing_else_where_there_is_no_terminal(
+    packmule: CommandLine,
+) -> None:
+    done = packmule.run("enqueue", "call", "shop.add", "a=40", "b=2", "--wait")
     assert (done.returncode, done.stdout, done.stderr) == (0, "42\n", "")
 
 
 @pytest.mark.usefixtures("workers")
-def test_on_a_terminal_progress_goes_to_standard_error(settings: dict[str, str], tmp_path: Path) -> None:
+def test_on_a_terminal_progress_goes_to_standard_error(packmule: CommandLine) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "cli", "enqueue", "call", "shop.add", "a=1", "--wait"]
+    words = ("enqueue", "call", "shop.add", "a=1", "--wait")
     try:
-        with subprocess.Popen(
-            command, env=settings | {"TERM": "xterm"}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs
-        ) as process:
+        with packmule.started(*words, stderr=theirs, TERM="xterm") as process:
             os.close(theirs)
             seen = b""
             try:
@@ -203,7 +123,7 @@ def test_on_a_terminal_progress_goes_to_standard_error(settings: dict[str, str],
                 pass
             assert process.stdout is not None
             assert json.loads(process.stdout.read()) == 2
-        assert process.returncode == 0
+            assert process.wait(DEADLINE) == 0
         assert b"100%" in seen
         assert b"add" in seen
     finally:
@@ -211,15 +131,15 @@ def test_on_a_terminal_progress_goes_to_standard_error(settings: dict[str, str],
 
 
 @pytest.mark.usefixtures("workers")
-def test_wait_with_json_prints_the_whole_record(packmule: Run) -> None:
-    done = packmule("enqueue", "call", "shop.add", "a=1", "--wait", "--json", "--queue", "low")
+def test_wait_with_json_prints_the_whole_record(packmule: CommandLine) -> None:
+    done = packmule.run("enqueue", "call", "shop.add", "a=1", "--wait", "--json", "--queue", "low")
     record = json.loads(done.stdout)
     assert (record["status"], record["result"], record["queue"]) == ("finished", 2, "low")
     assert record["progress"]["message"] == "adding"
 
 
 @pytest.mark.usefixtures("workers")
-def test_an_email_arrives_with_its_attachment(packmule: Run, storage: Path, tmp_path: Path) -> None:
+def test_an_email_arrives_with_its_attachment(packmule: CommandLine, storage: Path, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("attached")
     words = (
         "--to",
@@ -231,7 +151,7 @@ def test_an_email_arrives_with_its_attachment(packmule: Run, storage: Path, tmp_
         "--attach",
         "note.txt",
     )
-    done = packmule("enqueue", "email", *words, "--template", "bill", "--var", "amount=12 €", "--wait")
+    done = packmule.run("enqueue", "email", *words, "--template", "bill", "--var", "amount=12 €", "--wait")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["accepted"] == ["ada@example.com", "bob@example.com"]
@@ -243,9 +163,9 @@ def test_an_email_arrives_with_its_attachment(packmule: Run, storage: Path, tmp_
 
 
 @pytest.mark.usefixtures("workers")
-def test_an_image_becomes_renditions_of_the_sizes_asked_for(packmule: Run, storage: Path) -> None:
+def test_an_image_becomes_renditions_of_the_sizes_asked_for(packmule: CommandLine, storage: Path) -> None:
     sizes = ("--size", "200", "--size", "x50", "--size", "64x64", "--format", "png")
-    done = packmule("enqueue", "image", PHOTO, *sizes, "--out", "small", "--wait")
+    done = packmule.run("enqueue", "image", PHOTO, *sizes, "--out", "small", "--wait")
     assert done.returncode == 0, done.stderr
     found = []
     for rendition in json.loads(done.stdout)["renditions"]:
@@ -259,9 +179,9 @@ def test_an_image_becomes_renditions_of_the_sizes_asked_for(packmule: Run, stora
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_csv_becomes_parquet(packmule: Run, storage: Path, tmp_path: Path) -> None:
+def test_a_csv_becomes_parquet(packmule: CommandLine, storage: Path, tmp_path: Path) -> None:
     (tmp_path / "stock.csv").write_text("item,count\nnut,3\nbolt,4\n")
-    done = packmule("enqueue", "file", "stock.csv", "--to", "parquet", "--out", "stock.parquet", "--wait")
+    done = packmule.run("enqueue", "file", "stock.csv", "--to", "parquet", "--out", "stock.parquet", "--wait")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["rows"], result["path"]) == (2, "stock.parquet")
@@ -302,8 +222,8 @@ def test_a_job_that_fails_gives_its_reason_in_one_line_and_exit_code_1(
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_failed_process_of_its_own_ends_with_exit_code_1(packmule: Run) -> None:
-    assert "the shelf is empty" in complaint(packmule("enqueue", "call", "shop.boom", "--wait"), 1)
+def test_a_failed_process_of_its_own_ends_with_exit_code_1(packmule: CommandLine) -> None:
+    assert "the shelf is empty" in complaint(packmule.run("enqueue", "call", "shop.boom", "--wait"), 1)
 
 
 @pytest.mark.usefixtures("workers")
@@ -402,15 +322,15 @@ def test_what_is_refused_is_told_in_one_line_and_leaves_nothing_behind(
     assert state(redis, storage) == before
 
 
-def test_a_refusal_in_a_process_of_its_own_shows_no_traceback(packmule: Run) -> None:
-    assert "no-such-queue" in complaint(packmule("enqueue", *EMAIL, "--queue", "no-such-queue"), 2)
+def test_a_refusal_in_a_process_of_its_own_shows_no_traceback(packmule: CommandLine) -> None:
+    assert "no-such-queue" in complaint(packmule.run("enqueue", *EMAIL, "--queue", "no-such-queue"), 2)
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "unix:///nowhere/server.sock"])
 def test_an_unreachable_server_is_exit_code_3_and_nothing_is_copied(
-    packmule: Run, tmp_path: Path, url: str
+    packmule: CommandLine, tmp_path: Path, url: str
 ) -> None:
-    done = packmule(
+    done = packmule.run(
         "enqueue", "image", PHOTO, PACKMULE_REDIS_URL=url, PACKMULE_DATA_DIR=str(tmp_path / "data")
     )
     said = complaint(done, 3)

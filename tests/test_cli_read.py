@@ -3,101 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+from command_line import DEADLINE, CommandLine, Done, Run, complaint, environment_in
 from redis import Redis
 
-from config import VARIABLES, child_environment
+from config import VARIABLES
 from coordination.connection import connect
 from coordination.server import EmbeddedServer
 
-ROOT = Path(__file__).resolve().parent.parent
-UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
-DEADLINE = 30.0
-
-SHOP = """
-from jobs import job
-
-
-@job
-def add(a: int, b: int = 1) -> int:
-    return a + b
-
-
-@job
-def boom() -> None:
-    raise ValueError("the shelf is empty")
-"""
-
-Done = subprocess.CompletedProcess[str]
-Run = Callable[..., Done]
-
 
 @pytest.fixture(scope="module")
-def settings(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def packmule(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """Commands on the shared server, each in a process of its own."""
     home = tmp_path_factory.mktemp("shop")
-    (home / "shop.py").write_text(SHOP)
-    ours = {
-        "PACKMULE_REDIS_URL": server.url,
-        "PACKMULE_DATA_DIR": str(home / "data"),
-        "PACKMULE_MODULES": "shop",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
-    }
-    return child_environment(**{**UNSET, **ours})
-
-
-@pytest.fixture(scope="module")
-def packmule(settings: dict[str, str]) -> Run:
-    """Run one command in a process of its own; keywords change its environment."""
-
-    def run(*words: str, **changes: str) -> Done:
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *words],
-            env=settings | changes,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-
-    return run
+    return CommandLine(home, environment_in(home, server.url))
 
 
 @pytest.fixture
-def here(
-    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """The same in this process, which costs no half second."""
-
-    def run(*words: str, **changes: str) -> Done:
-        from cli import main
-
-        for name in UNSET:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in {**settings, **changes}.items():
-            if name in UNSET:
-                monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "path", [*sys.path, *settings["PYTHONPATH"].split(os.pathsep)])
-        monkeypatch.setattr(sys, "argv", ["packmule", *words])
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, on_sigterm)
-        out, err = capsys.readouterr()
-        return Done(words, ended.value.code, out, err)  # type: ignore[arg-type]
-
-    return run
+def here(packmule: CommandLine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The same in this process."""
+    return packmule.in_this_process(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -108,22 +37,17 @@ def redis(server: EmbeddedServer) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="module")
-def jobs(packmule: Run, redis: Redis) -> dict[str, str]:
+def jobs(packmule: CommandLine, redis: Redis) -> dict[str, str]:
     """Ids of a job that finished, one that failed, one that waits in its queue, and a scheduled one."""
     calls = {"finished": ("shop.add", "a=20", "b=22"), "failed": ("shop.boom",)}
-    ids = {status: packmule("enqueue", "call", *call).stdout.strip() for status, call in calls.items()}
-    done = packmule("worker", "--burst", "--processes", "1", "--no-scheduler", PACKMULE_SMTP_URL="smtp://x")
+    ids = {status: packmule.run("enqueue", "call", *call).stdout.strip() for status, call in calls.items()}
+    done = packmule.run(
+        "worker", "--burst", "--processes", "1", "--no-scheduler", PACKMULE_SMTP_URL="smtp://x"
+    )
     assert done.returncode == 0, done.stderr
-    ids["queued"] = packmule("enqueue", "call", "shop.add", "a=1").stdout.strip()
-    ids["scheduled"] = packmule("enqueue", "call", "shop.add", "a=1", "--in", "1h").stdout.strip()
+    ids["queued"] = packmule.run("enqueue", "call", "shop.add", "a=1").stdout.strip()
+    ids["scheduled"] = packmule.run("enqueue", "call", "shop.add", "a=1", "--in", "1h").stdout.strip()
     return ids
-
-
-def complaint(done: Done, code: int) -> str:
-    """The one line that a command left with `code` wrote, having written nothing else."""
-    assert (done.returncode, done.stdout) == (code, ""), done
-    assert re.fullmatch(r"packmule: [^\n]+\n", done.stderr), done.stderr
-    return done.stderr
 
 
 def output(done: Done) -> str:
@@ -132,16 +56,16 @@ def output(done: Done) -> str:
     return done.stdout
 
 
-def test_a_job_is_shown_with_its_arguments_and_result(packmule: Run, jobs: dict[str, str]) -> None:
-    shown = output(packmule("job", "show", jobs["finished"]))
+def test_a_job_is_shown_with_its_arguments_and_result(packmule: CommandLine, jobs: dict[str, str]) -> None:
+    shown = output(packmule.run("job", "show", jobs["finished"]))
     facts = dict(re.findall(r"^(\w+) +(.*?) *$", shown, re.MULTILINE))
     assert facts["job"] == jobs["finished"]
     assert (facts["status"], facts["calls"], facts["result"]) == ("finished", "shop.add", "42")
     assert json.loads(facts["arguments"]) == {"a": 20, "b": 22}
 
 
-def test_a_job_is_shown_as_json(packmule: Run, jobs: dict[str, str]) -> None:
-    record = json.loads(output(packmule("job", "show", jobs["finished"], "--json")))
+def test_a_job_is_shown_as_json(packmule: CommandLine, jobs: dict[str, str]) -> None:
+    record = json.loads(output(packmule.run("job", "show", jobs["finished"], "--json")))
     assert (record["id"], record["status"], record["result"]) == (jobs["finished"], "finished", 42)
     assert record["kwargs"] == {"a": 20, "b": 22}
 
@@ -173,10 +97,10 @@ def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs
     assert output(here("job", "list", "--queue", "low")) == "no jobs\n"
 
 
-def test_waiting_tells_how_a_job_ended(here: Run, packmule: Run, jobs: dict[str, str]) -> None:
+def test_waiting_tells_how_a_job_ended(here: Run, packmule: CommandLine, jobs: dict[str, str]) -> None:
     assert output(here("job", "wait", jobs["finished"])) == "42\n"
     assert json.loads(output(here("job", "wait", jobs["finished"], "--json")))["status"] == "finished"
-    said = complaint(packmule("job", "wait", jobs["failed"]), 1)
+    said = complaint(packmule.run("job", "wait", jobs["failed"]), 1)
     assert jobs["failed"] in said
     assert "the shelf is empty" in said
     done = here("job", "wait", jobs["failed"], "--json")
@@ -195,8 +119,8 @@ def test_whoever_waits_without_workers_is_told_how_to_start_one(here: Run, jobs:
     assert "no worker is running; start one with: packmule worker" in done.stderr
 
 
-def test_queues_are_listed_with_their_depths(here: Run, packmule: Run, jobs: dict[str, str]) -> None:
-    depths = json.loads(output(packmule("queue", "list", "--json")))
+def test_queues_are_listed_with_their_depths(here: Run, packmule: CommandLine, jobs: dict[str, str]) -> None:
+    depths = json.loads(output(packmule.run("queue", "list", "--json")))
     assert list(depths) == ["high", "default", "low"]
     assert {status: count for status, count in depths["default"].items() if count} == dict.fromkeys(jobs, 1)
     header, _, default, _ = output(here("queue", "list")).splitlines()
@@ -208,16 +132,18 @@ def test_queues_beyond_the_settings_are_listed_too(here: Run, jobs: dict[str, st
     assert list(depths) == ["urgent", "default"]
 
 
-def test_status_tells_of_queues_workers_and_server(here: Run, packmule: Run, jobs: dict[str, str]) -> None:
-    status = json.loads(output(packmule("status", "--json")))
+def test_status_tells_of_queues_workers_and_server(
+    here: Run, packmule: CommandLine, jobs: dict[str, str]
+) -> None:
+    status = json.loads(output(packmule.run("status", "--json")))
     assert status["queues"]["default"]["queued"] == 1
     assert status["workers"] == []
     assert status["server"]["server"] == "valkey"
     assert "no worker is running: packmule worker" in output(here("status"))
 
 
-def test_check_finds_all_well(packmule: Run) -> None:
-    report = json.loads(output(packmule("check", "--json")))
+def test_check_finds_all_well(packmule: CommandLine) -> None:
+    report = json.loads(output(packmule.run("check", "--json")))
     assert report["findings"].keys() == {"modules", "redis", "storage", "mail"}
     assert all(finding["ok"] for finding in report["findings"].values())
     assert report["settings"]["queues"] == "high, default, low"
@@ -295,35 +221,26 @@ def test_every_reading_command_ends_with_exit_code_3_without_redis(here: Run, wo
     assert "unix:///nowhere" in complaint(here(*words, PACKMULE_REDIS_URL="unix:///nowhere"), 3)
 
 
-def test_something_else_than_redis_at_the_url_is_told_in_one_line(here: Run) -> None:
+def test_something_else_than_redis_at_the_url_is_told_in_one_line(packmule: CommandLine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(DEADLINE)
         port = listening.getsockname()[1]
-        done = subprocess.Popen(
-            [sys.executable, "-m", "cli", "status"],
-            env=child_environment(
-                **{**UNSET, "PYTHONPATH": str(ROOT), "PACKMULE_REDIS_URL": f"redis://127.0.0.1:{port}"}
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        while done.poll() is None:
-            try:
-                listening.settimeout(0.1)
-                connection, _ = listening.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        out, err = done.communicate(timeout=DEADLINE)
-    said = complaint(Done((), done.returncode, out, err), 3)
+        with packmule.started("status", PACKMULE_REDIS_URL=f"redis://127.0.0.1:{port}") as status:
+            while status.poll() is None:
+                try:
+                    listening.settimeout(0.1)
+                    connection, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            out, err = status.communicate(timeout=DEADLINE)
+    said = complaint(Done((), status.returncode, out, err), 3)
     assert f"127.0.0.1:{port}" in said
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_its_completion_script(packmule: Run, shell: str) -> None:
-    script = packmule(_PACKMULE_COMPLETE=f"{shell}_source").stdout
+def test_each_shell_gets_its_completion_script(packmule: CommandLine, shell: str) -> None:
+    script = packmule.run(_PACKMULE_COMPLETE=f"{shell}_source").stdout
     assert f"_PACKMULE_COMPLETE={shell}_complete" in script
     assert "packmule" in script
 
@@ -338,8 +255,8 @@ def test_each_shell_gets_its_completion_script(packmule: Run, shell: str) -> Non
         ("packmule enqueue image --fit c", {"contain", "cover"}),
     ],
 )
-def test_words_are_completed(packmule: Run, typed: str, offered: set[str]) -> None:
-    done = packmule(
+def test_words_are_completed(packmule: CommandLine, typed: str, offered: set[str]) -> None:
+    done = packmule.run(
         COMP_WORDS=typed,
         COMP_CWORD=str(typed.count(" ")),
         _PACKMULE_COMPLETE="bash_complete",
@@ -348,11 +265,11 @@ def test_words_are_completed(packmule: Run, typed: str, offered: set[str]) -> No
     assert {line.partition(",")[2] for line in output(done).splitlines()} == offered
 
 
-def test_completion_stays_silent_where_settings_or_modules_are_broken(packmule: Run) -> None:
+def test_completion_stays_silent_where_settings_or_modules_are_broken(packmule: CommandLine) -> None:
     typed = {"COMP_CWORD": "3", "_PACKMULE_COMPLETE": "bash_complete"}
     for words, broken in (
         ("packmule worker -q ", {"PACKMULE_PROCESSES": "two"}),
         ("packmule enqueue call ", {"PACKMULE_MODULES": "gone.jobs"}),
     ):
-        done = packmule(COMP_WORDS=words, **typed, **broken)
+        done = packmule.run(COMP_WORDS=words, **typed, **broken)
         assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import json
-import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from redis import Redis
 
-from config import VARIABLES, child_environment
 from coordination.connection import connect
 from coordination.server import EmbeddedServer
 from jobs import records, wire
 
-ROOT = Path(__file__).resolve().parent.parent
-UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
-DEADLINE = 30.0
-
-SHOP = """
+NAP = """
 import time
-
-from jobs import job
-
-
-@job
-def add(a: int, b: int = 1) -> int:
-    return a + b
 
 
 @job
@@ -42,59 +26,11 @@ def nap(seconds: float) -> str:
     return "slept"
 """
 
-Done = subprocess.CompletedProcess[str]
-Process = subprocess.Popen[str]
-
-
-class CommandLine:
-    """Commands in a working directory of their own, whose `shop.py` holds the user's jobs."""
-
-    def __init__(self, home: Path, url: str | None) -> None:
-        (home / "shop.py").write_text(SHOP)
-        self.home = home
-        self.data_dir = home / "data"
-        ours = {
-            "PACKMULE_REDIS_URL": url,
-            "PACKMULE_DATA_DIR": str(self.data_dir),
-            "PACKMULE_MODULES": "shop",
-            "PYTHONPATH": str(ROOT),
-        }
-        self.environment = child_environment(**{**UNSET, **ours})
-
-    def run(self, *words: str, **changes: str) -> Done:
-        """Run one to its end."""
-        with self.started(*words, **changes) as process:
-            out, err = process.communicate(timeout=DEADLINE)
-        return Done(words, process.returncode, out, err)
-
-    def output(self, *words: str) -> str:
-        """What one that succeeded printed, without the line's end."""
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    @contextmanager
-    def started(self, *words: str, **changes: str) -> Iterator[Process]:
-        """One that runs, and is killed if it still does at the end of the block."""
-        with subprocess.Popen(
-            [sys.executable, "-m", "cli", *words],
-            cwd=self.home,
-            env=self.environment | changes,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[CommandLine]:
     """Commands on an embedded server of their own, which is stopped at the end whatever happens."""
-    commands = CommandLine(tmp_path, None)
+    commands = CommandLine(tmp_path, environment_in(tmp_path, None, NAP))
     yield commands
     EmbeddedServer(commands.data_dir).stop()
 
@@ -102,14 +38,7 @@ def embedded(tmp_path: Path) -> Iterator[CommandLine]:
 @pytest.fixture
 def packmule(tmp_path: Path, server: EmbeddedServer, client: Redis) -> CommandLine:
     """Commands on the shared server, which is empty at the start."""
-    return CommandLine(tmp_path, server.url)
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
+    return CommandLine(tmp_path, environment_in(tmp_path, server.url, NAP))
 
 
 def is_running(data_dir: Path) -> bool:
@@ -120,13 +49,6 @@ def is_running(data_dir: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def complaint(done: Done, code: int) -> str:
-    """The one line that a command left with `code` wrote, having written nothing else."""
-    assert (done.returncode, done.stdout) == (code, ""), done
-    assert re.fullmatch(r"packmule: [^\n]+\n", done.stderr), done.stderr
-    return done.stderr
 
 
 def test_the_embedded_server_leaves_with_the_last_command_and_keeps_what_it_was_given(

@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import DEADLINE, CommandLine, Process, complaint, environment_in, free_port, until
 from redis import Redis
 
-from config import VARIABLES, child_environment
 from coordination.server import EmbeddedServer
 from jobs import records, wire
 
-ROOT = Path(__file__).resolve().parent.parent
-UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
-DEADLINE = 30.0
 
-SHOP = """
-from jobs import job
-
-
-@job
-def add(a: int, b: int = 1) -> int:
-    return a + b
-
-
-@job
-def boom() -> None:
-    raise ValueError("the shelf is empty")
-"""
-
-
+@dataclass
 class Site:
-    """A served dashboard, and the environment to run commands on the same server."""
+    """A served dashboard, and the commands on the same server."""
 
-    def __init__(self, environment: dict[str, str], process: subprocess.Popen[str], address: str) -> None:
-        self.environment = environment
-        self.process = process
-        self.address = address
+    packmule: CommandLine
+    process: Process
+    address: str
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"{self.address}{path}", timeout=DEADLINE) as answer:
@@ -58,70 +39,40 @@ class Site:
     def data(self, path: str) -> Any:
         return json.loads(self.get(f"/0/data/{path}.json"))
 
-    def packmule(self, *words: str) -> str:
-        command = [sys.executable, "-m", "cli", *words]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+
+def commands_in(home: Path, url: str | None) -> CommandLine:
+    return CommandLine(home, environment_in(home, url, PACKMULE_PROCESSES="1"))
 
 
 @contextmanager
-def served(environment: dict[str, str]) -> Iterator[Site]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli", "dashboard", "--port", str(port)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            address = f"http://127.0.0.1:{port}"
-            assert line == f"The dashboard is on {address}\n"
-            yield Site(environment, process, address)
-        finally:
-            process.kill()
-
-
-def environment_in(home: Path, url: str | None) -> dict[str, str]:
-    (home / "shop.py").write_text(SHOP)
-    ours = {
-        "PACKMULE_REDIS_URL": url,
-        "PACKMULE_DATA_DIR": str(home / "data"),
-        "PACKMULE_MODULES": "shop",
-        "PACKMULE_PROCESSES": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(home)]),
-    }
-    return child_environment(**{**UNSET, **ours})
+def served(packmule: CommandLine) -> Iterator[Site]:
+    port = free_port()
+    with packmule.started("dashboard", "--port", str(port)) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        address = f"http://127.0.0.1:{port}"
+        assert line == f"The dashboard is on {address}\n"
+        yield Site(packmule, process, address)
 
 
 @pytest.fixture
-def environment(tmp_path: Path, server: EmbeddedServer, client: Redis) -> dict[str, str]:
-    """That of commands on the shared server, which is empty at the start."""
-    return environment_in(tmp_path, server.url)
+def packmule(tmp_path: Path, server: EmbeddedServer, client: Redis) -> CommandLine:
+    """Commands on the shared server, which is empty at the start."""
+    return commands_in(tmp_path, server.url)
 
 
 @pytest.fixture
-def site(environment: dict[str, str]) -> Iterator[Site]:
-    with served(environment) as served_here:
+def site(packmule: CommandLine) -> Iterator[Site]:
+    with served(packmule) as served_here:
         yield served_here
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
 def test_the_dashboard_shows_jobs_that_we_enqueued_and_finished(site: Site, client: Redis) -> None:
-    finished = site.packmule("enqueue", "call", "shop.add", "a=40", "b=2")
-    failed = site.packmule("enqueue", "call", "shop.boom")
-    site.packmule("worker", "--burst")
-    waiting = site.packmule("enqueue", "call", "shop.add", "a=1")
-    later = site.packmule("enqueue", "call", "shop.add", "a=1", "--in", "1h")
+    finished = site.packmule.output("enqueue", "call", "shop.add", "a=40", "b=2")
+    failed = site.packmule.output("enqueue", "call", "shop.boom")
+    site.packmule.output("worker", "--burst")
+    waiting = site.packmule.output("enqueue", "call", "shop.add", "a=1")
+    later = site.packmule.output("enqueue", "call", "shop.add", "a=1", "--in", "1h")
 
     (queue,) = [each for each in site.data("queues")["queues"] if each["name"] == "default"]
     assert queue["count"] == 1
@@ -141,15 +92,15 @@ def test_the_dashboard_shows_jobs_that_we_enqueued_and_finished(site: Site, clie
 
 
 def test_a_failed_job_that_the_dashboard_requeues_runs_again(site: Site, client: Redis) -> None:
-    id = site.packmule("enqueue", "call", "shop.boom")
-    site.packmule("worker", "--burst")
+    id = site.packmule.output("enqueue", "call", "shop.boom")
+    site.packmule.output("worker", "--burst")
     assert records.read(client, id).status == "failed"
     first = records.read(client, id).ended_at
     request = urllib.request.Request(f"{site.address}/job/{id}/requeue", method="POST")
     with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
         assert json.load(answer)["status"] == "OK"
     assert records.read(client, id).status == "queued"
-    site.packmule("worker", "--burst")
+    site.packmule.output("worker", "--burst")
     record = records.read(client, id)
     assert record.status == "failed"
     assert record.ended_at != first
@@ -158,13 +109,11 @@ def test_a_failed_job_that_the_dashboard_requeues_runs_again(site: Site, client:
 def test_rq_info_and_the_dashboard_show_our_workers(
     site: Site, client: Redis, server: EmbeddedServer
 ) -> None:
-    site.packmule("enqueue", "call", "shop.add", "a=1", "--in", "1h")
-    with subprocess.Popen(
-        [sys.executable, "-m", "cli", "worker"], env=site.environment, stderr=subprocess.PIPE, text=True
-    ) as worker:
+    site.packmule.output("enqueue", "call", "shop.add", "a=1", "--in", "1h")
+    with site.packmule.started("worker") as worker:
         try:
             until(lambda: client.scard(wire.WORKERS), "a worker")
-            done = site.packmule("enqueue", "call", "shop.add", "a=1")
+            done = site.packmule.output("enqueue", "call", "shop.add", "a=1")
             until(lambda: records.read(client, done).status == "finished", "the job")
             (key,) = client.smembers(wire.WORKERS)
             until(lambda: client.hget(key, "state") == b"idle", "a heartbeat")
@@ -184,30 +133,22 @@ def test_rq_info_and_the_dashboard_show_our_workers(
     assert shown[name]["queues"] == ["high", "default", "low"]
 
 
-def test_a_port_in_use_is_told_in_one_line(environment: dict[str, str]) -> None:
+def test_a_port_in_use_is_told_in_one_line(packmule: CommandLine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", "dashboard", "--port", str(port)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+        done = packmule.run("dashboard", "--port", str(port))
+    (line,) = complaint(done, 2).splitlines()
     assert line.startswith(f"packmule: can't listen on 127.0.0.1:{port} ")
     assert "--port" in line
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_the_dashboard_keeps_the_embedded_server_until_it_ends(tmp_path: Path, signum: int) -> None:
-    environment = environment_in(tmp_path, None)
-    embedded = EmbeddedServer(tmp_path / "data")
+    packmule = commands_in(tmp_path, None)
+    embedded = EmbeddedServer(packmule.data_dir)
     try:
-        with served(environment) as site:
-            site.packmule("enqueue", "call", "shop.add", "a=1")
+        with served(packmule) as site:
+            site.packmule.output("enqueue", "call", "shop.add", "a=1")
             assert embedded.pid() is not None, "the command that left took the dashboard's server with it"
             (queue,) = [each for each in site.data("queues")["queues"] if each["name"] == "default"]
             assert queue["count"] == 1

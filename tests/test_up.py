@@ -6,33 +6,26 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import DEADLINE, ROOT, CommandLine, environment_in, free_port, until
 from redis import Redis
 
-from config import VARIABLES, child_environment
 from coordination.connection import connect
 from coordination.server import EmbeddedServer
 from jobs import records, wire
 from terminal.up import PROCFILE
 
-ROOT = Path(__file__).resolve().parent.parent
-UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
-DEADLINE = 30.0
 PYTHON = shlex.quote(sys.executable)
 
-SHOP = """
+NAP = """
 import time
-
-from jobs import current, job
 
 
 @job
@@ -47,22 +40,18 @@ def nap(seconds: float) -> str:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An embedded server, a free port, a user's job, and a `packmule` on the path, as if installed."""
-    (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "packmule"
     script.write_text(f'#!/bin/sh\nexec {PYTHON} -m cli "$@"\n')
     script.chmod(0o755)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    ours = {
-        "PACKMULE_DATA_DIR": str(tmp_path / "data"),
-        "PACKMULE_MODULES": "shop",
-        "PACKMULE_PROCESSES": "1",
-        "PYTHONPATH": str(ROOT),
-        "PORT": str(port),
-        "PATH": os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]),
-    }
-    return child_environment(**{**UNSET, **ours})
+    return environment_in(
+        tmp_path,
+        None,
+        NAP,
+        PACKMULE_PROCESSES="1",
+        PORT=str(free_port()),
+        PATH=os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]),
+    )
 
 
 @pytest.fixture
@@ -91,18 +80,6 @@ def client(tmp_path: Path) -> Iterator[Redis]:
         yield connected
 
 
-def until(condition: Callable[[], object], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.05)
-
-
-def enqueue_nap(environment: dict[str, str], tmp_path: Path, seconds: int) -> str:
-    command = [sys.executable, "-m", "cli", "enqueue", "call", "shop.nap", f"seconds={seconds}"]
-    return subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).strip()
-
-
 def test_the_built_in_procfile_is_the_shipped_one() -> None:
     assert (ROOT / "Procfile").read_text() == PROCFILE
 
@@ -115,8 +92,9 @@ def test_ctrl_c_drains_a_job_of_six_seconds(
     )
     log = (tmp_path / "up.log").read_text
     up = start()
-    long, waiting = (enqueue_nap(environment, tmp_path, 6) for _ in range(2))
-    until(lambda: records.read(client, long).status == "started", log)
+    packmule = CommandLine(tmp_path, environment)
+    long, waiting = (packmule.output("enqueue", "call", "shop.nap", "seconds=6") for _ in range(2))
+    until(lambda: records.read(client, long).status == "started", "the job to start", log)
     up.send_signal(signal.SIGINT)
     assert up.wait(DEADLINE) == 0, log()
     record = records.read(client, long)
@@ -143,8 +121,9 @@ def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
         except urllib.error.URLError:
             return []
 
-    until(workers, log)
-    until(lambda: all(f"{name} started" in log() for name in ("worker", "scheduler", "dashboard")), log)
+    until(workers, "a worker on the dashboard", log)
+    names = ("worker", "scheduler", "dashboard")
+    until(lambda: all(f"{name} started" in log() for name in names), "all to start", log)
     up.terminate()
     assert up.wait(DEADLINE) == 0, log()
     assert EmbeddedServer(tmp_path / "data").pid() is None, "the embedded server was left behind"
