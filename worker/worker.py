@@ -110,8 +110,6 @@ class Worker(BaseWorker):
                 heartbeat.stop()
             idle.close()
             self._leave()
-            os.close(wake)
-            os.close(self._wake)
 
     def _work(self, idle: IdleWait, burst: bool, max_jobs: int | None, max_idle_time: float | None) -> int:
         performed = 0
