@@ -66,10 +66,11 @@ def _exit_code(error: Exception) -> int | None:
     from coordination.server import ServerFailed
     from jobs.catcher import CatcherFailed
     from jobs.email import InvalidAddress, InvalidServer
+    from jobs.job_type import InvalidCall, InvalidJob
     from jobs.options import InvalidOption
     from jobs.producer import UnknownQueue
     from jobs.records import NoSuchJob
-    from jobs.registry import InvalidCall, InvalidJob, NotRegistered
+    from jobs.registry import NotRegistered
     from jobs.storage import StorageError
     from terminal.demo import DemoFailed
 

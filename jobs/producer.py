@@ -18,6 +18,7 @@ from coordination.connection import connect as connect_redis
 from coordination.scripts import Script
 from coordination.server import EmbeddedServer
 from jobs import registry, wire
+from jobs.job_type import InvalidCall, JobType
 from jobs.options import (
     DEFAULT_FAILURE_TTL,
     DEFAULT_QUEUE,
@@ -26,7 +27,6 @@ from jobs.options import (
     Options,
     in_seconds,
 )
-from jobs.registry import InvalidCall, JobType
 
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024

@@ -1,18 +1,15 @@
-"""The callables that workers may perform: `@job` registers them, `validate` checks a call against one."""
+"""The callables that workers may perform: `@job` registers them, and a worker finds them by name."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-import msgspec
-
+from jobs.job_type import InvalidCall, InvalidJob, JobType, job_type
 from jobs.options import Options
 
 P = ParamSpec("P")
@@ -20,16 +17,8 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class InvalidCall(TypeError):
-    """A call that the job's signature does not allow; nothing was enqueued."""
-
-
 class NotRegistered(LookupError):
     """A name that no loaded module registered with `@job` and no setting allows."""
-
-
-class InvalidJob(TypeError):
-    """A function that can't be a job, told when it is decorated."""
 
 
 class JobFunction(Protocol[P, R_co]):
@@ -52,54 +41,6 @@ class Enqueue(Protocol):
     def __call__(
         self, job: JobType, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]], options: Options
     ) -> list[str]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class JobType:
-    """One registered callable: its dotted `name`, its function, and the options its jobs start from.
-
-    An exception of a type in `give_up_on` fails a job at once, whatever retries it has left. With `at_once`
-    its outcome is handed in before the worker does anything else.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    options: Options
-    give_up_on: tuple[type[Exception], ...]
-    at_once: bool
-    signature: inspect.Signature
-    arguments: type[msgspec.Struct]
-
-    def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Check a call against the annotations.
-
-        Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one.
-        """
-        if self.name.startswith("__main__."):
-            raise InvalidCall(
-                f"{self.name}: a worker can't import the program itself: move the job to another module"
-            )
-        self._checked(args, kwargs)
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments as they come off the wire, made into what the annotations say (a date from its text).
-
-        Raises `InvalidCall`.
-        """
-        bound, typed = self._checked(args, kwargs)
-        for argument in bound.arguments:
-            bound.arguments[argument] = getattr(typed, argument)
-        return bound.args, bound.kwargs
-
-    def _checked(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[inspect.BoundArguments, msgspec.Struct]:
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-            # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
-            return bound, msgspec.convert(bound.arguments, self.arguments, str_keys=True)
-        except (TypeError, msgspec.ValidationError) as error:
-            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
 
 
 _registered: dict[str, JobType] = {}
@@ -200,7 +141,7 @@ def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
                 raise NotRegistered(f"PACKMULE_ALLOW names {name}, which is not a function of a module")
             # Under the name by which jobs ask for it, which need not be where it was defined.
             # Written for no wire, it may annotate what JSON can't carry, as RQ's callbacks do.
-            _add(name, function, Options(), typed=False)
+            _registered[name] = job_type(name, function, Options(), typed=False)
 
 
 def _pair(call: Mapping[str, Any] | Sequence[Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -248,67 +189,14 @@ def _register(
         raise InvalidJob(
             f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top"
         )
-    job_type = _add(name, function, options, give_up_on, at_once)
-    call: Call[P] = Call(job_type, Options())
+    registered_type = job_type(name, function, options, give_up_on, at_once)
+    _registered[name] = registered_type
+    call: Call[P] = Call(registered_type, Options())
     registered = cast(JobFunction[P, R], function)
-    registered.job = job_type
+    registered.job = registered_type
     registered.enqueue = call.enqueue  # type: ignore[method-assign]
     registered.enqueue_many = call.enqueue_many  # type: ignore[method-assign]
-    registered.options = lambda **changes: Call(job_type, Options(**changes))  # type: ignore[method-assign]
+    registered.options = lambda **changes: Call(  # type: ignore[method-assign]
+        registered_type, Options(**changes)
+    )
     return registered
-
-
-def _add(
-    name: str,
-    function: Callable[..., Any],
-    options: Options,
-    give_up_on: tuple[type[Exception], ...] = (),
-    at_once: bool = False,
-    typed: bool = True,
-) -> JobType:
-    """Register `function` as `name`. Raises `InvalidJob` where calls of it could not be checked."""
-    try:
-        signature = inspect.signature(function)
-        hints = typing.get_type_hints(function, include_extras=True) if typed else {}
-    except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
-        raise InvalidJob(f"{name} can't be a job: its signature can't be read: {error}") from None
-    arguments = _arguments_type(name, signature, hints)
-    _registered[name] = JobType(name, function, options, give_up_on, at_once, signature, arguments)
-    return _registered[name]
-
-
-def _arguments_type(
-    name: str, signature: inspect.Signature, hints: Mapping[str, Any]
-) -> type[msgspec.Struct]:
-    """A struct with one field a parameter: what an enqueue is validated against."""
-    fields: list[tuple[str, Any, Any]] = []
-    for parameter in signature.parameters.values():
-        kind: Any = hints.get(parameter.name, Any)
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            kind = tuple[kind, ...]
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            kind = dict[str, kind]
-        # Binding has already refused a missing argument, so that here each may be absent.
-        fields.append((parameter.name, kind, None))
-    try:
-        struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        msgspec.json.Decoder(struct)
-        msgspec.json.schema(struct, schema_hook=_refuse)
-    except (TypeError, RuntimeError) as error:
-        raise InvalidJob(
-            f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
-        ) from None
-    return struct
-
-
-def _refuse(kind: Any) -> dict[str, Any]:
-    """Asked for each type that is not JSON's: none is let through but `object`, which is anything."""
-    if kind is object:
-        return {"title": "anything"}
-    raise TypeError(f"{getattr(kind, '__name__', kind)} is not")
-
-
-def _explained(error: Exception) -> str:
-    """msgspec's `Expected `int`, got `str` - at `$.width`` with the argument in front."""
-    text, _, place = str(error).partition(" - at `$.")
-    return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else text

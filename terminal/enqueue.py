@@ -20,8 +20,8 @@ from terminal.parameters import (
 )
 
 if TYPE_CHECKING:
+    from jobs.job_type import JobType
     from jobs.options import Options
-    from jobs.registry import JobType
 
 STORED = "store:"
 """In front of a path, it means a file that is in the storage already."""

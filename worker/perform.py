@@ -16,6 +16,7 @@ import msgspec
 from rq.timeouts import JobTimeoutException
 
 from jobs import current, registry, wire
+from jobs.job_type import InvalidCall, JobType
 from worker import outcome
 from worker.outcome import Claimed, Outcome
 
@@ -48,16 +49,16 @@ class Performer:
             return msgspec.structs.replace(ended, at_once=True)
         return ended
 
-    def _performed(self, job: Claimed) -> tuple[Outcome, registry.JobType | None]:
+    def _performed(self, job: Claimed) -> tuple[Outcome, JobType | None]:
         started = time.time()
-        job_type: registry.JobType | None = None
+        job_type: JobType | None = None
         try:
             call = wire.decode_call(job.data)
             job_type = registry.find(call.name)
             args, kwargs = job_type.bind(call.args, call.kwargs)
             value = self._call(job, job_type.function, args, kwargs)
             result = self._encoded(job_type.name, value)
-        except (wire.InvalidPayload, registry.NotRegistered, registry.InvalidCall) as error:
+        except (wire.InvalidPayload, registry.NotRegistered, InvalidCall) as error:
             return outcome.failed(job, _line(error), self.worker, started, time.time(), retry=False), job_type
         except BaseException as error:
             retry = job_type is None or not isinstance(error, job_type.give_up_on)

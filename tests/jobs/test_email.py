@@ -29,6 +29,7 @@ from jobs.email import (
     email,
 )
 from jobs.email.plaintext import plaintext
+from jobs.job_type import InvalidCall
 from jobs.limits import Limits
 from jobs.rendering import MAX_OUTPUT, Renderer
 from jobs.storage import Storage
@@ -318,7 +319,7 @@ def test_the_job_is_registered_under_its_dotted_name_and_checks_its_call():
     job_type = registry.find("jobs.email.email")
     assert (job_type.options.queue, job_type.options.timeout, job_type.options.retries) == ("high", 60, 5)
     job_type.validate(["a@example.org", "s"], {"template": "welcome", "variables": {"name": "Ada"}})
-    with pytest.raises(registry.InvalidCall, match="to"):
+    with pytest.raises(InvalidCall, match="to"):
         job_type.validate([7, "s"], {})
 
 

@@ -30,8 +30,8 @@ from jobs.files import (
     WorkbookRefused,
     file,
 )
+from jobs.job_type import InvalidCall
 from jobs.limits import Limits
-from jobs.registry import InvalidCall
 from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from PIL import Image, ImageChops, ImageCms, ImageEnhance, ImageOps, ImageStat
 from jobs import current
 from jobs.image import ImageTooLarge, Rendition, UnreadableImage, image
 from jobs.image.resize import resize, resizer
+from jobs.job_type import InvalidCall
 from jobs.limits import Limits
-from jobs.registry import InvalidCall
 from jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
 
 ROOT = Path(__file__).parents[2]

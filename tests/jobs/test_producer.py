@@ -25,9 +25,9 @@ from rq.serializers import JSONSerializer
 from config import Settings
 from coordination.connection import connect
 from jobs import producer, registry, wire
+from jobs.job_type import InvalidCall
 from jobs.options import Options
 from jobs.producer import JobTooLarge, Producer, UnknownQueue
-from jobs.registry import InvalidCall
 from worker import outcome
 from worker.claim import Claims
 

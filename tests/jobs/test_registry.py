@@ -16,8 +16,9 @@ import sample_jobs
 from sample_jobs import Colour, Size
 
 from jobs import job, registry, wire
+from jobs.job_type import InvalidCall, InvalidJob
 from jobs.options import InvalidOption, Options
-from jobs.registry import InvalidCall, InvalidJob, NotRegistered
+from jobs.registry import NotRegistered
 
 WHEN = datetime(2026, 11, 1, 8, 30, tzinfo=UTC)
 

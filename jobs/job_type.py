@@ -1,0 +1,127 @@
+"""A job's type: a callable, the options of its jobs, and the check of a call against its annotations."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from jobs.options import Options
+
+
+class InvalidCall(TypeError):
+    """A call that the job's signature does not allow; nothing was enqueued."""
+
+
+class InvalidJob(TypeError):
+    """A function that can't be a job, told when it is decorated."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """One registered callable: its dotted `name`, its function, and the options its jobs start from.
+
+    An exception of a type in `give_up_on` fails a job at once, whatever retries it has left. With `at_once`
+    its outcome is handed in before the worker does anything else.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    options: Options
+    give_up_on: tuple[type[Exception], ...]
+    at_once: bool
+    signature: inspect.Signature
+    arguments: type[msgspec.Struct]
+
+    def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check a call against the annotations.
+
+        Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one.
+        """
+        if self.name.startswith("__main__."):
+            raise InvalidCall(
+                f"{self.name}: a worker can't import the program itself: move the job to another module"
+            )
+        self._checked(args, kwargs)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments as they come off the wire, made into what the annotations say (a date from its text).
+
+        Raises `InvalidCall`.
+        """
+        bound, typed = self._checked(args, kwargs)
+        for argument in bound.arguments:
+            bound.arguments[argument] = getattr(typed, argument)
+        return bound.args, bound.kwargs
+
+    def _checked(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[inspect.BoundArguments, msgspec.Struct]:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+            # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
+            return bound, msgspec.convert(bound.arguments, self.arguments, str_keys=True)
+        except (TypeError, msgspec.ValidationError) as error:
+            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
+
+
+def job_type(
+    name: str,
+    function: Callable[..., Any],
+    options: Options,
+    give_up_on: tuple[type[Exception], ...] = (),
+    at_once: bool = False,
+    typed: bool = True,
+) -> JobType:
+    """The type of the jobs that call `function`; with `typed` its annotations are checked in each call.
+
+    Raises `InvalidJob` where calls of it could not be checked.
+    """
+    try:
+        signature = inspect.signature(function)
+        hints = typing.get_type_hints(function, include_extras=True) if typed else {}
+    except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
+        raise InvalidJob(f"{name} can't be a job: its signature can't be read: {error}") from None
+    arguments = _arguments_type(name, signature, hints)
+    return JobType(name, function, options, give_up_on, at_once, signature, arguments)
+
+
+def _arguments_type(
+    name: str, signature: inspect.Signature, hints: Mapping[str, Any]
+) -> type[msgspec.Struct]:
+    """A struct with one field a parameter: what an enqueue is validated against."""
+    fields: list[tuple[str, Any, Any]] = []
+    for parameter in signature.parameters.values():
+        kind: Any = hints.get(parameter.name, Any)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            kind = tuple[kind, ...]
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kind = dict[str, kind]
+        # Binding has already refused a missing argument, so that here each may be absent.
+        fields.append((parameter.name, kind, None))
+    try:
+        struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
+        msgspec.json.Decoder(struct)
+        msgspec.json.schema(struct, schema_hook=_refuse)
+    except (TypeError, RuntimeError) as error:
+        raise InvalidJob(
+            f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
+        ) from None
+    return struct
+
+
+def _refuse(kind: Any) -> dict[str, Any]:
+    """Asked for each type that is not JSON's: none is let through but `object`, which is anything."""
+    if kind is object:
+        return {"title": "anything"}
+    raise TypeError(f"{getattr(kind, '__name__', kind)} is not")
+
+
+def _explained(error: Exception) -> str:
+    """msgspec's `Expected `int`, got `str` - at `$.width`` with the argument in front."""
+    text, _, place = str(error).partition(" - at `$.")
+    return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else text
