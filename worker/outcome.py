@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from base64 import b64encode
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +14,7 @@ from jobs.options import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, DEFAULT_TIMEOU
 
 RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
+LONGEST_TTL = int(LONGEST_SPAN)
 
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which tells what went wrong."""
@@ -60,27 +62,33 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
 
 
-def claimed(values: Sequence[bytes]) -> Claimed:
-    """A job as the script hands it out. Raises `ValueError` for numbers that are none."""
-    text = [value.decode() if position != _DATA else "" for position, value in enumerate(values)]
-    intervals = msgspec.json.decode(values[8], type=tuple[float, ...]) if values[8] else ()
-    return Claimed(
-        id=text[0],
-        execution=text[1],
-        queue=text[2],
-        data=values[_DATA],
-        timeout=float(text[4] or DEFAULT_TIMEOUT),
-        result_ttl=min(int(text[5] or DEFAULT_RESULT_TTL), int(LONGEST_SPAN)),
-        failure_ttl=min(int(text[6] or DEFAULT_FAILURE_TTL), int(LONGEST_SPAN)),
-        retries_left=int(text[7] or 0),
-        retry_intervals=intervals,
-        attempt=int(text[9] or 0) + 1,
-        front_on_retry=text[10] == "1",
-        by_rq=any(name not in ("", "0") for name in text[11:]),
+class Row(NamedTuple):
+    """A job as the script hands it out; `fields` in the order that it names."""
+
+    id: bytes
+    execution: bytes
+    fields: Sequence[bytes | None]
+
+
+def claimed(row: Row) -> Claimed:
+    """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
+    queue, data, timeout, result_ttl, failure_ttl, retries_left, intervals, attempts, front, *rare = (
+        row.fields
     )
-
-
-_DATA = 3
+    return Claimed(
+        id=row.id.decode(),
+        execution=row.execution.decode(),
+        queue=queue.decode() if queue else "",
+        data=data or b"",
+        timeout=float(timeout or DEFAULT_TIMEOUT),
+        result_ttl=min(int(result_ttl or DEFAULT_RESULT_TTL), LONGEST_TTL),
+        failure_ttl=min(int(failure_ttl or DEFAULT_FAILURE_TTL), LONGEST_TTL),
+        retries_left=int(retries_left or 0),
+        retry_intervals=msgspec.json.decode(intervals, type=tuple[float, ...]) if intervals else (),
+        attempt=int(attempts or 0) + 1,
+        front_on_retry=front == b"1",
+        by_rq=any(value not in (None, b"", b"0") for value in rare),
+    )
 
 
 def finished(job: Claimed, result: bytes, worker: str, started: float, ended: float) -> Outcome:
@@ -140,9 +148,9 @@ def failed(
     )
 
 
-def corrupt(values: Sequence[bytes], error: Exception, worker: str, now: float) -> Outcome:
+def corrupt(row: Row, error: Exception, worker: str, now: float) -> Outcome:
     """The failure of a claimed record whose fields make no sense."""
-    id, execution, queue = (value.decode(errors="replace") for value in values[:3])
+    id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.fields[0] or b""))
     job = Claimed(id, execution, queue, b"", 0, 0, int(DEFAULT_FAILURE_TTL), 0, (), 1, False, False)
     return failed(job, f"the job's record is corrupt: {error}", worker, now, now)
 

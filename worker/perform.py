@@ -51,17 +51,17 @@ class Performer:
 
     def _performed(self, job: Claimed) -> tuple[Outcome, JobType | None]:
         started = time.time()
-        job_type: JobType | None = None
         try:
             call = wire.decode_call(job.data)
             job_type = registry.find(call.name)
             args, kwargs = job_type.bind(call.args, call.kwargs)
+        except (wire.InvalidPayload, registry.NotRegistered, InvalidCall) as error:
+            return outcome.failed(job, _line(error), self.worker, started, time.time(), retry=False), None
+        try:
             value = self._call(job, job_type.function, args, kwargs)
             result = self._encoded(job_type.name, value)
-        except (wire.InvalidPayload, registry.NotRegistered, InvalidCall) as error:
-            return outcome.failed(job, _line(error), self.worker, started, time.time(), retry=False), job_type
         except BaseException as error:
-            retry = job_type is None or not isinstance(error, job_type.give_up_on)
+            retry = not isinstance(error, job_type.give_up_on)
             return outcome.failed(job, _trace(error), self.worker, started, time.time(), retry), job_type
         return outcome.finished(job, result, self.worker, started, time.time()), job_type
 
@@ -98,13 +98,12 @@ def soft_timeout(seconds: float) -> Iterator[None]:
     def expire(signum: int, frame: FrameType | None) -> None:
         raise JobTimeoutException(f"the job ran longer than its timeout of {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, expire)
+    signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _line(error: Exception) -> str:

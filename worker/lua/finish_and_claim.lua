@@ -7,7 +7,7 @@
 -- ARGV[1]  msgpack: [claim id, jobs wanted, worker, now as RQ's text, lease in seconds, [outcome, ...]]
 --          an outcome is the array of worker/outcome.py's Outcome
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended]
---          a job is the array of worker/outcome.py's Claimed, every value as text
+--          a job is [id, execution id, [queue, then each of FIELDS below, as text or nothing]]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
 -- changes nothing. Sent again with the same claim id, the script returns the same jobs and hands in
@@ -21,8 +21,8 @@ local again = redis.call('HGET', claims, '.claim') == claim_id
 local suspended = redis.call('EXISTS', KEYS[6])
 local stale, parents, jobs = {}, {}, {}
 
-local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
+local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
 local FIELDS = {'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
   'enqueue_at_front_on_retry', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
 
@@ -31,22 +31,46 @@ local function set_aside(id, reason)
   redis.call('LTRIM', KEYS[5], -10000, -1)
 end
 
-local function place(id, queue, status, ttl, front, delay)
-  local list = 'rq:queue:' .. queue
-  if status == 'queued' then
-    redis.call(front and 'LPUSH' or 'RPUSH', list, id)
-  elseif status == 'scheduled' then
-    redis.call('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
-  else
-    redis.call('ZADD', 'rq:' .. status .. ':' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
+-- What all jobs of a batch write to one key is gathered here, and written by one command each.
+local gathered = {ZADD = {}, ZREM = {}, HDEL = {}, HSET = {}}
+
+local function gather(command, key, first, second)
+  local values = gathered[command][key] or {}
+  gathered[command][key] = values
+  values[#values + 1] = first
+  values[#values + 1] = second
+end
+
+local function write_gathered()
+  for command, keys in pairs(gathered) do
+    for key, values in pairs(keys) do
+      local written = redis.pcall(command, key, unpack(values))
+      if type(written) == 'table' and written.err then
+        set_aside(key, written.err)
+      end
+    end
   end
 end
 
 local function ends(status) return status == 'finished' or status == 'failed' end
 
+local function place(id, queue, status, ttl, front, delay)
+  if status == 'queued' then
+    redis.call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
+  elseif status == 'scheduled' then
+    gather('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
+  else
+    gather('ZADD', 'rq:' .. status .. ':' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
+  end
+end
+
 local function finish(id, execution, queue, status, ttl, fields, result, front, delay)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
-  if redis.call('EXISTS', record) == 0 or status == 'settled' then
+  local found = redis.call('EXISTS', record, record .. ':dependents')
+  if ends(status) and found == 2 then
+    parents[#parents + 1] = id
+  end
+  if found == 0 or status == 'settled' then
     return
   elseif ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
     redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', record, 'call') or '', 'EX', GONE_SECONDS)
@@ -70,28 +94,31 @@ local function finish(id, execution, queue, status, ttl, fields, result, front, 
   place(id, queue, status, ttl, front, delay)
 end
 
-local seconds = 0
+local counts, seconds = {}, 0
 for _, outcome in ipairs(outcomes) do
   local id, execution, queue, status = unpack(outcome, 1, 4)
   if redis.call('HGET', claims, id) == execution then
     finish(unpack(outcome, 1, 9))
-    redis.call('HDEL', claims, id)
-    redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
-    local counter = outcome[10]
-    if counter ~= '' then
-      redis.call('HINCRBY', KEYS[3], counter, 1)
-    end
+    gather('HDEL', claims, id)
+    gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+    counts[outcome[10]] = (counts[outcome[10]] or 0) + 1
     seconds = seconds + outcome[11]
   elseif not again then
     stale[#stale + 1] = id
-  end
-  if ends(status) and redis.call('EXISTS', 'rq:job:' .. id .. ':dependents') == 1 then
+  elseif ends(status) and redis.call('EXISTS', 'rq:job:' .. id .. ':dependents') == 1 then
     parents[#parents + 1] = id
+  end
+end
+for counter, count in pairs(counts) do
+  if counter ~= '' then
+    redis.call('HINCRBY', KEYS[3], counter, count)
   end
 end
 if seconds > 0 then
   redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
 end
+write_gathered()
+gathered = {ZADD = {}, HSET = {}}
 
 local function take(id, execution)
   local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', unpack(FIELDS))
@@ -101,13 +128,8 @@ local function take(id, execution)
     -- A record that expired or was deleted while its id waited is no loss; half a record is.
     return redis.call('EXISTS', 'rq:job:' .. id) == 1 and set_aside(id, 'the record holds no data')
   end
-  for i = 1, #FIELDS + 1 do
-    values[i] = values[i] or ''
-  end
-  table.insert(values, 1, id)
-  table.insert(values, 2, execution)
-  jobs[#jobs + 1] = values
-  return values[3]
+  jobs[#jobs + 1] = {id, execution, values}
+  return values[1] or ''
 end
 
 local function claim(list)
@@ -121,11 +143,11 @@ local function claim(list)
     local execution = claim_id .. '-' .. (#jobs + 1)
     local queue = take(id, execution)
     if queue then
-      redis.call('HSET', claims, id, execution)
       redis.call('HSET', 'rq:job:' .. id, 'status', 'started', 'worker_name', worker,
         'started_at', now_text, 'last_heartbeat', now_text)
       redis.call('PERSIST', 'rq:job:' .. id)
-      redis.call('ZADD', 'rq:wip:' .. queue, STARTED_SCORE, id .. ':' .. execution)
+      gather('HSET', claims, id, execution)
+      gather('ZADD', 'rq:wip:' .. queue, STARTED_SCORE, id .. ':' .. execution)
     end
   end
 end
@@ -144,7 +166,8 @@ elseif want > 0 and suspended == 0 then
   end
 end
 if #jobs + #outcomes > 0 then
-  redis.call('HSET', claims, '.claim', claim_id)
+  gather('HSET', claims, '.claim', claim_id)
 end
+write_gathered()
 redis.call('ZADD', KEYS[4], now + lease, worker)
 return {stale, parents, jobs, suspended}
