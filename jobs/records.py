@@ -43,7 +43,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job as it stands in Redis. Times are RQ's texts in UTC, spans seconds; what isn't known is None."""
+    """A job as it stands in Redis. Times are RQ's texts in UTC, spans seconds; what isn't known is None.
+
+    `death` is the certificate of the last process that died performing it, as `worker/death.py` writes it.
+    """
 
     id: str
     name: str
@@ -60,6 +63,7 @@ class Record:
     timeout: str | None
     attempts: int
     deaths: int
+    death: dict[str, Any] | None
     retries_left: int
     progress: Progress | None
     result: Any
@@ -213,6 +217,7 @@ def _record(
         timeout=fields.get("timeout") or None,
         attempts=_count(fields.get("attempts")),
         deaths=_count(fields.get("deaths")),
+        death=_certificate(fields.get("death")),
         retries_left=_count(fields.get("retries_left")),
         progress=_progress(progress),
         result=_value(result.get("return_value")),
@@ -225,6 +230,13 @@ def _count(text: str | None) -> int:
         return max(0, int(text or 0))
     except ValueError:
         return 0
+
+
+def _certificate(text: str | None) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any]) if text else None
+    except msgspec.DecodeError:
+        return None
 
 
 def _progress(counters: dict[str, str]) -> Progress | None:

@@ -14,14 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from resource import struct_rusage
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from worker.death import certify, out_of_memory_kills
 from worker.heartbeat import INTERVAL, Heartbeat
 from worker.rescue import Verdict, rescue, rescue_expired
-from worker.slot import Performing, Slot
+from worker.slot import Slot
 from worker.worker import Worker
 
 TICK = 0.25
@@ -48,6 +50,7 @@ class Child:
     started_at: float = field(default_factory=time.monotonic)
     told_to_stop: bool = False
     killed_as: tuple[Verdict, str] | None = None
+    kills_before: int | None = field(default_factory=out_of_memory_kills)
 
 
 class Pool:
@@ -217,18 +220,18 @@ class Pool:
 
     def _reap(self) -> None:
         for pid, child in list(self._children.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
             if not ended:
                 continue
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
             if child.slot:
-                self._bury(child, child.slot, code)
+                self._bury(child, child.slot, code, usage)
             elif code and not self._stop_signals:
-                log.warning("%s: %s; starting it again", child.name, _cause(code))
+                log.warning("%s: ended with code %d; starting it again", child.name, code)
                 self._back_off(child)
 
-    def _bury(self, child: Child, slot: Slot, code: int) -> None:
+    def _bury(self, child: Child, slot: Slot, code: int, usage: struct_rusage) -> None:
         """Take note of a worker's end, and rescue what it held unless it left in order."""
         performing = slot.read()
         del self._slots[child.name]
@@ -236,11 +239,12 @@ class Pool:
         if code == 0 and performing is None:
             self._drained += self.burst
             return
-        verdict, reason = child.killed_as or ("died", _death(performing, code))
+        certificate = certify(child.name, code, performing, usage, child.kills_before)
+        verdict, reason = child.killed_as or ("died", certificate.cause)
         running = performing.execution if performing else NOTHING_RAN
         log.warning("%s: %s", child.name, reason or "stopped before its job had ended")
         try:
-            rescue(self.client, child.name, verdict, reason, running)
+            rescue(self.client, child.name, verdict, reason, running, certificate=certificate)
         except RedisError as error:
             log.warning("%s: what it held waits for its lease to end: %s", child.name, error)
         if not child.killed_as:
@@ -259,15 +263,3 @@ class Pool:
         self._stop_signals += 1
         if self._stop_signals == 1:
             self._stop_deadline = time.monotonic() + self.grace
-
-
-def _cause(code: int) -> str:
-    """What an exit code tells: `exited with code 1`, `died of SIGKILL`."""
-    return f"died of {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-
-
-def _death(performing: Performing | None, code: int) -> str:
-    if performing is None:
-        return f"its process {_cause(code)}"
-    seconds = time.monotonic() - performing.started
-    return f"the process performing this job {_cause(code)} after {seconds:.1f} s of it"

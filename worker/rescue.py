@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Literal, NamedTuple, cast
 
+import msgspec
 from redis import Redis
 
 from coordination.scripts import Script
 from jobs import wire
+from worker.death import DeathCertificate
 
 Verdict = Literal["returned", "died", "overran"]
 
@@ -32,12 +34,14 @@ def rescue(
     reason: str = "",
     running: str = "",
     only_expired: bool = False,
+    certificate: DeathCertificate | None = None,
 ) -> Rescued:
     """Return all that `worker` holds to the front of its queues, and end its lease.
 
     `running` is the execution that was being performed, where that is known: only its job is counted as
     having died or overrun, and every claimed one where it is not. `reason` is what a job that fails by it
-    will show. With `only_expired` nothing happens while the lease goes on.
+    will show; `certificate` is kept with a job that died. With `only_expired` nothing happens while the
+    lease goes on.
     """
     reply = _rescue(
         client,
@@ -56,6 +60,7 @@ def rescue(
             wire.error_text(reason),
             wire.time_text(time.time()),
             "expired" if only_expired else "",
+            msgspec.json.encode(certificate) if certificate else "",
         ],
     )
     back, failed = reply or ((), ())

@@ -10,9 +10,10 @@
 -- ARGV[4]  the number of deaths at which a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
 -- ARGV[7]  "expired" to do nothing unless the lease has ended
+-- ARGV[8]  the death certificate, or "" where there is none
 -- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
 
-local worker, verdict, running, deaths, reason, now_text, only_expired = unpack(ARGV)
+local worker, verdict, running, deaths, reason, now_text, only_expired, certificate = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
@@ -51,6 +52,9 @@ local function is_over(id, execution)
   if running ~= '' and running ~= execution then
     return false
   elseif verdict == 'died' then
+    if certificate ~= '' then
+      redis.call('HSET', 'rq:job:' .. id, 'death', certificate)
+    end
     return redis.call('HINCRBY', 'rq:job:' .. id, 'deaths', 1) >= tonumber(deaths)
   elseif verdict == 'overran' then
     return redis.call('HINCRBY', 'rq:job:' .. id, 'retries_left', -1) < 0

@@ -1,0 +1,55 @@
+"""Death certificates: out of memory is told from other kills by what the kernel counts."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from worker import death
+from worker.death import certify, out_of_memory_kills
+from worker.slot import Performing
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(death, "_own_cgroup", lambda: tmp_path)
+    return tmp_path
+
+
+def kills(cgroup: Path, count: int) -> None:
+    (cgroup / "memory.events").write_text(f"low 0\nhigh 0\nmax 12\noom 3\noom_kill {count}\n")
+
+
+def certificate(code: int, kills_before: int | None) -> death.DeathCertificate:
+    performing = Performing("job", "execution", time.monotonic() - 2, float("inf"))
+    return certify("w1", code, performing, resource.getrusage(resource.RUSAGE_SELF), kills_before)
+
+
+def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):
+    kills(cgroup, 4)
+    before = out_of_memory_kills()
+    kills(cgroup, 5)
+    found = certificate(-9, before)
+    assert found.out_of_memory is True
+    assert found.cause == (
+        "the process performing this job died of SIGKILL, killed by the kernel for want of memory, "
+        "after 2.0 s of it"
+    )
+
+
+@pytest.mark.parametrize(("code", "after"), [(-9, 4), (-11, 5), (1, 5)])
+def test_other_ends_are_not(cgroup, code, after):
+    kills(cgroup, 4)
+    before = out_of_memory_kills()
+    kills(cgroup, after)
+    assert certificate(code, before).out_of_memory is False
+
+
+def test_where_the_kernel_does_not_say_nothing_is_claimed(cgroup):
+    assert out_of_memory_kills() is None
+    assert certificate(-9, None).out_of_memory is None
+    (cgroup / "memory.events").write_text("nonsense\n")
+    assert out_of_memory_kills() is None
