@@ -22,18 +22,16 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from coordination import counters
 from jobs import wire
-from worker import outcome, rq_path
+from worker import rq_path
 from worker.batch import BatchSize
 from worker.claim import Batch, Claims
+from worker.clerk import Clerk
 from worker.heartbeat import Heartbeat, HeartbeatThread
 from worker.outcome import Claimed, Outcome
 from worker.perform import Performer
 from worker.rescue import rescue
 from worker.slot import Slot
 from worker.wait import AWAY, IdleWait
-
-HAND_IN_SECONDS = 0.02
-"""An outcome is handed in no later than this, or when the job that then runs has ended."""
 
 BACK_OFF_CAP = 5.0
 SUSPENDED_SECONDS = 1.0
@@ -103,9 +101,11 @@ class Worker(BaseWorker):
             wire.waiting_key(self.name),
             [wake] if self.lifeline is None else [wake, self.lifeline],
         )
+        self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0))
         try:
             return self._work(idle, burst, max_jobs, max_idle_time) > 0
         finally:
+            self.clerk.close()
             if heartbeat:
                 heartbeat.stop()
             idle.close()
@@ -131,24 +131,14 @@ class Worker(BaseWorker):
         return performed
 
     def _perform_all(self, jobs: Sequence[Claimed]) -> list[Outcome]:
-        """Perform a batch; outcomes that would wait too long are handed in on the way."""
-        outcomes: list[Outcome] = []
-        began = handed_in = time.monotonic()
-        for position, job in enumerate(jobs):
-            if self.stopping:
-                # The last first, for each goes in front of the one before.
-                outcomes += [outcome.returned(left) for left in reversed(jobs[position:])]
-                break
-            outcomes.append(self._perform(job))
-            if job is not jobs[-1] and (
-                outcomes[-1].at_once or time.monotonic() - handed_in > HAND_IN_SECONDS
-            ):
-                self._exchange(outcomes, 0)
-                outcomes = []
-                handed_in = time.monotonic()
+        """Perform a batch; the outcomes that are still to be handed in."""
+        began = time.monotonic()
+        self.clerk.take(jobs)
+        while not self.stopping and (job := self.clerk.next()):
+            self.clerk.note(self._perform(job))
         if jobs:
             self.batch.learn(len(jobs), time.monotonic() - began)
-        return outcomes
+        return self.clerk.rest()
 
     def _perform(self, job: Claimed) -> Outcome:
         self.slot.start(job.id, job.execution, job.timeout)

@@ -179,6 +179,23 @@ def test_a_job_that_ignores_its_timeout_is_killed(server, client):
     assert record.deaths == 0
 
 
+def test_a_long_job_holds_up_neither_what_was_claimed_with_it_nor_what_ended_before_it(
+    server, client, tmp_path
+):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    before = pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
+    long = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    after = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
+    with pool(server):
+        until(lambda: lines(notes) == ["begin a"])
+        until(lambda: {records.read(client, id).status for id in before} == {"finished"})
+        until(lambda: client.lrange("rq:queue:default", 0, -1) == [id.encode() for id in after])
+        assert records.read(client, long).status == "started"
+        gate.touch()
+        assert [ended(client, id).result for id in after] == list(range(1, 101))
+        assert ended(client, long).result == "a"
+
+
 def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow

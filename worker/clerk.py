@@ -1,0 +1,100 @@
+"""The clerk: beside a batch being performed, it hands in and gives back what would wait too long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from worker import outcome
+from worker.outcome import Claimed, Outcome
+
+HAND_IN_SECONDS = 0.02
+"""An outcome is handed in no later than about this after its job has ended."""
+
+LONG_SECONDS = 0.05
+"""A job that runs longer than this no longer holds up the jobs that were claimed with it."""
+
+
+class Clerk:
+    """Keeps the batch in hand: the jobs not yet started and the outcomes not yet handed in.
+
+    Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while a batch of
+    several jobs is in hand. `hand_in` takes outcomes to Redis; it is called by one thread at a time.
+    """
+
+    def __init__(self, hand_in: Callable[[Sequence[Outcome]], object]) -> None:
+        self._hand_in = hand_in
+        self._lock = threading.Lock()
+        self._unstarted: deque[Claimed] = deque()
+        self._outcomes: list[Outcome] = []
+        self._began = self._oldest = 0.0
+        self._several = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._look, name="clerk", daemon=True)
+        self._thread.start()
+
+    def take(self, jobs: Sequence[Claimed]) -> None:
+        """Take a batch in hand."""
+        self._unstarted.extend(jobs)
+        if len(jobs) > 1:
+            self._began = time.monotonic()
+            self._several.set()
+
+    def next(self) -> Claimed | None:
+        """The job to perform now; None when none is left."""
+        with self._lock:
+            self._began = time.monotonic()
+            return self._unstarted.popleft() if self._unstarted else None
+
+    def note(self, ended: Outcome) -> None:
+        """Keep an outcome for the next hand-in, which is now if the outcome asks for it."""
+        with self._lock:
+            if not self._outcomes:
+                self._oldest = time.monotonic()
+            self._outcomes.append(ended)
+            if ended.at_once and self._unstarted:
+                self._hand_in_all()
+
+    def rest(self) -> list[Outcome]:
+        """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
+        with self._lock:
+            self._several.clear()
+            self._return_unstarted()
+            outcomes, self._outcomes = self._outcomes, []
+            return outcomes
+
+    def close(self) -> None:
+        """End the clerk's thread."""
+        self._closed = True
+        self._several.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            self._several.wait()
+            if self._closed:
+                return
+            time.sleep(HAND_IN_SECONDS)
+            with self._lock:
+                if self._several.is_set():
+                    self._hand_in_what_waits()
+
+    def _hand_in_what_waits(self) -> None:
+        now = time.monotonic()
+        if now - self._began > LONG_SECONDS:
+            self._return_unstarted()
+        if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
+            self._hand_in_all()
+
+    def _return_unstarted(self) -> None:
+        if self._unstarted and not self._outcomes:
+            self._oldest = self._began
+        # The last first, for each goes in front of the one before.
+        self._outcomes += [outcome.returned(job) for job in reversed(self._unstarted)]
+        self._unstarted.clear()
+
+    def _hand_in_all(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        self._hand_in(outcomes)
