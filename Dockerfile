@@ -31,6 +31,6 @@ WORKDIR /app
 # By number, so that a cluster can tell that it is not root.
 USER 10001:10001
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["packmule", "check"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["packmule", "status"]
 ENTRYPOINT ["packmule"]
 CMD ["worker"]

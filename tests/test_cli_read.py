@@ -149,6 +149,11 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
     assert report["settings"]["queues"] == "high, default, low"
 
 
+def test_check_is_content_with_production_without_mail_but_says_so(packmule: CommandLine) -> None:
+    report = json.loads(output(packmule.run("check", "--json", PACKMULE_ENV="production")))
+    assert report["findings"]["mail"]["text"] == "not set: e-mail jobs will fail until PACKMULE_SMTP_URL is"
+
+
 def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedServer) -> None:
     secrets = {
         "PACKMULE_REDIS_URL": f"unix://:s3cret@{server.socket_path}",

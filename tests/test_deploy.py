@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -79,7 +78,6 @@ def test_procfile_and_compose_start_the_same_commands(services: dict[str, Any]) 
     assert started == procfile()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("cli") is None, reason="there is no command line yet")
 def test_every_command_that_is_deployed_exists(services: dict[str, Any]) -> None:
     from cli import cli
 

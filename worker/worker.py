@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from coordination import counters
-from jobs import wire
+from jobs import current, wire
 from worker import rq_path
 from worker.batch import BatchSize
 from worker.claim import Batch, Claims
@@ -110,6 +110,7 @@ class Worker(BaseWorker):
                 heartbeat.stop()
             idle.close()
             self._leave()
+            current.close()
 
     def _work(self, idle: IdleWait, burst: bool, max_jobs: int | None, max_idle_time: float | None) -> int:
         performed = 0

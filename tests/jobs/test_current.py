@@ -176,3 +176,17 @@ def test_a_missing_resource_is_named_with_the_way_out():
 
     with pytest.raises(NoResource, match=r"^no Missing here: .*current\.provide"):
         current.resource(Missing)
+
+
+def test_resources_that_can_close_are_closed_when_a_worker_stops(monkeypatch):
+    class Kept:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    monkeypatch.setattr(current, "_resources", {})
+    kept = Kept()
+    current.provide(kept, 7)
+    current.close()
+    assert kept.closed
