@@ -99,14 +99,21 @@ class Producer:
                 "put the data in storage and pass its path, or raise PACKMULE_MAX_JOB_BYTES"
             )
         queue = options.queue or DEFAULT_QUEUE
-        if self.queues is not None and queue not in self.queues:
-            raise UnknownQueue(
-                f"no queue is called {queue!r}: there are {', '.join(self.queues)} (see PACKMULE_QUEUES)"
-            )
+        if self.queues is not None:
+            known_queue(queue, self.queues)
         place, when = _place(options, position)
         new = wire.new_job_id()
         id, call_id = (options.job_id, new) if options.job_id else (new, "")
         return Entry((id, call_id, queue, place, when, _fields(job, queue, options)), wire.packed(payload))
+
+
+def known_queue(name: str, queues: Sequence[str]) -> str:
+    """`name`, if it is one of `queues`. Raises `UnknownQueue`."""
+    if name not in queues:
+        raise UnknownQueue(
+            f"no queue is called {name!r}: there are {', '.join(queues)} (see PACKMULE_QUEUES)"
+        )
+    return name
 
 
 def connect(settings: Settings | None = None) -> Producer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -26,21 +25,19 @@ class App:
 
     @property
     def client(self) -> Redis:
-        """A client of the settings' Redis. The last to leave an embedded server stops it."""
+        """A client of the settings' Redis."""
         if self._client is None:
-            from coordination.server import EmbeddedServer
-
             self._client = self.connect()
-            if self.settings.redis_url is None:
-                self.closing.callback(EmbeddedServer(self.settings.data_dir).stop_if_unused, self._client)
         return self._client
 
     def connect(self, socket_timeout: float | None = None) -> Redis:
         """One more client, for a process of its own, or until the command ends.
 
+        The command that is the last to leave an embedded server stops it.
         `socket_timeout` is how many seconds an answer may take; without it, as long as it takes.
         """
         from coordination.connection import InvalidURL, connect
+        from coordination.server import EmbeddedServer
 
         try:
             client = connect(
@@ -51,6 +48,8 @@ class App:
             )
         except InvalidURL as error:
             raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None
+        if self.settings.redis_url is None:
+            self.closing.callback(EmbeddedServer(self.settings.data_dir).stop_if_unused)
         self.closing.callback(client.close)
         return client
 
@@ -68,11 +67,11 @@ class App:
 
         registry.use(Producer(self.client, self.settings.queues, self.settings.max_job_bytes).enqueue)
 
-    def load_jobs(self, modules: Sequence[str] = READY_JOBS) -> None:
+    def load_jobs(self) -> None:
         """Register the ready-made jobs and those of the user's modules."""
         from jobs import registry
 
-        registry.load(modules)
+        registry.load(READY_JOBS)
         try:
             registry.load(self.settings.modules)
         except registry.NotRegistered as error:
@@ -97,14 +96,3 @@ class App:
         from jobs import records
 
         return [*dict.fromkeys([*self.settings.queues, *records.queues(self.client)])]
-
-
-def known_queue(name: str, queues: Sequence[str]) -> str:
-    """`name`, if it is one of `queues`. Raises `UnknownQueue`."""
-    from jobs.producer import UnknownQueue
-
-    if name not in queues:
-        raise UnknownQueue(
-            f"no queue is called {name!r}: there are {', '.join(queues)} (see PACKMULE_QUEUES)"
-        )
-    return name

@@ -10,6 +10,7 @@ from typing import Any
 from redis import Redis
 
 from config import VARIABLES, Settings
+from jobs import records
 from jobs.email.server import Server
 from jobs.storage import Storage
 from terminal import show
@@ -64,8 +65,8 @@ def _finding(probe: Callable[[], Any]) -> Finding:
 
 
 def _server(client: Redis) -> str:
-    info = client.info("server")
-    return f"ok, {info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}"
+    found = records.server(client)
+    return f"ok, {found['server']} {found['version']}"
 
 
 def _storage(storage: Storage) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from terminal.app import App, known_queue
+from terminal.app import App
 from terminal.parameters import (
     Duration,
     Instant,
@@ -199,7 +199,7 @@ def _enqueue(
     files: str | None = None,
 ) -> int:
     """Enqueue one job; the argument called `files` names what must be in the storage first."""
-    from jobs.producer import Producer
+    from jobs.producer import Producer, known_queue
     from terminal.follow import follow_one
 
     if wait and options.result_ttl == 0:

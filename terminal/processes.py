@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from terminal.app import App, known_queue
+from terminal.app import App
 from terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def up(app: App) -> int:
 @click.pass_obj
 def worker(app: App, queues: tuple[str, ...], processes: int | None, burst: bool, no_scheduler: bool) -> int:
     """Run a pool of worker processes. SIGTERM drains it."""
+    from jobs.producer import known_queue
     from worker.pool import Pool
 
     _log()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from terminal.app import App, known_queue
+from terminal.app import App
 from terminal.parameters import Duration, complete_queues
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "deferred", "canceled")
@@ -43,6 +43,7 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
 def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
     """List jobs by queue and status."""
     from jobs import records, wire
+    from jobs.producer import known_queue
     from terminal import show
 
     queues = [known_queue(queue, app.queues())] if queue else app.queues()

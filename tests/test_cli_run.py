@@ -90,6 +90,18 @@ def test_a_command_that_is_told_to_stop_takes_its_server_with_it(
     assert not is_running(embedded.data_dir)
 
 
+def test_a_scheduler_that_leaves_last_takes_its_server_with_it(embedded: CommandLine) -> None:
+    server = EmbeddedServer(embedded.data_dir)
+    with embedded.started("scheduler") as scheduler:
+        assert scheduler.stderr is not None
+        assert "leads" in scheduler.stderr.readline()
+        assert server.pid()
+        scheduler.terminate()
+        _, log = scheduler.communicate(timeout=DEADLINE)
+        assert scheduler.returncode == 0, log
+    assert not is_running(embedded.data_dir)
+
+
 def test_a_burst_drains_every_queue_and_leaves(packmule: CommandLine, client: Redis) -> None:
     ids = [
         packmule.output("enqueue", "call", "shop.add", f"a={number}", "--queue", queue)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -146,6 +147,12 @@ def failed(
         counter="failed_job_count",
         seconds=ended - started,
     )
+
+
+def refused(job: Claimed, error: Exception, worker: str, started: float) -> Outcome:
+    """The job was not performed, for `error`: one line that no retry would change."""
+    reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+    return failed(job, reason, worker, started, time.time(), retry=False)
 
 
 def corrupt(row: Row, error: Exception, worker: str, now: float) -> Outcome:

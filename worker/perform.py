@@ -56,7 +56,7 @@ class Performer:
             job_type = registry.find(call.name)
             args, kwargs = job_type.bind(call.args, call.kwargs)
         except (wire.InvalidPayload, registry.NotRegistered, InvalidCall) as error:
-            return outcome.failed(job, _line(error), self.worker, started, time.time(), retry=False), None
+            return outcome.refused(job, error, self.worker, started), None
         try:
             value = self._call(job, job_type.function, args, kwargs)
             result = self._encoded(job_type.name, value)
@@ -104,10 +104,6 @@ def soft_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}: {error}"
 
 
 def _trace(error: BaseException) -> str:

@@ -89,11 +89,11 @@ class Pool:
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
-        wake, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
+        wake, waker = os.pipe()
+        os.set_blocking(waker, False)
         os.set_blocking(wake, False)
         self._lifeline, self._life = os.pipe()
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)

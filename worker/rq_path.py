@@ -23,8 +23,7 @@ def perform(worker: BaseWorker, claimed: Claimed) -> Outcome:
             if callback:
                 registry.find(callback)
     except (wire.InvalidPayload, registry.NotRegistered) as error:
-        reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
-        return outcome.failed(claimed, reason, worker.name, started, time.time(), retry=False)
+        return outcome.refused(claimed, error, worker.name, started)
     queue = Queue(claimed.queue, worker.connection, serializer=worker.serializer)
     worker.prepare_execution(job)
     worker.perform_job(job, queue)
