@@ -23,9 +23,25 @@ class Script:
         # The server names scripts by this hash; it guards nothing.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, client: Redis, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
-        """Run it and return its reply. Redis's own errors are raised as they are."""
+    def __call__(
+        self,
+        client: Redis,
+        keys: Sequence[str] = (),
+        args: Sequence[Any] = (),
+        before: Sequence[Sequence[Any]] = (),
+    ) -> Any:
+        """Run it and return its reply. Redis's own errors are raised as they are.
+
+        `before` are commands that are sent ahead of it in the same round trip.
+        """
+        call = (len(keys), *keys, *args)
         try:
-            return client.evalsha(self.sha, len(keys), *keys, *args)
+            if not before:
+                return client.evalsha(self.sha, *call)
+            with client.pipeline(transaction=False) as pipeline:
+                for command in before:
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                pipeline.execute_command("EVALSHA", self.sha, *call)  # type: ignore[no-untyped-call]
+                return pipeline.execute()[-1]
         except NoScriptError:
-            return client.eval(self.source, len(keys), *keys, *args)
+            return client.eval(self.source, *call)

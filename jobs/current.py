@@ -1,4 +1,4 @@
-"""The job that runs now: its id, its progress, and the resources that the worker lends it."""
+"""The job that runs now: its id, progress and checkpoints, and the resources that the worker lends it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from jobs.interrupts import Interrupted
 
 T = TypeVar("T")
 Report = Callable[[float, float | None, str], None]
+Save = Callable[[bytes], None]
 
 REPORT_INTERVAL = 0.1
 """Seconds between two reports of progress that leave the process; the last one always does."""
+
+
+CHECKPOINT_INTERVAL = 1.0
+"""Seconds between two checkpoints that leave the process; the last before a failure always does."""
 
 
 class NoResource(LookupError):
@@ -22,11 +31,20 @@ class NoResource(LookupError):
 
 @dataclass(slots=True)
 class Running:
-    """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes."""
+    """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
+
+    `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
+    `is_draining` tells whether the worker stops.
+    """
 
     id: str
     attempt: int
     report: Report
+    cursor: bytes | None
+    save: Save
+    is_draining: Callable[[], bool]
+    saved: bytes | None = None
+    saved_at: float = float("-inf")
     done: float = 0.0
     reported_at: float = float("-inf")
     pending: tuple[float, float | None, str] | None = None
@@ -37,6 +55,13 @@ class Running:
             (done, total, message), self.pending = self.pending, None
             # A file's name may hold bytes that are not UTF-8, and no report is worth a failed job.
             self.report(done, total, message.encode(errors="backslashreplace").decode())
+
+    def keep(self) -> None:
+        """Save the checkpoint that throttling held back, if any."""
+        if self.cursor is not None and self.cursor is not self.saved:
+            self.saved = self.cursor
+            self.saved_at = time.monotonic()
+            self.save(self.cursor)
 
 
 _running: ContextVar[Running | None] = ContextVar("running", default=None)
@@ -75,16 +100,55 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
         job.flush()
 
 
-@contextmanager
-def performing(id: str, attempt: int, report: Report) -> Iterator[Running]:
-    """Make `id` the running job of this context, and at its end send what was reported last.
+def checkpoint(cursor: Any) -> None:
+    """Keep `cursor`, any value that JSON can hold, as the place from which this job goes on.
 
-    The worker wraps each body in it.
+    A retry, a run after a crash, or the next worker after a deploy gets it from `resume`. Call it as often as
+    you like, it leaves the process once a second; what was done since the last one is done again, so let a
+    second time do no harm. While the worker stops, the job ends here and goes on elsewhere.
+    Outside of a job it does nothing. Raises `TypeError` for a value that JSON can't hold.
+
+    >>> from jobs import current
+    >>> for row in range(current.resume(0), 1000):
+    ...     current.checkpoint(row + 1)
     """
-    job = Running(id, attempt, report)
+    job = _running.get()
+    if job is None:
+        return
+    job.cursor = msgspec.json.encode(cursor)
+    if job.is_draining():
+        job.keep()
+        raise Interrupted
+    if time.monotonic() - job.saved_at >= CHECKPOINT_INTERVAL:
+        job.keep()
+
+
+def resume(default: Any = None) -> Any:
+    """The cursor of this job's latest checkpoint; `default` where an earlier run left none."""
+    job = _running.get()
+    return msgspec.json.decode(job.cursor) if job and job.cursor is not None else default
+
+
+@contextmanager
+def performing(
+    id: str,
+    attempt: int,
+    report: Report,
+    cursor: bytes | None = None,
+    save: Save = lambda cursor: None,
+    is_draining: Callable[[], bool] = lambda: False,
+) -> Iterator[Running]:
+    """Make `id` the running job of this context; at its end what throttling held back is sent.
+
+    The worker wraps each body in it; the arguments are those of `Running`.
+    """
+    job = Running(id, attempt, report, cursor, save, is_draining, saved=cursor)
     token = _running.set(job)
     try:
         yield job
+    except BaseException:
+        job.keep()
+        raise
     finally:
         _running.reset(token)
         job.flush()

@@ -22,20 +22,56 @@ class InvalidJob(TypeError):
 
 
 @dataclass(frozen=True, slots=True)
-class JobType:
-    """One registered callable: its dotted `name`, its function, and the options its jobs start from.
+class Traits:
+    """How the jobs of one type are performed, whatever a single enqueue asks for.
 
-    An exception of a type in `give_up_on` fails a job at once, whatever retries it has left. With `at_once`
-    its outcome is handed in before the worker does anything else.
+    `give_up_on` and `retry_on` are types of exceptions: the first are never retried, and where `retry_on` is
+    given only those are. With `at_once` an outcome is handed in before the worker does anything else. With
+    `isolate` each job runs in a fresh process, which may take `max_memory` bytes more than the worker has and
+    `max_cpu` seconds of processor time.
     """
+
+    give_up_on: tuple[type[BaseException], ...] = ()
+    retry_on: tuple[type[BaseException], ...] | None = None
+    at_once: bool = False
+    isolate: bool = False
+    max_memory: int | None = None
+    max_cpu: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant."""
+        for name in ("give_up_on", "retry_on"):
+            kinds = getattr(self, name)
+            if kinds is not None and not (
+                isinstance(kinds, tuple)
+                and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+            ):
+                raise InvalidJob(f"{name}={kinds!r}: give a tuple of exception types")
+        for name in ("max_memory", "max_cpu"):
+            bound = getattr(self, name)
+            if bound is not None and (not isinstance(bound, int | float) or bound <= 0):
+                raise InvalidJob(f"{name}={bound!r}: give a number above 0")
+            if bound is not None and not self.isolate:
+                raise InvalidJob(f"{name} holds for jobs in a process of their own: add isolate=True")
+
+    def may_retry(self, error: BaseException) -> bool:
+        """Whether a job that raised `error` may run again if it has retries left."""
+        if isinstance(error, self.give_up_on):
+            return False
+        return self.retry_on is None or isinstance(error, self.retry_on)
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """One registered callable: its dotted `name`, its function, and the options its jobs start from."""
 
     name: str
     function: Callable[..., Any]
     options: Options
-    give_up_on: tuple[type[Exception], ...]
-    at_once: bool
+    traits: Traits
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
+    is_async: bool
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the annotations.
@@ -53,6 +89,8 @@ class JobType:
 
         Raises `InvalidCall`.
         """
+        if not args and not kwargs and not self.signature.parameters:
+            return (), {}
         bound, typed = self._checked(args, kwargs)
         for argument in bound.arguments:
             bound.arguments[argument] = getattr(typed, argument)
@@ -73,8 +111,7 @@ def job_type(
     name: str,
     function: Callable[..., Any],
     options: Options,
-    give_up_on: tuple[type[Exception], ...] = (),
-    at_once: bool = False,
+    traits: Traits | None = None,
     typed: bool = True,
 ) -> JobType:
     """The type of the jobs that call `function`; with `typed` its annotations are checked in each call.
@@ -87,7 +124,11 @@ def job_type(
     except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise InvalidJob(f"{name} can't be a job: its signature can't be read: {error}") from None
     arguments = _arguments_type(name, signature, hints)
-    return JobType(name, function, options, give_up_on, at_once, signature, arguments)
+    is_async = inspect.iscoroutinefunction(function)
+    traits = traits or Traits()
+    if is_async and traits.isolate:
+        raise InvalidJob(f"{name} can't be a job: an async function can't be isolated; make it a plain one")
+    return JobType(name, function, options, traits, signature, arguments, is_async)
 
 
 def _arguments_type(

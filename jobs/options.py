@@ -30,10 +30,11 @@ class InvalidOption(ValueError):
 class Options:
     """What a job may ask for. Unset ones come from the job's decorator, then from the defaults above.
 
-    `queue` is the name of one of the settings' queues. `timeout`, `result_ttl`, `failure_ttl`, `delay` and
-    `retry_intervals` are seconds (or `timedelta`); the wire keeps timeouts and TTLs in whole seconds, rounded
-    up. `result_ttl` of 0 deletes the job when it has finished, -1 keeps it for ever. `delay` counts from now
-    by Redis's clock; `at` is an aware instant; at most one of the two. `retries` is how often a failed job
+    `queue` is the name of one of the settings' queues. `timeout`, `result_ttl`, `failure_ttl`, `delay`,
+    `expires` and `retry_intervals` are seconds (or `timedelta`); the wire keeps timeouts and TTLs in whole
+    seconds, rounded up. `result_ttl` of 0 deletes the job when it has finished, -1 keeps it for ever. `delay`
+    counts from now by Redis's clock; `at` is an aware instant; at most one of the two. A job that has not
+    started `expires` seconds after it could have fails instead. `retries` is how often a failed job
     runs again, after `retry_intervals` where given and with exponential back-off where not. `at_front` jumps
     the queue. `job_id` makes the enqueue idempotent: while a job of that id exists, it is not enqueued again.
     """
@@ -47,6 +48,7 @@ class Options:
     description: str | None = None
     delay: float | timedelta | None = None
     at: datetime | None = None
+    expires: float | timedelta | None = None
     at_front: bool | None = None
     job_id: str | None = None
 
@@ -58,7 +60,7 @@ class Options:
                 raise InvalidOption(f"{name}={value!r}: give a {kind.__name__}")
             if isinstance(value, str) and not _is_text(value):
                 raise InvalidOption(f"{name}={value!r}: give text that UTF-8 can hold")
-        for name in ("timeout", "result_ttl", "failure_ttl", "delay"):
+        for name in ("timeout", "result_ttl", "failure_ttl", "delay", "expires"):
             if (value := getattr(self, name)) is not None:
                 _check_span(name, value)
         if self.retry_intervals is not None:

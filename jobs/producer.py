@@ -142,7 +142,8 @@ def _place(options: Options, position: int) -> tuple[str, float]:
 
 def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
     """A new record's fields and values in turn, but for its payload, as RQ's own Job.restore reads them."""
-    now = wire.time_text(time.time())
+    seconds = time.time()
+    now = wire.time_text(seconds)
     fields: list[Any] = [
         "created_at", now,
         "origin", queue,
@@ -158,6 +159,9 @@ def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
         fields += "result_ttl", _whole(options.result_ttl)
     if options.failure_ttl is not None and options.failure_ttl != DEFAULT_FAILURE_TTL:
         fields += "failure_ttl", _whole(options.failure_ttl)
+    if options.expires is not None:
+        due = options.at.timestamp() if options.at else seconds + in_seconds(options.delay or 0)
+        fields += "expires_at", f"{due + in_seconds(options.expires):.6f}"
     if options.retries:
         fields += "retries_left", options.retries
     if options.retries and options.retry_intervals:

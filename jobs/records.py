@@ -200,7 +200,7 @@ def _record(
     try:
         call = wire.decode_call(data)
     except wire.InvalidPayload as error:
-        call = wire.Invocation(f"({error})", (), {})
+        call = wire.Invocation(f"({error})", None, [], {})
     return Record(
         id=id,
         name=call.name,

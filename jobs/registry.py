@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from jobs.job_type import InvalidCall, InvalidJob, JobType, job_type
+from jobs.job_type import InvalidCall, InvalidJob, JobType, Traits, job_type
 from jobs.options import Options
 
 P = ParamSpec("P")
@@ -43,6 +43,7 @@ class Enqueue(Protocol):
     ) -> list[str]: ...
 
 
+_TRAITS = tuple(field.name for field in fields(Traits))
 _registered: dict[str, JobType] = {}
 _enqueue: Enqueue | None = None
 
@@ -72,24 +73,28 @@ def job(function: Callable[P, R], /) -> JobFunction[P, R]: ...
 
 @overload
 def job(
-    *, give_up_on: tuple[type[Exception], ...] = (), at_once: bool = False, **options: Any
+    *,
+    give_up_on: tuple[type[BaseException], ...] = (),
+    retry_on: tuple[type[BaseException], ...] | None = None,
+    at_once: bool = False,
+    isolate: bool = False,
+    max_memory: int | None = None,
+    max_cpu: float | None = None,
+    **options: Any,
 ) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
 
 
-def job(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    give_up_on: tuple[type[Exception], ...] = (),
-    at_once: bool = False,
-    **options: Any,
-) -> Any:
+def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Register a function as a job and return it, still directly callable.
 
     Options are those of `Options` (`queue`, `timeout`, `retries`, `result_ttl`, ...) and hold for each of
-    its jobs unless one enqueue says otherwise. An exception of a type in `give_up_on` is not retried.
+    its jobs unless one enqueue says otherwise. An exception of a type in `give_up_on` is not retried, and
+    with `retry_on` none but those types are.
     `at_once` is for a function that does what must not be done twice lightly, such as sending a mail: its
     outcomes never wait for a batch to end.
+    `isolate` is for a function that eats what strangers sent: each of its jobs runs in a fresh process, which
+    may take `max_memory` bytes beyond what the worker has and `max_cpu` seconds of processor time.
+    An `async def` runs on the worker's event loop, beside others.
 
     >>> from jobs import job
     >>> @job(queue="low", timeout=600, retries=3)
@@ -102,9 +107,11 @@ def job(
     `report.options(delay=60, queue="high").enqueue("2026-11", copies=2)` changes options for one enqueue.
     Raises `InvalidJob` for a function that a worker could not import or whose arguments JSON can't carry.
     """
+    traits = Traits(**{name: settings.pop(name) for name in _TRAITS if name in settings})
+    options = Options(**settings)
     if function is not None:
-        return _register(function, Options(**options), give_up_on, at_once)
-    return lambda decorated: _register(decorated, Options(**options), give_up_on, at_once)
+        return _register(function, options, traits)
+    return lambda decorated: _register(decorated, options, traits)
 
 
 def find(name: str) -> JobType:
@@ -179,8 +186,7 @@ def _imported(module: str) -> Any:
 def _register(
     function: Callable[P, R],
     options: Options,
-    give_up_on: tuple[type[Exception], ...] = (),
-    at_once: bool = False,
+    traits: Traits,
 ) -> JobFunction[P, R]:
     if not hasattr(function, "__qualname__"):
         raise InvalidJob(f"{function!r} can't be a job: decorate a function")
@@ -189,7 +195,7 @@ def _register(
         raise InvalidJob(
             f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top"
         )
-    registered_type = job_type(name, function, options, give_up_on, at_once)
+    registered_type = job_type(name, function, options, traits)
     _registered[name] = registered_type
     call: Call[P] = Call(registered_type, Options())
     registered = cast(JobFunction[P, R], function)

@@ -38,11 +38,18 @@ class InvalidPayload(ValueError):
 
 
 class Invocation(NamedTuple):
-    """What a payload asks for: the dotted `name` of a callable and its arguments."""
+    """What a payload asks for: the dotted `name` of a callable and its arguments.
+
+    `instance` is the object whose method RQ would call; here it is always None.
+    """
 
     name: str
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
+    instance: None
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+_decode = msgspec.json.Decoder(Invocation).decode
 
 
 def queue_key(queue: str) -> str:
@@ -83,6 +90,20 @@ def claims_key(worker: str) -> str:
 def waiting_key(worker: str) -> str:
     """The list of ids moved to `worker` while it was idle, not yet claimed."""
     return f"pm:waiting:{worker}"
+
+
+WAITERS = ".waiters"
+"""The field of a worker's claims that holds the ids of the connections on which it waits for jobs."""
+
+
+def connection_name(worker: str) -> str:
+    """The name in `CLIENT LIST` of the connections on which `worker` waits; no spaces are allowed there."""
+    return "packmule-wait:" + re.sub(r"[^!-~]", "_", worker)
+
+
+def commands_channel(worker: str) -> str:
+    """RQ's channel for commands to `worker`."""
+    return f"rq:pubsub:{worker}"
 
 
 def progress_key(job_id: str) -> str:
@@ -155,6 +176,14 @@ def packed(payload: bytes) -> bytes:
 
 def decode_call(data: bytes) -> Invocation:
     """What the payload `data` asks for. Raises `InvalidPayload` with the reason."""
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_rare(data)
+
+
+def _decode_rare(data: bytes) -> Invocation:
+    """A payload that is compressed, or what is wrong with it."""
     content = _unpacked(data)
     if content[:1] == _PICKLE:
         raise InvalidPayload("the payload is a pickle; enqueue with rq's JSONSerializer")
@@ -164,7 +193,7 @@ def decode_call(data: bytes) -> Invocation:
         raise InvalidPayload(f"the payload is not JSON: {error}") from None
     match call:
         case [str(name), None, list(args), dict(kwargs)]:
-            return Invocation(name, args, kwargs)
+            return Invocation(name, None, args, kwargs)
         case [_, instance, _, _] if instance is not None:
             raise InvalidPayload("the payload calls a method of an object; only functions are performed")
     raise InvalidPayload("the payload is not [name, null, [positional], {named}]")
@@ -187,23 +216,8 @@ def _unpacked(data: bytes) -> bytes:
 
 RESULT_TYPES = {"finished": 1, "failed": 2, "stopped": 3, "retried": 4}
 
-
-def ended_fields(started: float, ended: float) -> tuple[str, ...]:
-    """The record's fields for an execution between two Unix times, names and values in turn."""
-    return ("started_at", time_text(started), "ended_at", time_text(ended))
-
-
-def result_fields(
-    status: str, worker: str, execution: str, started: float, ended: float
-) -> tuple[str | int, ...]:
-    """The fields that each entry of a result stream has, names and values in turn."""
-    return (
-        "type", RESULT_TYPES[status],
-        "worker_name", worker,
-        "execution_id", execution,
-        "execution_started_at", f"{started:.6f}",
-        "execution_ended_at", f"{ended:.6f}",
-    )  # fmt: skip
+NO_RESULT = b64encode(b"null").decode()
+"""The return value of a job that returned None, as a result stream keeps it."""
 
 
 def error_text(traceback: str) -> str:

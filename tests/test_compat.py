@@ -24,6 +24,7 @@ from jobs import records, registry
 from jobs.producer import Producer
 from worker import Worker
 from worker.claim import Claims
+from worker.order import Strict
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,7 +131,7 @@ def test_repeats_are_scheduled_again(queue, work):
 
 def test_a_running_job_is_never_taken_for_abandoned_by_rqs_clean_up(queue, client):
     job = queue.enqueue("pool_jobs.add", 1)
-    Claims(client, "w1", ["default"]).finish_and_claim("c1", [], 1)
+    Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
     started = StartedJobRegistry(queue=queue)
     started.cleanup(time.time() + timedelta(days=30).total_seconds())
     assert started.get_job_ids() == [job.id]

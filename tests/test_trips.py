@@ -12,6 +12,7 @@ from redis import Redis
 from jobs import records, registry
 from jobs.producer import Producer
 from worker.claim import Claims
+from worker.order import Strict
 from worker.perform import Performer
 
 
@@ -68,12 +69,12 @@ def test_an_enqueued_job_takes_a_fixed_few_commands(client):
 def test_a_batch_is_one_trip_however_many_jobs_it_has(client, trips):
     registry.use(Producer(client).enqueue)
     pool_jobs.noop.enqueue_many([()] * 64)
-    claims = Claims(client, "w1", ["high", "default", "low"])
-    performer = Performer("w1", lambda *report: None)
+    claims = Claims(client, "w1", Strict(["high", "default", "low"]))
+    performer = Performer(lambda *report: None, lambda *save: None)
     claims.finish_and_claim(claims.next_id(), [], 1)  # the script is loaded now
     before = trips()
     batch = claims.finish_and_claim(claims.next_id(), [], 32)
-    outcomes = [performer.perform(job) for job in batch.jobs]
+    outcomes = [performer.perform(performer.prepare(job)) for job in batch.jobs]
     claims.finish_and_claim(claims.next_id(), outcomes, 31)
     assert trips() - before == 2
     assert client.zcard("rq:finished:default") == 32
@@ -82,12 +83,14 @@ def test_a_batch_is_one_trip_however_many_jobs_it_has(client, trips):
 def test_a_performed_job_takes_a_bounded_number_of_commands(client):
     registry.use(Producer(client).enqueue)
     pool_jobs.noop.enqueue_many([()] * 101)
-    claims = Claims(client, "w1", ["default"])
-    performer = Performer("w1", lambda *report: None)
+    claims = Claims(client, "w1", Strict(["default"]))
+    performer = Performer(lambda *report: None, lambda *save: None)
     claims.finish_and_claim(claims.next_id(), [], 1)
     before = commands(client)
     batch = claims.finish_and_claim(claims.next_id(), [], 100)
-    claims.finish_and_claim(claims.next_id(), [performer.perform(job) for job in batch.jobs], 0)
+    claims.finish_and_claim(
+        claims.next_id(), [performer.perform(performer.prepare(job)) for job in batch.jobs], 0
+    )
     ran = commands(client) - before
     del ran["cmdstat_info"]
     assert ran.total() / 100 < 18

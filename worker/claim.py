@@ -12,6 +12,7 @@ from redis import Redis
 
 from coordination.scripts import Script
 from jobs import wire
+from worker.order import Strict, Weighted
 from worker.outcome import Claimed, Outcome, Row, claimed, corrupt
 
 LEASE = 10.0
@@ -37,21 +38,20 @@ class Batch(NamedTuple):
 
 
 class Claims:
-    """The claims of the worker called `worker` on `queues`, served in their order."""
+    """The claims of the worker called `worker` on queues, served in the `order`'s order."""
 
-    def __init__(self, client: Redis, worker: str, queues: Sequence[str]) -> None:
+    def __init__(self, client: Redis, worker: str, order: Strict | Weighted) -> None:
         self.client = client
         self.worker = worker
-        self.queues = queues
-        self._keys = [
+        self.order = order
+        self._keys = (
             wire.claims_key(worker),
             wire.waiting_key(worker),
             wire.worker_key(worker),
             wire.LEASES,
             wire.QUARANTINE,
             wire.SUSPENDED,
-            *(wire.queue_key(queue) for queue in queues),
-        ]
+        )
         self._prefix = secrets.token_hex(4)
         self._calls = 0
 
@@ -60,21 +60,26 @@ class Claims:
         self._calls += 1
         return f"{self._prefix}{self._calls:x}"
 
-    def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Batch:
+    def finish_and_claim(
+        self, claim_id: str, outcomes: Sequence[Outcome], want: int, unblock: Sequence[int] = ()
+    ) -> Batch:
         """Hand in `outcomes` and claim up to `want` jobs: one round trip.
 
         When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
+        The connections whose ids are in `unblock` are told to give up their blocking moves first.
         """
         now = time.time()
         request = _pack((claim_id, want, self.worker, wire.time_text(now), LEASE, outcomes))
-        stale, parents, rows, suspended = _finish_and_claim(self.client, self._keys, [request])
+        keys = [*self._keys, *map(wire.queue_key, self.order.next())]
+        before = [("CLIENT", "UNBLOCK", client_id) for client_id in unblock]
+        stale, parents, rows, suspended = _finish_and_claim(self.client, keys, [request], before)
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
             try:
                 jobs.append(claimed(row))
             except (ValueError, msgspec.DecodeError) as error:
-                unreadable.append(corrupt(row, error, self.worker, now))
+                unreadable.append(corrupt(row, error, now))
         return Batch(jobs, unreadable, _texts(stale), _texts(parents), suspended == 1)
 
 

@@ -11,7 +11,7 @@ from worker import outcome
 from worker.outcome import Claimed, Outcome
 
 HAND_IN_SECONDS = 0.02
-"""An outcome is handed in no later than about this after its job has ended."""
+"""An outcome is handed in no later than about this after its job has ended, and a job seen as started."""
 
 LONG_SECONDS = 0.05
 """A job that runs longer than this no longer holds up the jobs that were claimed with it."""
@@ -20,71 +20,107 @@ LONG_SECONDS = 0.05
 class Clerk:
     """Keeps the batch in hand: the jobs not yet started and the outcomes not yet handed in.
 
-    Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while a batch of
-    several jobs is in hand. `hand_in` takes outcomes to Redis; it is called by one thread at a time.
+    Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while there may be
+    something to do. `hand_in` takes outcomes to Redis; `wake` ends the main thread's wait for work.
     """
 
-    def __init__(self, hand_in: Callable[[Sequence[Outcome]], object]) -> None:
+    def __init__(self, hand_in: Callable[[Sequence[Outcome]], object], wake: Callable[[], object]) -> None:
         self._hand_in = hand_in
+        self._wake = wake
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
+        self._unmarked: dict[str, tuple[Claimed, float]] = {}
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = 0.0
-        self._several = threading.Event()
-        self._closed = False
+        self._is_batch = self._is_waiting = self._closed = False
+        self._active = threading.Event()
         self._thread = threading.Thread(target=self._look, name="clerk", daemon=True)
         self._thread.start()
 
     def take(self, jobs: Sequence[Claimed]) -> None:
         """Take a batch in hand."""
         self._unstarted.extend(jobs)
-        if len(jobs) > 1:
+        self._is_batch = len(jobs) > 1
+        if self._is_batch:
             self._began = time.monotonic()
-            self._several.set()
+            self._active.set()
 
     def next(self) -> Claimed | None:
         """The job to perform now; None when none is left."""
         with self._lock:
             self._began = time.monotonic()
-            return self._unstarted.popleft() if self._unstarted else None
+            if not self._unstarted:
+                return None
+            job = self._unstarted.popleft()
+            if self._is_batch:
+                self._unmarked[job.execution] = (job, self._began)
+            return job
 
-    def note(self, ended: Outcome) -> None:
-        """Keep an outcome for the next hand-in, which is now if the outcome asks for it."""
+    def note(self, ended: Outcome, beside: bool = False) -> None:
+        """Keep an outcome for the next hand-in, which is now if it asks for that.
+
+        `beside` tells that it comes from another thread than the main one, which then hands it in.
+        """
         with self._lock:
+            self._unmarked.pop(ended.execution, None)
             if not self._outcomes:
                 self._oldest = time.monotonic()
             self._outcomes.append(ended)
-            if ended.at_once and self._unstarted:
+            if beside:
+                self._active.set()
+                if self._is_waiting:
+                    self._is_waiting = False
+                    self._wake()
+            elif ended.at_once and self._unstarted:
                 self._hand_in_all()
+
+    def forget(self, execution: str) -> None:
+        """Take note that a job ended in a way that needs no outcome."""
+        with self._lock:
+            self._unmarked.pop(execution, None)
 
     def rest(self) -> list[Outcome]:
         """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
         with self._lock:
-            self._several.clear()
             self._return_unstarted()
+            if not self._unmarked:
+                self._active.clear()
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
 
+    def may_wait(self) -> bool:
+        """Whether the main thread may wait for work: from now on an outcome wakes it."""
+        with self._lock:
+            self._is_waiting = not self._outcomes
+            return self._is_waiting
+
     def close(self) -> None:
         """End the clerk's thread."""
-        self._closed = True
-        self._several.set()
+        with self._lock:
+            self._closed = True
+            self._active.set()
         self._thread.join()
 
     def _look(self) -> None:
         while True:
-            self._several.wait()
+            self._active.wait()
             if self._closed:
                 return
             time.sleep(HAND_IN_SECONDS)
             with self._lock:
-                if self._several.is_set():
-                    self._hand_in_what_waits()
+                if self._active.is_set() and not self._closed:
+                    self._hand_in_what_waits(time.monotonic())
+                    if not (self._unstarted or self._outcomes or self._unmarked):
+                        self._active.clear()
 
-    def _hand_in_what_waits(self) -> None:
-        now = time.monotonic()
+    def _hand_in_what_waits(self, now: float) -> None:
         if now - self._began > LONG_SECONDS:
             self._return_unstarted()
+        for execution, (job, began) in list(self._unmarked.items()):
+            if now - began > HAND_IN_SECONDS:
+                del self._unmarked[execution]
+                self._outcomes.append(outcome.started(job))
+                self._oldest = began
         if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
             self._hand_in_all()
 

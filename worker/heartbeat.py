@@ -1,8 +1,9 @@
-"""Heartbeats: one round trip renews the leases and RQ registrations of all workers of a process."""
+"""Heartbeats: one round trip renews the leases of all workers of a pool; RQ hears of them less often."""
 
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -11,9 +12,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from coordination import counters
+from coordination.scripts import Script
 from jobs import wire
 from worker.claim import LEASE
-from worker.slot import Slot
+from worker.deadlines import LOOK, Deadlines
+from worker.slot import Slots
 
 INTERVAL = 3.0
 """Seconds between heartbeats: a lease outlives two that are lost."""
@@ -21,42 +24,58 @@ INTERVAL = 3.0
 REGISTRATION_TTL = 480
 """Seconds after which RQ forgets a worker that gives no sign: RQ's own default."""
 
+REGISTRATION_INTERVAL = 30.0
+"""Seconds between signs of life to RQ; a change of what the worker does is told at the next heartbeat."""
+
+LOOK_INTERVAL = 0.1
+
 log = logging.getLogger("packmule.worker")
+_renew = Script("worker", "renew")
 
 
 class Heartbeat:
     """Renews the leases of `workers`, a mapping of names to slots that may change while it beats."""
 
-    def __init__(self, client: Redis, workers: Mapping[str, Slot]) -> None:
+    def __init__(self, client: Redis, workers: Mapping[str, Slots]) -> None:
         self.client = client
         self.workers = workers
+        self._told: dict[str, tuple[str | None, float]] = {}
 
     def beat(self) -> None:
         """Renew all of them for another lease. Raises what redis-py does when the server is away."""
-        seconds, microseconds = self.client.time()
-        now = seconds + microseconds / 1e6
+        living = {name: slots for name, slots in self.workers.items() if slots.is_open}
+        if not living:
+            return
+        _renew(self.client, [wire.LEASES], [LEASE, *living])
+        now = time.monotonic()
         with self.client.pipeline(transaction=False) as pipeline:
-            for name, slot in self.workers.items():
-                if not slot.is_open:
+            for name, slots in living.items():
+                performing = slots.read()
+                job = performing[0].id if performing else None
+                told, told_at = self._told.get(name, (None, 0.0))
+                if job == told and now - told_at < REGISTRATION_INTERVAL:
                     continue
+                self._told[name] = job, now
                 key = wire.worker_key(name)
-                performing = slot.read()
                 fields: counters.Values = {
                     "last_heartbeat": wire.time_text(time.time()),
-                    "state": "busy" if performing else "idle",
+                    "state": "busy" if job else "idle",
                 }
-                if performing:
-                    fields["current_job"] = performing.id
+                if job:
+                    fields["current_job"] = job
                 else:
                     pipeline.hdel(key, "current_job")
                 pipeline.hset(key, mapping=fields)
                 pipeline.expire(key, REGISTRATION_TTL)
-                pipeline.zadd(wire.LEASES, {name: now + LEASE})
             pipeline.execute()
+        self._told = {name: told for name, told in self._told.items() if name in self.workers}
 
 
 class HeartbeatThread:
-    """Beats in a thread, for a worker without a pool. A job that holds the interpreter's lock holds it up."""
+    """Beats in a thread, for a worker without a pool, and has it look at its own deadlines.
+
+    A job that holds the interpreter's lock holds both up.
+    """
 
     def __init__(self, heartbeat: Heartbeat) -> None:
         self._heartbeat = heartbeat
@@ -70,10 +89,16 @@ class HeartbeatThread:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        deadlines = Deadlines()
+        (slots,) = self._heartbeat.workers.values()
+        next_beat = 0.0
+        while not self._stopped.wait(LOOK_INTERVAL if next_beat else 0):
+            if deadlines.tell(slots.read()):
+                signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
+            if time.monotonic() < next_beat:
+                continue
+            next_beat = time.monotonic() + INTERVAL
             try:
                 self._heartbeat.beat()
             except RedisError as error:
                 log.warning("no heartbeat: %s", error)
-            if self._stopped.wait(INTERVAL):
-                return

@@ -20,6 +20,8 @@ LONGEST_TTL = int(LONGEST_SPAN)
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which tells what went wrong."""
 
+FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
+
 
 class Claimed(msgspec.Struct, frozen=True):
     """A job that this worker holds under `execution`; spans are in seconds, `attempt` is 1 the first time."""
@@ -28,24 +30,29 @@ class Claimed(msgspec.Struct, frozen=True):
     execution: str
     queue: str
     data: bytes
-    timeout: float
-    result_ttl: int
-    failure_ttl: int
-    retries_left: int
-    retry_intervals: tuple[float, ...]
-    attempt: int
-    front_on_retry: bool
-    by_rq: bool
+    timeout: float = DEFAULT_TIMEOUT
+    result_ttl: int = int(DEFAULT_RESULT_TTL)
+    failure_ttl: int = int(DEFAULT_FAILURE_TTL)
+    retries_left: int = 0
+    retry_intervals: tuple[float, ...] = ()
+    attempt: int = 1
+    front_on_retry: bool = False
+    expires_at: float | None = None
+    """Unix seconds by which the first attempt must have started."""
+    checkpoint: bytes | None = None
+    """Where an earlier run of the job stood, as JSON."""
+    by_rq: bool = False
     """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The end of one execution, in the form in which `finish_and_claim.lua` takes it.
 
-    `status` is the job's next one, or `settled` where RQ's own code has recorded the end already. `fields`
-    go into the record and `result` into the result stream, each as names and values in turn. `front` and
-    `delay` (seconds) say where a job that runs again is put. `counter` is the worker's to raise by one, and
-    `seconds` is the time that performing took.
+    `status` is the job's next one; or `started` where the job goes on and is only to be seen as started, and
+    `settled` where its end is recorded already. `kind` is RQ's number for the result, 0 where nothing was
+    performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended` the same in Unix seconds;
+    `name` and `value` are the result's field. `fields` go into the record, names and values in turn. `front`
+    and `delay` (seconds) say where a job that runs again is put.
     """
 
     id: str
@@ -53,12 +60,16 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     queue: str
     status: str
     ttl: int = 0
+    kind: int = 0
+    started_at: str = ""
+    ended_at: str = ""
+    began: str = ""
+    ended: str = ""
+    name: str = ""
+    value: str = ""
     fields: tuple[str | int, ...] = ()
-    result: tuple[str | int, ...] = ()
     front: bool = False
     delay: float = 0.0
-    counter: str = ""
-    seconds: float = 0.0
     at_once: bool = False
     """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
 
@@ -71,15 +82,21 @@ class Row(NamedTuple):
     fields: Sequence[bytes | None]
 
 
+_COMMON = [None] * 13
+"""The fields of a record beyond its timeout that most jobs don't have."""
+
+
 def claimed(row: Row) -> Claimed:
     """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
-    queue, data, timeout, result_ttl, failure_ttl, retries_left, intervals, attempts, front, *rare = (
-        row.fields
-    )
+    queue, data, timeout, *rest = row.fields
+    id, execution, name = row.id.decode(), row.execution.decode(), queue.decode() if queue else ""
+    if rest == _COMMON:
+        return Claimed(id, execution, name, data or b"", float(timeout or DEFAULT_TIMEOUT))
+    result_ttl, failure_ttl, retries_left, intervals, attempts, front, expires_at, checkpoint, *rare = rest
     return Claimed(
-        id=row.id.decode(),
-        execution=row.execution.decode(),
-        queue=queue.decode() if queue else "",
+        id=id,
+        execution=execution,
+        queue=name,
         data=data or b"",
         timeout=float(timeout or DEFAULT_TIMEOUT),
         result_ttl=min(int(result_ttl or DEFAULT_RESULT_TTL), LONGEST_TTL),
@@ -88,78 +105,106 @@ def claimed(row: Row) -> Claimed:
         retry_intervals=msgspec.json.decode(intervals, type=tuple[float, ...]) if intervals else (),
         attempt=int(attempts or 0) + 1,
         front_on_retry=front == b"1",
+        expires_at=float(expires_at) if expires_at else None,
+        checkpoint=checkpoint,
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
 
 
-def finished(job: Claimed, result: bytes, worker: str, started: float, ended: float) -> Outcome:
+def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
     """The job returned; `result` is its value as JSON, empty for None."""
-    value = ("return_value", b64encode(result).decode()) if result else ()
     return Outcome(
         job.id,
         job.execution,
         job.queue,
         "finished",
         job.result_ttl,
-        wire.ended_fields(started, ended),
-        (*wire.result_fields("finished", worker, job.execution, started, ended), *value),
-        counter="successful_job_count",
-        seconds=ended - started,
+        FINISHED,
+        wire.time_text(started),
+        wire.time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "return_value",
+        b64encode(result).decode() if result else wire.NO_RESULT,
+        at_once=at_once,
     )
 
 
 def failed(
-    job: Claimed, traceback: str, worker: str, started: float, ended: float, retry: bool = True
+    job: Claimed,
+    traceback: str,
+    started: float,
+    ended: float,
+    *,
+    retry: bool = True,
+    status: str = "failed",
+    at_once: bool = False,
 ) -> Outcome:
-    """The job raised; it runs again if `retry` and it has retries left."""
-    if len(traceback) > MAX_TRACEBACK:
-        traceback = "...\n" + traceback[-MAX_TRACEBACK:]
-    fields = wire.ended_fields(started, ended)
-    again = retry and job.retries_left > 0
-    result = (
-        *wire.result_fields("retried" if again else "failed", worker, job.execution, started, ended),
-        "exc_string",
-        wire.error_text(traceback),
+    """The job raised; it runs again if `retry` and it has retries left. `status` may be `stopped` too."""
+    if retry and job.retries_left > 0:
+        delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
+        return again(job, traceback, started, ended, delay, job.retries_left - 1, at_once)
+    kind = STOPPED if status == "stopped" else FAILED
+    return _unfinished(job, status, kind, traceback, started, ended, (), at_once)
+
+
+def again(
+    job: Claimed,
+    reason: str,
+    started: float,
+    ended: float,
+    delay: float,
+    retries_left: int,
+    at_once: bool = False,
+) -> Outcome:
+    """The job runs again in `delay` seconds, with `retries_left` after that."""
+    fields = ("retries_left", retries_left, "attempts", job.attempt)
+    outcome = _unfinished(
+        job, "scheduled" if delay else "queued", RETRIED, reason, started, ended, fields, at_once
     )
-    if not again:
-        return Outcome(
-            job.id,
-            job.execution,
-            job.queue,
-            "failed",
-            job.failure_ttl,
-            fields,
-            result,
-            counter="failed_job_count",
-            seconds=ended - started,
-        )
-    delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
+    return msgspec.structs.replace(outcome, front=job.front_on_retry, delay=delay)
+
+
+def _unfinished(
+    job: Claimed,
+    status: str,
+    kind: int,
+    text: str,
+    started: float,
+    ended: float,
+    fields: tuple[str | int, ...],
+    at_once: bool,
+) -> Outcome:
+    if len(text) > MAX_TRACEBACK:
+        text = "...\n" + text[-MAX_TRACEBACK:]
     return Outcome(
         job.id,
         job.execution,
         job.queue,
-        "scheduled" if delay else "queued",
+        status,
         job.failure_ttl,
-        (*fields, "retries_left", job.retries_left - 1, "attempts", job.attempt),
-        result,
-        front=job.front_on_retry,
-        delay=delay,
-        counter="failed_job_count",
-        seconds=ended - started,
+        kind,
+        wire.time_text(started),
+        wire.time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "exc_string",
+        wire.error_text(text),
+        fields,
+        at_once=at_once,
     )
 
 
-def refused(job: Claimed, error: Exception, worker: str, started: float) -> Outcome:
+def refused(job: Claimed, error: Exception, started: float) -> Outcome:
     """The job was not performed, for `error`: one line that no retry would change."""
     reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
-    return failed(job, reason, worker, started, time.time(), retry=False)
+    return failed(job, reason, started, time.time(), retry=False)
 
 
-def corrupt(row: Row, error: Exception, worker: str, now: float) -> Outcome:
+def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     """The failure of a claimed record whose fields make no sense."""
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.fields[0] or b""))
-    job = Claimed(id, execution, queue, b"", 0, 0, int(DEFAULT_FAILURE_TTL), 0, (), 1, False, False)
-    return failed(job, f"the job's record is corrupt: {error}", worker, now, now)
+    return failed(Claimed(id, execution, queue, b""), f"the job's record is corrupt: {error}", now, now)
 
 
 def returned(job: Claimed) -> Outcome:
@@ -167,8 +212,13 @@ def returned(job: Claimed) -> Outcome:
     return Outcome(job.id, job.execution, job.queue, "queued", front=True)
 
 
+def started(job: Claimed) -> Outcome:
+    """The job goes on for longer than those of a batch should, and is to be seen as started."""
+    return Outcome(job.id, job.execution, job.queue, "started")
+
+
 def settled(job: Claimed) -> Outcome:
-    """RQ's own code has performed the job and recorded its end."""
+    """The job's end is recorded already."""
     return Outcome(job.id, job.execution, job.queue, "settled")
 
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import signal
+import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import msgspec
-from rq.timeouts import JobTimeoutException
 
 from jobs import current, registry, wire
+from jobs.interrupts import Interrupted, Retry, Stopped
 from jobs.job_type import InvalidCall, JobType
 from worker import outcome
 from worker.outcome import Claimed, Outcome
 
 Report = Callable[[str, int, float, float | None, str], None]
+Save = Callable[[str, str, bytes], None]
 
 
 class ResultTooLarge(ValueError):
@@ -31,51 +29,122 @@ class ResultUnwritable(TypeError):
     """A job returned what JSON can't hold."""
 
 
-class Performer:
-    """Performs jobs for the worker called `worker`.
+class Expired(Exception):
+    """A job was not started in the time that its `expires` gave it."""
 
-    `report` takes a job's id, attempt, done, total and message; `max_result_bytes` bounds a result's JSON.
+
+class Call(NamedTuple):
+    """A claimed job that can be performed: the type of its callable, and the arguments."""
+
+    job: Claimed
+    type: JobType
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Performer:
+    """Makes calls of claimed jobs, and outcomes of calls; it never raises, whatever the job does.
+
+    `report` takes a job's id, attempt, done, total and message; `save` its id, execution and checkpoint.
+    `is_draining` tells whether the worker stops; `max_result_bytes` bounds a result's JSON.
     """
 
-    def __init__(self, worker: str, report: Report, max_result_bytes: int = 1024 * 1024) -> None:
-        self.worker = worker
+    def __init__(
+        self,
+        report: Report,
+        save: Save,
+        is_draining: Callable[[], bool] = lambda: False,
+        max_result_bytes: int = 1024 * 1024,
+    ) -> None:
         self.report = report
+        self.save = save
+        self.is_draining = is_draining
         self.max_result_bytes = max_result_bytes
+        self.process = os.getpid()
+        self.in_body = False
+        """Whether the main thread is in a job's own code, where a signal may raise."""
 
-    def perform(self, job: Claimed) -> Outcome:
-        """Perform `job` and tell how it ended; it never raises, whatever the job does."""
-        ended, job_type = self._performed(job)
-        if job_type is not None and job_type.at_once:
-            return msgspec.structs.replace(ended, at_once=True)
-        return ended
+    def prepare(self, job: Claimed) -> Call | Outcome:
+        """What the job asks to call; or its failure, where that can't or mustn't be done."""
+        try:
+            name, _, args, kwargs = wire.decode_call(job.data)
+            job_type = registry.find(name)
+            bound = job_type.bind(args, kwargs)
+            _refuse_expired(job)
+        except (wire.InvalidPayload, registry.NotRegistered, InvalidCall, Expired) as error:
+            return outcome.refused(job, error, time.time())
+        return Call(job, job_type, *bound)
 
-    def _performed(self, job: Claimed) -> tuple[Outcome, JobType | None]:
+    def perform(self, call: Call) -> Outcome:
+        """Perform a plain function, and tell how it ended."""
         started = time.time()
         try:
-            call = wire.decode_call(job.data)
-            job_type = registry.find(call.name)
-            args, kwargs = job_type.bind(call.args, call.kwargs)
-        except (wire.InvalidPayload, registry.NotRegistered, InvalidCall) as error:
-            return outcome.refused(job, error, self.worker, started), None
-        try:
-            value = self._call(job, job_type.function, args, kwargs)
-            result = self._encoded(job_type.name, value)
+            with self._running(call.job):
+                value = call.type.function(*call.args, **call.kwargs)
+            return self._finished(call, value, started)
         except BaseException as error:
-            retry = not isinstance(error, job_type.give_up_on)
-            return outcome.failed(job, _trace(error), self.worker, started, time.time(), retry), job_type
-        return outcome.finished(job, result, self.worker, started, time.time()), job_type
+            return self.ended_by(call, error, started)
 
-    def _call(self, job: Claimed, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def perform_interruptibly(self, call: Call) -> Outcome:
+        """Like `perform`, in the main thread, where an `interrupt` may come by a signal."""
+        started = time.time()
+        try:
+            self.in_body = True
+            try:
+                return self.perform(call)
+            finally:
+                self.in_body = False
+        except BaseException as error:  # it came in the moment between the body and its outcome
+            return self.ended_by(call, error, started)
+
+    async def perform_async(self, call: Call, reason: Callable[[], BaseException | None]) -> Outcome:
+        """Perform an async function; `reason` tells why its task was cancelled, if the worker did it."""
+        started = time.time()
+        try:
+            with self._running(call.job):
+                value = await call.type.function(*call.args, **call.kwargs)
+            return self._finished(call, value, started)
+        except BaseException as error:
+            return self.ended_by(call, reason() or error, started)
+
+    def ended_by(self, call: Call, error: BaseException, started: float) -> Outcome:
+        """The outcome of a job that `error` ended."""
+        self._leave_if_forked()
+        job, traits = call.job, call.type.traits
+        now = time.time()
+        match error:
+            case Interrupted():
+                return outcome.returned(job)
+            case Stopped():
+                return outcome.failed(job, _trace(error), started, now, retry=False, status="stopped")
+            case Retry() if error.limit is None or job.attempt < error.limit:
+                return outcome.again(
+                    job, str(error), started, now, error.after, job.retries_left, traits.at_once
+                )
+            case _:
+                retry = traits.may_retry(error) and not isinstance(error, Retry)
+                return outcome.failed(job, _trace(error), started, now, retry=retry, at_once=traits.at_once)
+
+    def _running(self, job: Claimed) -> AbstractContextManager[current.Running]:
         def report(done: float, total: float | None, message: str) -> None:
             self.report(job.id, job.attempt, done, total, message)
 
-        with current.performing(job.id, job.attempt, report), soft_timeout(job.timeout):
-            value = function(*args, **kwargs)
-            return asyncio.run(value) if inspect.iscoroutine(value) else value
+        def save(cursor: bytes) -> None:
+            self.save(job.id, job.execution, cursor)
+
+        return current.performing(job.id, job.attempt, report, job.checkpoint, save, self.is_draining)
+
+    def _finished(self, call: Call, value: Any, started: float) -> Outcome:
+        self._leave_if_forked()
+        result = b"" if value is None else self._encoded(call.type.name, value)
+        return outcome.finished(call.job, result, started, time.time(), call.type.traits.at_once)
+
+    def _leave_if_forked(self) -> None:
+        """A job that forks must not come home twice: its child ends here, as there may be one of us."""
+        if os.getpid() != self.process:
+            os._exit(1)
 
     def _encoded(self, name: str, value: Any) -> bytes:
-        if value is None:
-            return b""
         try:
             result = msgspec.json.encode(value)
         except (TypeError, ValueError, RecursionError) as error:
@@ -88,22 +157,9 @@ class Performer:
         return result
 
 
-@contextmanager
-def soft_timeout(seconds: float) -> Iterator[None]:
-    """Raise `JobTimeoutException` in this block after `seconds`; none where that is zero or less."""
-    if seconds <= 0:
-        yield
-        return
-
-    def expire(signum: int, frame: FrameType | None) -> None:
-        raise JobTimeoutException(f"the job ran longer than its timeout of {seconds:g} s")
-
-    signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+def _refuse_expired(job: Claimed) -> None:
+    if job.expires_at is not None and job.attempt == 1 and job.expires_at < time.time():
+        raise Expired(f"the job could not start before it expired at {wire.time_text(job.expires_at)}")
 
 
 def _trace(error: BaseException) -> str:

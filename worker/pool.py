@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -10,47 +11,38 @@ import secrets
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from resource import struct_rusage
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.death import certify, out_of_memory_kills
+from worker import child, order
+from worker.autoscale import Autoscale
+from worker.batch import MOST
+from worker.child import Child, Task
+from worker.commands import Command, Commands
+from worker.deadlines import LOOK
+from worker.death import certify
 from worker.heartbeat import INTERVAL, Heartbeat
-from worker.rescue import Verdict, rescue, rescue_expired
-from worker.slot import Slot
-from worker.worker import Worker
+from worker.memory import resident
+from worker.rescue import rescue, rescue_expired
+from worker.slot import Slots
+from worker.worker import Worker, slots_wanted
 
-TICK = 0.25
-OVERRUN_SECONDS = 1.0
-"""A job this far past its timeout has ignored the exception in it, and is killed."""
-
+TICK = 0.1
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
-STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+FROZEN_SECONDS = 10.0
+"""A process that has been stopped by a signal for this long is as good as dead: its jobs go elsewhere."""
 
-Task = Callable[[], None]
+MEMORY_FACTOR = 2
+"""A process that leaves at its `max_memory` is killed, in the midst of a job, at so many times that."""
 
 log = logging.getLogger("packmule.worker")
-
-
-@dataclass
-class Child:
-    """A process of the pool: a worker with its slot, or a companion without one."""
-
-    name: str
-    pid: int
-    slot: Slot | None
-    started_at: float = field(default_factory=time.monotonic)
-    told_to_stop: bool = False
-    killed_as: tuple[Verdict, str] | None = None
-    kills_before: int | None = field(default_factory=out_of_memory_kills)
 
 
 class Pool:
@@ -58,6 +50,9 @@ class Pool:
 
     `connect` makes a client; each process calls it for itself. `grace` is how long, in seconds, running jobs
     may go on after SIGTERM or SIGINT before they are given back; a second signal ends them at once.
+    `queues` may carry weights (`["high:5", "low:1"]`). A process leaves, and another starts, after `max_jobs`
+    jobs or when it uses `max_memory` bytes. `autoscale` is the least and the most processes. `threads`,
+    `tasks` and `most` are the worker's.
     """
 
     def __init__(
@@ -70,16 +65,28 @@ class Pool:
         burst: bool = False,
         companions: Mapping[str, Task] | None = None,
         max_result_bytes: int = 1024 * 1024,
+        threads: int = 1,
+        tasks: int = 100,
+        most: int = MOST,
+        max_jobs: int | None = None,
+        max_memory: int | None = None,
+        autoscale: tuple[int, int] | None = None,
     ) -> None:
         self.connect = connect
-        self.queues = queues
-        self.processes = processes
+        self.weights = order.parse(queues)
+        self.processes = processes if autoscale is None else min(max(processes, autoscale[0]), autoscale[1])
         self.grace = grace
         self.burst = burst
         self.companions = companions or {}
         self.max_result_bytes = max_result_bytes
+        self.threads = threads
+        self.tasks = tasks
+        self.most = most
+        self.max_jobs = max_jobs
+        self.max_memory = max_memory
+        self.autoscale = autoscale
         self._children: dict[int, Child] = {}
-        self._slots: dict[str, Slot] = {}
+        self._slots: dict[str, Slots] = {}
         self._quick_deaths = 0
         self._start_not_before = 0.0
         self._drained = 0
@@ -94,10 +101,10 @@ class Pool:
         os.set_blocking(wake, False)
         self._lifeline, self._life = os.pipe()
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+        self._install_signal_handlers()
         self.client = self.connect()
+        self.commands = Commands(self.client)
+        scale = Autoscale(self.client, list(self.weights), *self.autoscale) if self.autoscale else None
         heartbeat = Heartbeat(self.client, self._slots)
         gc.freeze()  # what exists now is shared by all children for as long as nobody writes to it
         next_beat = 0.0
@@ -106,158 +113,208 @@ class Pool:
             if time.monotonic() >= next_beat:
                 self._beat(heartbeat)
                 next_beat = time.monotonic() + INTERVAL
-            select.select([wake], [], [], TICK)
+            if scale and not self._stop_signals:
+                self._scale(scale)
+            select.select([wake, *self.commands.sockets], [], [], TICK)
             with contextlib.suppress(BlockingIOError):
                 os.read(wake, 4096)
-            self._kill_overrunning()
+            for worker, command in self.commands.received():
+                self._obey(worker, command)
+            self._enforce()
             self._stop_children()
             self._reap()
+        self.commands.close()
         return 0 if self._clean else 1
 
+    def _install_signal_handlers(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+        signal.signal(signal.SIGTTIN, lambda signum, frame: self._resize(+1))
+        signal.signal(signal.SIGTTOU, lambda signum, frame: self._resize(-1))
+        signal.signal(signal.SIGQUIT, self._dump)
+
     def _is_done(self) -> bool:
-        working = any(child.slot for child in self._children.values())
+        working = any(each.slots for each in self._children.values())
         if self.burst and not working and self._drained >= self.processes and not self._stop_signals:
             self._stop_signals = 1
         return self._stop_signals > 0 and not self._children
 
+    def _workers(self) -> list[Child]:
+        return [each for each in self._children.values() if each.slots]
+
     def _start_missing(self) -> None:
         if self._stop_signals or time.monotonic() < self._start_not_before:
             return
-        workers = sum(1 for child in self._children.values() if child.slot) + self._drained
-        for _ in range(self.processes - workers):
+        for _ in range(self.processes - len(self._workers()) - self._drained):
             self._start_worker()
-        running = {child.name for child in self._children.values()}
+        running = {each.name for each in self._children.values()}
         for name, task in self.companions.items():
             if name not in running:
-                self._fork(name, None, task)
+                self._start(name, None, task)
+        if not self.burst:
+            going = [each for each in self._workers() if not each.told_to_stop]
+            for each in going[self.processes :]:
+                each.told_to_stop = True
+                each.send(signal.SIGTERM)
 
     def _start_worker(self) -> None:
         name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-        slot = Slot()
+        slots = Slots(slots_wanted(self.threads, self.tasks))
 
         def task() -> None:
             Worker(
-                list(self.queues),
+                list(self.weights),
                 name,
                 self.connect(),
-                slot=slot,
+                slots=slots,
                 lifeline=self._lifeline,
+                serve=order.of(self.weights),
+                threads=self.threads,
+                tasks=self.tasks,
+                most=self.most,
+                max_memory=self.max_memory,
                 max_result_bytes=self.max_result_bytes,
-            ).work(burst=self.burst)
+            ).work(burst=self.burst, max_jobs=self.max_jobs)
 
-        self._slots[name] = slot
-        self._fork(name, slot, task)
+        self._slots[name] = slots
+        self._start(name, slots, task)
 
-    def _fork(self, name: str, slot: Slot | None, task: Task) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Held back until the child has handlers of its own, so that no signal to stop is lost in between.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(name, task)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        self._children[pid] = Child(name, pid, slot)
-        log.info("%s: started, pid %d", name, pid)
-
-    def _be_child(self, name: str, task: Task) -> None:
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-            os.close(self._life)
-            task()
-            code = 0
-        except Exception:
-            log.exception("%s: ended by an error", name)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    def _start(self, name: str, slots: Slots | None, task: Task) -> None:
+        started = child.start(name, slots, task, self._life)
+        self._children[started.pid] = started
 
     def _beat(self, heartbeat: Heartbeat) -> None:
         try:
             heartbeat.beat()
+            self.commands.listen(set(self._slots))
             for worker, rescued in rescue_expired(self.client).items():
                 if rescued.back or rescued.failed:
                     log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
-        except RedisError as error:
+        except (RedisError, OSError) as error:
+            self.commands.close()
             log.warning("no heartbeat: %s", error)
 
-    def _kill_overrunning(self) -> None:
-        for child in self._children.values():
-            performing = child.slot.read() if child.slot and not child.killed_as else None
-            if performing and time.monotonic() > performing.deadline + OVERRUN_SECONDS:
-                seconds = performing.deadline - performing.started
-                reason = f"the job ran on past its timeout of {seconds:g} s and was killed with its process"
-                self._kill(child, "overran", reason)
+    def _scale(self, scale: Autoscale) -> None:
+        busy = sum(1 for each in self._workers() if each.performing())
+        try:
+            wanted = scale.wanted(self.processes, busy)
+        except RedisError as error:
+            log.warning("the queues' depths can't be seen: %s", error)
+            return
+        if wanted != self.processes:
+            self._resize(wanted - self.processes)
+
+    def _resize(self, by: int) -> None:
+        self.processes = max(1, self.processes + by)
+        log.info("the pool wants %d processes", self.processes)
+
+    def _obey(self, worker: str, command: Command) -> None:
+        """Do what was published to a worker of ours."""
+        for each in self._workers():
+            if each.name != worker:
+                continue
+            performing = each.performing()
+            if command.command == "shutdown":
+                each.send(signal.SIGTERM)
+            elif command.command == "kill-horse" and performing:
+                named = [job.execution for job in performing]
+                each.kill("overran", "the job's process was killed by a command", named)
+            elif command.command == "stop-job" and each.slots:
+                for job in performing:
+                    if job.id == command.job_id:
+                        each.slots.ask_to_stop(job)
+
+    def _enforce(self) -> None:
+        """Tell workers of jobs that are overdue or asked to stop, and kill those in which one goes on."""
+        for each in self._workers():
+            performing = each.performing()
+            if each.deadlines.tell(performing):
+                each.send(LOOK)
+            if judgement := each.deadlines.judge(performing):
+                each.kill(judgement.verdict, judgement.reason, [judgement.execution])
+            if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
+                each.kill("returned", "the process was frozen", [])
+            if self.max_memory and (used := resident(each.pid)) > MEMORY_FACTOR * self.max_memory:
+                named = [job.execution for job in performing]
+                each.kill("overran", f"the job's process used {used >> 20} MiB and was killed", named)
 
     def _stop_children(self) -> None:
         """After a signal to stop: pass it on, and kill what goes on after the grace or a second signal."""
         if not self._stop_signals:
             return
         # Companions last, for a job that finishes may still need them.
-        workers_left = any(child.slot for child in self._children.values())
-        for child in self._children.values():
-            if not child.told_to_stop and (child.slot or not workers_left):
-                child.told_to_stop = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGTERM)
+        workers_left = bool(self._workers())
+        for each in self._children.values():
+            if not each.told_to_stop and (each.slots or not workers_left):
+                each.told_to_stop = True
+                each.send(signal.SIGTERM)
+                each.send(signal.SIGCONT)
         if time.monotonic() < self._stop_deadline and self._stop_signals == 1:
             return
-        for child in self._children.values():
-            if not child.killed_as:
-                self._kill(child, "returned", "")
-                self._clean = self._clean and child.slot is None
-
-    def _kill(self, child: Child, verdict: Verdict, reason: str) -> None:
-        child.killed_as = (verdict, reason)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGKILL)
+        for each in self._children.values():
+            if not each.killed_as:
+                each.kill("returned", "", [])
+                self._clean = self._clean and each.slots is None
 
     def _reap(self) -> None:
-        for pid, child in list(self._children.items()):
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
-            if not ended:
+        """Take note of children that ended, froze or went on, and of a container's orphans."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            ended = self._children.get(pid)
+            if ended is None:
+                continue
+            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+                ended.stopped_at = time.monotonic() if os.WIFSTOPPED(status) else None
                 continue
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
-            if child.slot:
-                self._bury(child, child.slot, code, usage)
+            if ended.slots:
+                self._bury(ended, ended.slots, code, usage)
             elif code and not self._stop_signals:
-                log.warning("%s: ended with code %d; starting it again", child.name, code)
-                self._back_off(child)
+                log.warning("%s: ended with code %d; starting it again", ended.name, code)
+                self._back_off(ended)
 
-    def _bury(self, child: Child, slot: Slot, code: int, usage: struct_rusage) -> None:
+    def _bury(self, ended: Child, slots: Slots, code: int, usage: struct_rusage) -> None:
         """Take note of a worker's end, and rescue what it held unless it left in order."""
-        performing = slot.read()
-        del self._slots[child.name]
-        slot.close()
-        if code == 0 and performing is None:
-            self._drained += self.burst
+        performing = slots.read()
+        del self._slots[ended.name]
+        slots.close()
+        if code == 0 and not performing:
+            self._drained += self.burst and self.max_jobs is None
             return
-        certificate = certify(child.name, code, performing, usage, child.kills_before)
-        verdict, reason = child.killed_as or ("died", certificate.cause)
-        running = performing.execution if performing else NOTHING_RAN
-        log.warning("%s: %s", child.name, reason or "stopped before its job had ended")
+        certificate = certify(
+            ended.name, code, performing[0] if performing else None, usage, ended.kills_before
+        )
+        running = [job.execution for job in performing] or [NOTHING_RAN]
+        verdict, reason, named = ended.killed_as or ("died", certificate.cause, running)
+        log.warning("%s: %s", ended.name, reason or "stopped before its job had ended")
         try:
-            rescue(self.client, child.name, verdict, reason, running, certificate=certificate)
+            rescue(self.client, ended.name, verdict, reason, named or [NOTHING_RAN], certificate=certificate)
         except RedisError as error:
-            log.warning("%s: what it held waits for its lease to end: %s", child.name, error)
-        if not child.killed_as:
-            self._back_off(child)
+            log.warning("%s: what it held waits for its lease to end: %s", ended.name, error)
+        if not ended.killed_as:
+            self._back_off(ended)
 
-    def _back_off(self, child: Child) -> None:
+    def _back_off(self, ended: Child) -> None:
         """Start nothing for a while if children die as soon as they start."""
-        if time.monotonic() - child.started_at > QUICK_DEATH:
+        if time.monotonic() - ended.started_at > QUICK_DEATH:
             self._quick_deaths = 0
             return
         self._quick_deaths += 1
         pause = min(0.05 * 2**self._quick_deaths, BACK_OFF_CAP)
         self._start_not_before = time.monotonic() + pause
+
+    def _dump(self, signum: int, frame: FrameType | None) -> None:
+        """Write the stacks of all processes to standard error."""
+        faulthandler.dump_traceback(all_threads=True)
+        for each in self._workers():
+            each.send(signal.SIGQUIT)
 
     def _on_stop(self, signum: int, frame: FrameType | None) -> None:
         self._stop_signals += 1

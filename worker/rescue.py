@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Literal, NamedTuple, cast
 
 import msgspec
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from coordination.scripts import Script
 from jobs import wire
 from worker.death import DeathCertificate
 
-Verdict = Literal["returned", "died", "overran"]
+Verdict = Literal["returned", "died", "overran", "stopped"]
+Scope = Literal["all", "expired", "named"]
 
 MOST_DEATHS = 3
 """A job whose process died this often fails, so that it can't go on killing workers."""
@@ -21,7 +24,7 @@ _rescue = Script("worker", "rescue")
 
 
 class Rescued(NamedTuple):
-    """Ids that went back to their queues, and ids that failed for good."""
+    """Ids that went back to their queues, and ids that ended for good."""
 
     back: list[str]
     failed: list[str]
@@ -32,17 +35,19 @@ def rescue(
     worker: str,
     verdict: Verdict,
     reason: str = "",
-    running: str = "",
-    only_expired: bool = False,
+    running: Collection[str] = (),
+    scope: Scope = "all",
     certificate: DeathCertificate | None = None,
 ) -> Rescued:
     """Return all that `worker` holds to the front of its queues, and end its lease.
 
-    `running` is the execution that was being performed, where that is known: only its job is counted as
-    having died or overrun, and every claimed one where it is not. `reason` is what a job that fails by it
-    will show; `certificate` is kept with a job that died. With `only_expired` nothing happens while the
-    lease goes on.
+    `running` are the executions that the verdict is for, where that is known, and every claimed one where it
+    is not; the jobs of others just go back. `reason` is what a job that fails by it will show; `certificate`
+    is kept with a job that died. With the scope `expired` nothing happens while the lease goes on, and with
+    `named` a worker that goes on loses its `running` executions and nothing else.
     """
+    if scope != "named":
+        close_waiting(client, worker)
     reply = _rescue(
         client,
         keys=[
@@ -51,15 +56,16 @@ def rescue(
             wire.LEASES,
             wire.worker_key(worker),
             wire.WORKERS,
+            wire.QUARANTINE,
         ],
         args=[
             worker,
             verdict,
-            running,
+            "".join(f"{execution} " for execution in running),
             MOST_DEATHS,
             wire.error_text(reason),
             wire.time_text(time.time()),
-            "expired" if only_expired else "",
+            scope,
             msgspec.json.encode(certificate) if certificate else "",
         ],
     )
@@ -74,6 +80,24 @@ def rescue_expired(client: Redis) -> dict[str, Rescued]:
     reason = "the worker vanished: its lease ended with no sign of life from its host"
     expired = cast(list[bytes], client.zrangebyscore(wire.LEASES, "-inf", now))
     return {
-        worker: rescue(client, worker, "died", reason, only_expired=True)
-        for worker in map(wire.text, expired)
+        worker: rescue(client, worker, "died", reason, scope="expired") for worker in map(wire.text, expired)
     }
+
+
+def close_waiting(client: Redis, worker: str) -> None:
+    """Close the connections on which a dead worker waited for jobs.
+
+    They can outlive it, half open or held by a process that a job left behind, and a push would then move
+    an id into the list of nobody. Ids of connections are used again after a restart of the server, so
+    their name decides.
+    """
+    ids = (client.hget(wire.claims_key(worker), wire.WAITERS) or b"").split()
+    if not ids:
+        return
+    name = wire.connection_name(worker)
+    for other in client.client_list(client_id=[int(id) for id in ids]):
+        if other["name"] == name:
+            try:
+                client.client_kill_filter(_id=other["id"])
+            except ResponseError:
+                continue  # it has gone by itself meanwhile

@@ -23,7 +23,7 @@ def perform(worker: BaseWorker, claimed: Claimed) -> Outcome:
             if callback:
                 registry.find(callback)
     except (wire.InvalidPayload, registry.NotRegistered) as error:
-        return outcome.refused(claimed, error, worker.name, started)
+        return outcome.refused(claimed, error, started)
     queue = Queue(claimed.queue, worker.connection, serializer=worker.serializer)
     worker.prepare_execution(job)
     worker.perform_job(job, queue)

@@ -10,27 +10,50 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-BLOCK_SECONDS = 10
+from jobs import wire
+
+BLOCK_SECONDS = 25
+
+AWAY = (ConnectionError, TimeoutError)
+"""What redis-py raises while the server can't be reached; a server that is loading its data counts too."""
 
 
 class IdleWait:
-    """Waits on `queues` (keys) at once, one connection each, and lets a push move its id to `waiting`.
+    """Waits on `queues` (keys), one connection each, and lets a push move its id to the worker's list.
 
     The id is in Redis all the time, under the worker's lease. `wake` are descriptors that end the wait
     when they become readable.
     """
 
-    def __init__(self, client: Redis, queues: Sequence[str], waiting: str, wake: Sequence[int]) -> None:
+    def __init__(self, client: Redis, worker: str, queues: Sequence[str], wake: Sequence[int]) -> None:
         self.client = client
+        self.worker = worker
         self.queues = queues
-        self.waiting = waiting
         self.wake = wake
         self._connections: list[tuple[Any, int]] = []
+        self._blocked: list[tuple[Any, int]] = []
 
-    def wait(self, seconds: float = BLOCK_SECONDS) -> None:
-        """Return when an id has been moved, a descriptor is readable, or `seconds` are over."""
+    def wait(self, seconds: float = BLOCK_SECONDS) -> bool:
+        """Return when an id has been moved, a descriptor is readable, or `seconds` are over.
+
+        True after an id was moved. Moves may still be under way then: end them with `unblock`, or go on.
+        """
         try:
-            self._wait(seconds)
+            return self._wait(seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def blocked(self) -> list[int]:
+        """The ids of connections that wait, to be sent a `CLIENT UNBLOCK` before a job may take its time."""
+        return [client_id for _, client_id in self._blocked]
+
+    def unblocked(self) -> None:
+        """Take note that all have been unblocked. Whatever a move brought is in the waiting list by now."""
+        try:
+            while self._blocked:
+                self._blocked.pop()[0].read_response()
         except BaseException:
             self.close()
             raise
@@ -41,33 +64,34 @@ class IdleWait:
             with contextlib.suppress(RedisError, OSError):
                 connection.disconnect()
         self._connections.clear()
+        self._blocked.clear()
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> bool:
         if not self._connections:
             self._connect()
-        by_socket = {}
-        for queue, (connection, client_id) in zip(self.queues, self._connections, strict=True):
-            connection.send_command("BLMOVE", queue, self.waiting, "LEFT", "RIGHT", seconds)
-            by_socket[connection._sock.fileno()] = (connection, client_id)
-        readable, _, _ = select.select([*by_socket, *self.wake], [], [], seconds + 1)
-        blocked = [entry for socket, entry in by_socket.items() if socket not in readable]
-        if blocked:
-            with self.client.pipeline(transaction=False) as pipeline:
-                for _, client_id in blocked:
-                    pipeline.client_unblock(client_id)
-                pipeline.execute()
-        for connection, _ in self._connections:
-            # Whatever each move brought is in the waiting list by now.
-            connection.read_response()
+        waiting = wire.waiting_key(self.worker)
+        for queue, entry in zip(self.queues, self._connections, strict=True):
+            if entry not in self._blocked:
+                entry[0].send_command("BLMOVE", queue, waiting, "LEFT", "RIGHT", seconds)
+                self._blocked.append(entry)
+        sockets = {entry[0]._sock.fileno(): entry for entry in self._blocked}
+        readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds + 1)
+        moved = False
+        for socket in readable:
+            if socket in sockets:
+                self._blocked.remove(sockets[socket])
+                moved |= sockets[socket][0].read_response() is not None
+        return moved
 
     def _connect(self) -> None:
         pool = self.client.connection_pool
         for _ in self.queues:
             connection: Any = pool.make_connection()
             connection.connect()
+            connection.send_command("CLIENT", "SETNAME", wire.connection_name(self.worker))
+            connection.read_response()
             connection.send_command("CLIENT", "ID")
             self._connections.append((connection, int(connection.read_response())))
-
-
-AWAY = (ConnectionError, TimeoutError)
-"""What redis-py raises while the server can't be reached; a server that is loading its data counts too."""
+        # Whoever rescues from this worker closes them, so they must be known before an id can arrive.
+        ids = " ".join(str(client_id) for _, client_id in self._connections)
+        self.client.hset(wire.claims_key(self.worker), wire.WAITERS, ids)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
 import os
 import random
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
@@ -21,30 +24,39 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from coordination import counters
+from coordination.scripts import Script
 from jobs import current, wire
-from worker import rq_path
-from worker.batch import BatchSize
+from worker import order, rq_path
+from worker.batch import MOST, BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
 from worker.heartbeat import Heartbeat, HeartbeatThread
+from worker.lanes import Lanes
+from worker.memory import resident
 from worker.outcome import Claimed, Outcome
 from worker.perform import Performer
 from worker.rescue import rescue
-from worker.slot import Slot
+from worker.slot import MAIN, Slots
 from worker.wait import AWAY, IdleWait
 
 BACK_OFF_CAP = 5.0
 SUSPENDED_SECONDS = 1.0
+MEMORY_SECONDS = 1.0
+NOT_NOW = (b"READONLY", b"MASTERDOWN", b"OOM", b"MISCONF", b"CLUSTERDOWN", b"NOREPLICAS", b"LOADING", b"BUSY")
+"""How answers begin by which a server that can be reached says that it can't write at the moment."""
 
 log = logging.getLogger("packmule.worker")
+_checkpoint = Script("worker", "checkpoint")
 
 
 class Worker(BaseWorker):
     """One process that performs jobs; in RQ's eyes a worker like its own.
 
-    Made by the pool, it finds there its `slot`, through which it tells what it performs, and a `lifeline`,
+    Made by the pool, it finds there its `slots`, through which it tells what it performs, and a `lifeline`,
     a descriptor that becomes readable when the pool is gone. On its own, as in
-    `rq worker --worker-class worker.Worker`, it looks after its heartbeat itself. Other options are RQ's.
+    `rq worker --worker-class worker.Worker`, it looks after its heartbeat itself. It performs up to `threads`
+    plain functions and `tasks` async ones at once, claims at most `most` jobs at a time, and leaves after
+    `max_memory` bytes. `serve` is the order of the queues where that is not theirs. Other options are RQ's.
     """
 
     def __init__(
@@ -53,21 +65,31 @@ class Worker(BaseWorker):
         name: str | None = None,
         connection: Redis | None = None,
         *,
-        slot: Slot | None = None,
+        slots: Slots | None = None,
         lifeline: int | None = None,
+        serve: order.Strict | order.Weighted | None = None,
+        threads: int = 1,
+        tasks: int = 100,
+        most: int = MOST,
+        max_memory: int | None = None,
         max_result_bytes: int = 1024 * 1024,
         **rq_options: Any,
     ) -> None:
         if rq_options.get("serializer") is None:
             rq_options["serializer"] = JSONSerializer
         super().__init__(queues, name=name, connection=connection, **rq_options)
-        self.supervised = slot is not None
-        self.slot = slot or Slot()
+        self.supervised = slots is not None
+        self.slots = slots or Slots(slots_wanted(threads, tasks))
         self.lifeline = lifeline
+        self.threads = threads
+        self.tasks = tasks
+        self.max_memory = max_memory
         self.stopping = False
-        self.claims = Claims(self.connection, self.name, self.queue_names())
-        self.performer = Performer(self.name, self._report, max_result_bytes)
-        self.batch = BatchSize()
+        self.claims = Claims(self.connection, self.name, serve or order.Strict(self.queue_names()))
+        self.performer = Performer(self._report, self._save, lambda: self.stopping, max_result_bytes)
+        self.batch = BatchSize(most)
+        self._exchanging = threading.Lock()
+        self._memory_looked_at = 0.0
 
     def work(
         self,
@@ -86,95 +108,145 @@ class Worker(BaseWorker):
         """
         if logging_level:
             logging.getLogger("packmule").setLevel(logging_level)
-        wake, self._wake = os.pipe()
+        self._wake, self._waker = os.pipe()
         os.set_blocking(self._wake, False)
+        os.set_blocking(self._waker, False)
         self._install_signal_handlers()
         self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.IDLE)
-        self.slot.open()
+        self.slots.open()
         heartbeat = (
-            None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slot}))
+            None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slots}))
         )
-        idle = IdleWait(
-            self.connection,
-            self.queue_keys(),
-            wire.waiting_key(self.name),
-            [wake] if self.lifeline is None else [wake, self.lifeline],
+        wake = [self._wake] if self.lifeline is None else [self._wake, self.lifeline]
+        self.idle = IdleWait(self.connection, self.name, self.queue_keys(), wake)
+        self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0), self._wake_up)
+        self.lanes = Lanes(
+            self.performer, self.slots, self.clerk, self.threads, self.tasks, self.connection, self.name
         )
-        self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0))
         try:
-            return self._work(idle, burst, max_jobs, max_idle_time) > 0
+            return self._work(burst, max_jobs, max_idle_time) > 0
         finally:
+            self.lanes.close()
             self.clerk.close()
             if heartbeat:
                 heartbeat.stop()
-            idle.close()
+            self._give_up_waiting()
+            self.idle.close()
             self._leave()
             current.close()
 
-    def _work(self, idle: IdleWait, burst: bool, max_jobs: int | None, max_idle_time: float | None) -> int:
+    def _work(self, burst: bool, max_jobs: int | None, max_idle_time: float | None) -> int:
         performed = 0
         idle_since = time.monotonic()
         outcomes: Sequence[Outcome] = ()
-        while not self.stopping or outcomes:
-            left = self.batch.size if max_jobs is None else min(self.batch.size, max_jobs - performed)
-            batch = self._exchange(outcomes, 0 if self.stopping else left)  # the only round trip
-            outcomes = [*batch.unreadable, *self._perform_all(batch.jobs)]
-            performed += len(batch.jobs)
-            if outcomes or batch.parents:
-                idle_since = time.monotonic()
+        while not self.stopping or outcomes or self.lanes.is_busy:
+            want = min(self.batch.size, self.lanes.free)
+            if max_jobs is not None:
+                want = min(want, max_jobs - performed)
+            want = 0 if self.stopping else want
+            batch = self._exchange(outcomes, want) if want or outcomes else None  # the only round trip
+            if batch:
+                performed += len(batch.jobs)
+                outcomes = [*batch.unreadable, *self._perform_all(batch.jobs)]
+                if batch.jobs or outcomes or batch.parents:
+                    idle_since = time.monotonic()
+                    continue
+            if self.lanes.is_busy:
+                self._wait(0 if batch is None or batch.suspended else None, max_idle_time)
+                outcomes = self.clerk.rest()
                 continue
             idle_for = time.monotonic() - idle_since
             if burst or performed == max_jobs or (max_idle_time is not None and idle_for >= max_idle_time):
                 break
-            if not self.stopping:
-                self._wait(idle, batch.suspended, max_idle_time)
+            if not self.stopping and batch:
+                self._wait(SUSPENDED_SECONDS if batch.suspended else None, max_idle_time)
         return performed
 
     def _perform_all(self, jobs: Sequence[Claimed]) -> list[Outcome]:
         """Perform a batch; the outcomes that are still to be handed in."""
+        if not jobs:
+            return self.clerk.rest()
         began = time.monotonic()
         self.clerk.take(jobs)
         while not self.stopping and (job := self.clerk.next()):
-            self.clerk.note(self._perform(job))
-        if jobs:
-            self.batch.learn(len(jobs), time.monotonic() - began)
+            if job.by_rq:
+                self._give_up_waiting()
+                self.slots.start(MAIN, job.id, job.execution, job.timeout)
+                self.clerk.note(rq_path.perform(self, job))
+                self.slots.clear(MAIN)
+                continue
+            call = self.performer.prepare(job)
+            if isinstance(call, Outcome):
+                self.clerk.note(call)
+            else:
+                if self.idle.blocked and not self.lanes.runs_beside(call):
+                    self._give_up_waiting()
+                self.lanes.perform(call)
+        now = time.monotonic()
+        self.batch.learn(len(jobs), now - began)
+        if self.max_memory is not None and now - self._memory_looked_at > MEMORY_SECONDS:
+            self._memory_looked_at = now
+            if (used := resident()) > self.max_memory:
+                log.info("worker %s leaves: it uses %d MiB", self.name, used >> 20)
+                self.stopping = True
         return self.clerk.rest()
-
-    def _perform(self, job: Claimed) -> Outcome:
-        self.slot.start(job.id, job.execution, job.timeout)
-        try:
-            return rq_path.perform(self, job) if job.by_rq else self.performer.perform(job)
-        finally:
-            self.slot.clear()
 
     def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Batch:
         """Hand in and claim, however often it takes until Redis answers."""
-        claim_id = self.claims.next_id()
-        for pause in _pauses():
-            try:
-                batch = self.claims.finish_and_claim(claim_id, outcomes, want)
-            except AWAY as error:
-                log.warning("redis is away (%s); trying again in %.1f s", error, pause)
-                time.sleep(pause)
-                continue
-            for id in batch.stale:
-                log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
-            for ended in outcomes:
-                if ended.status == "failed":
-                    log.warning("job %s failed", ended.id)
-            self._enqueue_dependents(batch.parents)
-            return batch
-        raise AssertionError("the pauses never end")
+        with self._exchanging:
+            claim_id = self.claims.next_id()
+            # Before jobs that keep the main thread busy, moves that are under way must come to their end.
+            unblock = self.idle.blocked if want and not self.lanes.is_busy else ()
+            for pause in _pauses():
+                try:
+                    batch = self.claims.finish_and_claim(claim_id, outcomes, want, unblock)
+                    if unblock:
+                        self.idle.unblocked()
+                    break
+                except AWAY as error:
+                    self._pause(error, pause)
+                except ResponseError as error:
+                    if not is_passing(error):
+                        raise
+                    self._pause(error, pause)
+        for id in batch.stale:
+            log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
+        if batch.stale:
+            self._register_again(len(batch.stale))
+        for ended in outcomes:
+            if ended.status == "failed":
+                log.warning("job %s failed", ended.id)
+        self._enqueue_dependents(batch.parents)
+        return batch
 
-    def _wait(self, idle: IdleWait, suspended: bool, max_idle_time: float | None) -> None:
-        if suspended:
-            select.select(idle.wake, [], [], SUSPENDED_SECONDS)
-        else:
-            try:
-                idle.wait() if max_idle_time is None else idle.wait(max_idle_time)
-            except AWAY as error:
-                log.warning("redis is away (%s)", error)
+    def _pause(self, error: Exception, seconds: float) -> None:
+        log.warning("redis is away (%s); trying again in %.1f s", error, seconds)
+        self.idle.close()
+        time.sleep(seconds)
+
+    def _give_up_waiting(self) -> None:
+        """End blocking moves, so that none brings an id while this worker has no time for it."""
+        if self.idle.blocked:
+            with contextlib.suppress(*AWAY):
+                with self.connection.pipeline(transaction=False) as pipeline:
+                    for client_id in self.idle.blocked:
+                        pipeline.client_unblock(client_id)
+                    pipeline.execute()
+                self.idle.unblocked()
+
+    def _wait(self, seconds: float | None, max_idle_time: float | None) -> None:
+        """Wait for work and outcomes; for outcomes alone, or `seconds` of them, where those are given."""
+        if self.clerk.may_wait():
+            if seconds is not None:
+                select.select(self.idle.wake, [], [], seconds or None)
+            else:
+                try:
+                    self.idle.wait() if max_idle_time is None else self.idle.wait(max_idle_time)
+                except AWAY as error:
+                    log.warning("redis is away (%s)", error)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
         if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
             self.stopping = True
 
@@ -196,22 +268,53 @@ class Worker(BaseWorker):
         except RedisError as error:
             log.warning("job %s: its progress was not stored: %s", id, error)
 
+    def _save(self, id: str, execution: str, cursor: bytes) -> None:
+        keys = [wire.claims_key(self.name), wire.job_key(id)]
+        try:
+            if not _checkpoint(self.connection, keys, [id, execution, cursor]):
+                log.warning("job %s: a checkpoint came after the lease had ended, and was refused", id)
+        except RedisError as error:
+            log.warning("job %s: its checkpoint was not stored: %s", id, error)
+
+    def _register_again(self, stale: int) -> None:
+        """Come back from the dead: whoever rescued from this worker has struck it off."""
+        try:
+            self.connection.hincrby(wire.worker_key(self.name), "stale_count", stale)
+            self.register_birth()  # type: ignore[no-untyped-call]
+        except (RedisError, ValueError) as error:
+            log.warning("worker %s could not register again: %s", self.name, error)
+
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN if self.supervised else self._stop)
+        faulthandler.register(signal.SIGQUIT, all_threads=True)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True
-        os.write(self._wake, b"!")
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._waker, b"!")
 
     def _leave(self) -> None:
         """Give back what is held and sign off. If Redis is away, the lease's end does the same."""
-        self.slot.leave()
+        self.slots.leave()
         try:
             rescue(self.connection, self.name, "returned")
             self.register_death()  # type: ignore[no-untyped-call]
         except RedisError as error:
             log.warning("worker %s could not sign off: %s", self.name, error)
+
+
+def slots_wanted(threads: int, tasks: int) -> int:
+    """How many slots a worker of so many threads and tasks needs."""
+    return 1 + tasks + (threads if threads > 1 else 0)
+
+
+def is_passing(error: ResponseError) -> bool:
+    """Whether the server will do the same later: it starts, fails over, or is out of memory or disk."""
+    return isinstance(error, ReadOnlyError) or str(error).encode().startswith(NOT_NOW)
 
 
 def _pauses() -> Iterator[float]:

@@ -30,6 +30,7 @@ from jobs.options import Options
 from jobs.producer import JobTooLarge, Producer, UnknownQueue
 from worker import outcome
 from worker.claim import Claims
+from worker.order import Strict
 
 QUEUES = ("high", "default", "low")
 
@@ -61,9 +62,9 @@ def calls_of(client: Redis, command: str) -> int:
 
 def perform_all(client: Redis) -> list[str]:
     """Claim and finish, as a worker does, all that is in the default queue; the ids."""
-    claims = Claims(client, "w", ["default"])
+    claims = Claims(client, "w", Strict(["default"]))
     jobs = claims.finish_and_claim(claims.next_id(), [], 100).jobs
-    claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"1", "w", 1.0, 2.0) for job in jobs], 0)
+    claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"1", 1.0, 2.0) for job in jobs], 0)
     return [job.id for job in jobs]
 
 

@@ -21,6 +21,7 @@ from jobs.producer import Producer
 from jobs.records import NoSuchJob, Progress
 from worker import outcome
 from worker.claim import Claims
+from worker.order import Strict
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +31,16 @@ def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", ["default"])
+    return Claims(client, "w1", Strict(["default"]))
 
 
 def finish(claims: Claims, result: object = None, error: str | None = None, ended: float = 20.0) -> str:
     """Claim the next job and hand in its end, as a worker does; its id."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
     if error is None:
-        end = outcome.finished(job, msgspec.json.encode(result), "w1", 10.0, ended)
+        end = outcome.finished(job, msgspec.json.encode(result), 10.0, ended)
     else:
-        end = outcome.failed(job, error, "w1", 10.0, ended)
+        end = outcome.failed(job, error, 10.0, ended)
     claims.finish_and_claim(claims.next_id(), [end], 0)
     return job.id
 

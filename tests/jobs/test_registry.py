@@ -64,7 +64,7 @@ def test_options_and_the_rest_of_the_decorator_are_kept():
         retry_intervals=(1, 5),
         description="all said",
     )
-    assert (found.give_up_on, found.at_once) == ((), False)
+    assert (found.traits.give_up_on, found.traits.at_once) == ((), False)
 
 
 def test_options_in_a_decorator_are_checked_when_the_function_is_defined():

@@ -52,7 +52,7 @@ def test_a_payload_is_json_that_rqs_serializer_reads():
 
 def test_what_rqs_serializer_writes_is_read():
     data = JSONSerializer.dumps(("shop.jobs.report", None, ("2026-11",), {"copies": 1}))
-    call = Invocation("shop.jobs.report", ["2026-11"], {"copies": 1})
+    call = Invocation("shop.jobs.report", None, ["2026-11"], {"copies": 1})
     assert wire.decode_call(data) == wire.decode_call(zlib.compress(data)) == call
 
 
@@ -82,7 +82,7 @@ def test_a_value_that_holds_itself_is_refused():
 
 def test_null_and_large_numbers_are_carried():
     call = wire.decode_call(wire.encode_call("f", (None, 2**70, "null"), {"n": None}))
-    assert call == Invocation("f", [None, 2**70, "null"], {"n": None})
+    assert call == Invocation("f", None, [None, 2**70, "null"], {"n": None})
 
 
 DEEP = b'["f",null,[' + b"[" * 200_000 + b"]" * 200_000 + b"],{}]"

@@ -22,6 +22,7 @@ from jobs.producer import Producer
 from scheduler.promote import JOBS_A_CALL, promote
 from worker import outcome
 from worker.claim import Claims
+from worker.order import Strict
 
 
 @pytest.fixture(autouse=True)
@@ -140,9 +141,9 @@ def test_two_schedulers_at_the_same_time_promote_each_job_once(client, server):
 
 def test_a_retry_is_promoted_when_it_is_due(client):
     id = sample_jobs.noop.options(retries=1, retry_intervals=[0.01]).enqueue()
-    claims = Claims(client, "w", ["default"])
+    claims = Claims(client, "w", Strict(["default"]))
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
-    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "ValueError", "w", 1, 2)], 0)
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "ValueError", 1, 2)], 0)
     assert Job.fetch(id, client, JSONSerializer).get_status() is JobStatus.SCHEDULED
     deadline = time.monotonic() + 10
     while rq_queue(client).job_ids != [id]:

@@ -14,19 +14,20 @@ from jobs.producer import Producer
 from worker import outcome
 from worker.batch import BatchSize
 from worker.claim import Claims
+from worker.order import Strict
 from worker.outcome import Claimed
 from worker.rescue import rescue
-from worker.slot import Slot
+from worker.slot import MAIN, Slots
 
 
 @pytest.fixture
 def claims(client: Redis) -> Claims:
     registry.use(Producer(client).enqueue)
-    return Claims(client, "w1", ["high", "default", "low"])
+    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
-    return outcome.finished(job, result, "w1", time.time() - 1, time.time())
+    return outcome.finished(job, result, time.time() - 1, time.time())
 
 
 def test_a_claim_whose_reply_was_lost_brings_the_same_jobs_again(client, claims):
@@ -85,7 +86,7 @@ def test_a_rescue_returns_claimed_and_waiting_ids_in_their_order(client, claims)
 def test_a_rescue_of_a_living_worker_does_nothing(client, claims):
     pool_jobs.add.enqueue(1)
     claims.finish_and_claim("c1", [], 1)
-    assert rescue(client, "w1", "died", only_expired=True).back == []
+    assert rescue(client, "w1", "died", scope="expired").back == []
     assert client.hlen(wire.claims_key("w1")) == 2
 
 
@@ -167,18 +168,34 @@ def test_retries_follow_their_intervals_or_back_off_with_jitter():
 
 
 def test_a_slot_tells_what_is_performed_and_until_when():
-    slot = Slot()
-    assert (slot.is_open, slot.read()) == (False, None)
-    slot.open()
-    slot.start("job", "execution", 5)
-    performing = slot.read()
-    assert (performing.id, performing.execution) == ("job", "execution")
-    assert performing.deadline - performing.started == pytest.approx(5)
-    slot.clear()
-    assert (slot.is_open, slot.read()) == (True, None)
-    slot.leave()
-    assert not slot.is_open
-    slot.close()
+    slots = Slots(3)
+    assert (slots.is_open, slots.read()) == (False, [])
+    slots.open()
+    slots.start(MAIN, "job", "execution", 5)
+    beside = slots.take()
+    slots.start(beside, "another", "second", 0)
+    first, second = slots.read()
+    assert (first.id, first.execution, first.is_asked) == ("job", "execution", False)
+    assert first.deadline - first.started == pytest.approx(5)
+    assert (second.slot, second.id, second.deadline) == (beside, "another", float("inf"))
+    slots.clear(MAIN)
+    slots.give_back(beside)
+    assert (slots.is_open, slots.read()) == (True, [])
+    slots.leave()
+    assert not slots.is_open
+    slots.close()
+
+
+def test_a_wish_to_stop_is_for_the_job_that_it_names_and_for_none_that_follows():
+    slots = Slots()
+    slots.start(MAIN, "job", "first", 5)
+    (first,) = slots.read()
+    slots.ask_to_stop(first)
+    assert slots.read()[0].is_asked
+    slots.start(MAIN, "job", "second", 5)
+    slots.ask_to_stop(first)
+    assert not slots.read()[0].is_asked
+    slots.close()
 
 
 def test_times_to_live_beyond_all_bounds_are_cut(client, claims):

@@ -15,11 +15,11 @@ from worker.outcome import Claimed, Outcome
 
 
 def claimed(id: str) -> Claimed:
-    return Claimed(id, f"c-{id}", "default", b"", 0, 500, 500, 0, (), 1, False, False)
+    return Claimed(id, f"c-{id}", "default", b"")
 
 
 def finished(job: Claimed, at_once: bool = False) -> Outcome:
-    ended = outcome.finished(job, b"", "w1", time.time(), time.time())
+    ended = outcome.finished(job, b"", time.time(), time.time())
     return msgspec.structs.replace(ended, at_once=at_once)
 
 
@@ -30,6 +30,7 @@ class Desk:
         self.handed_in: list[tuple[str, str]] = []
         self.threads: set[str] = set()
         self.arrived = threading.Event()
+        self.woken = threading.Event()
 
     def __call__(self, outcomes: list[Outcome]) -> None:
         self.handed_in += [(ended.id, ended.status) for ended in outcomes]
@@ -44,7 +45,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def clerk(desk: Desk) -> Iterator[Clerk]:
-    clerk = Clerk(desk)
+    clerk = Clerk(desk, desk.woken.set)
     yield clerk
     clerk.close()
 
@@ -62,11 +63,13 @@ def test_while_a_long_job_runs_ended_ones_are_handed_in_and_unstarted_ones_given
     clerk.note(finished(clerk.next()))
     long = clerk.next()
     deadline = time.monotonic() + 10
-    while len(desk.handed_in) < 3 and time.monotonic() < deadline:
+    while len(desk.handed_in) < 4 and time.monotonic() < deadline:
         desk.arrived.wait(0.1)
         desk.arrived.clear()
     # The last claimed goes back first, so that the first comes to stand in front.
-    assert desk.handed_in == [("a", "finished"), ("d", "queued"), ("c", "queued")]
+    returned = [entry for entry in desk.handed_in if entry[1] == "queued"]
+    assert returned == [("d", "queued"), ("c", "queued")]
+    assert sorted(desk.handed_in)[:2] == [("a", "finished"), ("b", "started")]
     assert desk.threads == {"clerk"}
     assert clerk.next() is None
     clerk.note(finished(long))
@@ -88,3 +91,13 @@ def test_what_a_stop_leaves_unstarted_is_returned_in_order(clerk, desk):
         ("c", "queued"),
         ("b", "queued"),
     ]
+
+
+def test_an_outcome_from_beside_wakes_the_main_thread_that_waits(clerk, desk):
+    clerk.take([claimed("a")])
+    job = clerk.next()
+    assert clerk.may_wait()
+    clerk.note(finished(job), beside=True)
+    assert desk.woken.is_set()
+    assert not clerk.may_wait()
+    assert [ended.id for ended in clerk.rest()] == ["a"]

@@ -24,7 +24,7 @@ def kills(cgroup: Path, count: int) -> None:
 
 
 def certificate(code: int, kills_before: int | None) -> death.DeathCertificate:
-    performing = Performing("job", "execution", time.monotonic() - 2, float("inf"))
+    performing = Performing(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
     return certify("w1", code, performing, resource.getrusage(resource.RUSAGE_SELF), kills_before)
 
 

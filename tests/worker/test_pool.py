@@ -63,6 +63,17 @@ def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
         time.sleep(0.01)
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
@@ -229,11 +240,15 @@ def test_what_outlasts_the_grace_or_a_second_signal_is_given_back(server, client
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
 
 
-def test_children_leave_when_their_pool_is_killed(server, client):
+def test_children_die_with_their_pool_whatever_they_do(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server, 2) as process:
-        until(lambda: client.scard(wire.WORKERS) == 2)
+        until(lambda: client.scard(wire.WORKERS) == 2 and lines(notes) == ["begin a"])
+        children = children_of(process.pid)
         process.kill()
-        until(lambda: client.scard(wire.WORKERS) == 0)
+        until(lambda: not any(is_alive(pid) for pid in children))
+    assert len(children) == 2
 
 
 def test_the_jobs_of_a_vanished_host_run_elsewhere_once_its_lease_has_ended(server, client, tmp_path):

@@ -7,7 +7,7 @@
 -- ARGV[1]  msgpack: [claim id, jobs wanted, worker, now as RQ's text, lease in seconds, [outcome, ...]]
 --          an outcome is the array of worker/outcome.py's Outcome
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended]
---          a job is [id, execution id, [queue, then each of FIELDS below, as text or nothing]]
+--          a job is [id, execution id, [each of FIELDS, as text or nothing]]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
 -- changes nothing. Sent again with the same claim id, the script returns the same jobs and hands in
@@ -21,10 +21,17 @@ local again = redis.call('HGET', claims, '.claim') == claim_id
 local suspended = redis.call('EXISTS', KEYS[6])
 local stale, parents, jobs = {}, {}, {}
 
+-- The first write is one that a full memory refuses, so that nothing is taken off a list before all can be written.
+if want + #outcomes > 0 then
+  redis.call('HSET', claims, '.claim', claim_id)
+end
+redis.call('ZADD', KEYS[4], now + lease, worker)
+
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
-local FIELDS = {'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
-  'enqueue_at_front_on_retry', 'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
+local FIELDS = {'origin', 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
+  'enqueue_at_front_on_retry', 'expires_at', 'checkpoint',
+  'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
 
 local function set_aside(id, reason)
   redis.call('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
@@ -32,11 +39,13 @@ local function set_aside(id, reason)
 end
 
 -- What all jobs of a batch write to one key is gathered here, and written by one command each.
-local gathered = {ZADD = {}, ZREM = {}, HDEL = {}, HSET = {}}
+local gathered = {}
 
 local function gather(command, key, first, second)
-  local values = gathered[command][key] or {}
-  gathered[command][key] = values
+  local keys = gathered[command] or {}
+  gathered[command] = keys
+  local values = keys[key] or {}
+  keys[key] = values
   values[#values + 1] = first
   values[#values + 1] = second
 end
@@ -50,9 +59,17 @@ local function write_gathered()
       end
     end
   end
+  gathered = {}
 end
 
-local function ends(status) return status == 'finished' or status == 'failed' end
+local function ends(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
+
+local function mark_started(id, execution, queue)
+  local record = 'rq:job:' .. id
+  redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
+  redis.call('PERSIST', record)
+  gather('ZADD', 'rq:wip:' .. queue, STARTED_SCORE, id .. ':' .. execution)
+end
 
 local function place(id, queue, status, ttl, front, delay)
   if status == 'queued' then
@@ -60,68 +77,83 @@ local function place(id, queue, status, ttl, front, delay)
   elseif status == 'scheduled' then
     gather('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
   else
-    gather('ZADD', 'rq:' .. status .. ':' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
+    local registry = status == 'finished' and 'rq:finished:' or 'rq:failed:'
+    gather('ZADD', registry .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   end
 end
 
-local function finish(id, execution, queue, status, ttl, fields, result, front, delay)
+local KINDS = {'successful_job_count', 'failed_job_count', 'failed_job_count', 'failed_job_count'}
+local counts, seconds = {}, 0
+
+local function finish(id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
-  local found = redis.call('EXISTS', record, record .. ':dependents')
-  if ends(status) and found == 2 then
-    parents[#parents + 1] = id
-  end
-  if found == 0 or status == 'settled' then
-    return
-  elseif ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
-    redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', record, 'call') or '', 'EX', GONE_SECONDS)
-  end
   if status == 'finished' and ttl == 0 then
     redis.call('DEL', record, results)
-    return
-  end
-  redis.call('HSET', record, 'status', status, unpack(fields))
-  if #result > 0 then
-    local added = redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', unpack(result))
+  elseif kind == 0 then
+    redis.call('HSET', record, 'status', status)
+    place(id, queue, status, ttl, front, delay)
+  else
+    redis.call('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker, unpack(extra))
+    local added = redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker, 'execution_id',
+      execution, 'execution_started_at', began, 'execution_ended_at', stopped, name, value)
     if added.err then
       set_aside(id, added.err)
     elseif ttl > 0 then
       redis.call('EXPIRE', results, ttl)
     end
+    if ttl > 0 and ends(status) then
+      redis.call('EXPIRE', record, ttl)
+    else
+      redis.call('PERSIST', record)
+    end
+    place(id, queue, status, ttl, front, delay)
   end
-  if ttl > 0 and ends(status) then
-    redis.call('EXPIRE', record, ttl)
+  if kind > 0 then
+    counts[KINDS[kind]] = (counts[KINDS[kind]] or 0) + 1
+    seconds = seconds + stopped - began
   end
-  place(id, queue, status, ttl, front, delay)
 end
 
-local counts, seconds = {}, 0
-for _, outcome in ipairs(outcomes) do
-  local id, execution, queue, status = unpack(outcome, 1, 4)
-  if redis.call('HGET', claims, id) == execution then
-    finish(unpack(outcome, 1, 9))
-    gather('HDEL', claims, id)
-    gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
-    counts[outcome[10]] = (counts[outcome[10]] or 0) + 1
-    seconds = seconds + outcome[11]
-  elseif not again then
-    stale[#stale + 1] = id
-  elseif ends(status) and redis.call('EXISTS', 'rq:job:' .. id .. ':dependents') == 1 then
-    parents[#parents + 1] = id
+local function hand_in()
+  local ids, records, dependents = {}, {}, {}
+  for i, outcome in ipairs(outcomes) do
+    ids[i], records[i], dependents[i] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
   end
-end
-for counter, count in pairs(counts) do
-  if counter ~= '' then
+  local held = redis.call('HMGET', claims, unpack(ids))
+  local none_deleted = redis.call('EXISTS', unpack(records)) == #ids
+  local none_waits = redis.call('EXISTS', unpack(dependents)) == 0
+  for i, outcome in ipairs(outcomes) do
+    local id, execution, queue, status, ttl = unpack(outcome, 1, 5)
+    local is_there = none_deleted or redis.call('EXISTS', records[i]) == 1
+    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', dependents[i]) == 1
+    if held[i] == execution and status == 'started' then
+      if is_there then mark_started(id, execution, queue) end
+    elseif held[i] == execution then
+      if has_parent then parents[#parents + 1] = id end
+      if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
+        redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', records[i], 'call') or '', 'EX', GONE_SECONDS)
+      end
+      if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
+      gather('HDEL', claims, id)
+      gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+    elseif not again then
+      stale[#stale + 1] = id
+    elseif has_parent then
+      parents[#parents + 1] = id
+    end
+  end
+  for counter, count in pairs(counts) do
     redis.call('HINCRBY', KEYS[3], counter, count)
   end
+  if seconds > 0 then
+    redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
+  end
+  write_gathered()
 end
-if seconds > 0 then
-  redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
-end
-write_gathered()
-gathered = {ZADD = {}, HSET = {}}
 
+-- Add a job to the reply; its queue, or nothing where the record is none.
 local function take(id, execution)
-  local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', unpack(FIELDS))
+  local values = redis.pcall('HMGET', 'rq:job:' .. id, unpack(FIELDS))
   if values.err then
     return set_aside(id, values.err)
   elseif not values[2] then
@@ -143,15 +175,16 @@ local function claim(list)
     local execution = claim_id .. '-' .. (#jobs + 1)
     local queue = take(id, execution)
     if queue then
-      redis.call('HSET', 'rq:job:' .. id, 'status', 'started', 'worker_name', worker,
-        'started_at', now_text, 'last_heartbeat', now_text)
-      redis.call('PERSIST', 'rq:job:' .. id)
       gather('HSET', claims, id, execution)
-      gather('ZADD', 'rq:wip:' .. queue, STARTED_SCORE, id .. ':' .. execution)
+      -- A batch is of jobs that take next to no time: the worker marks those that turn out to take longer.
+      if want == 1 then mark_started(id, execution, queue) end
     end
   end
 end
 
+if #outcomes > 0 then
+  hand_in()
+end
 if again then
   local held = redis.call('HGETALL', claims)
   for i = 1, #held, 2 do
@@ -164,10 +197,6 @@ elseif want > 0 and suspended == 0 then
   for i = 7, #KEYS do
     claim(KEYS[i])
   end
+  write_gathered()
 end
-if #jobs + #outcomes > 0 then
-  gather('HSET', claims, '.claim', claim_id)
-end
-write_gathered()
-redis.call('ZADD', KEYS[4], now + lease, worker)
 return {stale, parents, jobs, suspended}

@@ -1,24 +1,25 @@
--- Return all that a worker holds, to the front of the queues it came from, and end its lease.
+-- Return what a worker holds to the front of the queues it came from, and end its lease.
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for a worker whose
 -- lease has ended. Calling it twice does no harm: the second call finds nothing.
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
--- KEYS[5]  the set of workers
+-- KEYS[5]  the set of workers     KEYS[6]  the quarantine
 -- ARGV[1]  the worker
--- ARGV[2]  verdict: "returned" (a clean stop), "died", or "overran" (killed for its job's timeout)
--- ARGV[3]  the execution that was running, or "" where that is not known
+-- ARGV[2]  verdict: "returned" (a clean stop), "died", "overran" (killed for its job's timeout) or "stopped"
+-- ARGV[3]  the executions that it is for, each followed by a space; "" where that is not known: then all
 -- ARGV[4]  the number of deaths at which a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
--- ARGV[7]  "expired" to do nothing unless the lease has ended
+-- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on
+--          and loses nothing but the executions of ARGV[3]
 -- ARGV[8]  the death certificate, or "" where there is none
 -- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
 
-local worker, verdict, running, deaths, reason, now_text, only_expired, certificate = unpack(ARGV)
+local worker, verdict, named, deaths, reason, now_text, scope, certificate = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
-if only_expired == 'expired' then
+if scope == 'expired' then
   local lease = redis.call('ZSCORE', KEYS[3], worker)
   if lease and tonumber(lease) > now then
     return false
@@ -26,6 +27,27 @@ if only_expired == 'expired' then
 end
 
 local back, failed = {}, {}
+
+local function set_aside(id, found)
+  redis.call('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
+  redis.call('LTRIM', KEYS[6], -10000, -1)
+end
+
+-- The queue that a job came from; nothing where its record is gone or none.
+local function queue_of(id)
+  local queue = redis.pcall('HGET', 'rq:job:' .. id, 'origin')
+  if type(queue) == 'table' then
+    set_aside(id, queue.err)
+    return false
+  elseif queue and redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
+    local list = 'rq:queue:' .. queue
+    if redis.call('EXISTS', list) == 1 then
+      set_aside(list, 'the key is no list')
+      redis.call('RENAME', list, 'pm:broken:' .. list)
+    end
+  end
+  return queue
+end
 
 local function to_front(id, queue)
   redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'worker_name', '')
@@ -36,20 +58,26 @@ end
 local function fail(id, execution, queue)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
   local ttl = math.min(tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL, LONGEST_TTL)
-  redis.call('HSET', record, 'status', 'failed', 'ended_at', now_text)
-  redis.call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 2, 'worker_name', worker,
+  local status, kind = 'failed', 2
+  if verdict == 'stopped' then
+    status, kind = 'stopped', 3
+  end
+  redis.call('HSET', record, 'status', status, 'ended_at', now_text)
+  redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker,
     'execution_id', execution, 'exc_string', reason)
   if ttl > 0 then
     redis.call('EXPIRE', record, ttl)
     redis.call('EXPIRE', results, ttl)
   end
-  redis.call('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
+  redis.pcall('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   failed[#failed + 1] = id
 end
 
--- Whether the job has had its last chance: its process died too often, or its retries are used up.
+local function is_named(execution) return named == '' or named:find(execution .. ' ', 1, true) ~= nil end
+
+-- Whether the job has had its last chance: cancelled, its process died too often, or its retries are used up.
 local function is_over(id, execution)
-  if running ~= '' and running ~= execution then
+  if not is_named(execution) then
     return false
   elseif verdict == 'died' then
     if certificate ~= '' then
@@ -57,22 +85,25 @@ local function is_over(id, execution)
     end
     return redis.call('HINCRBY', 'rq:job:' .. id, 'deaths', 1) >= tonumber(deaths)
   elseif verdict == 'overran' then
-    return redis.call('HINCRBY', 'rq:job:' .. id, 'retries_left', -1) < 0
+    local left = tonumber(redis.call('HGET', 'rq:job:' .. id, 'retries_left')) or 0
+    redis.call('HSET', 'rq:job:' .. id, 'retries_left', math.max(left - 1, 0))
+    return left < 1
   end
-  return false
+  return verdict == 'stopped'
 end
 
 -- The last claimed goes back first, so that the first claimed comes to stand in front.
 local held = redis.call('HGETALL', KEYS[1])
 for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
-  local queue = id ~= '.claim' and redis.call('HGET', 'rq:job:' .. id, 'origin')
+  local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
+  local queue = is_meant and queue_of(id)
   if queue then
     local started = 'rq:wip:' .. queue
-    redis.call('ZREM', started, id .. ':' .. execution)
+    redis.pcall('ZREM', started, id .. ':' .. execution)
     -- Performed by RQ's code, the job has executions of RQ's making too.
     for _, other in ipairs(redis.call('ZRANGE', 'rq:executions:' .. id, 0, -1)) do
-      redis.call('ZREM', started, id .. ':' .. other)
+      redis.pcall('ZREM', started, id .. ':' .. other)
       redis.call('DEL', 'rq:execution:' .. id .. ':' .. other)
     end
     redis.call('DEL', 'rq:executions:' .. id)
@@ -82,11 +113,17 @@ for i = #held - 1, 1, -2 do
       to_front(id, queue)
     end
   end
+  if is_meant then
+    redis.call('HDEL', KEYS[1], id)
+  end
+end
+if scope == 'named' then
+  return {back, failed}
 end
 
 local ids = redis.call('LRANGE', KEYS[2], 0, -1)
 for i = #ids, 1, -1 do
-  local queue = redis.call('HGET', 'rq:job:' .. ids[i], 'origin')
+  local queue = queue_of(ids[i])
   if queue then
     to_front(ids[i], queue)
   end

@@ -1,0 +1,74 @@
+"""Commands: what is published to the workers of a pool, such as to stop a job or to shut down."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError
+
+from jobs import wire
+
+log = logging.getLogger("packmule.worker")
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A message as `rq.command.send_command` writes it: `stop-job`, `kill-horse` or `shutdown`."""
+
+    command: str
+    job_id: str = ""
+
+
+class Commands:
+    """One subscription for all workers of a pool, by one connection.
+
+    What is sent while that is lost is lost too, so whoever sends a command looks whether it had its effect.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._pubsub: Any = None
+        self._workers: set[str] = set()
+
+    def listen(self, workers: set[str]) -> None:
+        """Listen for these workers, and no longer for others. Raises what redis-py does."""
+        if self._pubsub is None:
+            self._pubsub = self.client.pubsub()  # type: ignore[no-untyped-call]
+            self._workers = set()
+        if added := [wire.commands_channel(name) for name in workers - self._workers]:
+            self._pubsub.subscribe(*added)
+        if gone := [wire.commands_channel(name) for name in self._workers - workers]:
+            self._pubsub.unsubscribe(*gone)
+        self._workers = set(workers)
+
+    @property
+    def sockets(self) -> list[Any]:
+        """What becomes readable when a command arrives."""
+        connection = self._pubsub.connection if self._pubsub else None
+        return [connection._sock] if connection is not None and connection._sock is not None else []
+
+    def received(self) -> Iterator[tuple[str, Command]]:
+        """The commands that have arrived, each with its worker's name."""
+        try:
+            while self.sockets and (message := self._pubsub.get_message(timeout=0)) is not None:
+                if message["type"] != "message":
+                    continue
+                worker = wire.text(message["channel"]).removeprefix(wire.commands_channel(""))
+                try:
+                    yield worker, msgspec.json.decode(message["data"], type=Command)
+                except msgspec.DecodeError as error:
+                    log.warning("worker %s: a command that makes no sense was passed over: %s", worker, error)
+        except (RedisError, OSError) as error:
+            log.warning("commands can't be heard: %s", error)
+            self.close()
+
+    def close(self) -> None:
+        """Let the connection go; `listen` makes another."""
+        if self._pubsub is not None:
+            with contextlib.suppress(RedisError, OSError):
+                self._pubsub.close()
+            self._pubsub = None

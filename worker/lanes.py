@@ -1,0 +1,141 @@
+"""The lanes: where each kind of job is performed, and how one that runs is told to end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+from types import FrameType
+
+from redis import Redis
+from rq.timeouts import JobTimeoutException
+
+from jobs.interrupts import Stopped
+from worker import death, outcome
+from worker.clerk import Clerk
+from worker.deadlines import LOOK, overran
+from worker.fork import Ended, Forks
+from worker.outcome import Outcome
+from worker.perform import Call, Performer
+from worker.rescue import rescue
+from worker.slot import MAIN, Performing, Slots
+from worker.tasks import Tasks
+from worker.threads import Threads
+
+
+class Lanes:
+    """Performs calls: in the main thread, in one of `threads`, as one of `tasks`, or in a fresh process.
+
+    What runs in the main thread is interrupted by an exception that the handler of the signal `LOOK` raises.
+    """
+
+    def __init__(
+        self,
+        performer: Performer,
+        slots: Slots,
+        clerk: Clerk,
+        threads: int,
+        tasks: int,
+        client: Redis,
+        worker: str,
+    ) -> None:
+        self.performer = performer
+        self.slots = slots
+        self.clerk = clerk
+        self.client = client
+        self.worker = worker
+        note = partial(clerk.note, beside=True)
+        self.threads = Threads(performer, slots, note, threads) if threads > 1 else None
+        self.tasks = Tasks(performer, slots, note, tasks)
+        self.forks = Forks(performer, slots)
+        self._interrupted = ""
+        signal.signal(LOOK, self._look)
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be taken, whatever kind they turn out to be."""
+        return min(self.tasks.free, self.threads.free) if self.threads else self.tasks.free
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs run beside the main thread."""
+        return self.tasks.is_busy or (self.threads is not None and self.threads.is_busy)
+
+    def runs_beside(self, call: Call) -> bool:
+        """Whether the main thread stays free while the call is performed."""
+        return call.type.is_async or (self.threads is not None and not call.type.traits.isolate)
+
+    def perform(self, call: Call) -> None:
+        """Perform the call, or start it where it runs beside; its outcome goes to the clerk."""
+        if call.type.is_async:
+            self.tasks.start(call)
+        elif call.type.traits.isolate:
+            self._perform_isolated(call)
+        elif self.threads:
+            self.threads.start(call)
+        else:
+            job = call.job
+            self.slots.start(MAIN, job.id, job.execution, job.timeout)
+            ended = self.performer.perform_interruptibly(call)
+            self.slots.clear(MAIN)
+            self.clerk.note(ended)
+
+    def close(self) -> None:
+        """Let the threads and the event loop end."""
+        self.tasks.close()
+        if self.threads:
+            self.threads.close()
+
+    def _perform_isolated(self, call: Call) -> None:
+        job = call.job
+        kills = death.out_of_memory_kills()
+        started = time.time()
+        self.slots.start(MAIN, job.id, job.execution, job.timeout)
+        (performing,) = (each for each in self.slots.read() if each.slot == MAIN)
+        ended = self.forks.perform(call)
+        self.slots.clear(MAIN)
+        if isinstance(ended, Outcome):
+            self.clerk.note(ended)
+        elif ended.stopped:
+            self.clerk.note(
+                self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started)
+            )
+        elif ended.overran:
+            self.clerk.note(
+                self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started)
+            )
+        else:
+            # Dying is no failure, and only the rescue knows how often the job did it.
+            certificate = death.certify(self.worker, ended.code, performing, ended.usage, kills)
+            rescue(self.client, self.worker, "died", certificate.cause, [job.execution], "named", certificate)
+            self.clerk.note(outcome.settled(job))
+
+    def _look(self, signum: int, frame: FrameType | None) -> None:
+        """Interrupt what is overdue or asked to stop."""
+        now = time.monotonic()
+        raised: BaseException | None = None
+        for job in self.slots.read():
+            if not job.is_asked and now <= job.deadline:
+                continue
+            error = Stopped("the job was cancelled") if job.is_asked else JobTimeoutException(late(job))
+            if job.slot == MAIN:
+                raised = error if job.execution != self._interrupted and not self.forks.look() else None
+                if raised and self.performer.in_body:
+                    self._interrupted = job.execution
+            else:
+                self.tasks.interrupt(job.execution, error)
+                if self.threads:
+                    self.threads.interrupt(job.execution, error)
+        if raised and self.performer.in_body:
+            raise raised
+
+
+def late(job: Performing) -> str:
+    """What a job that exceeds its timeout is told."""
+    return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"
+
+
+def _why(ended: Ended, job: Performing) -> str:
+    if ended.code == -signal.SIGXCPU:
+        return "the job used more processor time than its max_cpu allows"
+    return overran(job)

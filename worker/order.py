@@ -1,0 +1,68 @@
+"""The order in which queues are served: strictly one after the other, or in turns by their weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+_WEIGHTED = re.compile(r"(?P<name>.+):(?P<weight>\d+)")
+MOST_WEIGHT = 1000
+
+
+class InvalidWeight(ValueError):
+    """A queue's weight that is no whole number from 1 to `MOST_WEIGHT`."""
+
+
+class Strict:
+    """The first queue first, whatever waits in the others."""
+
+    def __init__(self, queues: Sequence[str]) -> None:
+        self.queues = list(queues)
+
+    def next(self) -> Sequence[str]:
+        """The order for the next claim."""
+        return self.queues
+
+
+class Weighted:
+    """Each queue comes first in its share of the claims, evenly spread, so that none ever starves.
+
+    >>> order = Weighted({"high": 2, "low": 1})
+    >>> [order.next()[0] for _ in range(6)]
+    ['high', 'low', 'high', 'high', 'low', 'high']
+    """
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self.weights = dict(weights)
+        self._credits = dict.fromkeys(weights, 0)
+
+    def next(self) -> Sequence[str]:
+        """The order for the next claim: the queue whose turn it is, then those next in line."""
+        for queue, weight in self.weights.items():
+            self._credits[queue] += weight
+        order = sorted(self._credits, key=self._credits.__getitem__, reverse=True)
+        self._credits[order[0]] -= sum(self.weights.values())
+        return order
+
+
+def parse(names: Sequence[str]) -> dict[str, int | None]:
+    """Queues with their weights, None without one: `parse(["high:5,low:1"]) == {"high": 5, "low": 1}`.
+
+    Raises `InvalidWeight`; weights are for all of the queues or for none.
+    """
+    queues: dict[str, int | None] = {}
+    for name in (name.strip() for text in names for name in text.split(",")):
+        match = _WEIGHTED.fullmatch(name)
+        if match and not 1 <= int(match["weight"]) <= MOST_WEIGHT:
+            raise InvalidWeight(f"{name}: a weight is a whole number from 1 to {MOST_WEIGHT}")
+        if name:
+            queues[match["name"] if match else name] = int(match["weight"]) if match else None
+    if len({weight is None for weight in queues.values()}) > 1:
+        raise InvalidWeight(f"{', '.join(names)}: give each queue a weight, such as high:5,low:1, or none")
+    return queues
+
+
+def of(queues: Mapping[str, int | None]) -> Strict | Weighted:
+    """The order that these queues ask for."""
+    weights = {queue: weight for queue, weight in queues.items() if weight is not None}
+    return Weighted(weights) if weights else Strict(list(queues))
