@@ -19,6 +19,8 @@ from peers.figures import FIGURES, LONG, Figure, Values
 from peers.setups import SETUPS, Setup, versions
 from peers.stage import Failed, Stage
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 Results = Mapping[tuple[str, str], Sequence[Values]]
 
 
@@ -31,12 +33,15 @@ def main() -> None:
     wanted = [
         setup
         for setup in SETUPS
-        if not options.peers or any(setup.name.lower().startswith(peer) for peer in options.peers)
+        if setup.figures.intersection(figures)
+        and (not options.peers or setup.name.lower().startswith(tuple(options.peers)))
     ]
     present = tuple(setup for setup in wanted if not setup.missing)
     for setup in wanted:
         if setup.missing:
             _tell(f"{setup.name}: skipped: {setup.missing}")
+    if not present:
+        sys.exit(f"nothing to measure: the systems are {', '.join(setup.name for setup in SETUPS)}")
     results: dict[tuple[str, str], list[Values]] = defaultdict(list)
     for turn in range(options.rounds):
         for figure in figures:
@@ -121,12 +126,13 @@ def _tell(line: str) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    """Exit through the stage, which tidies up; what a second Ctrl-C would cut short."""
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _leave)
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    for stop in STOP_SIGNALS:
+        signal.signal(stop, _leave)
+    main()

@@ -29,7 +29,7 @@ NAP = frozenset({"nap"})
 PERFORM = NOOP | NAP | {"incr"}
 ENQUEUE = frozenset({"one", "bulk", "bytes"})
 ALL = PERFORM | ENQUEUE | {"latency", "memory"}
-WAITING = frozenset({"waiting-1000", "waiting-100000", "waiting-1000000"})
+WAITING = frozenset({"waiting-1k", "waiting-100k", "waiting-1m"})
 NO_BULK = ALL - {"bulk"}
 
 Command = tuple[str, ...]

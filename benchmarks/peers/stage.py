@@ -162,8 +162,8 @@ class Stage:
         return self.marks()
 
     def wait_until(self, condition: Callable[[], bool], wanted: str) -> None:
-        """Return once `condition` holds, which must be soon."""
-        deadline = time.monotonic() + 5
+        """Return once `condition` holds. Raises `Failed` with what was `wanted`."""
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
                 raise Failed(f"{wanted}{self._last_words()}")
