@@ -191,6 +191,7 @@ class Stage:
 
     def _finished(self, producer: subprocess.Popen[bytes]) -> str:
         out, err = producer.communicate()
+        self.sessions.remove(producer)  # its number may soon be another's
         if producer.returncode:
             raise Failed(f"its producer failed: {_last_line(err.decode())}")
         return out.decode()
