@@ -11,11 +11,11 @@ LOCK := build/uv/bin/uv pip compile pyproject.toml --universal --python-version 
 	--no-config --custom-compile-command "make lock" --quiet $(FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench lock clean
+.PHONY: help demo test check lint bench bench-peers lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.runtime ## install, then run an e-mail, an image and a file job on shipped samples
 	@$(RUN)/packmule demo
@@ -33,10 +33,16 @@ lint: $(VENV)/.dev ## formatting, lint and types
 bench: $(VENV)/.dev ## run the benchmarks
 	@for each in benchmarks/*.py; do $(RUN)/python "$$each" || exit; done
 
+bench-peers: ## measure other job systems beside ours; ARGS="--only noop --peers packmule,rq" narrows it
+	@$(MAKE) --silent --no-print-directory VENV=build/peers build/peers/.peers
+	@! command -v npm >/dev/null || $(MAKE) --silent --no-print-directory build/bullmq/node_modules || true
+	@PYTHONPATH=benchmarks build/peers/bin/python -m peers $(ARGS)
+
 lock: build/uv/bin/uv ## write the lock files anew, keeping versions that fit; FLAGS=--upgrade takes the newest
 	@$(LOCK) --extra build --output-file requirements.lock
 	@$(LOCK) --extra build --extra dev --extra fast --constraint requirements.lock \
 		--output-file requirements-dev.lock
+	@$(LOCK) --extra build --extra peers --constraint requirements.lock --output-file requirements-peers.lock
 
 clean: ## delete what make made, but no data
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
@@ -65,6 +71,16 @@ $(VENV)/.runtime: requirements.lock pyproject.toml
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	$(install)
+
+$(VENV)/.peers: requirements-peers.lock pyproject.toml
+	$(install)
+
+build/bullmq/node_modules: benchmarks/peers/bullmq/package.json
+	@mkdir -p build/bullmq
+	@cp $< build/bullmq
+	@echo "Installing $< into build/bullmq"
+	@cd build/bullmq && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts
+	@touch $@
 
 build/uv/bin/uv: Makefile
 	$(check_python)
