@@ -18,6 +18,7 @@ from rq.timeouts import JobTimeoutException
 from jobs import current, registry, wire
 from jobs.job_type import InvalidCall, JobType
 from worker import outcome
+from worker.interrupt import BrokenOff, Interrupter
 from worker.outcome import Claimed, Outcome
 
 Report = Callable[[str, int, float, float | None, str], None]
@@ -35,15 +36,26 @@ class Performer:
     """Performs jobs for the worker called `worker`.
 
     `report` takes a job's id, attempt, done, total and message; `max_result_bytes` bounds a result's JSON.
+    `interrupter` may end what is performed.
     """
 
-    def __init__(self, worker: str, report: Report, max_result_bytes: int = 1024 * 1024) -> None:
+    def __init__(
+        self,
+        worker: str,
+        report: Report,
+        max_result_bytes: int = 1024 * 1024,
+        interrupter: Interrupter | None = None,
+    ) -> None:
+        self.interrupter = interrupter or Interrupter()
         self.worker = worker
         self.report = report
         self.max_result_bytes = max_result_bytes
 
     def perform(self, job: Claimed) -> Outcome:
-        """Perform `job` and tell how it ended; it never raises, whatever the job does."""
+        """Perform `job` and tell how it ended, whatever the job does.
+
+        Raises only `BrokenOff`, with the end still to be recorded.
+        """
         ended, job_type = self._performed(job)
         if job_type is not None and job_type.at_once:
             return msgspec.structs.replace(ended, at_once=True)
@@ -60,6 +72,8 @@ class Performer:
         try:
             value = self._call(job, job_type.function, args, kwargs)
             result = self._encoded(job_type.name, value)
+        except BrokenOff:
+            raise
         except BaseException as error:
             retry = not isinstance(error, job_type.give_up_on)
             return outcome.failed(job, _trace(error), self.worker, started, time.time(), retry), job_type
@@ -69,9 +83,15 @@ class Performer:
         def report(done: float, total: float | None, message: str) -> None:
             self.report(job.id, job.attempt, done, total, message)
 
-        with current.performing(job.id, job.attempt, report), soft_timeout(job.timeout):
+        with (
+            current.performing(job.id, job.attempt, report),
+            soft_timeout(job.timeout),
+            self.interrupter.allowed(job.id),
+        ):
             value = function(*args, **kwargs)
-            return asyncio.run(value) if inspect.iscoroutine(value) else value
+            if inspect.iscoroutine(value):
+                value = asyncio.run(value)
+        return value
 
     def _encoded(self, name: str, value: Any) -> bytes:
         if value is None:
