@@ -42,18 +42,21 @@ class Claims:
     def __init__(self, client: Redis, worker: str, queues: Sequence[str]) -> None:
         self.client = client
         self.worker = worker
-        self.queues = queues
+        self.serve(queues)
+        self._prefix = secrets.token_hex(4)
+        self._calls = 0
+
+    def serve(self, queues: Sequence[str]) -> None:
+        """From now on serve `queues`, in this order."""
         self._keys = [
-            wire.claims_key(worker),
-            wire.waiting_key(worker),
-            wire.worker_key(worker),
+            wire.claims_key(self.worker),
+            wire.waiting_key(self.worker),
+            wire.worker_key(self.worker),
             wire.LEASES,
             wire.QUARANTINE,
             wire.SUSPENDED,
             *(wire.queue_key(queue) for queue in queues),
         ]
-        self._prefix = secrets.token_hex(4)
-        self._calls = 0
 
     def next_id(self) -> str:
         """An id for one claim; used again, it brings the same jobs again."""
