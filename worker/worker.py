@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
-from rq.serializers import JSONSerializer
-from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.utils import now
+from rq.worker import DequeueStrategy
 
 from coordination import counters
 from jobs import current, wire
@@ -27,19 +27,23 @@ from worker.batch import BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
 from worker.heartbeat import Heartbeat, HeartbeatThread
+from worker.interrupt import BrokenOff, ColdStop
 from worker.outcome import Claimed, Outcome
 from worker.perform import Performer
 from worker.rescue import rescue
+from worker.rq_worker import RQWorker
 from worker.slot import Slot
 from worker.wait import AWAY, IdleWait
 
 BACK_OFF_CAP = 5.0
 SUSPENDED_SECONDS = 1.0
+ECHO_SECONDS = 1.0
+"""A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
 log = logging.getLogger("packmule.worker")
 
 
-class Worker(BaseWorker):
+class Worker(RQWorker):
     """One process that performs jobs; in RQ's eyes a worker like its own.
 
     Made by the pool, it finds there its `slot`, through which it tells what it performs, and a `lifeline`,
@@ -58,15 +62,11 @@ class Worker(BaseWorker):
         max_result_bytes: int = 1024 * 1024,
         **rq_options: Any,
     ) -> None:
-        if rq_options.get("serializer") is None:
-            rq_options["serializer"] = JSONSerializer
-        super().__init__(queues, name=name, connection=connection, **rq_options)
-        self.supervised = slot is not None
-        self.slot = slot or Slot()
+        super().__init__(queues, name, connection, slot, **rq_options)
         self.lifeline = lifeline
-        self.stopping = False
+        self.stopping = self.stopping_cold = False
         self.claims = Claims(self.connection, self.name, self.queue_names())
-        self.performer = Performer(self.name, self._report, max_result_bytes)
+        self.performer = Performer(self.name, self._report, max_result_bytes, self.interrupter)
         self.batch = BatchSize()
 
     def work(
@@ -82,15 +82,17 @@ class Worker(BaseWorker):
     ) -> bool:
         """Perform jobs until told to stop, with `burst` until the queues are empty; whether it did any.
 
-        The signature is RQ's. `with_scheduler` changes nothing here: promoting is the scheduler's duty.
+        The signature is RQ's. `with_scheduler` runs RQ's scheduler beside it, and a `dequeue_strategy` other
+        than the default makes it claim jobs one by one. Raises `SystemExit` when it was told to stop twice.
         """
-        if logging_level:
-            logging.getLogger("packmule").setLevel(logging_level)
+        self.set_up_logging(logging_level, date_format, log_format)
+        self._dequeue_strategy = dequeue_strategy
+        if self.has_strategy:
+            self.batch = BatchSize(1)
         wake, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         self._install_signal_handlers()
-        self.register_birth()  # type: ignore[no-untyped-call]
-        self.set_state(WorkerStatus.IDLE)
+        self.sign_on(burst, with_scheduler)
         self.slot.open()
         heartbeat = (
             None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slot}))
@@ -103,7 +105,10 @@ class Worker(BaseWorker):
         )
         self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0))
         try:
-            return self._work(idle, burst, max_jobs, max_idle_time) > 0
+            worked = self._work(idle, burst, max_jobs, max_idle_time) > 0
+            if self.stopping_cold:
+                raise SystemExit
+            return worked
         finally:
             self.clerk.close()
             if heartbeat:
@@ -117,10 +122,13 @@ class Worker(BaseWorker):
         idle_since = time.monotonic()
         outcomes: Sequence[Outcome] = ()
         while not self.stopping or outcomes:
+            self.maintain()
             left = self.batch.size if max_jobs is None else min(self.batch.size, max_jobs - performed)
             batch = self._exchange(outcomes, 0 if self.stopping else left)  # the only round trip
             outcomes = [*batch.unreadable, *self._perform_all(batch.jobs)]
             performed += len(batch.jobs)
+            if self.has_strategy:
+                self.claims.serve(self.order_after([job.queue for job in batch.jobs]))
             if outcomes or batch.parents:
                 idle_since = time.monotonic()
                 continue
@@ -144,7 +152,11 @@ class Worker(BaseWorker):
     def _perform(self, job: Claimed) -> Outcome:
         self.slot.start(job.id, job.execution, job.timeout)
         try:
-            return rq_path.perform(self, job) if job.by_rq else self.performer.perform(job)
+            if job.by_rq or self.all_by_rq:
+                return rq_path.perform(self, job, self.interrupter, self.trusts_all)
+            return self.performer.perform(job)
+        except BrokenOff as reason:
+            return rq_path.end_broken_off(self, job, reason)
         finally:
             self.slot.clear()
 
@@ -199,8 +211,17 @@ class Worker(BaseWorker):
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN if self.supervised else self._stop)
+        self.interrupter.install()
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
+        performing = self.slot.read()
+        if not self.stopping:
+            self._shutdown_requested_date, self._stop_requested = now(), performing is not None
+            self._told_to_stop = time.monotonic()
+        elif not self.supervised and time.monotonic() - self._told_to_stop > ECHO_SECONDS:
+            self.stopping_cold = True
+            if performing:
+                self.interrupter.interrupt(performing.id, ColdStop("the worker was told to stop at once"))
         self.stopping = True
         os.write(self._wake, b"!")
 
@@ -208,8 +229,8 @@ class Worker(BaseWorker):
         """Give back what is held and sign off. If Redis is away, the lease's end does the same."""
         self.slot.leave()
         try:
+            self.sign_off()
             rescue(self.connection, self.name, "returned")
-            self.register_death()  # type: ignore[no-untyped-call]
         except RedisError as error:
             log.warning("worker %s could not sign off: %s", self.name, error)
 

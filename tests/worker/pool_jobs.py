@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from jobs import current, job
 
@@ -118,3 +119,12 @@ def callback(job: object, connection: object, result: object) -> None:
 
 def not_registered() -> None:
     pass
+
+
+def called_back(*arguments: object) -> None:
+    connection: Any = arguments[1]
+    connection.rpush("called-back", f"{len(arguments)} arguments")
+
+
+def sleep_long() -> None:
+    time.sleep(60)
