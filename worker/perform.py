@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import msgspec
+from rq.job import Retry
 from rq.timeouts import JobTimeoutException
 
 from jobs import current, registry, wire
@@ -30,6 +31,14 @@ class ResultTooLarge(ValueError):
 
 class ResultUnwritable(TypeError):
     """A job returned what JSON can't hold."""
+
+
+class ReturnedRetry(BaseException):
+    """A job returned RQ's `Retry`, and asks so to be performed again."""
+
+    def __init__(self, retry: Retry) -> None:
+        super().__init__(retry)
+        self.retry = retry
 
 
 class Performer:
@@ -54,7 +63,7 @@ class Performer:
     def perform(self, job: Claimed) -> Outcome:
         """Perform `job` and tell how it ended, whatever the job does.
 
-        Raises only `BrokenOff`, with the end still to be recorded.
+        Raises only what others must record: `BrokenOff`, and `ReturnedRetry`.
         """
         ended, job_type = self._performed(job)
         if job_type is not None and job_type.at_once:
@@ -72,7 +81,7 @@ class Performer:
         try:
             value = self._call(job, job_type.function, args, kwargs)
             result = self._encoded(job_type.name, value)
-        except BrokenOff:
+        except (BrokenOff, ReturnedRetry):
             raise
         except BaseException as error:
             retry = not isinstance(error, job_type.give_up_on)
@@ -91,6 +100,8 @@ class Performer:
             value = function(*args, **kwargs)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
+        if isinstance(value, Retry):
+            raise ReturnedRetry(value)
         return value
 
     def _encoded(self, name: str, value: Any) -> bytes:

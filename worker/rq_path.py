@@ -12,7 +12,7 @@ from typing import Any
 
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, Retry
 from rq.queue import Queue
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
@@ -84,6 +84,15 @@ def end_broken_off(worker: BaseWorker, claimed: Claimed, reason: BrokenOff) -> O
     return outcome.settled(claimed)
 
 
+def end_retry(worker: BaseWorker, claimed: Claimed, retry: Retry) -> Outcome:
+    """Let RQ put back a job that returned a `Retry`."""
+    job = worker.job_class.fetch(claimed.id, worker.connection, worker.serializer)
+    job.ended_at = now()
+    queue = _queue(worker, claimed)
+    worker.handle_job_retry(job, queue, retry, queue.started_job_registry, _adopt(worker, job, claimed))
+    return outcome.settled(claimed)
+
+
 def _refuse_strangers(job: Job, claimed: Claimed) -> None:
     """Raise `NotRegistered` or `InvalidPayload` unless all that the job calls is registered."""
     registry.find(wire.decode_call(claimed.data).name)
@@ -92,7 +101,7 @@ def _refuse_strangers(job: Job, claimed: Claimed) -> None:
             registry.find(callback)
 
 
-def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> None:
+def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
     """Make the claim the execution of RQ's code, so that the started registry names the job once."""
     ttl = int(min(claimed.timeout, LONGEST_SPAN) if claimed.timeout > 0 else LONGEST_SPAN) + MARGIN
     execution = Execution(claimed.execution, job.id, worker.connection, worker_name=worker.name)
@@ -102,6 +111,7 @@ def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> None:
         worker.set_state(WorkerStatus.BUSY, pipeline)
         pipeline.execute()
     worker.execution = execution
+    return execution
 
 
 def _clear(worker: BaseWorker, claimed: Claimed) -> None:

@@ -29,7 +29,7 @@ from worker.clerk import Clerk
 from worker.heartbeat import Heartbeat, HeartbeatThread
 from worker.interrupt import BrokenOff, ColdStop
 from worker.outcome import Claimed, Outcome
-from worker.perform import Performer
+from worker.perform import Performer, ReturnedRetry
 from worker.rescue import rescue
 from worker.rq_worker import RQWorker
 from worker.slot import Slot
@@ -157,6 +157,8 @@ class Worker(RQWorker):
             return self.performer.perform(job)
         except BrokenOff as reason:
             return rq_path.end_broken_off(self, job, reason)
+        except ReturnedRetry as returned:
+            return rq_path.end_retry(self, job, returned.retry)
         finally:
             self.slot.clear()
 

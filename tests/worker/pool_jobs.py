@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rq import Retry
+
 from jobs import current, job
 
 
@@ -124,6 +126,10 @@ def not_registered() -> None:
 def called_back(*arguments: object) -> None:
     connection: Any = arguments[1]
     connection.rpush("called-back", f"{len(arguments)} arguments")
+
+
+def again(times: int) -> object:
+    return Retry(max=times)
 
 
 def sleep_long() -> None:

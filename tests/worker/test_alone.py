@@ -35,7 +35,9 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture
 def queue(client: Redis) -> Queue:
-    registry.load([], ["pool_jobs.callback", "pool_jobs.called_back", "pool_jobs.sleep_long"])
+    registry.load(
+        [], ["pool_jobs.callback", "pool_jobs.called_back", "pool_jobs.again", "pool_jobs.sleep_long"]
+    )
     return Queue("default", connection=client, serializer=JSONSerializer)
 
 
@@ -177,6 +179,14 @@ def test_the_workers_own_result_ttl_holds(queue, client):
     job = queue.enqueue("pool_jobs.add", 1)
     Worker(["default"], connection=client, default_result_ttl=5000).work(burst=True)
     assert 4000 < client.ttl(job.key) <= 5000
+
+
+def test_a_job_that_returns_a_retry_runs_again(queue, worker):
+    job = queue.enqueue("pool_jobs.again", 2)
+    worker.work(burst=True)
+    assert [result.type.name for result in job.results()] == ["MAX_RETRIES_EXCEEDED", "RETRIED", "RETRIED"]
+    assert job.get_status(refresh=True) == "failed"
+    assert StartedJobRegistry(queue=queue).get_job_ids() == []
 
 
 def test_a_burst_with_a_scheduler_performs_what_is_due(queue, worker):
