@@ -12,7 +12,7 @@ from typing import Any
 
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
-from rq.job import Job, Retry
+from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
@@ -91,6 +91,16 @@ def end_retry(worker: BaseWorker, claimed: Claimed, retry: Retry) -> Outcome:
     queue = _queue(worker, claimed)
     worker.handle_job_retry(job, queue, retry, queue.started_job_registry, _adopt(worker, job, claimed))
     return outcome.settled(claimed)
+
+
+def ended(worker: BaseWorker, job_id: str) -> Job:
+    """An ended job for RQ's code. One whose record is gone has finished, with a result TTL of 0."""
+    try:
+        return worker.job_class.fetch(job_id, worker.connection, worker.serializer)
+    except NoSuchJobError:
+        job = worker.job_class(job_id, worker.connection, serializer=worker.serializer)
+        job._status = JobStatus.FINISHED
+        return job
 
 
 def _refuse_strangers(job: Job, claimed: Claimed) -> None:

@@ -14,9 +14,6 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq.exceptions import NoSuchJobError
-from rq.job import Job
-from rq.queue import Queue
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
@@ -196,9 +193,9 @@ class Worker(RQWorker):
         """Let RQ's own code enqueue what waited for these jobs."""
         for id in parents:
             try:
-                job = Job.fetch(id, self.connection, self.serializer)
-                Queue(job.origin, self.connection, serializer=self.serializer).enqueue_dependents(job)
-            except (NoSuchJobError, RedisError) as error:
+                job = rq_path.ended(self, id)
+                self.queues[0].enqueue_dependents(job, refresh_job_status=False)
+            except RedisError as error:
                 log.error("job %s: its dependents were not enqueued: %s", id, error)
 
     def _report(self, id: str, attempt: int, done: float, total: float | None, message: str) -> None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pool_jobs
 import pytest
 from redis import Redis
-from rq import Callback, Queue, Retry
+from rq import Callback, Queue, Retry, get_current_job
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
@@ -36,7 +36,14 @@ def signals() -> Iterator[None]:
 @pytest.fixture
 def queue(client: Redis) -> Queue:
     registry.load(
-        [], ["pool_jobs.callback", "pool_jobs.called_back", "pool_jobs.again", "pool_jobs.sleep_long"]
+        [],
+        [
+            "pool_jobs.callback",
+            "pool_jobs.called_back",
+            "pool_jobs.again",
+            "pool_jobs.knows_itself",
+            "pool_jobs.sleep_long",
+        ],
     )
     return Queue("default", connection=client, serializer=JSONSerializer)
 
@@ -187,6 +194,13 @@ def test_a_job_that_returns_a_retry_runs_again(queue, worker):
     assert [result.type.name for result in job.results()] == ["MAX_RETRIES_EXCEEDED", "RETRIED", "RETRIED"]
     assert job.get_status(refresh=True) == "failed"
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
+
+
+def test_dependents_of_a_job_whose_record_does_not_stay_are_enqueued(queue, worker):
+    parent = queue.enqueue("pool_jobs.add", 1, result_ttl=0)
+    child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
+    worker.work(burst=True)
+    assert child.get_status(refresh=True) == "finished"
 
 
 def test_a_burst_with_a_scheduler_performs_what_is_due(queue, worker):
