@@ -28,6 +28,7 @@ from worker.interrupt import BrokenOff, ColdStop
 from worker.outcome import Claimed, Outcome
 from worker.perform import Performer, ReturnedRetry
 from worker.rescue import rescue
+from worker.rq_current import CurrentJob, LazyJob
 from worker.rq_worker import RQWorker
 from worker.slot import Slot
 from worker.wait import AWAY, IdleWait
@@ -100,6 +101,7 @@ class Worker(RQWorker):
             wire.waiting_key(self.name),
             [wake] if self.lifeline is None else [wake, self.lifeline],
         )
+        self.rq_current = CurrentJob()
         self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0))
         try:
             worked = self._work(idle, burst, max_jobs, max_idle_time) > 0
@@ -111,6 +113,7 @@ class Worker(RQWorker):
             if heartbeat:
                 heartbeat.stop()
             idle.close()
+            self.rq_current.close()
             self._leave()
             current.close()
 
@@ -151,12 +154,14 @@ class Worker(RQWorker):
         try:
             if job.by_rq or self.all_by_rq:
                 return rq_path.perform(self, job, self.interrupter, self.trusts_all)
+            self.rq_current.set(LazyJob(job.id, self.connection, self.serializer))
             return self.performer.perform(job)
         except BrokenOff as reason:
             return rq_path.end_broken_off(self, job, reason)
         except ReturnedRetry as returned:
             return rq_path.end_retry(self, job, returned.retry)
         finally:
+            self.rq_current.set(None)
             self.slot.clear()
 
     def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Batch:

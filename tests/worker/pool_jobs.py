@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rq import Retry
+from rq import Retry, get_current_job
 
 from jobs import current, job
 
@@ -130,6 +130,13 @@ def called_back(*arguments: object) -> None:
 
 def again(times: int) -> object:
     return Retry(max=times)
+
+
+def knows_itself(number: int) -> list[Any]:
+    itself = get_current_job()
+    itself.meta = {"number": number}
+    itself.save_meta()
+    return [itself.id, type(itself).__name__, itself.get_status(), itself == get_current_job()]
 
 
 def sleep_long() -> None:

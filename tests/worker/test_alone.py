@@ -196,6 +196,16 @@ def test_a_job_that_returns_a_retry_runs_again(queue, worker):
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
 
 
+def test_a_job_knows_itself_by_rqs_function(queue, worker):
+    jobs = [queue.enqueue("pool_jobs.knows_itself", number) for number in range(5)]
+    worker.work(burst=True)
+    assert get_current_job() is None
+    for number, job in enumerate(jobs):
+        job.refresh()
+        assert job.return_value() == [job.id, "Job", "started", True]
+        assert job.meta == {"number": number}
+
+
 def test_dependents_of_a_job_whose_record_does_not_stay_are_enqueued(queue, worker):
     parent = queue.enqueue("pool_jobs.add", 1, result_ttl=0)
     child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
