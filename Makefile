@@ -11,7 +11,7 @@ LOCK := build/uv/bin/uv pip compile pyproject.toml --universal --python-version 
 	--no-config --custom-compile-command "make lock" --quiet $(FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench bench-peers lock clean
+.PHONY: help demo test check lint rq-suite bench bench-peers lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -29,6 +29,9 @@ lint: $(VENV)/.dev ## formatting, lint and types
 	@$(RUN)/ruff format --check --quiet --output-format concise .
 	@$(RUN)/ruff check --quiet --output-format concise .
 	@$(RUN)/mypy --no-error-summary
+
+rq-suite: $(VENV)/.dev ## run RQ's own tests with our worker in the place of RQ's; ARGS="-k retry" narrows them
+	@PYTHONPATH=tests $(RUN)/python tests/rq_suite/run.py --pip $(PYTHON) $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	@for each in benchmarks/*.py; do $(RUN)/python "$$each" || exit; done

@@ -33,5 +33,12 @@ class Stopped(BaseException):
     """Raised in a running job that somebody cancelled. Clean up and let it pass."""
 
 
+class Killed(BaseException):
+    """Raised in a running job that is killed by RQ's command: it has failed, and its retries hold."""
+
+
 class Interrupted(BaseException):
-    """Raised by `current.checkpoint` in a worker that stops: the job goes on from there elsewhere."""
+    """The worker stops, and the job goes on elsewhere: from its last `current.checkpoint`, which raises this.
+
+    A worker that has to stop at once raises it in the job.
+    """

@@ -12,7 +12,7 @@ from redis import Redis
 
 from coordination.scripts import Script
 from jobs import wire
-from worker.order import Strict, Weighted
+from worker.order import Order
 from worker.outcome import Claimed, Outcome, Row, claimed, corrupt
 
 LEASE = 10.0
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 class Claims:
     """The claims of the worker called `worker` on queues, served in the `order`'s order."""
 
-    def __init__(self, client: Redis, worker: str, order: Strict | Weighted) -> None:
+    def __init__(self, client: Redis, worker: str, order: Order) -> None:
         self.client = client
         self.worker = worker
         self.order = order
@@ -70,7 +70,8 @@ class Claims:
         """
         now = time.time()
         request = _pack((claim_id, want, self.worker, wire.time_text(now), LEASE, outcomes))
-        keys = [*self._keys, *map(wire.queue_key, self.order.next())]
+        # A mere hand-in must not use up a queue's turn.
+        keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
         before = [("CLIENT", "UNBLOCK", client_id) for client_id in unblock]
         stale, parents, rows, suspended = _finish_and_claim(self.client, keys, [request], before)
         jobs: list[Claimed] = []

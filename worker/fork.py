@@ -130,6 +130,12 @@ class Forks:
             return ended
         return Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
 
+    def kill(self) -> None:
+        """Kill the process that runs now, with all that it started."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def look(self) -> bool:
         """Pass a call to look at the deadlines on; whether there was a process to pass it to."""
         if self.pid:

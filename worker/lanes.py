@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from functools import partial
 from types import FrameType
@@ -49,6 +50,7 @@ class Lanes:
         self.tasks = Tasks(performer, slots, note, tasks)
         self.forks = Forks(performer, slots)
         self._interrupted = ""
+        self._broken_off: dict[str, BaseException] = {}
         signal.signal(LOOK, self._look)
 
     @property
@@ -80,6 +82,18 @@ class Lanes:
             self.slots.clear(MAIN)
             self.clerk.note(ended)
 
+    def stop(self, id: str) -> bool:
+        """Ask the job to stop; whether it runs. Whoever watches the deadlines sends the signal."""
+        asked = [job for job in self.slots.read() if job.id == id]
+        for job in asked:
+            self.slots.ask_to_stop(job)
+        return bool(asked)
+
+    def break_off(self, error: BaseException) -> None:
+        """End all that runs by `error`, at once; any thread may call it."""
+        self._broken_off = {job.execution: error for job in self.slots.read()}
+        signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
+
     def close(self) -> None:
         """Let the threads and the event loop end."""
         self.tasks.close()
@@ -96,6 +110,8 @@ class Lanes:
         self.slots.clear(MAIN)
         if isinstance(ended, Outcome):
             self.clerk.note(ended)
+        elif error := self._broken_off.get(job.execution):
+            self.clerk.note(self.performer.ended_by(call, error, started))
         elif ended.stopped:
             self.clerk.note(
                 self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started)
@@ -111,13 +127,20 @@ class Lanes:
             self.clerk.note(outcome.settled(job))
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
-        """Interrupt what is overdue or asked to stop."""
+        """Interrupt what is to be broken off, asked to stop, or overdue."""
         now = time.monotonic()
         raised: BaseException | None = None
         for job in self.slots.read():
-            if not job.is_asked and now <= job.deadline:
+            error: BaseException
+            if job.execution in self._broken_off:
+                error = self._broken_off[job.execution]
+                self.forks.kill()
+            elif job.is_asked:
+                error = Stopped("the job was cancelled")
+            elif now > job.deadline:
+                error = JobTimeoutException(late(job))
+            else:
                 continue
-            error = Stopped("the job was cancelled") if job.is_asked else JobTimeoutException(late(job))
             if job.slot == MAIN:
                 raised = error if job.execution != self._interrupted and not self.forks.look() else None
                 if raised and self.performer.in_body:

@@ -1,9 +1,13 @@
-"""The order in which queues are served: strictly one after the other, or in turns by their weights."""
+"""The order in which queues are served: strictly one by one, in turns by their weights, or by chance."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+Order: TypeAlias = "Strict | Shuffled | Weighted"
 
 _WEIGHTED = re.compile(r"(?P<name>.+):(?P<weight>\d+)")
 MOST_WEIGHT = 1000
@@ -22,6 +26,17 @@ class Strict:
     def next(self) -> Sequence[str]:
         """The order for the next claim."""
         return self.queues
+
+
+class Shuffled:
+    """Any queue may come first."""
+
+    def __init__(self, queues: Sequence[str]) -> None:
+        self.queues = list(queues)
+
+    def next(self) -> Sequence[str]:
+        """The order for the next claim."""
+        return random.sample(self.queues, len(self.queues))
 
 
 class Weighted:

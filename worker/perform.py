@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import msgspec
+import rq
 
 from jobs import current, registry, wire
 from jobs.interrupts import Interrupted, Retry, Stopped
@@ -136,7 +137,7 @@ class Performer:
 
     def _finished(self, call: Call, value: Any, started: float) -> Outcome:
         self._leave_if_forked()
-        result = b"" if value is None else self._encoded(call.type.name, value)
+        result = b"" if value is None else self._encoded(call.type.name, value, call.job.attempt)
         return outcome.finished(call.job, result, started, time.time(), call.type.traits.at_once)
 
     def _leave_if_forked(self) -> None:
@@ -144,10 +145,12 @@ class Performer:
         if os.getpid() != self.process:
             os._exit(1)
 
-    def _encoded(self, name: str, value: Any) -> bytes:
+    def _encoded(self, name: str, value: Any, attempt: int) -> bytes:
         try:
             result = msgspec.json.encode(value)
         except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(value, rq.Retry):
+                raise _asked_to_retry(value, attempt) from None
             raise ResultUnwritable(f"{name} returned what JSON can't hold: {error}") from None
         if len(result) > self.max_result_bytes:
             raise ResultTooLarge(
@@ -155,6 +158,12 @@ class Performer:
                 "leave the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
             )
         return result
+
+
+def _asked_to_retry(returned: rq.Retry, attempt: int) -> Retry:
+    """What a job means that returns RQ's `Retry` instead of raising ours."""
+    after = returned.intervals[min(attempt, len(returned.intervals)) - 1] if returned.intervals else 0
+    return Retry(after, "the job returned a Retry", limit=returned.max + 1)
 
 
 def _refuse_expired(job: Claimed) -> None:

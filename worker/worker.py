@@ -9,6 +9,7 @@ import os
 import random
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,16 +18,14 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
-from rq.exceptions import NoSuchJobError
-from rq.job import Job
-from rq.queue import Queue
-from rq.serializers import JSONSerializer
-from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.utils import now
+from rq.worker import DequeueStrategy
 
 from coordination import counters
 from coordination.scripts import Script
 from jobs import current, wire
-from worker import order, rq_path
+from jobs.interrupts import Interrupted
+from worker import order, rq_current, rq_path
 from worker.batch import MOST, BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
@@ -36,12 +35,16 @@ from worker.memory import resident
 from worker.outcome import Claimed, Outcome
 from worker.perform import Performer
 from worker.rescue import rescue
+from worker.rq_worker import RQWorker
 from worker.slot import MAIN, Slots
 from worker.wait import AWAY, IdleWait
 
 BACK_OFF_CAP = 5.0
 SUSPENDED_SECONDS = 1.0
 MEMORY_SECONDS = 1.0
+ECHO_SECONDS = 1.0
+"""A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
+
 NOT_NOW = (b"READONLY", b"MASTERDOWN", b"OOM", b"MISCONF", b"CLUSTERDOWN", b"NOREPLICAS", b"LOADING", b"BUSY")
 """How answers begin by which a server that can be reached says that it can't write at the moment."""
 
@@ -49,7 +52,7 @@ log = logging.getLogger("packmule.worker")
 _checkpoint = Script("worker", "checkpoint")
 
 
-class Worker(BaseWorker):
+class Worker(RQWorker):
     """One process that performs jobs; in RQ's eyes a worker like its own.
 
     Made by the pool, it finds there its `slots`, through which it tells what it performs, and a `lifeline`,
@@ -67,7 +70,7 @@ class Worker(BaseWorker):
         *,
         slots: Slots | None = None,
         lifeline: int | None = None,
-        serve: order.Strict | order.Weighted | None = None,
+        serve: order.Order | None = None,
         threads: int = 1,
         tasks: int = 100,
         most: int = MOST,
@@ -75,16 +78,13 @@ class Worker(BaseWorker):
         max_result_bytes: int = 1024 * 1024,
         **rq_options: Any,
     ) -> None:
-        if rq_options.get("serializer") is None:
-            rq_options["serializer"] = JSONSerializer
-        super().__init__(queues, name=name, connection=connection, **rq_options)
-        self.supervised = slots is not None
+        super().__init__(queues, name, connection, slots is not None, **rq_options)
         self.slots = slots or Slots(slots_wanted(threads, tasks))
         self.lifeline = lifeline
         self.threads = threads
         self.tasks = tasks
         self.max_memory = max_memory
-        self.stopping = False
+        self.stopping = self.stopping_cold = False
         self.claims = Claims(self.connection, self.name, serve or order.Strict(self.queue_names()))
         self.performer = Performer(self._report, self._save, lambda: self.stopping, max_result_bytes)
         self.batch = BatchSize(most)
@@ -104,16 +104,17 @@ class Worker(BaseWorker):
     ) -> bool:
         """Perform jobs until told to stop, with `burst` until the queues are empty; whether it did any.
 
-        The signature is RQ's. `with_scheduler` changes nothing here: promoting is the scheduler's duty.
+        The signature is RQ's. `with_scheduler` runs RQ's scheduler beside it, and a `dequeue_strategy` other
+        than the default makes it claim jobs one by one. Raises `SystemExit` when it was told to stop twice.
         """
-        if logging_level:
-            logging.getLogger("packmule").setLevel(logging_level)
+        self.set_up_logging(logging_level, date_format, log_format)
+        if served := self.order_of(dequeue_strategy):
+            self.claims.order, self.batch = served, BatchSize(1)
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(self._waker, False)
         self._install_signal_handlers()
-        self.register_birth()  # type: ignore[no-untyped-call]
-        self.set_state(WorkerStatus.IDLE)
+        self.sign_on(burst, with_scheduler)
         self.slots.open()
         heartbeat = (
             None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slots}))
@@ -124,8 +125,13 @@ class Worker(BaseWorker):
         self.lanes = Lanes(
             self.performer, self.slots, self.clerk, self.threads, self.tasks, self.connection, self.name
         )
+        rq_current.install(self.connection, self.serializer)
         try:
-            return self._work(burst, max_jobs, max_idle_time) > 0
+            self.listen()
+            worked = self._work(burst, max_jobs, max_idle_time) > 0
+            if self.stopping_cold:
+                raise SystemExit
+            return worked
         finally:
             self.lanes.close()
             self.clerk.close()
@@ -141,6 +147,7 @@ class Worker(BaseWorker):
         idle_since = time.monotonic()
         outcomes: Sequence[Outcome] = ()
         while not self.stopping or outcomes or self.lanes.is_busy:
+            self.maintain()
             want = min(self.batch.size, self.lanes.free)
             if max_jobs is not None:
                 want = min(want, max_jobs - performed)
@@ -169,11 +176,12 @@ class Worker(BaseWorker):
             return self.clerk.rest()
         began = time.monotonic()
         self.clerk.take(jobs)
+        all_by_rq = self.all_by_rq
         while not self.stopping and (job := self.clerk.next()):
-            if job.by_rq:
+            if job.by_rq or all_by_rq:
                 self._give_up_waiting()
-                self.slots.start(MAIN, job.id, job.execution, job.timeout)
-                self.clerk.note(rq_path.perform(self, job))
+                self.slots.start(MAIN, job.id, job.execution, rq_path.longest(job))
+                self.clerk.note(rq_path.perform(self, job, self.performer, self.trusts_all))
                 self.slots.clear(MAIN)
                 continue
             call = self.performer.prepare(job)
@@ -254,9 +262,9 @@ class Worker(BaseWorker):
         """Let RQ's own code enqueue what waited for these jobs."""
         for id in parents:
             try:
-                job = Job.fetch(id, self.connection, self.serializer)
-                Queue(job.origin, self.connection, serializer=self.serializer).enqueue_dependents(job)
-            except (NoSuchJobError, RedisError) as error:
+                job = rq_path.ended(self, id)
+                self.queues[0].enqueue_dependents(job, refresh_job_status=False)
+            except RedisError as error:
                 log.error("job %s: its dependents were not enqueued: %s", id, error)
 
     def _report(self, id: str, attempt: int, done: float, total: float | None, message: str) -> None:
@@ -287,9 +295,16 @@ class Worker(BaseWorker):
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN if self.supervised else self._stop)
-        faulthandler.register(signal.SIGQUIT, all_threads=True)
+        # Not sys.stderr, which a program may have replaced by what is no file.
+        faulthandler.register(signal.SIGQUIT, sys.__stderr__ or 2, all_threads=True)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if not self.stopping:
+            self._shutdown_requested_date, self._stop_requested = now(), bool(self.slots.read())
+            self._told_to_stop = time.monotonic()
+        elif not self.supervised and time.monotonic() - self._told_to_stop > ECHO_SECONDS:
+            self.stopping_cold = True
+            self.lanes.break_off(Interrupted("the worker was told to stop at once"))
         self.stopping = True
         self._wake_up()
 
@@ -301,8 +316,8 @@ class Worker(BaseWorker):
         """Give back what is held and sign off. If Redis is away, the lease's end does the same."""
         self.slots.leave()
         try:
+            self.sign_off()
             rescue(self.connection, self.name, "returned")
-            self.register_death()  # type: ignore[no-untyped-call]
         except RedisError as error:
             log.warning("worker %s could not sign off: %s", self.name, error)
 

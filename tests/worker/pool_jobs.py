@@ -7,6 +7,9 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
+
+from rq import Retry, get_current_job
 
 from jobs import current, job
 
@@ -118,3 +121,23 @@ def callback(job: object, connection: object, result: object) -> None:
 
 def not_registered() -> None:
     pass
+
+
+def called_back(*arguments: object) -> None:
+    connection: Any = arguments[1]
+    connection.rpush("called-back", f"{len(arguments)} arguments")
+
+
+def again(times: int) -> object:
+    return Retry(max=times)
+
+
+def knows_itself(number: int) -> list[Any]:
+    itself = get_current_job()
+    itself.meta = {"number": number}
+    itself.save_meta()
+    return [itself.id, type(itself).__name__, itself.get_status(refresh=False), itself == get_current_job()]
+
+
+def sleep_long() -> None:
+    time.sleep(60)

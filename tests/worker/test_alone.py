@@ -1,0 +1,262 @@
+"""A worker without a pool heeds what RQ's own would: commands, signals, options, and what only RQ offers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pool_jobs
+import pytest
+from redis import Redis
+from rq import Callback, Queue, Retry, get_current_job
+from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
+from rq.job import Job
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
+
+from jobs import registry
+from worker import Worker
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Workers in this process take signals; afterwards they mean what they did."""
+    taken = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGURG)
+    handlers = [signal.getsignal(each) for each in taken]
+    yield
+    for each, handler in zip(taken, handlers, strict=True):
+        signal.signal(each, handler)
+
+
+@pytest.fixture
+def queue(client: Redis) -> Queue:
+    registry.load(
+        [],
+        [
+            "pool_jobs.callback",
+            "pool_jobs.called_back",
+            "pool_jobs.again",
+            "pool_jobs.knows_itself",
+            "pool_jobs.sleep_long",
+        ],
+    )
+    return Queue("default", connection=client, serializer=JSONSerializer)
+
+
+@pytest.fixture
+def worker(client: Redis) -> Worker:
+    return Worker(["default"], name="mule", connection=client)
+
+
+def once_started(job: Job, do: Callable[[], object]) -> threading.Thread:
+    """Does something as soon as the job is running, beside the worker."""
+
+    def wait_and_do() -> None:
+        deadline = time.monotonic() + 20
+        while job.get_status(refresh=True) != "started" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)  # from its claim to its body
+        do()
+
+    thread = threading.Thread(target=wait_and_do)
+    thread.start()
+    return thread
+
+
+def test_a_job_is_stopped_by_rqs_command(queue, worker, client):
+    job = queue.enqueue("pool_jobs.sleep_long")
+    other = queue.enqueue("pool_jobs.add", 1)
+    thread = once_started(job, lambda: send_stop_job_command(client, job.id, JSONSerializer))
+    began = time.monotonic()
+    worker.work(burst=True)
+    thread.join()
+    assert time.monotonic() - began < 10
+    assert job.get_status(refresh=True) == "stopped"
+    assert "the job was cancelled" in job.latest_result().exc_string
+    assert FailedJobRegistry(queue=queue).get_job_ids() == [job.id]
+    assert StartedJobRegistry(queue=queue).get_job_ids() == []
+    assert other.get_status(refresh=True) == "finished"
+
+
+def test_the_stopped_callback_is_called_and_no_other(queue, worker, client):
+    job = queue.enqueue(
+        "pool_jobs.sleep_long",
+        on_stopped=Callback("pool_jobs.called_back"),
+        on_failure=Callback("pool_jobs.called_back"),
+    )
+    thread = once_started(job, lambda: send_stop_job_command(client, job.id, JSONSerializer))
+    worker.work(burst=True)
+    thread.join()
+    assert job.get_status(refresh=True) == "stopped"
+    assert client.lrange("called-back", 0, -1) == [b"2 arguments"]
+    assert StartedJobRegistry(queue=queue).get_job_ids() == []
+    assert job.get_executions() == []
+
+
+def test_a_command_to_stop_another_job_changes_nothing(queue, worker, client):
+    job = queue.enqueue("pool_jobs.sleep", 0.5)
+    other = queue.enqueue("pool_jobs.add", 1)
+    client.hset(other.key, "worker_name", "mule")
+    thread = once_started(job, lambda: send_stop_job_command(client, other.id, JSONSerializer))
+    worker.work(burst=True)
+    thread.join()
+    assert [each.get_status(refresh=True) for each in (job, other)] == ["finished", "finished"]
+
+
+def test_a_killed_job_fails_and_its_retries_hold(queue, client):
+    killed = []
+    worker = Worker(
+        ["default"],
+        name="mule",
+        connection=client,
+        work_horse_killed_handler=lambda *what: killed.append(what),
+    )
+    job = queue.enqueue("pool_jobs.sleep_long", retry=Retry(max=1, interval=60))
+    thread = once_started(job, lambda: send_kill_horse_command(client, "mule"))
+    worker.work(burst=True)
+    thread.join()
+    assert job.get_status(refresh=True) == "scheduled"
+    assert [(what[0].id, what[2]) for what in killed] == [(job.id, signal.SIGKILL)]
+
+
+def test_senseless_commands_are_passed_over(queue, worker, client):
+    job = queue.enqueue("pool_jobs.sleep", 0.7)
+
+    def send() -> None:
+        for text in (
+            "",
+            "[]",
+            '{"command": 1}',
+            '{"command": "dance"}',
+            '{"command": "stop-job", "job_id": 1}',
+        ):
+            client.publish(worker.pubsub_channel_name, text)
+
+    thread = once_started(job, send)
+    worker.work(burst=True)
+    thread.join()
+    assert job.get_status(refresh=True) == "finished"
+
+
+def test_the_shutdown_command_ends_an_idle_worker(worker, client):
+    timer = threading.Timer(0.3, send_shutdown_command, [client, "mule"])
+    timer.start()
+    assert worker.work() is False
+    assert BaseWorker.all(connection=client) == []
+    assert worker.shutdown_requested_date
+
+
+def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
+    job = queue.enqueue("pool_jobs.sleep_long", on_success=Callback("pool_jobs.callback"))
+    plain = queue.enqueue("pool_jobs.sleep_long")
+
+    def stop_twice() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for running, left in ((job, [job.id, plain.id]), (plain, [plain.id, job.id])):
+        client.delete(queue.key)
+        client.rpush(queue.key, *left)
+        thread = once_started(running, stop_twice)
+        with pytest.raises(SystemExit):
+            Worker(["default"], name="mule", connection=client).work()
+        thread.join()
+        assert queue.get_job_ids() == left
+        assert running.get_status(refresh=True) == "queued"
+        assert running.get_executions() == []
+    assert StartedJobRegistry(queue=queue).get_job_ids() == []
+
+
+def test_exception_handlers_are_called(queue, client, tmp_path):
+    seen = []
+    handler = lambda job, *exception: seen.append((job.id, exception[0]))  # noqa: E731
+    job = queue.enqueue("pool_jobs.give_up", str(tmp_path / "notes"))
+    Worker(["default"], connection=client, exception_handlers=[handler]).work(burst=True)
+    assert seen == [(job.id, KeyError)]
+    assert job.get_status(refresh=True) == "failed"
+
+
+def test_the_workers_own_result_ttl_holds(queue, client):
+    job = queue.enqueue("pool_jobs.add", 1)
+    Worker(["default"], connection=client, default_result_ttl=5000).work(burst=True)
+    assert 4000 < client.ttl(job.key) <= 5000
+
+
+def test_a_job_that_returns_a_retry_runs_again(queue, worker):
+    job = queue.enqueue("pool_jobs.again", 2)
+    worker.work(burst=True)
+    assert [result.type.name for result in job.results()] == ["FAILED", "RETRIED", "RETRIED"]
+    assert job.get_status(refresh=True) == "failed"
+    assert StartedJobRegistry(queue=queue).get_job_ids() == []
+
+
+def test_a_job_knows_itself_by_rqs_function(queue, worker):
+    jobs = [queue.enqueue("pool_jobs.knows_itself", number) for number in range(5)]
+    worker.work(burst=True)
+    assert get_current_job() is None
+    for number, job in enumerate(jobs):
+        job.refresh()
+        assert job.return_value() == [job.id, "Job", "started", True]
+        assert job.meta == {"number": number}
+
+
+def test_dependents_of_a_job_whose_record_does_not_stay_are_enqueued(queue, worker):
+    parent = queue.enqueue("pool_jobs.add", 1, result_ttl=0)
+    child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
+    worker.work(burst=True)
+    assert child.get_status(refresh=True) == "finished"
+
+
+def test_a_burst_with_a_scheduler_performs_what_is_due(queue, worker):
+    job = queue.enqueue_in(timedelta(seconds=-1), "pool_jobs.add", 1)
+    assert worker.work(burst=True, with_scheduler=True)
+    assert job.get_status(refresh=True) == "finished"
+
+
+def test_queues_take_turns_if_that_is_the_strategy(client, queue):
+    queues = [Queue(name, connection=client, serializer=JSONSerializer) for name in ("a", "b", "c")]
+    jobs = [each.enqueue("pool_jobs.add", 1) for each in queues for _ in range(3)]
+    Worker(queues, connection=client).work(burst=True, dequeue_strategy="round_robin")
+    in_order = sorted(jobs, key=lambda job: job.refresh() or job.started_at)
+    assert "".join(job.origin for job in in_order) == "abcabcabc"
+
+
+def test_the_started_registry_names_a_job_of_rqs_once(queue, worker, client):
+    job = queue.enqueue("pool_jobs.sleep", 0.5, on_success=Callback("pool_jobs.callback"))
+    seen = []
+    thread = once_started(job, lambda: seen.extend(client.zrange("rq:wip:default", 0, -1, withscores=True)))
+    worker.work(burst=True)
+    thread.join()
+    ((name, score),) = seen
+    assert name.startswith(f"{job.id}:".encode())
+    assert score > time.time() + timedelta(days=300).total_seconds()
+
+
+def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
+    corrupt = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
+    client.hset(corrupt.key, "created_at", "yesterday")
+    good = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
+    worker.work(burst=True)
+    assert good.get_status(refresh=True) == "finished"
+    assert client.hget(corrupt.key, "status") == b"failed"
+
+
+def test_expired_ids_leave_rqs_registries(queue, worker, client):
+    client.zadd("rq:finished:default", {"long-gone": 1})
+    worker.work(burst=True)
+    assert FinishedJobRegistry(queue=queue).get_job_ids(cleanup=False) == []
+
+
+def test_a_subclass_that_trusts_all_performs_pickles_and_what_nobody_registered(client):
+    class Trusting(Worker):
+        trusts_all = True
+
+    job = Queue("default", connection=client).enqueue(pool_jobs.not_registered)
+    Trusting(["default"], connection=client).work(burst=True)
+    assert job.get_status(refresh=True) == "finished"
