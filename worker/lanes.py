@@ -134,7 +134,8 @@ class Lanes:
             error: BaseException
             if job.execution in self._broken_off:
                 error = self._broken_off[job.execution]
-                self.forks.kill()
+                if job.slot == MAIN:
+                    self.forks.kill()
             elif job.is_asked:
                 error = Stopped("the job was cancelled")
             elif now > job.deadline:

@@ -27,7 +27,7 @@ from worker.perform import Performer
 from worker.wait import AWAY
 
 MARGIN = 60
-"""Seconds that RQ's record of an execution outlives the job's timeout."""
+"""Seconds beyond the job's timeout that its callbacks have, and that RQ's record of the execution stays."""
 
 BREAKS = (Stopped, Killed, Interrupted)
 """What ends a job from outside. RQ's code records no such end by itself."""
@@ -36,7 +36,7 @@ log = logging.getLogger("packmule.worker")
 
 
 def longest(claimed: Claimed) -> float:
-    """Seconds until the job's process is killed: RQ's code ends the job in time, and calls back then."""
+    """Seconds until the job is overdue for us: RQ's code itself ends it in time, and its callbacks follow."""
     return claimed.timeout + MARGIN if claimed.timeout > 0 else 0
 
 

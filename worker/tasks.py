@@ -55,11 +55,12 @@ class Tasks:
         """End the loop; jobs that still run are left where they are."""
         if self._loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="tasks", daemon=True).start()
+            threading.Thread(target=_run, args=[self._loop], name="tasks", daemon=True).start()
         return self._loop
 
     def _begin(self, call: Call, slot: int) -> None:
@@ -79,3 +80,10 @@ class Tasks:
         if task := self._tasks.get(execution):
             self._reasons[execution] = error
             task.cancel()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

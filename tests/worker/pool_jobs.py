@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -141,3 +142,39 @@ def knows_itself(number: int) -> list[Any]:
 
 def sleep_long() -> None:
     time.sleep(60)
+
+
+@job(isolate=True)
+def sleep_isolated() -> None:
+    time.sleep(60)
+
+
+async def sleep_async() -> None:
+    await asyncio.sleep(60)
+
+
+async def again_async(times: int) -> object:
+    return Retry(max=times)
+
+
+async def knows_itself_async() -> list[Any]:
+    itself = get_current_job()
+    await asyncio.sleep(0.05)
+    return [itself.id, itself is get_current_job()]
+
+
+@job(isolate=True)
+def knows_itself_isolated() -> list[Any]:
+    itself = get_current_job()
+    return [itself.id, itself is get_current_job()]
+
+
+def knows_itself_in_a_thread() -> list[Any]:
+    itself = get_current_job()
+    time.sleep(0.05)
+    return [itself.id, itself is get_current_job()]
+
+
+def out_of_time(job: object, connection: Any, *error: object) -> None:
+    time.sleep(2.5)
+    connection.set("out-of-time", error[0].__name__)

@@ -38,11 +38,19 @@ def queue(client: Redis) -> Queue:
     registry.load(
         [],
         [
-            "pool_jobs.callback",
-            "pool_jobs.called_back",
-            "pool_jobs.again",
-            "pool_jobs.knows_itself",
-            "pool_jobs.sleep_long",
+            f"pool_jobs.{name}"
+            for name in (
+                "callback",
+                "called_back",
+                "out_of_time",
+                "again",
+                "again_async",
+                "knows_itself",
+                "knows_itself_async",
+                "knows_itself_in_a_thread",
+                "sleep_long",
+                "sleep_async",
+            )
         ],
     )
     return Queue("default", connection=client, serializer=JSONSerializer)
@@ -81,6 +89,46 @@ def test_a_job_is_stopped_by_rqs_command(queue, worker, client):
     assert FailedJobRegistry(queue=queue).get_job_ids() == [job.id]
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
     assert other.get_status(refresh=True) == "finished"
+
+
+@pytest.mark.parametrize("lane", ["sleep_async", "sleep_isolated"])
+def test_commands_reach_every_lane(queue, client, lane):
+    stopped = queue.enqueue(f"pool_jobs.{lane}")
+    thread = once_started(stopped, lambda: send_stop_job_command(client, stopped.id, JSONSerializer))
+    began = time.monotonic()
+    Worker(["default"], name="mule", connection=client).work(burst=True)
+    thread.join()
+    assert stopped.get_status(refresh=True) == "stopped"
+
+    killed = queue.enqueue(f"pool_jobs.{lane}", retry=Retry(max=1, interval=60))
+    thread = once_started(killed, lambda: send_kill_horse_command(client, "mule"))
+    Worker(["default"], name="mule", connection=client).work(burst=True)
+    thread.join()
+    assert killed.get_status(refresh=True) == "scheduled"
+    assert "killed by a command" in killed.latest_result().exc_string
+    assert time.monotonic() - began < 20
+
+
+def test_a_command_that_comes_before_the_body_is_heeded_in_it(queue, client, monkeypatch):
+    job = queue.enqueue("pool_jobs.sleep_long", on_stopped=Callback("pool_jobs.called_back"))
+    worker = Worker(["default"], name="mule", connection=client)
+    prepare = worker.prepare_job_execution
+
+    def prepare_and_stop(*arguments: object) -> None:
+        prepare(*arguments)
+        assert worker.lanes.stop(job.id)
+        time.sleep(0.3)  # and the signal comes while no body runs
+
+    monkeypatch.setattr(worker, "prepare_job_execution", prepare_and_stop)
+    worker.work(burst=True)
+    assert job.get_status(refresh=True) == "stopped"
+
+
+def test_a_failure_callback_may_take_its_time_after_the_jobs_timeout(queue, client, worker):
+    job = queue.enqueue("pool_jobs.sleep_long", job_timeout=1, on_failure=Callback("pool_jobs.out_of_time"))
+    worker.work(burst=True)
+    assert job.get_status(refresh=True) == "failed"
+    assert client.get("out-of-time") == b"JobTimeoutException"
 
 
 def test_the_stopped_callback_is_called_and_no_other(queue, worker, client):
@@ -154,13 +202,14 @@ def test_the_shutdown_command_ends_an_idle_worker(worker, client):
 def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
     job = queue.enqueue("pool_jobs.sleep_long", on_success=Callback("pool_jobs.callback"))
     plain = queue.enqueue("pool_jobs.sleep_long")
+    isolated = queue.enqueue("pool_jobs.sleep_isolated")
 
     def stop_twice() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1.2)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    for running, left in ((job, [job.id, plain.id]), (plain, [plain.id, job.id])):
+    for running, left in ((job, [job.id, plain.id]), (plain, [plain.id, job.id]), (isolated, [isolated.id])):
         client.delete(queue.key)
         client.rpush(queue.key, *left)
         thread = once_started(running, stop_twice)
@@ -188,8 +237,9 @@ def test_the_workers_own_result_ttl_holds(queue, client):
     assert 4000 < client.ttl(job.key) <= 5000
 
 
-def test_a_job_that_returns_a_retry_runs_again(queue, worker):
-    job = queue.enqueue("pool_jobs.again", 2)
+@pytest.mark.parametrize("function", ["again", "again_async"])
+def test_a_job_that_returns_a_retry_runs_again(queue, worker, function):
+    job = queue.enqueue(f"pool_jobs.{function}", 2)
     worker.work(burst=True)
     assert [result.type.name for result in job.results()] == ["FAILED", "RETRIED", "RETRIED"]
     assert job.get_status(refresh=True) == "failed"
@@ -204,6 +254,13 @@ def test_a_job_knows_itself_by_rqs_function(queue, worker):
         job.refresh()
         assert job.return_value() == [job.id, "Job", "started", True]
         assert job.meta == {"number": number}
+
+
+def test_a_job_knows_itself_in_every_lane(queue, client):
+    functions = ("knows_itself_async", "knows_itself_isolated", "knows_itself_in_a_thread")
+    jobs = [queue.enqueue(f"pool_jobs.{function}") for function in functions for _ in range(3)]
+    Worker(["default"], connection=client, threads=3).work(burst=True)
+    assert [job.return_value(refresh=True) for job in jobs] == [[job.id, True] for job in jobs]
 
 
 def test_dependents_of_a_job_whose_record_does_not_stay_are_enqueued(queue, worker):
