@@ -43,11 +43,13 @@ def longest(claimed: Claimed) -> float:
 def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting: bool) -> Outcome:
     """Let RQ perform the job and record its end; refuse one that calls strangers, unless `trusting`."""
     started = time.time()
+    adopted = False
     try:
         job = worker.job_class.fetch(claimed.id, worker.connection, worker.serializer)
         if not trusting:
             _refuse_strangers(job, claimed)
         _adopt(worker, job, claimed)
+        adopted = True
         _make_interruptible(job, performer)
         try:
             worker.execute_job(job, _queue(worker, claimed))
@@ -62,7 +64,7 @@ def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting
         return outcome.returned(claimed)
     except Exception:
         # A corrupt record, or an error around the job; those in it end in RQ's code.
-        if worker.connection.hget(wire.job_key(claimed.id), "status") != b"started":
+        if adopted and worker.connection.hget(wire.job_key(claimed.id), "status") != b"started":
             return outcome.settled(claimed)
         _clear(worker, claimed)
         return outcome.failed(claimed, traceback.format_exc(), started, time.time())
@@ -119,6 +121,7 @@ def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
     with worker.connection.pipeline() as pipeline:
         execution.save(ttl, pipeline)
         job.execution_registry.add(execution, ttl, pipeline)
+        job.set_status(JobStatus.STARTED, pipeline)
         worker.set_state(WorkerStatus.BUSY, pipeline)
         pipeline.execute()
     worker.execution = execution

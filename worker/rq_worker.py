@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -63,6 +64,14 @@ class RQWorker(BaseWorker):
         """Take RQ's commands from now on, in a worker without a pool."""
         if not self.supervised:
             self.subscribe()  # type: ignore[no-untyped-call]
+
+    def stop_fork(self, signum: int) -> None:
+        """Do what a signal means in a process forked from this one that has no handler of its own (yet)."""
+        if self.scheduler and multiprocessing.current_process().name == "Scheduler":
+            self.scheduler.request_stop()  # type: ignore[no-untyped-call]
+        else:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
     def sign_off(self) -> None:
         """Take it all back, first what outlives this process."""

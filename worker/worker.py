@@ -110,6 +110,7 @@ class Worker(RQWorker):
         self.set_up_logging(logging_level, date_format, log_format)
         if served := self.order_of(dequeue_strategy):
             self.claims.order, self.batch = served, BatchSize(1)
+        self.performer.process = os.getpid()  # which may be a fork of the one that made this worker
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(self._waker, False)
@@ -299,6 +300,9 @@ class Worker(RQWorker):
         faulthandler.register(signal.SIGQUIT, sys.__stderr__ or 2, all_threads=True)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.performer.process:
+            self.stop_fork(signum)
+            return
         if not self.stopping:
             self._shutdown_requested_date, self._stop_requested = now(), bool(self.slots.read())
             self._told_to_stop = time.monotonic()

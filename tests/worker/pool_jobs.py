@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import time
@@ -178,3 +179,11 @@ def knows_itself_in_a_thread() -> list[Any]:
 def out_of_time(job: object, connection: Any, *error: object) -> None:
     time.sleep(2.5)
     connection.set("out-of-time", error[0].__name__)
+
+
+def terminates_its_child() -> int | None:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[5])
+    child.start()
+    child.terminate()
+    child.join()
+    return child.exitcode

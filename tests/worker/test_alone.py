@@ -49,6 +49,7 @@ def queue(client: Redis) -> Queue:
                 "knows_itself_async",
                 "knows_itself_in_a_thread",
                 "sleep_long",
+                "terminates_its_child",
                 "sleep_async",
             )
         ],
@@ -222,6 +223,19 @@ def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
 
 
+def test_a_process_that_a_job_started_can_be_terminated(queue, worker):
+    job = queue.enqueue("pool_jobs.terminates_its_child")
+    worker.work(burst=True)
+    assert job.return_value() == -signal.SIGTERM
+
+
+def test_rqs_scheduler_ends_even_if_it_has_just_begun(queue, client):
+    for _ in range(10):
+        queue.enqueue("pool_jobs.add", 1)
+        Worker(["default"], connection=client).work(max_jobs=1, with_scheduler=True)
+    assert client.keys("rq:scheduler-lock:*") == []
+
+
 def test_exception_handlers_are_called(queue, client, tmp_path):
     seen = []
     handler = lambda job, *exception: seen.append((job.id, exception[0]))  # noqa: E731
@@ -296,6 +310,8 @@ def test_the_started_registry_names_a_job_of_rqs_once(queue, worker, client):
 
 
 def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
+    for _ in range(8):
+        queue.enqueue("pool_jobs.add", 1)  # and so it comes in a batch, unmarked
     corrupt = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
     client.hset(corrupt.key, "created_at", "yesterday")
     good = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
