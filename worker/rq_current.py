@@ -18,10 +18,8 @@ _known: ContextVar[tuple[current.Running, Job] | None] = ContextVar("known", def
 class JobStack(LocalStack):
     """RQ's stack of running jobs, which also knows those of ours; performing a job costs nothing for it."""
 
-    def __init__(self, connection: Redis, serializer: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.connection = connection
-        self.serializer = serializer
+    connection: Redis
+    serializer: Any
 
     @property
     def top(self) -> Job | None:
@@ -41,4 +39,6 @@ class JobStack(LocalStack):
 
 def install(connection: Redis, serializer: Any) -> None:
     """Let RQ find the jobs of ours by this connection, in this process."""
-    rq.job._job_stack = JobStack(connection, serializer)
+    stack: Any = rq.job._job_stack
+    stack.__class__ = JobStack  # in place, for a job may be on it that runs a worker
+    stack.connection, stack.serializer = connection, serializer

@@ -75,8 +75,10 @@ class RQWorker(BaseWorker):
 
     def sign_off(self) -> None:
         """Take it all back, first what outlives this process."""
-        if self.scheduler:
-            self.stop_scheduler()  # type: ignore[no-untyped-call]
+        process = self.scheduler._process if self.scheduler else None
+        while process and process.is_alive():
+            process.terminate()  # again where it was lost, as a signal is that comes in the midst of a fork
+            process.join(1)
         if self._shutdown_requested_date:
             self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
         self.unsubscribe()  # type: ignore[no-untyped-call]

@@ -184,6 +184,7 @@ def out_of_time(job: object, connection: Any, *error: object) -> None:
 def terminates_its_child() -> int | None:
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[5])
     child.start()
+    time.sleep(0.2)
     child.terminate()
     child.join()
     return child.exitcode

@@ -230,7 +230,7 @@ def test_a_process_that_a_job_started_can_be_terminated(queue, worker):
 
 
 def test_rqs_scheduler_ends_even_if_it_has_just_begun(queue, client):
-    for _ in range(10):
+    for _ in range(4):
         queue.enqueue("pool_jobs.add", 1)
         Worker(["default"], connection=client).work(max_jobs=1, with_scheduler=True)
     assert client.keys("rq:scheduler-lock:*") == []

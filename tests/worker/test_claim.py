@@ -14,7 +14,7 @@ from jobs.producer import Producer
 from worker import outcome
 from worker.batch import BatchSize
 from worker.claim import Claims
-from worker.order import Strict
+from worker.order import Shuffled, Strict, Weighted
 from worker.outcome import Claimed
 from worker.rescue import rescue
 from worker.slot import MAIN, Slots
@@ -64,6 +64,23 @@ def test_an_outcome_of_an_older_execution_of_the_same_job_is_refused(client, cla
     assert claims.finish_and_claim("c3", [finished(old, b"1")], 0).stale == [id]
     assert claims.finish_and_claim("c4", [finished(new, b"2")], 0).stale == []
     assert records.read(client, id).result == 2
+
+
+def test_only_a_claim_uses_up_a_queues_turn(client):
+    registry.use(Producer(client, queues=["high", "low"]).enqueue)
+    claims = Claims(client, "w1", Weighted({"high": 1, "low": 1}))
+    for queue in ("high", "low"):
+        pool_jobs.add.options(queue=queue).enqueue(1)
+    assert [job.queue for job in claims.finish_and_claim("1", [], 1).jobs] == ["high"]
+    claims.finish_and_claim("2", [], 0)
+    assert [job.queue for job in claims.finish_and_claim("3", [], 1).jobs] == ["low"]
+
+
+def test_queues_in_no_order_all_come_first_sometimes():
+    order = Shuffled(["a", "b", "c"])
+    turns = [order.next() for _ in range(200)]
+    assert {turn[0] for turn in turns} == {"a", "b", "c"}
+    assert {tuple(sorted(turn)) for turn in turns} == {("a", "b", "c")}
 
 
 def test_ids_moved_by_a_blocking_wait_are_claimed_first(client, claims):
