@@ -1,4 +1,4 @@
-"""The commands that stay: worker, scheduler, dashboard, all of them at once, and the demo."""
+"""The commands that stay: worker, scheduler, dashboard, all of them at once, the demo, and the drill."""
 
 from __future__ import annotations
 
@@ -31,6 +31,53 @@ def demo(app: App) -> None:
     app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
     app.produce()
     run(app.client, app.storage, app.settings)
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long.  [default: 1]")
+@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or: as many SIGKILLs as this,")
+@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
+@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs for some seconds,")
+@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
+@click.option("--pools", type=click.IntRange(min=2), default=3, show_default=True, help="Pools of workers.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=4, show_default=True, help="Processes of each."
+)
+@click.option("--seed", type=int, help="Repeat the faults of a drill.  [default: another each time]")
+@click.option(
+    "--here", is_flag=True, help="On the settings' Redis, which is not killed, and not on one of its own."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+@click.pass_obj
+def drill(
+    app: App,
+    minutes: float | None,
+    kills: int,
+    terms: int,
+    freezes: int,
+    redis_kills: int,
+    pools: int,
+    processes: int,
+    seed: int | None,
+    here: bool,
+    as_json: bool,
+) -> int:
+    """Kill, stop and freeze workers and Redis under load, and check that no job is lost."""
+    import secrets
+
+    from terminal.drill import Plan
+    from terminal.drill import drill as run
+
+    counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
+    if minutes is not None and any(counts.values()):
+        raise click.UsageError("give --minutes, or the numbers of faults, not both")
+    if here and app.settings.redis_url is None:
+        raise click.UsageError("--here needs a server of yours: set PACKMULE_REDIS_URL")
+    if here and redis_kills:
+        raise click.UsageError("--redis-kills: a server of yours (--here) is never killed")
+    seed = secrets.randbelow(10**6) if seed is None else seed
+    plan = Plan((minutes or 1.0) * 60, counts, pools, processes, seed)
+    return run(app, plan, here, as_json)
 
 
 @click.command()
