@@ -68,6 +68,8 @@ def drill(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     broken: list[str] = []
     try:
         run = Drill(app.client, app.settings, plan, folder, server)
+        if here:
+            drill_records.sweep(app.client, ())  # what a drill left that was killed itself
         try:
             verdict = run.run()
         finally:

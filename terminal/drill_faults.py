@@ -15,13 +15,14 @@ from pathlib import Path
 from random import Random
 
 from coordination.server import EmbeddedServer
-from terminal.drill_ledger import Fault, Ledger
+from terminal.drill_ledger import REDIS_AWAY, Fault, Ledger
 
 SETTLED_SECONDS = 1.5
-"""A process is left alone for so long after its start: when one dies sooner, its pool pauses before the next."""
+"""A process is left alone for so long after its start: a pool pauses when one dies sooner."""
 
-MOST_INTERRUPTIONS = 2
-"""A job interrupted so often is spared, for the third death would fail it, as it should."""
+MOST_INTERRUPTIONS = 1
+"""A job interrupted so often is spared from then on: its third death would fail it, as promised, and a pool
+that is gone counts as one death for all that it had claimed, begun or not."""
 
 SHORT_FREEZE, LONG_FREEZE = (1.0, 4.0), (12.0, 14.0)
 """Seconds, from and to: within the lease, and beyond it."""
@@ -40,9 +41,17 @@ HEAVY = {
 }
 """How often each comes in a drill that lasts a given time."""
 
+SHARES = {
+    "kill": ["kill process", "kill pool", *["kill process"] * 18],
+    "term": ["stop process", "stop pool", "stop process"],
+    "freeze": ["freeze process", "freeze pool", "freeze supervisor"],
+    "redis": ["kill redis", "kill redis", "restart redis"],
+}
+"""What a given number of kills, SIGTERMs, freezes or kills of Redis strikes in turn."""
+
 
 class WorkerPool:
-    """One `packmule worker` in a process group of its own, so that all of it can die at once, as a host does."""
+    """One `packmule worker` in a process group of its own, so that all of it can die as a host does."""
 
     def __init__(self, processes: int, environment: Mapping[str, str], log: Path) -> None:
         self.size = processes
@@ -100,27 +109,14 @@ class Stream:
 
 def streams(random: Random, counts: Mapping[str, int], redis_too: bool) -> list[Stream]:
     """The light and the heavy faults: as many as `counts` says, or an endless mixture if it says nothing."""
-    light, heavy = (
-        {kind: weight for kind, weight in kinds.items() if redis_too or not kind.endswith("redis")}
-        for kinds in (LIGHT, HEAVY)
-    )
-    if not any(counts.values()):
-        endless = (_endless(random, kinds) for kinds in (light, heavy))
-        return [
-            Stream(kinds, gap, random) for kinds, gap in zip(endless, (LIGHT_GAP, HEAVY_GAP), strict=True)
-        ]
-    shares = {
-        "kill": [*["kill process"] * 9, "kill pool", *["kill process"] * 10],
-        "term": ["stop process", "stop pool", "stop process"],
-        "freeze": ["freeze process", "freeze pool", "freeze supervisor"],
-        "redis": ["kill redis", "kill redis", "restart redis"],
-    }
-    wanted = [shares[what][n % len(shares[what])] for what, count in counts.items() for n in range(count)]
+    wanted = [SHARES[what][n % len(SHARES[what])] for what, count in counts.items() for n in range(count)]
     random.shuffle(wanted)
-    return [
-        Stream((kind for kind in wanted if kind in kinds), gap, random)
-        for kinds, gap in ((light, LIGHT_GAP), (heavy, HEAVY_GAP))
-    ]
+    both = []
+    for weights, gap in ((LIGHT, LIGHT_GAP), (HEAVY, HEAVY_GAP)):
+        allowed = {kind: weight for kind, weight in weights.items() if redis_too or kind not in REDIS_AWAY}
+        kinds = iter([kind for kind in wanted if kind in allowed]) if wanted else _endless(random, allowed)
+        both.append(Stream(kinds, gap, random))
+    return both
 
 
 def _endless(random: Random, weights: Mapping[str, int]) -> Iterator[str]:
@@ -200,6 +196,7 @@ class Breaker:
         if verb == "freeze":
             whole = kind == "freeze pool"
             pool.frozen = True
+            self._count_interrupted(pool.children())
             seconds = self.random.choice((SHORT_FREEZE, LONG_FREEZE))
             send = pool.signal_all if whole else lambda signum: _kill(pool.pid, signum)
             self._freeze(kind, pool.pid, send, seconds, pool)

@@ -42,6 +42,12 @@ def held(client: Redis) -> set[str]:
     return {wire.text(id) for id in ids}
 
 
+def is_used(client: Redis) -> bool:
+    """Whether workers serve the drill's queues now, so that another drill is under way."""
+    leases = cast(list[bytes], client.zrangebyscore(wire.LEASES, client.time()[0], "+inf"))
+    return not _registered(client).isdisjoint(map(wire.text, leases))
+
+
 def sweep(client: Redis, known: Collection[str]) -> None:
     """Delete the drill's queues, workers and jobs: those in `known` and those found in its queues."""
     ids = set(known)

@@ -65,6 +65,7 @@ def drill(
     """Kill, stop and freeze workers and Redis under load, and check that no job is lost."""
     import secrets
 
+    from terminal import drill_records
     from terminal.drill import Plan
     from terminal.drill import drill as run
 
@@ -75,6 +76,8 @@ def drill(
         raise click.UsageError("--here needs a server of yours: set PACKMULE_REDIS_URL")
     if here and redis_kills:
         raise click.UsageError("--redis-kills: a server of yours (--here) is never killed")
+    if here and drill_records.is_used(app.client):
+        raise click.UsageError("another drill is under way on this server: let it end")
     seed = secrets.randbelow(10**6) if seed is None else seed
     plan = Plan((minutes or 1.0) * 60, counts, pools, processes, seed)
     return run(app, plan, here, as_json)
