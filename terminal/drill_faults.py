@@ -183,7 +183,7 @@ class Breaker:
             self._note(kind, pid, lambda: _kill(pid, signal.SIGKILL))
         else:
             self._note(kind, pid, lambda: _kill(pid, signal.SIGTERM))
-        del self._seen[pid]  # as if new, so that it is left alone until it has woken or gone
+        del self._seen[pid]  # as if new: what is stopping or frozen is left alone for a while
         return True
 
     def _strike_pool(self, kind: str, verb: str) -> bool:

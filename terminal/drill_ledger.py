@@ -221,13 +221,14 @@ class _Struck:
         yield from self._on_pool[run.pool]
 
     def _settled(self, run: Run) -> float:
-        """When its outcome was in Redis at the latest; while Redis is away, outcomes wait for it."""
+        """When its outcome was in Redis at the latest: a Redis away or a frozen process delays it."""
         if run.ended is None:
             return math.inf
         settled = run.ended + HAND_IN_SECONDS
-        for outage in self.outages:
-            if outage.began <= settled and outage.ended >= run.ended:
-                settled = outage.ended + HAND_IN_SECONDS
+        frozen = [fault for fault in self._on(run) if fault.kind.startswith("freeze")]
+        for delay in sorted([*self.outages, *frozen], key=lambda fault: fault.began):
+            if delay.began <= settled and delay.ended >= run.ended:
+                settled = max(settled, delay.ended + HAND_IN_SECONDS)
         return settled
 
 

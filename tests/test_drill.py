@@ -153,8 +153,9 @@ def test_a_second_run_is_explained_by_a_fault_that_found_the_job_in_hand_and_by_
     assert (verdict.excess == []) is is_explained
 
 
-def test_an_outcome_waits_for_a_redis_that_is_away() -> None:
-    faults = [Fault("kill redis", 0, 1.9, 5), Fault("kill process", WORKER, 5.1, 5.1)]
+@pytest.mark.parametrize("delay", [Fault("kill redis", 0, 1.9, 5), Fault("freeze process", WORKER, 2.1, 5)])
+def test_an_outcome_waits_for_a_redis_that_is_away_and_with_a_frozen_process(delay: Fault) -> None:
+    faults = [Fault("kill process", WORKER, 5.1, 5.1), delay]
     verdict = judge({"a"}, {"a": DONE}, (), [run("a", 1, 2), run("a", 6, 7, pid=OTHER)], faults)
     assert verdict.excess == []
 
