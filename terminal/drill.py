@@ -9,25 +9,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import msgspec
 from redis import Redis
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from config import Settings, child_environment
 from coordination.server import EmbeddedServer
 from jobs import records
-from terminal import drill_records, show
+from terminal import drill_records
 from terminal.app import App
-from terminal.drill_faults import Breaker, WorkerPool, streams
-from terminal.drill_ledger import LIMITS, Ledger, State, Verdict, judge, percentile
+from terminal.drill_faults import Breaker, WorkerPool
+from terminal.drill_ledger import Ledger, State, Verdict, judge
 from terminal.drill_load import MEAN_SECONDS, QUEUES
+from terminal.drill_plan import Plan, streams
+from terminal.drill_report import progress, report
 
 PRODUCERS = 3
 BUSY = 0.6
@@ -37,22 +35,6 @@ TICK = 0.02
 DRAIN_SECONDS = 60.0
 GRACE = 25.0
 STOP_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a drill is to do: for `seconds`, or until each fault of `counts` was done where that has any."""
-
-    seconds: float
-    counts: Mapping[str, int]
-    pools: int
-    processes: int
-    seed: int
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether the faults end it and not the time."""
-        return any(self.counts.values())
 
 
 def drill(app: App, plan: Plan, here: bool, as_json: bool) -> int:
@@ -125,8 +107,10 @@ class Drill:
             self.ledger.catch_up()
         finally:
             self.breaker.thaw_all()
-            _end([*producers, *(pool.process for pool in self.started)])
-            for pool in self.started:
+            # Only what still runs: the number of a pool long gone may be a stranger's by now.
+            running = [pool for pool in self.started if pool.process.poll() is None]
+            _end([*producers, *(pool.process for pool in running)])
+            for pool in running:
                 pool.signal_all(signal.SIGKILL)  # what is left of it, if anything
         return judge(self._acknowledged(), states, held, self.ledger.runs, self.breaker.faults, self.mishaps)
 
@@ -137,7 +121,7 @@ class Drill:
     def _break_things(self) -> None:
         light_and_heavy = streams(self.random, self.plan.counts, redis_too=self.server is not None)
         ends = float("inf") if self.plan.is_counted else time.monotonic() + self.plan.seconds
-        with _progress() as tell:
+        with progress() as tell:
             while time.monotonic() < ends and any(stream.next for stream in light_and_heavy):
                 self.ledger.catch_up()
                 self.breaker.look()
@@ -152,7 +136,7 @@ class Drill:
         states: dict[str, State] = {}
         pending = self._acknowledged()
         deadline = time.monotonic() + DRAIN_SECONDS
-        with _progress() as tell:
+        with progress() as tell:
             while time.monotonic() < deadline:
                 now = drill_records.states(self.client, pending)
                 states |= now
@@ -241,63 +225,3 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def report(
-    verdict: Verdict, faults: Counter[str], seconds: float, seed: int, evidence: Path | None, as_json: bool
-) -> None:
-    """Print what the drill has shown, and where its evidence is if it was kept."""
-    counts = {
-        "acknowledged": verdict.acknowledged,
-        "completed": verdict.completed,
-        "lost": len(verdict.lost),
-        "stuck": len(verdict.stuck),
-        "failed": len(verdict.failed),
-        "failed by a third death": len(verdict.gave_up),
-        "wrongly recorded": len(verdict.misrecorded),
-        "in flight at a fault": verdict.in_flight,
-        "duplicated": len(verdict.duplicated),
-        "duplicated for no reason": len(verdict.excess),
-    }
-    recovery = {
-        name: {"jobs": len(spans), **{f"p{p}": percentile(spans, p) for p in (50, 99)}, "max": max(spans)}
-        for name, spans in verdict.recoveries.items()
-        if spans
-    }
-    if as_json:
-        facts: dict[str, Any] = {name.replace(" ", "_"): count for name, count in counts.items()}
-        facts |= {"faults": faults, "recovery": recovery, "seconds": seconds, "seed": seed}
-        show.as_json({**facts, "broken": verdict.broken, "evidence": str(evidence) if evidence else None})
-        return
-    rows = [(name, f"{count:,}") for name, count in counts.items()]
-    show.table(("jobs", ""), rows, "")
-    show.out.print()
-    show.table(("fault", "times"), sorted(faults.items()), "no faults")
-    show.out.print()
-    show.table(
-        ("jobs ran again after", "jobs", "p50", "p99", "max", "promised"),
-        [
-            (
-                name,
-                row["jobs"],
-                *(f"{row[column]:.2f} s" for column in ("p50", "p99", "max")),
-                f"{LIMITS[name]:g} s",
-            )
-            for name, row in recovery.items()
-        ],
-        "no job was interrupted",
-    )
-    show.out.print()
-    for sentence in verdict.broken:
-        show.out.print(f"broken: {sentence}", markup=False)
-    kept = f"A promise was broken: see {evidence}" if evidence else "Every promise was kept"
-    show.out.print(f"{kept} ({seconds:.0f} s, --seed {seed}).", markup=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on standard error, and only on a terminal, that changes as it is told."""
-    columns = (TextColumn("drill"), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=show.err, disable=not show.err.is_terminal, transient=True) as bars:
-        task = bars.add_task("")
-        yield lambda text: bars.update(task, description=text)

@@ -1,4 +1,4 @@
-"""The drill's faults: which come when, whom they strike, and the pools that they strike."""
+"""The drill's faults: whom they strike and how, and the pools that they strike."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from coordination.server import EmbeddedServer
-from terminal.drill_ledger import REDIS_AWAY, Fault, Ledger
+from terminal.drill_ledger import Fault, Ledger
 
 SETTLED_SECONDS = 1.5
 """A process is left alone for so long after its start: a pool pauses when one dies sooner."""
@@ -26,28 +26,6 @@ that is gone counts as one death for all that it had claimed, begun or not."""
 
 SHORT_FREEZE, LONG_FREEZE = (1.0, 4.0), (12.0, 14.0)
 """Seconds, from and to: within the lease, and beyond it."""
-
-LIGHT_GAP, HEAVY_GAP = (0.02, 0.2), (3.0, 6.0)
-"""Seconds between two faults of one process, and between two of a whole pool or of Redis."""
-
-LIGHT = {"kill process": 16, "stop process": 3, "freeze process": 1}
-HEAVY = {
-    "kill pool": 5,
-    "stop pool": 4,
-    "freeze pool": 2,
-    "freeze supervisor": 2,
-    "kill redis": 3,
-    "restart redis": 1,
-}
-"""How often each comes in a drill that lasts a given time."""
-
-SHARES = {
-    "kill": ["kill process", "kill pool", *["kill process"] * 18],
-    "term": ["stop process", "stop pool", "stop process"],
-    "freeze": ["freeze process", "freeze pool", "freeze supervisor"],
-    "redis": ["kill redis", "kill redis", "restart redis"],
-}
-"""What a given number of kills, SIGTERMs, freezes or kills of Redis strikes in turn."""
 
 
 class WorkerPool:
@@ -88,40 +66,6 @@ class WorkerPool:
             ).stdout
             pairs = (line.split() for line in listing.splitlines())
             return [int(pid) for parent, pid in pairs if int(parent) == self.pid]
-
-
-class Stream:
-    """Faults of one weight in their order, with a pause between one and the next."""
-
-    def __init__(self, kinds: Iterator[str], gap: tuple[float, float], random: Random) -> None:
-        self._kinds = kinds
-        self._gap = gap
-        self._random = random
-        self.next = next(kinds, None)
-        self._due = 0.0
-
-    def offer(self, strike: Callable[[str], bool]) -> None:
-        """Let `strike` do the next fault if it is due; it comes again where that found no victim."""
-        if self.next is not None and time.monotonic() >= self._due and strike(self.next):
-            self.next = next(self._kinds, None)
-            self._due = time.monotonic() + self._random.uniform(*self._gap)
-
-
-def streams(random: Random, counts: Mapping[str, int], redis_too: bool) -> list[Stream]:
-    """The light and the heavy faults: as many as `counts` says, or an endless mixture if it says nothing."""
-    wanted = [SHARES[what][n % len(SHARES[what])] for what, count in counts.items() for n in range(count)]
-    random.shuffle(wanted)
-    both = []
-    for weights, gap in ((LIGHT, LIGHT_GAP), (HEAVY, HEAVY_GAP)):
-        allowed = {kind: weight for kind, weight in weights.items() if redis_too or kind not in REDIS_AWAY}
-        kinds = iter([kind for kind in wanted if kind in allowed]) if wanted else _endless(random, allowed)
-        both.append(Stream(kinds, gap, random))
-    return both
-
-
-def _endless(random: Random, weights: Mapping[str, int]) -> Iterator[str]:
-    while True:
-        yield from random.choices(list(weights), list(weights.values()), k=100)
 
 
 class Breaker:

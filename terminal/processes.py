@@ -66,8 +66,8 @@ def drill(
     import secrets
 
     from terminal import drill_records
-    from terminal.drill import Plan
     from terminal.drill import drill as run
+    from terminal.drill_plan import Plan
 
     counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
     if minutes is not None and any(counts.values()):
