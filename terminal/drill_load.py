@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -49,8 +50,9 @@ class Load:
 
     def run(self) -> None:
         """Enqueue one by one and in bulk; each id is noted after the call that enqueued it has returned."""
+        drill = os.getppid()
         with self.acknowledged.open("a") as file:
-            while not self.stopped.is_set():
+            while not self.stopped.is_set() and os.getppid() == drill:  # which may have been killed itself
                 queue = self.random.choice(QUEUES)
                 ids = self._many(queue) if self.random.random() < IN_BULK else self._one(queue)
                 file.write("".join(f"{id}\n" for id in ids))
