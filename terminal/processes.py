@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from terminal.app import App
-from terminal.parameters import complete_queues
+from terminal.parameters import Duration, Size, Span, complete_queues
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -99,22 +99,56 @@ def up(app: App) -> int:
     "--queue",
     "queues",
     multiple=True,
-    metavar="NAME",
+    metavar="NAME[:WEIGHT]",
     shell_complete=complete_queues,
-    help="A queue to serve; the first named goes first.  [default: PACKMULE_QUEUES, in their order]",
+    help="A queue to serve: the first named goes first, or with weights (-q high:5,low:1) each in its share "
+    "of the turns.  [default: PACKMULE_QUEUES, in their order]",
 )
 @click.option("--processes", type=click.IntRange(min=1), help="How many.  [default: PACKMULE_PROCESSES]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1, max=1000),
+    default=1,
+    show_default=True,
+    help="How many functions a process performs at once: more than one for jobs that wait.",
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(min=1, max=10_000),
+    default=100,
+    show_default=True,
+    help="How many async functions a process performs at once.",
+)
+@click.option("--autoscale", type=Span(), metavar="MIN:MAX", help="As many processes as the queues need.")
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Replace a process after so many jobs.")
+@click.option("--max-memory", type=Size(), help="Replace a process that uses so much: 300M, 2G.")
+@click.option(
+    "--grace", type=Duration(), help="What running jobs have on SIGTERM.  [default: PACKMULE_GRACE]"
+)
 @click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
 @click.option("--no-scheduler", is_flag=True, help="Leave delayed jobs and retries to another scheduler.")
 @click.pass_obj
-def worker(app: App, queues: tuple[str, ...], processes: int | None, burst: bool, no_scheduler: bool) -> int:
+def worker(
+    app: App,
+    /,
+    queues: tuple[str, ...],
+    processes: int | None,
+    grace: float | None,
+    no_scheduler: bool,
+    **options: Any,
+) -> int:
     """Run a pool of worker processes. SIGTERM drains it."""
     from jobs.producer import known_queue
+    from worker import order
     from worker.pool import Pool
 
     _log()
-    for queue in queues:
-        known_queue(queue, app.settings.queues)
+    try:
+        names = order.parse(queues or app.settings.queues)
+    except order.InvalidWeight as error:
+        raise click.UsageError(str(error)) from None
+    for name in names:
+        known_queue(name, app.settings.queues)
     app.load_jobs()
     app.produce()
     companions: dict[str, Callable[[], None]] = {}
@@ -128,10 +162,10 @@ def worker(app: App, queues: tuple[str, ...], processes: int | None, burst: bool
         app.connect,
         queues or app.settings.queues,
         processes or app.settings.processes,
-        grace=app.settings.grace,
-        burst=burst,
+        grace=app.settings.grace if grace is None else grace,
         companions=companions,
         max_result_bytes=app.settings.max_result_bytes,
+        **options,
     ).run()
 
 
