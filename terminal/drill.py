@@ -169,8 +169,9 @@ class Drill:
     def _stop_pools(self) -> None:
         now = time.monotonic()
         for pool in self.breaker.pools:
+            if pool.children():  # one that has yet to start any has nothing to drain
+                self.breaker.leaving.append((pool, now))
             pool.process.terminate()
-            self.breaker.leaving.append((pool, now))
         self.breaker.pools.clear()
         while self.breaker.leaving:
             self._look_after_pools()
