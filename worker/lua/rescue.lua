@@ -6,7 +6,8 @@
 -- KEYS[5]  the set of workers     KEYS[6]  the quarantine
 -- ARGV[1]  the worker
 -- ARGV[2]  verdict: "returned" (a clean stop), "died", "overran" (killed for its job's timeout) or "stopped"
--- ARGV[3]  the executions that it is for, each followed by a space; "" where that is not known: then all
+-- ARGV[3]  the executions that it is for, each followed by a space; "" where that is not known: then those
+--          that are seen as started
 -- ARGV[4]  the number of deaths at which a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
 -- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on
@@ -77,8 +78,8 @@ local function is_named(execution) return named == '' or named:find(execution ..
 
 -- Whether the job has had its last chance: cancelled, its process died too often, or its retries are used up.
 local function is_over(id, execution)
-  if not is_named(execution) then
-    return false
+  if not is_named(execution) or (named == '' and redis.call('HGET', 'rq:job:' .. id, 'status') ~= 'started') then
+    return false -- it goes on elsewhere as if nothing had been: it may not have begun
   elseif verdict == 'died' then
     if certificate ~= '' then
       redis.call('HSET', 'rq:job:' .. id, 'death', certificate)
