@@ -32,13 +32,17 @@ local back, failed = {}, {}
 local function set_aside(id, found)
   redis.call('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
   redis.call('LTRIM', KEYS[6], -10000, -1)
+  return false
 end
 
--- The queue that a job came from; nothing where its record is gone or none.
+-- The queue that a job came from; nothing where its record is gone, or none, or RQ's code has recorded its end.
 local function queue_of(id)
-  local queue = redis.pcall('HGET', 'rq:job:' .. id, 'origin')
-  if type(queue) == 'table' then
-    set_aside(id, queue.err)
+  local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'status')
+  if fields.err then
+    return set_aside(id, fields.err)
+  end
+  local queue, status = fields[1], fields[2]
+  if status and status ~= 'queued' and status ~= 'started' then
     return false
   elseif queue and redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
     local list = 'rq:queue:' .. queue
