@@ -11,7 +11,7 @@ LOCK := build/uv/bin/uv pip compile pyproject.toml --universal --python-version 
 	--no-config --custom-compile-command "make lock" --quiet $(FLAGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint rq-suite bench bench-peers lock clean
+.PHONY: help demo drill test check lint rq-suite bench bench-peers lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -19,6 +19,9 @@ help: ## list the targets
 
 demo: $(VENV)/.runtime ## install, then run an e-mail, an image and a file job on shipped samples
 	@$(RUN)/packmule demo
+
+drill: $(VENV)/.runtime ## install, then kill workers and Redis under load; ARGS="--kills 1000" says how often
+	@$(RUN)/packmule drill $(ARGS)
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/worker -k drain" narrows them
 	@$(RUN)/python -m pytest $(ARGS)

@@ -10,7 +10,7 @@ import click
 from config import Settings, SettingsError
 from terminal.app import App
 from terminal.enqueue import enqueue
-from terminal.processes import dashboard, demo, scheduler, up, worker
+from terminal.processes import dashboard, demo, drill, scheduler, up, worker
 from terminal.reading import check, job, queue, status
 
 FAILED, USAGE, NO_REDIS = 1, 2, 3
@@ -26,7 +26,7 @@ def cli(ctx: click.Context) -> None:
     ctx.call_on_close(app.closing.close)
 
 
-for command in (demo, up, worker, scheduler, dashboard, enqueue, job, queue, status, check):
+for command in (demo, drill, up, worker, scheduler, dashboard, enqueue, job, queue, status, check):
     cli.add_command(command)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 
 class Script:
@@ -36,12 +37,32 @@ class Script:
         """
         call = (len(keys), *keys, *args)
         try:
-            if not before:
-                return client.evalsha(self.sha, *call)
-            with client.pipeline(transaction=False) as pipeline:
-                for command in before:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                pipeline.execute_command("EVALSHA", self.sha, *call)  # type: ignore[no-untyped-call]
-                return pipeline.execute()[-1]
+            return _exchange(client, [*before, ("EVALSHA", self.sha, *call)])
         except NoScriptError:
-            return client.eval(self.source, *call)
+            return _exchange(client, [("EVAL", self.source, *call)])
+
+
+def _exchange(client: Redis, commands: Sequence[Sequence[Any]]) -> Any:
+    """Send commands in one write and return the last one's reply, again if the connection was lost meanwhile.
+
+    It goes by the connection, for the client's own way there costs more than the server's answer.
+    """
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+
+    def exchange() -> Any:
+        connection.send_packed_command(connection.pack_commands(commands))
+        for _ in commands[1:]:
+            with contextlib.suppress(ResponseError):  # those behind it must be read all the same
+                connection.read_response()
+        return connection.read_response()
+
+    try:
+        return connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+    except ResponseError:
+        raise
+    except BaseException:
+        connection.disconnect()  # a signal's exception may have come between a command and its reply
+        raise
+    finally:
+        pool.release(connection)

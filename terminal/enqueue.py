@@ -38,6 +38,7 @@ def enqueue_options(command: F) -> F:
         click.option("--in", "delay", type=Duration(), help="Run it so long from now: 90s, 5m, 1h30m."),
         click.option("--at", type=Instant(), help="Run it at this time: 2026-12-01T08:00."),
         click.option("--timeout", type=Duration(), help="How long it may run."),
+        click.option("--expires", type=Duration(), help="It fails if it can't start within so long."),
         click.option("--result-ttl", type=Lifetime(), help="How long its result is kept: 1h, 7d, forever."),
         click.option("--retries", type=click.IntRange(min=0), help="How often a failure is retried."),
         click.option("--description", help="What the dashboard shows."),
@@ -184,7 +185,18 @@ def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
     """A command's values parted into the job's arguments and the options of the enqueue."""
     from jobs.options import Options
 
-    names = {"queue", "delay", "at", "timeout", "result_ttl", "retries", "description", "job_id", "at_front"}
+    names = {
+        "queue",
+        "delay",
+        "at",
+        "timeout",
+        "result_ttl",
+        "retries",
+        "description",
+        "job_id",
+        "at_front",
+        "expires",
+    }
     options = Options(**{name: value for name, value in given.items() if name in names})
     return {name: value for name, value in given.items() if name not in names and value is not None}, options
 

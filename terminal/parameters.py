@@ -39,6 +39,32 @@ class Lifetime(Duration):
         return -1.0 if value == "forever" else super().convert(value, param, ctx)
 
 
+class Size(click.ParamType[int]):
+    """Bytes, or text such as 512K, 300M, 2G."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
+        if found is None or int(found[1]) == 0:
+            self.fail(f"{value!r} is not a size: say 300M, 2G or a number of bytes", param, ctx)
+        return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2].upper()]
+
+
+class Span(click.ParamType[tuple[int, int]]):
+    """The least and the most of something, such as 2:8."""
+
+    name = "min:max"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d+):(\d+)", str(value))
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"{value!r} is not a range: say 2:8, the least and the most processes", param, ctx)
+        return int(found[1]), int(found[2])
+
+
 class Instant(click.ParamType[datetime]):
     """A time such as 2026-12-01T08:00 (this machine's zone) or 2026-12-01T08:00+01:00."""
 

@@ -1,4 +1,4 @@
-"""The commands that stay: worker, scheduler, dashboard, all of them at once, and the demo."""
+"""The commands that stay: worker, scheduler, dashboard, all of them at once, the demo, and the drill."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from terminal.app import App
-from terminal.parameters import complete_queues
+from terminal.parameters import Duration, Size, Span, complete_queues
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,6 +34,56 @@ def demo(app: App) -> None:
 
 
 @click.command()
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long.  [default: 1]")
+@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or: as many SIGKILLs as this,")
+@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
+@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs for some seconds,")
+@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
+@click.option("--pools", type=click.IntRange(min=2), default=3, show_default=True, help="Pools of workers.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=4, show_default=True, help="Processes of each."
+)
+@click.option("--seed", type=int, help="Repeat the faults of a drill.  [default: another each time]")
+@click.option(
+    "--here", is_flag=True, help="On the settings' Redis, which is not killed, and not on one of its own."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+@click.pass_obj
+def drill(
+    app: App,
+    minutes: float | None,
+    kills: int,
+    terms: int,
+    freezes: int,
+    redis_kills: int,
+    pools: int,
+    processes: int,
+    seed: int | None,
+    here: bool,
+    as_json: bool,
+) -> int:
+    """Kill, stop and freeze workers and Redis under load, and check that no job is lost."""
+    import secrets
+
+    from terminal import drill_records
+    from terminal.drill import drill as run
+    from terminal.drill_plan import Plan
+
+    counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
+    if minutes is not None and any(counts.values()):
+        raise click.UsageError("give --minutes, or the numbers of faults, not both")
+    if here and app.settings.redis_url is None:
+        raise click.UsageError("--here needs a server of yours: set PACKMULE_REDIS_URL")
+    if here and redis_kills:
+        raise click.UsageError("--redis-kills: a server of yours (--here) is never killed")
+    if here and drill_records.is_used(app.client):
+        raise click.UsageError("another drill is under way on this server: let it end")
+    seed = secrets.randbelow(10**6) if seed is None else seed
+    plan = Plan((minutes or 1.0) * 60, counts, pools, processes, seed)
+    return run(app, plan, here, as_json)
+
+
+@click.command()
 @click.pass_obj
 def up(app: App) -> int:
     """Run the whole Procfile in this terminal; Ctrl-C drains."""
@@ -49,22 +99,56 @@ def up(app: App) -> int:
     "--queue",
     "queues",
     multiple=True,
-    metavar="NAME",
+    metavar="NAME[:WEIGHT]",
     shell_complete=complete_queues,
-    help="A queue to serve; the first named goes first.  [default: PACKMULE_QUEUES, in their order]",
+    help="A queue to serve: the first named goes first, or with weights (-q high:5,low:1) each in its share "
+    "of the turns.  [default: PACKMULE_QUEUES, in their order]",
 )
 @click.option("--processes", type=click.IntRange(min=1), help="How many.  [default: PACKMULE_PROCESSES]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1, max=1000),
+    default=1,
+    show_default=True,
+    help="How many functions a process performs at once: more than one for jobs that wait.",
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(min=1, max=10_000),
+    default=100,
+    show_default=True,
+    help="How many async functions a process performs at once.",
+)
+@click.option("--autoscale", type=Span(), metavar="MIN:MAX", help="As many processes as the queues need.")
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Replace a process after so many jobs.")
+@click.option("--max-memory", type=Size(), help="Replace a process that uses so much: 300M, 2G.")
+@click.option(
+    "--grace", type=Duration(), help="What running jobs have on SIGTERM.  [default: PACKMULE_GRACE]"
+)
 @click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
 @click.option("--no-scheduler", is_flag=True, help="Leave delayed jobs and retries to another scheduler.")
 @click.pass_obj
-def worker(app: App, queues: tuple[str, ...], processes: int | None, burst: bool, no_scheduler: bool) -> int:
+def worker(
+    app: App,
+    /,
+    queues: tuple[str, ...],
+    processes: int | None,
+    grace: float | None,
+    no_scheduler: bool,
+    **options: Any,
+) -> int:
     """Run a pool of worker processes. SIGTERM drains it."""
     from jobs.producer import known_queue
+    from worker import order
     from worker.pool import Pool
 
     _log()
-    for queue in queues:
-        known_queue(queue, app.settings.queues)
+    try:
+        names = order.parse(queues or app.settings.queues)
+    except order.InvalidWeight as error:
+        raise click.UsageError(str(error)) from None
+    for name in names:
+        known_queue(name, app.settings.queues)
     app.load_jobs()
     app.produce()
     companions: dict[str, Callable[[], None]] = {}
@@ -78,10 +162,10 @@ def worker(app: App, queues: tuple[str, ...], processes: int | None, burst: bool
         app.connect,
         queues or app.settings.queues,
         processes or app.settings.processes,
-        grace=app.settings.grace,
-        burst=burst,
+        grace=app.settings.grace if grace is None else grace,
         companions=companions,
         max_result_bytes=app.settings.max_result_bytes,
+        **options,
     ).run()
 
 

@@ -1,4 +1,4 @@
-"""The commands that read: jobs, queues, status, and the check of the settings."""
+"""The commands that read, and `job cancel`: jobs, queues, status, and the check of the settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STATUSES = ("queued", "started", "scheduled", "finished", "failed", "deferred", 
 
 @click.group()
 def job() -> None:
-    """Look at jobs."""
+    """Look at jobs, and cancel them."""
 
 
 @job.command("show")
@@ -63,6 +63,26 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
         for each in found
     ]
     show.table(("job", "status", "queue", "calls", "since"), rows, "no jobs")
+
+
+@job.command("cancel")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default=5.0,
+    show_default=True,
+    help="How long a running one may take to end.",
+)
+@click.pass_obj
+def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
+    """Cancel jobs that wait, stop those that run; exit 1 if one had ended before."""
+    from jobs.cancel import cancel
+
+    statuses = [cancel(app.client, id, timeout) for id in ids]
+    for id, status in zip(ids, statuses, strict=True):
+        click.echo(f"{id} {status}")
+    return 0 if set(statuses) <= {"canceled", "stopped"} else 1
 
 
 @job.command("wait")

@@ -50,15 +50,16 @@ def test_every_setting_is_in_the_readme_with_its_default():
 
 @pytest.fixture
 def shell(server, client, tmp_path):
-    """Runs a command beside a module `shop.py` that holds the README's first example."""
-    module, program = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    """Runs a command beside modules `shop.py` and `kinds.py` that hold the README's examples."""
+    module, program, kinds = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "shop.py").write_text(module)
+    (tmp_path / "kinds.py").write_text(kinds)
     (tmp_path / "program.py").write_text(program)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
         "PACKMULE_REDIS_URL": server.url,
-        "PACKMULE_MODULES": "shop",
+        "PACKMULE_MODULES": "shop,kinds",
     }
 
     def run(*arguments: str) -> str:
@@ -77,7 +78,13 @@ def test_the_readmes_examples_run(shell, client):
     assert client.llen("rq:queue:low") == 3
     assert client.zcard("rq:scheduled:high") == 1
     id = shell(*packmule, "enqueue", "call", "shop.report", "month=2026-11", "copies=2").strip()
+    calls = [("reindex", "rows=3"), ("thumbnail_of_a_stranger", "path=a.png"), ("notify", "url=http://a")]
+    kinds = [
+        shell(*packmule, "enqueue", "call", f"kinds.{name}", argument).strip() for name, argument in calls
+    ]
     shell(*packmule, "worker", "--burst", "--processes", "1")
+    for kind in kinds:
+        shell(*packmule, "job", "wait", kind)
     assert shell(*packmule, "job", "wait", id) == '"2 of 2026-11"\n'
 
     patterns = [

@@ -113,7 +113,7 @@ class Forks:
             if code is None and not readable:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
                 code = os.waitstatus_to_exitcode(status) if pid else None
-            performing = next((job for job in self.slots.read() if job.slot == MAIN), None)
+            performing = self.slots.read_one(MAIN)
             now = time.monotonic()
             if performing and performing.is_asked:
                 asked_at = min(asked_at, now)

@@ -51,6 +51,7 @@ class Lanes:
         self.forks = Forks(performer, slots)
         self._interrupted = ""
         self._broken_off: dict[str, BaseException] = {}
+        self._kills = death.out_of_memory_kills()
         signal.signal(LOOK, self._look)
 
     @property
@@ -102,10 +103,9 @@ class Lanes:
 
     def _perform_isolated(self, call: Call) -> None:
         job = call.job
-        kills = death.out_of_memory_kills()
         started = time.time()
         self.slots.start(MAIN, job.id, job.execution, job.timeout)
-        (performing,) = (each for each in self.slots.read() if each.slot == MAIN)
+        performing = self.slots.read_one(MAIN)
         ended = self.forks.perform(call)
         self.slots.clear(MAIN)
         if isinstance(ended, Outcome):
@@ -122,7 +122,8 @@ class Lanes:
             )
         else:
             # Dying is no failure, and only the rescue knows how often the job did it.
-            certificate = death.certify(self.worker, ended.code, performing, ended.usage, kills)
+            certificate = death.certify(self.worker, ended.code, performing, ended.usage, self._kills)
+            self._kills = death.out_of_memory_kills()
             rescue(self.client, self.worker, "died", certificate.cause, [job.execution], "named", certificate)
             self.clerk.note(outcome.settled(job))
 
@@ -159,7 +160,7 @@ def late(job: Performing) -> str:
     return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"
 
 
-def _why(ended: Ended, job: Performing) -> str:
-    if ended.code == -signal.SIGXCPU:
+def _why(ended: Ended, job: Performing | None) -> str:
+    if ended.code == -signal.SIGXCPU or job is None:
         return "the job used more processor time than its max_cpu allows"
     return overran(job)

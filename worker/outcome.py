@@ -75,30 +75,31 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Row(NamedTuple):
-    """A job as the script hands it out; `fields` in the order that it names."""
+    """A job as the script hands it out; `rare` are the fields that most jobs don't have, in its order."""
 
     id: bytes
     execution: bytes
-    fields: Sequence[bytes | None]
-
-
-_COMMON = [None] * 13
-"""The fields of a record beyond its timeout that most jobs don't have."""
+    queue: bytes | None
+    data: bytes
+    timeout: bytes | None
+    rare: Sequence[bytes | None] | None
 
 
 def claimed(row: Row) -> Claimed:
     """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
-    queue, data, timeout, *rest = row.fields
-    id, execution, name = row.id.decode(), row.execution.decode(), queue.decode() if queue else ""
-    if rest == _COMMON:
-        return Claimed(id, execution, name, data or b"", float(timeout or DEFAULT_TIMEOUT))
-    result_ttl, failure_ttl, retries_left, intervals, attempts, front, expires_at, checkpoint, *rare = rest
+    id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode() if row.queue else ""
+    timeout = float(row.timeout or DEFAULT_TIMEOUT)
+    if row.rare is None:
+        return Claimed(id, execution, queue, row.data, timeout)
+    result_ttl, failure_ttl, retries_left, intervals, attempts, front, expires_at, checkpoint, *rare = (
+        row.rare
+    )
     return Claimed(
         id=id,
         execution=execution,
-        queue=name,
-        data=data or b"",
-        timeout=float(timeout or DEFAULT_TIMEOUT),
+        queue=queue,
+        data=row.data,
+        timeout=timeout,
         result_ttl=min(int(result_ttl or DEFAULT_RESULT_TTL), LONGEST_TTL),
         failure_ttl=min(int(failure_ttl or DEFAULT_FAILURE_TTL), LONGEST_TTL),
         retries_left=int(retries_left or 0),
@@ -203,7 +204,7 @@ def refused(job: Claimed, error: Exception, started: float) -> Outcome:
 
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     """The failure of a claimed record whose fields make no sense."""
-    id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.fields[0] or b""))
+    id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
     return failed(Claimed(id, execution, queue, b""), f"the job's record is corrupt: {error}", now, now)
 
 

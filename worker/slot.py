@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import struct
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
@@ -86,20 +85,19 @@ class Slots:
 
     def read(self) -> list[Performing]:
         """What is performed now."""
-        return list(self._performing())
+        return [performing for slot in range(self.count) if (performing := self.read_one(slot))]
 
-    def _performing(self) -> Iterator[Performing]:
-        for slot in range(self.count):
-            at = _HEADER + slot * _LAYOUT.size
-            seen = self._memory[at : at + _LAYOUT.size]
-            if seen == _EMPTY:
-                continue
-            while (again := self._memory[at : at + _LAYOUT.size]) != seen:
-                seen = again
-            started, deadline, asked, id, execution = _LAYOUT.unpack(seen)
-            if id:
-                name = execution.decode()
-                yield Performing(slot, id.decode(), name, started, deadline, asked == _sign(name))
+    def read_one(self, slot: int) -> Performing | None:
+        """What is performed in `slot` now, None for nothing."""
+        at = _HEADER + slot * _LAYOUT.size
+        seen = self._memory[at : at + _LAYOUT.size]
+        if seen == _EMPTY:
+            return None
+        while (again := self._memory[at : at + _LAYOUT.size]) != seen:
+            seen = again
+        started, deadline, asked, id, execution = _LAYOUT.unpack(seen)
+        name = execution.decode()
+        return Performing(slot, id.decode(), name, started, deadline, asked == _sign(name)) if id else None
 
     def close(self) -> None:
         """Release the memory."""

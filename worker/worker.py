@@ -287,9 +287,11 @@ class Worker(RQWorker):
 
     def _register_again(self, stale: int) -> None:
         """Come back from the dead: whoever rescued from this worker has struck it off."""
+        key = wire.worker_key(self.name)
         try:
-            self.connection.hincrby(wire.worker_key(self.name), "stale_count", stale)
+            self.connection.hset(key, "death", wire.time_text(time.time()))  # RQ registers no name twice else
             self.register_birth()  # type: ignore[no-untyped-call]
+            self.connection.hincrby(key, "stale_count", stale)
         except (RedisError, ValueError) as error:
             log.warning("worker %s could not register again: %s", self.name, error)
 

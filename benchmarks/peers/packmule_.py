@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import worker.worker
 from coordination.connection import connect
 from jobs import job, registry
 from jobs.producer import Producer as OurProducer
 from peers import bodies
-from worker.batch import BatchSize
+from worker.batch import MOST
 from worker.pool import Pool
 
 LANE = os.environ.get("BENCH_LANE", "")
@@ -35,10 +34,10 @@ client = partial(connect, bodies.URL, Path())
 def work() -> None:
     """Run the pool until told to stop."""
     registry.load(READY_MADE)
-    if most := os.environ.get("BENCH_BATCH"):
-        worker.worker.BatchSize = partial(BatchSize, most=int(most))
-    options = {"threads": THREADS} if LANE == "threads" else {}
-    sys.exit(Pool(client, ["default"], 2, **options).run())
+    threads = THREADS if LANE == "threads" else 1
+    sys.exit(
+        Pool(client, ["default"], 2, threads=threads, most=int(os.environ.get("BENCH_BATCH", MOST))).run()
+    )
 
 
 class Producer:

@@ -43,7 +43,15 @@ HOPELESS = (
 )  # fmt: skip
 
 
-@job(queue="low", timeout=3600, retries=1, give_up_on=HOPELESS)
+@job(
+    queue="low",
+    timeout=3600,
+    retries=1,
+    give_up_on=HOPELESS,
+    isolate=True,
+    max_memory=8 * 1024**3,
+    max_cpu=14_400,  # of all its threads together
+)
 def file(
     source: str,
     to: Literal["parquet"] | None = None,

@@ -24,7 +24,15 @@ HOPELESS = (UnreadableImage, ImageTooLarge, MissingFile, OutsideStorage, TooLarg
 Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MAX_RENDITIONS)]
 
 
-@job(queue="default", timeout=300, retries=1, give_up_on=HOPELESS)
+@job(
+    queue="default",
+    timeout=300,
+    retries=1,
+    give_up_on=HOPELESS,
+    isolate=True,
+    max_memory=2 * 1024**3,
+    max_cpu=300,
+)
 def image(source: str, renditions: Renditions, out: str | None = None) -> dict[str, Any]:
     """Make `renditions` of the stored image `source`, upright and in sRGB, without its metadata.
 

@@ -110,11 +110,19 @@ def test_a_rescue_of_a_living_worker_does_nothing(client, claims):
 def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
     plain = pool_jobs.add.enqueue(1)
     retried = pool_jobs.add.options(retries=1).enqueue(1)
-    claims.finish_and_claim("c1", [], 2)
-    rescued = rescue(client, "w1", "overran", "too long")
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    rescued = rescue(client, "w1", "overran", "too long", [job.execution for job in jobs])
     assert (rescued.failed, rescued.back) == ([plain], [retried])
     assert records.read(client, plain).reason == "too long"
     assert records.read(client, retried).retries_left == 0
+
+
+def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_death(client, claims):
+    alone, first, second = pool_jobs.add.enqueue_many([(1,), (2,), (3,)])
+    claims.finish_and_claim("c1", [], 1)
+    claims.finish_and_claim("c2", [], 2)
+    assert sorted(rescue(client, "w1", "died", "gone").back) == sorted([alone, first, second])
+    assert [records.read(client, id).deaths for id in (alone, first, second)] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@
 -- ARGV[1]  msgpack: [claim id, jobs wanted, worker, now as RQ's text, lease in seconds, [outcome, ...]]
 --          an outcome is the array of worker/outcome.py's Outcome
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended]
---          a job is [id, execution id, [each of FIELDS, as text or nothing]]
+--          a job is [id, execution id, origin, data, timeout, [each of RARE, as text or nothing] or nothing]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
 -- changes nothing. Sent again with the same claim id, the script returns the same jobs and hands in
@@ -29,8 +29,8 @@ redis.call('ZADD', KEYS[4], now + lease, worker)
 
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
-local FIELDS = {'origin', 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
-  'enqueue_at_front_on_retry', 'expires_at', 'checkpoint',
+local RARE = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
+  'expires_at', 'checkpoint',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
 
 local function set_aside(id, reason)
@@ -94,12 +94,15 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
     place(id, queue, status, ttl, front, delay)
   else
     redis.call('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker, unpack(extra))
-    local added = redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker, 'execution_id',
-      execution, 'execution_started_at', began, 'execution_ended_at', stopped, name, value)
+    local added = redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'execution_id', execution,
+      'execution_started_at', began, 'execution_ended_at', stopped, name, value)
     if added.err then
       set_aside(id, added.err)
     elseif ttl > 0 then
       redis.call('EXPIRE', results, ttl)
+    end
+    if kind > 1 and not added.err then
+      redis.call('XTRIM', results, 'MAXLEN', '~', 10)
     end
     if ttl > 0 and ends(status) then
       redis.call('EXPIRE', record, ttl)
@@ -153,14 +156,21 @@ end
 
 -- Add a job to the reply; its queue, or nothing where the record is none.
 local function take(id, execution)
-  local values = redis.pcall('HMGET', 'rq:job:' .. id, unpack(FIELDS))
+  local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'data', 'timeout', unpack(RARE))
   if values.err then
     return set_aside(id, values.err)
   elseif not values[2] then
     -- A record that expired or was deleted while its id waited is no loss; half a record is.
     return redis.call('EXISTS', 'rq:job:' .. id) == 1 and set_aside(id, 'the record holds no data')
   end
-  jobs[#jobs + 1] = {id, execution, values}
+  local rare = false
+  for i = 4, #values do
+    if values[i] then
+      rare = {select(4, unpack(values))}
+      break
+    end
+  end
+  jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], rare}
   return values[1] or ''
 end
 

@@ -6,7 +6,8 @@
 -- KEYS[5]  the set of workers     KEYS[6]  the quarantine
 -- ARGV[1]  the worker
 -- ARGV[2]  verdict: "returned" (a clean stop), "died", "overran" (killed for its job's timeout) or "stopped"
--- ARGV[3]  the executions that it is for, each followed by a space; "" where that is not known: then all
+-- ARGV[3]  the executions that it is for, each followed by a space; "" where that is not known: then those
+--          that are seen as started
 -- ARGV[4]  the number of deaths at which a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
 -- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on
@@ -31,13 +32,17 @@ local back, failed = {}, {}
 local function set_aside(id, found)
   redis.call('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
   redis.call('LTRIM', KEYS[6], -10000, -1)
+  return false
 end
 
--- The queue that a job came from; nothing where its record is gone or none.
+-- The queue that a job came from; nothing where its record is gone, or none, or RQ's code has recorded its end.
 local function queue_of(id)
-  local queue = redis.pcall('HGET', 'rq:job:' .. id, 'origin')
-  if type(queue) == 'table' then
-    set_aside(id, queue.err)
+  local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'status')
+  if fields.err then
+    return set_aside(id, fields.err)
+  end
+  local queue, status = fields[1], fields[2]
+  if status and status ~= 'queued' and status ~= 'started' then
     return false
   elseif queue and redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
     local list = 'rq:queue:' .. queue
@@ -77,8 +82,8 @@ local function is_named(execution) return named == '' or named:find(execution ..
 
 -- Whether the job has had its last chance: cancelled, its process died too often, or its retries are used up.
 local function is_over(id, execution)
-  if not is_named(execution) then
-    return false
+  if not is_named(execution) or (named == '' and redis.call('HGET', 'rq:job:' .. id, 'status') ~= 'started') then
+    return false -- it goes on elsewhere as if nothing had been: it may not have begun
   elseif verdict == 'died' then
     if certificate ~= '' then
       redis.call('HSET', 'rq:job:' .. id, 'death', certificate)

@@ -1,0 +1,29 @@
+-- Cancel a job that has not started: take it from where it waits and keep it as canceled.
+--
+-- KEYS[1]  the job's record
+-- ARGV[1]  the job    ARGV[2]  now as RQ's text
+-- Returns  "canceled" if it was, "" if there is no such job, "claimed" for one that a worker is about to
+--          start, else its status as it is
+
+local record, id = KEYS[1], ARGV[1]
+local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data')
+if fields.err or not fields[3] then
+  return ''
+end
+local status, queue = fields[1] or '', fields[2] or ''
+
+local taken = 0
+if status == 'queued' then
+  taken = redis.call('LREM', 'rq:queue:' .. queue, 1, id)
+elseif status == 'scheduled' then
+  taken = redis.call('ZREM', 'rq:scheduled:' .. queue, id)
+else
+  return status
+end
+if taken == 0 then
+  return 'claimed'
+end
+redis.call('HSET', record, 'status', 'canceled', 'ended_at', ARGV[2])
+local time = redis.call('TIME')
+redis.call('ZADD', 'rq:canceled:' .. queue, time[1], id)
+return 'canceled'

@@ -1,0 +1,204 @@
+"""The fault drill: a short one passes, and its judgement catches each way of breaking a promise."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from command_line import DEADLINE, CommandLine, complaint, environment_in, until
+from redis import Redis
+
+from coordination.server import EmbeddedServer
+from jobs import wire
+from terminal.drill_ledger import HELD_UP, KILLED, POOL_GONE, Fault, Ledger, Run, State, judge, percentile
+
+DONE = State("finished", 0)
+WORKER, POOL, OTHER = 7, 5, 8
+
+
+@pytest.fixture
+def packmule(tmp_path: Path, server: EmbeddedServer, client: Redis) -> CommandLine:
+    """Commands whose settings name the shared server, and whose temporary files go to `tmp_path`/tmp."""
+    (tmp_path / "tmp").mkdir()
+    return CommandLine(tmp_path, environment_in(tmp_path, server.url, TMPDIR=str(tmp_path / "tmp")))
+
+
+def run(job: str, began: float, ended: float | None, pid: int = WORKER) -> Run:
+    return Run(job, pid, POOL, began, ended)
+
+
+def left(folder: Path) -> str:
+    """What processes still name the folder."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+    return "".join(line for line in listed.stdout.splitlines() if str(folder) in line)
+
+
+def lasting(client: Redis) -> set[bytes]:
+    """All keys but those that go by themselves within a minute, such as RQ's of a worker that left."""
+    return {key for key in client.keys("*") if not 0 <= client.ttl(key) <= 60}
+
+
+def test_a_short_drill_loses_nothing_and_leaves_nothing(packmule: CommandLine, tmp_path: Path) -> None:
+    words = "--kills 12 --terms 2 --redis-kills 1 --pools 2 --processes 3 --seed 10 --json"
+    with packmule.started("drill", *words.split()) as process:
+        out, err = process.communicate(timeout=90)
+    found = json.loads(out)
+    assert (process.returncode, found["broken"], err) == (0, [], ""), out
+    assert found["acknowledged"] == found["completed"] > 50
+    assert found["faults"] == {
+        "kill process": 11,
+        "kill pool": 1,
+        "stop process": 1,
+        "stop pool": 1,
+        "kill redis": 1,
+    }
+    assert found["recovery"][KILLED]["jobs"] > 0
+    assert not list((tmp_path / "tmp").iterdir())
+    assert not left(tmp_path / "tmp")
+
+
+def test_here_it_uses_queues_of_its_own_and_leaves_the_server_as_it_was(
+    packmule: CommandLine, client: Redis
+) -> None:
+    id = packmule.output("enqueue", "call", "shop.add", "a=1")
+    before = lasting(client)
+    pid = client.info("server")["process_id"]
+    done = packmule.run("drill", "--here", "--kills", "1", "--freezes", "1", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["broken"]) == (0, []), done
+    assert found["acknowledged"] == found["completed"] > 0
+    assert lasting(client) == before
+    assert client.lrange(wire.queue_key("default"), 0, -1) == [id.encode()]
+    assert client.info("server")["process_id"] == pid
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(packmule: CommandLine, client: Redis, tmp_path: Path) -> None:
+    with packmule.started("drill", "--here", "--minutes", "5") as process:
+        until(lambda: client.scard(wire.WORKERS) > 0, "a worker")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, out) == (130, "")
+    assert lasting(client) == set()
+    assert not list((tmp_path / "tmp").iterdir())
+    assert not left(tmp_path / "tmp")
+
+
+def test_what_can_not_be_meant_is_told_in_one_line(packmule: CommandLine) -> None:
+    assert "--minutes" in complaint(packmule.run("drill", "--minutes", "1", "--kills", "3"), 2)
+    assert "--redis-kills" in complaint(packmule.run("drill", "--here", "--redis-kills", "1"), 2)
+    assert "PACKMULE_REDIS_URL" in complaint(packmule.run("drill", "--here", PACKMULE_REDIS_URL=""), 2)
+
+
+def test_the_drills_job_is_registered_for_a_drill_alone(packmule: CommandLine) -> None:
+    refused = packmule.run("enqueue", "call", "jobs.drill.work", "ledger=x", "seconds=1")
+    assert "jobs.drill.work" in complaint(refused, 2)
+
+
+def test_a_drill_without_a_fault_in_it_breaks_nothing() -> None:
+    verdict = judge({"a", "b"}, {"a": DONE, "b": DONE}, (), [run("a", 1, 2), run("b", 2, 3)], [])
+    assert (verdict.completed, verdict.duplicated, verdict.broken) == (2, [], [])
+
+
+@pytest.mark.parametrize(
+    ("what", "states", "held", "runs"),
+    [
+        ("lost", {}, (), []),
+        ("lost", {"a": State("queued", 0)}, (), []),
+        ("stuck", {"a": State("queued", 0)}, {"a"}, []),
+        ("stuck", {"a": State("started", 0)}, {"a"}, [run("a", 1, 2)]),
+        ("failed", {"a": State("failed", 2)}, (), []),
+        ("misrecorded", {"a": DONE}, (), []),
+        ("misrecorded", {}, (), [run("a", 1, 2)]),
+        ("excess", {"a": DONE}, (), [run("a", 1, 2), run("a", 3, 4)]),
+        ("mishaps", {"a": DONE}, (), [run("a", 1, None), run("a", 3, 4)]),
+    ],
+)
+def test_each_broken_promise_is_told(
+    what: str, states: dict[str, State], held: set[str], runs: list[Run]
+) -> None:
+    verdict = judge({"a"}, states, held, runs, [])
+    assert len(getattr(verdict, what)) == 1
+    (sentence,) = verdict.broken
+    assert sentence.startswith("1 ")
+
+
+def test_a_third_death_is_no_broken_promise() -> None:
+    verdict = judge({"a"}, {"a": State("failed", 3)}, (), [], [])
+    assert (list(verdict.gave_up), verdict.broken) == (["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_explained"),
+    [
+        (Fault("kill process", WORKER, 2.1, 2.1), True),
+        (Fault("kill process", OTHER, 2.1, 2.1), False),
+        (Fault("kill process", WORKER, 2.6, 2.6), False),
+        (Fault("kill pool", POOL, 1.5, 1.5), True),
+        (Fault("stop pool", POOL, 1.5, 1.5), False),
+        (Fault("freeze pool", POOL, 1.5, 14), True),
+        (Fault("freeze supervisor", POOL, 1.5, 4), False),
+        (Fault("freeze process", WORKER, 1.5, 4), False),
+        (Fault("kill redis", 0, 1.5, 1.6), False),
+    ],
+    ids=lambda value: f"{value.kind} {value.pid}" if isinstance(value, Fault) else "",
+)
+def test_a_second_run_is_explained_by_a_fault_that_found_the_job_in_hand_and_by_no_other(
+    fault: Fault, is_explained: bool
+) -> None:
+    verdict = judge({"a"}, {"a": DONE}, (), [run("a", 1, 2), run("a", 15, 16, pid=OTHER + 1)], [fault])
+    assert verdict.duplicated == ["a"]
+    assert (verdict.excess == []) is is_explained
+
+
+@pytest.mark.parametrize("delay", [Fault("kill redis", 0, 1.9, 5), Fault("freeze process", WORKER, 2.1, 5)])
+def test_an_outcome_waits_for_a_redis_that_is_away_and_with_a_frozen_process(delay: Fault) -> None:
+    faults = [Fault("kill process", WORKER, 5.1, 5.1), delay]
+    verdict = judge({"a"}, {"a": DONE}, (), [run("a", 1, 2), run("a", 6, 7, pid=OTHER)], faults)
+    assert verdict.excess == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "pid", "name", "within"),
+    [("kill process", WORKER, KILLED, 0.9), ("kill pool", POOL, POOL_GONE, 14.0)],
+)
+def test_recovery_is_from_the_kill_to_the_next_begin_and_must_not_take_long(
+    kind: str, pid: int, name: str, within: float
+) -> None:
+    for seconds, sentences in ((within, 0), (within + 2, 1)):
+        fault = Fault(kind, pid, 1.5, 1.5)
+        again = 1.5 + seconds
+        runs = [run("a", 1, None), run("a", again, again + 1, pid=OTHER)]
+        verdict = judge({"a"}, {"a": DONE}, (), runs, [fault])
+        assert verdict.recoveries[name] == [pytest.approx(seconds)]
+        assert len(verdict.broken) == sentences
+
+
+def test_a_recovery_that_another_fault_held_up_is_told_apart() -> None:
+    faults = [Fault("kill process", WORKER, 1.5, 1.5), Fault("freeze process", OTHER, 1, 4)]
+    runs = [run("a", 1, None), run("a", 4.1, 5, pid=OTHER)]
+    verdict = judge({"a"}, {"a": DONE}, (), runs, faults)
+    assert verdict.recoveries[HELD_UP] == [pytest.approx(2.6)]
+    assert verdict.broken == []
+
+
+def test_the_ledger_is_read_on_as_it_grows(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    path.write_text("begin a 7 5 1.0\nbegin b 8 5 1.5\nend a 7 ")
+    ledger = Ledger(path)
+    ledger.catch_up()
+    assert ledger.running == {7: run("a", 1.0, None), 8: run("b", 1.5, None, pid=8)}
+    with path.open("a") as file:
+        file.write("5 2.0\n")
+    ledger.catch_up()
+    ledger.catch_up()
+    assert ledger.runs == [run("a", 1.0, 2.0), run("b", 1.5, None, pid=8)]
+    assert list(ledger.running) == [8]
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    assert percentile([3.0], 99) == 3.0
+    assert percentile([float(value) for value in range(1, 101)], 50) == 50.0
+    assert percentile([float(value) for value in range(1, 101)], 99) == 99.0
