@@ -24,7 +24,9 @@ from jobs import records, registry
 from jobs.producer import Producer
 from worker import Worker
 from worker.claim import Claims
+from worker.marks import Marks
 from worker.order import Strict
+from worker.slot import Performing
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,7 +133,8 @@ def test_repeats_are_scheduled_again(queue, work):
 
 def test_a_running_job_is_never_taken_for_abandoned_by_rqs_clean_up(queue, client):
     job = queue.enqueue("pool_jobs.add", 1)
-    Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
+    (claimed,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
+    Marks(client).mark("w1", [Performing(0, job.id, claimed.execution, 0.0, float("inf"), False)])
     started = StartedJobRegistry(queue=queue)
     started.cleanup(time.time() + timedelta(days=30).total_seconds())
     assert started.get_job_ids() == [job.id]

@@ -18,6 +18,9 @@ from worker.outcome import Claimed, Outcome, Row, claimed, corrupt
 LEASE = 10.0
 """Seconds that a worker's right to its claims lasts without a heartbeat."""
 
+LEASE_INTERVAL = 1.0
+"""Seconds between renewals of the lease by claims, beside the heartbeat's."""
+
 _finish_and_claim = Script("worker", "finish_and_claim")
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -54,6 +57,7 @@ class Claims:
         )
         self._prefix = secrets.token_hex(4)
         self._calls = 0
+        self._leased_at = 0.0
 
     def next_id(self) -> str:
         """An id for one claim; used again, it brings the same jobs again."""
@@ -69,11 +73,13 @@ class Claims:
         The connections whose ids are in `unblock` are told to give up their blocking moves first.
         """
         now = time.time()
-        request = _pack((claim_id, want, self.worker, wire.time_text(now), LEASE, outcomes))
+        lease = LEASE if now - self._leased_at > LEASE_INTERVAL else 0
+        request = _pack((claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # A mere hand-in must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
         before = [("CLIENT", "UNBLOCK", client_id) for client_id in unblock]
         stale, parents, rows, suspended = _finish_and_claim(self.client, keys, [request], before)
+        self._leased_at = now if lease else self._leased_at
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):

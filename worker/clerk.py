@@ -11,7 +11,7 @@ from worker import outcome
 from worker.outcome import Claimed, Outcome
 
 HAND_IN_SECONDS = 0.02
-"""An outcome is handed in no later than about this after its job has ended, and a job seen as started."""
+"""An outcome is handed in no later than about this after its job has ended."""
 
 LONG_SECONDS = 0.05
 """A job that runs longer than this no longer holds up the jobs that were claimed with it."""
@@ -29,10 +29,9 @@ class Clerk:
         self._wake = wake
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
-        self._unmarked: dict[str, tuple[Claimed, float]] = {}
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = 0.0
-        self._is_batch = self._is_waiting = self._closed = False
+        self._is_waiting = self._closed = False
         self._active = threading.Event()
         self._thread = threading.Thread(target=self._look, name="clerk", daemon=True)
         self._thread.start()
@@ -40,8 +39,7 @@ class Clerk:
     def take(self, jobs: Sequence[Claimed]) -> None:
         """Take a batch in hand."""
         self._unstarted.extend(jobs)
-        self._is_batch = len(jobs) > 1
-        if self._is_batch:
+        if len(jobs) > 1:
             self._began = time.monotonic()
             self._active.set()
 
@@ -49,12 +47,7 @@ class Clerk:
         """The job to perform now; None when none is left."""
         with self._lock:
             self._began = time.monotonic()
-            if not self._unstarted:
-                return None
-            job = self._unstarted.popleft()
-            if self._is_batch:
-                self._unmarked[job.execution] = (job, self._began)
-            return job
+            return self._unstarted.popleft() if self._unstarted else None
 
     def note(self, ended: Outcome, beside: bool = False) -> None:
         """Keep an outcome for the next hand-in, which is now if it asks for that.
@@ -62,7 +55,6 @@ class Clerk:
         `beside` tells that it comes from another thread than the main one, which then hands it in.
         """
         with self._lock:
-            self._unmarked.pop(ended.execution, None)
             if not self._outcomes:
                 self._oldest = time.monotonic()
             self._outcomes.append(ended)
@@ -74,17 +66,11 @@ class Clerk:
             elif ended.at_once and self._unstarted:
                 self._hand_in_all()
 
-    def forget(self, execution: str) -> None:
-        """Take note that a job ended in a way that needs no outcome."""
-        with self._lock:
-            self._unmarked.pop(execution, None)
-
     def rest(self) -> list[Outcome]:
         """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
         with self._lock:
             self._return_unstarted()
-            if not self._unmarked:
-                self._active.clear()
+            self._active.clear()
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
 
@@ -110,17 +96,12 @@ class Clerk:
             with self._lock:
                 if self._active.is_set() and not self._closed:
                     self._hand_in_what_waits(time.monotonic())
-                    if not (self._unstarted or self._outcomes or self._unmarked):
+                    if not (self._unstarted or self._outcomes):
                         self._active.clear()
 
     def _hand_in_what_waits(self, now: float) -> None:
         if now - self._began > LONG_SECONDS:
             self._return_unstarted()
-        for execution, (job, began) in list(self._unmarked.items()):
-            if now - began > HAND_IN_SECONDS:
-                del self._unmarked[execution]
-                self._outcomes.append(outcome.started(job))
-                self._oldest = began
         if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
             self._hand_in_all()
 

@@ -16,6 +16,7 @@ from coordination.scripts import Script
 from jobs import wire
 from worker.claim import LEASE
 from worker.deadlines import LOOK, Deadlines
+from worker.marks import Marks
 from worker.slot import Slots
 
 INTERVAL = 3.0
@@ -90,15 +91,18 @@ class HeartbeatThread:
 
     def _run(self) -> None:
         deadlines = Deadlines()
-        (slots,) = self._heartbeat.workers.values()
+        marks = Marks(self._heartbeat.client)
+        ((name, slots),) = self._heartbeat.workers.items()
         next_beat = 0.0
         while not self._stopped.wait(LOOK_INTERVAL if next_beat else 0):
-            if deadlines.tell(slots.read()):
+            performing = slots.read()
+            if deadlines.tell(performing):
                 signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
-            if time.monotonic() < next_beat:
-                continue
-            next_beat = time.monotonic() + INTERVAL
             try:
+                marks.mark(name, performing)
+                if time.monotonic() < next_beat:
+                    continue
+                next_beat = time.monotonic() + INTERVAL
                 self._heartbeat.beat()
             except RedisError as error:
                 log.warning("no heartbeat: %s", error)

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from types import FrameType
 
+import msgspec
 from redis import Redis
 from rq.timeouts import JobTimeoutException
 
@@ -16,6 +17,7 @@ from worker import death, outcome
 from worker.clerk import Clerk
 from worker.deadlines import LOOK, overran
 from worker.fork import Ended, Forks
+from worker.marks import MARK_SECONDS
 from worker.outcome import Outcome
 from worker.perform import Call, Performer
 from worker.rescue import rescue
@@ -78,9 +80,12 @@ class Lanes:
             self.threads.start(call)
         else:
             job = call.job
+            began = time.monotonic()
             self.slots.start(MAIN, job.id, job.execution, job.timeout)
             ended = self.performer.perform_interruptibly(call)
             self.slots.clear(MAIN)
+            if time.monotonic() - began < MARK_SECONDS:
+                ended = msgspec.structs.replace(ended, is_marked=False)
             self.clerk.note(ended)
 
     def stop(self, id: str) -> bool:

@@ -48,11 +48,10 @@ class Claimed(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The end of one execution, in the form in which `finish_and_claim.lua` takes it.
 
-    `status` is the job's next one; or `started` where the job goes on and is only to be seen as started, and
-    `settled` where its end is recorded already. `kind` is RQ's number for the result, 0 where nothing was
-    performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended` the same in Unix seconds;
-    `name` and `value` are the result's field. `fields` go into the record, names and values in turn. `front`
-    and `delay` (seconds) say where a job that runs again is put.
+    `status` is the job's next one, or `settled` where its end is recorded already. `kind` is RQ's number for
+    the result, 0 where nothing was performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended`
+    the same in Unix seconds; `name` and `value` are the result's field. `fields` go into the record, names
+    and values in turn. `front` and `delay` (seconds) say where a job that runs again is put.
     """
 
     id: str
@@ -70,6 +69,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     fields: tuple[str | int, ...] = ()
     front: bool = False
     delay: float = 0.0
+    is_marked: bool = True
+    """Whether the job may stand in the registry of started ones."""
     at_once: bool = False
     """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
 
@@ -211,11 +212,6 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
 def returned(job: Claimed) -> Outcome:
     """The job was not started: back to the front of its queue, its attempts as they were."""
     return Outcome(job.id, job.execution, job.queue, "queued", front=True)
-
-
-def started(job: Claimed) -> Outcome:
-    """The job goes on for longer than those of a batch should, and is to be seen as started."""
-    return Outcome(job.id, job.execution, job.queue, "started")
 
 
 def settled(job: Claimed) -> Outcome:

@@ -27,12 +27,14 @@ from worker.commands import Command, Commands
 from worker.deadlines import LOOK
 from worker.death import certify
 from worker.heartbeat import INTERVAL, Heartbeat
+from worker.marks import Marks
 from worker.memory import resident
 from worker.rescue import rescue, rescue_expired
-from worker.slot import Slots
+from worker.slot import Performing, Slots
 from worker.worker import Worker, slots_wanted
 
 TICK = 0.1
+ANSWER_SECONDS = 1.0
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
@@ -93,6 +95,7 @@ class Pool:
         self._stop_signals = 0
         self._stop_deadline = float("inf")
         self._clean = True
+        self._is_heard = False
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
@@ -103,9 +106,12 @@ class Pool:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self._install_signal_handlers()
         self.client = self.connect()
+        # A server that does not answer must not keep the pool from its processes' deadlines.
+        self.client.connection_pool.connection_kwargs["socket_timeout"] = ANSWER_SECONDS
         self.commands = Commands(self.client)
         scale = Autoscale(self.client, list(self.weights), *self.autoscale) if self.autoscale else None
         heartbeat = Heartbeat(self.client, self._slots)
+        self.marks = Marks(self.client)
         gc.freeze()  # what exists now is shared by all children for as long as nobody writes to it
         next_beat = 0.0
         while not self._is_done():
@@ -186,7 +192,9 @@ class Pool:
 
     def _beat(self, heartbeat: Heartbeat) -> None:
         try:
+            self._is_heard = False
             heartbeat.beat()
+            self._is_heard = True
             self.commands.listen(set(self._slots))
             for worker, rescued in rescue_expired(self.client).items():
                 if rescued.back or rescued.failed:
@@ -231,6 +239,7 @@ class Pool:
             performing = each.performing()
             if each.deadlines.tell(performing):
                 each.send(LOOK)
+            self._mark(each, performing)
             if judgement := each.deadlines.judge(performing):
                 each.kill(judgement.verdict, judgement.reason, [judgement.execution])
             if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
@@ -238,6 +247,14 @@ class Pool:
             if self.max_memory and (used := resident(each.pid)) > MEMORY_FACTOR * self.max_memory:
                 named = [job.execution for job in performing]
                 each.kill("overran", f"the job's process used {used >> 20} MiB and was killed", named)
+
+    def _mark(self, each: Child, performing: list[Performing]) -> None:
+        """Let long jobs be seen as started, unless the last heartbeat found Redis away."""
+        if self._is_heard:
+            try:
+                self.marks.mark(each.name, performing)
+            except RedisError:
+                self._is_heard = False
 
     def _stop_children(self) -> None:
         """After a signal to stop: pass it on, and kill what goes on after the grace or a second signal."""
@@ -284,6 +301,7 @@ class Pool:
         """Take note of a worker's end, and rescue what it held unless it left in order."""
         performing = slots.read()
         del self._slots[ended.name]
+        self.marks.forget(ended.name)
         slots.close()
         if code == 0 and not performing:
             self._drained += self.burst and self.max_jobs is None

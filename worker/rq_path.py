@@ -29,6 +29,9 @@ from worker.wait import AWAY
 MARGIN = 60
 """Seconds beyond the job's timeout that its callbacks have, and that RQ's record of the execution stays."""
 
+STARTED_SECONDS = 365 * 24 * 3600
+"""So far off that RQ's clean-up never takes a claimed job for abandoned."""
+
 BREAKS = (Stopped, Killed, Interrupted)
 """What ends a job from outside. RQ's code records no such end by itself."""
 
@@ -115,13 +118,14 @@ def _refuse_strangers(job: Job, claimed: Claimed) -> None:
 
 
 def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
-    """Make the claim the execution of RQ's code, so that the started registry names the job once."""
+    """Mark the job, with the claim as the execution of RQ's code: the started registry names it once."""
     ttl = int(min(claimed.timeout, LONGEST_SPAN) if claimed.timeout > 0 else LONGEST_SPAN) + MARGIN
     execution = Execution(claimed.execution, job.id, worker.connection, worker_name=worker.name)
     with worker.connection.pipeline() as pipeline:
         execution.save(ttl, pipeline)
         job.execution_registry.add(execution, ttl, pipeline)
         job.set_status(JobStatus.STARTED, pipeline)
+        _queue(worker, claimed).started_job_registry.add_execution(execution, pipeline, STARTED_SECONDS)
         worker.set_state(WorkerStatus.BUSY, pipeline)
         pipeline.execute()
     worker.execution = execution

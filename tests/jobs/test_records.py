@@ -21,7 +21,9 @@ from jobs.producer import Producer
 from jobs.records import NoSuchJob, Progress
 from worker import outcome
 from worker.claim import Claims
+from worker.marks import Marks
 from worker.order import Strict
+from worker.slot import Performing
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +45,12 @@ def finish(claims: Claims, result: object = None, error: str | None = None, ende
         end = outcome.failed(job, error, 10.0, ended)
     claims.finish_and_claim(claims.next_id(), [end], 0)
     return job.id
+
+
+def start(claims: Claims) -> None:
+    """Claim the next job and let it be seen as started."""
+    (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+    Marks(claims.client).mark("w1", [Performing(0, job.id, job.execution, 0.0, float("inf"), False)])
 
 
 def test_a_waiting_job_is_read_with_its_call(client):
@@ -203,7 +211,7 @@ def test_waiting_and_scheduled_jobs_are_listed_with_the_next_first(client):
 
 def test_started_jobs_are_listed_by_their_ids_alone(client, claims):
     id = sample_jobs.noop.enqueue()
-    claims.finish_and_claim(claims.next_id(), [], 1)
+    start(claims)
     assert records.ids(client, "default", "started", 10) == [id]
 
 
@@ -212,7 +220,7 @@ def test_depths_count_every_status_and_clean_nothing_up(client, claims):
     sample_jobs.noop.options(delay=60).enqueue()
     finish(claims)
     finish(claims, error="ValueError")
-    claims.finish_and_claim(claims.next_id(), [], 1)
+    start(claims)
     client.zadd("rq:wip:default", {"abandoned:x": 1})
     client.zadd("rq:finished:default", {"expired": 1})
     for _ in range(2):

@@ -14,10 +14,11 @@ from jobs.producer import Producer
 from worker import outcome
 from worker.batch import BatchSize
 from worker.claim import Claims
+from worker.marks import Marks
 from worker.order import Shuffled, Strict, Weighted
 from worker.outcome import Claimed
 from worker.rescue import rescue
-from worker.slot import MAIN, Slots
+from worker.slot import MAIN, Performing, Slots
 
 
 @pytest.fixture
@@ -28,6 +29,24 @@ def claims(client: Redis) -> Claims:
 
 def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
     return outcome.finished(job, result, time.time() - 1, time.time())
+
+
+def mark_started(client: Redis, job: Claimed) -> None:
+    """As a pool does for a job that takes its time."""
+    Marks(client).mark("w1", [Performing(MAIN, job.id, job.execution, 0.0, float("inf"), False)])
+
+
+def test_a_job_is_seen_as_started_when_it_takes_its_time_and_until_its_end(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    mark_started(client, job)
+    record = records.read(client, id)
+    assert (record.status, record.worker) == ("started", "w1")
+    assert client.zrange("rq:wip:default", 0, -1) == [f"{id}:{job.execution}".encode()]
+    claims.finish_and_claim("c2", [finished(job)], 0)
+    mark_started(client, job)  # too late, it has ended
+    assert records.read(client, id).status == "finished"
+    assert client.zcard("rq:wip:default") == 0
 
 
 def test_a_claim_whose_reply_was_lost_brings_the_same_jobs_again(client, claims):
@@ -119,7 +138,8 @@ def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
 
 def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_death(client, claims):
     alone, first, second = pool_jobs.add.enqueue_many([(1,), (2,), (3,)])
-    claims.finish_and_claim("c1", [], 1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    mark_started(client, job)
     claims.finish_and_claim("c2", [], 2)
     assert sorted(rescue(client, "w1", "died", "gone").back) == sorted([alone, first, second])
     assert [records.read(client, id).deaths for id in (alone, first, second)] == [1, 0, 0]
@@ -233,8 +253,8 @@ def test_times_to_live_beyond_all_bounds_are_cut(client, claims):
 
     other = pool_jobs.add.enqueue(1)
     client.hset(wire.job_key(other), "failure_ttl", 10**17)
-    claims.finish_and_claim("c3", [], 1)
-    assert rescue(client, "w1", "overran", "too long").failed == [other]
+    (job,) = claims.finish_and_claim("c3", [], 1).jobs
+    assert rescue(client, "w1", "overran", "too long", [job.execution]).failed == [other]
 
 
 def test_a_result_key_of_another_type_costs_the_result_and_no_more(client, claims):

@@ -255,7 +255,7 @@ def test_the_jobs_of_a_vanished_host_run_elsewhere_once_its_lease_has_ended(serv
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server) as process:
-        until(lambda: lines(notes) == ["begin a"])
+        until(lambda: records.read(client, id).status == "started")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert rescue_expired(client) == {}

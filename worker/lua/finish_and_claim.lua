@@ -4,7 +4,7 @@
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  the quarantine    KEYS[6]  rq:suspended
 -- KEYS[7+] the queues' lists, in the order in which they are served
--- ARGV[1]  msgpack: [claim id, jobs wanted, worker, now as RQ's text, lease in seconds, [outcome, ...]]
+-- ARGV[1]  msgpack: [claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
 --          an outcome is the array of worker/outcome.py's Outcome
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended]
 --          a job is [id, execution id, origin, data, timeout, [each of RARE, as text or nothing] or nothing]
@@ -17,18 +17,27 @@ local claims = KEYS[1]
 local claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local again = redis.call('HGET', claims, '.claim') == claim_id
-local suspended = redis.call('EXISTS', KEYS[6])
 local stale, parents, jobs = {}, {}, {}
+
+-- What the worker holds of the jobs that it hands in, and which claim was its last.
+local ids, records, extras = {}, {}, {KEYS[6]}
+for i, outcome in ipairs(outcomes) do
+  ids[i], records[i], extras[i + 1] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
+end
+local held = redis.call('HMGET', claims, '.claim', unpack(ids))
+local again = held[1] == claim_id
+local none_waits = redis.call('EXISTS', unpack(extras)) == 0
+local suspended = none_waits and 0 or redis.call('EXISTS', KEYS[6])
 
 -- The first write is one that a full memory refuses, so that nothing is taken off a list before all can be written.
 if want + #outcomes > 0 then
   redis.call('HSET', claims, '.claim', claim_id)
 end
-redis.call('ZADD', KEYS[4], now + lease, worker)
+if lease > 0 then
+  redis.call('ZADD', KEYS[4], now + lease, worker)
+end
 
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
-local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
 local RARE = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
   'expires_at', 'checkpoint',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
@@ -63,13 +72,6 @@ local function write_gathered()
 end
 
 local function ends(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
-
-local function mark_started(id, execution, queue)
-  local record = 'rq:job:' .. id
-  redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
-  redis.call('PERSIST', record)
-  gather('ZADD', 'rq:wip:' .. queue, STARTED_SCORE, id .. ':' .. execution)
-end
 
 local function place(id, queue, status, ttl, front, delay)
   if status == 'queued' then
@@ -118,27 +120,19 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
 end
 
 local function hand_in()
-  local ids, records, dependents = {}, {}, {}
-  for i, outcome in ipairs(outcomes) do
-    ids[i], records[i], dependents[i] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
-  end
-  local held = redis.call('HMGET', claims, unpack(ids))
   local none_deleted = redis.call('EXISTS', unpack(records)) == #ids
-  local none_waits = redis.call('EXISTS', unpack(dependents)) == 0
   for i, outcome in ipairs(outcomes) do
     local id, execution, queue, status, ttl = unpack(outcome, 1, 5)
     local is_there = none_deleted or redis.call('EXISTS', records[i]) == 1
-    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', dependents[i]) == 1
-    if held[i] == execution and status == 'started' then
-      if is_there then mark_started(id, execution, queue) end
-    elseif held[i] == execution then
+    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', extras[i + 1]) == 1
+    if held[i + 1] == execution then
       if has_parent then parents[#parents + 1] = id end
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
         redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', records[i], 'call') or '', 'EX', GONE_SECONDS)
       end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
-      gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+      if outcome[16] then gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
     elseif not again then
       stale[#stale + 1] = id
     elseif has_parent then
@@ -154,14 +148,16 @@ local function hand_in()
   write_gathered()
 end
 
--- Add a job to the reply; its queue, or nothing where the record is none.
+-- Add a job to the reply; whether its record is one.
 local function take(id, execution)
   local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'data', 'timeout', unpack(RARE))
   if values.err then
-    return set_aside(id, values.err)
+    set_aside(id, values.err)
+    return false
   elseif not values[2] then
     -- A record that expired or was deleted while its id waited is no loss; half a record is.
-    return redis.call('EXISTS', 'rq:job:' .. id) == 1 and set_aside(id, 'the record holds no data')
+    if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record holds no data') end
+    return false
   end
   local rare = false
   for i = 4, #values do
@@ -171,7 +167,7 @@ local function take(id, execution)
     end
   end
   jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], rare}
-  return values[1] or ''
+  return true
 end
 
 local function claim(list)
@@ -183,11 +179,8 @@ local function claim(list)
   end
   for _, id in ipairs(ids) do
     local execution = claim_id .. '-' .. (#jobs + 1)
-    local queue = take(id, execution)
-    if queue then
-      gather('HSET', claims, id, execution)
-      -- A batch is of jobs that take next to no time: the worker marks those that turn out to take longer.
-      if want == 1 then mark_started(id, execution, queue) end
+    if take(id, execution) then
+      gather('HSET', claims, id, execution) -- mark.lua lets those be seen as started that turn out to take their time
     end
   end
 end
