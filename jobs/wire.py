@@ -20,6 +20,7 @@ WORKERS = "rq:workers"
 SUSPENDED = "rq:suspended"
 LEASES = "pm:leases"
 QUARANTINE = "pm:quarantine"
+PARENTS = "pm:parents"
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""

@@ -20,10 +20,11 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from jobs import records, registry
+from jobs import records, registry, wire
 from jobs.producer import Producer
-from worker import Worker
+from worker import Worker, outcome
 from worker.claim import Claims
+from worker.dependents import FORGOTTEN_SECONDS, enqueue_forgotten
 from worker.marks import Marks
 from worker.order import Strict
 from worker.slot import Performing
@@ -122,6 +123,21 @@ def test_dependents_are_enqueued_when_their_parent_has_ended(queue, work):
     assert child.get_status() == "deferred"
     work()
     assert child.get_status() == "finished"
+
+
+def test_dependents_that_a_dead_worker_left_behind_are_enqueued_by_a_pool(queue, client):
+    parent = queue.enqueue("pool_jobs.add", 1)
+    child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
+    now = time.time()
+    end = outcome.finished(claimed, b"2", now, now)
+    assert claims.finish_and_claim("c2", [end], 0).parents == [parent.id]
+    assert enqueue_forgotten(client) == 0  # its worker may be at it
+    client.zadd(wire.PARENTS, {parent.id: now - FORGOTTEN_SECONDS - 1})
+    assert enqueue_forgotten(client) == 1
+    assert child.get_status() == "queued"
+    assert client.zcard(wire.PARENTS) == 0
 
 
 def test_repeats_are_scheduled_again(queue, work):

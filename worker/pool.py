@@ -26,6 +26,7 @@ from worker.child import Child, Task
 from worker.commands import Command, Commands
 from worker.deadlines import LOOK
 from worker.death import certify
+from worker.dependents import enqueue_forgotten
 from worker.heartbeat import INTERVAL, Heartbeat
 from worker.marks import Marks
 from worker.memory import resident
@@ -196,6 +197,7 @@ class Pool:
             heartbeat.beat()
             self._is_heard = True
             self.commands.listen(set(self._slots))
+            enqueue_forgotten(self.client)
             for worker, rescued in rescue_expired(self.client).items():
                 if rescued.back or rescued.failed:
                     log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))

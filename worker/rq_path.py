@@ -99,16 +99,6 @@ def _end_broken_off(worker: BaseWorker, claimed: Claimed, reason: BaseException)
     return outcome.settled(claimed)
 
 
-def ended(worker: BaseWorker, job_id: str) -> Job:
-    """An ended job for RQ's code. One whose record is gone has finished, with a result TTL of 0."""
-    try:
-        return worker.job_class.fetch(job_id, worker.connection, worker.serializer)
-    except NoSuchJobError:
-        job = worker.job_class(job_id, worker.connection, serializer=worker.serializer)
-        job._status = JobStatus.FINISHED
-        return job
-
-
 def _refuse_strangers(job: Job, claimed: Claimed) -> None:
     """Raise `NotRegistered` or `InvalidPayload` unless all that the job calls is registered."""
     registry.find(wire.decode_call(claimed.data).name)

@@ -29,6 +29,7 @@ from worker import order, rq_current, rq_path
 from worker.batch import MOST, BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
+from worker.dependents import enqueue_dependents
 from worker.heartbeat import Heartbeat, HeartbeatThread
 from worker.lanes import Lanes
 from worker.memory import resident
@@ -263,8 +264,7 @@ class Worker(RQWorker):
         """Let RQ's own code enqueue what waited for these jobs."""
         for id in parents:
             try:
-                job = rq_path.ended(self, id)
-                self.queues[0].enqueue_dependents(job, refresh_job_status=False)
+                enqueue_dependents(self.queues[0], self.job_class, id)
             except RedisError as error:
                 log.error("job %s: its dependents were not enqueued: %s", id, error)
 

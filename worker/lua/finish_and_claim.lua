@@ -126,7 +126,10 @@ local function hand_in()
     local is_there = none_deleted or redis.call('EXISTS', records[i]) == 1
     local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', extras[i + 1]) == 1
     if held[i + 1] == execution then
-      if has_parent then parents[#parents + 1] = id end
+      if has_parent then
+        parents[#parents + 1] = id
+        redis.call('ZADD', 'pm:parents', now, id) -- until its dependents are enqueued, whoever does it
+      end
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
         redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', records[i], 'call') or '', 'EX', GONE_SECONDS)
       end

@@ -1,0 +1,40 @@
+"""Dependents: jobs that wait for others are enqueued by RQ's own code once those have ended."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from redis import Redis
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+
+from jobs import wire
+
+FORGOTTEN_SECONDS = 10.0
+"""A worker that has not enqueued an ended job's dependents by then is dead."""
+
+
+def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
+    """Enqueue what waited for the job; sent twice it does no harm. Raises what redis-py does.
+
+    A job whose record is gone has finished, with a result TTL of 0.
+    """
+    client = queue.connection
+    try:
+        job = job_class.fetch(job_id, client, queue.serializer)
+    except NoSuchJobError:
+        job = job_class(job_id, client, serializer=queue.serializer)
+        job._status = JobStatus.FINISHED
+    queue.enqueue_dependents(job, refresh_job_status=False)
+    client.zrem(wire.PARENTS, job_id)
+
+
+def enqueue_forgotten(client: Redis) -> int:
+    """Enqueue the dependents of jobs whose worker died after it had handed in their end; of how many."""
+    forgotten = cast(list[bytes], client.zrangebyscore(wire.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
+    for job_id in map(wire.text, forgotten):
+        enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, job_id)
+    return len(forgotten)
