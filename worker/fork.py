@@ -81,8 +81,14 @@ class Forks:
                 _limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
             if traits.max_memory is not None:
                 _limit(resource.RLIMIT_AS, _address_space() + traits.max_memory)
-            ended = performer.perform_interruptibly(call)
-            resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
+            unlimited = (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2
+            started = time.time()
+            try:
+                ended = performer.perform_interruptibly(call)
+                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+            except MemoryError as error:  # there was not even room for telling how it ended
+                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+                ended = performer.ended_by(call, error.__context__ or error, started)
             _send(writer, "outcome", ended)
             code = 0
         finally:
