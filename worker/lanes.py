@@ -11,7 +11,7 @@ from redis import Redis
 from rq.timeouts import JobTimeoutException
 
 from jobs.interrupts import Stopped
-from worker import death, outcome
+from worker import death
 from worker.clerk import Clerk
 from worker.deadlines import LOOK, overran
 from worker.fork import Ended, Forks
@@ -108,7 +108,7 @@ class Lanes:
             # Dying is no failure, and only the rescue knows how often the job did it.
             certificate = death.certify(self.worker, ended.code, performing, ended.usage, kills)
             rescue(self.client, self.worker, "died", certificate.cause, [job.execution], "named", certificate)
-            self.clerk.note(outcome.settled(job))
+            self.clerk.forget(job.execution)  # the rescue has taken the claim, too
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt what is overdue or asked to stop."""
