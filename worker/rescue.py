@@ -42,9 +42,9 @@ def rescue(
     """Return all that `worker` holds to the front of its queues, and end its lease.
 
     `running` are the executions that the verdict is for, where that is known, and those that are seen as
-    started where it is not; the jobs of others just go back. `reason` is what a job that fails by it will show; `certificate`
-    is kept with a job that died. With the scope `expired` nothing happens while the lease goes on, and with
-    `named` a worker that goes on loses its `running` executions and nothing else.
+    started where it is not; the jobs of others just go back. `reason` is what a job that fails by it will
+    show; `certificate` is kept with a job that died. With the scope `expired` nothing happens while the
+    lease goes on, and with `named` a worker that goes on loses its `running` executions and nothing else.
     """
     if scope != "named":
         close_waiting(client, worker)
