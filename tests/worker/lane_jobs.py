@@ -279,3 +279,69 @@ async def count_async(path: str, how: str, total: int = 6) -> int:
             current.checkpoint(number + 1)
             await asyncio.sleep(0.02)
     return total
+
+
+@job
+def fork_and_return(path: str) -> str:
+    note(path)
+    os.fork()
+    return "done"
+
+
+@job
+def die_once_with_a_child_left(path: str) -> str:
+    note(path)
+    if len(Path(path).read_text().splitlines()) > 1:
+        return "lived"
+    if (child := os.fork()) == 0:
+        time.sleep(FOR_EVER)  # with all sockets of the worker in its hands
+        os._exit(0)
+    note(f"{path} child", str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+@job
+def grow(size: int) -> int:
+    """What is allocated here is never given back."""
+    _grown.append(b"x" * size)
+    return os.getpid()
+
+
+@job
+def grow_and_stay(size: int) -> int:
+    grown = b"x" * size
+    time.sleep(FOR_EVER)
+    return len(grown)
+
+
+_grown: list[bytes] = []
+
+
+@job
+def enter(path: str, text: str) -> None:
+    time.sleep(0.005)
+    note(path, text)
+
+
+@job
+async def enter_async(path: str, text: str) -> None:
+    await asyncio.sleep(0.005)
+    current.progress(1)
+    note(path, text)
+
+
+@job(isolate=True)
+def enter_isolated(path: str, text: str) -> None:
+    current.checkpoint(1)
+    note(path, text)
+
+
+@job(isolate=True)
+def die_once_when_told(path: str, gate: str) -> str:
+    note(path)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    if len(Path(path).read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lived"
