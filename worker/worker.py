@@ -16,7 +16,14 @@ from types import FrameType
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
@@ -42,8 +49,11 @@ from worker.wait import AWAY, IdleWait
 BACK_OFF_CAP = 5.0
 SUSPENDED_SECONDS = 1.0
 MEMORY_SECONDS = 1.0
-NOT_NOW = (b"READONLY", b"MASTERDOWN", b"OOM", b"MISCONF", b"CLUSTERDOWN", b"NOREPLICAS", b"LOADING", b"BUSY")
+NOT_NOW = (b"MISCONF", b"NOREPLICAS", b"BUSY", b"UNBLOCKED")
 """How answers begin by which a server that can be reached says that it can't write at the moment."""
+
+NOT_NOW_ERRORS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+"""What redis-py makes of further such answers; their texts have lost the word in front."""
 
 log = logging.getLogger("packmule.worker")
 _checkpoint = Script("worker", "checkpoint")
@@ -245,6 +255,10 @@ class Worker(BaseWorker):
                     self.idle.wait() if max_idle_time is None else self.idle.wait(max_idle_time)
                 except AWAY as error:
                     log.warning("redis is away (%s)", error)
+                except ResponseError as error:
+                    if not is_passing(error):
+                        raise
+                    log.warning("redis can't be waited on (%s)", error)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
         if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
@@ -316,7 +330,7 @@ def slots_wanted(threads: int, tasks: int) -> int:
 
 def is_passing(error: ResponseError) -> bool:
     """Whether the server will do the same later: it starts, fails over, or is out of memory or disk."""
-    return isinstance(error, ReadOnlyError) or str(error).encode().startswith(NOT_NOW)
+    return isinstance(error, NOT_NOW_ERRORS) or str(error).encode().startswith(NOT_NOW)
 
 
 def _pauses() -> Iterator[float]:
