@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
-from redis import Redis
 from rq.timeouts import JobTimeoutException
 
 from jobs.interrupts import Stopped
@@ -17,7 +17,6 @@ from worker.deadlines import LOOK, overran
 from worker.fork import Ended, Forks
 from worker.outcome import Outcome
 from worker.perform import Call, Performer
-from worker.rescue import rescue
 from worker.slot import MAIN, Performing, Slots
 from worker.tasks import Tasks
 from worker.threads import Threads
@@ -36,13 +35,13 @@ class Lanes:
         clerk: Clerk,
         threads: int,
         tasks: int,
-        client: Redis,
+        bury: Callable[[str, death.DeathCertificate], None],
         worker: str,
     ) -> None:
         self.performer = performer
         self.slots = slots
         self.clerk = clerk
-        self.client = client
+        self.bury = bury
         self.worker = worker
         note = partial(clerk.note, beside=True)
         self.threads = Threads(performer, slots, note, threads) if threads > 1 else None
@@ -105,9 +104,9 @@ class Lanes:
                 self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started)
             )
         else:
-            # Dying is no failure, and only the rescue knows how often the job did it.
+            # Dying is no failure: the job runs again, unless it did it too often.
             certificate = death.certify(self.worker, ended.code, performing, ended.usage, kills)
-            rescue(self.client, self.worker, "died", certificate.cause, [job.execution], "named", certificate)
+            self.bury(job.execution, certificate)
             self.clerk.forget(job.execution)  # the rescue has taken the claim, too
 
     def _look(self, signum: int, frame: FrameType | None) -> None:

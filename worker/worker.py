@@ -11,9 +11,9 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 from redis.exceptions import (
@@ -37,6 +37,7 @@ from worker import order, rq_path
 from worker.batch import MOST, BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
+from worker.death import DeathCertificate
 from worker.heartbeat import Heartbeat, HeartbeatThread
 from worker.lanes import Lanes
 from worker.memory import resident
@@ -54,6 +55,8 @@ NOT_NOW = (b"MISCONF", b"NOREPLICAS", b"BUSY", b"UNBLOCKED")
 
 NOT_NOW_ERRORS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
 """What redis-py makes of further such answers; their texts have lost the word in front."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("packmule.worker")
 _checkpoint = Script("worker", "checkpoint")
@@ -132,7 +135,7 @@ class Worker(BaseWorker):
         self.idle = IdleWait(self.connection, self.name, self.queue_keys(), wake)
         self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0), self._wake_up)
         self.lanes = Lanes(
-            self.performer, self.slots, self.clerk, self.threads, self.tasks, self.connection, self.name
+            self.performer, self.slots, self.clerk, self.threads, self.tasks, self._bury, self.name
         )
         try:
             return self._work(burst, max_jobs, max_idle_time) > 0
@@ -208,18 +211,14 @@ class Worker(BaseWorker):
             claim_id = self.claims.next_id()
             # Before jobs that keep the main thread busy, moves that are under way must come to their end.
             unblock = self.idle.blocked if want and not self.lanes.is_busy else ()
-            for pause in _pauses():
-                try:
-                    batch = self.claims.finish_and_claim(claim_id, outcomes, want, unblock)
-                    if unblock:
-                        self.idle.unblocked()
-                    break
-                except AWAY as error:
-                    self._pause(error, pause)
-                except ResponseError as error:
-                    if not is_passing(error):
-                        raise
-                    self._pause(error, pause)
+
+            def finish_and_claim() -> Batch:
+                batch = self.claims.finish_and_claim(claim_id, outcomes, want, unblock)
+                if unblock:
+                    self.idle.unblocked()
+                return batch
+
+            batch = self._persist(finish_and_claim)
         for id in batch.stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
         if batch.stale:
@@ -229,6 +228,27 @@ class Worker(BaseWorker):
                 log.warning("job %s failed", ended.id)
         self._enqueue_dependents(batch.parents)
         return batch
+
+    def _persist(self, call: Callable[[], T]) -> T:
+        """Make the call, which may be made twice, until Redis answers it."""
+        for pause in _pauses():
+            try:
+                return call()
+            except AWAY as error:
+                self._pause(error, pause)
+            except ResponseError as error:
+                if not is_passing(error):
+                    raise
+                self._pause(error, pause)
+        raise AssertionError("the pauses have no end")
+
+    def _bury(self, execution: str, certificate: DeathCertificate) -> None:
+        """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
+        self._persist(
+            lambda: rescue(
+                self.connection, self.name, "died", certificate.cause, [execution], "named", certificate
+            )
+        )
 
     def _pause(self, error: Exception, seconds: float) -> None:
         log.warning("redis is away (%s); trying again in %.1f s", error, seconds)
