@@ -81,8 +81,14 @@ class Forks:
                 _limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
             if traits.max_memory is not None:
                 _limit(resource.RLIMIT_AS, _address_space() + traits.max_memory)
-            ended = performer.perform_interruptibly(call)
-            resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
+            unlimited = (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2
+            started = time.time()
+            try:
+                ended = performer.perform_interruptibly(call)
+                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+            except MemoryError as error:  # there was not even room for telling how it ended
+                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+                ended = performer.ended_by(call, error.__context__ or error, started)
             _send(writer, "outcome", ended)
             code = 0
         finally:
@@ -95,7 +101,7 @@ class Forks:
         """Take what the process sends, until its outcome or its end."""
         receive = _Receiver(reader)
         ended: Outcome | None = None
-        overran = stopped = False
+        overran = stopped = told_to_drain = False
         code: int | None = None
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         asked_at = float("inf")
@@ -115,6 +121,9 @@ class Forks:
                 code = os.waitstatus_to_exitcode(status) if pid else None
             performing = self.slots.read_one(MAIN)
             now = time.monotonic()
+            if self.performer.is_draining() and not told_to_drain and code is None:
+                told_to_drain = True
+                self._send(signal.SIGTERM)
             if performing and performing.is_asked:
                 asked_at = min(asked_at, now)
             stopped = now > asked_at + STOP_SECONDS - KILL_EARLIER
@@ -139,9 +148,12 @@ class Forks:
     def look(self) -> bool:
         """Pass a call to look at the deadlines on; whether there was a process to pass it to."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, LOOK)
+            self._send(LOOK)
         return bool(self.pid)
+
+    def _send(self, signum: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
 
 
 class _Receiver:

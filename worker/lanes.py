@@ -5,22 +5,21 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
 import msgspec
-from redis import Redis
 from rq.timeouts import JobTimeoutException
 
 from jobs.interrupts import Stopped
-from worker import death, outcome
+from worker import death
 from worker.clerk import Clerk
 from worker.deadlines import LOOK, overran
 from worker.fork import Ended, Forks
 from worker.marks import MARK_SECONDS
 from worker.outcome import Outcome
 from worker.perform import Call, Performer
-from worker.rescue import rescue
 from worker.slot import MAIN, Performing, Slots
 from worker.tasks import Tasks
 from worker.threads import Threads
@@ -39,13 +38,13 @@ class Lanes:
         clerk: Clerk,
         threads: int,
         tasks: int,
-        client: Redis,
+        bury: Callable[[str, death.DeathCertificate], None],
         worker: str,
     ) -> None:
         self.performer = performer
         self.slots = slots
         self.clerk = clerk
-        self.client = client
+        self.bury = bury
         self.worker = worker
         note = partial(clerk.note, beside=True)
         self.threads = Threads(performer, slots, note, threads) if threads > 1 else None
@@ -126,11 +125,10 @@ class Lanes:
                 self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started)
             )
         else:
-            # Dying is no failure, and only the rescue knows how often the job did it.
+            # Dying is no failure: the job runs again, unless it did it too often.
             certificate = death.certify(self.worker, ended.code, performing, ended.usage, self._kills)
             self._kills = death.out_of_memory_kills()
-            rescue(self.client, self.worker, "died", certificate.cause, [job.execution], "named", certificate)
-            self.clerk.note(outcome.settled(job))
+            self.bury(job.execution, certificate)  # which takes the claim, too
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt what is to be broken off, asked to stop, or overdue."""

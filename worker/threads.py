@@ -51,10 +51,10 @@ class Threads:
         self._calls.put((call, slot))
 
     def interrupt(self, execution: str, error: BaseException) -> None:
-        """Raise an error of `error`'s type in the job's thread, at its next step in Python."""
+        """Raise an error like `error` in the job's thread, at its next step in Python."""
         with self._lock:
             if (ident := self._running.get(execution)) is not None:
-                _raise_in(ident, type(error))
+                _raise_in(ident, _kind_of(error))
 
     def close(self) -> None:
         """Let idle threads end; jobs that still run are left where they are."""
@@ -87,3 +87,14 @@ class Threads:
 
 def _raise_in(ident: int, kind: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), kind and ctypes.py_object(kind))
+
+
+def _kind_of(error: BaseException) -> type[BaseException]:
+    """A type whose errors are what `error` is and say what it says: a thread can be sent types alone."""
+    kind = type(error)
+
+    def says_the_same(self: BaseException) -> None:
+        kind.__init__(self, *error.args)
+
+    names = {"__init__": says_the_same, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), names)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from jobs import wire
 
@@ -53,7 +53,8 @@ class IdleWait:
         """Take note that all have been unblocked. Whatever a move brought is in the waiting list by now."""
         try:
             while self._blocked:
-                self._blocked.pop()[0].read_response()
+                with contextlib.suppress(ResponseError):  # a move that was refused brought nothing
+                    self._blocked.pop()[0].read_response()
         except BaseException:
             self.close()
             raise

@@ -12,12 +12,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
@@ -29,6 +36,7 @@ from worker import order, rq_current, rq_path
 from worker.batch import MOST, BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
+from worker.death import DeathCertificate
 from worker.dependents import enqueue_dependents
 from worker.heartbeat import Heartbeat, HeartbeatThread
 from worker.lanes import Lanes
@@ -46,8 +54,13 @@ MEMORY_SECONDS = 1.0
 ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
-NOT_NOW = (b"READONLY", b"MASTERDOWN", b"OOM", b"MISCONF", b"CLUSTERDOWN", b"NOREPLICAS", b"LOADING", b"BUSY")
+NOT_NOW = (b"MISCONF", b"NOREPLICAS", b"BUSY", b"UNBLOCKED")
 """How answers begin by which a server that can be reached says that it can't write at the moment."""
+
+NOT_NOW_ERRORS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+"""What redis-py makes of further such answers; their texts have lost the word in front."""
+
+T = TypeVar("T")
 
 log = logging.getLogger("packmule.worker")
 _checkpoint = Script("worker", "checkpoint")
@@ -125,7 +138,7 @@ class Worker(RQWorker):
         self.idle = IdleWait(self.connection, self.name, self.queue_keys(), wake)
         self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0), self._wake_up)
         self.lanes = Lanes(
-            self.performer, self.slots, self.clerk, self.threads, self.tasks, self.connection, self.name
+            self.performer, self.slots, self.clerk, self.threads, self.tasks, self._bury, self.name
         )
         rq_current.install(self.connection, self.serializer)
         try:
@@ -208,18 +221,14 @@ class Worker(RQWorker):
             claim_id = self.claims.next_id()
             # Before jobs that keep the main thread busy, moves that are under way must come to their end.
             unblock = self.idle.blocked if want and not self.lanes.is_busy else ()
-            for pause in _pauses():
-                try:
-                    batch = self.claims.finish_and_claim(claim_id, outcomes, want, unblock)
-                    if unblock:
-                        self.idle.unblocked()
-                    break
-                except AWAY as error:
-                    self._pause(error, pause)
-                except ResponseError as error:
-                    if not is_passing(error):
-                        raise
-                    self._pause(error, pause)
+
+            def finish_and_claim() -> Batch:
+                batch = self.claims.finish_and_claim(claim_id, outcomes, want, unblock)
+                if unblock:
+                    self.idle.unblocked()
+                return batch
+
+            batch = self._persist(finish_and_claim)
         for id in batch.stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
         if batch.stale:
@@ -230,9 +239,29 @@ class Worker(RQWorker):
         self._enqueue_dependents(batch.parents)
         return batch
 
+    def _persist(self, call: Callable[[], T]) -> T:
+        """Make the call, which may be made twice, until Redis answers it."""
+        for pause in _pauses():
+            try:
+                return call()
+            except AWAY as error:
+                self._pause(error, pause)
+            except ResponseError as error:
+                if not is_passing(error):
+                    raise
+                self._pause(error, pause)
+        raise AssertionError("the pauses have no end")
+
+    def _bury(self, execution: str, certificate: DeathCertificate) -> None:
+        """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
+        self._persist(
+            lambda: rescue(
+                self.connection, self.name, "died", certificate.cause, [execution], "named", certificate
+            )
+        )
+
     def _pause(self, error: Exception, seconds: float) -> None:
         log.warning("redis is away (%s); trying again in %.1f s", error, seconds)
-        self.idle.close()
         time.sleep(seconds)
 
     def _give_up_waiting(self) -> None:
@@ -255,6 +284,10 @@ class Worker(RQWorker):
                     self.idle.wait() if max_idle_time is None else self.idle.wait(max_idle_time)
                 except AWAY as error:
                     log.warning("redis is away (%s)", error)
+                except ResponseError as error:
+                    if not is_passing(error):
+                        raise
+                    log.warning("redis can't be waited on (%s)", error)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
         if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
@@ -335,7 +368,7 @@ def slots_wanted(threads: int, tasks: int) -> int:
 
 def is_passing(error: ResponseError) -> bool:
     """Whether the server will do the same later: it starts, fails over, or is out of memory or disk."""
-    return isinstance(error, ReadOnlyError) or str(error).encode().startswith(NOT_NOW)
+    return isinstance(error, NOT_NOW_ERRORS) or str(error).encode().startswith(NOT_NOW)
 
 
 def _pauses() -> Iterator[float]:

@@ -1,0 +1,347 @@
+"""Jobs for each lane: plain ones (main thread or threads), async ones and isolated ones."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from pool_jobs import note
+
+from jobs import Retry, current, job
+
+FOR_EVER = 60
+
+
+@job
+def where(seconds: float = 0.0) -> list[object]:
+    time.sleep(seconds)
+    return [os.getpid(), threading.current_thread().name]
+
+
+@job
+async def where_async(seconds: float = 0.0) -> list[object]:
+    await asyncio.sleep(seconds)
+    return [os.getpid(), threading.current_thread().name]
+
+
+@job(isolate=True)
+def where_isolated() -> list[object]:
+    return [os.getpid(), os.getppid()]
+
+
+@job
+def tell_who(seconds: float) -> str | None:
+    current.progress(1, 2, f"I am {current.job_id()}")
+    time.sleep(seconds)
+    current.progress(2, 2, f"I was {current.job_id()}")
+    return current.job_id()
+
+
+@job
+async def tell_who_async(seconds: float) -> str | None:
+    current.progress(1, 2, f"I am {current.job_id()}")
+    await asyncio.sleep(seconds)
+    current.progress(2, 2, f"I was {current.job_id()}")
+    return current.job_id()
+
+
+@job(isolate=True)
+def tell_who_isolated(seconds: float) -> str | None:
+    current.checkpoint({"at": current.job_id()})
+    current.progress(1, 2, f"I was {current.job_id()}")
+    time.sleep(seconds)
+    return current.job_id()
+
+
+@job(isolate=True)
+def fail_isolated() -> None:
+    raise ValueError("broken in its own process")
+
+
+@job(isolate=True, max_memory=200_000_000)
+def eat_memory(step: int) -> int:
+    eaten = []
+    while True:
+        eaten.append(b"x" * step)
+
+
+@job(isolate=True, max_cpu=1)
+def eat_cpu() -> None:
+    while True:
+        pass
+
+
+def _die(how: str) -> None:
+    if how == "exit":
+        os._exit(0)
+    if how == "segfault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job(isolate=True)
+def die_isolated(path: str, how: str) -> None:
+    note(path, str(os.getppid()))
+    _die(how)
+
+
+@job(isolate=True)
+def die_isolated_once(path: str) -> str:
+    note(path)
+    if len(Path(path).read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lived"
+
+
+@job(isolate=True)
+def leave_child() -> int:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid
+
+
+@job(isolate=True)
+def leave_child_and_sleep(path: str) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    note(path, f"{os.getpid()} {child.pid}")
+    time.sleep(FOR_EVER)
+
+
+def _nap(path: str) -> None:
+    note(path, "begin")
+    try:
+        time.sleep(FOR_EVER)
+    except BaseException as error:
+        note(path, type(error).__name__)
+        raise
+
+
+async def _nap_async(path: str) -> None:
+    note(path, "begin")
+    try:
+        await asyncio.sleep(FOR_EVER)
+    except BaseException as error:
+        note(path, type(error).__name__)
+        raise
+
+
+@job(timeout=1)
+def nap(path: str) -> None:
+    """Awake often, for a thread hears of its end between two steps in Python only."""
+    note(path, "begin")
+    try:
+        for _ in range(FOR_EVER * 50):
+            time.sleep(0.02)
+    except BaseException as error:
+        note(path, type(error).__name__)
+        raise
+
+
+@job(timeout=1)
+def nap_in_one(path: str) -> None:
+    _nap(path)
+
+
+@job(timeout=1)
+async def nap_async(path: str) -> None:
+    await _nap_async(path)
+
+
+@job(timeout=1, isolate=True)
+def nap_isolated(path: str) -> None:
+    _nap(path)
+
+
+def _resist(how: str) -> None:
+    if how == "number":
+        sum(range(10**12))
+    if how == "regex":
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    if how == "blocked":
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(FOR_EVER)
+    end = time.monotonic() + FOR_EVER
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.1)
+        except BaseException:
+            continue
+
+
+@job(timeout=1)
+def resist(how: str) -> None:
+    _resist(how)
+
+
+@job(timeout=1)
+async def resist_async(how: str) -> None:
+    if how != "swallow":
+        _resist(how)
+    while True:
+        try:
+            await asyncio.sleep(0.1)
+        except BaseException:
+            continue
+
+
+@job(timeout=1, isolate=True)
+def resist_isolated(how: str) -> None:
+    _resist(how)
+
+
+@job
+async def note_when_told_async(path: str, gate: str, text: str) -> str:
+    note(path, f"begin {text}")
+    while not Path(gate).exists():
+        await asyncio.sleep(0.01)
+    note(path, f"end {text}")
+    return text
+
+
+@job(isolate=True)
+def note_when_told_isolated(path: str, gate: str, text: str) -> str:
+    note(path, f"begin {text}")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    note(path, f"end {text}")
+    return text
+
+
+@job(retries=5, retry_intervals=(0,), retry_on=(OSError, TimeoutError))
+def retry_on(path: str, kind: str) -> None:
+    note(path)
+    raise {"timeout": TimeoutError, "connection": ConnectionResetError, "value": ValueError}[kind]("no")
+
+
+@job
+def retry_after(path: str, limit: int, until: int) -> str:
+    note(path)
+    attempt = len(Path(path).read_text().splitlines())
+    if attempt < until:
+        raise Retry(reason=f"not ready in {attempt}", limit=limit)
+    return f"ready in {attempt}"
+
+
+@job
+def retry_later() -> None:
+    raise Retry(after=30, reason="not yet")
+
+
+@job(retries=1, retry_intervals=(7,))
+def fail_once_in_a_while() -> None:
+    raise ValueError("no")
+
+
+def _count(path: str, how: str, total: int) -> int:
+    """Note each number, and be interrupted after the third where that was not yet."""
+    first = current.resume(0)
+    note(path, f"from {first}")
+    for number in range(first, total):
+        note(path, str(number))
+        current.checkpoint(number + 1)
+        if number == 2 and first == 0:
+            if how == "raise":
+                raise ValueError("in the midst")
+            if how == "kill":
+                time.sleep(1.1)
+                current.checkpoint(number + 1)
+                os.kill(os.getpid(), signal.SIGKILL)
+            while how == "drain":
+                current.checkpoint(number + 1)
+                time.sleep(0.02)
+    return total
+
+
+@job(retries=2, retry_intervals=(0,))
+def count(path: str, how: str, total: int = 6) -> int:
+    return _count(path, how, total)
+
+
+@job(isolate=True, retries=2, retry_intervals=(0,))
+def count_isolated(path: str, how: str, total: int = 6) -> int:
+    return _count(path, how, total)
+
+
+@job(retries=2, retry_intervals=(0,))
+async def count_async(path: str, how: str, total: int = 6) -> int:
+    first = current.resume(0)
+    note(path, f"from {first}")
+    for number in range(first, total):
+        note(path, str(number))
+        current.checkpoint(number + 1)
+        while how == "drain" and number == 2 and first == 0:
+            current.checkpoint(number + 1)
+            await asyncio.sleep(0.02)
+    return total
+
+
+@job
+def fork_and_return(path: str) -> str:
+    note(path)
+    os.fork()
+    return "done"
+
+
+@job
+def die_once_with_a_child_left(path: str) -> str:
+    note(path)
+    if len(Path(path).read_text().splitlines()) > 1:
+        return "lived"
+    if (child := os.fork()) == 0:
+        time.sleep(FOR_EVER)  # with all sockets of the worker in its hands
+        os._exit(0)
+    note(f"{path} child", str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+@job
+def grow(size: int) -> int:
+    """What is allocated here is never given back."""
+    _grown.append(b"x" * size)
+    return os.getpid()
+
+
+@job
+def grow_and_stay(size: int) -> int:
+    grown = b"x" * size
+    time.sleep(FOR_EVER)
+    return len(grown)
+
+
+_grown: list[bytes] = []
+
+
+@job
+def enter(path: str, text: str) -> None:
+    time.sleep(0.005)
+    note(path, text)
+
+
+@job
+async def enter_async(path: str, text: str) -> None:
+    await asyncio.sleep(0.005)
+    current.progress(1)
+    note(path, text)
+
+
+@job(isolate=True)
+def enter_isolated(path: str, text: str) -> None:
+    current.checkpoint(1)
+    note(path, text)
+
+
+@job(isolate=True)
+def die_once_when_told(path: str, gate: str) -> str:
+    note(path)
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    if len(Path(path).read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lived"

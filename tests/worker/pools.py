@@ -1,0 +1,71 @@
+"""Pools of real processes for tests, and what waits for them to have done something."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from redis import Redis
+
+from coordination.server import EmbeddedServer
+from jobs import records
+from jobs.records import Record
+
+HERE = Path(__file__).parent
+DEADLINE = 30.0
+
+
+@contextmanager
+def pool(
+    server: EmbeddedServer, processes: int = 1, stderr: IO[bytes] | None = None, **options: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running pool, in a session of its own; gone with all its children at the end."""
+    command = [sys.executable, str(HERE / "run_pool.py"), server.url, str(processes)]
+    command += [f"{name}={value}" for name, value in options.items()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=stderr)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def drained(server: EmbeddedServer, processes: int = 1, **options: object) -> int:
+    """Run a pool until the queues are empty; its exit code."""
+    with pool(server, processes, burst=1, **options) as process:
+        return process.wait(DEADLINE)
+
+
+def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def ended(client: Redis, id: str) -> Record:
+    return records.wait(client, id, DEADLINE)

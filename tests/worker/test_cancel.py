@@ -1,0 +1,102 @@
+"""Commands to workers, as RQ publishes them: stop a job, shut down, kill the horse."""
+
+from __future__ import annotations
+
+import time
+
+import lane_jobs
+import pool_jobs
+import pytest
+from pools import children_of, ended, is_alive, lines, pool, until
+from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
+from rq.serializers import JSONSerializer
+
+from jobs import records, wire
+from jobs.cancel import cancel
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+LANES = {
+    "main": ("nap_in_one", "resist", {}),
+    "threads": ("nap", "resist", {"threads": 4}),
+    "async": ("nap_async", "resist_async", {}),
+    "isolated": ("nap_isolated", "resist_isolated", {}),
+}
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server, client, tmp_path, lane):
+    nap, _, options = LANES[lane]
+    notes = tmp_path / "notes"
+    with pool(server, **options) as process:
+        id = getattr(lane_jobs, nap).options(timeout=60, retries=3).enqueue(str(notes))
+        until(lambda: lines(notes) == ["begin"] and records.read(client, id).status == "started")
+        children = children_of(process.pid)
+        until(lambda: client.pubsub_channels("rq:pubsub:*"))
+        told = time.monotonic()
+        send_stop_job_command(client, id, serializer=JSONSerializer)
+        record = ended(client, id)
+        assert time.monotonic() - told < 1
+        assert children_of(process.pid) == children
+    assert (record.status, record.deaths) == ("stopped", 0)
+    assert record.reason == "Stopped: the job was cancelled"
+    assert lines(notes) == ["begin", "CancelledError" if lane == "async" else "Stopped"]
+    assert client.zscore("rq:failed:default", id) is not None
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tmp_path, lane):
+    _, resist, options = LANES[lane]
+    with pool(server, **options):
+        id = getattr(lane_jobs, resist).options(timeout=60, retries=3).enqueue("swallow")
+        until(lambda: records.read(client, id).status == "started")
+        until(lambda: client.pubsub_channels("rq:pubsub:*"))
+        told = time.monotonic()
+        assert cancel(client, id) == "stopped"
+        assert time.monotonic() - told < 1.2
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+    record = records.read(client, id)
+    assert record.reason.endswith("the job was cancelled while it ran")
+    assert record.deaths == 0
+    assert client.zscore("rq:failed:default", id) is not None
+
+
+def test_a_worker_that_is_told_to_shut_down_finishes_its_job_and_is_replaced(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    with pool(server) as process:
+        id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+        until(lambda: lines(notes) == ["begin a"])
+        until(lambda: client.pubsub_channels("rq:pubsub:*"))
+        (before,) = children_of(process.pid)
+        (key,) = client.smembers(wire.WORKERS)
+        send_shutdown_command(client, wire.worker_name(key.decode()))
+        gate.touch()
+        assert ended(client, id).result == "a"
+        until(lambda: children_of(process.pid) not in ([before], []))
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+    assert not is_alive(before)
+
+
+def test_a_killed_horse_fails_its_job_and_is_replaced(server, client, tmp_path):
+    notes = tmp_path / "notes"
+    with pool(server) as process:
+        id = pool_jobs.note_when_told.enqueue(str(notes), str(tmp_path / "never"), "a")
+        until(lambda: lines(notes) == ["begin a"])
+        until(lambda: client.pubsub_channels("rq:pubsub:*"))
+        (before,) = children_of(process.pid)
+        (key,) = client.smembers(wire.WORKERS)
+        send_kill_horse_command(client, wire.worker_name(key.decode()))
+        record = ended(client, id)
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+        assert children_of(process.pid) != [before]
+    assert record.status == "failed"
+    assert "killed by a command" in record.reason
+
+
+def test_commands_that_make_no_sense_are_passed_over(server, client):
+    with pool(server):
+        until(lambda: client.pubsub_channels("rq:pubsub:*"))
+        (channel,) = client.pubsub_channels("rq:pubsub:*")
+        for text in (b"\xff", b"[]", b'{"command": "dance"}', b'{"command": "stop-job"}'):
+            client.publish(channel, text)
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2

@@ -1,0 +1,148 @@
+"""The lanes: threads, async tasks and isolated processes, performed by real pools."""
+
+from __future__ import annotations
+
+import time
+
+import lane_jobs
+import pool_jobs
+import pytest
+from pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
+
+from jobs import records, wire
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result(server, client):
+    with pool(server, threads=20):
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        began = time.monotonic()
+        sums = pool_jobs.add.enqueue_many([(number,) for number in range(20)])
+        waits = lane_jobs.where.enqueue_many([(0.2,)] * 40)
+        results = [ended(client, id).result for id in waits]
+        assert time.monotonic() - began < 4  # of 8 s of sleep
+        assert [ended(client, id).result for id in sums] == list(range(1, 21))
+    assert len({pid for pid, _ in results}) == 1
+    assert 2 < len({name for _, name in results}) <= 20
+
+
+def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):
+    with pool(server, tasks=100):
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        began = time.monotonic()
+        ids = lane_jobs.where_async.enqueue_many([(0.5,)] * 200)
+        results = [ended(client, id).result for id in ids]
+        assert time.monotonic() - began < 10  # of 100 s of sleep
+    assert len({tuple(result) for result in results}) == 1
+
+
+@pytest.mark.parametrize("job", ["tell_who", "tell_who_async"])
+def test_jobs_that_run_beside_each_other_know_who_they_are(server, client, job):
+    with pool(server, threads=10, tasks=10):
+        ids = getattr(lane_jobs, job).enqueue_many([(0.3,)] * 20)
+        assert [ended(client, id).result for id in ids] == ids
+    found = [records.read(client, id).progress for id in ids]
+    assert found == [records.Progress(2, 2, f"I was {id}") for id in ids]
+
+
+def test_a_long_plain_job_holds_up_no_async_one_that_has_begun(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    beside = lane_jobs.where_async.enqueue(0.3)
+    long = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    with pool(server):
+        assert ended(client, beside).status == "finished"
+        until(lambda: lines(notes) == ["begin a"])
+        gate.touch()
+        assert ended(client, long).result == "a"
+
+
+def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_through(server, client):
+    with pool(server) as process:
+        own, parent = ended(client, lane_jobs.where_isolated.enqueue()).result
+        assert children_of(process.pid) == [parent]
+        assert own != parent
+        id = lane_jobs.tell_who_isolated.enqueue(0.0)
+        record = ended(client, id)
+        assert record.result == id
+        assert record.progress == records.Progress(1, 2, f"I was {id}")
+        assert client.hget(wire.job_key(id), "checkpoint") == f'{{"at":"{id}"}}'.encode()
+        failed = ended(client, lane_jobs.fail_isolated.enqueue())
+        assert failed.reason == "ValueError: broken in its own process"
+        assert "lane_jobs.py" in failed.error
+        assert "perform.py" not in failed.error
+
+
+@pytest.mark.parametrize("step", [10**9, 10**7, 10**4])
+def test_an_isolated_job_that_wants_more_memory_than_it_may_have_fails_and_nothing_else(server, client, step):
+    with pool(server) as process:
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        children = children_of(process.pid)
+        record = ended(client, lane_jobs.eat_memory.enqueue(step))
+        assert children_of(process.pid) == children
+    assert (record.status, record.deaths) == ("failed", 0)
+    assert record.reason.startswith("MemoryError")
+
+
+def test_an_isolated_job_that_uses_more_processor_time_than_it_may_fails_with_that_reason(server, client):
+    with pool(server) as process:
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        children = children_of(process.pid)
+        record = ended(client, lane_jobs.eat_cpu.enqueue())
+        assert children_of(process.pid) == children
+    assert (record.status, record.deaths) == ("failed", 0)
+    assert "more processor time than its max_cpu allows" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [("kill", "died of SIGKILL"), ("exit", "exited with code 0"), ("segfault", "died of SIGSEGV")],
+)
+def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_worker(
+    server, client, tmp_path, how, cause
+):
+    with pool(server) as process:
+        id = lane_jobs.die_isolated.enqueue(str(tmp_path / "notes"), how)
+        once = lane_jobs.die_isolated_once.enqueue(str(tmp_path / "once"))
+        record = ended(client, id)
+        assert ended(client, once).result == "lived"
+        (worker,) = children_of(process.pid)
+        assert lines(tmp_path / "notes") == [str(worker)] * 3
+        assert [client.hget(key, "stale_count") for key in client.smembers(wire.WORKERS)] == [None]
+    assert (record.status, record.deaths) == ("failed", 3)
+    assert cause in record.reason
+    assert record.death["cause"] == record.error
+    assert record.death["peak_memory"] > 2**20
+    assert records.read(client, once).deaths == 1
+    assert client.zcard("rq:wip:default") == 0
+
+
+def test_what_an_isolated_job_leaves_running_is_killed_with_its_end(server, client):
+    with pool(server):
+        left = ended(client, lane_jobs.leave_child.enqueue()).result
+        until(lambda: not is_alive(left), 5)
+
+
+def test_isolated_processes_die_with_their_pool(server, client, tmp_path):
+    notes = tmp_path / "notes"
+    lane_jobs.note_when_told_isolated.enqueue(str(notes), str(tmp_path / "never"), "a")
+    with pool(server) as process:
+        until(lambda: lines(notes) == ["begin a"])
+        (worker,) = children_of(process.pid)
+        (isolated,) = children_of(worker)
+        process.kill()
+        until(lambda: not is_alive(worker) and not is_alive(isolated), 5)
+
+
+def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    plain = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "plain")
+    beside = lane_jobs.note_when_told_async.enqueue(str(notes), str(gate), "async")
+    with pool(server, threads=2) as process:
+        until(lambda: sorted(lines(notes)) == ["begin async", "begin plain"])
+        process.terminate()
+        later = pool_jobs.add.enqueue(1)
+        gate.touch()
+        assert process.wait(DEADLINE) == 0
+    assert [records.read(client, id).result for id in (plain, beside)] == ["plain", "async"]
+    assert records.read(client, later).status == "queued"

@@ -1,0 +1,107 @@
+"""Redis dies, hangs, cuts connections, fills up or becomes a replica, while workers wait and work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import lane_jobs
+import pytest
+from pools import children_of, ended, lines, pool, until
+from redis import Redis
+
+from coordination.server import EmbeddedServer
+from jobs import records, registry, wire
+from jobs.producer import Producer
+
+AWAY_SECONDS = 1.0
+
+
+@contextmanager
+def killed(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+    pid = server.pid()
+    os.kill(pid, signal.SIGKILL)
+    yield
+    server.ensure()
+
+
+@contextmanager
+def connections_cut(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+    for _ in range(5):
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(0.05)
+    client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    yield
+
+
+@contextmanager
+def paused(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+    client.client_pause(int(AWAY_SECONDS * 1000))
+    yield
+
+
+@contextmanager
+def full(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+    client.config_set("maxmemory", 1)
+    yield
+    client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def replica(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+    client.replicaof("127.0.0.1", 1)
+    yield
+    client.replicaof("NO", "ONE")
+
+
+FAULTS: list[Callable[..., object]] = [killed, connections_cut, paused, full, replica]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("options", [{}, {"threads": 5}], ids=["main", "threads"])
+def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_path, fault, options):
+    server = spare_server()
+    ledger = tmp_path / "ledger"
+    with Redis.from_url(server.url) as client:
+        registry.use(Producer(client).enqueue)
+        with pool(server, 2, **options) as process:
+            until(lambda: client.scard(wire.WORKERS) == 2)
+            children = children_of(process.pid)
+            until(lambda: sum(each["cmd"] == "blmove" for each in client.client_list()) == 6)
+            with fault(server, client):  # while they wait for work
+                time.sleep(AWAY_SECONDS)
+            ids = [ended(client, lane_jobs.enter.enqueue(str(ledger), "first")).id]
+            for number in range(40):
+                ids += lane_jobs.enter.enqueue_many([(str(ledger), f"a{number}-{n}") for n in range(6)])
+                ids += lane_jobs.enter_async.enqueue_many([(str(ledger), f"b{number}-{n}") for n in range(2)])
+            ids += lane_jobs.enter_isolated.enqueue_many([(str(ledger), f"c{n}") for n in range(20)])
+            until(lambda: len(lines(ledger)) > 20)
+            with fault(server, client):  # while they work
+                time.sleep(AWAY_SECONDS)
+            assert {ended(client, id).status for id in ids} == {"finished"}
+            assert children_of(process.pid) == children
+        assert len(set(lines(ledger))) == len(ids)
+        assert len(lines(ledger)) == len(ids)
+        assert {records.read(client, id).deaths for id in ids} == {0}
+        assert client.llen(wire.QUARANTINE) == 0
+
+
+@pytest.mark.parametrize("fault", [killed, full, replica], ids=lambda fault: fault.__name__)
+def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_server, tmp_path, fault):
+    server = spare_server()
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    with Redis.from_url(server.url) as client:
+        registry.use(Producer(client).enqueue)
+        with pool(server) as process:
+            id = lane_jobs.die_once_when_told.enqueue(str(notes), str(gate))
+            until(lambda: lines(notes) == ["x"])
+            children = children_of(process.pid)
+            with fault(server, client):
+                gate.touch()
+                time.sleep(AWAY_SECONDS)
+            assert ended(client, id).result == "lived"
+            assert children_of(process.pid) == children
+        assert records.read(client, id).deaths == 1

@@ -1,0 +1,104 @@
+"""Timeouts: first an exception in the job, then, within two seconds, the end of its process."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import datetime
+
+import lane_jobs
+import pool_jobs
+import pytest
+from pools import ended, lines, pool, until
+
+from jobs import records, wire
+from jobs.records import Record
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+LANES = {
+    "main": ("nap_in_one", "resist", {}),
+    "threads": ("nap", "resist", {"threads": 4}),
+    "async": ("nap_async", "resist_async", {}),
+    "isolated": ("nap_isolated", "resist_isolated", {}),
+}
+HOWS = ("swallow", "number", "regex", "blocked")
+
+
+def seconds_of(record: Record) -> float:
+    begun, over = (datetime.fromisoformat(text) for text in (record.started_at, record.ended_at))
+    return (over - begun).total_seconds()
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, client, tmp_path, lane):
+    nap, _, options = LANES[lane]
+    notes = tmp_path / "notes"
+    with pool(server, **options):
+        record = ended(client, getattr(lane_jobs, nap).enqueue(str(notes)))
+    assert lines(notes) == ["begin", "CancelledError" if lane == "async" else "JobTimeoutException"]
+    assert (record.status, record.deaths) == ("failed", 0)
+    assert record.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
+    assert 0.9 < seconds_of(record) < 2
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, client, lane):
+    _, resist, options = LANES[lane]
+    found = {}
+    with ExitStack() as pools:
+        for how in HOWS:
+            pools.enter_context(pool(server, queues=how, **options))
+        until(lambda: client.scard(wire.WORKERS) == len(HOWS))
+        ids = {how: getattr(lane_jobs, resist).options(queue=how).enqueue(how) for how in HOWS}
+        found = {how: ended(client, id) for how, id in ids.items()}
+    for how, record in found.items():
+        assert (record.status, record.deaths) == ("failed", 0), how
+        assert "its timeout of 1 s" in record.reason, how
+        assert seconds_of(record) < 3, how
+    assert "was killed with its process" in found["swallow"].reason
+
+
+@pytest.mark.parametrize("lane", ["threads", "async"])
+def test_jobs_beside_one_that_is_killed_go_back_and_finish_without_a_death(server, client, tmp_path, lane):
+    _, resist, options = LANES[lane]
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    jobs = {"threads": pool_jobs.note_when_told, "async": lane_jobs.note_when_told_async}
+    ids = jobs[lane].enqueue_many([(str(notes), str(gate), text) for text in "ab"])
+    with pool(server, **options):
+        until(lambda: sorted(lines(notes)) == ["begin a", "begin b"])
+        stubborn = getattr(lane_jobs, resist).enqueue("number")
+        assert ended(client, stubborn).status == "failed"
+        until(lambda: sorted(lines(notes)) == ["begin a"] * 2 + ["begin b"] * 2)
+        gate.touch()
+        assert [ended(client, id).result for id in ids] == ["a", "b"]
+    assert [(records.read(client, id).deaths, records.read(client, id).attempts) for id in ids] == [
+        (0, 0)
+    ] * 2
+
+
+def test_an_isolated_job_that_is_killed_for_its_timeout_harms_no_async_one_beside_it(
+    server, client, tmp_path
+):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    beside = lane_jobs.note_when_told_async.enqueue(str(notes), str(gate), "a")
+    with pool(server):
+        until(lambda: lines(notes) == ["begin a"])
+        assert ended(client, lane_jobs.resist_isolated.enqueue("swallow")).status == "failed"
+        gate.touch()
+        assert ended(client, beside).result == "a"
+    assert lines(notes) == ["begin a", "end a"]
+
+
+def test_a_timeout_uses_up_a_retry_in_each_lane(server, client, tmp_path):
+    with pool(server, threads=4):
+        ids = [
+            job.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / name))
+            for name, job in (
+                ("threads", lane_jobs.nap),
+                ("async", lane_jobs.nap_async),
+                ("isolated", lane_jobs.nap_isolated),
+            )
+        ]
+        assert [ended(client, id).status for id in ids] == ["failed"] * 3
+    for name in ("threads", "async", "isolated"):
+        assert [line for line in lines(tmp_path / name) if line == "begin"] == ["begin"] * 2
