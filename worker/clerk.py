@@ -32,6 +32,7 @@ class Clerk:
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = 0.0
         self._is_waiting = self._closed = False
+        self._beside = 0
         self._active = threading.Event()
         self._thread = threading.Thread(target=self._look, name="clerk", daemon=True)
         self._thread.start()
@@ -49,6 +50,16 @@ class Clerk:
             self._began = time.monotonic()
             return self._unstarted.popleft() if self._unstarted else None
 
+    @property
+    def is_expecting(self) -> bool:
+        """Whether jobs run beside the main thread whose outcomes have not come yet."""
+        return self._beside > 0
+
+    def expect(self) -> None:
+        """Take note that a job begins beside the main thread, and that its outcome will come from there."""
+        with self._lock:
+            self._beside += 1
+
     def note(self, ended: Outcome, beside: bool = False) -> None:
         """Keep an outcome for the next hand-in, which is now if it asks for that.
 
@@ -59,6 +70,7 @@ class Clerk:
                 self._oldest = time.monotonic()
             self._outcomes.append(ended)
             if beside:
+                self._beside -= 1
                 self._active.set()
                 if self._is_waiting:
                     self._is_waiting = False

@@ -63,7 +63,7 @@ class Lanes:
     @property
     def is_busy(self) -> bool:
         """Whether jobs run beside the main thread."""
-        return self.tasks.is_busy or (self.threads is not None and self.threads.is_busy)
+        return self.clerk.is_expecting
 
     def runs_beside(self, call: Call) -> bool:
         """Whether the main thread stays free while the call is performed."""
@@ -71,6 +71,8 @@ class Lanes:
 
     def perform(self, call: Call) -> None:
         """Perform the call, or start it where it runs beside; its outcome goes to the clerk."""
+        if self.runs_beside(call):
+            self.clerk.expect()
         if call.type.is_async:
             self.tasks.start(call)
         elif call.type.traits.isolate:

@@ -34,11 +34,6 @@ class Tasks:
         """How many more jobs it can take."""
         return self.limit - self._busy
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether any job runs."""
-        return self._busy > 0
-
     def start(self, call: Call) -> None:
         """Perform the job, beside the others; there must be a free place."""
         self._busy += 1

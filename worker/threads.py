@@ -34,11 +34,6 @@ class Threads:
         """How many more jobs it can take."""
         return self.limit - self._busy
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether any job runs."""
-        return self._busy > 0
-
     def start(self, call: Call) -> None:
         """Perform the job in a thread that is free; there must be one, or room for one more."""
         with self._lock:

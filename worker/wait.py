@@ -10,12 +10,17 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
+from coordination.scripts import Script
 from jobs import wire
 
 BLOCK_SECONDS = 25
+LATE_SECONDS = 0.01
 
 AWAY = (ConnectionError, TimeoutError)
 """What redis-py raises while the server can't be reached; a server that is loading its data counts too."""
+
+
+_put_back = Script("worker", "put_back")
 
 
 class IdleWait:
@@ -30,8 +35,8 @@ class IdleWait:
         self.worker = worker
         self.queues = queues
         self.wake = wake
-        self._connections: list[tuple[Any, int]] = []
-        self._blocked: list[tuple[Any, int]] = []
+        self._connections: list[tuple[Any, int, str]] = []
+        self._blocked: list[tuple[Any, int, str]] = []
 
     def wait(self, seconds: float = BLOCK_SECONDS) -> bool:
         """Return when an id has been moved, a descriptor is readable, or `seconds` are over.
@@ -47,21 +52,35 @@ class IdleWait:
     @property
     def blocked(self) -> list[int]:
         """The ids of connections that wait, to be sent a `CLIENT UNBLOCK` before a job may take its time."""
-        return [client_id for _, client_id in self._blocked]
+        return [client_id for _, client_id, _ in self._blocked]
 
     def unblocked(self) -> None:
-        """Take note that all have been unblocked. Whatever a move brought is in the waiting list by now."""
+        """Take note that all have been sent a `CLIENT UNBLOCK`, which a claim followed at once.
+
+        One that reached the server before the move that it was to end has no effect: it is sent again, and
+        what such a move brings after the claim goes back.
+        """
         try:
+            late = False
             while self._blocked:
+                connection, client_id, queue = self._blocked[-1]
+                if not select.select([connection._sock], [], [], LATE_SECONDS)[0]:
+                    late = True
+                    self.client.client_unblock(client_id)
+                    continue
+                self._blocked.pop()
+                moved = None
                 with contextlib.suppress(ResponseError):  # a move that was refused brought nothing
-                    self._blocked.pop()[0].read_response()
+                    moved = connection.read_response()
+                if late and moved is not None:
+                    _put_back(self.client, [wire.waiting_key(self.worker), queue], [moved])
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Close the connections; a move that is under way ends in the waiting list or not at all."""
-        for connection, _ in self._connections:
+        for connection, _, _ in self._connections:
             with contextlib.suppress(RedisError, OSError):
                 connection.disconnect()
         self._connections.clear()
@@ -71,9 +90,9 @@ class IdleWait:
         if not self._connections:
             self._connect()
         waiting = wire.waiting_key(self.worker)
-        for queue, entry in zip(self.queues, self._connections, strict=True):
+        for entry in self._connections:
             if entry not in self._blocked:
-                entry[0].send_command("BLMOVE", queue, waiting, "LEFT", "RIGHT", seconds)
+                entry[0].send_command("BLMOVE", entry[2], waiting, "LEFT", "RIGHT", seconds)
                 self._blocked.append(entry)
         sockets = {entry[0]._sock.fileno(): entry for entry in self._blocked}
         readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds + 1)
@@ -86,13 +105,13 @@ class IdleWait:
 
     def _connect(self) -> None:
         pool = self.client.connection_pool
-        for _ in self.queues:
+        for queue in self.queues:
             connection: Any = pool.make_connection()
             connection.connect()
             connection.send_command("CLIENT", "SETNAME", wire.connection_name(self.worker))
             connection.read_response()
             connection.send_command("CLIENT", "ID")
-            self._connections.append((connection, int(connection.read_response())))
+            self._connections.append((connection, int(connection.read_response()), queue))
         # Whoever rescues from this worker closes them, so they must be known before an id can arrive.
-        ids = " ".join(str(client_id) for _, client_id in self._connections)
+        ids = " ".join(str(client_id) for _, client_id, _ in self._connections)
         self.client.hset(wire.claims_key(self.worker), wire.WAITERS, ids)

@@ -94,8 +94,11 @@ def test_what_a_stop_leaves_unstarted_is_returned_in_order(clerk, desk):
 def test_an_outcome_from_beside_wakes_the_main_thread_that_waits(clerk, desk):
     clerk.take([claimed("a")])
     job = clerk.next()
+    clerk.expect()
     assert clerk.may_wait()
+    assert clerk.is_expecting
     clerk.note(finished(job), beside=True)
     assert desk.woken.is_set()
+    assert not clerk.is_expecting
     assert not clerk.may_wait()
     assert [ended.id for ended in clerk.rest()] == ["a"]
