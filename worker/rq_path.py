@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from redis.exceptions import RedisError
 from rq.job import Job
 from rq.queue import Queue
 from rq.worker import BaseWorker
@@ -22,7 +23,9 @@ def perform(worker: BaseWorker, claimed: Claimed) -> Outcome:
         for callback in (job._success_callback_name, job._failure_callback_name, job._stopped_callback_name):
             if callback:
                 registry.find(callback)
-    except (wire.InvalidPayload, registry.NotRegistered) as error:
+    except RedisError:
+        raise
+    except Exception as error:  # whatever RQ's code makes of a corrupt record, and what is not registered
         return outcome.refused(claimed, error, started)
     queue = Queue(claimed.queue, worker.connection, serializer=worker.serializer)
     worker.prepare_execution(job)

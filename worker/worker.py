@@ -24,7 +24,6 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
-from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
@@ -276,8 +275,8 @@ class Worker(BaseWorker):
                 except AWAY as error:
                     log.warning("redis is away (%s)", error)
                 except ResponseError as error:
-                    if not is_passing(error):
-                        raise
+                    if not is_passing(error) and not str(error).startswith("WRONGTYPE"):
+                        raise  # a key of the wrong type is set aside by the next claim
                     log.warning("redis can't be waited on (%s)", error)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
@@ -290,7 +289,7 @@ class Worker(BaseWorker):
             try:
                 job = Job.fetch(id, self.connection, self.serializer)
                 Queue(job.origin, self.connection, serializer=self.serializer).enqueue_dependents(job)
-            except (NoSuchJobError, RedisError) as error:
+            except Exception as error:  # whatever RQ's code makes of a corrupt record
                 log.error("job %s: its dependents were not enqueued: %s", id, error)
 
     def _report(self, id: str, attempt: int, done: float, total: float | None, message: str) -> None:

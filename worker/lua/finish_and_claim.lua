@@ -17,26 +17,39 @@ local claims = KEYS[1]
 local claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local again = redis.call('HGET', claims, '.claim') == claim_id
 local suspended = redis.call('EXISTS', KEYS[6])
 local stale, parents, jobs = {}, {}, {}
+
+local function set_aside(id, reason)
+  redis.pcall('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
+  redis.pcall('LTRIM', KEYS[5], -10000, -1)
+end
+
+-- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one.
+local function call(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    if not reply.err:find('WRONGTYPE', 1, true) then return redis.call(command, key, ...) end
+    set_aside(key, reply.err)
+    redis.call('RENAME', key, 'pm:broken:' .. key)
+    return redis.call(command, key, ...)
+  end
+  return reply
+end
+
+local again = call('HGET', claims, '.claim') == claim_id
 
 -- The first write is one that a full memory refuses, so that nothing is taken off a list before all can be written.
 if want + #outcomes > 0 then
   redis.call('HSET', claims, '.claim', claim_id)
 end
-redis.call('ZADD', KEYS[4], now + lease, worker)
+call('ZADD', KEYS[4], now + lease, worker)
 
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local STARTED_SCORE = math.floor(now + 31536000) -- so far off that RQ's clean-up never takes a claimed job for abandoned
 local FIELDS = {'origin', 'data', 'timeout', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts',
   'enqueue_at_front_on_retry', 'expires_at', 'checkpoint',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
-
-local function set_aside(id, reason)
-  redis.call('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
-  redis.call('LTRIM', KEYS[5], -10000, -1)
-end
 
 -- What all jobs of a batch write to one key is gathered here, and written by one command each.
 local gathered = {}
@@ -66,14 +79,16 @@ local function ends(status) return status == 'finished' or status == 'failed' or
 
 local function mark_started(id, execution, queue)
   local record = 'rq:job:' .. id
-  redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
+  local written = redis.pcall('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text,
+    'last_heartbeat', now_text)
+  if type(written) == 'table' then return set_aside(id, written.err) end
   redis.call('PERSIST', record)
   gather('ZADD', 'rq:wip:' .. queue, STARTED_SCORE, id .. ':' .. execution)
 end
 
 local function place(id, queue, status, ttl, front, delay)
   if status == 'queued' then
-    redis.call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
+    call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
   elseif status == 'scheduled' then
     gather('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
   else
@@ -87,13 +102,20 @@ local counts, seconds = {}, 0
 
 local function finish(id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
+  local written = 0
   if status == 'finished' and ttl == 0 then
     redis.call('DEL', record, results)
   elseif kind == 0 then
-    redis.call('HSET', record, 'status', status)
-    place(id, queue, status, ttl, front, delay)
+    written = redis.pcall('HSET', record, 'status', status)
   else
-    redis.call('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker, unpack(extra))
+    written = redis.pcall('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker,
+      unpack(extra))
+  end
+  if type(written) == 'table' then
+    set_aside(id, written.err) -- what stands there is no record any more
+  elseif kind == 0 then
+    place(id, queue, status, ttl, front, delay)
+  elseif status ~= 'finished' or ttl ~= 0 then
     local added = redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker, 'execution_id',
       execution, 'execution_started_at', began, 'execution_ended_at', stopped, name, value)
     if added.err then
@@ -114,6 +136,12 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
   end
 end
 
+-- Which enqueue of a chosen id a job came from.
+local function call_of(record)
+  local name = redis.pcall('HGET', record, 'call')
+  return type(name) == 'string' and name or ''
+end
+
 local function hand_in()
   local ids, records, dependents = {}, {}, {}
   for i, outcome in ipairs(outcomes) do
@@ -131,7 +159,7 @@ local function hand_in()
     elseif held[i] == execution then
       if has_parent then parents[#parents + 1] = id end
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
-        redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', records[i], 'call') or '', 'EX', GONE_SECONDS)
+        redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
@@ -143,10 +171,10 @@ local function hand_in()
     end
   end
   for counter, count in pairs(counts) do
-    redis.call('HINCRBY', KEYS[3], counter, count)
+    redis.pcall('HINCRBY', KEYS[3], counter, count)
   end
   if seconds > 0 then
-    redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
+    redis.pcall('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
   end
   write_gathered()
 end
