@@ -58,6 +58,14 @@ class Autoscale:
         with self.client.pipeline(transaction=False) as pipeline:
             for head in heads:
                 pipeline.hget(wire.job_key(head), "enqueued_at")
-            enqueued = [wire.time_seconds(wire.text(text)) for text in pipeline.execute() if text]
-        ages = [time.time() - at for at in enqueued if at is not None]
+            instants = pipeline.execute(raise_on_error=False)
+        ages = [time.time() - at for at in map(_instant, instants) if at is not None]
         return sum(answers[::2]), max(ages, default=0.0)
+
+
+def _instant(answer: object) -> float | None:
+    """The Unix seconds that a record's field tells, None where it is absent or corrupt."""
+    try:
+        return wire.time_seconds(wire.text(answer)) if isinstance(answer, bytes) else None
+    except (ValueError, OverflowError):
+        return None

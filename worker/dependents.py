@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import cast
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from jobs import wire
+
+log = logging.getLogger("packmule.worker")
 
 FORGOTTEN_SECONDS = 10.0
 """A worker that has not enqueued an ended job's dependents by then is dead."""
@@ -36,5 +40,11 @@ def enqueue_forgotten(client: Redis) -> int:
     """Enqueue the dependents of jobs whose worker died after it had handed in their end; of how many."""
     forgotten = cast(list[bytes], client.zrangebyscore(wire.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
     for job_id in map(wire.text, forgotten):
-        enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, job_id)
+        try:
+            enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, job_id)
+        except RedisError:
+            raise
+        except Exception:  # whatever RQ's code makes of a corrupt record
+            log.exception("job %s: its dependents can't be enqueued", job_id)
+            client.zrem(wire.PARENTS, job_id)
     return len(forgotten)

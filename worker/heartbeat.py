@@ -68,7 +68,7 @@ class Heartbeat:
                     pipeline.hdel(key, "current_job")
                 pipeline.hset(key, mapping=fields)
                 pipeline.expire(key, REGISTRATION_TTL)
-            pipeline.execute()
+            pipeline.execute(raise_on_error=False)  # a registration that is no hash is RQ's loss alone
         self._told = {name: told for name, told in self._told.items() if name in self.workers}
 
 

@@ -11,11 +11,14 @@ from typing import NamedTuple
 import msgspec
 
 from jobs import wire
-from jobs.options import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT, LONGEST_SPAN
+from jobs.options import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT, LONGEST_SPAN, MOST_RETRIES
 
 RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
 LONGEST_TTL = int(LONGEST_SPAN)
+MOST_ATTEMPTS = 10**9
+FURTHEST = 10.0**11
+"""Seconds, some three thousand years."""
 
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which tells what went wrong."""
@@ -88,8 +91,10 @@ class Row(NamedTuple):
 
 def claimed(row: Row) -> Claimed:
     """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
-    id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode() if row.queue else ""
-    timeout = float(row.timeout or DEFAULT_TIMEOUT)
+    if not row.queue:
+        raise ValueError("it names no queue")
+    id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
+    timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
     if row.rare is None:
         return Claimed(id, execution, queue, row.data, timeout)
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, expires_at, checkpoint, *rare = (
@@ -101,16 +106,29 @@ def claimed(row: Row) -> Claimed:
         queue=queue,
         data=row.data,
         timeout=timeout,
-        result_ttl=min(int(result_ttl or DEFAULT_RESULT_TTL), LONGEST_TTL),
-        failure_ttl=min(int(failure_ttl or DEFAULT_FAILURE_TTL), LONGEST_TTL),
-        retries_left=int(retries_left or 0),
+        result_ttl=_whole(result_ttl, int(DEFAULT_RESULT_TTL), LONGEST_TTL),
+        failure_ttl=_whole(failure_ttl, int(DEFAULT_FAILURE_TTL), LONGEST_TTL),
+        retries_left=_whole(retries_left, 0, MOST_RETRIES),
         retry_intervals=msgspec.json.decode(intervals, type=tuple[float, ...]) if intervals else (),
-        attempt=int(attempts or 0) + 1,
+        attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
         front_on_retry=front == b"1",
-        expires_at=float(expires_at) if expires_at else None,
+        expires_at=_seconds(expires_at, 0) if expires_at else None,
         checkpoint=checkpoint,
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
+
+
+def _whole(text: bytes | None, otherwise: int, most: int) -> int:
+    """The number that a field tells, within bounds that Redis and Lua can hold. Raises `ValueError`."""
+    return max(-1, min(int(text or otherwise), most))
+
+
+def _seconds(text: bytes | None, otherwise: float) -> float:
+    """The span or instant that a field tells. Raises `ValueError` for one beyond all calendars."""
+    seconds = float(text or otherwise)
+    if not -FURTHEST <= seconds <= FURTHEST:
+        raise ValueError(f"{seconds} seconds are no time")
+    return seconds
 
 
 def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:

@@ -14,7 +14,7 @@ import rq
 
 from jobs import current, registry, wire
 from jobs.interrupts import Interrupted, Retry, Stopped
-from jobs.job_type import InvalidCall, JobType
+from jobs.job_type import JobType
 from worker import outcome
 from worker.outcome import Claimed, Outcome
 
@@ -72,7 +72,7 @@ class Performer:
             job_type = registry.find(name)
             bound = job_type.bind(args, kwargs)
             _refuse_expired(job)
-        except (wire.InvalidPayload, registry.NotRegistered, InvalidCall, Expired) as error:
+        except Exception as error:  # an invalid payload or call, an unknown name, an expiry
             return outcome.refused(job, error, time.time())
         return Call(job, job_type, *bound)
 

@@ -17,7 +17,9 @@ from resource import struct_rusage
 from types import FrameType
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.retry import Retry
 
 from worker import child, order
 from worker.autoscale import Autoscale
@@ -25,20 +27,22 @@ from worker.batch import MOST
 from worker.child import Child, Task
 from worker.commands import Command, Commands
 from worker.deadlines import LOOK
-from worker.death import certify
+from worker.death import DeathCertificate, certify
 from worker.dependents import enqueue_forgotten
 from worker.heartbeat import INTERVAL, Heartbeat
 from worker.marks import Marks
 from worker.memory import resident
-from worker.rescue import rescue, rescue_expired
+from worker.rescue import Verdict, rescue, rescue_expired
 from worker.slot import Performing, Slots
-from worker.worker import Worker, slots_wanted
+from worker.worker import Worker, is_passing, slots_wanted
 
 TICK = 0.1
-ANSWER_SECONDS = 1.0
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
+ANSWER_SECONDS = 1.0
+"""How long a pool waits for Redis: while it does, it looks after nothing else."""
+
 FROZEN_SECONDS = 10.0
 """A process that has been stopped by a signal for this long is as good as dead: its jobs go elsewhere."""
 
@@ -90,6 +94,7 @@ class Pool:
         self.autoscale = autoscale
         self._children: dict[int, Child] = {}
         self._slots: dict[str, Slots] = {}
+        self._dead: dict[str, tuple[Verdict, str, list[str], DeathCertificate]] = {}
         self._quick_deaths = 0
         self._start_not_before = 0.0
         self._drained = 0
@@ -106,9 +111,7 @@ class Pool:
         self._lifeline, self._life = os.pipe()
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self._install_signal_handlers()
-        self.client = self.connect()
-        # A server that does not answer must not keep the pool from its processes' deadlines.
-        self.client.connection_pool.connection_kwargs["socket_timeout"] = ANSWER_SECONDS
+        self.client = self._impatient_client()
         self.commands = Commands(self.client)
         scale = Autoscale(self.client, list(self.weights), *self.autoscale) if self.autoscale else None
         heartbeat = Heartbeat(self.client, self._slots)
@@ -132,6 +135,15 @@ class Pool:
             self._reap()
         self.commands.close()
         return 0 if self._clean else 1
+
+    def _impatient_client(self) -> Redis:
+        client = self.connect()
+        client.connection_pool.connection_kwargs.update(
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 1, (ConnectionError,)),
+        )
+        return client
 
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._on_stop)
@@ -198,6 +210,7 @@ class Pool:
             self._is_heard = True
             self.commands.listen(set(self._slots))
             enqueue_forgotten(self.client)
+            self._rescue_dead()
             for worker, rescued in rescue_expired(self.client).items():
                 if rescued.back or rescued.failed:
                     log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
@@ -314,12 +327,24 @@ class Pool:
         running = [job.execution for job in performing] or [NOTHING_RAN]
         verdict, reason, named = ended.killed_as or ("died", certificate.cause, running)
         log.warning("%s: %s", ended.name, reason or "stopped before its job had ended")
+        self._dead[ended.name] = verdict, reason, named or [NOTHING_RAN], certificate
         try:
-            rescue(self.client, ended.name, verdict, reason, named or [NOTHING_RAN], certificate=certificate)
+            self._rescue_dead()
         except RedisError as error:
-            log.warning("%s: what it held waits for its lease to end: %s", ended.name, error)
+            log.warning("%s: what it held waits for redis, or its lease's end: %s", ended.name, error)
         if not ended.killed_as:
             self._back_off(ended)
+
+    def _rescue_dead(self) -> None:
+        """Give back what dead workers held. Raises what redis-py does; call it again then."""
+        for name, (verdict, reason, running, certificate) in list(self._dead.items()):
+            try:
+                rescue(self.client, name, verdict, reason, running, certificate=certificate)
+            except ResponseError as error:
+                if is_passing(error):
+                    raise
+                log.error("%s: what it held can't be given back: %s", name, error)
+            del self._dead[name]
 
     def _back_off(self, ended: Child) -> None:
         """Start nothing for a while if children die as soon as they start."""

@@ -70,7 +70,7 @@ def rescue(
         ],
     )
     back, failed = reply or ((), ())
-    return Rescued([id.decode() for id in back], [id.decode() for id in failed])
+    return Rescued([wire.text(id) for id in back], [wire.text(id) for id in failed])
 
 
 def rescue_expired(client: Redis) -> dict[str, Rescued]:
@@ -91,11 +91,13 @@ def close_waiting(client: Redis, worker: str) -> None:
     an id into the list of nobody. Ids of connections are used again after a restart of the server, so
     their name decides.
     """
-    ids = (client.hget(wire.claims_key(worker), wire.WAITERS) or b"").split()
-    if not ids:
-        return
+    try:
+        ids = (client.hget(wire.claims_key(worker), wire.WAITERS) or b"").split()
+        waiting = client.client_list(client_id=[int(id) for id in ids]) if ids else []
+    except (ResponseError, ValueError):
+        return  # the claims are corrupt, and tell of no connections
     name = wire.connection_name(worker)
-    for other in client.client_list(client_id=[int(id) for id in ids]):
+    for other in waiting:
         if other["name"] == name:
             try:
                 client.client_kill_filter(_id=other["id"])

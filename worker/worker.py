@@ -285,8 +285,8 @@ class Worker(RQWorker):
                 except AWAY as error:
                     log.warning("redis is away (%s)", error)
                 except ResponseError as error:
-                    if not is_passing(error):
-                        raise
+                    if not is_passing(error) and not str(error).startswith("WRONGTYPE"):
+                        raise  # a key of the wrong type is set aside by the next claim
                     log.warning("redis can't be waited on (%s)", error)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
@@ -298,7 +298,7 @@ class Worker(RQWorker):
         for id in parents:
             try:
                 enqueue_dependents(self.queues[0], self.job_class, id)
-            except RedisError as error:
+            except Exception as error:  # whatever RQ's code makes of a corrupt record
                 log.error("job %s: its dependents were not enqueued: %s", id, error)
 
     def _report(self, id: str, attempt: int, done: float, total: float | None, message: str) -> None:

@@ -1,23 +1,23 @@
-"""Redis dies, hangs, cuts connections, fills up or becomes a replica, while workers wait and work."""
+"""Redis dies, hangs, cuts connections, fills up or becomes a replica: workers wait, and go on."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lane_jobs
 import pytest
-from pools import children_of, ended, lines, pool, until
+from pools import children_of, ended, is_alive, lines, pool, until
 from redis import Redis
 
 from coordination.server import EmbeddedServer
 from jobs import records, registry, wire
 from jobs.producer import Producer
 
-AWAY_SECONDS = 1.0
+AWAY_SECONDS = 0.6
 
 
 @contextmanager
@@ -44,6 +44,16 @@ def paused(server: EmbeddedServer, client: Redis) -> Iterator[None]:
 
 
 @contextmanager
+def frozen(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+    pid = server.pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
 def full(server: EmbeddedServer, client: Redis) -> Iterator[None]:
     client.config_set("maxmemory", 1)
     yield
@@ -57,24 +67,23 @@ def replica(server: EmbeddedServer, client: Redis) -> Iterator[None]:
     client.replicaof("NO", "ONE")
 
 
-FAULTS: list[Callable[..., object]] = [killed, connections_cut, paused, full, replica]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("options", [{}, {"threads": 5}], ids=["main", "threads"])
-def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_path, fault, options):
+@pytest.mark.parametrize(
+    ("fault", "threads"),
+    [(killed, 1), (killed, 5), (connections_cut, 1), (paused, 5), (full, 1), (replica, 5)],
+)
+def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_path, fault, threads):
     server = spare_server()
     ledger = tmp_path / "ledger"
     with Redis.from_url(server.url) as client:
         registry.use(Producer(client).enqueue)
-        with pool(server, 2, **options) as process:
+        with pool(server, 2, threads=threads) as process:
             until(lambda: client.scard(wire.WORKERS) == 2)
             children = children_of(process.pid)
             until(lambda: sum(each["cmd"] == "blmove" for each in client.client_list()) == 6)
             with fault(server, client):  # while they wait for work
                 time.sleep(AWAY_SECONDS)
             ids = [ended(client, lane_jobs.enter.enqueue(str(ledger), "first")).id]
-            for number in range(40):
+            for number in range(25):
                 ids += lane_jobs.enter.enqueue_many([(str(ledger), f"a{number}-{n}") for n in range(6)])
                 ids += lane_jobs.enter_async.enqueue_many([(str(ledger), f"b{number}-{n}") for n in range(2)])
             ids += lane_jobs.enter_isolated.enqueue_many([(str(ledger), f"c{n}") for n in range(20)])
@@ -89,7 +98,7 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
         assert client.llen(wire.QUARANTINE) == 0
 
 
-@pytest.mark.parametrize("fault", [killed, full, replica], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", [killed, full, replica])
 def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_server, tmp_path, fault):
     server = spare_server()
     notes, gate = tmp_path / "notes", tmp_path / "gate"
@@ -105,3 +114,20 @@ def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_serv
             assert ended(client, id).result == "lived"
             assert children_of(process.pid) == children
         assert records.read(client, id).deaths == 1
+
+
+@pytest.mark.parametrize("fault", [killed, frozen])
+def test_a_timeout_bites_while_redis_is_away(spare_server, fault):
+    server = spare_server()
+    with Redis.from_url(server.url) as client:
+        registry.use(Producer(client).enqueue)
+        with pool(server) as process:
+            id = lane_jobs.resist.options(timeout=2).enqueue("swallow")
+            until(lambda: records.read(client, id).status == "started")
+            began = time.monotonic()
+            (worker,) = children_of(process.pid)
+            with fault(server, client):
+                until(lambda: not is_alive(worker), 10)
+                assert 2 < time.monotonic() - began < 5
+            assert ended(client, id).status == "failed"
+            assert "its timeout of 2 s" in records.read(client, id).reason

@@ -19,12 +19,29 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local stale, parents, jobs = {}, {}, {}
 
+local function set_aside(id, reason)
+  redis.pcall('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
+  redis.pcall('LTRIM', KEYS[5], -10000, -1)
+end
+
+-- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one.
+local function call(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    if not reply.err:find('WRONGTYPE', 1, true) then return redis.call(command, key, ...) end
+    set_aside(key, reply.err)
+    redis.call('RENAME', key, 'pm:broken:' .. key)
+    return redis.call(command, key, ...)
+  end
+  return reply
+end
+
 -- What the worker holds of the jobs that it hands in, and which claim was its last.
 local ids, records, extras = {}, {}, {KEYS[6]}
 for i, outcome in ipairs(outcomes) do
   ids[i], records[i], extras[i + 1] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
 end
-local held = redis.call('HMGET', claims, '.claim', unpack(ids))
+local held = call('HMGET', claims, '.claim', unpack(ids))
 local again = held[1] == claim_id
 local none_waits = redis.call('EXISTS', unpack(extras)) == 0
 local suspended = none_waits and 0 or redis.call('EXISTS', KEYS[6])
@@ -34,18 +51,13 @@ if want + #outcomes > 0 then
   redis.call('HSET', claims, '.claim', claim_id)
 end
 if lease > 0 then
-  redis.call('ZADD', KEYS[4], now + lease, worker)
+  call('ZADD', KEYS[4], now + lease, worker)
 end
 
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local RARE = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
   'expires_at', 'checkpoint',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
-
-local function set_aside(id, reason)
-  redis.call('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
-  redis.call('LTRIM', KEYS[5], -10000, -1)
-end
 
 -- What all jobs of a batch write to one key is gathered here, and written by one command each.
 local gathered = {}
@@ -75,7 +87,7 @@ local function ends(status) return status == 'finished' or status == 'failed' or
 
 local function place(id, queue, status, ttl, front, delay)
   if status == 'queued' then
-    redis.call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
+    call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
   elseif status == 'scheduled' then
     gather('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
   else
@@ -89,13 +101,20 @@ local counts, seconds = {}, 0
 
 local function finish(id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
+  local written = 0
   if status == 'finished' and ttl == 0 then
     redis.call('DEL', record, results)
   elseif kind == 0 then
-    redis.call('HSET', record, 'status', status)
-    place(id, queue, status, ttl, front, delay)
+    written = redis.pcall('HSET', record, 'status', status)
   else
-    redis.call('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker, unpack(extra))
+    written = redis.pcall('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker,
+      unpack(extra))
+  end
+  if type(written) == 'table' then
+    set_aside(id, written.err) -- what stands there is no record any more
+  elseif kind == 0 then
+    place(id, queue, status, ttl, front, delay)
+  elseif status ~= 'finished' or ttl ~= 0 then
     local added = redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'execution_id', execution,
       'execution_started_at', began, 'execution_ended_at', stopped, name, value)
     if added.err then
@@ -119,6 +138,12 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
   end
 end
 
+-- Which enqueue of a chosen id a job came from.
+local function call_of(record)
+  local name = redis.pcall('HGET', record, 'call')
+  return type(name) == 'string' and name or ''
+end
+
 local function hand_in()
   local none_deleted = redis.call('EXISTS', unpack(records)) == #ids
   for i, outcome in ipairs(outcomes) do
@@ -131,7 +156,7 @@ local function hand_in()
         redis.call('ZADD', 'pm:parents', now, id) -- until its dependents are enqueued, whoever does it
       end
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
-        redis.call('SET', 'pm:gone:' .. id, redis.call('HGET', records[i], 'call') or '', 'EX', GONE_SECONDS)
+        redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
@@ -143,10 +168,10 @@ local function hand_in()
     end
   end
   for counter, count in pairs(counts) do
-    redis.call('HINCRBY', KEYS[3], counter, count)
+    redis.pcall('HINCRBY', KEYS[3], counter, count)
   end
   if seconds > 0 then
-    redis.call('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
+    redis.pcall('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
   end
   write_gathered()
 end

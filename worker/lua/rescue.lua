@@ -30,9 +30,20 @@ end
 local back, failed = {}, {}
 
 local function set_aside(id, found)
-  redis.call('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
-  redis.call('LTRIM', KEYS[6], -10000, -1)
+  redis.pcall('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
+  redis.pcall('LTRIM', KEYS[6], -10000, -1)
   return false
+end
+
+-- What a read of a key brings; where it is of a type that it can't be, that is set aside, and `otherwise` brought.
+local function read(otherwise, command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    set_aside(key, reply.err)
+    redis.call('RENAME', key, 'pm:broken:' .. key)
+    return otherwise
+  end
+  return reply
 end
 
 -- The queue that a job came from; nothing where its record is gone, or none, or RQ's code has recorded its end.
@@ -44,7 +55,10 @@ local function queue_of(id)
   local queue, status = fields[1], fields[2]
   if status and status ~= 'queued' and status ~= 'started' then
     return false
-  elseif queue and redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
+  elseif not queue then
+    if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record names no queue') end
+    return false
+  elseif redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
     local list = 'rq:queue:' .. queue
     if redis.call('EXISTS', list) == 1 then
       set_aside(list, 'the key is no list')
@@ -62,7 +76,8 @@ end
 
 local function fail(id, execution, queue)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
-  local ttl = math.min(tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL, LONGEST_TTL)
+  local ttl = tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL
+  ttl = ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
   local status, kind = 'failed', 2
   if verdict == 'stopped' then
     status, kind = 'stopped', 3
@@ -88,7 +103,8 @@ local function is_over(id, execution)
     if certificate ~= '' then
       redis.call('HSET', 'rq:job:' .. id, 'death', certificate)
     end
-    return redis.call('HINCRBY', 'rq:job:' .. id, 'deaths', 1) >= tonumber(deaths)
+    local count = redis.pcall('HINCRBY', 'rq:job:' .. id, 'deaths', 1)
+    return type(count) ~= 'number' or count >= tonumber(deaths) -- a count that is no number may have been anything
   elseif verdict == 'overran' then
     local left = tonumber(redis.call('HGET', 'rq:job:' .. id, 'retries_left')) or 0
     redis.call('HSET', 'rq:job:' .. id, 'retries_left', math.max(left - 1, 0))
@@ -98,7 +114,7 @@ local function is_over(id, execution)
 end
 
 -- The last claimed goes back first, so that the first claimed comes to stand in front.
-local held = redis.call('HGETALL', KEYS[1])
+local held = read({}, 'HGETALL', KEYS[1])
 for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
   local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
@@ -107,7 +123,7 @@ for i = #held - 1, 1, -2 do
     local started = 'rq:wip:' .. queue
     redis.pcall('ZREM', started, id .. ':' .. execution)
     -- Performed by RQ's code, the job has executions of RQ's making too.
-    for _, other in ipairs(redis.call('ZRANGE', 'rq:executions:' .. id, 0, -1)) do
+    for _, other in ipairs(read({}, 'ZRANGE', 'rq:executions:' .. id, 0, -1)) do
       redis.pcall('ZREM', started, id .. ':' .. other)
       redis.call('DEL', 'rq:execution:' .. id .. ':' .. other)
     end
@@ -126,7 +142,7 @@ if scope == 'named' then
   return {back, failed}
 end
 
-local ids = redis.call('LRANGE', KEYS[2], 0, -1)
+local ids = read({}, 'LRANGE', KEYS[2], 0, -1)
 for i = #ids, 1, -1 do
   local queue = queue_of(ids[i])
   if queue then
@@ -137,7 +153,7 @@ end
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('ZREM', KEYS[3], worker)
 if verdict ~= 'returned' then
-  local queues = redis.call('HGET', KEYS[4], 'queues') or ''
+  local queues = read(false, 'HGET', KEYS[4], 'queues') or ''
   for queue in queues:gmatch('[^,]+') do
     redis.call('SREM', 'rq:workers:' .. queue, KEYS[4])
   end
