@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bad_jobs  # noqa: F401  registers jobs
 import lane_jobs  # noqa: F401  registers jobs
 import pool_jobs  # noqa: F401  registers jobs
 

@@ -1,0 +1,59 @@
+"""Jobs that misbehave end failed, with the reason, and their worker lives."""
+
+from __future__ import annotations
+
+import subprocess
+import zlib
+
+import bad_jobs
+import pool_jobs
+import pytest
+from pools import children_of, ended, pool, until
+
+from jobs import wire
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+PAYLOADS = {
+    b"\x00\xff garbage": "neither JSON nor compressed JSON",
+    b"": "cut short",
+    b"[1, 2]": "not [name, null, [positional], {named}]",
+    b"[" * 100_000: "not JSON",
+    zlib.compress(b" " * 200_000_000): "unpacks to more than 16777216 bytes",
+    zlib.compress(b"[]")[:-3]: "cut short",
+    b"\x80\x04N.": "a pickle",
+    b'["os.system",null,["true"],{}]': "not a registered job",
+    b'["pool_jobs.add",null,["one"],{}]': "argument a",
+}
+
+
+def test_bad_jobs_fail_with_their_reasons_and_their_worker_lives(server, client):
+    with pool(server, stderr=subprocess.DEVNULL) as process:
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        children = children_of(process.pid)
+        for job, reason in (
+            (bad_jobs.recurse, "RecursionError: maximum recursion depth exceeded"),
+            (bad_jobs.return_much, "returned 200000002 bytes, and a result may hold 1048576"),
+            (bad_jobs.return_itself, "returned what JSON can't hold"),
+            (bad_jobs.unspeakable, "is no UTF-8"),
+            (bad_jobs.odd_error, "Odd"),
+        ):
+            record = ended(client, job.enqueue())
+            assert (record.status, record.deaths) == ("failed", 0)
+            assert reason in record.error
+        assert ended(client, bad_jobs.chatter.enqueue()).result == "said"
+        assert children_of(process.pid) == children
+
+
+def test_payloads_that_make_no_sense_fail_with_their_reasons_and_their_worker_lives(server, client):
+    ids = pool_jobs.add.enqueue_many([(1,)] * len(PAYLOADS))
+    for id, payload in zip(ids, PAYLOADS, strict=True):
+        client.hset(wire.job_key(id), "data", payload)
+    with pool(server) as process:
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        children = children_of(process.pid)
+        for id, reason in zip(ids, PAYLOADS.values(), strict=True):
+            record = ended(client, id)
+            assert record.status == "failed"
+            assert reason in record.reason
+        assert children_of(process.pid) == children
