@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError, Timeout
 
 from coordination.scripts import Script
 from jobs import wire
+from worker.rescue import close_waiting
 
 BLOCK_SECONDS = 25
 LATE_SECONDS = 0.01
@@ -87,10 +88,18 @@ class IdleWait:
         self._blocked.clear()
 
     def _wait(self, seconds: float) -> bool:
-        if not self._connections:
-            self._connect()
         waiting = wire.waiting_key(self.worker)
+<<<<<<< HEAD
         for entry in self._connections:
+=======
+        if not self._connections:
+            # Moves on connections that were closed may go on until the server has noticed.
+            close_waiting(self.client, self.worker)
+            self._connect()
+            if self.client.llen(waiting):
+                return True
+        for queue, entry in zip(self.queues, self._connections, strict=True):
+>>>>>>> bc3dca8 (A job that was moved on a connection given up for lost is claimed at once)
             if entry not in self._blocked:
                 entry[0].send_command("BLMOVE", entry[2], waiting, "LEFT", "RIGHT", seconds)
                 self._blocked.append(entry)
