@@ -1,0 +1,194 @@
+"""Corruption: whatever is written into records, lists and registries, workers go on with what is sound."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import lane_jobs
+import pool_jobs
+import pytest
+from pools import DEADLINE, children_of, ended, lines, pool, until
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from jobs import records, wire
+from worker.claim import Claims
+from worker.order import Strict
+from worker.rescue import rescue, rescue_expired
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+FIELDS = (
+    "data", "origin", "timeout", "result_ttl", "failure_ttl", "retries_left", "retry_intervals", "attempts",
+    "deaths", "death", "expires_at", "checkpoint", "enqueue_at_front_on_retry", "success_callback_name",
+    "stopped_callback_name", "repeats_left", "worker_name", "enqueued_at", "created_at", "call",
+)  # fmt: skip
+VALUES = (
+    b"", b"\xff\xfe", b"0", b"-1", b"1.5", b"nan", b"inf", b"-inf", b"1e308", b"9" * 40, b"-" + b"9" * 40,
+    b"[", b"[]", b"null", b"{}", b"[1e308]", b"x" * 100_000, b"[[[[" * 5000, b"\x80\x04pickle", b"x\x9c",
+    b'["pool_jobs.add",null,[1],{}]', b'["pool_jobs.add",null,["x"],{}]', b'["os.system",null,["true"],{}]',
+)  # fmt: skip
+REGISTRIES = ("started", "finished", "failed", "scheduled")
+
+
+def corrupt_record(client: Redis, id: str, dice: random.Random) -> None:
+    key = wire.job_key(id)
+    match dice.randrange(8):
+        case 0:
+            client.delete(key)
+        case 1:
+            client.set(key, "no hash")
+        case 2:
+            with suppress(ResponseError):
+                client.hdel(key, dice.choice(FIELDS))
+        case 3:
+            client.delete(wire.results_key(id))
+            client.set(wire.results_key(id), "no stream")
+        case 4:
+            client.set(f"{key}:dependents", "no set")
+        case _:
+            with suppress(ResponseError):  # it is no hash any more
+                client.hset(key, dice.choice(FIELDS), dice.choice(VALUES))
+
+
+def corrupt_others(client: Redis, queue: str, dice: random.Random) -> None:
+    registry = wire.registry_key(dice.choice(REGISTRIES), queue)
+    match dice.randrange(5):
+        case 0:
+            client.delete(registry)
+            client.set(registry, "no sorted set")
+        case 1:
+            client.delete(registry)
+        case 2:
+            client.delete(wire.queue_key(queue))
+            client.set(wire.queue_key(queue), "no list")
+        case 3:
+            for worker in client.smembers(wire.WORKERS):
+                client.hset(worker, "successful_job_count", dice.choice(VALUES))
+        case _:
+            push_garbage(client, queue, dice)
+
+
+def push_garbage(client: Redis, queue: str, dice: random.Random) -> None:
+    with suppress(ResponseError):  # the queue itself is none at the moment
+        client.lpush(wire.queue_key(queue), dice.choice([b"\xff\xfe", b"nobody", b"", b"a b", b"x" * 300]))
+
+
+def quarantined(client: Redis) -> set[str]:
+    return {json.loads(entry)["job_id"] for entry in client.lrange(wire.QUARANTINE, 0, -1)}
+
+
+def has_an_end(client: Redis, id: str) -> bool:
+    """Whether a job has ended, is set aside, is gone, or waits for a retry or where nobody serves."""
+    record = records.read_if_there(client, id)
+    return (
+        record is None
+        or record.has_ended
+        or record.status == "scheduled"
+        or record.queue not in ("default", "low")
+        or id in quarantined(client)
+    )
+
+
+@pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 4), (3, 1)])
+def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
+    server, client, tmp_path, seed, threads
+):
+    dice = random.Random(seed)
+    ledger = tmp_path / "ledger"
+    kinds: list[Callable[[str], str]] = [
+        lambda text: lane_jobs.enter.options(queue=queue).enqueue(str(ledger), text),
+        lambda text: lane_jobs.enter_async.options(queue=queue).enqueue(str(ledger), text),
+        lambda text: lane_jobs.enter_isolated.options(queue=queue).enqueue(str(ledger), text),
+        lambda text: lane_jobs.where.options(queue=queue).enqueue(dice.choice([0.0, 0.03])),
+    ]
+    sound, victims = [], []
+    with pool(server, 2, threads=threads) as process:
+        until(lambda: client.scard(wire.WORKERS) == 2)
+        children = children_of(process.pid)
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            queue = "default"
+            sound += [dice.choice(kinds)("sound") for _ in range(3)]
+            for _ in range(3):
+                queue = dice.choice(["default", "low"])
+                victims.append(dice.choice(kinds)("victim"))
+                corrupt_record(client, dice.choice(victims[-20:]), dice)
+            corrupt_others(client, "high", dice)
+            push_garbage(client, "default", dice)
+            time.sleep(dice.random() * 0.02)
+        assert {ended(client, id).status for id in sound} == {"finished"}
+        for queue in ("high", "low", "default"):  # what stands there is repaired by the next claims
+            assert ended(client, pool_jobs.add.options(queue=queue).enqueue(1)).result == 2
+        until(lambda: client.llen("rq:queue:default") == client.llen("rq:queue:low") == 0)
+        stuck = [id for id in victims if not has_an_end(client, id)]
+        until(lambda: not [id for id in stuck if not has_an_end(client, id)], 10)
+        assert children_of(process.pid) == children
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+    assert client.zcard(wire.LEASES) == 0
+    assert len(lines(ledger)) > 50
+
+
+def test_claims_that_are_overwritten_are_set_aside_and_their_worker_goes_on(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    with pool(server) as process:
+        pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+        until(lambda: lines(notes) == ["begin a"])
+        children = children_of(process.pid)
+        (key,) = client.keys("pm:claims:*")
+        client.delete(key)
+        client.set(key, "no hash")
+        gate.touch()
+        assert [ended(client, pool_jobs.add.enqueue(n)).result for n in range(5)] == [1, 2, 3, 4, 5]
+        assert key.decode() in quarantined(client)
+        worker = wire.worker_key(key.decode().removeprefix("pm:claims:"))
+        client.delete(worker)
+        client.set(worker, "no hash")
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+        waiting = f"pm:waiting:{key.decode().removeprefix('pm:claims:')}"
+        client.set(waiting, "no list")
+        assert [ended(client, pool_jobs.add.enqueue(n)).result for n in range(5)] == [1, 2, 3, 4, 5]
+        assert children_of(process.pid) == children
+
+
+def test_leases_that_are_overwritten_are_set_aside_and_workers_go_on(server, client):
+    with pool(server) as process:
+        until(lambda: client.scard(wire.WORKERS) == 1)
+        children = children_of(process.pid)
+        client.delete(wire.LEASES)
+        client.set(wire.LEASES, "no sorted set")
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+        until(lambda: client.zcard(wire.LEASES) == 1)
+        assert children_of(process.pid) == children
+
+
+@pytest.mark.parametrize("verdict", ["died", "overran", "stopped", "returned"])
+@pytest.mark.parametrize("value", VALUES[:10])
+def test_a_rescue_takes_corrupt_records_as_they_are(client, verdict, value):
+    ids = pool_jobs.add.enqueue_many([(1,)] * (len(FIELDS) + 1))
+    Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], len(ids))
+    for id, field in zip(ids, FIELDS, strict=False):
+        client.hset(wire.job_key(id), field, value)
+    client.hdel(wire.job_key(ids[-1]), "origin")
+    client.set(f"rq:executions:{ids[0]}", "no sorted set")
+    running = client.hvals(wire.claims_key("w1"))
+    rescued = rescue(client, "w1", verdict, "why", [wire.text(execution) for execution in running])
+    assert len(rescued.back) + len(rescued.failed) >= len(ids) - 2
+    assert ids[-1] in quarantined(client)
+
+
+@pytest.mark.parametrize("key", ["pm:claims:w1", "pm:waiting:w1", "rq:worker:w1"])
+def test_what_belongs_to_a_dead_worker_may_be_corrupt_and_others_are_rescued_all_the_same(client, key):
+    client.zadd(wire.LEASES, {"w1": 1, "w2": 2})
+    client.set(key, "of another type")
+    id = pool_jobs.add.enqueue(1)
+    Claims(client, "w2", Strict(["default"])).finish_and_claim("c1", [], 1)
+    client.zadd(wire.LEASES, {"w2": 2})
+    client.hset("pm:claims:w2", ".waiters", "\udcff no numbers".encode(errors="surrogateescape"))
+    assert rescue_expired(client)["w2"].back == [id]
+    assert client.zcard(wire.LEASES) == 0
