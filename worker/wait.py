@@ -89,17 +89,13 @@ class IdleWait:
 
     def _wait(self, seconds: float) -> bool:
         waiting = wire.waiting_key(self.worker)
-<<<<<<< HEAD
-        for entry in self._connections:
-=======
         if not self._connections:
             # Moves on connections that were closed may go on until the server has noticed.
             close_waiting(self.client, self.worker)
             self._connect()
             if self.client.llen(waiting):
                 return True
-        for queue, entry in zip(self.queues, self._connections, strict=True):
->>>>>>> bc3dca8 (A job that was moved on a connection given up for lost is claimed at once)
+        for entry in self._connections:
             if entry not in self._blocked:
                 entry[0].send_command("BLMOVE", entry[2], waiting, "LEFT", "RIGHT", seconds)
                 self._blocked.append(entry)
