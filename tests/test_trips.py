@@ -93,7 +93,7 @@ def test_a_performed_job_takes_a_bounded_number_of_commands(client):
     )
     ran = commands(client) - before
     del ran["cmdstat_info"]
-    assert ran.total() / 100 < 18
+    assert ran.total() / 100 < 6
     assert ran["cmdstat_evalsha"] == 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 import time
 from collections import deque
@@ -9,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 from worker import outcome
 from worker.outcome import Claimed, Outcome
+
+log = logging.getLogger("packmule.worker")
 
 HAND_IN_SECONDS = 0.02
 """An outcome is handed in no later than about this after its job has ended."""
@@ -34,7 +38,7 @@ class Clerk:
         self._is_waiting = self._closed = False
         self._beside = 0
         self._active = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="clerk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
         self._thread.start()
 
     def take(self, jobs: Sequence[Claimed]) -> None:
@@ -98,6 +102,14 @@ class Clerk:
             self._closed = True
             self._active.set()
         self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            # A worker without its clerk would lose outcomes: it is better to be rescued from.
+            log.exception("the worker can't hand in what it performed, and ends")
+            os._exit(1)
 
     def _look(self) -> None:
         while True:

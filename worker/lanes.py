@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -51,6 +52,7 @@ class Lanes:
         self.tasks = Tasks(performer, slots, note, tasks)
         self.forks = Forks(performer, slots)
         self._interrupted = ""
+        self._interrupted_beside: deque[str] = deque(maxlen=slots.count)
         self._broken_off: dict[str, BaseException] = {}
         self._kills = death.out_of_memory_kills()
         signal.signal(LOOK, self._look)
@@ -152,7 +154,8 @@ class Lanes:
                 raised = error if job.execution != self._interrupted and not self.forks.look() else None
                 if raised and self.performer.in_body:
                     self._interrupted = job.execution
-            else:
+            elif job.execution not in self._interrupted_beside:
+                self._interrupted_beside.append(job.execution)
                 self.tasks.interrupt(job.execution, error)
                 if self.threads:
                     self.threads.interrupt(job.execution, error)

@@ -332,7 +332,7 @@ class Pool:
             self._rescue_dead()
         except RedisError as error:
             log.warning("%s: what it held waits for redis, or its lease's end: %s", ended.name, error)
-        if not ended.killed_as:
+        if not ended.killed_as and not performing:
             self._back_off(ended)
 
     def _rescue_dead(self) -> None:
@@ -347,7 +347,7 @@ class Pool:
             del self._dead[name]
 
     def _back_off(self, ended: Child) -> None:
-        """Start nothing for a while if children die as soon as they start."""
+        """Start nothing for a while if children die as soon as they start, before they have a job."""
         if time.monotonic() - ended.started_at > QUICK_DEATH:
             self._quick_deaths = 0
             return
