@@ -163,7 +163,7 @@ def test_leases_that_are_overwritten_are_set_aside_and_workers_go_on(server, cli
         client.delete(wire.LEASES)
         client.set(wire.LEASES, "no sorted set")
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
-        until(lambda: client.zcard(wire.LEASES) == 1)
+        until(lambda: client.type(wire.LEASES) == b"zset" and client.zcard(wire.LEASES) == 1)
         assert children_of(process.pid) == children
 
 
