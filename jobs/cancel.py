@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from redis import Redis
+from rq.command import send_command
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from coordination.scripts import Script
 from jobs import wire
-from jobs.records import ENDED, NoSuchJob
+from jobs.records import ENDED, no_such_job
 
 LOOK_INTERVAL = 0.05
 STOP_INTERVAL = 1.0
@@ -36,7 +36,7 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
     while True:
         status = wire.text(_cancel(client, [wire.job_key(id)], [id, wire.time_text(time.time())]))
         if not status:
-            raise NoSuchJob(f"no job is called {id}: check the id, or its result was kept for a shorter time")
+            raise no_such_job(id)
         if status in ENDED:
             return status
         if status == "deferred":
@@ -47,7 +47,7 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
         if status == "started" and now >= tell_at:
             tell_at = now + STOP_INTERVAL
             worker = wire.text(client.hget(wire.job_key(id), "worker_name") or b"")
-            client.publish(wire.commands_channel(worker), json.dumps({"command": "stop-job", "job_id": id}))
+            send_command(client, worker, "stop-job", job_id=id)
         if now > deadline:
             raise NotCancelled(f"job {id} is still {status} after {timeout:g} s: does its worker live?")
         time.sleep(LOOK_INTERVAL)

@@ -27,6 +27,11 @@ class NoSuchJob(LookupError):
     """No job of that id: it never was, or its time to live is over."""
 
 
+def no_such_job(id: str) -> NoSuchJob:
+    """The error for an id that names no job."""
+    return NoSuchJob(f"no job is called {id}: check the id, or its result was kept for a shorter time")
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a job says it is: `done` of `total` units (None where it doesn't know), and doing what."""
@@ -91,7 +96,7 @@ def read(client: Redis, id: str) -> Record:
         except ResponseError as error:
             raise NoSuchJob(f"job {id} can't be read: {error}") from None
     if b"data" not in fields:
-        raise NoSuchJob(f"no job is called {id}: check the id, or its result was kept for a shorter time")
+        raise no_such_job(id)
     return _record(
         id, _texts(fields), fields[b"data"], _texts(results[0][1]) if results else {}, _texts(progress)
     )

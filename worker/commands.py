@@ -23,6 +23,15 @@ class Command(msgspec.Struct, frozen=True):
     job_id: str = ""
 
 
+def command_of(worker: str, data: bytes) -> Command | None:
+    """What was published to `worker`; None, and a line in the log, for what makes no sense."""
+    try:
+        return msgspec.json.decode(data, type=Command)
+    except msgspec.DecodeError as error:
+        log.warning("worker %s: a command that makes no sense was passed over: %s", worker, error)
+        return None
+
+
 class Commands:
     """One subscription for all workers of a pool, by one connection.
 
@@ -58,10 +67,8 @@ class Commands:
                 if message["type"] != "message":
                     continue
                 worker = wire.text(message["channel"]).removeprefix(wire.commands_channel(""))
-                try:
-                    yield worker, msgspec.json.decode(message["data"], type=Command)
-                except msgspec.DecodeError as error:
-                    log.warning("worker %s: a command that makes no sense was passed over: %s", worker, error)
+                if command := command_of(worker, message["data"]):
+                    yield worker, command
         except (RedisError, OSError) as error:
             log.warning("commands can't be heard: %s", error)
             self.close()

@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from worker import child, order
 from worker.autoscale import Autoscale
+from worker.away import is_passing
 from worker.batch import MOST
 from worker.child import Child, Task
 from worker.commands import Command, Commands
@@ -34,7 +35,7 @@ from worker.marks import Marks
 from worker.memory import resident
 from worker.rescue import Verdict, rescue, rescue_expired
 from worker.slot import Performing, Slots
-from worker.worker import Worker, is_passing, slots_wanted
+from worker.worker import Worker, slots_wanted
 
 TICK = 0.1
 QUICK_DEATH = 1.0

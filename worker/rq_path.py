@@ -21,10 +21,10 @@ from jobs import registry, wire
 from jobs.interrupts import Interrupted, Killed, Stopped
 from jobs.options import LONGEST_SPAN
 from worker import outcome
+from worker.away import AWAY
 from worker.deadlines import LOOK
 from worker.outcome import Claimed, Outcome
 from worker.perform import Performer
-from worker.wait import AWAY
 
 MARGIN = 60
 """Seconds beyond the job's timeout that its callbacks have, and that RQ's record of the execution stays."""

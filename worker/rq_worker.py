@@ -9,7 +9,6 @@ import signal
 import sys
 from typing import Any, ClassVar
 
-import msgspec
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
@@ -22,7 +21,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from jobs.interrupts import Killed
 from worker import order
-from worker.commands import Command
+from worker.commands import command_of
 from worker.lanes import Lanes
 from worker.rq_path import BREAKS
 
@@ -133,10 +132,8 @@ class RQWorker(BaseWorker):
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Called by RQ's subscription for each command to this worker, in a thread of its own."""
-        try:
-            command = msgspec.json.decode(message["data"], type=Command)
-        except msgspec.DecodeError as error:
-            log.warning("a command that makes no sense was passed over: %s", error)
+        command = command_of(self.name, message["data"])
+        if command is None:
             return
         match command.command:
             case "shutdown":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import RedisError, ResponseError
 
 from coordination.scripts import Script
 from jobs import wire
@@ -16,10 +16,6 @@ from worker.rescue import close_waiting
 
 BLOCK_SECONDS = 25
 LATE_SECONDS = 0.01
-
-AWAY = (ConnectionError, TimeoutError)
-"""What redis-py raises while the server can't be reached; a server that is loading its data counts too."""
-
 
 _put_back = Script("worker", "put_back")
 
@@ -42,7 +38,7 @@ class IdleWait:
     def wait(self, seconds: float = BLOCK_SECONDS) -> bool:
         """Return when an id has been moved, a descriptor is readable, or `seconds` are over.
 
-        True after an id was moved. Moves may still be under way then: end them with `unblock`, or go on.
+        True after an id was moved. Moves may still be under way then: end those of `blocked`, or go on.
         """
         try:
             return self._wait(seconds)

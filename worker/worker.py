@@ -6,25 +6,17 @@ import contextlib
 import faulthandler
 import logging
 import os
-import random
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from redis import Redis
-from redis.exceptions import (
-    ClusterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import RedisError, ResponseError
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
@@ -33,6 +25,7 @@ from coordination.scripts import Script
 from jobs import current, wire
 from jobs.interrupts import Interrupted
 from worker import order, rq_current, rq_path
+from worker.away import AWAY, is_passing, persist
 from worker.batch import MOST, BatchSize
 from worker.claim import Batch, Claims
 from worker.clerk import Clerk
@@ -46,21 +39,12 @@ from worker.perform import Performer
 from worker.rescue import rescue
 from worker.rq_worker import RQWorker
 from worker.slot import MAIN, Slots
-from worker.wait import AWAY, IdleWait
+from worker.wait import IdleWait
 
-BACK_OFF_CAP = 5.0
 SUSPENDED_SECONDS = 1.0
 MEMORY_SECONDS = 1.0
 ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
-
-NOT_NOW = (b"MISCONF", b"NOREPLICAS", b"BUSY", b"UNBLOCKED")
-"""How answers begin by which a server that can be reached says that it can't write at the moment."""
-
-NOT_NOW_ERRORS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
-"""What redis-py makes of further such answers; their texts have lost the word in front."""
-
-T = TypeVar("T")
 
 log = logging.getLogger("packmule.worker")
 _checkpoint = Script("worker", "checkpoint")
@@ -228,7 +212,7 @@ class Worker(RQWorker):
                     self.idle.unblocked()
                 return batch
 
-            batch = self._persist(finish_and_claim)
+            batch = persist(finish_and_claim)
         for id in batch.stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
         if batch.stale:
@@ -239,30 +223,13 @@ class Worker(RQWorker):
         self._enqueue_dependents(batch.parents)
         return batch
 
-    def _persist(self, call: Callable[[], T]) -> T:
-        """Make the call, which may be made twice, until Redis answers it."""
-        for pause in _pauses():
-            try:
-                return call()
-            except AWAY as error:
-                self._pause(error, pause)
-            except ResponseError as error:
-                if not is_passing(error):
-                    raise
-                self._pause(error, pause)
-        raise AssertionError("the pauses have no end")
-
     def _bury(self, execution: str, certificate: DeathCertificate) -> None:
         """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
-        self._persist(
+        persist(
             lambda: rescue(
                 self.connection, self.name, "died", certificate.cause, [execution], "named", certificate
             )
         )
-
-    def _pause(self, error: Exception, seconds: float) -> None:
-        log.warning("redis is away (%s); trying again in %.1f s", error, seconds)
-        time.sleep(seconds)
 
     def _give_up_waiting(self) -> None:
         """End blocking moves, so that none brings an id while this worker has no time for it."""
@@ -364,16 +331,3 @@ class Worker(RQWorker):
 def slots_wanted(threads: int, tasks: int) -> int:
     """How many slots a worker of so many threads and tasks needs."""
     return 1 + tasks + (threads if threads > 1 else 0)
-
-
-def is_passing(error: ResponseError) -> bool:
-    """Whether the server will do the same later: it starts, fails over, or is out of memory or disk."""
-    return isinstance(error, NOT_NOW_ERRORS) or str(error).encode().startswith(NOT_NOW)
-
-
-def _pauses() -> Iterator[float]:
-    """Seconds to wait between tries: growing, jittered, without an end."""
-    ceiling = 0.1
-    while True:
-        yield random.uniform(0, ceiling)  # noqa: S311  jitter needs no secrecy
-        ceiling = min(ceiling * 2, BACK_OFF_CAP)

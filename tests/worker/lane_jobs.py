@@ -20,6 +20,15 @@ from jobs import Retry, current, job
 FOR_EVER = 60
 
 
+LANES = {
+    "main": ("nap_in_one", "resist", {}),
+    "threads": ("nap", "resist", {"threads": 4}),
+    "async": ("nap_async", "resist_async", {}),
+    "isolated": ("nap_isolated", "resist_isolated", {}),
+}
+"""Of each lane: a job that naps in it, one that resists its end, and the options of a pool that has it."""
+
+
 @job
 def where(seconds: float = 0.0) -> list[object]:
     time.sleep(seconds)

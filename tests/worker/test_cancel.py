@@ -7,6 +7,7 @@ import time
 import lane_jobs
 import pool_jobs
 import pytest
+from lane_jobs import LANES
 from pools import children_of, ended, is_alive, lines, pool, until
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.serializers import JSONSerializer
@@ -15,13 +16,6 @@ from jobs import records, wire
 from jobs.cancel import cancel
 
 pytestmark = pytest.mark.usefixtures("produce")
-
-LANES = {
-    "main": ("nap_in_one", "resist", {}),
-    "threads": ("nap", "resist", {"threads": 4}),
-    "async": ("nap_async", "resist_async", {}),
-    "isolated": ("nap_isolated", "resist_isolated", {}),
-}
 
 
 @pytest.mark.parametrize("lane", LANES)

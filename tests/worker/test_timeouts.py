@@ -8,6 +8,7 @@ from datetime import datetime
 import lane_jobs
 import pool_jobs
 import pytest
+from lane_jobs import LANES
 from pools import ended, lines, pool, until
 
 from jobs import records, wire
@@ -15,12 +16,6 @@ from jobs.records import Record
 
 pytestmark = pytest.mark.usefixtures("produce")
 
-LANES = {
-    "main": ("nap_in_one", "resist", {}),
-    "threads": ("nap", "resist", {"threads": 4}),
-    "async": ("nap_async", "resist_async", {}),
-    "isolated": ("nap_isolated", "resist_isolated", {}),
-}
 HOWS = ("swallow", "number", "regex", "blocked")
 
 
