@@ -1,0 +1,20 @@
+-- Take one of a few slots until a lease ends, if one is free.
+--
+-- KEYS[1]  the slots: a sorted set of holders by the end of their leases, in Unix seconds
+-- ARGV[1]  the holder    ARGV[2]  how many slots there are    ARGV[3]  the lease in seconds
+-- Returns  "" if it was taken, otherwise the seconds until the next lease ends
+--
+-- Sent again after a lost reply it takes no second slot.
+
+local key, holder, slots, lease = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+
+redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.6f', now))
+if not redis.call('ZSCORE', key, holder) and redis.call('ZCARD', key) >= slots then
+  return string.format('%.6f', redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] - now)
+end
+redis.call('ZADD', key, string.format('%.6f', now + lease), holder)
+-- The key lasts as long as its last lease.
+redis.call('PEXPIREAT', key, math.ceil(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2] * 1000))
+return ''
