@@ -7,15 +7,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
-from coordination.keys import bounded, named
-from coordination.rate_limit import KeyTaken
+from coordination.keys import bounded, named, ours
 from coordination.scripts import Script
 
 LONGEST_LEASE = 86_400.0 * 366
+SHORTEST_LEASE = 0.001
 MOST_SLOTS = 1_000_000
 
 _take = Script("coordination", "take_slot")
@@ -56,7 +56,7 @@ class ConcurrencyLimit:
     def __init__(self, client: Redis, name: str, slots: int, lease: float) -> None:
         if not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= MOST_SLOTS:
             raise ValueError(f"slots={slots!r}: give a whole number from 1 to {MOST_SLOTS:,}")
-        if not isinstance(lease, int | float) or not 0.001 <= lease <= LONGEST_LEASE:
+        if not isinstance(lease, int | float) or not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
             raise ValueError(f"lease={lease!r}: give seconds, from 0.001 to those of a year")
         self.client = client
         self.name = named(name)
@@ -79,7 +79,9 @@ class ConcurrencyLimit:
 
     def release(self, slot: Slot) -> None:
         """Free the slot; nothing happens if its lease has ended, whoever holds it now."""
-        self.client.zrem(self.key(slot.key), slot.holder)
+        stored_at = self.key(slot.key)
+        with ours(stored_at, "sorted set"):
+            self.client.zrem(stored_at, slot.holder)
 
     @contextmanager
     def hold(self, key: str) -> Iterator[Slot]:
@@ -94,12 +96,7 @@ class ConcurrencyLimit:
         """Where Redis keeps the holders of `key`."""
         return f"pm:slots:{self.name}:{bounded(key)}"
 
-    def _call(self, script: Script, key: str, args: list[object]) -> object:
-        try:
-            return script(self.client, [self.key(key)], args)
-        except ResponseError as error:
-            if "WRONGTYPE" not in str(error):
-                raise
-            raise KeyTaken(
-                f"{self.key(key)} holds something that is no sorted set: delete it, or give the limit another name"
-            ) from None
+    def _call(self, script: Script, key: str, args: list[object]) -> Any:
+        stored_at = self.key(key)
+        with ours(stored_at, "sorted set"):
+            return script(self.client, [stored_at], args)

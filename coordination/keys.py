@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.exceptions import ResponseError
 
 LONGEST = 160
 """Bytes up to which a key stays readable; beyond, its end is a hash."""
@@ -18,10 +22,29 @@ class InvalidName(ValueError):
     """A name that would make keys ambiguous."""
 
 
+class KeyTaken(RuntimeError):
+    """What is stored where a limit counts was not written by it; the text says what to do."""
+
+
+@contextmanager
+def ours(key: str, kind: str) -> Iterator[None]:
+    """Raise `KeyTaken` where the server finds something else than a `kind` at `key`."""
+    try:
+        yield
+    except ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        raise KeyTaken(
+            f"{key} holds something that is no {kind}: delete it, or give the limit another name"
+        ) from None
+
+
 def named(name: str) -> str:
     """`name`, if it can be a part of keys. Raises `InvalidName`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidName(f"{name!r:.120} can't name a limit: use up to 100 letters, digits and signs of . _ -")
+        raise InvalidName(
+            f"{name!r:.120} can't name a limit: use up to 100 letters, digits and signs of . _ -"
+        )
     return name
 
 

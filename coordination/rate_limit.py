@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
-from coordination.keys import bounded, named
+from coordination.keys import bounded, named, ours
 from coordination.rate import MICROSECONDS, Rate
 from coordination.scripts import Script
 
@@ -17,17 +16,13 @@ LARGEST_WINDOW = 10_000
 
 
 class RateLimitExceeded(RuntimeError):
-    """More than the rate allows; `retry_after` seconds from now the same will be allowed, if nothing else is."""
+    """More than the rate allows; in `retry_after` seconds the same will be allowed, if nothing else comes."""
 
     def __init__(self, key: str, rate: Rate, retry_after: float) -> None:
         super().__init__(f"{key} is limited to {rate}: try again in {retry_after:.3g} s")
         self.key = key
         self.rate = rate
         self.retry_after = retry_after
-
-
-class KeyTaken(RuntimeError):
-    """What is stored where a limit counts was not written by it; the text says what to do."""
 
 
 class Answer(NamedTuple):
@@ -46,9 +41,10 @@ class Answer(NamedTuple):
 class RateLimit:
     """What both limits can do; use `TokenBucket` or `SlidingWindow`.
 
-    `name` tells this limit's keys from those of others: letters, digits and `. _ -`. Each `key` (an address, a
-    tenant, a token; any text) is limited on its own. `cost` is how many events one call counts for. A call is
-    one round trip. If the connection is lost in it, it is sent again, and may count twice.
+    `name` tells this limit's keys from those of others: letters, digits and `. _ -`. Each `key` (an address,
+    a tenant, a token; any text) is limited on its own. `cost` is how many events one call counts for. A call
+    is one round trip. If the connection is lost in it, it is sent again, and may count twice. Calls raise
+    `KeyTaken` where the key holds what no limit wrote.
     """
 
     _script: ClassVar[Script]
@@ -91,19 +87,13 @@ class RateLimit:
         return f"{self._prefix}:{self.name}:{bounded(key)}"
 
     def _ask(self, key: str, cost: int, count: str) -> Answer:
-        if not isinstance(cost, int) or not 1 <= cost <= self.most:
+        if not isinstance(cost, int) or isinstance(cost, bool) or not 1 <= cost <= self.most:
             raise ValueError(f"cost={cost!r}: {self.rate} allows whole numbers from 1 to {self.most}")
-        try:
+        stored_at = self.key(key)
+        with ours(stored_at, type(self).__name__):
             allowed, remaining, retry_after, reset_after = self._script(
-                self.client, [self.key(key)], [cost, *self._numbers(), count]
+                self.client, [stored_at], [cost, *self._numbers(), count]
             )
-        except ResponseError as error:
-            if "WRONGTYPE" not in str(error):
-                raise
-            raise KeyTaken(
-                f"{self.key(key)} holds something that is no {type(self).__name__}: "
-                "delete it, or give the limit another name"
-            ) from None
         return Answer(allowed == 1, remaining, retry_after / MICROSECONDS, reset_after / MICROSECONDS)
 
     def _numbers(self) -> Sequence[int]:
@@ -145,7 +135,9 @@ class SlidingWindow(RateLimit):
                 f"{self.rate}: a sliding window counts up to {LARGEST_WINDOW:,} events: take a TokenBucket"
             )
         if self.rate.burst != self.rate.limit:
-            raise ValueError(f"{self.rate}: a sliding window has no burst: leave it out, or take a TokenBucket")
+            raise ValueError(
+                f"{self.rate}: a sliding window has no burst: leave it out, or take a TokenBucket"
+            )
         self.most = self.rate.limit
 
     def _numbers(self) -> Sequence[int]:

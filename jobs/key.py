@@ -60,7 +60,7 @@ class KeyTemplate:
         numbers are the same (`1` and `1.0`), and so is a date and the text that JSON carries it as; `1`, the
         text "1" and True are not. A long key is shortened by a hash. Raises `UnfitValue`.
         """
-        filled = []
+        filled: list[str] = []
         for before, argument, domain, default in self.fields:
             value = arguments.get(argument, default)
             try:

@@ -1,0 +1,157 @@
+"""Concurrency limits: never more holders than slots, and whoever is gone counts until its lease ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from coordination.concurrency import ConcurrencyLimit, NoFreeSlot
+from coordination.connection import connect
+from coordination.keys import KeyTaken
+
+
+def until(condition, seconds: float = 10.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def test_as_many_hold_at_once_as_there_are_slots(client):
+    limit = ConcurrencyLimit(client, "imports", slots=2, lease=30)
+    first, _ = limit.acquire("acme"), limit.acquire("acme")
+    with pytest.raises(NoFreeSlot, match="acme has 2 at once already") as refused:
+        limit.acquire("acme")
+    assert 25 < refused.value.retry_after <= 30
+    limit.acquire("another")
+    limit.release(first)
+    limit.acquire("acme")
+
+
+def test_a_block_holds_a_slot_and_frees_it_though_it_fails(client):
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
+    with pytest.raises(KeyError), limit.hold("acme") as slot:
+        assert 25 < slot.until - time.monotonic() <= 30
+        with pytest.raises(NoFreeSlot):
+            limit.acquire("acme")
+        raise KeyError
+    assert not client.keys("*")
+
+
+def test_a_lease_that_ended_counts_no_more_and_its_holder_does_nothing(client):
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=0.05)
+    stale = limit.acquire("acme")
+    until(lambda: time.monotonic() > stale.until + 0.01)
+    assert limit.renew(stale) is None
+    longer = ConcurrencyLimit(client, "imports", slots=1, lease=30)
+    slot = longer.acquire("acme")
+    assert limit.renew(stale) is None
+    limit.release(stale)
+    with pytest.raises(NoFreeSlot):
+        longer.acquire("acme")
+    longer.release(slot)
+
+
+def test_a_renewed_lease_begins_anew(client):
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=0.3)
+    slot = first = limit.acquire("acme")
+    while time.monotonic() < first.until + 0.3:
+        slot = limit.renew(slot)
+        with pytest.raises(NoFreeSlot):
+            limit.acquire("acme")
+        time.sleep(0.02)
+    assert slot.until > first.until
+
+
+def test_no_key_outlives_its_last_lease(client):
+    ConcurrencyLimit(client, "imports", slots=3, lease=30).acquire("acme")
+    ConcurrencyLimit(client, "imports", slots=3, lease=0.1).acquire("acme")
+    assert 29_000 < client.pttl("pm:slots:imports:acme") <= 30_000
+    slot = ConcurrencyLimit(client, "short", slots=3, lease=0.05).acquire("acme")
+    ConcurrencyLimit(client, "short", slots=3, lease=0.1).renew(slot)
+    until(lambda: not client.exists("pm:slots:short:acme"))
+
+
+def test_the_clients_clock_does_not_matter(client, monkeypatch):
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
+    limit.acquire("acme")
+    for clock in ("time", "time_ns", "monotonic", "monotonic_ns"):
+        monkeypatch.setattr(time, clock, lambda: 10**10)
+    with pytest.raises(NoFreeSlot):
+        limit.acquire("acme")
+
+
+def test_a_command_that_is_sent_again_takes_no_second_slot(client, monkeypatch):
+    limit = ConcurrencyLimit(client, "imports", slots=2, lease=30)
+    monkeypatch.setattr("uuid.uuid4", lambda: type("Same", (), {"hex": "same"}))
+    limit.acquire("acme")
+    limit.acquire("acme")
+    assert client.zcard(limit.key("acme")) == 1
+
+
+def test_a_key_that_holds_something_else_is_named(client):
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
+    slot = limit.acquire("acme")
+    client.set(limit.key("acme"), "in the way")
+    for call in (lambda: limit.acquire("acme"), lambda: limit.renew(slot), lambda: limit.release(slot)):
+        with pytest.raises(KeyTaken, match="pm:slots:imports:acme holds something that is no sorted set"):
+            call()
+
+
+@pytest.mark.parametrize("slots", [0, -1, True, 1.5, "2", 10**9])
+def test_a_number_of_slots_that_is_none_is_refused(client, slots):
+    with pytest.raises(ValueError, match="give a whole number"):
+        ConcurrencyLimit(client, "imports", slots=slots, lease=30)
+
+
+@pytest.mark.parametrize("lease", [0, -1, 1e-9, float("nan"), float("inf"), "30", None])
+def test_a_lease_that_is_none_is_refused(client, lease):
+    with pytest.raises(ValueError, match="give seconds"):
+        ConcurrencyLimit(client, "imports", slots=1, lease=lease)
+
+
+def contend(data_dir, ends: float) -> None:
+    with connect(None, data_dir) as client:
+        limit = ConcurrencyLimit(client, "race", slots=3, lease=5)
+        while time.time() < ends:
+            try:
+                with limit.hold("all"):
+                    client.lpush("seen", client.incr("holders"))
+                    client.decr("holders")
+            except NoFreeSlot:
+                pass
+
+
+def test_processes_never_hold_more_slots_than_there_are(server, client):
+    forked = multiprocessing.get_context("fork")
+    ends = time.time() + 1.5
+    processes = [forked.Process(target=contend, args=(server.data_dir, ends)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    seen = [int(number) for number in client.lrange("seen", 0, -1)]
+    assert len(seen) > 50
+    assert max(seen) == 3
+    assert not client.exists("pm:slots:race:all")
+
+
+def vanish(data_dir) -> None:
+    with connect(None, data_dir) as client, ConcurrencyLimit(client, "race", slots=1, lease=0.5).hold("all"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_slot_of_a_killed_holder_is_free_when_its_lease_ends(server, client):
+    process = multiprocessing.get_context("fork").Process(target=vanish, args=(server.data_dir,))
+    process.start()
+    process.join()
+    limit = ConcurrencyLimit(client, "race", slots=1, lease=0.5)
+    with pytest.raises(NoFreeSlot) as refused:
+        limit.acquire("all")
+    assert 0 < refused.value.retry_after <= 0.5
+    time.sleep(refused.value.retry_after + 0.001)
+    limit.acquire("all")
