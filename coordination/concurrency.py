@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
-from coordination.keys import bounded, named, ours
+from coordination.keys import bounded, named, taken
 from coordination.scripts import Script
 
 LONGEST_LEASE = 86_400.0 * 366
@@ -80,8 +81,10 @@ class ConcurrencyLimit:
     def release(self, slot: Slot) -> None:
         """Free the slot; nothing happens if its lease has ended, whoever holds it now."""
         stored_at = self.key(slot.key)
-        with ours(stored_at, "sorted set"):
+        try:
             self.client.zrem(stored_at, slot.holder)
+        except ResponseError as error:
+            raise taken(error, stored_at, "sorted set") from None
 
     @contextmanager
     def hold(self, key: str) -> Iterator[Slot]:
@@ -98,5 +101,7 @@ class ConcurrencyLimit:
 
     def _call(self, script: Script, key: str, args: list[object]) -> Any:
         stored_at = self.key(key)
-        with ours(stored_at, "sorted set"):
+        try:
             return script(self.client, [stored_at], args)
+        except ResponseError as error:
+            raise taken(error, stored_at, "sorted set") from None

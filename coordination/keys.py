@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from redis.exceptions import ResponseError
 
@@ -26,17 +24,11 @@ class KeyTaken(RuntimeError):
     """What is stored where a limit counts was not written by it; the text says what to do."""
 
 
-@contextmanager
-def ours(key: str, kind: str) -> Iterator[None]:
-    """Raise `KeyTaken` where the server finds something else than a `kind` at `key`."""
-    try:
-        yield
-    except ResponseError as error:
-        if "WRONGTYPE" not in str(error):
-            raise
-        raise KeyTaken(
-            f"{key} holds something that is no {kind}: delete it, or give the limit another name"
-        ) from None
+def taken(error: ResponseError, key: str, kind: str) -> RuntimeError | ResponseError:
+    """What to raise for `error`: `KeyTaken` where it says that `key` is no `kind`, otherwise itself."""
+    if "WRONGTYPE" not in str(error):
+        return error
+    return KeyTaken(f"{key} holds something that is no {kind}: delete it, or give the limit another name")
 
 
 def named(name: str) -> str:
@@ -61,6 +53,8 @@ def bounded(key: str) -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f"a key is text, not {key!r:.120}")
+    if key.isascii() and len(key) <= LONGEST and _MARK not in key:
+        return key
     # What came as JSON may hold halves of characters, which are no UTF-8.
     raw = key.encode("utf-8", "surrogatepass")
     if len(raw) <= LONGEST and _MARK not in key and _is_utf8(raw):

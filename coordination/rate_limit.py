@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
-from coordination.keys import bounded, named, ours
+from coordination.keys import bounded, named, taken
 from coordination.rate import MICROSECONDS, Rate
 from coordination.scripts import Script
 
@@ -49,6 +49,7 @@ class RateLimit:
 
     _script: ClassVar[Script]
     _prefix: ClassVar[str]
+    _numbers: tuple[int, int]
     most: int
 
     def __init__(self, client: Redis, name: str, rate: Rate | str) -> None:
@@ -90,14 +91,13 @@ class RateLimit:
         if not isinstance(cost, int) or isinstance(cost, bool) or not 1 <= cost <= self.most:
             raise ValueError(f"cost={cost!r}: {self.rate} allows whole numbers from 1 to {self.most}")
         stored_at = self.key(key)
-        with ours(stored_at, type(self).__name__):
+        try:
             allowed, remaining, retry_after, reset_after = self._script(
-                self.client, [stored_at], [cost, *self._numbers(), count]
+                self.client, [stored_at], [cost, *self._numbers, count]
             )
+        except ResponseError as error:
+            raise taken(error, stored_at, type(self).__name__) from None
         return Answer(allowed == 1, remaining, retry_after / MICROSECONDS, reset_after / MICROSECONDS)
-
-    def _numbers(self) -> Sequence[int]:
-        raise NotImplementedError
 
 
 class TokenBucket(RateLimit):
@@ -113,9 +113,7 @@ class TokenBucket(RateLimit):
     def __init__(self, client: Redis, name: str, rate: Rate | str) -> None:
         super().__init__(client, name, rate)
         self.most = self.rate.burst
-
-    def _numbers(self) -> Sequence[int]:
-        return self.rate.interval_us, self.rate.capacity_us
+        self._numbers = self.rate.interval_us, self.rate.capacity_us
 
 
 class SlidingWindow(RateLimit):
@@ -139,6 +137,4 @@ class SlidingWindow(RateLimit):
                 f"{self.rate}: a sliding window has no burst: leave it out, or take a TokenBucket"
             )
         self.most = self.rate.limit
-
-    def _numbers(self) -> Sequence[int]:
-        return self.rate.limit, self.rate.period_us
+        self._numbers = self.rate.limit, self.rate.period_us

@@ -99,7 +99,8 @@ def test_the_readmes_examples_run(shell, client):
 
 
 def test_every_key_that_the_code_names_is_documented():
-    sources = [*ROOT.glob("jobs/**/*.py"), *ROOT.glob("scheduler/**/*.py"), *ROOT.glob("*/lua/*.lua")]
+    rooms = ("coordination", "jobs", "scheduler")
+    sources = [*(path for room in rooms for path in ROOT.glob(f"{room}/**/*.py")), *ROOT.glob("*/lua/*.lua")]
     named = {
         match.rstrip(":") for path in sources for match in re.findall(r"[\"'](pm:[a-z]+:?)", path.read_text())
     }
@@ -113,3 +114,12 @@ def test_links_in_the_documents_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if not target.startswith("http"):
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_example_of_limits_runs(shell):
+    assert shell(sys.executable, str(ROOT / "docs" / "examples" / "limits.py")).splitlines() == [
+        *(f"login attempt {number}" for number in range(1, 6)),
+        "too many: wait 60 s",
+        "True, 40 left, all of it again in 36 s",
+        "busy: try again in at most 30 s",
+    ]

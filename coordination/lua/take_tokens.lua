@@ -5,20 +5,19 @@
 -- ARGV[3]  microseconds in which an empty bucket fills    ARGV[4]  "1" to take them, "0" only to look
 -- Returns  {1 if there are enough, tokens left, microseconds until there are enough, microseconds until it is full}
 --
--- All numbers are whole and below 2^53, where Lua's are exact. A bucket that is full needs no key.
+-- All numbers are whole and below 2^53, where Lua's are exact, and Redis writes all their digits. A bucket that is full needs no key.
 
-local key, cost, interval, capacity = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local interval, capacity = tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-
-local held = redis.call('GET', key) or '0'
-if not held:find('^%d+$') then
+local full_at = tonumber(redis.call('GET', KEYS[1]) or 0)
+if not (full_at and full_at >= 0) then -- NaN is neither
   return redis.error_reply('WRONGTYPE: no bucket')
 end
 
 -- Never fuller than full; never emptier than empty, which it would seem after the rate or the clock has changed.
-local full_at = math.min(math.max(tonumber(held), now), now + capacity)
-local after = full_at + cost * interval
+full_at = math.min(math.max(full_at, now), now + capacity)
+local after = full_at + ARGV[1] * interval
 local wait = after - capacity - now
 if wait > 0 then
   return {0, math.floor((now + capacity - full_at) / interval), wait, full_at - now}
@@ -26,5 +25,5 @@ end
 if ARGV[4] == '0' then
   return {1, math.floor((now + capacity - full_at) / interval), 0, full_at - now}
 end
-redis.call('SET', key, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+redis.call('SET', KEYS[1], after, 'PX', math.ceil((after - now) / 1000))
 return {1, math.floor((now + capacity - after) / interval), 0, after - now}

@@ -249,7 +249,7 @@ def test_the_scripts_agree_with_exact_models_at_any_instant(client, kind, text, 
         step = rng.choice([0, 1, limit.rate.interval_us, limit.rate.interval_us - 1, limit.rate.period_us])
         now += rng.choice([step, rng.randint(0, limit.rate.period_us), -rng.randint(0, step)])
         cost = rng.choice([1, 1, 1, rng.randint(1, limit.most)])
-        arguments = [cost, *limit._numbers(), "1", now // 1_000_000, now % 1_000_000]
+        arguments = [cost, *limit._numbers, "1", now // 1_000_000, now % 1_000_000]
         assert tuple(run([limit.key("a")], arguments)) == model.hit(now, cost)
 
 
