@@ -43,11 +43,13 @@ def test_a_block_holds_a_slot_and_frees_it_though_it_fails(client):
 
 
 def test_a_lease_that_ended_counts_no_more_and_its_holder_does_nothing(client):
-    limit = ConcurrencyLimit(client, "imports", slots=1, lease=0.05)
+    limit = ConcurrencyLimit(client, "imports", slots=2, lease=0.05)
+    longer = ConcurrencyLimit(client, "imports", slots=2, lease=30)
+    longer.acquire("acme")
     stale = limit.acquire("acme")
     until(lambda: time.monotonic() > stale.until + 0.01)
+    assert client.zscore(limit.key("acme"), stale.holder)
     assert limit.renew(stale) is None
-    longer = ConcurrencyLimit(client, "imports", slots=1, lease=30)
     slot = longer.acquire("acme")
     assert limit.renew(stale) is None
     limit.release(stale)
@@ -57,7 +59,7 @@ def test_a_lease_that_ended_counts_no_more_and_its_holder_does_nothing(client):
 
 
 def test_a_renewed_lease_begins_anew(client):
-    limit = ConcurrencyLimit(client, "imports", slots=1, lease=0.3)
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=0.6)
     slot = first = limit.acquire("acme")
     while time.monotonic() < first.until + 0.3:
         slot = limit.renew(slot)
@@ -141,7 +143,7 @@ def test_processes_never_hold_more_slots_than_there_are(server, client):
 
 
 def vanish(data_dir) -> None:
-    with connect(None, data_dir) as client, ConcurrencyLimit(client, "race", slots=1, lease=0.5).hold("all"):
+    with connect(None, data_dir) as client, ConcurrencyLimit(client, "race", slots=1, lease=1.0).hold("all"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -149,9 +151,9 @@ def test_the_slot_of_a_killed_holder_is_free_when_its_lease_ends(server, client)
     process = multiprocessing.get_context("fork").Process(target=vanish, args=(server.data_dir,))
     process.start()
     process.join()
-    limit = ConcurrencyLimit(client, "race", slots=1, lease=0.5)
+    limit = ConcurrencyLimit(client, "race", slots=1, lease=1.0)
     with pytest.raises(NoFreeSlot) as refused:
         limit.acquire("all")
-    assert 0 < refused.value.retry_after <= 0.5
+    assert 0 < refused.value.retry_after <= 1.0
     time.sleep(refused.value.retry_after + 0.001)
     limit.acquire("all")

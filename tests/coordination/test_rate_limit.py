@@ -44,11 +44,11 @@ def test_each_key_and_each_name_is_limited_on_its_own(client, kind):
 
 
 def test_what_is_refused_counts_nothing(client, kind):
-    limit = kind(client, "logins", "2/s")
+    limit = kind(client, "logins", "2/2s")
     for _ in range(2):
         limit.hit("ada")
     refused = [limit.hit("ada") for _ in range(50)]
-    assert refused[-1].reset_after < refused[0].reset_after < 1
+    assert refused[-1].reset_after < refused[0].reset_after < 2
     time.sleep(refused[-1].retry_after)
     assert limit.hit("ada").allowed
 
@@ -56,12 +56,12 @@ def test_what_is_refused_counts_nothing(client, kind):
 def test_after_retry_after_and_not_before_it_is_allowed(client, kind):
     limit = kind(client, "logins", "20/2s")
     limit.hit("ada", 20)
+    asked_at = time.monotonic()
     refused = limit.hit("ada", 7)
     assert not refused.allowed
-    asked_at = time.monotonic()
     while not limit.hit("ada", 7).allowed:
         assert time.monotonic() < asked_at + refused.retry_after + 1
-    assert time.monotonic() - asked_at > refused.retry_after - 0.1
+    assert time.monotonic() - asked_at > refused.retry_after
 
 
 def test_a_cost_counts_as_so_many(client, kind):
@@ -149,8 +149,8 @@ def test_a_key_that_holds_something_else_is_named_and_left_alone(client, kind, s
 def test_no_key_outlives_its_use(client, kind):
     limit = kind(client, "api", "10/s")
     for number in range(20):
-        answer = limit.hit(f"key {number}", number % 10 + 1)
-        assert answer.reset_after * 1000 - 50 <= client.pttl(limit.key(f"key {number}")) <= 1001
+        limit.hit(f"key {number}", number % 10 + 1)
+        assert client.pttl(limit.key(f"key {number}")) in {-2, *range(1002)}  # -1 would be for ever
     ends = time.monotonic() + 5
     while client.keys("*"):
         assert time.monotonic() < ends
@@ -298,9 +298,9 @@ def test_no_span_of_a_period_ever_has_more_than_the_limit(server, client, cost):
 
 def test_a_bucket_allows_its_burst_and_then_the_rate_in_any_span(server, client):
     allowed = race(server, TokenBucket, "100/s burst 10", 3.0)
+    assert 250 <= len(allowed) <= 10 + 301
     for span in (0.01, 0.05, 0.1, 0.5, 1.0, 2.0):
         assert most_within(allowed, span) <= 10 + span * 100
-    assert 290 <= len(allowed) <= 10 + 301
 
 
 def test_many_that_come_at_once_get_exactly_the_burst(server, client):
