@@ -5,7 +5,8 @@
 -- ARGV[3]  microseconds in which an empty bucket fills    ARGV[4]  "1" to take them, "0" only to look
 -- Returns  {1 if there are enough, tokens left, microseconds until there are enough, microseconds until it is full}
 --
--- All numbers are whole and below 2^53, where Lua's are exact, and Redis writes all their digits. A bucket that is full needs no key.
+-- All numbers are whole and below 2^53, where Lua's are exact and Redis writes all their digits. A bucket that
+-- is full needs no key.
 
 local interval, capacity = tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')

@@ -157,6 +157,16 @@ def test_no_key_outlives_its_use(client, kind):
         time.sleep(0.05)
 
 
+def test_a_bucket_is_kept_to_the_microsecond(client):
+    limit = TokenBucket(client, "api", "7/m")
+    answers = [limit.hit("ada") for _ in range(7)]
+    full_at = int(client.get(limit.key("ada")))
+    seconds, microseconds = client.time()
+    assert (
+        0 <= seconds * 1_000_000 + microseconds + round(answers[-1].reset_after * 1e6) - full_at < 5_000_000
+    )
+
+
 def test_a_window_holds_no_more_than_its_limit(client):
     limit = SlidingWindow(client, "api", "50/s")
     ends = time.monotonic() + 2.5
