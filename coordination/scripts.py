@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
@@ -24,26 +23,21 @@ class Script:
         # The server names scripts by this hash; it guards nothing.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(
-        self,
-        client: Redis,
-        keys: Sequence[str] = (),
-        args: Sequence[Any] = (),
-        before: Sequence[Sequence[Any]] = (),
-    ) -> Any:
-        """Run it and return its reply. Redis's own errors are raised as they are.
-
-        `before` are commands that are sent ahead of it in the same round trip.
-        """
-        call = (len(keys), *keys, *args)
+    def __call__(self, client: Redis, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
+        """Run it and return its reply. Redis's own errors are raised as they are."""
+        command = self.command(keys, args)
         try:
-            return _exchange(client, [*before, ("EVALSHA", self.sha, *call)])
+            return _exchange(client, command)
         except NoScriptError:
-            return _exchange(client, [("EVAL", self.source, *call)])
+            return _exchange(client, ("EVAL", self.source, *command[2:]))
+
+    def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        """The command that runs it, to be sent among others; where the script is lacking, it fails."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
 
-def _exchange(client: Redis, commands: Sequence[Sequence[Any]]) -> Any:
-    """Send commands in one write and return the last one's reply, again if the connection was lost meanwhile.
+def _exchange(client: Redis, command: Sequence[Any]) -> Any:
+    """Send a command and return its reply, again if the connection was lost meanwhile.
 
     It goes by the connection, for the client's own way there costs more than the server's answer.
     """
@@ -51,10 +45,7 @@ def _exchange(client: Redis, commands: Sequence[Sequence[Any]]) -> Any:
     connection: Any = pool.get_connection()
 
     def exchange() -> Any:
-        connection.send_packed_command(connection.pack_commands(commands))
-        for _ in commands[1:]:
-            with contextlib.suppress(ResponseError):  # those behind it must be read all the same
-                connection.read_response()
+        connection.send_packed_command(connection.pack_command(*command))
         return connection.read_response()
 
     try:

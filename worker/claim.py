@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from redis import Redis
@@ -39,6 +39,24 @@ class Batch(NamedTuple):
     parents: list[str]
     suspended: bool
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was claimed."""
+        return not self.jobs and not self.unreadable
+
+    def with_more(self, more: Batch) -> Batch:
+        """Both in one."""
+        return Batch(
+            self.jobs + more.jobs,
+            self.unreadable + more.unreadable,
+            self.stale + more.stale,
+            self.parents + more.parents,
+            self.suspended or more.suspended,
+        )
+
+
+NOTHING = Batch([], [], [], [], False)
+
 
 class Claims:
     """The claims of the worker called `worker` on queues, served in the `order`'s order."""
@@ -64,29 +82,46 @@ class Claims:
         self._calls += 1
         return f"{self._prefix}{self._calls:x}"
 
-    def finish_and_claim(
-        self, claim_id: str, outcomes: Sequence[Outcome], want: int, unblock: Sequence[int] = ()
-    ) -> Batch:
+    def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Batch:
         """Hand in `outcomes` and claim up to `want` jobs: one round trip.
 
         When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
-        The connections whose ids are in `unblock` are told to give up their blocking moves first.
         """
         now = time.time()
         lease = LEASE if now - self._leased_at > LEASE_INTERVAL else 0
-        request = _pack((claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
+        request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # A mere hand-in must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
-        before = [("CLIENT", "UNBLOCK", client_id) for client_id in unblock]
-        stale, parents, rows, suspended = _finish_and_claim(self.client, keys, [request], before)
+        batch = self.read(_finish_and_claim(self.client, keys, [request]))
         self._leased_at = now if lease else self._leased_at
+        return batch
+
+    def command_for_moved(self, place: int, claim_id: str) -> tuple[Any, ...]:
+        """The command that claims one job of the waiting list, to be sent behind a blocking move into it.
+
+        Claims of several places may be under way at once, beside the one of `finish_and_claim`.
+        """
+        return _finish_and_claim.command(self._keys, [self._request_for_moved(place, claim_id)])
+
+    def claim_moved(self, place: int, claim_id: str) -> Batch:
+        """Do what `command_for_moved` does, or did before its reply was lost."""
+        return self.read(
+            _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id)])
+        )
+
+    def _request_for_moved(self, place: int, claim_id: str) -> bytes:
+        return _pack((f".claim{place}", claim_id, 1, self.worker, wire.time_text(time.time()), 0, ()))
+
+    def read(self, reply: Sequence[Any]) -> Batch:
+        """What the script's reply means."""
+        stale, parents, rows, suspended = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
             try:
                 jobs.append(claimed(row))
             except (ValueError, msgspec.DecodeError) as error:
-                unreadable.append(corrupt(row, error, now))
+                unreadable.append(corrupt(row, error, time.time()))
         return Batch(jobs, unreadable, _texts(stale), _texts(parents), suspended == 1)
 
 

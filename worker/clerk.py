@@ -25,28 +25,37 @@ class Clerk:
     """Keeps the batch in hand: the jobs not yet started and the outcomes not yet handed in.
 
     Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while there may be
-    something to do. `hand_in` takes outcomes to Redis; `wake` ends the main thread's wait for work.
+    something to do. `hand_in` takes outcomes to Redis. `turn_away` ends the wait for more jobs; it returns
+    those that came too late, and outcomes. `wake` ends the main thread's wait for work.
     """
 
-    def __init__(self, hand_in: Callable[[Sequence[Outcome]], object], wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        hand_in: Callable[[Sequence[Outcome]], object],
+        turn_away: Callable[[], tuple[list[Claimed], list[Outcome]]],
+        wake: Callable[[], object],
+    ) -> None:
         self._hand_in = hand_in
+        self._turn_away = turn_away
         self._wake = wake
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = 0.0
-        self._is_waiting = self._closed = False
+        self._is_waiting = self._is_awaiting = self._closed = False
         self._beside = 0
         self._active = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
         self._thread.start()
 
-    def take(self, jobs: Sequence[Claimed]) -> None:
-        """Take a batch in hand."""
-        self._unstarted.extend(jobs)
-        if len(jobs) > 1:
-            self._began = time.monotonic()
-            self._active.set()
+    def take(self, jobs: Sequence[Claimed], is_awaiting: bool = False) -> None:
+        """Take a batch in hand. `is_awaiting` tells that more jobs may still come meanwhile."""
+        with self._lock:
+            self._unstarted.extend(jobs)
+            self._is_awaiting = self._is_awaiting or is_awaiting
+            if len(self._unstarted) > 1 or self._is_awaiting:
+                self._began = time.monotonic()
+                self._active.set()
 
     def next(self) -> Claimed | None:
         """The job to perform now; None when none is left."""
@@ -85,7 +94,8 @@ class Clerk:
     def rest(self) -> list[Outcome]:
         """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
         with self._lock:
-            self._return_unstarted()
+            self._return(self._unstarted)
+            self._is_awaiting = False
             self._active.clear()
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
@@ -120,21 +130,26 @@ class Clerk:
             with self._lock:
                 if self._active.is_set() and not self._closed:
                     self._hand_in_what_waits(time.monotonic())
-                    if not (self._unstarted or self._outcomes):
+                    if not (self._unstarted or self._outcomes or self._is_awaiting):
                         self._active.clear()
 
     def _hand_in_what_waits(self, now: float) -> None:
         if now - self._began > LONG_SECONDS:
-            self._return_unstarted()
+            self._return(self._unstarted)
+            if self._is_awaiting:
+                self._is_awaiting = False
+                jobs, unreadable = self._turn_away()
+                self._return(deque(jobs))
+                self._outcomes += unreadable
         if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
             self._hand_in_all()
 
-    def _return_unstarted(self) -> None:
-        if self._unstarted and not self._outcomes:
+    def _return(self, jobs: deque[Claimed]) -> None:
+        if jobs and not self._outcomes:
             self._oldest = self._began
         # The last first, for each goes in front of the one before.
-        self._outcomes += [outcome.returned(job) for job in reversed(self._unstarted)]
-        self._unstarted.clear()
+        self._outcomes += [outcome.returned(job) for job in reversed(jobs)]
+        jobs.clear()
 
     def _hand_in_all(self) -> None:
         outcomes, self._outcomes = self._outcomes, []

@@ -1,108 +1,149 @@
-"""Waiting for work: a blocking move into the worker's own list, so that one push wakes one worker."""
+"""Waiting for work: a blocking move into the worker's own list, and behind it the claim of what it brings."""
 
 from __future__ import annotations
 
 import contextlib
 import select
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 
-from coordination.scripts import Script
 from jobs import wire
+from worker.claim import NOTHING, Batch, Claims
 from worker.rescue import close_waiting
 
 BLOCK_SECONDS = 25
-LATE_SECONDS = 0.01
+ANSWER_SECONDS = 5
+"""A connection that says nothing for so long after its move must have ended is a dead one."""
 
-_put_back = Script("worker", "put_back")
+UNBLOCK_SECONDS = 0.01
+
+
+@dataclass
+class _Waiter:
+    """A connection that waits on one queue; its claim's id while a move is under way there."""
+
+    connection: Any
+    client_id: int
+    queue: str
+    claim_id: str = ""
+    until: float = 0.0
 
 
 class IdleWait:
-    """Waits on `queues` (keys), one connection each, and lets a push move its id to the worker's list.
+    """Waits on `queues` (keys), one connection each: a push moves its id into the worker's list.
 
-    The id is in Redis all the time, under the worker's lease. `wake` are descriptors that end the wait
-    when they become readable.
+    The claim of that id is sent together with the move, and the server runs it at once behind it: from a push
+    to the job in hand it takes one wake and no round trip. The id is in Redis all the time, under the
+    worker's lease. `wake` are descriptors that end the wait when they become readable.
     """
 
-    def __init__(self, client: Redis, worker: str, queues: Sequence[str], wake: Sequence[int]) -> None:
+    def __init__(
+        self, client: Redis, worker: str, claims: Claims, queues: Sequence[str], wake: Sequence[int]
+    ) -> None:
         self.client = client
         self.worker = worker
+        self.claims = claims
         self.queues = queues
         self.wake = wake
-        self._connections: list[tuple[Any, int, str]] = []
-        self._blocked: list[tuple[Any, int, str]] = []
+        self._waiters: list[_Waiter] = []
+        self._lost: list[tuple[int, str]] = []
 
-    def wait(self, seconds: float = BLOCK_SECONDS) -> bool:
-        """Return when an id has been moved, a descriptor is readable, or `seconds` are over.
+    def wait(self, seconds: float = BLOCK_SECONDS) -> Batch:
+        """What was claimed when a push, a readable descriptor, or the end of `seconds` ends the wait.
 
-        True after an id was moved. Moves may still be under way then: end those of `blocked`, or go on.
+        Moves may still be under way then: `end` them, or go on. When it raises, `recover`.
         """
-        try:
-            return self._wait(seconds)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def blocked(self) -> list[int]:
-        """The ids of connections that wait, to be sent a `CLIENT UNBLOCK` before a job may take its time."""
-        return [client_id for _, client_id, _ in self._blocked]
-
-    def unblocked(self) -> None:
-        """Take note that all have been sent a `CLIENT UNBLOCK`, which a claim followed at once.
-
-        One that reached the server before the move that it was to end has no effect: it is sent again, and
-        what such a move brings after the claim goes back.
-        """
-        try:
-            late = False
-            while self._blocked:
-                connection, client_id, queue = self._blocked[-1]
-                if not select.select([connection._sock], [], [], LATE_SECONDS)[0]:
-                    late = True
-                    self.client.client_unblock(client_id)
-                    continue
-                self._blocked.pop()
-                moved = None
-                with contextlib.suppress(ResponseError):  # a move that was refused brought nothing
-                    moved = connection.read_response()
-                if late and moved is not None:
-                    _put_back(self.client, [wire.waiting_key(self.worker), queue], [moved])
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the connections; a move that is under way ends in the waiting list or not at all."""
-        for connection, _, _ in self._connections:
-            with contextlib.suppress(RedisError, OSError):
-                connection.disconnect()
-        self._connections.clear()
-        self._blocked.clear()
-
-    def _wait(self, seconds: float) -> bool:
-        waiting = wire.waiting_key(self.worker)
-        if not self._connections:
+        if not self._waiters:
             # Moves on connections that were closed may go on until the server has noticed.
             close_waiting(self.client, self.worker)
             self._connect()
-            if self.client.llen(waiting):
-                return True
-        for entry in self._connections:
-            if entry not in self._blocked:
-                entry[0].send_command("BLMOVE", entry[2], waiting, "LEFT", "RIGHT", seconds)
-                self._blocked.append(entry)
-        sockets = {entry[0]._sock.fileno(): entry for entry in self._blocked}
+        for place, waiter in enumerate(self._waiters):
+            if not waiter.claim_id:
+                self._begin(place, waiter, seconds)
+        sockets = {waiter.connection._sock.fileno(): waiter for waiter in self._waiters}
         readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds + 1)
-        moved = False
-        for socket in readable:
-            if socket in sockets:
-                self._blocked.remove(sockets[socket])
-                moved |= sockets[socket][0].read_response() is not None
-        return moved
+        if not readable:
+            _refuse_silence(min(waiter.until for waiter in self._waiters))
+        return self._read([sockets[each] for each in readable if each in sockets])
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there are moves under way, which may bring more jobs."""
+        return any(waiter.claim_id for waiter in self._waiters)
+
+    def arrived(self) -> Batch:
+        """What moves that are under way have brought until now. When it raises, `recover`."""
+        waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}
+        readable, _, _ = select.select(waiting, [], [], 0)
+        return self._read([waiting[each] for each in readable])
+
+    def end(self) -> Batch:
+        """End moves that are under way; what pushes that were faster brought. When it raises, `recover`."""
+        waiting = [waiter for waiter in self._waiters if waiter.claim_id]
+        self._unblock(waiting)
+        told_at = time.monotonic()
+        for waiter in waiting:
+            # A call that reached the server before the move that it was to end had no effect.
+            while not select.select([waiter.connection._sock], [], [], UNBLOCK_SECONDS)[0]:
+                _refuse_silence(told_at + ANSWER_SECONDS)
+                self._unblock([waiter])
+        return self._read(waiting)
+
+    def recover(self) -> Batch:
+        """What was claimed by moves whose connections are lost; call it again when it raises."""
+        self.close()
+        close_waiting(self.client, self.worker)  # from here on they claim nothing more
+        batch = NOTHING
+        for place, claim_id in self._lost:
+            batch = batch.with_more(self.claims.claim_moved(place, claim_id))
+        self._lost.clear()
+        return batch
+
+    def close(self) -> None:
+        """Close the connections; what moves under way may bring can be recovered."""
+        for place, waiter in enumerate(self._waiters):
+            if waiter.claim_id:
+                self._lost.append((place, waiter.claim_id))
+            with contextlib.suppress(RedisError, OSError):
+                waiter.connection.disconnect()
+        self._waiters.clear()
+
+    def _begin(self, place: int, waiter: _Waiter, seconds: float) -> None:
+        waiter.claim_id = self.claims.next_id()
+        waiter.until = time.monotonic() + seconds + ANSWER_SECONDS
+        move = ("BLMOVE", waiter.queue, wire.waiting_key(self.worker), "LEFT", "RIGHT", seconds)
+        claim = self.claims.command_for_moved(place, waiter.claim_id)
+        waiter.connection.send_packed_command(waiter.connection.pack_commands([move, claim]))
+
+    def _unblock(self, waiters: Sequence[_Waiter]) -> None:
+        with self.client.pipeline(transaction=False) as pipeline:
+            for waiter in waiters:
+                pipeline.client_unblock(waiter.client_id)
+            pipeline.execute()
+
+    def _read(self, waiters: Sequence[_Waiter]) -> Batch:
+        """What has been claimed. Raises `ResponseError` if it is nothing, and a move was refused."""
+        batch = NOTHING
+        refusals: list[ResponseError] = []
+        for waiter in waiters:
+            move, claim = _reply(waiter.connection), _reply(waiter.connection)
+            refusals += [
+                reply
+                for reply in (move, claim)
+                if isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)
+            ]
+            if not isinstance(claim, ResponseError):  # else what was moved is there for the next claim
+                batch = batch.with_more(self.claims.read(claim))
+        for waiter in waiters:
+            waiter.claim_id = ""  # only now: until all are read, all can be recovered
+        if refusals and batch.is_empty:
+            raise refusals[0]
+        return batch
 
     def _connect(self) -> None:
         pool = self.client.connection_pool
@@ -112,7 +153,19 @@ class IdleWait:
             connection.send_command("CLIENT", "SETNAME", wire.connection_name(self.worker))
             connection.read_response()
             connection.send_command("CLIENT", "ID")
-            self._connections.append((connection, int(connection.read_response()), queue))
+            self._waiters.append(_Waiter(connection, int(connection.read_response()), queue))
         # Whoever rescues from this worker closes them, so they must be known before an id can arrive.
-        ids = " ".join(str(client_id) for _, client_id, _ in self._connections)
+        ids = " ".join(str(waiter.client_id) for waiter in self._waiters)
         self.client.hset(wire.claims_key(self.worker), wire.WAITERS, ids)
+
+
+def _refuse_silence(until: float) -> None:
+    if time.monotonic() > until:
+        raise TimeoutError("a waiting connection gives no answer")
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error

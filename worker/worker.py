@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -27,7 +27,7 @@ from jobs.interrupts import Interrupted
 from worker import order, rq_current, rq_path
 from worker.away import AWAY, is_passing, persist
 from worker.batch import MOST, BatchSize
-from worker.claim import Batch, Claims
+from worker.claim import NOTHING, Batch, Claims
 from worker.clerk import Clerk
 from worker.death import DeathCertificate
 from worker.dependents import enqueue_dependents
@@ -39,7 +39,7 @@ from worker.perform import Performer
 from worker.rescue import rescue
 from worker.rq_worker import RQWorker
 from worker.slot import MAIN, Slots
-from worker.wait import IdleWait
+from worker.wait import BLOCK_SECONDS, IdleWait
 
 SUSPENDED_SECONDS = 1.0
 MEMORY_SECONDS = 1.0
@@ -119,8 +119,8 @@ class Worker(RQWorker):
             None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slots}))
         )
         wake = [self._wake] if self.lifeline is None else [self._wake, self.lifeline]
-        self.idle = IdleWait(self.connection, self.name, self.queue_keys(), wake)
-        self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0), self._wake_up)
+        self.idle = IdleWait(self.connection, self.name, self.claims, self.queue_keys(), wake)
+        self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0), self._turn_away, self._wake_up)
         self.lanes = Lanes(
             self.performer, self.slots, self.clerk, self.threads, self.tasks, self._bury, self.name
         )
@@ -136,7 +136,6 @@ class Worker(RQWorker):
             self.clerk.close()
             if heartbeat:
                 heartbeat.stop()
-            self._give_up_waiting()
             self.idle.close()
             self._leave()
             current.close()
@@ -145,13 +144,19 @@ class Worker(RQWorker):
         performed = 0
         idle_since = time.monotonic()
         outcomes: Sequence[Outcome] = ()
+        moved = NOTHING
         while not self.stopping or outcomes or self.lanes.is_busy:
             self.maintain()
             want = min(self.batch.size, self.lanes.free)
             if max_jobs is not None:
-                want = min(want, max_jobs - performed)
+                want = max(0, min(want, max_jobs - performed))
             want = 0 if self.stopping else want
-            batch = self._exchange(outcomes, want) if want or outcomes else None  # the only round trip
+            if not want:
+                self._give_up_waiting()
+            batch: Batch | None = moved
+            if moved.is_empty:
+                batch = self._exchange(outcomes, want) if want or outcomes else None  # the only round trip
+            moved = NOTHING
             if batch:
                 performed += len(batch.jobs)
                 outcomes = [*batch.unreadable, *self._perform_all(batch.jobs)]
@@ -159,14 +164,14 @@ class Worker(RQWorker):
                     idle_since = time.monotonic()
                     continue
             if self.lanes.is_busy:
-                self._wait(0 if batch is None or batch.suspended else None, max_idle_time)
-                outcomes = self.clerk.rest()
+                moved = self._wait(0 if not want or (batch and batch.suspended) else None, max_idle_time)
+                outcomes = self.clerk.rest() if moved.is_empty else ()
                 continue
             idle_for = time.monotonic() - idle_since
             if burst or performed == max_jobs or (max_idle_time is not None and idle_for >= max_idle_time):
                 break
             if not self.stopping and batch:
-                self._wait(SUSPENDED_SECONDS if batch.suspended else None, max_idle_time)
+                moved = self._wait(SUSPENDED_SECONDS if batch.suspended else None, max_idle_time)
         return performed
 
     def _perform_all(self, jobs: Sequence[Claimed]) -> list[Outcome]:
@@ -176,7 +181,7 @@ class Worker(RQWorker):
         began = time.monotonic()
         self.clerk.take(jobs)
         all_by_rq = self.all_by_rq
-        while not self.stopping and (job := self.clerk.next()):
+        while not self.stopping and self.lanes.free and (job := self.clerk.next()):
             if job.by_rq or all_by_rq:
                 self._give_up_waiting()
                 self.slots.start(MAIN, job.id, job.execution, rq_path.longest(job))
@@ -187,8 +192,6 @@ class Worker(RQWorker):
             if isinstance(call, Outcome):
                 self.clerk.note(call)
             else:
-                if self.idle.blocked and not self.lanes.runs_beside(call):
-                    self._give_up_waiting()
                 self.lanes.perform(call)
         now = time.monotonic()
         self.batch.learn(len(jobs), now - began)
@@ -203,16 +206,9 @@ class Worker(RQWorker):
         """Hand in and claim, however often it takes until Redis answers."""
         with self._exchanging:
             claim_id = self.claims.next_id()
-            # Before jobs that keep the main thread busy, moves that are under way must come to their end.
-            unblock = self.idle.blocked if want and not self.lanes.is_busy else ()
-
-            def finish_and_claim() -> Batch:
-                batch = self.claims.finish_and_claim(claim_id, outcomes, want, unblock)
-                if unblock:
-                    self.idle.unblocked()
-                return batch
-
-            batch = persist(finish_and_claim)
+            batch = persist(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
+            if want and self.idle.is_under_way:
+                batch = batch.with_more(self._attended(self.idle.arrived))
         for id in batch.stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
         if batch.stale:
@@ -232,33 +228,49 @@ class Worker(RQWorker):
         )
 
     def _give_up_waiting(self) -> None:
-        """End blocking moves, so that none brings an id while this worker has no time for it."""
-        if self.idle.blocked:
-            with contextlib.suppress(*AWAY):
-                with self.connection.pipeline(transaction=False) as pipeline:
-                    for client_id in self.idle.blocked:
-                        pipeline.client_unblock(client_id)
-                    pipeline.execute()
-                self.idle.unblocked()
+        """End blocking moves, so that none brings a job while this worker has no time for it.
 
-    def _wait(self, seconds: float | None, max_idle_time: float | None) -> None:
+        What one brings all the same is performed with the rest of the batch, or returned with it.
+        """
+        if self.idle.is_under_way:
+            jobs, unreadable = self._turn_away()
+            for ended in unreadable:
+                self.clerk.note(ended)
+            self.clerk.take(jobs)
+
+    def _turn_away(self) -> tuple[list[Claimed], list[Outcome]]:
+        """End blocking moves; jobs that they brought all the same, and outcomes of unreadable ones."""
+        with self._exchanging:
+            late = self._attended(self.idle.end) if self.idle.is_under_way else NOTHING
+        return late.jobs, late.unreadable
+
+    def _attended(self, waiting: Callable[[], Batch]) -> Batch:
+        """What connections that wait have claimed, also where they are lost meanwhile."""
+        try:
+            return waiting()
+        except AWAY as error:
+            log.warning("redis is away (%s)", error)
+        except ResponseError as error:
+            if not is_passing(error) and not str(error).startswith("WRONGTYPE"):
+                raise  # a key of the wrong type is set aside by the next claim
+            log.warning("redis can't be waited on (%s)", error)
+        return persist(self.idle.recover)
+
+    def _wait(self, seconds: float | None, max_idle_time: float | None) -> Batch:
         """Wait for work and outcomes; for outcomes alone, or `seconds` of them, where those are given."""
+        moved = NOTHING
         if self.clerk.may_wait():
             if seconds is not None:
                 select.select(self.idle.wake, [], [], seconds or None)
             else:
-                try:
-                    self.idle.wait() if max_idle_time is None else self.idle.wait(max_idle_time)
-                except AWAY as error:
-                    log.warning("redis is away (%s)", error)
-                except ResponseError as error:
-                    if not is_passing(error) and not str(error).startswith("WRONGTYPE"):
-                        raise  # a key of the wrong type is set aside by the next claim
-                    log.warning("redis can't be waited on (%s)", error)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake, 4096)
-        if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
-            self.stopping = True
+                span = BLOCK_SECONDS if max_idle_time is None else max_idle_time
+                moved = self._attended(lambda: self.idle.wait(span))
+        if moved.is_empty:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
+                self.stopping = True
+        return moved
 
     def _enqueue_dependents(self, parents: Sequence[str]) -> None:
         """Let RQ's own code enqueue what waited for these jobs."""

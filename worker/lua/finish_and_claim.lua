@@ -4,7 +4,8 @@
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  the quarantine    KEYS[6]  rq:suspended
 -- KEYS[7+] the queues' lists, in the order in which they are served
--- ARGV[1]  msgpack: [claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
+-- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
+--          the mark is the field of the claims that names the last claim of those that may be sent again
 --          an outcome is the array of worker/outcome.py's Outcome
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended]
 --          a job is [id, execution id, origin, data, timeout, [each of RARE, as text or nothing] or nothing]
@@ -14,7 +15,7 @@
 -- nothing a second time, so that a lost reply loses and doubles nothing.
 
 local claims = KEYS[1]
-local claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
+local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local stale, parents, jobs = {}, {}, {}
@@ -41,14 +42,14 @@ local ids, records, extras = {}, {}, {KEYS[6]}
 for i, outcome in ipairs(outcomes) do
   ids[i], records[i], extras[i + 1] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
 end
-local held = call('HMGET', claims, '.claim', unpack(ids))
+local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local none_waits = redis.call('EXISTS', unpack(extras)) == 0
 local suspended = none_waits and 0 or redis.call('EXISTS', KEYS[6])
 
 -- The first write is one that a full memory refuses, so that nothing is taken off a list before all can be written.
 if want + #outcomes > 0 then
-  redis.call('HSET', claims, '.claim', claim_id)
+  redis.call('HSET', claims, mark, claim_id)
 end
 if lease > 0 then
   call('ZADD', KEYS[4], now + lease, worker)

@@ -1,0 +1,80 @@
+"""Waiting: what a push brings while the worker looks, looks away, or has lost its connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import lane_jobs
+import pytest
+
+from jobs import wire
+from worker.claim import Claims
+from worker.order import Strict
+from worker.outcome import finished
+from worker.wait import IdleWait
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+@pytest.fixture
+def claims(client) -> Claims:
+    return Claims(client, "w1", Strict(["default", "low"]))
+
+
+@pytest.fixture
+def waiting(client, claims) -> Iterator[IdleWait]:
+    """Moves under way on two queues, begun by a wait that a descriptor has ended at once."""
+    claims.finish_and_claim("first", [], 1)
+    wake, waker = os.pipe()
+    os.write(waker, b"!")
+    idle = IdleWait(client, "w1", claims, [wire.queue_key("default"), wire.queue_key("low")], [wake])
+    assert idle.wait().is_empty
+    os.read(wake, 1)
+    yield idle
+    idle.close()
+    os.close(wake)
+    os.close(waker)
+
+
+def test_a_push_brings_the_job_and_not_its_id_alone(client, claims, waiting):
+    id = lane_jobs.where.enqueue()
+    (job,) = waiting.wait().jobs
+    assert (job.id, job.queue) == (id, "default")
+    assert claims.finish_and_claim("next", [finished(job, b"1", 1.0, 2.0)], 1).stale == []
+
+
+def test_what_comes_while_the_worker_is_busy_is_there_at_its_next_look(waiting):
+    ids = {lane_jobs.where.enqueue(), lane_jobs.where.options(queue="low").enqueue()}
+    assert {job.id for job in waiting.arrived().jobs} == ids
+    assert not waiting.is_under_way
+
+
+def test_moves_that_are_ended_bring_what_was_pushed_before(client, waiting):
+    id = lane_jobs.where.enqueue()
+    assert [job.id for job in waiting.end().jobs] == [id]
+    later = lane_jobs.where.enqueue()
+    assert client.lrange(wire.queue_key("default"), 0, -1) == [later.encode()]
+
+
+def test_a_job_whose_reply_was_lost_is_recovered(client, waiting):
+    id = lane_jobs.where.enqueue()
+    waiting.close()  # the reply was on its way
+    assert [job.id for job in waiting.recover().jobs] == [id]
+    assert waiting.recover().is_empty
+
+
+def test_a_job_that_was_moved_and_never_claimed_is_recovered(client, waiting):
+    for other in client.client_list():
+        if other["name"] == wire.connection_name("w1"):
+            client.client_kill_filter(_id=other["id"])
+    id = lane_jobs.where.enqueue()
+    client.lmove(wire.queue_key("default"), wire.waiting_key("w1"), "LEFT", "RIGHT")
+    assert [job.id for job in waiting.recover().jobs] == [id]
+
+
+def test_a_server_without_the_script_leaves_the_job_to_the_next_claim(client, claims, waiting):
+    client.script_flush()
+    id = lane_jobs.where.enqueue()
+    assert waiting.wait().is_empty
+    assert [job.id for job in claims.finish_and_claim("next", [], 1).jobs] == [id]
