@@ -26,7 +26,8 @@ class Clerk:
 
     Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while there may be
     something to do. `hand_in` takes outcomes to Redis. `turn_away` ends the wait for more jobs; it returns
-    those that came too late, and outcomes. `wake` ends the main thread's wait for work.
+    those that came too late, and outcomes. `wake` ends the main thread's wait for work. `hold_back` is told
+    whether there are jobs in hand, or on their way, that others could perform.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Clerk:
         hand_in: Callable[[Sequence[Outcome]], object],
         turn_away: Callable[[], tuple[list[Claimed], list[Outcome]]],
         wake: Callable[[], object],
+        hold_back: Callable[[bool], object],
     ) -> None:
         self._hand_in = hand_in
         self._turn_away = turn_away
         self._wake = wake
+        self._hold_back = hold_back
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
         self._outcomes: list[Outcome] = []
@@ -56,6 +59,7 @@ class Clerk:
             if len(self._unstarted) > 1 or self._is_awaiting:
                 self._began = time.monotonic()
                 self._active.set()
+                self._hold_back(True)
 
     def next(self) -> Claimed | None:
         """The job to perform now; None when none is left."""
@@ -91,12 +95,18 @@ class Clerk:
             elif ended.at_once and self._unstarted:
                 self._hand_in_all()
 
+    def give_up(self) -> None:
+        """Return what is not started, for the pool did so while this process could not."""
+        with self._lock:
+            self._return(self._unstarted)
+
     def rest(self) -> list[Outcome]:
         """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
         with self._lock:
             self._return(self._unstarted)
             self._is_awaiting = False
             self._active.clear()
+            self._hold_back(False)
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
 
@@ -141,6 +151,7 @@ class Clerk:
                 jobs, unreadable = self._turn_away()
                 self._return(deque(jobs))
                 self._outcomes += unreadable
+            self._hold_back(False)
         if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
             self._hand_in_all()
 

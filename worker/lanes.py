@@ -86,7 +86,8 @@ class Lanes:
             began = time.monotonic()
             self.slots.start(MAIN, job.id, job.execution, job.timeout)
             ended = self.performer.perform_interruptibly(call)
-            self.slots.clear(MAIN)
+            if self.slots.end(job.execution):
+                self.clerk.give_up()
             if time.monotonic() - began < MARK_SECONDS:
                 ended = msgspec.structs.replace(ended, is_marked=False)
             self.clerk.note(ended)

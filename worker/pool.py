@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
-from worker import child, order
+from worker import child, order, relief
 from worker.autoscale import Autoscale
 from worker.away import is_passing
 from worker.batch import MOST
@@ -37,7 +37,7 @@ from worker.rescue import Verdict, rescue, rescue_expired
 from worker.slot import Performing, Slots
 from worker.worker import Worker, slots_wanted
 
-TICK = 0.1
+TICK = 0.04
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
@@ -256,6 +256,7 @@ class Pool:
             if each.deadlines.tell(performing):
                 each.send(LOOK)
             self._mark(each, performing)
+            self._relieve(each)
             if judgement := each.deadlines.judge(performing):
                 each.kill(judgement.verdict, judgement.reason, [judgement.execution])
             if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
@@ -269,6 +270,14 @@ class Pool:
         if self._is_heard:
             try:
                 self.marks.mark(each.name, performing)
+            except RedisError:
+                self._is_heard = False
+
+    def _relieve(self, each: Child) -> None:
+        """Return what a worker holds back that can't do it itself."""
+        if self._is_heard and each.slots and relief.is_due(each.slots):
+            try:
+                relief.relieve(self.client, each.name, each.slots)
             except RedisError:
                 self._is_heard = False
 

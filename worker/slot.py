@@ -8,11 +8,15 @@ import time
 from typing import NamedTuple
 from zlib import crc32
 
-_LAYOUT = struct.Struct("<ddI220p256p")
-_ASKED = struct.Struct("<I")
+_LAYOUT = struct.Struct("<ddII220p256p")
+_SIGN = struct.Struct("<I")
 _ASKED_AT = 16
+_REVOKED_AT = 20
+_NAMES_AT = 24
 _EMPTY = bytes(_LAYOUT.size)
 _HEADER = 8
+_OPEN, _HOLDS_BACK, _MANIFOLD = range(3)
+"""Bytes of the header."""
 
 MAIN = 0
 """The slot of the main thread, in which plain functions run."""
@@ -36,7 +40,8 @@ class Slots:
     """Written by one process and read by its parent, across a fork; no lock and no system call.
 
     A read that meets a write is repeated, so that it sees one job or the other and never a mixture. The
-    parent writes one thing: that a job is asked to stop, and a child takes that for the job it names only.
+    parent writes that a job is asked to stop, and that the jobs behind one were returned: a child takes both
+    for the job they name only.
     """
 
     def __init__(self, count: int = 1) -> None:
@@ -46,19 +51,34 @@ class Slots:
 
     def open(self) -> None:
         """Tell that the worker has registered, and that its heartbeat is wanted from now on."""
-        self._memory[0] = 1
+        self._memory[_OPEN] = 1
 
     def leave(self) -> None:
         """Tell that the worker signs off, and that no heartbeat may follow."""
-        self._memory[0] = 0
+        self._memory[_OPEN] = 0
 
     @property
     def is_open(self) -> bool:
         """Whether the worker is registered now."""
-        return self._memory[0] == 1
+        return self._memory[_OPEN] == 1
+
+    def hold_back(self, does: bool) -> None:
+        """Tell whether the worker holds jobs that it has not begun, or may yet be sent one."""
+        self._memory[_HOLDS_BACK] = does
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether others could perform jobs that the worker has not begun."""
+        return self._memory[_HOLDS_BACK] == 1
+
+    @property
+    def is_manifold(self) -> bool:
+        """Whether jobs have run beside the main thread's."""
+        return self._memory[_MANIFOLD] == 1
 
     def take(self) -> int:
         """A slot that is free, for a job beside the main thread's. Raises `IndexError` if none is."""
+        self._memory[_MANIFOLD] = 1
         return self._free.pop()
 
     def give_back(self, slot: int) -> None:
@@ -71,17 +91,31 @@ class Slots:
         now = time.monotonic()
         deadline = now + timeout if timeout > 0 else float("inf")
         at = _HEADER + slot * _LAYOUT.size
-        self._memory[at : at + _LAYOUT.size] = _LAYOUT.pack(now, deadline, 0, id.encode(), execution.encode())
+        self._memory[at : at + _LAYOUT.size] = _LAYOUT.pack(
+            now, deadline, 0, 0, id.encode(), execution.encode()
+        )
 
     def clear(self, slot: int) -> None:
         """Tell that nothing is performed there."""
         at = _HEADER + slot * _LAYOUT.size
         self._memory[at : at + _LAYOUT.size] = _EMPTY
 
+    def end(self, execution: str) -> bool:
+        """Clear the main thread's slot; whether the jobs behind `execution` have been revoked."""
+        at = _HEADER + MAIN * _LAYOUT.size
+        # First that it has ended, then what the parent wrote: it looks again after it has written.
+        self._memory[at + _NAMES_AT : at + _LAYOUT.size] = _EMPTY[_NAMES_AT:]
+        revoked = self._memory[at + _REVOKED_AT : at + _NAMES_AT]
+        self._memory[at : at + _LAYOUT.size] = _EMPTY
+        return revoked != _EMPTY[: _SIGN.size] and _SIGN.unpack(revoked)[0] == _sign(execution)
+
     def ask_to_stop(self, performing: Performing) -> None:
         """Ask for this job's end; a job that has taken its slot meanwhile is not meant."""
-        at = _HEADER + performing.slot * _LAYOUT.size + _ASKED_AT
-        self._memory[at : at + _ASKED.size] = _ASKED.pack(_sign(performing.execution))
+        self._write_sign(performing, _ASKED_AT)
+
+    def revoke(self, performing: Performing) -> None:
+        """Tell that the worker may begin none of the jobs that it claimed with this one."""
+        self._write_sign(performing, _REVOKED_AT)
 
     def read(self) -> list[Performing]:
         """What is performed now."""
@@ -95,13 +129,17 @@ class Slots:
             return None
         while (again := self._memory[at : at + _LAYOUT.size]) != seen:
             seen = again
-        started, deadline, asked, id, execution = _LAYOUT.unpack(seen)
+        started, deadline, asked, _, id, execution = _LAYOUT.unpack(seen)
         name = execution.decode()
         return Performing(slot, id.decode(), name, started, deadline, asked == _sign(name)) if id else None
 
     def close(self) -> None:
         """Release the memory."""
         self._memory.close()
+
+    def _write_sign(self, performing: Performing, offset: int) -> None:
+        at = _HEADER + performing.slot * _LAYOUT.size + offset
+        self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(performing.execution))
 
 
 def _sign(execution: str) -> int:

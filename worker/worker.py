@@ -120,7 +120,12 @@ class Worker(RQWorker):
         )
         wake = [self._wake] if self.lifeline is None else [self._wake, self.lifeline]
         self.idle = IdleWait(self.connection, self.name, self.claims, self.queue_keys(), wake)
-        self.clerk = Clerk(lambda outcomes: self._exchange(outcomes, 0), self._turn_away, self._wake_up)
+        self.clerk = Clerk(
+            lambda outcomes: self._exchange(outcomes, 0),
+            self._turn_away,
+            self._wake_up,
+            self.slots.hold_back,
+        )
         self.lanes = Lanes(
             self.performer, self.slots, self.clerk, self.threads, self.tasks, self._bury, self.name
         )
@@ -186,7 +191,8 @@ class Worker(RQWorker):
                 self._give_up_waiting()
                 self.slots.start(MAIN, job.id, job.execution, rq_path.longest(job))
                 self.clerk.note(rq_path.perform(self, job, self.performer, self.trusts_all))
-                self.slots.clear(MAIN)
+                if self.slots.end(job.execution):
+                    self.clerk.give_up()
                 continue
             call = self.performer.prepare(job)
             if isinstance(call, Outcome):
@@ -209,10 +215,13 @@ class Worker(RQWorker):
             batch = persist(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
             if want and self.idle.is_under_way:
                 batch = batch.with_more(self._attended(self.idle.arrived))
-        for id in batch.stale:
+        # A job that was returned for this worker while it could not is none that it has lost.
+        returned = {ended.id for ended in outcomes if ended.status == "queued" and not ended.kind}
+        stale = [id for id in batch.stale if id not in returned]
+        for id in stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
-        if batch.stale:
-            self._register_again(len(batch.stale))
+        if stale:
+            self._register_again(len(stale))
         for ended in outcomes:
             if ended.status == "failed":
                 log.warning("job %s failed", ended.id)

@@ -167,6 +167,14 @@ def nap_isolated(path: str) -> None:
     _nap(path)
 
 
+@job
+def keep_the_lock(path: str, count: int) -> None:
+    """Note when a call begins and ends in which the interpreter does nothing else."""
+    note(path, "begins")
+    sum(range(count))
+    note(path, "ends")
+
+
 def _resist(how: str) -> None:
     if how == "number":
         sum(range(10**12))

@@ -45,7 +45,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def clerk(desk: Desk) -> Iterator[Clerk]:
-    clerk = Clerk(desk, lambda: ([], []), desk.woken.set)
+    clerk = Clerk(desk, lambda: ([], []), desk.woken.set, lambda does: None)
     yield clerk
     clerk.close()
 

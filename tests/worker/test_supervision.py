@@ -179,3 +179,16 @@ def test_a_queue_of_little_weight_gets_its_share_and_never_starves(server, clien
     served = lines(notes)
     assert len(served) == 400
     assert 20 <= Counter(served[:100])["low"] <= 30
+
+
+def test_a_job_that_keeps_the_interpreters_lock_holds_up_none_of_its_batch(server, client, tmp_path):
+    path = tmp_path / "notes"
+    pool_jobs.add.enqueue_many([(1,)] * 40)
+    long = lane_jobs.keep_the_lock.enqueue(str(path), 8 * 10**7)
+    behind = pool_jobs.note.enqueue_many([(str(path), f"note {number}") for number in range(20)])
+    with pool(server, 2):
+        for id in [*behind, long]:
+            assert ended(client, id).status == "finished"
+    assert lines(path)[0] == "begins"
+    assert lines(path)[-1] == "ends"
+    assert sorted(lines(path)[1:-1]) == sorted(f"note {number}" for number in range(20))
