@@ -14,12 +14,17 @@ from redis.exceptions import NoScriptError, ResponseError
 class Script:
     """The script `<package>/lua/<name>.lua`, callable in one round trip.
 
+    `after` is another such file, whose functions it uses: its text is put in front.
+
     >>> claim = Script("worker", "finish_and_claim")
     >>> claim(client, keys=["a"], args=[1])  # doctest: +SKIP
     """
 
-    def __init__(self, package: str, name: str) -> None:
-        self.source = resources.files(package).joinpath("lua", f"{name}.lua").read_text()
+    def __init__(self, package: str, name: str, after: tuple[str, str] | None = None) -> None:
+        self.source = "".join(
+            resources.files(each).joinpath("lua", f"{file}.lua").read_text()
+            for each, file in (*([after] if after else []), (package, name))
+        )
         # The server names scripts by this hash; it guards nothing.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 

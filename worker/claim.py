@@ -21,7 +21,7 @@ LEASE = 10.0
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
-_finish_and_claim = Script("worker", "finish_and_claim")
+_finish_and_claim = Script("worker", "finish_and_claim", after=("jobs", "groups"))
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -30,7 +30,8 @@ class Batch(NamedTuple):
 
     `jobs` are claimed now; `unreadable` are the outcomes of claimed records that make no sense. `stale`
     are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
-    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed.
+    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed, and from `paused` queues nothing
+    either. In `next_due` seconds jobs that wait for a limit go on, and this worker is to look then.
     """
 
     jobs: list[Claimed]
@@ -38,6 +39,8 @@ class Batch(NamedTuple):
     stale: list[str]
     parents: list[str]
     suspended: bool
+    paused: frozenset[str] = frozenset()
+    next_due: float | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -52,6 +55,8 @@ class Batch(NamedTuple):
             self.stale + more.stale,
             self.parents + more.parents,
             self.suspended or more.suspended,
+            self.paused | more.paused,
+            more.next_due if self.next_due is None else self.next_due,
         )
 
 
@@ -114,7 +119,7 @@ class Claims:
 
     def read(self, reply: Sequence[Any]) -> Batch:
         """What the script's reply means."""
-        stale, parents, rows, suspended = reply
+        stale, parents, rows, suspended, paused, next_due = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
@@ -122,7 +127,15 @@ class Claims:
                 jobs.append(claimed(row))
             except (ValueError, msgspec.DecodeError) as error:
                 unreadable.append(corrupt(row, error, time.time()))
-        return Batch(jobs, unreadable, _texts(stale), _texts(parents), suspended == 1)
+        return Batch(
+            jobs,
+            unreadable,
+            _texts(stale),
+            _texts(parents),
+            suspended == 1,
+            frozenset(_texts(paused)),
+            float(next_due) if next_due else None,
+        )
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:

@@ -44,6 +44,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """Unix seconds by which the first attempt must have started."""
     checkpoint: bytes | None = None
     """Where an earlier run of the job stood, as JSON."""
+    gates: str = ""
+    """The limits that it keeps, as the record has them."""
     by_rq: bool = False
     """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
 
@@ -76,6 +78,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """Whether the job may stand in the registry of started ones."""
     at_once: bool = False
     """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
+    gates: str = ""
+    """The limits whose slots the job gives back, as its record has them."""
 
 
 class Row(NamedTuple):
@@ -97,9 +101,8 @@ def claimed(row: Row) -> Claimed:
     timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
     if row.rare is None:
         return Claimed(id, execution, queue, row.data, timeout)
-    result_ttl, failure_ttl, retries_left, intervals, attempts, front, expires_at, checkpoint, *rare = (
-        row.rare
-    )
+    result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
+    expires_at, checkpoint, _, gates, *rare = more
     return Claimed(
         id=id,
         execution=execution,
@@ -114,8 +117,16 @@ def claimed(row: Row) -> Claimed:
         front_on_retry=front == b"1",
         expires_at=_seconds(expires_at, 0) if expires_at else None,
         checkpoint=checkpoint,
+        gates=_gates(gates),
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
+
+
+def _gates(text: bytes | None) -> str:
+    """A record's limits, if the script can have read them. Raises `ValueError`."""
+    if text and not isinstance(msgspec.json.decode(text), list):
+        raise ValueError("its gates are no list")
+    return (text or b"").decode()
 
 
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:
@@ -147,6 +158,7 @@ def finished(job: Claimed, result: bytes, started: float, ended: float, at_once:
         "return_value",
         b64encode(result).decode() if result else wire.NO_RESULT,
         at_once=at_once,
+        gates=job.gates,
     )
 
 
@@ -212,6 +224,7 @@ def _unfinished(
         wire.error_text(text),
         fields,
         at_once=at_once,
+        gates=job.gates,
     )
 
 
@@ -229,12 +242,12 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
 
 def returned(job: Claimed) -> Outcome:
     """The job was not started: back to the front of its queue, its attempts as they were."""
-    return Outcome(job.id, job.execution, job.queue, "queued", front=True)
+    return Outcome(job.id, job.execution, job.queue, "queued", front=True, gates=job.gates)
 
 
 def settled(job: Claimed) -> Outcome:
     """The job's end is recorded already."""
-    return Outcome(job.id, job.execution, job.queue, "settled")
+    return Outcome(job.id, job.execution, job.queue, "settled", gates=job.gates)
 
 
 def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,10 @@ class IdleWait:
         self._waiters: list[_Waiter] = []
         self._lost: list[tuple[int, str]] = []
 
-    def wait(self, seconds: float = BLOCK_SECONDS) -> Batch:
+    def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Batch:
         """What was claimed when a push, a readable descriptor, or the end of `seconds` ends the wait.
+
+        No move is begun on queues (keys) that are `paused`.
 
         Moves may still be under way then: `end` them, or go on. When it raises, `recover`.
         """
@@ -63,12 +65,12 @@ class IdleWait:
             close_waiting(self.client, self.worker)
             self._connect()
         for place, waiter in enumerate(self._waiters):
-            if not waiter.claim_id:
-                self._begin(place, waiter, seconds)
-        sockets = {waiter.connection._sock.fileno(): waiter for waiter in self._waiters}
-        readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds + 1)
-        if not readable:
-            _refuse_silence(min(waiter.until for waiter in self._waiters))
+            if not waiter.claim_id and waiter.queue not in paused:
+                self._begin(place, waiter)
+        sockets = {waiter.connection._sock.fileno(): waiter for waiter in self._waiters if waiter.claim_id}
+        readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds)
+        if not readable and sockets:
+            _refuse_silence(min(waiter.until for waiter in sockets.values()))
         return self._read([sockets[each] for each in readable if each in sockets])
 
     @property
@@ -113,10 +115,10 @@ class IdleWait:
                 waiter.connection.disconnect()
         self._waiters.clear()
 
-    def _begin(self, place: int, waiter: _Waiter, seconds: float) -> None:
+    def _begin(self, place: int, waiter: _Waiter) -> None:
         waiter.claim_id = self.claims.next_id()
-        waiter.until = time.monotonic() + seconds + ANSWER_SECONDS
-        move = ("BLMOVE", waiter.queue, wire.waiting_key(self.worker), "LEFT", "RIGHT", seconds)
+        waiter.until = time.monotonic() + BLOCK_SECONDS + ANSWER_SECONDS
+        move = ("BLMOVE", waiter.queue, wire.waiting_key(self.worker), "LEFT", "RIGHT", BLOCK_SECONDS)
         claim = self.claims.command_for_moved(place, waiter.claim_id)
         waiter.connection.send_packed_command(waiter.connection.pack_commands([move, claim]))
 

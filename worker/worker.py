@@ -42,6 +42,9 @@ from worker.slot import MAIN, Slots
 from worker.wait import BLOCK_SECONDS, IdleWait
 
 SUSPENDED_SECONDS = 1.0
+PAUSED_SECONDS = 5.0
+"""After which a worker looks whether a queue is still paused, though it is told when it is not."""
+
 MEMORY_SECONDS = 1.0
 ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
@@ -169,14 +172,14 @@ class Worker(RQWorker):
                     idle_since = time.monotonic()
                     continue
             if self.lanes.is_busy:
-                moved = self._wait(0 if not want or (batch and batch.suspended) else None, max_idle_time)
+                moved = self._wait(batch if want else None, max_idle_time)
                 outcomes = self.clerk.rest() if moved.is_empty else ()
                 continue
             idle_for = time.monotonic() - idle_since
             if burst or performed == max_jobs or (max_idle_time is not None and idle_for >= max_idle_time):
                 break
             if not self.stopping and batch:
-                moved = self._wait(SUSPENDED_SECONDS if batch.suspended else None, max_idle_time)
+                moved = self._wait(batch, max_idle_time)
         return performed
 
     def _perform_all(self, jobs: Sequence[Claimed]) -> list[Outcome]:
@@ -265,15 +268,22 @@ class Worker(RQWorker):
             log.warning("redis can't be waited on (%s)", error)
         return persist(self.idle.recover)
 
-    def _wait(self, seconds: float | None, max_idle_time: float | None) -> Batch:
-        """Wait for work and outcomes; for outcomes alone, or `seconds` of them, where those are given."""
+    def _wait(self, batch: Batch | None, max_idle_time: float | None) -> Batch:
+        """Wait for work and outcomes as the last `batch` tells; for outcomes alone where none was wanted."""
         moved = NOTHING
         if self.clerk.may_wait():
-            if seconds is not None:
-                select.select(self.idle.wake, [], [], seconds or None)
+            if batch is None or batch.suspended:
+                select.select(self.idle.wake, [], [], SUSPENDED_SECONDS if batch else None)
             else:
-                span = BLOCK_SECONDS if max_idle_time is None else max_idle_time
-                moved = self._attended(lambda: self.idle.wait(span))
+                spans = (
+                    BLOCK_SECONDS,
+                    max_idle_time,
+                    batch.next_due,
+                    PAUSED_SECONDS if batch.paused else None,
+                )
+                span = max(0.0, min(each for each in spans if each is not None))
+                paused = {wire.queue_key(name) for name in batch.paused}
+                moved = self._attended(lambda: self.idle.wait(span, paused))
         if moved.is_empty:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)

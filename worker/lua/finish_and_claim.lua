@@ -7,7 +7,8 @@
 -- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
 --          the mark is the field of the claims that names the last claim of those that may be sent again
 --          an outcome is the array of worker/outcome.py's Outcome
--- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended]
+-- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
+--          names of paused queues, seconds until a parked group goes on, as text, if this worker is to look then]
 --          a job is [id, execution id, origin, data, timeout, [each of RARE, as text or nothing] or nothing]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
@@ -18,6 +19,7 @@ local claims = KEYS[1]
 local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
+local now_us = time[1] * 1000000 + time[2]
 local stale, parents, jobs = {}, {}, {}
 
 local function set_aside(id, reason)
@@ -38,14 +40,15 @@ local function call(command, key, ...)
 end
 
 -- What the worker holds of the jobs that it hands in, and which claim was its last.
-local ids, records, extras = {}, {}, {KEYS[6]}
+local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due'}
 for i, outcome in ipairs(outcomes) do
-  ids[i], records[i], extras[i + 1] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
+  ids[i], records[i], extras[i + 3] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
 end
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local none_waits = redis.call('EXISTS', unpack(extras)) == 0
 local suspended = none_waits and 0 or redis.call('EXISTS', KEYS[6])
+local paused = none_waits and {} or call('SMEMBERS', 'pm:paused')
 
 -- The first write is one that a full memory refuses, so that nothing is taken off a list before all can be written.
 if want + #outcomes > 0 then
@@ -57,7 +60,7 @@ end
 
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local RARE = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
-  'expires_at', 'checkpoint',
+  'expires_at', 'checkpoint', 'group', 'gates',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left'}
 
 -- What all jobs of a batch write to one key is gathered here, and written by one command each.
@@ -148,9 +151,9 @@ end
 local function hand_in()
   local none_deleted = redis.call('EXISTS', unpack(records)) == #ids
   for i, outcome in ipairs(outcomes) do
-    local id, execution, queue, status, ttl = unpack(outcome, 1, 5)
+    local id, execution, queue, status, ttl, kind = unpack(outcome, 1, 6)
     local is_there = none_deleted or redis.call('EXISTS', records[i]) == 1
-    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', extras[i + 1]) == 1
+    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', extras[i + 3]) == 1
     if held[i + 1] == execution then
       if has_parent then
         parents[#parents + 1] = id
@@ -161,6 +164,7 @@ local function hand_in()
       end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
+      if outcome[18] ~= '' then groups.release(outcome[18], id, kind == 0 and status == 'queued') end
       if outcome[16] then gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
     elseif not again then
       stale[#stale + 1] = id
@@ -177,8 +181,13 @@ local function hand_in()
   write_gathered()
 end
 
--- Add a job to the reply; whether its record is one.
-local function take(id, execution)
+local looks = 4 * want + 64 -- at jobs that may not run, a call
+local has_followed, has_parked = false, false
+local is_paused = {}
+
+-- Add a job to the reply; whether it may run, and its record is one.
+local function take(id, number)
+  local execution = claim_id .. '-' .. number
   local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'data', 'timeout', unpack(RARE))
   if values.err then
     set_aside(id, values.err)
@@ -188,6 +197,16 @@ local function take(id, execution)
     if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record holds no data') end
     return false
   end
+  local group, gates = values[12], values[13]
+  if gates and not again then
+    local is_admitted, key, due = groups.admit(groups.gates(gates), id, worker .. ' ' .. claim_id .. '-', number, now_us)
+    if not is_admitted then
+      groups.park(values[1], group or gates, id, key, due)
+      has_parked = true
+      return false
+    end
+  end
+  if group and not again and groups.leave(values[1], group, id) then has_followed = true end
   local rare = false
   for i = 4, #values do
     if values[i] then
@@ -200,6 +219,7 @@ local function take(id, execution)
 end
 
 local function claim(list)
+  has_followed = false
   local ids = want > #jobs and redis.pcall('LPOP', list, want - #jobs) or {}
   if ids.err then
     set_aside(list, ids.err)
@@ -207,11 +227,22 @@ local function claim(list)
     return
   end
   for _, id in ipairs(ids) do
-    local execution = claim_id .. '-' .. (#jobs + 1)
-    if take(id, execution) then
-      gather('HSET', claims, id, execution) -- mark.lua lets those be seen as started that turn out to take their time
+    looks = looks - 1
+    local number = #jobs + 1
+    if take(id, number) then
+      gather('HSET', claims, id, claim_id .. '-' .. number) -- mark.lua shows those as started that take their time
     end
   end
+  if has_followed and looks > 0 then claim(list) end
+end
+
+-- Back to where it came from, if a blocking move brought it from a queue that is paused.
+local function is_moved_back(id)
+  local queue = redis.pcall('HGET', 'rq:job:' .. id, 'origin')
+  if not is_paused[queue] then return false end
+  redis.call('LREM', KEYS[2], 1, id)
+  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  return true
 end
 
 if #outcomes > 0 then
@@ -220,15 +251,23 @@ end
 if again then
   local held = redis.call('HGETALL', claims)
   for i = 1, #held, 2 do
-    if held[i + 1]:sub(1, #claim_id + 1) == claim_id .. '-' then
-      take(held[i], held[i + 1])
+    local number = held[i + 1]:sub(#claim_id + 2)
+    if held[i + 1] == claim_id .. '-' .. number then
+      take(held[i], number)
     end
   end
 elseif want > 0 and suspended == 0 then
+  if not none_waits then groups.wake_due(now) end
+  for _, queue in ipairs(paused) do is_paused[queue] = true end
+  if #paused > 0 then
+    for _, id in ipairs(call('LRANGE', KEYS[2], 0, -1)) do is_moved_back(id) end
+  end
   claim(KEYS[2])
   for i = 7, #KEYS do
-    claim(KEYS[i])
+    if not is_paused[KEYS[i]:sub(10)] then claim(KEYS[i]) end
   end
   write_gathered()
 end
-return {stale, parents, jobs, suspended}
+
+local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now) or ''
+return {stale, parents, jobs, suspended, paused, next_due}
