@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from string import Formatter
@@ -37,7 +36,7 @@ def check(job: JobType) -> None:
     """Raise `InvalidJob` if `job` is unique by a key that its arguments can't fill."""
     if isinstance(job.options.unique, str):
         try:
-            _named(job.options.unique, job.signature)
+            _named(job.options.unique, tuple(job.signature.parameters))
         except InvalidOption as error:
             raise InvalidJob(f"{job.name} can't be a job: {error}") from None
 
@@ -59,12 +58,11 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
 
     A list in JSON keeps apart what the bare texts would not: `{a}{b}` of 1 and 23 from that of 12 and 3.
     """
-    names = _named(unique, job.signature) if isinstance(unique, str) else tuple(job.signature.parameters)
-    args, kwargs = job.bind(args, kwargs)
-    bound = job.signature.bind(*args, **kwargs)
-    bound.apply_defaults()
+    parameters = tuple(job.signature.parameters)
+    names = _named(unique, parameters) if isinstance(unique, str) else parameters
+    given = job.arguments_of(args, kwargs)
     try:
-        said = [unique, *(bound.arguments[name] for name in names)]
+        said = [unique, *(given[name] for name in names)]
         plain = msgspec.to_builtins(said, str_keys=True, order="deterministic")
         values = msgspec.json.encode(plain, order="deterministic").decode()
     except (TypeError, ValueError) as error:
@@ -75,8 +73,8 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
 
 
 @lru_cache(maxsize=1024)
-def _named(template: str, signature: inspect.Signature) -> tuple[str, ...]:
-    """The arguments that `template` names, in its order. Raises `InvalidOption`."""
+def _named(template: str, parameters: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `parameters` that `template` names, in its order. Raises `InvalidOption`."""
     try:
         parts = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
@@ -84,9 +82,9 @@ def _named(template: str, signature: inspect.Signature) -> tuple[str, ...]:
     for name, form, conversion in parts:
         if form or conversion:
             raise InvalidOption(f"unique={template!r}: say {{{name}}} alone, without ! or :")
-        if name not in signature.parameters:
+        if name not in parameters:
             raise InvalidOption(
                 f"unique={template!r} names {{{name}}}, which is no argument of the job: "
-                f"there are {', '.join(signature.parameters) or 'none'}"
+                f"there are {', '.join(parameters) or 'none'}"
             )
     return tuple(str(name) for name, *_ in parts)

@@ -84,6 +84,13 @@ local function put(id, queue, place, due)
   end
 end
 
+local function add(fields, name, value)
+  if value then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+end
+
 for i, job in ipairs(jobs) do
   local id, call, queue, place, when, fields, terms = unpack(job, 1, 7)
   local key, rule, seconds, limit = unpack(terms or {})
@@ -109,15 +116,11 @@ for i, job in ipairs(jobs) do
       end
       redis.call('SET', 'pm:gone:' .. id, '>' .. target, 'EX', GONE_SECONDS)
     end
+    add(fields, 'call', call ~= '' and call)
+    add(fields, 'unique', key)
+    add(fields, 'debounced_since', since and string.format('%.6f', since))
     redis.call('HSET', record, 'data', ARGV[i + 1], unpack(fields))
-    if call ~= '' then
-      redis.call('HSET', record, 'call', call)
-    end
     if key then
-      redis.call('HSET', record, 'unique', key)
-      if since then
-        redis.call('HSET', record, 'debounced_since', string.format('%.6f', since))
-      end
       local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
       redis.call('HSET', KEYS[2], key, string.format('%s %.6f', target, till))
       taken = taken + 1
