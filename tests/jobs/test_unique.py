@@ -288,8 +288,9 @@ def test_a_chosen_id_is_kept_out_by_whoever_holds_the_place(client):
 # --- for a time
 
 
-def test_with_a_ttl_the_place_is_held_for_that_time_though_the_job_has_finished(client):
-    once = sample_jobs.only.options(unique_ttl=60, result_ttl=0)
+@pytest.mark.parametrize("result_ttl", [0, 500])
+def test_with_a_ttl_the_place_is_held_for_that_time_though_the_job_has_finished(client, result_ttl):
+    once = sample_jobs.only.options(unique_ttl=60, result_ttl=result_ttl)
     id = once.enqueue(1)
     perform(client)
     assert once.enqueue(1) == id
@@ -398,6 +399,18 @@ def test_a_key_in_the_way_leaves_the_debounced_job_as_it_was(client):
         sample_jobs.refresh.options(queue="low").enqueue(1, "second")
     assert rq_job(client, id).args == [1, "first"]
     assert list(waiting(client)) == [id]
+
+
+def test_a_full_memory_leaves_the_debounced_job_as_it_was(client):
+    id = sample_jobs.refresh.enqueue(1, "first")
+    before = client.hgetall(wire.job_key(id)), client.zscore(SCHEDULED, id)
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(ResponseError, match="maxmemory"):
+            sample_jobs.refresh.enqueue(1, "second")
+    finally:
+        client.config_set("maxmemory", 0)
+    assert (client.hgetall(wire.job_key(id)), client.zscore(SCHEDULED, id)) == before
 
 
 def test_debounced_jobs_expire_from_their_time_on(client):
