@@ -91,10 +91,23 @@ class JobType:
         """
         if not args and not kwargs and not self.signature.parameters:
             return (), {}
+        bound = self._bound(args, kwargs)
+        return bound.args, bound.kwargs
+
+    def arguments_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by name, made into what the annotations say, defaults among them.
+
+        Raises `InvalidCall`.
+        """
+        bound = self._bound(args, kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         bound, typed = self._checked(args, kwargs)
         for argument in bound.arguments:
             bound.arguments[argument] = getattr(typed, argument)
-        return bound.args, bound.kwargs
+        return bound
 
     def _checked(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -20,6 +20,8 @@ LONGEST_SPAN = 3_153_600_000.0
 MOST_RETRIES = 1_000_000
 
 _TYPES = {"queue": str, "description": str, "job_id": str, "at": datetime, "at_front": bool}
+_NO_RULES = (None, None, None, None)
+_UNIQUE_SPANS = ("unique_ttl", "debounce", "debounce_limit", "throttle")
 
 
 class InvalidOption(ValueError):
@@ -37,6 +39,13 @@ class Options:
     started `expires` seconds after it could have fails instead. `retries` is how often a failed job
     runs again, after `retry_intervals` where given and with exponential back-off where not. `at_front` jumps
     the queue. `job_id` makes the enqueue idempotent: while a job of that id exists, it is not enqueued again.
+
+    `unique` is True for a job that is not enqueued while another with the same arguments is alive (queued,
+    scheduled, deferred, running, or waiting for a retry), or a text such as "{account_id}" that names the
+    arguments that count; False takes back what the decorator says. With `unique_ttl` the others are kept out
+    for so many seconds from the enqueue instead, unless the job fails; with `throttle` even then. With
+    `debounce` the job waits so many seconds, and a call that comes meanwhile replaces it and lets it wait
+    anew, but no longer than `debounce_limit` seconds in all. Without `unique` these three mean True.
     """
 
     queue: str | None = None
@@ -51,6 +60,11 @@ class Options:
     expires: float | timedelta | None = None
     at_front: bool | None = None
     job_id: str | None = None
+    unique: bool | str | None = None
+    unique_ttl: float | timedelta | None = None
+    debounce: float | timedelta | None = None
+    debounce_limit: float | timedelta | None = None
+    throttle: float | timedelta | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -60,7 +74,7 @@ class Options:
                 raise InvalidOption(f"{name}={value!r}: give a {kind.__name__}")
             if isinstance(value, str) and not _is_text(value):
                 raise InvalidOption(f"{name}={value!r}: give text that UTF-8 can hold")
-        for name in ("timeout", "result_ttl", "failure_ttl", "delay", "expires"):
+        for name in ("timeout", "result_ttl", "failure_ttl", "delay", "expires", *_UNIQUE_SPANS):
             if (value := getattr(self, name)) is not None:
                 _check_span(name, value)
         if self.retry_intervals is not None:
@@ -76,11 +90,23 @@ class Options:
             raise InvalidOption(f"at={self.at.isoformat()}: give the time zone too, such as +01:00")
         if self.at is not None and self.delay is not None:
             raise InvalidOption("give delay or at, not both")
+        _check_unique(self)
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether the job keeps others like it out."""
+        rules = (self.unique, self.unique_ttl, self.debounce, self.throttle)
+        return self.unique is not False and rules != _NO_RULES
+
+    @property
+    def is_debounced(self) -> bool:
+        """Whether the job waits for the calls that may replace it."""
+        return self.debounce is not None and self.unique is not False
 
     @property
     def is_scheduled(self) -> bool:
         """Whether the job waits for its time before it is queued."""
-        return self.delay is not None or self.at is not None
+        return self.delay is not None or self.at is not None or self.is_debounced
 
     def over(self, base: Options) -> Options:
         """These options, and `base`'s where these say nothing."""
@@ -99,14 +125,16 @@ def in_seconds(span: float | timedelta) -> float:
 
 def _check_span(name: str, value: Any) -> None:
     """Raise `InvalidOption` if `value` is no span that the option `name` can have."""
+    is_kept = name in ("result_ttl", "failure_ttl")
+    may_be_none = name != "timeout" and name not in _UNIQUE_SPANS
     if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
         seconds = in_seconds(value)
-        keeps_for_ever = name.endswith("_ttl") and seconds == -1
-        never_runs = name == "timeout" and seconds == 0
+        keeps_for_ever = is_kept and seconds == -1
+        never_runs = not may_be_none and seconds == 0
         if keeps_for_ever or (0 <= seconds <= LONGEST_SPAN and not never_runs):
             return
-    least = "above 0" if name == "timeout" else "of 0 or more"
-    more = ", or -1 to keep it for ever" if name.endswith("_ttl") else ""
+    least = "of 0 or more" if may_be_none else "above 0"
+    more = ", or -1 to keep it for ever" if is_kept else ""
     raise InvalidOption(f"{name}={value!r}: give seconds {least}, at most a hundred years{more}")
 
 
@@ -120,3 +148,30 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and _is_text(value)
+
+
+def _check_unique(options: Options) -> None:
+    """Raise `InvalidOption` for what can't be meant by the options of unique jobs together."""
+    unique = options.unique
+    if not (unique is None or isinstance(unique, bool) or _is_template(unique)):
+        raise InvalidOption(f"unique={unique!r}: give True, False, or a text such as '{{account_id}}'")
+    if unique is False:
+        return
+    given = [name for name in ("unique_ttl", "debounce", "throttle") if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise InvalidOption(f"give {' or '.join(given)}, not both")
+    if options.debounce_limit is not None and options.debounce is None:
+        raise InvalidOption("debounce_limit bounds the wait of debounce: give that too")
+    if options.debounce is None:
+        return
+    if options.debounce_limit is not None and in_seconds(options.debounce_limit) < in_seconds(
+        options.debounce
+    ):
+        raise InvalidOption(f"debounce_limit={options.debounce_limit!r}: give no less than debounce")
+    for name in ("delay", "at", "job_id"):
+        if getattr(options, name) is not None:
+            raise InvalidOption(f"debounce says when the job runs and which it is: leave {name} out")

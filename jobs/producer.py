@@ -17,7 +17,7 @@ from config import Settings
 from coordination.connection import connect as connect_redis
 from coordination.scripts import Script
 from coordination.server import EmbeddedServer
-from jobs import registry, wire
+from jobs import registry, unique, wire
 from jobs.job_type import InvalidCall, JobType
 from jobs.options import (
     DEFAULT_FAILURE_TTL,
@@ -27,6 +27,7 @@ from jobs.options import (
     Options,
     in_seconds,
 )
+from jobs.unique import Ids
 
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
@@ -40,7 +41,7 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 class Entry(NamedTuple):
     """One job on its way: what the script takes of it, and its payload."""
 
-    job: tuple[str, str, str, str, float, list[Any]]
+    job: tuple[str, str, str, str, float, list[Any], unique.Terms | None]
     payload: bytes
 
 
@@ -69,12 +70,14 @@ class Producer:
         self.queues = queues
         self.max_bytes = min(max_bytes, wire.MAX_PAYLOAD_BYTES)
 
-    def enqueue(self, job: JobType, calls: Sequence[Call], options: Options | None = None) -> list[str]:
+    def enqueue(self, job: JobType, calls: Sequence[Call], options: Options | None = None) -> Ids:
         """Enqueue one job of type `job` for each of `calls`, and return their ids in order.
 
         A call is its positional and its named arguments. One round trip for hundreds of calls; none is
         sent unless all are valid. Enqueueing an id that exists changes nothing, so with a `job_id` a call
-        that failed can be made again. Raises `InvalidCall`, `JobTooLarge`, `UnknownQueue` or `InvalidOption`.
+        that failed can be made again. For a call that a unique job keeps out, the id is that job's; of the
+        calls of one enqueue the first keeps the others out, but at the front the last. Raises `InvalidCall`,
+        `JobTooLarge`, `UnknownQueue` or `InvalidOption`.
         """
         options = options.over(job.options) if options else job.options
         if options.job_id is not None and len(calls) > 1:
@@ -82,10 +85,17 @@ class Producer:
         entries = [self._entry(job, call, options, position) for position, call in enumerate(calls)]
         # At the front each goes before the one sent earlier, so that the first call's is sent last.
         at_front = options.at_front and not options.is_scheduled
+        holders: dict[str, str] = {}
         for chunk in _chunks(entries[::-1] if at_front else entries):
-            jobs = _pack([entry.job for entry in chunk])
-            _enqueue(self.client, keys=[wire.QUEUES], args=[jobs, *(entry.payload for entry in chunk)])
-        return [entry.job[0] for entry in entries]
+            args = [_pack([entry.job for entry in chunk]), *(entry.payload for entry in chunk)]
+            replies = _enqueue(self.client, keys=[wire.QUEUES, wire.UNIQUE], args=args)
+            if options.is_unique:
+                for entry, reply in zip(chunk, replies, strict=True):
+                    if not isinstance(reply, int):
+                        holders[entry.job[0]] = wire.text(reply)
+        ids = [entry.job[0] for entry in entries]
+        held = [position for position, id in enumerate(ids) if id in holders] if holders else ()
+        return Ids([holders.get(id, id) for id in ids], held)
 
     def _entry(self, job: JobType, call: Call, options: Options, position: int) -> Entry:
         job.validate(*call)
@@ -104,7 +114,9 @@ class Producer:
         place, when = _place(options, position)
         new = wire.new_job_id()
         id, call_id = (options.job_id, new) if options.job_id else (new, "")
-        return Entry((id, call_id, queue, place, when, _fields(job, queue, options)), wire.packed(payload))
+        terms = unique.terms(job, *call, options) if options.is_unique else None
+        fields = _fields(job, queue, options)
+        return Entry((id, call_id, queue, place, when, fields, terms), wire.packed(payload))
 
 
 def known_queue(name: str, queues: Sequence[str]) -> str:
@@ -133,6 +145,8 @@ def connect(settings: Settings | None = None) -> Producer:
 def _place(options: Options, position: int) -> tuple[str, float]:
     # Jobs due at the same instant would run in the order of their ids; microseconds keep that of the calls.
     after = position / 1_000_000
+    if options.debounce is not None and options.is_debounced:
+        return "in", in_seconds(options.debounce) + after
     if options.delay is not None:
         return "in", in_seconds(options.delay) + after
     if options.at is not None:
@@ -160,7 +174,8 @@ def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
     if options.failure_ttl is not None and options.failure_ttl != DEFAULT_FAILURE_TTL:
         fields += "failure_ttl", _whole(options.failure_ttl)
     if options.expires is not None:
-        due = options.at.timestamp() if options.at else seconds + in_seconds(options.delay or 0)
+        wait = (options.debounce if options.is_debounced else options.delay) or 0
+        due = options.at.timestamp() if options.at else seconds + in_seconds(wait)
         fields += "expires_at", f"{due + in_seconds(options.expires):.6f}"
     if options.retries:
         fields += "retries_left", options.retries

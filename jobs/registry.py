@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
+from jobs import unique
 from jobs.job_type import InvalidCall, InvalidJob, JobType, Traits, job_type
 from jobs.options import Options
+from jobs.unique import Ids
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +32,7 @@ class JobFunction(Protocol[P, R_co]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> str: ...
 
-    def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> list[str]: ...
+    def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> Ids: ...
 
     def options(self, **changes: Any) -> Call[P]: ...
 
@@ -40,7 +42,7 @@ class Enqueue(Protocol):
 
     def __call__(
         self, job: JobType, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]], options: Options
-    ) -> list[str]: ...
+    ) -> Ids: ...
 
 
 _TRAITS = tuple(field.name for field in fields(Traits))
@@ -59,7 +61,7 @@ class Call(Generic[P]):
         """Enqueue one job and return its id."""
         return _producer()(self.job, [(args, kwargs)], self.changed)[0]
 
-    def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> list[str]:
+    def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> Ids:
         """Enqueue one job a call, hundreds a round trip, and return their ids in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments.
@@ -87,7 +89,7 @@ def job(
 def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Register a function as a job and return it, still directly callable.
 
-    Options are those of `Options` (`queue`, `timeout`, `retries`, `result_ttl`, ...) and hold for each of
+    Options are those of `Options` (`queue`, `timeout`, `retries`, `unique`, ...) and hold for each of
     its jobs unless one enqueue says otherwise. An exception of a type in `give_up_on` is not retried, and
     with `retry_on` none but those types are.
     `at_once` is for a function that does what must not be done twice lightly, such as sending a mail: its
@@ -196,6 +198,7 @@ def _register(
             f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top"
         )
     registered_type = job_type(name, function, options, traits)
+    unique.check(registered_type)
     _registered[name] = registered_type
     call: Call[P] = Call(registered_type, Options())
     registered = cast(JobFunction[P, R], function)

@@ -21,6 +21,7 @@ SUSPENDED = "rq:suspended"
 LEASES = "pm:leases"
 QUARANTINE = "pm:quarantine"
 PARENTS = "pm:parents"
+UNIQUE = "pm:unique"
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""

@@ -43,6 +43,16 @@ def enqueue_options(command: F) -> F:
         click.option("--retries", type=click.IntRange(min=0), help="How often a failure is retried."),
         click.option("--description", help="What the dashboard shows."),
         click.option("--job-id", help="Its id; while a job of that id exists, nothing is enqueued."),
+        click.option(
+            "--unique", is_flag=True, default=None, help="Not while one of the same arguments is alive."
+        ),
+        click.option(
+            "--unique-key", metavar="TEXT", help="As --unique, by the arguments named: '{account_id}'."
+        ),
+        click.option("--unique-ttl", type=Duration(), help="Unique for so long from now instead."),
+        click.option("--throttle", type=Duration(), help="At most one in so long, the first wins."),
+        click.option("--debounce", type=Duration(), help="Wait so long for calls that replace it."),
+        click.option("--debounce-limit", type=Duration(), help="The longest that these may put it off."),
         click.option("--at-front", is_flag=True, default=None, help="Jump the queue."),
         click.option("--wait", is_flag=True, help="Show progress and result; exit 1 if it fails."),
         click.option("--json", "json", is_flag=True, help="With --wait: the job as one JSON object."),
@@ -196,7 +206,16 @@ def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
         "job_id",
         "at_front",
         "expires",
+        "unique",
+        "unique_ttl",
+        "throttle",
+        "debounce",
+        "debounce_limit",
     }
+    key = given.pop("unique_key")
+    if key is not None and given["unique"]:
+        raise click.UsageError("give --unique or --unique-key, not both")
+    given["unique"] = given["unique"] if key is None else key
     options = Options(**{name: value for name, value in given.items() if name in names})
     return {name: value for name, value in given.items() if name not in names and value is not None}, options
 
@@ -226,7 +245,12 @@ def _enqueue(
         call[files] = (
             _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
         )
-    id = producer.enqueue(job_type, [((), call)], options)[0]
+    ids = producer.enqueue(job_type, [((), call)], options)
+    id = ids[0]
+    if ids.held:
+        replaced = options.over(job_type.options).is_debounced
+        done = "it has taken the new arguments" if replaced else "nothing was enqueued"
+        click.echo(f"packmule: job {id} holds the place of this call: {done}", err=True)
     if wait:
         return follow_one(app.client, id, job_type.name.rpartition(".")[2], json)
     click.echo(id)

@@ -275,6 +275,38 @@ def test_a_job_id_enqueues_once(here: Run, redis: Redis) -> None:
     assert ids.count(b"hello-ada") == 1
 
 
+def test_a_unique_job_is_enqueued_once_and_its_id_printed_with_a_note(here: Run, redis: Redis) -> None:
+    words = ("enqueue", "call", "shop.add", "a=77", "--in", "1h")
+    first = here(*words, "--unique")
+    again = here(*words, "b=1", "--unique")
+    id = first.stdout.strip()
+    assert (first.stderr, again.stdout, again.returncode) == ("", first.stdout, 0)
+    assert again.stderr == f"packmule: job {id} holds the place of this call: nothing was enqueued\n"
+    assert here(*words).stdout != first.stdout
+    keyed = [here(*words, f"b={b}", "--unique-key", "{a}", "--unique-ttl", "1h").stdout for b in (1, 2)]
+    assert keyed[0] == keyed[1] != first.stdout
+
+
+def test_debounced_and_throttled_jobs_from_the_command_line(here: Run, redis: Redis) -> None:
+    words = ("enqueue", "call", "shop.add", "a=78")
+    keyed = ("--unique-key", "{a}", "--debounce", "1h", "--debounce-limit", "2h")
+    first, last = [here(*words, f"b={b}", *keyed) for b in (1, 2)]
+    id = first.stdout.strip()
+    assert last.stdout == first.stdout
+    assert "has taken the new arguments" in last.stderr
+    assert records.read(redis, id).kwargs == {"a": 78, "b": 2}
+    throttled = [here(*words, "--queue", "low", "--throttle", "1h").stdout for _ in range(2)]
+    assert throttled[0] == throttled[1] != first.stdout
+
+
+@pytest.mark.usefixtures("workers")
+def test_wait_follows_the_job_that_holds_the_place(here: Run) -> None:
+    words = ("enqueue", "call", "shop.add", "a=40", "b=2", "--throttle", "1h", "--wait")
+    first, again = here(*words), here(*words)
+    assert (first.stdout, again.stdout, again.returncode) == ("42\n", "42\n", 0)
+    assert "holds the place" in again.stderr
+
+
 CALL = ("call", "shop.add")
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown queue": ((*EMAIL, "--queue", "hihg"), ("'hihg'", "high, default, low", "PACKMULE_QUEUES")),
@@ -299,6 +331,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "not a time": ((*EMAIL, "--at", "25:61"), ("--at", "'25:61'", "2026-12-01T08:00")),
     "a time too far": ((*EMAIL, "--at", "0001-01-01"), ("--at", "'0001-01-01'")),
     "two times": ((*EMAIL, "--in", "1s", "--at", "2030-01-01"), ("delay or at",)),
+    "two kinds of unique": ((*CALL, "a=1", "--unique", "--unique-key", "x"), ("--unique", "not both")),
+    "a key of no argument": ((*CALL, "a=1", "--unique-key", "{c}"), ("{c}", "no argument", "a, b")),
+    "no time to hold": ((*CALL, "a=1", "--throttle", "0"), ("throttle", "above 0")),
+    "two rules": ((*CALL, "a=1", "--throttle", "1", "--debounce", "1"), ("debounce or throttle",)),
+    "a limit of nothing": ((*CALL, "a=1", "--debounce-limit", "1"), ("debounce_limit",)),
     "not an id": ((*EMAIL, "--job-id", "a b"), ("'a b'", "letters")),
     "not a size": (("image", PHOTO, "--size", "10y10"), ("--size", "'10y10'", "800x600")),
     "a fit without a height": (("image", PHOTO, "--size", "9", "--fit", "cover"), ("cover", "height")),

@@ -82,6 +82,13 @@ def test_the_readmes_examples_run(shell, client):
     kinds = [
         shell(*packmule, "enqueue", "call", f"kinds.{name}", argument).strip() for name, argument in calls
     ]
+    invoices = [shell(*packmule, "enqueue", "call", "kinds.invoice", f"account_id={n}") for n in (1, 1)]
+    assert invoices[0] == invoices[1]
+    refreshed = [
+        shell(*packmule, "enqueue", "call", "kinds.refresh", "account_id=1", f"why={n}") for n in "ab"
+    ]
+    assert refreshed[0] == refreshed[1]
+    assert b'"why":"b"' in client.hget(f"rq:job:{refreshed[0].strip()}", "data")
     shell(*packmule, "worker", "--burst", "--processes", "1")
     for kind in kinds:
         shell(*packmule, "job", "wait", kind)

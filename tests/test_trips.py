@@ -48,6 +48,18 @@ def test_enqueueing_is_one_trip_and_bulk_one_for_hundreds(client, trips):
     assert trips() - before == 2
 
 
+def test_unique_enqueues_take_no_trip_more(client, trips):
+    registry.use(Producer(client).enqueue)
+    pool_jobs.noop.enqueue()  # the script is loaded now
+    for rule in ({"unique": True}, {"unique_ttl": 60}, {"throttle": 60}, {"debounce": 60}):
+        before = trips()
+        once = pool_jobs.noop.options(**rule)
+        once.enqueue()
+        once.enqueue()
+        once.enqueue_many([()] * 1000)
+        assert trips() - before == 4
+
+
 def test_an_enqueued_job_takes_a_fixed_few_commands(client):
     registry.use(Producer(client).enqueue)
     pool_jobs.noop.enqueue()

@@ -1,51 +1,141 @@
 -- Store new jobs and put each in its queue, or among the scheduled.
 --
 -- KEYS[1]  the set of queues
--- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...]]
+-- KEYS[2]  the places of unique jobs: a hash of key to "<job id> <Unix time until which it is held, or 0>"
+-- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], terms]
 -- ARGV[2+] each job's payload, for this msgpack has no bytes
 --          call names the call that enqueues a job whose id was chosen, and is "" for an id that is one of a kind
 --          place is "back" or "front" of the queue (the last one comes first then), or "at" or "in":
 --          scheduled for Unix time `when`, or for `when` seconds from now by the server's clock
--- Returns  a list: 1 for each job that was enqueued, 0 for one whose id was known already
+--          terms are nothing, or for a unique job [key, rule, seconds, limit]:
+--            "life"      kept out while the holder of the key's place is alive
+--            "ttl"       kept out for `seconds` from the holder's enqueue, unless it failed
+--            "throttle"  the same, though it failed
+--            "debounce"  while the holder waits for its first time, replace it and let it wait anew, but not
+--                        longer than `limit` seconds in all (0: no limit)
+-- Returns  a list: 1 for each job that was enqueued, 0 for one whose id was known already, and for one that
+--          was kept out or has replaced another the id of the holder
 --
 -- Known means that its record exists, or that this same call's job ended within the last minute and left
--- none: so a command that is sent again because its reply was lost enqueues nothing twice.
+-- none, or that it has replaced another in this time: so a command that is sent again because its reply was
+-- lost enqueues nothing twice.
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 
 local jobs = cmsgpack.unpack(ARGV[1])
-local replies, listed = {}, {}
+local replies, listed, taken = {}, {}, 0
 
-local function is_known(id, call)
-  return redis.call('EXISTS', 'rq:job:' .. id) == 1 or redis.call('GET', 'pm:gone:' .. id) == call
+local GONE_SECONDS = 60
+local ALIVE = {queued = true, started = true, scheduled = true, deferred = true}
+
+-- What to reply for a job that was enqueued before.
+local function known(id, call)
+  if redis.call('EXISTS', 'rq:job:' .. id) == 1 then
+    return 0
+  end
+  local gone = redis.call('GET', 'pm:gone:' .. id)
+  return gone == call and 0 or gone and gone:match('^>(.+)')
+end
+
+-- Who took a place, and until when he holds it whatever becomes of him.
+local function parse(entry)
+  local id, till = (entry or ''):match('^(%S+) (%S+)$')
+  return id, tonumber(till) or 0
+end
+
+-- Who holds the place `key`; of a debounced job also its queue, and since when it waits.
+local function holder(key, rule)
+  local id, till = parse(redis.call('HGET', KEYS[2], key))
+  if not id then
+    return
+  end
+  local record = 'rq:job:' .. id
+  local found = redis.pcall('HMGET', record, 'unique', 'status', 'origin', 'enqueued_at', 'debounced_since')
+  local owner, status, queue, enqueued, since = unpack(found)
+  local is_there = not found.err and owner == key
+  -- Without data or a queue it was set aside, or will be, whatever its status says.
+  local is_alive = is_there and ALIVE[status] and queue and redis.call('HEXISTS', record, 'data') == 1
+  if rule == 'debounce' then
+    if is_alive and status == 'scheduled' and not enqueued then
+      return id, queue, tonumber(since) or now
+    end
+  elseif till == 0 then
+    return is_alive and id
+  elseif now < till then
+    local has_failed = found.err or is_there and not is_alive and status ~= 'finished'
+    return (rule == 'throttle' or not has_failed) and id
+  end
+end
+
+-- The place first: a key of another type fails here, and a record without a place would pass for enqueued.
+local function put(id, queue, place, due)
+  local list = 'rq:queue:' .. queue
+  if place == 'back' then
+    redis.call('RPUSH', list, id)
+  elseif place == 'front' then
+    redis.call('LPUSH', list, id)
+  else
+    redis.call('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', due), id)
+  end
+  if not listed[list] then
+    redis.call('SADD', KEYS[1], list)
+    listed[list] = true
+  end
+end
+
+local function add(fields, name, value)
+  if value then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
 end
 
 for i, job in ipairs(jobs) do
-  local id, call, queue, place, when, fields = unpack(job)
-  local record, list = 'rq:job:' .. id, 'rq:queue:' .. queue
+  local id, call, queue, place, when, fields, terms = unpack(job, 1, 7)
+  local key, rule, seconds, limit = unpack(terms or {})
+  local due = place == 'in' and now + when or when
+  local reply, replaced, origin, since = known(id, call), nil, nil, nil
+  if key and not reply then
+    reply, origin, since = holder(key, rule)
+    if rule == 'debounce' then
+      replaced, reply = reply, nil
+      since = since or now
+      due = limit > 0 and math.min(due, since + limit) or due
+    end
+  end
   -- The same id twice in one call finds its own record, so that it is pushed once.
-  if is_known(id, call) then
-    replies[i] = 0
-  else
-    -- The place first: a key of another type fails here, and a record without a place would pass for enqueued.
-    if place == 'back' then
-      redis.call('RPUSH', list, id)
-    elseif place == 'front' then
-      redis.call('LPUSH', list, id)
-    else
-      local due = place == 'in' and now + when or when
-      redis.call('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', due), id)
+  if not reply then
+    local target = replaced or id
+    local record = 'rq:job:' .. target
+    put(target, queue, place, due)
+    if replaced then
+      redis.call('DEL', record)
+      if origin ~= queue then
+        redis.call('ZREM', 'rq:scheduled:' .. origin, target)
+      end
+      redis.call('SET', 'pm:gone:' .. id, '>' .. target, 'EX', GONE_SECONDS)
     end
+    add(fields, 'call', call ~= '' and call)
+    add(fields, 'unique', key)
+    add(fields, 'debounced_since', since and string.format('%.6f', since))
     redis.call('HSET', record, 'data', ARGV[i + 1], unpack(fields))
-    if call ~= '' then
-      redis.call('HSET', record, 'call', call)
+    if key then
+      local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
+      redis.call('HSET', KEYS[2], key, string.format('%s %.6f', target, till))
+      taken = taken + 1
     end
-    if not listed[list] then
-      redis.call('SADD', KEYS[1], list)
-      listed[list] = true
-    end
-    replies[i] = 1
+  end
+  replies[i] = reply or replaced or 1
+end
+
+-- Nobody tells when a job has ended. So for each place that is taken two are looked at, and those are given up
+-- whose job has left no record: on the whole there are no more than twice as many places as records.
+local some = taken > 0 and redis.call('HRANDFIELD', KEYS[2], 2 * taken, 'WITHVALUES') or {}
+for i = 1, #some, 2 do
+  local id, till = parse(some[i + 1])
+  if not id or now >= till and redis.pcall('HGET', 'rq:job:' .. id, 'unique') ~= some[i] then
+    redis.call('HDEL', KEYS[2], some[i])
   end
 end
 

@@ -107,3 +107,23 @@ def decorated(name: str) -> str:
 
 def allowed(n: int) -> int:
     return n
+
+
+@job(unique=True)
+def only(a: int, b: int = 2, *rest: int, c: Any = None, **more: Any) -> int:
+    return a + b
+
+
+@job(unique="{account}")
+def invoice(account: int | str, month: str = "", copies: int = 1) -> str:
+    return month
+
+
+@job(unique="{account}", debounce=30, debounce_limit=40)
+def refresh(account: int, reason: str = "") -> str:
+    return reason
+
+
+@job(unique="{account}", throttle=30)
+def ping(account: int, reason: str = "") -> str:
+    return reason

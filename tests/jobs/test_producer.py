@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import select
-import socket
 import threading
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
 import sample_jobs
+from losing_proxy import LosingProxy
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Queue
@@ -267,56 +264,6 @@ def test_a_new_call_with_an_id_whose_job_is_gone_enqueues_it(client):
     assert perform_all(client) == ["nightly"]
     again.enqueue()
     assert perform_all(client) == ["nightly"]
-
-
-class LosingProxy:
-    """Passes bytes on and back; while told to, loses the reply to a script, connection and all."""
-
-    def __init__(self, path: Path, server: Path) -> None:
-        self.url = f"unix://{path}"
-        self.lost = 0
-        self.to_lose = 0
-        self.on_loss: Callable[[], object] = lambda: None
-        self._server = server
-        self._closing = threading.Event()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            if select.select([self._listener], [], [], 0.02)[0]:
-                passing = threading.Thread(target=self._pass, args=(self._listener.accept()[0],))
-                self._threads.append(passing)
-                passing.start()
-
-    def _pass(self, client: socket.socket) -> None:
-        script = False
-        with client, socket.socket(socket.AF_UNIX) as server, suppress(ConnectionError):
-            server.connect(str(self._server))
-            while not self._closing.is_set():
-                for ready in select.select([client, server], [], [], 0.02)[0]:
-                    data = ready.recv(2**20)
-                    if not data:
-                        return
-                    if ready is client:
-                        script = b"EVALSHA" in data
-                        server.sendall(data)
-                    elif script and self.to_lose:
-                        self.to_lose -= 1
-                        self.lost += 1
-                        self.on_loss()
-                        return
-                    else:
-                        client.sendall(data)
-
-    def close(self) -> None:
-        self._closing.set()
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""Unique jobs: which calls are the same, and how long one of them keeps the others out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from string import Formatter
+from typing import Any
+
+import msgspec
+
+from jobs.job_type import InvalidCall, InvalidJob, JobType
+from jobs.options import InvalidOption, Options, in_seconds
+
+LONGEST_KEY = 250
+"""Characters; of a longer key its SHA-256 is kept."""
+
+Terms = tuple[str, str, float, float]
+"""What `enqueue.lua` takes of a unique job: its key, a rule, the rule's seconds, the longest wait or 0."""
+
+
+class Ids(list[str]):
+    """The ids that an enqueue gives back, one a call; `held` are the positions of the calls that made no job.
+
+    Such a call's id is that of the job that holds its place: with `debounce` it has taken over the call's
+    arguments, without it keeps its own.
+    """
+
+    def __init__(self, ids: Sequence[str], held: Collection[int] = ()) -> None:
+        super().__init__(ids)
+        self.held = frozenset(held)
+
+
+def check(job: JobType) -> None:
+    """Raise `InvalidJob` if `job` is unique by a key that its arguments can't fill."""
+    if isinstance(job.options.unique, str):
+        try:
+            _named(job.options.unique, tuple(job.signature.parameters))
+        except InvalidOption as error:
+            raise InvalidJob(f"{job.name} can't be a job: {error}") from None
+
+
+def terms(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Terms:
+    """Those of one call that was found valid. Raises `InvalidOption`, or `InvalidCall` without a key."""
+    key = _key(job, args, kwargs, options.unique or True)
+    if options.debounce is not None:
+        return key, "debounce", in_seconds(options.debounce), in_seconds(options.debounce_limit or 0)
+    if options.throttle is not None:
+        return key, "throttle", in_seconds(options.throttle), 0.0
+    if options.unique_ttl is not None:
+        return key, "ttl", in_seconds(options.unique_ttl), 0.0
+    return key, "life", 0.0, 0.0
+
+
+def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: bool | str) -> str:
+    """The same text for calls that are the same, whether arguments are positional, named or left out.
+
+    A list in JSON keeps apart what the bare texts would not: `{a}{b}` of 1 and 23 from that of 12 and 3.
+    """
+    parameters = tuple(job.signature.parameters)
+    names = _named(unique, parameters) if isinstance(unique, str) else parameters
+    given = job.arguments_of(args, kwargs)
+    try:
+        said = [unique, *(given[name] for name in names)]
+        plain = msgspec.to_builtins(said, str_keys=True, order="deterministic")
+        values = msgspec.json.encode(plain, order="deterministic").decode()
+    except (TypeError, ValueError) as error:
+        raise InvalidCall(f"{job.name}: can't tell whether it is unique: {error}") from None
+    if len(job.name) + len(values) > LONGEST_KEY:
+        values = hashlib.sha256(values.encode()).hexdigest()
+    return f"{job.name}:{values}"
+
+
+@lru_cache(maxsize=1024)
+def _named(template: str, parameters: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `parameters` that `template` names, in its order. Raises `InvalidOption`."""
+    try:
+        parts = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise InvalidOption(f"unique={template!r}: {error}") from None
+    for name, form, conversion in parts:
+        if form or conversion:
+            raise InvalidOption(f"unique={template!r}: say {{{name}}} alone, without ! or :")
+        if name not in parameters:
+            raise InvalidOption(
+                f"unique={template!r} names {{{name}}}, which is no argument of the job: "
+                f"there are {', '.join(parameters) or 'none'}"
+            )
+    return tuple(str(name) for name, *_ in parts)
