@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from jobs.gates import Gates, InvalidGate, gates
 from jobs.options import Options
 
 
@@ -28,7 +29,8 @@ class Traits:
     `give_up_on` and `retry_on` are types of exceptions: the first are never retried, and where `retry_on` is
     given only those are. With `at_once` an outcome is handed in before the worker does anything else. With
     `isolate` each job runs in a fresh process, which may take `max_memory` bytes more than the worker has and
-    `max_cpu` seconds of processor time.
+    `max_cpu` seconds of processor time. `singleton`, `concurrency`, `rate` and `fair` say when a job that
+    waits may run (`jobs.gates`).
     """
 
     give_up_on: tuple[type[BaseException], ...] = ()
@@ -37,6 +39,11 @@ class Traits:
     isolate: bool = False
     max_memory: int | None = None
     max_cpu: float | None = None
+    singleton: bool | str | None = None
+    singleton_policy: str = "wait"
+    concurrency: int | str | None = None
+    rate: str | None = None
+    fair: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -72,6 +79,7 @@ class JobType:
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
     is_async: bool
+    gates: Gates | None = None
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the annotations.
@@ -141,7 +149,19 @@ def job_type(
     traits = traits or Traits()
     if is_async and traits.isolate:
         raise InvalidJob(f"{name} can't be a job: an async function can't be isolated; make it a plain one")
-    return JobType(name, function, options, traits, signature, arguments, is_async)
+    try:
+        when = gates(
+            name,
+            signature,
+            traits.singleton,
+            traits.singleton_policy,
+            traits.concurrency,
+            traits.rate,
+            traits.fair,
+        )
+    except InvalidGate as error:
+        raise InvalidJob(f"{name} can't be a job: {error}") from None
+    return JobType(name, function, options, traits, signature, arguments, is_async, when)
 
 
 def _arguments_type(

@@ -18,7 +18,9 @@ from coordination.connection import connect as connect_redis
 from coordination.scripts import Script
 from coordination.server import EmbeddedServer
 from jobs import registry, unique, wire
+from jobs.gates import Gates, Shut
 from jobs.job_type import InvalidCall, JobType
+from jobs.key import UnfitValue
 from jobs.options import (
     DEFAULT_FAILURE_TTL,
     DEFAULT_QUEUE,
@@ -32,7 +34,7 @@ from jobs.unique import Ids
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
 
-_enqueue = Script("jobs", "enqueue")
+_enqueue = Script("jobs", "enqueue", after=("jobs", "groups"))
 _pack = msgspec.msgpack.Encoder().encode
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -41,7 +43,7 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 class Entry(NamedTuple):
     """One job on its way: what the script takes of it, and its payload."""
 
-    job: tuple[str, str, str, str, float, list[Any], unique.Terms | None]
+    job: tuple[str, str, str, str, float, list[Any], unique.Terms | None, str | None]
     payload: bytes
 
 
@@ -89,7 +91,7 @@ class Producer:
         for chunk in _chunks(entries[::-1] if at_front else entries):
             args = [_pack([entry.job for entry in chunk]), *(entry.payload for entry in chunk)]
             replies = _enqueue(self.client, keys=[wire.QUEUES, wire.UNIQUE], args=args)
-            if options.is_unique:
+            if any(entry.job[6] for entry in chunk):
                 for entry, reply in zip(chunk, replies, strict=True):
                     if not isinstance(reply, int):
                         holders[entry.job[0]] = wire.text(reply)
@@ -116,7 +118,22 @@ class Producer:
         id, call_id = (options.job_id, new) if options.job_id else (new, "")
         terms = unique.terms(job, *call, options) if options.is_unique else None
         fields = _fields(job, queue, options)
-        return Entry((id, call_id, queue, place, when, fields, terms), wire.packed(payload))
+        group = None
+        if job.gates:
+            shut = _shut(job, job.gates, call)
+            group = shut.group
+            fields += ["group", group, *(("gates", shut.gates) if shut.gates else ())]
+            if shut.lock and job.gates.policy == "skip" and not terms:
+                terms = unique.skipping(shut.lock)
+        return Entry((id, call_id, queue, place, when, fields, terms, group), wire.packed(payload))
+
+
+def _shut(job: JobType, gates: Gates, call: Call) -> Shut:
+    """The gates of one call. Raises `InvalidCall` where no key can be made of its arguments."""
+    try:
+        return gates.of(job.arguments_of(*call))
+    except UnfitValue as error:
+        raise InvalidCall(f"{job.name}: {error}") from None
 
 
 def known_queue(name: str, queues: Sequence[str]) -> str:

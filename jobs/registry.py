@@ -82,6 +82,11 @@ def job(
     isolate: bool = False,
     max_memory: int | None = None,
     max_cpu: float | None = None,
+    singleton: bool | str | None = None,
+    singleton_policy: str = "wait",
+    concurrency: int | str | None = None,
+    rate: str | None = None,
+    fair: str | None = None,
     **options: Any,
 ) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
 
@@ -97,6 +102,12 @@ def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     `isolate` is for a function that eats what strangers sent: each of its jobs runs in a fresh process, which
     may take `max_memory` bytes beyond what the worker has and `max_cpu` seconds of processor time.
     An `async def` runs on the worker's event loop, beside others.
+    `singleton` is for a function of which one job may run at a time in the whole cluster, or one for each
+    value of an argument (`"{account_id}"`); a second one waits, or with `singleton_policy="skip"` is not
+    enqueued while there is one, or with `"replace"` takes the place of those that wait and ends the one that
+    runs. `concurrency=5`, or `"5 by {tenant}"`, bounds how many run at a time, `rate="100/m by {to@}"` how
+    many begin in a time; what may not run yet waits in Redis, and no process for it. With `fair="{tenant}"`
+    the values of an argument take turns in their queue.
 
     >>> from jobs import job
     >>> @job(queue="low", timeout=600, retries=3)

@@ -53,6 +53,11 @@ def terms(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options:
     return key, "life", 0.0, 0.0
 
 
+def skipping(lock: str) -> Terms:
+    """Those of a singleton that is not enqueued while there is one."""
+    return f"singleton {lock}", "life", 0.0, 0.0
+
+
 def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: bool | str) -> str:
     """The same text for calls that are the same, whether arguments are positional, named or left out.
 

@@ -98,6 +98,11 @@ WAITERS = ".waiters"
 """The field of a worker's claims that holds the ids of the connections on which it waits for jobs."""
 
 
+def groups_key(queue: str) -> str:
+    """The hash of a queue's groups of waiting jobs."""
+    return f"pm:groups:{queue}"
+
+
 def connection_name(worker: str) -> str:
     """The name in `CLIENT LIST` of the connections on which `worker` waits; no spaces are allowed there."""
     return "packmule-wait:" + re.sub(r"[^!-~]", "_", worker)

@@ -7,16 +7,21 @@ import logging
 import os
 import select
 import signal
+import time
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from scheduler.leader import Leadership
+from scheduler.mend import mend
 from scheduler.promote import promote
 
 LONGEST_SLEEP = 0.25
 """Seconds: a job scheduled meanwhile may be due sooner than what was known."""
+
+MEND_INTERVAL = 2.0
+"""Seconds between two looks at groups of waiting jobs."""
 
 log = logging.getLogger("packmule.scheduler")
 
@@ -29,6 +34,7 @@ class Scheduler:
         self.leadership = Leadership(client)
         self.stopping = False
         self._led = False
+        self._mended_at = 0.0
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. Redis being away is waited out."""
@@ -50,6 +56,9 @@ class Scheduler:
                 log.info("%s: %s", self.leadership.name, "leads" if leads else "no longer leads")
                 self._led = leads
             due = promote(self.client) if leads else None
+            if leads and time.monotonic() > self._mended_at + MEND_INTERVAL:
+                self._mended_at = time.monotonic()
+                mend(self.client)
         except RedisError as error:
             log.warning("redis is away: %s", error)
             return 1.0

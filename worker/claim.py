@@ -30,8 +30,8 @@ class Batch(NamedTuple):
 
     `jobs` are claimed now; `unreadable` are the outcomes of claimed records that make no sense. `stale`
     are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
-    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed, and from `paused` queues nothing
-    either. In `next_due` seconds jobs that wait for a limit go on, and this worker is to look then.
+    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed, and from `paused` queues
+    nothing either. In `next_due` seconds jobs that wait for a limit go on, and this worker is to look then.
     """
 
     jobs: list[Claimed]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from jobs import wire
+from jobs.gates import Shut
 from jobs.options import DEFAULT_FAILURE_TTL, DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT, LONGEST_SPAN, MOST_RETRIES
 
 RETRY_BASE = 1.0
@@ -46,6 +47,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """Where an earlier run of the job stood, as JSON."""
     gates: str = ""
     """The limits that it keeps, as the record has them."""
+    is_grouped: bool = False
+    """Whether the record tells with which others it waits; else nobody has looked at its limits."""
     by_rq: bool = False
     """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
 
@@ -102,7 +105,7 @@ def claimed(row: Row) -> Claimed:
     if row.rare is None:
         return Claimed(id, execution, queue, row.data, timeout)
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
-    expires_at, checkpoint, _, gates, *rare = more
+    expires_at, checkpoint, group, gates, *rare = more
     return Claimed(
         id=id,
         execution=execution,
@@ -118,6 +121,7 @@ def claimed(row: Row) -> Claimed:
         expires_at=_seconds(expires_at, 0) if expires_at else None,
         checkpoint=checkpoint,
         gates=_gates(gates),
+        is_grouped=group is not None,
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
 
@@ -243,6 +247,12 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
 def returned(job: Claimed) -> Outcome:
     """The job was not started: back to the front of its queue, its attempts as they were."""
     return Outcome(job.id, job.execution, job.queue, "queued", front=True, gates=job.gates)
+
+
+def gated(job: Claimed, shut: Shut) -> Outcome:
+    """The job was enqueued by someone who knew nothing of its type's limits: back, to be claimed by them."""
+    fields = ("group", shut.group, *(("gates", shut.gates) if shut.gates else ()))
+    return msgspec.structs.replace(returned(job), fields=fields)
 
 
 def settled(job: Claimed) -> Outcome:

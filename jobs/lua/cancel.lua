@@ -6,7 +6,7 @@
 --          start, else its status as it is
 
 local record, id = KEYS[1], ARGV[1]
-local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data')
+local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data', 'group')
 if fields.err or not fields[3] then
   return ''
 end
@@ -15,6 +15,9 @@ local status, queue = fields[1] or '', fields[2] or ''
 local taken = 0
 if status == 'queued' then
   taken = redis.call('LREM', 'rq:queue:' .. queue, 1, id)
+  if fields[4] then
+    taken = taken + groups.drop(queue, fields[4], id)
+  end
 elseif status == 'scheduled' then
   taken = redis.call('ZREM', 'rq:scheduled:' .. queue, id)
 else

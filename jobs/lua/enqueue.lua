@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the set of queues
 -- KEYS[2]  the places of unique jobs: a hash of key to "<job id> <Unix time until which it is held, or 0>"
--- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], terms]
+-- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], terms, group]
 -- ARGV[2+] each job's payload, for this msgpack has no bytes
 --          call names the call that enqueues a job whose id was chosen, and is "" for an id that is one of a kind
 --          place is "back" or "front" of the queue (the last one comes first then), or "at" or "in":
@@ -13,6 +13,7 @@
 --            "throttle"  the same, though it failed
 --            "debounce"  while the holder waits for its first time, replace it and let it wait anew, but not
 --                        longer than `limit` seconds in all (0: no limit)
+--          group is nothing, or the name of those among which the job waits (groups.lua)
 -- Returns  a list: 1 for each job that was enqueued, 0 for one whose id was known already, and for one that
 --          was kept out or has replaced another the id of the holder
 --
@@ -69,12 +70,10 @@ local function holder(key, rule)
 end
 
 -- The place first: a key of another type fails here, and a record without a place would pass for enqueued.
-local function put(id, queue, place, due)
+local function put(id, queue, place, due, group)
   local list = 'rq:queue:' .. queue
-  if place == 'back' then
-    redis.call('RPUSH', list, id)
-  elseif place == 'front' then
-    redis.call('LPUSH', list, id)
+  if place == 'back' or place == 'front' then
+    groups.join(queue, group, id, place == 'back' and 'RPUSH' or 'LPUSH')
   else
     redis.call('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', due), id)
   end
@@ -92,7 +91,7 @@ local function add(fields, name, value)
 end
 
 for i, job in ipairs(jobs) do
-  local id, call, queue, place, when, fields, terms = unpack(job, 1, 7)
+  local id, call, queue, place, when, fields, terms, group = unpack(job, 1, 8)
   local key, rule, seconds, limit = unpack(terms or {})
   local due = place == 'in' and now + when or when
   local reply, replaced, origin, since = known(id, call), nil, nil, nil
@@ -108,7 +107,8 @@ for i, job in ipairs(jobs) do
   if not reply then
     local target = replaced or id
     local record = 'rq:job:' .. target
-    put(target, queue, place, due)
+    if group then groups.replace(queue, group, fields, now) end
+    put(target, queue, place, due, group)
     if replaced then
       redis.call('DEL', record)
       if origin ~= queue then

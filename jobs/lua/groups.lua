@@ -61,6 +61,38 @@ function groups.wake(name)
   end
 end
 
+-- A job waits no longer, behind others of its group or in the list. How many places behind others it had.
+function groups.drop(queue, group, id)
+  groups.leave(queue, group, id)
+  return redis.call('LREM', members_of(queue, group), 1, id)
+end
+
+-- A new job of a singleton that replaces: those that wait are canceled, and the one that runs is told to stop.
+function groups.replace(queue, group, fields, now)
+  for i = 1, #fields, 2 do
+    local gate = fields[i] == 'gates' and groups.gates(fields[i + 1])[1] or {}
+    if gate[4] == 'replace' then
+      local waiting = redis.call('LRANGE', members_of(queue, group), 0, -1)
+      waiting[#waiting + 1] = redis.call('HGET', 'pm:groups:' .. queue, group) or nil
+      redis.call('DEL', members_of(queue, group))
+      for _, id in ipairs(waiting) do
+        if redis.pcall('HGET', 'rq:job:' .. id, 'status') == 'queued' then
+          redis.call('LREM', 'rq:queue:' .. queue, 1, id)
+          redis.call('HSET', 'rq:job:' .. id, 'status', 'canceled')
+          redis.call('ZADD', 'rq:canceled:' .. queue, math.floor(now), id)
+        end
+      end
+      redis.call('HDEL', 'pm:groups:' .. queue, group)
+      redis.call('SREM', 'pm:blocked:' .. gate[2], queue .. '\n' .. group)
+      local running, holder = unpack(redis.call('HGETALL', 'pm:holders:' .. gate[2]))
+      if running then
+        local order = cjson.encode({command = 'stop-job', job_id = running})
+        redis.call('PUBLISH', 'rq:pubsub:' .. holder:match('^(.*) '), order)
+      end
+    end
+  end
+end
+
 -- Groups whose time has come go on.
 function groups.wake_due(now)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', 'pm:due', '-inf', now, 'LIMIT', 0, 64)) do
@@ -69,13 +101,14 @@ function groups.wake_due(now)
   end
 end
 
--- Seconds until the next goes on, as text, for the caller to look then; "" if there is none, or another looks.
-function groups.next_due(now)
+-- Seconds until the next goes on, as text, for the worker to look then; "" if there is none, or another looks.
+function groups.next_due(now, worker)
   local first = redis.call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2]
-  local due = tonumber(first)
-  if not due or (tonumber(redis.call('GET', 'pm:waker')) or due + 1) <= due + 0.002 then return '' end
-  redis.call('SET', 'pm:waker', first, 'PX', math.max(1, math.ceil((due - now) * 1000)))
-  return string.format('%.6f', due - now)
+  if not first then return '' end
+  local due, looker = (redis.call('GET', 'pm:looker') or ''):match('^(%S+) (.*)$')
+  if due and looker ~= worker and tonumber(due) <= first + 0.002 then return '' end
+  redis.call('SET', 'pm:looker', first .. ' ' .. worker, 'PX', math.max(1, math.ceil((first - now) * 1000)))
+  return string.format('%.6f', first - now)
 end
 
 -- What a job says of its limits: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}.

@@ -1,4 +1,4 @@
--- Move jobs that are due from the scheduled to their queue, the longest due first.
+-- Move jobs that are due from the scheduled to their queue, the longest due first, and let parked groups go on.
 --
 -- KEYS[1]  the scheduled jobs of one queue    KEYS[2]  that queue's list
 -- KEYS[3]  the set of queues                  KEYS[4]  the quarantine
@@ -27,7 +27,7 @@ local promoted = 0
 
 for _, id in ipairs(ids) do
   local record = 'rq:job:' .. id
-  local fields = redis.pcall('HMGET', record, 'data', 'enqueue_at_front')
+  local fields = redis.pcall('HMGET', record, 'data', 'enqueue_at_front', 'group')
   redis.call('ZREM', KEYS[1], id)
   if fields.err or not fields[1] then
     -- A record that expired while it waited is no loss; one that is no job is kept for inspection.
@@ -36,7 +36,7 @@ for _, id in ipairs(ids) do
     end
   else
     redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2])
-    redis.call(fields[2] == '1' and 'LPUSH' or 'RPUSH', KEYS[2], id)
+    groups.join(KEYS[2]:sub(10), fields[3], id, fields[2] == '1' and 'LPUSH' or 'RPUSH')
     promoted = promoted + 1
   end
 end
@@ -44,5 +44,6 @@ end
 if promoted > 0 then
   redis.call('SADD', KEYS[3], KEYS[2])
 end
-local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return nearest[2] and string.format('%.6f', nearest[2] - now) or ''
+groups.wake_due(now)
+local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return nearest and string.format('%.6f', nearest - now) or ''

@@ -109,7 +109,7 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
   if status == 'finished' and ttl == 0 then
     redis.call('DEL', record, results)
   elseif kind == 0 then
-    written = redis.pcall('HSET', record, 'status', status)
+    written = redis.pcall('HSET', record, 'status', status, unpack(extra))
   else
     written = redis.pcall('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker,
       unpack(extra))
@@ -162,9 +162,9 @@ local function hand_in()
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
         redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
+      if outcome[18] ~= '' then groups.release(outcome[18], id, kind == 0 and status == 'queued') end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
-      if outcome[18] ~= '' then groups.release(outcome[18], id, kind == 0 and status == 'queued') end
       if outcome[16] then gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
     elseif not again then
       stale[#stale + 1] = id
@@ -269,5 +269,5 @@ elseif want > 0 and suspended == 0 then
   write_gathered()
 end
 
-local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now) or ''
+local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker) or ''
 return {stale, parents, jobs, suspended, paused, next_due}

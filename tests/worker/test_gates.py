@@ -1,0 +1,317 @@
+"""Gates: singletons, slots, rates and turns, as the claim keeps them and as pools perform them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import gated_jobs
+import pool_jobs
+import pytest
+from pools import children_of, drained, ended, lines, pool, until
+from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from jobs import records, wire
+from jobs.cancel import cancel
+from scheduler.mend import mend
+from scheduler.promote import promote
+from worker import outcome
+from worker.claim import Claims
+from worker.order import Strict
+from worker.outcome import Claimed
+from worker.rescue import rescue
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+class Desk:
+    """Two workers' claims, one call after the other."""
+
+    def __init__(self, client: Redis) -> None:
+        self.workers = {name: Claims(client, name, Strict(["default"])) for name in ("w1", "w2")}
+
+    def claim(self, most: int = 10, worker: str = "w1") -> list[Claimed]:
+        claims = self.workers[worker]
+        return claims.finish_and_claim(claims.next_id(), [], most).jobs
+
+    def finish(self, *jobs: Claimed, most: int = 0, worker: str = "w1") -> list[Claimed]:
+        claims = self.workers[worker]
+        outcomes = [outcome.finished(job, b"1", 1.0, 2.0) for job in jobs]
+        batch = claims.finish_and_claim(claims.next_id(), outcomes, most)
+        assert batch.stale == []
+        return batch.jobs
+
+
+@pytest.fixture
+def desk(client) -> Desk:
+    return Desk(client)
+
+
+def ids(jobs: list[Claimed]) -> list[str]:
+    return [job.id for job in jobs]
+
+
+def test_of_a_singleton_one_is_claimed_and_the_next_when_it_has_ended(desk):
+    first, second, third = (gated_jobs.alone.enqueue("p", str(number)) for number in range(3))
+    (job,) = desk.claim()
+    assert job.id == first
+    assert desk.claim(worker="w2") == []
+    assert ids(desk.finish(job, most=5)) == [second]
+    assert desk.claim(worker="w2") == []
+    assert ids(desk.claim(worker="w2")) == []
+    assert third not in ids(desk.claim())
+
+
+def test_singletons_of_different_keys_do_not_wait_for_each_other(desk):
+    enqueued = [
+        gated_jobs.alone_by_account.enqueue("p", account, "x") for account in ("a", "b", "a", "c", "b")
+    ]
+    assert ids(desk.claim()) == [enqueued[0], enqueued[1], enqueued[3]]
+
+
+def test_a_waiting_singleton_goes_on_before_what_was_enqueued_after_it(desk):
+    gated_jobs.alone.enqueue("p", "1")
+    second = gated_jobs.alone.enqueue("p", "2")
+    (job,) = desk.claim()
+    desk.claim()
+    later = pool_jobs.add.enqueue(1)
+    assert ids(desk.finish(job, most=5)) == [second, later]
+
+
+def test_slots_let_so_many_run_at_a_time(client, desk):
+    enqueued = [gated_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
+    jobs = desk.claim()
+    assert ids(jobs) == enqueued[:2]
+    assert ids(desk.finish(jobs[0], most=5)) == enqueued[2:3]
+    assert client.hlen("pm:holders:gated_jobs.two_a_tenant:t") == 2
+
+
+def test_a_claim_whose_reply_was_lost_takes_no_second_slot(desk):
+    enqueued = [gated_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
+    for _ in range(2):
+        assert ids(desk.workers["w1"].finish_and_claim("same", [], 5).jobs) == enqueued[:2]
+
+
+def test_a_rate_lets_so_many_begin_and_tells_when_the_next_may(client, desk):
+    first, second = (gated_jobs.ten_a_second.enqueue("p", "d", str(number)) for number in range(2))
+    other = gated_jobs.ten_a_second.enqueue("p", "e", "x")
+    assert ids(desk.claim()) == [first, other]
+    batch = desk.workers["w1"].finish_and_claim("empty", [], 5)
+    assert batch.jobs == []
+    assert batch.next_due is not None
+    assert 0 < batch.next_due <= 0.1
+    assert desk.workers["w2"].finish_and_claim("empty", [], 5).next_due is None  # w1 looks
+    time.sleep(batch.next_due)
+    assert ids(desk.claim()) == [second]
+
+
+def test_a_job_that_is_returned_unperformed_gives_back_its_tokens_and_its_slot(desk):
+    enqueued = gated_jobs.ten_a_second.enqueue("p", "d", "x")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    assert ids(claims.finish_and_claim("back", [outcome.returned(job)], 5).jobs) == [enqueued]
+
+
+def test_keys_take_turns_however_many_jobs_one_has(client, desk):
+    many = gated_jobs.in_turn.enqueue_many([("p", "a")] * 100)
+    few = gated_jobs.in_turn.enqueue_many([("p", "b")] * 2)
+    plain = pool_jobs.add.enqueue(1)
+    assert ids(desk.claim(6)) == [many[0], few[0], plain, many[1], few[1], many[2]]
+    assert client.llen("rq:queue:default") == 1  # the ticket of a
+    assert ids(desk.claim(200)) == many[3:]
+    assert client.exists("pm:groups:default") == 0
+
+
+def test_a_retried_or_returned_job_of_a_group_lets_no_second_ticket_into_the_list(client, desk):
+    gated_jobs.in_turn.enqueue_many([("p", "a")] * 10)
+    for _ in range(5):
+        (job,) = desk.claim(1)
+        claims = desk.workers["w1"]
+        claims.finish_and_claim(claims.next_id(), [outcome.returned(job)], 0)
+    assert client.llen("rq:queue:default") == 2
+    assert len(desk.claim(20)) == 10
+
+
+@pytest.mark.parametrize("verdict", ["returned", "died", "overran", "stopped"])
+def test_a_rescued_singleton_lets_the_next_one_run(client, desk, verdict):
+    first, second = (gated_jobs.alone.enqueue("p", str(number)) for number in range(2))
+    (job,) = desk.claim()
+    desk.claim(worker="w2")
+    rescue(client, "w1", verdict, "why", [job.execution])
+    expected = [first] if verdict in ("returned", "died") else [second]
+    assert ids(desk.claim(worker="w2")) == expected
+
+
+def test_a_slot_whose_holder_vanished_without_a_trace_is_free(client, desk):
+    gated_jobs.alone.enqueue("p", "1")
+    second = gated_jobs.alone.enqueue("p", "2")
+    desk.claim()
+    assert desk.claim(worker="w2") == []
+    client.delete(wire.claims_key("w1"))
+    mend(client)
+    assert ids(desk.claim(worker="w2")) == [second]
+
+
+@pytest.mark.parametrize("how", ["list emptied", "record deleted"])
+def test_a_group_that_lost_its_ticket_gets_another(client, desk, how):
+    enqueued = gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+    if how == "list emptied":
+        client.delete("rq:queue:default")
+    else:
+        client.delete(wire.job_key(enqueued[0]))
+        assert desk.claim() == []
+    mend(client)
+    assert ids(desk.claim()) == enqueued[1:]
+
+
+def test_a_job_that_waits_for_its_gate_can_be_canceled(client, desk):
+    first, second, third = (gated_jobs.alone.enqueue("p", str(number)) for number in range(3))
+    (job,) = desk.claim()
+    assert job.id == first
+    assert cancel(client, second) == "canceled"
+    assert ids(desk.finish(job, most=5)) == [third]
+    behind, last = (gated_jobs.in_turn.enqueue("p", "a") for _ in range(2))
+    assert cancel(client, behind) == "canceled"
+    assert ids(desk.claim()) == [last]
+
+
+def test_a_scheduled_job_joins_its_group_when_it_is_due(client, desk):
+    gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+    for _ in range(3):
+        gated_jobs.in_turn.options(delay=0.01).enqueue("p", "a")
+    time.sleep(0.02)
+    promote(client)
+    assert client.llen("rq:queue:default") == 1
+    assert len(desk.claim()) == 6
+
+
+def test_the_scheduler_lets_a_job_go_on_whose_time_has_come(client, desk):
+    gated_jobs.ten_a_second.enqueue("p", "d", "1")
+    second = gated_jobs.ten_a_second.enqueue("p", "d", "2")
+    desk.claim()
+    time.sleep(0.1)
+    promote(client)
+    assert client.lrange("rq:queue:default", 0, -1) == [second.encode()]
+
+
+def test_a_second_singleton_that_skips_is_not_enqueued_while_there_is_one(client, desk):
+    first = gated_jobs.skips.enqueue("p", "1")
+    assert gated_jobs.skips.enqueue("p", "2") == first
+    (job,) = desk.claim()
+    assert gated_jobs.skips.enqueue("p", "3") == first
+    desk.finish(job)
+    assert gated_jobs.skips.enqueue("p", "4") != first
+
+
+def test_a_singleton_that_replaces_cancels_those_that_wait(client, desk):
+    first, second, third = (gated_jobs.replaces.enqueue("p", str(number)) for number in range(3))
+    assert [records.read(client, id).status for id in (first, second)] == ["canceled"] * 2
+    assert ids(desk.claim()) == [third]
+    fourth, fifth = (gated_jobs.replaces.enqueue("p", str(number)) for number in range(2))
+    assert desk.claim(worker="w2") == []
+    assert records.read(client, fourth).status == "canceled"
+    assert records.read(client, fifth).status == "queued"
+
+
+def test_a_job_that_plain_rq_enqueued_keeps_the_limits_of_its_type(server, client, tmp_path):
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    path = tmp_path / "notes"
+    enqueued = [queue.enqueue("gated_jobs.alone", str(path), str(n), 0.05).id for n in range(4)]
+    with pool(server, 2):
+        for id in enqueued:
+            assert ended(client, id).status == "finished"
+    assert_alone(lines(path))
+
+
+def assert_alone(notes: list[str]) -> None:
+    """Each begins when the one before has ended."""
+    assert notes
+    for begun, gone in zip(notes[::2], notes[1::2], strict=True):
+        assert (begun[0], gone[0], begun[1:]) == ("+", "-", gone[1:])
+
+
+def test_pools_perform_a_singleton_once_at_a_time_and_all_in_order(server, client, tmp_path):
+    path = tmp_path / "notes"
+    enqueued = gated_jobs.alone.enqueue_many([(str(path), str(number), 0.01) for number in range(30)])
+    with pool(server, 2), pool(server, 2):
+        for id in enqueued:
+            assert ended(client, id).status == "finished"
+    assert_alone(lines(path))
+    assert [note[1:] for note in lines(path)[::2]] == [str(number) for number in range(30)]
+
+
+def test_a_waiting_singleton_starts_at_once_when_another_worker_has_ended_the_first(server, client, tmp_path):
+    path = tmp_path / "notes"
+    with pool(server, 3):
+        until(lambda: client.scard(wire.WORKERS) == 3)
+        first, second = (gated_jobs.alone.enqueue(str(path), str(number), 0.5) for number in range(2))
+        assert ended(client, first).status == ended(client, second).status == "finished"
+    gap = float(client.hget(wire.job_key(second), "x") or 0)
+    assert gap == 0
+    assert_alone(lines(path))
+
+
+def test_a_rate_is_kept_by_idle_pools_to_the_tenth_of_a_second(server, client, tmp_path):
+    path = tmp_path / "notes"
+    enqueued = gated_jobs.ten_a_second.enqueue_many([(str(path), "d", str(number)) for number in range(15)])
+    with pool(server, 2):
+        for id in enqueued:
+            assert ended(client, id).status == "finished"
+    times = [float(note.split()[1]) for note in lines(path)]
+    assert times[-1] - times[0] > 1.3  # 14 intervals of 0.1 s, less what the first waited for its notes
+    assert times[-1] - times[0] < 4
+
+
+def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
+    path = tmp_path / "notes"
+    with pool(server, 2) as process:
+        first = gated_jobs.alone_by_account.enqueue(str(path), "a", "1", 60)
+        second = gated_jobs.alone_by_account.enqueue(str(path), "a", "2")
+        until(lambda: lines(path) == ["+1"])
+        worker = records.read(client, first).worker or ""
+        until(lambda: records.read(client, first).worker)
+        worker = records.read(client, first).worker
+        pid = int(client.hget(wire.worker_key(worker), "pid"))
+        assert pid in children_of(process.pid)
+        cancel(client, first)
+        assert ended(client, second).status == "finished"
+
+
+def test_burst_leaves_what_may_not_run_yet(server, client, tmp_path):
+    enqueued = gated_jobs.ten_a_second.enqueue_many([(str(tmp_path / "n"), "d", str(n)) for n in range(3)])
+    assert drained(server, 1) == 0
+    assert Counter(records.read(client, id).status for id in enqueued)["finished"] >= 1
+
+
+def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_path):
+    path = tmp_path / "notes"
+    with pool(server, 2):
+        first = gated_jobs.replaces.enqueue(str(path), "1", 60)
+        until(lambda: lines(path) == ["+1"])
+        second = gated_jobs.replaces.enqueue(str(path), "2")
+        assert ended(client, first).status == "stopped"
+        assert ended(client, second).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"singleton": "{nobody}"}, "nobody"),
+        ({"singleton_policy": "skip"}, "add singleton=True"),
+        ({"singleton": True, "singleton_policy": "hope"}, "give wait, skip or replace"),
+        ({"concurrency": 0}, "give a number from 1"),
+        ({"concurrency": "five"}, "give a number from 1"),
+        ({"concurrency": "5 by {nobody}"}, "nobody"),
+        ({"rate": "10/fortnight"}, "is no rate"),
+        ({"rate": "10/s by {nobody}"}, "nobody"),
+        ({"fair": "everybody"}, "name an argument in braces"),
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_refused_when_the_job_is_defined(settings, says):
+    from jobs.job_type import InvalidJob
+    from jobs.registry import job
+
+    with pytest.raises(InvalidJob, match=says):
+        job(**settings)(pool_jobs.not_registered)
