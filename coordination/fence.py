@@ -10,7 +10,7 @@ from redis import Redis
 from coordination.scripts import Script
 
 KEEP_SECONDS = 86_400
-"""How much longer than a value its last token is kept: a holder frozen for longer than that is not refused."""
+"""How much longer than a value with a TTL its last token is kept: who is frozen for longer is not refused."""
 
 _read = Script("coordination", "fenced_read")
 _write = Script("coordination", "fenced_write")

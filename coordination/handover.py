@@ -1,4 +1,4 @@
-"""Hand-over: whoever waits for a lock hears of its release at once, and looks again from time to time anyway."""
+"""Hand-over: whoever waits for a lock hears of its release at once, and looks again from time to time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import redis
 
-from coordination.lock_nodes import Node
+from coordination.lock_node import Node
 from coordination.server import ServerFailed
 
 
 class Ear:
-    """A subscription to a channel at one node; deaf where that can't be had, which makes waiting merely slower."""
+    """A subscription to a channel at one node; where that can't be had, waiting is only slower."""
 
     def __init__(self, nodes: list[Node], channel: str, timeout: float) -> None:
         self._connection: Any = None

@@ -23,7 +23,7 @@ class Renewable(Protocol):
 
 
 class Renewer:
-    """Renews what it was given until that is taken away, says that it is over, or was forgotten by its owner."""
+    """Renews what it was given until it is taken away, says that it is over, or its owner forgot it."""
 
     def __init__(self) -> None:
         self.reset()
