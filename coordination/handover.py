@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import select
-import time
 from typing import Any
 
 import redis
@@ -41,9 +40,8 @@ class Ear:
         """
         hears = self._connection is not None
         seconds = min(longest, pause * (4 if hears else 1) * random.uniform(0.5, 1.5))  # noqa: S311
-        if not hears:
-            time.sleep(seconds)
-        elif select.select([self._connection._sock], [], [], seconds)[0]:
+        ears = [self._connection._sock] if hears else []
+        if select.select(ears, [], [], seconds)[0]:
             try:
                 self._connection.read_response()
             except (redis.RedisError, OSError):

@@ -15,7 +15,10 @@ from coordination.server import ServerFailed
 
 REST = 20
 """After a failed attempt to connect the next is due in this many times its length, so that a node that is
-gone takes at most a twentieth of the time."""
+gone takes a twentieth of the time."""
+
+LONGEST_REST = 2.0
+"""Seconds after which it is due in any case."""
 
 ABSENT = object()
 """Instead of an answer: there is none yet, or the connection is lost."""
@@ -62,7 +65,7 @@ class Node:
             connection.disconnect()
             self.fault = " ".join(str(error).split())
             now = time.monotonic()
-            self._dial_at = now + REST * (now - begun)
+            self._dial_at = now + min(LONGEST_REST, REST * (now - begun))
             return
         now = time.monotonic()
         self.votes_at = now if durable else now + max(0.0, longest_ttl - uptime)

@@ -116,8 +116,6 @@ class Quorum:
                 reply = node.receive()
                 if reply is ABSENT and node.socket is not None:
                     continue
-                if _is_unknown(reply) and node.send(_packed("EVAL", script.source, call, node)):
-                    continue
                 del waiting[descriptor]
                 poller.unregister(descriptor)
                 if isinstance(reply, int):
@@ -134,11 +132,14 @@ class Quorum:
         """Those of the connected nodes that took the command."""
         sent = []
         commands: dict[bool, bytes] = {}
+        # The whole script each time: a release that a node refused to know by its hash would be noticed by
+        # nobody once a majority has answered, and a script of this size costs no more than its hash.
         for node in self.nodes:
             if node.socket is None or (voters and not node.votes):
                 continue
             if node.votes not in commands:
-                commands[node.votes] = _packed("EVALSHA", script.sha, call, node)
+                whole: tuple[Any, ...] = ("EVAL", script.source, *call, int(node.votes))
+                commands[node.votes] = hiredis.pack_command(whole)
             if node.send(commands[node.votes]):
                 sent.append(node)
         return sent
@@ -151,15 +152,6 @@ class Quorum:
             for node in self.nodes
             if node.fault or node.votes_at > now
         }
-
-
-def _packed(command: str, script: str, call: tuple[str | int, ...], node: Node) -> bytes:
-    packed: bytes = hiredis.pack_command((command, script, *call, int(node.votes)))
-    return packed
-
-
-def _is_unknown(reply: Any) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
 
 
 _everywhere: weakref.WeakSet[Quorum] = weakref.WeakSet()

@@ -2,7 +2,7 @@
 
     python tests/coordination/lock_faults.py [events of each kind] [seconds at most]
 
-A minute makes some thirty events of each kind. With libfaketime at FAKETIME_LIBRARY one process's clock jumps.
+A minute makes some thirty events of each kind. With libfaketime, at FAKETIME_LIBRARY, one clock jumps.
 """
 
 from __future__ import annotations

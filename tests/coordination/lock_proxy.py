@@ -13,7 +13,8 @@ from pathlib import Path
 class Proxy:
     """Listens at `path` and passes everything on to the socket `target`; answers as `mode` says.
 
-    Modes are `pass`, `slow` (30 ms late), `swallow` (none, and in the end no connection) and `cut` (the connection ends instead).
+    Modes are `pass`, `slow` (30 ms late), `swallow` (none, and in the end no connection), `cut` (the
+    connection ends instead) and `cut once`.
     Commands are always passed on, so that the node has performed what nobody hears of.
     """
 
@@ -48,7 +49,8 @@ class Proxy:
             while True:
                 for ready in select.select([near, far], [], [])[0]:
                     data = ready.recv(65_536)
-                    if not data or (ready is far and self.mode == "cut"):
+                    if not data or (ready is far and self.mode.startswith("cut")):
+                        self.mode = "pass" if data and self.mode == "cut once" else self.mode
                         return
                     if ready is near:
                         far.sendall(data)
