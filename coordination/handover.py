@@ -40,8 +40,10 @@ class Ear:
         """
         hears = self._connection is not None
         seconds = min(longest, pause * (4 if hears else 1) * random.uniform(0.5, 1.5))  # noqa: S311
-        ears = [self._connection._sock] if hears else []
-        if select.select(ears, [], [], seconds)[0]:
+        poller = select.poll()
+        if hears:
+            poller.register(self._connection._sock, select.POLLIN)
+        if poller.poll(seconds * 1000):
             try:
                 self._connection.read_response()
             except (redis.RedisError, OSError):

@@ -50,8 +50,8 @@ class Quorum:
 
     def close(self) -> None:
         """Close all connections."""
-        for node in self.nodes:
-            node.close()
+        with self._mutex:
+            self._disconnect()
 
     def ask(
         self,
@@ -70,19 +70,30 @@ class Quorum:
         """
         with self._mutex:
             try:
-                self._dial(min(self.timeout / 2, patience))
+                self._connect(min(self.timeout / 2, patience))
                 return self._ask(script, (len(keys), *keys, *args), patience, voters, agrees)
             except BaseException:
-                self.close()  # it is unknown how far the exchange went
+                self._disconnect()  # it is unknown how far the exchange went
                 raise
 
     def faults(self) -> dict[str, str]:
         """Which nodes have no vote at present, and why."""
         with self._mutex:
-            self._dial(self.timeout / 2)
+            self._connect(self.timeout / 2)
             return self._faults()
 
-    def _dial(self, timeout: float) -> None:
+    def _disconnect(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def _connect(self, timeout: float) -> None:
+        """Make the connections that are missing, such as those that a server's restart has ended."""
+        connected = {node.socket.fileno(): node for node in self.nodes if node.socket is not None}
+        poller = select.poll()
+        for descriptor in connected:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll(0):
+            connected[descriptor].receive()  # what comes unasked is a late answer, or the end
         for node in self.nodes:
             if node.socket is None:
                 node.dial(timeout, self.longest_ttl)

@@ -46,7 +46,6 @@ class Report:
     plain_writes: int
     plain_lost: int
     stale_refused: int
-    stale_accepted: int
     tokens_rise: bool
 
 
@@ -167,13 +166,7 @@ def break_things(
 
 def judge(done: dict[str, int], noted: list[list[str]], resource: redis.Redis) -> Report:
     """Compare what the processes say they wrote with what is there."""
-    writes = [
-        (int(value), int(fence), frozen == "1")
-        for what, *rest in noted
-        if what == "wrote"
-        for value, fence, frozen in [rest]
-    ]
-    tokens = [fence for _, fence, _ in sorted(writes)]
+    writes = sorted((int(line[1]), int(line[2])) for line in noted if line[0] == "wrote")
     counts = Counter(line[0] for line in noted)
     assert not [line for line in noted if line[0] == "child" and line[1] != "0"], "a forked child failed"
     return Report(
@@ -183,19 +176,9 @@ def judge(done: dict[str, int], noted: list[list[str]], resource: redis.Redis) -
         lost=len(writes) - int(resource.get("fenced") or 0),
         plain_writes=counts["plain"],
         plain_lost=counts["plain"] - int(resource.get("plain") or 0),
-        stale_refused=sum(line[0] == "refused" for line in noted),
-        stale_accepted=overtaken(writes),
-        tokens_rise=all(low < high for low, high in pairwise(tokens)),
+        stale_refused=counts["Overtaken"],
+        tokens_rise=all(low < high for (_, low), (_, high) in pairwise(writes)),
     )
-
-
-def overtaken(writes: list[tuple[int, int, bool]]) -> int:
-    """Writes that came after one with a higher token."""
-    highest = count = 0
-    for _, fence, _ in sorted(writes):
-        count += fence < highest
-        highest = max(highest, fence)
-    return count
 
 
 def main() -> None:

@@ -40,12 +40,9 @@ def increment(redlock: Redlock, resource: redis.Redis, name: str) -> None:
             elif lock.until - time.monotonic() > MARGIN:
                 resource.set("plain", int(resource.get("plain") or 0) + 1)
                 note("plain" if time.monotonic() < lock.until else "late")
-            try:
-                fence.write(resource, "fenced", value + 1, lock.fence)
-                note("wrote", value + 1, lock.fence, int(bool(frozen)))
-            except Overtaken:
-                note("refused", lock.fence, int(bool(frozen)))
-    except (NotAcquired, NoQuorum, LockLost) as error:
+            fence.write(resource, "fenced", value + 1, lock.fence)
+            note("wrote", value + 1, lock.fence)
+    except (Overtaken, NotAcquired, NoQuorum, LockLost) as error:
         note(type(error).__name__)
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -559,6 +560,16 @@ def test_an_exception_in_the_middle_of_an_attempt_leaves_nothing_behind(nodes, r
     proxy.close()
 
 
+def test_a_restart_of_the_nodes_between_two_locks_is_not_noticed(nodes, redlock):
+    servers = nodes(3)
+    locks = redlock(servers)
+    locks.acquire("a").release()
+    for server in servers:
+        kill(server)
+        server.ensure()
+    locks.acquire("a", wait=0).release()
+
+
 def test_a_node_may_forget_its_scripts(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers)
@@ -616,8 +627,27 @@ def test_a_counter_under_the_lock_loses_nothing_whatever_breaks():
     assert all(count == 3 for count in report.events.values())
     assert len(report.events) >= 6
     assert report.writes > 20
-    assert (report.lost, report.plain_lost, report.stale_accepted) == (0, 0, 0)
-    assert report.tokens_rise
+    assert (report.lost, report.plain_lost) == (0, 0)
+    assert report.stale_refused > 0
+    assert report.tokens_rise  # over all writes in their order, so none came from a holder that was overtaken
+
+
+def test_the_example_of_the_documents_runs(server, client):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "examples" / "locks.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PACKMULE_REDIS_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "invoices/2026-11: another holds the lock, after 0 s of waiting",
+        "the late holder changed 0 rows, the new one 1",
+        "account 1: the lock was lost",
+        "balance 90",
+    ]
+    assert client.get("invoices:last") == b"1"
 
 
 def test_a_frozen_holder_is_refused_by_its_fence_and_knows_that_it_lost(nodes, redlock, client):
