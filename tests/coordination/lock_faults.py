@@ -27,7 +27,6 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), 
 
 from conftest import private_server  # noqa: E402
 from lock_proxy import Proxy  # noqa: E402
-from lock_worker import TTL  # noqa: E402
 
 from coordination.server import EmbeddedServer  # noqa: E402
 
@@ -121,7 +120,10 @@ def break_things(
         resource.set(f"freeze:{name}", 1)
         while resource.exists(f"freeze:{name}"):
             time.sleep(0.01)
-        time.sleep(random.uniform(TTL, 3 * TTL))
+        token = resource.get("pm:fenced:{fenced}")
+        overtaken_by = time.monotonic() + 20
+        while resource.get("pm:fenced:{fenced}") == token and time.monotonic() < overtaken_by:
+            time.sleep(0.01)
         os.kill(workers[name].pid, signal.SIGCONT)
 
     def move_clock() -> None:

@@ -628,7 +628,7 @@ def test_a_counter_under_the_lock_loses_nothing_whatever_breaks():
     assert len(report.events) >= 6
     assert report.writes > 20
     assert (report.lost, report.plain_lost) == (0, 0)
-    assert report.stale_refused > 0
+    assert report.stale_refused >= report.events["holder frozen"]
     assert report.tokens_rise  # over all writes in their order, so none came from a holder that was overtaken
 
 
