@@ -59,20 +59,23 @@ def run(events: int, seconds: float = 600.0, processes: int = 6) -> Report:
         resource = closing.enter_context(redis.Redis.from_url(home.url))
         urls = [*(proxy.url for proxy in proxies), *(node.url for node in nodes[2:])]
         clock = home.data_dir / "clock"
-        workers = [start(name, home, urls, clock) for name in range(processes)]
+        notes = home.data_dir / "notes"
+        workers = [start(name, home, urls, clock, notes) for name in range(processes)]
         closing.callback(lambda: [worker.kill() for worker in workers])
         try:
             done = break_things(events, seconds, nodes, proxies, workers, resource, clock)
         finally:
             resource.set("stop", 1)
-        output = [
-            line.split() for worker in workers for line in worker.communicate(timeout=60)[0].splitlines()
-        ]
+        for worker in workers:
+            worker.wait(60)
+        output = [line.split() for line in notes.read_text().splitlines()]
         assert all(worker.returncode == 0 for worker in workers), "a process failed"
         return judge(done, output, resource)
 
 
-def start(name: int, home: EmbeddedServer, urls: list[str], clock: Path) -> subprocess.Popen[str]:
+def start(
+    name: int, home: EmbeddedServer, urls: list[str], clock: Path, notes: Path
+) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
     if name == 0 and Path(LIBRARY).exists():
         clock.write_text("+0")
@@ -83,7 +86,8 @@ def start(name: int, home: EmbeddedServer, urls: list[str], clock: Path) -> subp
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
     command = [sys.executable, str(WORKER), str(name), home.url, *urls]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    with notes.open("ab") as file:
+        return subprocess.Popen(command, env=environment, stdout=file)
 
 
 def break_things(
@@ -91,7 +95,7 @@ def break_things(
     seconds: float,
     nodes: list[EmbeddedServer],
     proxies: list[Proxy],
-    workers: list[subprocess.Popen[str]],
+    workers: list[subprocess.Popen[bytes]],
     resource: redis.Redis,
     clock: Path,
 ) -> dict[str, int]:
@@ -118,12 +122,9 @@ def break_things(
     def freeze() -> None:
         name = random.randrange(len(workers))
         resource.set(f"freeze:{name}", 1)
-        while resource.exists(f"freeze:{name}"):
-            time.sleep(0.01)
+        wait_for(lambda: not resource.exists(f"freeze:{name}"))
         token = resource.get("pm:fenced:{fenced}")
-        overtaken_by = time.monotonic() + 20
-        while resource.get("pm:fenced:{fenced}") == token and time.monotonic() < overtaken_by:
-            time.sleep(0.01)
+        wait_for(lambda: resource.get("pm:fenced:{fenced}") != token)
         os.kill(workers[name].pid, signal.SIGCONT)
 
     def move_clock() -> None:
@@ -164,6 +165,13 @@ def break_things(
     if failed:
         raise failed[0]
     return done
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "a process does not go on"
+        time.sleep(0.01)
 
 
 def judge(done: dict[str, int], noted: list[list[str]], resource: redis.Redis) -> Report:
