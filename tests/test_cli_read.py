@@ -175,6 +175,20 @@ def test_check_finds_each_fault(here: Run) -> None:
     assert "gone.jobs" in findings["modules"]["text"]
 
 
+def test_check_tells_which_locks_there_are(here: Run, server: EmbeddedServer) -> None:
+    def locks(*urls: str) -> str:
+        done = here("check", "--json", PACKMULE_LOCK_URLS=",".join(urls))
+        assert "s3cret" not in done.stdout + done.stderr
+        return str(json.loads(done.stdout)["findings"]["locks"]["text"])
+
+    gone = "redis://:s3cret@127.0.0.1:1"
+    assert locks() == "ok, a single-node lock: the job server alone"
+    assert locks(server.url) == "ok, 1 of 1 nodes have a vote"
+    assert locks(server.url, gone, "unix:///gone").startswith(
+        "FAULT: no majority of the lock nodes has a vote: 127."
+    )
+
+
 def test_check_ends_with_exit_code_3_where_redis_cannot_be_reached(here: Run) -> None:
     done = here("check", "--json", PACKMULE_REDIS_URL="redis://:s3cret@127.0.0.1:1/0")
     finding = json.loads(done.stdout)["findings"]["redis"]

@@ -13,14 +13,15 @@ from pathlib import Path
 class Proxy:
     """Listens at `path` and passes everything on to the socket `target`; answers as `mode` says.
 
-    Modes are `pass`, `slow` (30 ms late), `swallow` (none, and in the end no connection), `cut` (the
-    connection ends instead) and `cut once`.
-    Commands are always passed on, so that the node has performed what nobody hears of.
+    Modes are `pass`, `slow` (30 ms late), `swallow` (no answer, and in the end no connection), `cut` (the
+    connection ends instead, once a command with `only` in it has come) and `cut once`. Commands are always
+    passed on, so that the node has performed what nobody hears of.
     """
 
     def __init__(self, path: Path, target: Path) -> None:
         self.path = path
         self.mode = "pass"
+        self.only = b""
         self._target = target
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -45,11 +46,12 @@ class Proxy:
     def _serve(self, near: socket.socket) -> None:
         with contextlib.suppress(OSError), near, socket.socket(socket.AF_UNIX) as far:
             far.connect(str(self._target))
-            swallowed = False
+            swallowed = meant = False
             while True:
                 for ready in select.select([near, far], [], [])[0]:
                     data = ready.recv(65_536)
-                    if not data or (ready is far and self.mode.startswith("cut")):
+                    meant = meant or (ready is near and self.only in data)
+                    if not data or (ready is far and meant and self.mode.startswith("cut")):
                         self.mode = "pass" if data and self.mode == "cut once" else self.mode
                         return
                     if ready is near:

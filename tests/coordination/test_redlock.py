@@ -205,7 +205,7 @@ def test_a_grant_whose_answer_is_lost_is_given_back(nodes, redlock):
     locks = redlock([*(proxy.url for proxy in proxies), servers[2]], timeout=0.3)
     locks.acquire("warm").release()
     for proxy in proxies:
-        proxy.mode = "cut once"
+        proxy.mode, proxy.only = "cut once", b"pm:lock:a"
     with pytest.raises(NoQuorum, match="it closed the connection"):
         locks.acquire("a", wait=0)
     eventually(lambda: holders(servers, "a") == [None] * 3, 5)
