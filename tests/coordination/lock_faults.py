@@ -184,8 +184,8 @@ def judge(done: dict[str, int], noted: list[list[str]], resource: redis.Redis) -
         noted=dict(counts),
         writes=len(writes),
         lost=len(writes) - int(resource.get("fenced") or 0),
-        plain_writes=counts["plain"],
-        plain_lost=counts["plain"] - int(resource.get("plain") or 0),
+        plain_writes=counts["plain"] + counts["late"],
+        plain_lost=counts["plain"] + counts["late"] - int(resource.get("plain") or 0),
         stale_refused=counts["Overtaken"],
         tokens_rise=all(low < high for (_, low), (_, high) in pairwise(writes)),
     )
