@@ -65,7 +65,7 @@ def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
         give_back(quorum, attempt)
         raise
     give_back(quorum, attempt)
-    if votes.yes + votes.no < quorum.majority:
+    if votes.able < quorum.majority:
         raise _shortage(quorum, name, votes)
     return None
 
@@ -113,7 +113,7 @@ def _confirm(quorum: Quorum, name: str, value: str, fence: int, ttl: float) -> V
 def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
     said = "; ".join(f"{node}: {fault}" for node, fault in votes.faults.items()) or "no answer in time"
     return NoQuorum(
-        f"{name}: of {len(quorum.nodes)} lock nodes {votes.yes + votes.no} answered and "
+        f"{name}: of {len(quorum.nodes)} lock nodes {votes.able} answered and "
         f"{quorum.majority} must agree: {said}"
     )
 

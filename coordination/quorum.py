@@ -24,10 +24,11 @@ class SameServer(ValueError):
 
 @dataclass(frozen=True)
 class Votes:
-    """How many nodes said yes, how many said no, what they said, and what is wrong with the others."""
+    """How many nodes said yes, how many no, how many did or could have, and what is wrong with the others."""
 
     yes: int
     no: int
+    able: int
     replies: tuple[int, ...]
     faults: dict[str, str]
 
@@ -137,7 +138,8 @@ class Quorum:
                     node.fault = f"it says {reply}"
         for node in waiting.values():
             node.fault = silence
-        return Votes(yes, len(replies) - yes, tuple(replies), self._faults())
+        able = len(replies) + (0 if silence else len(waiting))
+        return Votes(yes, len(replies) - yes, able, tuple(replies), self._faults())
 
     def _send(self, script: Script, call: tuple[str | int, ...], voters: bool) -> list[Node]:
         """Those of the connected nodes that took the command."""

@@ -511,10 +511,13 @@ def test_a_forked_child_holds_nothing_of_its_parents_and_may_take_locks_itself(n
     servers = nodes(3)
     locks = redlock(servers)
     with locks.acquire("a", ttl=1) as lock:
+        locks._quorum._mutex.acquire()  # as if another thread were asking
         child = os.fork()
         if child == 0:
             status = 1
+            signal.alarm(30)
             try:
+                assert all(node.socket is None for node in locks._quorum.nodes)
                 assert lock.until == 0
                 assert not lock.release()
                 with pytest.raises(LockLost, match="forked"):
@@ -527,6 +530,7 @@ def test_a_forked_child_holds_nothing_of_its_parents_and_may_take_locks_itself(n
                 status = 0
             finally:
                 os._exit(status)
+        locks._quorum._mutex.release()
         with locks.acquire("c"):
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         lock.extend()
