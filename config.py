@@ -30,6 +30,7 @@ class Settings:
 
     redis_url: str | None = None
     data_dir: Path = Path(".packmule")
+    lock_urls: tuple[str, ...] = ()
     allow_eviction: bool = False
     queues: tuple[str, ...] = ("high", "default", "low")
     modules: tuple[str, ...] = ()
@@ -73,13 +74,13 @@ class Settings:
     def masked(self) -> dict[str, str]:
         """Each setting as text fit for a screen: passwords in URLs are replaced by `***`."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: mask(_shown(value)) for name, value in shown.items()}
+        return {name: _shown(value) for name, value in shown.items()}
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "-"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(mask, value)) if isinstance(value, tuple) else mask(str(value))
 
 
 def mask(url: str) -> str:
@@ -91,7 +92,7 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise SettingsError(f"{variable}={text!r}: {error}") from None
+        raise SettingsError(f"{variable}={mask(text)!r}: {error}") from None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -103,6 +104,19 @@ def _queue_names(text: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("name at least one queue, such as high,default,low")
     return names
+
+
+def _lock_urls(text: str) -> tuple[str, ...]:
+    urls = _names(text)
+    if not all(re.match(r"(rediss?|unix)://.", url) for url in urls):
+        raise ValueError(
+            "each is the redis://, rediss:// or unix:// URL of one server, with %2C for a comma in it"
+        )
+    if len(set(urls)) < len(urls):
+        raise ValueError("name each server once, for one server has one vote")
+    if len(urls) % 2 == 0:
+        raise ValueError("use 1, 3 or 5 servers, for an even number outlives no more failures")
+    return urls
 
 
 def _truth(text: str) -> bool:
@@ -144,6 +158,7 @@ def _environment(text: str) -> str:
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "redis_url": ("PACKMULE_REDIS_URL", str),
     "data_dir": ("PACKMULE_DATA_DIR", Path),
+    "lock_urls": ("PACKMULE_LOCK_URLS", _lock_urls),
     "allow_eviction": ("PACKMULE_ALLOW_EVICTION", _truth),
     "queues": ("PACKMULE_QUEUES", _queue_names),
     "modules": ("PACKMULE_MODULES", _names),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -121,6 +121,14 @@ def connect(
     for warning in warnings:
         warn(warning)
     return _client(url, data_dir, name, socket_timeout)
+
+
+def lock_clients(urls: Sequence[str], redis_url: str | None, data_dir: Path) -> list[redis.Redis]:
+    """A client for each of the lock nodes at `urls`, or for the job server alone where there are none.
+
+    Nothing is asked of them yet, for some may be down. Raises `InvalidURL`.
+    """
+    return [_client(url, data_dir, None, CHECK_TIMEOUT) for url in urls or (redis_url,)]
 
 
 def check(client: redis.Redis, *, allow_eviction: bool) -> list[str]:

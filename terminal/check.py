@@ -10,6 +10,8 @@ from typing import Any
 from redis import Redis
 
 from config import VARIABLES, Settings
+from coordination.connection import lock_clients
+from coordination.redlock import NoQuorum, Redlock
 from jobs import records
 from jobs.email.server import Server
 from jobs.storage import Storage
@@ -17,6 +19,7 @@ from terminal import show
 
 PROBE = ".packmule-check"
 NO_REDIS = 3
+LOCK_NODE_TIMEOUT = 2.0
 
 
 class _Abandoned(Exception):
@@ -42,6 +45,7 @@ def check(
     findings = {
         "modules": _finding(load_jobs),
         "redis": _finding(lambda: _server(connect())),
+        "locks": _finding(lambda: _locks(settings)),
         "storage": _finding(lambda: _storage(storage)),
         "mail": _finding(lambda: _mail(settings)),
     }
@@ -67,6 +71,21 @@ def _finding(probe: Callable[[], Any]) -> Finding:
 def _server(client: Redis) -> str:
     found = records.server(client)
     return f"ok, {found['server']} {found['version']}"
+
+
+def _locks(settings: Settings) -> str:
+    clients = lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir)
+    redlock = Redlock(clients, timeout=LOCK_NODE_TIMEOUT)
+    try:
+        faults = redlock.faults()
+    finally:
+        redlock.close()
+    said = "; ".join(f"{node}: {fault}" for node, fault in faults.items())
+    if len(clients) - len(faults) <= len(clients) // 2:
+        raise NoQuorum(f"no majority of the lock nodes has a vote: {said}")
+    if not settings.lock_urls:
+        return "ok, a single-node lock: the job server alone"
+    return f"ok, {len(clients) - len(faults)} of {len(clients)} nodes have a vote" + (said and f"; {said}")
 
 
 def _storage(storage: Storage) -> str:

@@ -144,7 +144,7 @@ def test_status_tells_of_queues_workers_and_server(
 
 def test_check_finds_all_well(packmule: CommandLine) -> None:
     report = json.loads(output(packmule.run("check", "--json")))
-    assert report["findings"].keys() == {"modules", "redis", "storage", "mail"}
+    assert report["findings"].keys() == {"modules", "redis", "locks", "storage", "mail"}
     assert all(finding["ok"] for finding in report["findings"].values())
     assert report["settings"]["queues"] == "high, default, low"
 
@@ -173,6 +173,20 @@ def test_check_finds_each_fault(here: Run) -> None:
     assert done.returncode == 1
     assert {name for name, finding in findings.items() if not finding["ok"]} == {"modules", "mail"}
     assert "gone.jobs" in findings["modules"]["text"]
+
+
+def test_check_tells_which_locks_there_are(here: Run, server: EmbeddedServer) -> None:
+    def locks(*urls: str) -> str:
+        done = here("check", "--json", PACKMULE_LOCK_URLS=",".join(urls))
+        assert "s3cret" not in done.stdout + done.stderr
+        return str(json.loads(done.stdout)["findings"]["locks"]["text"])
+
+    gone = "redis://:s3cret@127.0.0.1:1"
+    assert locks() == "ok, a single-node lock: the job server alone"
+    assert locks(server.url) == "ok, 1 of 1 nodes have a vote"
+    assert locks(server.url, gone, "unix:///gone").startswith(
+        "FAULT: no majority of the lock nodes has a vote: 127."
+    )
 
 
 def test_check_ends_with_exit_code_3_where_redis_cannot_be_reached(here: Run) -> None:

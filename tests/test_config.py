@@ -12,6 +12,7 @@ from config import VARIABLES, Settings, SettingsError, child_environment, mask
 GOOD = {
     "redis_url": ("redis://cache:6380/2", "redis://cache:6380/2"),
     "data_dir": ("/var/lib/packmule", Path("/var/lib/packmule")),
+    "lock_urls": ("redis://a,rediss://:p@b:1, unix:///c", ("redis://a", "rediss://:p@b:1", "unix:///c")),
     "allow_eviction": ("Yes", True),
     "queues": ("mail, image ,mail,", ("mail", "image")),
     "modules": ("shop.jobs,shop.more", ("shop.jobs", "shop.more")),
@@ -39,6 +40,17 @@ BAD = [
     ("allow_eviction", "maybe"),
     ("environment", "staging"),
     ("queues", ","),
+    *[
+        ("lock_urls", text)
+        for text in (
+            ",",
+            "redis://a,redis://b",
+            "redis://a,redis://a,redis://b",
+            "a:6379",
+            "redis://",
+            "redis+sentinel://a:1/m",
+        )
+    ],
 ]
 
 
@@ -60,6 +72,12 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_variable_in_the_text(na
     with pytest.raises(SettingsError, match=f"^{variable}=.*: .*[a-z]") as refused:
         Settings.from_env({variable: text})
     assert "\n" not in str(refused.value)
+
+
+def test_a_refused_url_is_named_without_its_password():
+    with pytest.raises(SettingsError, match=r"PACKMULE_LOCK_URLS=.*even number") as refused:
+        Settings.from_env({"PACKMULE_LOCK_URLS": "redis://:s3cret@a,redis://:s3cret@b"})
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", "on"])
@@ -132,7 +150,9 @@ def test_no_password_shows_in_masked_settings():
     secret = Settings(
         redis_url="redis://:s3cret@h/0", smtp_url="smtp://u:s3cret@h", storage="s3://k:s3cret@bucket"
     )
+    secret = dataclasses.replace(secret, lock_urls=("redis://:s3cret@a", "redis://:s3cret@b", "redis://c"))
     shown = secret.masked()
+    assert shown["lock_urls"] == "redis://:***@a, redis://:***@b, redis://c"
     assert "s3cret" not in str(shown)
     assert shown["redis_url"] == "redis://:***@h/0"
     assert (shown["queues"], shown["templates"], shown["port"]) == ("high, default, low", "-", "9181")

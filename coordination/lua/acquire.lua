@@ -1,0 +1,20 @@
+-- Take a lock on this node if it is free, and count its holders: the count is this node's fencing token.
+--
+-- KEYS[1]  the lock    KEYS[2]  its counter
+-- ARGV[1]  a value that only this attempt knows    ARGV[2]  the TTL in milliseconds
+-- ARGV[3]  seconds for which the counter is kept
+-- Returns  the token, or 0 if another holds the lock
+
+local taken = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
+if not taken then
+  return 0
+end
+local token = redis.call('INCR', KEYS[2])
+if token == 1 then
+  -- New here, forgotten or lost: microseconds since 1970 are more than any count that began earlier can be.
+  local time = redis.call('TIME')
+  token = time[1] * 1000000 + time[2]
+  redis.call('SET', KEYS[2], string.format('%.0f', token))
+end
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+return token

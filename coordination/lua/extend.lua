@@ -1,0 +1,20 @@
+-- Let a lock last longer, only for its holder, and raise the counter to the holder's token.
+--
+-- KEYS[1]  the lock    KEYS[2]  its counter
+-- ARGV[1]  the holder's value    ARGV[2]  the TTL in milliseconds    ARGV[3]  the token
+-- ARGV[4]  seconds for which the counter is kept
+-- ARGV[5]  1 if this node votes: it joins a holder whose lock it lost or never had
+-- Returns  1 if the holder has the lock here, 0 if not
+
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+elseif not holder and ARGV[5] == '1' then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else
+  return 0
+end
+if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[3]) then
+  redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+end
+return 1

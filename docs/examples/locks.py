@@ -1,0 +1,58 @@
+"""One at a time, across machines: a lock, its fencing token, and two things that refuse who was overtaken.
+
+    python docs/examples/locks.py
+
+Runs on the servers of PACKMULE_LOCK_URLS, or on the job server alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from config import Settings
+from coordination import fence
+from coordination.connection import connect, lock_clients
+from coordination.redlock import LockLost, NotAcquired, Redlock
+
+settings = Settings.from_env()
+redlock = Redlock(lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir))
+client = connect(settings.redis_url, settings.data_dir)
+
+# Held until the block ends, renewed meanwhile; others wait for it, or are told.
+with redlock.acquire("invoices/2026-11", ttl=10, on_lost=lambda lock: print("stop:", lock.name)) as lock:
+    try:
+        redlock.acquire("invoices/2026-11", wait=0)
+    except NotAcquired as error:
+        print(error)
+
+    # A value in Redis: what it depends on is read with the token, and written with it.
+    number = int(fence.read(client, "invoices:last", lock.fence) or 0)
+    fence.write(client, "invoices:last", number + 1, lock.fence)
+
+# A row in a database: the first statement shuts out all holders before, the others say whose they are.
+database = sqlite3.connect(":memory:")
+database.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER, fence INTEGER DEFAULT 0)")
+database.execute("INSERT INTO accounts (id, balance) VALUES (1, 100)")
+claim = "UPDATE accounts SET fence = :fence WHERE id = :id AND fence < :fence"
+write = "UPDATE accounts SET balance = balance - :amount WHERE id = :id AND fence = :fence"
+
+with redlock.acquire("account 1", ttl=0.2, renew=False) as frozen:
+    database.execute(claim, {"id": 1, "fence": frozen.fence})
+    while time.monotonic() < frozen.until + 0.1:
+        time.sleep(0.05)  # as if this process had been stopped, past the end of its lock
+    with redlock.acquire("account 1") as lock:
+        database.execute(claim, {"id": 1, "fence": lock.fence})
+        late = database.execute(write, {"id": 1, "fence": frozen.fence, "amount": 50})
+        timely = database.execute(write, {"id": 1, "fence": lock.fence, "amount": 10})
+        print(f"the late holder changed {late.rowcount} rows, the new one {timely.rowcount}")
+    try:
+        frozen.extend()
+    except LockLost as error:
+        print(error)
+    frozen.release()
+
+print("balance", database.execute("SELECT balance FROM accounts").fetchone()[0])
+database.close()
+redlock.close()
+client.close()

@@ -1,0 +1,66 @@
+"""A proxy before a lock node that delays its answers, swallows them, or cuts the connection instead."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from pathlib import Path
+
+
+class Proxy:
+    """Listens at `path` and passes everything on to the socket `target`; answers as `mode` says.
+
+    Modes are `pass`, `slow` (30 ms late), `swallow` (no answer, and in the end no connection), `cut` (the
+    connection ends instead, once a command with `only` in it has come) and `cut once`. Commands are always
+    passed on, so that the node has performed what nobody hears of.
+    """
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self.path = path
+        self.mode = "pass"
+        self.only = b""
+        self._target = target
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        with contextlib.suppress(OSError), near, socket.socket(socket.AF_UNIX) as far:
+            far.connect(str(self._target))
+            swallowed = meant = False
+            while True:
+                for ready in select.select([near, far], [], [])[0]:
+                    data = ready.recv(65_536)
+                    meant = meant or (ready is near and self.only in data)
+                    if not data or (ready is far and meant and self.mode.startswith("cut")):
+                        self.mode = "pass" if data and self.mode == "cut once" else self.mode
+                        return
+                    if ready is near:
+                        far.sendall(data)
+                        continue
+                    if self.mode == "slow":
+                        time.sleep(0.03)
+                    swallowed = swallowed or self.mode == "swallow"
+                    if not swallowed:
+                        near.sendall(data)
+                    elif self.mode != "swallow":
+                        return  # what comes after a gap would be taken for another answer

@@ -1,0 +1,79 @@
+"""Guards: the last holder wins, in Redis by script and in a database by one condition."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+
+import pytest
+
+from coordination import fence
+from coordination.fence import Overtaken
+
+
+def test_a_holder_writes_as_often_as_it_likes_and_a_later_one_takes_over(client):
+    fence.write(client, "a", "one", 5)
+    fence.write(client, "a", "two", 5)
+    fence.write(client, "a", b"three", 6)
+    assert fence.read(client, "a", 6) == b"three"
+    with pytest.raises(Overtaken, match="a: a holder with the token 6 was here, after ours, 5"):
+        fence.write(client, "a", "four", 5)
+    assert client.get("a") == b"three"
+
+
+def test_reading_alone_shuts_out_earlier_holders(client):
+    fence.write(client, "a", 1, 5)
+    assert fence.read(client, "a", 7) == b"1"
+    with pytest.raises(Overtaken):
+        fence.write(client, "a", 2, 6)
+    with pytest.raises(Overtaken):
+        fence.read(client, "a", 6)
+
+
+def test_tokens_are_compared_as_numbers(client):
+    fence.write(client, "a", 1, 9)
+    fence.write(client, "a", 2, 10)
+    fence.write(client, "b", 1, 2**53 - 2)
+    fence.write(client, "b", 2, 2**53 - 1)
+    with pytest.raises(Overtaken):
+        fence.write(client, "b", 3, 2**53 - 2)
+
+
+def test_a_values_token_outlives_it(client):
+    fence.write(client, "a", 1, 5, ttl=0.05)
+    assert 0 < client.pttl("a") <= 50
+    assert client.ttl("pm:fenced:{a}") > 86_000
+    client.delete("a")
+    with pytest.raises(Overtaken):
+        fence.write(client, "a", 1, 4, ttl=1)
+    fence.write(client, "b", 1, 5)
+    assert client.ttl("pm:fenced:{b}") == -1
+
+
+@pytest.mark.parametrize("token", [0, -1, 2**53])
+def test_a_token_that_no_lock_gives_is_refused(client, token):
+    with pytest.raises(ValueError, match="is no fencing token"):
+        fence.write(client, "a", 1, token)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf])
+def test_a_ttl_that_cannot_be_meant_is_refused(client, ttl):
+    with pytest.raises(ValueError, match="a number of seconds above zero"):
+        fence.write(client, "a", 1, 5, ttl=ttl)
+    with pytest.raises(ValueError, match="needs a key"):
+        fence.read(client, "", 5)
+
+
+def test_the_same_in_a_database():
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE stock (id INTEGER PRIMARY KEY, pieces INTEGER, fence INTEGER)")
+    database.execute("INSERT INTO stock VALUES (1, 10, 0)")
+    claim = "UPDATE stock SET fence = :fence WHERE id = 1 AND fence < :fence"
+    write = "UPDATE stock SET pieces = :pieces WHERE id = 1 AND fence = :fence"
+    assert database.execute(claim, {"fence": 5}).rowcount == 1
+    assert database.execute(claim, {"fence": 6}).rowcount == 1
+    assert database.execute(write, {"pieces": 9, "fence": 5}).rowcount == 0
+    assert database.execute(write, {"pieces": 8, "fence": 6}).rowcount == 1
+    assert database.execute(claim, {"fence": 5}).rowcount == 0
+    assert database.execute("SELECT pieces, fence FROM stock").fetchall() == [(8, 6)]
+    database.close()
