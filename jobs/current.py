@@ -34,7 +34,7 @@ class Running:
     """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
 
     `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
-    `is_draining` tells whether the worker stops.
+    `is_draining` tells whether the worker stops; `fence` is a singleton's token.
     """
 
     id: str
@@ -43,6 +43,7 @@ class Running:
     cursor: bytes | None
     save: Save
     is_draining: Callable[[], bool]
+    fence: int | None = None
     saved: bytes | None = None
     saved_at: float = float("-inf")
     done: float = 0.0
@@ -77,6 +78,17 @@ def job_id() -> str | None:
     """The id of the job that this code runs in, or None outside of one."""
     job = _running.get()
     return job.id if job else None
+
+
+def fence() -> int | None:
+    """The fencing token of the running singleton, higher than that of any before; None in any other job.
+
+    Give it to whatever the job changes, so that a run that was frozen and overtaken changes nothing any more:
+    `coordination.fence` does it for a value in Redis, a column `fence` in SQL
+    (`UPDATE ... WHERE fence <= :fence`).
+    """
+    job = _running.get()
+    return job.fence if job else None
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
@@ -137,12 +149,13 @@ def performing(
     cursor: bytes | None = None,
     save: Save = lambda cursor: None,
     is_draining: Callable[[], bool] = lambda: False,
+    fence: int | None = None,
 ) -> Iterator[Running]:
     """Make `id` the running job of this context; at its end what throttling held back is sent.
 
     The worker wraps each body in it; the arguments are those of `Running`.
     """
-    job = Running(id, attempt, report, cursor, save, is_draining, saved=cursor)
+    job = Running(id, attempt, report, cursor, save, is_draining, fence, saved=cursor)
     token = _running.set(job)
     try:
         yield job

@@ -53,6 +53,12 @@ class App:
         self.closing.callback(client.close)
         return client
 
+    def lock_nodes(self) -> list[Redis]:
+        """A client of each server that keeps locks."""
+        from coordination.connection import lock_clients
+
+        return lock_clients(self.settings.lock_urls, self.settings.redis_url, self.settings.data_dir)
+
     @property
     def storage(self) -> Storage:
         """The door to the files that jobs take and leave."""

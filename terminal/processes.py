@@ -165,6 +165,7 @@ def worker(
         grace=app.settings.grace if grace is None else grace,
         companions=companions,
         max_result_bytes=app.settings.max_result_bytes,
+        lock_nodes=app.lock_nodes,
         **options,
     ).run()
 

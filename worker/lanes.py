@@ -40,16 +40,18 @@ class Lanes:
         threads: int,
         tasks: int,
         bury: Callable[[str, death.DeathCertificate], None],
+        over: Callable[[str], None],
         worker: str,
     ) -> None:
         self.performer = performer
         self.slots = slots
         self.clerk = clerk
         self.bury = bury
+        self.over = over
         self.worker = worker
-        note = partial(clerk.note, beside=True)
-        self.threads = Threads(performer, slots, note, threads) if threads > 1 else None
-        self.tasks = Tasks(performer, slots, note, tasks)
+        beside = partial(self._note, beside=True)
+        self.threads = Threads(performer, slots, beside, threads) if threads > 1 else None
+        self.tasks = Tasks(performer, slots, beside, tasks)
         self.forks = Forks(performer, slots)
         self._interrupted = ""
         self._interrupted_beside: deque[str] = deque(maxlen=slots.count)
@@ -90,7 +92,7 @@ class Lanes:
                 self.clerk.give_up()
             if time.monotonic() - began < MARK_SECONDS:
                 ended = msgspec.structs.replace(ended, is_marked=False)
-            self.clerk.note(ended)
+            self._note(ended)
 
     def stop(self, id: str) -> bool:
         """Ask the job to stop; whether it runs. Whoever watches the deadlines sends the signal."""
@@ -99,9 +101,10 @@ class Lanes:
             self.slots.ask_to_stop(job)
         return bool(asked)
 
-    def break_off(self, error: BaseException) -> None:
-        """End all that runs by `error`, at once; any thread may call it."""
-        self._broken_off = {job.execution: error for job in self.slots.read()}
+    def break_off(self, error: BaseException, execution: str | None = None) -> None:
+        """End what runs by `error`, at once, or one `execution` alone; any thread may call it."""
+        running = [job.execution for job in self.slots.read()]
+        self._broken_off = {each: error for each in running if execution in (None, each)}
         signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
 
     def close(self) -> None:
@@ -118,22 +121,23 @@ class Lanes:
         ended = self.forks.perform(call)
         self.slots.clear(MAIN)
         if isinstance(ended, Outcome):
-            self.clerk.note(ended)
+            self._note(ended)
         elif error := self._broken_off.get(job.execution):
-            self.clerk.note(self.performer.ended_by(call, error, started))
+            self._note(self.performer.ended_by(call, error, started))
         elif ended.stopped:
-            self.clerk.note(
-                self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started)
-            )
+            self._note(self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started))
         elif ended.overran:
-            self.clerk.note(
-                self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started)
-            )
+            self._note(self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started))
         else:
             # Dying is no failure: the job runs again, unless it did it too often.
             certificate = death.certify(self.worker, ended.code, performing, ended.usage, self._kills)
             self._kills = death.out_of_memory_kills()
+            self.over(job.execution)
             self.bury(job.execution, certificate)  # which takes the claim, too
+
+    def _note(self, ended: Outcome, beside: bool = False) -> None:
+        self.over(ended.execution)
+        self.clerk.note(ended, beside)
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt what is to be broken off, asked to stop, or overdue."""

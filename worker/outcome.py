@@ -6,7 +6,7 @@ import random
 import time
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """Where an earlier run of the job stood, as JSON."""
     gates: str = ""
     """The limits that it keeps, as the record has them."""
+    lock: str | None = None
+    """The name of the singleton's lock."""
     is_grouped: bool = False
     """Whether the record tells with which others it waits; else nobody has looked at its limits."""
     by_rq: bool = False
@@ -120,17 +122,17 @@ def claimed(row: Row) -> Claimed:
         front_on_retry=front == b"1",
         expires_at=_seconds(expires_at, 0) if expires_at else None,
         checkpoint=checkpoint,
-        gates=_gates(gates),
+        gates=(gates or b"").decode(),
+        lock=_lock(gates) if gates else None,
         is_grouped=group is not None,
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
 
 
-def _gates(text: bytes | None) -> str:
-    """A record's limits, if the script can have read them. Raises `ValueError`."""
-    if text and not isinstance(msgspec.json.decode(text), list):
-        raise ValueError("its gates are no list")
-    return (text or b"").decode()
+def _lock(gates: bytes) -> str | None:
+    """The name of the lock among a record's limits. Raises `DecodeError` for some that make no sense."""
+    found = msgspec.json.decode(gates, type=list[tuple[Any, ...]])
+    return next((str(gate[1]) for gate in found if gate[0] == "lock"), None)
 
 
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:
@@ -253,6 +255,11 @@ def gated(job: Claimed, shut: Shut) -> Outcome:
     """The job was enqueued by someone who knew nothing of its type's limits: back, to be claimed by them."""
     fields = ("group", shut.group, *(("gates", shut.gates) if shut.gates else ()))
     return msgspec.structs.replace(returned(job), fields=fields)
+
+
+def postponed(job: Claimed, seconds: float) -> Outcome:
+    """The job was not started and may not be yet: it comes again in so many seconds."""
+    return Outcome(job.id, job.execution, job.queue, "scheduled", delay=seconds, gates=job.gates)
 
 
 def settled(job: Claimed) -> Outcome:

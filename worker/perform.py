@@ -18,7 +18,7 @@ from jobs.job_type import JobType
 from worker import outcome
 from worker.outcome import Claimed, Outcome
 
-Report = Callable[[str, int, float, float | None, str], None]
+Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
 
 
@@ -46,8 +46,8 @@ class Call(NamedTuple):
 class Performer:
     """Makes calls of claimed jobs, and outcomes of calls; it never raises, whatever the job does.
 
-    `report` takes a job's id, attempt, done, total and message; `save` its id, execution and checkpoint.
-    `is_draining` tells whether the worker stops; `max_result_bytes` bounds a result's JSON.
+    `report` takes a job's id, execution, attempt, done, total and message; `save` its id, execution and
+    checkpoint. `is_draining` tells whether the worker stops; `max_result_bytes` bounds a result's JSON.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class Performer:
         self.is_draining = is_draining
         self.max_result_bytes = max_result_bytes
         self.process = os.getpid()
+        self.fences: dict[str, int] = {}
+        """The fencing tokens of singletons, by execution."""
         self.in_body = False
         """Whether the main thread is in a job's own code, where a signal may raise."""
 
@@ -130,12 +132,13 @@ class Performer:
 
     def _running(self, job: Claimed) -> AbstractContextManager[current.Running]:
         def report(done: float, total: float | None, message: str) -> None:
-            self.report(job.id, job.attempt, done, total, message)
+            self.report(job.id, job.execution, job.attempt, done, total, message)
 
         def save(cursor: bytes) -> None:
             self.save(job.id, job.execution, cursor)
 
-        return current.performing(job.id, job.attempt, report, job.checkpoint, save, self.is_draining)
+        fence = self.fences.get(job.execution)
+        return current.performing(job.id, job.attempt, report, job.checkpoint, save, self.is_draining, fence)
 
     def _finished(self, call: Call, value: Any, started: float) -> Outcome:
         self._leave_if_forked()

@@ -60,7 +60,7 @@ class Pool:
     may go on after SIGTERM or SIGINT before they are given back; a second signal ends them at once.
     `queues` may carry weights (`["high:5", "low:1"]`). A process leaves, and another starts, after `max_jobs`
     jobs or when it uses `max_memory` bytes. `autoscale` is the least and the most processes. `threads`,
-    `tasks` and `most` are the worker's.
+    `tasks`, `most` and what `lock_nodes` makes are the worker's.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Pool:
         max_jobs: int | None = None,
         max_memory: int | None = None,
         autoscale: tuple[int, int] | None = None,
+        lock_nodes: Callable[[], Sequence[Redis]] = tuple,
     ) -> None:
         self.connect = connect
         self.weights = order.parse(queues)
@@ -93,6 +94,7 @@ class Pool:
         self.max_jobs = max_jobs
         self.max_memory = max_memory
         self.autoscale = autoscale
+        self.lock_nodes = lock_nodes
         self._children: dict[int, Child] = {}
         self._slots: dict[str, Slots] = {}
         self._dead: dict[str, tuple[Verdict, str, list[str], DeathCertificate]] = {}
@@ -195,6 +197,7 @@ class Pool:
                 most=self.most,
                 max_memory=self.max_memory,
                 max_result_bytes=self.max_result_bytes,
+                lock_nodes=self.lock_nodes(),
             ).work(burst=self.burst, max_jobs=self.max_jobs)
 
         self._slots[name] = slots

@@ -20,11 +20,10 @@ from redis.exceptions import RedisError, ResponseError
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
-from coordination import counters
 from coordination.scripts import Script
 from jobs import current, wire
 from jobs.interrupts import Interrupted
-from worker import order, rq_current, rq_path
+from worker import order, outcome, rq_current, rq_path
 from worker.away import AWAY, is_passing, persist
 from worker.batch import MOST, BatchSize
 from worker.claim import NOTHING, Batch, Claims
@@ -38,6 +37,7 @@ from worker.outcome import Claimed, Outcome
 from worker.perform import Performer
 from worker.rescue import rescue
 from worker.rq_worker import RQWorker
+from worker.singletons import RETRY_SECONDS, Singletons
 from worker.slot import MAIN, Slots
 from worker.wait import BLOCK_SECONDS, IdleWait
 
@@ -46,11 +46,12 @@ PAUSED_SECONDS = 5.0
 """After which a worker looks whether a queue is still paused, though it is told when it is not."""
 
 MEMORY_SECONDS = 1.0
+PROGRESS_TTL = 86_400
 ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
 log = logging.getLogger("packmule.worker")
-_checkpoint = Script("worker", "checkpoint")
+_write = Script("worker", "write")
 
 
 class Worker(RQWorker):
@@ -60,7 +61,8 @@ class Worker(RQWorker):
     a descriptor that becomes readable when the pool is gone. On its own, as in
     `rq worker --worker-class worker.Worker`, it looks after its heartbeat itself. It performs up to `threads`
     plain functions and `tasks` async ones at once, claims at most `most` jobs at a time, and leaves after
-    `max_memory` bytes. `serve` is the order of the queues where that is not theirs. Other options are RQ's.
+    `max_memory` bytes. `serve` is the order of the queues where that is not theirs; `lock_nodes` keep the
+    locks of singletons, the job server where there are none. Other options are RQ's.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Worker(RQWorker):
         most: int = MOST,
         max_memory: int | None = None,
         max_result_bytes: int = 1024 * 1024,
+        lock_nodes: Sequence[Redis] = (),
         **rq_options: Any,
     ) -> None:
         super().__init__(queues, name, connection, slots is not None, **rq_options)
@@ -89,6 +92,7 @@ class Worker(RQWorker):
         self.claims = Claims(self.connection, self.name, serve or order.Strict(self.queue_names()))
         self.performer = Performer(self._report, self._save, lambda: self.stopping, max_result_bytes)
         self.batch = BatchSize(most)
+        self.singletons = Singletons(lock_nodes or [self.connection], self._lose)
         self._exchanging = threading.Lock()
         self._memory_looked_at = 0.0
 
@@ -130,7 +134,14 @@ class Worker(RQWorker):
             self.slots.hold_back,
         )
         self.lanes = Lanes(
-            self.performer, self.slots, self.clerk, self.threads, self.tasks, self._bury, self.name
+            self.performer,
+            self.slots,
+            self.clerk,
+            self.threads,
+            self.tasks,
+            self._bury,
+            self._unlock,
+            self.name,
         )
         rq_current.install(self.connection, self.serializer)
         try:
@@ -146,6 +157,7 @@ class Worker(RQWorker):
                 heartbeat.stop()
             self.idle.close()
             self._leave()
+            self.singletons.close()
             current.close()
 
     def _work(self, burst: bool, max_jobs: int | None, max_idle_time: float | None) -> int:
@@ -190,15 +202,21 @@ class Worker(RQWorker):
         self.clerk.take(jobs)
         all_by_rq = self.all_by_rq
         while not self.stopping and self.lanes.free and (job := self.clerk.next()):
+            if job.lock and not self._lock(job.lock, job.execution):
+                self.clerk.note(outcome.postponed(job, RETRY_SECONDS))
+                continue
             if job.by_rq or all_by_rq:
                 self._give_up_waiting()
                 self.slots.start(MAIN, job.id, job.execution, rq_path.longest(job))
-                self.clerk.note(rq_path.perform(self, job, self.performer, self.trusts_all))
+                ended = rq_path.perform(self, job, self.performer, self.trusts_all)
+                self._unlock(job.execution)
+                self.clerk.note(ended)
                 if self.slots.end(job.execution):
                     self.clerk.give_up()
                 continue
             call = self.performer.prepare(job)
             if isinstance(call, Outcome):
+                self._unlock(job.execution)
                 self.clerk.note(call)
             else:
                 self.lanes.perform(call)
@@ -230,6 +248,21 @@ class Worker(RQWorker):
                 log.warning("job %s failed", ended.id)
         self._enqueue_dependents(batch.parents)
         return batch
+
+    def _lock(self, name: str, execution: str) -> bool:
+        """Take a singleton's lock; whether it could be had."""
+        fence = self.singletons.take(name, execution)
+        if fence is not None:
+            self.performer.fences[execution] = fence
+        return fence is not None
+
+    def _unlock(self, execution: str) -> None:
+        if self.performer.fences.pop(execution, None) is not None:
+            self.singletons.give_back(execution)
+
+    def _lose(self, execution: str) -> None:
+        """A singleton's lock is lost, and with it the right to go on."""
+        self.lanes.break_off(Interrupted("the singleton's lock was lost"), execution)
 
     def _bury(self, execution: str, certificate: DeathCertificate) -> None:
         """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
@@ -299,22 +332,24 @@ class Worker(RQWorker):
             except Exception as error:  # whatever RQ's code makes of a corrupt record
                 log.error("job %s: its dependents were not enqueued: %s", id, error)
 
-    def _report(self, id: str, attempt: int, done: float, total: float | None, message: str) -> None:
-        fields: counters.Values = {"done": done, "message": message, "attempt": attempt}
+    def _report(
+        self, id: str, execution: str, attempt: int, done: float, total: float | None, message: str
+    ) -> None:
+        fields = ["done", done, "message", message, "attempt", attempt]
         if total is not None:
-            fields["total"] = total
-        try:
-            counters.store(self.connection, wire.progress_key(id), fields)
-        except RedisError as error:
-            log.warning("job %s: its progress was not stored: %s", id, error)
+            fields += ["total", total]
+        self._write(id, execution, wire.progress_key(id), "its progress", PROGRESS_TTL, fields)
 
     def _save(self, id: str, execution: str, cursor: bytes) -> None:
-        keys = [wire.claims_key(self.name), wire.job_key(id)]
+        self._write(id, execution, wire.job_key(id), "a checkpoint", 0, ["checkpoint", cursor])
+
+    def _write(self, id: str, execution: str, key: str, what: str, ttl: int, fields: Sequence[Any]) -> None:
+        """Write what a running job has to say of itself, unless it has been overtaken."""
         try:
-            if not _checkpoint(self.connection, keys, [id, execution, cursor]):
-                log.warning("job %s: a checkpoint came after the lease had ended, and was refused", id)
+            if not _write(self.connection, [wire.claims_key(self.name), key], [id, execution, ttl, *fields]):
+                log.warning("job %s: %s came after the lease had ended, and was refused", id, what)
         except RedisError as error:
-            log.warning("job %s: its checkpoint was not stored: %s", id, error)
+            log.warning("job %s: %s was not stored: %s", id, what, error)
 
     def _register_again(self, stale: int) -> None:
         """Come back from the dead: whoever rescued from this worker has struck it off."""

@@ -6,7 +6,7 @@ import time
 
 from pool_jobs import note
 
-from jobs import job
+from jobs import current, job
 
 
 def _run(path: str, name: str, seconds: float) -> None:
@@ -48,3 +48,18 @@ def ten_a_second(path: str, domain: str, name: str) -> None:
 @job(fair="{tenant}")
 def in_turn(path: str, tenant: str) -> None:
     note(path, tenant)
+
+
+@job(singleton=True)
+def fenced() -> int | None:
+    return current.fence()
+
+
+@job(singleton=True, isolate=True)
+def fenced_isolated() -> int | None:
+    return current.fence()
+
+
+@job(singleton="{number}")
+async def fenced_async(number: int) -> int | None:
+    return current.fence()

@@ -13,6 +13,7 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from coordination.redlock import Redlock
 from jobs import records, wire
 from jobs.cancel import cancel
 from scheduler.mend import mend
@@ -315,3 +316,40 @@ def test_a_gate_that_makes_no_sense_is_refused_when_the_job_is_defined(settings,
 
     with pytest.raises(InvalidJob, match=says):
         job(**settings)(pool_jobs.not_registered)
+
+
+@pytest.mark.parametrize("lane", ["fenced", "fenced_isolated", "fenced_async"])
+def test_each_run_of_a_singleton_has_a_higher_token_than_the_one_before(server, client, lane):
+    function = getattr(gated_jobs, lane)
+    calls = [(1,)] * 5 if lane == "fenced_async" else [()] * 5
+    enqueued = function.enqueue_many(calls)
+    with pool(server, 2):
+        tokens = [ended(client, id).result for id in enqueued]
+    assert tokens == sorted(set(tokens))
+    assert len(tokens) == 5
+    assert not client.keys("pm:lock:*")
+
+
+def test_a_singleton_waits_while_another_holds_its_lock(server, client, tmp_path):
+    path = tmp_path / "notes"
+    lock = Redlock([client], longest_ttl=10).acquire("singleton gated_jobs.alone", ttl=10)
+    id = gated_jobs.alone.enqueue(str(path), "1")
+    companion = pool_jobs.add.enqueue(1)
+    with pool(server, 1):
+        assert ended(client, companion).status == "finished"
+        assert lines(path) == []
+        assert records.read(client, id).status in ("scheduled", "queued")
+        lock.release()
+        until(lambda: promote(client) is None or lines(path))
+        assert ended(client, id).status == "finished"
+
+
+def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client, tmp_path):
+    path = tmp_path / "notes"
+    with pool(server, 1):
+        id = gated_jobs.alone.enqueue(str(path), "1", 8)
+        until(lambda: lines(path) == ["+1"])
+        (key,) = client.keys("pm:lock:*")
+        client.set(key, "another", px=4500)
+        until(lambda: promote(client) is None and lines(path).count("+1") == 2, 20)
+        cancel(client, id)

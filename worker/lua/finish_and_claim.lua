@@ -162,7 +162,7 @@ local function hand_in()
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
         redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
-      if outcome[18] ~= '' then groups.release(outcome[18], id, kind == 0 and status == 'queued') end
+      if outcome[18] ~= '' then groups.release(outcome[18], id, kind == 0 and status ~= 'settled') end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
       if outcome[16] then gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
