@@ -98,6 +98,10 @@ WAITERS = ".waiters"
 """The field of a worker's claims that holds the ids of the connections on which it waits for jobs."""
 
 
+PAUSED = "pm:paused"
+"""The set of the names of paused queues."""
+
+
 def groups_key(queue: str) -> str:
     """The hash of a queue's groups of waiting jobs."""
     return f"pm:groups:{queue}"

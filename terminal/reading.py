@@ -1,4 +1,4 @@
-"""The commands that read, and `job cancel`: jobs, queues, status, and the check of the settings."""
+"""The commands for jobs and queues, `status`, and the check of the settings."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
 
 @click.group()
 def queue() -> None:
-    """Look at queues."""
+    """Look at queues, pause and resume them."""
 
 
 @queue.command("list")
@@ -115,6 +115,30 @@ def queue_list(app: App, json: bool) -> None:
         show.as_json(depths)
         return
     _show_depths(depths)
+
+
+@queue.command("pause")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
+@click.pass_obj
+def queue_pause(app: App, names: tuple[str, ...]) -> None:
+    """Let no worker take jobs from these queues; what runs goes on, and what comes waits."""
+    from jobs.pause import pause
+    from jobs.producer import known_queue
+
+    for name in [known_queue(name, app.queues()) for name in names]:
+        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
+
+
+@queue.command("resume")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
+@click.pass_obj
+def queue_resume(app: App, names: tuple[str, ...]) -> None:
+    """Let workers go on with these queues."""
+    from jobs.pause import resume
+    from jobs.producer import known_queue
+
+    for name in [known_queue(name, app.queues()) for name in names]:
+        click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
 
 
 @click.command()

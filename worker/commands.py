@@ -17,7 +17,7 @@ log = logging.getLogger("packmule.worker")
 
 
 class Command(msgspec.Struct, frozen=True):
-    """A message as `rq.command.send_command` writes it: `stop-job`, `kill-horse` or `shutdown`."""
+    """A message as `rq.command.send_command` writes it: `stop-job`, `kill-horse`, `shutdown` or `wake-up`."""
 
     command: str
     job_id: str = ""

@@ -41,6 +41,7 @@ class Lanes:
         tasks: int,
         bury: Callable[[str, death.DeathCertificate], None],
         over: Callable[[str], None],
+        wake: Callable[[], None],
         worker: str,
     ) -> None:
         self.performer = performer
@@ -48,6 +49,7 @@ class Lanes:
         self.clerk = clerk
         self.bury = bury
         self.over = over
+        self.wake = wake
         self.worker = worker
         beside = partial(self._note, beside=True)
         self.threads = Threads(performer, slots, beside, threads) if threads > 1 else None
@@ -140,7 +142,8 @@ class Lanes:
         self.clerk.note(ended, beside)
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
-        """Interrupt what is to be broken off, asked to stop, or overdue."""
+        """Interrupt what is to be broken off, asked to stop, or overdue; an idle worker looks for work."""
+        self.wake()
         now = time.monotonic()
         raised: BaseException | None = None
         for job in self.slots.read():

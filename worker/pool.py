@@ -244,6 +244,8 @@ class Pool:
             performing = each.performing()
             if command.command == "shutdown":
                 each.send(signal.SIGTERM)
+            elif command.command == "wake-up":
+                each.send(LOOK)
             elif command.command == "kill-horse" and performing:
                 named = [job.execution for job in performing]
                 each.kill("overran", "the job's process was killed by a command", named)

@@ -138,6 +138,8 @@ class RQWorker(BaseWorker):
         match command.command:
             case "shutdown":
                 os.kill(os.getpid(), signal.SIGTERM)
+            case "wake-up":
+                self.lanes.wake()
             case "kill-horse":
                 self.lanes.break_off(Killed("killed by a command"))
             case "stop-job" if self.lanes.stop(command.job_id):

@@ -141,6 +141,7 @@ class Worker(RQWorker):
             self.tasks,
             self._bury,
             self._unlock,
+            self._wake_up,
             self.name,
         )
         rq_current.install(self.connection, self.serializer)
