@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
-from string import Formatter
 from typing import Any
 
 import msgspec
 
 from jobs.job_type import InvalidCall, InvalidJob, JobType
+from jobs.key import InvalidTemplate, KeyTemplate, template
 from jobs.options import InvalidOption, Options, in_seconds
 
 LONGEST_KEY = 250
@@ -36,9 +37,9 @@ def check(job: JobType) -> None:
     """Raise `InvalidJob` if `job` is unique by a key that its arguments can't fill."""
     if isinstance(job.options.unique, str):
         try:
-            _named(job.options.unique, tuple(job.signature.parameters))
-        except InvalidOption as error:
-            raise InvalidJob(f"{job.name} can't be a job: {error}") from None
+            _template(job.options.unique, job.function)
+        except InvalidTemplate as error:
+            raise InvalidJob(f"{job.name} can't be a job: unique={error}") from None
 
 
 def terms(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Terms:
@@ -59,17 +60,14 @@ def skipping(lock: str) -> Terms:
 
 
 def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: bool | str) -> str:
-    """The same text for calls that are the same, whether arguments are positional, named or left out.
-
-    A list in JSON keeps apart what the bare texts would not: `{a}{b}` of 1 and 23 from that of 12 and 3.
-    """
-    parameters = tuple(job.signature.parameters)
-    names = _named(unique, parameters) if isinstance(unique, str) else parameters
+    """The same text for calls that are the same, whether arguments are positional, named or left out."""
     given = job.arguments_of(args, kwargs)
     try:
-        said = [unique, *(given[name] for name in names)]
+        said = [unique, _template(unique, job.function).fill(given) if isinstance(unique, str) else given]
         plain = msgspec.to_builtins(said, str_keys=True, order="deterministic")
         values = msgspec.json.encode(plain, order="deterministic").decode()
+    except InvalidTemplate as error:
+        raise InvalidOption(f"unique={unique!r}: {error}") from None
     except (TypeError, ValueError) as error:
         raise InvalidCall(f"{job.name}: can't tell whether it is unique: {error}") from None
     if len(job.name) + len(values) > LONGEST_KEY:
@@ -78,18 +76,5 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
 
 
 @lru_cache(maxsize=1024)
-def _named(template: str, parameters: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `parameters` that `template` names, in its order. Raises `InvalidOption`."""
-    try:
-        parts = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise InvalidOption(f"unique={template!r}: {error}") from None
-    for name, form, conversion in parts:
-        if form or conversion:
-            raise InvalidOption(f"unique={template!r}: say {{{name}}} alone, without ! or :")
-        if name not in parameters:
-            raise InvalidOption(
-                f"unique={template!r} names {{{name}}}, which is no argument of the job: "
-                f"there are {', '.join(parameters) or 'none'}"
-            )
-    return tuple(str(name) for name, *_ in parts)
+def _template(text: str, function: Callable[..., Any]) -> KeyTemplate:
+    return template(text, inspect.signature(function))

@@ -142,7 +142,7 @@ def test_a_key_counts_the_arguments_it_names_and_no_others(client):
 
 
 def test_values_of_a_key_run_into_each_other_nowhere():
-    keyed = sample_jobs.invoice.options(unique="{account}{copies}{month}")
+    keyed = sample_jobs.invoice.options(unique="{account}:{copies}:{month}")
     calls = [(1, "", 23), (12, "", 3), ("1", "3", 2), ("a:b", "c"), ("a", "b:c"), ('a"', "b"), ("a", '"b')]
     assert len(set(keyed.enqueue_many(calls))) == len(calls)
 
@@ -632,14 +632,15 @@ def test_a_place_that_makes_no_sense_is_free(client):
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("{acount}", "names {acount}, which is no argument of the job: there are a, b"),
-        ("{a} {}", "names {}, which"),
-        ("{0}", "names {0}, which"),
-        ("{a.real}", "names {a.real}, which"),
-        ("{a", "expected '}'"),
-        ("a}", "encountered in format string"),
-        ("{a!r}", "say {a} alone"),
-        ("{a:>9}", "say {a} alone"),
+        ("{acount}", "the function has no argument acount; it has a, b"),
+        ("{a} {}", "in braces stands an argument's name"),
+        ("{0}", "in braces stands an argument's name"),
+        ("{a.real}", "in braces stands an argument's name"),
+        ("{a}{b}", "put a sign such as : or / before {b}"),
+        ("{a", "its braces don't pair"),
+        ("a}", "its braces don't pair"),
+        ("{a!r}", "in braces stands an argument's name"),
+        ("{a:>9}", "in braces stands an argument's name"),
     ],
 )
 def test_a_key_that_the_arguments_cannot_fill_is_told_when_the_function_is_decorated(client, template, told):
@@ -689,7 +690,7 @@ def test_a_default_that_cannot_be_hashed_may_be_part_of_a_key(client):
         return a
 
     plain.__qualname__ = "mutable"
-    for kind in (True, "{a}{b}"):
+    for kind in (True, "{a}:{b}"):
         once = job(unique=kind)(plain)
         assert once.enqueue(1) == once.enqueue(1, b=[])
         assert once.enqueue(1, [2]) != once.enqueue(1)
