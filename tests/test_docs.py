@@ -79,6 +79,7 @@ def test_the_readmes_examples_run(shell, client):
     assert client.zcard("rq:scheduled:high") == 1
     id = shell(*packmule, "enqueue", "call", "shop.report", "month=2026-11", "copies=2").strip()
     calls = [("reindex", "rows=3"), ("thumbnail_of_a_stranger", "path=a.png"), ("notify", "url=http://a")]
+    calls.append(("settle", "account_id=1"))
     kinds = [
         shell(*packmule, "enqueue", "call", f"kinds.{name}", argument).strip() for name, argument in calls
     ]
