@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,11 +10,12 @@ import pool_jobs
 import pytest
 from redis import Redis
 
-from jobs import records, registry
+from jobs import records, registry, wire
 from jobs.producer import Producer
 from worker.claim import Claims
 from worker.order import Strict
 from worker.perform import Performer
+from worker.wait import IdleWait
 
 
 @pytest.fixture
@@ -107,6 +109,41 @@ def test_a_performed_job_takes_a_bounded_number_of_commands(client):
     del ran["cmdstat_info"]
     assert ran.total() / 100 < 6
     assert ran["cmdstat_evalsha"] == 2
+
+
+def idle(client: Redis, name: str) -> IdleWait:
+    """A worker's moves, begun and under way."""
+    claims = Claims(client, name, Strict(["default"]))
+    claims.finish_and_claim(claims.next_id(), [], 1)
+    wake, waker = os.pipe()
+    os.close(waker)  # which ends a wait at once
+    waits = IdleWait(client, name, claims, [wire.queue_key("default")], [wake])
+    assert waits.wait().is_empty
+    os.close(wake)
+    waits.wake = []
+    return waits
+
+
+def test_an_idle_worker_needs_no_trip_to_have_a_pushed_job_in_hand(client, trips):
+    registry.use(Producer(client).enqueue)
+    waits = idle(client, "w1")
+    id = pool_jobs.noop.enqueue()
+    before = trips()
+    assert [job.id for job in waits.wait().jobs] == [id]
+    assert trips() == before
+    waits.close()
+
+
+def test_a_push_wakes_one_of_many_idle_workers(client):
+    registry.use(Producer(client).enqueue)
+    all_waits = [idle(client, f"w{number}") for number in range(20)]
+    before = commands(client)
+    pool_jobs.noop.enqueue_many([()] * 5)
+    assert sorted(len(waits.arrived().jobs) for waits in all_waits) == [0] * 15 + [1] * 5
+    assert sum(waits.is_under_way for waits in all_waits) == 15
+    assert (commands(client) - before)["cmdstat_evalsha"] == 1 + 5
+    for waits in all_waits:
+        waits.close()
 
 
 def test_reading_a_job_and_counting_queues_is_one_trip_each(client, trips):

@@ -150,7 +150,8 @@ class IdleWait:
     def _connect(self) -> None:
         pool = self.client.connection_pool
         for queue in self.queues:
-            connection: Any = pool.make_connection()
+            # Not by the pool, which counts all that it has ever made and refuses the hundredth.
+            connection: Any = pool.connection_class(**pool.connection_kwargs)
             connection.connect()
             connection.send_command("CLIENT", "SETNAME", wire.connection_name(self.worker))
             connection.read_response()

@@ -78,3 +78,12 @@ def test_a_server_without_the_script_leaves_the_job_to_the_next_claim(client, cl
     id = lane_jobs.where.enqueue()
     assert waiting.wait().is_empty
     assert [job.id for job in claims.finish_and_claim("next", [], 1).jobs] == [id]
+
+
+def test_a_worker_bears_any_number_of_lost_connections(client, waiting):
+    for _ in range(client.connection_pool.max_connections):
+        waiting.close()
+        assert waiting.recover().is_empty
+        assert waiting.wait(0).is_empty
+    id = lane_jobs.where.enqueue()
+    assert [job.id for job in waiting.wait().jobs] == [id]

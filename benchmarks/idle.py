@@ -1,0 +1,109 @@
+"""Many idle workers: what they ask of the server at rest, and how many of them a job wakes.
+
+Each worker is its waiting alone, in this process, with the connections and commands of a worker process. Run it
+with `python benchmarks/idle.py [workers] [seconds]`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import bench_jobs
+from redis import Redis
+
+from coordination.server import EmbeddedServer
+from jobs import wire
+from jobs.producer import Producer
+from worker.claim import Claims
+from worker.order import Strict
+from worker.outcome import finished
+from worker.wait import IdleWait
+
+JOBS = 500
+
+
+def main(workers: int, seconds: float) -> None:
+    """Start the server and the workers, watch them, and print three lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = EmbeddedServer(Path(folder))
+        server.ensure()
+        try:
+            client = Redis(unix_socket_path=str(server.socket_path))
+            waits = {name: _idle(client, name) for name in (f"w{number}" for number in range(workers))}
+            poller, names = _poller(waits)
+            before = _calls(client)
+            ends = time.monotonic() + seconds
+            while (left := ends - time.monotonic()) > 0:
+                for descriptor, _ in poller.poll(left):  # a move that has timed out is begun again
+                    each = waits[names[descriptor]]
+                    each.arrived()
+                    each.claims.finish_and_claim(each.claims.next_id(), [], 1)
+                    each.wait(0)
+            at_rest = (_calls(client) - before) / workers / seconds
+            print(f"{workers:,} idle workers, Valkey {client.info('server')['valkey_version']}")
+            print(f"at rest: {at_rest:.3f} commands a second and worker, seen for {seconds:g} s")
+            wakes, took = _wakes(client, waits, poller, names)
+            print(f"wakes a job: {wakes / JOBS:.2f}; enqueue to claimed {1000 * took / JOBS:.2f} ms")
+        finally:
+            server.stop()
+
+
+def _idle(client: Redis, name: str) -> IdleWait:
+    claims = Claims(client, name, Strict(["default"]))
+    claims.finish_and_claim(claims.next_id(), [], 1)
+    wake, waker = os.pipe()
+    os.close(waker)  # which ends the first wait at once
+    waits = IdleWait(client, name, claims, [wire.queue_key("default")], [wake])
+    waits.wait()
+    os.close(wake)
+    waits.wake = []
+    return waits
+
+
+def _calls(client: Redis) -> int:
+    """Commands that clients sent, without those inside scripts and our own looks."""
+    stats = client.info("commandstats")
+    return sum(
+        stats[f"cmdstat_{name}"]["calls"] for name in ("blmove", "evalsha") if f"cmdstat_{name}" in stats
+    )
+
+
+def _poller(waits: dict[str, IdleWait]) -> tuple[select.epoll, dict[int, str]]:
+    poller, names = select.epoll(), {}
+    for name, each in waits.items():
+        for waiter in each._waiters:
+            poller.register(waiter.connection._sock, select.EPOLLIN)
+            names[waiter.connection._sock.fileno()] = name
+    return poller, names
+
+
+def _wakes(
+    client: Redis, waits: dict[str, IdleWait], poller: select.epoll, names: dict[int, str]
+) -> tuple[int, float]:
+    produce = Producer(client)
+    wakes, took = 0, 0.0
+    for _ in range(JOBS):
+        began = time.perf_counter()
+        produce.enqueue(bench_jobs.noop.job, [((), {})])
+        claimed = False
+        while not claimed:
+            for descriptor, _ in poller.poll(1):
+                wakes += 1
+                each = waits[names[descriptor]]
+                for got in each.arrived().jobs:
+                    claimed = True
+                    took += time.perf_counter() - began
+                    each.claims.finish_and_claim(each.claims.next_id(), [finished(got, b"", 0.0, 0.0)], 0)
+                each.wait(0)
+    return wakes, took
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] else 1000, float(sys.argv[2]) if sys.argv[2:] else 30.0)
