@@ -1,7 +1,7 @@
 """Many idle workers: what they ask of the server at rest, and how many of them a job wakes.
 
-Each worker is its waiting alone, in this process, with the connections and commands of a worker process. Run it
-with `python benchmarks/idle.py [workers] [seconds]`.
+Each worker is its waiting alone, in this process, with the connections and commands of a worker process.
+Run it with `python benchmarks/idle.py [workers] [seconds]`.
 """
 
 from __future__ import annotations
