@@ -156,6 +156,20 @@ function groups.admit(gates, id, own, number, now)
   return true
 end
 
+-- A job from its queue's list is claimed. Whether it may run, whether another has followed, whether it is parked.
+function groups.claim(queue, group, text, id, own, number, now)
+  -- RQ's code knows of no places but the queue's list to take a canceled job from.
+  local is_canceled = redis.call('HGET', 'rq:job:' .. id, 'status') == 'canceled'
+  if text and not is_canceled then
+    local is_admitted, key, due = groups.admit(groups.gates(text), id, own, number, now)
+    if not is_admitted then
+      groups.park(queue, group, id, key, due)
+      return false, false, true
+    end
+  end
+  return not is_canceled, groups.leave(queue, group, id), false
+end
+
 -- A job gives its slots back; one that was returned unperformed its tokens too.
 function groups.release(text, id, is_returned)
   for _, gate in ipairs(groups.gates(text)) do

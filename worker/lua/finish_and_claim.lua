@@ -198,15 +198,12 @@ local function take(id, number)
     return false
   end
   local group, gates = values[12], values[13]
-  if gates and not again then
-    local is_admitted, key, due = groups.admit(groups.gates(gates), id, worker .. ' ' .. claim_id .. '-', number, now_us)
-    if not is_admitted then
-      groups.park(values[1], group or gates, id, key, due)
-      has_parked = true
-      return false
-    end
+  if group and not again then
+    local own = worker .. ' ' .. claim_id .. '-'
+    local may_run, follows, is_parked = groups.claim(values[1], group, gates, id, own, number, now_us)
+    has_followed, has_parked = has_followed or follows, has_parked or is_parked
+    if not may_run then return false end
   end
-  if group and not again and groups.leave(values[1], group, id) then has_followed = true end
   local rare = false
   for i = 4, #values do
     if values[i] then
