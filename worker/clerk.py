@@ -72,8 +72,8 @@ class Clerk:
 
     @property
     def is_expecting(self) -> bool:
-        """Whether jobs run beside the main thread whose outcomes have not come yet."""
-        return self._beside > 0
+        """Whether jobs run beside the main thread, or have ended there and wait to be handed in."""
+        return self._beside > 0 or bool(self._outcomes)
 
     def expect(self) -> None:
         """Take note that a job begins beside the main thread, and that its outcome will come from there."""
