@@ -102,6 +102,10 @@ PAUSED = "pm:paused"
 """The set of the names of paused queues."""
 
 
+QUEUE_RATES = "pm:queue-rates"
+"""The hash of queues that have a rate, to microseconds a job, microseconds a burst, and the rate's text."""
+
+
 def groups_key(queue: str) -> str:
     """The hash of a queue's groups of waiting jobs."""
     return f"pm:groups:{queue}"
