@@ -139,4 +139,4 @@ class Claims:
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:
-    return [value.decode() for value in values]
+    return [wire.text(value) for value in values]
