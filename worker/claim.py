@@ -125,7 +125,7 @@ class Claims:
         for row in map(Row._make, rows):
             try:
                 jobs.append(claimed(row))
-            except (ValueError, msgspec.DecodeError) as error:
+            except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 unreadable.append(corrupt(row, error, time.time()))
         return Batch(
             jobs,

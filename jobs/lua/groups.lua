@@ -173,7 +173,11 @@ end
 
 local function full_at(key, now, capacity)
   local at = tonumber(call('GET', 'pm:rate:jobs:' .. key)) or 0
-  return math.min(math.max(now, at == at and at or 0), now + capacity)
+  if at > now + capacity then -- of a slower rate that was, or garbage: written down, or it would never be over
+    at = now + capacity
+    call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at), 'PX', math.ceil(capacity / 1000))
+  end
+  return math.max(now, at == at and at or 0)
 end
 
 -- Where a job may not run, the slots that it leaves free are for others that wait for them.
