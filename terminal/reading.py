@@ -141,6 +141,24 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
 
 
+@queue.command("limit")
+@click.argument("name", shell_complete=complete_queues)
+@click.argument("rate")
+@click.pass_obj
+def queue_limit(app: App, name: str, rate: str) -> None:
+    """Let no more jobs of a queue begin than RATE says, such as 100/m, 5/30s or "10/s burst 1"; none lifts it."""
+    from coordination.rate import InvalidRate, Rate
+    from jobs.producer import known_queue
+    from jobs.queue_rate import limit
+
+    try:
+        wanted = None if rate == "none" else Rate.parse(rate)
+    except InvalidRate as error:
+        raise click.BadParameter(str(error), param_hint="RATE") from None
+    limit(app.client, known_queue(name, app.queues()), wanted)
+    click.echo(f"{name} {'has no rate' if wanted is None else f'lets {wanted} begin'}")
+
+
 @click.command()
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj

@@ -72,6 +72,35 @@ function groups.admit(gates, id, own, number, now)
   return true
 end
 
+-- The queues that have a rate, each with how many of its jobs may begin now; those that may begin none are added to
+-- `paused`. And the time at which the first of these may go on.
+function groups.rooms(paused, now)
+  local rooms, soonest, settings = {}, math.huge, call('HGETALL', 'pm:queue-rates')
+  for i = 1, #settings, 2 do
+    local queue, interval, capacity = settings[i], settings[i + 1]:match('^([1-9]%d*) ([1-9]%d*)')
+    if interval then
+      local at = full_at('queue:' .. queue, now, tonumber(capacity))
+      local free = math.floor((now + capacity - at) / interval)
+      rooms[queue] = {free = free, begun = 0, at = at, interval = interval}
+      if free < 1 then
+        paused[#paused + 1] = queue
+        soonest = math.min(soonest, (at + interval - capacity) / 1000000)
+      end
+    end
+  end
+  return rooms, soonest
+end
+
+-- As many jobs of these queues begin as the claim has counted.
+function groups.begin(rooms, now)
+  for queue, room in pairs(rooms) do
+    if room.begun > 0 then
+      local after = room.at + room.begun * room.interval
+      call('SET', 'pm:rate:jobs:queue:' .. queue, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+    end
+  end
+end
+
 -- A job from its queue's list is claimed. Whether it may run, whether another has followed, whether it is parked.
 function groups.claim(queue, group, text, id, own, number, now)
   -- RQ's code knows of no places but the queue's list to take a canceled job from.
@@ -126,24 +155,3 @@ function groups.replace(queue, group, fields, now)
   end
 end
 
--- Look again at a group: one that is parked though nothing keeps it, and one whose ticket was lost, go on.
-function groups.mend(queue, group, ticket, now)
-  local key, name = members_of(queue, group), queue .. '\n' .. group
-  for _ = 1, 1000 do
-    local first = call('LINDEX', key, 0)
-    if not first or redis.call('EXISTS', 'rq:job:' .. first) == 1 then break end
-    call('LPOP', key)
-  end
-  if ticket ~= '' then return groups.leave(queue, group, ticket) end
-  local due = tonumber(call('ZSCORE', 'pm:due', name))
-  if due and due <= now + LONGEST_PARK then return end
-  local first = call('LINDEX', key, 0)
-  local gates = first and redis.pcall('HGET', 'rq:job:' .. first, 'gates')
-  for _, gate in ipairs(not due and groups.gates(type(gates) == 'string' and gates) or {}) do
-    if gate[1] ~= 'rate' and not has_slot(gate, first, '\n') then
-      return call('ZADD', 'pm:blocked:' .. gate[2], 'NX', 0, name)
-    end
-  end
-  call('ZREM', 'pm:due', name)
-  groups.wake(name)
-end

@@ -102,15 +102,15 @@ function groups.wake_due(now)
   end
 end
 
--- Seconds until the next goes on, as text, for the worker to look then; "" if there is none, or another looks.
-function groups.next_due(now, worker)
-  local first = call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2]
-  if not first then return '' end
+-- Seconds until the next goes on, or until `soonest`, as text, for the worker to look then; "" if another does, or no need.
+function groups.next_due(now, worker, soonest)
+  local first = math.min(call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2] or math.huge, soonest)
+  if first == math.huge then return '' end
   local due, looker = (call('GET', 'pm:looker') or ''):match('^(%S+) (.*)$')
   due = tonumber(due) or 0
   if looker ~= worker and due > now and due <= first + 0.002 then return '' end
   local span = math.min(first - now, LONGEST_PARK)
-  call('SET', 'pm:looker', first .. ' ' .. worker, 'PX', math.max(1, math.ceil(span * 1000)))
+  call('SET', 'pm:looker', string.format('%.6f ', first) .. worker, 'PX', math.max(1, math.ceil(span * 1000)))
   return string.format('%.6f', span)
 end
 

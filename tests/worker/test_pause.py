@@ -1,4 +1,4 @@
-"""Pausing a queue: by every worker, at once, for as long as it takes."""
+"""Pausing a queue, and its rate: by every worker, at once, for as long as it takes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pool_jobs
 import pytest
 from pools import ended, pool, until
 
+from coordination.rate import Rate
 from jobs import records, wire
 from jobs.pause import pause, paused, resume
+from jobs.queue_rate import limit, rates
 from worker.claim import Claims
 from worker.order import Strict
 
@@ -67,3 +69,50 @@ def test_a_batch_in_hand_is_all_that_a_busy_worker_still_performs(server, client
         assert client.llen("rq:queue:default") >= left
         resume(client, "default")
         until(lambda: client.zcard("rq:finished:default") == 200)
+
+
+def test_a_queue_with_a_rate_lets_so_many_begin_whoever_enqueued_them(client):
+    limit(client, "default", Rate.parse("10/s burst 3"))
+    assert rates(client) == {"default": "10/s burst 3"}
+    enqueued = pool_jobs.add.enqueue_many([(number,) for number in range(8)])
+    other = pool_jobs.add.options(queue="low").enqueue(1)
+    claims = Claims(client, "w1", Strict(["default", "low"]))
+    assert [job.id for job in claims.finish_and_claim("1", [], 10).jobs] == [*enqueued[:3], other]
+    batch = claims.finish_and_claim("2", [], 10)
+    assert (batch.jobs, batch.paused) == ([], {"default"})
+    assert batch.next_due is not None
+    assert 0 < batch.next_due <= 0.1
+    assert Claims(client, "w2", Strict(["default"])).finish_and_claim("1", [], 1).next_due is None  # w1 looks
+    time.sleep(batch.next_due)
+    assert [job.id for job in claims.finish_and_claim("3", [], 10).jobs] == enqueued[3:4]
+    limit(client, "default", None)
+    assert [job.id for job in claims.finish_and_claim("4", [], 10).jobs] == enqueued[4:]
+
+
+def test_a_push_to_a_queue_whose_rate_is_used_up_waits_in_its_list(client):
+    limit(client, "default", Rate.parse("1/h"))
+    claims = Claims(client, "w1", Strict(["default"]))
+    for moved in (1, 0):
+        id = pool_jobs.add.enqueue(1)
+        client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+        assert len(claims.claim_moved(0, id).jobs) == moved
+    assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
+
+
+def test_idle_pools_keep_a_queues_rate(server, client, tmp_path):
+    path = tmp_path / "notes"
+    limit(client, "default", Rate.parse("10/s burst 1"))
+    with pool(server, 2):
+        until(lambda: client.scard(wire.WORKERS) == 2)
+        enqueued = pool_jobs.note.enqueue_many([(str(path), str(number)) for number in range(15)])
+        began = time.monotonic()
+        for id in enqueued:
+            assert ended(client, id).status == "finished"
+    assert 1.3 < time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("value", ["", "x", "0 0", "1e3 5", "-1 5"])
+def test_a_rate_that_makes_no_sense_limits_nothing(client, value):
+    client.hset(wire.QUEUE_RATES, "default", value)
+    pool_jobs.add.enqueue(1)
+    assert len(Claims(client, "w1", Strict(["default"])).finish_and_claim("1", [], 5).jobs) == 1

@@ -31,9 +31,9 @@ groups.set_aside = set_aside
 local call = groups.call
 
 -- What the worker holds of the jobs that it hands in, and which claim was its last.
-local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due'}
+local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due', 'pm:queue-rates'}
 for i, outcome in ipairs(outcomes) do
-  ids[i], records[i], extras[i + 3] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
+  ids[i], records[i], extras[i + 4] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
 end
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
@@ -147,7 +147,7 @@ local function hand_in()
   for i, outcome in ipairs(outcomes) do
     local id, execution, queue, status, ttl, kind = unpack(outcome, 1, 6)
     local is_there = none_deleted or redis.call('EXISTS', records[i]) == 1
-    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', extras[i + 3]) == 1
+    local has_parent = is_there and not none_waits and ends(status) and redis.call('EXISTS', extras[i + 4]) == 1
     if held[i + 1] == execution then
       if has_parent then
         parents[#parents + 1] = id
@@ -179,7 +179,7 @@ end
 
 local looks = 4 * want + 64 -- at jobs that may not run, a call
 local has_followed, has_parked = false, false
-local is_paused = {}
+local is_paused, rooms, soonest = {}, {}, math.huge
 
 -- Add a job to the reply; whether it may run, and its record is one.
 local function take(id, number)
@@ -207,13 +207,16 @@ local function take(id, number)
       break
     end
   end
+  local room = rooms[values[1]]
+  if room then room.begun = room.begun + 1 end
   jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], rare}
   return true
 end
 
 local function claim(list)
   has_followed = false
-  local asked = want - #jobs
+  local room = rooms[list:sub(10)]
+  local asked = math.min(want - #jobs, room and room.free - room.begun or want)
   local ids = asked > 0 and redis.pcall('LPOP', list, asked) or {}
   if ids.err then
     set_aside(list, ids.err)
@@ -251,7 +254,10 @@ if again then
     end
   end
 elseif want > 0 and suspended == 0 then
-  if not none_waits then groups.wake_due(now) end
+  if not none_waits then
+    groups.wake_due(now)
+    rooms, soonest = groups.rooms(paused, now_us)
+  end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
   if #paused > 0 then
     for _, id in ipairs(call('LRANGE', KEYS[2], 0, -1)) do is_moved_back(id) end
@@ -261,7 +267,7 @@ elseif want > 0 and suspended == 0 then
     if not is_paused[KEYS[i]:sub(10)] then claim(KEYS[i]) end
   end
   write_gathered()
+  groups.begin(rooms, now_us)
 end
-
-local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker) or ''
+local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
 return {stale, parents, jobs, suspended, paused, next_due}

@@ -28,7 +28,6 @@ if scope == 'expired' then
 end
 
 local back, failed = {}, {}
-
 local function set_aside(id, found)
   redis.pcall('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
   redis.pcall('LTRIM', KEYS[6], -10000, -1)
