@@ -146,7 +146,7 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 @click.argument("rate")
 @click.pass_obj
 def queue_limit(app: App, name: str, rate: str) -> None:
-    """Let no more jobs of a queue begin than RATE says, such as 100/m, 5/30s or "10/s burst 1"; none lifts it."""
+    """Let jobs of a queue begin as RATE says: 100/m, 5/30s, "10/s burst 1"; the word none lifts it."""
     from coordination.rate import InvalidRate, Rate
     from jobs.producer import known_queue
     from jobs.queue_rate import limit
