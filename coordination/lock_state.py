@@ -179,5 +179,5 @@ def _is_number(token: object) -> bool:
     return isinstance(token, bytes) and token.isdigit()
 
 
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from redis import Redis
@@ -217,7 +217,7 @@ def _gate(kind: Any, key: Any, most: Any = 1, capacity: Any = 1) -> Gate:
 
 def _claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
     """The keys of slots of the jobs that workers have claimed from `queues`."""
-    workers = client.zrange(wire.LEASES, 0, MOST_WORKERS - 1)
+    workers = cast(list[bytes], client.zrange(wire.LEASES, 0, MOST_WORKERS - 1))
     claims = _pipelined(client, [("HKEYS", wire.claims_key(wire.text(each))) for each in workers], [])
     ids = [id for each in claims for id in map(wire.text, each) if not id.startswith(".")][:MOST_CLAIMS]
     records = _pipelined(client, [("HMGET", wire.job_key(id), "origin", "gates") for id in ids], [None, None])
@@ -243,6 +243,6 @@ def _pipelined(client: Redis, commands: Sequence[tuple[Any, ...]], otherwise: An
         return []
     with client.pipeline(transaction=False) as pipeline:
         for command in commands:
-            pipeline.execute_command(*command)
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
         replies = pipeline.execute(raise_on_error=False)
     return [otherwise if isinstance(reply, Exception) else reply for reply in replies]
