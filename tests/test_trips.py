@@ -11,7 +11,7 @@ import pool_jobs
 import pytest
 from redis import Redis
 
-from jobs import records, registry, waiting
+from jobs import records, registry, waiting, wire
 from jobs.producer import Producer
 from worker.claim import Claims
 from worker.order import Strict
