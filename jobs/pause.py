@@ -16,9 +16,14 @@ def pause(client: Redis, queue: str) -> bool:
 def resume(client: Redis, queue: str) -> bool:
     """Let workers go on with `queue`, and tell all of them; whether it was paused."""
     was_paused = bool(client.srem(wire.PAUSED, queue))
+    wake_workers(client)
+    return was_paused
+
+
+def wake_workers(client: Redis) -> None:
+    """Have all idle workers look for jobs anew."""
     for key in client.smembers(wire.WORKERS):
         send_command(client, wire.worker_name(wire.text(key)), "wake-up")
-    return was_paused
 
 
 def paused(client: Redis) -> set[str]:

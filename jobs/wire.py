@@ -102,6 +102,17 @@ PAUSED = "pm:paused"
 """The set of the names of paused queues."""
 
 
+QUEUE_RATES = "pm:queue-rates"
+"""The hash of queues that have a rate, to microseconds a job, microseconds a burst, and the rate's text."""
+
+
+GROUPS = (("jobs", "groups"),)
+"""The Lua files in front of scripts that move jobs of groups."""
+
+GATES = (*GROUPS, ("jobs", "gates"))
+"""Those in front of scripts that claim jobs, return them, or enqueue new ones."""
+
+
 def groups_key(queue: str) -> str:
     """The hash of a queue's groups of waiting jobs."""
     return f"pm:groups:{queue}"

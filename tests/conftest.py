@@ -41,6 +41,10 @@ def server() -> Iterator[EmbeddedServer]:
 def client(server: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client of the shared server, which is empty when the test begins."""
     with connect(None, server.data_dir) as connected:
+        # Workers of the test before, killed a moment ago, may still be on their way out and take jobs.
+        for other in connected.client_list():
+            if other["name"].startswith("packmule-wait:"):
+                connected.client_kill_filter(_id=other["id"])
         connected.flushall()
         yield connected
 

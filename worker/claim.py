@@ -21,7 +21,7 @@ LEASE = 10.0
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
-_finish_and_claim = Script("worker", "finish_and_claim", after=("jobs", "groups"))
+_finish_and_claim = Script("worker", "finish_and_claim", after=wire.GATES)
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -125,7 +125,7 @@ class Claims:
         for row in map(Row._make, rows):
             try:
                 jobs.append(claimed(row))
-            except (ValueError, msgspec.DecodeError) as error:
+            except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 unreadable.append(corrupt(row, error, time.time()))
         return Batch(
             jobs,
@@ -139,4 +139,4 @@ class Claims:
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:
-    return [value.decode() for value in values]
+    return [wire.text(value) for value in values]

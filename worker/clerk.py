@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from worker import outcome
+from worker.claim import Batch
 from worker.outcome import Claimed, Outcome
 
 log = logging.getLogger("packmule.worker")
@@ -25,17 +26,17 @@ class Clerk:
     """Keeps the batch in hand: the jobs not yet started and the outcomes not yet handed in.
 
     Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while there may be
-    something to do. `hand_in` takes outcomes to Redis. `turn_away` ends the wait for more jobs; it returns
-    those that came too late, and outcomes. `wake` ends the main thread's wait for work. `hold_back` is told
-    whether there are jobs in hand, or on their way, that others could perform.
+    something to do. `hand_in` takes outcomes to Redis. `turn_away` ends the wait for more jobs, and returns
+    what came all the same. `wake` ends the main thread's wait for work. `hold_back` is told
+    the executions in hand, while others could perform some of them, or what is on its way.
     """
 
     def __init__(
         self,
         hand_in: Callable[[Sequence[Outcome]], object],
-        turn_away: Callable[[], tuple[list[Claimed], list[Outcome]]],
+        turn_away: Callable[[], Batch],
         wake: Callable[[], object],
-        hold_back: Callable[[bool], object],
+        hold_back: Callable[[Sequence[str]], object],
     ) -> None:
         self._hand_in = hand_in
         self._turn_away = turn_away
@@ -43,6 +44,7 @@ class Clerk:
         self._hold_back = hold_back
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
+        self._in_hand: list[str] = []
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = 0.0
         self._is_waiting = self._is_awaiting = self._closed = False
@@ -55,11 +57,12 @@ class Clerk:
         """Take a batch in hand. `is_awaiting` tells that more jobs may still come meanwhile."""
         with self._lock:
             self._unstarted.extend(jobs)
+            self._in_hand += [job.execution for job in jobs]
             self._is_awaiting = self._is_awaiting or is_awaiting
             if len(self._unstarted) > 1 or self._is_awaiting:
                 self._began = time.monotonic()
                 self._active.set()
-                self._hold_back(True)
+                self._hold_back(self._in_hand)
 
     def next(self) -> Claimed | None:
         """The job to perform now; None when none is left."""
@@ -69,8 +72,8 @@ class Clerk:
 
     @property
     def is_expecting(self) -> bool:
-        """Whether jobs run beside the main thread whose outcomes have not come yet."""
-        return self._beside > 0
+        """Whether jobs run beside the main thread, or have ended there and wait to be handed in."""
+        return self._beside > 0 or bool(self._outcomes)
 
     def expect(self) -> None:
         """Take note that a job begins beside the main thread, and that its outcome will come from there."""
@@ -106,7 +109,8 @@ class Clerk:
             self._return(self._unstarted)
             self._is_awaiting = False
             self._active.clear()
-            self._hold_back(False)
+            self._in_hand.clear()
+            self._hold_back(())
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
 
@@ -148,10 +152,10 @@ class Clerk:
             self._return(self._unstarted)
             if self._is_awaiting:
                 self._is_awaiting = False
-                jobs, unreadable = self._turn_away()
-                self._return(deque(jobs))
-                self._outcomes += unreadable
-            self._hold_back(False)
+                late = self._turn_away()
+                self._return(deque(late.jobs))
+                self._outcomes += late.unreadable
+            self._hold_back(())
         if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
             self._hand_in_all()
 

@@ -42,6 +42,7 @@ class Lanes:
         bury: Callable[[str, death.DeathCertificate], None],
         over: Callable[[str], None],
         wake: Callable[[], None],
+        come_to: Callable[[], None],
         worker: str,
     ) -> None:
         self.performer = performer
@@ -50,6 +51,7 @@ class Lanes:
         self.bury = bury
         self.over = over
         self.wake = wake
+        self.come_to = come_to
         self.worker = worker
         beside = partial(self._note, beside=True)
         self.threads = Threads(performer, slots, beside, threads) if threads > 1 else None
@@ -91,7 +93,7 @@ class Lanes:
             self.slots.start(MAIN, job.id, job.execution, job.timeout)
             ended = self.performer.perform_interruptibly(call)
             if self.slots.end(job.execution):
-                self.clerk.give_up()
+                self.come_to()
             if time.monotonic() - began < MARK_SECONDS:
                 ended = msgspec.structs.replace(ended, is_marked=False)
             self._note(ended)

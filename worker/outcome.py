@@ -6,7 +6,7 @@ import random
 import time
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -87,6 +87,26 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The limits whose slots the job gives back, as its record has them."""
 
 
+_Key = Annotated[str, msgspec.Meta(min_length=1)]
+_Number = Annotated[int, msgspec.Meta(ge=1, lt=10**17)]
+
+
+class _Lock(msgspec.Struct, frozen=True, array_like=True, tag="lock"):
+    key: _Key
+    most: _Number
+
+
+class _Slots(msgspec.Struct, frozen=True, array_like=True, tag="slots"):
+    key: _Key
+    most: _Number
+
+
+class _Rate(msgspec.Struct, frozen=True, array_like=True, tag="rate"):
+    key: _Key
+    interval: _Number
+    capacity: _Number
+
+
 class Row(NamedTuple):
     """A job as the script hands it out; `rare` are the fields that most jobs don't have, in its order."""
 
@@ -130,9 +150,9 @@ def claimed(row: Row) -> Claimed:
 
 
 def _lock(gates: bytes) -> str | None:
-    """The name of the lock among a record's limits. Raises `DecodeError` for some that make no sense."""
-    found = msgspec.json.decode(gates, type=list[tuple[Any, ...]])
-    return next((str(gate[1]) for gate in found if gate[0] == "lock"), None)
+    """The name of the lock among a record's limits. Raises `DecodeError` for those that make no sense."""
+    found = msgspec.json.decode(gates, type=list[_Lock | _Slots | _Rate])
+    return next((gate.key for gate in found if isinstance(gate, _Lock)), None)
 
 
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:
@@ -243,7 +263,9 @@ def refused(job: Claimed, error: Exception, started: float) -> Outcome:
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     """The failure of a claimed record whose fields make no sense."""
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
-    return failed(Claimed(id, execution, queue, b""), f"the job's record is corrupt: {error}", now, now)
+    gates = (row.rare and row.rare[9]) or b""
+    job = Claimed(id, execution, queue, b"", gates=gates.decode(errors="ignore"))
+    return failed(job, f"the job's record is corrupt: {error}", now, now)
 
 
 def returned(job: Claimed) -> Outcome:
@@ -258,8 +280,8 @@ def gated(job: Claimed, shut: Shut) -> Outcome:
 
 
 def postponed(job: Claimed, seconds: float) -> Outcome:
-    """The job was not started and may not be yet: it comes again in so many seconds."""
-    return Outcome(job.id, job.execution, job.queue, "scheduled", delay=seconds, gates=job.gates)
+    """The job was not started and may not be yet: it and those behind it look again in so many seconds."""
+    return Outcome(job.id, job.execution, job.queue, "queued", delay=seconds, gates=job.gates)
 
 
 def settled(job: Claimed) -> Outcome:

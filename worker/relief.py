@@ -9,7 +9,7 @@ from redis import Redis
 
 from jobs import wire
 from worker.rescue import close_waiting, rescue
-from worker.slot import MAIN, Performing, Slots
+from worker.slot import MAIN, Slots
 
 RELIEF_SECONDS = 0.06
 """A worker that still holds jobs back so long after it began one, when its clerk should have returned them,
@@ -24,8 +24,8 @@ def is_due(slots: Slots) -> bool:
     job = slots.read_one(MAIN)
     return (
         job is not None
-        and slots.holds_back
         and not slots.is_manifold
+        and job.execution in slots.held_back()
         and time.monotonic() - job.started > RELIEF_SECONDS
     )
 
@@ -33,7 +33,8 @@ def is_due(slots: Slots) -> bool:
 def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
     """Return what the worker has claimed and not begun, in its place; the ids. Raises what redis-py does.
 
-    The worker is told first: when its job ends it starts none of the others, whether they went back or not.
+    The worker is told first: when its job ends it starts none of the others, whether they went back or not,
+    and asks anew what has come for it.
     """
     job = slots.read_one(MAIN)
     if job is None:
@@ -41,22 +42,17 @@ def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
     slots.revoke(job)
     time.sleep(STORE_SECONDS)
     now = slots.read_one(MAIN)
-    if now is None or now.execution != job.execution:
+    if now is None or now.execution != job.execution or job.execution not in slots.held_back():
         return []  # it went on meanwhile
+    in_hand = slots.held_back()
+    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not handed in yet
     close_waiting(client, worker)
-    held = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
+    claims = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
     unbegun = [
-        execution
-        for field, execution in ((wire.text(field), wire.text(value)) for field, value in held.items())
-        if not field.startswith(".") and _is_after(execution, job)
+        wire.text(execution)
+        for id, execution in claims.items()
+        if not id.startswith(b".") and wire.text(execution) not in begun
     ]
     back = rescue(client, worker, "returned", running=unbegun, scope="named").back if unbegun else []
-    slots.hold_back(False)
+    slots.hold_back(())
     return back
-
-
-def _is_after(execution: str, job: Performing) -> bool:
-    """Whether it comes behind the job in its batch, or is of a claim of its own."""
-    claim, _, number = execution.rpartition("-")
-    own_claim, _, own_number = job.execution.rpartition("-")
-    return claim != own_claim or int(number) > int(own_number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -14,9 +15,11 @@ _ASKED_AT = 16
 _REVOKED_AT = 20
 _NAMES_AT = 24
 _EMPTY = bytes(_LAYOUT.size)
-_HEADER = 8
-_OPEN, _HOLDS_BACK, _MANIFOLD = range(3)
-"""Bytes of the header."""
+_OPEN, _MANIFOLD = range(2)
+_HAND_AT = 8
+_HAND_LENGTH = struct.Struct("<I")
+_HAND_BYTES = 4096
+_HEADER = _HAND_AT + _HAND_LENGTH.size + _HAND_BYTES
 
 MAIN = 0
 """The slot of the main thread, in which plain functions run."""
@@ -62,14 +65,20 @@ class Slots:
         """Whether the worker is registered now."""
         return self._memory[_OPEN] == 1
 
-    def hold_back(self, does: bool) -> None:
-        """Tell whether the worker holds jobs that it has not begun, or may yet be sent one."""
-        self._memory[_HOLDS_BACK] = does
+    def hold_back(self, executions: Sequence[str]) -> None:
+        """Tell what the worker has in hand, in order, where some of it is not begun or more may come."""
+        text = " ".join(executions).encode()
+        if len(text) > _HAND_BYTES:
+            text = b""
+        at = _HAND_AT + _HAND_LENGTH.size
+        self._memory[at : at + len(text)] = text
+        self._memory[_HAND_AT:at] = _HAND_LENGTH.pack(len(text))
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether others could perform jobs that the worker has not begun."""
-        return self._memory[_HOLDS_BACK] == 1
+    def held_back(self) -> list[str]:
+        """What the worker has in hand, in order, if others could perform some of it, or what comes for it."""
+        at = _HAND_AT + _HAND_LENGTH.size
+        (length,) = _HAND_LENGTH.unpack(self._memory[_HAND_AT:at])
+        return self._memory[at : at + length].decode().split()
 
     @property
     def is_manifold(self) -> bool:

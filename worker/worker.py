@@ -142,6 +142,7 @@ class Worker(RQWorker):
             self._bury,
             self._unlock,
             self._wake_up,
+            self._come_to,
             self.name,
         )
         rq_current.install(self.connection, self.serializer)
@@ -200,7 +201,7 @@ class Worker(RQWorker):
         if not jobs:
             return self.clerk.rest()
         began = time.monotonic()
-        self.clerk.take(jobs)
+        self.clerk.take(jobs, self.idle.is_under_way)
         all_by_rq = self.all_by_rq
         while not self.stopping and self.lanes.free and (job := self.clerk.next()):
             if job.lock and not self._lock(job.lock, job.execution):
@@ -213,7 +214,7 @@ class Worker(RQWorker):
                 self._unlock(job.execution)
                 self.clerk.note(ended)
                 if self.slots.end(job.execution):
-                    self.clerk.give_up()
+                    self._come_to()
                 continue
             call = self.performer.prepare(job)
             if isinstance(call, Outcome):
@@ -279,16 +280,24 @@ class Worker(RQWorker):
         What one brings all the same is performed with the rest of the batch, or returned with it.
         """
         if self.idle.is_under_way:
-            jobs, unreadable = self._turn_away()
-            for ended in unreadable:
-                self.clerk.note(ended)
-            self.clerk.take(jobs)
+            self._take(self._turn_away())
 
-    def _turn_away(self) -> tuple[list[Claimed], list[Outcome]]:
-        """End blocking moves; jobs that they brought all the same, and outcomes of unreadable ones."""
+    def _come_to(self) -> None:
+        """The pool has returned what was not begun, for a job let this process do nothing else."""
+        self.clerk.give_up()
         with self._exchanging:
-            late = self._attended(self.idle.end) if self.idle.is_under_way else NOTHING
-        return late.jobs, late.unreadable
+            held = persist(self.idle.recover)  # replies that were on their way are no longer true
+        self._take(held)
+
+    def _take(self, batch: Batch) -> None:
+        for ended in batch.unreadable:
+            self.clerk.note(ended)
+        self.clerk.take(batch.jobs)
+
+    def _turn_away(self) -> Batch:
+        """End blocking moves; what they brought all the same."""
+        with self._exchanging:
+            return self._attended(self.idle.end) if self.idle.is_under_way else NOTHING
 
     def _attended(self, waiting: Callable[[], Batch]) -> Batch:
         """What connections that wait have claimed, also where they are lost meanwhile."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from pool_jobs import note
+from redis import Redis
 
+from coordination.fence import read, write
 from jobs import current, job
 
 
@@ -63,3 +67,42 @@ def fenced_isolated() -> int | None:
 @job(singleton="{number}")
 async def fenced_async(number: int) -> int | None:
     return current.fence()
+
+
+@job(singleton="{key}", retries=20, retry_intervals=[0])
+def counted(place: str, key: str, name: str, seconds: float) -> None:
+    """Add one to a guarded count outside of the job server, and enter it in the ledger."""
+    _enter(place, "begin", key, name)
+    with Redis.from_url((Path(place) / "url").read_text()) as guarded:
+        fence = current.fence() or 0
+        count = int(read(guarded, key, fence) or 0)
+        time.sleep(seconds)
+        write(guarded, key, count + 1, fence)
+        _enter(place, "wrote", key, name)
+
+
+@job(concurrency="3 by {key}", retries=20, retry_intervals=[0])
+def slotted(place: str, key: str, name: str, seconds: float) -> None:
+    _enter(place, "begin", key, name)
+    time.sleep(seconds)
+    _enter(place, "wrote", key, name)
+
+
+@job(rate="20/s burst 5 by {key}", retries=20, retry_intervals=[0])
+def rated(place: str, key: str, name: str, seconds: float) -> None:
+    _enter(place, "begin", key, name)
+    _enter(place, "wrote", key, name)
+
+
+@job(fair="{key}", retries=20, retry_intervals=[0])
+def fair(place: str, key: str, name: str, seconds: float) -> None:
+    _enter(place, "begin", key, name)
+    _enter(place, "wrote", key, name)
+
+
+def _enter(place: str, what: str, key: str, name: str) -> None:
+    # One short write to a file opened for appending is there whole or not at all, whoever is killed.
+    line = f"{what} {key} {name} {current.fence() or 0} {os.getpid()} {time.monotonic():.6f}\n"
+    ledger = os.open(Path(place) / "ledger", os.O_WRONLY | os.O_APPEND)
+    os.write(ledger, line.encode())
+    os.close(ledger)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from worker import outcome
+from worker.claim import NOTHING
 from worker.clerk import Clerk
 from worker.outcome import Claimed, Outcome
 
@@ -45,7 +46,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def clerk(desk: Desk) -> Iterator[Clerk]:
-    clerk = Clerk(desk, lambda: ([], []), desk.woken.set, lambda does: None)
+    clerk = Clerk(desk, lambda: NOTHING, desk.woken.set, lambda held: None)
     yield clerk
     clerk.close()
 

@@ -11,6 +11,7 @@ import pytest
 from pools import children_of, drained, ended, lines, pool, until
 from redis import Redis
 from rq import Queue
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from coordination.redlock import Redlock
@@ -176,6 +177,14 @@ def test_a_job_that_waits_for_its_gate_can_be_canceled(client, desk):
     behind, last = (gated_jobs.in_turn.enqueue("p", "a") for _ in range(2))
     assert cancel(client, behind) == "canceled"
     assert ids(desk.claim()) == [last]
+
+
+def test_a_job_of_a_group_that_rq_canceled_does_not_run(client, desk):
+    first, second, third = gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+    for id in (first, second):
+        Job.fetch(id, client, JSONSerializer).cancel()
+    mend(client)
+    assert ids(desk.claim()) == [third]
 
 
 def test_a_scheduled_job_joins_its_group_when_it_is_due(client, desk):

@@ -141,6 +141,7 @@ def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(s
     with pool(server, threads=2) as process:
         until(lambda: sorted(lines(notes)) == ["begin async", "begin plain"])
         process.terminate()
+        time.sleep(0.2)  # until the worker has been told
         later = pool_jobs.add.enqueue(1)
         gate.touch()
         assert process.wait(DEADLINE) == 0

@@ -27,17 +27,8 @@ local function set_aside(id, reason)
   redis.pcall('LTRIM', KEYS[5], -10000, -1)
 end
 
--- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one.
-local function call(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) == 'table' and reply.err then
-    if not reply.err:find('WRONGTYPE', 1, true) then return redis.call(command, key, ...) end
-    set_aside(key, reply.err)
-    redis.call('RENAME', key, 'pm:broken:' .. key)
-    return redis.call(command, key, ...)
-  end
-  return reply
-end
+groups.set_aside = set_aside
+local call = groups.call
 
 -- What the worker holds of the jobs that it hands in, and which claim was its last.
 local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due'}
@@ -90,7 +81,10 @@ end
 local function ends(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
 
 local function place(id, queue, status, ttl, front, delay)
-  if status == 'queued' then
+  local group = status == 'queued' and delay > 0 and redis.pcall('HGET', 'rq:job:' .. id, 'group')
+  if type(group) == 'string' then
+    groups.park(queue, group, id, nil, now + delay) -- its lock was taken, so that the next would not get it either
+  elseif status == 'queued' then
     call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
   elseif status == 'scheduled' then
     gather('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
@@ -162,7 +156,9 @@ local function hand_in()
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
         redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
-      if outcome[18] ~= '' then groups.release(outcome[18], id, kind == 0 and status ~= 'settled') end
+      if outcome[18] ~= '' then
+        groups.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
+      end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
       if outcome[16] then gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
@@ -197,16 +193,13 @@ local function take(id, number)
     if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record holds no data') end
     return false
   end
-  local group, gates = values[12], values[13]
-  if gates and not again then
-    local is_admitted, key, due = groups.admit(groups.gates(gates), id, worker .. ' ' .. claim_id .. '-', number, now_us)
-    if not is_admitted then
-      groups.park(values[1], group or gates, id, key, due)
-      has_parked = true
-      return false
-    end
+  local group, gates = values[12] or values[13], values[13]
+  if group and values[1] and not again then
+    local own = worker .. ' ' .. claim_id .. '-'
+    local may_run, follows, is_parked = groups.claim(values[1], group, gates, id, own, number, now_us)
+    has_followed, has_parked = has_followed or follows, has_parked or is_parked
+    if not may_run then return false end
   end
-  if group and not again and groups.leave(values[1], group, id) then has_followed = true end
   local rare = false
   for i = 4, #values do
     if values[i] then
@@ -220,7 +213,8 @@ end
 
 local function claim(list)
   has_followed = false
-  local ids = want > #jobs and redis.pcall('LPOP', list, want - #jobs) or {}
+  local asked = want - #jobs
+  local ids = asked > 0 and redis.pcall('LPOP', list, asked) or {}
   if ids.err then
     set_aside(list, ids.err)
     redis.call('RENAME', list, 'pm:broken:' .. list)
@@ -233,7 +227,7 @@ local function claim(list)
       gather('HSET', claims, id, claim_id .. '-' .. number) -- mark.lua shows those as started that take their time
     end
   end
-  if has_followed and looks > 0 then claim(list) end
+  if #ids > 0 and (has_followed or #ids == asked) and looks > 0 then claim(list) end -- behind those that may not run
 end
 
 -- Back to where it came from, if a blocking move brought it from a queue that is paused.

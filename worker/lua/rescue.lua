@@ -34,6 +34,7 @@ local function set_aside(id, found)
   redis.pcall('LTRIM', KEYS[6], -10000, -1)
   return false
 end
+groups.set_aside = set_aside
 
 -- What a read of a key brings; where it is of a type that it can't be, that is set aside, and `otherwise` brought.
 local function read(otherwise, command, key, ...)

@@ -1,0 +1,254 @@
+"""The gates' fault run: pools perform gated jobs while workers, pools and the job server are killed and frozen.
+
+    python tests/worker/gate_faults.py [kills with SIGKILL] [seconds at most]
+
+Some two kills are made a second. A count that only the holder of the newest token can change, on a server that nobody kills, tells
+whether two ran at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+import gate_ledger  # noqa: E402
+import gated_jobs  # noqa: E402
+from conftest import private_server  # noqa: E402
+from pools import HERE, children_of, is_alive  # noqa: E402
+from redis import Redis  # noqa: E402
+from redis.exceptions import RedisError  # noqa: E402
+
+from coordination.connection import connect  # noqa: E402
+from coordination.server import EmbeddedServer  # noqa: E402
+from jobs import records, registry, wire  # noqa: E402
+from jobs.producer import Producer  # noqa: E402
+from scheduler.scheduler import Scheduler  # noqa: E402
+
+POOLS, PROCESSES = 3, 2
+SETTLED_SECONDS = 1.5
+KINDS = {"s": gated_jobs.counted, "c": gated_jobs.slotted, "r": gated_jobs.rated, "f": gated_jobs.fair}
+KEYS = ("s1", "s2", "s3", "c1", "c2", "r1", "f1", "f2", "f3")
+BACKLOG = 6
+
+
+@dataclass
+class Report:
+    """What was broken how often, and what became of the jobs and their gates."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    acknowledged: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    unended: list[str] = field(default_factory=list)
+    lost_updates: int = 0
+    fences_fall: int = 0
+    stale_refused: int = 0
+    longest_gap: float = 0.0
+    most_slots: int = 0
+    rate_excess: float = 0.0
+    displaced: float = 0.0
+    left: list[str] = field(default_factory=list)
+
+
+class Crowd:
+    """The pools, and the faults that strike them."""
+
+    def __init__(self, server: EmbeddedServer, log: Path) -> None:
+        self.server = server
+        self.log = log
+        self.pools: list[tuple[subprocess.Popen[bytes], float]] = []
+        self.struck: dict[int, float] = {}
+        self.frozen: set[int] = set()
+        self.faults: Counter[str] = Counter()
+        for _ in range(POOLS):
+            self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, str(HERE / "run_pool.py"), self.server.url, str(PROCESSES), "grace=2"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+        with self.log.open("ab") as output:
+            process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=output)
+        self.pools.append((process, time.monotonic()))
+
+    def break_something(self, dice: random.Random) -> None:
+        kinds = ["worker killed"] * 12 + [
+            "pool killed",
+            "pool told to stop",
+            "frozen a moment",
+            "frozen for long",
+        ]
+        kinds += ["server killed"] * 2
+        kind = dice.choice(kinds)
+        if kind == "server killed":
+            self._kill_server()
+        elif kind in ("pool killed", "pool told to stop"):
+            self._end_pool(dice, kind)
+        else:
+            ready = [pool for pool, since in self.pools if time.monotonic() - since > SETTLED_SECONDS]
+            workers = [pid for pool in ready for pid in children_of(pool.pid) if pid not in self.frozen]
+            if not workers:
+                return
+            pid = dice.choice(workers)
+            if kind == "worker killed":
+                self._strike(pid)
+            else:
+                self._freeze(pid, dice.uniform(1, 4) if kind == "frozen a moment" else 13.0)
+        self.faults[kind] += 1
+
+    @property
+    def kills(self) -> int:
+        return self.faults["worker killed"] + self.faults["pool killed"] + self.faults["server killed"]
+
+    def _strike(self, pid: int) -> None:
+        self.struck[pid] = time.monotonic()
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def _freeze(self, pid: int, seconds: float) -> None:
+        self.frozen.add(pid)
+        self.struck.setdefault(pid, time.monotonic())
+
+        def thaw() -> None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        threading.Timer(seconds, thaw).start()
+
+    def _end_pool(self, dice: random.Random, kind: str) -> None:
+        pool, since = dice.choice(self.pools)
+        self.pools.remove((pool, since))
+        if kind == "pool killed":
+            now = time.monotonic()
+            self.struck |= dict.fromkeys(children_of(pool.pid), now)
+            with suppress(ProcessLookupError):
+                os.killpg(pool.pid, signal.SIGKILL)
+        else:
+            self.struck |= dict.fromkeys(children_of(pool.pid), time.monotonic() + 2)
+            pool.terminate()
+        threading.Thread(target=pool.wait).start()
+        self.start()
+
+    def _kill_server(self) -> None:
+        pid = self.server.pid()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            while is_alive(pid):
+                time.sleep(0.005)
+        self.server.ensure()
+
+    def close(self) -> None:
+        for pool, _ in self.pools:
+            with suppress(ProcessLookupError):
+                os.killpg(pool.pid, signal.SIGKILL)
+            pool.wait()
+
+
+def run(kills: int, seconds: float, seed: int = 1) -> Report:
+    dice = random.Random(seed)
+    with ExitStack() as stack:
+        server, guarded = (stack.enter_context(private_server()) for _ in range(2))
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (place / "url").write_text(guarded.url)
+        (place / "ledger").touch()
+        client = stack.enter_context(connect(None, server.data_dir))
+        registry.use(Producer(client).enqueue)
+        crowd = Crowd(server, Path(os.environ.get("GATE_FAULTS_LOG", place / "log")))
+        stack.callback(crowd.close)
+        done = threading.Event()
+        schedule = threading.Thread(target=_schedule, args=(Scheduler(client), done))
+        schedule.start()
+        stack.callback(schedule.join)
+        stack.callback(done.set)
+        acknowledged = _load(crowd, place, kills, time.monotonic() + seconds, dice)
+        report = Report(crowd.faults, len(acknowledged))
+        _await_end(client, acknowledged, report)
+        _judge(client, connect(guarded.url, place), crowd, place, report)
+        return report
+
+
+def _schedule(scheduler: Scheduler, done: threading.Event) -> None:
+    while not done.is_set():
+        done.wait(max(0.01, scheduler.tick()))
+
+
+def _load(crowd: Crowd, place: Path, kills: int, until: float, dice: random.Random) -> list[str]:
+    """Keep jobs of every key waiting, and break things meanwhile; the ids that were acknowledged."""
+    acknowledged: list[str] = []
+    given: Counter[str] = Counter()
+    next_fault = time.monotonic() + 3.0
+    while crowd.kills < kills and time.monotonic() < until:
+        written = Counter(
+            line.split()[1] for line in (place / "ledger").read_text().splitlines() if line[0] == "w"
+        )
+        for key in KEYS:
+            for _ in range(BACKLOG - (given[key] - written[key])):
+                given[key] += 1
+                call = (str(place), key, f"{key}-{given[key]}", dice.uniform(0.0, 0.15))
+                with suppress(RedisError):
+                    acknowledged.append(KINDS[key[0]].enqueue(*call))
+        if time.monotonic() > next_fault:
+            next_fault = time.monotonic() + dice.uniform(0.1, 0.8)
+            crowd.break_something(dice)
+        time.sleep(0.05)
+    return acknowledged
+
+
+def _await_end(client: Redis, ids: list[str], report: Report) -> None:
+    deadline = time.monotonic() + 60
+    waiting = set(ids)
+    while waiting and time.monotonic() < deadline:
+        time.sleep(0.2)
+        with suppress(RedisError):
+            for id in list(waiting):
+                record = records.read_if_there(client, id)
+                if record is not None and record.has_ended:
+                    waiting.remove(id)
+                    died = record.status == "failed" and record.deaths >= 3
+                    report.ended["failed after 3 deaths" if died else record.status] += 1
+    report.unended = sorted(waiting)
+    time.sleep(3)  # for the mending of what is left
+
+
+def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Report) -> None:
+    ledger = gate_ledger.load(place / "ledger")
+    ledger.struck, ledger.frozen = crowd.struck, crowd.frozen
+    singletons = [key for key in ledger.runs if key[0] == "s"]
+    for key in singletons:
+        wrote = sorted((run for run in ledger.runs[key] if run.wrote), key=lambda run: run.ended or 0)
+        report.lost_updates += len(wrote) - int(guarded.get(key) or 0)
+        report.fences_fall += sum(late.fence < early.fence for early, late in itertools.pairwise(wrote))
+        report.stale_refused += sum(not run.wrote and run.pid not in crowd.struck for run in ledger.runs[key])
+        report.longest_gap = max(report.longest_gap, ledger.longest_gap(key))
+        report.displaced = max(report.displaced, ledger.displaced(key))
+    report.most_slots = max(ledger.most_at_once(key) for key in ledger.runs if key[0] == "c")
+    report.rate_excess = max(ledger.excess(key, 20, 5, 0.3) for key in ledger.runs if key[0] == "r")
+    for pattern in ("groups", "group", "holders", "blocked"):
+        report.left += map(wire.text, client.keys(f"pm:{pattern}:*"))
+
+
+def main() -> None:
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 900.0
+    begun = time.monotonic()
+    report = run(kills, seconds, seed=int(begun))
+    print(f"{time.monotonic() - begun:.0f} s, {os.cpu_count()} cores, {POOLS} pools of {PROCESSES} processes")
+    for name, value in vars(report).items():
+        print(f"{name:14} {dict(value) if isinstance(value, Counter) else value}")
+
+
+if __name__ == "__main__":
+    main()

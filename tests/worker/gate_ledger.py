@@ -1,0 +1,89 @@
+"""What the jobs of the gates' fault run entered in their ledger, and whether the gates were kept."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Run:
+    """One execution of a job's body; `ended` is when it wrote, or when it is known to have been struck."""
+
+    key: str
+    name: str
+    fence: int
+    pid: int
+    begun: float
+    ended: float | None = None
+    wrote: bool = False
+
+
+@dataclass
+class Ledger:
+    """The runs by key, in the order in which they began; `struck` tells when a process was killed or frozen."""
+
+    runs: dict[str, list[Run]]
+    struck: dict[int, float] = field(default_factory=dict)
+    frozen: set[int] = field(default_factory=set)
+
+    def names(self) -> set[str]:
+        return {run.name for runs in self.runs.values() for run in runs if run.wrote}
+
+    def longest_gap(self, key: str) -> float:
+        """Seconds for which nobody ran: from the end of one, or what struck it, to the begin of the next."""
+        free_since, longest = None, 0.0
+        for run in self.runs[key]:
+            if free_since is not None:
+                longest = max(longest, run.begun - free_since)
+            end = self._end(run)
+            free_since = end if free_since is None else max(free_since, end)
+        return longest
+
+    def most_at_once(self, key: str) -> int:
+        """How many ran at a time, without those of processes that were frozen."""
+        sound = [run for run in self.runs[key] if run.pid not in self.frozen]
+        steps = sorted(
+            [(run.begun, 1) for run in sound] + [(self._end(run), -1) for run in sound],
+        )
+        now = most = 0
+        for _, step in steps:
+            now += step
+            most = max(most, now)
+        return most
+
+    def excess(self, key: str, a_second: float, burst: int, slack: float) -> float:
+        """By how many more than allowed began in any span, `slack` seconds of delay granted."""
+        times = [run.begun for run in self.runs[key] if run.pid not in self.frozen]
+        worst = -float(burst)
+        for first in range(len(times)):
+            for last in range(first, len(times)):
+                allowed = burst + a_second * (times[last] - times[first] + slack)
+                worst = max(worst, last - first + 1 - allowed)
+        return worst
+
+    def displaced(self, key: str) -> float:
+        """The share of first runs that began before one which was enqueued earlier."""
+        seen: dict[str, None] = dict.fromkeys(run.name for run in self.runs[key])
+        numbers = [int(name.rpartition("-")[2]) for name in seen]
+        pairs = list(zip(numbers, numbers[1:], strict=False))
+        return sum(later < earlier for earlier, later in pairs) / max(1, len(pairs))
+
+    def _end(self, run: Run) -> float:
+        if run.ended is not None:
+            return run.ended
+        struck = self.struck.get(run.pid, run.begun)
+        return max(struck, run.begun)
+
+
+def load(path: Path) -> Ledger:
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        what, key, name, fence, pid, at = line.split()
+        if what == "begin":
+            runs[key].append(Run(key, name, int(fence), int(pid), float(at)))
+            continue
+        run = next(each for each in reversed(runs[key]) if (each.name, each.pid) == (name, int(pid)))
+        run.ended, run.wrote = float(at), True
+    return Ledger({key: sorted(each, key=lambda run: run.begun) for key, each in runs.items()})

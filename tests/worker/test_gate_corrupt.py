@@ -1,0 +1,160 @@
+"""Corruption of what gates keep: whatever stands there, no job that is sound is lost and nothing stops."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import suppress
+
+import gated_jobs
+import pool_jobs
+import pytest
+from pools import DEADLINE, children_of, ended, pool, until
+from redis import Redis
+from redis.exceptions import ResponseError
+from test_corrupt import VALUES, quarantined
+
+from jobs import wire
+from scheduler.mend import mend
+from scheduler.promote import promote
+from worker import outcome
+from worker.claim import Claims
+from worker.order import Strict
+from worker.rescue import rescue
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+GATES = (
+    b"[1]", b"[[]]", b"{}", b'{"a": 1}', b'[["lock"]]', b'[["lock", {}, 1]]', b'[["lock", "k", "x", "wait"]]', b'[["rate", "k", 1]]',
+    b'[["lock", "", 1, "wait"]]', b'[["rate", "k", "a", "b"]]', b'[["rate", "k", -5, 1e308]]', b'[["rate", "k", 1e308, 1e308]]',
+    b'[["rate", "k", NaN, 1]]', b'[["slots", "k", 0]]', b'[["bridge", "k", 1]]', b'[["lock", "\xff", 1, "wait"]]',
+    b'[["lock", "\\ud800", 1, "wait"]]', b'[["slots", "k", 1e999]]', b"[" * 2000,
+)  # fmt: skip
+KEPT = (
+    "pm:groups:default", "pm:due", "pm:looker", "pm:paused", "pm:holders:gated_jobs.alone", "pm:blocked:gated_jobs.alone",
+    "pm:group:default:lock gated_jobs.alone", "pm:rate:jobs:gated_jobs.ten_a_second:d", "rq:queue:default",
+)  # fmt: skip
+
+
+def put_garbage(client: Redis, key: str, dice: random.Random) -> None:
+    """Of another type, or of the right one with values that make no sense."""
+    value = dice.choice(VALUES)[:1000]
+    with suppress(ResponseError):
+        match dice.randrange(7):
+            case 0:
+                client.delete(key)
+                client.set(key, value)
+            case 1:
+                client.delete(key)
+                client.zadd(key, {value: dice.choice([0, 9e99, float("inf"), float("-inf")])})
+            case 2:
+                client.delete(key)
+                client.lpush(key, value)
+            case 3:
+                client.hset(key, dice.choice([value, b"lock gated_jobs.alone"]), value)
+            case 4:
+                client.sadd(key, value)
+            case 5:
+                client.zadd(key, {b"default\nlock gated_jobs.alone": dice.choice([0.0, 9e99, float("inf")])})
+            case _:
+                client.set(key, value, px=dice.choice([None, 1000]))
+
+
+def claims_of(client: Redis, worker: str = "w1") -> Claims:
+    return Claims(client, worker, Strict(["default"]))
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "hash", "zset"])
+@pytest.mark.parametrize("key", KEPT)
+def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client, key, kind):
+    """Jobs that wait behind their group's first may be lost with the key that held them, but no others."""
+    alone = gated_jobs.alone.enqueue_many([("p", str(number)) for number in range(3)])
+    limited = gated_jobs.ten_a_second.enqueue_many([("p", "d", str(number)) for number in range(3)])
+    late = gated_jobs.alone.options(delay=0.01).enqueue("p", "late")
+    claims = claims_of(client)
+    running = claims.finish_and_claim("1", [], 5).jobs
+    assert [job.id for job in running] == [alone[0], limited[0]]
+    client.delete(key)
+    match kind:
+        case "string":
+            client.set(key, "x y")
+        case "list":
+            client.lpush(key, "x")
+        case "hash":
+            client.hset(key, "x", "y")
+        case _:
+            client.zadd(key, {"x": 1})
+    time.sleep(0.02)
+    promote(client)
+    mend(client)
+    gated_jobs.alone.enqueue("p", "new")
+    claims.finish_and_claim("2", [outcome.returned(job) for job in running], 0)
+    seen: set[str] = set()
+    for number in range(20):
+        jobs = claims_of(client, f"w{number}").finish_and_claim(f"{number}", [], 2).jobs
+        seen |= {job.id for job in jobs}
+        rescue(client, f"w{number}", "stopped", "why", [job.execution for job in jobs])
+        mend(client)
+        promote(client)
+        time.sleep(0.02)
+    assert {*(job.id for job in running), late} - seen == set()
+    assert client.type(key) in (b"none", b"hash", b"zset", b"set", b"list", b"string")
+
+
+@pytest.mark.parametrize("gates", GATES)
+def test_gates_that_make_no_sense_fail_their_job_alone(server, client, gates):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(wire.job_key(id), mapping={"group": "g", "gates": gates})
+    with pool(server, 1) as process:
+        until(lambda: children_of(process.pid))
+        children = children_of(process.pid)
+        assert ended(client, pool_jobs.add.enqueue(1)).status == "finished"
+        assert ended(client, id).status in ("failed", "finished")
+        assert children_of(process.pid) == children
+        assert ended(client, pool_jobs.add.enqueue(1)).status == "finished"
+
+
+@pytest.mark.parametrize("value", [b"nan", b"inf", b"-inf", b"9" * 400, b"x", b""])
+def test_a_bucket_of_garbage_loses_no_job(client, value):
+    client.set("pm:rate:jobs:gated_jobs.ten_a_second:d", value)
+    id = gated_jobs.ten_a_second.enqueue("p", "d", "1")
+    jobs: list[str] = []
+
+    def is_claimed() -> bool:
+        jobs.extend(job.id for job in claims_of(client).finish_and_claim(str(time.time()), [], 1).jobs)
+        return jobs == [id]
+
+    until(is_claimed, 5)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, seed):
+    dice = random.Random(seed)
+    path = str(tmp_path / "notes")
+    with pool(server, 2, queues="high,default,low") as process:
+        until(lambda: client.scard(wire.WORKERS) == 2)
+        children = children_of(process.pid)
+        sound: list[str] = []
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            with suppress(ResponseError):
+                gated_jobs.alone.enqueue(path, "a")
+                gated_jobs.ten_a_second.enqueue(path, "d", "r")
+            put_garbage(client, dice.choice([key for key in KEPT if not key.startswith("rq:")]), dice)
+            sound += [pool_jobs.add.options(queue="high").enqueue(1)]
+            promote(client)
+            mend(client)
+            time.sleep(dice.random() * 0.02)
+        client.delete("pm:paused")
+        assert {ended(client, id).status for id in sound} == {"finished"}
+        last = [gated_jobs.alone_by_account.enqueue(path, "z", str(number)) for number in range(5)]
+        assert {ended(client, id).status for id in last} == {"finished"}
+        final = gated_jobs.alone.enqueue(path, "last")
+        deadline = time.monotonic() + DEADLINE
+        while not client.hget(wire.job_key(final), "status") == b"finished":
+            assert time.monotonic() < deadline
+            mend(client)
+            promote(client)
+            time.sleep(0.05)
+        assert children_of(process.pid) == children
+    assert quarantined(client)
