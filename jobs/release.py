@@ -7,7 +7,7 @@ from redis import Redis
 from coordination.scripts import Script
 from jobs import wire
 
-_release = Script("jobs", "release_slot", after=("jobs", "groups"))
+_release = Script("jobs", "release_slot", after=wire.GATES)
 
 
 class NotReleased(RuntimeError):

@@ -94,7 +94,7 @@ def behind(client: Redis, queues: Sequence[str]) -> dict[str, int]:
 
 def behind_singleton(client: Redis, keys: Sequence[str], queues: Sequence[str]) -> dict[str, int]:
     """How many jobs wait for each of the singletons `keys`, in two round trips."""
-    blocked = _pipelined(client, [("SRANDMEMBER", wire.blocked_key(key), PAGE) for key in keys], [])
+    blocked = _pipelined(client, [("ZRANGE", wire.blocked_key(key), 0, PAGE - 1) for key in keys], [])
     places: dict[tuple[str, str, str], None] = {}
     for key, names in zip(keys, blocked, strict=True):
         for name in map(wire.text, names):
@@ -179,8 +179,8 @@ def _told(client: Redis, found: Sequence[tuple[str, str, str, int]]) -> list[Gro
         for gate in each
         if not ticket and gate.kind in ("singleton", "slots")
     ]
-    blocked = _pipelined(client, [("SISMEMBER", wire.blocked_key(key), name) for name, key in asked], 0)
-    lacks = {name: key for (name, key), is_blocked in zip(asked, blocked, strict=True) if is_blocked}
+    blocked = _pipelined(client, [("ZSCORE", wire.blocked_key(key), name) for name, key in asked], None)
+    lacks = {name: key for (name, key), place in zip(asked, blocked, strict=True) if place is not None}
     groups = []
     for place, name, each, first, due in zip(found, names, gates, firsts, replies[1::2], strict=True):
         queue, group, ticket, length = place

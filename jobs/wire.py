@@ -134,7 +134,7 @@ def holders_key(key: str) -> str:
 
 
 def blocked_key(key: str) -> str:
-    """The set of the groups that wait for a slot of `key`."""
+    """The sorted set of the groups that wait for a slot of `key`, in order."""
     return f"pm:blocked:{key}"
 
 

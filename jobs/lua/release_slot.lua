@@ -7,7 +7,7 @@
 
 local key, id, is_forced = ARGV[1], ARGV[2], ARGV[3] == '1'
 
-local holder = redis.call('HGET', KEYS[1], id)
+local holder = groups.call('HGET', KEYS[1], id)
 if not holder then
   return {'', ''}
 end
