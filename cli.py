@@ -10,6 +10,8 @@ import click
 from config import Settings, SettingsError
 from terminal.app import App
 from terminal.enqueue import enqueue
+from terminal.limits import limits
+from terminal.locks import locks
 from terminal.processes import dashboard, demo, drill, scheduler, up, worker
 from terminal.reading import check, job, queue, status
 
@@ -26,7 +28,11 @@ def cli(ctx: click.Context) -> None:
     ctx.call_on_close(app.closing.close)
 
 
-for command in (demo, drill, up, worker, scheduler, dashboard, enqueue, job, queue, status, check):
+COMMANDS = (
+    *(demo, drill, up, worker, scheduler, dashboard, enqueue),
+    *(job, queue, limits, locks, status, check),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 
@@ -63,6 +69,8 @@ def _exit_code(error: Exception) -> int | None:
     from redis.exceptions import RedisError
 
     from coordination.connection import UnfitServer
+    from coordination.lock_state import NotReleased as LockNotReleased
+    from coordination.quorum import SameServer
     from coordination.server import ServerFailed
     from jobs.catcher import CatcherFailed
     from jobs.email import InvalidAddress, InvalidServer
@@ -71,6 +79,7 @@ def _exit_code(error: Exception) -> int | None:
     from jobs.producer import UnknownQueue
     from jobs.records import NoSuchJob
     from jobs.registry import NotRegistered
+    from jobs.release import NotReleased
     from jobs.storage import StorageError
     from terminal.demo import DemoFailed
 
@@ -86,11 +95,14 @@ def _exit_code(error: Exception) -> int | None:
         InvalidJob: USAGE,
         NotRegistered: USAGE,
         StorageError: USAGE,
+        SameServer: USAGE,
         InvalidAddress: USAGE,
         InvalidServer: USAGE,
         DemoFailed: FAILED,
         CatcherFailed: FAILED,
         TimeoutError: FAILED,
+        NotReleased: FAILED,
+        LockNotReleased: FAILED,
     }
     return next((code for kind, code in kinds.items() if isinstance(error, kind)), None)
 

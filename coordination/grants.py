@@ -48,7 +48,7 @@ def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
     try:
         votes = quorum.ask(
             _acquire,
-            _keys(name),
+            keys(name),
             (attempt.value, _milliseconds(ttl), COUNTER_SECONDS),
             _patience(quorum, ttl),
             voters=True,
@@ -96,8 +96,13 @@ def give_back(quorum: Quorum, grant: Grant) -> bool:
     Nodes that don't answer have the command on its way, or forget the lock at the end of its TTL.
     """
     args = (grant.value, grant.fence, COUNTER_SECONDS, channel(grant.name))
-    votes = quorum.ask(_release, _keys(grant.name), args, quorum.timeout, agrees=lambda _: True)
+    votes = quorum.ask(_release, keys(grant.name), args, quorum.timeout, agrees=lambda _: True)
     return sum(not reply for reply in votes.replies) < quorum.majority
+
+
+def keys(name: str) -> tuple[str, str]:
+    """A lock, and the counter of its holders, on each node."""
+    return f"pm:lock:{name}", f"pm:fence:{name}"
 
 
 def channel(name: str) -> str:
@@ -107,7 +112,7 @@ def channel(name: str) -> str:
 
 def _confirm(quorum: Quorum, name: str, value: str, fence: int, ttl: float) -> Votes:
     args = (value, _milliseconds(ttl), fence, COUNTER_SECONDS)
-    return quorum.ask(_extend, _keys(name), args, _patience(quorum, ttl))
+    return quorum.ask(_extend, keys(name), args, _patience(quorum, ttl))
 
 
 def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
@@ -116,10 +121,6 @@ def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
         f"{name}: of {len(quorum.nodes)} lock nodes {votes.able} answered and "
         f"{quorum.majority} must agree: {said}"
     )
-
-
-def _keys(name: str) -> tuple[str, str]:
-    return f"pm:lock:{name}", f"pm:fence:{name}"
 
 
 def _patience(quorum: Quorum, ttl: float) -> float:

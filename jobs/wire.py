@@ -118,6 +118,30 @@ def groups_key(queue: str) -> str:
     return f"pm:groups:{queue}"
 
 
+def group_key(queue: str, group: str) -> str:
+    """The list of the jobs of a group that wait behind its first."""
+    return f"pm:group:{queue}:{group}"
+
+
+def parked_name(queue: str, group: str) -> str:
+    """How a group is named among those that wait for a slot or a time."""
+    return f"{queue}\n{group}"
+
+
+def holders_key(key: str) -> str:
+    """The hash of the jobs that hold slots of `key`: job id to worker and execution."""
+    return f"pm:holders:{key}"
+
+
+def blocked_key(key: str) -> str:
+    """The sorted set of the groups that wait for a slot of `key`, in order."""
+    return f"pm:blocked:{key}"
+
+
+DUE = "pm:due"
+"""The sorted set of the groups that wait for a time, by it."""
+
+
 def connection_name(worker: str) -> str:
     """The name in `CLIENT LIST` of the connections on which `worker` waits; no spaces are allowed there."""
     return "packmule-wait:" + re.sub(r"[^!-~]", "_", worker)

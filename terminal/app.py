@@ -55,9 +55,12 @@ class App:
 
     def lock_nodes(self) -> list[Redis]:
         """A client of each server that keeps locks."""
-        from coordination.connection import lock_clients
+        from coordination.connection import InvalidURL, lock_clients
 
-        return lock_clients(self.settings.lock_urls, self.settings.redis_url, self.settings.data_dir)
+        try:
+            return lock_clients(self.settings.lock_urls, self.settings.redis_url, self.settings.data_dir)
+        except InvalidURL as error:
+            raise SettingsError(f"PACKMULE_LOCK_URLS: {error}") from None
 
     @property
     def storage(self) -> Storage:

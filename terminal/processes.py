@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -84,13 +85,22 @@ def drill(
 
 
 @click.command()
+@click.option("--lock-nodes", type=click.Choice(["1", "3", "5"]), help="Start so many lock nodes as well.")
 @click.pass_obj
-def up(app: App) -> int:
+def up(app: App, lock_nodes: str | None) -> int:
     """Run the whole Procfile in this terminal; Ctrl-C drains."""
+    from terminal.up import start_lock_nodes
     from terminal.up import up as run
 
+    if lock_nodes and app.settings.lock_urls:
+        raise click.UsageError("--lock-nodes starts servers of its own: unset PACKMULE_LOCK_URLS")
     _ = app.client  # a server that can't be reached is told once, before anything starts
-    return run(app.settings.grace)
+    urls = start_lock_nodes(app.settings.data_dir, int(lock_nodes or 0), app.closing)
+    if urls:
+        click.echo(
+            f"For commands in other terminals: export PACKMULE_LOCK_URLS={shlex.quote(','.join(urls))}"
+        )
+    return run(app.settings.grace, urls)
 
 
 @click.command()

@@ -106,15 +106,14 @@ def queue() -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def queue_list(app: App, json: bool) -> None:
-    """How many jobs each queue has, by status."""
-    from jobs import records
+    """How many jobs each queue has, by status, and whether it is paused."""
     from terminal import show
 
-    depths = records.depths(app.client, app.queues())
+    found = _queues(app)
     if json:
-        show.as_json(depths)
+        show.as_json(found)
         return
-    _show_depths(depths)
+    _show_queues(found)
 
 
 @queue.command("pause")
@@ -167,15 +166,15 @@ def status(app: App, json: bool) -> None:
     from jobs import records
     from terminal import show
 
-    depths = records.depths(app.client, app.queues())
+    found = _queues(app)
     workers = records.workers(app.client)
     server = records.server(app.client)
     if json:
-        show.as_json({"queues": depths, "workers": workers, "server": server})
+        show.as_json({"queues": found, "workers": workers, "server": server})
         return
     show.facts(server)
     show.out.print()
-    _show_depths(depths)
+    _show_queues(found)
     show.out.print()
     rows = [
         (each["name"], each["state"], each["queues"], each["current_job"], each["done"], each["failed"])
@@ -196,10 +195,27 @@ def check(app: App, json: bool) -> int:
     return run(app.settings, app.load_jobs, lambda: app.client, app.storage, json)
 
 
-def _show_depths(depths: dict[str, dict[str, int]]) -> None:
+def _queues(app: App) -> dict[str, dict[str, int | bool]]:
+    """Of each queue its jobs by status, those `behind` others of their group, and whether it is `paused`."""
+    from jobs import records
+    from jobs.pause import paused
+    from jobs.waiting import behind
+
+    depths = records.depths(app.client, app.queues())
+    waiting = behind(app.client, list(depths))
+    names = paused(app.client)
+    return {
+        queue: {"queued": counts["queued"], "behind": waiting[queue], **counts, "paused": queue in names}
+        for queue, counts in depths.items()
+    }
+
+
+def _show_queues(found: dict[str, dict[str, int | bool]]) -> None:
     from terminal import show
 
-    statuses = next(iter(depths.values()), {}).keys()
-    show.table(
-        ("queue", *statuses), [(name, *counts.values()) for name, counts in depths.items()], "no queues"
-    )
+    columns = next(iter(found.values()), {}).keys()
+    rows = [
+        (queue, *(("no", "yes")[each] if isinstance(each, bool) else each for each in facts.values()))
+        for queue, facts in found.items()
+    ]
+    show.table(("queue", *columns), rows, "no queues")

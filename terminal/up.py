@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from honcho import environ, manager
 
 from config import child_environment
+from coordination.connection import connect
+from coordination.server import EmbeddedServer
 
 PROCFILE = """\
 worker: packmule worker
@@ -22,7 +26,22 @@ SIGN_OFF_SECONDS = 5.0
 STOPPED_BY_US = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
-def up(grace: float) -> int:
+def start_lock_nodes(data_dir: Path, count: int, closing: ExitStack) -> list[str]:
+    """The URLs of `count` embedded servers for locks, in folders of `data_dir` of their own.
+
+    They vote at once, for a process that dies loses nothing of what they wrote, and a machine that does takes
+    the holders with it. Whoever is the last to leave one stops it.
+    """
+    servers = [EmbeddedServer(data_dir / "locks" / str(number)) for number in range(1, count + 1)]
+    for server in servers:
+        closing.callback(server.stop_if_unused)
+        client = connect(None, server.data_dir)
+        closing.callback(client.close)
+        client.ping()  # the connection stays open, and so does the server
+    return [server.url for server in servers]
+
+
+def up(grace: float, lock_urls: Sequence[str] = ()) -> int:
     """Run the Procfile of the working directory until Ctrl-C or until one process ends; its exit code.
 
     The others are then told to stop, and have `grace` seconds and some to sign off before they are killed.
@@ -32,6 +51,8 @@ def up(grace: float) -> int:
     # honcho would kill what still drains five seconds after the first process has ended.
     manager.KILL_WAIT = grace + SIGN_OFF_SECONDS
     environment = child_environment(PYTHONUNBUFFERED="1")
+    if lock_urls:
+        environment["PACKMULE_LOCK_URLS"] = ",".join(lock_urls)
     # The Procfile says `packmule`, which need not be on the caller's path.
     ours = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([ours, environment.get("PATH", os.defpath)])

@@ -23,6 +23,8 @@ KEYS = (ROOT / "docs" / "redis-keys.md").read_text()
 def leaves(group: click.Group, path: str = "packmule") -> Iterator[str]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield f"{path} {name}"
             yield from leaves(command, f"{path} {name}")
         else:
             yield f"{path} {name}"

@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
+import gated_jobs
 import pool_jobs
 import pytest
 from redis import Redis
 
-from jobs import records, registry, wire
+from jobs import records, registry, waiting, wire
 from jobs.producer import Producer
 from worker.claim import Claims
 from worker.order import Strict
@@ -154,3 +155,16 @@ def test_reading_a_job_and_counting_queues_is_one_trip_each(client, trips):
     assert trips() - before == 1
     records.depths(client, ["high", "default", "low"])
     assert trips() - before == 2
+
+
+def test_what_waits_behind_others_and_for_what_is_a_fixed_few_trips(client, trips):
+    before = trips()
+    assert waiting.behind(client, ["high", "default", "low"])["default"] == 0
+    assert trips() - before == 1
+    registry.use(Producer(client).enqueue)
+    gated_jobs.in_turn.enqueue_many([("p", str(number % 400)) for number in range(1200)])
+    before = trips()
+    assert waiting.behind(client, ["high", "default", "low"])["default"] == 800
+    assert trips() - before == 2
+    waiting.waiting(client, ["high", "default", "low"], 100)
+    assert trips() - before <= 2 + 2 + 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -34,6 +35,12 @@ def nap(seconds: float) -> str:
         current.progress(done, 10)
         time.sleep(seconds / 10)
     return "slept"
+
+
+@job(singleton=True)
+def alone(seconds: float) -> int | None:
+    time.sleep(seconds)
+    return current.fence()
 """
 
 
@@ -55,13 +62,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start `packmule up` in `tmp_path`; its output goes to `up.log`. Nothing of it survives the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def up() -> subprocess.Popen[bytes]:
+    def up(*words: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "up.log").open("w") as log:
-            command = [sys.executable, "-m", "cli", "up"]
+            command = [sys.executable, "-m", "cli", "up", *words]
             process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
         started.append(process)
         return process
@@ -71,7 +78,8 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[], 
         if process.poll() is None:
             process.terminate()
             process.wait(60)
-    EmbeddedServer(tmp_path / "data").stop()
+    for folder in (tmp_path / "data", *(tmp_path / "data" / "locks").glob("*")):
+        EmbeddedServer(folder).stop()
 
 
 @pytest.fixture
@@ -145,3 +153,40 @@ def test_nothing_is_started_when_redis_cannot_be_reached(
     assert start().wait(DEADLINE) == 3
     (line,) = (tmp_path / "up.log").read_text().splitlines()
     assert line.startswith("packmule: unix:///nowhere/server.sock: ")
+
+
+def test_lock_nodes_are_started_used_and_stopped_with_the_rest(
+    start: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "Procfile").write_text(f"worker: {PYTHON} -m cli worker\n")
+    servers = [EmbeddedServer(tmp_path / "data" / "locks" / str(number)) for number in (1, 2, 3)]
+    log = (tmp_path / "up.log").read_text
+    up = start("--lock-nodes", "3")
+    until(lambda: all(server.pid() for server in servers), "the lock nodes", log)
+    until(lambda: "PACKMULE_LOCK_URLS=" in log(), "their URLs", log)
+    (urls,) = re.findall(r"export PACKMULE_LOCK_URLS=(\S+)", log())
+    packmule = CommandLine(tmp_path, environment | {"PACKMULE_LOCK_URLS": urls})
+    id = packmule.output("enqueue", "call", "shop.alone", "seconds=3")
+
+    def held() -> list[tuple[str, int, int]]:
+        found = json.loads(packmule.output("locks", "--json"))
+        assert found["faults"] == {}, found
+        return [(lock["name"], lock["nodes"], lock["of"]) for lock in found["locks"]]
+
+    until(lambda: held() == [("singleton shop.alone", 3, 3)], "the singleton's lock", log)
+    assert packmule.output("job", "wait", id) == str(int(packmule.output("job", "wait", id)))
+    up.send_signal(signal.SIGINT)
+    assert up.wait(DEADLINE) == 0, log()
+    assert [server.pid() for server in servers] == [None] * 3, "lock nodes were left behind"
+
+
+def test_lock_nodes_beside_those_of_the_settings_or_of_an_even_number_are_refused(
+    start: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = (tmp_path / "up.log").read_text
+    assert start("--lock-nodes", "2").wait(DEADLINE) == 2
+    assert "'2' is not one of '1', '3', '5'" in log()
+    environment["PACKMULE_LOCK_URLS"] = "redis://127.0.0.1:1"
+    assert start("--lock-nodes", "3").wait(DEADLINE) == 2
+    assert "unset PACKMULE_LOCK_URLS" in log()
+    assert not (tmp_path / "data" / "locks").exists()

@@ -671,5 +671,5 @@ def test_a_frozen_holder_is_refused_by_its_fence_and_knows_that_it_lost(nodes, r
 def test_the_channel_and_keys_are_those_of_the_documents():
     keys = (ROOT / "docs" / "redis-keys.md").read_text()
     assert grants.channel("<lock>") in keys
-    for key in (*grants._keys("<lock>"), "pm:fenced:{<key>}"):
+    for key in (*grants.keys("<lock>"), "pm:fenced:{<key>}"):
         assert f"| `{key}` |" in keys

@@ -1,0 +1,101 @@
+"""The commands for what jobs wait for: groups, and the slots that others hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from terminal.app import App
+from terminal.parameters import complete_queues
+
+if TYPE_CHECKING:
+    from jobs.waiting import Gate, Group, Holder
+
+MOST_NAMED = 3
+"""Holders that are named beside a group; the table of holders has the rest."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: all]")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Most groups.")
+@click.option("--json", "json", is_flag=True)
+@click.pass_context
+def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> None:
+    """What waiting jobs wait for: the largest groups, and who holds slots."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from jobs.producer import known_queue
+    from jobs.waiting import waiting
+    from terminal import show
+
+    app: App = ctx.obj
+    queues = [known_queue(queue, app.queues())] if queue else app.queues()
+    found = waiting(app.client, queues, limit)
+    if json:
+        show.as_json(found)
+        return
+    holders: dict[str, list[Holder]] = {}
+    for holder in found.holders:
+        holders.setdefault(holder.key, []).append(holder)
+    rows = [
+        (
+            group.queue,
+            ", ".join(map(_words, group.gates)) or group.name,
+            group.waiting,
+            _reason(group, holders.get(group.lacks or "", [])),
+        )
+        for group in found.groups
+    ]
+    show.table(("queue", "limited by", "waiting", "the first waits for"), rows, "no groups wait")
+    if found.of > len(found.groups):
+        show.out.print(f"the {len(found.groups)} largest of {found.of:,} groups; --limit shows more")
+    if found.holders:
+        show.out.print()
+        show.table(
+            ("slot", "job", "worker", "claim"),
+            [(each.key, each.job, each.worker, _claim(each)) for each in found.holders],
+            "",
+        )
+
+
+@limits.command("release")
+@click.argument("key")
+@click.argument("job")
+@click.option("--force", is_flag=True, help="Although the job runs: another may then run beside it.")
+@click.pass_obj
+def limits_release(app: App, key: str, job: str, force: bool) -> None:
+    """Take the slot KEY from JOB, whose worker is gone, and let the next go on."""
+    from jobs.release import release
+
+    worker = release(app.client, key, job, force)
+    click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} had it")
+
+
+def _words(gate: Gate) -> str:
+    if gate.kind == "singleton":
+        return f"one at a time: {gate.key}"
+    if gate.kind == "slots":
+        return f"{gate.most} at a time: {gate.key}"
+    if gate.kind == "turns":
+        return f"turns: {gate.key}"
+    burst = f", {gate.most} at once after a rest" if gate.most > 1 else ""
+    return f"one in {gate.interval:g} s{burst}: {gate.key}"
+
+
+def _reason(group: Group, holders: list[Holder]) -> str:
+    if group.waits_for == "time":
+        return f"its time, in {group.seconds or 0:.1f} s"
+    if group.waits_for == "turn":
+        return "its turn"
+    if group.waits_for == "look":
+        return "the scheduler's next look"
+    named = ", ".join(f"job {each.job} on {each.worker}" for each in holders[:MOST_NAMED])
+    more = " and others" if len(holders) > MOST_NAMED else ""
+    return (
+        f"a slot of {group.lacks}, held by {named}{more}" if named else f"a slot of {group.lacks}, now free"
+    )
+
+
+def _claim(holder: Holder) -> str:
+    return "alive" if holder.is_alive else "[red]gone[/]"

@@ -1,0 +1,86 @@
+"""The commands for locks: who holds them on the lock nodes, and taking one from its holder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from terminal.app import App
+
+if TYPE_CHECKING:
+    from coordination.lock_state import Held
+
+SINGLETON = "singleton "
+"""How the names of the locks begin that workers take for singletons."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "json", is_flag=True)
+@click.pass_context
+def locks(ctx: click.Context, json: bool) -> None:
+    """Who holds which lock, on how many lock nodes, and until when."""
+    if ctx.invoked_subcommand is not None:
+        return
+    import msgspec
+
+    from coordination.lock_state import lock_state
+    from jobs.waiting import behind_singleton
+    from terminal import show
+
+    app: App = ctx.obj
+    state = lock_state(app.lock_nodes())
+    singletons = [held.name for held in state.locks if held.name.startswith(SINGLETON)]
+    keys = list(dict.fromkeys(name.removeprefix(SINGLETON) for name in singletons))
+    waiting = behind_singleton(app.client, keys, app.queues()) if keys else {}
+    if json:
+        found = msgspec.to_builtins(state)
+        for lock in found["locks"]:
+            del lock["value"]  # who knows it can release the lock
+            lock["waiting"] = waiting.get(lock["name"].removeprefix(SINGLETON))
+        show.as_json(found)
+        return
+    rows = [(*_row(held), waiting.get(held.name.removeprefix(SINGLETON), "-")) for held in state.locks]
+    show.table(
+        ("lock", "host", "process", "nodes", "ends in", "fence", "jobs waiting"), rows, "no lock is held"
+    )
+    if state.faults:
+        show.out.print()
+        show.table(("lock node", "no vote because"), list(state.faults.items()), "")
+    for node in state.unfinished:
+        show.out.print(f"{node} holds so many keys that only some were looked at", markup=False)
+
+
+@locks.command("release")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def locks_release(app: App, name: str, yes: bool) -> None:
+    """Take the lock NAME from its holder, if it still is the one that is shown."""
+    from coordination.lock_state import NotReleased, lock_state, release
+
+    clients = app.lock_nodes()
+    state = lock_state(clients, name)
+    if not state.locks:
+        silent = "; ".join(f"{node}: {fault}" for node, fault in state.faults.items())
+        raise NotReleased(
+            f"no lock is called {name!r}: packmule locks lists them" + (f" ({silent})" if silent else "")
+        )
+    held = max(state.locks, key=lambda each: each.nodes)
+    click.echo(
+        f"{name}: held by process {held.process or 'unknown'} on {held.host}, on {held.nodes} of {held.of} "
+        f"nodes, for {held.seconds:.1f} s more, with fence {held.fence or 'unknown'}."
+    )
+    if not yes and not click.confirm("Release it?"):
+        raise NotReleased(f"{name} was not released")
+    count = release(clients, held)
+    click.echo(
+        f"{name} released on {count} of {held.of} nodes. Its holder was not told: if it lives, it may take "
+        "the lock back at its next renewal, and only what checks fences refuses its writes with "
+        f"{held.fence or 'its token'}."
+    )
+
+
+def _row(held: Held) -> tuple[object, ...]:
+    nodes = f"{held.nodes} of {held.of}" + ("" if held.is_held else ", no majority")
+    return (held.name, held.host, held.process or "-", nodes, f"{held.seconds:.1f} s", held.fence or "-")
