@@ -98,9 +98,10 @@ class Clerk:
             elif ended.at_once and self._unstarted:
                 self._hand_in_all()
 
-    def give_up(self) -> None:
-        """Return what is not started, for the pool did so while this process could not."""
+    def give_up(self, jobs: Sequence[Claimed]) -> None:
+        """Return what is not started, and `jobs`."""
         with self._lock:
+            self._return(deque(jobs))
             self._return(self._unstarted)
 
     def rest(self) -> list[Outcome]:

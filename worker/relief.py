@@ -33,21 +33,21 @@ def is_due(slots: Slots) -> bool:
 def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
     """Return what the worker has claimed and not begun, in its place; the ids. Raises what redis-py does.
 
-    The worker is told first: when its job ends it starts none of the others, whether they went back or not,
-    and asks anew what has come for it.
+    The worker is told first: when its job ends it starts none of the others, and returns what has come for
+    it.
     """
     job = slots.read_one(MAIN)
     if job is None:
         return []
     slots.revoke(job)
     time.sleep(STORE_SECONDS)
-    now = slots.read_one(MAIN)
-    if now is None or now.execution != job.execution or job.execution not in slots.held_back():
-        return []  # it went on meanwhile
-    in_hand = slots.held_back()
-    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not handed in yet
     close_waiting(client, worker)
     claims = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
+    now, in_hand = slots.read_one(MAIN), slots.held_back()
+    # Only after that was read: whatever the worker claims once it goes on is its own.
+    if now is None or now.execution != job.execution or job.execution not in in_hand:
+        return []
+    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not handed in yet
     unbegun = [
         wire.text(execution)
         for id, execution in claims.items()

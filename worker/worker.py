@@ -283,11 +283,12 @@ class Worker(RQWorker):
             self._take(self._turn_away())
 
     def _come_to(self) -> None:
-        """The pool has returned what was not begun, for a job let this process do nothing else."""
-        self.clerk.give_up()
+        """Begin nothing that was claimed before: the pool has returned it, or is about to."""
         with self._exchanging:
-            held = persist(self.idle.recover)  # replies that were on their way are no longer true
-        self._take(held)
+            come = persist(self.idle.recover)
+        for ended in come.unreadable:
+            self.clerk.note(ended)
+        self.clerk.give_up(come.jobs)
 
     def _take(self, batch: Batch) -> None:
         for ended in batch.unreadable:

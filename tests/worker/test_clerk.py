@@ -100,6 +100,7 @@ def test_an_outcome_from_beside_wakes_the_main_thread_that_waits(clerk, desk):
     assert clerk.is_expecting
     clerk.note(finished(job), beside=True)
     assert desk.woken.is_set()
-    assert not clerk.is_expecting
+    assert clerk.is_expecting
     assert not clerk.may_wait()
     assert [ended.id for ended in clerk.rest()] == ["a"]
+    assert not clerk.is_expecting

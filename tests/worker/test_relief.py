@@ -1,0 +1,64 @@
+"""Relief: what the pool returns in the place of a worker that can't, and what the worker makes of it."""
+
+from __future__ import annotations
+
+import pool_jobs
+import pytest
+
+from jobs import wire
+from worker import relief
+from worker.claim import Claims
+from worker.order import Strict
+from worker.slot import MAIN, Slots
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+@pytest.fixture
+def claims(client) -> Claims:
+    return Claims(client, "w1", Strict(["default"]))
+
+
+def begun(slots: Slots, jobs) -> None:
+    """The second of these jobs runs; the first has ended, and is not handed in."""
+    slots.hold_back([job.execution for job in jobs])
+    slots.start(MAIN, jobs[1].id, jobs[1].execution, 60)
+
+
+def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims):
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(4)])
+    jobs = claims.finish_and_claim("c1", [], 4).jobs
+    moved = pool_jobs.add.enqueue(5)
+    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    claims.claim_moved(0, "m1")
+    slots = Slots()
+    begun(slots, jobs)
+    assert set(relief.relieve(client, "w1", slots)) == {*ids[2:], moved}
+    assert slots.held_back() == []
+    assert not relief.is_due(slots)
+    assert slots.end(jobs[1].execution)
+    assert not slots.end(jobs[1].execution)
+
+
+def test_a_worker_that_went_on_meanwhile_loses_nothing(client, claims, monkeypatch):
+    pool_jobs.add.enqueue_many([(number,) for number in range(6)])
+    jobs = claims.finish_and_claim("c1", [], 4).jobs
+    slots = Slots()
+    begun(slots, jobs)
+
+    def go_on(*_: object) -> None:
+        slots.end(jobs[1].execution)
+        claims.finish_and_claim("c2", [], 2)
+        slots.start(MAIN, jobs[2].id, jobs[2].execution, 60)
+
+    monkeypatch.setattr(relief, "close_waiting", go_on)
+    assert relief.relieve(client, "w1", slots) == []
+    assert client.llen("rq:queue:default") == 0
+
+
+def test_jobs_beside_the_main_threads_are_none_of_its_business(client, claims):
+    pool_jobs.add.enqueue_many([(number,) for number in range(2)])
+    slots = Slots(2)
+    begun(slots, claims.finish_and_claim("c1", [], 2).jobs)
+    slots.give_back(slots.take())
+    assert not relief.is_due(slots)
