@@ -3,8 +3,8 @@
     python benchmarks/gates.py [jobs] [rounds] [limited jobs that wait]
 
 Each round measures every kind once, in turn, on an emptied private server with its append-only file on;
-ratios are the medians of each round's own. The last two are of jobs without gates: beside so many limited
-ones of another queue that the same workers serve, all of which wait for their time, and alone again after that.
+ratios are the medians of each round's own. The last two are of jobs without gates: beside so many
+limited ones of another queue that the same workers serve, all of which wait for their time, and alone again.
 """
 
 from __future__ import annotations

@@ -39,6 +39,9 @@ from scheduler.scheduler import Scheduler  # noqa: E402
 
 POOLS, PROCESSES = 3, 2
 SETTLED_SECONDS = 1.5
+RETURN_SECONDS = 0.5
+"""Until workers have noticed that the server is there again."""
+
 KINDS = {"s": gated_jobs.counted, "c": gated_jobs.slotted, "r": gated_jobs.rated, "f": gated_jobs.fair}
 KEYS = ("s1", "s2", "s3", "c1", "c2", "r1", "f1", "f2", "f3")
 BACKLOGS = {"r": 40}
@@ -72,6 +75,7 @@ class Crowd:
         self.pools: list[tuple[subprocess.Popen[bytes], float]] = []
         self.struck: dict[int, float] = {}
         self.frozen: set[int] = set()
+        self.outages: list[tuple[float, float]] = []
         self.faults: Counter[str] = Counter()
         for _ in range(POOLS):
             self.start()
@@ -144,12 +148,13 @@ class Crowd:
         self.start()
 
     def _kill_server(self) -> None:
-        pid = self.server.pid()
+        begun, pid = time.monotonic(), self.server.pid()
         if pid:
             os.kill(pid, signal.SIGKILL)
             while is_alive(pid):
                 time.sleep(0.005)
         self.server.ensure()
+        self.outages.append((begun, time.monotonic() + RETURN_SECONDS))
 
     def close(self) -> None:
         for pool, _ in self.pools:
@@ -226,18 +231,13 @@ def _await_end(client: Redis, ids: list[str], report: Report) -> None:
 
 def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Report) -> None:
     ledger = gate_ledger.load(place / "ledger")
-    ledger.struck, ledger.frozen = crowd.struck, crowd.frozen
+    ledger.struck, ledger.frozen, ledger.outages = crowd.struck, crowd.frozen, crowd.outages
     singletons = [key for key in ledger.runs if key[0] == "s"]
     for key in singletons:
         wrote = sorted((run for run in ledger.runs[key] if run.wrote), key=lambda run: run.ended or 0)
         report.lost_updates += len(wrote) - int(guarded.get(key) or 0)
         report.fences_fall += sum(late.fence < early.fence for early, late in itertools.pairwise(wrote))
         report.stale_refused += sum(not run.wrote and run.pid not in crowd.struck for run in ledger.runs[key])
-        if "GATE_FAULTS_LEDGER" in os.environ:
-            (Path(os.environ["GATE_FAULTS_LEDGER"])).write_text(
-                (place / "ledger").read_text()
-                + "\n".join(f"struck {p} {t} {p in crowd.frozen}" for p, t in crowd.struck.items())
-            )
         report.longest_gap = max(report.longest_gap, ledger.longest_gap(key))
         report.displaced = max(report.displaced, ledger.displaced(key))
     report.most_slots = max(ledger.most_at_once(key) for key in ledger.runs if key[0] == "c")

@@ -29,16 +29,23 @@ class Ledger:
     runs: dict[str, list[Run]]
     struck: dict[int, float] = field(default_factory=dict)
     frozen: set[int] = field(default_factory=set)
+    outages: list[tuple[float, float]] = field(default_factory=list)
 
     def names(self) -> set[str]:
         return {run.name for runs in self.runs.values() for run in runs if run.wrote}
 
     def longest_gap(self, key: str) -> float:
-        """Seconds for which nobody ran: from the end of one, or what struck it, to the begin of the next."""
+        """Seconds for which nobody ran: from the end of one, or what struck it, to the begin of the next.
+
+        The times in which the job server was away do not count.
+        """
         free_since, longest = None, 0.0
         for run in self.runs[key]:
             if free_since is not None:
-                longest = max(longest, run.begun - free_since)
+                away = sum(
+                    max(0.0, min(end, run.begun) - max(begun, free_since)) for begun, end in self.outages
+                )
+                longest = max(longest, run.begun - free_since - away)
             end = self._end(run)
             free_since = end if free_since is None else max(free_since, end)
         return longest
