@@ -47,6 +47,9 @@ ANSWER_SECONDS = 1.0
 FROZEN_SECONDS = 10.0
 """A process that has been stopped by a signal for this long is as good as dead: its jobs go elsewhere."""
 
+RESCUE_INTERVAL = 1.0
+"""Seconds between two looks for leases that ended: how much longer a vanished singleton keeps others out."""
+
 MEMORY_FACTOR = 2
 """A process that leaves at its `max_memory` is killed, in the midst of a job, at so many times that."""
 
@@ -120,12 +123,16 @@ class Pool:
         heartbeat = Heartbeat(self.client, self._slots)
         self.marks = Marks(self.client)
         gc.freeze()  # what exists now is shared by all children for as long as nobody writes to it
-        next_beat = 0.0
+        next_beat = next_look = 0.0
         while not self._is_done():
             self._start_missing()
             if time.monotonic() >= next_beat:
                 self._beat(heartbeat)
                 next_beat = time.monotonic() + INTERVAL
+                next_look = time.monotonic() + RESCUE_INTERVAL
+            elif self._is_heard and time.monotonic() >= next_look:
+                self._rescue_vanished()
+                next_look = time.monotonic() + RESCUE_INTERVAL
             if scale and not self._stop_signals:
                 self._scale(scale)
             select.select([wake, *self.commands.sockets], [], [], TICK)
@@ -215,12 +222,22 @@ class Pool:
             self.commands.listen(set(self._slots))
             enqueue_forgotten(self.client)
             self._rescue_dead()
+        except (RedisError, OSError) as error:
+            self.commands.close()
+            self._is_heard = False
+            log.warning("no heartbeat: %s", error)
+        else:
+            self._rescue_vanished()
+
+    def _rescue_vanished(self) -> None:
+        """Give back what workers held whose lease has ended, wherever they were."""
+        try:
             for worker, rescued in rescue_expired(self.client).items():
                 if rescued.back or rescued.failed:
                     log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
         except (RedisError, OSError) as error:
-            self.commands.close()
-            log.warning("no heartbeat: %s", error)
+            self._is_heard = False
+            log.warning("vanished workers can't be seen: %s", error)
 
     def _scale(self, scale: Autoscale) -> None:
         busy = sum(1 for each in self._workers() if each.performing())

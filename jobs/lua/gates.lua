@@ -52,18 +52,20 @@ end
 -- Whether a job may run now, and then it takes its slots and tokens; else the slot that it lacks, or its time.
 -- `now` is in whole microseconds, in which the buckets count too.
 function groups.admit(gates, id, own, number, now)
+  local full = {}
   for _, gate in ipairs(gates) do
     local kind, key, most, capacity = unpack(gate)
-    local wait = kind == 'rate' and full_at(key, now, capacity) + most - capacity - now or 0
+    full[gate] = kind == 'rate' and full_at(key, now, capacity)
+    local wait = full[gate] and full[gate] + most - capacity - now or 0
     if wait > 0 or kind ~= 'rate' and not has_slot(gate, id, own) then
       pass_on(gates, gate, id, own)
       return false, kind ~= 'rate' and key, now / 1000000 + math.min(wait / 1000000, LONGEST_PARK)
     end
   end
   for _, gate in ipairs(gates) do
-    local kind, key, interval, capacity = unpack(gate)
+    local kind, key, interval = unpack(gate)
     if kind == 'rate' then
-      local after = full_at(key, now, capacity) + interval
+      local after = full[gate] + interval
       call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
     else
       call('HSET', 'pm:holders:' .. key, id, own .. number)

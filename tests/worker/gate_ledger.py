@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,21 +24,28 @@ class Run:
 
 @dataclass
 class Ledger:
-    """The runs by key, in the order in which they began; `struck` tells when a process was killed or frozen."""
+    """The runs by key, as they began; `struck` tells when a process was killed or frozen."""
 
     runs: dict[str, list[Run]]
     struck: dict[int, float] = field(default_factory=dict)
     frozen: set[int] = field(default_factory=set)
+    outages: list[tuple[float, float]] = field(default_factory=list)
 
     def names(self) -> set[str]:
         return {run.name for runs in self.runs.values() for run in runs if run.wrote}
 
     def longest_gap(self, key: str) -> float:
-        """Seconds for which nobody ran: from the end of one, or what struck it, to the begin of the next."""
+        """Seconds for which nobody ran: from the end of one, or what struck it, to the begin of the next.
+
+        The times in which the job server was away do not count.
+        """
         free_since, longest = None, 0.0
         for run in self.runs[key]:
             if free_since is not None:
-                longest = max(longest, run.begun - free_since)
+                away = sum(
+                    max(0.0, min(end, run.begun) - max(begun, free_since)) for begun, end in self.outages
+                )
+                longest = max(longest, run.begun - free_since - away)
             end = self._end(run)
             free_since = end if free_since is None else max(free_since, end)
         return longest
@@ -56,7 +65,7 @@ class Ledger:
     def excess(self, key: str, a_second: float, burst: int, slack: float) -> float:
         """By how many more than allowed began in any span, `slack` seconds of delay granted."""
         times = [run.begun for run in self.runs[key] if run.pid not in self.frozen]
-        worst = -float(burst)
+        worst = -math.inf
         for first in range(len(times)):
             for last in range(first, len(times)):
                 allowed = burst + a_second * (times[last] - times[first] + slack)
@@ -67,7 +76,7 @@ class Ledger:
         """The share of first runs that began before one which was enqueued earlier."""
         seen: dict[str, None] = dict.fromkeys(run.name for run in self.runs[key])
         numbers = [int(name.rpartition("-")[2]) for name in seen]
-        pairs = list(zip(numbers, numbers[1:], strict=False))
+        pairs = list(itertools.pairwise(numbers))
         return sum(later < earlier for earlier, later in pairs) / max(1, len(pairs))
 
     def _end(self, run: Run) -> float:

@@ -69,6 +69,16 @@ async def fenced_async(number: int) -> int | None:
     return current.fence()
 
 
+@job(concurrency=1, fair="{tenant}")
+def fair_slot(path: str, tenant: str) -> None:
+    note(path, tenant)
+
+
+@job(concurrency=1, rate="1/h burst 1 by {domain}")
+def slot_and_rate(path: str, domain: str) -> None:
+    note(path, domain)
+
+
 @job(singleton="{key}", retries=20, retry_intervals=[0])
 def counted(place: str, key: str, name: str, seconds: float) -> None:
     """Add one to a guarded count outside of the job server, and enter it in the ledger."""

@@ -25,13 +25,17 @@ from worker.rescue import rescue
 pytestmark = pytest.mark.usefixtures("produce")
 
 GATES = (
-    b"[1]", b"[[]]", b"{}", b'{"a": 1}', b'[["lock"]]', b'[["lock", {}, 1]]', b'[["lock", "k", "x", "wait"]]', b'[["rate", "k", 1]]',
-    b'[["lock", "", 1, "wait"]]', b'[["rate", "k", "a", "b"]]', b'[["rate", "k", -5, 1e308]]', b'[["rate", "k", 1e308, 1e308]]',
-    b'[["rate", "k", NaN, 1]]', b'[["slots", "k", 0]]', b'[["bridge", "k", 1]]', b'[["lock", "\xff", 1, "wait"]]',
+    b"[1]", b"[[]]", b"{}", b'{"a": 1}', b'[["lock"]]', b'[["lock", {}, 1]]',
+    b'[["lock", "k", "x", "wait"]]', b'[["rate", "k", 1]]',
+    b'[["lock", "", 1, "wait"]]', b'[["rate", "k", "a", "b"]]', b'[["rate", "k", -5, 1e308]]',
+    b'[["rate", "k", 1e308, 1e308]]',
+    b'[["rate", "k", NaN, 1]]', b'[["slots", "k", 0]]', b'[["bridge", "k", 1]]',
+    b'[["lock", "\xff", 1, "wait"]]',
     b'[["lock", "\\ud800", 1, "wait"]]', b'[["slots", "k", 1e999]]', b"[" * 2000,
 )  # fmt: skip
 KEPT = (
-    "pm:groups:default", "pm:due", "pm:looker", "pm:paused", "pm:holders:gated_jobs.alone", "pm:blocked:gated_jobs.alone",
+    "pm:groups:default", "pm:due", "pm:looker", "pm:paused", "pm:holders:gated_jobs.alone",
+    "pm:blocked:gated_jobs.alone",
     "pm:group:default:lock gated_jobs.alone", "pm:rate:jobs:gated_jobs.ten_a_second:d", "rq:queue:default",
 )  # fmt: skip
 
@@ -151,7 +155,7 @@ def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, 
         assert {ended(client, id).status for id in last} == {"finished"}
         final = gated_jobs.alone.enqueue(path, "last")
         deadline = time.monotonic() + DEADLINE
-        while not client.hget(wire.job_key(final), "status") == b"finished":
+        while client.hget(wire.job_key(final), "status") != b"finished":
             assert time.monotonic() < deadline
             mend(client)
             promote(client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import gate_faults
 import gated_jobs
 import pool_jobs
 import pytest
@@ -362,3 +363,98 @@ def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client
         client.set(key, "another", px=4500)
         until(lambda: promote(client) is None and lines(path).count("+1") == 2, 20)
         cancel(client, id)
+
+
+def test_a_worker_finds_what_may_run_behind_any_number_that_may_not(client, desk):
+    first = gated_jobs.alone.enqueue("p", "x")
+    (job,) = desk.claim()
+    assert job.id == first
+    for number in range(20):
+        (waiting,) = gated_jobs.alone_by_account.enqueue_many([("p", f"n{number}", "1")])
+        client.hset(f"pm:holders:gated_jobs.alone_by_account:n{number}", "other", "w9 e-1")
+        client.hset("pm:claims:w9", "other", "e-1")
+        assert waiting
+    plain = pool_jobs.add.enqueue(1)
+    assert ids(desk.claim(1)) == [plain]
+
+
+def test_a_slot_goes_to_the_group_that_has_waited_longest(client, desk):
+    enqueued = [gated_jobs.fair_slot.enqueue("p", tenant) for tenant in "zyxabc"]
+    (job,) = desk.claim()
+    for expected in enqueued[1:]:
+        desk.claim()
+        (job,) = desk.finish(job, most=5)
+        assert job.id == expected
+
+
+def test_a_slot_that_a_limited_job_leaves_free_goes_to_the_next_at_once(client, desk):
+    first, _, third = (gated_jobs.slot_and_rate.enqueue("p", domain) for domain in "aab")
+    (job,) = desk.claim(1)
+    assert job.id == first
+    desk.claim()
+    later = gated_jobs.slot_and_rate.enqueue("p", "b")
+    assert ids(desk.finish(job, most=1)) == [third]
+    assert later
+
+
+def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
+    enqueued = gated_jobs.in_turn.enqueue_many([("p", "a")] * 50)
+    for id in enqueued[:-1]:
+        client.delete(wire.job_key(id))
+    assert desk.claim() == []
+    mend(client)
+    assert ids(desk.claim()) == enqueued[-1:]
+
+
+def test_a_taken_lock_is_asked_for_once_in_a_while_and_not_by_each_that_waits(client, desk):
+    enqueued = gated_jobs.alone.enqueue_many([("p", str(number)) for number in range(30)])
+    (job,) = desk.claim()
+    desk.claim()
+    claims = desk.workers["w1"]
+    batch = claims.finish_and_claim("postponed", [outcome.postponed(job, 0.1)], 5)
+    assert batch.jobs == []
+    assert client.llen("pm:group:default:lock gated_jobs.alone") == 30
+    assert 0 < (batch.next_due or 0) <= 0.1
+    time.sleep(0.1)
+    assert ids(desk.claim()) == enqueued[:1]  # in order
+
+
+def test_a_bucket_that_a_slower_rate_left_is_over_in_this_ones_time(client, desk):
+    client.set("pm:rate:jobs:gated_jobs.ten_a_second:d", int((time.time() + 86_400) * 1_000_000))
+    id = gated_jobs.ten_a_second.enqueue("p", "d", "x")
+    assert desk.claim() == []
+    time.sleep(0.11)
+    assert ids(desk.claim()) == [id]
+
+
+def test_a_failed_singleton_that_skips_keeps_others_out_while_it_waits_for_its_retry(client, desk):
+    first = gated_jobs.skips.options(retries=1, retry_intervals=[1]).enqueue("p", "1")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim("failed", [outcome.failed(job, "why", 1.0, 2.0)], 0)
+    assert gated_jobs.skips.enqueue("p", "2") == first
+    assert client.exists("pm:holders:gated_jobs.skips") == 0
+    client.zadd("rq:scheduled:default", {first: 1})
+    promote(client)
+    (job,) = desk.claim()
+    assert job.id == first
+    claims.finish_and_claim("for good", [outcome.failed(job, "why", 1.0, 2.0)], 0)
+    assert gated_jobs.skips.enqueue("p", "3") != first
+
+
+def test_a_killed_singleton_that_skips_runs_again_and_keeps_its_place(client, desk):
+    first = gated_jobs.skips.enqueue("p", "1")
+    (job,) = desk.claim()
+    rescue(client, "w1", "died", "why", [job.execution])
+    assert gated_jobs.skips.enqueue("p", "2") == first
+    assert ids(desk.claim(worker="w2")) == [first]
+
+
+def test_a_short_fault_run_keeps_every_gate():
+    report = gate_faults.run(kills=8, seconds=15)
+    assert report.acknowledged > 100
+    assert (report.unended, report.left) == ([], [])
+    assert set(report.ended) <= {"finished", "failed after 3 deaths"}
+    assert (max(0, report.lost_updates), report.fences_fall) == (0, 0)
+    assert report.most_slots <= 3
+    assert report.rate_excess <= 1

@@ -84,6 +84,7 @@ local function place(id, queue, status, ttl, front, delay)
   local group = status == 'queued' and delay > 0 and redis.pcall('HGET', 'rq:job:' .. id, 'group')
   if type(group) == 'string' then
     groups.park(queue, group, id, nil, now + delay) -- its lock was taken, so that the next would not get it either
+    none_waits = false
   elseif status == 'queued' then
     call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
   elseif status == 'scheduled' then
