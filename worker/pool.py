@@ -33,7 +33,7 @@ from worker.dependents import enqueue_forgotten
 from worker.heartbeat import INTERVAL, Heartbeat
 from worker.marks import Marks
 from worker.memory import resident
-from worker.rescue import Verdict, rescue, rescue_expired
+from worker.rescue import Verdict, rescue, rescue_expired, server_time
 from worker.slot import Performing, Slots
 from worker.worker import Worker, slots_wanted
 
@@ -108,6 +108,7 @@ class Pool:
         self._stop_deadline = float("inf")
         self._clean = True
         self._is_heard = False
+        self._clock = 0.0
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
@@ -219,6 +220,7 @@ class Pool:
             self._is_heard = False
             heartbeat.beat()
             self._is_heard = True
+            self._clock = server_time(self.client) - time.monotonic()
             self.commands.listen(set(self._slots))
             enqueue_forgotten(self.client)
             self._rescue_dead()
@@ -232,7 +234,7 @@ class Pool:
     def _rescue_vanished(self) -> None:
         """Give back what workers held whose lease has ended, wherever they were."""
         try:
-            for worker, rescued in rescue_expired(self.client).items():
+            for worker, rescued in rescue_expired(self.client, self._clock + time.monotonic()).items():
                 if rescued.back or rescued.failed:
                     log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
         except (RedisError, OSError) as error:

@@ -73,15 +73,24 @@ def rescue(
     return Rescued([wire.text(id) for id in back], [wire.text(id) for id in failed])
 
 
-def rescue_expired(client: Redis) -> dict[str, Rescued]:
-    """Rescue from every worker whose lease has ended; what each held. Several pools may do it at once."""
-    seconds, microseconds = client.time()
-    now = seconds + microseconds / 1e6
+def rescue_expired(client: Redis, now: float | None = None) -> dict[str, Rescued]:
+    """Rescue from every worker whose lease has ended; what each held. Several pools may do it at once.
+
+    `now` is the server's Unix time as far as it is known, which saves a call; the script looks for itself.
+    """
+    if now is None:
+        now = server_time(client)
     reason = "the worker vanished: its lease ended with no sign of life from its host"
     expired = cast(list[bytes], client.zrangebyscore(wire.LEASES, "-inf", now))
     return {
         worker: rescue(client, worker, "died", reason, scope="expired") for worker in map(wire.text, expired)
     }
+
+
+def server_time(client: Redis) -> float:
+    """The server's Unix time."""
+    seconds, microseconds = client.time()
+    return seconds + microseconds / 1e6
 
 
 def close_waiting(client: Redis, worker: str) -> None:
