@@ -1,9 +1,10 @@
 """The gates' fault run: gated jobs, while workers, pools and the job server are killed and frozen.
 
-    python tests/worker/gate_faults.py [kills with SIGKILL] [seconds at most]
+    python tests/worker/gate_faults.py [kills with SIGKILL] [seconds at most] [only-kills]
 
 Some two kills are made a second. A count that only the holder of the newest token can change, on a server
-that nobody kills, tells whether two singletons ran at once.
+that nobody kills, tells whether two singletons ran at once. With `only-kills` nothing is frozen or told
+to stop: who is frozen for a while and then killed with his pool keeps a singleton's place for both times.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Report:
     fences_fall: int = 0
     stale_refused: int = 0
     longest_gap: float = 0.0
+    in_it: list[str] = field(default_factory=list)
     most_slots: int = 0
     rate_excess: float = 0.0
     displaced: float = 0.0
@@ -69,7 +71,9 @@ class Report:
 class Crowd:
     """The pools, and the faults that strike them."""
 
-    def __init__(self, server: EmbeddedServer, log: Path) -> None:
+    def __init__(self, server: EmbeddedServer, log: Path, only_kills: bool) -> None:
+        self.only_kills = only_kills
+        self.happened: list[tuple[float, str]] = []
         self.server = server
         self.log = log
         self.pools: list[tuple[subprocess.Popen[bytes], float]] = []
@@ -88,13 +92,9 @@ class Crowd:
         self.pools.append((process, time.monotonic()))
 
     def break_something(self, dice: random.Random) -> None:
-        kinds = ["worker killed"] * 12 + [
-            "pool killed",
-            "pool told to stop",
-            "frozen a moment",
-            "frozen for long",
-        ]
-        kinds += ["server killed"] * 2
+        kinds = ["worker killed"] * 12 + ["server killed"] * 2 + ["pool killed"]
+        if not self.only_kills:
+            kinds += ["pool told to stop", "frozen a moment", "frozen for long"]
         kind = dice.choice(kinds)
         if kind == "server killed":
             self._kill_server()
@@ -111,13 +111,14 @@ class Crowd:
             else:
                 self._freeze(pid, dice.uniform(1, 4) if kind == "frozen a moment" else 13.0)
         self.faults[kind] += 1
+        self.happened.append((time.monotonic(), kind))
 
     @property
     def kills(self) -> int:
         return self.faults["worker killed"] + self.faults["pool killed"] + self.faults["server killed"]
 
     def _strike(self, pid: int) -> None:
-        self.struck[pid] = time.monotonic()
+        self.struck.setdefault(pid, time.monotonic())  # not anew for one that is dead and not yet buried
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -138,11 +139,11 @@ class Crowd:
         self.pools.remove((pool, since))
         if kind == "pool killed":
             now = time.monotonic()
-            self.struck |= dict.fromkeys(children_of(pool.pid), now)
+            self.struck = dict.fromkeys(children_of(pool.pid), now) | self.struck
             with suppress(ProcessLookupError):
                 os.killpg(pool.pid, signal.SIGKILL)
         else:
-            self.struck |= dict.fromkeys(children_of(pool.pid), time.monotonic() + 2)
+            self.struck = dict.fromkeys(children_of(pool.pid), time.monotonic() + 2) | self.struck
             pool.terminate()
         threading.Thread(target=pool.wait).start()
         self.start()
@@ -163,7 +164,7 @@ class Crowd:
             pool.wait()
 
 
-def run(kills: int, seconds: float, seed: int = 1) -> Report:
+def run(kills: int, seconds: float, seed: int = 1, only_kills: bool = False) -> Report:
     dice = random.Random(seed)
     with ExitStack() as stack:
         server, guarded = (stack.enter_context(private_server()) for _ in range(2))
@@ -172,7 +173,7 @@ def run(kills: int, seconds: float, seed: int = 1) -> Report:
         (place / "ledger").touch()
         client = stack.enter_context(connect(None, server.data_dir))
         registry.use(Producer(client).enqueue)
-        crowd = Crowd(server, Path(os.environ.get("GATE_FAULTS_LOG", place / "log")))
+        crowd = Crowd(server, Path(os.environ.get("GATE_FAULTS_LOG", place / "log")), only_kills)
         stack.callback(crowd.close)
         done = threading.Event()
         schedule = threading.Thread(target=_schedule, args=(Scheduler(client), done))
@@ -238,7 +239,12 @@ def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Rep
         report.lost_updates += len(wrote) - int(guarded.get(key) or 0)
         report.fences_fall += sum(late.fence < early.fence for early, late in itertools.pairwise(wrote))
         report.stale_refused += sum(not run.wrote and run.pid not in crowd.struck for run in ledger.runs[key])
-        report.longest_gap = max(report.longest_gap, ledger.longest_gap(key))
+        gap, since = ledger.longest_gap(key)
+        if gap > report.longest_gap:
+            report.longest_gap = gap
+            report.in_it = [
+                f"{kind} at {at - since:.1f}" for at, kind in crowd.happened if 0 < at - since < gap
+            ]
         report.displaced = max(report.displaced, ledger.displaced(key))
     report.most_slots = max(ledger.most_at_once(key) for key in ledger.runs if key[0] == "c")
     report.rate_excess = max(ledger.excess(key, 20, 5, 0.1) for key in ledger.runs if key[0] == "r")
@@ -250,7 +256,7 @@ def main() -> None:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 900.0
     begun = time.monotonic()
-    report = run(kills, seconds, seed=int(begun))
+    report = run(kills, seconds, seed=int(begun), only_kills="only-kills" in sys.argv)
     print(f"{time.monotonic() - begun:.0f} s, {os.cpu_count()} cores, {POOLS} pools of {PROCESSES} processes")
     for name, value in vars(report).items():
         print(f"{name:14} {dict(value) if isinstance(value, Counter) else value}")

@@ -34,18 +34,18 @@ class Ledger:
     def names(self) -> set[str]:
         return {run.name for runs in self.runs.values() for run in runs if run.wrote}
 
-    def longest_gap(self, key: str) -> float:
-        """Seconds for which nobody ran: from the end of one, or what struck it, to the begin of the next.
+    def longest_gap(self, key: str) -> tuple[float, float]:
+        """Seconds for which nobody ran, and since when: from one's end, or what struck it, to the next's begin.
 
         The times in which the job server was away do not count.
         """
-        free_since, longest = None, 0.0
+        free_since, longest = None, (0.0, 0.0)
         for run in self.runs[key]:
             if free_since is not None:
                 away = sum(
                     max(0.0, min(end, run.begun) - max(begun, free_since)) for begun, end in self.outages
                 )
-                longest = max(longest, run.begun - free_since - away)
+                longest = max(longest, (run.begun - free_since - away, free_since))
             end = self._end(run)
             free_since = end if free_since is None else max(free_since, end)
         return longest
