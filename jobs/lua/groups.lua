@@ -47,7 +47,8 @@ end
 
 -- A job comes to wait: in its queue's list, or behind others of its group.
 function groups.join(queue, group, id, push)
-  local is_first = not group or call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
+  if not group then return redis.call(push, 'rq:queue:' .. queue, id) end -- or fail, and let the caller know
+  local is_first = call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
   call(push, is_first and 'rq:queue:' .. queue or members_of(queue, group), id)
 end
 
