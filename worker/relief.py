@@ -40,23 +40,28 @@ def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
         return []
     slots.revoke(job)
     time.sleep(STORE_SECONDS)
-    now = slots.read_one(MAIN)
-    if now is None or now.execution != job.execution:
-        return []  # it went on meanwhile
     close_waiting(client, worker)
     held = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
+    # Only now, for if it went on before they were read, they are of its next claim, and may have begun.
+    now = slots.read_one(MAIN)
+    if now is None or now.execution != job.execution:
+        return []
+    last_claim = wire.text(held.get(b".claim", b""))
     unbegun = [
         execution
         for field, execution in ((wire.text(field), wire.text(value)) for field, value in held.items())
-        if not field.startswith(".") and _is_after(execution, job)
+        if not field.startswith(".") and _is_after(execution, job, last_claim)
     ]
     back = rescue(client, worker, "returned", running=unbegun, scope="named").back if unbegun else []
     slots.hold_back(False)
     return back
 
 
-def _is_after(execution: str, job: Performing) -> bool:
-    """Whether it comes behind the job in its batch, or is of a claim of its own."""
+def _is_after(execution: str, job: Performing, last_claim: str) -> bool:
+    """Whether it comes behind the job in its batch, or was moved here by a push meanwhile.
+
+    What a call claimed is performed before what was moved here, so behind a moved job it has ended.
+    """
     claim, _, number = execution.rpartition("-")
     own_claim, _, own_number = job.execution.rpartition("-")
-    return claim != own_claim or int(number) > int(own_number)
+    return claim != last_claim if claim != own_claim else int(number) > int(own_number)
