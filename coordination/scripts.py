@@ -14,16 +14,16 @@ from redis.exceptions import NoScriptError, ResponseError
 class Script:
     """The script `<package>/lua/<name>.lua`, callable in one round trip.
 
-    `after` is another such file, whose functions it uses: its text is put in front.
+    `after` are other such files, whose functions it uses: their texts are put in front.
 
     >>> claim = Script("worker", "finish_and_claim")
     >>> claim(client, keys=["a"], args=[1])  # doctest: +SKIP
     """
 
-    def __init__(self, package: str, name: str, after: tuple[str, str] | None = None) -> None:
+    def __init__(self, package: str, name: str, after: Sequence[tuple[str, str]] = ()) -> None:
         self.source = "".join(
             resources.files(each).joinpath("lua", f"{file}.lua").read_text()
-            for each, file in (*([after] if after else []), (package, name))
+            for each, file in (*after, (package, name))
         )
         # The server names scripts by this hash; it guards nothing.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()

@@ -17,7 +17,7 @@ LOOK_INTERVAL = 0.05
 STOP_INTERVAL = 1.0
 """Seconds after which a worker that did not react is told again."""
 
-_cancel = Script("jobs", "cancel", after=("jobs", "groups"))
+_cancel = Script("jobs", "cancel", after=[("jobs", "groups"), ("jobs", "gates")])
 
 
 class NotCancelled(TimeoutError):

@@ -34,7 +34,7 @@ from jobs.unique import Ids
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
 
-_enqueue = Script("jobs", "enqueue", after=("jobs", "groups"))
+_enqueue = Script("jobs", "enqueue", after=[("jobs", "groups"), ("jobs", "gates")])
 _pack = msgspec.msgpack.Encoder().encode
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]

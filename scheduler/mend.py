@@ -7,7 +7,7 @@ from redis import Redis
 from coordination.scripts import Script
 from jobs import wire
 
-_mend = Script("scheduler", "mend_groups", after=("jobs", "groups"))
+_mend = Script("scheduler", "mend_groups", after=[("jobs", "groups"), ("jobs", "gates")])
 
 
 def mend(client: Redis) -> None:

@@ -12,7 +12,7 @@ from jobs import wire
 JOBS_A_CALL = 500
 """Few enough that one call holds the server for a few milliseconds only."""
 
-_promote = Script("scheduler", "promote", after=("jobs", "groups"))
+_promote = Script("scheduler", "promote", after=[("jobs", "groups"), ("jobs", "gates")])
 
 
 def promote(client: Redis) -> float | None:

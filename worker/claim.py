@@ -21,7 +21,7 @@ LEASE = 10.0
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
-_finish_and_claim = Script("worker", "finish_and_claim", after=("jobs", "groups"))
+_finish_and_claim = Script("worker", "finish_and_claim", after=[("jobs", "groups"), ("jobs", "gates")])
 _pack = msgspec.msgpack.Encoder().encode
 
 

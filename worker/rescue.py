@@ -20,7 +20,7 @@ Scope = Literal["all", "expired", "named"]
 MOST_DEATHS = 3
 """A job whose process died this often fails, so that it can't go on killing workers."""
 
-_rescue = Script("worker", "rescue", after=("jobs", "groups"))
+_rescue = Script("worker", "rescue", after=[("jobs", "groups"), ("jobs", "gates")])
 
 
 class Rescued(NamedTuple):
