@@ -57,6 +57,7 @@ class Report:
     acknowledged: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     unended: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
     lost_updates: int = 0
     fences_fall: int = 0
     stale_refused: int = 0
@@ -233,6 +234,7 @@ def _await_end(client: Redis, ids: list[str], report: Report) -> None:
 def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Report) -> None:
     ledger = gate_ledger.load(place / "ledger")
     ledger.struck, ledger.frozen, ledger.outages = crowd.struck, crowd.frozen, crowd.outages
+    report.doubled = ledger.doubled()
     singletons = [key for key in ledger.runs if key[0] == "s"]
     for key in singletons:
         wrote = sorted((run for run in ledger.runs[key] if run.wrote), key=lambda run: run.ended or 0)

@@ -35,7 +35,7 @@ class Ledger:
         return {run.name for runs in self.runs.values() for run in runs if run.wrote}
 
     def longest_gap(self, key: str) -> tuple[float, float]:
-        """Seconds for which nobody ran, and since when: from one's end, or what struck it, to the next's begin.
+        """Seconds for which nobody ran, and since when: from one's end, or what struck it, to the next begin.
 
         The times in which the job server was away do not count.
         """
@@ -71,6 +71,22 @@ class Ledger:
                 allowed = burst + a_second * (times[last] - times[first] + slack)
                 worst = max(worst, last - first + 1 - allowed)
         return worst
+
+    def doubled(self) -> list[str]:
+        """The jobs that ran again though neither their process nor the server had been struck before."""
+        found = []
+        for runs in self.runs.values():
+            last: dict[str, Run] = {}
+            for run in runs:
+                before = last.get(run.name)
+                last[run.name] = run
+                if before is None or before.pid in self.frozen:
+                    continue
+                is_struck = self.struck.get(before.pid, math.inf) < run.begun
+                is_away = any(begun < run.begun and before.begun < end for begun, end in self.outages)
+                if not is_struck and not is_away:
+                    found.append(run.name)
+        return found
 
     def displaced(self, key: str) -> float:
         """The share of first runs that began before one which was enqueued earlier."""

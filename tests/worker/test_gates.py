@@ -456,5 +456,6 @@ def test_a_short_fault_run_keeps_every_gate():
     assert (report.unended, report.left) == ([], [])
     assert set(report.ended) <= {"finished", "failed after 3 deaths"}
     assert (max(0, report.lost_updates), report.fences_fall) == (0, 0)
+    assert report.doubled == []
     assert report.most_slots <= 3
     assert report.rate_excess <= 1

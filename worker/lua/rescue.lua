@@ -34,7 +34,6 @@ local function set_aside(id, found)
   return false
 end
 groups.set_aside = set_aside
-
 -- What a read of a key brings; where it is of a type that it can't be, that is set aside, and `otherwise` brought.
 local function read(otherwise, command, key, ...)
   local reply = redis.pcall(command, key, ...)
