@@ -4,6 +4,7 @@
 
 The archive is kept in build/rq-suite; PYTHON is one that has pip, to download it. With `--stock` RQ's own
 workers are tested, which tells what of a failure is ours. Exit codes are pytest's, and 0 without an archive.
+What fails is tried once more: some of the tests give a worker three quarters of a second to be gone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
 from conftest import private_server
 
 HERE = Path(__file__).parent
@@ -82,7 +84,13 @@ def run(source: Path, stock: bool, for_pytest: list[str]) -> int:
             "RQ_SUITE_SOCKET": str(server.socket_path),
             "RQ_SUITE_KNOWN": "" if stock else str(HERE / "known.toml"),
         }
-        return subprocess.run([*command, *for_pytest], cwd=source, env=environment, check=False).returncode
+        for again in ([], ["--last-failed"]):
+            code = subprocess.run(
+                [*command, *again, *for_pytest], cwd=source, env=environment, check=False
+            ).returncode
+            if code != pytest.ExitCode.TESTS_FAILED:
+                break
+        return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tells pytest which tests are known to fail, and why: known.toml. One that passes after all is a failure."""
 
+import multiprocessing
 import os
 import tomllib
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ def pytest_collection_modifyitems(items):
     for name, mark in known():
         if name in collected:
             collected[name].add_marker(mark)
+
+
+def pytest_unconfigure():
+    """End the workers that a failed test left, which Python would wait for."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def known() -> Iterator[tuple[str, pytest.MarkDecorator]]:
