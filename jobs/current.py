@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -19,7 +24,6 @@ Save = Callable[[bytes], None]
 
 REPORT_INTERVAL = 0.1
 """Seconds between two reports of progress that leave the process; the last one always does."""
-
 
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints that leave the process; the last before a failure always does."""
@@ -48,14 +52,19 @@ class Running:
     saved_at: float = float("-inf")
     done: float = 0.0
     reported_at: float = float("-inf")
-    pending: tuple[float, float | None, str] | None = None
+    pending: deque[tuple[float, float | None, str]] = field(default_factory=lambda: deque(maxlen=1))
+    is_late: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def flush(self) -> None:
-        """Send the report that throttling held back, if any."""
-        if self.pending is not None:
-            (done, total, message), self.pending = self.pending, None
-            # A file's name may hold bytes that are not UTF-8, and no report is worth a failed job.
-            self.report(done, total, message.encode(errors="backslashreplace").decode())
+    def flush(self, after: float = 0.0) -> None:
+        """Send the report that throttling held back, if the last is `after` seconds old; from any thread."""
+        with self.lock:
+            now = time.monotonic()
+            if self.pending and now - self.reported_at >= after:
+                self.reported_at = now
+                done, total, message = self.pending.pop()
+                # A file's name may hold bytes that are not UTF-8, and no report is worth a failed job.
+                self.report(done, total, message.encode(errors="backslashreplace").decode())
 
     def keep(self) -> None:
         """Save the checkpoint that throttling held back, if any."""
@@ -65,6 +74,35 @@ class Running:
             self.save(self.cursor)
 
 
+class Late:
+    """Sends, from a thread, the reports that were held back of jobs that then say nothing more."""
+
+    def __init__(self) -> None:
+        self.begin()
+        os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        """Have no thread, as a process that was just forked."""
+        self._jobs: SimpleQueue[Running] = SimpleQueue()
+        self._has_thread = False
+
+    def send(self, job: Running) -> None:
+        """Flush `job` when its next report is due."""
+        if not self._has_thread:
+            self._has_thread = True
+            threading.Thread(target=self._run, args=(self._jobs,), name="progress", daemon=True).start()
+        self._jobs.put(job)
+
+    def _run(self, jobs: SimpleQueue[Running]) -> None:
+        while True:
+            job = jobs.get()
+            time.sleep(max(0.0, job.reported_at + REPORT_INTERVAL - time.monotonic()))
+            job.is_late = False
+            with suppress(OSError):  # the pipe of a fork that ends
+                job.flush(REPORT_INTERVAL)
+
+
+_late = Late()
 _running: ContextVar[Running | None] = ContextVar("running", default=None)
 _resources: dict[type, object] = {}
 
@@ -94,8 +132,10 @@ def fence() -> int | None:
 def progress(done: float, total: float | None = None, message: str = "") -> None:
     """Report how far the running job is: `done` of `total` units, and what it is doing.
 
-    Cheap enough for an inner loop: it leaves the process at most ten times a second. Within an attempt
-    `done` never goes back. Outside of a job it does nothing, so a job stays callable as a plain function.
+    Cheap enough for an inner loop: it leaves the process at most ten times a second, the latest one within
+    a tenth of a second. Within an attempt `done` never goes back, and no number makes the job fail: a
+    negative `done` is 0, a `total` that is no number above 0 is none.
+    Outside of a job it does nothing, so a job stays callable as a plain function.
 
     >>> from jobs import current
     >>> current.progress(40, 100, "resizing")
@@ -104,12 +144,35 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     if job is None:
         return
     # Floats of other libraries, such as numpy's, are written in ways that nobody reads.
-    job.done = max(job.done, float(done))
-    job.pending = (job.done, None if total is None else float(total), message)
-    now = time.monotonic()
-    if now - job.reported_at >= REPORT_INTERVAL or done == total:
-        job.reported_at = now
+    before, job.done = job.done, max(job.done, float(done))
+    if total is not None:
+        total = float(total)
+        total = total if 0 < total < math.inf else None
+    job.pending.append((job.done, total, message))
+    if total is not None and before < total <= job.done:
         job.flush()
+    elif time.monotonic() - job.reported_at >= REPORT_INTERVAL:
+        job.flush(REPORT_INTERVAL)
+    elif not job.is_late:
+        job.is_late = True
+        _late.send(job)
+
+
+def track(items: Iterable[T], total: float | None = None, message: str = "") -> Iterator[T]:
+    """Go over `items` and report how many are done, of `total` or of as many as `items` says it holds.
+
+    >>> from jobs import current
+    >>> [page * 2 for page in current.track([1, 2, 3], message="printing")]
+    [2, 4, 6]
+    """
+    if total is None:
+        total = len(items) if isinstance(items, Sized) else None
+    done = 0
+    for item in items:
+        progress(done, total, message)
+        yield item
+        done += 1
+    progress(done, total, message)
 
 
 def checkpoint(cursor: Any) -> None:

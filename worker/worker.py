@@ -346,9 +346,9 @@ class Worker(RQWorker):
     def _report(
         self, id: str, execution: str, attempt: int, done: float, total: float | None, message: str
     ) -> None:
-        fields = ["done", done, "message", message, "attempt", attempt]
-        if total is not None:
-            fields += ["total", total]
+        # An earlier attempt may have known a total.
+        known = "" if total is None else total
+        fields = ["done", done, "total", known, "message", message, "attempt", attempt]
         self._write(id, execution, wire.progress_key(id), "its progress", PROGRESS_TTL, fields)
 
     def _save(self, id: str, execution: str, cursor: bytes) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from itertools import pairwise
 
 import pytest
 
-from jobs import current
+from jobs import current, records
 from jobs.current import NoResource
 
 Reports = list[tuple[float, float | None, str]]
@@ -105,6 +106,75 @@ def test_flush_sends_a_held_report_once(sent):
         running.flush()
         running.flush()
     assert sent == [(1, 10, ""), (2, 10, "")]
+
+
+def test_a_held_report_leaves_in_time_though_the_job_says_nothing_more(sent):
+    with performing(sent):
+        for _ in range(3):
+            current.progress(1, 10)
+            current.progress(2, 10)
+            deadline = time.monotonic() + 10
+            while sent[-1] != (2, 10, ""):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(current.REPORT_INTERVAL)
+            sent.append((0, 10, ""))
+
+
+def test_a_fork_of_a_process_that_held_a_report_sends_its_own_in_time(sent):
+    with performing(sent):
+        current.progress(1, 10)
+        current.progress(2, 10)
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        with current.performing("j2", 1, lambda done, *_: os.write(writer, b"%d" % done)):
+            current.progress(3, 10)
+            current.progress(4, 10)
+            time.sleep(5)
+        os._exit(0)
+    os.close(writer)
+    began = time.monotonic()
+    assert os.read(reader, 1) + os.read(reader, 1) == b"34"
+    assert time.monotonic() - began < 5
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("total", [-5, 0, float("nan"), float("inf")])
+def test_a_total_that_is_none_is_left_out_and_a_negative_done_is_none_yet(sent, total):
+    with performing(sent):
+        current.progress(-3, total)
+    assert sent == [(0, None, "")]
+
+
+def test_more_than_all_is_reported_as_it_is(sent):
+    with performing(sent):
+        current.progress(120, 100)
+    assert sent == [(120, 100, "")]
+    assert records.Progress(120, 100, "").percent == 100
+
+
+def test_completion_reported_over_and_over_leaves_at_most_ten_times_a_second(sent):
+    with performing(sent):
+        for _ in range(1000):
+            current.progress(5, 5)
+    assert len(sent) < 10
+
+
+def test_tracked_items_come_through_and_their_count_is_reported(sent):
+    with performing(sent):
+        assert list(current.track("abc", message="spelling")) == ["a", "b", "c"]
+    assert sent == [(0, 3, "spelling"), (3, 3, "spelling")]
+    assert list(current.track(iter("ab"))) == ["a", "b"]
+
+
+def test_a_loop_that_is_left_early_is_not_complete(sent):
+    with performing(sent):
+        for item in current.track(iter(range(9)), total=9):
+            if item == 4:
+                break
+    assert sent[-1] == (4, 9, "")
 
 
 def test_done_never_goes_back(sent):
