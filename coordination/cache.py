@@ -7,16 +7,15 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 from redis import Redis, RedisError
 
 from coordination import cache_lease
 from coordination.cache_entry import OVERSIZE, Entry, NotCacheable, decoded, encoded, id_of, unpacked
-from coordination.cache_lease import Lease, Place, place, tag_key
+from coordination.cache_lease import Lease, Place, tag_key
 from coordination.cache_link import TIMEOUT, Link
 from coordination.cache_terms import Terms, agreed, named_tags, seconds
 from coordination.cached import Cached
@@ -48,8 +47,7 @@ class EntryTooLarge(ValueError):
     """A value of more bytes than the cache keeps for one key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is stored for a key: the `id` of it, and the entry unless it is invalid.
 
     `left` is for how many seconds it is valid yet, less than zero if it is stale.
@@ -130,7 +128,7 @@ class Cache:
         A value that is too large is returned and not kept, and for `ttl` seconds nobody waits for another's.
         """
         terms = agreed(ttl, stale_ttl, tags)
-        at = place(self.name, key, terms.tags)
+        at = Place(self.name, bounded(key), terms.tags)
         lease: Lease | None = None
         try:
             found = self._look(at, terms.tags)
@@ -152,7 +150,7 @@ class Cache:
         Naming the `tags` it was kept with saves the round trip in which they would be asked for.
         """
         names = named_tags(tags)
-        at = place(self.name, key, names)
+        at = Place(self.name, bounded(key), names)
         try:
             found = self._look(at, names)
         except RedisError as error:
@@ -171,7 +169,7 @@ class Cache:
         `NotCacheable`, or `ValueError` for a time that is none.
         """
         terms = agreed(ttl, stale_ttl, tags)
-        at = place(self.name, key, terms.tags)
+        at = Place(self.name, bounded(key), terms.tags)
         kind, body = encoded(value, self.max_bytes)
         if kind == OVERSIZE:
             raise EntryTooLarge(
@@ -189,7 +187,7 @@ class Cache:
 
         Raises `redis.RedisError` if that can't be done: try again, for the value may still be there.
         """
-        at = place(self.name, key, ())
+        at = Place(self.name, bounded(key), ())
         with self.client.pipeline(transaction=True) as pipeline:
             pipeline.delete(at.entry, at.lease)
             pipeline.publish(at.channel, "invalidated")
@@ -254,7 +252,8 @@ class Cache:
 
     def _look(self, at: Place, tags: Sequence[str]) -> Found:
         """What is stored, and for how long: one round trip, unless it has tags of which nothing is known."""
-        (raw, *versions), left = self._link.ask(("MGET", at.entry, *at.tags), ("PTTL", at.entry))
+        stored_at = at.entry
+        (raw, *versions), left = self._link.ask(("MGET", stored_at, *at.tag_keys()), ("PTTL", stored_at))
         entry, id = unpacked(raw), id_of(raw)
         if entry is None or left < 0:
             return Found(id, None, None, 0.0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,8 +22,7 @@ class NotCacheable(TypeError):
     """A value that is neither bytes nor what JSON can carry; the text says what is in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A stored value. `id` is another for each computation, `tags` maps its tags to their versions then."""
 
     id: bytes

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from redis import RedisError
 
 from coordination.cache_entry import ID_BYTES
 from coordination.cache_link import Link
-from coordination.keys import bounded
 from coordination.scripts import Script
 
 ANY = "any"
@@ -25,23 +23,30 @@ _hold = Script("coordination", "cache_hold")
 
 
 class Place(NamedTuple):
-    """Where Redis keeps what belongs to one key with these tags."""
+    """Where Redis keeps what belongs to a key of the cache `name` with these tags, all of bounded length."""
 
-    entry: str
-    lease: str
-    channel: str
+    name: str
+    key: str
     tags: tuple[str, ...]
 
+    @property
+    def entry(self) -> str:
+        """The key of what is kept."""
+        return f"pm:cache:{self.name}:{self.key}"
 
-def place(name: str, key: str, tags: Sequence[str]) -> Place:
-    """The place of `key` in the cache `name`."""
-    short = f"{name}:{bounded(key)}"
-    return Place(
-        f"pm:cache:{short}",
-        f"pm:computing:{short}",
-        f"pm:computed:{short}",
-        tuple(tag_key(name, tag) for tag in tags),
-    )
+    @property
+    def lease(self) -> str:
+        """The key of the lease to compute it."""
+        return f"pm:computing:{self.name}:{self.key}"
+
+    @property
+    def channel(self) -> str:
+        """Where those who wait are told that they can look."""
+        return f"pm:computed:{self.name}:{self.key}"
+
+    def tag_keys(self) -> list[str]:
+        """The keys of the tags' versions."""
+        return [tag_key(self.name, tag) for tag in self.tags]
 
 
 def tag_key(name: str, tag: str) -> str:
@@ -75,7 +80,7 @@ class Lease:
         """Store the entry and give the lease up; whether it was stored, for it may have been overtaken."""
         place = self._place
         args = [self._claim, len(self.id), entry, life_ms, place.channel]
-        return bool(self._link.run(_keep, [place.entry, place.lease, *place.tags], args))
+        return bool(self._link.run(_keep, [place.entry, place.lease, *place.tag_keys()], args))
 
     def give_back(self) -> None:
         """Let another compute it."""
@@ -93,7 +98,7 @@ def take(link: Link, place: Place, seen: bytes | str, life_ms: int, seconds: flo
     """
     answer = link.run(
         _begin,
-        [place.entry, place.lease, *place.tags],
+        [place.entry, place.lease, *place.tag_keys()],
         [
             secrets.token_hex(ID_BYTES),
             _milliseconds(seconds),

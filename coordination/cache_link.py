@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
@@ -40,7 +41,7 @@ class Link:
         self._rests_until = 0.0
         self._fault = ""
 
-    def ask(self, *commands: Sequence[Any]) -> list[Any]:
+    def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to `commands`, as bytes, sent together in one trip.
 
         Raises `Away`, or the first `redis.ResponseError` among them.
@@ -83,7 +84,7 @@ class Link:
             self._idle.pop().disconnect()
         self._process = os.getpid()
 
-    def _asked(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def _asked(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self._process != os.getpid():
             self.close()
         try:
@@ -95,9 +96,10 @@ class Link:
         except redis.ConnectionError:
             return self._exchange(self.connection(TIMEOUT), commands)
 
-    def _exchange(self, connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def _exchange(self, connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            packed = b"".join(map(hiredis.pack_command, commands))
+            connection.send_packed_command((packed,), check_health=False)
             replies = [_reply(connection) for _ in commands]
         except BaseException:
             connection.disconnect()  # a signal's exception may have come between a command and its reply

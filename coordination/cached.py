@@ -40,6 +40,7 @@ class Cached(Generic[P, T]):
         self._signature = inspect.signature(function)
         self._key = self._template(key) if isinstance(key, str) else key
         self._tags = [self._template(tag) for tag in tags]
+        self._needs_names = bool(self._tags) or not callable(self._key)
         self._find = find
         self._forget = forget
         # Two templates of one shape could make the same keys.
@@ -48,8 +49,10 @@ class Cached(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """The function's result for these arguments, kept or computed."""
-        tags = [tag.fill(self._arguments(*args, **kwargs)) for tag in self._tags]
-        return self._find(self.key(*args, **kwargs), lambda: self._function(*args, **kwargs), tags)
+        arguments = self._arguments(*args, **kwargs) if self._needs_names else {}
+        key = self._key(*args, **kwargs) if callable(self._key) else self._key.fill(arguments)
+        tags = [tag.fill(arguments) for tag in self._tags]
+        return self._find(key, lambda: self._function(*args, **kwargs), tags)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, called with its instance."""
@@ -57,9 +60,9 @@ class Cached(Generic[P, T]):
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call with these arguments. Raises `UnfitValue` where none can be made of them."""
-        if isinstance(self._key, KeyTemplate):
-            return self._key.fill(self._arguments(*args, **kwargs))
-        return self._key(*args, **kwargs)
+        if callable(self._key):
+            return self._key(*args, **kwargs)
+        return self._key.fill(self._arguments(*args, **kwargs))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget the result for these arguments, as `Cache.invalidate` does."""
