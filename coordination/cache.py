@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-import msgspec
 from redis import Redis, RedisError
 
-from coordination import cache_lease
-from coordination.cache_entry import OVERSIZE, Entry, NotCacheable, decoded, encoded, id_of, unpacked
-from coordination.cache_lease import Lease, Place, tag_key
-from coordination.cache_link import TIMEOUT, Link
+from coordination.cache_entry import OVERSIZE, Entry, NotCacheable, decoded, encoded
+from coordination.cache_lease import ANY, Lease, Place, tag_key, take
+from coordination.cache_link import Link
 from coordination.cache_terms import Terms, agreed, named_tags, seconds
+from coordination.cache_turn import NOTHING, look, turn
 from coordination.cached import Cached
-from coordination.handover import Ear
 from coordination.keys import bounded, named
 from coordination.renewal import Renewer
 
@@ -28,11 +24,6 @@ __all__ = ["Cache", "EntryTooLarge", "NotCacheable"]
 MIB = 1024 * 1024
 LARGEST_ENTRY = 64 * MIB
 SHORTEST_LEASE = 0.1
-
-LOOK_AGAIN = 0.25
-"""Seconds, give or take half, after which who waits looks again; or four times that if it would be told."""
-
-SHORTEST_WAIT = 0.05
 
 QUIET = 30.0
 """Seconds in which the log says the same thing once."""
@@ -47,36 +38,14 @@ class EntryTooLarge(ValueError):
     """A value of more bytes than the cache keeps for one key."""
 
 
-class Found(NamedTuple):
-    """What is stored for a key: the `id` of it, and the entry unless it is invalid.
-
-    `left` is for how many seconds it is valid yet, less than zero if it is stale.
-    """
-
-    id: bytes
-    entry: Entry | None
-    value: Any
-    left: float
-
-    def is_due(self) -> bool:
-        """Whether to compute it anew: when it is no longer valid, or by chance a little before.
-
-        The longer it took to compute and the nearer its end, the likelier (XFetch): so one of many readers
-        renews it in time, and the others never wait.
-        """
-        if self.entry is None or self.left <= 0:
-            return True
-        return self.left <= self.entry.cost * -math.log(1.0 - random.random())  # noqa: S311
-
-
 class Cache:
     """Values by key, for a time, shared by all processes that open a cache of the same `name`.
 
     `name` is of letters, digits and `. _ -`; keys and tags are any text. Values are bytes or what JSON can
     carry, None included, and come back as JSON brings them: a tuple as a list, from the first call on.
     Values of more than `max_bytes` are not kept. Who computes holds a `lease` (seconds), renewed meanwhile:
-    if its process is killed, another computes when that has ended. Others wait for it up to `patience`
-    seconds, and then compute for themselves.
+    if its process is killed, another computes when that has ended. So it is after `longest` seconds, for who
+    hangs must not hold up the others for ever.
 
     Without Redis everything is computed and nothing kept; the log says so twice a minute. Only invalidating
     raises then, for what was not invalidated would come back. Safe in threads and after a fork.
@@ -94,7 +63,7 @@ class Cache:
         *,
         max_bytes: int = MIB,
         lease: float = 3.0,
-        patience: float = 30.0,
+        longest: float = 300.0,
     ) -> None:
         if not isinstance(max_bytes, int) or not 1 <= max_bytes <= LARGEST_ENTRY:
             raise ValueError(f"max_bytes={max_bytes!r}: give a whole number from 1 to {LARGEST_ENTRY:,}")
@@ -102,7 +71,7 @@ class Cache:
         self.name = named(name)
         self.max_bytes = max_bytes
         self.lease = seconds("lease", lease, SHORTEST_LEASE)
-        self.patience = seconds("patience", patience, 0.0)
+        self.longest = seconds("longest", longest, SHORTEST_LEASE)
         self._link = Link(client)
         self._renewer = Renewer()
         self._quiet_until: dict[str, float] = {}
@@ -129,17 +98,17 @@ class Cache:
         """
         terms = agreed(ttl, stale_ttl, tags)
         at = Place(self.name, bounded(key), terms.tags)
-        lease: Lease | None = None
+        found, lease = NOTHING, None
         try:
-            found = self._look(at, terms.tags)
+            found = look(self._link, at)
             if found.is_due():
-                held = self._await(at, terms, found)
-                found, lease = (found, held) if isinstance(held, Lease) else (held, None)
-            if lease is None and found.entry is not None and found.entry.kind != OVERSIZE:
-                value: T = found.value
-                return value
+                found, lease = turn(self._link, at, found, terms.life_ms, self.lease, self.longest)
         except RedisError as error:
             self._do_without(error)
+            found = found if found.left > 0 else NOTHING
+        if lease is None and found.is_kept:
+            value: T = found.value
+            return value
         if lease is None:
             return self._normal(compute())
         return self._compute(key, compute, terms, lease)
@@ -152,13 +121,11 @@ class Cache:
         names = named_tags(tags)
         at = Place(self.name, bounded(key), names)
         try:
-            found = self._look(at, names)
+            found = look(self._link, at)
         except RedisError as error:
             self._do_without(error)
             return default
-        if found.entry is None or found.left <= 0 or found.entry.kind == OVERSIZE:
-            return default
-        return found.value
+        return found.value if found.is_kept and found.left > 0 else default
 
     def put(
         self, key: str, value: Any, *, ttl: float, stale_ttl: float = 0.0, tags: Sequence[str] = ()
@@ -176,7 +143,7 @@ class Cache:
                 f"{key:.120}: the cache {self.name} keeps up to {self.max_bytes:,} bytes a key"
             )
         try:
-            lease = cache_lease.take(self._link, at, cache_lease.ANY, terms.life_ms, self.lease)
+            lease = take(self._link, at, ANY, terms.life_ms, self.lease, self.longest)
             return isinstance(lease, Lease) and _keep(lease, terms, kind, body, 0.0)
         except RedisError as error:
             self._do_without(error)
@@ -249,53 +216,6 @@ class Cache:
     ) -> None:
         """Close the cache's connections."""
         self.close()
-
-    def _look(self, at: Place, tags: Sequence[str]) -> Found:
-        """What is stored, and for how long: one round trip, unless it has tags of which nothing is known."""
-        stored_at = at.entry
-        (raw, *versions), left = self._link.ask(("MGET", stored_at, *at.tag_keys()), ("PTTL", stored_at))
-        entry, id = unpacked(raw), id_of(raw)
-        if entry is None or left < 0:
-            return Found(id, None, None, 0.0)
-        if entry.tags or tags:
-            known = dict(zip(tags, versions, strict=True))
-            if unknown := [tag for tag in entry.tags if tag not in known]:
-                (asked,) = self._link.ask(("MGET", *(tag_key(self.name, tag) for tag in unknown)))
-                known.update(zip(unknown, asked, strict=True))
-            # What was kept without a tag that is asked for now would outlive its invalidation.
-            if any(
-                version is None or entry.tags.get(tag) != version.decode() for tag, version in known.items()
-            ):
-                return Found(id, None, None, 0.0)
-        try:
-            value = entry.value() if entry.kind != OVERSIZE else None
-        except (msgspec.DecodeError, ValueError):
-            return Found(id, None, None, 0.0)
-        return Found(id, entry, value, (left - entry.stale_ms) / 1000)
-
-    def _await(self, at: Place, terms: Terms, found: Found) -> Lease | Found:
-        """The lease to compute, or what to return instead; without an entry if patience has ended."""
-        gives_up_at = time.monotonic() + self.patience
-        ear: Ear | None = None
-        try:
-            while True:
-                lease = cache_lease.take(self._link, at, found.id, terms.life_ms, self.lease)
-                if isinstance(lease, Lease):
-                    return lease
-                if lease is not None:
-                    left = gives_up_at - time.monotonic()
-                    if found.entry is not None or left <= 0:
-                        return found
-                    if ear is None:  # and look once more, for the end may have come before it
-                        ear = Ear([self._link.connection], at.channel, TIMEOUT)
-                    else:
-                        ear.wait(LOOK_AGAIN, max(SHORTEST_WAIT, min(lease + 0.01, left)))
-                found = self._look(at, terms.tags)
-                if found.left > 0:
-                    return found
-        finally:
-            if ear is not None:
-                ear.close()
 
     def _compute(self, key: str, compute: Callable[[], T], terms: Terms, lease: Lease) -> T:
         self._renewer.add(lease, self.lease / 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import NamedTuple
 
 from redis import RedisError
@@ -57,19 +58,24 @@ def tag_key(name: str, tag: str) -> str:
 class Lease:
     """The right to compute what is at `place`, until `seconds` after it was taken or last renewed.
 
+    It is renewed for `longest` seconds.
+
     `id` is that of the entry to be kept, `versions` are those of the place's tags when it was taken.
     """
 
-    def __init__(self, link: Link, place: Place, claim: str, seconds: float) -> None:
+    def __init__(self, link: Link, place: Place, claim: str, seconds: float, longest: float) -> None:
         self.id = claim[: 2 * ID_BYTES]
         self.versions = claim.split(" ")[1:]
         self._link = link
         self._place = place
         self._claim = claim
         self._seconds = seconds
+        self._ends_at = time.monotonic() + longest
 
     def renew(self) -> float | None:
-        """Let it last longer; seconds until the next time, None once it is lost."""
+        """Let it last longer; seconds until the next time, None once it is lost or over."""
+        if time.monotonic() > self._ends_at:
+            return None
         try:
             held = self._held_for(self._seconds)
         except RedisError:
@@ -91,7 +97,9 @@ class Lease:
         return bool(self._link.run(_hold, [self._place.lease], args))
 
 
-def take(link: Link, place: Place, seen: bytes | str, life_ms: int, seconds: float) -> Lease | float | None:
+def take(
+    link: Link, place: Place, seen: bytes | str, life_ms: int, seconds: float, longest: float
+) -> Lease | float | None:
     """The lease to compute what is at `place`; seconds until it ends if another has it.
 
     None if there is another entry by now than the one with the id `seen`. Raises `redis.RedisError`.
@@ -108,7 +116,7 @@ def take(link: Link, place: Place, seen: bytes | str, life_ms: int, seconds: flo
         ],
     )
     if answer[0] == b"mine":
-        return Lease(link, place, answer[1].decode(), seconds)
+        return Lease(link, place, answer[1].decode(), seconds, longest)
     return None if answer[0] == b"changed" else max(0.0, answer[1] / 1000)
 
 

@@ -342,11 +342,23 @@ def test_what_computing_raises_is_raised_and_the_next_tries(client, cache, count
     assert cache.get_or_compute("a", counted, ttl=60) == 1
 
 
-def test_whose_patience_ends_computes_without_keeping(client, counted):
-    client.set("pm:computing:shop:a", "x" * 32, ex=60)
-    with Cache(client, "shop", patience=0.2) as cache:
+def test_who_computes_for_too_long_is_overtaken_by_one_who_waits(client, counted):
+    begun, end = threading.Event(), threading.Event()
+    with Cache(client, "shop", lease=0.3, longest=0.5) as cache:
+
+        def hang():
+            begun.set()
+            end.wait(10)
+
+        thread = threading.Thread(target=lambda: cache.get_or_compute("a", hang, ttl=60))
+        thread.start()
+        begun.wait(10)
+        started = time.monotonic()
         assert cache.get_or_compute("a", counted, ttl=60) == 1
-        assert cache.get("a") is None
+        assert 0.4 < time.monotonic() - started < 3.0
+        end.set()
+        thread.join()
+        assert cache.get("a") == 1
 
 
 # Stale values, and early ones
@@ -380,7 +392,7 @@ def test_a_stale_value_whose_tag_was_invalidated_is_never_returned(client, cache
 
 def test_a_value_is_renewed_by_chance_before_its_end_the_likelier_the_slower_it_is():
     def share(cost: float, left: float) -> float:
-        from coordination.cache import Found
+        from coordination.cache_turn import Found
 
         found = Found(b"", Entry(b"", b"j", 0, cost, {}, b""), None, left)
         return sum(found.is_due() for _ in range(4000)) / 4000
