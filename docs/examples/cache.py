@@ -1,4 +1,4 @@
-"""A cache in your own code: what is slow is computed once, for all processes, and forgotten when it changes."""
+"""A cache in your own code: what is slow is computed once, for all processes, and anew when it changed."""
 
 from __future__ import annotations
 
