@@ -14,7 +14,6 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from coordination.scripts import Script
-from coordination.server import ServerFailed
 
 TIMEOUT = 1.0
 """Seconds that connecting and answering may take each; a cache that is slower is none."""
@@ -50,7 +49,7 @@ class Link:
             raise Away(self._fault)
         try:
             replies = self._asked(commands)
-        except (redis.ConnectionError, redis.TimeoutError, OSError, ServerFailed) as error:
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             self._fault = " ".join(str(error).split())
             self._rests_until = time.monotonic() + REST
             raise Away(self._fault) from None
@@ -75,7 +74,12 @@ class Link:
             "socket_connect_timeout": timeout,
             "retry": Retry(NoBackoff(), 0),
         }
-        return self._pool.connection_class(**{**self._pool.connection_kwargs, **changes})
+        options = {**self._pool.connection_kwargs, **changes}
+        server = options.pop("server", None)
+        if server is None:
+            return self._pool.connection_class(**options)
+        # An embedded server is not started from here: it would inherit the limits of an isolated job.
+        return redis.UnixDomainSocketConnection(path=str(server.socket_path), **options)
 
     def close(self) -> None:
         """Close the connections; the next question makes a new one."""
