@@ -79,7 +79,8 @@ class Link:
         if server is None:
             return self._pool.connection_class(**options)
         # An embedded server is not started from here: it would inherit the limits of an isolated job.
-        return redis.UnixDomainSocketConnection(path=str(server.socket_path), **options)
+        plain: Any = redis.UnixDomainSocketConnection
+        return plain(path=str(server.socket_path), **options)
 
     def close(self) -> None:
         """Close the connections; the next question makes a new one."""

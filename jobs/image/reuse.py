@@ -38,10 +38,10 @@ class Reuse:
     def __init__(self, storage: Storage, file: Path, plans: Sequence[Plan]) -> None:
         self._storage = storage
         self._count = len(plans)
+        self._cache: Cache | None = None
         try:
             self._cache = current.resource(Cache)
         except current.NoResource:
-            self._cache = None
             return
         digest = _sha256(file)
         # Other versions make other bytes. Names are no part of it: copies have names of their own.
