@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,45 @@ def crowd(
     for process in processes:
         process.join()
     return answers
+
+
+def race(data_dir, seed: int, ends: float, sender) -> None:
+    """Reads and changes: each value must be as new as the last invalidation before it was asked for.
+
+    A change is known to others as `settled` when it has been invalidated.
+    """
+    chance, reads, old = random.Random(seed), 0, []
+    with connect(None, data_dir) as client, Cache(client, "race", lease=0.15) as cache:
+        settle = client.register_script(
+            "local known = tonumber(redis.call('GET', KEYS[1]) or 0)\n"
+            "redis.call('SET', KEYS[1], math.max(known, tonumber(ARGV[1])))"
+        )
+
+        def compute() -> int:
+            value = int(client.get("truth") or 0)
+            # Sometimes longer than the lease, and in a way that the renewal can't keep up with.
+            time.sleep(chance.choice([0.0, 0.001, 0.01]))
+            if chance.random() < 0.02:
+                cache._renewer.reset()
+                time.sleep(0.2)
+            return value
+
+        while time.time() < ends:
+            if chance.random() < 0.2:
+                changed = client.incr("truth")
+                if chance.random() < 0.5:
+                    cache.invalidate("value")
+                else:
+                    cache.invalidate_tag("tag")
+                settle(["settled"], [changed])
+            settled = int(client.get("settled") or 0)
+            value = cache.get_or_compute(
+                "value", compute, ttl=chance.choice([0.02, 60]), stale_ttl=60, tags=["tag"]
+            )
+            reads += 1
+            if value < settled:
+                old.append((value, settled))
+    sender.send((reads, old))
 
 
 def run(target: Callable[..., None], *args: Any) -> Any:

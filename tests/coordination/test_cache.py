@@ -255,6 +255,21 @@ def test_who_comes_after_an_invalidation_does_not_wait_for_an_older_computation(
     assert cache.get_or_compute("a", never, ttl=60, tags=["x"]) == 1
 
 
+def test_nobody_ever_gets_what_was_invalidated_before_asking(server, client):
+    ends, pipes, processes = time.time() + 3, [], []
+    for seed in range(6):
+        receiver, sender = cache_worker.forked.Pipe(duplex=False)
+        pipes.append(receiver)
+        processes.append(cache_worker.run(cache_worker.race, server.data_dir, seed, ends, sender))
+        sender.close()
+    results = [pipe.recv() for pipe in pipes]
+    for process in processes:
+        process.join()
+    assert [old for _, old in results] == [[]] * 6
+    assert sum(reads for reads, _ in results) > 100
+    assert int(client.get("settled")) > 20
+
+
 # One computes
 
 
