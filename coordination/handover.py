@@ -1,27 +1,28 @@
-"""Hand-over: whoever waits for a lock hears of its release at once, and looks again from time to time."""
+"""Hand-over: whoever waits for another hears of its end at once, and looks again from time to time."""
 
 from __future__ import annotations
 
 import random
 import select
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 
-from coordination.lock_node import Node
 from coordination.server import ServerFailed
 
 
 class Ear:
-    """A subscription to a channel at one node; where that can't be had, waiting is only slower."""
+    """A subscription to a channel at one server; where that can't be had, waiting is only slower.
 
-    def __init__(self, nodes: list[Node], channel: str, timeout: float) -> None:
+    Each of `dials` makes a connection to one, not yet connected, for a timeout in seconds.
+    """
+
+    def __init__(self, dials: Sequence[Callable[[float], Any]], channel: str, timeout: float) -> None:
         self._connection: Any = None
         # The last of them, for a release reaches the others before it.
-        for node in reversed(nodes):
-            if node.socket is None:
-                continue
-            connection = node.connection(timeout)
+        for dial in reversed(dials):
+            connection = dial(timeout)
             try:
                 connection.connect()
                 connection.send_command("SUBSCRIBE", channel, check_health=False)

@@ -34,9 +34,7 @@ def taken(error: ResponseError, key: str, kind: str) -> RuntimeError | ResponseE
 def named(name: str) -> str:
     """`name`, if it can be a part of keys. Raises `InvalidName`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidName(
-            f"{name!r:.120} can't name a limit: use up to 100 letters, digits and signs of . _ -"
-        )
+        raise InvalidName(f"{name!r:.120} can't be a name: use up to 100 letters, digits and signs of . _ -")
     return name
 
 

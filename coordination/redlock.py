@@ -98,7 +98,8 @@ class Redlock:
                 if left <= 0:
                     raise refusal
                 if ear is None:  # and try once more, for the release may have come before it
-                    ear = Ear(self._quorum.nodes, grants.channel(name), self._quorum.timeout / 2)
+                    dials = [node.connection for node in self._quorum.nodes if node.socket is not None]
+                    ear = Ear(dials, grants.channel(name), self._quorum.timeout / 2)
                 else:
                     ear.wait(self._retry, left)
         finally:

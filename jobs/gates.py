@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from coordination.key_template import InvalidTemplate, KeyTemplate, template
 from coordination.keys import bounded
 from coordination.rate import InvalidRate
-from jobs.key import InvalidTemplate, KeyTemplate, template
 from jobs.rate_by import RateBy, rate_by
 
 Policy = Literal["wait", "skip", "replace"]

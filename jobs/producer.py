@@ -15,12 +15,12 @@ from redis import Redis
 
 from config import Settings
 from coordination.connection import connect as connect_redis
+from coordination.key_template import UnfitValue
 from coordination.scripts import Script
 from coordination.server import EmbeddedServer
 from jobs import registry, unique, wire
 from jobs.gates import Gates, Shut
 from jobs.job_type import InvalidCall, JobType
-from jobs.key import UnfitValue
 from jobs.options import (
     DEFAULT_FAILURE_TTL,
     DEFAULT_QUEUE,

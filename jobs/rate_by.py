@@ -6,8 +6,8 @@ import inspect
 import re
 from typing import NamedTuple
 
+from coordination.key_template import InvalidTemplate, KeyTemplate, template
 from coordination.rate import Rate
-from jobs.key import InvalidTemplate, KeyTemplate, template
 
 _BY = re.compile(r"(?P<rate>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from coordination.key_template import InvalidTemplate, KeyTemplate, template
 from jobs.job_type import InvalidCall, InvalidJob, JobType
-from jobs.key import InvalidTemplate, KeyTemplate, template
 from jobs.options import InvalidOption, Options, in_seconds
 
 LONGEST_KEY = 250

@@ -89,6 +89,7 @@ class App:
 
     def provide(self, smtp_url: str | None) -> None:
         """Lend this process's jobs what they need."""
+        from coordination.cache import Cache
         from jobs import current
         from jobs.email import Mailer
         from jobs.limits import Limits
@@ -98,6 +99,7 @@ class App:
             self.storage,
             Limits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
             Mailer(smtp_url, settings.mail_from, settings.templates),
+            Cache(self.client, "jobs"),
         )
 
     def queues(self) -> list[str]:

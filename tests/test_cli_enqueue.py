@@ -179,6 +179,15 @@ def test_an_image_becomes_renditions_of_the_sizes_asked_for(packmule: CommandLin
 
 
 @pytest.mark.usefixtures("workers")
+def test_renditions_of_an_image_that_comes_again_are_copied(packmule: CommandLine, redis: Redis) -> None:
+    for out in ("once", "twice"):
+        done = packmule.run("enqueue", "image", PHOTO, "--size", "77", "--out", out, "--wait")
+        assert done.returncode == 0, done.stderr
+        (key,) = (key for key in redis.keys("pm:cache:jobs:image/*") if b"-77x" in redis.get(key))
+        assert f'"{out}/'.encode() in redis.get(key)
+
+
+@pytest.mark.usefixtures("workers")
 def test_a_csv_becomes_parquet(packmule: CommandLine, storage: Path, tmp_path: Path) -> None:
     (tmp_path / "stock.csv").write_text("item,count\nnut,3\nbolt,4\n")
     done = packmule.run("enqueue", "file", "stock.csv", "--to", "parquet", "--out", "stock.parquet", "--wait")

@@ -133,3 +133,21 @@ def test_the_example_of_limits_runs(shell):
         "True, 40 left, all of it again in 36 s",
         "busy: try again in at most 30 s",
     ]
+
+
+def test_the_example_of_the_cache_runs_and_runs_again(shell):
+    for _ in range(2):
+        assert shell(sys.executable, str(ROOT / "docs" / "examples" / "cache.py")).splitlines() == [
+            "looking up the chair",
+            "looking up the table",
+            "12 12 80",
+            "looking up the chair",
+            "14 80",
+            "looking up the chair",
+            "looking up the table",
+            "14 90",
+            "[104, None]",
+            "[104, None]",
+            "[104, None] not kept",
+            r"b'\x89PNG'",
+        ]

@@ -10,7 +10,9 @@ import gated_jobs
 import pool_jobs
 import pytest
 from redis import Redis
+from redis.connection import AbstractConnection
 
+from coordination.cache import Cache
 from jobs import records, registry, waiting, wire
 from jobs.producer import Producer
 from worker.claim import Claims
@@ -21,10 +23,9 @@ from worker.wait import IdleWait
 
 @pytest.fixture
 def trips(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Counts the requests that leave through `client`'s connections: each is a write and a wait."""
+    """Counts the requests that leave this process: each is a write and a wait."""
     sent: list[object] = []
-    pool = client.connection_pool
-    kind = pool.connection_class
+    kind = AbstractConnection
     send = kind.send_packed_command
 
     def count(connection: object, command: object, *args: object, **options: object) -> object:
@@ -168,3 +169,23 @@ def test_what_waits_behind_others_and_for_what_is_a_fixed_few_trips(client, trip
     assert trips() - before == 2
     waiting.waiting(client, ["high", "default", "low"], 100)
     assert trips() - before <= 2 + 2 + 5
+
+
+def test_a_cache_hit_is_one_trip_with_tags_too_and_a_miss_three(client, trips):
+    with Cache(client, "shop") as cache:
+        cache.put("warm", 0, ttl=60)  # a connection is made, and the scripts are loaded
+        for tags in ((), ("a", "b")):
+            key = f"a{len(tags)}"
+            before = trips()
+            cache.get_or_compute(key, lambda: 1, ttl=60, tags=tags)
+            assert trips() - before == 3
+            cache.get_or_compute(key, lambda: 2, ttl=60, tags=tags)
+            assert trips() - before == 4
+            assert cache.get(key, tags=tags) == 1
+            assert trips() - before == 5
+        before = trips()
+        assert cache.get("a2") == 1
+        assert trips() - before == 2  # for its tags were not named
+        ran = commands(client)
+        cache.get("a2", tags=["a", "b"])
+        assert commands(client) - ran == Counter(cmdstat_mget=1, cmdstat_pttl=1, cmdstat_info=1)

@@ -12,6 +12,7 @@ from jobs import current
 from jobs.image.cascade import Cascade
 from jobs.image.encode import ENCODINGS, encoded
 from jobs.image.rendition import Plan, Rendition, Size, plan
+from jobs.image.reuse import Made, Reuse
 from jobs.image.source import ImageTooLarge, UnreadableImage, opened
 from jobs.limits import Limits
 from jobs.registry import job
@@ -59,18 +60,28 @@ def image(source: str, renditions: Renditions, out: str | None = None) -> dict[s
         for planned in plans:
             _check(planned, limits.pixels)
         paths = _paths(source, (out or f"renditions/{_run(file)}").rstrip("/"), plans)
-        cascade = Cascade(original, [planned.frame for planned in plans])
-        current.progress(1, total, f"decoded {source}")
 
-        written: dict[str, dict[str, Any]] = {}
-        for path, planned in sorted(zip(paths, plans, strict=True), key=_largest_first):
+        reuse, written = Reuse(storage, file, plans), dict[str, Made]()
+        for path, made in zip(paths, reuse.made(), strict=False):
+            if reuse.copy(made, path):
+                written[path] = made._replace(path=path)
+                current.progress(1 + len(written), total, path)
+        missing = [pair for pair in zip(paths, plans, strict=True) if pair[0] not in written]
+        if missing:
+            cascade = Cascade(original, [planned.frame for _, planned in missing])
+            current.progress(1 + len(written), total, f"decoded {source}")
+        for path, planned in sorted(missing, key=_largest_first):
             data = encoded(cascade.rendition(planned), planned.format, planned.quality)
             storage.write_bytes(path, data)
-            written[path] = {"path": path, **_facts(planned.format, planned.size), "bytes": len(data)}
+            written[path] = Made(path, hashlib.sha256(data).hexdigest(), len(data))
             current.progress(1 + len(written), total, path)
+        reuse.remember([written[path] for path in paths])
     return {
         "source": {"path": source, **_facts(original.format, original.size)},
-        "renditions": [written[path] for path in paths],
+        "renditions": [
+            {"path": path, **_facts(planned.format, planned.size), "bytes": written[path].bytes}
+            for path, planned in zip(paths, plans, strict=True)
+        ],
     }
 
 

@@ -39,5 +39,5 @@ def test_what_is_no_text_is_refused(key):
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "ä", "a" * 101, None, "a\n"])
 def test_a_name_that_could_run_into_a_key_is_refused(name):
-    with pytest.raises(InvalidName, match="can't name a limit"):
+    with pytest.raises(InvalidName, match="can't be a name"):
         named(name)

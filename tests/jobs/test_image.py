@@ -14,8 +14,10 @@ from uuid import uuid4
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageEnhance, ImageOps, ImageStat
 
+from coordination.cache import Cache
 from jobs import current
 from jobs.image import ImageTooLarge, Rendition, UnreadableImage, image
+from jobs.image import cascade as decoding
 from jobs.image.resize import resize, resizer
 from jobs.job_type import InvalidCall
 from jobs.limits import Limits
@@ -498,3 +500,83 @@ def test_without_the_extra_resizer_pillow_does_the_same_job(storage, folder):
         ):
             assert one.size == other.size
             assert mean_error(one, other) < 4
+
+
+@pytest.fixture
+def cache(client, storage, monkeypatch):
+    monkeypatch.setattr(current, "_resources", dict(current._resources))
+    with Cache(client, "jobs") as lent:
+        current.provide(lent)
+        yield lent
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts how often pixels are decoded."""
+    counted = []
+    eight_bit = decoding.eight_bit
+    monkeypatch.setattr(decoding, "eight_bit", lambda picture: counted.append(1) or eight_bit(picture))
+    return counted
+
+
+SIZES = [{"width": 400, "name": "large"}, {"width": 100, "format": "webp"}]
+
+
+def test_the_same_bytes_with_the_same_options_are_copied_and_not_made_again(storage, cache, decoded):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    storage.write_bytes("b.jpg", PHOTO.read_bytes())
+    first = image("a.jpg", SIZES, "first")
+    second = image("b.jpg", SIZES, "second")
+    assert len(decoded) == 1
+    assert [fact["path"] for fact in second["renditions"]] == ["second/large.jpg", "second/b-100x75.webp"]
+    for one, other in zip(first["renditions"], second["renditions"], strict=True):
+        assert one | {"path": ""} == other | {"path": ""}
+        assert storage.read_bytes(one["path"]) == storage.read_bytes(other["path"])
+
+
+@pytest.mark.parametrize("change", [{"quality": 70}, {"width": 401}, {"format": "png"}, {"height": 10}])
+def test_other_options_or_other_bytes_are_made(storage, cache, decoded, change):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    image("a.jpg", SIZES, "first")
+    image("a.jpg", [SIZES[0] | change, SIZES[1]], "second")
+    assert len(decoded) == 2
+    storage.write_bytes("a.jpg", PHOTO.read_bytes() + b"\0")
+    image("a.jpg", SIZES, "third")
+    assert len(decoded) == 3
+
+
+@pytest.mark.parametrize("harm", ["deleted", "overwritten", "same size", "all"])
+def test_a_rendition_that_is_gone_or_has_changed_is_made_again(storage, folder, cache, decoded, harm):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    first = image("a.jpg", SIZES, "first")
+    right = [storage.read_bytes(fact["path"]) for fact in first["renditions"]]
+    if harm == "deleted":
+        (folder / "first/large.jpg").unlink()
+    elif harm == "all":
+        for file in (folder / "first").iterdir():
+            file.unlink()
+    else:
+        storage.write_bytes("first/large.jpg", bytes(len(right[0]) if harm == "same size" else 9))
+    second = image("a.jpg", SIZES, "second")
+    assert [storage.read_bytes(fact["path"]) for fact in second["renditions"]] == right
+    assert [fact["bytes"] for fact in second["renditions"]] == [len(data) for data in right]
+    assert len(decoded) == 2
+    image("a.jpg", SIZES, "third")
+    assert len(decoded) == 2
+    assert list((folder / ".tmp").iterdir()) == []
+
+
+def test_the_same_job_again_copies_onto_itself(storage, cache, decoded):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    assert image("a.jpg", SIZES, "out") == image("a.jpg", SIZES, "out")
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize("known", [None, [], 5, [["a", "b"]], [["../a", "b", 1], ["/etc/passwd", "b", 1]]])
+def test_what_the_cache_holds_by_mistake_does_no_harm(storage, client, cache, decoded, known):
+    storage.write_bytes("a.jpg", PHOTO.read_bytes())
+    image("a.jpg", SIZES, "first")
+    (key,) = (key.decode().removeprefix("pm:cache:jobs:") for key in client.keys("pm:cache:*"))
+    cache.put(key, known, ttl=60)
+    image("a.jpg", SIZES, "second")
+    assert len(decoded) == 2

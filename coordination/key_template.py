@@ -1,4 +1,4 @@
-"""Keys from a job's arguments: a template such as `{account_id}`, checked when the job is defined."""
+"""Keys from a call's arguments: a template such as `{account_id}`, checked when its function is defined."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _shown(value: Any) -> str:
         encoded = _encode(value)
         if not encoded.startswith(b'"'):
             return quote(encoded, safe=_READABLE)
-        value = msgspec.json.decode(encoded)  # a date is the text that a worker gets
+        value = msgspec.json.decode(encoded)  # a date is the text that JSON carries
     return f"{_MARK if _AMBIGUOUS.match(value) else ''}{quote(value, safe=_READABLE)}"
 
 

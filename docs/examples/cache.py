@@ -1,0 +1,36 @@
+"""A cache in your own code: what is slow is computed once, for all processes, and anew when it changed."""
+
+from __future__ import annotations
+
+from config import Settings
+from coordination.cache import Cache
+from coordination.connection import connect
+
+settings = Settings.from_env()
+prices = {"chair": 12, "table": 80}
+
+with connect(settings.redis_url, settings.data_dir) as client, Cache(client, "shop") as cache:
+
+    @cache.cached(ttl=600, stale_ttl=60, key="price/{product}", tags=["prices", "product/{product}"])
+    def price(product: str) -> int:
+        """As if it came from a slow database."""
+        print(f"looking up the {product}")
+        return prices[product]
+
+    print(price("chair"), price("chair"), price("table"))
+
+    # One result, or all that depend on something. What is being computed meanwhile is not kept either.
+    prices["chair"] = 14
+    price.invalidate("chair")
+    print(price("chair"), price("table"))
+    prices["table"] = 90
+    cache.invalidate_tag("prices")
+    print(price("chair"), price("table"))
+
+    # Without a decorator. None is a result like any other; a tuple comes back as JSON's list.
+    for _ in range(2):
+        print(cache.get_or_compute("totals", lambda: (sum(prices.values()), None), ttl=60, tags=["prices"]))
+    print(cache.get("totals"), cache.get("nothing", "not kept"))
+    cache.put("logo", b"\x89PNG", ttl=3600)
+    print(cache.get("logo"))
+    cache.invalidate_tag("prices")

@@ -1,0 +1,84 @@
+"""Reuse: renditions that were made of the same bytes with the same options are copied, not made again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import PIL
+
+from coordination.cache import Cache
+from jobs import current
+from jobs.image.rendition import Plan
+from jobs.image.resize import resizer
+from jobs.storage import Storage, StorageError
+from jobs.stores import explained
+
+KEEP_SECONDS = 7 * 86_400.0
+
+
+class Made(NamedTuple):
+    """A stored rendition: where it was left, the SHA-256 of its bytes, and how many they are."""
+
+    path: str
+    digest: str
+    bytes: int
+
+
+class Reuse:
+    """The renditions `plans` of the source `file`, where they were made before and are still stored.
+
+    What is remembered is in this process's `Cache`; where none is lent, or Redis is away, nothing is.
+    """
+
+    def __init__(self, storage: Storage, file: Path, plans: Sequence[Plan]) -> None:
+        self._storage = storage
+        self._count = len(plans)
+        self._cache: Cache | None = None
+        try:
+            self._cache = current.resource(Cache)
+        except current.NoResource:
+            return
+        digest = _sha256(file)
+        # Other versions make other bytes. Names are no part of it: copies have names of their own.
+        options = [PIL.__version__, resizer(), [[p.size, p.crop, p.format, p.quality] for p in plans]]
+        self._key = f"image/{digest}/{hashlib.sha256(msgspec.json.encode(options)).hexdigest()}"
+
+    def made(self) -> list[Made]:
+        """What was made before, in the order of the plans; empty if nothing is known."""
+        known = self._cache.get(self._key) if self._cache else None
+        try:
+            found = msgspec.convert(known or [], list[Made])
+        except msgspec.ValidationError:
+            return []
+        return found if len(found) == self._count else []
+
+    def copy(self, made: Made, path: str) -> bool:
+        """Leave a copy of it at `path`; False if it is gone or has changed, and nothing is left there."""
+        try:
+            with self._storage.read(made.path, made.bytes) as old, self._storage.write(path) as new:
+                with explained("copy", made.path):
+                    shutil.copyfile(old, new)
+                _refuse_changed(new, made)
+        except StorageError:
+            return False
+        return True
+
+    def remember(self, made: Sequence[Made]) -> None:
+        """Let later jobs copy these, in the order of the plans."""
+        if self._cache:
+            self._cache.put(self._key, list(made), ttl=KEEP_SECONDS)
+
+
+def _refuse_changed(copy: Path, made: Made) -> None:
+    if _sha256(copy) != made.digest:
+        raise StorageError(f"{made.path} has changed")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
