@@ -176,6 +176,8 @@ class EmbeddedServer:
             "--appendfsync": "everysec",
             "--save": "",
             "--maxmemory-policy": "noeviction",
+            # A subscriber that doesn't read costs at most this much memory, and is then cut off.
+            "--client-output-buffer-limit": "pubsub 8mb 4mb 10",
         }
         started = subprocess.run(  # noqa: S603  every word of it is ours
             [binary, *(word for option in options.items() for word in option)],

@@ -1,0 +1,24 @@
+-- Give a consumer what dead consumers of its group left, and forget those that are gone and own nothing.
+--
+-- KEYS[1]  the stream
+-- ARGV[1]  the group     ARGV[2]  the consumer    ARGV[3]  milliseconds after which an entry counts as left
+-- ARGV[4]  where the last look ended, "0-0" at first
+-- ARGV[5]  milliseconds after which a consumer is gone
+-- Returns  where this look ended
+--
+-- The look and the forgetting are one step: a consumer that reads in between would lose what it read. Entries
+-- keep their count of deliveries, for this is none yet.
+
+local key, group, consumer = KEYS[1], ARGV[1], ARGV[2]
+local claimed = redis.call('XAUTOCLAIM', key, group, consumer, ARGV[3], ARGV[4], 'COUNT', 100, 'JUSTID')
+
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
+  local other = {}
+  for i = 1, #flat, 2 do
+    other[flat[i]] = flat[i + 1]
+  end
+  if other.name ~= consumer and other.pending == 0 and other.idle > tonumber(ARGV[5]) then
+    redis.call('XGROUP', 'DELCONSUMER', key, group, other.name)
+  end
+end
+return claimed[1]

@@ -1,0 +1,32 @@
+"""A consumer of a stream of events: at least once, whoever dies, and what can't be handled is set aside.
+
+python docs/examples/events.py
+"""
+
+from __future__ import annotations
+
+import threading
+
+from config import Settings
+from coordination.connection import connect
+from coordination.consumer import Consumer
+from coordination.stream import Event, Stream
+
+settings = Settings.from_env()
+stop = threading.Event()
+
+
+def handle(event: Event) -> None:
+    """Returning means handled; raising means again, and after the fifth time set aside."""
+    what, order = event.value
+    print(what, order)
+    if what == "closed":
+        stop.set()
+
+
+with connect(settings.redis_url, settings.data_dir) as client:
+    shop = Stream(client, "shop:events", max_entries=10_000)
+    shop.append([["ordered", 1], ["paid", 1]])
+    shop.append([["closed", 1]])
+    Consumer(shop, "accounts", "till-1").run(handle, stop)
+    print(len(shop.read("0")), "events are kept for other groups")

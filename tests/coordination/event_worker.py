@@ -1,0 +1,34 @@
+"""One process of the streams' tests: a consumer that notes what it handles, and may stop at a word."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import redis
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from coordination.consumer import Consumer
+from coordination.stream import Event, Stream
+
+
+def handle(event: Event) -> None:
+    if event.value == "killer":
+        os.kill(os.getpid(), 9)
+    if isinstance(event.value, str) and event.value.startswith("hang"):
+        os.write(1, b"hangs\n")
+        time.sleep(60)
+    os.write(1, f"{event.value}\n".encode())
+
+
+def main(url: str, name: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        stream = Stream(client, "s", max_entries=10_000)
+        Consumer(stream, "g", name, min_idle=0.5, deliveries=3).run(handle)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,161 @@
+"""Pub/sub: a subscriber comes back by itself, and knows when it may have missed something."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import redis
+from losing_proxy import LosingProxy
+
+from coordination.connection import connect
+from coordination.pubsub import MISSED, Message, Subscriber, publish
+
+
+@pytest.fixture
+def subscriber(client):
+    with Subscriber(client, ["news"]) as listening:
+        assert listening.wait(20) is MISSED
+        yield listening
+
+
+def hear(subscriber, seconds=20.0):
+    """What comes first."""
+    deadline = time.monotonic() + seconds
+    while (message := subscriber.wait(0.5)) is None:
+        assert time.monotonic() < deadline
+    return message
+
+
+def subscribers(client):
+    return [each for each in client.client_list(_type="pubsub") if int(each["sub"])]
+
+
+def test_it_begins_with_missed_and_then_hears_what_is_published_in_order(client, subscriber):
+    for n in range(50):
+        assert publish(client, "news", {"n": n, "text": "größer"}) == 1
+    assert [subscriber.wait(20) for _ in range(50)] == [
+        Message("news", {"n": n, "text": "größer"}) for n in range(50)
+    ]
+    assert subscriber.wait(0) is None
+
+
+def test_several_channels_and_patterns_are_one_subscription(client):
+    with Subscriber(client, ["a", "b"], patterns=["progress:*"]) as subscriber:
+        assert subscriber.wait(20) is MISSED
+        for channel in ("a", "progress:7", "b"):
+            publish(client, channel, 1)
+        assert [subscriber.wait(20).channel for _ in range(3)] == ["a", "progress:7", "b"]
+        assert subscriber.wait(0.05) is None
+    with pytest.raises(ValueError, match="needs a channel"):
+        Subscriber(client)
+
+
+def test_what_is_no_json_is_dropped_and_counted(client, subscriber):
+    for data in (b"", b"{", b"\xff", b'"\xff"', b"1 2"):
+        client.publish("news", data)
+    publish(client, "news", None)
+    assert subscriber.wait(20) == Message("news", None)
+    assert subscriber.dropped == 5
+    with pytest.raises(TypeError):
+        publish(client, "news", object())
+
+
+def test_waiting_ends_in_time(subscriber):
+    begun = time.monotonic()
+    assert subscriber.wait(0.2) is None
+    assert 0.2 <= time.monotonic() - begun < 2
+
+
+def test_one_that_is_cut_off_comes_back_and_is_told(client, subscriber):
+    for _ in range(3):
+        publish(client, "news", 1)
+        assert hear(subscriber) == Message("news", 1)
+        client.client_kill_filter(_type="pubsub")
+        publish(client, "news", "lost")
+        assert hear(subscriber) is MISSED
+        publish(client, "news", 2)
+        assert hear(subscriber) == Message("news", 2)
+
+
+def test_a_restart_of_the_server_is_told(spare_server):
+    server = spare_server()
+    with connect(None, server.data_dir) as client, Subscriber(client, ["news"]) as subscriber:
+        assert subscriber.wait(20) is MISSED
+        os.kill(server.pid(), signal.SIGKILL)
+        assert hear(subscriber) is MISSED
+        publish(client, "news", 1)
+        assert hear(subscriber) == Message("news", 1)
+
+
+def test_while_there_is_no_server_it_waits_and_then_comes_back(spare_server, tmp_path):
+    server = spare_server()
+    path = tmp_path / "proxy.sock"
+    proxy = LosingProxy(path, server.socket_path)
+    try:
+        through = redis.Redis.from_url(proxy.url)
+        with through, connect(None, server.data_dir) as client, Subscriber(through, ["news"]) as subscriber:
+            assert subscriber.wait(20) is MISSED
+            proxy.close()
+            path.unlink()
+            begun = time.monotonic()
+            assert subscriber.wait(1.0) is None
+            assert time.monotonic() - begun < 20
+            proxy = LosingProxy(path, server.socket_path)
+            assert hear(subscriber) is MISSED
+            publish(client, "news", 1)
+            assert hear(subscriber) == Message("news", 1)
+    finally:
+        proxy.close()
+
+
+def test_who_reads_too_slowly_is_cut_off_by_the_server_and_told(client, subscriber):
+    # Enough that the sockets' own buffers don't hold it.
+    for _ in range(40):
+        client.publish("news", b'"' + b"x" * 2**20 + b'"')
+        if not subscribers(client):
+            break
+    assert not subscribers(client)
+    assert client.info("memory")["used_memory"] < 64 * 2**20
+    while (message := subscriber.wait(20)) is not MISSED:
+        assert message is not None
+    publish(client, "news", "on")
+    assert hear(subscriber) == Message("news", "on")
+
+
+def test_closing_wakes_who_waits_and_ends_iterating(client):
+    subscriber = Subscriber(client, ["news"])
+    heard = []
+    reading = threading.Thread(target=lambda: heard.extend(subscriber))
+    reading.start()
+    while not subscribers(client):
+        time.sleep(0.01)
+    begun = time.monotonic()
+    subscriber.close()
+    reading.join(20)
+    assert time.monotonic() - begun < 2
+    assert heard in ([MISSED], [])
+    assert subscriber.wait(5) is None
+    subscriber.close()
+    while subscribers(client):
+        assert time.monotonic() - begun < 20
+
+
+def test_a_refusal_that_will_not_pass_is_raised(client):
+    client.acl_setuser(
+        "shy", enabled=True, nopass=True, commands=["+@all"], keys=["*"], channels=["mine"], reset=True
+    )
+    options = client.connection_pool.connection_kwargs
+    shy = redis.Redis(unix_socket_path=str(options["server"].socket_path), username="shy", password="x")
+    try:
+        with (
+            shy,
+            Subscriber(shy, ["theirs"]) as subscriber,
+            pytest.raises(redis.exceptions.NoPermissionError),
+        ):
+            subscriber.wait(5)
+    finally:
+        client.acl_deluser("shy")
