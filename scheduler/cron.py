@@ -2,10 +2,10 @@
 
 A tick is a whole second of Unix time. What daylight saving does to cron expressions:
 
-- One that names its hour and its minute (`30 2 * * *`) runs once a day. A 02:30 that doesn't exist is run at the
-  first instant after the gap; of a 02:30 that comes twice the first is run. Two ticks of one gap are one.
-- One whose hour or minute begins with `*` (`*/15 * * * *`, `30 * * * *`) runs by the clock on the wall at each of
-  its readings: not in the gap, and in both of the hours that come twice. So its ticks stay evenly spaced.
+- One that names its hour and its minute (`30 2 * * *`) runs once a day. A 02:30 that doesn't exist is run at
+  the first instant after the gap; of a 02:30 that comes twice the first is run. Two ticks of one gap are one.
+- One whose hour or minute begins with `*` (`*/15 * * * *`, `30 * * * *`) runs at each reading of the clock on
+  the wall: not in the gap, and in both of the hours that come twice. So its ticks stay evenly spaced.
 """
 
 from __future__ import annotations
@@ -54,8 +54,10 @@ class Cron:
     """The ticks of a cron expression in a time zone.
 
     Five fields (minute, hour, day of the month, month, day of the week) or six with seconds in front, with
-    names, lists, ranges, steps, `L`, `LW`, `5L` (the last Friday), `MON#2` and `@daily` and the like. Where both
-    days are given either suffices, as in every cron. Raises `InvalidWhen`, also for one that never comes.
+    names, lists, ranges, steps, `L`, `LW`, `5L` (the last Friday), `MON#2` and `@daily` and the like. Where
+    both days are given either suffices, as in every cron.
+
+    Raises `InvalidWhen`, also for one that never comes.
 
     >>> Cron("30 2 * * *", "Europe/Madrid").next(1_774_738_800)  # 2026-03-29, when 02:30 is left out
     1774746000
@@ -81,8 +83,9 @@ class Cron:
             return None
 
     def _next_fixed(self, after: int) -> int | None:
-        reading: datetime | None = self._wall(after)
-        while (reading := self._next_reading(reading)) is not None:
+        reading = self._wall(after)
+        while (match := self._next_reading(reading)) is not None:
+            reading = match
             at = reading.replace(tzinfo=self.zone)
             tick = int(at.timestamp())
             if self._wall(tick) != reading:  # in a gap: as many seconds after it as the clock had before
@@ -224,8 +227,8 @@ def _fields(expression: str) -> str:
     fields = text.split()
     if len(fields) not in (_FIVE, _FIVE + 1):
         raise InvalidWhen(
-            f"{expression!r} has {len(fields)} fields: a cron expression has five (minute hour day month weekday),"
-            " or six with seconds in front"
+            f"{expression!r} has {len(fields)} fields: a cron expression has five "
+            "(minute hour day month weekday), or six with seconds in front"
         )
     text = " ".join(fields if len(fields) > _FIVE else ["0", *fields])
     try:

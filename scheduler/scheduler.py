@@ -8,32 +8,46 @@ import os
 import select
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from scheduler.leader import Leadership
+from scheduler.leader import TERM, Leadership, Overtaken
 from scheduler.mend import mend
 from scheduler.promote import promote
+from scheduler.ticks import Ticker
 
 LONGEST_SLEEP = 0.25
 """Seconds: a job scheduled meanwhile may be due sooner than what was known."""
 
 MEND_INTERVAL = 2.0
-"""Seconds between two looks at groups of waiting jobs."""
+"""Seconds between two looks at groups of waiting jobs and at schedules."""
 
 log = logging.getLogger("packmule.scheduler")
 
 
 class Scheduler:
-    """Promotes due jobs while it leads; runs beside any number of others on `client`'s server."""
+    """Promotes due jobs and keeps schedules while it leads, beside any number of others on `client`'s server.
 
-    def __init__(self, client: Redis) -> None:
+    `nodes` are the lock nodes that say who leads, by default the job server alone, and `term` how long a
+    leader may be silent. Without a `ticker` it keeps no schedules.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        nodes: Sequence[Redis] = (),
+        ticker: Ticker | None = None,
+        term: float = TERM,
+    ) -> None:
         self.client = client
-        self.leadership = Leadership(client)
+        self.leadership = Leadership(client, nodes, term)
+        self.ticker = ticker
         self.stopping = False
         self._led = False
+        self._is_synced = False
         self._mended_at = 0.0
 
     def run(self) -> None:
@@ -51,18 +65,33 @@ class Scheduler:
     def tick(self) -> float:
         """Do the duties if this scheduler leads; seconds to sleep until the next tick."""
         try:
+            if self.ticker and not self._is_synced:
+                self.ticker.sync()
+                self._is_synced = True
             leads = self.leadership.hold()
             if leads != self._led:
                 log.info("%s: %s", self.leadership.name, "leads" if leads else "no longer leads")
                 self._led = leads
-            due = promote(self.client) if leads else None
-            if leads and time.monotonic() > self._mended_at + MEND_INTERVAL:
-                self._mended_at = time.monotonic()
-                mend(self.client)
+            return self._duties() if leads else LONGEST_SLEEP
+        except Overtaken as error:
+            log.warning("%s", error)
+            self.leadership.announce_again()
+            return LONGEST_SLEEP
         except RedisError as error:
             log.warning("redis is away: %s", error)
             return 1.0
-        return LONGEST_SLEEP if due is None else min(max(due, 0.0), LONGEST_SLEEP)
+
+    def _duties(self) -> float:
+        """One round of each; seconds to sleep until more is due. Raises `Overtaken`."""
+        due = [LONGEST_SLEEP, promote(self.client, self.leadership.check())]
+        if self.ticker:
+            due.append(self.ticker.round(self.leadership.check()))
+        if time.monotonic() > self._mended_at + MEND_INTERVAL:
+            self._mended_at = time.monotonic()
+            mend(self.client, self.leadership.check())
+            if self.ticker:
+                self.ticker.mend()
+        return max(0.0, min(each for each in due if each is not None))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True

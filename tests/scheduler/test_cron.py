@@ -1,4 +1,4 @@
-"""Calendars: ten years in six zones beside a second cron library, both days of daylight saving, and bad input."""
+"""Calendars: ten years in six zones beside a second library, both days of daylight saving, and bad input."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -139,7 +140,7 @@ def test_an_even_row_has_no_tick_in_the_gap_and_goes_on_through_both_hours():
     when = Cron("30 * * * *", "Europe/Madrid")
     for first in (MARCH, OCTOBER):
         ticks = walk(when, first, first + 6 * 3600)
-        assert {later - tick for tick, later in zip(ticks, ticks[1:], strict=False)} == {3600}
+        assert {later - tick for tick, later in pairwise(ticks)} == {3600}
 
 
 @pytest.mark.parametrize("name", ZONES)

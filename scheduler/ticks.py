@@ -1,0 +1,280 @@
+"""Ticks: each tick of each schedule is decided once, enqueued or skipped, and the ledger says so."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from coordination.scripts import Script
+from jobs import registry, wire
+from jobs.cancel import cancel
+from jobs.options import Options
+from jobs.producer import Producer
+from jobs.records import NoSuchJob
+from scheduler import book
+from scheduler.cron import LAST_INSTANT, previous
+from scheduler.leader import FENCE, Overtaken, refuse
+from scheduler.schedule import Schedule, from_code, read
+from scheduler.schedule_file import InvalidFile, read_file
+
+ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
+
+SCHEDULES_A_ROUND = 100
+TICKS_A_ROUND = 20
+"""Of one schedule; more than these are decided in the next round, so that no round is long."""
+
+LATE = 15.0
+"""Seconds after which a tick counts as missed: well above a change of leaders."""
+
+LOOK_AGAIN = 0.5
+"""Seconds between two looks whether the job has ended for which a tick waits."""
+
+CHANGED_AGAIN = 0.05
+"""Seconds after which a schedule is read again that was changed meanwhile."""
+
+MEND_AGAIN = 60.0
+"""Seconds after which a schedule is tried again that could not work."""
+
+_NOTHING = (b"\x90", b"")
+"""No job, as enqueue.lua takes it."""
+
+_due = Script("scheduler", "due_schedules", after=wire.GROUPS)
+_decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler", "decide")))
+
+log = logging.getLogger("packmule.scheduler")
+
+
+class Step(NamedTuple):
+    """What is decided of one schedule in one step.
+
+    With `did` of "enqueued" `tick` is, with "skipped" those from `tick` up to `to` are left out. All is
+    decided up to `last` then; `held` is a tick that waits.
+    """
+
+    last: int
+    did: str = ""
+    tick: int = 0
+    to: int = 0
+    why: str = ""
+    held: int = 0
+
+
+@dataclass
+class Due:
+    """A schedule that is due, as it was read: the tick that it `held`, its last `job` and that's status."""
+
+    name: str
+    record: bytes
+    last: str
+    held: str
+    job: str
+    status: str
+
+
+class Ticker:
+    """Decides what is due, enqueueing by `producer`, in rounds of bounded length.
+
+    `file` holds schedules to be entered when this scheduler starts. `ahead` moves its clock, in tests.
+    """
+
+    def __init__(self, client: Redis, producer: Producer, file: Path | None = None) -> None:
+        self.client = client
+        self.producer = producer
+        self.file = file
+        self.ahead = 0.0
+        self._cursor = "0"
+
+    def sync(self) -> None:
+        """Enter the schedules of the loaded jobs and of the file. What is wrong with one is logged."""
+        found, faults = from_code(registry.names())
+        faults += book.sync(self.client, found, "code", may_go=_is_loaded)
+        if self.file is not None:
+            try:
+                faults += book.sync(self.client, read_file(self.file), "file", str(self.file))
+            except InvalidFile as error:
+                faults.append(f"{error}: the schedules stay as they are")
+        for fault in faults:
+            log.error("%s", fault)
+
+    def mend(self) -> None:
+        """Look at some of the schedules whose next tick was lost."""
+        self._cursor = book.mend(self.client, self._cursor)
+
+    def round(self, term: str) -> float | None:
+        """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
+
+        Raises `Overtaken`.
+        """
+        found = _due(self.client, [book.NEXT, book.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead])
+        now = float(found[0])
+        soonest = float(found[1]) if found[1] else None
+        for name, record, *rest in found[2:]:
+            due = Due(wire.text(name), record, *map(wire.text, rest))
+            try:
+                soonest = _sooner(soonest, self._work_off(due, now, term))
+            except ResponseError as error:
+                log.error("schedule %s: %s", due.name, error)
+        return None if soonest is None else soonest - now
+
+    def _work_off(self, due: Due, now: float, term: str) -> float | None:
+        """Decide the ticks of one schedule that are due; when it is due next."""
+        last = int(due.last) if due.last.isdigit() else int(now)
+        if last > LAST_INSTANT:
+            last = int(now)
+        try:
+            schedule = read(due.record)
+            registry.find(schedule.job)
+            for _ in range(TICKS_A_ROUND):
+                step = plan(schedule, last, now, due)
+                upcoming = _upcoming(schedule, step, now)
+                if not self._take(schedule, due, step, upcoming, now, term):
+                    return now + CHANGED_AGAIN
+                last = step.last
+                if upcoming is None or upcoming > now:
+                    break
+        except (Overtaken, RedisError):
+            raise
+        except Exception as error:  # whatever is wrong with one keeps none of the others from working
+            log.warning("schedule %s can't work: %s", due.name, error)
+            upcoming = now + MEND_AGAIN
+            self._write(due, Step(last), upcoming, term, fault=str(error))
+        return upcoming
+
+    def _take(
+        self, schedule: Schedule, due: Due, step: Step, upcoming: float | None, now: float, term: str
+    ) -> bool:
+        """Make one step; whether the schedule still was as it was read."""
+        if step.held and schedule.overlap == "cancel":
+            with contextlib.suppress(NoSuchJob, TimeoutError):
+                cancel(self.client, due.job, timeout=0)
+        if step.did != "enqueued":
+            return self._write(due, step, upcoming, term, entry=_line(step, now)) is not None
+        id = schedule.job_id(step.tick)
+        options = Options(job_id=id, queue=schedule.queue)
+        written = self.producer.written(registry.find(schedule.job), schedule.call(step.tick), options)
+        line = _line(step, now, id)
+        try:
+            replies = self._write(due, step, upcoming, term, entry=line, job=id, written=written)
+        except ResponseError as error:
+            self._correct(due.name, line, {"did": "failed", "why": str(error)})
+            raise
+        if replies is None:
+            return False
+        due.job, due.status = id, "queued"
+        if replies and not isinstance(replies[0], int):
+            due.status = ""
+            holder = wire.text(replies[0])
+            self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique place"})
+        elif replies and replies[0] == 0:
+            log.info("schedule %s: job %s was there already", due.name, id)
+        return True
+
+    def _write(
+        self,
+        due: Due,
+        step: Step,
+        upcoming: float | None,
+        term: str,
+        *,
+        entry: bytes = b"",
+        job: str = "",
+        written: tuple[bytes, bytes] = _NOTHING,
+        fault: str = "",
+    ) -> Sequence[Any] | None:
+        """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `Overtaken`."""
+        keys = [wire.QUEUES, wire.UNIQUE, book.SCHEDULES, book.state_key(due.name), book.NEXT]
+        keys.append(book.ticks_key(due.name))
+        sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
+        score = "" if upcoming is None else f"{upcoming:.3f}"
+        args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
+        reply = _decide(self.client, keys, [*args, book.LEDGER_ENTRIES])
+        refuse(reply)
+        if reply == b"changed":
+            return None
+        due.last = str(step.last)
+        answer: Sequence[Any] = reply
+        return answer
+
+    def _correct(self, name: str, line: bytes, changes: dict[str, str]) -> None:
+        """Change the ledger's last entry, for what is known only after the script has run."""
+        key = book.ticks_key(name)
+        if self.client.lindex(key, -1) == line:
+            corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
+            self.client.lset(key, -1, corrected.decode())
+
+
+def plan(schedule: Schedule, last: int, now: float, due: Due) -> Step:
+    """What is next of a schedule that is decided up to `last`. No Redis."""
+    tick = schedule.next(last)
+    if tick is None or schedule.due(tick) > now:
+        return Step(last)
+    missed_until = int(now - LATE) - schedule.jitter
+    if tick <= missed_until and due.held != str(tick):
+        step = _missed(schedule, tick, last, missed_until, int(now) - schedule.window)
+        if step is not None:
+            return step
+    if due.status not in ALIVE or schedule.overlap == "allow":
+        return Step(tick, "enqueued", tick, tick)
+    if schedule.overlap == "skip":
+        return _skip(tick, tick, f"job {due.job} is {due.status}")
+    after = schedule.next(tick)
+    if after is not None and schedule.due(after) <= now:
+        return _skip(tick, tick, f"waited for job {due.job} until the next tick")
+    return Step(last, held=tick)
+
+
+def _missed(schedule: Schedule, tick: int, last: int, until: int, oldest: int) -> Step | None:
+    """What the misfire policy skips, beginning with `tick`, of the ticks `until` then; None to enqueue it."""
+    if schedule.misfire == "skip":
+        return _skip(tick, previous(schedule, until, last), "missed")
+    if tick < oldest:
+        return _skip(tick, previous(schedule, min(oldest - 1, until), last), "missed, and too long ago")
+    latest = previous(schedule, until, last)
+    if schedule.misfire == "once" and latest is not None and latest > tick:
+        return _skip(tick, previous(schedule, latest - 1, last), "missed, and a later one is enqueued")
+    return None
+
+
+def _skip(tick: int, to: int | None, why: str) -> Step:
+    to = tick if to is None else to
+    return Step(to, "skipped", tick, to, why)
+
+
+def _upcoming(schedule: Schedule, step: Step, now: float) -> float | None:
+    """When the schedule is to be looked at after `step`."""
+    if step.held:
+        return now + LOOK_AGAIN
+    tick = schedule.next(step.last)
+    # What is late still goes behind what others have been waiting for.
+    return None if tick is None else max(schedule.due(tick), now if step.did else 0)
+
+
+def _line(step: Step, now: float, job: str = "") -> bytes:
+    if not step.did:
+        return b""
+    said: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
+    if step.to > step.tick:
+        said["to"] = step.to
+    if step.why:
+        said["why"] = step.why
+    if job:
+        said["job"] = job
+    return msgspec.json.encode(said)
+
+
+def _is_loaded(schedule: Schedule) -> bool:
+    return schedule.job.rpartition(".")[0] in sys.modules
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
