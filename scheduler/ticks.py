@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from jobs.cancel import cancel
 from jobs.options import Options
 from jobs.producer import Producer
 from jobs.records import NoSuchJob
+from jobs.unique import Ids
 from scheduler import book
 from scheduler.cron import LAST_INSTANT, previous
 from scheduler.leader import FENCE, Overtaken, refuse
-from scheduler.schedule import Schedule, from_code, read
+from scheduler.schedule import InvalidSchedule, Schedule, from_code, read
 from scheduler.schedule_file import InvalidFile, read_file
 
 ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
@@ -211,6 +213,34 @@ class Ticker:
         if self.client.lindex(key, -1) == line:
             corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
             self.client.lset(key, -1, corrected.decode())
+
+
+def probe(schedule: Schedule, producer: Producer, now: float) -> int:
+    """The first tick from `now` on of a schedule whose jobs could be enqueued.
+
+    Raises `InvalidSchedule` if there is none, and whatever an enqueue raises.
+    """
+    tick = schedule.next(int(now))
+    if tick is None:
+        raise InvalidSchedule(f"schedule {schedule.name}: {schedule.says} has no tick any more")
+    options = Options(job_id=schedule.job_id(tick), queue=schedule.queue)
+    producer.written(registry.find(schedule.job), schedule.call(tick), options)
+    return tick
+
+
+def run_now(client: Redis, schedule: Schedule, producer: Producer) -> Ids:
+    """Enqueue one job of a schedule by hand, besides its ticks; the ledger says so."""
+    now = int(client.time()[0])
+    id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
+    options = Options(job_id=id, queue=schedule.queue)
+    ids = producer.enqueue(registry.find(schedule.job), [schedule.call(now)], options)
+    did = "skipped" if ids.held else "enqueued"
+    line = {"tick": now, "did": did, "why": "by hand", "job": ids[0], "at": now}
+    with client.pipeline() as pipeline:
+        pipeline.rpush(book.ticks_key(schedule.name), msgspec.json.encode(line))
+        pipeline.ltrim(book.ticks_key(schedule.name), -book.LEDGER_ENTRIES, -1)
+        pipeline.execute()
+    return ids
 
 
 def plan(schedule: Schedule, last: int, now: float, due: Due) -> Step:
