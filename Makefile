@@ -20,8 +20,10 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## install, then run an e-mail, an image and a file job on shipped samples
 	@$(RUN)/packmule demo
 
-drill: $(VENV)/.runtime ## install, then kill workers and Redis under load; ARGS="--kills 1000" says how often
+drill: $(VENV)/.dev ## install, then kill workers, Redis and lock nodes under load; ARGS="--kills 1000" LIMITS=200 LOCKS=1000 say how often
 	@$(RUN)/packmule drill $(ARGS)
+	@$(RUN)/python tests/worker/gate_faults.py $(or $(LIMITS),50)
+	@$(RUN)/python tests/coordination/lock_faults.py $(LOCKS)
 
 test: $(VENV)/.dev ## run the tests; ARGS="tests/worker -k drain" narrows them
 	@$(RUN)/python -m pytest $(ARGS)

@@ -11,6 +11,8 @@ import msgspec
 from redis import Redis
 
 from jobs import wire
+from jobs.pause import paused
+from jobs.queue_rate import rates
 
 MOST_GROUPS = 100_000
 """Groups at which one call looks; of more, what it says is about these."""
@@ -66,10 +68,22 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The largest of `of` groups, and who holds slots."""
+    """The largest of `of` groups, who holds slots, and the rates of queues."""
 
     groups: Sequence[Group]
     of: int
+    holders: Sequence[Holder]
+    rates: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a queued job waits for: so many of its `group` stand `before` it; its queue may have a rate."""
+
+    is_paused: bool
+    rate: str | None
+    group: Group | None
+    before: int
     holders: Sequence[Holder]
 
 
@@ -78,7 +92,28 @@ def waiting(client: Redis, queues: Sequence[str], limit: int) -> Waiting:
     found = list(_groups(client, queues))
     groups = _told(client, heapq.nlargest(limit, found, key=lambda group: group[3]))
     lacked = [gate.key for group in groups for gate in group.gates if gate.kind in ("singleton", "slots")]
-    return Waiting(groups, len(found), holders(client, [*lacked, *_claimed_keys(client, queues)]))
+    limits = {queue: rate for queue, rate in rates(client).items() if queue in queues}
+    return Waiting(groups, len(found), holders(client, [*lacked, *_claimed_keys(client, queues)]), limits)
+
+
+def wait_of(client: Redis, id: str) -> Wait | None:
+    """What the job called `id` waits for; None where it isn't queued any more."""
+    status, queue, group = (wire.text(each or b"") for each in _fields(client, id))
+    if status != "queued":
+        return None
+    place = wire.group_key(queue, group)
+    ticket, length, before = _pipelined(
+        client, [("HGET", wire.groups_key(queue), group), ("LLEN", place), ("LPOS", place, id)], None
+    )
+    if group and before is None and wire.text(ticket or b"") != id:
+        return None  # claimed, and not yet shown as started
+    told, held = None, []
+    if group and ticket is not None:
+        (told,) = _told(client, [(queue, group, wire.text(ticket), length or 0)])
+        held = holders(client, [told.lacks] if told.lacks else [])
+    if before is not None and ticket:
+        before += 1  # the one whose turn it is stands in the queue's list
+    return Wait(queue in paused(client), rates(client).get(queue), told, before or 0, held)
 
 
 def behind(client: Redis, queues: Sequence[str]) -> dict[str, int]:
@@ -132,6 +167,14 @@ def holders(client: Redis, keys: Sequence[str]) -> list[Holder]:
         Holder(key, job, worker, claim is not None and wire.text(claim) == execution)
         for (key, job, worker, execution), claim in zip(found, claims, strict=True)
     ]
+
+
+def _fields(client: Redis, id: str) -> list[bytes | None]:
+    """Status, queue and group of a job, each None where there is none."""
+    (fields,) = _pipelined(
+        client, [("HMGET", wire.job_key(id), "status", "origin", "group")], [None, None, None]
+    )
+    return cast(list[bytes | None], fields)
 
 
 def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str, str, int]]:

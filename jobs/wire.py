@@ -106,7 +106,7 @@ QUEUE_RATES = "pm:queue-rates"
 """The hash of queues that have a rate, to microseconds a job, microseconds a burst, and the rate's text."""
 
 
-GROUPS = (("jobs", "groups"),)
+GROUPS = (("jobs", "call"), ("jobs", "groups"))
 """The Lua files in front of scripts that move jobs of groups."""
 
 GATES = (*GROUPS, ("jobs", "gates"))

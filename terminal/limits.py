@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ MOST_NAMED = 3
 @click.option("--json", "json", is_flag=True)
 @click.pass_context
 def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> None:
-    """What waiting jobs wait for: the largest groups, and who holds slots."""
+    """What waiting jobs wait for: the largest groups, the rates of queues, and who holds slots."""
     if ctx.invoked_subcommand is not None:
         return
     from jobs.producer import known_queue
@@ -43,13 +44,16 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
             group.queue,
             ", ".join(map(_words, group.gates)) or group.name,
             group.waiting,
-            _reason(group, holders.get(group.lacks or "", [])),
+            waits_for(group, holders.get(group.lacks or "", [])),
         )
         for group in found.groups
     ]
     show.table(("queue", "limited by", "waiting", "the first waits for"), rows, "no groups wait")
     if found.of > len(found.groups):
         show.out.print(f"the {len(found.groups)} largest of {found.of:,} groups; --limit shows more")
+    if found.rates:
+        show.out.print()
+        show.table(("queue", "rate"), sorted(found.rates.items()), "")
     if found.holders:
         show.out.print()
         show.table(
@@ -83,7 +87,8 @@ def _words(gate: Gate) -> str:
     return f"one in {gate.interval:g} s{burst}: {gate.key}"
 
 
-def _reason(group: Group, holders: list[Holder]) -> str:
+def waits_for(group: Group, holders: Sequence[Holder]) -> str:
+    """What the first of a group waits for, in words."""
     if group.waits_for == "time":
         return f"its time, in {group.seconds or 0:.1f} s"
     if group.waits_for == "turn":

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import click
 
 from terminal.app import App
 from terminal.parameters import Duration, complete_queues
+
+if TYPE_CHECKING:
+    from jobs.waiting import Wait
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "deferred", "canceled")
 
@@ -21,15 +27,31 @@ def job() -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
-    """Show one job: its arguments, progress, result or error."""
+    """Show one job: its arguments, what it waits for, progress, result or error."""
     from jobs import records
+    from jobs.waiting import wait_of
     from terminal import show
 
     record = records.read(app.client, id)
+    wait = wait_of(app.client, id)
     if json:
-        show.as_json(record)
+        show.as_json({**dataclasses.asdict(record), "wait": wait})
     else:
-        show.job(record, traceback)
+        show.job(record, traceback, _waits_for(wait) if wait else None)
+
+
+def _waits_for(wait: Wait) -> str | None:
+    """What a job waits for, in words; nothing where it is only its turn."""
+    from terminal.limits import waits_for
+
+    reasons = ["its queue, which is paused"] if wait.is_paused else []
+    if wait.before:
+        reasons.append(f"{wait.before:,} of its group")
+    if wait.group and (wait.before or wait.group.waits_for != "turn"):
+        reasons.append(("the first for " if wait.before else "") + waits_for(wait.group, wait.holders))
+    if wait.rate:
+        reasons.append(f"its queue's rate, {wait.rate}")
+    return "; ".join(reasons) or None
 
 
 @job.command("list")

@@ -57,8 +57,8 @@ def facts(pairs: Mapping[str, Any]) -> None:
     out.print(grid)
 
 
-def job(record: Record, traceback: bool = False) -> None:
-    """Print all that is known of a job; its whole `traceback` only if asked for."""
+def job(record: Record, traceback: bool = False, waits_for: str | None = None) -> None:
+    """Print all that is known of a job and what it `waits_for`; its whole `traceback` only if asked for."""
     facts(
         {
             "job": record.id,
@@ -70,6 +70,7 @@ def job(record: Record, traceback: bool = False) -> None:
             "queue": record.queue,
             "created": record.created_at,
             "enqueued": record.enqueued_at,
+            "waits for": waits_for,
             "started": record.started_at,
             "ended": record.ended_at,
             "worker": record.worker,

@@ -62,7 +62,35 @@ def output(done: Done) -> str:
 
 def test_without_groups_it_says_so(here: Run) -> None:
     assert output(here("limits")) == "no groups wait\n"
-    assert json.loads(output(here("limits", "--json"))) == {"groups": [], "of": 0, "holders": []}
+    assert json.loads(output(here("limits", "--json"))) == {"groups": [], "of": 0, "holders": [], "rates": {}}
+
+
+def test_a_job_tells_what_it_waits_for(
+    packmule: CommandLine, here: Run, client: Redis, enqueue: Callable[..., str]
+) -> None:
+    first, second, third = [enqueue("shop.settle", "account=7") for _ in range(3)]
+
+    def waits_for(id: str) -> str | None:
+        lines = output(here("job", "show", id)).splitlines()
+        return next((line.removeprefix("waits for").strip() for line in lines if "waits for" in line), None)
+
+    assert waits_for(first) is None
+    assert waits_for(third) == "2 of its group; the first for its turn"
+    assert [job.id for job in claim(client)] == [first]
+    assert claim(client, "w2") == []
+    assert waits_for(first) is None
+    held = f"a slot of {KEY}, held by job {first} on w1"
+    assert waits_for(second) == held
+    assert waits_for(third) == f"1 of its group; the first for {held}"
+    packmule.output("queue", "limit", "default", "6/h")
+    packmule.output("queue", "pause", "default")
+    assert waits_for(second) == f"its queue, which is paused; {held}; its queue's rate, 6/h"
+    wait = json.loads(output(here("job", "show", third, "--json")))["wait"]
+    assert (wait["is_paused"], wait["before"], wait["group"]["job"]) == (True, 1, second)
+    assert [line.split() for line in output(here("limits")).splitlines()[3:5]] == [
+        ["queue", "rate"],
+        ["default", "6/h"],
+    ]
 
 
 def test_a_waiting_singleton_is_told_who_holds_it(
@@ -93,6 +121,7 @@ def test_a_waiting_singleton_is_told_who_holds_it(
         "groups": [],
         "of": 0,
         "holders": [],
+        "rates": {},
     }
 
 

@@ -1,5 +1,5 @@
--- Groups: jobs that share a turn or a limit wait for each other outside of their queue's list. Put in front of the
--- scripts that move jobs; it has no KEYS[1] of its own and Returns nothing.
+-- Groups: jobs that share a turn or a limit wait for each other outside of their queue's list. Put behind
+-- call.lua in front of the scripts that move jobs; it has no KEYS[1] of its own and Returns nothing.
 --
 -- Of a group with several jobs one stands in the queue's list, its ticket; when that is claimed, the next takes a
 -- place at the list's end, so that all groups have turns. A group whose first job may not run yet has no ticket:
@@ -9,109 +9,91 @@
 -- pm:groups:<queue>  a hash of group to ticket, "" while it is parked    pm:group:<queue>:<group>  the others, in order
 -- pm:blocked:<key>   groups parked for a slot, in order    pm:due  parked groups by the time at which they may go on
 
-local groups = {}
+local groups = lazy(function(groups)
+  groups.LONGEST_PARK = 3600 -- seconds after which a parked group looks again, so that no wrong time parks it for ever
 
--- Keep a note of what makes no sense. Scripts that know more to say put their own in its place.
-function groups.set_aside(id, reason)
-  redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason}))
-end
+  function groups.members_of(queue, group) return 'pm:group:' .. queue .. ':' .. group end
 
--- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one: an error
--- in the midst of a script would lose the ids that it has in its hands.
-function groups.call(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  if reply.err:find('WRONGTYPE', 1, true) then
-    groups.set_aside(key, reply.err)
-    redis.call('RENAME', key, 'pm:broken:' .. key)
-  end
-  return redis.call(command, key, ...)
-end
-local call = groups.call
-
-local LONGEST_PARK = 3600 -- seconds after which a parked group looks again, so that no wrong time parks it for ever
-
-local function members_of(queue, group) return 'pm:group:' .. queue .. ':' .. group end
-
--- The next of a group takes its turn. Its id, or nothing where there is none.
-local function hand_ticket(queue, group, push)
-  local id = call('LPOP', members_of(queue, group))
-  if id then
-    call('HSET', 'pm:groups:' .. queue, group, id)
-    call(push, 'rq:queue:' .. queue, id)
-  else
-    call('HDEL', 'pm:groups:' .. queue, group)
-  end
-  return id
-end
-
--- A job comes to wait: in its queue's list, or behind others of its group.
-function groups.join(queue, group, id, push)
-  if not group then return redis.call(push, 'rq:queue:' .. queue, id) end -- or fail, and let the caller know
-  local is_first = call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
-  call(push, is_first and 'rq:queue:' .. queue or members_of(queue, group), id)
-end
-
--- A job leaves its queue's list, to run or for good. Whether another takes its place.
-function groups.leave(queue, group, id)
-  local held = call('HGET', 'pm:groups:' .. queue, group) == id
-  if held then hand_ticket(queue, group, 'RPUSH') end
-  return held
-end
-
--- A job may not run yet: before the slot `key` is free, or before the time `due`.
-function groups.park(queue, group, id, key, due)
-  call('LPUSH', members_of(queue, group), id)
-  local ticket = call('HGET', 'pm:groups:' .. queue, group)
-  if not ticket or ticket == '' or ticket == id then
-    call('HSET', 'pm:groups:' .. queue, group, '')
-    local name = queue .. '\n' .. group
-    if key then
-      local last = call('ZRANGE', 'pm:blocked:' .. key, -1, -1, 'WITHSCORES')[2] or 0
-      call('ZADD', 'pm:blocked:' .. key, 'NX', string.format('%.0f', last + 1), name)
+  -- The next of a group takes its turn. Its id, or nothing where there is none.
+  local function hand_ticket(queue, group, push)
+    local id = call('LPOP', groups.members_of(queue, group))
+    if id then
+      call('HSET', 'pm:groups:' .. queue, group, id)
+      call(push, 'rq:queue:' .. queue, id)
     else
-      call('ZADD', 'pm:due', string.format('%.6f', due), name)
+      call('HDEL', 'pm:groups:' .. queue, group)
+    end
+    return id
+  end
+
+  -- A job comes to wait: in its queue's list, or behind others of its group.
+  function groups.join(queue, group, id, push)
+    if not group then return redis.call(push, 'rq:queue:' .. queue, id) end -- or fail, and let the caller know
+    local is_first = call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
+    call(push, is_first and 'rq:queue:' .. queue or groups.members_of(queue, group), id)
+  end
+
+  -- A job leaves its queue's list, to run or for good. Whether another takes its place.
+  function groups.leave(queue, group, id)
+    local held = call('HGET', 'pm:groups:' .. queue, group) == id
+    if held then hand_ticket(queue, group, 'RPUSH') end
+    return held
+  end
+
+  -- A job may not run yet: before the slot `key` is free, or before the time `due`.
+  function groups.park(queue, group, id, key, due)
+    call('LPUSH', groups.members_of(queue, group), id)
+    local ticket = call('HGET', 'pm:groups:' .. queue, group)
+    if not ticket or ticket == '' or ticket == id then
+      call('HSET', 'pm:groups:' .. queue, group, '')
+      local name = queue .. '\n' .. group
+      if key then
+        local last = call('ZRANGE', 'pm:blocked:' .. key, -1, -1, 'WITHSCORES')[2] or 0
+        call('ZADD', 'pm:blocked:' .. key, 'NX', string.format('%.0f', last + 1), name)
+      else
+        call('ZADD', 'pm:due', string.format('%.6f', due), name)
+      end
     end
   end
-end
 
--- A parked group goes on, before others, for its turn had come. Whether it was parked, and is not empty.
-function groups.wake(name)
-  local queue, group = name:match('^([^\n]*)\n(.*)$')
-  return queue and call('HGET', 'pm:groups:' .. queue, group) == '' and hand_ticket(queue, group, 'LPUSH')
-end
-
--- The first of those that wait for a slot, and still do, goes on.
-function groups.wake_blocked(key)
-  for _ = 1, 64 do
-    local name = call('ZPOPMIN', 'pm:blocked:' .. key)[1]
-    if not name or groups.wake(name) then return end
+  -- A parked group goes on, before others, for its turn had come. Whether it was parked, and is not empty.
+  function groups.wake(name)
+    local queue, group = name:match('^([^\n]*)\n(.*)$')
+    return queue and call('HGET', 'pm:groups:' .. queue, group) == '' and hand_ticket(queue, group, 'LPUSH')
   end
-end
 
--- A job waits no longer, behind others of its group or in the list. How many places behind others it had.
-function groups.drop(queue, group, id)
-  groups.leave(queue, group, id)
-  return call('LREM', members_of(queue, group), 1, id)
-end
-
--- Groups whose time has come go on.
-function groups.wake_due(now)
-  for _, name in ipairs(call('ZRANGEBYSCORE', 'pm:due', '-inf', now, 'LIMIT', 0, 64)) do
-    call('ZREM', 'pm:due', name)
-    groups.wake(name)
+  -- The first of those that wait for a slot, and still do, goes on.
+  function groups.wake_blocked(key)
+    for _ = 1, 64 do
+      local name = call('ZPOPMIN', 'pm:blocked:' .. key)[1]
+      if not name or groups.wake(name) then return end
+    end
   end
-end
 
--- Seconds until the next goes on, or until `soonest`, as text, for the worker to look then; "" if another does, or no need.
-function groups.next_due(now, worker, soonest)
-  local first = math.min(call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2] or math.huge, soonest)
-  if first == math.huge then return '' end
-  local due, looker = (call('GET', 'pm:looker') or ''):match('^(%S+) (.*)$')
-  due = tonumber(due) or 0
-  if looker ~= worker and due > now and due <= first + 0.002 then return '' end
-  local span = math.min(first - now, LONGEST_PARK)
-  call('SET', 'pm:looker', string.format('%.6f ', first) .. worker, 'PX', math.max(1, math.ceil(span * 1000)))
-  return string.format('%.6f', span)
-end
+  -- A job waits no longer, behind others of its group or in the list. How many places behind others it had.
+  function groups.drop(queue, group, id)
+    groups.leave(queue, group, id)
+    return call('LREM', groups.members_of(queue, group), 1, id)
+  end
+
+  -- Groups whose time has come go on.
+  function groups.wake_due(now)
+    for _, name in ipairs(call('ZRANGEBYSCORE', 'pm:due', '-inf', now, 'LIMIT', 0, 64)) do
+      call('ZREM', 'pm:due', name)
+      groups.wake(name)
+    end
+  end
+
+  -- Seconds until the next goes on, or until `soonest`, as text, for the worker to look then; "" if there is no need.
+  function groups.next_due(now, worker, soonest)
+    local first = math.min(call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2] or math.huge, soonest)
+    if first == math.huge then return '' end
+    local due, looker = (call('GET', 'pm:looker') or ''):match('^(%S+) (.*)$')
+    due = tonumber(due) or 0
+    if looker ~= worker and due > now and due <= first + 0.002 then return '' end
+    local span = math.min(first - now, groups.LONGEST_PARK)
+    call('SET', 'pm:looker', string.format('%.6f ', first) .. worker, 'PX', math.max(1, math.ceil(span * 1000)))
+    return string.format('%.6f', span)
+  end
+end)
 

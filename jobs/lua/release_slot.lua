@@ -7,7 +7,7 @@
 
 local key, id, is_forced = ARGV[1], ARGV[2], ARGV[3] == '1'
 
-local holder = groups.call('HGET', KEYS[1], id)
+local holder = call('HGET', KEYS[1], id)
 if not holder then
   return {'', ''}
 end
@@ -16,5 +16,5 @@ local is_alive = worker and redis.pcall('HGET', 'pm:claims:' .. worker, id) == e
 if is_alive and not is_forced then
   return {'alive', worker}
 end
-groups.release(cjson.encode({{'slots', key, 1}}), id, false)
+gates.release(cjson.encode({{'slots', key, 1}}), id, false)
 return {'released', worker or ''}

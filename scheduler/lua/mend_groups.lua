@@ -8,7 +8,7 @@ if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 -- Look again at a group: one that is parked though nothing keeps it, and one whose ticket was lost, go on.
 local function mend(queue, group, ticket, now)
-  local key, name = members_of(queue, group), queue .. '\n' .. group
+  local key, name = groups.members_of(queue, group), queue .. '\n' .. group
   for _ = 1, 1000 do
     local first = call('LINDEX', key, 0)
     if not first or redis.call('EXISTS', 'rq:job:' .. first) == 1 then break end
@@ -16,11 +16,11 @@ local function mend(queue, group, ticket, now)
   end
   if ticket ~= '' then return groups.leave(queue, group, ticket) end
   local due = tonumber(call('ZSCORE', 'pm:due', name))
-  if due and due <= now + LONGEST_PARK then return end
+  if due and due <= now + groups.LONGEST_PARK then return end
   local first = call('LINDEX', key, 0)
-  local gates = first and redis.pcall('HGET', 'rq:job:' .. first, 'gates')
-  for _, gate in ipairs(not due and groups.gates(type(gates) == 'string' and gates) or {}) do
-    if gate[1] ~= 'rate' and not has_slot(gate, first, '\n') then
+  local needs = first and redis.pcall('HGET', 'rq:job:' .. first, 'gates')
+  for _, gate in ipairs(not due and gates.parse(type(needs) == 'string' and needs) or {}) do
+    if gate[1] ~= 'rate' and not gates.has_slot(gate, first, '\n') then
       return call('ZADD', 'pm:blocked:' .. gate[2], 'NX', 0, name)
     end
   end
@@ -31,7 +31,7 @@ end
 local queue = ARGV[1]
 local time = redis.call('TIME')
 local has_list = redis.call('EXISTS', 'rq:queue:' .. queue) == 1
-local found = groups.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
+local found = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
 
 for i = 1, #found[2], 2 do
   local group, ticket = found[2][i], found[2][i + 1]

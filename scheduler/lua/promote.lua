@@ -11,11 +11,10 @@ if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 
-local function set_aside(id, reason)
+set_aside = function(id, reason)
   redis.call('RPUSH', KEYS[4], cjson.encode({job_id = id, reason = reason, at = ARGV[2]}))
   redis.call('LTRIM', KEYS[4], -10000, -1)
 end
-groups.set_aside = set_aside
 
 -- A key of another type would stop the promotion of all queues, or swallow the jobs on their way.
 for i, right in ipairs({'zset', 'list'}) do

@@ -199,6 +199,8 @@ def main() -> None:
     print(f"{time.monotonic() - begun:.0f} s, {os.cpu_count()} cores, 6 processes, 5 nodes")
     for name, value in vars(report).items():
         print(f"{name:16} {value}")
+    if report.lost or report.plain_lost or not report.tokens_rise:
+        sys.exit("an update was lost, or a stale write came through")
 
 
 if __name__ == "__main__":

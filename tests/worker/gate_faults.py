@@ -68,6 +68,20 @@ class Report:
     displaced: float = 0.0
     left: list[str] = field(default_factory=list)
 
+    def broken(self) -> list[str]:
+        """The names of what must not be, and was."""
+        rules = {
+            "unended": not self.unended,
+            "left": not self.left,
+            "ended": set(self.ended) <= {"finished", "failed after 3 deaths"},
+            "lost_updates": self.lost_updates <= 0,
+            "fences_fall": self.fences_fall == 0,
+            "doubled": not self.doubled,
+            "most_slots": self.most_slots <= 3,
+            "rate_excess": self.rate_excess <= 1,
+        }
+        return [name for name, is_kept in rules.items() if not is_kept]
+
 
 class Crowd:
     """The pools, and the faults that strike them."""
@@ -262,6 +276,8 @@ def main() -> None:
     print(f"{time.monotonic() - begun:.0f} s, {os.cpu_count()} cores, {POOLS} pools of {PROCESSES} processes")
     for name, value in vars(report).items():
         print(f"{name:14} {dict(value) if isinstance(value, Counter) else value}")
+    if report.broken():
+        sys.exit(f"broken: {', '.join(report.broken())}")
 
 
 if __name__ == "__main__":

@@ -453,9 +453,4 @@ def test_a_killed_singleton_that_skips_runs_again_and_keeps_its_place(client, de
 def test_a_short_fault_run_keeps_every_gate():
     report = gate_faults.run(kills=8, seconds=15)
     assert report.acknowledged > 100
-    assert (report.unended, report.left) == ([], [])
-    assert set(report.ended) <= {"finished", "failed after 3 deaths"}
-    assert (max(0, report.lost_updates), report.fences_fall) == (0, 0)
-    assert report.doubled == []
-    assert report.most_slots <= 3
-    assert report.rate_excess <= 1
+    assert report.broken() == [], report

@@ -22,13 +22,10 @@ local now = time[1] + time[2] / 1000000
 local now_us = time[1] * 1000000 + time[2]
 local stale, parents, jobs = {}, {}, {}
 
-local function set_aside(id, reason)
+set_aside = function(id, reason)
   redis.pcall('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
   redis.pcall('LTRIM', KEYS[5], -10000, -1)
 end
-
-groups.set_aside = set_aside
-local call = groups.call
 
 -- What the worker holds of the jobs that it hands in, and which claim was its last.
 local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due', 'pm:queue-rates'}
@@ -158,7 +155,7 @@ local function hand_in()
         redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
       if outcome[18] ~= '' then
-        groups.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
+        gates.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
       end
       if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
       gather('HDEL', claims, id)
@@ -194,10 +191,10 @@ local function take(id, number)
     if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record holds no data') end
     return false
   end
-  local group, gates = values[12] or values[13], values[13]
+  local group, needs = values[12] or values[13], values[13]
   if group and values[1] and not again then
     local own = worker .. ' ' .. claim_id .. '-'
-    local may_run, follows, is_parked = groups.claim(values[1], group, gates, id, own, number, now_us)
+    local may_run, follows, is_parked = gates.claim(values[1], group, needs, id, own, number, now_us)
     has_followed, has_parked = has_followed or follows, has_parked or is_parked
     if not may_run then return false end
   end
@@ -257,7 +254,7 @@ if again then
 elseif want > 0 and suspended == 0 then
   if not none_waits then
     groups.wake_due(now)
-    rooms, soonest = groups.rooms(paused, now_us)
+    rooms, soonest = gates.rooms(paused, now_us)
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
   if #paused > 0 then
@@ -268,7 +265,7 @@ elseif want > 0 and suspended == 0 then
     if not is_paused[KEYS[i]:sub(10)] then claim(KEYS[i]) end
   end
   write_gathered()
-  groups.begin(rooms, now_us)
+  if next(rooms) then gates.begin(rooms, now_us) end
 end
 local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
 return {stale, parents, jobs, suspended, paused, next_due}

@@ -28,12 +28,12 @@ if scope == 'expired' then
 end
 
 local back, failed = {}, {}
-local function set_aside(id, found)
+set_aside = function(id, found)
   redis.pcall('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
   redis.pcall('LTRIM', KEYS[6], -10000, -1)
   return false
 end
-groups.set_aside = set_aside
+
 -- What a read of a key brings; where it is of a type that it can't be, that is set aside, and `otherwise` brought.
 local function read(otherwise, command, key, ...)
   local reply = redis.pcall(command, key, ...)
@@ -118,8 +118,8 @@ for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
   local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
   local queue = is_meant and queue_of(id)
-  local gates = is_meant and redis.pcall('HGET', 'rq:job:' .. id, 'gates')
-  if type(gates) == 'string' then groups.release(gates, id, verdict == 'returned') end
+  local needs = is_meant and redis.pcall('HGET', 'rq:job:' .. id, 'gates')
+  if type(needs) == 'string' then gates.release(needs, id, verdict == 'returned') end
   if queue then
     local started = 'rq:wip:' .. queue
     redis.pcall('ZREM', started, id .. ':' .. execution)

@@ -1,0 +1,29 @@
+-- What other scripts are built on. Put in front of them; it has no KEYS[1] of its own and Returns nothing.
+
+-- A table whose functions `fill` puts there when the first of them is wanted: most calls of a script that moves jobs
+-- want none of them, and to make them all takes longer than to move a job.
+local function lazy(fill)
+  return setmetatable({}, {__index = function(functions, name)
+    setmetatable(functions, nil)
+    fill(functions)
+    return functions[name]
+  end})
+end
+
+-- Keep a note of what makes no sense. Scripts that know more to say put their own in its place.
+local set_aside = function(id, reason)
+  redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason}))
+end
+
+-- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one: an error
+-- in the midst of a script would lose the ids that it has in its hands.
+local function call(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  if reply.err:find('WRONGTYPE', 1, true) then
+    set_aside(key, reply.err)
+    redis.call('RENAME', key, 'pm:broken:' .. key)
+  end
+  return redis.call(command, key, ...)
+end
+
