@@ -22,8 +22,8 @@ KEPT_SECONDS = 30 * 86_400
 
 LEDGER_ENTRIES = 500
 
-_put = Script("scheduler", "put_schedule", after=wire.GROUPS)
-_mend = Script("scheduler", "mend_schedules", after=wire.GROUPS)
+_put = Script("scheduler", "put_schedule", after=wire.CALL)
+_mend = Script("scheduler", "mend_schedules", after=wire.CALL)
 
 
 class NoSuchSchedule(LookupError):
@@ -108,13 +108,15 @@ def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
         records = {name: record for name, record in zip(wanted, found, strict=True) if record is not None}
     ordered = sorted(records)
     with client.pipeline(transaction=False) as pipeline:
+        pipeline.zmscore(NEXT, ordered or [""])
         for name in ordered:
             pipeline.hgetall(state_key(name))
-            pipeline.zscore(NEXT, name)
-        replies = pipeline.execute(raise_on_error=False)
+        dues, *states = pipeline.execute(raise_on_error=False)
+    if not isinstance(dues, list):  # of another type
+        dues = [None] * len(ordered)
     return [
         _entry(name, records[name], state, due)
-        for name, state, due in zip(ordered, replies[::2], replies[1::2], strict=True)
+        for name, state, due in zip(ordered, states, dues[: len(ordered)], strict=True)
     ]
 
 

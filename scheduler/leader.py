@@ -68,7 +68,8 @@ class Leadership:
         self._lock: Lock | None = None
         self._tries_at = 0.0
         self._extends_at = 0.0
-        self._fault = ""
+        self._fault_since = 0.0
+        self._has_complained = False
 
     @property
     def term(self) -> str:
@@ -92,9 +93,8 @@ class Leadership:
                 self._lock.extend()
                 self._announce()
         except (NotAcquired, LockLost, NoQuorum) as error:
-            if isinstance(error, NoQuorum) and str(error) != self._fault:
-                self._fault = str(error)
-                log.warning("the lock nodes can't choose a leader: %s", error)
+            if isinstance(error, NoQuorum):
+                self._complain(error, now)
             if not self.term:
                 self._drop()
         return bool(self.term)
@@ -123,10 +123,17 @@ class Leadership:
     def _announce(self) -> None:
         """Tell the job server, unless a later leader did."""
         self._extends_at = time.monotonic() + self.ttl / 3
-        self._fault = ""
+        self._fault_since, self._has_complained = 0.0, False
         lock = self._lock
         if lock and not _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
             self._drop()
+
+    def _complain(self, error: NoQuorum, now: float) -> None:
+        """Log once that there may be no leader, but not in the first moments of a node."""
+        self._fault_since = self._fault_since or now
+        if not self._has_complained and now > self._fault_since + 2 * self.ttl:
+            self._has_complained = True
+            log.warning("the lock nodes can't choose a leader: %s", error)
 
     def _drop(self) -> None:
         lock, self._lock = self._lock, None

@@ -61,6 +61,7 @@ class Scheduler:
             select.select([wake], [], [], pause)
         with contextlib.suppress(RedisError):
             self.leadership.resign()
+        self.leadership.close()
 
     def tick(self) -> float:
         """Do the duties if this scheduler leads; seconds to sleep until the next tick."""

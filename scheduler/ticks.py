@@ -50,7 +50,7 @@ MEND_AGAIN = 60.0
 _NOTHING = (b"\x90", b"")
 """No job, as enqueue.lua takes it."""
 
-_due = Script("scheduler", "due_schedules", after=wire.GROUPS)
+_due = Script("scheduler", "due_schedules", after=wire.CALL)
 _decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler", "decide")))
 
 log = logging.getLogger("packmule.scheduler")

@@ -12,8 +12,8 @@
 
 local function refusal()
   if is_overtaken(ARGV[12]) then return 'overtaken' end
-  local record = groups.call('HGET', KEYS[3], ARGV[3])
-  local state = groups.call('HMGET', KEYS[4], 'last', 'paused', 'removed')
+  local record = call('HGET', KEYS[3], ARGV[3])
+  local state = call('HMGET', KEYS[4], 'last', 'paused', 'removed')
   local is_as_read = record and redis.sha1hex(record) == ARGV[4] and (state[1] or '') == ARGV[5]
   local last = tonumber(state[1]) or 0
   local goes_back = tonumber(ARGV[6]) < last and last < 253000000000 -- beyond that it is no time
@@ -35,12 +35,12 @@ if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[4], 'job', ARGV[9])
 end
 if ARGV[7] == '' then
-  groups.call('ZREM', KEYS[5], ARGV[3])
+  call('ZREM', KEYS[5], ARGV[3])
 else
-  groups.call('ZADD', KEYS[5], ARGV[7], ARGV[3])
+  call('ZADD', KEYS[5], ARGV[7], ARGV[3])
 end
 if ARGV[8] ~= '' then
-  groups.call('RPUSH', KEYS[6], ARGV[8])
+  call('RPUSH', KEYS[6], ARGV[8])
   redis.call('LTRIM', KEYS[6], -tonumber(ARGV[13]), -1)
 end
 

@@ -9,11 +9,11 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000 + ARGV[2]
 local found = {}
 
-for _, name in ipairs(groups.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', now), 'LIMIT', 0, ARGV[1])) do
-  local record = groups.call('HGET', KEYS[2], name)
+for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', now), 'LIMIT', 0, ARGV[1])) do
+  local record = call('HGET', KEYS[2], name)
   local state = 'pm:schedule:' .. name
   local last, held, job, paused, removed = unpack(
-    groups.call('HMGET', state, 'last', 'held', 'job', 'paused', 'removed')
+    call('HMGET', state, 'last', 'held', 'job', 'paused', 'removed')
   )
   if not record or paused or removed then
     redis.call('ZREM', KEYS[1], name)

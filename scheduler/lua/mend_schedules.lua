@@ -4,12 +4,12 @@
 -- Returns  where to go on, "0" after the last
 
 local time = redis.call('TIME')
-local found = groups.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)
+local found = call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)
 
 for i = 1, #found[2], 2 do
   local name = found[2][i]
-  if not groups.call('ZSCORE', KEYS[2], name) then
-    local flags = groups.call('HMGET', 'pm:schedule:' .. name, 'paused', 'removed', 'ended')
+  if not call('ZSCORE', KEYS[2], name) then
+    local flags = call('HMGET', 'pm:schedule:' .. name, 'paused', 'removed', 'ended')
     if not (flags[1] or flags[2] or flags[3]) then
       redis.call('ZADD', KEYS[2], time[1], name)
     end

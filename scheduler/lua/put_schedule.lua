@@ -6,8 +6,8 @@
 -- Returns  "new", "changed", "same", "there" if it may not be changed, or the owner to whom the name belongs
 
 local name, record = ARGV[1], ARGV[2]
-local old = groups.call('HGET', KEYS[1], name)
-local is_removed = groups.call('HGET', KEYS[2], 'removed')
+local old = call('HGET', KEYS[1], name)
+local is_removed = call('HGET', KEYS[2], 'removed')
 
 if old == record then
   return 'same'
@@ -43,8 +43,8 @@ if is_removed and ARGV[3] == 'operator' then
 end
 -- The leader finds it due, and computes its next tick.
 if redis.call('HEXISTS', KEYS[2], 'paused') + redis.call('HEXISTS', KEYS[2], 'removed') > 0 then
-  groups.call('ZREM', KEYS[3], name)
+  call('ZREM', KEYS[3], name)
 else
-  groups.call('ZADD', KEYS[3], now, name)
+  call('ZADD', KEYS[3], now, name)
 end
 return old and 'changed' or 'new'
