@@ -22,6 +22,9 @@ from scheduler.ticks import Ticker
 LONGEST_SLEEP = 0.25
 """Seconds: a job scheduled meanwhile may be due sooner than what was known."""
 
+LONGEST_REST = 1.0
+"""Seconds between two looks at schedules of which none is known to be due: one may have been added."""
+
 MEND_INTERVAL = 2.0
 """Seconds between two looks at groups of waiting jobs and at schedules."""
 
@@ -49,6 +52,7 @@ class Scheduler:
         self._led = False
         self._is_synced = False
         self._mended_at = 0.0
+        self._ticks_at = 0.0
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. Redis being away is waited out."""
@@ -86,7 +90,11 @@ class Scheduler:
         """One round of each; seconds to sleep until more is due. Raises `Overtaken`."""
         due = [LONGEST_SLEEP, promote(self.client, self.leadership.check())]
         if self.ticker:
-            due.append(self.ticker.round(self.leadership.check()))
+            now = time.monotonic()
+            if now >= self._ticks_at:
+                pause = self.ticker.round(self.leadership.check())
+                self._ticks_at = now + min(LONGEST_REST if pause is None else pause, LONGEST_REST)
+            due.append(self._ticks_at - time.monotonic())
         if time.monotonic() > self._mended_at + MEND_INTERVAL:
             self._mended_at = time.monotonic()
             mend(self.client, self.leadership.check())

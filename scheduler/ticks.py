@@ -7,6 +7,7 @@ import hashlib
 import logging
 import secrets
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
 SCHEDULES_A_ROUND = 100
 TICKS_A_ROUND = 20
 """Of one schedule; more than these are decided in the next round, so that no round is long."""
+
+LONGEST_ROUND = 0.3
+"""Seconds after which a round goes no further, for other duties wait meanwhile."""
 
 LATE = 15.0
 """Seconds after which a tick counts as missed: well above a change of leaders."""
@@ -120,12 +124,19 @@ class Ticker:
         found = _due(self.client, [book.NEXT, book.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead])
         now = float(found[0])
         soonest = float(found[1]) if found[1] else None
+        has_failed = False
+        ends_at = time.monotonic() + LONGEST_ROUND
         for name, record, *rest in found[2:]:
             due = Due(wire.text(name), record, *map(wire.text, rest))
             try:
                 soonest = _sooner(soonest, self._work_off(due, now, term))
             except ResponseError as error:
+                has_failed = True
                 log.error("schedule %s: %s", due.name, error)
+            if time.monotonic() > ends_at:
+                return 0.0
+        if len(found) - 2 == SCHEDULES_A_ROUND and not has_failed:
+            return 0.0  # there may be more
         return None if soonest is None else soonest - now
 
     def _work_off(self, due: Due, now: float, term: str) -> float | None:

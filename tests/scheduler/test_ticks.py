@@ -19,7 +19,7 @@ from scheduler.cron import shown
 from scheduler.leader import LEADER, Leadership, Overtaken
 from scheduler.schedule import Schedule, schedule
 from scheduler.scheduler import Scheduler
-from scheduler.ticks import LATE, TICKS_A_ROUND, Ticker
+from scheduler.ticks import LATE, SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
 
 NOOP = sample_jobs.noop.job.name
 DAY = 86_400
@@ -261,6 +261,20 @@ def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
     assert other
 
 
+def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(client, clock):
+    names = [f"s{number}" for number in range(SCHEDULES_A_ROUND * 2 + 50)]
+    record = '{"name":"%s","job":"' + NOOP + '","every":60}'
+    client.hset(book.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(book.NEXT, dict.fromkeys(names, 0))
+    clock.round()
+    pauses = []
+    clock.ticker.ahead += 60
+    while not pauses or pauses[-1] <= 0:
+        pauses.append(clock.ticker.round(clock.leadership.check()))
+    assert len(ids(client)) == len(names)
+    assert pauses[:2] == [0, 0]
+
+
 # --- overlap
 
 
@@ -379,14 +393,14 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
     other = Scheduler(client, ticker=clock.ticker)
     other.leadership = clock.leadership
     for _ in range(3):
-        other._mended_at = 0.0
+        other._mended_at = other._ticks_at = 0.0
         other.tick()
         clock.leadership.announce_again()
-    clock.ticker.ahead += 61
     book.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
-    other.tick()
-    clock.ticker.ahead += 61
-    other.tick()
+    for _ in range(2):
+        clock.ticker.ahead += 61
+        other._ticks_at = 0.0
+        other.tick()
     assert any(id.startswith("cron-new") for id in ids(client))
 
 
