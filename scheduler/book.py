@@ -23,7 +23,6 @@ KEPT_SECONDS = 30 * 86_400
 LEDGER_ENTRIES = 500
 
 _put = Script("scheduler", "put_schedule", after=wire.CALL)
-_mend = Script("scheduler", "mend_schedules", after=wire.CALL)
 
 
 class NoSuchSchedule(LookupError):
@@ -189,11 +188,6 @@ def remove(client: Redis, name: str) -> str:
     return owner
 
 
-def mend(client: Redis, cursor: str = "0") -> str:
-    """Look at some schedules that have no next tick; where to go on, "0" after the last."""
-    return wire.text(_mend(client, [SCHEDULES, NEXT], [cursor]))
-
-
 def state_key(name: str) -> str:
     """The hash of what happened to a schedule."""
     return f"pm:schedule:{name}"
@@ -238,7 +232,7 @@ def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
     fault = fields.get("fault")
     schedule = None
     try:
-        schedule = read(record)
+        schedule = read(record, name)
     except InvalidSchedule as error:
         fault = str(error)
     stands = next((each for each in ("removed", "paused", "ended") if each in fields), "active")

@@ -19,7 +19,7 @@ from coordination.scripts import Script
 from jobs import wire
 
 LEADER = "pm:leader"
-LOCK = "leader"
+LOCK = "packmule leader"
 TERM = 3.0
 """Seconds that a leader leads without a sign of life; so another follows it within 5."""
 
@@ -64,6 +64,7 @@ class Leadership:
         self.client = client
         self.name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
         self.ttl = term
+        # A node that forgot in a restart need not wait longer than this lock lives: nobody else takes it.
         self._redlock = Redlock(nodes or [client], longest_ttl=term)
         self._lock: Lock | None = None
         self._tries_at = 0.0

@@ -142,17 +142,24 @@ def schedule(name: str, table: Mapping[str, Any]) -> Schedule:
         for field in _INSTANTS:
             if isinstance(given.get(field), str | datetime):
                 given[field] = instant(given[field], tz if isinstance(tz, str) else "UTC")
-        return msgspec.convert({**given, "name": name}, Schedule)
+        found = msgspec.convert({**given, "name": name}, Schedule)
+        msgspec.json.encode(found)
+    except TypeError as error:
+        raise InvalidSchedule(f"schedule {name}: an argument can't be written as JSON: {error}") from None
     except (msgspec.ValidationError, InvalidWhen, InvalidSchedule) as error:
         raise InvalidSchedule(f"schedule {name}: {_explained(error)}") from None
+    return found
 
 
-def read(record: bytes) -> Schedule:
-    """A schedule as it stands in Redis. Raises `InvalidSchedule`."""
+def read(record: bytes, name: str) -> Schedule:
+    """The schedule `name` as it stands in Redis. Raises `InvalidSchedule`."""
     try:
-        return msgspec.json.decode(record, type=Schedule)
+        found = msgspec.json.decode(record, type=Schedule)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidWhen, InvalidSchedule) as error:
         raise InvalidSchedule(_explained(error)) from None
+    if found.name != name:
+        raise InvalidSchedule(f"the record is that of a schedule {found.name}")
+    return found
 
 
 def from_code(names: Iterable[str]) -> tuple[list[Schedule], list[str]]:

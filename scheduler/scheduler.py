@@ -99,7 +99,7 @@ class Scheduler:
             self._mended_at = time.monotonic()
             mend(self.client, self.leadership.check())
             if self.ticker:
-                self.ticker.mend()
+                self.ticker.mend(self.leadership.check())
         return max(0.0, min(each for each in due if each is not None))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:

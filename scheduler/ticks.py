@@ -55,6 +55,7 @@ _NOTHING = (b"\x90", b"")
 """No job, as enqueue.lua takes it."""
 
 _due = Script("scheduler", "due_schedules", after=wire.CALL)
+_mend = Script("scheduler", "mend_schedules", after=(*wire.CALL, *FENCE))
 _decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler", "decide")))
 
 log = logging.getLogger("packmule.scheduler")
@@ -112,9 +113,11 @@ class Ticker:
         for fault in faults:
             log.error("%s", fault)
 
-    def mend(self) -> None:
-        """Look at some of the schedules whose next tick was lost."""
-        self._cursor = book.mend(self.client, self._cursor)
+    def mend(self, term: str) -> None:
+        """Look at some of the schedules whose next tick was lost. Raises `Overtaken`."""
+        reply = _mend(self.client, [book.SCHEDULES, book.NEXT], [self._cursor, term])
+        refuse(reply)
+        self._cursor = wire.text(reply)
 
     def round(self, term: str) -> float | None:
         """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
@@ -145,7 +148,7 @@ class Ticker:
         if last > LAST_INSTANT:
             last = int(now)
         try:
-            schedule = read(due.record)
+            schedule = read(due.record, due.name)
             registry.find(schedule.job)
             for _ in range(TICKS_A_ROUND):
                 step = plan(schedule, last, now, due)

@@ -1,7 +1,10 @@
 -- Look at schedules that have no next tick though they should, as after a key was lost: they become due.
 --
 -- KEYS[1]  the schedules    KEYS[2]  the schedules by their next tick    ARGV[1]  where to go on, "0" at first
--- Returns  where to go on, "0" after the last
+-- ARGV[2]  the leader's term
+-- Returns  where to go on, "0" after the last; "overtaken" if another leads
+
+if is_overtaken(ARGV[2]) then return 'overtaken' end
 
 local time = redis.call('TIME')
 local found = call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)

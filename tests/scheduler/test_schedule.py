@@ -48,7 +48,7 @@ def test_what_people_write_becomes_a_schedule_and_stays_one_in_redis():
     )
     assert (found.window, found.jitter, found.owner) == (7200, 30, "operator")
     assert found.start == instant("2026-03-01T00:00+01:00")
-    assert read(msgspec.json.encode(found)) == found
+    assert read(msgspec.json.encode(found), found.name) == found
     tick = found.next(instant("2026-03-28T12:00"))
     assert found.job_id(tick) == "cron-nightly-20260329T010000Z"
     at = "2026-03-29T03:00:00+02:00"
@@ -95,6 +95,7 @@ def test_jitter_spreads_ticks_the_same_way_each_time():
         ({"job": 5, "every": 60}, "job"),
         ({"job": "j", "every": 60, "tz": 7}, "tz"),
         ({"job": "j", "every": 60, "colour": "red"}, "colour"),
+        ({"job": "j", "every": 60, "kwargs": {"a": object()}}, "can't be written as JSON"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence_with_the_schedules_name(table, said):
@@ -116,7 +117,7 @@ def test_a_name_is_one_that_a_jobs_id_can_hold(name):
 )
 def test_a_corrupt_record_is_an_error_of_its_own(record):
     with pytest.raises(InvalidSchedule):
-        read(record)
+        read(record, "a")
 
 
 def test_decorators_say_schedules_and_wrong_ones_are_named():

@@ -346,7 +346,8 @@ def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client
     clock.put("odd", job=sample_jobs.refresh.job.name, kwargs={"account": 1})
     client.hset(book.SCHEDULES, "broken", "{")
     client.hset(book.SCHEDULES, "ü\n", b"\xff")
-    client.zadd(book.NEXT, {"broken": 0, "gone": 0, "ü\n": 0})
+    client.hset(book.SCHEDULES, "alias", client.hget(book.SCHEDULES, "ill"))
+    client.zadd(book.NEXT, {"alias": 0, "broken": 0, "gone": 0, "ü\n": 0})
     client.set(book.state_key("broken"), "a string")
     good = clock.put("good")
     client.hset(book.state_key("good"), mapping={"last": "9" * 40})
@@ -356,7 +357,7 @@ def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client
     found = {entry.name: (entry.state, entry.fault or "") for entry in book.entries(client)}
     assert found["good"] == ("active", "")
     faults = {"unknown": "not a registered job", "ill": "argument a", "lost": "no queue is called 'nowhere'"}
-    faults |= {"odd": "debounce", "broken": ""}
+    faults |= {"odd": "debounce", "broken": "", "alias": "schedule ill"}
     for name, reason in faults.items():
         state, fault = found[name]
         assert state == "faulty", name
@@ -410,7 +411,7 @@ def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
     clock.round()
     client.delete(book.NEXT)
     for _ in range(10):
-        clock.ticker.mend()
+        clock.ticker.mend(clock.leadership.check())
     clock.round()
     assert client.zcard(book.NEXT) == 500
 
