@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from coordination.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock
+from coordination.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
 from coordination.scripts import Script
 from jobs import wire
 
@@ -93,8 +93,8 @@ class Leadership:
             elif self._lock is not None and now >= self._extends_at:
                 self._lock.extend()
                 self._announce()
-        except (NotAcquired, LockLost, NoQuorum) as error:
-            if isinstance(error, NoQuorum):
+        except (NotAcquired, LockLost, NoQuorum, SameServer) as error:
+            if isinstance(error, NoQuorum | SameServer):
                 self._complain(error, now)
             if not self.term:
                 self._drop()
@@ -129,7 +129,7 @@ class Leadership:
         if lock and not _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
             self._drop()
 
-    def _complain(self, error: NoQuorum, now: float) -> None:
+    def _complain(self, error: Exception, now: float) -> None:
         """Log once that there may be no leader, but not in the first moments of a node."""
         self._fault_since = self._fault_since or now
         if not self._has_complained and now > self._fault_since + 2 * self.ttl:

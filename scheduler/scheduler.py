@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from scheduler.leader import TERM, Leadership, Overtaken
 from scheduler.mend import mend
@@ -71,8 +71,7 @@ class Scheduler:
         """Do the duties if this scheduler leads; seconds to sleep until the next tick."""
         try:
             if self.ticker and not self._is_synced:
-                self.ticker.sync()
-                self._is_synced = True
+                self._sync(self.ticker)
             leads = self.leadership.hold()
             if leads != self._led:
                 log.info("%s: %s", self.leadership.name, "leads" if leads else "no longer leads")
@@ -85,6 +84,13 @@ class Scheduler:
         except RedisError as error:
             log.warning("redis is away: %s", error)
             return 1.0
+
+    def _sync(self, ticker: Ticker) -> None:
+        try:
+            ticker.sync()
+        except ResponseError as error:  # what is corrupt there keeps no other duty from being done
+            log.error("the schedules of code and file could not be entered: %s", error)
+        self._is_synced = True
 
     def _duties(self) -> float:
         """One round of each; seconds to sleep until more is due. Raises `Overtaken`."""

@@ -195,6 +195,14 @@ def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
         wait_for(lambda: not leadership.hold())
 
 
+def test_lock_nodes_that_are_one_server_make_nobody_leader_and_end_no_scheduler(client, server):
+    with contextlib.ExitStack() as opened:
+        nodes = [opened.enter_context(connect(server.url, Path("unused"))) for _ in range(3)]
+        ticking = Scheduler(client, nodes)
+        assert ticking.tick() == LONGEST_SLEEP
+        assert leader(client) == ""
+
+
 # --- ticks
 
 

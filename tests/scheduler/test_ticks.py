@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sample_jobs
 from redis import Redis
+from redis.exceptions import ResponseError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -17,9 +18,10 @@ from jobs.producer import Producer
 from scheduler import book
 from scheduler.cron import shown
 from scheduler.leader import LEADER, Leadership, Overtaken
+from scheduler.plan import LATE
 from scheduler.schedule import Schedule, schedule
 from scheduler.scheduler import Scheduler
-from scheduler.ticks import LATE, SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
+from scheduler.ticks import SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
 
 NOOP = sample_jobs.noop.job.name
 DAY = 86_400
@@ -518,6 +520,18 @@ def test_a_ticker_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
     clock.ticker.sync()
     assert "filed" in states(client)
     assert "line 2" in caplog.text
+
+
+def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clock, monkeypatch):
+    def full() -> None:
+        raise ResponseError("OOM command not allowed")
+
+    monkeypatch.setattr(clock.ticker, "sync", full)
+    ticking = Scheduler(client, ticker=clock.ticker)
+    ticking.leadership = clock.leadership
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    ticking.tick()
+    assert ids(client) == [id]
 
 
 def test_the_ledger_is_bounded(client, clock, monkeypatch):
