@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,7 @@ def packmule(server: EmbeddedServer, client: Redis, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def here(packmule: CommandLine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.delitem(sys.modules, "shop", raising=False)  # that of another test
     return packmule.in_this_process(monkeypatch, capsys)
 
 
