@@ -14,6 +14,7 @@ from terminal.limits import limits
 from terminal.locks import locks
 from terminal.processes import dashboard, demo, drill, scheduler, up, worker
 from terminal.reading import check, job, queue, status
+from terminal.schedule import schedule
 
 FAILED, USAGE, NO_REDIS = 1, 2, 3
 
@@ -30,7 +31,7 @@ def cli(ctx: click.Context) -> None:
 
 COMMANDS = (
     *(demo, drill, up, worker, scheduler, dashboard, enqueue),
-    *(job, queue, limits, locks, status, check),
+    *(job, queue, schedule, limits, locks, status, check),
 )
 for command in COMMANDS:
     cli.add_command(command)
@@ -81,6 +82,10 @@ def _exit_code(error: Exception) -> int | None:
     from jobs.registry import NotRegistered
     from jobs.release import NotReleased
     from jobs.storage import StorageError
+    from scheduler.book import NameTaken, NoSuchSchedule
+    from scheduler.cron import InvalidWhen
+    from scheduler.schedule import InvalidSchedule
+    from scheduler.schedule_file import InvalidFile
     from terminal.demo import DemoFailed
 
     kinds: dict[type[Exception], int] = {
@@ -95,6 +100,11 @@ def _exit_code(error: Exception) -> int | None:
         InvalidJob: USAGE,
         NotRegistered: USAGE,
         StorageError: USAGE,
+        NoSuchSchedule: USAGE,
+        NameTaken: USAGE,
+        InvalidSchedule: USAGE,
+        InvalidWhen: USAGE,
+        InvalidFile: USAGE,
         SameServer: USAGE,
         InvalidAddress: USAGE,
         InvalidServer: USAGE,

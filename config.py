@@ -35,6 +35,7 @@ class Settings:
     queues: tuple[str, ...] = ("high", "default", "low")
     modules: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    schedules: Path | None = None
     processes: int = 2
     grace: float = 25.0
     environment: str = "development"
@@ -163,6 +164,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "queues": ("PACKMULE_QUEUES", _queue_names),
     "modules": ("PACKMULE_MODULES", _names),
     "allow": ("PACKMULE_ALLOW", _names),
+    "schedules": ("PACKMULE_SCHEDULES", Path),
     "processes": ("PACKMULE_PROCESSES", _count),
     "grace": ("PACKMULE_GRACE", _seconds),
     "environment": ("PACKMULE_ENV", _environment),

@@ -30,7 +30,8 @@ class Traits:
     given only those are. With `at_once` an outcome is handed in before the worker does anything else. With
     `isolate` each job runs in a fresh process, which may take `max_memory` bytes more than the worker has and
     `max_cpu` seconds of processor time. `singleton`, `concurrency`, `rate` and `fair` say when a job that
-    waits may run (`jobs.gates`).
+    waits may run (`jobs.gates`). `cron` or `every`, `tz` and what `schedule` holds besides say when one is
+    enqueued by the clock; the scheduler reads and checks them.
     """
 
     give_up_on: tuple[type[BaseException], ...] = ()
@@ -44,6 +45,10 @@ class Traits:
     concurrency: int | str | None = None
     rate: str | None = None
     fair: str | None = None
+    cron: str | None = None
+    every: str | int | None = None
+    tz: str | None = None
+    schedule: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -60,6 +65,9 @@ class Traits:
                 raise InvalidJob(f"{name}={bound!r}: give a number above 0")
             if bound is not None and not self.isolate:
                 raise InvalidJob(f"{name} holds for jobs in a process of their own: add isolate=True")
+
+        if self.cron is None and self.every is None and (self.tz is not None or self.schedule is not None):
+            raise InvalidJob("tz and schedule say more of a job that has a time: add cron or every")
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether a job that raised `error` may run again if it has retries left."""

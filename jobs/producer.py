@@ -99,6 +99,14 @@ class Producer:
         held = [position for position, id in enumerate(ids) if id in holders] if holders else ()
         return Ids([holders.get(id, id) for id in ids], held)
 
+    def written(self, job: JobType, call: Call, options: Options) -> tuple[bytes, bytes]:
+        """One call as `enqueue.lua` takes it, its two arguments, for a script that has a condition in front.
+
+        Raises what `enqueue` does.
+        """
+        entry = self._entry(job, call, options.over(job.options), 0)
+        return _pack([entry.job]), entry.payload
+
     def _entry(self, job: JobType, call: Call, options: Options, position: int) -> Entry:
         job.validate(*call)
         try:

@@ -87,6 +87,10 @@ def job(
     concurrency: int | str | None = None,
     rate: str | None = None,
     fair: str | None = None,
+    cron: str | None = None,
+    every: str | int | None = None,
+    tz: str | None = None,
+    schedule: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
 
@@ -108,6 +112,8 @@ def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     runs. `concurrency=5`, or `"5 by {tenant}"`, bounds how many run at a time, `rate="100/m by {to@}"` how
     many begin in a time; what may not run yet waits in Redis, and no process for it. With `fair="{tenant}"`
     the values of an argument take turns in their queue.
+    `cron="30 2 * * *"` or `every="5m"` lets a scheduler enqueue one at each tick, in the time zone `tz` (UTC
+    by default); `schedule={"kwargs": {"month": "{tick}"}, "overlap": "skip"}` says more of how.
 
     >>> from jobs import job
     >>> @job(queue="low", timeout=600, retries=3)

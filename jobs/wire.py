@@ -106,7 +106,10 @@ QUEUE_RATES = "pm:queue-rates"
 """The hash of queues that have a rate, to microseconds a job, microseconds a burst, and the rate's text."""
 
 
-GROUPS = (("jobs", "call"), ("jobs", "groups"))
+CALL = (("jobs", "call"),)
+"""The Lua file in front of scripts that go on though a key is of another type than it should be."""
+
+GROUPS = (*CALL, ("jobs", "groups"))
 """The Lua files in front of scripts that move jobs of groups."""
 
 GATES = (*GROUPS, ("jobs", "gates"))

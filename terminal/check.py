@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,16 @@ from redis import Redis
 from config import VARIABLES, Settings
 from coordination.connection import lock_clients
 from coordination.redlock import NoQuorum, Redlock
-from jobs import records
+from jobs import records, registry
 from jobs.email.server import Server
+from jobs.job_type import InvalidCall
+from jobs.options import InvalidOption
+from jobs.producer import Producer, UnknownQueue
+from jobs.registry import NotRegistered
 from jobs.storage import Storage
+from scheduler.schedule import InvalidSchedule, from_code
+from scheduler.schedule_file import read_file
+from scheduler.ticks import probe
 from terminal import show
 
 PROBE = ".packmule-check"
@@ -44,6 +52,7 @@ def check(
     """Print settings, secrets masked, and findings; 0 if all is well, 3 without Redis, 1 for other faults."""
     findings = {
         "modules": _finding(load_jobs),
+        "schedules": _finding(lambda: _schedules(settings)),
         "redis": _finding(lambda: _server(connect())),
         "locks": _finding(lambda: _locks(settings)),
         "storage": _finding(lambda: _storage(storage)),
@@ -66,6 +75,23 @@ def _finding(probe: Callable[[], Any]) -> Finding:
         return Finding(True, str(probe() or "ok"))
     except Exception as error:
         return Finding(False, f"FAULT: {error}")
+
+
+def _schedules(settings: Settings) -> str:
+    """Those of the modules and of the file, and what would keep them from working."""
+    found, faults = from_code(registry.names())
+    if settings.schedules is not None:
+        found += read_file(settings.schedules)
+    producer = Producer(Redis(), settings.queues, settings.max_job_bytes)  # only asked, so never connected
+    for schedule in found:
+        try:
+            probe(schedule, producer, time.time())
+        except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, NotRegistered) as error:
+            said = str(error)
+            faults.append(said if schedule.name in said else f"schedule {schedule.name}: {said}")
+    if faults:
+        raise InvalidSchedule("; ".join(faults))
+    return f"ok, {len(found)}"
 
 
 def _server(client: Redis) -> str:

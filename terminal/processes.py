@@ -8,15 +8,14 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
+from config import SettingsError
 from terminal.app import App
 from terminal.parameters import Duration, Size, Span, complete_queues
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 SCHEDULER_TIMEOUT = 5.0
 """Seconds that an answer may take, so that a frozen server doesn't keep a scheduler from ending."""
@@ -167,7 +166,7 @@ def worker(
         smtp_url = _catch_mail(app, companions)
     app.provide(smtp_url)
     if not no_scheduler:
-        companions["scheduler"] = lambda: _schedule(app.connect(SCHEDULER_TIMEOUT))
+        companions["scheduler"] = lambda: _schedule(app)
     return Pool(
         app.connect,
         queues or app.settings.queues,
@@ -181,11 +180,28 @@ def worker(
 
 
 @click.command()
+@click.option(
+    "--schedules",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A TOML file.  [default: PACKMULE_SCHEDULES]",
+)
 @click.pass_obj
-def scheduler(app: App) -> None:
+def scheduler(app: App, schedules: Path | None) -> None:
     """Run a dedicated scheduler; any number may run, one leads."""
+    from jobs.registry import NotRegistered
+
     _log()
-    _schedule(app.connect(SCHEDULER_TIMEOUT))
+    if schedules is not None:
+        app.settings = replace(app.settings, schedules=schedules)
+    try:
+        app.load_jobs()
+    except (
+        SettingsError,
+        NotRegistered,
+    ) as error:  # what others scheduled goes on; only what needs the module can't
+        logging.getLogger("packmule.scheduler").error("%s", error)
+    _schedule(app)
 
 
 @click.command()
@@ -215,10 +231,15 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
     server.run()
 
 
-def _schedule(client: Redis) -> None:
+def _schedule(app: App) -> None:
+    from jobs.producer import Producer
     from scheduler import Scheduler
+    from scheduler.ticks import Ticker
 
-    Scheduler(client).run()
+    settings = app.settings
+    client = app.connect(SCHEDULER_TIMEOUT)
+    producer = Producer(client, settings.queues, settings.max_job_bytes)
+    Scheduler(client, app.lock_nodes(), Ticker(client, producer, settings.schedules)).run()
 
 
 def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:

@@ -184,17 +184,21 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def status(app: App, json: bool) -> None:
-    """Queues, workers and server at one glance."""
+    """Queues, workers, leading scheduler and server at one glance."""
     from jobs import records
+    from scheduler.cron import shown
+    from scheduler.leader import leader
     from terminal import show
 
     found = _queues(app)
     workers = records.workers(app.client)
     server = records.server(app.client)
+    leads = leader(app.client)
     if json:
-        show.as_json({"queues": found, "workers": workers, "server": server})
+        show.as_json({"queues": found, "workers": workers, "server": server, "leader": leads})
         return
-    show.facts(server)
+    since = f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}" if leads else None
+    show.facts({**server, "leader": since or "no scheduler leads: packmule scheduler"})
     show.out.print()
     _show_queues(found)
     show.out.print()

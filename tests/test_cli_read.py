@@ -144,7 +144,7 @@ def test_status_tells_of_queues_workers_and_server(
 
 def test_check_finds_all_well(packmule: CommandLine) -> None:
     report = json.loads(output(packmule.run("check", "--json")))
-    assert report["findings"].keys() == {"modules", "redis", "locks", "storage", "mail"}
+    assert report["findings"].keys() == {"modules", "schedules", "redis", "locks", "storage", "mail"}
     assert all(finding["ok"] for finding in report["findings"].values())
     assert report["settings"]["queues"] == "high, default, low"
 

@@ -17,6 +17,7 @@ GOOD = {
     "queues": ("mail, image ,mail,", ("mail", "image")),
     "modules": ("shop.jobs,shop.more", ("shop.jobs", "shop.more")),
     "allow": ("shop.old.report", ("shop.old.report",)),
+    "schedules": ("etc/schedules.toml", Path("etc/schedules.toml")),
     "processes": ("8", 8),
     "grace": ("7.5", 7.5),
     "environment": ("production", "production"),

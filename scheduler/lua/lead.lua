@@ -1,12 +1,21 @@
--- Become the leader if there is none, or stay it: one holder at a time, for `term` milliseconds from now.
+-- Say who leads, and for how long, unless a later leader did already. What the leader does names its term.
 --
--- KEYS[1]  the leader's key
--- ARGV[1]  the candidate    ARGV[2]  the term in milliseconds
--- Returns  1 if the candidate leads now, 0 if another does
+-- KEYS[1]  the leader: a hash of name, term, since and until (Unix seconds by this server's clock)
+-- ARGV[1]  the leader's name    ARGV[2]  its term    ARGV[3]  milliseconds for which it leads from now on
+-- Returns  1 if it leads, 0 if a later one was here
 
-local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
+  redis.call('DEL', KEYS[1])
+end
+local seen = tonumber(redis.call('HGET', KEYS[1], 'term')) or 0
+local term = tonumber(ARGV[2])
+if seen > term then
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+if seen < term then
+  redis.call('HSET', KEYS[1], 'name', ARGV[1], 'term', ARGV[2], 'since', string.format('%.3f', now))
+end
+redis.call('HSET', KEYS[1], 'until', string.format('%.3f', now + ARGV[3] / 1000))
 return 1

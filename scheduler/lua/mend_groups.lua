@@ -1,7 +1,10 @@
 -- Give groups a new ticket whose own was lost, and let those look again that are parked though nothing keeps them.
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  where to go on, "0" at first
--- Returns  where to go on, "0" after the last
+-- ARGV[3]  the leader's term, or ""
+-- Returns  where to go on, "0" after the last; "overtaken" if another leads
+
+if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 -- Look again at a group: one that is parked though nothing keeps it, and one whose ticket was lost, go on.
 local function mend(queue, group, ticket, now)

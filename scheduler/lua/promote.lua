@@ -3,7 +3,10 @@
 -- KEYS[1]  the scheduled jobs of one queue    KEYS[2]  that queue's list
 -- KEYS[3]  the set of queues                  KEYS[4]  the quarantine
 -- ARGV[1]  at most how many                   ARGV[2]  now as RQ's text
--- Returns  seconds until the next is due as text, or "" if none is scheduled
+-- ARGV[3]  the leader's term, or ""
+-- Returns  seconds until the next is due as text, or "" if none is scheduled; "overtaken" if another leads
+
+if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000

@@ -1,10 +1,11 @@
--- Give leadership up at once, unless it has passed to another already.
+-- Say that nobody leads, unless leadership has passed to another already.
 --
--- KEYS[1]  the leader's key
--- ARGV[1]  who resigns
+-- KEYS[1]  the leader
+-- ARGV[1]  the term that ends
 -- Returns  1 if it led, 0 if not
 
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+if redis.pcall('HGET', KEYS[1], 'term') ~= ARGV[1] then
+  return 0
 end
-return 0
+redis.call('HSET', KEYS[1], 'until', '0')
+return 1

@@ -22,7 +22,9 @@ from coordination.connection import connect
 from jobs import registry
 from jobs.producer import Producer
 from scheduler import Scheduler
-from scheduler.leader import LEADER, Leadership
+from scheduler.leader import LEADER, LOCK, Leadership, Overtaken
+from scheduler.leader import leader as who_leads
+from scheduler.promote import promote
 from scheduler.scheduler import LONGEST_SLEEP
 
 ROOT = Path(scheduler.__file__).parents[1]
@@ -34,9 +36,7 @@ from scheduler import Scheduler
 
 logging.basicConfig(level=logging.INFO)
 with connect(sys.argv[1], Path("unused")) as client:
-    scheduler = Scheduler(client)
-    scheduler.leadership.term = float(sys.argv[2])
-    scheduler.run()
+    Scheduler(client, term=float(sys.argv[2])).run()
 """
 
 
@@ -80,7 +80,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 15) -> float:
 
 def leader(client: Redis) -> str:
     """The leader's name, empty where there is none: host, process id and chance."""
-    return (client.get(LEADER) or b"").decode()
+    found = who_leads(client)
+    return found.name if found else ""
 
 
 def leads(client: Redis, process: subprocess.Popen[bytes]) -> bool:
@@ -101,21 +102,37 @@ def test_one_candidate_leads_at_a_time(client):
     assert leader(client) == candidates[0].name
 
 
-def test_holding_begins_a_new_term(client):
-    leadership = Leadership(client, term=50)
-    leadership.hold()
-    client.pexpire(LEADER, 1000)
-    leadership.hold()
-    assert 49_000 < client.pttl(LEADER) <= 50_000
+def test_a_leader_says_who_it_is_and_until_when(client):
+    leadership = Leadership(client, term=2)
+    assert who_leads(client) is None
+    assert leadership.hold()
+    found = who_leads(client)
+    assert (found.name, found.term) == (leadership.name, leadership.term)
+    assert 1 < found.until - found.since <= 2
 
 
-def test_resigning_hands_over_at_once(client):
+def test_holding_goes_on_past_the_first_end_in_the_same_term(client):
+    leadership = Leadership(client, term=0.6)
+    leadership.hold()
+    term = leadership.term
+    began = time.monotonic()
+    while time.monotonic() < began + 1.0:
+        assert leadership.hold()
+        time.sleep(0.02)
+    assert leadership.term == term
+    assert who_leads(client).term == term
+
+
+def test_resigning_hands_over_at_once_and_each_term_is_higher(client):
     first, second = Leadership(client), Leadership(client)
     assert first.hold()
     assert not second.hold()
+    before = int(first.term)
     first.resign()
-    assert second.hold()
+    assert leader(client) == ""
+    assert wait_for(second.hold) < 1
     assert not first.hold()
+    assert int(second.term) > before
 
 
 def test_only_the_leader_can_resign(client):
@@ -126,10 +143,64 @@ def test_only_the_leader_can_resign(client):
 
 
 def test_a_silent_leader_is_followed_after_its_term_and_does_not_come_back(client):
-    first, second = Leadership(client, term=0.2), Leadership(client)
+    first, second = Leadership(client, term=0.4), Leadership(client, term=0.4)
     first.hold()
     assert wait_for(second.hold) > 0.1
+    assert first.term == ""
     assert not first.hold()
+
+
+def test_a_leader_trusts_itself_only_until_shortly_before_its_end(client):
+    leadership = Leadership(client, term=0.5)
+    leadership.hold()
+    held_until = time.monotonic() + 0.5
+    wait_for(lambda: not leadership.term)
+    assert time.monotonic() < held_until
+    with pytest.raises(Overtaken):
+        leadership.check()
+
+
+def test_what_an_overtaken_leader_sends_is_refused(client):
+    first, second = Leadership(client), Leadership(client)
+    first.hold()
+    stale = first.check()
+    first.resign()
+    wait_for(second.hold)
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    with pytest.raises(Overtaken):
+        promote(client, stale)
+    assert job_ids(client) == []
+    promote(client, second.check())
+    assert job_ids(client) == [id]
+
+
+def test_a_leader_whose_server_forgot_it_says_so_again(client):
+    ticking = Scheduler(client)
+    ticking.tick()
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    client.set(LEADER, "not a hash")
+    wait_for(lambda: ticking.tick() is not None and job_ids(client) == [id])
+    assert leader(client) == ticking.leadership.name
+
+
+def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
+    with contextlib.ExitStack() as opened:
+        nodes = [opened.enter_context(connect(spare_server().url, Path("unused"))) for _ in range(3)]
+        leadership = Leadership(client, nodes, term=0.5)
+        wait_for(leadership.hold)  # each node votes when it has been up for a term
+        other = Leadership(client, nodes, term=0.5)
+        assert not other.hold()
+        for node in nodes[:2]:
+            node.set(f"pm:lock:{LOCK}", "another", px=60_000)
+        wait_for(lambda: not leadership.hold())
+
+
+def test_lock_nodes_that_are_one_server_make_nobody_leader_and_end_no_scheduler(client, server):
+    with contextlib.ExitStack() as opened:
+        nodes = [opened.enter_context(connect(server.url, Path("unused"))) for _ in range(3)]
+        ticking = Scheduler(client, nodes)
+        assert ticking.tick() == LONGEST_SLEEP
+        assert leader(client) == ""
 
 
 # --- ticks

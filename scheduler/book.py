@@ -1,0 +1,247 @@
+"""The book of schedules in Redis: entering, reading, pausing and removing them; what a deploy may change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from coordination.scripts import Script
+from jobs import wire
+from scheduler.schedule import InvalidSchedule, Schedule, read
+
+SCHEDULES = "pm:schedules"
+NEXT = "pm:schedule-due"
+KEPT_SECONDS = 30 * 86_400
+"""How long it is remembered up to when a schedule that is gone was decided, so that it can come back."""
+
+LEDGER_ENTRIES = 500
+
+_put = Script("scheduler", "put_schedule", after=wire.CALL)
+
+
+class NoSuchSchedule(LookupError):
+    """No schedule of that name."""
+
+
+class NameTaken(ValueError):
+    """A schedule of that name is there already, and is not the caller's to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A schedule and how it stands: `state` is active, paused, removed, ended or faulty.
+
+    `due_at` is the Unix time at which a scheduler looks at it next, `last` that up to which its ticks are
+    decided. `schedule` is None where the record can't be read, and `fault` says why.
+    """
+
+    name: str
+    schedule: Schedule | None
+    state: str
+    due_at: float | None
+    last: int | None
+    job: str | None
+    fault: str | None
+
+
+def put(client: Redis, schedule: Schedule, replace: bool = False) -> str:
+    """Enter a schedule, or with `replace` change it: "new", "changed" or "same". Ticks count from now on.
+
+    Raises `NameTaken`.
+    """
+    said = _enter(client, schedule, replace)
+    if said == "there":
+        raise NameTaken(f"schedule {schedule.name} is there already: --replace changes it")
+    if said not in ("new", "changed", "same"):
+        raise NameTaken(
+            f"schedule {schedule.name} belongs to the {said}: change it there, or pause or remove it"
+        )
+    return said
+
+
+def sync(
+    client: Redis,
+    schedules: Sequence[Schedule],
+    owner: str,
+    source: str = "",
+    may_go: Callable[[Schedule], bool] = lambda schedule: True,
+) -> list[str]:
+    """Make those of `owner` (and `source`) what a deploy says; what could not be done, a line each.
+
+    What an operator paused stays paused, what he removed stays removed, and what he added is not touched.
+    One that the deploy says no more goes, if it `may_go`: code that isn't loaded here may say it elsewhere.
+    """
+    faults = []
+    known = {entry.name: entry for entry in entries(client)}
+    for schedule in schedules:
+        entry = known.get(schedule.name)
+        if entry is None or entry.schedule != schedule:
+            said = _enter(client, schedule, True)
+            if said not in ("new", "changed", "same"):
+                faults.append(
+                    f"schedule {schedule.name} of the {owner} is left out: the {said} has that name"
+                )
+    wanted = {schedule.name for schedule in schedules}
+    for entry in known.values():
+        found = entry.schedule
+        if found is None or (found.owner, found.source) != (owner, source) or entry.name in wanted:
+            continue
+        if may_go(found):
+            _forget(client, entry.name, entry.state in ("removed", "paused"))
+    return faults
+
+
+def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
+    """All schedules by name, or some. Two round trips."""
+    if names is None:
+        records = _pairs(client)
+    else:
+        wanted = list(names)
+        found: Any = client.hmget(SCHEDULES, wanted)
+        records = {name: record for name, record in zip(wanted, found, strict=True) if record is not None}
+    ordered = sorted(records)
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.zmscore(NEXT, ordered or [""])
+        for name in ordered:
+            pipeline.hgetall(state_key(name))
+        dues, *states = pipeline.execute(raise_on_error=False)
+    if not isinstance(dues, list):  # of another type
+        dues = [None] * len(ordered)
+    return [
+        _entry(name, records[name], state, due)
+        for name, state, due in zip(ordered, states, dues[: len(ordered)], strict=True)
+    ]
+
+
+def entry(client: Redis, name: str) -> Entry:
+    """The schedule called `name`. Raises `NoSuchSchedule`."""
+    found = entries(client, [name])
+    if not found:
+        raise NoSuchSchedule(f"no schedule is called {name!r}: packmule schedule list lists them")
+    return found[0]
+
+
+def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[str, Any]]:
+    """The last ticks of a schedule, the newest last.
+
+    `tick` and, for several at once, `to` are Unix times; `did` is enqueued, skipped or failed, with `why` and
+    `job`; `at` is when that was decided.
+    """
+    found = []
+    for line in client.lrange(ticks_key(name), -most, -1):
+        try:
+            found.append(msgspec.json.decode(line, type=dict[str, Any]))
+        except msgspec.DecodeError:
+            continue
+    return found
+
+
+def pause(client: Redis, name: str) -> bool:
+    """Let a schedule rest, whatever deploys say; whether it did not before. Raises `NoSuchSchedule`."""
+    was = entry(client, name).state
+    with client.pipeline() as pipeline:
+        pipeline.hset(state_key(name), "paused", "1")
+        pipeline.zrem(NEXT, name)
+        pipeline.execute()
+    return was != "paused"
+
+
+def resume(client: Redis, name: str) -> bool:
+    """Let a schedule that was paused or removed go on from now; whether it was. Raises `NoSuchSchedule`."""
+    found = entry(client, name)
+    if found.state not in ("paused", "removed"):
+        return False
+    now = int(client.time()[0])
+    with client.pipeline() as pipeline:
+        pipeline.hdel(state_key(name), "paused", "removed", "ended", "held")
+        pipeline.hset(state_key(name), "last", str(max(now, found.last or 0)))
+        pipeline.zadd(NEXT, {name: now})
+        pipeline.execute()
+    return True
+
+
+def remove(client: Redis, name: str) -> str:
+    """Remove a schedule and return whose it was: one of code or a file stays away when these are deployed.
+
+    Raises `NoSuchSchedule`.
+    """
+    found = entry(client, name)
+    owner = found.schedule.owner if found.schedule else "operator"
+    if owner == "operator":
+        _forget(client, name, False)
+        if client.hget(state_key(name), "shadows"):  # what it stood in for was removed as well
+            with client.pipeline() as pipeline:
+                pipeline.hset(state_key(name), "removed", str(int(time.time())))
+                pipeline.persist(state_key(name))
+                pipeline.execute()
+        return owner
+    with client.pipeline() as pipeline:
+        pipeline.hset(state_key(name), "removed", str(int(time.time())))
+        pipeline.zrem(NEXT, name)
+        pipeline.execute()
+    return owner
+
+
+def state_key(name: str) -> str:
+    """The hash of what happened to a schedule."""
+    return f"pm:schedule:{name}"
+
+
+def ticks_key(name: str) -> str:
+    """The list of a schedule's last ticks."""
+    return f"pm:ticks:{name}"
+
+
+def _enter(client: Redis, schedule: Schedule, replace: bool) -> str:
+    keys = [SCHEDULES, state_key(schedule.name), NEXT]
+    record = msgspec.json.encode(schedule)
+    args = [schedule.name, record, schedule.owner, int(schedule.paused), int(replace)]
+    return wire.text(_put(client, keys, args))
+
+
+def _forget(client: Redis, name: str, keeps_flags: bool) -> None:
+    """Delete a record; that an operator had removed or paused it is remembered for good where it counts."""
+    with client.pipeline() as pipeline:
+        pipeline.hdel(SCHEDULES, name)
+        pipeline.zrem(NEXT, name)
+        pipeline.expire(ticks_key(name), KEPT_SECONDS)
+        if not keeps_flags:
+            pipeline.hdel(state_key(name), "paused")
+            pipeline.expire(state_key(name), KEPT_SECONDS)
+        pipeline.execute()
+
+
+def _pairs(client: Redis) -> dict[str, bytes]:
+    try:
+        records: Any = client.hgetall(SCHEDULES)
+    except ResponseError:  # of another type: the leader sets it aside
+        return {}
+    return {wire.text(name): record for name, record in records.items()}
+
+
+def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
+    fields = (
+        {wire.text(key): wire.text(value) for key, value in state.items()} if isinstance(state, dict) else {}
+    )
+    fault = fields.get("fault")
+    schedule = None
+    try:
+        schedule = read(record, name)
+    except InvalidSchedule as error:
+        fault = str(error)
+    stands = next((each for each in ("removed", "paused", "ended") if each in fields), "active")
+    return Entry(
+        name,
+        schedule,
+        "faulty" if fault and stands == "active" else stands,
+        due if isinstance(due, float) else None,
+        int(fields["last"]) if fields.get("last", "").isdigit() else None,
+        fields.get("job"),
+        fault,
+    )

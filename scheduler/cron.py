@@ -1,0 +1,243 @@
+"""When: cron expressions, intervals and single instants, in time zones, as a row of ticks.
+
+A tick is a whole second of Unix time. What daylight saving does to cron expressions:
+
+- One that names its hour and its minute (`30 2 * * *`) runs once a day. A 02:30 that doesn't exist is run at
+  the first instant after the gap; of a 02:30 that comes twice the first is run. Two ticks of one gap are one.
+- One whose hour or minute begins with `*` (`*/15 * * * *`, `30 * * * *`) runs at each reading of the clock on
+  the wall: not in the gap, and in both of the hours that come twice. So its ticks stay evenly spaced.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+from typing import Protocol
+
+from cronsim import CronSim, CronSimError
+
+MACROS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+LONGEST_EXPRESSION = 200
+LAST_INSTANT = 253_000_000_000
+"""Unix time shortly before the year 9988: calendars end in 9999."""
+
+LONGEST_INTERVAL = 366 * 86_400
+
+_DAY = 86_400
+_FIVE = 5
+_SPAN = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.ASCII)
+
+
+class InvalidWhen(ValueError):
+    """A cron expression, interval, instant or time zone that can't be meant; the text says what is wrong."""
+
+
+class When(Protocol):
+    """A row of ticks."""
+
+    def next(self, after: int) -> int | None:
+        """The first tick later than the Unix time `after`, or None if there is no more."""
+        ...
+
+
+class Cron:
+    """The ticks of a cron expression in a time zone.
+
+    Five fields (minute, hour, day of the month, month, day of the week) or six with seconds in front, with
+    names, lists, ranges, steps, `L`, `LW`, `5L` (the last Friday), `MON#2` and `@daily` and the like. Where
+    both days are given either suffices, as in every cron.
+
+    Raises `InvalidWhen`, also for one that never comes.
+
+    >>> Cron("30 2 * * *", "Europe/Madrid").next(1_774_738_800)  # 2026-03-29, when 02:30 is left out
+    1774746000
+    """
+
+    def __init__(self, expression: str, tz: str = "UTC") -> None:
+        self.zone = zone(tz)
+        self._fields = _fields(expression)
+        _, minute, hour = self._fields.split()[:3]
+        self._is_fixed = not (minute.startswith("*") or hour.startswith("*"))
+        if self._next_reading(datetime(2000, 1, 1)) is None:
+            raise InvalidWhen(f"{expression!r} never comes: no year has such a day")
+
+    def next(self, after: int) -> int | None:
+        """The first tick later than `after`."""
+        return self._next_fixed(after) if self._is_fixed else self._next_even(after)
+
+    def _next_reading(self, after: datetime) -> datetime | None:
+        """The next reading of a wall clock, without a zone, that matches."""
+        try:
+            return next(CronSim(self._fields, after), None)
+        except OverflowError:  # past the year 9999
+            return None
+
+    def _next_fixed(self, after: int) -> int | None:
+        reading = self._wall(after)
+        while (match := self._next_reading(reading)) is not None:
+            reading = match
+            at = reading.replace(tzinfo=self.zone)
+            tick = int(at.timestamp())
+            if self._wall(tick) != reading:  # in a gap: as many seconds after it as the clock had before
+                tick = self._change(tick - _DAY, tick)
+            if tick > after:
+                return tick
+        return None
+
+    def _next_even(self, after: int) -> int | None:
+        reading, offset = self._wall(after), self._offset(after)
+        while True:
+            change = None if self._offset(after + _DAY) == offset else self._change(after, after + _DAY)
+            match = self._next_reading(reading)
+            if match is None:
+                return None
+            tick = _unix(match) - offset
+            if tick > LAST_INSTANT:
+                return None
+            if tick < (change or after + _DAY):
+                return tick
+            # Nothing matches before, so go on at the change of the clock, or days before the match.
+            after = change or max(after + _DAY, tick - 2 * _DAY) - 1
+            reading, offset = self._wall(after), self._offset(after)
+            if change:
+                reading -= timedelta(seconds=1)
+
+    def _wall(self, instant: int) -> datetime:
+        return datetime.fromtimestamp(instant, self.zone).replace(tzinfo=None)
+
+    def _offset(self, instant: int) -> int:
+        return _unix(self._wall(instant)) - instant
+
+    def _change(self, low: int, high: int) -> int:
+        """The first second after the change of the offset that lies between two instants."""
+        offset = self._offset(low)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._offset(middle) == offset else (low, middle)
+        return high
+
+
+class Every:
+    """A tick each `seconds`, counted from `start` or else from 1970, so that all schedulers agree.
+
+    >>> Every(30).next(100)
+    120
+    """
+
+    def __init__(self, seconds: int, start: int = 0) -> None:
+        if not 1 <= seconds <= LONGEST_INTERVAL:
+            raise InvalidWhen(f"an interval is from 1 s to 366 days, not {seconds} s")
+        self.seconds = seconds
+        self.start = start
+
+    def next(self, after: int) -> int | None:
+        """The first tick later than `after`."""
+        return self.start + max(0, (after - self.start) // self.seconds + 1) * self.seconds
+
+
+class At:
+    """A single tick."""
+
+    def __init__(self, instant: int) -> None:
+        self.instant = instant
+
+    def next(self, after: int) -> int | None:
+        """The tick, if it is later than `after`."""
+        return self.instant if self.instant > after else None
+
+
+def previous(when: When, not_after: int, not_before: int) -> int | None:
+    """The last tick up to `not_after`, or None if there is none later than `not_before`."""
+    back = 1
+    while True:
+        tick = when.next(max(not_after - back, not_before))
+        if tick is not None and tick <= not_after:
+            while (later := when.next(tick)) is not None and later <= not_after:
+                tick = later
+            return tick
+        if not_after - back <= not_before:
+            return None
+        back *= 2
+
+
+def zone(name: str) -> tzinfo:
+    """The time zone called `name`, such as `Europe/Madrid`. Raises `InvalidWhen`."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        raise InvalidWhen(f"{name!r} is no time zone: give a name such as Europe/Madrid or UTC") from None
+
+
+def interval(text: str) -> int:
+    """Whole seconds of `90`, `30s`, `5m`, `1h30m` or `1d`. Raises `InvalidWhen`."""
+    found = _SPAN.fullmatch(text)
+    if not found or not any(found.groups()):
+        raise InvalidWhen(f"{text!r} is no interval: say 30s, 5m, 1h30m or 1d, in whole seconds")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return days * _DAY + hours * 3600 + minutes * 60 + seconds
+
+
+def instant(text: str | datetime, tz: str = "UTC") -> int:
+    """Unix time of `2026-12-01T08:00` in the zone `tz`, or of a text with an offset of its own.
+
+    A fraction of a second is dropped. Raises `InvalidWhen`.
+    """
+    try:
+        at = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+        seconds = int((at if at.tzinfo else at.replace(tzinfo=zone(tz))).timestamp())
+    except (ValueError, TypeError, OverflowError) as error:
+        if isinstance(error, InvalidWhen):
+            raise
+        raise InvalidWhen(
+            f"{str(text)!r} is no time: say 2026-12-01T08:00 or 2026-12-01T08:00+01:00"
+        ) from None
+    if not 0 <= seconds <= LAST_INSTANT:
+        raise InvalidWhen(f"{str(text)!r} is no time after 1970")
+    return seconds
+
+
+def shown(tick: int, tz: str = "UTC") -> str:
+    """A tick as people read it: `2026-12-01T08:00:00+01:00`."""
+    return datetime.fromtimestamp(tick, zone(tz)).isoformat()
+
+
+def compact(tick: int) -> str:
+    """A tick in UTC as ids have it: `20261201T070000Z`."""
+    return datetime.fromtimestamp(tick, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+@lru_cache(maxsize=1024)
+def _fields(expression: str) -> str:
+    """Six fields that cronsim understands. Raises `InvalidWhen`."""
+    text = MACROS.get(expression.strip().lower(), expression.strip())
+    if text.startswith("@"):
+        raise InvalidWhen(f"{expression!r} is unknown: there are {', '.join(MACROS)}")
+    if len(text) > LONGEST_EXPRESSION:
+        raise InvalidWhen(f"a cron expression has at most {LONGEST_EXPRESSION} characters")
+    fields = text.split()
+    if len(fields) not in (_FIVE, _FIVE + 1):
+        raise InvalidWhen(
+            f"{expression!r} has {len(fields)} fields: a cron expression has five "
+            "(minute hour day month weekday), or six with seconds in front"
+        )
+    text = " ".join(fields if len(fields) > _FIVE else ["0", *fields])
+    try:
+        CronSim(text, datetime(2000, 1, 1))
+    except (CronSimError, AssertionError, ValueError, TypeError) as error:
+        reason = str(error).removeprefix("Bad ").replace("-", " ") or "step"
+        raise InvalidWhen(f"{expression!r} is no cron expression: its {reason} can't be meant") from None
+    return text
+
+
+def _unix(reading: datetime) -> int:
+    return int(reading.replace(tzinfo=UTC).timestamp())

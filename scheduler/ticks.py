@@ -1,0 +1,243 @@
+"""Ticks: each tick of each schedule is decided once, enqueued or skipped, and the ledger says so."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from coordination.scripts import Script
+from jobs import registry, wire
+from jobs.cancel import cancel
+from jobs.options import Options
+from jobs.producer import Producer
+from jobs.records import NoSuchJob
+from jobs.unique import Ids
+from scheduler import book
+from scheduler.cron import LAST_INSTANT
+from scheduler.leader import FENCE, Overtaken, refuse
+from scheduler.plan import Due, Step, plan, upcoming_after
+from scheduler.schedule import InvalidSchedule, Schedule, from_code, read
+from scheduler.schedule_file import InvalidFile, read_file
+
+SCHEDULES_A_ROUND = 100
+TICKS_A_ROUND = 20
+"""Of one schedule; more than these are decided in the next round, so that no round is long."""
+
+LONGEST_ROUND = 0.3
+"""Seconds after which a round goes no further, for other duties wait meanwhile."""
+
+CHANGED_AGAIN = 0.05
+"""Seconds after which a schedule is read again that was changed meanwhile."""
+
+MEND_AGAIN = 60.0
+"""Seconds after which a schedule is tried again that could not work."""
+
+_NOTHING = (b"\x90", b"")
+"""No job, as enqueue.lua takes it."""
+
+_due = Script("scheduler", "due_schedules", after=wire.CALL)
+_mend = Script("scheduler", "mend_schedules", after=(*wire.CALL, *FENCE))
+_decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler", "decide")))
+
+log = logging.getLogger("packmule.scheduler")
+
+
+class Ticker:
+    """Decides what is due, enqueueing by `producer`, in rounds of bounded length.
+
+    `file` holds schedules to be entered when this scheduler starts. `ahead` moves its clock, in tests.
+    """
+
+    def __init__(self, client: Redis, producer: Producer, file: Path | None = None) -> None:
+        self.client = client
+        self.producer = producer
+        self.file = file
+        self.ahead = 0.0
+        self._cursor = "0"
+
+    def sync(self) -> None:
+        """Enter the schedules of the loaded jobs and of the file. What is wrong with one is logged."""
+        found, faults = from_code(registry.names())
+        faults += book.sync(self.client, found, "code", may_go=_is_loaded)
+        if self.file is not None:
+            try:
+                faults += book.sync(self.client, read_file(self.file), "file", str(self.file))
+            except InvalidFile as error:
+                faults.append(f"{error}: the schedules stay as they are")
+        for fault in faults:
+            log.error("%s", fault)
+
+    def mend(self, term: str) -> None:
+        """Look at some of the schedules whose next tick was lost. Raises `Overtaken`."""
+        reply = _mend(self.client, [book.SCHEDULES, book.NEXT], [self._cursor, term])
+        refuse(reply)
+        self._cursor = wire.text(reply)
+
+    def round(self, term: str) -> float | None:
+        """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
+
+        Raises `Overtaken`.
+        """
+        found = _due(self.client, [book.NEXT, book.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead])
+        now = float(found[0])
+        soonest = float(found[1]) if found[1] else None
+        has_failed = False
+        ends_at = time.monotonic() + LONGEST_ROUND
+        for name, record, *rest in found[2:]:
+            due = Due(wire.text(name), record, *map(wire.text, rest))
+            try:
+                soonest = _sooner(soonest, self._work_off(due, now, term))
+            except ResponseError as error:
+                has_failed = True
+                log.error("schedule %s: %s", due.name, error)
+            if time.monotonic() > ends_at:
+                return 0.0
+        if len(found) - 2 == SCHEDULES_A_ROUND and not has_failed:
+            return 0.0  # there may be more
+        return None if soonest is None else soonest - now
+
+    def _work_off(self, due: Due, now: float, term: str) -> float | None:
+        """Decide the ticks of one schedule that are due; when it is due next."""
+        last = int(due.last) if due.last.isdigit() else int(now)
+        if last > LAST_INSTANT:
+            last = int(now)
+        try:
+            schedule = read(due.record, due.name)
+            registry.find(schedule.job)
+            for _ in range(TICKS_A_ROUND):
+                step = plan(schedule, last, now, due)
+                upcoming = upcoming_after(schedule, step, now)
+                if not self._take(schedule, due, step, upcoming, now, term):
+                    return now + CHANGED_AGAIN
+                last = step.last
+                if upcoming is None or upcoming > now:
+                    break
+        except (Overtaken, RedisError):
+            raise
+        except Exception as error:  # whatever is wrong with one keeps none of the others from working
+            log.warning("schedule %s can't work: %s", due.name, error)
+            upcoming = now + MEND_AGAIN
+            self._write(due, Step(last), upcoming, term, fault=str(error))
+        return upcoming
+
+    def _take(
+        self, schedule: Schedule, due: Due, step: Step, upcoming: float | None, now: float, term: str
+    ) -> bool:
+        """Make one step; whether the schedule still was as it was read."""
+        if step.held and schedule.overlap == "cancel":
+            with contextlib.suppress(NoSuchJob, TimeoutError):
+                cancel(self.client, due.job, timeout=0)
+        if step.did != "enqueued":
+            return self._write(due, step, upcoming, term, entry=_line(step, now)) is not None
+        id = schedule.job_id(step.tick)
+        options = Options(job_id=id, queue=schedule.queue)
+        written = self.producer.written(registry.find(schedule.job), schedule.call(step.tick), options)
+        line = _line(step, now, id)
+        try:
+            replies = self._write(due, step, upcoming, term, entry=line, job=id, written=written)
+        except ResponseError as error:
+            self._correct(due.name, line, {"did": "failed", "why": str(error)})
+            raise
+        if replies is None:
+            return False
+        due.job, due.status = id, "queued"
+        if replies and not isinstance(replies[0], int):
+            due.status = ""
+            holder = wire.text(replies[0])
+            self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique place"})
+        elif replies and replies[0] == 0:
+            log.info("schedule %s: job %s was there already", due.name, id)
+        return True
+
+    def _write(
+        self,
+        due: Due,
+        step: Step,
+        upcoming: float | None,
+        term: str,
+        *,
+        entry: bytes = b"",
+        job: str = "",
+        written: tuple[bytes, bytes] = _NOTHING,
+        fault: str = "",
+    ) -> Sequence[Any] | None:
+        """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `Overtaken`."""
+        keys = [wire.QUEUES, wire.UNIQUE, book.SCHEDULES, book.state_key(due.name), book.NEXT]
+        keys.append(book.ticks_key(due.name))
+        sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
+        score = "" if upcoming is None else f"{upcoming:.3f}"
+        args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
+        reply = _decide(self.client, keys, [*args, book.LEDGER_ENTRIES])
+        refuse(reply)
+        if reply == b"changed":
+            return None
+        due.last = str(step.last)
+        answer: Sequence[Any] = reply
+        return answer
+
+    def _correct(self, name: str, line: bytes, changes: dict[str, str]) -> None:
+        """Change the ledger's last entry, for what is known only after the script has run."""
+        key = book.ticks_key(name)
+        if self.client.lindex(key, -1) == line:
+            corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
+            self.client.lset(key, -1, corrected.decode())
+
+
+def probe(schedule: Schedule, producer: Producer, now: float) -> int:
+    """The first tick from `now` on of a schedule whose jobs could be enqueued.
+
+    Raises `InvalidSchedule` if there is none, and whatever an enqueue raises.
+    """
+    tick = schedule.next(int(now))
+    if tick is None:
+        raise InvalidSchedule(f"schedule {schedule.name}: {schedule.says} has no tick any more")
+    options = Options(job_id=schedule.job_id(tick), queue=schedule.queue)
+    producer.written(registry.find(schedule.job), schedule.call(tick), options)
+    return tick
+
+
+def run_now(client: Redis, schedule: Schedule, producer: Producer) -> Ids:
+    """Enqueue one job of a schedule by hand, besides its ticks; the ledger says so."""
+    now = int(client.time()[0])
+    id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
+    options = Options(job_id=id, queue=schedule.queue)
+    ids = producer.enqueue(registry.find(schedule.job), [schedule.call(now)], options)
+    did = "skipped" if ids.held else "enqueued"
+    line = {"tick": now, "did": did, "why": "by hand", "job": ids[0], "at": now}
+    with client.pipeline() as pipeline:
+        pipeline.rpush(book.ticks_key(schedule.name), msgspec.json.encode(line))
+        pipeline.ltrim(book.ticks_key(schedule.name), -book.LEDGER_ENTRIES, -1)
+        pipeline.execute()
+    return ids
+
+
+def _line(step: Step, now: float, job: str = "") -> bytes:
+    if not step.did:
+        return b""
+    said: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
+    if step.to > step.tick:
+        said["to"] = step.to
+    if step.why:
+        said["why"] = step.why
+    if job:
+        said["job"] = job
+    return msgspec.json.encode(said)
+
+
+def _is_loaded(schedule: Schedule) -> bool:
+    return schedule.job.rpartition(".")[0] in sys.modules
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)

@@ -1,0 +1,262 @@
+"""The commands for schedules: what is enqueued when, and what became of each tick."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from terminal.app import App
+from terminal.parameters import assignments, complete_calls, complete_queues
+
+if TYPE_CHECKING:
+    from scheduler.book import Entry
+    from scheduler.schedule import Schedule
+
+MOST_TICKS = 1000
+
+
+@click.group()
+def schedule() -> None:
+    """Let jobs be enqueued by the clock, and look at their ticks."""
+
+
+@schedule.command("list")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def schedule_list(app: App, json: bool) -> None:
+    """List schedules: when, whose, what is next, and why one can't work."""
+    from scheduler.book import entries
+    from terminal import show
+
+    found = entries(app.client)
+    if json:
+        show.as_json([_facts(each) for each in found])
+        return
+    rows = [
+        (
+            each.name,
+            each.schedule.says if each.schedule else "-",
+            each.schedule.job if each.schedule else "-",
+            each.schedule.owner if each.schedule else "-",
+            _state(each),
+            _next(each) or "-",
+        )
+        for each in found
+    ]
+    show.table(("schedule", "when", "calls", "owner", "state", "next"), rows, "no schedules")
+
+
+@schedule.command("show")
+@click.argument("name")
+@click.option(
+    "--limit", type=click.IntRange(1, MOST_TICKS), default=20, show_default=True, help="Most ticks."
+)
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
+    """Show one schedule, and which of its last ticks were enqueued or skipped, and why."""
+    import msgspec
+
+    from scheduler.book import entry, ledger
+    from terminal import show
+
+    found = entry(app.client, name)
+    ticks = ledger(app.client, name, limit)
+    if json:
+        show.as_json({**_facts(found), "ticks": ticks})
+        return
+    said = msgspec.to_builtins(found.schedule) if found.schedule else {}
+    tz = found.schedule.tz if found.schedule else "UTC"
+    instants = {each: _shown(said[each], tz) for each in ("at", "start", "end") if each in said}
+    for flag in ("name", "paused", "cron", "every", "tz", "job", "owner"):
+        said.pop(flag, None)
+    show.facts(
+        {
+            "schedule": found.name,
+            "state": _state(found),
+            "when": found.schedule.says if found.schedule else None,
+            "calls": found.schedule.job if found.schedule else None,
+            "owner": found.schedule.owner if found.schedule else None,
+            **said,
+            **instants,
+            "next": _next(found),
+            "last job": found.job,
+        }
+    )
+    show.out.print()
+    rows = [
+        (
+            _shown(each.get("tick"), tz) + (f" to {_shown(each['to'], tz)}" if "to" in each else ""),
+            each.get("did", "-"),
+            each.get("job") or each.get("why") or "",
+            each.get("why", "") if each.get("job") else "",
+        )
+        for each in ticks
+    ]
+    show.table(("tick", "was", "job or reason", ""), rows, "no tick yet")
+
+
+@schedule.command("add")
+@click.argument("name")
+@click.argument("job", shell_complete=complete_calls)
+@click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
+@click.option("--cron", metavar="EXPRESSION", help='"30 2 * * *", or six fields with seconds in front.')
+@click.option("--every", metavar="SPAN", help="30s, 5m, 1h30m.")
+@click.option("--at", metavar="TIME", help="Once: 2026-12-01T08:00, in the zone --tz.")
+@click.option("--tz", metavar="ZONE", help="Europe/Madrid.  [default: UTC]")
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: the job's own]")
+@click.option(
+    "--misfire",
+    type=click.Choice(["skip", "once", "all"]),
+    help="What becomes of ticks that passed while no scheduler ran.  [default: once]",
+)
+@click.option("--window", metavar="SPAN", help="How old these may be.  [default: 1h]")
+@click.option(
+    "--overlap",
+    type=click.Choice(["allow", "skip", "wait", "cancel"]),
+    help="What becomes of a tick while the job before waits or runs.  [default: allow]",
+)
+@click.option("--jitter", metavar="SPAN", help="Spread the enqueueing over so long after each tick.")
+@click.option("--start", metavar="TIME", help="No tick before.")
+@click.option("--end", metavar="TIME", help="No tick after.")
+@click.option("--paused", is_flag=True, default=None, help="Rest until it is resumed.")
+@click.option("--replace", is_flag=True, help="Change the one of that name.")
+@click.pass_obj
+def schedule_add(
+    app: App, /, name: str, job: str, arguments: tuple[str, ...], replace: bool, **given: Any
+) -> None:
+    """Let JOB be enqueued as the schedule NAME says; `{tick}` in a value becomes the tick."""
+    from scheduler import book
+    from scheduler.schedule import schedule as made
+    from scheduler.ticks import probe
+
+    table = {option: value for option, value in given.items() if value is not None}
+    found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
+    app.load_jobs()
+    tick = probe(found, _producer(app), time.time())
+    said = book.put(app.client, found, replace)
+    done = {"new": "added", "changed": "changed", "same": "is as it was"}[said]
+    click.echo(f"{name} {done}: {found.says}, next {_shown(tick, found.tz)}")
+
+
+@schedule.command("pause")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def schedule_pause(app: App, names: tuple[str, ...]) -> None:
+    """Let schedules rest, whatever later deploys say; what is enqueued goes on."""
+    from scheduler.book import pause
+
+    for name in names:
+        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
+
+
+@schedule.command("resume")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def schedule_resume(app: App, names: tuple[str, ...]) -> None:
+    """Let schedules go on from now that were paused, or removed though code or a file has them."""
+    from scheduler.book import resume
+
+    for name in names:
+        click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
+
+
+@schedule.command("remove")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def schedule_remove(app: App, names: tuple[str, ...]) -> None:
+    """Remove schedules; deploys don't bring them back."""
+    from scheduler.book import remove
+
+    for name in names:
+        owner = remove(app.client, name)
+        stays = "" if owner == "operator" else f"; the {owner} has it still: packmule schedule resume {name}"
+        click.echo(f"{name} removed{stays}")
+
+
+@schedule.command("run")
+@click.argument("name")
+@click.pass_obj
+def schedule_run(app: App, name: str) -> None:
+    """Enqueue one job of a schedule now, besides its ticks, and print its id."""
+    from scheduler.ticks import run_now
+
+    found = _readable(app, name)
+    app.load_jobs()
+    ids = run_now(app.client, found, _producer(app))
+    if ids.held:
+        click.echo(f"packmule: job {ids[0]} holds the place of this call: nothing was enqueued", err=True)
+    click.echo(ids[0])
+
+
+@schedule.command("next")
+@click.argument("name")
+@click.argument("count", type=click.IntRange(1, MOST_TICKS), default=5)
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def schedule_next(app: App, name: str, count: int, json: bool) -> None:
+    """The next COUNT ticks of a schedule (5), though it may be paused."""
+    from terminal import show
+
+    found = _readable(app, name)
+    ticks: list[int] = []
+    tick = found.next(int(time.time()))
+    while tick is not None and len(ticks) < count:
+        ticks.append(tick)
+        tick = found.next(tick)
+    texts = [_shown(each, found.tz) for each in ticks]
+    if json:
+        show.as_json(texts)
+        return
+    for text in texts:
+        click.echo(text)
+
+
+def _readable(app: App, name: str) -> Schedule:
+    from scheduler.book import entry
+    from scheduler.schedule import InvalidSchedule
+
+    found = entry(app.client, name)
+    if found.schedule is None:
+        raise InvalidSchedule(f"schedule {name} can't be read: {found.fault}")
+    return found.schedule
+
+
+def _producer(app: App) -> Any:
+    from jobs.producer import Producer
+
+    return Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """A schedule as JSON has it: instants as texts in its zone."""
+    return {
+        "name": entry.name,
+        "state": entry.state,
+        "fault": entry.fault,
+        "when": entry.schedule.says if entry.schedule else None,
+        "owner": entry.schedule.owner if entry.schedule else None,
+        "next": _next(entry),
+        "last_job": entry.job,
+        "schedule": entry.schedule,
+    }
+
+
+def _next(entry: Entry) -> str | None:
+    """The next tick that is not decided, of a schedule that is at work."""
+    if entry.schedule is None or entry.state != "active":
+        return None
+    tick = entry.schedule.next(max(entry.last or 0, int(time.time())))
+    return None if tick is None else _shown(tick, entry.schedule.tz)
+
+
+def _state(entry: Entry) -> str:
+    return f"faulty: {entry.fault}" if entry.state == "faulty" else entry.state
+
+
+def _shown(tick: Any, tz: str) -> str:
+    from scheduler.cron import LAST_INSTANT, shown
+
+    return shown(tick, tz) if isinstance(tick, int) and 0 <= tick <= LAST_INSTANT else "-"

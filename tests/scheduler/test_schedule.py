@@ -1,0 +1,206 @@
+"""Schedules: what people write becomes one, and what can't be meant is refused with its place."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jobs import job, registry
+from jobs.job_type import InvalidJob
+from scheduler.cron import instant
+from scheduler.schedule import InvalidSchedule, from_code, read, schedule
+from scheduler.schedule_file import InvalidFile, read_file
+
+
+@job(cron="30 2 * * *", tz="Europe/Madrid", schedule={"kwargs": {"month": "{tick}"}, "overlap": "skip"})
+def report(month: str) -> None: ...
+
+
+@job(every="5m", schedule={"name": "often"})
+def poll() -> None: ...
+
+
+@job(cron="61 * * * *")
+def never() -> None: ...
+
+
+@job(every=60, schedule={"overlap": "sometimes"})
+def sometimes() -> None: ...
+
+
+def test_what_people_write_becomes_a_schedule_and_stays_one_in_redis():
+    found = schedule(
+        "nightly",
+        {
+            "job": "shop.report",
+            "cron": "30 2 * * *",
+            "tz": "Europe/Madrid",
+            "args": ["{tick}"],
+            "kwargs": {"deep": [{"at": "<{tick}>"}]},
+            "window": "2h",
+            "jitter": "30s",
+            "start": "2026-03-01",
+            "end": datetime(2026, 12, 31, tzinfo=UTC),
+        },
+    )
+    assert (found.window, found.jitter, found.owner) == (7200, 30, "operator")
+    assert found.start == instant("2026-03-01T00:00+01:00")
+    assert read(msgspec.json.encode(found), found.name) == found
+    tick = found.next(instant("2026-03-28T12:00"))
+    assert found.job_id(tick) == "cron-nightly-20260329T010000Z"
+    at = "2026-03-29T03:00:00+02:00"
+    assert found.call(tick) == ((at,), {"deep": [{"at": f"<{at}>"}]})
+
+
+def test_ticks_lie_between_start_and_end():
+    found = schedule("a", {"job": "j", "every": 60, "start": 1030, "end": 1150})
+    assert [found.next(after) for after in (0, 1030, 1090, 1150)] == [1030, 1090, 1150, None]
+    cron = schedule("a", {"job": "j", "cron": "* * * * *", "start": 1200})
+    assert cron.next(0) == 1200
+
+
+def test_jitter_spreads_ticks_the_same_way_each_time():
+    found = [schedule(f"s{n}", {"job": "j", "every": 60, "jitter": 30}) for n in range(200)]
+    dues = [each.due(600) for each in found]
+    assert dues == [each.due(600) for each in found]
+    assert {min(dues), max(dues)} <= set(range(600, 631))
+    assert len(set(dues)) > 20
+    assert schedule("s", {"job": "j", "every": 60}).due(600) == 600
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"job": "j"}, "give one of cron, every and at"),
+        ({"job": "j", "cron": "* * * * *", "every": 5}, "give one of cron, every and at"),
+        ({"cron": "* * * * *"}, "job"),
+        ({"job": "j", "cron": "31 2 30 2 *"}, "'31 2 30 2 *' is no cron expression"),
+        ({"job": "j", "cron": "@daily", "tz": "Europe/Nowhere"}, "'Europe/Nowhere' is no time zone"),
+        ({"job": "j", "every": 60, "start": "2026-02-01", "end": "2026-01-01"}, "is before its start"),
+        ({"job": "j", "cron": "0 0 1 1 *", "start": "2026-02-01", "end": "2026-03-01"}, "no tick is between"),
+        ({"job": "j", "at": "2026-02-01", "end": "2026-03-01"}, "single instant"),
+        ({"job": "j", "every": "soon"}, "'soon' is no interval"),
+        ({"job": "j", "every": 0}, "an interval is from 1 s"),
+        ({"job": "j", "every": 10**30}, "an interval is"),
+        ({"job": "j", "at": "tomorrow"}, "'tomorrow' is no time"),
+        ({"job": "j", "at": 10**15}, "Unix times"),
+        ({"job": "j", "every": 60, "jitter": -1}, "jitter=-1"),
+        ({"job": "j", "every": 60, "window": 10**15}, "window="),
+        ({"job": "j", "every": 60, "misfire": "twice"}, "misfire"),
+        ({"job": "j", "every": 60, "overlap": 3}, "overlap"),
+        ({"job": "j", "every": 60, "kwargs": []}, "kwargs"),
+        ({"job": 5, "every": 60}, "job"),
+        ({"job": "j", "every": 60, "tz": 7}, "tz"),
+        ({"job": "j", "every": 60, "colour": "red"}, "colour"),
+        ({"job": "j", "every": 60, "kwargs": {"a": object()}}, "can't be written as JSON"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_sentence_with_the_schedules_name(table, said):
+    with pytest.raises(InvalidSchedule) as refused:
+        schedule("nightly", table)
+    assert str(refused.value).startswith("schedule nightly: ")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a" * 101, "ü"])
+def test_a_name_is_one_that_a_jobs_id_can_hold(name):
+    with pytest.raises(InvalidSchedule, match="is no name"):
+        schedule(name, {"job": "j", "every": 60})
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"{", b"[]", b"null", b"\xff", b'{"name":"a","job":"j","every":"x"}', b"[" * 5000, b"{}"]
+)
+def test_a_corrupt_record_is_an_error_of_its_own(record):
+    with pytest.raises(InvalidSchedule):
+        read(record, "a")
+
+
+def test_decorators_say_schedules_and_wrong_ones_are_named():
+    found, faults = from_code([each for each in registry.names() if each.startswith(__name__)])
+    prefix = __name__.replace(".", "-")
+    assert {each.name: (each.says, each.owner) for each in found} == {
+        f"{prefix}-report": ("30 2 * * * (Europe/Madrid)", "code"),
+        "often": ("every 300 s", "code"),
+    }
+    assert len(faults) == 2
+    assert f"@job of {__name__}.never: " in faults[0]
+    assert "minute" in faults[0]
+    assert "overlap" in faults[1]
+    with pytest.raises(InvalidJob, match="add cron or every"):
+        job(tz="UTC")(poll)
+
+
+GOOD = """
+# what runs at night
+[nightly]
+job = "shop.report"
+cron = "30 2 * * *"
+tz = "Europe/Madrid"
+kwargs = { month = "{tick}" }
+
+[often]
+job = "shop.poll"
+every = "30s"
+start = 2026-12-01T08:00:00
+paused = true
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "schedules.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_holds_a_table_for_each_schedule(tmp_path):
+    path = write(tmp_path, GOOD)
+    nightly, often = read_file(path)
+    assert (nightly.name, nightly.kwargs, nightly.owner, nightly.source) == (
+        "nightly",
+        {"month": "{tick}"},
+        "file",
+        str(path),
+    )
+    assert (often.every, often.start, often.paused) == (30, instant("2026-12-01T08:00"), True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "30 2 * * *",
+            "61 2 * * *",
+            ", line 5: schedule nightly: '61 2 * * *' is no cron expression: its min",
+        ),
+        ("Europe/Madrid", "Europe/Nowhere", ", line 6: schedule nightly: 'Europe/Nowhere' is no time zone"),
+        ("cron =", "corn =", ", line 5: schedule nightly: there is no setting 'corn'"),
+        ('every = "30s"', "every = [1]", ", line 11: schedule often: every: expected"),
+        ('every = "30s"', "", ", line 9: schedule often: give one of cron"),
+        ("[often]", "[often", "(at line 9"),
+        ("[often]", "[nightly]", "is no TOML"),
+        ("[often]", "", "is no TOML"),
+        ("# what", "stray = 1\n# what", ", line 2: stray is in no table"),
+        ("paused = true", 'owner = "code"', ", line 13: schedule often: there is no setting 'owner'"),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_with_its_line(tmp_path, old, new, said):
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(InvalidFile) as refused:
+        read_file(path)
+    assert str(refused.value).startswith(str(path))
+    assert said in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(InvalidFile, match="no such file"):
+        read_file(tmp_path / "nothing")
+    with pytest.raises(InvalidFile, match="is a directory"):
+        read_file(tmp_path)
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    with pytest.raises(InvalidFile, match="is no TOML"):
+        read_file(tmp_path / "bytes")

@@ -1,0 +1,567 @@
+"""Ticks: each is decided once, enqueued or skipped for a reason, whoever leads, whatever the clock does."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import sample_jobs
+from redis import Redis
+from redis.exceptions import ResponseError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from jobs import job, registry, wire
+from jobs.producer import Producer
+from scheduler import book
+from scheduler.cron import shown
+from scheduler.leader import LEADER, Leadership, Overtaken
+from scheduler.plan import LATE
+from scheduler.schedule import Schedule, schedule
+from scheduler.scheduler import Scheduler
+from scheduler.ticks import SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
+
+NOOP = sample_jobs.noop.job.name
+DAY = 86_400
+
+
+@job(every=60, schedule={"name": "coded"})
+def coded() -> None: ...
+
+
+class Clockwork:
+    """A leader's ticker whose clock the test moves."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.leadership = Leadership(client, term=30)
+        assert self.leadership.hold()
+        self.ticker = Ticker(client, Producer(client, ["default", "low"]))
+
+    def put(self, name: str = "s", job: str = NOOP, **table: Any) -> Schedule:
+        found = schedule(
+            name, {"job": job, **({} if table.keys() & {"cron", "at"} else {"every": 60}), **table}
+        )
+        book.put(self.client, found)
+        self.round()
+        return found
+
+    def round(self) -> float | None:
+        """Rounds until nothing more is due; seconds until something is."""
+        for _ in range(100):
+            due = self.ticker.round(self.leadership.check())
+            if due is None or due > 0:
+                return due
+        raise AssertionError("it found no end")
+
+    def later(self, seconds: float) -> float | None:
+        self.ticker.ahead += seconds
+        return self.round()
+
+    def until(self, found: Schedule, ticks: int = 1) -> int:
+        """Go on to just after so many ticks; the last of them."""
+        now = self.now
+        tick = int(now)
+        for _ in range(ticks):
+            tick = found.next(tick)
+        self.later(tick - now + 0.2)
+        return tick
+
+    @property
+    def now(self) -> float:
+        seconds, microseconds = self.client.time()
+        return seconds + microseconds / 1e6 + self.ticker.ahead
+
+
+@pytest.fixture
+def clock(client: Redis) -> Clockwork:
+    return Clockwork(client)
+
+
+def ids(client: Redis, queue: str = "default") -> list[str]:
+    return [wire.text(id) for id in client.lrange(wire.queue_key(queue), 0, -1)]
+
+
+def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
+    """What the ledger says, and how far apart the ends of each entry are."""
+    return [(line["did"], line.get("to", line["tick"]) - line["tick"]) for line in book.ledger(client, name)]
+
+
+def finish(client: Redis, id: str) -> None:
+    client.hset(wire.job_key(id), "status", "finished")
+    client.lrem(wire.queue_key("default"), 1, id)
+
+
+def test_a_tick_enqueues_a_job_with_the_ticks_id_and_arguments_that_rq_reads(client, clock):
+    found = clock.put(job=sample_jobs.echo.job.name, kwargs={"value": ["at {tick}"]}, tz="Asia/Kathmandu")
+    assert ids(client) == []
+    tick = clock.until(found)
+    assert ids(client) == [found.job_id(tick)]
+    job = Job.fetch(found.job_id(tick), client, JSONSerializer)
+    assert job.kwargs == {"value": [f"at {shown(tick, 'Asia/Kathmandu')}"]}
+    (line,) = book.ledger(client, "s")
+    assert (line["tick"], line["did"], line["job"]) == (tick, "enqueued", found.job_id(tick))
+    assert clock.round() > 50
+    assert len(ids(client)) == 1
+
+
+def test_ticks_go_to_the_schedules_queue(client, clock):
+    clock.until(clock.put(queue="low"))
+    assert len(ids(client, "low")) == 1
+
+
+def test_the_time_until_the_next_is_told(clock):
+    assert clock.round() is None
+    found = clock.put()
+    assert abs(clock.round() - (found.next(int(clock.now)) - clock.now)) < 1
+
+
+def test_a_single_instant_ticks_once_and_has_ended(client, clock):
+    at = int(clock.now) + 30
+    clock.put(at=at)
+    clock.later(31)
+    assert len(ids(client)) == 1
+    assert book.entry(client, "s").state == "ended"
+    assert clock.later(DAY) is None
+    assert len(ids(client)) == 1
+
+
+def test_what_two_leaders_decide_at_the_same_time_is_decided_once(client, clock):
+    found = clock.put(every=10)
+    other = Ticker(client, clock.ticker.producer)
+    for _ in range(5):
+        clock.ticker.ahead += 10
+        other.ahead = clock.ticker.ahead
+        term = clock.leadership.check()
+        clock.ticker.round(term)
+        other.round(term)
+    assert did(client) == [("enqueued", 0)] * len(ids(client))
+    assert len(set(ids(client))) == len(ids(client)) == 5
+    assert found.job_id(book.entry(client, "s").last) == ids(client)[-1]
+
+
+def test_what_was_read_before_another_decided_is_refused(client, clock, monkeypatch):
+    clock.put(every=10)
+    other = Ticker(client, clock.ticker.producer)
+    clock.ticker.ahead = other.ahead = 10
+    term = clock.leadership.check()
+    send = clock.ticker._write
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        other.round(term)
+        return send(*args, **kwargs)
+
+    monkeypatch.setattr(clock.ticker, "_write", late)
+    clock.ticker.round(term)
+    assert len(ids(client)) == 1
+    assert did(client) == [("enqueued", 0)]
+
+
+def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock, monkeypatch):
+    clock.put(every=10)
+    send = clock.ticker._write
+
+    def twice(due: Any, *args: Any, **kwargs: Any) -> Any:
+        before = due.last
+        reply = send(due, *args, **kwargs)
+        due.last = before
+        assert send(due, *args, **kwargs) is None
+        due.last = str(args[0].last)
+        return reply
+
+    monkeypatch.setattr(clock.ticker, "_write", twice)
+    clock.later(10)
+    assert len(ids(client)) == 1
+    assert did(client) == [("enqueued", 0)]
+
+
+def test_even_when_its_job_is_long_gone_a_tick_is_not_enqueued_again(client, clock):
+    found = clock.put(every=10)
+    clock.until(found)
+    client.delete(wire.job_key(ids(client)[0]), wire.queue_key("default"))
+    clock.ticker.ahead -= 3600
+    client.zadd(book.NEXT, {"s": 0})
+    clock.round()
+    assert ids(client) == []
+
+
+def test_an_overtaken_leader_decides_nothing(client, clock):
+    found = clock.put(every=10)
+    stale = clock.leadership.check()
+    clock.leadership.resign()
+    other = Leadership(client, term=30)
+    assert other.hold()
+    clock.ticker.ahead += 10
+    with pytest.raises(Overtaken):
+        clock.ticker.round(stale)
+    assert (ids(client), did(client)) == ([], [])
+    clock.ticker.round(other.check())
+    assert len(ids(client)) == 1
+    assert found
+
+
+# --- late ticks
+
+
+@pytest.mark.parametrize(
+    ("misfire", "window", "expected"),
+    [
+        ("once", "1h", [("skipped", 540), ("enqueued", 0)]),
+        ("once", 0, [("skipped", 600)]),
+        ("skip", "1h", [("skipped", 600)]),
+        ("all", "1d", [("enqueued", 0)] * 11),
+        ("all", 200, [("skipped", 360), *[("enqueued", 0)] * 4]),
+    ],
+)
+def test_missed_ticks_are_as_the_policy_says(client, clock, misfire, window, expected):
+    found = clock.put(misfire=misfire, window=window)
+    first = found.next(int(clock.now))
+    clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
+    assert did(client) == expected
+    said = [line for line in book.ledger(client, "s") if line["did"] == "skipped"]
+    assert all("missed" in line["why"] for line in said)
+    clock.until(found)
+    assert did(client)[len(expected) :] == [("enqueued", 0)]
+
+
+def test_a_tick_that_is_only_a_little_late_is_not_missed(client, clock):
+    found = clock.put(misfire="skip")
+    clock.later(found.next(int(clock.now)) - clock.now + LATE - 3)
+    assert did(client) == [("enqueued", 0)]
+
+
+@pytest.mark.parametrize("misfire", ["once", "skip"])
+def test_a_clock_a_day_ahead_is_no_storm_and_back_an_hour_no_double(client, clock, misfire):
+    found = clock.put(cron="* * * * * *", misfire=misfire)
+    began = time.monotonic()
+    clock.later(DAY)
+    assert time.monotonic() - began < 3
+    many = ids(client)
+    assert len(many) <= LATE + 2
+    clock.later(-3600)
+    for _ in range(5):
+        clock.later(1)
+    assert ids(client) == many
+    clock.later(3600)
+    assert len(set(ids(client))) == len(ids(client)) <= 2 * (LATE + 4)
+    covered = [range(line["tick"], line.get("to", line["tick"]) + 1) for line in book.ledger(client, "s")]
+    assert all(later.start == sooner.stop for sooner, later in pairwise(covered))
+    assert found
+
+
+def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
+    clock.put("many", cron="* * * * * *", misfire="all", window="1d")
+    other = clock.put("other")
+    clock.ticker.ahead += 300
+    assert clock.ticker.round(clock.leadership.check()) <= 0
+    assert len(ids(client)) <= TICKS_A_ROUND + 2
+    assert any(id.startswith("cron-other") for id in ids(client))
+    clock.round()
+    assert len([id for id in ids(client) if id.startswith("cron-many")]) >= 300
+    assert other
+
+
+def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(client, clock):
+    names = [f"s{number}" for number in range(SCHEDULES_A_ROUND * 2 + 50)]
+    record = '{"name":"%s","job":"' + NOOP + '","every":60}'
+    client.hset(book.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(book.NEXT, dict.fromkeys(names, 0))
+    clock.round()
+    pauses = []
+    clock.ticker.ahead += 60
+    while not pauses or pauses[-1] <= 0:
+        pauses.append(clock.ticker.round(clock.leadership.check()))
+    assert len(ids(client)) == len(names)
+    assert pauses[:2] == [0, 0]
+
+
+# --- overlap
+
+
+def test_an_overlapping_tick_is_skipped_and_the_ledger_says_for_whom(client, clock):
+    found = clock.put(overlap="skip")
+    first = clock.until(found)
+    clock.until(found)
+    assert did(client) == [("enqueued", 0), ("skipped", 0)]
+    assert found.job_id(first) in book.ledger(client, "s")[-1]["why"]
+    finish(client, found.job_id(first))
+    clock.until(found)
+    assert did(client)[-1] == ("enqueued", 0)
+
+
+def test_by_default_ticks_overlap(client, clock):
+    found = clock.put()
+    clock.until(found)
+    clock.until(found)
+    assert len(ids(client)) == 2
+
+
+def test_a_tick_that_waits_is_enqueued_when_the_job_before_has_ended(client, clock):
+    found = clock.put(overlap="wait", misfire="skip")
+    first = clock.until(found)
+    second = clock.until(found)
+    assert len(ids(client)) == 1
+    assert 0 < clock.later(LATE + 10) <= 1  # late, but not missed
+    finish(client, found.job_id(first))
+    clock.later(1)
+    assert ids(client) == [found.job_id(second)]
+
+
+def test_of_ticks_that_wait_the_latest_stays(client, clock):
+    found = clock.put(overlap="wait")
+    first = clock.until(found)
+    clock.until(found)
+    third = clock.until(found)
+    assert did(client) == [("enqueued", 0), ("skipped", 0)]
+    finish(client, found.job_id(first))
+    clock.later(1)
+    assert ids(client) == [found.job_id(third)]
+
+
+def test_a_tick_can_cancel_the_job_before(client, clock):
+    found = clock.put(overlap="cancel")
+    first = clock.until(found)
+    second = clock.until(found)
+    clock.later(1)
+    assert Job.fetch(found.job_id(first), client, JSONSerializer).get_status().value == "canceled"
+    assert ids(client) == [found.job_id(second)]
+
+
+def test_a_unique_job_that_is_kept_out_is_a_skipped_tick(client, clock):
+    found = clock.put(job=sample_jobs.invoice.job.name, kwargs={"account": 1})
+    first = clock.until(found)
+    clock.until(found)
+    assert ids(client) == [found.job_id(first)]
+    assert did(client) == [("enqueued", 0), ("skipped", 0)]
+    assert found.job_id(first) in book.ledger(client, "s")[-1]["why"]
+
+
+# --- what can't work
+
+
+def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client, clock):
+    clock.put("unknown", job="nobody.knows")
+    clock.put("ill", job=sample_jobs.add.job.name, kwargs={"a": "x"})
+    clock.put("lost", queue="nowhere")
+    clock.put("odd", job=sample_jobs.refresh.job.name, kwargs={"account": 1})
+    client.hset(book.SCHEDULES, "broken", "{")
+    client.hset(book.SCHEDULES, "ü\n", b"\xff")
+    client.hset(book.SCHEDULES, "alias", client.hget(book.SCHEDULES, "ill"))
+    client.zadd(book.NEXT, {"alias": 0, "broken": 0, "gone": 0, "ü\n": 0})
+    client.set(book.state_key("broken"), "a string")
+    good = clock.put("good")
+    client.hset(book.state_key("good"), mapping={"last": "9" * 40})
+    clock.later(60)
+    clock.until(good)
+    assert len(ids(client)) == 1
+    found = {entry.name: (entry.state, entry.fault or "") for entry in book.entries(client)}
+    assert found["good"] == ("active", "")
+    faults = {"unknown": "not a registered job", "ill": "argument a", "lost": "no queue is called 'nowhere'"}
+    faults |= {"odd": "debounce", "broken": "", "alias": "schedule ill"}
+    for name, reason in faults.items():
+        state, fault = found[name]
+        assert state == "faulty", name
+        assert reason in fault
+    assert client.zscore(book.NEXT, "gone") is None
+
+
+def test_one_that_was_mended_works_again(client, clock):
+    clock.put("s", job="nobody.knows")
+    clock.later(60)
+    assert book.entry(client, "s").state == "faulty"
+    found = schedule("s", {"job": NOOP, "every": 60})
+    clock.ticker.ahead = 0
+    assert book.put(client, found, replace=True) == "changed"
+    clock.round()
+    clock.until(found)
+    assert book.entry(client, "s").state == "active"
+    assert len(ids(client)) == 1
+
+
+def test_a_queue_of_another_type_is_a_failed_tick(client, clock):
+    client.set(wire.queue_key("low"), "x")
+    found = clock.put(queue="low")
+    clock.until(found)
+    assert did(client) == [("failed", 0)]
+    assert "WRONGTYPE" in book.ledger(client, "s")[0]["why"]
+
+
+@pytest.mark.parametrize("key", [book.SCHEDULES, book.NEXT, book.state_key("s"), book.ticks_key("s"), LEADER])
+def test_a_key_of_another_type_stops_nothing(client, clock, key):
+    clock.put()
+    client.delete(key)
+    client.set(key, "x")
+    other = Scheduler(client, ticker=clock.ticker)
+    other.leadership = clock.leadership
+    for _ in range(3):
+        other._mended_at = other._ticks_at = 0.0
+        other.tick()
+        clock.leadership.announce_again()
+    book.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
+    for _ in range(2):
+        clock.ticker.ahead += 61
+        other._ticks_at = 0.0
+        other.tick()
+    assert any(id.startswith("cron-new") for id in ids(client))
+
+
+def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
+    for number in range(500):
+        book.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
+    clock.round()
+    client.delete(book.NEXT)
+    for _ in range(10):
+        clock.ticker.mend(clock.leadership.check())
+    clock.round()
+    assert client.zcard(book.NEXT) == 500
+
+
+# --- what operators and deploys say
+
+
+def test_paused_a_schedule_rests_and_goes_on_from_then(client, clock):
+    found = clock.put(misfire="all", window="1d")
+    assert book.pause(client, "s")
+    assert not book.pause(client, "s")
+    clock.ticker.ahead = 0
+    assert clock.round() is None
+    client.hset(book.state_key("s"), "last", str(int(clock.now) - 1000))
+    assert book.resume(client, "s")
+    assert not book.resume(client, "s")
+    clock.round()
+    assert did(client) == []
+    clock.until(found)
+    assert did(client) == [("enqueued", 0)]
+
+
+def code(name: str, **table: Any) -> Schedule:
+    return schedule(name, {"job": NOOP, "every": 60, "owner": "code", **table})
+
+
+def states(client: Redis) -> dict[str, str]:
+    return {entry.name: entry.state for entry in book.entries(client)}
+
+
+def test_a_deploy_adds_changes_and_takes_away_its_own_alone(client):
+    book.put(client, schedule("mine", {"job": NOOP, "every": 60}))
+    assert book.sync(client, [code("a"), code("b"), code("c", paused=True)], "code") == []
+    assert states(client) == {"a": "active", "b": "active", "c": "paused", "mine": "active"}
+    (fault,) = book.sync(client, [code("b", every=30), code("mine"), code("c")], "code")
+    assert "mine" in fault
+    assert states(client) == {"b": "active", "c": "active", "mine": "active"}
+    assert book.entry(client, "b").schedule.every == 30
+    assert book.sync(client, [], "code", may_go=lambda found: found.name != "b") == []
+    assert states(client) == {"b": "active", "mine": "active"}
+
+
+def test_files_are_compared_with_their_own_schedules(client):
+    one, two = (code(name, owner="file", source=f"{name}.toml") for name in "ab")
+    book.sync(client, [one], "file", "a.toml")
+    book.sync(client, [two], "file", "b.toml")
+    book.sync(client, [], "file", "a.toml")
+    assert states(client) == {"b": "active"}
+
+
+def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
+    book.sync(client, [code("a"), code("b")], "code")
+    book.pause(client, "a")
+    assert book.remove(client, "b") == "code"
+    for said in ([code("a", every=30), code("b", every=30)], [], [code("a"), code("b")]):
+        book.sync(client, said, "code")
+        clock.later(100)
+    assert states(client) == {"a": "paused", "b": "removed"}
+    assert ids(client) == []
+    clock.ticker.ahead = 0
+    assert book.resume(client, "b")
+    clock.round()
+    clock.until(book.entry(client, "b").schedule)
+    assert len(ids(client)) == 1
+
+
+def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
+    book.sync(client, [code("a")], "code")
+    mine = schedule("a", {"job": NOOP, "every": 5})
+    for replace in (False, True):
+        with pytest.raises(book.NameTaken, match=r"belongs to the code|there already"):
+            book.put(client, mine, replace)
+    book.remove(client, "a")
+    assert book.put(client, mine) == "changed"
+    book.sync(client, [code("a")], "code")
+    assert book.entry(client, "a").schedule == mine
+    assert book.remove(client, "a") == "operator"
+    book.sync(client, [code("a")], "code")
+    assert states(client) == {"a": "removed"}
+
+
+def test_what_an_operator_removed_is_gone_and_its_past_is_remembered_for_a_while(client, clock):
+    found = clock.put()
+    last = clock.until(found)
+    assert book.remove(client, "s") == "operator"
+    assert states(client) == {}
+    assert client.ttl(book.state_key("s")) > DAY
+    with pytest.raises(book.NoSuchSchedule):
+        book.remove(client, "s")
+    book.put(client, found)
+    assert book.entry(client, "s").last >= last
+    assert client.ttl(book.state_key("s")) == -1
+
+
+def test_a_ticker_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
+    client, clock, tmp_path, caplog
+):
+    path = tmp_path / "schedules.toml"
+    path.write_text(f'[filed]\njob = "{NOOP}"\nevery = 60\n')
+    clock.ticker.file = path
+    clock.ticker.sync()
+    assert {"coded", "filed"} <= states(client).keys()
+    path.write_text("[filed]\njob = 5\n")
+    clock.ticker.sync()
+    assert "filed" in states(client)
+    assert "line 2" in caplog.text
+
+
+def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clock, monkeypatch):
+    def full() -> None:
+        raise ResponseError("OOM command not allowed")
+
+    monkeypatch.setattr(clock.ticker, "sync", full)
+    ticking = Scheduler(client, ticker=clock.ticker)
+    ticking.leadership = clock.leadership
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    ticking.tick()
+    assert ids(client) == [id]
+
+
+def test_the_ledger_is_bounded(client, clock, monkeypatch):
+    monkeypatch.setattr(book, "LEDGER_ENTRIES", 5)
+    clock.put(every=1, overlap="skip")
+    for _ in range(20):
+        clock.later(1)
+    assert client.llen(book.ticks_key("s")) == 5
+
+
+# --- cost
+
+
+def test_ten_thousand_schedules_cost_one_trip_a_round(client, clock):
+    names = [f"s{number}" for number in range(10_000)]
+    record = '{"name":"%s","job":"' + NOOP + '","cron":"0 0 1 1 *"}'
+    client.hset(book.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(book.NEXT, dict.fromkeys(names, clock.now + 10_000))
+    found = clock.put("s")
+    clock.ticker.ahead = found.next(int(clock.now)) - clock.now + 0.2
+    before = client.info("stats")["total_commands_processed"]
+    began = time.monotonic()
+    clock.ticker.round(clock.leadership.check())
+    took = time.monotonic() - began
+    assert len(ids(client)) == 1
+    assert took < 0.25  # here 1 ms; the rest is for machines that others keep busy
+    assert clock.ticker.round(clock.leadership.check()) > 0
+    assert client.info("stats")["total_commands_processed"] - before < 60
+
+
+@pytest.fixture(autouse=True)
+def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
