@@ -133,3 +133,12 @@ def test_the_example_of_limits_runs(shell):
         "True, 40 left, all of it again in 36 s",
         "busy: try again in at most 30 s",
     ]
+
+
+def test_the_example_of_events_runs(shell):
+    assert shell(sys.executable, str(ROOT / "docs" / "examples" / "events.py")).splitlines() == [
+        "ordered 1",
+        "paid 1",
+        "closed 1",
+        "3 events are kept for other groups",
+    ]
