@@ -20,6 +20,11 @@ from coordination.backoff import AWAY, BackOff, passes
 log = logging.getLogger("packmule.pubsub")
 
 
+LARGEST_MESSAGE = 16_000
+"""Bytes of JSON. Valkey 9 shares longer messages among subscribers, and doesn't count them against the bound
+that cuts off who reads too slowly (https://github.com/valkey-io/valkey/issues/2396)."""
+
+
 class Gap(enum.Enum):
     """The kind of `MISSED`."""
 
@@ -40,9 +45,13 @@ class Message(NamedTuple):
 def publish(client: Redis, channel: str, value: Any) -> int:
     """Publish `value` as JSON; how many heard it. Sent again after a lost reply, it may be heard twice.
 
-    Raises `TypeError` for what is no JSON.
+    Raises `TypeError` for what is no JSON, `ValueError` for more than `LARGEST_MESSAGE`: store what is large,
+    and publish where.
     """
-    return int(client.publish(channel, msgspec.json.encode(value)))
+    message = msgspec.json.encode(value)
+    if len(message) > LARGEST_MESSAGE:
+        raise ValueError(f"a message holds up to {LARGEST_MESSAGE:,} bytes, not {len(message):,}: store it")
+    return int(client.publish(channel, message))
 
 
 class Subscriber:

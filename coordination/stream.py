@@ -49,7 +49,7 @@ class Stream:
     msgpack holds; text must be UTF-8. If the connection is lost in `append`, it is sent again, and the events
     may be there twice. Nobody may take entries out of the middle.
 
-    >>> stream = Stream(client, "pm:events", max_entries=100_000)  # doctest: +SKIP
+    >>> stream = Stream(client, "shop:events", max_entries=100_000)  # doctest: +SKIP
     >>> stream.append([["finished", "job-1"], ["failed", "job-2"]])  # doctest: +SKIP
     '1795656167000-0'
     """

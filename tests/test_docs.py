@@ -151,3 +151,12 @@ def test_the_example_of_the_cache_runs_and_runs_again(shell):
             "[104, None] not kept",
             r"b'\x89PNG'",
         ]
+
+
+def test_the_example_of_events_runs(shell):
+    assert shell(sys.executable, str(ROOT / "docs" / "examples" / "events.py")).splitlines() == [
+        "ordered 1",
+        "paid 1",
+        "closed 1",
+        "3 events are kept for other groups",
+    ]
