@@ -14,6 +14,7 @@ from redis import Redis
 from config import VARIABLES
 from coordination.connection import connect
 from coordination.server import EmbeddedServer
+from jobs import registry
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,8 @@ def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedS
     assert all(variable in shown for variable, _ in VARIABLES.values())
 
 
-def test_check_finds_each_fault(here: Run) -> None:
+def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})  # other tests' jobs have faulty schedules
     done = here("check", "--json", PACKMULE_SMTP_URL="smtp://127.0.0.1:1", PACKMULE_MODULES="gone.jobs")
     findings = json.loads(done.stdout)["findings"]
     assert done.returncode == 1

@@ -21,14 +21,14 @@ def calls_of(client, command: str) -> int:
 
 def test_a_script_runs_on_a_server_that_has_never_seen_it(client, lead):
     client.script_flush()
-    assert lead(client, ["leader"], ["me", 60_000]) == 1
-    assert client.get("leader") == b"me"
+    assert lead(client, ["leader"], ["me", 1, 60_000]) == 1
+    assert client.hget("leader", "name") == b"me"
 
 
 def test_a_script_that_the_server_knows_is_one_command(client, lead):
-    lead(client, ["leader"], ["me", 60_000])
+    lead(client, ["leader"], ["me", 1, 60_000])
     before = calls_of(client, "evalsha"), calls_of(client, "eval")
-    lead(client, ["leader"], ["me", 60_000])
+    lead(client, ["leader"], ["me", 1, 60_000])
     assert (calls_of(client, "evalsha"), calls_of(client, "eval")) == (before[0] + 1, before[1])
 
 
@@ -36,7 +36,7 @@ def test_a_script_is_sent_whole_once_and_known_from_then_on(client, lead):
     client.script_flush()
     before = calls_of(client, "eval")
     for _ in range(3):
-        lead(client, ["leader"], ["me", 60_000])
+        lead(client, ["leader"], ["me", 1, 60_000])
     assert calls_of(client, "eval") == before + 1
 
 
@@ -46,25 +46,24 @@ def test_the_hash_is_the_one_that_the_server_gives(client, lead):
 
 
 def test_an_error_in_a_script_is_raised_and_the_script_not_run_twice(client, lead):
-    client.rpush("leader", "in the way")
-    before = calls_of(client, "get")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        lead(client, ["leader"], ["me", 60_000])
-    assert calls_of(client, "get") == before + 1
+    before = calls_of(client, "hget")
+    with pytest.raises(ResponseError, match="compare"):
+        lead(client, ["leader"], ["me", "no term", 60_000])
+    assert calls_of(client, "hget") == before + 1
 
 
 def test_a_script_can_be_called_from_many_threads_after_the_server_forgot_it(client, lead):
     client.script_flush()
     led: list[object] = []
     threads = [
-        threading.Thread(target=lambda n=n: led.append(lead(client, ["leader"], [f"t{n}", 60_000])))
+        threading.Thread(target=lambda n=n: led.append(lead(client, ["leader"], [f"t{n}", 1, 60_000])))
         for n in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(led) == [0] * 7 + [1]
+    assert led == [1] * 8
 
 
 def test_a_script_that_is_not_there_is_noticed_when_it_is_made():
