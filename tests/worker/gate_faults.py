@@ -1,10 +1,11 @@
 """The gates' fault run: gated jobs, while workers, pools and the job server are killed and frozen.
 
-    python tests/worker/gate_faults.py [kills with SIGKILL] [seconds at most] [only-kills]
+    python tests/worker/gate_faults.py [kills with SIGKILL] [seconds at most] [kills|workers]
 
 Some two kills are made a second. A count that only the holder of the newest token can change, on a server
-that nobody kills, tells whether two singletons ran at once. With `only-kills` nothing is frozen or told
+that nobody kills, tells whether two singletons ran at once. With `kills` nothing is frozen or told
 to stop: who is frozen for a while and then killed with his pool keeps a singleton's place for both times.
+With `workers` the server is not killed either.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class Report:
 class Crowd:
     """The pools, and the faults that strike them."""
 
-    def __init__(self, server: EmbeddedServer, log: Path, only_kills: bool) -> None:
-        self.only_kills = only_kills
+    def __init__(self, server: EmbeddedServer, log: Path, only: str) -> None:
+        self.only = only
         self.happened: list[tuple[float, str]] = []
         self.server = server
         self.log = log
@@ -107,8 +108,10 @@ class Crowd:
         self.pools.append((process, time.monotonic()))
 
     def break_something(self, dice: random.Random) -> None:
-        kinds = ["worker killed"] * 12 + ["server killed"] * 2 + ["pool killed"]
-        if not self.only_kills:
+        kinds = ["worker killed"] * 12 + ["pool killed"]
+        if self.only != "workers":
+            kinds += ["server killed"] * 2
+        if not self.only:
             kinds += ["pool told to stop", "frozen a moment", "frozen for long"]
         kind = dice.choice(kinds)
         if kind == "server killed":
@@ -179,7 +182,7 @@ class Crowd:
             pool.wait()
 
 
-def run(kills: int, seconds: float, seed: int = 1, only_kills: bool = False) -> Report:
+def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
     dice = random.Random(seed)
     with ExitStack() as stack:
         server, guarded = (stack.enter_context(private_server()) for _ in range(2))
@@ -188,7 +191,7 @@ def run(kills: int, seconds: float, seed: int = 1, only_kills: bool = False) -> 
         (place / "ledger").touch()
         client = stack.enter_context(connect(None, server.data_dir))
         registry.use(Producer(client).enqueue)
-        crowd = Crowd(server, Path(os.environ.get("GATE_FAULTS_LOG", place / "log")), only_kills)
+        crowd = Crowd(server, Path(os.environ.get("GATE_FAULTS_LOG", place / "log")), only)
         stack.callback(crowd.close)
         done = threading.Event()
         schedule = threading.Thread(target=_schedule, args=(Scheduler(client), done))
@@ -272,7 +275,7 @@ def main() -> None:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 900.0
     begun = time.monotonic()
-    report = run(kills, seconds, seed=int(begun), only_kills="only-kills" in sys.argv)
+    report = run(kills, seconds, seed=int(begun), only="".join(sys.argv[3:]))
     print(f"{time.monotonic() - begun:.0f} s, {os.cpu_count()} cores, {POOLS} pools of {PROCESSES} processes")
     for name, value in vars(report).items():
         print(f"{name:14} {dict(value) if isinstance(value, Counter) else value}")
