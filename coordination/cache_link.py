@@ -9,10 +9,9 @@ from typing import Any
 
 import hiredis
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
+from coordination.connection import once_within
 from coordination.scripts import Script
 
 TIMEOUT = 1.0
@@ -68,13 +67,7 @@ class Link:
 
     def connection(self, timeout: float) -> Any:
         """A new connection to this server, not yet connected."""
-        changes = {
-            "protocol": 2,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        options = {**self._pool.connection_kwargs, **changes}
+        options = {**self._pool.connection_kwargs, **once_within(timeout)}
         server = options.pop("server", None)
         if server is None:
             return self._pool.connection_class(**options)

@@ -131,6 +131,16 @@ def lock_clients(urls: Sequence[str], redis_url: str | None, data_dir: Path) -> 
     return [_client(url, data_dir, None, CHECK_TIMEOUT) for url in urls or (redis_url,)]
 
 
+def once_within(seconds: float) -> dict[str, Any]:
+    """Options of a connection whose connecting and answering may take so long each, and which tries once."""
+    return {
+        "protocol": 2,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
 def check(client: redis.Redis, *, allow_eviction: bool) -> list[str]:
     """Refuse a server unfit for jobs and return what to warn of, one line each.
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import hiredis
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from coordination.connection import once_within
 from coordination.server import ServerFailed
 
 REST = 20
@@ -77,13 +76,7 @@ class Node:
 
     def connection(self, timeout: float) -> Any:
         """A new connection to this server, not yet connected."""
-        changes = {
-            "protocol": 2,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        return self._pool.connection_class(**{**self._pool.connection_kwargs, **changes})
+        return self._pool.connection_class(**{**self._pool.connection_kwargs, **once_within(timeout)})
 
     def send(self, command: bytes) -> bool:
         """Send a command; whether the connection took it."""

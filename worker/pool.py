@@ -21,9 +21,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
+from coordination.backoff import passes
 from worker import child, order, relief
 from worker.autoscale import Autoscale
-from worker.away import is_passing
 from worker.batch import MOST
 from worker.child import Child, Task
 from worker.commands import Command, Commands
@@ -375,7 +375,7 @@ class Pool:
             try:
                 rescue(self.client, name, verdict, reason, running, certificate=certificate)
             except ResponseError as error:
-                if is_passing(error):
+                if passes(error):
                     raise
                 log.error("%s: what it held can't be given back: %s", name, error)
             del self._dead[name]

@@ -20,11 +20,12 @@ from redis.exceptions import RedisError, ResponseError
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
+from coordination.backoff import passes
 from coordination.scripts import Script
 from jobs import current, wire
 from jobs.interrupts import Interrupted
 from worker import order, outcome, rq_current, rq_path
-from worker.away import AWAY, is_passing, persist
+from worker.away import AWAY, persist
 from worker.batch import MOST, BatchSize
 from worker.claim import NOTHING, Batch, Claims
 from worker.clerk import Clerk
@@ -307,7 +308,7 @@ class Worker(RQWorker):
         except AWAY as error:
             log.warning("redis is away (%s)", error)
         except ResponseError as error:
-            if not is_passing(error) and not str(error).startswith("WRONGTYPE"):
+            if not passes(error) and not str(error).startswith("WRONGTYPE"):
                 raise  # a key of the wrong type is set aside by the next claim
             log.warning("redis can't be waited on (%s)", error)
         return persist(self.idle.recover)
