@@ -10,6 +10,7 @@ import time
 import traceback
 from typing import Any
 
+from redis.exceptions import ResponseError
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
@@ -67,10 +68,11 @@ def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting
         return outcome.returned(claimed)
     except Exception:
         # A corrupt record, or an error around the job; those in it end in RQ's code.
-        if adopted and worker.connection.hget(wire.job_key(claimed.id), "status") != b"started":
+        text = traceback.format_exc()
+        if adopted and not _is_started(worker, claimed):
             return outcome.settled(claimed)
         _clear(worker, claimed)
-        return outcome.failed(claimed, traceback.format_exc(), started, time.time())
+        return outcome.failed(claimed, text, started, time.time())
     return outcome.settled(claimed)
 
 
@@ -122,12 +124,20 @@ def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
     return execution
 
 
+def _is_started(worker: BaseWorker, claimed: Claimed) -> bool:
+    """Whether nobody has recorded the job's end, or its record is none any more."""
+    try:
+        return worker.connection.hget(wire.job_key(claimed.id), "status") == b"started"
+    except ResponseError:
+        return True
+
+
 def _clear(worker: BaseWorker, claimed: Claimed) -> None:
     """Take back what `_adopt` and RQ's code wrote about an execution that goes on elsewhere or not at all."""
     job = worker.job_class(claimed.id, worker.connection, serializer=worker.serializer)
     with worker.connection.pipeline() as pipeline:
         worker.cleanup_execution(job, pipeline)
-        pipeline.execute()
+        pipeline.execute(raise_on_error=False)  # a key of another type keeps nothing of the execution
 
 
 def _make_interruptible(job: Job, performer: Performer) -> None:

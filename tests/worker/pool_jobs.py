@@ -54,6 +54,15 @@ def note_when_told(path: str, gate: str, text: str) -> str:
 
 
 @job
+def overwrite_itself() -> None:
+    """Make the record no hash, and of its executions no sorted set."""
+    running = get_current_job()
+    running.connection.set(running.key, "no hash")
+    running.connection.delete(f"rq:executions:{running.id}")
+    running.connection.set(f"rq:executions:{running.id}", "no sorted set")
+
+
+@job
 def die(path: str, how: str = "kill") -> None:
     note(path)
     if how == "exit":

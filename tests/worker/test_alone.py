@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -318,6 +319,14 @@ def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
     worker.work(burst=True)
     assert good.get_status(refresh=True) == "finished"
     assert client.hget(corrupt.key, "status") == b"failed"
+
+
+def test_what_overwrites_its_own_record_under_rqs_code_stops_no_worker(queue, worker, client):
+    job = queue.enqueue("pool_jobs.overwrite_itself", on_success=Callback("pool_jobs.callback"))
+    good = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
+    worker.work(burst=True)
+    assert good.get_status(refresh=True) == "finished"
+    assert job.id in {json.loads(entry)["job_id"] for entry in client.lrange("pm:quarantine", 0, -1)}
 
 
 def test_expired_ids_leave_rqs_registries(queue, worker, client):
