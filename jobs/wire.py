@@ -106,8 +106,11 @@ QUEUE_RATES = "pm:queue-rates"
 """The hash of queues that have a rate, to microseconds a job, microseconds a burst, and the rate's text."""
 
 
-CALL = (("jobs", "call"),)
-"""The Lua file in front of scripts that go on though a key is of another type than it should be."""
+EVENTS = (("jobs", "events"),)
+"""The Lua file in front of scripts that tell what becomes of jobs."""
+
+CALL = (*EVENTS, ("jobs", "call"))
+"""Those in front of scripts that go on though a key is of another type than it should be."""
 
 GROUPS = (*CALL, ("jobs", "groups"))
 """The Lua files in front of scripts that move jobs of groups."""

@@ -79,6 +79,7 @@ def test_an_enqueued_job_takes_a_fixed_few_commands(client):
         cmdstat_hset=1,
         cmdstat_sadd=1,
         cmdstat_rpush=1,
+        cmdstat_xadd=1,
     )
 
 

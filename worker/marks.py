@@ -14,7 +14,7 @@ from worker.slot import Performing
 MARK_SECONDS = 0.05
 """A job that has run for this long is marked at the next look; one that ends sooner costs no write for it."""
 
-_mark = Script("worker", "mark")
+_mark = Script("worker", "mark", after=wire.EVENTS)
 
 
 class Marks:

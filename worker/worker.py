@@ -52,7 +52,7 @@ ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
 log = logging.getLogger("packmule.worker")
-_write = Script("worker", "write")
+_write = Script("worker", "write", after=wire.EVENTS)
 
 
 class Worker(RQWorker):

@@ -1,4 +1,4 @@
--- What other scripts are built on. Put in front of them; it has no KEYS[1] of its own and Returns nothing.
+-- What other scripts are built on. Put behind events.lua in front of them; it has no KEYS[1] of its own and Returns nothing.
 
 -- A table whose functions `fill` puts there when the first of them is wanted: most calls of a script that moves jobs
 -- want none of them, and to make them all takes longer than to move a job.
@@ -10,9 +10,13 @@ local function lazy(fill)
   end})
 end
 
--- Keep a note of what makes no sense. Scripts that know more to say put their own in its place.
-local set_aside = function(id, reason)
-  redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason}))
+local own = {} -- what a script knows to say in its notes: its `worker`, and the time `at` as RQ's text
+
+-- Keep a note of a job or key that makes no sense.
+local function set_aside(id, reason)
+  redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason, worker = own.worker, at = own.at}))
+  redis.pcall('LTRIM', 'pm:quarantine', -10000, -1)
+  tell('quarantined', id, '', own.worker, {reason = reason})
 end
 
 -- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one: an error

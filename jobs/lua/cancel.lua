@@ -27,6 +27,7 @@ if taken == 0 then
   return 'claimed'
 end
 redis.call('HSET', record, 'status', 'canceled', 'ended_at', ARGV[2])
-local time = redis.call('TIME')
-redis.call('ZADD', 'rq:canceled:' .. queue, time[1], id)
+redis.call('ZADD', 'rq:canceled:' .. queue, script_began[1], id)
+tell('canceled', id, queue)
+write_events()
 return 'canceled'

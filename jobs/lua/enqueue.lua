@@ -21,8 +21,7 @@
 -- none, or that it has replaced another in this time: so a command that is sent again because its reply was
 -- lost enqueues nothing twice.
 
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+local now = script_began[1] + script_began[2] / 1000000
 
 local jobs = cmsgpack.unpack(ARGV[1])
 local replies, listed, taken = {}, {}, 0
@@ -120,6 +119,8 @@ for i, job in ipairs(jobs) do
     add(fields, 'unique', key)
     add(fields, 'debounced_since', since and string.format('%.6f', since))
     redis.call('HSET', record, 'data', ARGV[i + 1], unpack(fields))
+    local is_waiting = place == 'back' or place == 'front'
+    tell(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, due and not is_waiting and {due = due} or nil)
     if key then
       local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
       redis.call('HSET', KEYS[2], key, string.format('%s %.6f', target, till))
@@ -139,4 +140,5 @@ for i = 1, #some, 2 do
   end
 end
 
+write_events()
 return replies

@@ -8,13 +8,9 @@
 
 if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+local now = script_began[1] + script_began[2] / 1000000
 
-set_aside = function(id, reason)
-  redis.call('RPUSH', KEYS[4], cjson.encode({job_id = id, reason = reason, at = ARGV[2]}))
-  redis.call('LTRIM', KEYS[4], -10000, -1)
-end
+own.at = ARGV[2]
 
 -- A key of another type would stop the promotion of all queues, or swallow the jobs on their way.
 for i, right in ipairs({'zset', 'list'}) do
@@ -40,6 +36,7 @@ for _, id in ipairs(ids) do
   else
     redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2])
     groups.join(KEYS[2]:sub(10), fields[3], id, fields[2] == '1' and 'LPUSH' or 'RPUSH')
+    tell('promoted', id, KEYS[2]:sub(10))
     promoted = promoted + 1
   end
 end
@@ -48,5 +45,6 @@ if promoted > 0 then
   redis.call('SADD', KEYS[3], KEYS[2])
 end
 groups.wake_due(now)
+write_events()
 local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
 return nearest and string.format('%.6f', nearest - now) or ''

@@ -719,7 +719,7 @@ def test_a_unique_enqueue_is_one_call_of_the_script_and_a_fixed_few_commands(cli
 
     taken = ran(lambda: sample_jobs.only.enqueue(3))
     assert taken["evalsha"] == 1
-    assert taken.total() - taken["config|resetstat"] - taken["info"] == 12
+    assert taken.total() - taken["config|resetstat"] - taken["info"] == 13
     refused = ran(lambda: sample_jobs.only.enqueue(3))
     assert {name for name in refused if name in ("hset", "set", "rpush", "zadd", "del")} == set()
     assert refused.total() - refused["config|resetstat"] - refused["info"] == 7

@@ -17,15 +17,11 @@
 
 local claims = KEYS[1]
 local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local now_us = time[1] * 1000000 + time[2]
+local now = script_began[1] + script_began[2] / 1000000
+local now_us = script_began[1] * 1000000 + script_began[2]
 local stale, parents, jobs = {}, {}, {}
 
-set_aside = function(id, reason)
-  redis.pcall('RPUSH', KEYS[5], cjson.encode({job_id = id, reason = reason, worker = worker, at = now_text}))
-  redis.pcall('LTRIM', KEYS[5], -10000, -1)
-end
+own.worker, own.at = worker, now_text
 
 -- What the worker holds of the jobs that it hands in, and which claim was its last.
 local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due', 'pm:queue-rates'}
@@ -92,10 +88,11 @@ local function place(id, queue, status, ttl, front, delay)
   end
 end
 
+local ENDS = {'finished', 'failed', 'stopped', 'retried'}
 local KINDS = {'successful_job_count', 'failed_job_count', 'failed_job_count', 'failed_job_count'}
 local counts, seconds = {}, 0
 
-local function finish(id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay)
+local function finish(id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay, marked)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
   local written = 0
   if status == 'finished' and ttl == 0 then
@@ -128,7 +125,10 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
     end
     place(id, queue, status, ttl, front, delay)
   end
-  if kind > 0 then
+  if kind == 0 and delay == 0 and marked then
+    tell('returned', id, queue, worker)
+  elseif kind > 0 then
+    tell(ENDS[kind], id, queue, worker, {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
     counts[KINDS[kind]] = (counts[KINDS[kind]] or 0) + 1
     seconds = seconds + stopped - began
   end
@@ -138,6 +138,12 @@ end
 local function call_of(record)
   local name = redis.pcall('HGET', record, 'call')
   return type(name) == 'string' and name or ''
+end
+
+-- RQ's code has recorded the end of a job; unless it has done it by deleting the record, it is told here.
+local function tell_settled(id, queue)
+  local status = redis.pcall('HGET', 'rq:job:' .. id, 'status')
+  if type(status) == 'string' then tell(ends(status) and status or 'retried', id, queue, worker) end
 end
 
 local function hand_in()
@@ -157,7 +163,11 @@ local function hand_in()
       if outcome[18] ~= '' then
         gates.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
       end
-      if is_there and status ~= 'settled' then finish(unpack(outcome, 1, 15)) end
+      if is_there and status ~= 'settled' then
+        finish(unpack(outcome, 1, 16))
+      elseif is_there then
+        tell_settled(id, queue)
+      end
       gather('HDEL', claims, id)
       if outcome[16] then gather('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
     elseif not again then
@@ -193,8 +203,8 @@ local function take(id, number)
   end
   local group, needs = values[12] or values[13], values[13]
   if group and values[1] and not again then
-    local own = worker .. ' ' .. claim_id .. '-'
-    local may_run, follows, is_parked = gates.claim(values[1], group, needs, id, own, number, now_us)
+    local holder = worker .. ' ' .. claim_id .. '-'
+    local may_run, follows, is_parked = gates.claim(values[1], group, needs, id, holder, number, now_us)
     has_followed, has_parked = has_followed or follows, has_parked or is_parked
     if not may_run then return false end
   end
@@ -267,5 +277,6 @@ elseif want > 0 and suspended == 0 then
   write_gathered()
   if next(rooms) then gates.begin(rooms, now_us) end
 end
+write_events()
 local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
 return {stale, parents, jobs, suspended, paused, next_due}

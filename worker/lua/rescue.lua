@@ -16,8 +16,7 @@
 -- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
 
 local worker, verdict, named, deaths, reason, now_text, scope, certificate = unpack(ARGV)
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+local now = script_began[1] + script_began[2] / 1000000
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
 if scope == 'expired' then
@@ -28,11 +27,7 @@ if scope == 'expired' then
 end
 
 local back, failed = {}, {}
-set_aside = function(id, found)
-  redis.pcall('RPUSH', KEYS[6], cjson.encode({job_id = id, reason = found, worker = worker, at = now_text}))
-  redis.pcall('LTRIM', KEYS[6], -10000, -1)
-  return false
-end
+own.worker, own.at = worker, now_text
 
 -- What a read of a key brings; where it is of a type that it can't be, that is set aside, and `otherwise` brought.
 local function read(otherwise, command, key, ...)
@@ -49,7 +44,8 @@ end
 local function queue_of(id)
   local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'status')
   if fields.err then
-    return set_aside(id, fields.err)
+    set_aside(id, fields.err)
+    return false
   end
   local queue, status = fields[1], fields[2]
   if status and status ~= 'queued' and status ~= 'started' then
@@ -67,7 +63,9 @@ local function queue_of(id)
   return queue
 end
 
-local function to_front(id, queue)
+local function to_front(id, queue, was_held)
+  local was_started = was_held and redis.call('HGET', 'rq:job:' .. id, 'status') == 'started'
+  if was_started then tell(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
   redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'worker_name', '')
   redis.call('LPUSH', 'rq:queue:' .. queue, id)
   back[#back + 1] = id
@@ -90,6 +88,7 @@ local function fail(id, execution, queue)
   end
   redis.pcall('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   failed[#failed + 1] = id
+  tell(status, id, queue, worker, {reason = verdict})
 end
 
 local function is_named(execution) return named == '' or named:find(execution .. ' ', 1, true) ~= nil end
@@ -132,7 +131,7 @@ for i = #held - 1, 1, -2 do
     if is_over(id, execution) then
       fail(id, execution, queue)
     else
-      to_front(id, queue)
+      to_front(id, queue, true)
     end
   end
   if is_meant then
@@ -140,6 +139,7 @@ for i = #held - 1, 1, -2 do
   end
 end
 if scope == 'named' then
+  write_events()
   return {back, failed}
 end
 
@@ -161,4 +161,5 @@ if verdict ~= 'returned' then
   redis.call('SREM', KEYS[5], KEYS[4])
   redis.call('DEL', KEYS[4])
 end
+write_events()
 return {back, failed}

@@ -9,7 +9,24 @@ local ttl = tonumber(ARGV[3])
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] or (ttl == 0 and redis.call('EXISTS', KEYS[2]) == 0) then
   return 0
 end
+
+-- Progress is told at each tenth of the way, not to drown what else is told.
+local function tenth(done, total)
+  done, total = tonumber(done), tonumber(total)
+  return done and total and total > 0 and math.floor(10 * done / total) or 0
+end
+
+local before = ttl > 0 and redis.call('HMGET', KEYS[2], 'done', 'total', 'attempt')
 redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+if before then
+  local after = redis.call('HMGET', KEYS[2], 'done', 'total', 'attempt', 'message')
+  if tenth(unpack(after)) ~= (after[3] == before[3] and tenth(unpack(before)) or 0) then
+    local queue = redis.pcall('HGET', 'rq:job:' .. ARGV[1], 'origin')
+    tell('progress', ARGV[1], type(queue) == 'string' and queue or '', KEYS[1]:sub(11),
+      {done = tonumber(after[1]), total = tonumber(after[2]), message = after[4]})
+    write_events()
+  end
+end
 if ttl > 0 then
   redis.call('EXPIRE', KEYS[2], ttl)
 end
