@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from jobs.waiting import Wait
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "deferred", "canceled")
+MOST_AT_ONCE = 1_000_000
 
 
 @click.group()
 def job() -> None:
-    """Look at jobs, and cancel them."""
+    """Look at jobs, cancel them and let them run again."""
 
 
 @job.command("show")
@@ -107,6 +108,36 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
     return 0 if set(statuses) <= {"canceled", "stopped"} else 1
 
 
+@job.command("retry")
+@click.argument("ids", metavar="[ID...]", nargs=-1)
+@click.option(
+    "--failed",
+    metavar="QUEUE",
+    shell_complete=complete_queues,
+    help="All failed jobs of a queue, a million at most.",
+)
+@click.pass_obj
+def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
+    """Let jobs run again that failed, were stopped or canceled; exit 1 if one can't."""
+    from jobs import records
+    from jobs.producer import known_queue
+    from jobs.requeue import NotRequeued, requeue
+
+    if bool(ids) == bool(failed):
+        raise click.UsageError("name the jobs, or a queue with --failed")
+    refused = 0
+    if failed:
+        ids = tuple(records.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
+    for id in ids:
+        try:
+            requeue(app.client, id)
+            click.echo(f"{id} queued")
+        except (NotRequeued, records.NoSuchJob) as error:
+            click.echo(f"packmule: {error}", err=True)
+            refused += 1
+    return 1 if refused else 0
+
+
 @job.command("wait")
 @click.argument("id")
 @click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
@@ -121,7 +152,7 @@ def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
 
 @click.group()
 def queue() -> None:
-    """Look at queues, pause and resume them."""
+    """Look at queues, pause, resume and purge them."""
 
 
 @queue.command("list")
@@ -160,6 +191,21 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 
     for name in [known_queue(name, app.queues()) for name in names]:
         click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
+
+
+@queue.command("purge")
+@click.argument("name", shell_complete=complete_queues)
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def queue_purge(app: App, name: str, yes: bool) -> None:
+    """Delete all jobs that wait in a queue; those that run or are scheduled stay."""
+    from jobs.producer import known_queue
+    from jobs.purge import purge
+
+    known_queue(name, app.queues())
+    if not yes:
+        click.confirm(f"Delete all jobs that wait in {name}?", abort=True)
+    click.echo(f"{name}: {purge(app.client, name):,} jobs deleted")
 
 
 @queue.command("limit")

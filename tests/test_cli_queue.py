@@ -37,3 +37,24 @@ def test_mistakes_are_told_in_one_line(packmule: CommandLine) -> None:
     assert "no queue is called 'hihg'" in complaint(packmule.run("queue", "pause", "hihg"), 2)
     assert "no queue is called 'hihg'" in complaint(packmule.run("queue", "limit", "hihg", "1/s"), 2)
     assert "is no rate" in complaint(packmule.run("queue", "limit", "high", "10/fortnight"), 2)
+
+
+def test_a_queue_is_purged_only_when_that_is_confirmed(packmule: CommandLine, client: Redis) -> None:
+    for id in "ab":
+        client.hset(f"rq:job:{id}", mapping={"data": "[]", "origin": "low", "status": "queued"})
+        client.rpush("rq:queue:low", id)
+    assert packmule.run("queue", "purge", "low").returncode != 0
+    assert client.llen("rq:queue:low") == 2
+    assert packmule.output("queue", "purge", "low", "--yes") == "low: 2 jobs deleted"
+    assert client.llen("rq:queue:low") == 0
+
+
+def test_failed_jobs_are_let_run_again(packmule: CommandLine, client: Redis) -> None:
+    for id in "ab":
+        client.hset(f"rq:job:{id}", mapping={"data": "[]", "origin": "low", "status": "failed"})
+        client.zadd("rq:failed:low", {id: 1})
+    assert packmule.output("job", "retry", "a") == "a queued"
+    assert packmule.output("job", "retry", "--failed", "low") == "b queued"
+    assert client.lrange("rq:queue:low", 0, -1) == [b"a", b"b"]
+    assert "job a is queued; only failed" in complaint(packmule.run("job", "retry", "a"), 1)
+    assert "name the jobs, or a queue" in complaint(packmule.run("job", "retry"), 2)

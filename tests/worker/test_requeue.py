@@ -1,0 +1,95 @@
+"""What an operator does to jobs: requeue those that have ended badly, purge those that wait."""
+
+from __future__ import annotations
+
+import gated_jobs
+import pool_jobs
+import pytest
+from pools import drained, ended, lines
+from rq.registry import FailedJobRegistry
+
+from jobs import cancel, records, wire
+from jobs.purge import purge
+from jobs.records import NoSuchJob
+from jobs.requeue import NotRequeued, requeue
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+def test_a_failed_job_runs_again_with_its_count_of_attempts(server, client, tmp_path):
+    notes = tmp_path / "notes"
+    id = pool_jobs.fail.options(retries=0).enqueue(str(notes))
+    assert drained(server) == 0
+    requeue(client, id)
+    assert records.read(client, id).status == "queued"
+    assert client.ttl(wire.job_key(id)) == client.ttl(wire.results_key(id)) == -1
+    assert FailedJobRegistry("default", client).get_job_ids() == []
+    assert drained(server) == 0
+    assert ended(client, id).status == "failed"
+    assert len(lines(notes)) == 2
+
+
+def test_a_canceled_job_runs_after_all(server, client):
+    id = pool_jobs.add.enqueue(1)
+    assert cancel.cancel(client, id) == "canceled"
+    requeue(client, id)
+    assert drained(server) == 0
+    assert ended(client, id).result == 2
+    assert client.zcard("rq:canceled:default") == 0
+
+
+def test_only_what_has_ended_badly_runs_again(server, client):
+    id = pool_jobs.add.enqueue(1)
+    with pytest.raises(NotRequeued, match="is queued; only failed, stopped and canceled jobs"):
+        requeue(client, id)
+    assert drained(server) == 0
+    with pytest.raises(NotRequeued, match="is finished"):
+        requeue(client, id)
+    with pytest.raises(NoSuchJob):
+        requeue(client, "nobody")
+    client.set(wire.job_key("text"), "no hash")
+    with pytest.raises(NoSuchJob):
+        requeue(client, "text")
+
+
+def test_a_unique_job_whose_place_another_has_taken_stays_where_it_is(client):
+    first = pool_jobs.add.options(unique=True).enqueue(1)
+    cancel.cancel(client, first)
+    second = pool_jobs.add.options(unique=True).enqueue(1)
+    with pytest.raises(NotRequeued, match=f"{second} holds its place"):
+        requeue(client, first)
+    cancel.cancel(client, second)
+    requeue(client, first)
+    assert pool_jobs.add.options(unique=True).enqueue(1) == first
+
+
+def test_a_list_of_another_type_leaves_the_job_failed(client):
+    id = pool_jobs.add.enqueue(1)
+    cancel.cancel(client, id)
+    client.set(wire.queue_key("default"), "no list")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        requeue(client, id)
+    assert records.read(client, id).status == "canceled"
+
+
+def test_a_purge_deletes_what_waits_and_nothing_else(client):
+    ids = pool_jobs.add.enqueue_many([(n,) for n in range(1100)])
+    later = pool_jobs.add.options(delay=60).enqueue(1)
+    other = pool_jobs.add.options(queue="low").enqueue(1)
+    assert purge(client, "default") == 1100
+    assert purge(client, "default") == 0
+    assert {records.read(client, id).status for id in (later, other)} == {"scheduled", "queued"}
+    with pytest.raises(NoSuchJob):
+        records.read(client, ids[0])
+
+
+def test_a_purge_takes_those_behind_others_of_their_group_too(client):
+    gated_jobs.in_turn.enqueue_many([("p", str(number % 3)) for number in range(30)])
+    assert purge(client, "default") == 30
+    assert client.keys("pm:group*") == []
+
+
+def test_a_purge_passes_ids_without_a_record(client):
+    client.rpush(wire.queue_key("default"), "gone", b"\xff")
+    assert purge(client, "default") == 0
+    assert client.llen(wire.queue_key("default")) == 0
