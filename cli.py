@@ -9,6 +9,7 @@ import click
 
 from config import Settings, SettingsError
 from terminal.app import App
+from terminal.batch import batch
 from terminal.enqueue import enqueue
 from terminal.limits import limits
 from terminal.locks import locks
@@ -31,7 +32,7 @@ def cli(ctx: click.Context) -> None:
 
 COMMANDS = (
     *(demo, drill, up, worker, scheduler, dashboard, enqueue),
-    *(job, queue, schedule, limits, locks, status, check),
+    *(job, batch, queue, schedule, limits, locks, status, check),
 )
 for command in COMMANDS:
     cli.add_command(command)
@@ -73,6 +74,7 @@ def _exit_code(error: Exception) -> int | None:
     from coordination.lock_state import NotReleased as LockNotReleased
     from coordination.quorum import SameServer
     from coordination.server import ServerFailed
+    from jobs.batch import BatchClosed, NoSuchBatch
     from jobs.catcher import CatcherFailed
     from jobs.email import InvalidAddress, InvalidServer
     from jobs.job_type import InvalidCall, InvalidJob
@@ -96,6 +98,8 @@ def _exit_code(error: Exception) -> int | None:
         InvalidOption: USAGE,
         UnknownQueue: USAGE,
         NoSuchJob: USAGE,
+        NoSuchBatch: USAGE,
+        BatchClosed: FAILED,
         InvalidCall: USAGE,
         InvalidJob: USAGE,
         NotRegistered: USAGE,

@@ -38,7 +38,7 @@ class Running:
     """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
 
     `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
-    `is_draining` tells whether the worker stops; `fence` is a singleton's token.
+    `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Running:
     save: Save
     is_draining: Callable[[], bool]
     fence: int | None = None
+    batch: str = ""
     saved: bytes | None = None
     saved_at: float = float("-inf")
     done: float = 0.0
@@ -127,6 +128,12 @@ def fence() -> int | None:
     """
     job = _running.get()
     return job.fence if job else None
+
+
+def batch_id() -> str | None:
+    """The id of the batch that this job is in, or is called back about; None where it is in none."""
+    job = _running.get()
+    return job.batch.partition(" ")[0] or None if job else None
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
@@ -213,12 +220,13 @@ def performing(
     save: Save = lambda cursor: None,
     is_draining: Callable[[], bool] = lambda: False,
     fence: int | None = None,
+    batch: str = "",
 ) -> Iterator[Running]:
     """Make `id` the running job of this context; at its end what throttling held back is sent.
 
     The worker wraps each body in it; the arguments are those of `Running`.
     """
-    job = Running(id, attempt, report, cursor, save, is_draining, fence, saved=cursor)
+    job = Running(id, attempt, report, cursor, save, is_draining, fence, batch, saved=cursor)
     token = _running.set(job)
     try:
         yield job

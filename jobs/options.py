@@ -19,7 +19,7 @@ LONGEST_SPAN = 3_153_600_000.0
 
 MOST_RETRIES = 1_000_000
 
-_TYPES = {"queue": str, "description": str, "job_id": str, "at": datetime, "at_front": bool}
+_TYPES = {"queue": str, "description": str, "job_id": str, "at": datetime, "at_front": bool, "batch": str}
 _NO_RULES = (None, None, None, None)
 _UNIQUE_SPANS = ("unique_ttl", "debounce", "debounce_limit", "throttle")
 
@@ -46,6 +46,8 @@ class Options:
     for so many seconds from the enqueue instead, unless the job fails; with `throttle` even then. With
     `debounce` the job waits so many seconds, and a call that comes meanwhile replaces it and lets it wait
     anew, but no longer than `debounce_limit` seconds in all. Without `unique` these three mean True.
+
+    `batch` is the id of the batch in which the job counts (`jobs.batch`).
     """
 
     queue: str | None = None
@@ -65,6 +67,7 @@ class Options:
     debounce: float | timedelta | None = None
     debounce_limit: float | timedelta | None = None
     throttle: float | timedelta | None = None
+    batch: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -91,6 +94,7 @@ class Options:
         if self.at is not None and self.delay is not None:
             raise InvalidOption("give delay or at, not both")
         _check_unique(self)
+        _check_batch(self)
 
     @property
     def is_unique(self) -> bool:
@@ -152,6 +156,14 @@ def _is_text(value: str) -> bool:
 
 def _is_template(value: Any) -> bool:
     return isinstance(value, str) and value != "" and _is_text(value)
+
+
+def _check_batch(options: Options) -> None:
+    """Raise `InvalidOption` for what can't be a batch's id, or a job's batch."""
+    if options.batch is not None and not JOB_ID.fullmatch(options.batch):
+        raise InvalidOption(f"batch={options.batch!r}: give the id of a batch")
+    if options.batch is not None and options.is_debounced:
+        raise InvalidOption("a debounced job may be replaced by one of another batch: leave one of them out")
 
 
 def _check_unique(options: Options) -> None:

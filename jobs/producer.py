@@ -7,11 +7,13 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from config import Settings
 from coordination.connection import connect as connect_redis
@@ -26,15 +28,18 @@ from jobs.options import (
     DEFAULT_QUEUE,
     DEFAULT_RESULT_TTL,
     DEFAULT_TIMEOUT,
+    InvalidOption,
     Options,
     in_seconds,
 )
+from jobs.registry import Prepared
 from jobs.unique import Ids
 
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
 
 _enqueue = Script("jobs", "enqueue", after=wire.GATES)
+_create_batch = Script("jobs", "enqueue", after=(*wire.GATES, ("jobs", "create_batch")))
 _pack = msgspec.msgpack.Encoder().encode
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -43,12 +48,16 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 class Entry(NamedTuple):
     """One job on its way: what the script takes of it, and its payload."""
 
-    job: tuple[str, str, str, str, float, list[Any], unique.Terms | None, str | None]
+    job: tuple[str, str, str, str, float, list[Any], unique.Terms | None, str | None, str | None]
     payload: bytes
 
 
 class JobTooLarge(InvalidCall):
     """A call whose arguments take more bytes than a job may hold."""
+
+
+class BatchClosed(RuntimeError):
+    """A batch that takes no more jobs, for it has ended or was canceled, or that never was."""
 
 
 class UnknownQueue(ValueError):
@@ -79,7 +88,7 @@ class Producer:
         sent unless all are valid. Enqueueing an id that exists changes nothing, so with a `job_id` a call
         that failed can be made again. For a call that a unique job keeps out, the id is that job's; of the
         calls of one enqueue the first keeps the others out, but at the front the last. Raises `InvalidCall`,
-        `JobTooLarge`, `UnknownQueue` or `InvalidOption`.
+        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, or `BatchClosed` where its batch takes no more jobs.
         """
         options = options.over(job.options) if options else job.options
         if options.job_id is not None and len(calls) > 1:
@@ -90,7 +99,7 @@ class Producer:
         holders: dict[str, str] = {}
         for chunk in _chunks(entries[::-1] if at_front else entries):
             args = [_pack([entry.job for entry in chunk]), *(entry.payload for entry in chunk)]
-            replies = _enqueue(self.client, keys=[wire.QUEUES, wire.UNIQUE], args=args)
+            replies = self._call(_enqueue, [wire.QUEUES, wire.UNIQUE], args)
             if any(entry.job[6] for entry in chunk):
                 for entry, reply in zip(chunk, replies, strict=True):
                     if not isinstance(reply, int):
@@ -106,6 +115,36 @@ class Producer:
         """
         entry = self._entry(job, call, options.over(job.options), 0)
         return _pack([entry.job]), entry.payload
+
+    def create_batch(
+        self, batch: str, parent: str | None, fields: Sequence[str], callbacks: Sequence[tuple[str, Prepared]]
+    ) -> None:
+        """Make the batch called `batch`, a hash of `fields` (names and values in turn), in one trip.
+
+        Its `callbacks` are stored under their ids, and enqueued when it ends. Raises what `enqueue` does.
+        """
+        entries = []
+        for id, (job, call, options) in callbacks:
+            if options.over(job.options).is_scheduled or options.over(job.options).is_unique:
+                raise InvalidOption(
+                    f"{job.name} is called back when a batch has ended: leave its own time or unique out"
+                )
+            entry = self._entry(job, call, replace(options.over(job.options), job_id=id, batch=None), 0)
+            _, _, queue, _, _, written, terms, group, _ = entry.job
+            written[written.index("status") + 1] = "deferred"
+            written += "batch", f"{batch} callback"
+            entries.append(entry._replace(job=(id, batch, queue, "held", 0.0, written, terms, group, None)))
+        args = [_pack([entry.job for entry in entries]), *(entry.payload for entry in entries)]
+        keys = [wire.QUEUES, wire.UNIQUE, wire.batch_key(batch), wire.BATCHES]
+        self._call(_create_batch, keys, [*args, _pack((batch, parent or "", fields))])
+
+    def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return script(self.client, keys, args)
+        except ResponseError as error:
+            if str(error).startswith("BATCH "):
+                raise BatchClosed(str(error).removeprefix("BATCH ")) from None
+            raise
 
     def _entry(self, job: JobType, call: Call, options: Options, position: int) -> Entry:
         job.validate(*call)
@@ -133,7 +172,11 @@ class Producer:
             fields += ["group", group, *(("gates", shut.gates) if shut.gates else ())]
             if shut.lock and job.gates.policy == "skip" and not terms:
                 terms = unique.skipping(shut.lock)
-        return Entry((id, call_id, queue, place, when, fields, terms, group), wire.packed(payload))
+        if options.batch:
+            fields += "batch", options.batch
+        return Entry(
+            (id, call_id, queue, place, when, fields, terms, group, options.batch), wire.packed(payload)
+        )
 
 
 def _shut(job: JobType, gates: Gates, call: Call) -> Shut:

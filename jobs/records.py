@@ -191,6 +191,13 @@ def server(client: Redis) -> dict[str, Any]:
     }
 
 
+def left(text: str) -> tuple[Any, str | None]:
+    """What a job left, the value that it returned and the error that ended it, as a batch collects them."""
+    if text == "!":
+        return None, "the result was too large to be collected"
+    return (_value(text[1:]), None) if text.startswith("+") else (None, _error(text[1:]))
+
+
 def _texts(fields: dict[bytes, bytes]) -> dict[str, str]:
     return {
         name.decode(errors="replace"): value.decode(errors="replace")
@@ -253,7 +260,7 @@ def _progress(counters: dict[str, str]) -> Progress | None:
 
 
 def _value(text: str | None) -> Any:
-    if text is None:
+    if not text:
         return None
     try:
         return msgspec.json.decode(b64decode(text))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from jobs import unique
 from jobs.job_type import InvalidCall, InvalidJob, JobType, Traits, job_type
@@ -36,6 +36,8 @@ class JobFunction(Protocol[P, R_co]):
 
     def options(self, **changes: Any) -> Call[P]: ...
 
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared: ...
+
 
 class Enqueue(Protocol):
     """What a producer offers to registered functions."""
@@ -50,6 +52,14 @@ _registered: dict[str, JobType] = {}
 _enqueue: Enqueue | None = None
 
 
+class Prepared(NamedTuple):
+    """A call that somebody else will enqueue, such as a batch when it has ended."""
+
+    job: JobType
+    call: tuple[Sequence[Any], Mapping[str, Any]]
+    options: Options
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[P]):
     """A registered function with some options changed for the next enqueue."""
@@ -59,14 +69,18 @@ class Call(Generic[P]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Enqueue one job and return its id."""
-        return _producer()(self.job, [(args, kwargs)], self.changed)[0]
+        return producer()(self.job, [(args, kwargs)], self.changed)[0]
 
     def enqueue_many(self, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> Ids:
         """Enqueue one job a call, hundreds a round trip, and return their ids in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments.
         """
-        return _producer()(self.job, [_pair(call) for call in calls], self.changed)
+        return producer()(self.job, [_pair(call) for call in calls], self.changed)
+
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
+        """The call, to be enqueued later by what takes such: a batch's callback."""
+        return Prepared(self.job, (args, kwargs), self.changed)
 
 
 @overload
@@ -185,7 +199,8 @@ def use(enqueue: Enqueue) -> None:
     _enqueue = enqueue
 
 
-def _producer() -> Enqueue:
+def producer() -> Enqueue:
+    """What `.enqueue(...)` calls in this process; without `use`, what the environment's settings say."""
     if _enqueue is None:
         importlib.import_module("jobs.producer").connect()
     return cast(Enqueue, _enqueue)
@@ -222,6 +237,7 @@ def _register(
     registered.job = registered_type
     registered.enqueue = call.enqueue  # type: ignore[method-assign]
     registered.enqueue_many = call.enqueue_many  # type: ignore[method-assign]
+    registered.prepare = call.prepare  # type: ignore[method-assign]
     registered.options = lambda **changes: Call(  # type: ignore[method-assign]
         registered_type, Options(**changes)
     )

@@ -112,8 +112,8 @@ EVENTS = (("jobs", "events"),)
 CALL = (*EVENTS, ("jobs", "call"))
 """Those in front of scripts that go on though a key is of another type than it should be."""
 
-GROUPS = (*CALL, ("jobs", "groups"))
-"""The Lua files in front of scripts that move jobs of groups."""
+GROUPS = (*CALL, ("jobs", "groups"), ("jobs", "batch"))
+"""Those in front of scripts that move jobs of groups, or end jobs of batches."""
 
 GATES = (*GROUPS, ("jobs", "gates"))
 """Those in front of scripts that claim jobs, return them, or enqueue new ones."""
@@ -142,6 +142,18 @@ def holders_key(key: str) -> str:
 def blocked_key(key: str) -> str:
     """The sorted set of the groups that wait for a slot of `key`, in order."""
     return f"pm:blocked:{key}"
+
+
+def batch_key(batch: str) -> str:
+    """The hash of a batch; `:jobs`, `:results` and `:held` behind it make its other keys."""
+    return f"pm:batch:{batch}"
+
+
+BATCHES = "pm:batches"
+"""The sorted set of batches by the time of their creation."""
+
+PAUSED_BATCHES = "pm:batches-paused"
+"""The set of the batches whose jobs wait until they are resumed."""
 
 
 DUE = "pm:due"

@@ -22,6 +22,7 @@ from terminal.parameters import (
 if TYPE_CHECKING:
     from jobs.job_type import JobType
     from jobs.options import Options
+    from jobs.producer import Producer
 
 STORED = "store:"
 """In front of a path, it means a file that is in the storage already."""
@@ -105,11 +106,11 @@ def enqueue_email(
         call["variables"] = assignments("--var", variables)
     if attachments:
         call["attachments"] = list(attachments)
-    return _enqueue(app, email.job, call, options, wait, json, files="attachments")
+    return _enqueue(app, email.job, [call], options, wait, json, files="attachments")
 
 
 @enqueue.command("image")
-@click.argument("source", metavar="FILE")
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--size",
     "sizes",
@@ -132,7 +133,7 @@ def enqueue_email(
 def enqueue_image(
     app: App,
     /,
-    source: str,
+    sources: tuple[str, ...],
     sizes: tuple[str, ...],
     fit: str | None,
     format: str | None,
@@ -141,19 +142,22 @@ def enqueue_image(
     json: bool,
     **given: Any,
 ) -> int:
-    """Make renditions of an image. FILE is copied into the storage; store:PATH names one that is there."""
+    """Make renditions of images. Each FILE is copied into the storage; store:PATH names one that is there.
+
+    Several make a batch, and its id is printed.
+    """
     from jobs.image import image
 
     common = {"fit": fit, "format": format, "quality": quality}
     common = {name: value for name, value in common.items() if value is not None}
     call, options = _split(given)
     call["renditions"] = [size(each) | common for each in sizes or ("800",)]
-    call["source"] = source
-    return _enqueue(app, image.job, call, options, wait, json, files="source")
+    calls = [{**call, "source": source} for source in sources]
+    return _enqueue(app, image.job, calls, options, wait, json, files="source")
 
 
 @enqueue.command("file")
-@click.argument("source", metavar="FILE")
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True)
 @click.option("--to", "to", type=click.Choice(["parquet"]), help="Convert it.  [default: inspect it only]")
 @click.option("--out", help="The output's path in the storage.")
 @click.option("--sheet", help="Of a workbook: the sheet.  [default: the first]")
@@ -162,16 +166,16 @@ def enqueue_image(
 @enqueue_options
 @click.pass_obj
 def enqueue_file(
-    app: App, /, source: str, columns: tuple[str, ...], wait: bool, json: bool, **given: Any
+    app: App, /, sources: tuple[str, ...], columns: tuple[str, ...], wait: bool, json: bool, **given: Any
 ) -> int:
-    """Inspect a file, or convert CSV, JSON Lines or Excel. FILE is copied into the storage, as with image."""
+    """Inspect files, or convert CSV, JSON Lines or Excel. Files are copied and batched as with image."""
     from jobs.files import file
 
     call, options = _split(given)
-    call["source"] = source
     if columns:
         call["columns"] = assignments("--column", columns)
-    return _enqueue(app, file.job, call, options, wait, json, files="source")
+    calls = [{**call, "source": source} for source in sources]
+    return _enqueue(app, file.job, calls, options, wait, json, files="source")
 
 
 @enqueue.command("call")
@@ -188,7 +192,7 @@ def enqueue_call(
     app.load_jobs()
     call, options = _split(given)
     call |= assignments("argument", arguments, parse=True)
-    return _enqueue(app, registry.find(name), call, options, wait, json)
+    return _enqueue(app, registry.find(name), [call], options, wait, json)
 
 
 def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
@@ -223,13 +227,13 @@ def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
 def _enqueue(
     app: App,
     job_type: JobType,
-    call: dict[str, Any],
+    calls: list[dict[str, Any]],
     options: Options,
     wait: bool,
     json: bool,
     files: str | None = None,
 ) -> int:
-    """Enqueue one job; the argument called `files` names what must be in the storage first."""
+    """Enqueue one job, or a batch; the argument called `files` names what must be in the storage first."""
     from jobs.producer import Producer, known_queue
     from terminal.follow import follow_one
 
@@ -237,15 +241,19 @@ def _enqueue(
         raise click.UsageError("--wait has nothing to show with --result-ttl 0: leave one of them out")
     producer = Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
     # Checked before anything is copied, so that a refused call leaves nothing behind.
-    job_type.validate((), call)
+    for call in calls:
+        job_type.validate((), call)
     if options.queue is not None:
         known_queue(options.queue, app.settings.queues)
-    if files in call:
-        given = call[files]
-        call[files] = (
-            _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
-        )
-    ids = producer.enqueue(job_type, [((), call)], options)
+    for call in calls:
+        if files in call:
+            given = call[files]
+            call[files] = (
+                _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
+            )
+    if len(calls) > 1:
+        return _enqueue_batch(app, producer, job_type, calls, options, wait, json)
+    ids = producer.enqueue(job_type, [((), calls[0])], options)
     id = ids[0]
     if ids.held:
         replaced = options.over(job_type.options).is_debounced
@@ -254,6 +262,29 @@ def _enqueue(
     if wait:
         return follow_one(app.client, id, job_type.name.rpartition(".")[2], json)
     click.echo(id)
+    return 0
+
+
+def _enqueue_batch(
+    app: App,
+    producer: Producer,
+    job_type: JobType,
+    calls: list[dict[str, Any]],
+    options: Options,
+    wait: bool,
+    json: bool,
+) -> int:
+    from dataclasses import replace
+
+    from jobs.batch import Batch
+    from terminal.batch import follow_batch
+
+    name = job_type.name.rpartition(".")[2]
+    with Batch.create(options.description or name, producer=producer) as batch:
+        producer.enqueue(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
+    if wait:
+        return follow_batch(app, batch.id, json)
+    click.echo(batch.id)
     return 0
 
 

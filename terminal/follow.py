@@ -1,4 +1,4 @@
-"""Following jobs to their end with live progress bars."""
+"""Following jobs and batches to their end with live progress bars."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from redis import Redis
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from jobs import records, wire
+from jobs.batch import Batch, State
 from jobs.records import Record
 from terminal import show
 from terminal.show import err, progress
@@ -26,14 +27,7 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     hint_at = time.monotonic() + NO_WORKER_SECONDS
     ended: dict[str, Record] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bars:
+    with _bars() as bars:
         tasks = {id: bars.add_task(label, total=100, state="") for id, label in labels.items()}
         while len(ended) < len(labels):
             for id in labels.keys() - ended.keys():
@@ -63,6 +57,46 @@ def follow_one(client: Redis, id: str, label: str, json: bool, timeout: float | 
     else:
         print(f"packmule: job {id} {record.status}: {record.reason}", file=sys.stderr)
     return 0 if record.status == "finished" else 1
+
+
+def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State:
+    """Show one bar for the batch called `id` until it has ended.
+
+    Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds.
+    """
+    batch = Batch(client, id)
+    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+    hint_at = time.monotonic() + NO_WORKER_SECONDS
+    with _bars() as bars:
+        task = bars.add_task("batch", total=None, state="")
+        while True:
+            state = batch.state()
+            total, done, failed, canceled = state.counts
+            said = f"{done:,} of {total:,}" + (f", {failed:,} failed" if failed else "")
+            bars.update(task, total=total or None, completed=done + failed + canceled, state=said)
+            if state.ended is not None:
+                return state
+            now = time.monotonic()
+            if now > deadline:
+                raise TimeoutError(
+                    f"{state.counts.pending:,} jobs of batch {id} have not ended after {timeout:g} s"
+                )
+            if now > hint_at:
+                hint_at = float("inf")
+                _hint_without_workers(client, bars)
+            time.sleep(records.POLL_INTERVAL)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+        console=err,
+        disable=not err.is_terminal,
+    )
 
 
 def _percent(record: Record) -> float:

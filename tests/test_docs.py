@@ -160,3 +160,19 @@ def test_the_example_of_events_runs(shell):
         "closed 1",
         "3 events are kept for other groups",
     ]
+
+
+def test_the_example_of_a_batch_runs_beside_a_worker(shell, server, client, tmp_path):
+    example = ROOT / "docs" / "examples" / "batch.py"
+    (tmp_path / "batch.py").write_text(example.read_text())
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
+        "PACKMULE_REDIS_URL": server.url,
+        "PACKMULE_MODULES": "batch",
+    }
+    worker = [sys.executable, "-m", "cli", "worker", "--processes", "1"]
+    with subprocess.Popen(worker, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        assert shell(sys.executable, "-m", "batch") == "100 done, 0 failed\n"
+        process.terminate()
+    assert shell(sys.executable, "-m", "cli", "worker", "--burst", "--processes", "1") == ""

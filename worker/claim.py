@@ -21,7 +21,9 @@ LEASE = 10.0
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
-_finish_and_claim = Script("worker", "finish_and_claim", after=wire.GATES)
+_finish_and_claim = Script(
+    "worker", "finish_and_claim", after=(*wire.GATES, ("worker", "gather"), ("worker", "hand_in"))
+)
 _pack = msgspec.msgpack.Encoder().encode
 
 

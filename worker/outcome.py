@@ -51,6 +51,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """The name of the singleton's lock."""
     is_grouped: bool = False
     """Whether the record tells with which others it waits; else nobody has looked at its limits."""
+    batch: str = ""
+    """The batch in which it counts; one that calls back about a batch has a word behind."""
     by_rq: bool = False
     """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
 
@@ -85,6 +87,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
     gates: str = ""
     """The limits whose slots the job gives back, as its record has them."""
+    batch: str = ""
 
 
 _Key = Annotated[str, msgspec.Meta(min_length=1)]
@@ -127,7 +130,7 @@ def claimed(row: Row) -> Claimed:
     if row.rare is None:
         return Claimed(id, execution, queue, row.data, timeout)
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
-    expires_at, checkpoint, group, gates, *rare = more
+    expires_at, checkpoint, group, gates, batch, *rare = more
     return Claimed(
         id=id,
         execution=execution,
@@ -145,6 +148,7 @@ def claimed(row: Row) -> Claimed:
         gates=(gates or b"").decode(),
         lock=_lock(gates) if gates else None,
         is_grouped=group is not None,
+        batch=(batch or b"").decode(),
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
 
@@ -185,6 +189,7 @@ def finished(job: Claimed, result: bytes, started: float, ended: float, at_once:
         b64encode(result).decode() if result else wire.NO_RESULT,
         at_once=at_once,
         gates=job.gates,
+        batch=job.batch,
     )
 
 
@@ -251,6 +256,7 @@ def _unfinished(
         fields,
         at_once=at_once,
         gates=job.gates,
+        batch=job.batch,
     )
 
 
@@ -264,7 +270,10 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     """The failure of a claimed record whose fields make no sense."""
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
     gates = (row.rare and row.rare[9]) or b""
-    job = Claimed(id, execution, queue, b"", gates=gates.decode(errors="ignore"))
+    batch = (row.rare and row.rare[10]) or b""
+    job = Claimed(
+        id, execution, queue, b"", gates=gates.decode(errors="ignore"), batch=batch.decode(errors="ignore")
+    )
     return failed(job, f"the job's record is corrupt: {error}", now, now)
 
 
@@ -286,7 +295,7 @@ def postponed(job: Claimed, seconds: float) -> Outcome:
 
 def settled(job: Claimed) -> Outcome:
     """The job's end is recorded already."""
-    return Outcome(job.id, job.execution, job.queue, "settled", gates=job.gates)
+    return Outcome(job.id, job.execution, job.queue, "settled", gates=job.gates, batch=job.batch)
 
 
 def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> float:

@@ -138,7 +138,9 @@ class Performer:
             self.save(job.id, job.execution, cursor)
 
         fence = self.fences.get(job.execution)
-        return current.performing(job.id, job.attempt, report, job.checkpoint, save, self.is_draining, fence)
+        return current.performing(
+            job.id, job.attempt, report, job.checkpoint, save, self.is_draining, fence, job.batch
+        )
 
     def _finished(self, call: Call, value: Any, started: float) -> Outcome:
         self._leave_if_forked()

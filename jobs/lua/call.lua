@@ -12,11 +12,14 @@ end
 
 local own = {} -- what a script knows to say in its notes: its `worker`, and the time `at` as RQ's text
 
+local batches -- batch.lua, in scripts that count
+
 -- Keep a note of a job or key that makes no sense.
 local function set_aside(id, reason)
   redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason, worker = own.worker, at = own.at}))
   redis.pcall('LTRIM', 'pm:quarantine', -10000, -1)
   tell('quarantined', id, '', own.worker, {reason = reason})
+  if batches then batches.ended(id, 'f') end
 end
 
 -- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one: an error

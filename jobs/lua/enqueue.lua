@@ -2,11 +2,12 @@
 --
 -- KEYS[1]  the set of queues
 -- KEYS[2]  the places of unique jobs: a hash of key to "<job id> <Unix time until which it is held, or 0>"
--- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], terms, group]
+-- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], terms, group, batch]
 -- ARGV[2+] each job's payload, for this msgpack has no bytes
 --          call names the call that enqueues a job whose id was chosen, and is "" for an id that is one of a kind
 --          place is "back" or "front" of the queue (the last one comes first then), or "at" or "in":
---          scheduled for Unix time `when`, or for `when` seconds from now by the server's clock
+--          scheduled for Unix time `when`, or for `when` seconds from now by the server's clock; or "held": a batch
+--          will enqueue it when it ends
 --          terms are nothing, or for a unique job [key, rule, seconds, limit]:
 --            "life"      kept out while the holder of the key's place is alive
 --            "ttl"       kept out for `seconds` from the holder's enqueue, unless it failed
@@ -14,7 +15,8 @@
 --            "debounce"  while the holder waits for its first time, replace it and let it wait anew, but not
 --                        longer than `limit` seconds in all (0: no limit)
 --          group is nothing, or the name of those among which the job waits (groups.lua)
--- Returns  a list: 1 for each job that was enqueued, 0 for one whose id was known already, and for one that
+--          batch is nothing, or the one in which the job counts (batch.lua); all jobs of a call have the same
+-- Returns  an error that begins with BATCH where the batch takes no more, else a list: 1 for each job that was enqueued, 0 for one whose id was known already, and for one that
 --          was kept out or has replaced another the id of the holder
 --
 -- Known means that its record exists, or that this same call's job ended within the last minute and left
@@ -73,6 +75,8 @@ local function put(id, queue, place, due, group)
   local list = 'rq:queue:' .. queue
   if place == 'back' or place == 'front' then
     groups.join(queue, group, id, place == 'back' and 'RPUSH' or 'LPUSH')
+  elseif place == 'held' then
+    redis.call('ZADD', 'rq:deferred:' .. queue, '+inf', id)
   else
     redis.call('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', due), id)
   end
@@ -89,6 +93,8 @@ local function add(fields, name, value)
   end
 end
 
+local batch, added = nil, {}
+
 for i, job in ipairs(jobs) do
   local id, call, queue, place, when, fields, terms, group = unpack(job, 1, 8)
   local key, rule, seconds, limit = unpack(terms or {})
@@ -104,6 +110,11 @@ for i, job in ipairs(jobs) do
   end
   -- The same id twice in one call finds its own record, so that it is pushed once.
   if not reply then
+    if job[9] and not batch then -- jobs before this one are known: nothing was changed yet
+      local why = batches.refusal(job[9])
+      if why then return redis.error_reply('BATCH ' .. why) end
+      batch = job[9]
+    end
     local target = replaced or id
     local record = 'rq:job:' .. target
     if group then gates.replace(queue, group, fields, now) end
@@ -119,8 +130,9 @@ for i, job in ipairs(jobs) do
     add(fields, 'unique', key)
     add(fields, 'debounced_since', since and string.format('%.6f', since))
     redis.call('HSET', record, 'data', ARGV[i + 1], unpack(fields))
+    if batch then added[#added + 1] = id end
     local is_waiting = place == 'back' or place == 'front'
-    tell(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, due and not is_waiting and {due = due} or nil)
+    if place ~= 'held' then tell(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, due and not is_waiting and {due = due} or nil) end
     if key then
       local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
       redis.call('HSET', KEYS[2], key, string.format('%s %.6f', target, till))
@@ -140,5 +152,6 @@ for i = 1, #some, 2 do
   end
 end
 
+if batch then batches.add(batch, added) end
 write_events()
 return replies

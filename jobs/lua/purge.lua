@@ -9,6 +9,7 @@ for _, id in ipairs(ids) do
   local record = 'rq:job:' .. id
   local group = redis.pcall('HGET', record, 'group')
   if type(group) == 'string' then groups.leave(ARGV[1], group, id) end -- the next of its group stands in the list now
+  batches.ended(id, 'c')
   deleted = deleted + redis.call('DEL', record)
   redis.call('DEL', 'rq:results:' .. id, 'pm:progress:' .. id, record .. ':dependents')
   tell('canceled', id, ARGV[1], nil, {reason = 'purged'})

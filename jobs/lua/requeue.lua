@@ -33,5 +33,6 @@ call('ZREM', 'rq:failed:' .. queue, id)
 call('ZREM', 'rq:canceled:' .. queue, id)
 call('SADD', KEYS[2], 'rq:queue:' .. queue)
 tell('enqueued', id, queue)
+batches.ended(id, 'p')
 write_events()
 return 'requeued'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bad_jobs  # noqa: F401  registers jobs
+import batch_jobs  # noqa: F401  registers jobs
 import gated_jobs  # noqa: F401  registers jobs
 import lane_jobs  # noqa: F401  registers jobs
 import pool_jobs  # noqa: F401  registers jobs

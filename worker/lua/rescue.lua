@@ -75,10 +75,7 @@ local function fail(id, execution, queue)
   local record, results = 'rq:job:' .. id, 'rq:results:' .. id
   local ttl = tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL
   ttl = ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
-  local status, kind = 'failed', 2
-  if verdict == 'stopped' then
-    status, kind = 'stopped', 3
-  end
+  local status, kind = unpack(verdict == 'stopped' and {'stopped', 3} or {'failed', 2})
   redis.call('HSET', record, 'status', status, 'ended_at', now_text)
   redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker,
     'execution_id', execution, 'exc_string', reason)
@@ -89,6 +86,7 @@ local function fail(id, execution, queue)
   redis.pcall('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   failed[#failed + 1] = id
   tell(status, id, queue, worker, {reason = verdict})
+  batches.ended(id, 'f')
 end
 
 local function is_named(execution) return named == '' or named:find(execution .. ' ', 1, true) ~= nil end

@@ -1,0 +1,278 @@
+"""Batches: thousands of jobs under one id, counted together, with callbacks when all have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+from redis import Redis
+from redis.exceptions import ResponseError
+from rq.command import send_command
+
+from coordination.scripts import Script
+from jobs import current, records, registry, wire
+from jobs.options import LONGEST_SPAN
+from jobs.producer import BatchClosed, Producer
+from jobs.registry import Prepared
+
+KEEP = 7 * 86_400.0
+"""Seconds that an ended batch is kept."""
+
+JOBS_A_TRIP = 250
+NESTED = "batch:"
+"""In front of its id, a batch among the jobs of another."""
+
+_change = Script("jobs", "change_batch", after=wire.GROUPS)
+_cancel = Script("jobs", "cancel_in_batch", after=wire.GROUPS)
+
+__all__ = ["Batch", "BatchClosed", "Counts", "NoSuchBatch", "Result", "State"]
+
+
+class NoSuchBatch(LookupError):
+    """No batch of that id: it never was, or it ended longer ago than batches are kept."""
+
+
+class Counts(NamedTuple):
+    """How many jobs a batch has, and how many of them ended how. A batch within it counts as one."""
+
+    total: int
+    done: int
+    failed: int
+    canceled: int
+
+    @property
+    def pending(self) -> int:
+        """How many have not ended."""
+        return max(0, self.total - self.done - self.failed - self.canceled)
+
+
+class State(NamedTuple):
+    """A batch at one moment; times are Unix seconds. One that is not sealed may grow, and doesn't end."""
+
+    id: str
+    name: str
+    counts: Counts
+    is_sealed: bool
+    is_paused: bool
+    is_canceled: bool
+    created: float
+    ended: float | None
+    parent: str | None
+
+
+class Result(NamedTuple):
+    """What one job of a batch left: the `value` that it returned, or the `error` that ended it."""
+
+    job: str
+    value: Any
+    error: str | None
+
+
+class Batch:
+    """The batch called `id`, on `client`'s server.
+
+    A `with` block seals it: it can't end, nor call back, before all of its jobs are enqueued. If the block
+    raises, the batch is canceled. Jobs that run in it may add others.
+
+    >>> with Batch.create("import 42", on_complete=report.prepare(42)) as batch:  # doctest: +SKIP
+    ...     resize.options(batch=batch.id).enqueue_many([("a.jpg",), ("b.jpg",)])
+    >>> batch.wait().counts.failed  # doctest: +SKIP
+    0
+    """
+
+    def __init__(self, client: Redis, id: str) -> None:
+        self.client = client
+        self.id = id
+        self._key = wire.batch_key(id)
+
+    @classmethod
+    def create(
+        cls,
+        name: str = "",
+        *,
+        on_complete: Prepared | None = None,
+        on_success: Prepared | None = None,
+        collect: bool = False,
+        parent: Batch | None = None,
+        keep: float = KEEP,
+        producer: Producer | None = None,
+    ) -> Batch:
+        """Make a batch; `producer` is the one that functions enqueue by, if not given.
+
+        When all of its jobs have ended, `on_complete` is enqueued once, and `on_success` if all finished.
+        With `collect` what each job returned, up to 64 KiB, is kept with the batch, for `results`. In its
+        `parent` it counts as one job, failed if not all of its own have finished; batches nest no deeper. It
+        is kept for `keep` seconds after its end. Raises `BatchClosed` for a parent that takes no more,
+        `ValueError` for a `keep` that is none, and what `Producer.enqueue` does.
+        """
+        if not 0 < keep <= LONGEST_SPAN:
+            raise ValueError(f"keep={keep!r}: give seconds above 0, at most a hundred years")
+        # A bound method of the producer that this process uses.
+        producer = producer or cast(Producer, cast(Any, registry.producer()).__self__)
+        id = wire.new_job_id()
+        fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
+        callbacks = []
+        for field, prepared in (("on_complete", on_complete), ("on_success", on_success)):
+            if prepared is not None:
+                callbacks.append((wire.new_job_id(), prepared))
+                fields += field, callbacks[-1][0]
+        producer.create_batch(id, parent.id if parent else None, fields, callbacks)
+        return cls(producer.client, id)
+
+    @classmethod
+    def current(cls) -> Batch | None:
+        """The batch of the job that this code runs in, or that it is called back about."""
+        id = current.batch_id()
+        return cls(cast(Any, registry.producer()).__self__.client, id) if id else None
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.seal()
+        else:
+            self.cancel()
+
+    def state(self) -> State:
+        """How the batch stands, in one round trip. Raises `NoSuchBatch`."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(self._key)
+            pipeline.sismember(wire.PAUSED_BATCHES, self.id)
+            try:
+                found, is_paused = pipeline.execute()
+            except ResponseError as error:
+                raise NoSuchBatch(f"batch {self.id} can't be read: {error}") from None
+        fields = {wire.text(name): wire.text(value) for name, value in found.items()}
+        if "created" not in fields:
+            raise self._missing()
+        counts = Counts(*(_whole(fields.get(name)) for name in Counts._fields))
+        return State(
+            self.id,
+            fields.get("name", ""),
+            counts,
+            "sealed" in fields,
+            bool(is_paused),
+            "stopped" in fields,
+            _seconds(fields["created"]) or 0.0,
+            _seconds(fields.get("ended")),
+            fields.get("parent"),
+        )
+
+    def seal(self) -> bool:
+        """Let it end when its jobs have; whether it was not sealed before. Raises `NoSuchBatch`."""
+        return self._changed("seal")
+
+    def pause(self) -> bool:
+        """Let no worker take its jobs, nor those of batches within it. Whether it changed."""
+        return self._all_changed("pause")
+
+    def resume(self) -> bool:
+        """Let its jobs go on, before others. Whether it changed."""
+        return self._all_changed("resume")
+
+    def cancel(self) -> None:
+        """Cancel its jobs that wait, tell those that run to stop, and take no more. Raises `NoSuchBatch`."""
+        if not self._changed("stop"):
+            return
+        for ids in self._jobs("p"):
+            nested = [id.removeprefix(NESTED) for id in ids if id.startswith(NESTED)]
+            for id in nested:
+                Batch(self.client, id).cancel()
+            jobs = [id for id in ids if not id.startswith(NESTED)]
+            now = wire.time_text(time.time())
+            for running in map(wire.text, _cancel(self.client, [self._key], [self.id, now, *jobs])):
+                worker = wire.text(self.client.hget(wire.job_key(running), "worker_name") or b"")
+                send_command(self.client, worker, "stop-job", job_id=running)
+        self._changed(
+            "resume"
+        )  # while it was stopped none began; those that were held are passed over like the others
+
+    def wait(self, timeout: float | None = None) -> State:
+        """The state once it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        while True:
+            state = self.state()
+            if state.ended is not None:
+                return state
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"batch {self.id}: {state.counts.pending} jobs have not ended after {timeout:g} s"
+                )
+            time.sleep(records.POLL_INTERVAL)
+
+    def failed(self) -> Iterator[str]:
+        """The ids of jobs that failed last, in no order; a batch within it as `batch:<id>`."""
+        for ids in self._jobs("f"):
+            yield from ids
+
+    def results(self) -> Iterator[Result]:
+        """What its jobs left, in no order, each once; for a batch that collects."""
+        seen: set[str] = set()
+        for id, value in self.client.hscan_iter(f"{self._key}:results", count=JOBS_A_TRIP):
+            job = wire.text(id)
+            if job not in seen:
+                seen.add(job)
+                yield Result(job, *records.left(wire.text(value)))
+
+    def _jobs(self, state: str) -> Iterator[list[str]]:
+        found = []
+        for id, at in self.client.hscan_iter(f"{self._key}:jobs", count=JOBS_A_TRIP):
+            if wire.text(at) == state:
+                found.append(wire.text(id))
+            if len(found) == JOBS_A_TRIP:
+                yield found
+                found = []
+        if found:
+            yield found
+
+    def _all_changed(self, change: str) -> bool:
+        changed = self._changed(change)
+        for ids in self._jobs("p"):
+            for id in ids:
+                if id.startswith(NESTED):
+                    Batch(self.client, id.removeprefix(NESTED))._changed(change)
+        return changed
+
+    def _changed(self, change: str) -> bool:
+        keys, verdict = [self._key, wire.PAUSED_BATCHES], "more"
+        has_changed = False
+        while verdict == "more":
+            args = [self.id, change, wire.time_text(time.time())]
+            verdict = wire.text(_change(self.client, keys, args))
+            has_changed = has_changed or verdict in ("changed", "more")
+        if not verdict:
+            raise self._missing()
+        return has_changed
+
+    def _missing(self) -> NoSuchBatch:
+        return NoSuchBatch(f"no batch is called {self.id}: check the id, or it ended too long ago")
+
+
+def batches(client: Redis, limit: int = 20) -> list[State]:
+    """The latest batches that are still kept, the newest first."""
+    found = []
+    for id in cast(list[bytes], client.zrevrange(wire.BATCHES, 0, limit - 1)):
+        try:
+            found.append(Batch(client, wire.text(id)).state())
+        except NoSuchBatch:
+            client.zrem(wire.BATCHES, id)
+    return found
+
+
+def _whole(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

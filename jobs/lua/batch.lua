@@ -1,0 +1,114 @@
+-- Batches: jobs that are counted together, each once, by how it ended last. Put behind groups.lua in front of the
+-- scripts that change what becomes of jobs; it has no KEYS[1] of its own and Returns nothing.
+--
+-- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
+-- pm:batch:<id>:jobs   a hash of job id to "p" (not ended), "d", "f" or "c"; a batch within it is "batch:<id>"
+-- pm:batch:<id>:held   the jobs that came up while it was paused    pm:batch:<id>:results  job id to its result
+
+batches = lazy(function(batches)
+  local COUNTERS = {d = 'done', f = 'failed', c = 'canceled'}
+  local LONGEST_RESULT = 65536
+  local function key_of(batch) return 'pm:batch:' .. batch end
+
+  -- How a job ended, by its status; nothing while it goes on. RQ deletes what finished and is kept for no time.
+  function batches.state_of(status)
+    return ({finished = 'd', failed = 'f', stopped = 'f', canceled = 'c'})[status or 'finished']
+  end
+
+  -- The batch that a record's field names, if the job counts in it; its callbacks name it with a word behind.
+  function batches.of(field)
+    return type(field) == 'string' and field ~= '' and not field:find(' ', 1, true) and field
+  end
+
+  -- Why no job can be added, or nothing.
+  function batches.refusal(batch)
+    local fields = redis.pcall('HMGET', key_of(batch), 'created', 'ended', 'stopped')
+    if fields.err or not fields[1] then return 'no batch is called ' .. batch end
+    if fields[2] then return 'batch ' .. batch .. ' has ended' end
+    if fields[3] then return 'batch ' .. batch .. ' is canceled' end
+  end
+
+  -- New jobs, an array of ids, count from now on.
+  function batches.add(batch, ids)
+    local pairs_of = {}
+    for _, id in ipairs(ids) do
+      pairs_of[#pairs_of + 1] = id
+      pairs_of[#pairs_of + 1] = 'p'
+    end
+    call('HSET', key_of(batch) .. ':jobs', unpack(pairs_of))
+    redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
+  end
+
+  -- A callback waits as a deferred job: now it is queued, or it never will be.
+  local function call_back(id, is_wanted)
+    if not id or id == '' then return end
+    local record = 'rq:job:' .. id
+    local fields = redis.pcall('HMGET', record, 'origin', 'status', 'group')
+    if fields.err or fields[2] ~= 'deferred' then return end
+    redis.pcall('ZREM', 'rq:deferred:' .. fields[1], id)
+    if is_wanted then
+      redis.call('HSET', record, 'status', 'queued', 'enqueued_at', own.at or '')
+      redis.pcall('SADD', 'rq:queues', 'rq:queue:' .. fields[1])
+      call('LLEN', 'rq:queue:' .. fields[1]) -- for what is no list there must not end this step in its midst
+      groups.join(fields[1], fields[3], id, 'RPUSH')
+      tell('enqueued', id, fields[1])
+    else
+      redis.call('DEL', record)
+    end
+  end
+
+  -- If all have ended, and nobody adds any more: end the batch, once.
+  function batches.settle(batch)
+    local key = key_of(batch)
+    local fields = redis.pcall('HMGET', key, 'total', 'done', 'failed', 'canceled', 'sealed', 'ended', 'parent', 'keep',
+      'on_complete', 'on_success')
+    if fields.err or not fields[5] or fields[6] then return end
+    local total, done, failed, canceled = unpack(fields, 1, 4)
+    total, done = tonumber(total) or 0, tonumber(done) or 0
+    local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
+    if done + others < total then return end
+    redis.call('HSET', key, 'ended', string.format('%.6f', told_at))
+    call_back(fields[9], true)
+    call_back(fields[10], others == 0)
+    redis.pcall('SREM', 'pm:batches-paused', batch)
+    local keep = math.floor(tonumber(fields[8]) or 604800)
+    for _, each in ipairs({key, key .. ':jobs', key .. ':results'}) do redis.call('EXPIRE', each, keep) end
+    redis.call('DEL', key .. ':held')
+    if fields[7] then batches.count(fields[7], {'batch:' .. batch}, {others == 0 and 'd' or 'f'}) end
+  end
+
+  -- Jobs of a batch have come into these states, "p" for one that runs again after its end. `results` are what those
+  -- that ended have to say, by id.
+  function batches.count(batch, ids, states, results)
+    local key = key_of(batch)
+    local before = call('HMGET', key .. ':jobs', unpack(ids))
+    local changed, delta = {}, {}
+    for i, id in ipairs(ids) do
+      local old, new = before[i], states[i]
+      if old and old ~= new then
+        changed[#changed + 1] = id
+        changed[#changed + 1] = new
+        if COUNTERS[new] then delta[COUNTERS[new]] = (delta[COUNTERS[new]] or 0) + 1 end
+        if COUNTERS[old] then delta[COUNTERS[old]] = (delta[COUNTERS[old]] or 0) - 1 end
+      end
+    end
+    if #changed == 0 then return end
+    redis.call('HSET', key .. ':jobs', unpack(changed))
+    for counter, by in pairs(delta) do
+      local counted = redis.pcall('HINCRBY', key, counter, by)
+      if type(counted) == 'table' then set_aside(key, counted.err) end
+    end
+    if results and redis.pcall('HGET', key, 'collect') == '1' then
+      for id, result in pairs(results) do
+        call('HSET', key .. ':results', id, #result > LONGEST_RESULT and '!' or result)
+      end
+    end
+    batches.settle(batch)
+  end
+
+  -- The same of one job, if it is in a batch.
+  function batches.ended(id, state)
+    local batch = batches.of(redis.pcall('HGET', 'rq:job:' .. id, 'batch'))
+    if batch then batches.count(batch, {id}, {state}) end
+  end
+end)

@@ -1,0 +1,38 @@
+-- Seal, pause, resume or stop a batch; one that is stopped is paused, and takes no more jobs.
+--
+-- KEYS[1]  the batch    KEYS[2]  the set of paused batches
+-- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
+-- Returns  "" if there is no such batch, "ended" if it has; else "changed", or "same" where it was so before; while
+--          jobs that were held go back, "more"
+
+local JOBS_A_CALL = 500
+local batch, change = ARGV[1], ARGV[2]
+own.at = ARGV[3]
+local fields = redis.pcall('HMGET', KEYS[1], 'created', 'ended', 'sealed', 'stopped')
+if fields.err or not fields[1] then return '' end
+if fields[2] then return 'ended' end
+
+local changed = 0
+if change == 'seal' then
+  changed = fields[3] and 0 or redis.call('HSET', KEYS[1], 'sealed', '1')
+  batches.settle(batch)
+elseif change == 'stop' then
+  changed = redis.call('HSET', KEYS[1], 'stopped', '1', 'sealed', '1')
+  call('SADD', KEYS[2], batch) -- until its jobs are canceled none is to begin
+  batches.settle(batch)
+elseif change == 'pause' then
+  changed = call('SADD', KEYS[2], batch)
+else
+  changed = call('SREM', KEYS[2], batch)
+  local held = call('RPOP', KEYS[1] .. ':held', JOBS_A_CALL) or {} -- the last first, for each goes to the front
+  for _, id in ipairs(held) do
+    local queue, group = unpack(redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'group'))
+    if queue then
+      call('LLEN', 'rq:queue:' .. queue)
+      groups.join(queue, group, id, 'LPUSH')
+    end
+  end
+  if #held == JOBS_A_CALL then changed = 'more' end
+end
+write_events()
+return changed == 'more' and 'more' or changed == 0 and 'same' or 'changed'

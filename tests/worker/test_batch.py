@@ -1,0 +1,353 @@
+"""Batches: each job counts once, by how it ended last, and the callbacks are enqueued once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import batch_jobs
+import pool_jobs
+import pytest
+from pools import children_of, drained, ended, lines, pool, until
+from redis import Redis
+from rq import Callback, Queue
+from rq.serializers import JSONSerializer
+
+from jobs import cancel, records, registry, wire
+from jobs.batch import Batch, BatchClosed, Counts, NoSuchBatch, batches
+from jobs.options import InvalidOption
+from jobs.purge import purge
+from jobs.requeue import requeue
+from worker import Worker
+from worker.claim import Claims
+from worker.order import Strict
+from worker.outcome import finished
+from worker.rescue import rescue
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+def work(client: Redis) -> None:
+    Worker(["high", "default", "low"], connection=client).work(burst=True)
+
+
+def test_a_batch_counts_its_jobs_and_calls_back_once(server, client, tmp_path):
+    notes = tmp_path / "notes"
+    done = batch_jobs.report.prepare(str(notes), "done")
+    well = batch_jobs.report.prepare(str(notes), "well")
+    with Batch.create("numbers", on_complete=done, on_success=well) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(300)])
+        assert batch.state().counts == Counts(300, 0, 0, 0)
+    assert drained(server, 2) == 0
+    assert batch.wait(1).counts == Counts(300, 300, 0, 0)
+    assert sorted(lines(notes)) == [
+        "done: 300 done, 0 failed, 0 canceled",
+        "well: 300 done, 0 failed, 0 canceled",
+    ]
+    assert client.ttl(wire.batch_key(batch.id)) > 600_000
+    assert [state.name for state in batches(client)] == ["numbers"]
+
+
+def test_where_a_job_failed_there_is_no_success(client, tmp_path):
+    notes = tmp_path / "notes"
+    done, well = (batch_jobs.report.prepare(str(notes), title) for title in ("done", "well"))
+    with Batch.create(on_complete=done, on_success=well) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (-1,)])
+    work(client)
+    assert lines(notes) == ["done: 1 done, 1 failed, 0 canceled"]
+    assert len(list(batch.failed())) == 1
+    assert client.zcard("rq:deferred:default") == 0
+    assert len(client.keys("rq:job:*")) == 3
+
+
+def test_an_empty_batch_has_ended_well_when_it_is_sealed(client, tmp_path):
+    with Batch.create(on_success=batch_jobs.report.prepare(str(tmp_path / "notes"), "well")) as batch:
+        assert batch.state().ended is None
+    assert batch.state().ended is not None
+    work(client)
+    assert lines(tmp_path / "notes") == ["well: 0 done, 0 failed, 0 canceled"]
+
+
+def test_a_batch_does_not_end_before_it_is_sealed(client):
+    batch = Batch.create()
+    batch_jobs.double.options(batch=batch.id).enqueue(1)
+    work(client)
+    assert (batch.state().counts.pending, batch.state().ended) == (0, None)
+    assert batch.seal()
+    assert not batch.seal()
+    assert batch.state().ended is not None
+
+
+def test_a_retried_job_counts_when_its_last_attempt_ends(client, tmp_path):
+    with Batch.create() as batch:
+        id = batch_jobs.fail_once.options(batch=batch.id).enqueue(str(tmp_path / "once"))
+    work(client)
+    assert records.read(client, id).status == "finished"
+    assert batch.state().counts == Counts(1, 1, 0, 0)
+
+
+def test_a_batch_grows_while_it_runs_from_its_own_jobs(server, client):
+    with Batch.create() as batch:
+        batch_jobs.split.options(batch=batch.id).enqueue(5)
+    assert drained(server, 2) == 0
+    assert batch.wait(1).counts == Counts(63, 63, 0, 0)
+
+
+def test_a_batch_that_has_ended_takes_no_more(client):
+    with Batch.create() as batch:
+        pass
+    with pytest.raises(BatchClosed, match="has ended"):
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    with pytest.raises(BatchClosed, match="no batch is called nobody"):
+        batch_jobs.double.options(batch="nobody").enqueue(1)
+    assert client.keys("rq:job:*") == []
+
+
+def test_an_enqueue_sent_again_counts_once(client):
+    batch = Batch.create()
+    for _ in range(2):
+        batch_jobs.double.options(batch=batch.id, job_id="chosen").enqueue(1)
+    assert batch.state().counts.total == 1
+    batch.seal()
+    work(client)
+    assert batch.wait(1).counts == Counts(1, 1, 0, 0)
+    # Its reply lost, it may even come after the batch has ended.
+    assert batch_jobs.double.options(batch=batch.id, job_id="chosen").enqueue(1) == "chosen"
+
+
+def test_outcomes_handed_in_again_count_once(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    claims = Claims(client, "w1", Strict(["default"]))
+    jobs = claims.finish_and_claim("c1", [], 1).jobs
+    for _ in range(2):
+        claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0) for job in jobs], 1)
+    assert batch.state().counts == Counts(2, 1, 0, 0)
+    claims.finish_and_claim("c3", [finished(job, b"2", 1.0, 2.0) for job in jobs], 1)  # stale
+    assert batch.state().counts == Counts(2, 1, 0, 0)
+
+
+def test_results_are_collected_for_the_callback(client, tmp_path):
+    notes = tmp_path / "notes"
+    with Batch.create(collect=True, on_complete=batch_jobs.add_up.prepare(str(notes))) as batch:
+        batch_jobs.double.options(batch=batch.id, result_ttl=0).enqueue_many([(n,) for n in range(10)])
+        batch_jobs.double_isolated.options(batch=batch.id).enqueue(5)
+        wrong = batch_jobs.double.options(batch=batch.id).enqueue(-1)
+        too_large = batch_jobs.large.options(batch=batch.id).enqueue(100_000)
+    work(client)
+    assert lines(notes) == ["100 by 13"]
+    results = {result.job: result for result in batch.results()}
+    assert results[wrong].error.endswith("ValueError: -1 is less than nothing\n")
+    assert results[too_large].error == "the result was too large to be collected"
+
+
+def test_an_end_that_rqs_code_recorded_counts(client):
+    batch = Batch.create(collect=True)
+    queue = Queue("default", client, serializer=JSONSerializer)
+    job = queue.enqueue("batch_jobs.double", 1, on_success=Callback("pool_jobs.callback"))
+    registry.load([], ["pool_jobs.callback"])
+    client.hset(job.key, "batch", batch.id)
+    client.hset(f"{wire.batch_key(batch.id)}:jobs", job.id, "p")
+    client.hset(wire.batch_key(batch.id), "total", 1)
+    batch.seal()
+    work(client)
+    assert batch.wait(1).counts == Counts(1, 1, 0, 0)
+
+
+def test_canceling_one_job_counts_it(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    assert cancel.cancel(client, ids[0]) == "canceled"
+    work(client)
+    assert batch.state().counts == Counts(2, 1, 0, 1)
+
+
+def test_a_canceled_batch_ends_and_its_waiting_jobs_never_run(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    done, well = (batch_jobs.report.prepare(str(tmp_path / "end"), title) for title in ("done", "well"))
+    with pool(server) as process:
+        with Batch.create(on_complete=done, on_success=well) as batch:
+            options = {"batch": batch.id}
+            running = batch_jobs.nap.options(**options).enqueue(60)
+            until(lambda: records.read(client, running).status == "started")
+            pool_jobs.note.options(**options).enqueue_many([(str(notes), str(n)) for n in range(600)])
+            pool_jobs.note.options(**options, delay=0.1).enqueue(str(notes))
+        batch.cancel()
+        assert batch.wait(10).counts == Counts(602, 0, 1, 601)
+        assert ended(client, running).status == "stopped"
+        until(lambda: lines(tmp_path / "end"))
+        assert lines(tmp_path / "end") == ["done: 0 done, 1 failed, 601 canceled"]
+        until(lambda: client.llen("rq:queue:default") == 0)
+        process.terminate()
+        process.wait()
+    assert lines(notes) == []
+    assert not gate.exists()
+    with pytest.raises(BatchClosed, match="has ended"):
+        batch_jobs.nap.options(batch=batch.id).enqueue(0)
+
+
+def test_a_block_that_raises_cancels_the_batch(client):
+    with pytest.raises(RuntimeError), Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+        raise RuntimeError
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    assert batch.state().is_canceled
+
+
+def test_a_paused_batch_waits_and_others_pass(client, tmp_path):
+    notes = str(tmp_path / "notes")
+    with Batch.create() as batch:
+        pool_jobs.note.options(batch=batch.id).enqueue_many([(notes, str(n)) for n in range(5)])
+    pool_jobs.note.enqueue(notes, "other")
+    assert batch.pause()
+    assert not batch.pause()
+    work(client)
+    assert lines(tmp_path / "notes") == ["other"]
+    assert batch.state().is_paused
+    pool_jobs.note.enqueue(notes, "last")
+    assert batch.resume()
+    assert not batch.resume()
+    work(client)
+    assert lines(tmp_path / "notes") == ["other", *"01234", "last"]
+    assert batch.state().counts.done == 5
+    assert client.keys("pm:batch:*:held") == []
+
+
+def test_a_paused_batch_can_be_canceled(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    batch.pause()
+    work(client)
+    batch.cancel()
+    work(client)
+    assert batch.state().counts == Counts(2, 0, 0, 2)
+    assert client.scard(wire.PAUSED_BATCHES) == 0
+
+
+def test_a_batch_in_a_batch_counts_as_one(client, tmp_path):
+    notes = tmp_path / "notes"
+    with Batch.create("all", on_complete=batch_jobs.report.prepare(str(notes), "all")) as parent:
+        with Batch.create("well", parent=parent) as well:
+            batch_jobs.double.options(batch=well.id).enqueue_many([(1,), (2,)])
+        with Batch.create("badly", parent=parent) as badly:
+            batch_jobs.double.options(batch=badly.id).enqueue(-1)
+            with pytest.raises(BatchClosed, match="nest no deeper"):
+                Batch.create(parent=badly)
+        batch_jobs.double.options(batch=parent.id).enqueue(1)
+    work(client)
+    assert parent.state().counts == Counts(3, 2, 1, 0)
+    assert list(parent.failed()) == [f"batch:{badly.id}"]
+    assert lines(notes) == ["all: 2 done, 1 failed, 0 canceled"]
+    with pytest.raises(BatchClosed, match="has ended"):
+        Batch.create(parent=parent)
+
+
+def test_canceling_and_pausing_reach_into_a_batch_within(client):
+    with Batch.create() as parent, Batch.create(parent=parent) as child:
+        batch_jobs.double.options(batch=child.id).enqueue(1)
+    parent.pause()
+    assert child.state().is_paused
+    work(client)
+    parent.resume()
+    parent.cancel()
+    assert child.state().counts == Counts(1, 0, 0, 1)
+    assert parent.state().counts == Counts(1, 0, 1, 0)
+    assert parent.state().ended
+
+
+def test_a_job_that_keeps_killing_its_process_counts_as_failed(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    for death in range(3):
+        Claims(client, "w1", Strict(["default"])).finish_and_claim(f"c{death}", [], 1)
+        running = [wire.text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
+        rescue(client, "w1", "died", "why", running)
+    assert batch.state().counts == Counts(1, 0, 1, 0)
+
+
+def test_jobs_that_are_purged_or_make_no_sense_count_too(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,), (3,)])
+    client.hdel(wire.job_key(ids[0]), "data")
+    Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
+    assert purge(client, "default") == 1
+    assert batch.state().counts == Counts(3, 0, 1, 1)
+    rescue(client, "w1", "returned", "why", [])
+    assert purge(client, "default") == 1
+    assert batch.state().counts == Counts(3, 0, 1, 2)
+
+
+def test_a_failed_job_that_is_let_run_again_is_counted_anew_and_nothing_is_called_back_twice(
+    client, tmp_path
+):
+    notes, once = tmp_path / "notes", tmp_path / "once"
+    with Batch.create(on_complete=batch_jobs.report.prepare(str(notes), "end")) as batch:
+        id = batch_jobs.fail_once.options(batch=batch.id, retries=0).enqueue(str(once))
+    work(client)
+    assert batch.state().counts == Counts(1, 0, 1, 0)
+    requeue(client, id)
+    assert batch.state().counts == Counts(1, 0, 0, 0)
+    work(client)
+    assert batch.state().counts == Counts(1, 1, 0, 0)
+    assert lines(notes) == ["end: 0 done, 1 failed, 0 canceled"]
+
+
+def test_a_killed_worker_leaves_the_counts_exact(server, client, tmp_path):
+    notes = tmp_path / "notes"
+    with pool(server, 2) as process:
+        with Batch.create(on_complete=batch_jobs.report.prepare(str(notes), "end")) as batch:
+            batch_jobs.nap.options(batch=batch.id).enqueue_many([(0.01,)] * 200)
+        for done in (20, 60, 120):
+            until(lambda done=done: batch.state().counts.done > done)
+            os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        assert batch.wait(20).counts == Counts(200, 200, 0, 0)
+        until(lambda: lines(notes))
+    assert lines(notes) == ["end: 200 done, 0 failed, 0 canceled"]
+
+
+@pytest.mark.parametrize("key", ["", ":jobs", ":results", ":held"])
+def test_corrupt_keys_of_a_batch_stop_no_worker_and_lose_no_job(client, key):
+    with Batch.create(collect=True, on_complete=batch_jobs.double.prepare(7)) as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    client.delete(wire.batch_key(batch.id) + key)
+    client.set(wire.batch_key(batch.id) + key, "nothing of ours")
+    if key == ":held":
+        client.sadd(wire.PAUSED_BATCHES, batch.id)
+        work(client)
+        batch.resume()
+    work(client)
+    assert {records.read(client, id).status for id in ids} == {"finished"}
+    if not key:
+        with pytest.raises(NoSuchBatch):
+            batch.state()
+
+
+def test_counts_that_are_no_numbers_are_set_aside(client):
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hset(wire.batch_key(batch.id), mapping={"done": "many", "created": "once"})
+    work(client)
+    assert records.read(client, id).status == "finished"
+    assert batch.state().counts.total == 1
+
+
+def test_what_can_not_be_meant_is_refused(client):
+    with pytest.raises(NoSuchBatch, match="no batch is called nobody"):
+        Batch(client, "nobody").state()
+    with pytest.raises(NoSuchBatch):
+        Batch(client, "nobody").cancel()
+    with pytest.raises(ValueError, match="keep=0"):
+        Batch.create(keep=0)
+    with pytest.raises(InvalidOption, match="batch"):
+        batch_jobs.double.options(batch="a b")
+    with pytest.raises(InvalidOption, match="debounced"):
+        batch_jobs.double.options(batch="a", debounce=5)
+    with pytest.raises(InvalidOption, match="leave its own time"):
+        Batch.create(on_complete=batch_jobs.double.options(delay=5).prepare(1))
+    with pytest.raises(TypeError, match="missing"):
+        Batch.create(on_complete=batch_jobs.double.prepare())
+    assert client.keys("pm:batch*") == []
+
+
+def test_only_the_batchs_own_jobs_tell_its_id(client):
+    assert Batch.current() is None
