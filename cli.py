@@ -11,6 +11,7 @@ from config import Settings, SettingsError
 from terminal.app import App
 from terminal.batch import batch
 from terminal.enqueue import enqueue
+from terminal.events import events
 from terminal.limits import limits
 from terminal.locks import locks
 from terminal.processes import dashboard, demo, drill, scheduler, up, worker
@@ -32,7 +33,7 @@ def cli(ctx: click.Context) -> None:
 
 COMMANDS = (
     *(demo, drill, up, worker, scheduler, dashboard, enqueue),
-    *(job, batch, queue, schedule, limits, locks, status, check),
+    *(job, batch, queue, schedule, limits, locks, events, status, check),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -22,6 +22,7 @@ LEASES = "pm:leases"
 QUARANTINE = "pm:quarantine"
 PARENTS = "pm:parents"
 UNIQUE = "pm:unique"
+JOB_EVENTS = "pm:events"
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""

@@ -1,0 +1,93 @@
+"""The events of jobs: reading what scripts told, all of it or some."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from redis import Redis
+
+from coordination.stream import Event, Missed, Stream
+from jobs import wire
+
+MOST_ENTRIES = 10_000
+MAX_AGE = 7 * 86_400.0
+"""Seconds after which an event may be forgotten."""
+
+TYPES = (
+    "enqueued", "scheduled", "promoted", "started", "progress", "finished", "failed", "stopped", "retried",
+    "returned", "rescued", "canceled", "quarantined",
+)  # fmt: skip
+
+
+class JobEvent(NamedTuple):
+    """What became of a job: `type` is one of TYPES, `at` Unix seconds, `worker` "" where none took part.
+
+    `details` are those of the table in docs/internals.md, such as `started` and `ended` of a finished one.
+    """
+
+    id: str
+    type: str
+    job: str
+    queue: str
+    worker: str
+    at: float
+    details: Mapping[str, Any]
+
+
+class Wanted(NamedTuple):
+    """Which events are wanted: those of a job, of some types, of a queue; each None or empty for all."""
+
+    job: str | None = None
+    types: Collection[str] = ()
+    queue: str | None = None
+
+    def __contains__(self, event: object) -> bool:
+        return (
+            isinstance(event, JobEvent)
+            and self.job in (None, event.job)
+            and (not self.types or event.type in self.types)
+            and self.queue in (None, event.queue)
+        )
+
+
+ALL = Wanted()
+
+
+def stream(client: Redis) -> Stream:
+    """The stream of all events, for consumers of your own.
+
+    >>> Consumer(stream(client), "mine", "host-1").run(lambda event: print(parse(event)))  # doctest: +SKIP
+    """
+    return Stream(client, wire.JOB_EVENTS, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
+
+
+def parse(event: Event) -> JobEvent | None:
+    """A stream's event as a job's; None for what nobody of us wrote."""
+    match event.value:
+        case [str(type), str(job), str(queue), str(worker), int() | float() as at, *rest]:
+            details = rest[0] if rest and isinstance(rest[0], dict) else {}
+            return JobEvent(event.id, type, job, queue, worker, float(at), details)
+    return None
+
+
+def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobEvent]:
+    """The events that are kept after the id `since`, or after so many Unix milliseconds, the oldest first."""
+    source = stream(client)
+    while events := source.read(since):
+        for event in events:
+            since = event.id
+            if not isinstance(event.value, Missed) and (parsed := parse(event)) in wanted:
+                yield parsed  # type: ignore[misc]
+
+
+def follow(
+    client: Redis, since: str = "$", wanted: Wanted = ALL, stop: threading.Event | None = None
+) -> Iterator[JobEvent | Missed]:
+    """Events after `since`, "$" for now, as they come; `Missed` where some were trimmed unread."""
+    for event in stream(client).follow(since, stop=stop):
+        if isinstance(event.value, Missed):
+            yield event.value
+        elif (parsed := parse(event)) in wanted:
+            yield parsed  # type: ignore[misc]

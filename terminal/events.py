@@ -1,0 +1,108 @@
+"""`packmule events`: what became of jobs, what is kept of it or as it comes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from terminal.app import App
+from terminal.parameters import complete_queues
+
+if TYPE_CHECKING:
+    from jobs.events import JobEvent
+
+
+class Since(click.ParamType[str]):
+    """A span such as 10m, an instant such as 2026-12-01T08:00, or an event's id, as the id to read after."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from coordination.stream import parse
+        from terminal.parameters import Duration, Instant
+
+        try:
+            parse(value)
+        except ValueError:
+            pass
+        else:
+            return str(value)
+        try:
+            seconds = time.time() - Duration().convert(value, param, ctx)
+        except click.BadParameter:
+            try:
+                seconds = Instant().convert(value, param, ctx).timestamp()
+            except click.BadParameter:
+                self.fail(f"{value!r} is no time: say 10m, 2026-12-01T08:00, or an event's id", param, ctx)
+        return f"{max(0, int(seconds * 1000))}"
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with those to come, until Ctrl-C.")
+@click.option("--job", "job", metavar="ID", help="Of one job.")
+@click.option("--type", "types", multiple=True, metavar="TYPE", help="Of a type; may be given several times.")
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="Of a queue.")
+@click.option("--since", type=Since(), help="From then on: 10m, 2026-12-01T08:00, or an event's id.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many, the latest ones.")
+@click.option("--json", "json", is_flag=True, help="One object a line.")
+@click.pass_obj
+def events(
+    app: App,
+    follow: bool,
+    job: str | None,
+    types: tuple[str, ...],
+    queue: str | None,
+    since: str | None,
+    limit: int | None,
+    json: bool,
+) -> None:
+    """What became of jobs: enqueued, started, finished, failed, ..."""
+    from collections import deque
+
+    from jobs import events as source
+
+    for each in types:
+        if each not in source.TYPES:
+            raise click.BadParameter(f"{each!r} is none of {', '.join(source.TYPES)}", param_hint="--type")
+    wanted = source.Wanted(job, types, queue)
+    after = since or ("$" if follow and limit is None else "0")
+    if after != "$":
+        kept = source.read(app.client, after, wanted)
+        for event in deque(kept, limit) if limit else kept:
+            after = event.id
+            _show(event, json)
+    if not follow:
+        return
+    for found in source.follow(app.client, after, wanted):
+        if isinstance(found, source.JobEvent):
+            _show(found, json)
+        else:
+            lost = "some" if found.entries is None else f"{found.entries:,} entries of"
+            click.echo(f"packmule: {lost} events were trimmed before they could be read", err=True)
+
+
+def _show(event: JobEvent, json: bool) -> None:
+    from terminal import show
+
+    if json:
+        show.as_json(event._asdict())
+        return
+    at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    said = " ".join(f"{name}={value}" for name, value in _details(event))
+    parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
+    click.echo(" ".join(part for part in parts if part).rstrip())
+
+
+def _details(event: JobEvent) -> list[tuple[str, Any]]:
+    """What the details say, with spans in the place of two instants."""
+    details = dict(event.details)
+    try:
+        seconds = details.pop("ended") - details.pop("started")
+        details["took"] = f"{seconds:.3f}s"
+    except (KeyError, TypeError):
+        pass
+    return list(itertools.islice(details.items(), 10))
