@@ -14,9 +14,11 @@ from terminal.enqueue import enqueue
 from terminal.events import events
 from terminal.limits import limits
 from terminal.locks import locks
+from terminal.metrics import metrics
 from terminal.processes import dashboard, demo, drill, scheduler, up, worker
 from terminal.reading import check, job, queue, status
 from terminal.schedule import schedule
+from terminal.top import top
 
 FAILED, USAGE, NO_REDIS = 1, 2, 3
 
@@ -33,7 +35,7 @@ def cli(ctx: click.Context) -> None:
 
 COMMANDS = (
     *(demo, drill, up, worker, scheduler, dashboard, enqueue),
-    *(job, batch, queue, schedule, limits, locks, events, status, check),
+    *(job, batch, queue, schedule, limits, locks, events, top, status, metrics, check),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -23,6 +23,7 @@ QUARANTINE = "pm:quarantine"
 PARENTS = "pm:parents"
 UNIQUE = "pm:unique"
 JOB_EVENTS = "pm:events"
+STATISTICS = "pm:stats:"
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""

@@ -14,6 +14,7 @@ from coordination.scripts import Script
 from jobs import wire
 from worker.order import Order
 from worker.outcome import Claimed, Outcome, Row, claimed, corrupt
+from worker.tally import tally
 
 LEASE = 10.0
 """Seconds that a worker's right to its claims lasts without a heartbeat."""
@@ -21,9 +22,8 @@ LEASE = 10.0
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
-_finish_and_claim = Script(
-    "worker", "finish_and_claim", after=(*wire.GATES, ("worker", "gather"), ("worker", "hand_in"))
-)
+_PARTS = (("worker", "gather"), ("worker", "tally"), ("worker", "hand_in"))
+_finish_and_claim = Script("worker", "finish_and_claim", after=(*wire.GATES, *_PARTS))
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -83,6 +83,7 @@ class Claims:
         self._prefix = secrets.token_hex(4)
         self._calls = 0
         self._leased_at = 0.0
+        self._held: dict[str, Claimed] = {}
 
     def next_id(self) -> str:
         """An id for one claim; used again, it brings the same jobs again."""
@@ -99,7 +100,10 @@ class Claims:
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # A mere hand-in must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
-        batch = self.read(_finish_and_claim(self.client, keys, [request]))
+        counts = tally(outcomes, self._held)
+        batch = self.read(_finish_and_claim(self.client, keys, [request, counts]))
+        for ended in outcomes:
+            self._held.pop(ended.execution, None)
         self._leased_at = now if lease else self._leased_at
         return batch
 
@@ -126,7 +130,9 @@ class Claims:
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
             try:
-                jobs.append(claimed(row))
+                job = claimed(row)
+                self._held[job.execution] = job
+                jobs.append(job)
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 unreadable.append(corrupt(row, error, time.time()))
         return Batch(

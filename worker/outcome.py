@@ -51,6 +51,7 @@ class Claimed(msgspec.Struct, frozen=True):
     """The name of the singleton's lock."""
     is_grouped: bool = False
     """Whether the record tells with which others it waits; else nobody has looked at its limits."""
+    enqueued_at: bytes | None = None
     batch: str = ""
     """The batch in which it counts; one that calls back about a batch has a word behind."""
     by_rq: bool = False
@@ -119,6 +120,7 @@ class Row(NamedTuple):
     data: bytes
     timeout: bytes | None
     rare: Sequence[bytes | None] | None
+    enqueued_at: bytes | None = None
 
 
 def claimed(row: Row) -> Claimed:
@@ -128,7 +130,7 @@ def claimed(row: Row) -> Claimed:
     id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
     timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
     if row.rare is None:
-        return Claimed(id, execution, queue, row.data, timeout)
+        return Claimed(id, execution, queue, row.data, timeout, enqueued_at=row.enqueued_at)
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
     expires_at, checkpoint, group, gates, batch, *rare = more
     return Claimed(
@@ -148,6 +150,7 @@ def claimed(row: Row) -> Claimed:
         gates=(gates or b"").decode(),
         lock=_lock(gates) if gates else None,
         is_grouped=group is not None,
+        enqueued_at=row.enqueued_at,
         batch=(batch or b"").decode(),
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )

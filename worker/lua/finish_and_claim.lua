@@ -7,9 +7,10 @@
 -- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
 --          the mark is the field of the claims that names the last claim of those that may be sent again
 --          an outcome is the array of worker/outcome.py's Outcome
+-- ARGV[2]  the tally of the outcomes (tally.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a parked group goes on, as text, if this worker is to look then]
---          a job is [id, execution id, origin, data, timeout, [each of WANTED but the status, as text or nothing] or nothing]
+--          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
 -- changes nothing. Sent again with the same claim id, the script returns the same jobs and hands in
@@ -17,8 +18,8 @@
 
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
   'expires_at', 'checkpoint', 'group', 'gates', 'batch',
-  'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status'}
-local LAST_RARE = #WANTED + 2 -- what is read before them counts too, and the status is not rare
+  'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
+local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
 
 local looks = 4 * want + 64 -- at jobs that may not run, a call
 local has_followed, has_parked = false, false
@@ -61,7 +62,7 @@ local function take(id, number)
   end
   local room = rooms[values[1]]
   if room then room.begun = room.begun + 1 end
-  jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], rare}
+  jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], rare, values[LAST_RARE + 2]}
   return true
 end
 

@@ -154,5 +154,6 @@ local function hand_in()
     redis.pcall('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
   end
   write_gathered()
+  if ARGV[2] and ARGV[2] ~= '' and not again and #stale == 0 then keep_tally(ARGV[2], worker, now) end
   for batch, all in pairs(counted) do batches.count(batch, unpack(all)) end
 end

@@ -1,0 +1,158 @@
+"""Statistics: what is performed is counted once, by queue and type, and shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import lane_jobs
+import pool_jobs
+import pytest
+from command_line import CommandLine, complaint, environment_in
+from pools import drained
+
+from coordination.histogram import percentile
+from jobs import metrics, statistics, wire
+from jobs.statistics import Statistics
+from worker.claim import Claims
+from worker.order import Strict
+from worker.outcome import finished
+from worker.tally import tally
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+def counted(client) -> dict[tuple[str, str], Statistics]:
+    return statistics.minutes(client, 2)
+
+
+def test_what_is_performed_in_any_lane_is_counted_once(server, client, tmp_path):
+    pool_jobs.add.enqueue_many([(n,) for n in range(100)])
+    pool_jobs.add.options(queue="low").enqueue(1)
+    lane_jobs.where_async.enqueue(0.15)
+    lane_jobs.where_isolated.enqueue()
+    pool_jobs.fail.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / "notes"))
+    assert drained(server, 2) == 0
+    found = counted(client)
+    assert found["default", "pool_jobs.add"].finished == 100
+    assert found["low", "pool_jobs.add"].finished == 1
+    assert found["default", "lane_jobs.where_isolated"].finished == 1
+    failing = found["default", "pool_jobs.fail"]
+    assert (failing.performed, failing.failed, failing.retried) == (2, 1, 1)
+    slow = found["default", "lane_jobs.where_async"]
+    assert 0.15 <= slow.seconds < 5
+    assert percentile(slow.runs, 0.5) == pytest.approx(slow.seconds, rel=0.11)
+    assert sum(found["default", "pool_jobs.add"].waits.values()) == 100
+    assert statistics.hours(client, 1).keys() == statistics.totals(client).keys() == found.keys()
+    by_type = statistics.by(found, statistics.type_of)
+    assert statistics.summary("add", by_type["pool_jobs.add"]).performed == 101
+    assert statistics.rates(client)["default"] > 0
+    assert statistics.slowest(client)[0][1] == pytest.approx(slow.seconds, abs=0.01)
+    assert sum(spent for _, spent in statistics.busiest(client)) > 0.15
+
+
+def test_a_call_sent_again_or_refused_counts_nothing_more(client):
+    pool_jobs.add.enqueue_many([(1,), (2,)])
+    claims = Claims(client, "w1", Strict(["default"]))
+    first, second = claims.finish_and_claim("c1", [], 2).jobs
+    held = dict(claims._held)
+    for _ in range(2):
+        claims._held = dict(held)
+        claims.finish_and_claim("c2", [finished(first, b"2", 1.0, 2.0)], 0)
+    assert counted(client)["default", "pool_jobs.add"].finished == 1
+    client.hset(wire.claims_key("w1"), second.id, "somebody else's")
+    claims.finish_and_claim("c3", [finished(second, b"2", 1.0, 2.0)], 0)
+    assert counted(client)["default", "pool_jobs.add"].finished == 1
+    assert claims._held == {}
+
+
+def test_nothing_performed_needs_no_tally():
+    assert tally([], {}) == b""
+
+
+def test_names_without_end_do_not_fill_the_memory(client):
+    claims = Claims(client, "w1", Strict(["default"]))
+    for key in ("minute", "hour"):
+        period = 60 if key == "minute" else 3600
+        client.hset(
+            f"pm:stats:{key}:{client.time()[0] // period}",
+            mapping={f"q\x1ft\x1fx{n}": 1 for n in range(20_001)},
+        )
+    pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 0)
+    assert ("default", "pool_jobs.add") not in counted(client)
+    assert ("default", "pool_jobs.add") in statistics.totals(client)
+
+
+def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):
+    for key in ("pm:stats:total", *(f"pm:stats:minute:{client.time()[0] // 60 + n}" for n in range(2))):
+        client.set(key, "no hash")
+    hour = client.time()[0] // 3600
+    client.hset(
+        f"pm:stats:hour:{hour}",
+        mapping={"default\x1fpool_jobs.add\x1fk1": "many", "odd": "1", "\x1f\x1f": "1"},
+    )
+    client.set(f"pm:top:busiest:{hour}", "no sorted set")
+    id = pool_jobs.add.enqueue(1)
+    assert drained(server) == 0
+    assert client.hget(wire.job_key(id), "status") == b"finished"
+    assert statistics.totals(client) == {}
+    assert "pool_jobs.add" in {kind for _, kind in statistics.hours(client, 1)}
+
+
+@pytest.fixture
+def packmule(server, tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, environment_in(tmp_path, server.url))
+
+
+LABEL = r'[a-z]+="(?:[^"\\\n]|\\["\\n])*"'
+SAMPLE = re.compile(rf"[a-z_]+(\{{{LABEL}(,{LABEL})*\}})? [0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+
+
+def test_metrics_are_in_prometheus_format(client, server):
+    pool_jobs.add.enqueue_many([(n,) for n in range(10)])
+    assert drained(server) == 0
+    client.hincrby("pm:stats:total", 'lo"w\x1fodd\\type\nname\x1fk1', 3)
+    lines = metrics.exposition(client, ["default"]).splitlines()
+    heads = {}
+    for line in lines:
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split()
+            assert name not in heads
+            heads[name] = kind
+        elif not line.startswith("# HELP "):
+            assert SAMPLE.fullmatch(line), line
+            name = re.match(r"[a-z_]+", line)[0]
+            assert heads.get(name) or heads[re.sub(r"_(bucket|sum|count)$", "", name)] == "histogram"
+    labels = 'queue="default",type="pool_jobs.add"'
+    assert f'packmule_executions_total{{{labels},outcome="finished"}} 10' in lines
+    assert f'packmule_run_seconds_bucket{{{labels},le="+Inf"}} 10' in lines
+    assert f"packmule_run_seconds_count{{{labels}}} 10" in lines
+    assert 'packmule_jobs{queue="default",status="finished"} 10' in lines
+
+
+def test_metrics_are_served(packmule):
+    with packmule.started("metrics", "--serve", "127.0.0.1:0") as process:
+        address = re.search(r"http://\S+", process.stderr.readline())[0]
+        with urllib.request.urlopen(address, timeout=10) as response:
+            assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert b"packmule_workers 0" in response.read()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(address + "x", timeout=10)
+        process.terminate()
+    assert "'9464' is no address" in complaint(packmule.run("metrics", "--serve", "9464"), 2)
+
+
+def test_top_shows_queues_types_workers_and_slow_jobs(packmule, server, client):
+    lane_jobs.where.enqueue(0.2)
+    assert drained(server) == 0
+    page = packmule.output("top", "--once")
+    assert re.search(r"lane_jobs\.where +1 +0 +0 +2\d\d ms", page)
+    assert "busiest workers" in page
+    found = json.loads(packmule.output("top", "--json", "--period", "24h", "--by", "time"))
+    assert found["types"][0]["name"] == "lane_jobs.where"
+    assert {each["queue"]: each["performed"] for each in found["queues"]}["default"] == 1
+    assert found["slowest"][0]["seconds"] >= 0.2
