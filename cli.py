@@ -19,6 +19,7 @@ from terminal.processes import dashboard, demo, drill, scheduler, up, worker
 from terminal.reading import check, job, queue, status
 from terminal.schedule import schedule
 from terminal.top import top
+from terminal.webhooks import webhooks
 
 FAILED, USAGE, NO_REDIS = 1, 2, 3
 
@@ -34,7 +35,7 @@ def cli(ctx: click.Context) -> None:
 
 
 COMMANDS = (
-    *(demo, drill, up, worker, scheduler, dashboard, enqueue),
+    *(demo, drill, up, worker, scheduler, dashboard, webhooks, enqueue),
     *(job, batch, queue, schedule, limits, locks, events, top, status, metrics, check),
 )
 for command in COMMANDS:
@@ -87,6 +88,7 @@ def _exit_code(error: Exception) -> int | None:
     from jobs.registry import NotRegistered
     from jobs.release import NotReleased
     from jobs.storage import StorageError
+    from jobs.webhook_file import InvalidFile as InvalidWebhooks
     from scheduler.book import NameTaken, NoSuchSchedule
     from scheduler.cron import InvalidWhen
     from scheduler.schedule import InvalidSchedule
@@ -112,6 +114,7 @@ def _exit_code(error: Exception) -> int | None:
         InvalidSchedule: USAGE,
         InvalidWhen: USAGE,
         InvalidFile: USAGE,
+        InvalidWebhooks: USAGE,
         SameServer: USAGE,
         InvalidAddress: USAGE,
         InvalidServer: USAGE,

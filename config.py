@@ -36,6 +36,8 @@ class Settings:
     modules: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     schedules: Path | None = None
+    webhooks: Path | None = None
+    webhook_allow: tuple[str, ...] = ()
     processes: int = 2
     grace: float = 25.0
     environment: str = "development"
@@ -165,6 +167,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "modules": ("PACKMULE_MODULES", _names),
     "allow": ("PACKMULE_ALLOW", _names),
     "schedules": ("PACKMULE_SCHEDULES", Path),
+    "webhooks": ("PACKMULE_WEBHOOKS", Path),
+    "webhook_allow": ("PACKMULE_WEBHOOK_ALLOW", _names),
     "processes": ("PACKMULE_PROCESSES", _count),
     "grace": ("PACKMULE_GRACE", _seconds),
     "environment": ("PACKMULE_ENV", _environment),
@@ -184,6 +188,24 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 PLATFORM_VARIABLES = {"redis_url": "REDIS_URL", "port": "PORT"}
 """Names under which hosting platforms give a setting; our own variable wins."""
+
+
+def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """The secret called `name`: `PACKMULE_SECRET_<NAME>`, or what the file named by `..._FILE` holds.
+
+    Raises `SettingsError` where neither is there.
+    """
+    env = os.environ if environ is None else environ
+    variable = f"PACKMULE_SECRET_{name.upper()}"
+    if text := env.get(variable, ""):
+        return text
+    path = env.get(f"{variable}_FILE", "")
+    if not path:
+        raise SettingsError(f"there is no secret {name!r}: set {variable}, or {variable}_FILE to its file")
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}_FILE: {path} can't be read: {type(error).__name__}") from None
 
 
 def child_environment(**changes: str | None) -> dict[str, str]:

@@ -99,7 +99,7 @@ def up(app: App, lock_nodes: str | None) -> int:
         click.echo(
             f"For commands in other terminals: export PACKMULE_LOCK_URLS={shlex.quote(','.join(urls))}"
         )
-    return run(app.settings.grace, urls)
+    return run(app.settings.grace, urls, has_webhooks=app.settings.webhooks is not None)
 
 
 @click.command()
@@ -151,7 +151,7 @@ def worker(
     from worker import order
     from worker.pool import Pool
 
-    _log()
+    log_to_stderr()
     try:
         names = order.parse(queues or app.settings.queues)
     except order.InvalidWeight as error:
@@ -191,7 +191,7 @@ def scheduler(app: App, schedules: Path | None) -> None:
     """Run a dedicated scheduler; any number may run, one leads."""
     from jobs.registry import NotRegistered
 
-    _log()
+    log_to_stderr()
     if schedules is not None:
         app.settings = replace(app.settings, schedules=schedules)
     try:
@@ -267,6 +267,6 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
     return f"smtp://127.0.0.1:{port}"
 
 
-def _log() -> None:
+def log_to_stderr() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells each word of each mail

@@ -41,13 +41,16 @@ def start_lock_nodes(data_dir: Path, count: int, closing: ExitStack) -> list[str
     return [server.url for server in servers]
 
 
-def up(grace: float, lock_urls: Sequence[str] = ()) -> int:
+def up(grace: float, lock_urls: Sequence[str] = (), *, has_webhooks: bool = False) -> int:
     """Run the Procfile of the working directory until Ctrl-C or until one process ends; its exit code.
 
     The others are then told to stop, and have `grace` seconds and some to sign off before they are killed.
+    With webhooks, what sends them runs too.
     """
     procfile = Path("Procfile")
     commands = environ.parse_procfile(procfile.read_text() if procfile.exists() else PROCFILE).processes
+    if has_webhooks:
+        commands.setdefault("webhooks", "packmule webhooks")
     # honcho would kill what still drains five seconds after the first process has ended.
     manager.KILL_WAIT = grace + SIGN_OFF_SECONDS
     environment = child_environment(PYTHONUNBUFFERED="1")

@@ -27,6 +27,8 @@ GOOD = {
     "mail_from": ("shop@example.com", "shop@example.com"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("65535", 65535),
+    "webhooks": ("hooks.toml", Path("hooks.toml")),
+    "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("1000", 1000),
     "max_file_bytes": ("1000", 1000),

@@ -1,0 +1,101 @@
+"""How many webhooks one process sends a second to a receiver on this machine, with 1 and 4 at a time.
+
+python benchmarks/webhooks.py [events]
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from coordination.connection import connect
+from coordination.outgoing import Allowed
+from coordination.server import EmbeddedServer
+from coordination.signature import key_of
+from jobs import webhooks
+from jobs.events import stream
+from jobs.webhook_file import Ready, Webhook
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def receive(listening: socket.socket, total: int) -> None:
+    """Answer requests, whose bodies come behind their heads, until `total` have come."""
+    left = threading.Semaphore(0)
+
+    def serve(connection: socket.socket) -> None:
+        data = b""
+        while chunk := connection.recv(65536):
+            data += chunk
+            while (end := data.find(b"\r\n\r\n")) >= 0:
+                head = data[:end].lower()
+                size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                if len(data) < end + 4 + size:
+                    break
+                data = data[end + 4 + size :]
+                connection.sendall(ANSWER)
+                left.release()
+
+    def accept() -> None:
+        while True:
+            threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    for _ in range(total):
+        left.acquire()
+
+
+def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
+    """Webhooks a second."""
+    client = connect(None, server.data_dir)
+    client.flushall()
+    listening = socket.create_server(("127.0.0.1", 0))
+    child = os.fork()
+    if not child:
+        receive(listening, events)
+        os._exit(0)
+    hook = Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/", concurrency=concurrency)
+    ready = Ready("bench", hook, key_of("a secret of enough bytes"))
+    stop = threading.Event()
+    sender = threading.Thread(
+        target=webhooks.run,
+        args=(lambda: connect(None, server.data_dir), [ready], Allowed(["127.0.0.1"]), stop),
+    )
+    sender.start()
+    source = stream(client)
+    while not client.exists(source.key):
+        time.sleep(0.01)
+    rows = [["finished", f"job-{n}", "low", "w", 1.5, {"started": 1.0, "ended": 2.0}] for n in range(events)]
+    began = time.perf_counter()
+    for first in range(0, events, 32):
+        source.append(rows[first : first + 32])
+    os.waitpid(child, 0)
+    seconds = time.perf_counter() - began
+    stop.set()
+    sender.join()
+    listening.close()
+    return events / seconds
+
+
+def main(events: int) -> None:
+    """Measure and print."""
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
+    try:
+        server.ensure()
+        print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {events:,} signed webhooks\n")
+        for concurrency in (1, 4):
+            print(f"{concurrency} at a time {measure(server, events, concurrency):>10,.0f} a second")
+    finally:
+        server.stop()
+        shutil.rmtree(server.data_dir)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3_000)

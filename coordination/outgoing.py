@@ -1,0 +1,187 @@
+"""Requests to addresses that others chose: nothing inside is reached by them, and none lasts long."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+CONNECT_SECONDS = 5.0
+TOTAL_SECONDS = 15.0
+MOST_OF_AN_ANSWER = 4096
+WEB_PORTS = frozenset({80, 443})
+FIRST_FREE_PORT = 1024
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class InvalidTarget(ValueError):
+    """An address to which nothing is sent, whatever its host answers; the text says why."""
+
+
+class NotSent(ConnectionError):
+    """No answer came: the host couldn't be reached, or took too long."""
+
+
+class Allowed:
+    """The hosts and networks inside that may be reached: `hooks.internal`, `10.1.0.0/16`."""
+
+    def __init__(self, entries: Sequence[str] = ()) -> None:
+        self.names: set[str] = set()
+        self.networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        for entry in entries:
+            try:
+                self.networks.append(ipaddress.ip_network(entry))
+            except ValueError:
+                self.names.add(entry.lower())
+
+    def covers(self, host: str, address: Address) -> bool:
+        """Whether `address`, to which `host` was resolved, is one of them."""
+        return host.lower() in self.names or any(address in network for network in self.networks)
+
+
+class Outgoing:
+    """Posts to one URL over one connection, which is kept open; for one thread.
+
+    A name is resolved anew for each connection, which goes to the very address that was checked. Redirects
+    aren't followed. Plain `http` goes to allowed hosts only. Raises `InvalidTarget` for a URL that can't be
+    meant.
+
+    >>> Outgoing("https://example.org/hook").post(b"{}", {"X-Kind": "test"})  # doctest: +SKIP
+    (200, b'')
+    """
+
+    def __init__(self, url: str, allowed: Allowed | None = None) -> None:
+        self.url = url
+        self.allowed = allowed or Allowed()
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidTarget(f"{url!r:.200}: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidTarget(f"{url!r:.200} is no http:// or https:// URL of a host")
+        if parts.username is not None or parts.password is not None:
+            raise InvalidTarget("a user or password in a URL would stand in logs: use the signature")
+        self.host = parts.hostname
+        self.is_tls = parts.scheme == "https"
+        self.port = port or (443 if self.is_tls else 80)
+        if self.port not in WEB_PORTS and self.port < FIRST_FREE_PORT:
+            raise InvalidTarget(f"{url!r:.200}: use port 80, 443, or one from {FIRST_FREE_PORT} on")
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not self._path.isascii() or any(c <= " " for c in self._path):
+            raise InvalidTarget(f"{url!r:.200}: percent-encode what is no printable ASCII")
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """The status and the beginning of the answer. Raises `NotSent`, or `InvalidTarget` for one inside.
+
+        A connection that the other side had closed is made anew, so the same may arrive twice.
+        """
+        was_open = self._connection is not None
+        try:
+            return self._exchange(body, headers)
+        except (http.client.HTTPException, OSError) as error:
+            self.close()
+            if was_open and isinstance(error, ConnectionError | http.client.RemoteDisconnected):
+                return self._again(body, headers)
+            raise NotSent(_said(error)) from None
+
+    def close(self) -> None:
+        """Give up the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _again(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        try:
+            return self._exchange(body, headers)
+        except (http.client.HTTPException, OSError) as error:
+            self.close()
+            raise NotSent(_said(error)) from None
+
+    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        connection = self._connection = self._connection or self._connected()
+        # Who sends a byte a second would pass any timeout of the single reads.
+        end = threading.Timer(TOTAL_SECONDS, _cut, (connection.sock,))
+        end.daemon = True
+        end.start()
+        try:
+            connection.request("POST", self._path, body, dict(headers))
+            answer = connection.getresponse()
+            beginning = answer.read(MOST_OF_AN_ANSWER)
+            if not answer.isclosed() or answer.will_close:
+                self.close()  # there is more to come, and it is not wanted
+        finally:
+            end.cancel()
+        return answer.status, beginning
+
+    def _connected(self) -> http.client.HTTPConnection:
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        for *_, where in found:
+            self._check(str(where[0]))
+        error: OSError | None = None
+        for family, kind, protocol, _, where in found:
+            try:
+                sock = socket.socket(family, kind, protocol)
+                sock.settimeout(CONNECT_SECONDS)
+                sock.connect(where)
+                return self._http(sock)
+            except OSError as failed:
+                sock.close()
+                error = failed
+        raise error or OSError(f"{self.host} has no address")
+
+    def _http(self, sock: socket.socket) -> http.client.HTTPConnection:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.is_tls:
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
+        connection = http.client.HTTPConnection(self.host, self.port)
+        sock.settimeout(TOTAL_SECONDS)
+        connection.sock = sock
+        connection.auto_open = 0
+        return connection
+
+    def _check(self, text: str) -> None:
+        """Raise `InvalidTarget` for an address that is inside and not allowed."""
+        address: Address = ipaddress.ip_address(text.partition("%")[0])
+        if self.allowed.covers(self.host, address):
+            return
+        if not self.is_tls:
+            raise InvalidTarget(f"{self.host}: use https://, or allow the host in PACKMULE_WEBHOOK_ALLOW")
+        if not all(map(_is_public, _all_of(address))):
+            raise InvalidTarget(
+                f"{self.host} is {address}, which is no public address (PACKMULE_WEBHOOK_ALLOW)"
+            )
+
+
+def _all_of(address: Address) -> list[Address]:
+    """An address, and those that are hidden in it and reached through it."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    inner: list[Any] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64:
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    mapped = address.ipv4_mapped
+    return [*([] if mapped else [address]), *(each for each in inner if each is not None)]
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _cut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,66 @@
+"""Webhooks from a TOML file: which events go to which URLs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from coordination.outgoing import Allowed, InvalidTarget, Outgoing
+from coordination.signature import InvalidSecret, key_of
+from jobs.events import TYPES
+
+ENDS = ("finished", "failed", "stopped", "canceled", "quarantined")
+
+
+class InvalidFile(ValueError):
+    """A file of webhooks that can't be used as it stands; the text names the file and the webhook."""
+
+
+class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Events of these `types` (all ends, if not said) and `queues` (all) go to `url`.
+
+    `secret` is the name of the signature's secret, `concurrency` how many are sent at a time.
+    """
+
+    url: str
+    types: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ENDS
+    queues: tuple[str, ...] = ()
+    secret: str | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A webhook with its name, and the key of its signature if it has a secret."""
+
+    name: str
+    hook: Webhook
+    key: bytes | None
+
+
+def read_file(path: Path, allowed: Allowed, secret: Callable[[str], str]) -> list[Ready]:
+    """The webhooks that a file holds: tables `[name]` with the fields of `Webhook`. Raises `InvalidFile`.
+
+    `secret` gives a secret by its name. All of the file is refused if one webhook is wrong.
+    """
+    try:
+        tables = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise InvalidFile(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidFile(f"{path} is no TOML: {error}") from None
+    found = []
+    for name, table in tables.items():
+        try:
+            hook = msgspec.convert(table, Webhook)
+            if unknown := [each for each in hook.types if each not in TYPES]:
+                raise InvalidFile(f"{unknown[0]!r} is no type of event: {', '.join(TYPES)}")
+            Outgoing(hook.url, allowed)
+            key = key_of(secret(hook.secret)) if hook.secret is not None else None
+        except (msgspec.ValidationError, InvalidTarget, InvalidSecret, ValueError) as error:
+            raise InvalidFile(f"{path}, webhook {name}: {error}") from None
+        found.append(Ready(name, hook, key))
+    return found

@@ -1,0 +1,109 @@
+"""`packmule webhooks`: events are posted to the URLs of a file."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from config import SettingsError, secret
+from terminal.app import App
+
+if TYPE_CHECKING:
+    from coordination.outgoing import Allowed
+    from jobs.webhook_file import Ready
+
+
+@click.group(invoke_without_command=True)
+@click.option("--file", "file", type=click.Path(path_type=Path), help="[default: PACKMULE_WEBHOOKS]")
+@click.pass_context
+def webhooks(ctx: click.Context, file: Path | None) -> None:
+    """Post events of jobs to the URLs of a file, until SIGTERM. Any number of these may run."""
+    app: App = ctx.obj
+    hooks, allowed = _read(app, file)
+    ctx.obj = (app, hooks, allowed)
+    if ctx.invoked_subcommand is not None:
+        return
+    from jobs.webhooks import run
+    from terminal.processes import log_to_stderr
+
+    log_to_stderr()
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    run(app.connect, hooks, allowed, stop)
+
+
+@webhooks.command("list")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
+    """The webhooks of the file, what waits for them, and how much they have given up."""
+    from coordination.poison import poison_key
+    from jobs import events
+    from jobs.webhooks import group_of
+    from terminal import show
+
+    app, hooks, _ = given
+    key = events.stream(app.client).key
+    groups = {}
+    if app.client.exists(key):
+        groups = {each["name"].decode(): each for each in app.client.xinfo_groups(key)}
+    rows = [
+        {
+            "webhook": ready.name,
+            "url": ready.hook.url,
+            "types": list(ready.hook.types),
+            "queues": list(ready.hook.queues),
+            "entries_behind": (groups.get(group_of(ready.name)) or {}).get("lag"),
+            "given_up": app.client.llen(poison_key(key, group_of(ready.name))),
+        }
+        for ready in hooks
+    ]
+    if json:
+        show.as_json(rows)
+        return
+    columns = ("webhook", "url", "types", "queues", "entries behind", "given up")
+    cells = [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
+    show.table(columns, cells, "no webhooks")
+
+
+@webhooks.command("dead")
+@click.argument("name")
+@click.option("--resend", is_flag=True, help="Send them once more, the oldest first, until one is refused.")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bool, json: bool) -> int:
+    """What a webhook has given up, and why."""
+    from jobs import webhooks as source
+    from terminal import show
+
+    app, hooks, allowed = given
+    ready = next((each for each in hooks if each.name == name), None)
+    if ready is None:
+        raise click.UsageError(f"no webhook is called {name!r}: {', '.join(each.name for each in hooks)}")
+    if resend:
+        sent, left = source.resend(app.client, ready, allowed)
+        click.echo(f"{sent:,} sent, {left:,} left")
+        return 1 if left else 0
+    found = list(source.dead(app.client, name))
+    if json:
+        show.as_json(found)
+    else:
+        rows = [(each["id"], each["deliveries"], each["reason"]) for each in found]
+        show.table(("event", "deliveries", "reason"), rows, "nothing was given up")
+    return 0
+
+
+def _read(app: App, file: Path | None) -> tuple[list[Ready], Allowed]:
+    from coordination.outgoing import Allowed
+    from jobs.webhook_file import read_file
+
+    path = file or app.settings.webhooks
+    if path is None:
+        raise SettingsError("name a file of webhooks: --file, or PACKMULE_WEBHOOKS")
+    allowed = Allowed(app.settings.webhook_allow)
+    return read_file(path, allowed, secret), allowed

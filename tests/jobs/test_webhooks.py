@@ -1,0 +1,215 @@
+"""Webhooks: events arrive at least once, signed, and no receiver holds up another."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from command_line import DEADLINE, CommandLine, complaint, environment_in, until
+
+from coordination.outgoing import Allowed
+from coordination.signature import key_of, verify
+from coordination.stream import Stream
+from jobs import webhooks
+from jobs.webhook_file import InvalidFile, Ready, Webhook, read_file
+
+SECRET = "a secret of enough bytes"
+LOOPBACK = Allowed(["127.0.0.0/8"])
+
+
+class Receiver:
+    """What a server on loopback got; `answer` says what to answer to a body."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, object]] = []
+        self.answer = lambda event: 200
+        self.port = 0
+
+    @property
+    def jobs(self) -> list[object]:
+        return [event["job"] for event in self.got]
+
+
+@contextmanager
+def receiving():
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            event = json.loads(body)
+            if self.headers["webhook-id"]:
+                verify(SECRET, {name.lower(): value for name, value in self.headers.items()}, body)
+            status = receiver.answer(event)
+            if status == 200:
+                receiver.got.append(event)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        receiver.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield receiver
+        server.shutdown()
+
+
+def tell(client, *jobs: str, type: str = "finished", queue: str = "low") -> None:
+    rows = [[type, job, queue, "w1", 1795600000.5, {"started": 1.0, "ended": 2.0}] for job in jobs]
+    Stream(client, "pm:events", max_entries=10_000).append(rows)
+
+
+def ready(name: str, port: int, **fields: object) -> Ready:
+    return Ready(name, Webhook(f"http://127.0.0.1:{port}/hook", **fields), key_of(SECRET))
+
+
+@contextmanager
+def sending(server, *hooks: Ready):
+    from coordination.connection import connect
+
+    stop = threading.Event()
+    connected = []
+
+    def one():
+        connected.append(connect(None, server.data_dir))
+        return connected[-1]
+
+    thread = threading.Thread(target=webhooks.run, args=(one, hooks, LOOPBACK, stop))
+    thread.start()
+    with connect(None, server.data_dir) as client:
+        until(lambda: has_groups(client, len(hooks)), "the groups")
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(DEADLINE)
+        for each in connected:
+            each.close()
+
+
+def has_groups(client, count: int) -> bool:
+    return bool(client.exists("pm:events")) and len(client.xinfo_groups("pm:events")) == count
+
+
+def test_the_wanted_events_arrive_signed(server, client):
+    with receiving() as receiver, sending(server, ready("a", receiver.port, queues=("low",))):
+        tell(client, "started", type="started")
+        tell(client, "elsewhere", queue="high")
+        tell(client, "x", "y")
+        until(lambda: receiver.jobs == ["x", "y"], "both")
+        assert receiver.got[0].keys() == {"id", "type", "job", "queue", "worker", "at", "details"}
+        assert receiver.got[0]["details"] == {"started": 1.0, "ended": 2.0}
+
+
+def test_a_receiver_that_fails_gets_it_again_and_others_do_not_wait(server, client):
+    with receiving() as receiver, receiving() as other:
+        answers = iter([500, 503, 302])
+        receiver.answer = lambda event: next(answers, 200)
+        with sending(server, ready("a", receiver.port), ready("b", other.port)):
+            tell(client, "x", "y")
+            until(lambda: other.jobs == ["x", "y"], "those of the other")
+            until(lambda: receiver.jobs == ["x", "y"], "those that were refused")
+
+
+def test_what_a_receiver_will_never_take_is_set_aside_and_can_be_sent_once_more(server, client):
+    with receiving() as receiver:
+        hook = ready("a", receiver.port)
+        receiver.answer = lambda event: 422 if event["job"] == "x" else 200
+        with sending(server, hook):
+            tell(client, "x", "y")
+            until(lambda: receiver.jobs == ["y"], "the other")
+        (given_up,) = webhooks.dead(client, "a")
+        assert given_up["reason"].endswith("answered 422")
+        assert webhooks.resend(client, hook, LOOPBACK) == (0, 1)
+        receiver.answer = lambda event: 200
+        assert webhooks.resend(client, hook, LOOPBACK) == (1, 0)
+        assert receiver.jobs == ["y", "x"]
+
+
+def test_events_of_nobody_are_passed_over(server, client):
+    with receiving() as receiver, sending(server, ready("a", receiver.port)):
+        Stream(client, "pm:events", max_entries=100).append(["garbage", [1, 2], {"a": 1}])
+        client.xadd("pm:events", {"e": b"\xc1"})
+        tell(client, "x")
+        until(lambda: receiver.jobs == ["x"], "the sound one")
+
+
+@pytest.fixture
+def packmule(server, tmp_path: Path) -> CommandLine:
+    environment = environment_in(tmp_path, server.url)
+    environment |= {"PACKMULE_WEBHOOK_ALLOW": "127.0.0.0/8", "PACKMULE_SECRET_SHOP": SECRET}
+    return CommandLine(tmp_path, environment)
+
+
+def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
+    with receiving() as receiver:
+        (tmp_path / "hooks.toml").write_text(
+            f'[shop]\nurl = "http://127.0.0.1:{receiver.port}/"\nsecret = "shop"\n'
+        )
+        command = ("webhooks", "--file", "hooks.toml")
+        hold = threading.Event()
+        receiver.answer = lambda event: hold.wait(DEADLINE) and 200
+        with packmule.started(*command) as process:
+            until(lambda: has_groups(client, 1), "its group")
+            tell(client, *(f"j{n}" for n in range(5)))
+            until(lambda: client.xpending("pm:events", "webhook:shop")["pending"] == 1, "a delivery")
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        hold.set()
+        entry = client.xpending_range("pm:events", "webhook:shop", "-", "+", 1)[0]
+        # As if a minute had gone by since it was delivered.
+        client.xclaim("pm:events", "webhook:shop", entry["consumer"], 0, [entry["message_id"]], idle=70_000)
+        with packmule.started(*command) as process:
+            until(lambda: set(receiver.jobs) == {f"j{n}" for n in range(5)}, "all of them")
+            until(
+                lambda: client.xpending("pm:events", "webhook:shop")["pending"] == 0, "their acknowledgement"
+            )
+            listed = packmule.output("webhooks", "--file", "hooks.toml", "list", "--json")
+            process.terminate()
+            assert process.wait(DEADLINE) == 0
+    assert json.loads(listed)[0] | {"url": ""} == {
+        "webhook": "shop",
+        "url": "",
+        "types": ["finished", "failed", "stopped", "canceled", "quarantined"],
+        "queues": [],
+        "entries_behind": 0,
+        "given_up": 0,
+    }
+    assert packmule.output("webhooks", "--file", "hooks.toml", "dead", "shop") == "nothing was given up"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[a", "is no TOML"),
+        ('[a]\nurl = "ftp://x"', "is no http"),
+        ('[a]\nurl = "https://x.example"\ntypes = ["done"]', "'done' is no type of event"),
+        ('[a]\nurl = "https://x.example"\ntyps = ["finished"]', "typs"),
+        ('[a]\nurl = "https://x.example"\nconcurrency = 0', "concurrency"),
+        ('[a]\nurl = "https://x.example"\nsecret = "none"', "PACKMULE_SECRET_NONE"),
+        ('[a]\nurl = "https://u:p@x.example"', "would stand in logs"),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused(tmp_path, text, said, packmule):
+    (tmp_path / "hooks.toml").write_text(text)
+    assert said in complaint(packmule.run("webhooks", "--file", "hooks.toml", "list"), 2)
+
+
+def test_no_file_and_no_webhook_of_a_name_are_told(packmule, tmp_path):
+    assert "PACKMULE_WEBHOOKS" in complaint(packmule.run("webhooks", "list"), 2)
+    with pytest.raises(InvalidFile, match="no such file"):
+        read_file(tmp_path / "none.toml", LOOPBACK, str)
+    (tmp_path / "hooks.toml").write_text('[a]\nurl = "https://x.example"\n')
+    assert "no webhook is called 'b'" in complaint(
+        packmule.run("webhooks", "--file", "hooks.toml", "dead", "b"), 2
+    )
