@@ -9,6 +9,7 @@ import click
 
 from config import Settings, SettingsError
 from terminal.app import App
+from terminal.audited import audit
 from terminal.batch import batch
 from terminal.enqueue import enqueue
 from terminal.events import events
@@ -36,7 +37,7 @@ def cli(ctx: click.Context) -> None:
 
 COMMANDS = (
     *(demo, drill, up, worker, scheduler, dashboard, webhooks, enqueue),
-    *(job, batch, queue, schedule, limits, locks, events, top, status, metrics, check),
+    *(job, batch, queue, schedule, limits, locks, events, top, status, metrics, audit, check),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -24,6 +24,7 @@ PARENTS = "pm:parents"
 UNIQUE = "pm:unique"
 JOB_EVENTS = "pm:events"
 STATISTICS = "pm:stats:"
+AUDIT = "pm:audit"
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from terminal.app import App
+from terminal.audited import Audited
 from terminal.parameters import Duration
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def batch_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
     return follow_batch(app, id, json, timeout)
 
 
-@batch.command("cancel")
+@batch.command("cancel", cls=Audited)
 @click.argument("id")
 @click.pass_obj
 def batch_cancel(app: App, id: str) -> None:
@@ -80,7 +81,7 @@ def batch_cancel(app: App, id: str) -> None:
     click.echo(f"{id}: {counts.canceled:,} canceled, {counts.pending:,} told to stop")
 
 
-@batch.command("pause")
+@batch.command("pause", cls=Audited)
 @click.argument("id")
 @click.pass_obj
 def batch_pause(app: App, id: str) -> None:
@@ -90,7 +91,7 @@ def batch_pause(app: App, id: str) -> None:
     click.echo(f"{id} {'paused' if Batch(app.client, id).pause() else 'was paused already, or has ended'}")
 
 
-@batch.command("resume")
+@batch.command("resume", cls=Audited)
 @click.argument("id")
 @click.pass_obj
 def batch_resume(app: App, id: str) -> None:

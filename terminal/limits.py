@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from terminal.app import App
+from terminal.audited import Audited
 from terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
         )
 
 
-@limits.command("release")
+@limits.command("release", cls=Audited)
 @click.argument("key")
 @click.argument("job")
 @click.option("--force", is_flag=True, help="Although the job runs: another may then run beside it.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from terminal.app import App
+from terminal.audited import Audited
 
 if TYPE_CHECKING:
     from coordination.lock_state import Held
@@ -51,7 +52,7 @@ def locks(ctx: click.Context, json: bool) -> None:
         show.out.print(f"{node} holds so many keys that only some were looked at", markup=False)
 
 
-@locks.command("release")
+@locks.command("release", cls=Audited)
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_obj

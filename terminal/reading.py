@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from terminal.app import App
+from terminal.audited import Audited
 from terminal.parameters import Duration, complete_queues
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
     show.table(("job", "status", "queue", "calls", "since"), rows, "no jobs")
 
 
-@job.command("cancel")
+@job.command("cancel", cls=Audited)
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option(
     "--timeout",
@@ -108,7 +109,7 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
     return 0 if set(statuses) <= {"canceled", "stopped"} else 1
 
 
-@job.command("retry")
+@job.command("retry", cls=Audited)
 @click.argument("ids", metavar="[ID...]", nargs=-1)
 @click.option(
     "--failed",
@@ -169,7 +170,7 @@ def queue_list(app: App, json: bool) -> None:
     _show_queues(found)
 
 
-@queue.command("pause")
+@queue.command("pause", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
 @click.pass_obj
 def queue_pause(app: App, names: tuple[str, ...]) -> None:
@@ -181,7 +182,7 @@ def queue_pause(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
 
 
-@queue.command("resume")
+@queue.command("resume", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
 @click.pass_obj
 def queue_resume(app: App, names: tuple[str, ...]) -> None:
@@ -193,7 +194,7 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
 
 
-@queue.command("purge")
+@queue.command("purge", cls=Audited)
 @click.argument("name", shell_complete=complete_queues)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_obj
@@ -208,7 +209,7 @@ def queue_purge(app: App, name: str, yes: bool) -> None:
     click.echo(f"{name}: {purge(app.client, name):,} jobs deleted")
 
 
-@queue.command("limit")
+@queue.command("limit", cls=Audited)
 @click.argument("name", shell_complete=complete_queues)
 @click.argument("rate")
 @click.pass_obj

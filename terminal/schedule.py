@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from terminal.app import App
+from terminal.audited import Audited
 from terminal.parameters import assignments, complete_calls, complete_queues
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     show.table(("tick", "was", "job or reason", ""), rows, "no tick yet")
 
 
-@schedule.command("add")
+@schedule.command("add", cls=Audited)
 @click.argument("name")
 @click.argument("job", shell_complete=complete_calls)
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
@@ -141,7 +142,7 @@ def schedule_add(
     click.echo(f"{name} {done}: {found.says}, next {_shown(tick, found.tz)}")
 
 
-@schedule.command("pause")
+@schedule.command("pause", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def schedule_pause(app: App, names: tuple[str, ...]) -> None:
@@ -152,7 +153,7 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
 
 
-@schedule.command("resume")
+@schedule.command("resume", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def schedule_resume(app: App, names: tuple[str, ...]) -> None:
@@ -163,7 +164,7 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
 
 
-@schedule.command("remove")
+@schedule.command("remove", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def schedule_remove(app: App, names: tuple[str, ...]) -> None:
@@ -176,7 +177,7 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name} removed{stays}")
 
 
-@schedule.command("run")
+@schedule.command("run", cls=Audited)
 @click.argument("name")
 @click.pass_obj
 def schedule_run(app: App, name: str) -> None:

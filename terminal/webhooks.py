@@ -11,6 +11,7 @@ import click
 
 from config import SettingsError, secret
 from terminal.app import App
+from terminal.audited import Audited
 
 if TYPE_CHECKING:
     from coordination.outgoing import Allowed
@@ -71,7 +72,7 @@ def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
     show.table(columns, cells, "no webhooks")
 
 
-@webhooks.command("dead")
+@webhooks.command("dead", cls=Audited)
 @click.argument("name")
 @click.option("--resend", is_flag=True, help="Send them once more, the oldest first, until one is refused.")
 @click.option("--json", "json", is_flag=True)

@@ -1,0 +1,60 @@
+"""Commands that change something, whose use is noted, and `packmule audit`, which shows the notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from terminal.app import App
+from terminal.events import Since
+
+TOLD_OPTIONS = ("failed", "force", "resend")
+"""Options that say what was done. Others, and the arguments of jobs, may hold secrets."""
+
+UNTOLD_ARGUMENTS = ("arguments",)
+
+
+class Audited(click.Command):
+    """A command that changes something: once it has, who called it with what is noted."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command, and note it."""
+        from redis.exceptions import RedisError
+
+        from jobs import audit
+
+        code = super().invoke(ctx)
+        told = {each.name for each in self.params if isinstance(each, click.Argument)}
+        told = told.difference(UNTOLD_ARGUMENTS).union(TOLD_OPTIONS)
+        subject = {name: value for name, value in ctx.params.items() if name in told and value}
+        app: App = ctx.find_root().obj
+        try:
+            audit.record(app.client, ctx.command_path.partition(" ")[2], subject)
+        except RedisError as error:
+            click.echo(f"packmule: it was done, but not noted in the audit: {error}", err=True)
+        return code
+
+
+@click.command()
+@click.option(
+    "--since", type=Since(), default="0", help="From then on: 10m, 2026-12-01T08:00.  [default: all]"
+)
+@click.option("--json", "json", is_flag=True, help="One object a line.")
+@click.pass_obj
+def audit(app: App, since: str, json: bool) -> None:
+    """What operators did: who paused, canceled, purged, released, and when."""
+    from jobs import audit as source
+    from scheduler.cron import shown
+    from terminal import show
+
+    for action in source.read(app.client, since):
+        if json:
+            show.as_json(action._asdict())
+        else:
+            subject = " ".join(f"{name}={_word(value)}" for name, value in action.subject.items())
+            click.echo(f"{shown(int(action.at))} {action.who} {action.action} {subject}".rstrip())
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

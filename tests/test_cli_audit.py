@@ -1,0 +1,61 @@
+"""The audit: each command that changes something is noted, and none of its secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from command_line import CommandLine, environment_in
+from redis import Redis
+
+from cli import cli
+from coordination.server import EmbeddedServer
+from coordination.stream import Stream
+from terminal.audited import Audited
+
+NOTHING_CHANGES = {
+    *("list", "show", "wait", "next", "status", "check", "metrics", "top", "events", "audit"),
+    *("demo", "drill", "up", "worker", "scheduler", "dashboard"),
+    *("email", "image", "file", "call"),  # enqueues, which are events of the job
+}
+
+
+@pytest.fixture
+def packmule(server: EmbeddedServer, tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, environment_in(tmp_path, server.url))
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from commands(command)
+        else:
+            yield command
+
+
+def test_each_command_either_changes_nothing_or_is_audited() -> None:
+    for command in commands(cli):
+        assert isinstance(command, Audited) != (command.name in NOTHING_CHANGES), command.name
+
+
+def test_what_was_done_is_told_with_its_user(packmule: CommandLine, client: Redis) -> None:
+    packmule.output("queue", "pause", "high", "low")
+    packmule.output("schedule", "add", "nightly", "jobs.files.file", "source=secret.csv", "--every", "1h")
+    packmule.run("queue", "pause", "nobody")  # refused, so nothing was done
+    done = [json.loads(line) for line in packmule.output("audit", "--json").splitlines()]
+    assert [each["action"] for each in done] == ["queue pause", "schedule add"]
+    assert done[0]["subject"] == {"names": ["high", "low"]}
+    assert done[1]["subject"] == {"name": "nightly", "job": "jobs.files.file"}
+    assert "@" in done[0]["who"]
+    assert "queue pause names=high,low" in packmule.output("audit")
+    assert packmule.output("audit", "--since", "2199-01-01") == ""
+
+
+def test_what_somebody_else_wrote_there_is_passed_over(packmule: CommandLine, client: Redis) -> None:
+    Stream(client, "pm:audit", max_entries=10).append(["garbage", [1, 2, 3, 4]])
+    packmule.output("queue", "resume", "high")
+    assert packmule.output("audit").count("\n") == 0
+    assert "queue resume" in packmule.output("audit")
