@@ -41,6 +41,7 @@ class Settings:
     processes: int = 2
     grace: float = 25.0
     environment: str = "development"
+    log_format: str = "text"
     storage: str | None = None
     templates: str | None = None
     smtp_url: str | None = None
@@ -158,6 +159,12 @@ def _environment(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    if text not in {"text", "json"}:
+        raise ValueError("use text or json")
+    return text
+
+
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "redis_url": ("PACKMULE_REDIS_URL", str),
     "data_dir": ("PACKMULE_DATA_DIR", Path),
@@ -172,6 +179,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "processes": ("PACKMULE_PROCESSES", _count),
     "grace": ("PACKMULE_GRACE", _seconds),
     "environment": ("PACKMULE_ENV", _environment),
+    "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
     "storage": ("PACKMULE_STORAGE", str),
     "templates": ("PACKMULE_TEMPLATES", str),
     "smtp_url": ("PACKMULE_SMTP_URL", str),

@@ -148,10 +148,11 @@ def worker(
 ) -> int:
     """Run a pool of worker processes. SIGTERM drains it."""
     from jobs.producer import known_queue
+    from terminal.logs import log_to_stderr
     from worker import order
     from worker.pool import Pool
 
-    log_to_stderr()
+    log_to_stderr(app.settings.log_format)
     try:
         names = order.parse(queues or app.settings.queues)
     except order.InvalidWeight as error:
@@ -190,8 +191,9 @@ def worker(
 def scheduler(app: App, schedules: Path | None) -> None:
     """Run a dedicated scheduler; any number may run, one leads."""
     from jobs.registry import NotRegistered
+    from terminal.logs import log_to_stderr
 
-    log_to_stderr()
+    log_to_stderr(app.settings.log_format)
     if schedules is not None:
         app.settings = replace(app.settings, schedules=schedules)
     try:
@@ -265,8 +267,3 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
         "no PACKMULE_SMTP_URL: mails are caught and filed under %s", storage.locate("mail")
     )
     return f"smtp://127.0.0.1:{port}"
-
-
-def log_to_stderr() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells each word of each mail

@@ -29,9 +29,9 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from jobs.webhooks import run
-    from terminal.processes import log_to_stderr
+    from terminal.logs import log_to_stderr
 
-    log_to_stderr()
+    log_to_stderr(app.settings.log_format)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

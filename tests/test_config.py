@@ -29,6 +29,7 @@ GOOD = {
     "port": ("65535", 65535),
     "webhooks": ("hooks.toml", Path("hooks.toml")),
     "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
+    "log_format": ("json", "json"),
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("1000", 1000),
     "max_file_bytes": ("1000", 1000),
@@ -42,6 +43,7 @@ BAD = [
     *[("grace", text) for text in ("-1", "nan", "inf", "soon")],
     ("allow_eviction", "maybe"),
     ("environment", "staging"),
+    ("log_format", "xml"),
     ("queues", ","),
     *[
         ("lock_urls", text)
