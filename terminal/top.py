@@ -100,11 +100,11 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
         ],
         "types": [each._asdict() for each in sorted(types, key=lambda one: -getattr(one, ORDERS[order]))],
         "workers": [
-            {"worker": name, "seconds": round(spent, 3)}
+            {"worker": name, "seconds": round(spent, 6)}
             for name, spent in statistics.busiest(client, 10, hours)
         ],
         "slowest": [
-            {"job": id, "seconds": round(spent, 3)} for id, spent in statistics.slowest(client, 10, hours)
+            {"job": id, "seconds": round(spent, 6)} for id, spent in statistics.slowest(client, 10, hours)
         ],
     }
 
@@ -157,14 +157,18 @@ def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
 
 
 def _table(title: str, rows: list[tuple[Any, ...]], *columns: str) -> RenderableType:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    if not rows:
+        return Text(f"{title}: none yet\n", style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row))
-    return table
+    return Group(Text(title, style="bold"), table, "")
 
 
 def _span(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 import cli
 from config import PLATFORM_VARIABLES, VARIABLES, Settings
+from jobs.batch import batches
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,10 +54,11 @@ def test_every_setting_is_in_the_readme_with_its_default():
 @pytest.fixture
 def shell(server, client, tmp_path):
     """Runs a command beside modules `shop.py` and `kinds.py` that hold the README's examples."""
-    module, program, kinds = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    module, program, kinds, batch = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "shop.py").write_text(module)
     (tmp_path / "kinds.py").write_text(kinds)
     (tmp_path / "program.py").write_text(program)
+    (tmp_path / "yearly.py").write_text(batch)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
@@ -96,6 +98,8 @@ def test_the_readmes_examples_run(shell, client):
     for kind in kinds:
         shell(*packmule, "job", "wait", kind)
     assert shell(*packmule, "job", "wait", id) == '"2 of 2026-11"\n'
+    assert shell(sys.executable, "yearly.py") == "12\n"
+    assert [state.counts.total for state in batches(client)] == [12]
 
     patterns = [
         re.sub(r"<[^>]+>", ".+", re.escape(key).replace(r"<", "<").replace(r">", ">"))

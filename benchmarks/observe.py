@@ -1,0 +1,171 @@
+"""What it costs to be seen: no-op jobs without and with events, statistics and a batch; a full server.
+
+    python benchmarks/observe.py [jobs] [rounds] [waiting]
+
+Each round measures all in turn on an emptied private server; printed are the medians. Without means that the
+script's `tell`, or the worker's tally, was replaced by one that does nothing. `waiting` jobs then fill the
+server for `packmule status`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bench_jobs
+
+import jobs.producer
+import worker.claim
+from coordination.connection import connect
+from coordination.scripts import Script
+from coordination.server import EmbeddedServer
+from jobs.batch import Batch
+from jobs.options import Options
+from jobs.producer import Producer
+from worker.pool import Pool
+
+PROCESSES = 2
+
+
+@contextmanager
+def changed(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Have `owner.name` be `value` meanwhile."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def silent(script: Script) -> Script:
+    """The script with a `tell` that does nothing."""
+    other = Script.__new__(Script)
+    other.source = re.sub(
+        r"local function tell\(.*?\nend\n", "local function tell() end\n", script.source, flags=re.DOTALL
+    )
+    assert other.source != script.source
+    other.sha = hashlib.sha1(other.source.encode(), usedforsecurity=False).hexdigest()
+    return other
+
+
+@contextmanager
+def no_events() -> Iterator[None]:
+    with (
+        changed(jobs.producer, "_enqueue", silent(jobs.producer._enqueue)),
+        changed(worker.claim, "_finish_and_claim", silent(worker.claim._finish_and_claim)),
+    ):
+        yield
+
+
+@contextmanager
+def no_statistics() -> Iterator[None]:
+    with changed(worker.claim, "tally", lambda *_: b""):
+        yield
+
+
+@contextmanager
+def neither() -> Iterator[None]:
+    with no_events(), no_statistics():
+        yield
+
+
+@contextmanager
+def both() -> Iterator[None]:
+    yield
+
+
+def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tuple[float, float]:
+    """Jobs a second, enqueued in bulk and performed."""
+    client = connect(None, server.data_dir)
+    client.flushall()
+    producer = Producer(client)
+    batch = Batch.create(producer=producer) if in_batch else None
+    began = time.perf_counter()
+    producer.enqueue(bench_jobs.noop.job, [((), {})] * count, Options(batch=batch.id if batch else None))
+    if batch:
+        batch.seal()
+    enqueued = time.perf_counter()
+    child = os.fork()
+    if not child:
+        os._exit(Pool(lambda: connect(None, server.data_dir), ["default"], PROCESSES, burst=True).run())
+    os.waitpid(child, 0)
+    performed = time.perf_counter()
+    assert client.zcard("rq:finished:default") == count
+    if batch:
+        assert batch.state().counts.done == count
+    client.close()
+    return count / (enqueued - began), count / (performed - enqueued)
+
+
+def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
+    """Seconds of `packmule status` with so many jobs waiting: the whole command, and without any job."""
+    client = connect(None, server.data_dir)
+    spans = []
+    for count in (0, waiting):
+        client.flushall()
+        for first in range(0, count, 100_000):
+            calls = [((), {})] * min(100_000, count - first)
+            Producer(client).enqueue(bench_jobs.noop.job, calls)
+        command = [sys.executable, "-m", "cli", "status", "--json"]
+        environment = {**os.environ, "PACKMULE_REDIS_URL": server.url}
+        runs = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+            runs.append(time.perf_counter() - began)
+        spans.append(statistics.median(runs))
+    client.close()
+    return spans[1], spans[0]
+
+
+def main(count: int, rounds: int, waiting: int) -> None:
+    """Measure and print."""
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
+    cases: dict[str, tuple[Callable[[], Any], bool]] = {
+        "neither events nor statistics": (neither, False),
+        "events alone": (no_statistics, False),
+        "statistics alone": (no_events, False),
+        "both, as it is": (both, False),
+        "both, and all in one batch": (both, True),
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+    try:
+        server.ensure()
+        for turn in range(rounds):
+            for name, (setup, in_batch) in list(cases.items())[:: 1 if turn % 2 else -1]:
+                with setup():
+                    found[name].append(measure(server, count, in_batch=in_batch))
+        print(
+            f"{os.cpu_count()} cores, Python {platform.python_version()}, {count:,} no-op jobs, {PROCESSES} "
+            f"processes, medians of {rounds} rounds\n"
+        )
+        best = statistics.median(performed for _, performed in found["neither events nor statistics"])
+        for name, rates in found.items():
+            enqueued, performed = (statistics.median(each) for each in zip(*rates, strict=True))
+            share = performed / best
+            print(f"{name:32}{enqueued:>9,.0f} enqueued{performed:>9,.0f} performed/s {share:6.1%}")
+        full, empty = status(server, waiting)
+        print(
+            f"\npackmule status: {full * 1000:.0f} ms with {waiting:,} jobs, {empty * 1000:.0f} ms with none"
+        )
+    finally:
+        server.stop()
+        shutil.rmtree(server.data_dir)
+
+
+if __name__ == "__main__":
+    given = [int(word) for word in sys.argv[1:]]
+    main(*(*given, *(40_000, 3, 1_000_000)[len(given) :]))
