@@ -84,7 +84,7 @@ def _exit_code(error: Exception) -> int | None:
     from jobs.email import InvalidAddress, InvalidServer
     from jobs.job_type import InvalidCall, InvalidJob
     from jobs.options import InvalidOption
-    from jobs.producer import UnknownQueue
+    from jobs.producer import ServerFull, UnknownQueue
     from jobs.records import NoSuchJob
     from jobs.registry import NotRegistered
     from jobs.release import NotReleased
@@ -106,6 +106,7 @@ def _exit_code(error: Exception) -> int | None:
         NoSuchJob: USAGE,
         NoSuchBatch: USAGE,
         BatchClosed: FAILED,
+        ServerFull: FAILED,
         InvalidCall: USAGE,
         InvalidJob: USAGE,
         NotRegistered: USAGE,

@@ -42,6 +42,7 @@ class Settings:
     grace: float = 25.0
     environment: str = "development"
     log_format: str = "text"
+    memory_high_water: str = ""
     storage: str | None = None
     templates: str | None = None
     smtp_url: str | None = None
@@ -159,6 +160,17 @@ def _environment(text: str) -> str:
     return text
 
 
+def _high_water(text: str) -> str:
+    """Bytes as digits, or a share such as `80%`."""
+    size = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if size and int(size[1]) > 0:
+        return str(int(size[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[size[2].upper()])
+    share = re.fullmatch(r"(\d{1,3})%", text)
+    if share and 0 < int(share[1]) <= 100:  # noqa: PLR2004
+        return text
+    raise ValueError("use a size such as 6G, or a share of the server's maxmemory such as 80%")
+
+
 def _log_format(text: str) -> str:
     if text not in {"text", "json"}:
         raise ValueError("use text or json")
@@ -180,6 +192,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "grace": ("PACKMULE_GRACE", _seconds),
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
+    "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", _high_water),
     "storage": ("PACKMULE_STORAGE", str),
     "templates": ("PACKMULE_TEMPLATES", str),
     "smtp_url": ("PACKMULE_SMTP_URL", str),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from config import Settings
 from coordination.connection import connect as connect_redis
@@ -38,8 +38,8 @@ from jobs.unique import Ids
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
 
-_enqueue = Script("jobs", "enqueue", after=wire.GATES)
-_create_batch = Script("jobs", "enqueue", after=(*wire.GATES, ("jobs", "create_batch")))
+_enqueue = Script("jobs", "enqueue", after=(*wire.GATES, ("jobs", "budget")))
+_create_batch = Script("jobs", "enqueue", after=(*wire.GATES, ("jobs", "budget"), ("jobs", "create_batch")))
 _pack = msgspec.msgpack.Encoder().encode
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -58,6 +58,10 @@ class JobTooLarge(InvalidCall):
 
 class BatchClosed(RuntimeError):
     """A batch that takes no more jobs, for it has ended or was canceled, or that never was."""
+
+
+class ServerFull(RuntimeError):
+    """The server has no memory left for more jobs; nothing was enqueued."""
 
 
 class UnknownQueue(ValueError):
@@ -88,7 +92,8 @@ class Producer:
         sent unless all are valid. Enqueueing an id that exists changes nothing, so with a `job_id` a call
         that failed can be made again. For a call that a unique job keeps out, the id is that job's; of the
         calls of one enqueue the first keeps the others out, but at the front the last. Raises `InvalidCall`,
-        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, or `BatchClosed` where its batch takes no more jobs.
+        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `BatchClosed` where its batch takes no more jobs, or
+        `ServerFull`.
         """
         options = options.over(job.options) if options else job.options
         if options.job_id is not None and len(calls) > 1:
@@ -144,6 +149,16 @@ class Producer:
         except ResponseError as error:
             if str(error).startswith("BATCH "):
                 raise BatchClosed(str(error).removeprefix("BATCH ")) from None
+            if str(error).startswith("FULL "):
+                used, allowed = (int(size) >> 20 for size in str(error).split()[1:3])
+                raise ServerFull(
+                    f"the server uses {used:,} MiB, and jobs are taken up to {allowed:,}: let workers "
+                    "catch up, purge what nobody needs, or raise PACKMULE_MEMORY_HIGH_WATER"
+                ) from None
+            if isinstance(error, OutOfMemoryError):
+                raise ServerFull(
+                    "the server has reached its maxmemory: let workers catch up, or give it more"
+                ) from None
             raise
 
     def _entry(self, job: JobType, call: Call, options: Options, position: int) -> Entry:

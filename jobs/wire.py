@@ -25,6 +25,7 @@ UNIQUE = "pm:unique"
 JOB_EVENTS = "pm:events"
 STATISTICS = "pm:stats:"
 AUDIT = "pm:audit"
+FULL = "pm:full"
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""

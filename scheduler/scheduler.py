@@ -14,9 +14,11 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from scheduler.budget import Budget
 from scheduler.leader import TERM, Leadership, Overtaken
 from scheduler.mend import mend
 from scheduler.promote import promote
+from scheduler.prune import prune
 from scheduler.ticks import Ticker
 
 LONGEST_SLEEP = 0.25
@@ -28,6 +30,12 @@ LONGEST_REST = 1.0
 MEND_INTERVAL = 2.0
 """Seconds between two looks at groups of waiting jobs and at schedules."""
 
+PRUNE_INTERVAL = 60.0
+"""Seconds between two rounds in which what is over is forgotten."""
+
+BUDGET_INTERVAL = 1.0
+"""Seconds between two looks at the server's memory."""
+
 log = logging.getLogger("packmule.scheduler")
 
 
@@ -35,7 +43,7 @@ class Scheduler:
     """Promotes due jobs and keeps schedules while it leads, beside any number of others on `client`'s server.
 
     `nodes` are the lock nodes that say who leads, by default the job server alone, and `term` how long a
-    leader may be silent. Without a `ticker` it keeps no schedules.
+    leader may be silent. Without a `ticker` it keeps no schedules. `high_water` is the memory budget's.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class Scheduler:
         nodes: Sequence[Redis] = (),
         ticker: Ticker | None = None,
         term: float = TERM,
+        high_water: str = "",
     ) -> None:
         self.client = client
         self.leadership = Leadership(client, nodes, term)
@@ -53,6 +62,9 @@ class Scheduler:
         self._is_synced = False
         self._mended_at = 0.0
         self._ticks_at = 0.0
+        self.budget = Budget(client, high_water)
+        self._budget_at = 0.0
+        self._pruned_at = 0.0
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. Redis being away is waited out."""
@@ -106,6 +118,12 @@ class Scheduler:
             mend(self.client, self.leadership.check())
             if self.ticker:
                 self.ticker.mend(self.leadership.check())
+        if time.monotonic() > self._budget_at + BUDGET_INTERVAL:
+            self._budget_at = time.monotonic()
+            self.budget.look()
+        if time.monotonic() > self._pruned_at + PRUNE_INTERVAL:
+            self._pruned_at = time.monotonic()
+            prune(self.client, self.leadership.check())
         return max(0.0, min(each for each in due if each is not None))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:

@@ -241,7 +241,8 @@ def _schedule(app: App) -> None:
     settings = app.settings
     client = app.connect(SCHEDULER_TIMEOUT)
     producer = Producer(client, settings.queues, settings.max_job_bytes)
-    Scheduler(client, app.lock_nodes(), Ticker(client, producer, settings.schedules)).run()
+    ticker = Ticker(client, producer, settings.schedules)
+    Scheduler(client, app.lock_nodes(), ticker, high_water=settings.memory_high_water).run()
 
 
 def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:

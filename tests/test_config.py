@@ -30,6 +30,7 @@ GOOD = {
     "webhooks": ("hooks.toml", Path("hooks.toml")),
     "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
     "log_format": ("json", "json"),
+    "memory_high_water": ("6G", str(6 << 30)),
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("1000", 1000),
     "max_file_bytes": ("1000", 1000),
@@ -44,6 +45,7 @@ BAD = [
     ("allow_eviction", "maybe"),
     ("environment", "staging"),
     ("log_format", "xml"),
+    *[("memory_high_water", text) for text in ("0", "much", "101%", "0%", "-1G")],
     ("queues", ","),
     *[
         ("lock_urls", text)

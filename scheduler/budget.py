@@ -1,0 +1,53 @@
+"""The memory budget: past a share of the server's memory jobs are refused, before there is none left."""
+
+from __future__ import annotations
+
+import logging
+
+from redis import Redis
+
+from jobs import wire
+
+DEFAULT_SHARE = 0.9
+"""Of the server's `maxmemory`, where it has one."""
+
+FREE_SHARE = 0.95
+"""Of the budget: below that jobs are taken again."""
+
+FULL_SECONDS = 5
+"""How long they are refused if no scheduler says so any more."""
+
+log = logging.getLogger("packmule.scheduler")
+
+
+class Budget:
+    """What the server's memory may be used for, by `high_water`: bytes, `80%` of `maxmemory`, or "" for 90 %.
+
+    Without a number of bytes a server that has no `maxmemory` has no bound.
+    """
+
+    def __init__(self, client: Redis, high_water: str = "") -> None:
+        self.client = client
+        self.high_water = high_water
+        self._is_full = False
+
+    def look(self) -> bool:
+        """Let producers know whether the server is too full; whether it is."""
+        info = self.client.info("memory")
+        used, allowed = int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
+        is_full = allowed > 0 and used > allowed * (FREE_SHARE if self._is_full else 1)
+        if is_full:
+            self.client.set(wire.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
+        elif self._is_full:
+            self.client.delete(wire.FULL)
+        if is_full != self._is_full:
+            said = "no jobs are taken" if is_full else "jobs are taken again"
+            log.warning("the server uses %d of %d MiB: %s", used >> 20, allowed >> 20, said)
+        self._is_full = is_full
+        return is_full
+
+    def allowed(self, maxmemory: int) -> int:
+        """Bytes that may be used of a server with such a bound, 0 for any number."""
+        if self.high_water.endswith("%"):
+            return int(maxmemory * float(self.high_water[:-1]) / 100)
+        return int(self.high_water) if self.high_water else int(maxmemory * DEFAULT_SHARE)

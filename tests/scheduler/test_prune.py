@@ -1,0 +1,117 @@
+"""Housekeeping: what is over is forgotten, and past a memory budget jobs are refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sample_jobs
+from redis import Redis
+
+from coordination.connection import connect
+from jobs import audit, cancel, events, records, registry, wire
+from jobs.producer import Producer, ServerFull
+from scheduler import Scheduler
+from scheduler.budget import Budget
+from scheduler.leader import Overtaken
+from scheduler.prune import prune
+
+
+@pytest.fixture
+def client(client: Redis) -> Redis:
+    registry.use(Producer(client).enqueue)
+    return client
+
+
+def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
+    client.sadd(wire.QUEUES, "rq:queue:default")
+    now = time.time()
+    for registry_of in ("finished", "failed"):
+        key = wire.registry_key(registry_of, "default")
+        client.zadd(key, {f"old{n}": now - 5 for n in range(1200)} | {"new": now + 60, "kept": float("inf")})
+    id = sample_jobs.noop.enqueue()
+    cancel.cancel(client, id)
+    client.zadd("rq:canceled:default", {f"gone{n}": 1 for n in range(1200)})
+    assert prune(client) == 3600
+    for registry_of in ("finished", "failed"):
+        key = wire.registry_key(registry_of, "default")
+        assert client.zrange(key, 0, -1) == [b"new", b"kept"]
+    assert client.zrange("rq:canceled:default", 0, -1) == [id.encode()]
+
+
+def test_workers_that_are_gone_are_struck_off(client):
+    client.sadd(wire.WORKERS, "rq:worker:gone", "rq:worker:here")
+    client.hset("rq:worker:here", "state", "idle")
+    prune(client)
+    assert client.smembers(wire.WORKERS) == {b"rq:worker:here"}
+
+
+def test_old_events_go_and_new_ones_stay(client):
+    for stream in (events.stream(client), audit.stream(client)):
+        client.xadd(stream.key, {"e": b"\x90"}, id="1000-0")
+        stream.append([["new"]])
+    prune(client)
+    assert client.xlen("pm:events") == client.xlen("pm:audit") == 1
+
+
+def test_corrupt_keys_keep_nothing_else_from_being_forgotten(client):
+    client.sadd(wire.QUEUES, "rq:queue:a", "rq:queue:b")
+    client.set("rq:finished:a", "no sorted set")
+    client.set("pm:events", "no stream")
+    client.zadd("rq:finished:b", {"old": 1})
+    assert prune(client) == 1
+
+
+def test_a_leader_that_was_overtaken_forgets_nothing(client):
+    client.sadd(wire.QUEUES, "rq:queue:default")
+    client.zadd("rq:finished:default", {"old": 1})
+    client.hset("pm:leader", "term", "8")
+    with pytest.raises(Overtaken):
+        prune(client, "7")
+    assert client.zcard("rq:finished:default") == 1
+
+
+def test_past_the_budget_jobs_are_refused_and_those_that_are_there_go_on(client):
+    used = int(client.info("memory")["used_memory"])
+    id = sample_jobs.noop.enqueue()
+    budget = Budget(client, str(used // 2))
+    assert budget.look()
+    with pytest.raises(ServerFull, match="PACKMULE_MEMORY_HIGH_WATER"):
+        sample_jobs.noop.enqueue()
+    assert records.read(client, id).status == "queued"
+    assert 0 < client.ttl(wire.FULL) <= 5
+    budget.high_water = str(used * 100)
+    assert not budget.look()
+    sample_jobs.noop.enqueue()
+    assert client.llen("rq:queue:default") == 2
+
+
+def test_the_scheduler_looks_after_both(client):
+    client.sadd(wire.QUEUES, "rq:queue:default")
+    client.zadd("rq:finished:default", {"old": 1})
+    scheduler = Scheduler(client, high_water="1024")
+    scheduler.tick()
+    scheduler.leadership.resign()
+    scheduler.leadership.close()
+    assert client.exists("rq:finished:default") == 0
+    with pytest.raises(ServerFull):
+        sample_jobs.noop.enqueue()
+
+
+def test_a_budget_is_a_size_or_a_share():
+    client = Redis()
+    assert Budget(client, "80%").allowed(1000) == 800
+    assert Budget(client, "").allowed(1000) == 900
+    assert Budget(client, "123").allowed(0) == 123
+    assert Budget(client, "80%").allowed(0) == 0
+
+
+def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
+    with connect(None, spare_server().data_dir) as client:
+        producer = Producer(client)
+        producer.enqueue(sample_jobs.noop.job, [((), {})])
+        client.config_set("maxmemory", "1mb")
+        with pytest.raises(ServerFull, match="maxmemory"):
+            producer.enqueue(sample_jobs.noop.job, [((), {})])
+        client.config_set("maxmemory", "0")
+        assert client.llen("rq:queue:default") == 1
