@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +22,9 @@ KEEP = 7 * 86_400.0
 """Seconds that an ended batch is kept."""
 
 JOBS_A_TRIP = 250
+CLAIMED_SECONDS = 5.0
+"""How long a cancel waits for jobs that workers are about to start."""
+
 NESTED = "batch:"
 """In front of its id, a batch among the jobs of another."""
 
@@ -107,8 +111,8 @@ class Batch:
         is kept for `keep` seconds after its end. Raises `BatchClosed` for a parent that takes no more,
         `ValueError` for a `keep` that is none, and what `Producer.enqueue` does.
         """
-        if not 0 < keep <= LONGEST_SPAN:
-            raise ValueError(f"keep={keep!r}: give seconds above 0, at most a hundred years")
+        if not 1 <= keep <= LONGEST_SPAN:
+            raise ValueError(f"keep={keep!r}: give a second or more, at most a hundred years")
         # A bound method of the producer that this process uses.
         producer = producer or cast(Producer, cast(Any, registry.producer()).__self__)
         id = wire.new_job_id()
@@ -176,21 +180,34 @@ class Batch:
         return self._all_changed("resume")
 
     def cancel(self) -> None:
-        """Cancel its jobs that wait, tell those that run to stop, and take no more. Raises `NoSuchBatch`."""
-        if not self._changed("stop"):
-            return
+        """Cancel its jobs that wait, tell those that run to stop, and take no more. Raises `NoSuchBatch`.
+
+        If it is cut off, call it again: until then none of its jobs begins but those that workers were about
+        to start.
+        """
+        self._changed("stop")
+        deadline = time.monotonic() + CLAIMED_SECONDS
+        while self._cancel_all() and time.monotonic() < deadline:
+            time.sleep(records.POLL_INTERVAL)  # a worker has them in its hands: they start, or come back
+        self._changed("resume")  # those that were held go back, to be passed over like the others
+
+    def _cancel_all(self) -> int:
+        """Cancel all that can be; how many jobs workers are about to start."""
+        about = 0
         for ids in self._jobs("p"):
-            nested = [id.removeprefix(NESTED) for id in ids if id.startswith(NESTED)]
-            for id in nested:
-                Batch(self.client, id).cancel()
+            for id in ids:
+                if id.startswith(NESTED):
+                    with suppress(NoSuchBatch):
+                        Batch(self.client, id.removeprefix(NESTED)).cancel()
             jobs = [id for id in ids if not id.startswith(NESTED)]
             now = wire.time_text(time.time())
-            for running in map(wire.text, _cancel(self.client, [self._key], [self.id, now, *jobs])):
-                worker = wire.text(self.client.hget(wire.job_key(running), "worker_name") or b"")
-                send_command(self.client, worker, "stop-job", job_id=running)
-        self._changed(
-            "resume"
-        )  # while it was stopped none began; those that were held are passed over like the others
+            keys = [self._key, wire.LEASES]
+            running, count = _cancel(self.client, keys, [self.id, now, *jobs])
+            about += count
+            for id in map(wire.text, running):
+                worker = wire.text(self.client.hget(wire.job_key(id), "worker_name") or b"")
+                send_command(self.client, worker, "stop-job", job_id=id)
+        return about
 
     def wait(self, timeout: float | None = None) -> State:
         """The state once it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""

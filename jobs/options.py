@@ -47,7 +47,8 @@ class Options:
     `debounce` the job waits so many seconds, and a call that comes meanwhile replaces it and lets it wait
     anew, but no longer than `debounce_limit` seconds in all. Without `unique` these three mean True.
 
-    `batch` is the id of the batch in which the job counts (`jobs.batch`).
+    `batch` is the id of the batch in which the job counts (`jobs.batch`). A `job_id` that exists already, and
+    a unique job that is kept out, counts in none but its own.
     """
 
     queue: str | None = None

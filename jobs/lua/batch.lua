@@ -7,7 +7,7 @@
 
 batches = lazy(function(batches)
   local COUNTERS = {d = 'done', f = 'failed', c = 'canceled'}
-  local LONGEST_RESULT = 65536
+  local LONGEST_RESULT, LONGEST_SPAN = 65536, 3153600000
   local function key_of(batch) return 'pm:batch:' .. batch end
 
   -- How a job ended, by its status; nothing while it goes on. RQ deletes what finished and is kept for no time.
@@ -44,7 +44,7 @@ batches = lazy(function(batches)
     if not id or id == '' then return end
     local record = 'rq:job:' .. id
     local fields = redis.pcall('HMGET', record, 'origin', 'status', 'group')
-    if fields.err or fields[2] ~= 'deferred' then return end
+    if fields.err or not fields[1] or fields[2] ~= 'deferred' then return end
     redis.pcall('ZREM', 'rq:deferred:' .. fields[1], id)
     if is_wanted then
       redis.call('HSET', record, 'status', 'queued', 'enqueued_at', own.at or '')
@@ -57,6 +57,22 @@ batches = lazy(function(batches)
     end
   end
 
+  -- Counters that are no numbers, or that don't count what is there, are counted anew.
+  function batches.recount(batch)
+    local states = call('HVALS', key_of(batch) .. ':jobs')
+    local sums = {done = 0, failed = 0, canceled = 0}
+    for _, state in ipairs(states) do
+      local counter = COUNTERS[state]
+      if counter then sums[counter] = sums[counter] + 1 end
+    end
+    redis.pcall('HSET', key_of(batch), 'total', #states, 'done', sums.done, 'failed', sums.failed, 'canceled', sums.canceled)
+  end
+
+  local function seconds_to_keep(text)
+    local keep = tonumber(text) or 0
+    return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or 604800
+  end
+
   -- If all have ended, and nobody adds any more: end the batch, once.
   function batches.settle(batch)
     local key = key_of(batch)
@@ -64,6 +80,10 @@ batches = lazy(function(batches)
       'on_complete', 'on_success')
     if fields.err or not fields[5] or fields[6] then return end
     local total, done, failed, canceled = unpack(fields, 1, 4)
+    if not tonumber(total or 0) then
+      batches.recount(batch)
+      return batches.settle(batch)
+    end
     total, done = tonumber(total) or 0, tonumber(done) or 0
     local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
     if done + others < total then return end
@@ -71,7 +91,7 @@ batches = lazy(function(batches)
     call_back(fields[9], true)
     call_back(fields[10], others == 0)
     redis.pcall('SREM', 'pm:batches-paused', batch)
-    local keep = math.floor(tonumber(fields[8]) or 604800)
+    local keep = seconds_to_keep(fields[8])
     for _, each in ipairs({key, key .. ':jobs', key .. ':results'}) do redis.call('EXPIRE', each, keep) end
     redis.call('DEL', key .. ':held')
     if fields[7] then batches.count(fields[7], {'batch:' .. batch}, {others == 0 and 'd' or 'f'}) end
@@ -95,13 +115,14 @@ batches = lazy(function(batches)
     if #changed == 0 then return end
     redis.call('HSET', key .. ':jobs', unpack(changed))
     for counter, by in pairs(delta) do
-      local counted = redis.pcall('HINCRBY', key, counter, by)
-      if type(counted) == 'table' then set_aside(key, counted.err) end
+      if type(redis.pcall('HINCRBY', key, counter, by)) == 'table' then batches.recount(batch) end
     end
     if results and redis.pcall('HGET', key, 'collect') == '1' then
       for id, result in pairs(results) do
         call('HSET', key .. ':results', id, #result > LONGEST_RESULT and '!' or result)
       end
+      local ended, keep = unpack(redis.pcall('HMGET', key, 'ended', 'keep'))
+      if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- one that ran again
     end
     batches.settle(batch)
   end

@@ -6,7 +6,7 @@
 --          start, else its status as it is
 
 local record, id = KEYS[1], ARGV[1]
-local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data', 'group')
+local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data', 'group', 'batch')
 if fields.err or not fields[3] then
   return ''
 end
@@ -17,6 +17,9 @@ if status == 'queued' then
   taken = redis.call('LREM', 'rq:queue:' .. queue, 1, id)
   if fields[4] then
     taken = taken + groups.drop(queue, fields[4], id)
+  end
+  if taken == 0 and fields[5] then
+    taken = call('LREM', 'pm:batch:' .. fields[5] .. ':held', 1, id)
   end
 elseif status == 'scheduled' then
   taken = redis.call('ZREM', 'rq:scheduled:' .. queue, id)

@@ -1,11 +1,16 @@
 -- Cancel those of a batch's jobs that wait. Their ids stay in their queues' lists, and workers pass them over there.
 --
--- KEYS[1]   the batch
+-- KEYS[1]   the batch    KEYS[2]  the leases, which name the workers
 -- ARGV[1]   the batch    ARGV[2]  now as RQ's text    ARGV[3+]  ids of its jobs
--- Returns   the ids of those that run, which must be told to stop
+-- Returns   the ids of those that run, which must be told to stop, and how many workers are about to start
 
-local WAITS = {queued = true, scheduled = true, deferred = true}
 own.at = ARGV[2]
+local claimed = {}
+for _, worker in ipairs(call('ZRANGE', KEYS[2], 0, -1)) do
+  for _, id in ipairs(call('HKEYS', 'pm:claims:' .. worker)) do claimed[id] = true end
+end
+
+local about = 0
 local running, canceled, states = {}, {}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -14,9 +19,14 @@ for i = 3, #ARGV do
   local status, queue = fields[1], fields[2]
   if status == 'started' then
     running[#running + 1] = id
-  elseif fields.err or not queue or WAITS[status] then
-    canceled[#canceled + 1], states[#states + 1] = id, 'c' -- its record may be gone
-    if not fields.err and queue then
+  elseif status and claimed[id] then
+    about = about + 1
+  else
+    -- Its end may have been recorded by RQ's code alone, and its record may be gone.
+    local is_there = not fields.err and queue and status
+    local ended = is_there and batches.state_of(status)
+    canceled[#canceled + 1], states[#states + 1] = id, ended or 'c'
+    if is_there and not ended then
       redis.call('HSET', record, 'status', 'canceled', 'ended_at', ARGV[2])
       if status == 'scheduled' then call('ZREM', 'rq:scheduled:' .. queue, id) end
       call('ZADD', 'rq:canceled:' .. queue, script_began[1], id)
@@ -26,4 +36,4 @@ for i = 3, #ARGV do
 end
 if #canceled > 0 then batches.count(ARGV[1], canceled, states) end
 write_events()
-return running
+return {running, about}

@@ -8,7 +8,7 @@
 local JOBS_A_CALL = 500
 local batch, change = ARGV[1], ARGV[2]
 own.at = ARGV[3]
-local fields = redis.pcall('HMGET', KEYS[1], 'created', 'ended', 'sealed', 'stopped')
+local fields = redis.pcall('HMGET', KEYS[1], 'created', 'ended', 'sealed', 'total')
 if fields.err or not fields[1] then return '' end
 if fields[2] then return 'ended' end
 
@@ -19,6 +19,7 @@ if change == 'seal' then
 elseif change == 'stop' then
   changed = redis.call('HSET', KEYS[1], 'stopped', '1', 'sealed', '1')
   call('SADD', KEYS[2], batch) -- until its jobs are canceled none is to begin
+  if tonumber(fields[4] or 0) ~= call('HLEN', KEYS[1] .. ':jobs') then batches.recount(batch) end
   batches.settle(batch)
 elseif change == 'pause' then
   changed = call('SADD', KEYS[2], batch)

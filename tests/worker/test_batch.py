@@ -11,6 +11,7 @@ import pytest
 from pools import children_of, drained, ended, lines, pool, until
 from redis import Redis
 from rq import Callback, Queue
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from jobs import cancel, records, registry, wire
@@ -213,6 +214,28 @@ def test_a_paused_batch_waits_and_others_pass(client, tmp_path):
     assert client.keys("pm:batch:*:held") == []
 
 
+def test_a_job_of_a_paused_batch_can_be_canceled_alone(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    batch.pause()
+    work(client)
+    assert cancel.cancel(client, ids[0]) == "canceled"
+    batch.resume()
+    work(client)
+    assert batch.state().counts == Counts(2, 1, 0, 1)
+
+
+def test_a_cancel_that_was_cut_off_is_finished_by_another(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    assert batch._changed("stop")  # and then its process died
+    work(client)
+    assert batch.state().counts.pending == 2
+    batch.cancel()
+    work(client)
+    assert batch.state().counts == Counts(2, 0, 0, 2)
+
+
 def test_a_paused_batch_can_be_canceled(client):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
@@ -322,13 +345,87 @@ def test_corrupt_keys_of_a_batch_stop_no_worker_and_lose_no_job(client, key):
             batch.state()
 
 
-def test_counts_that_are_no_numbers_are_set_aside(client):
+def test_jobs_that_a_worker_is_about_to_start_are_not_canceled_behind_its_back(client):
+    with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    claims = Claims(client, "w1", Strict(["default"]))
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    assert batch._changed("stop")
+    assert batch._cancel_all() == 2
+    assert batch.state().ended is None
+    claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0) for job in jobs], 0)
+    assert batch.state().counts == Counts(2, 2, 0, 0)
+    assert client.zcard("rq:canceled:default") == 0
+
+
+def test_an_end_that_rqs_code_recorded_counts_though_its_worker_died_then(client):
     with Batch.create() as batch:
-        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
-    client.hset(wire.batch_key(batch.id), mapping={"done": "many", "created": "once"})
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
+    client.hset(wire.job_key(ids[0]), "status", "finished")
+    running = [wire.text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
+    rescue(client, "w1", "died", "why", running)
+    assert batch.state().counts == Counts(2, 1, 0, 0)
+    Job.fetch(ids[1], client, JSONSerializer).cancel()
+    batch.cancel()
+    assert batch.state().counts == Counts(2, 1, 0, 1)
+
+
+def test_results_of_rqs_code_are_collected(client):
+    batch = Batch.create(collect=True)
+    id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    registry.load([], ["pool_jobs.callback"])
+    client.hset(wire.job_key(id), "success_callback_name", "pool_jobs.callback")
+    batch.seal()
     work(client)
-    assert records.read(client, id).status == "finished"
-    assert batch.state().counts.total == 1
+    assert [result.value for result in batch.results()] == [2]
+
+
+def test_results_of_a_job_that_ran_again_expire_with_the_batch(client):
+    with Batch.create(collect=True) as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    cancel.cancel(client, id)
+    requeue(client, id)
+    work(client)
+    assert client.ttl(f"{wire.batch_key(batch.id)}:results") > 0
+
+
+@pytest.mark.parametrize("keep", ["1e99", "inf", "nan", "many", "0.4"])
+def test_a_corrupt_time_to_keep_is_the_usual_one(client, keep):
+    with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hset(wire.batch_key(batch.id), "keep", keep)
+    work(client)
+    assert client.ttl(wire.batch_key(batch.id)) > 600_000
+
+
+def test_a_corrupt_callback_keeps_the_batch_from_nothing(client):
+    with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    callback = wire.text(client.hget(wire.batch_key(batch.id), "on_complete"))
+    client.hdel(wire.job_key(callback), "origin")
+    work(client)
+    assert batch.state().ended
+
+
+@pytest.mark.parametrize("field", ["done", "failed", "total"])
+def test_counts_that_are_no_numbers_are_counted_anew(client, field):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,), (-1,)])
+    client.hset(wire.batch_key(batch.id), field, "many")
+    work(client)
+    batch.cancel()
+    assert batch.state().counts == Counts(3, 2, 1, 0)
+    assert batch.state().ended
+
+
+def test_a_batch_whose_jobs_are_forgotten_can_be_ended(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    client.delete(f"{wire.batch_key(batch.id)}:jobs")
+    work(client)
+    batch.cancel()
+    assert batch.state().ended
 
 
 def test_what_can_not_be_meant_is_refused(client):

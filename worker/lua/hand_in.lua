@@ -111,6 +111,12 @@ local counted = {} -- of each batch the jobs, their states and results
 local function count(batch, id, status, result)
   local state = batches.state_of(status)
   if not batches.of(batch) or not state then return end
+  if result == '' then -- RQ's code recorded the end, and this too
+    local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
+    for i, name in ipairs(last and last[2] or {}) do
+      if name == 'return_value' or name == 'exc_string' then result = last[2][i + 1] end
+    end
+  end
   local all = counted[batch] or {{}, {}, {}}
   counted[batch] = all
   all[1][#all[1] + 1], all[2][#all[2] + 1], all[3][id] = id, state, (state == 'd' and '+' or '-') .. result
