@@ -33,6 +33,7 @@ def cli(ctx: click.Context) -> None:
     app = App(Settings.from_env())
     ctx.obj = app
     ctx.call_on_close(app.closing.close)
+    app.trace()
 
 
 COMMANDS = (

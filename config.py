@@ -43,6 +43,7 @@ class Settings:
     environment: str = "development"
     log_format: str = "text"
     memory_high_water: str = ""
+    tracing: str = "none"
     storage: str | None = None
     templates: str | None = None
     smtp_url: str | None = None
@@ -160,6 +161,12 @@ def _environment(text: str) -> str:
     return text
 
 
+def _tracing(text: str) -> str:
+    if text not in {"none", "otlp", "console"}:
+        raise ValueError("use none, otlp or console")
+    return text
+
+
 def _high_water(text: str) -> str:
     """Bytes as digits, or a share such as `80%`."""
     size = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
@@ -192,6 +199,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "grace": ("PACKMULE_GRACE", _seconds),
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
+    "tracing": ("PACKMULE_TRACING", _tracing),
     "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", _high_water),
     "storage": ("PACKMULE_STORAGE", str),
     "templates": ("PACKMULE_TEMPLATES", str),

@@ -20,7 +20,7 @@ from coordination.connection import connect as connect_redis
 from coordination.key_template import UnfitValue
 from coordination.scripts import Script
 from coordination.server import EmbeddedServer
-from jobs import registry, unique, wire
+from jobs import registry, tracing, unique, wire
 from jobs.gates import Gates, Shut
 from jobs.job_type import InvalidCall, JobType
 from jobs.options import (
@@ -98,7 +98,14 @@ class Producer:
         options = options.over(job.options) if options else job.options
         if options.job_id is not None and len(calls) > 1:
             raise InvalidCall(f"{job.name}: one job_id can't name {len(calls)} jobs")
+        with tracing.sending(job.name, options.queue or DEFAULT_QUEUE) as trace:
+            return self._enqueue(job, calls, options, trace)
+
+    def _enqueue(self, job: JobType, calls: Sequence[Call], options: Options, trace: str) -> Ids:
         entries = [self._entry(job, call, options, position) for position, call in enumerate(calls)]
+        if trace:
+            for entry in entries:
+                entry.job[5].extend(("trace", trace))
         # At the front each goes before the one sent earlier, so that the first call's is sent last.
         at_front = options.at_front and not options.is_scheduled
         holders: dict[str, str] = {}

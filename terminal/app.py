@@ -23,6 +23,16 @@ class App:
         self.closing = ExitStack()
         self._client: Redis | None = None
 
+    def trace(self) -> None:
+        """Trace what this process enqueues and performs, if the settings say so."""
+        if self.settings.tracing != "none":
+            from jobs import current
+            from terminal.exporting import export_traces
+
+            exporting = export_traces(self.settings.tracing)
+            current.provide(exporting)
+            self.closing.callback(exporting.close)
+
     @property
     def client(self) -> Redis:
         """A client of the settings' Redis."""

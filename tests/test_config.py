@@ -30,6 +30,7 @@ GOOD = {
     "webhooks": ("hooks.toml", Path("hooks.toml")),
     "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
     "log_format": ("json", "json"),
+    "tracing": ("otlp", "otlp"),
     "memory_high_water": ("6G", str(6 << 30)),
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("1000", 1000),
@@ -45,6 +46,7 @@ BAD = [
     ("allow_eviction", "maybe"),
     ("environment", "staging"),
     ("log_format", "xml"),
+    ("tracing", "zipkin"),
     *[("memory_high_water", text) for text in ("0", "much", "101%", "0%", "-1G")],
     ("queues", ","),
     *[

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from jobs import tracing
 from worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS
 from worker.death import die_with_parent
 from worker.outcome import Outcome
@@ -89,6 +90,7 @@ class Forks:
             except MemoryError as error:  # there was not even room for telling how it ended
                 resource.setrlimit(resource.RLIMIT_AS, unlimited)
                 ended = performer.ended_by(call, error.__context__ or error, started)
+            tracing.flush()  # before the outcome, after which this process is killed
             _send(writer, "outcome", ended)
             code = 0
         finally:

@@ -54,6 +54,8 @@ class Claimed(msgspec.Struct, frozen=True):
     enqueued_at: bytes | None = None
     batch: str = ""
     """The batch in which it counts; one that calls back about a batch has a word behind."""
+    trace: str = ""
+    """The W3C `traceparent` of its enqueue."""
     by_rq: bool = False
     """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
 
@@ -132,7 +134,7 @@ def claimed(row: Row) -> Claimed:
     if row.rare is None:
         return Claimed(id, execution, queue, row.data, timeout, enqueued_at=row.enqueued_at)
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
-    expires_at, checkpoint, group, gates, batch, *rare = more
+    expires_at, checkpoint, group, gates, batch, trace, *rare = more
     return Claimed(
         id=id,
         execution=execution,
@@ -152,6 +154,7 @@ def claimed(row: Row) -> Claimed:
         is_grouped=group is not None,
         enqueued_at=row.enqueued_at,
         batch=(batch or b"").decode(),
+        trace=(trace or b"").decode(errors="replace"),
         by_rq=any(value not in (None, b"", b"0") for value in rare),
     )
 

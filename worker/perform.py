@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import rq
 
-from jobs import current, registry, wire
+from jobs import current, registry, tracing, wire
 from jobs.interrupts import Interrupted, Retry, Stopped
 from jobs.job_type import JobType
 from worker import outcome
@@ -84,7 +84,7 @@ class Performer:
         """Perform a plain function, and tell how it ended."""
         started = time.time()
         try:
-            with self._running(call.job):
+            with self._running(call.job), _traced(call):
                 value = call.type.function(*call.args, **call.kwargs)
             return self._finished(call, value, started)
         except BaseException as error:
@@ -106,7 +106,7 @@ class Performer:
         """Perform an async function; `reason` tells why its task was cancelled, if the worker did it."""
         started = time.time()
         try:
-            with self._running(call.job):
+            with self._running(call.job), _traced(call):
                 value = await call.type.function(*call.args, **call.kwargs)
             return self._finished(call, value, started)
         except BaseException as error:
@@ -165,6 +165,11 @@ class Performer:
                 "leave the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
             )
         return result
+
+
+def _traced(call: Call) -> AbstractContextManager[object]:
+    job = call.job
+    return tracing.performing(call.type.name, job.queue, job.id, job.attempt, job.trace)
 
 
 def _asked_to_retry(returned: rq.Retry, attempt: int) -> Retry:

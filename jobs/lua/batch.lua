@@ -80,11 +80,12 @@ batches = lazy(function(batches)
       'on_complete', 'on_success')
     if fields.err or not fields[5] or fields[6] then return end
     local total, done, failed, canceled = unpack(fields, 1, 4)
-    if not tonumber(total or 0) then
+    local sum = tonumber(total or 0)
+    if not sum or sum ~= sum then
       batches.recount(batch)
       return batches.settle(batch)
     end
-    total, done = tonumber(total) or 0, tonumber(done) or 0
+    total, done = sum, tonumber(done) or 0
     local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
     if done + others < total then return end
     redis.call('HSET', key, 'ended', string.format('%.6f', told_at))

@@ -17,7 +17,7 @@
 -- nothing a second time, so that a lost reply loses and doubles nothing.
 
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
-  'expires_at', 'checkpoint', 'group', 'gates', 'batch',
+  'expires_at', 'checkpoint', 'group', 'gates', 'batch', 'trace',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
 local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
 

@@ -1,0 +1,70 @@
+"""Tracing: one trace from the enqueue to the job, by OpenTelemetry where a process has loaded it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+SYSTEM = "packmule"
+FLUSH_MS = 2000
+
+
+def flush() -> None:
+    """Send what is left, if this process traces."""
+    if (trace := sys.modules.get("opentelemetry.trace")) is not None:
+        flushes = getattr(trace.get_tracer_provider(), "force_flush", None)
+        if flushes is not None:
+            flushes(FLUSH_MS)
+
+
+@contextmanager
+def sending(job_type: str, queue: str) -> Iterator[str]:
+    """A span around an enqueue; yields the jobs' W3C `traceparent`, "" where nobody traces."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        yield ""
+        return
+    start = trace.get_tracer(SYSTEM).start_as_current_span
+    attributes = _attributes("send", job_type, queue)
+    with start(f"send {queue}", kind=trace.SpanKind.PRODUCER, attributes=attributes) as span:
+        at = span.get_span_context()
+        yield f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}" if at.is_valid else ""
+
+
+def performing(
+    job_type: str, queue: str, id: str, attempt: int, parent: str
+) -> AbstractContextManager[object]:
+    """A span around a job's body, a child of the enqueue's; what the body raises is recorded."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return nullcontext()
+    attributes = _attributes("process", job_type, queue)
+    attributes |= {"messaging.message.id": id, "packmule.attempt": attempt}
+    span: AbstractContextManager[object] = trace.get_tracer(SYSTEM).start_as_current_span(
+        f"process {queue}",
+        context=_context(trace, parent),
+        kind=trace.SpanKind.CONSUMER,
+        attributes=attributes,
+    )
+    return span
+
+
+def _attributes(operation: str, job_type: str, queue: str) -> dict[str, str | int]:
+    return {
+        "messaging.system": SYSTEM,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": queue,
+        "packmule.type": job_type,
+    }
+
+
+def _context(trace: Any, parent: str) -> Any:
+    """The context that a `traceparent` means; None for one that means nothing."""
+    try:
+        _, trace_id, span_id, flags = parent.split("-")
+        at = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(int(flags, 16)))
+    except ValueError:
+        return None
+    return trace.set_span_in_context(trace.NonRecordingSpan(at)) if at.is_valid else None

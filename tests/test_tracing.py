@@ -1,0 +1,73 @@
+"""Traces: one from the enqueue to the job, in whatever lane it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine, environment_in
+from redis import Redis
+
+from coordination.server import EmbeddedServer
+from jobs import tracing
+
+JOBS = """
+
+@job
+async def waiting() -> None: ...
+
+
+@job(isolate=True)
+def isolated() -> None: ...
+"""
+
+
+@pytest.fixture
+def packmule(server: EmbeddedServer, client: Redis, tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, environment_in(tmp_path, server.url, JOBS, PACKMULE_TRACING="console"))
+
+
+def spans(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"name"')]
+
+
+@pytest.mark.parametrize("kind", ["add a=1", "boom", "waiting", "isolated"])
+def test_a_job_is_in_the_trace_of_its_enqueue(packmule: CommandLine, client: Redis, kind: str) -> None:
+    name, *arguments = kind.split()
+    enqueued = packmule.run("enqueue", "call", f"shop.{name}", *arguments)
+    (sent,) = spans(enqueued.stderr)
+    worked = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
+    (done,) = spans(worked.stderr)
+    assert (sent["kind"], done["kind"]) == ("SpanKind.PRODUCER", "SpanKind.CONSUMER")
+    assert done["context"]["trace_id"] == sent["context"]["trace_id"]
+    assert done["parent_id"] == sent["context"]["span_id"]
+    assert done["attributes"] == {
+        "messaging.system": "packmule",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "default",
+        "messaging.message.id": enqueued.stdout.strip(),
+        "packmule.type": f"shop.{name}",
+        "packmule.attempt": 1,
+    }
+    assert done["resource"]["attributes"]["service.name"] == "packmule"
+    assert done["status"]["status_code"] == ("ERROR" if name == "boom" else "UNSET")
+    assert [event["name"] for event in done["events"]] == (["exception"] if name == "boom" else [])
+
+
+def test_a_parent_that_means_nothing_is_none(packmule: CommandLine, client: Redis) -> None:
+    id = packmule.output("enqueue", "call", "shop.add", "a=1")
+    client.hset(f"rq:job:{id}", "trace", b"00-\xff-nonsense")
+    worked = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
+    (done,) = spans(worked.stderr)
+    assert done["parent_id"] is None
+
+
+def test_where_nobody_traces_nothing_is_written(
+    server: EmbeddedServer, client: Redis, tmp_path: Path
+) -> None:
+    packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url))
+    id = packmule.output("enqueue", "call", "shop.add", "a=1")
+    assert client.hget(f"rq:job:{id}", "trace") is None
+    with tracing.sending("a.b", "default") as parent:
+        assert parent == ""
