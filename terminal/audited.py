@@ -28,6 +28,8 @@ class Audited(click.Command):
         told = {each.name for each in self.params if isinstance(each, click.Argument)}
         told = told.difference(UNTOLD_ARGUMENTS).union(TOLD_OPTIONS)
         subject = {name: value for name, value in ctx.params.items() if name in told and value}
+        if code:
+            subject["exit"] = code
         app: App = ctx.find_root().obj
         try:
             audit.record(app.client, ctx.command_path.partition(" ")[2], subject)

@@ -8,6 +8,9 @@ import click
 
 from terminal.app import App
 
+FRESH_SECONDS = 1.0
+MOST_BYTES = 16 * 1024 * 1024
+
 
 @click.command()
 @click.option("--serve", "address", metavar="HOST:PORT", help="Answer GET /metrics there instead.")
@@ -34,9 +37,15 @@ def metrics(app: App, address: str | None) -> None:
 def _handler(app: App) -> type[BaseHTTPRequestHandler]:
     from redis.exceptions import RedisError
 
+    from coordination.cache import Cache
     from jobs.metrics import CONTENT_TYPE, exposition
 
     client = app.client
+    # However many scrape however many of these, the server is asked once a second.
+    cache = Cache(client, "jobs", max_bytes=MOST_BYTES)
+
+    def compute() -> str:
+        return exposition(client, app.queues())
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
@@ -46,7 +55,7 @@ def _handler(app: App) -> type[BaseHTTPRequestHandler]:
                 self.send_error(404, "the metrics are at /metrics")
                 return
             try:
-                body = exposition(client, app.queues()).encode()
+                body = cache.get_or_compute("metrics", compute, ttl=FRESH_SECONDS).encode()
             except RedisError as error:
                 self.send_error(503, f"redis is away: {type(error).__name__}")
                 return
