@@ -1,0 +1,162 @@
+"""The scheduler: promotion beside RQ's, ticks among many schedules, and what an idle leader costs.
+
+    python benchmarks/scheduling.py [jobs] [schedules]
+
+Jobs that are due all at once are promoted while a pool of two performs them. RQ's scheduler gets a
+twentieth of them, with no worker beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import bench_jobs
+from redis.connection import AbstractConnection
+from rq import Queue
+from rq.scheduler import RQScheduler
+from rq.serializers import JSONSerializer
+
+from coordination.connection import connect
+from coordination.server import EmbeddedServer
+from jobs import wire
+from jobs.options import Options
+from jobs.producer import Producer
+from scheduler import Scheduler, book
+from scheduler.schedule import schedule
+from scheduler.ticks import Ticker
+from worker.pool import Pool
+
+RQ_SHARE = 20
+SLOW_US = 1000
+IDLE_SECONDS = 5.0
+
+
+def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
+    """Jobs promoted a second, and the longest script call meanwhile, in milliseconds."""
+    client = connect(None, server.data_dir)
+    client.flushall()
+    Producer(client).enqueue(bench_jobs.noop.job, [((), {})] * count, Options(delay=0.0))
+    child = os.fork()
+    if not child:
+        os._exit(Pool(lambda: connect(None, server.data_dir), ["default"], 2).run())
+    leader = Scheduler(client)
+    client.config_set("slowlog-log-slower-than", SLOW_US)
+    client.slowlog_reset()
+    leader.leadership.hold()
+    began = time.perf_counter()
+    while client.zcard(wire.registry_key("scheduled", "default")):
+        leader.tick()
+    rate = count / (time.perf_counter() - began)
+    slow = [entry["duration"] for entry in client.slowlog_get(128) if entry["command"].startswith(b"EVALSHA")]
+    while client.zcard(wire.registry_key("finished", "default")) < count:
+        time.sleep(0.05)
+    os.kill(child, 15)
+    os.waitpid(child, 0)
+    leader.leadership.resign()
+    leader.leadership.close()
+    return rate, max(slow, default=SLOW_US) / 1000
+
+
+def rqs_promotion(server: EmbeddedServer, count: int) -> float:
+    """Jobs promoted a second by RQ's scheduler."""
+    client = connect(None, server.data_dir)
+    client.flushall()
+    queue = Queue("default", client, serializer=JSONSerializer)
+    due = datetime.now(UTC) - timedelta(seconds=1)
+    for _ in range(count):
+        queue.enqueue_at(due, bench_jobs.noop.job.name)
+    rqs = RQScheduler([queue], client, serializer=JSONSerializer)
+    rqs.acquire_locks()
+    rqs.prepare_registries()
+    began = time.perf_counter()
+    rqs.enqueue_scheduled_jobs()
+    return count / (time.perf_counter() - began)
+
+
+def tick(server: EmbeddedServer, count: int) -> tuple[float, float]:
+    """Milliseconds of a round that decides a tick among so many schedules, and of one without."""
+    client = connect(None, server.data_dir)
+    client.flushall()
+    for number in range(count):
+        book.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
+    ticker = Ticker(client, Producer(client))
+    leader = Scheduler(client, ticker=ticker)
+    leader.leadership.hold()
+    term = leader.leadership.check()
+    for _ in range(count // 100 + 2):  # each is looked at once after it was put
+        ticker.round(term)
+    spans = []
+    for due in (["s5"], []):
+        for name in due:
+            client.zadd(book.NEXT, {name: time.time() - 1})
+            client.hset(book.state_key(name), "last", int(time.time()) - 3700)
+        began = time.perf_counter()
+        ticker.round(term)
+        spans.append((time.perf_counter() - began) * 1000)
+    assert client.llen("rq:queue:default") == 1
+    leader.leadership.resign()
+    leader.leadership.close()
+    return spans[0], spans[1]
+
+
+def idle(server: EmbeddedServer) -> tuple[float, float]:
+    """Trips a second of a leader with nothing to do, three queues and a schedule, and its share of a core."""
+    client = connect(None, server.data_dir)
+    client.flushall()
+    client.sadd(wire.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
+    book.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
+    leader = Scheduler(client, ticker=Ticker(client, Producer(client)))
+    leader.tick()
+    trips = 0
+    send = AbstractConnection.send_packed_command
+
+    def counted(self: AbstractConnection, *args: object, **kwargs: object) -> None:
+        nonlocal trips
+        trips += 1
+        send(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    AbstractConnection.send_packed_command = counted  # type: ignore[method-assign]
+    spent, end = time.process_time(), time.monotonic() + IDLE_SECONDS
+    while time.monotonic() < end:
+        time.sleep(leader.tick())
+    spent = time.process_time() - spent
+    AbstractConnection.send_packed_command = send  # type: ignore[method-assign]
+    leader.leadership.resign()
+    leader.leadership.close()
+    return trips / IDLE_SECONDS, spent / IDLE_SECONDS
+
+
+def main(jobs: int, schedules: int) -> None:
+    """Measure and print."""
+    logging.disable(logging.CRITICAL)
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
+    try:
+        server.ensure()
+        print(f"{os.cpu_count()} cores, Python {platform.python_version()}, rq {version('rq')}\n")
+        rate, longest = promotion(server, jobs)
+        print(
+            f"promoted, {jobs:,} due at once   {rate:>10,.0f} a second, longest script call {longest:.1f} ms"
+        )
+        few = jobs // RQ_SHARE
+        print(f"by RQ's scheduler of {few:,}: {rqs_promotion(server, few):,.0f} a second")
+        due, none = tick(server, schedules)
+        print(f"a tick among {schedules:,} schedules: {due:.1f} ms; a round without one {none:.1f} ms")
+        trips, share = idle(server)
+        print(f"an idle leader: {trips:.1f} trips a second, {share:.2%} of a core")
+    finally:
+        server.stop()
+        shutil.rmtree(server.data_dir)
+
+
+if __name__ == "__main__":
+    given = [int(word) for word in sys.argv[1:]]
+    main(*(*given, *(100_000, 10_000)[len(given) :]))
