@@ -191,3 +191,15 @@ def test_lock_nodes_beside_those_of_the_settings_or_of_an_even_number_are_refuse
     assert start("--lock-nodes", "3").wait(DEADLINE) == 2
     assert "unset PACKMULE_LOCK_URLS" in log()
     assert not (tmp_path / "data" / "locks").exists()
+
+
+def test_what_sends_webhooks_runs_too_if_there_are_some(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str]
+) -> None:
+    (tmp_path / "hooks.toml").write_text('[shop]\nurl = "https://hooks.example.org/jobs"\n')
+    environment["PACKMULE_WEBHOOKS"] = "hooks.toml"
+    process = start()
+    log = tmp_path / "up.log"
+    until(lambda: "made the group webhook:shop" in log.read_text(), "its group", log.read_text)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE) == 0
