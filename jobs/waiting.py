@@ -85,6 +85,7 @@ class Wait:
     group: Group | None
     before: int
     holders: Sequence[Holder]
+    paused_batch: str | None = None
 
 
 def waiting(client: Redis, queues: Sequence[str], limit: int) -> Waiting:
@@ -113,7 +114,9 @@ def wait_of(client: Redis, id: str) -> Wait | None:
         held = holders(client, [told.lacks] if told.lacks else [])
     if before is not None and ticket:
         before += 1  # the one whose turn it is stands in the queue's list
-    return Wait(queue in paused(client), rates(client).get(queue), told, before or 0, held)
+    batch = wire.text(client.hget(wire.job_key(id), "batch") or b"")
+    waits_with = batch if batch and client.sismember(wire.PAUSED_BATCHES, batch) else None
+    return Wait(queue in paused(client), rates(client).get(queue), told, before or 0, held, waits_with)
 
 
 def behind(client: Redis, queues: Sequence[str]) -> dict[str, int]:

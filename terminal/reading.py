@@ -47,6 +47,8 @@ def _waits_for(wait: Wait) -> str | None:
     from terminal.limits import waits_for
 
     reasons = ["its queue, which is paused"] if wait.is_paused else []
+    if wait.paused_batch:
+        reasons.append(f"batch {wait.paused_batch}, which is paused")
     if wait.before:
         reasons.append(f"{wait.before:,} of its group")
     if wait.group and (wait.before or wait.group.waits_for != "turn"):

@@ -33,6 +33,8 @@ def test_several_files_are_a_batch_from_its_enqueue_to_its_end(
     assert (found["name"], found["state"], found["total"], found["pending"]) == ("people", "running", 2, 2)
     assert packmule.output("batch", "pause", id) == f"{id} paused"
     assert "paused" in packmule.output("batch", "list")
+    job = client.hkeys(f"pm:batch:{id}:jobs")[0].decode()
+    assert f"batch {id}, which is paused" in packmule.output("job", "show", job)
     assert packmule.output("batch", "resume", id) == f"{id} resumed"
     assert "have not ended after 0.1 s" in complaint(packmule.run("batch", "wait", id, "--timeout", "0.1"), 1)
     packmule.output("worker", "--burst", "--processes", "1")
