@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,9 @@ TOTAL_SECONDS = 15.0
 MOST_OF_AN_ANSWER = 4096
 WEB_PORTS = frozenset({80, 443})
 FIRST_FREE_PORT = 1024
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20")))
+"""Special networks that not all of Python's versions know as such."""
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -71,6 +75,10 @@ class Outgoing:
         if parts.username is not None or parts.password is not None:
             raise InvalidTarget("a user or password in a URL would stand in logs: use the signature")
         self.host = parts.hostname
+        try:
+            self.host.encode("idna")
+        except UnicodeError:
+            raise InvalidTarget(f"{url!r:.200}: its host can't be a name") from None
         self.is_tls = parts.scheme == "https"
         self.port = port or (443 if self.is_tls else 80)
         if self.port not in WEB_PORTS and self.port < FIRST_FREE_PORT:
@@ -79,6 +87,7 @@ class Outgoing:
         if not self._path.isascii() or any(c <= " " for c in self._path):
             raise InvalidTarget(f"{url!r:.200}: percent-encode what is no printable ASCII")
         self._connection: http.client.HTTPConnection | None = None
+        self._is_cut = False
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """The status and the beginning of the answer. Raises `NotSent`, or `InvalidTarget` for one inside.
@@ -90,7 +99,11 @@ class Outgoing:
             return self._exchange(body, headers)
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            if was_open and isinstance(error, ConnectionError | http.client.RemoteDisconnected):
+            if (
+                was_open
+                and not self._is_cut
+                and isinstance(error, ConnectionError | http.client.RemoteDisconnected)
+            ):
                 return self._again(body, headers)
             raise NotSent(_said(error)) from None
 
@@ -110,7 +123,8 @@ class Outgoing:
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         connection = self._connection = self._connection or self._connected()
         # Who sends a byte a second would pass any timeout of the single reads.
-        end = threading.Timer(TOTAL_SECONDS, _cut, (connection.sock,))
+        self._is_cut = False
+        end = threading.Timer(TOTAL_SECONDS, self._cut, (connection.sock,))
         end.daemon = True
         end.start()
         try:
@@ -123,20 +137,28 @@ class Outgoing:
             end.cancel()
         return answer.status, beginning
 
+    def _cut(self, sock: socket.socket) -> None:
+        self._is_cut = True
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
     def _connected(self) -> http.client.HTTPConnection:
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for *_, where in found:
             self._check(str(where[0]))
         error: OSError | None = None
+        ends_at = time.monotonic() + CONNECT_SECONDS  # for all of its addresses together
         for family, kind, protocol, _, where in found:
             try:
                 sock = socket.socket(family, kind, protocol)
-                sock.settimeout(CONNECT_SECONDS)
+                sock.settimeout(max(0.01, ends_at - time.monotonic()))
                 sock.connect(where)
                 return self._http(sock)
             except OSError as failed:
                 sock.close()
                 error = failed
+            if time.monotonic() > ends_at:
+                break
         raise error or OSError(f"{self.host} has no address")
 
     def _http(self, sock: socket.socket) -> http.client.HTTPConnection:
@@ -174,13 +196,8 @@ def _all_of(address: Address) -> list[Address]:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
-def _cut(sock: socket.socket | None) -> None:
-    if sock is not None:
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+    is_special = address.is_multicast or address.is_reserved or any(address in each for each in _NOT_PUBLIC)
+    return address.is_global and not is_special
 
 
 def _said(error: Exception) -> str:

@@ -15,6 +15,9 @@ MOST_ENTRIES = 10_000
 MAX_AGE = 7 * 86_400.0
 """Seconds after which an event may be forgotten."""
 
+LAST_AT = 10.0**11
+"""Unix seconds, beyond the calendars of some three thousand years."""
+
 TYPES = (
     "enqueued", "scheduled", "promoted", "started", "progress", "finished", "failed", "stopped", "retried",
     "returned", "rescued", "canceled", "quarantined",
@@ -66,10 +69,18 @@ def stream(client: Redis) -> Stream:
 def parse(event: Event) -> JobEvent | None:
     """A stream's event as a job's; None for what nobody of us wrote."""
     match event.value:
-        case [str(type), str(job), str(queue), str(worker), int() | float() as at, *rest]:
-            details = rest[0] if rest and isinstance(rest[0], dict) else {}
+        case [str(type), str(job), str(queue), str(worker), int() | float() as at, *rest] if (
+            0 <= at < LAST_AT
+        ):
+            found = rest[0] if rest and isinstance(rest[0], dict) else {}
+            # What no JSON can hold would stop whoever passes it on.
+            details = {name: _plain(value) for name, value in found.items() if isinstance(name, str)}
             return JobEvent(event.id, type, job, queue, worker, float(at), details)
     return None
+
+
+def _plain(value: Any) -> str | int | float | None:
+    return value if value is None or isinstance(value, str | int | float) else repr(value)
 
 
 def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobEvent]:

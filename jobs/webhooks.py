@@ -117,7 +117,14 @@ class Sender:
 def dead(client: Redis, name: str) -> Iterator[dict[str, Any]]:
     """What a webhook has given up, the newest first: `id`, `reason`, `at`, `deliveries` and `events`."""
     for record in client.lrange(poison.poison_key(events.stream(client).key, group_of(name)), 0, -1):
-        yield msgspec.json.decode(record)
+        yield _decoded(record)
+
+
+def _decoded(record: bytes | str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(record, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        return {"id": "", "deliveries": 0, "reason": f"a record that is none: {error}", "events": []}
 
 
 def resend(client: Redis, ready: Ready, allowed: Allowed) -> tuple[int, int]:
@@ -130,7 +137,7 @@ def resend(client: Redis, ready: Ready, allowed: Allowed) -> tuple[int, int]:
     sent = 0
     try:
         while records := client.lrange(key, -1, -1):
-            found = msgspec.json.decode(records[0])
+            found = _decoded(records[0])
             for value in found["events"]:
                 if (parsed := events.parse(Event(found["id"], value))) is not None:
                     status = sender.post(parsed.id, parsed._asdict())

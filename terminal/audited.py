@@ -20,22 +20,31 @@ class Audited(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command, and note it."""
+        if ctx.params.get("resend") is False:
+            return super().invoke(ctx)
+        try:
+            code = super().invoke(ctx)
+        except click.ClickException:
+            raise  # nothing was begun
+        except Exception as error:
+            self._note(ctx, {"error": type(error).__name__})  # a part may have been done
+            raise
+        self._note(ctx, {"exit": code} if code else {})
+        return code
+
+    def _note(self, ctx: click.Context, end: dict[str, Any]) -> None:
         from redis.exceptions import RedisError
 
         from jobs import audit
 
-        code = super().invoke(ctx)
         told = {each.name for each in self.params if isinstance(each, click.Argument)}
         told = told.difference(UNTOLD_ARGUMENTS).union(TOLD_OPTIONS)
-        subject = {name: value for name, value in ctx.params.items() if name in told and value}
-        if code:
-            subject["exit"] = code
+        subject = {name: value for name, value in ctx.params.items() if name in told and value} | end
         app: App = ctx.find_root().obj
         try:
             audit.record(app.client, ctx.command_path.partition(" ")[2], subject)
         except RedisError as error:
             click.echo(f"packmule: it was done, but not noted in the audit: {error}", err=True)
-        return code
 
 
 @click.command()

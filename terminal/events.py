@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
     from jobs.events import JobEvent
+
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What would forge lines or steer a terminal, were it printed as a job gave it."""
 
 
 class Since(click.ParamType[str]):
@@ -91,10 +96,17 @@ def _show(event: JobEvent, json: bool) -> None:
     if json:
         show.as_json(event._asdict())
         return
-    at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    try:
+        at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    except (ValueError, OverflowError):
+        at = str(event.at)
     said = " ".join(f"{name}={value}" for name, value in _details(event))
     parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
-    click.echo(" ".join(part for part in parts if part).rstrip())
+    click.echo(_CONTROLS.sub(_shown, " ".join(part for part in parts if part).rstrip()))
+
+
+def _shown(control: re.Match[str]) -> str:
+    return f"\\x{ord(control[0]):02x}"
 
 
 def _details(event: JobEvent) -> list[tuple[str, Any]]:

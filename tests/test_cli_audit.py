@@ -44,9 +44,11 @@ def test_each_command_either_changes_nothing_or_is_audited() -> None:
 def test_what_was_done_is_told_with_its_user(packmule: CommandLine, client: Redis) -> None:
     packmule.output("queue", "pause", "high", "low")
     packmule.output("schedule", "add", "nightly", "jobs.files.file", "source=secret.csv", "--every", "1h")
-    packmule.run("queue", "pause", "nobody")  # refused, so nothing was done
+    packmule.run("queue", "pause", "high", "nobody")  # it may have been done in part
+    packmule.run("queue", "pause")  # and this was not begun
     done = [json.loads(line) for line in packmule.output("audit", "--json").splitlines()]
-    assert [each["action"] for each in done] == ["queue pause", "schedule add"]
+    assert [each["action"] for each in done] == ["queue pause", "schedule add", "queue pause"]
+    assert done[2]["subject"] == {"names": ["high", "nobody"], "error": "UnknownQueue"}
     assert done[0]["subject"] == {"names": ["high", "low"]}
     assert done[1]["subject"] == {"name": "nightly", "job": "jobs.files.file"}
     assert "@" in done[0]["who"]

@@ -73,3 +73,17 @@ def test_events_are_read_by_job_type_and_queue(client: Redis, told: object) -> N
     found = list(events.read(client, wanted=Wanted(types=("enqueued",))))
     assert found == [JobEvent(found[0].id, "enqueued", "a", "low", "", 1795600000.25, {})]
     assert [event.job for event in events.read(client, wanted=Wanted(queue="high"))] == ["b"]
+
+
+def test_what_a_job_says_forges_no_line_and_odd_events_end_nothing(
+    packmule: CommandLine, client: Redis
+) -> None:
+    rows = [
+        ["progress", "a", "low", "", 1795600000.0, {"message": "one\ntwo\x1b[2J", "odd": [1], "done": 1}],
+        *(["failed", "b", "low", "", at, {}] for at in (1e300, float("nan"), -1.0)),
+    ]
+    Stream(client, "pm:events", max_entries=100).append([*rows, ["failed", "c", "low", "", 9e10, {1: 2}]])
+    (first, last) = packmule.output("events").splitlines()
+    assert first.endswith(r"message=one\x0atwo\x1b[2J odd=[1] done=1")
+    assert " c " in last
+    assert len(packmule.output("events", "--json").splitlines()) == 2

@@ -70,7 +70,7 @@ def test_a_redirect_is_an_answer_like_any_other():
     "host",
     ["127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "[::1]", "[fe80::1]",
      "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]",
-     "224.0.0.1", "100.64.0.1", "2130706433", "0x7f.1"],
+     "224.0.0.1", "[fec0::1]", "192.0.0.8", "100.64.0.1", "2130706433", "0x7f.1"],
 )  # fmt: skip
 def test_nothing_is_sent_to_what_is_inside(host, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it connected"))
@@ -103,7 +103,7 @@ def test_public_addresses_pass():
 @pytest.mark.parametrize(
     "url",
     ["ftp://a.example/", "https://", "nonsense", "https://user:secret@a.example/", "https://a.example:22/",
-     "https://a.example:99999/", "https://a.example/a b"],
+     "https://a.example:99999/", "https://a..b/", "https://a.example/a b"],
 )  # fmt: skip
 def test_urls_that_can_not_be_meant_are_refused(url):
     with pytest.raises(InvalidTarget) as refused:
@@ -131,6 +131,29 @@ def test_an_answer_that_comes_a_byte_at_a_time_is_cut(monkeypatch):
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(NotSent):
             Outgoing(f"http://127.0.0.1:{slow.getsockname()[1]}/", LOOPBACK).post(b"", {})
+
+
+def test_a_receiver_that_hangs_on_a_kept_connection_is_posted_to_once(monkeypatch):
+    monkeypatch.setattr(coordination.outgoing, "TOTAL_SECONDS", 0.3)
+    requests = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        while data := connection.recv(65536):
+                            requests.append(data)
+                            if len(requests) == 1:
+                                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        outgoing = Outgoing(f"http://127.0.0.1:{listening.getsockname()[1]}/", LOOPBACK)
+        assert outgoing.post(b"", {})[0] == 200
+        with pytest.raises(NotSent):
+            outgoing.post(b"", {})
+    assert len(requests) == 2
 
 
 def test_nobody_there_is_not_sent():
