@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from jobs.interrupts import Interrupted, Retry
+
 SYSTEM = "packmule"
 FLUSH_MS = 2000
 
@@ -42,13 +44,29 @@ def performing(
         return nullcontext()
     attributes = _attributes("process", job_type, queue)
     attributes |= {"messaging.message.id": id, "packmule.attempt": attempt}
-    span: AbstractContextManager[object] = trace.get_tracer(SYSTEM).start_as_current_span(
+    span = trace.get_tracer(SYSTEM).start_as_current_span(
         f"process {queue}",
         context=_context(trace, parent),
         kind=trace.SpanKind.CONSUMER,
         attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
     )
-    return span
+    return _told(trace, span)
+
+
+@contextmanager
+def _told(trace: Any, started: AbstractContextManager[Any]) -> Iterator[None]:
+    """Record what ends the body: all but an end that only means that it runs again."""
+    with started as span:
+        try:
+            yield
+        except (Retry, Interrupted):
+            raise
+        except BaseException as error:
+            span.record_exception(error)
+            span.set_status(trace.Status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            raise
 
 
 def _attributes(operation: str, job_type: str, queue: str) -> dict[str, str | int]:

@@ -20,6 +20,20 @@ async def waiting() -> None: ...
 
 @job(isolate=True)
 def isolated() -> None: ...
+
+
+@job
+async def late() -> None:
+    import asyncio
+
+    await asyncio.sleep(60)
+
+
+@job
+def again() -> None:
+    from jobs import Retry
+
+    raise Retry(after=60)
 """
 
 
@@ -32,10 +46,10 @@ def spans(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith('{"name"')]
 
 
-@pytest.mark.parametrize("kind", ["add a=1", "boom", "waiting", "isolated"])
+@pytest.mark.parametrize("kind", ["add a=1", "boom", "waiting", "isolated", "late", "again"])
 def test_a_job_is_in_the_trace_of_its_enqueue(packmule: CommandLine, client: Redis, kind: str) -> None:
     name, *arguments = kind.split()
-    enqueued = packmule.run("enqueue", "call", f"shop.{name}", *arguments)
+    enqueued = packmule.run("enqueue", "call", f"shop.{name}", *arguments, "--timeout", "1")
     (sent,) = spans(enqueued.stderr)
     worked = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
     (done,) = spans(worked.stderr)
@@ -51,8 +65,8 @@ def test_a_job_is_in_the_trace_of_its_enqueue(packmule: CommandLine, client: Red
         "packmule.attempt": 1,
     }
     assert done["resource"]["attributes"]["service.name"] == "packmule"
-    assert done["status"]["status_code"] == ("ERROR" if name == "boom" else "UNSET")
-    assert [event["name"] for event in done["events"]] == (["exception"] if name == "boom" else [])
+    assert done["status"]["status_code"] == ("ERROR" if name in ("boom", "late") else "UNSET")
+    assert [event["name"] for event in done["events"]] == (["exception"] if name in ("boom", "late") else [])
 
 
 def test_a_parent_that_means_nothing_is_none(packmule: CommandLine, client: Redis) -> None:
