@@ -31,14 +31,14 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
     `counts` are those of buckets. Add two histograms up by adding their counts.
 
     >>> percentile({bucket(0.1): 99, bucket(5): 1}, 0.5)
-    0.1
+    0.101
     """
     left = share * sum(counts.values())
     for number in sorted(counts):
         left -= counts[number]
         if left <= 0 and counts[number] > 0:
             middle = 2.0 ** ((number + 0.5) / BUCKETS_A_DOUBLING) / 1_000_000
-            return float(f"{middle:.2g}")
+            return float(f"{middle:.3g}")
     return None
 
 

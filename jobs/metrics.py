@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from coordination.histogram import upper_bound
 from jobs import batch, records, statistics, wire
@@ -36,13 +37,20 @@ def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
     info = client.info("memory")
     for name, help, value in (
         ("packmule_workers", "Workers that are registered.", len(workers)),
-        ("packmule_quarantine", "Records that were set aside.", client.llen(wire.QUARANTINE)),
+        ("packmule_quarantine", "Records that were set aside.", _length(client)),
         ("packmule_batches_running", "Of the latest hundred those that have not ended.", _running(client)),
         ("packmule_redis_memory_bytes", "Memory that the server uses.", info["used_memory"]),
         ("packmule_redis_memory_limit_bytes", "Its bound, 0 for none.", info.get("maxmemory", 0)),
     ):
         yield from _head(name, "gauge", help)
         yield _line(name, {}, value)
+
+
+def _length(client: Redis) -> int:
+    try:
+        return int(client.llen(wire.QUARANTINE))
+    except ResponseError:
+        return 0  # the key holds something else
 
 
 def _running(client: Redis) -> int:

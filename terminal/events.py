@@ -102,7 +102,12 @@ def _show(event: JobEvent, json: bool) -> None:
         at = str(event.at)
     said = " ".join(f"{name}={value}" for name, value in _details(event))
     parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
-    click.echo(_CONTROLS.sub(_shown, " ".join(part for part in parts if part).rstrip()))
+    click.echo(plain(" ".join(part for part in parts if part).rstrip()))
+
+
+def plain(text: str) -> str:
+    """`text` with its control characters written out."""
+    return _CONTROLS.sub(_shown, text)
 
 
 def _shown(control: re.Match[str]) -> str:

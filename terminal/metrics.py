@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import click
@@ -26,12 +27,19 @@ def metrics(app: App, address: str | None) -> None:
     if not host or not port.isdecimal():
         raise click.BadParameter(f"{address!r} is no address: say 127.0.0.1:9464", param_hint="--serve")
     try:
-        server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(app))
+        server = _server(host.strip("[]"), int(port), _handler(app))
     except (OSError, OverflowError) as error:
         raise click.UsageError(f"can't listen on {address}: {error}") from None
     with server:
         click.echo(f"metrics are at http://{host}:{server.server_address[1]}/metrics", err=True)
         server.serve_forever()
+
+
+def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server((host, port), handler)
 
 
 def _handler(app: App) -> type[BaseHTTPRequestHandler]:

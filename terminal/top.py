@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from terminal.app import App
+from terminal.events import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -167,7 +168,8 @@ def _table(title: str, rows: list[tuple[Any, ...]], *columns: str) -> Renderable
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row))
+        # As text, for names may hold what rich takes for markup, or a terminal for commands.
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int | float) else plain(cell)) for cell in row))
     return Group(Text(title, style="bold"), table, "")
 
 
@@ -179,12 +181,7 @@ def _span(seconds: float | None) -> str:
     """
     if seconds is None:
         return "-"
-    for bound, unit, size in (
-        (0.001, "us", 1e-6),
-        (1.0, "ms", 1e-3),
-        (120.0, "s", 1.0),
-        (7200.0, "min", 60.0),
-    ):
+    for bound, unit, size in UNITS:
         if seconds < bound:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 3600:,.1f} h"

@@ -80,9 +80,9 @@ class _Group:
 def _name(job: Claimed) -> str:
     """The dotted name of the job's callable, which a payload begins with."""
     if job.data[:2] == b'["' and (end := job.data.find(b'"', 2)) > 0:
-        return job.data[2:end].decode(errors="replace")
+        return job.data[2 : min(end, MOST_OF_A_NAME)].decode(errors="replace")
     try:
-        return wire.decode_call(job.data).name
+        return wire.decode_call(job.data).name[:MOST_OF_A_NAME]
     except wire.InvalidPayload:
         return "(unreadable)"
 

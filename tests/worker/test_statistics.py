@@ -84,6 +84,8 @@ def test_names_without_end_do_not_fill_the_memory(client):
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 0)
     assert ("default", "pool_jobs.add") not in counted(client)
+    other = counted(client)["default", "other"]
+    assert (other.finished, sum(other.runs.values()), other.seconds) == (1, 1, 1.0)
     assert ("default", "pool_jobs.add") in statistics.totals(client)
 
 
@@ -144,6 +146,21 @@ def test_metrics_are_served(packmule):
             urllib.request.urlopen(address + "x", timeout=10)
         process.terminate()
     assert "'9464' is no address" in complaint(packmule.run("metrics", "--serve", "9464"), 2)
+
+
+def test_names_are_cut_and_shown_as_they_are(packmule, client):
+    long = b'["' + b"x" * 100_000 + b'",null,[],{}]'
+    odd = b'["[/x]\x1b[2Jodd",null,[],{}]'
+    for id, data in (("a", long), ("b", odd)):
+        client.hset(f"rq:job:{id}", mapping={"data": data, "origin": "[/q]", "status": "queued"})
+        client.rpush("rq:queue:[/q]", id)
+    claims = Claims(client, "w1", Strict(["[/q]"]))
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    claims.finish_and_claim("c2", [finished(job, b"1", 1.0, 2.0) for job in jobs], 0)
+    assert max(len(name) for _, name in statistics.totals(client)) <= 200
+    page = packmule.output("top", "--once")
+    assert r"[/x]\x1b[2Jodd" in page
+    assert "[/q]" in page
 
 
 def test_top_shows_queues_types_workers_and_slow_jobs(packmule, server, client):

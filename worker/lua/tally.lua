@@ -5,7 +5,7 @@
 -- pm:top:busiest:<hour>, pm:top:slowest:<hour>             leaderboards (coordination/leaderboard.py)
 
 local MOST_MEMBERS = 100 -- of a leaderboard
-local MOST_FIELDS = 20000 -- of one hash: names that somebody makes up without end must not fill the memory
+local MOST_FIELDS = 20000 -- of one hash: names that somebody makes up without end are counted as "other"
 local PERIODS = {{'pm:stats:minute:', 60, 7500}, {'pm:stats:hour:', 3600, 694800}}
 
 -- `packed` is msgpack: [[field, count, ...], seconds that the worker was busy, [slowest job, its seconds, ...]]
@@ -17,10 +17,16 @@ local function keep_tally(packed, worker, now)
     local size = redis.pcall('HLEN', key)
     if type(size) == 'number' then
       local is_full = size > MOST_FIELDS
+      local known = {}
       for j = 1, #fields, 2 do
-        if not is_full or redis.call('HEXISTS', key, fields[j]) == 1 then
-          redis.pcall('HINCRBY', key, fields[j], fields[j + 1])
+        local field = fields[j]
+        if is_full then -- a type that is not there yet is counted among the others, whole
+          local queue, kind, what = field:match('^([^\31]*)\31(.*)\31([^\31]*)$')
+          local prefix = (queue or '') .. '\31' .. (kind or '') .. '\31'
+          if known[prefix] == nil then known[prefix] = redis.call('HEXISTS', key, prefix .. 'us') == 1 end
+          if not known[prefix] then field = (queue or '') .. '\31other\31' .. (what or '') end
         end
+        redis.pcall('HINCRBY', key, field, fields[j + 1])
       end
       if size == 0 and i > 1 then redis.call('EXPIRE', key, PERIODS[i - 1][3]) end
     end
