@@ -90,11 +90,10 @@ def _exit_code(error: Exception) -> int | None:
     from jobs.registry import NotRegistered
     from jobs.release import NotReleased
     from jobs.storage import StorageError
-    from jobs.webhook_file import InvalidFile as InvalidWebhooks
+    from jobs.toml_file import InvalidFile
     from scheduler.book import NameTaken, NoSuchSchedule
     from scheduler.cron import InvalidWhen
     from scheduler.schedule import InvalidSchedule
-    from scheduler.schedule_file import InvalidFile
     from terminal.demo import DemoFailed
 
     kinds: dict[type[Exception], int] = {
@@ -117,7 +116,6 @@ def _exit_code(error: Exception) -> int | None:
         InvalidSchedule: USAGE,
         InvalidWhen: USAGE,
         InvalidFile: USAGE,
-        InvalidWebhooks: USAGE,
         SameServer: USAGE,
         InvalidAddress: USAGE,
         InvalidServer: USAGE,

@@ -99,26 +99,16 @@ class Outgoing:
             return self._exchange(body, headers)
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            if (
-                was_open
-                and not self._is_cut
-                and isinstance(error, ConnectionError | http.client.RemoteDisconnected)
-            ):
-                return self._again(body, headers)
-            raise NotSent(_said(error)) from None
+            # One that we cut is no sign of a connection that the other side had closed.
+            if not was_open or self._is_cut or not isinstance(error, ConnectionError):
+                raise NotSent(_said(error)) from None
+        return self.post(body, headers)
 
     def close(self) -> None:
         """Give up the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def _again(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        try:
-            return self._exchange(body, headers)
-        except (http.client.HTTPException, OSError) as error:
-            self.close()
-            raise NotSent(_said(error)) from None
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         connection = self._connection = self._connection or self._connected()

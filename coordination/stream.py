@@ -101,6 +101,12 @@ class Stream:
             reader.wait(min(left, LONGEST_BLOCK))
         return events
 
+    def read_all(self, after: str = "0") -> Iterator[Event]:
+        """The events after an id that are there, a hundred entries a trip. Raises what `read` does."""
+        while events := self.read(after):
+            yield from events
+            after = events[-1].id
+
     def follow(self, since: str = "$", *, stop: threading.Event | None = None) -> Iterator[Event]:
         """Events after the id `since`, "$" for those from now on, as they come, until `stop` is set.
 

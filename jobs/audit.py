@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from coordination.stream import Event, Missed, Stream
+from coordination.stream import Event, Stream
 from jobs import wire
 
 MOST_ENTRIES = 100_000
@@ -48,11 +48,9 @@ def whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def parse(event: Event) -> Action | Missed | None:
+def parse(event: Event) -> Action | None:
     """A stream's event as an action; None for what nobody of us wrote."""
     match event.value:
-        case Missed():
-            return event.value
         case [int() | float() as at, str(who), str(action), dict(subject)]:
             return Action(event.id, float(at), who, action, subject)
     return None
@@ -60,9 +58,6 @@ def parse(event: Event) -> Action | Missed | None:
 
 def read(client: Redis, since: str = "0") -> Iterator[Action]:
     """The actions after the id `since`, or after so many Unix milliseconds, the oldest first."""
-    source = stream(client)
-    while events := source.read(since):
-        for event in events:
-            since = event.id
-            if isinstance(parsed := parse(event), Action):
-                yield parsed
+    for event in stream(client).read_all(since):
+        if (parsed := parse(event)) is not None:
+            yield parsed

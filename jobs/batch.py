@@ -113,8 +113,7 @@ class Batch:
         """
         if not 1 <= keep <= LONGEST_SPAN:
             raise ValueError(f"keep={keep!r}: give a second or more, at most a hundred years")
-        # A bound method of the producer that this process uses.
-        producer = producer or cast(Producer, cast(Any, registry.producer()).__self__)
+        producer = producer or _producer()
         id = wire.new_job_id()
         fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
         callbacks = []
@@ -129,7 +128,7 @@ class Batch:
     def current(cls) -> Batch | None:
         """The batch of the job that this code runs in, or that it is called back about."""
         id = current.batch_id()
-        return cls(cast(Any, registry.producer()).__self__.client, id) if id else None
+        return cls(_producer().client, id) if id else None
 
     def __enter__(self) -> Batch:
         return self
@@ -154,7 +153,7 @@ class Batch:
         fields = {wire.text(name): wire.text(value) for name, value in found.items()}
         if "created" not in fields:
             raise self._missing()
-        counts = Counts(*(_whole(fields.get(name)) for name in Counts._fields))
+        counts = Counts(*(records.whole(fields.get(name)) for name in Counts._fields))
         return State(
             self.id,
             fields.get("name", ""),
@@ -281,11 +280,9 @@ def batches(client: Redis, limit: int = 20) -> list[State]:
     return found
 
 
-def _whole(text: str | None) -> int:
-    try:
-        return int(text or 0)
-    except ValueError:
-        return 0
+def _producer() -> Producer:
+    """The producer that functions enqueue by in this process: they have its bound method."""
+    return cast(Producer, cast(Any, registry.producer()).__self__)
 
 
 def _seconds(text: str | None) -> float | None:

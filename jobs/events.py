@@ -40,18 +40,18 @@ class JobEvent(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which events are wanted: those of a job, of some types, of a queue; each None or empty for all."""
+    """Which events are wanted: those of a job, of some types, of some queues; each None or empty for all."""
 
     job: str | None = None
     types: Collection[str] = ()
-    queue: str | None = None
+    queues: Collection[str] = ()
 
     def __contains__(self, event: object) -> bool:
         return (
             isinstance(event, JobEvent)
             and self.job in (None, event.job)
             and (not self.types or event.type in self.types)
-            and self.queue in (None, event.queue)
+            and (not self.queues or event.queue in self.queues)
         )
 
 
@@ -85,12 +85,9 @@ def _plain(value: Any) -> str | int | float | None:
 
 def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobEvent]:
     """The events that are kept after the id `since`, or after so many Unix milliseconds, the oldest first."""
-    source = stream(client)
-    while events := source.read(since):
-        for event in events:
-            since = event.id
-            if not isinstance(event.value, Missed) and (parsed := parse(event)) in wanted:
-                yield parsed  # type: ignore[misc]
+    for event in stream(client).read_all(since):
+        if (parsed := parse(event)) in wanted:
+            yield parsed  # type: ignore[misc]
 
 
 def follow(

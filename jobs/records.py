@@ -170,8 +170,8 @@ def workers(client: Redis) -> list[dict[str, Any]]:
             "state": fields.get("state", "started"),
             "queues": fields.get("queues", ""),
             "current_job": fields.get("current_job", ""),
-            "done": _count(fields.get("successful_job_count")),
-            "failed": _count(fields.get("failed_job_count")),
+            "done": whole(fields.get("successful_job_count")),
+            "failed": whole(fields.get("failed_job_count")),
             "last_heartbeat": fields.get("last_heartbeat", ""),
         }
         for key, fields in zip(keys, found, strict=True)
@@ -227,17 +227,18 @@ def _record(
         ended_at=fields.get("ended_at") or None,
         worker=fields.get("worker_name") or None,
         timeout=fields.get("timeout") or None,
-        attempts=_count(fields.get("attempts")),
-        deaths=_count(fields.get("deaths")),
+        attempts=whole(fields.get("attempts")),
+        deaths=whole(fields.get("deaths")),
         death=_certificate(fields.get("death")),
-        retries_left=_count(fields.get("retries_left")),
+        retries_left=whole(fields.get("retries_left")),
         progress=_progress(progress),
         result=_value(result.get("return_value")),
         error=_error(result.get("exc_string")),
     )
 
 
-def _count(text: str | None) -> int:
+def whole(text: str | bytes | None) -> int:
+    """A counter's value; 0 for one that is none, or less."""
     try:
         return max(0, int(text or 0))
     except ValueError:

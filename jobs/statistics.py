@@ -11,7 +11,7 @@ from redis import Redis
 
 from coordination.histogram import merged, percentile
 from coordination.leaderboard import Leaderboard
-from jobs import wire
+from jobs import records, wire
 
 MINUTE, HOUR = 60, 3600
 MOST_MINUTES, MOST_HOURS = 120, 192
@@ -153,7 +153,7 @@ def _read(client: Redis, keys: Sequence[str]) -> dict[Key, Statistics]:
         for name, value in counts.items():
             queue, _, rest = wire.text(name).partition("\x1f")
             kind, _, what = rest.rpartition("\x1f")
-            if kind and (count := _whole(value)):
+            if kind and (count := records.whole(value)):
                 found.setdefault((queue, kind), Statistics()).add(what, count)
     return found
 
@@ -169,10 +169,3 @@ def _sum(all: Iterable[Statistics]) -> Statistics:
         merged(one.waits for one in each),
         merged(one.runs for one in each),
     )
-
-
-def _whole(value: bytes) -> int:
-    try:
-        return max(0, int(value))
-    except ValueError:
-        return 0

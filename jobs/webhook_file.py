@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +11,9 @@ import msgspec
 from coordination.outgoing import Allowed, InvalidTarget, Outgoing
 from coordination.signature import InvalidSecret, key_of
 from jobs.events import TYPES
+from jobs.toml_file import InvalidFile, read_toml
 
 ENDS = ("finished", "failed", "stopped", "canceled", "quarantined")
-
-
-class InvalidFile(ValueError):
-    """A file of webhooks that can't be used as it stands; the text names the file and the webhook."""
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,12 +42,7 @@ def read_file(path: Path, allowed: Allowed, secret: Callable[[str], str]) -> lis
 
     `secret` gives a secret by its name. All of the file is refused if one webhook is wrong.
     """
-    try:
-        tables = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise InvalidFile(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidFile(f"{path} is no TOML: {error}") from None
+    _, tables = read_toml(path)
     found = []
     for name, table in tables.items():
         try:

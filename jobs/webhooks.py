@@ -69,7 +69,7 @@ class Sender:
         self.ready = ready
         self.group = group_of(ready.name)
         self.stream = events.stream(client)
-        self.wanted = Wanted(types=ready.hook.types)
+        self.wanted = Wanted(types=ready.hook.types, queues=ready.hook.queues)
         self.outgoing = Outgoing(ready.hook.url, allowed)
         self.consumer = Consumer(
             self.stream,
@@ -92,8 +92,6 @@ class Sender:
         parsed = events.parse(event)
         if parsed is None or parsed not in self.wanted:
             return
-        if self.ready.hook.queues and parsed.queue not in self.ready.hook.queues:
-            return
         status = self.post(event.id, parsed._asdict())
         if status in WONT_TAKE:
             reason = f"{self.ready.hook.url} answered {status}"
@@ -102,7 +100,7 @@ class Sender:
                 event.id, event.value, reason=reason, deliveries=1, consumer=self.consumer.name
             )
             poison.set_aside(self.client, self.stream.key, self.group, record)
-        elif not 200 <= status < 300:  # noqa: PLR2004
+        elif not _is_taken(status):
             raise Refused(f"{self.ready.hook.url} answered {status}")
 
     def post(self, id: str, fields: dict[str, Any]) -> int:
@@ -112,6 +110,10 @@ class Sender:
         if self.ready.key is not None:
             headers |= sign(self.ready.key, id, int(time.time()), body)
         return self.outgoing.post(body, headers)[0]
+
+
+def _is_taken(status: int) -> bool:
+    return 200 <= status < 300  # noqa: PLR2004
 
 
 def dead(client: Redis, name: str) -> Iterator[dict[str, Any]]:
@@ -141,7 +143,7 @@ def resend(client: Redis, ready: Ready, allowed: Allowed) -> tuple[int, int]:
             for value in found["events"]:
                 if (parsed := events.parse(Event(found["id"], value))) is not None:
                     status = sender.post(parsed.id, parsed._asdict())
-                    if not 200 <= status < 300:  # noqa: PLR2004
+                    if not _is_taken(status):
                         return sent, int(client.llen(key))
             client.lrem(key, -1, wire.text(records[0]))
             sent += 1

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
+from jobs.toml_file import InvalidFile, read_toml
 from scheduler.schedule import InvalidSchedule, Schedule, schedule
 
 _FIELDS = frozenset(Schedule.__struct_fields__) - {"name", "owner", "source"}
-
-
-class InvalidFile(ValueError):
-    """A file of schedules that can't be used as it stands: the text names file, line and table."""
 
 
 def read_file(path: Path) -> list[Schedule]:
@@ -21,13 +17,7 @@ def read_file(path: Path) -> list[Schedule]:
     A table such as `[nightly]` with `job = "shop.report"`, `cron = "30 2 * * *"` and `tz = "Europe/Madrid"`
     is one schedule; the settings are those of `Schedule`. Raises `InvalidFile`.
     """
-    try:
-        text = path.read_bytes().decode()
-        tables = tomllib.loads(text)
-    except OSError as error:
-        raise InvalidFile(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidFile(f"{path} is no TOML: {error}") from None
+    text, tables = read_toml(path)
     found = []
     for name, table in tables.items():
         if not isinstance(table, dict):

@@ -22,13 +22,14 @@ from jobs.cancel import cancel
 from jobs.options import Options
 from jobs.producer import Producer
 from jobs.records import NoSuchJob
+from jobs.toml_file import InvalidFile
 from jobs.unique import Ids
 from scheduler import book
 from scheduler.cron import LAST_INSTANT
 from scheduler.leader import FENCE, Overtaken, refuse
 from scheduler.plan import Due, Step, plan, upcoming_after
 from scheduler.schedule import InvalidSchedule, Schedule, from_code, read
-from scheduler.schedule_file import InvalidFile, read_file
+from scheduler.schedule_file import read_file
 
 SCHEDULES_A_ROUND = 100
 TICKS_A_ROUND = 20

@@ -73,7 +73,7 @@ def events(
     for each in types:
         if each not in source.TYPES:
             raise click.BadParameter(f"{each!r} is none of {', '.join(source.TYPES)}", param_hint="--type")
-    wanted = source.Wanted(job, types, queue)
+    wanted = source.Wanted(job, types, (queue,) if queue else ())
     after = since or ("$" if follow and limit is None else "0")
     if after != "$":
         kept = source.read(app.client, after, wanted)
@@ -96,10 +96,7 @@ def _show(event: JobEvent, json: bool) -> None:
     if json:
         show.as_json(event._asdict())
         return
-    try:
-        at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    except (ValueError, OverflowError):
-        at = str(event.at)
+    at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     said = " ".join(f"{name}={value}" for name, value in _details(event))
     parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
     click.echo(plain(" ".join(part for part in parts if part).rstrip()))

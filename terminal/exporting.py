@@ -6,18 +6,15 @@ import sys
 from typing import Any
 
 from config import SettingsError
-from jobs.tracing import FLUSH_MS, SYSTEM
+from jobs.tracing import SYSTEM, flush
 
 
 class Exporting:
     """What a process lends its jobs while it traces, so that spans are sent when it leaves."""
 
-    def __init__(self, provider: Any) -> None:
-        self.provider = provider
-
     def close(self) -> None:
         """Send what is left."""
-        self.provider.force_flush(FLUSH_MS)
+        flush()
 
 
 def export_traces(by: str) -> Exporting:
@@ -52,7 +49,7 @@ def export_traces(by: str) -> Exporting:
     provider = TracerProvider(resource=named.merge(Resource(told)))
     provider.add_span_processor(BatchSpanProcessor(chosen))
     trace.set_tracer_provider(provider)
-    return Exporting(provider)
+    return Exporting()
 
 
 def _line(span: Any) -> str:

@@ -72,7 +72,7 @@ def test_mistakes_are_told_in_one_line(packmule: CommandLine) -> None:
 def test_events_are_read_by_job_type_and_queue(client: Redis, told: object) -> None:
     found = list(events.read(client, wanted=Wanted(types=("enqueued",))))
     assert found == [JobEvent(found[0].id, "enqueued", "a", "low", "", 1795600000.25, {})]
-    assert [event.job for event in events.read(client, wanted=Wanted(queue="high"))] == ["b"]
+    assert [event.job for event in events.read(client, wanted=Wanted(queues=("high",)))] == ["b"]
 
 
 def test_what_a_job_says_forges_no_line_and_odd_events_end_nothing(

@@ -16,7 +16,8 @@ from coordination.outgoing import Allowed
 from coordination.signature import key_of, verify
 from coordination.stream import Stream
 from jobs import webhooks
-from jobs.webhook_file import InvalidFile, Ready, Webhook, read_file
+from jobs.toml_file import InvalidFile
+from jobs.webhook_file import Ready, Webhook, read_file
 
 SECRET = "a secret of enough bytes"
 LOOPBACK = Allowed(["127.0.0.0/8"])

@@ -10,9 +10,10 @@ import pytest
 
 from jobs import job, registry
 from jobs.job_type import InvalidJob
+from jobs.toml_file import InvalidFile
 from scheduler.cron import instant
 from scheduler.schedule import InvalidSchedule, from_code, read, schedule
-from scheduler.schedule_file import InvalidFile, read_file
+from scheduler.schedule_file import read_file
 
 
 @job(cron="30 2 * * *", tz="Europe/Madrid", schedule={"kwargs": {"month": "{tick}"}, "overlap": "skip"})

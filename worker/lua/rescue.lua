@@ -49,7 +49,8 @@ local function queue_of(id)
   end
   local queue, status = fields[1], fields[2]
   if status and status ~= 'queued' and status ~= 'started' then
-    if batches.state_of(status) then batches.ended(id, batches.state_of(status)) end
+    local state = batches.state_of(status)
+    if state then batches.ended(id, state) end
     return false
   elseif not queue then
     if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record names no queue') end
