@@ -27,6 +27,9 @@ STATISTICS = "pm:stats:"
 AUDIT = "pm:audit"
 FULL = "pm:full"
 
+SCHEDULER = "pm:scheduler"
+"""The channel on which schedulers hear in how many seconds something is due, or that one has `"resigned"`."""
+
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
 

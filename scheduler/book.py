@@ -162,6 +162,7 @@ def resume(client: Redis, name: str) -> bool:
         pipeline.hdel(state_key(name), "paused", "removed", "ended", "held")
         pipeline.hset(state_key(name), "last", str(max(now, found.last or 0)))
         pipeline.zadd(NEXT, {name: now})
+        pipeline.publish(wire.SCHEDULER, "0")
         pipeline.execute()
     return True
 

@@ -17,6 +17,9 @@ FREE_SHARE = 0.95
 FULL_SECONDS = 5
 """How long they are refused if no scheduler says so any more."""
 
+NEAR_REST, FAR_REST = 0.5, 10.0
+"""Seconds between two looks, while more than half of the budget is used and while less is."""
+
 log = logging.getLogger("packmule.scheduler")
 
 
@@ -29,22 +32,25 @@ class Budget:
     def __init__(self, client: Redis, high_water: str = "") -> None:
         self.client = client
         self.high_water = high_water
-        self._is_full = False
+        self.is_full = False
 
-    def look(self) -> bool:
-        """Let producers know whether the server is too full; whether it is."""
+    def look(self, term: str = "") -> float:
+        """Let producers know whether the server `is_full`; seconds until the next look.
+
+        The `term` is not compared: what a leader says that was overtaken is true as well.
+        """
         info = self.client.info("memory")
         used, allowed = int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
-        is_full = allowed > 0 and used > allowed * (FREE_SHARE if self._is_full else 1)
+        is_full = allowed > 0 and used > allowed * (FREE_SHARE if self.is_full else 1)
         if is_full:
             self.client.set(wire.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
-        elif self._is_full:
+        elif self.is_full:
             self.client.delete(wire.FULL)
-        if is_full != self._is_full:
+        if is_full != self.is_full:
             said = "no jobs are taken" if is_full else "jobs are taken again"
             log.warning("the server uses %d of %d MiB: %s", used >> 20, allowed >> 20, said)
-        self._is_full = is_full
-        return is_full
+        self.is_full = is_full
+        return NEAR_REST if used > allowed / 2 > 0 else FAR_REST
 
     def allowed(self, maxmemory: int) -> int:
         """Bytes that may be used of a server with such a bound, 0 for any number."""

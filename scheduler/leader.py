@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import secrets
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
 from coordination.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
 from coordination.scripts import Script
@@ -27,12 +26,22 @@ MARGIN = 0.1
 """The part of a term before whose end a leader begins nothing more."""
 
 CANDIDACY = 0.5
-"""Seconds between two attempts to lead."""
+"""Seconds between two attempts to lead while nobody does, less up to a half by chance."""
+
+LONGEST_STANDBY = 1.0
+"""Seconds between two looks whether another leads still."""
+
+AGAIN = 0.1
+"""Seconds after which a leader asks again that could not reach enough lock nodes."""
+
+EXTEND = 0.6
+"""The part of a term after which a leader asks for another."""
 
 FENCE = (("scheduler", "fence"),)
 """The Lua file in front of the scripts of a leader's duties."""
 
 _lead = Script("scheduler", "lead")
+_who_leads = Script("scheduler", "who_leads")
 _resign = Script("scheduler", "resign")
 
 
@@ -45,12 +54,13 @@ class Overtaken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who leads, in which `term` (a fencing token), since and until when, in Unix seconds."""
+    """Who leads, in which `term` (a token), since and until when in Unix time, and the seconds left."""
 
     name: str
     term: str
     since: float
     until: float
+    left: float
 
 
 class Leadership:
@@ -67,17 +77,26 @@ class Leadership:
         # A node that forgot in a restart need not wait longer than this lock lives: nobody else takes it.
         self._redlock = Redlock(nodes or [client], longest_ttl=term)
         self._lock: Lock | None = None
-        self._tries_at = 0.0
-        self._extends_at = 0.0
+        self._is_announced = False
+        self._asks_at = 0.0
         self._fault_since = 0.0
         self._has_complained = False
+
+    @property
+    def held_for(self) -> float:
+        """Seconds for which nobody else can lead, zero or less if this candidate does not."""
+        return (self._lock.until if self._lock is not None else 0.0) - time.monotonic()
 
     @property
     def term(self) -> str:
         """The term in which this candidate leads, as scripts compare it; empty if it does not."""
         lock = self._lock
-        is_held = lock is not None and time.monotonic() < lock.until - self.ttl * MARGIN
-        return str(lock.fence) if lock is not None and is_held else ""
+        return str(lock.fence) if lock is not None and self.held_for > self.ttl * MARGIN else ""
+
+    @property
+    def rests(self) -> float:
+        """Seconds until it is to be asked again whether it leads."""
+        return max(0.0, self._asks_at - time.monotonic())
 
     def hold(self) -> bool:
         """Become or stay the leader; whether this candidate leads now. A trip now and then.
@@ -86,12 +105,9 @@ class Leadership:
         """
         now = time.monotonic()
         try:
-            if self._lock is None and now >= self._tries_at:
-                self._tries_at = now + CANDIDACY
-                self._lock = self._redlock.acquire(LOCK, ttl=self.ttl, wait=0, renew=False)
-                self._announce()
-            elif self._lock is not None and now >= self._extends_at:
-                self._lock.extend()
+            if now >= self._asks_at:
+                self._ask(now)
+            if self._lock is not None and not self._is_announced:
                 self._announce()
         except (NotAcquired, LockLost, NoQuorum, SameServer) as error:
             if isinstance(error, NoQuorum | SameServer):
@@ -99,6 +115,11 @@ class Leadership:
             if not self.term:
                 self._drop()
         return bool(self.term)
+
+    def ask_again(self) -> None:
+        """Look at once whether another leads still, for it said that it resigns."""
+        if self._lock is None:
+            self._asks_at = time.monotonic() + random.uniform(0, AGAIN)  # noqa: S311  so that not all ask together
 
     def check(self) -> str:
         """The term, to be named by what is done now. Raises `Overtaken` if it is over."""
@@ -108,7 +129,7 @@ class Leadership:
 
     def announce_again(self) -> None:
         """Let the job server know the term anew, for it may have lost it."""
-        self._extends_at = 0.0
+        self._is_announced = False
 
     def resign(self) -> None:
         """Let another lead at once."""
@@ -121,12 +142,31 @@ class Leadership:
         """Close the connections to the lock nodes."""
         self._redlock.close()
 
+    def _ask(self, now: float) -> None:
+        """Extend the lock, or try to get it if no other leads."""
+        if self._lock is not None:
+            self._asks_at = now + AGAIN
+            self._lock.extend()
+            self._asks_at = now + self.ttl * EXTEND
+        elif others := self._others():
+            self._asks_at = now + min(others + random.uniform(0, AGAIN), LONGEST_STANDBY)  # noqa: S311
+        else:
+            self._asks_at = now + CANDIDACY * random.uniform(0.5, 1)  # noqa: S311
+            self._lock = self._redlock.acquire(LOCK, ttl=self.ttl, wait=0, renew=False)
+            self._asks_at = now + self.ttl * EXTEND
+        self._fault_since, self._has_complained = 0.0, False
+
+    def _others(self) -> float:
+        """Seconds for which another leads still, as far as the job server knows."""
+        found = leader(self.client)
+        return found.left if found and found.left <= 2 * self.ttl else 0.0
+
     def _announce(self) -> None:
         """Tell the job server, unless a later leader did."""
-        self._extends_at = time.monotonic() + self.ttl / 3
-        self._fault_since, self._has_complained = 0.0, False
         lock = self._lock
-        if lock and not _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
+        if lock is not None and _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
+            self._is_announced = True
+        else:
             self._drop()
 
     def _complain(self, error: Exception, now: float) -> None:
@@ -138,23 +178,22 @@ class Leadership:
 
     def _drop(self) -> None:
         lock, self._lock = self._lock, None
+        self._is_announced = False
         if lock is not None:
             lock.release()
 
 
 def leader(client: Redis) -> Leader | None:
     """Who leads at present, or None if nobody does."""
-    try:
-        found: Any = client.hgetall(LEADER)
-    except ResponseError:
+    found = _who_leads(client, [LEADER])
+    if found is None:
         return None
-    fields = {wire.text(key): wire.text(value) for key, value in found.items()}
+    name, term, *times = map(wire.text, found)
     try:
-        known = Leader(fields["name"], fields["term"], float(fields["since"]), float(fields["until"]))
-    except (KeyError, ValueError):
+        since, until, now = map(float, times)
+    except ValueError:
         return None
-    seconds, microseconds = client.time()
-    return known if known.until > seconds + microseconds / 1e6 else None
+    return Leader(name, term, since, until, until - now) if until > now else None
 
 
 def refuse(reply: object) -> None:

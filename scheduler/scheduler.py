@@ -4,39 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import FrameType
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from coordination.pubsub import MISSED, Subscriber
+from jobs import wire
 from scheduler.budget import Budget
-from scheduler.leader import TERM, Leadership, Overtaken
+from scheduler.leader import AGAIN, TERM, Leadership, Overtaken
 from scheduler.mend import mend
 from scheduler.promote import promote
 from scheduler.prune import prune
 from scheduler.ticks import Ticker
 
-LONGEST_SLEEP = 0.25
-"""Seconds: a job scheduled meanwhile may be due sooner than what was known."""
+JOBS_REST = 1.0
+"""Seconds between two looks for jobs that are due: RQ's own code tells nobody of what it schedules."""
 
-LONGEST_REST = 1.0
-"""Seconds between two looks at schedules of which none is known to be due: one may have been added."""
+SCHEDULES_REST = 10.0
+"""Seconds between two looks at schedules of which none is known to be due: clocks are set at times."""
 
-MEND_INTERVAL = 2.0
-"""Seconds between two looks at groups of waiting jobs and at schedules."""
+MEND_REST = 30.0
+"""Seconds between two looks for schedules that were lost, and for groups of jobs while there are none."""
 
-PRUNE_INTERVAL = 60.0
-"""Seconds between two rounds in which what is over is forgotten."""
+GROUPS_REST = 2.0
+"""Seconds between two looks at the groups that there are."""
 
-BUDGET_INTERVAL = 1.0
-"""Seconds between two looks at the server's memory."""
+PRUNE_REST = 60.0
+"""Seconds between two rounds in which what is over is forgotten; five times that if there was nothing."""
+
+AWAY_REST = 1.0
+"""Seconds after which is tried again what failed because of Redis."""
+
+MOST_MESSAGES = 1000
+"""As many are read at once of what the scheduler is told."""
 
 log = logging.getLogger("packmule.scheduler")
+
+
+@dataclass
+class Duty:
+    """What a leader does again and again: `do` takes the term, and returns seconds until the next time."""
+
+    do: Callable[[str], float]
+    due_at: float = 0.0
+    """On the monotonic clock."""
 
 
 class Scheduler:
@@ -57,75 +73,117 @@ class Scheduler:
         self.client = client
         self.leadership = Leadership(client, nodes, term)
         self.ticker = ticker
+        self.budget = Budget(client, high_water)
         self.stopping = False
         self._led = False
-        self._is_synced = False
-        self._mended_at = 0.0
-        self._ticks_at = 0.0
-        self.budget = Budget(client, high_water)
-        self._budget_at = 0.0
-        self._pruned_at = 0.0
+        self._is_synced = ticker is None
+        self._timed = [Duty(self._promote), Duty(self._tick)]
+        self._duties = [
+            *self._timed,
+            Duty(self._mend_groups),
+            Duty(self._mend_schedules),
+            Duty(self.budget.look),
+            Duty(self._prune),
+        ]
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. Redis being away is waited out."""
-        wake, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
-        while not self.stopping:
-            pause = self.tick()
-            select.select([wake], [], [], pause)
+        with Subscriber(self.client, [wire.SCHEDULER]) as self._told:
+            signal.signal(signal.SIGTERM, self._stop)
+            signal.signal(signal.SIGINT, self._stop)
+            while not self.stopping:
+                self._rest(self.tick())
         with contextlib.suppress(RedisError):
             self.leadership.resign()
         self.leadership.close()
 
     def tick(self) -> float:
-        """Do the duties if this scheduler leads; seconds to sleep until the next tick."""
+        """Do the duties that are due if this scheduler leads; seconds to sleep until the next tick."""
         try:
-            if self.ticker and not self._is_synced:
-                self._sync(self.ticker)
+            self._sync()
             leads = self.leadership.hold()
             if leads != self._led:
                 log.info("%s: %s", self.leadership.name, "leads" if leads else "no longer leads")
                 self._led = leads
-            return self._duties() if leads else LONGEST_SLEEP
+                self.wake()
+            return min(self._round(), self.leadership.rests) if leads else self.leadership.rests
         except Overtaken as error:
             log.warning("%s", error)
             self.leadership.announce_again()
-            return LONGEST_SLEEP
+            return AGAIN
         except RedisError as error:
             log.warning("redis is away: %s", error)
-            return 1.0
+            return AWAY_REST
 
-    def _sync(self, ticker: Ticker) -> None:
-        try:
-            ticker.sync()
-        except ResponseError as error:  # what is corrupt there keeps no other duty from being done
-            log.error("the schedules of code and file could not be entered: %s", error)
+    def wake(self, seconds: float = 0.0) -> None:
+        """Look at what the clock decides in so many seconds, if not sooner."""
+        for duty in self._timed:
+            duty.due_at = min(duty.due_at, time.monotonic() + seconds)
+
+    def _round(self) -> float:
+        """Do what is due; seconds until more is. Raises `Overtaken`."""
+        for duty in self._duties:
+            if time.monotonic() >= duty.due_at:
+                term = self.leadership.check()
+                duty.due_at = time.monotonic() + AWAY_REST
+                try:
+                    rest = duty.do(term)
+                except ResponseError as error:  # what is corrupt there keeps no other duty from being done
+                    log.error("%s", error)
+                else:
+                    duty.due_at = time.monotonic() + rest
+        return max(0.0, min(duty.due_at for duty in self._duties) - time.monotonic())
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep, but no longer than what is told meanwhile allows."""
+        ends_at = time.monotonic() + seconds
+        for _ in range(MOST_MESSAGES):
+            left = max(0.0, ends_at - time.monotonic())
+            try:
+                message = self._told.wait(left)
+            except RedisError as error:
+                log.error("%s: jobs may be promoted up to %g s late", error, JOBS_REST)
+                time.sleep(left)
+                return
+            if message is None:
+                return
+            if message is MISSED:
+                self.wake()
+                ends_at = time.monotonic()
+            elif message.value == "resigned":
+                self.leadership.ask_again()
+                ends_at = min(ends_at, time.monotonic() + self.leadership.rests)
+            elif self._led and isinstance(message.value, float | int):
+                self.wake(message.value)
+                ends_at = min(ends_at, time.monotonic() + message.value)
+
+    def _sync(self) -> None:
+        if self.ticker is not None and not self._is_synced:
+            try:
+                self.ticker.sync()
+            except ResponseError as error:  # what is corrupt there keeps no duty from being done
+                log.error("the schedules of code and file could not be entered: %s", error)
         self._is_synced = True
 
-    def _duties(self) -> float:
-        """One round of each; seconds to sleep until more is due. Raises `Overtaken`."""
-        due = [LONGEST_SLEEP, promote(self.client, self.leadership.check())]
-        if self.ticker:
-            now = time.monotonic()
-            if now >= self._ticks_at:
-                pause = self.ticker.round(self.leadership.check())
-                self._ticks_at = now + min(LONGEST_REST if pause is None else pause, LONGEST_REST)
-            due.append(self._ticks_at - time.monotonic())
-        if time.monotonic() > self._mended_at + MEND_INTERVAL:
-            self._mended_at = time.monotonic()
-            mend(self.client, self.leadership.check())
-            if self.ticker:
-                self.ticker.mend(self.leadership.check())
-        if time.monotonic() > self._budget_at + BUDGET_INTERVAL:
-            self._budget_at = time.monotonic()
-            self.budget.look()
-        if time.monotonic() > self._pruned_at + PRUNE_INTERVAL:
-            self._pruned_at = time.monotonic()
-            prune(self.client, self.leadership.check())
-        return max(0.0, min(each for each in due if each is not None))
+    def _promote(self, term: str) -> float:
+        due = promote(self.client, term, self.leadership.held_for)
+        return JOBS_REST if due is None else min(due, JOBS_REST)
+
+    def _tick(self, term: str) -> float:
+        due = self.ticker.round(term) if self.ticker is not None else None
+        return SCHEDULES_REST if due is None else min(due, SCHEDULES_REST)
+
+    def _mend_groups(self, term: str) -> float:
+        return GROUPS_REST if mend(self.client, term) else MEND_REST
+
+    def _mend_schedules(self, term: str) -> float:
+        if self.ticker is not None:
+            self.ticker.mend(term)
+        return MEND_REST
+
+    def _prune(self, term: str) -> float:
+        return PRUNE_REST if prune(self.client, term) else 5 * PRUNE_REST
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True
-        os.write(self._wake, b"!")
+        self._told.close()

@@ -79,6 +79,7 @@ local function put(id, queue, place, due, group)
     redis.call('ZADD', 'rq:deferred:' .. queue, '+inf', id)
   else
     redis.call('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', due), id)
+    scheduled(queue, due)
   end
   if not listed[list] then
     redis.call('SADD', KEYS[1], list)
@@ -152,6 +153,7 @@ for i = 1, #some, 2 do
   end
 end
 
+tell_scheduler()
 if batch then batches.add(batch, added) end
 write_events()
 return replies

@@ -1,50 +1,71 @@
--- Move jobs that are due from the scheduled to their queue, the longest due first, and let parked groups go on.
+-- Move jobs that are due from the scheduled to their queues, the longest due first, and let parked groups go on.
 --
--- KEYS[1]  the scheduled jobs of one queue    KEYS[2]  that queue's list
--- KEYS[3]  the set of queues                  KEYS[4]  the quarantine
--- ARGV[1]  at most how many                   ARGV[2]  now as RQ's text
--- ARGV[3]  the leader's term, or ""
--- Returns  seconds until the next is due as text, or "" if none is scheduled; "overtaken" if another leads
+-- KEYS[1]  the set of queues
+-- ARGV[1]  at most how many, shared by the queues in which jobs are due    ARGV[2]  now as RQ's text
+-- ARGV[3]  the leader's term, or ""    ARGV[4]  seconds for which it leads from now on
+-- Returns  seconds until the next is due as text, or "" if nothing is scheduled; "overtaken" if another leads
 
-if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
-
-local now = script_began[1] + script_began[2] / 1000000
+if ARGV[3] ~= '' then
+  if is_overtaken(ARGV[3]) then return 'overtaken' end
+  redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', told_at + ARGV[4])) -- which a full memory refuses
+end
 
 own.at = ARGV[2]
 
--- A key of another type would stop the promotion of all queues, or swallow the jobs on their way.
-for i, right in ipairs({'zset', 'list'}) do
-  local found = redis.call('TYPE', KEYS[i]).ok
-  if found ~= right and found ~= 'none' then
-    set_aside(KEYS[i], 'the key holds a ' .. found .. ' instead of a ' .. right)
-    redis.call('RENAME', KEYS[i], 'pm:broken:' .. KEYS[i])
+-- When the first is due of a sorted set of times.
+local function first_of(key) return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge end
+
+-- A list of another type would swallow the jobs on their way.
+local function make_way(list)
+  local found = redis.call('TYPE', list).ok
+  if found ~= 'list' and found ~= 'none' then
+    set_aside(list, 'the key holds a ' .. found .. ' instead of a list')
+    redis.call('RENAME', list, 'pm:broken:' .. list)
   end
 end
 
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', now), 'LIMIT', 0, ARGV[1])
-local promoted = 0
-
-for _, id in ipairs(ids) do
-  local record = 'rq:job:' .. id
-  local fields = redis.pcall('HMGET', record, 'data', 'enqueue_at_front', 'group')
-  redis.call('ZREM', KEYS[1], id)
-  if fields.err or not fields[1] then
-    -- A record that expired while it waited is no loss; one that is no job is kept for inspection.
-    if fields.err or redis.call('EXISTS', record) == 1 then
-      set_aside(id, fields.err or 'the record holds no data')
+local function promote(queue, most)
+  local scheduled, list = 'rq:scheduled:' .. queue, 'rq:queue:' .. queue
+  local ids = redis.call('ZRANGEBYSCORE', scheduled, '-inf', string.format('%.6f', told_at), 'LIMIT', 0, most)
+  local pushed = {RPUSH = {}, LPUSH = {}}
+  make_way(list)
+  redis.call('ZREM', scheduled, unpack(ids))
+  for _, id in ipairs(ids) do
+    local record = 'rq:job:' .. id
+    local fields = redis.pcall('HMGET', record, 'data', 'enqueue_at_front', 'group')
+    if fields.err or not fields[1] then
+      -- A record that expired while it waited is no loss; one that is no job is kept for inspection.
+      if fields.err or redis.call('EXISTS', record) == 1 then
+        set_aside(id, fields.err or 'the record holds no data')
+      end
+    else
+      local push = fields[2] == '1' and 'LPUSH' or 'RPUSH'
+      redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2])
+      if fields[3] then
+        groups.join(queue, fields[3], id, push)
+      else
+        pushed[push][#pushed[push] + 1] = id
+      end
+      tell('promoted', id, queue)
     end
-  else
-    redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2])
-    groups.join(KEYS[2]:sub(10), fields[3], id, fields[2] == '1' and 'LPUSH' or 'RPUSH')
-    tell('promoted', id, KEYS[2]:sub(10))
-    promoted = promoted + 1
+  end
+  for push, all in pairs(pushed) do
+    if #all > 0 then redis.call(push, list, unpack(all)) end
   end
 end
 
-if promoted > 0 then
-  redis.call('SADD', KEYS[3], KEYS[2])
+local due, nearest = {}, math.huge
+for _, key in ipairs(call('SMEMBERS', KEYS[1])) do
+  local queue = key:sub(10)
+  local first = first_of('rq:scheduled:' .. queue)
+  if first <= told_at then due[#due + 1] = queue else nearest = math.min(nearest, first) end
 end
-groups.wake_due(now)
+
+-- Where more queues are due than jobs are taken, not always the same come first.
+local share, from = math.max(1, math.floor(ARGV[1] / math.max(1, #due))), script_began[2]
+for i = 1, math.min(#due, ARGV[1]) do promote(due[(from + i) % #due + 1], share) end
+for _, queue in ipairs(due) do nearest = math.min(nearest, first_of('rq:scheduled:' .. queue)) end
+groups.wake_due(told_at)
+nearest = math.min(nearest, first_of('pm:due'))
 write_events()
-local nearest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-return nearest and string.format('%.6f', nearest - now) or ''
+return nearest < math.huge and string.format('%.6f', nearest - told_at) or ''

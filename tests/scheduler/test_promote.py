@@ -106,19 +106,29 @@ def test_a_delayed_job_for_the_front_goes_there(client):
 
 
 def test_more_jobs_than_a_call_takes_are_promoted_in_bounded_calls_and_in_order(client):
-    ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 1200)
+    ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * (2 * JOBS_A_CALL + 1))
     assert promote(client) <= 0
-    assert len(rq_queue(client).job_ids) == JOBS_A_CALL == 500
+    assert len(rq_queue(client).job_ids) == JOBS_A_CALL
     assert promote(client) <= 0
     assert promote(client) is None
     assert rq_queue(client).job_ids == ids
 
 
 def test_one_queue_with_much_to_do_does_not_hold_up_the_others(client):
-    sample_jobs.noop.options(delay=0, queue="a").enqueue_many([()] * 1200)
+    many = sample_jobs.noop.options(delay=0, queue="a").enqueue_many([()] * 1200)
     id = sample_jobs.noop.options(delay=0, queue="b").enqueue()
     promote(client)
     assert rq_queue(client, "b").job_ids == [id]
+    assert rq_queue(client, "a").job_ids == many[: JOBS_A_CALL // 2]
+
+
+def test_of_more_due_queues_than_jobs_a_call_all_have_their_turn(client):
+    names = [f"q{number}" for number in range(JOBS_A_CALL + 50)]
+    for name in names:
+        sample_jobs.noop.options(delay=0, queue=name).enqueue()
+    assert promote(client) <= 0
+    assert promote(client) is None
+    assert [len(rq_queue(client, name).job_ids) for name in names] == [1] * len(names)
 
 
 def test_two_schedulers_at_the_same_time_promote_each_job_once(client, server):

@@ -75,13 +75,15 @@ def test_past_the_budget_jobs_are_refused_and_those_that_are_there_go_on(client)
     used = int(client.info("memory")["used_memory"])
     id = sample_jobs.noop.enqueue()
     budget = Budget(client, str(used // 2))
-    assert budget.look()
+    assert budget.look() < 1
+    assert budget.is_full
     with pytest.raises(ServerFull, match="PACKMULE_MEMORY_HIGH_WATER"):
         sample_jobs.noop.enqueue()
     assert records.read(client, id).status == "queued"
     assert 0 < client.ttl(wire.FULL) <= 5
     budget.high_water = str(used * 100)
-    assert not budget.look()
+    assert budget.look() > 1
+    assert not budget.is_full
     sample_jobs.noop.enqueue()
     assert client.llen("rq:queue:default") == 2
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -19,13 +20,17 @@ from rq.serializers import JSONSerializer
 
 import scheduler
 from coordination.connection import connect
-from jobs import registry
+from coordination.pubsub import MISSED, Subscriber
+from jobs import registry, wire
 from jobs.producer import Producer
 from scheduler import Scheduler
-from scheduler.leader import LEADER, LOCK, Leadership, Overtaken
+from scheduler.leader import CANDIDACY, LEADER, LOCK, LONGEST_STANDBY, Leadership, Overtaken
 from scheduler.leader import leader as who_leads
-from scheduler.promote import promote
-from scheduler.scheduler import LONGEST_SLEEP
+from scheduler.promote import JOBS_A_CALL, promote
+from scheduler.scheduler import JOBS_REST
+from worker import outcome
+from worker.claim import Claims
+from worker.order import Strict
 
 ROOT = Path(scheduler.__file__).parents[1]
 PROGRAM = """
@@ -118,6 +123,7 @@ def test_holding_goes_on_past_the_first_end_in_the_same_term(client):
     began = time.monotonic()
     while time.monotonic() < began + 1.0:
         assert leadership.hold()
+        promote(client, leadership.check(), leadership.held_for)  # its sign of life
         time.sleep(0.02)
     assert leadership.term == term
     assert who_leads(client).term == term
@@ -130,9 +136,34 @@ def test_resigning_hands_over_at_once_and_each_term_is_higher(client):
     before = int(first.term)
     first.resign()
     assert leader(client) == ""
-    assert wait_for(second.hold) < 1
+    second.ask_again()  # as it does when it is told
+    wait_for(second.hold)
     assert not first.hold()
     assert int(second.term) > before
+
+
+def test_who_stands_by_asks_again_when_the_leader_is_silent_and_believes_no_absurd_end(client):
+    first, second = Leadership(client, term=2), Leadership(client, term=2)
+    first.hold()
+    assert not second.hold()
+    assert 0.5 < second.rests <= LONGEST_STANDBY
+    first.close()
+    client.hset(LEADER, "until", "99999999999")
+    client.delete(f"pm:lock:{LOCK}")
+    wait_for(second.hold)
+
+
+def test_those_who_stand_by_are_told_when_the_leader_resigns(client):
+    first, second = Scheduler(client, term=60), Scheduler(client, term=60)
+    with Subscriber(client, [wire.SCHEDULER]) as second._told:
+        first.tick()
+        second.tick()
+        second._rest(0)  # listens
+        first.leadership.resign()
+        second._rest(0.5)
+        assert second.leadership.rests < 0.5
+        wait_for(second.leadership.hold)
+    assert leader(client) == second.leadership.name
 
 
 def test_only_the_leader_can_resign(client):
@@ -199,7 +230,7 @@ def test_lock_nodes_that_are_one_server_make_nobody_leader_and_end_no_scheduler(
     with contextlib.ExitStack() as opened:
         nodes = [opened.enter_context(connect(server.url, Path("unused"))) for _ in range(3)]
         ticking = Scheduler(client, nodes)
-        assert ticking.tick() == LONGEST_SLEEP
+        assert 0 < ticking.tick() <= CANDIDACY
         assert leader(client) == ""
 
 
@@ -208,10 +239,11 @@ def test_lock_nodes_that_are_one_server_make_nobody_leader_and_end_no_scheduler(
 
 def test_only_the_leader_promotes(client):
     first, second = Scheduler(client), Scheduler(client)
-    assert first.tick() == LONGEST_SLEEP
+    assert 0 < first.tick() <= JOBS_REST
     id = sample_jobs.noop.options(delay=0).enqueue()
-    assert second.tick() == LONGEST_SLEEP
+    assert 0 < second.tick() <= LONGEST_STANDBY
     assert job_ids(client) == []
+    first.wake()
     first.tick()
     assert job_ids(client) == [id]
 
@@ -221,14 +253,63 @@ def test_the_sleep_ends_when_the_next_job_is_due(client):
     sample_jobs.noop.options(delay=0.1).enqueue()
     assert 0 < ticking.tick() <= 0.1
     sample_jobs.noop.options(delay=3600).enqueue()
-    wait_for(lambda: ticking.tick() == LONGEST_SLEEP)
+    wait_for(lambda: ticking.tick() > 0.5)
+
+
+def told(subscriber: Subscriber) -> list[float]:
+    """What schedulers hear that listen there."""
+    return [message.value for message in iter(lambda: subscriber.wait(0.05), None) if message is not MISSED]
+
+
+def test_schedulers_hear_of_what_is_due_before_they_look_again(client):
+    with Subscriber(client, [wire.SCHEDULER]) as subscriber:
+        told(subscriber)
+        sample_jobs.noop.options(delay=2).enqueue()
+        assert told(subscriber) == []
+        sample_jobs.noop.options(delay=0.5).enqueue_many([()] * 100)
+        assert told(subscriber) == [0.5]
+        sample_jobs.noop.options(delay=0.8).enqueue()
+        assert told(subscriber) == []
+        sample_jobs.noop.options(delay=0.8, queue="low").enqueue()
+        assert told(subscriber) == [0.8]
+        sample_jobs.noop.options(at=datetime.now(UTC) - timedelta(days=1)).enqueue()
+        assert told(subscriber) == [0]
+
+
+def test_schedulers_hear_of_retries(client):
+    sample_jobs.noop.options(retries=3).enqueue_many([()] * 2)
+    claims = Claims(client, "w", Strict(["default"]))
+    jobs = claims.finish_and_claim(claims.next_id(), [], 2).jobs
+    with Subscriber(client, [wire.SCHEDULER]) as subscriber:
+        told(subscriber)
+        failed = [outcome.failed(job, "ValueError", 1, 2) for job in jobs]
+        claims.finish_and_claim(claims.next_id(), failed, 0)
+        assert told(subscriber) == [pytest.approx(min(each.delay for each in failed), abs=0.001)]
+
+
+def test_what_a_scheduler_hears_ends_its_sleep(client):
+    ticking = Scheduler(client)
+    with Subscriber(client, [wire.SCHEDULER]) as ticking._told:
+        ticking.tick()
+        ticking._rest(0)  # listens
+        assert ticking.tick() >= 0
+        for message in ('"nonsense"', "no json", "[]", "null", "0.1"):
+            client.publish(wire.SCHEDULER, message)
+        began = time.monotonic()
+        ticking._rest(30)
+        assert time.monotonic() < began + 15
+        ticking.tick()
+        client.publish(wire.SCHEDULER, "0")
+        ticking._rest(30)
+        assert ticking._round() >= 0
 
 
 def test_while_more_is_due_there_is_no_sleep(client):
     ticking = Scheduler(client)
     ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 1200)
-    pauses = [ticking.tick() for _ in range(3)]
-    assert pauses == [0, 0, LONGEST_SLEEP]
+    pauses = [ticking.tick() for _ in range(1200 // JOBS_A_CALL)]
+    assert pauses[:-1] == [0] * (1200 // JOBS_A_CALL - 1)
+    assert 0.5 < pauses[-1] <= JOBS_REST
     assert job_ids(client) == ids
 
 
@@ -239,7 +320,7 @@ def test_a_running_scheduler_promotes_what_falls_due(client, server, start):
     process = start(server.url)
     wait_for(lambda: leads(client, process))
     ids = sample_jobs.noop.options(delay=0.5).enqueue_many([()] * 1200)
-    assert wait_for(lambda: len(job_ids(client)) == 1200) < 0.5 + 2 * LONGEST_SLEEP + 1
+    assert wait_for(lambda: len(job_ids(client)) == 1200) < 2
     assert job_ids(client) == ids
 
 
@@ -269,7 +350,7 @@ def test_a_killed_leader_is_followed_within_its_term(client, server, start):
     wait_for(lambda: len(client.client_list()) >= 3)  # both schedulers, and this test
     first.send_signal(signal.SIGKILL)
     took = wait_for(lambda: leads(client, second))
-    assert took < term + LONGEST_SLEEP + 1
+    assert took < term + CANDIDACY + 1
     id = sample_jobs.noop.options(delay=0).enqueue()
     wait_for(lambda: job_ids(client) == [id])
 

@@ -396,13 +396,13 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
     other = Scheduler(client, ticker=clock.ticker)
     other.leadership = clock.leadership
     for _ in range(3):
-        other._mended_at = other._ticks_at = 0.0
+        other.wake()
         other.tick()
         clock.leadership.announce_again()
     book.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
     for _ in range(2):
         clock.ticker.ahead += 61
-        other._ticks_at = 0.0
+        other.wake()
         other.tick()
     assert any(id.startswith("cron-new") for id in ids(client))
 

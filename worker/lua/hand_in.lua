@@ -40,6 +40,7 @@ local function place(id, queue, status, ttl, front, delay)
     call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
   elseif status == 'scheduled' then
     gather('ZADD', 'rq:scheduled:' .. queue, string.format('%.6f', now + delay), id)
+    scheduled(queue, now + delay)
   else
     local registry = status == 'finished' and 'rq:finished:' or 'rq:failed:'
     gather('ZADD', registry .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
@@ -73,9 +74,7 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
     elseif ttl > 0 then
       redis.call('EXPIRE', results, ttl)
     end
-    if kind > 1 and not added.err then
-      redis.call('XTRIM', results, 'MAXLEN', '~', 10)
-    end
+    if kind > 1 and not added.err then redis.call('XTRIM', results, 'MAXLEN', '~', 10) end
     if ttl > 0 and ends(status) then
       redis.call('EXPIRE', record, ttl)
     else
@@ -160,6 +159,7 @@ local function hand_in()
     redis.pcall('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
   end
   write_gathered()
+  tell_scheduler()
   if ARGV[2] and ARGV[2] ~= '' and not again and #stale == 0 then keep_tally(ARGV[2], worker, now) end
   for batch, all in pairs(counted) do batches.count(batch, unpack(all)) end
 end
