@@ -71,6 +71,11 @@ def queue_name(key: str) -> str:
     return key.removeprefix("rq:queue:")
 
 
+def workers_key(queue: str) -> str:
+    """The set of the keys of the workers that listen to a queue."""
+    return f"rq:workers:{queue}"
+
+
 def job_key(job_id: str) -> str:
     """The hash that holds the record of a job."""
     return f"rq:job:{job_id}"

@@ -19,7 +19,7 @@ _prune = Script("scheduler", "prune", after=(*wire.CALL, *FENCE))
 
 
 def prune(client: Redis, term: str = "") -> int:
-    """Forget ids of jobs whose time to live is over, workers that are gone, and old events; how many ids.
+    """Forget jobs whose time to live is over, workers that are gone, and old events; how many ids.
 
     RQ trims its registries where its own workers run or its dashboard is looked at, and nowhere else. Done at
     any time and by several it does no harm. Raises `Overtaken` if the leader's `term` is over.
@@ -28,6 +28,7 @@ def prune(client: Redis, term: str = "") -> int:
     for key in map(wire.text, client.smembers(wire.QUEUES)):
         queue = wire.queue_name(key)
         keys = [wire.registry_key(status, queue) for status in ("finished", "failed", "canceled")]
+        keys += wire.workers_key(queue), wire.WORKERS
         cursor = "0"
         for _ in range(CALLS_A_QUEUE):
             reply = _prune(client, keys, [JOBS_A_CALL, cursor, term])
@@ -36,23 +37,9 @@ def prune(client: Redis, term: str = "") -> int:
             forgotten += count
             if cursor == "0" and count < JOBS_A_CALL:
                 break
-    _strike_off(client)
     for stream in (events.stream(client), audit.stream(client)):
         try:
             stream.trim()
         except ResponseError:
             continue  # the key holds something else, which the next event moves aside
     return forgotten
-
-
-def _strike_off(client: Redis) -> None:
-    """Take workers whose hash has expired off RQ's sets."""
-    keys = [wire.text(key) for key in client.smembers(wire.WORKERS)]
-    if not keys:
-        return
-    with client.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.exists(key)
-        gone = [key for key, is_there in zip(keys, pipeline.execute(), strict=True) if not is_there]
-    if gone:
-        client.srem(wire.WORKERS, *gone)

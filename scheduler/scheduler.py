@@ -20,6 +20,7 @@ from scheduler.leader import AGAIN, TERM, Leadership, Overtaken
 from scheduler.mend import mend
 from scheduler.promote import promote
 from scheduler.prune import prune
+from scheduler.sweep import Sweeper
 from scheduler.ticks import Ticker
 
 JOBS_REST = 1.0
@@ -35,7 +36,7 @@ GROUPS_REST = 2.0
 """Seconds between two looks at the groups that there are."""
 
 PRUNE_REST = 60.0
-"""Seconds between two rounds in which what is over is forgotten; five times that if there was nothing."""
+"""Seconds between two rounds that forget what is over and mend what is left; five times that for nothing."""
 
 AWAY_REST = 1.0
 """Seconds after which is tried again what failed because of Redis."""
@@ -74,6 +75,7 @@ class Scheduler:
         self.leadership = Leadership(client, nodes, term)
         self.ticker = ticker
         self.budget = Budget(client, high_water)
+        self.sweeper = Sweeper(client)
         self.stopping = False
         self._led = False
         self._is_synced = ticker is None
@@ -182,7 +184,8 @@ class Scheduler:
         return MEND_REST
 
     def _prune(self, term: str) -> float:
-        return PRUNE_REST if prune(self.client, term) else 5 * PRUNE_REST
+        has_found = prune(self.client, term) + self.sweeper.sweep(term)
+        return PRUNE_REST if has_found else 5 * PRUNE_REST
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True

@@ -1,7 +1,8 @@
--- Forget what is over in one queue: ids of ended jobs whose time to live is over, and of canceled ones that left no
--- record.
+-- Forget what is over in one queue: ids of ended jobs whose time to live is over, of canceled ones that left no
+-- record, and workers that are gone.
 --
--- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs, all of one queue
+-- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs    KEYS[4]  workers, all of one queue
+-- KEYS[5]  all workers
 -- ARGV[1]  at most how many of each    ARGV[2]  where to go on among the canceled, "0" at first
 -- ARGV[3]  the leader's term, or ""
 -- Returns  how many were forgotten, and where to go on, "0" after the last; "overtaken" if another leads
@@ -9,15 +10,29 @@
 if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 local forgotten = 0
+
+local function forget(command, key, ids)
+  if #ids > 0 then forgotten = forgotten + call(command, key, unpack(ids)) end
+end
+
+local function gone(prefix, found)
+  local ids = {}
+  for _, id in ipairs(found) do
+    if redis.call('EXISTS', prefix .. id) == 0 then ids[#ids + 1] = id end
+  end
+  return ids
+end
+
 for i = 1, 2 do
-  local ids = call('ZRANGEBYSCORE', KEYS[i], '-inf', told_at, 'LIMIT', 0, ARGV[1])
-  if #ids > 0 then forgotten = forgotten + call('ZREM', KEYS[i], unpack(ids)) end
+  forget('ZREM', KEYS[i], call('ZRANGEBYSCORE', KEYS[i], '-inf', told_at, 'LIMIT', 0, ARGV[1]))
 end
 
 local found = call('ZSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[1])
-for i = 1, #found[2], 2 do
-  if redis.call('EXISTS', 'rq:job:' .. found[2][i]) == 0 then
-    forgotten = forgotten + call('ZREM', KEYS[3], found[2][i])
-  end
+local canceled = {}
+for i = 1, #found[2], 2 do canceled[#canceled + 1] = found[2][i] end
+forget('ZREM', KEYS[3], gone('rq:job:', canceled))
+
+for i = 4, 5 do
+  forget('SREM', KEYS[i], gone('', call('SRANDMEMBER', KEYS[i], ARGV[1]))) -- all of them where there are fewer
 end
 return {forgotten, found[1]}

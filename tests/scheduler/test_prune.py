@@ -41,9 +41,11 @@ def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
 
 def test_workers_that_are_gone_are_struck_off(client):
     client.sadd(wire.WORKERS, "rq:worker:gone", "rq:worker:here")
+    client.sadd("rq:workers:default", "rq:worker:gone", "rq:worker:here")
+    client.sadd(wire.QUEUES, "rq:queue:default")
     client.hset("rq:worker:here", "state", "idle")
     prune(client)
-    assert client.smembers(wire.WORKERS) == {b"rq:worker:here"}
+    assert client.smembers(wire.WORKERS) == client.smembers("rq:workers:default") == {b"rq:worker:here"}
 
 
 def test_old_events_go_and_new_ones_stay(client):

@@ -1,0 +1,53 @@
+-- Look at some of all keys for what a crash, a lost key or a hand has left behind, and mend it: claims of a worker
+-- that has no lease, slots whose holder is gone, and jobs behind a ticket that there isn't.
+--
+-- KEYS[1]  the leases
+-- ARGV[1]  where to go on, "0" at first    ARGV[2]  how many keys to look at    ARGV[3]  the leader's term, or ""
+-- ARGV[4]  seconds after which a worker without a lease is dead, if it doesn't renew it
+-- Returns  where to go on, "0" after the last, and how many were mended; "overtaken" if another leads
+
+if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
+
+local FIELDS = 100 -- of one key
+local mended = 0
+local mend = {}
+
+-- Rescue looks at leases alone; a living worker will renew it before it ends.
+local function lease(worker)
+  mended = mended + call('ZADD', KEYS[1], 'NX', told_at + ARGV[4], worker)
+end
+
+mend['pm:claims:'] = lease
+mend['pm:waiting:'] = lease
+
+mend['pm:holders:'] = function(key)
+  local holders = 'pm:holders:' .. key
+  local found = call('HRANDFIELD', holders, FIELDS, 'WITHVALUES')
+  for i = 1, #found, 2 do
+    local worker, execution = found[i + 1]:match('^(.*) ([^ ]*)$')
+    if not worker or redis.pcall('HGET', 'pm:claims:' .. worker, found[i]) ~= execution then
+      mended = mended + call('HDEL', holders, found[i])
+      groups.wake_blocked(key)
+    end
+  end
+end
+
+-- The name alone doesn't tell where the queue ends, for both parts may have colons; the jobs do.
+mend['pm:group:'] = function(name)
+  local first = call('LINDEX', 'pm:group:' .. name, 0)
+  local found = first and redis.pcall('HMGET', 'rq:job:' .. first, 'origin', 'group') or {}
+  local queue, group = found[1], found[2]
+  if found.err or not queue or not group or queue .. ':' .. group ~= name then return end
+  if call('HSETNX', 'pm:groups:' .. queue, group, '') == 1 then
+    mended = mended + 1
+    groups.wake(queue .. '\n' .. group)
+  end
+end
+
+local found = redis.call('SCAN', ARGV[1], 'MATCH', 'pm:[cwhg]*', 'COUNT', ARGV[2])
+for _, key in ipairs(found[2]) do
+  local kind, name = key:match('^(pm:%l+:)(.*)$')
+  if mend[kind] then mend[kind](name) end
+end
+write_events()
+return {found[1], mended}

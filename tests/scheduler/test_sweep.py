@@ -1,0 +1,106 @@
+"""Sweeping: whatever lost its owner is found wherever it stands among other keys, and goes on."""
+
+from __future__ import annotations
+
+import time
+
+import gated_jobs
+import pytest
+import sample_jobs
+from redis import Redis
+
+from jobs import registry, wire
+from jobs.producer import Producer
+from scheduler import Scheduler
+from scheduler.leader import Overtaken
+from scheduler.sweep import Sweeper
+from worker.claim import Claims
+from worker.order import Strict
+from worker.rescue import rescue_expired
+
+
+@pytest.fixture
+def client(client: Redis) -> Redis:
+    registry.use(Producer(client).enqueue)
+    with client.pipeline(transaction=False) as pipeline:  # keys enough for several calls
+        for number in range(3000):
+            pipeline.set(f"pm:cache:many:{number}", "x")
+        pipeline.execute()
+    return client
+
+
+def claim(client: Redis, worker: str = "w") -> list[str]:
+    claims = Claims(client, worker, Strict(["default"]))
+    return [job.id for job in claims.finish_and_claim(claims.next_id(), [], 10).jobs]
+
+
+def test_jobs_of_a_worker_whose_lease_was_lost_run_again(client):
+    id = sample_jobs.noop.enqueue()
+    assert claim(client) == [id]
+    client.rpush(wire.waiting_key("other"), "job-in-hand")
+    client.delete(wire.LEASES)
+    assert rescue_expired(client) == {}
+    assert Sweeper(client).sweep() == 2
+    assert {wire.text(name) for name in client.zrange(wire.LEASES, 0, -1)} == {"w", "other"}
+    assert rescue_expired(client) == {}, "one that lives has time to renew its lease"
+    for name in ("w", "other"):
+        client.zadd(wire.LEASES, {name: 1})
+    assert rescue_expired(client)["w"].back == [id]
+    assert claim(client) == [id]
+
+
+def test_workers_with_a_lease_keep_it(client):
+    sample_jobs.noop.enqueue()
+    claim(client)
+    client.zadd(wire.LEASES, {"w": time.time() + 5})
+    before = client.zscore(wire.LEASES, "w")
+    assert Sweeper(client).sweep() == 0
+    assert client.zscore(wire.LEASES, "w") == before
+
+
+def test_a_slot_whose_holder_is_gone_is_free_again(client):
+    first = gated_jobs.alone.enqueue("p", "1")
+    second = gated_jobs.alone.enqueue("p", "2")
+    assert claim(client) == [first]
+    assert claim(client, "w2") == []
+    assert Sweeper(client).sweep() == 0
+    client.delete(wire.claims_key("w"))
+    assert Sweeper(client).sweep() == 1
+    assert claim(client, "w2") == [second]
+
+
+def test_jobs_behind_a_ticket_that_there_is_not_go_on(client):
+    ids = [gated_jobs.alone.enqueue("p", str(number)) for number in range(3)]
+    assert claim(client) == ids[:1]
+    client.delete(wire.groups_key("default"), wire.queue_key("default"))
+    assert Sweeper(client).sweep() == 1
+    assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[1].encode()]
+
+
+def test_corrupt_keys_stop_nothing(client):
+    client.set("pm:holders:a", "no hash")
+    client.set("pm:group:default:g", "no list")
+    client.hset("pm:holders:b", "job", "nonsense")
+    client.rpush("pm:group:a:b:c", "no-job")
+    client.set(wire.LEASES, "no sorted set")
+    client.hset("pm:claims:w", "a", "b")
+    assert Sweeper(client).sweep() == 2
+    assert client.exists("pm:holders:b", "pm:holders:a") == 0
+    assert client.zscore(wire.LEASES, "w")
+
+
+def test_a_round_goes_on_where_the_last_call_ended_and_the_leader_does_it(client):
+    client.hset("pm:claims:w", "a", "b")
+    scheduler = Scheduler(client)
+    scheduler.tick()
+    scheduler.leadership.resign()
+    scheduler.leadership.close()
+    assert client.zscore(wire.LEASES, "w")
+
+
+def test_an_overtaken_leader_mends_nothing(client):
+    client.hset("pm:claims:w", "a", "b")
+    client.hset("pm:leader", "term", "8")
+    with pytest.raises(Overtaken):
+        Sweeper(client).sweep("7")
+    assert client.zscore(wire.LEASES, "w") is None
