@@ -14,8 +14,8 @@ class Proxy:
     """Listens at `path` and passes everything on to the socket `target`; answers as `mode` says.
 
     Modes are `pass`, `slow` (30 ms late), `swallow` (no answer, and in the end no connection), `cut` (the
-    connection ends instead, once a command with `only` in it has come) and `cut once`. Commands are always
-    passed on, so that the node has performed what nobody hears of.
+    connection ends instead, once a command with `only` in it has come) and `cut once`. Commands are passed
+    on, so that the node has performed what nobody hears of, but not with `drop`: silence both ways.
     """
 
     def __init__(self, path: Path, target: Path) -> None:
@@ -54,13 +54,13 @@ class Proxy:
                     if not data or (ready is far and meant and self.mode.startswith("cut")):
                         self.mode = "pass" if data and self.mode == "cut once" else self.mode
                         return
-                    if ready is near:
+                    if ready is near and self.mode != "drop":
                         far.sendall(data)
                         continue
                     if self.mode == "slow":
                         time.sleep(0.03)
-                    swallowed = swallowed or self.mode == "swallow"
+                    swallowed = swallowed or self.mode in ("swallow", "drop")
                     if not swallowed:
                         near.sendall(data)
-                    elif self.mode != "swallow":
+                    elif self.mode not in ("swallow", "drop"):
                         return  # what comes after a gap would be taken for another answer
