@@ -39,8 +39,7 @@ class Budget:
 
         The `term` is not compared: what a leader says that was overtaken is true as well.
         """
-        info = self.client.info("memory")
-        used, allowed = int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
+        used, allowed = self.usage()
         is_full = allowed > 0 and used > allowed * (FREE_SHARE if self.is_full else 1)
         if is_full:
             self.client.set(wire.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
@@ -51,6 +50,11 @@ class Budget:
             log.warning("the server uses %d of %d MiB: %s", used >> 20, allowed >> 20, said)
         self.is_full = is_full
         return NEAR_REST if used > allowed / 2 > 0 else FAR_REST
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes that the server uses, and that it may use, 0 for any number."""
+        info = self.client.info("memory")
+        return int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
 
     def allowed(self, maxmemory: int) -> int:
         """Bytes that may be used of a server with such a bound, 0 for any number."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from redis import Redis
 
-from config import VARIABLES, Settings
+from config import VARIABLES, Settings, secret
 from coordination.connection import lock_clients
+from coordination.outgoing import Allowed
 from coordination.redlock import NoQuorum, Redlock
-from jobs import records, registry
+from jobs import records, registry, webhook_file
 from jobs.email.server import Server
 from jobs.job_type import InvalidCall
 from jobs.options import InvalidOption
@@ -53,6 +54,7 @@ def check(
     findings = {
         "modules": _finding(load_jobs),
         "schedules": _finding(lambda: _schedules(settings)),
+        "webhooks": _finding(lambda: _webhooks(settings)),
         "redis": _finding(lambda: _server(connect())),
         "locks": _finding(lambda: _locks(settings)),
         "storage": _finding(lambda: _storage(storage)),
@@ -92,6 +94,13 @@ def _schedules(settings: Settings) -> str:
     if faults:
         raise InvalidSchedule("; ".join(faults))
     return f"ok, {len(found)}"
+
+
+def _webhooks(settings: Settings) -> str:
+    if settings.webhooks is None:
+        return "ok, none"
+    hooks = webhook_file.read_file(settings.webhooks, Allowed(settings.webhook_allow), secret)
+    return f"ok, {len(hooks)}"
 
 
 def _server(client: Redis) -> str:

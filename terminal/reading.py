@@ -235,6 +235,7 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 def status(app: App, json: bool) -> None:
     """Queues, workers, leading scheduler and server at one glance."""
     from jobs import records
+    from scheduler.budget import Budget
     from scheduler.cron import shown
     from scheduler.leader import leader
     from terminal import show
@@ -242,12 +243,17 @@ def status(app: App, json: bool) -> None:
     found = _queues(app)
     workers = records.workers(app.client)
     server = records.server(app.client)
+    used, allowed = Budget(app.client, app.settings.memory_high_water).usage()
+    server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
     leads = leader(app.client)
     if json:
         show.as_json({"queues": found, "workers": workers, "server": server, "leader": leads})
         return
     since = f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}" if leads else None
-    show.facts({**server, "leader": since or "no scheduler leads: packmule scheduler"})
+    bound = f"{allowed >> 20} MiB, past which no job is taken" if allowed else "no bound"
+    facts = {name: value for name, value in server.items() if not name.startswith("memory")}
+    facts["memory"] = f"{used / 2**20:.1f} MiB of {bound}"
+    show.facts({**facts, "leader": since or "no scheduler leads: packmule scheduler"})
     show.out.print()
     _show_queues(found)
     show.out.print()

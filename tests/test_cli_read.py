@@ -136,16 +136,27 @@ def test_queues_beyond_the_settings_are_listed_too(here: Run, jobs: dict[str, st
 def test_status_tells_of_queues_workers_and_server(
     here: Run, packmule: CommandLine, jobs: dict[str, str]
 ) -> None:
-    status = json.loads(output(packmule.run("status", "--json")))
+    status = json.loads(output(packmule.run("status", "--json", PACKMULE_MEMORY_HIGH_WATER="1000")))
     assert status["queues"]["default"]["queued"] == 1
     assert status["workers"] == []
     assert status["server"]["server"] == "valkey"
-    assert "no worker is running: packmule worker" in output(here("status"))
+    assert status["server"]["memory_bytes"] > status["server"]["memory_allowed_bytes"] == 1000
+    said = output(here("status"))
+    assert "no worker is running: packmule worker" in said
+    assert "MiB of no bound" in said
 
 
 def test_check_finds_all_well(packmule: CommandLine) -> None:
     report = json.loads(output(packmule.run("check", "--json")))
-    assert report["findings"].keys() == {"modules", "schedules", "redis", "locks", "storage", "mail"}
+    assert report["findings"].keys() == {
+        "modules",
+        "schedules",
+        "webhooks",
+        "redis",
+        "locks",
+        "storage",
+        "mail",
+    }
     assert all(finding["ok"] for finding in report["findings"].values())
     assert report["settings"]["queues"] == "high, default, low"
 
@@ -170,11 +181,22 @@ def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedS
 
 def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", {})  # other tests' jobs have faulty schedules
-    done = here("check", "--json", PACKMULE_SMTP_URL="smtp://127.0.0.1:1", PACKMULE_MODULES="gone.jobs")
+    done = here(
+        "check",
+        "--json",
+        PACKMULE_SMTP_URL="smtp://127.0.0.1:1",
+        PACKMULE_MODULES="gone.jobs",
+        PACKMULE_WEBHOOKS="gone.toml",
+    )
     findings = json.loads(done.stdout)["findings"]
     assert done.returncode == 1
-    assert {name for name, finding in findings.items() if not finding["ok"]} == {"modules", "mail"}
+    assert {name for name, finding in findings.items() if not finding["ok"]} == {
+        "modules",
+        "mail",
+        "webhooks",
+    }
     assert "gone.jobs" in findings["modules"]["text"]
+    assert "gone.toml" in findings["webhooks"]["text"]
 
 
 def test_check_tells_which_locks_there_are(here: Run, server: EmbeddedServer) -> None:
