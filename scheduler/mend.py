@@ -7,27 +7,35 @@ from redis import Redis
 from coordination.scripts import Script
 from jobs import wire
 from scheduler.leader import FENCE, refuse
+from scheduler.walk import Walk
+
+CALLS = 200
+"""In one round, each for a hundred groups; the next goes on."""
 
 _mend = Script("scheduler", "mend_groups", after=(*wire.GATES, *FENCE))
 
 
-def mend(client: Redis, term: str = "") -> bool:
-    """Look at the groups of all queues, a hundred a call; whether there are any. It does no harm at any time.
+class Mender:
+    """Looks after the groups of all queues. Done at any time and by several it does no harm.
 
     A list that was emptied by hand, a record that was deleted, or a slot whose holder vanished with its
-    claims would otherwise leave jobs waiting for nobody. Raises `Overtaken` if the leader's `term` is over.
+    claims would otherwise leave jobs waiting for nobody.
     """
-    queues = [wire.queue_name(wire.text(key)) for key in client.smembers(wire.QUEUES)]
-    with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            pipeline.exists(wire.groups_key(queue))
-        queues = [queue for queue, has_groups in zip(queues, pipeline.execute(), strict=True) if has_groups]
-    for queue in queues:
-        cursor = "0"
-        while True:
-            reply = _mend(client, [wire.groups_key(queue)], [queue, cursor, term])
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._walk = Walk(client, CALLS)
+
+    def mend(self, term: str = "") -> bool:
+        """Look at up to 20,000 groups; whether there were any. Raises `Overtaken` if the `term` is over."""
+        seen = 0
+
+        def step(queue: str, cursor: str) -> str:
+            nonlocal seen
+            reply = _mend(self.client, [wire.groups_key(queue)], [queue, cursor, term])
             refuse(reply)
-            cursor = wire.text(reply)
-            if cursor == "0":
-                break
-    return bool(queues)
+            seen += int(reply[1])
+            return "" if reply[0] == b"0" else wire.text(reply[0])
+
+        self._walk.go(step)
+        return seen > 0

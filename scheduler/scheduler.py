@@ -17,9 +17,9 @@ from coordination.pubsub import MISSED, Subscriber
 from jobs import wire
 from scheduler.budget import Budget
 from scheduler.leader import AGAIN, TERM, Leadership, Overtaken
-from scheduler.mend import mend
+from scheduler.mend import Mender
 from scheduler.promote import promote
-from scheduler.prune import prune
+from scheduler.prune import Pruner
 from scheduler.sweep import Sweeper
 from scheduler.ticks import Ticker
 
@@ -75,6 +75,8 @@ class Scheduler:
         self.leadership = Leadership(client, nodes, term)
         self.ticker = ticker
         self.budget = Budget(client, high_water)
+        self.mender = Mender(client)
+        self.pruner = Pruner(client)
         self.sweeper = Sweeper(client)
         self.stopping = False
         self._led = False
@@ -176,7 +178,7 @@ class Scheduler:
         return SCHEDULES_REST if due is None else min(due, SCHEDULES_REST)
 
     def _mend_groups(self, term: str) -> float:
-        return GROUPS_REST if mend(self.client, term) else MEND_REST
+        return GROUPS_REST if self.mender.mend(term) else MEND_REST
 
     def _mend_schedules(self, term: str) -> float:
         if self.ticker is not None:
@@ -184,7 +186,7 @@ class Scheduler:
         return MEND_REST
 
     def _prune(self, term: str) -> float:
-        has_found = prune(self.client, term) + self.sweeper.sweep(term)
+        has_found = self.pruner.prune(term) + self.sweeper.sweep(term)
         return PRUNE_REST if has_found else 5 * PRUNE_REST
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:

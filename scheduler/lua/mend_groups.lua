@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  where to go on, "0" at first
 -- ARGV[3]  the leader's term, or ""
--- Returns  where to go on, "0" after the last; "overtaken" if another leads
+-- Returns  where to go on, "0" after the last, and how many groups were seen; "overtaken" if another leads
 
 if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
@@ -40,4 +40,4 @@ for i = 1, #found[2], 2 do
   end
 end
 
-return found[1]
+return {found[1], #found[2] / 2}

@@ -15,6 +15,24 @@ own.at = ARGV[2]
 -- When the first is due of a sorted set of times.
 local function first_of(key) return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge end
 
+-- RQ's own schedulers ask every second whether they have a queue's lock still, and leave the queue alone if not. From
+-- one that has it the lock is taken, and the queue's jobs are left to it for as long as it may take to notice.
+local LOCK_SECONDS, NOTICE_SECONDS = 60, 3
+
+-- Seconds for which RQ's scheduler may still move jobs of a queue, 0 once it is ours alone.
+local function shared_for(queue)
+  local lock = 'rq:scheduler-lock:' .. queue
+  local holder = redis.pcall('GET', lock)
+  if holder == 'packmule' then
+    local left = redis.call('PTTL', lock) / 1000
+    if left > LOCK_SECONDS then return left - LOCK_SECONDS end
+    if left > LOCK_SECONDS / 2 then return 0 end
+  end
+  local is_taken = holder and holder ~= 'packmule'
+  redis.pcall('SET', lock, 'packmule', 'EX', LOCK_SECONDS + (is_taken and NOTICE_SECONDS or 0))
+  return is_taken and NOTICE_SECONDS or 0
+end
+
 -- A list of another type would swallow the jobs on their way.
 local function make_way(list)
   local found = redis.call('TYPE', list).ok
@@ -57,7 +75,7 @@ end
 local due, nearest = {}, math.huge
 for _, key in ipairs(call('SMEMBERS', KEYS[1])) do
   local queue = key:sub(10)
-  local first = first_of('rq:scheduled:' .. queue)
+  local first = math.max(first_of('rq:scheduled:' .. queue), told_at + shared_for(queue))
   if first <= told_at then due[#due + 1] = queue else nearest = math.min(nearest, first) end
 end
 

@@ -14,6 +14,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
+from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from coordination.connection import connect
@@ -147,6 +148,65 @@ def test_two_schedulers_at_the_same_time_promote_each_job_once(client, server):
         thread.join()
     assert rq_queue(client).job_ids == ids
     assert scheduled(client) == 0
+
+
+def rq_scheduler(client: Redis) -> RQScheduler:
+    return RQScheduler(["default"], client, serializer=JSONSerializer)
+
+
+def test_a_scheduler_of_rqs_that_was_there_first_leaves_the_queue_before_we_take_it(client):
+    theirs = rq_scheduler(client)
+    assert theirs.acquire_locks() == {"default"}
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    assert 2.5 < promote(client) <= 3
+    assert promote(client) > 2
+    theirs.register_birth()
+    theirs.heartbeat()
+    theirs.enqueue_scheduled_jobs()
+    assert theirs.acquired_locks == set()
+    assert rq_queue(client).job_ids == []
+    client.expire("rq:scheduler-lock:default", 60)  # the three seconds are over
+    assert promote(client) is None
+    assert rq_queue(client).job_ids == [id]
+
+
+def test_a_scheduler_of_rqs_that_comes_later_gets_no_queue_of_ours_until_we_are_gone(client):
+    sample_jobs.noop.enqueue()
+    promote(client)
+    theirs = rq_scheduler(client)
+    assert theirs.acquire_locks() == set()
+    assert 55 < client.ttl("rq:scheduler-lock:default") <= 60
+    client.expire("rq:scheduler-lock:default", 20)
+    promote(client)
+    assert client.ttl("rq:scheduler-lock:default") > 55
+    client.delete("rq:scheduler-lock:default")
+    assert theirs.acquire_locks() == {"default"}
+
+
+@pytest.mark.parametrize("comes_first", ["ours", "theirs"])
+def test_beside_rqs_scheduler_each_job_comes_once(client, server, comes_first):
+    sample_jobs.noop.options(delay=0).enqueue()  # names the queue
+    if comes_first == "ours":
+        promote(client)
+    theirs = rq_scheduler(client)
+    theirs.acquire_locks()
+    process = theirs.start()
+    try:
+        ids = []
+        for number in range(100):
+            ids.append(sample_jobs.noop.options(delay=0.02 * number).enqueue())
+            ids.append(rq_queue(client).enqueue_in(timedelta(seconds=0.02 * number), "sample_jobs.noop").id)
+        deadline = time.monotonic() + 20
+        while scheduled(client):
+            assert time.monotonic() < deadline
+            promote(client)
+        time.sleep(1.5)  # whatever RQ's had in hand comes now
+    finally:
+        process.terminate()
+        process.join()
+    found = rq_queue(client).job_ids
+    assert sorted(found[1:]) == sorted(set(found[1:]))
+    assert set(ids) <= set(found)
 
 
 def test_a_retry_is_promoted_when_it_is_due(client):

@@ -14,7 +14,7 @@ from jobs.producer import Producer, ServerFull
 from scheduler import Scheduler
 from scheduler.budget import Budget
 from scheduler.leader import Overtaken
-from scheduler.prune import prune
+from scheduler.prune import Pruner
 
 
 @pytest.fixture
@@ -32,11 +32,20 @@ def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
     id = sample_jobs.noop.enqueue()
     cancel.cancel(client, id)
     client.zadd("rq:canceled:default", {f"gone{n}": 1 for n in range(1200)})
-    assert prune(client) == 3600
+    assert Pruner(client).prune() == 3600
     for registry_of in ("finished", "failed"):
         key = wire.registry_key(registry_of, "default")
         assert client.zrange(key, 0, -1) == [b"new", b"kept"]
     assert client.zrange("rq:canceled:default", 0, -1) == [id.encode()]
+
+
+def test_a_round_is_bounded_and_the_next_goes_on(client, monkeypatch):
+    monkeypatch.setattr("scheduler.prune.CALLS", 3)
+    for name in "abc":
+        client.sadd(wire.QUEUES, f"rq:queue:{name}")
+        client.zadd(wire.registry_key("failed", name), {f"old{n}": 1 for n in range(1000)})
+    pruner = Pruner(client)
+    assert [pruner.prune() for _ in range(4)] == [1000, 1000, 1000, 0]
 
 
 def test_workers_that_are_gone_are_struck_off(client):
@@ -44,7 +53,7 @@ def test_workers_that_are_gone_are_struck_off(client):
     client.sadd("rq:workers:default", "rq:worker:gone", "rq:worker:here")
     client.sadd(wire.QUEUES, "rq:queue:default")
     client.hset("rq:worker:here", "state", "idle")
-    prune(client)
+    Pruner(client).prune()
     assert client.smembers(wire.WORKERS) == client.smembers("rq:workers:default") == {b"rq:worker:here"}
 
 
@@ -52,7 +61,7 @@ def test_old_events_go_and_new_ones_stay(client):
     for stream in (events.stream(client), audit.stream(client)):
         client.xadd(stream.key, {"e": b"\x90"}, id="1000-0")
         stream.append([["new"]])
-    prune(client)
+    Pruner(client).prune()
     assert client.xlen("pm:events") == client.xlen("pm:audit") == 1
 
 
@@ -61,7 +70,7 @@ def test_corrupt_keys_keep_nothing_else_from_being_forgotten(client):
     client.set("rq:finished:a", "no sorted set")
     client.set("pm:events", "no stream")
     client.zadd("rq:finished:b", {"old": 1})
-    assert prune(client) == 1
+    assert Pruner(client).prune() == 1
 
 
 def test_a_leader_that_was_overtaken_forgets_nothing(client):
@@ -69,7 +78,7 @@ def test_a_leader_that_was_overtaken_forgets_nothing(client):
     client.zadd("rq:finished:default", {"old": 1})
     client.hset("pm:leader", "term", "8")
     with pytest.raises(Overtaken):
-        prune(client, "7")
+        Pruner(client).prune("7")
     assert client.zcard("rq:finished:default") == 1
 
 

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from coordination.redlock import Redlock
 from jobs import records, wire
 from jobs.cancel import cancel
-from scheduler.mend import mend
+from scheduler.mend import Mender
 from scheduler.promote import promote
 from worker import outcome
 from worker.claim import Claims
@@ -153,7 +153,7 @@ def test_a_slot_whose_holder_vanished_without_a_trace_is_free(client, desk):
     desk.claim()
     assert desk.claim(worker="w2") == []
     client.delete(wire.claims_key("w1"))
-    mend(client)
+    Mender(client).mend()
     assert ids(desk.claim(worker="w2")) == [second]
 
 
@@ -165,7 +165,7 @@ def test_a_group_that_lost_its_ticket_gets_another(client, desk, how):
     else:
         client.delete(wire.job_key(enqueued[0]))
         assert desk.claim() == []
-    mend(client)
+    Mender(client).mend()
     assert ids(desk.claim()) == enqueued[1:]
 
 
@@ -184,7 +184,7 @@ def test_a_job_of_a_group_that_rq_canceled_does_not_run(client, desk):
     first, second, third = gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
     for id in (first, second):
         Job.fetch(id, client, JSONSerializer).cancel()
-    mend(client)
+    Mender(client).mend()
     assert ids(desk.claim()) == [third]
 
 
@@ -402,7 +402,7 @@ def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
     for id in enqueued[:-1]:
         client.delete(wire.job_key(id))
     assert desk.claim() == []
-    mend(client)
+    Mender(client).mend()
     assert ids(desk.claim()) == enqueued[-1:]
 
 
