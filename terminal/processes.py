@@ -235,7 +235,7 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
 
 def _schedule(app: App) -> None:
     from jobs.producer import Producer
-    from scheduler import Scheduler
+    from scheduler.scheduler import Scheduler
     from scheduler.ticks import Ticker
 
     settings = app.settings

@@ -11,10 +11,10 @@ from redis import Redis
 from coordination.connection import connect
 from jobs import audit, cancel, events, records, registry, wire
 from jobs.producer import Producer, ServerFull
-from scheduler import Scheduler
 from scheduler.budget import Budget
 from scheduler.leader import Overtaken
 from scheduler.prune import Pruner
+from scheduler.scheduler import Scheduler
 
 
 @pytest.fixture

@@ -23,11 +23,10 @@ from coordination.connection import connect
 from coordination.pubsub import MISSED, Subscriber
 from jobs import registry, wire
 from jobs.producer import Producer
-from scheduler import Scheduler
 from scheduler.leader import CANDIDACY, LEADER, LOCK, LONGEST_STANDBY, Leadership, Overtaken
 from scheduler.leader import leader as who_leads
 from scheduler.promote import JOBS_A_CALL, promote
-from scheduler.scheduler import JOBS_REST
+from scheduler.scheduler import JOBS_REST, Scheduler
 from worker import outcome
 from worker.claim import Claims
 from worker.order import Strict
@@ -37,7 +36,7 @@ PROGRAM = """
 import logging, sys
 from pathlib import Path
 from coordination.connection import connect
-from scheduler import Scheduler
+from scheduler.scheduler import Scheduler
 
 logging.basicConfig(level=logging.INFO)
 with connect(sys.argv[1], Path("unused")) as client:

@@ -11,8 +11,8 @@ from redis import Redis
 
 from jobs import registry, wire
 from jobs.producer import Producer
-from scheduler import Scheduler
 from scheduler.leader import Overtaken
+from scheduler.scheduler import Scheduler
 from scheduler.sweep import Sweeper
 from worker.claim import Claims
 from worker.order import Strict

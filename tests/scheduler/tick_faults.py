@@ -44,7 +44,7 @@ sys.path.append("tests/jobs")
 import sample_jobs
 from coordination.connection import connect, lock_clients
 from jobs.producer import Producer
-from scheduler import Scheduler
+from scheduler.scheduler import Scheduler
 from scheduler.ticks import Ticker
 
 url, *nodes = sys.argv[1:]
