@@ -33,6 +33,10 @@ def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
     for queue, counts in records.depths(client, queues).items():
         for status, count in counts.items():
             yield _line("packmule_jobs", {"queue": queue, "status": status}, count)
+    yield from _head("packmule_queue_age_seconds", "gauge", "How long the next job of a queue has waited.")
+    ages = records.ages(client, queues)
+    for queue in queues:
+        yield _line("packmule_queue_age_seconds", {"queue": queue}, round(ages.get(queue, 0.0), 3))
     workers = records.workers(client)
     info = client.info("memory")
     for name, help, value in (

@@ -82,6 +82,7 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
     rates = statistics.rates(client)
     by_queue = statistics.by(found, statistics.queue_of)
     depths = records.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
+    ages = records.ages(client, list(depths))
     types = [
         statistics.summary(name, each) for name, each in statistics.by(found, statistics.type_of).items()
     ]
@@ -92,6 +93,7 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
             {
                 "queue": name,
                 "waiting": counts["queued"],
+                "age": ages.get(name),
                 "running": counts["started"],
                 "scheduled": counts["scheduled"],
                 "per_second": round(rates.get(name, 0.0), 2),
@@ -124,12 +126,13 @@ def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
             f"queues, the last {period}",
             [
                 (
-                    *(each[name] for name in ("queue", "waiting", "running", "scheduled", "per_second")),
+                    *(each["queue"], each["waiting"], _span(each["age"])),
+                    *(each[name] for name in ("running", "scheduled", "per_second")),
                     *(each["performed"], each["failed"], _span(each["wait_p50"]), _span(each["wait_p95"])),
                 )
                 for each in found["queues"]
             ],
-            *("queue", "waiting", "running", "scheduled", "a second", "performed", "failed"),
+            *("queue", "waiting", "since", "running", "scheduled", "a second", "performed", "failed"),
             *("wait p50", "p95"),
         ),
         _table(

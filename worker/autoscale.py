@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from redis import Redis
 
-from jobs import wire
+from jobs import records, wire
 
 LOOK_INTERVAL = 1.0
 PATIENCE = 1.0
@@ -52,20 +52,5 @@ class Autoscale:
         with self.client.pipeline(transaction=False) as pipeline:
             for queue in self.queues:
                 pipeline.llen(wire.queue_key(queue))
-                pipeline.lindex(wire.queue_key(queue), 0)
-            answers = pipeline.execute()
-        heads = [wire.text(head) for head in answers[1::2] if head]
-        with self.client.pipeline(transaction=False) as pipeline:
-            for head in heads:
-                pipeline.hget(wire.job_key(head), "enqueued_at")
-            instants = pipeline.execute(raise_on_error=False)
-        ages = [time.time() - at for at in map(_instant, instants) if at is not None]
-        return sum(answers[::2]), max(ages, default=0.0)
-
-
-def _instant(answer: object) -> float | None:
-    """The Unix seconds that a record's field tells, None where it is absent or corrupt."""
-    try:
-        return wire.time_seconds(wire.text(answer)) if isinstance(answer, bytes) else None
-    except (ValueError, OverflowError):
-        return None
+            depth = sum(pipeline.execute())
+        return depth, max(records.ages(self.client, self.queues).values(), default=0.0) if depth else 0.0

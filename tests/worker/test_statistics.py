@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.request
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from command_line import CommandLine, complaint, environment_in
 from pools import drained
 
 from coordination.histogram import percentile
-from jobs import metrics, statistics, wire
+from jobs import metrics, records, statistics, wire
 from jobs.statistics import Statistics
 from worker.claim import Claims
 from worker.order import Strict
@@ -134,6 +135,24 @@ def test_metrics_are_in_prometheus_format(client, server):
     assert f'packmule_run_seconds_bucket{{{labels},le="+Inf"}} 10' in lines
     assert f"packmule_run_seconds_count{{{labels}}} 10" in lines
     assert 'packmule_jobs{queue="default",status="finished"} 10' in lines
+
+
+def test_the_age_of_the_next_job_is_told(packmule, client):
+    for queue, ago in (("high", 90), ("low", -90), ("odd", None)):
+        client.sadd("rq:queues", f"rq:queue:{queue}")
+        client.rpush(f"rq:queue:{queue}", queue, "behind")
+        enqueued = wire.time_text(time.time() - ago) if ago else "no time"
+        client.hset(f"rq:job:{queue}", mapping={"enqueued_at": enqueued})
+    client.set("rq:queue:text", "no list")
+    ages = records.ages(client, ["high", "low", "odd", "text", "default"])
+    assert ages == {"high": pytest.approx(90, abs=5), "low": 0}
+    (line,) = re.findall(
+        r'packmule_queue_age_seconds\{queue="high"\} (\S+)', metrics.exposition(client, ["high"])
+    )
+    assert 85 < float(line) < 100
+    found = json.loads(packmule.output("top", "--json"))["queues"]
+    assert {each["queue"]: each["age"] for each in found}["high"] == pytest.approx(90, abs=10)
+    assert re.search(r"high +2 +9\d(\.\d)? s ", packmule.output("top", "--once"))
 
 
 def test_metrics_are_served(packmule):
