@@ -9,9 +9,6 @@ from jobs import wire
 from scheduler.leader import FENCE, refuse
 from scheduler.walk import Walk
 
-CALLS = 200
-"""In one round, each for a hundred groups; the next goes on."""
-
 _mend = Script("scheduler", "mend_groups", after=(*wire.GATES, *FENCE))
 
 
@@ -24,10 +21,10 @@ class Mender:
 
     def __init__(self, client: Redis) -> None:
         self.client = client
-        self._walk = Walk(client, CALLS)
+        self._walk = Walk(client)
 
     def mend(self, term: str = "") -> bool:
-        """Look at up to 20,000 groups; whether there were any. Raises `Overtaken` if the `term` is over."""
+        """Go on for a while; whether groups were seen. Raises `Overtaken` if the leader's `term` is over."""
         seen = 0
 
         def step(queue: str, cursor: str) -> str:

@@ -15,9 +15,6 @@ from scheduler.walk import Walk
 JOBS_A_CALL = 500
 """Few enough that one call holds the server for a millisecond or so."""
 
-CALLS = 200
-"""In one round; the next goes on."""
-
 _prune = Script("scheduler", "prune", after=(*wire.CALL, *FENCE))
 
 
@@ -30,10 +27,10 @@ class Pruner:
 
     def __init__(self, client: Redis) -> None:
         self.client = client
-        self._walk = Walk(client, CALLS)
+        self._walk = Walk(client)
 
     def prune(self, term: str = "") -> int:
-        """Go on for a round; how many ids were forgotten. Raises `Overtaken` if the `term` is over."""
+        """Go on for a while; how many ids were forgotten. Raises `Overtaken` if the `term` is over."""
         forgotten = 0
 
         def step(queue: str, cursor: str) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 from redis import Redis
 
 from coordination.scripts import Script
 from jobs import wire
 from scheduler.leader import FENCE, refuse
+from scheduler.walk import LONGEST_ROUND
 
 KEYS_A_CALL = 1000
 """Few enough that one call holds the server for a millisecond or so."""
-
-CALLS = 50
-"""In one round; the next goes on."""
 
 LEASE = 10.0
 """Seconds after which a worker that has claims but no lease counts as dead, unless it renews it by then."""
@@ -28,17 +28,16 @@ class Sweeper:
         self._cursor = "0"
 
     def sweep(self, term: str = "") -> int:
-        """Look at up to 50,000 keys, or to the end of the round; how many were mended.
+        """Go on for a while, or to the end of the round; how many keys were mended.
 
         Claims without a lease are given one that ends, so that they are rescued; slots whose holder is gone
         are free again; jobs that wait behind none go on. Raises `Overtaken` if the leader's `term` is over.
         """
-        mended = 0
-        for _ in range(CALLS):
+        mended, ends_at = 0, time.monotonic() + LONGEST_ROUND
+        while True:
             reply = _sweep(self.client, [wire.LEASES], [self._cursor, KEYS_A_CALL, term, LEASE])
             refuse(reply)
             self._cursor = wire.text(reply[0])
             mended += int(reply[1])
-            if self._cursor == "0":
-                break
-        return mended
+            if self._cursor == "0" or time.monotonic() > ends_at:
+                return mended

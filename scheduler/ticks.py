@@ -30,13 +30,11 @@ from scheduler.leader import FENCE, Overtaken, refuse
 from scheduler.plan import Due, Step, plan, upcoming_after
 from scheduler.schedule import InvalidSchedule, Schedule, from_code, read
 from scheduler.schedule_file import read_file
+from scheduler.walk import LONGEST_ROUND
 
 SCHEDULES_A_ROUND = 100
 TICKS_A_ROUND = 20
 """Of one schedule; more than these are decided in the next round, so that no round is long."""
-
-LONGEST_ROUND = 0.3
-"""Seconds after which a round goes no further, for other duties wait meanwhile."""
 
 CHANGED_AGAIN = 0.05
 """Seconds after which a schedule is read again that was changed meanwhile."""

@@ -1,7 +1,8 @@
-"""The walk: a duty goes round all queues in steps, so many a time, and goes on later where it stopped."""
+"""The walk: a duty goes round all queues in steps, a while at a time, and goes on where it stopped."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -9,17 +10,19 @@ from redis import Redis
 
 from jobs import wire
 
+LONGEST_ROUND = 0.3
+"""Seconds after which a duty goes no further, for others wait, and the term wants to be extended."""
+
 
 class Walk:
-    """Goes round the queues of `client`'s server again and again, at most so many `steps` at a time."""
+    """Goes round the queues of `client`'s server again and again."""
 
-    def __init__(self, client: Redis, steps: int) -> None:
+    def __init__(self, client: Redis) -> None:
         self.client = client
-        self.steps = steps
         self._ahead: deque[tuple[str, str]] = deque()
 
     def go(self, step: Callable[[str, str], str]) -> None:
-        """Call `step` with a queue's name and a cursor, "0" at first.
+        """Call `step` with a queue's name and a cursor, "0" at first, until the round or the time is over.
 
         It returns the cursor of its next step, "" after the last one. A queue whose step raises is left for
         the next round.
@@ -27,9 +30,10 @@ class Walk:
         if not self._ahead:
             names = sorted(wire.queue_name(wire.text(key)) for key in self.client.smembers(wire.QUEUES))
             self._ahead.extend((name, "0") for name in names)
-        for _ in range(self.steps):
-            if not self._ahead:
-                return
+        ends_at = time.monotonic() + LONGEST_ROUND
+        while self._ahead:
             queue, cursor = self._ahead.popleft()
             if cursor := step(queue, cursor):
                 self._ahead.appendleft((queue, cursor))
+            if time.monotonic() > ends_at:
+                return

@@ -40,12 +40,12 @@ def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
 
 
 def test_a_round_is_bounded_and_the_next_goes_on(client, monkeypatch):
-    monkeypatch.setattr("scheduler.prune.CALLS", 3)
+    monkeypatch.setattr("scheduler.walk.LONGEST_ROUND", 0)
     for name in "abc":
         client.sadd(wire.QUEUES, f"rq:queue:{name}")
         client.zadd(wire.registry_key("failed", name), {f"old{n}": 1 for n in range(1000)})
     pruner = Pruner(client)
-    assert [pruner.prune() for _ in range(4)] == [1000, 1000, 1000, 0]
+    assert [pruner.prune() for _ in range(10)] == [500, 500, 0] * 3 + [0]
 
 
 def test_workers_that_are_gone_are_struck_off(client):
