@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -162,8 +163,9 @@ def resume(client: Redis, name: str) -> bool:
         pipeline.hdel(state_key(name), "paused", "removed", "ended", "held")
         pipeline.hset(state_key(name), "last", str(max(now, found.last or 0)))
         pipeline.zadd(NEXT, {name: now})
-        pipeline.publish(wire.SCHEDULER, "0")
         pipeline.execute()
+    with contextlib.suppress(ResponseError):  # who may not publish is heard of a little later
+        client.publish(wire.SCHEDULER, "0")
     return True
 
 

@@ -80,6 +80,7 @@ class Scheduler:
         self.sweeper = Sweeper(client)
         self.stopping = False
         self._led = False
+        self._hears = True
         self._is_synced = ticker is None
         self._timed = [Duty(self._promote), Duty(self._tick)]
         self._duties = [
@@ -146,12 +147,15 @@ class Scheduler:
             try:
                 message = self._told.wait(left)
             except RedisError as error:
-                log.error("%s: jobs may be promoted up to %g s late", error, JOBS_REST)
+                if self._hears:
+                    log.error("%s: jobs may be promoted up to %g s late", error, JOBS_REST)
+                self._hears = False
                 time.sleep(left)
                 return
             if message is None:
                 return
             if message is MISSED:
+                self._hears = True
                 self.wake()
                 ends_at = time.monotonic()
             elif message.value == "resigned":

@@ -38,12 +38,13 @@ local soonest = {} -- of each queue, when the first of the jobs is due that this
 
 local function scheduled(queue, due) soonest[queue] = math.min(due, soonest[queue] or due) end
 
--- The leading scheduler looks once a second, and hears of what is due before that, if it is the first of its queue.
+-- The leading scheduler looks once a second, and hears of what is due before that, if it is the first of its queue
+-- and this user may publish.
 local function tell_scheduler()
   for queue, due in pairs(soonest) do
     local first = due < told_at + 1 and tonumber(call('ZRANGE', 'rq:scheduled:' .. queue, 0, 0, 'WITHSCORES')[2])
     if first and first >= due - 0.000001 then
-      redis.call('PUBLISH', 'pm:scheduler', string.format('%.3f', math.max(0, due - told_at)))
+      redis.pcall('PUBLISH', 'pm:scheduler', string.format('%.3f', math.max(0, due - told_at)))
     end
   end
 end

@@ -46,6 +46,6 @@ if redis.call('HEXISTS', KEYS[2], 'paused') + redis.call('HEXISTS', KEYS[2], 're
   call('ZREM', KEYS[3], name)
 else
   call('ZADD', KEYS[3], now, name)
-  redis.call('PUBLISH', 'pm:scheduler', '0')
+  redis.pcall('PUBLISH', 'pm:scheduler', '0')
 end
 return old and 'changed' or 'new'

@@ -8,5 +8,5 @@ if redis.pcall('HGET', KEYS[1], 'term') ~= ARGV[1] then
   return 0
 end
 redis.call('HSET', KEYS[1], 'until', '0')
-redis.call('PUBLISH', 'pm:scheduler', '"resigned"')
+redis.pcall('PUBLISH', 'pm:scheduler', '"resigned"')
 return 1

@@ -303,6 +303,27 @@ def test_what_a_scheduler_hears_ends_its_sleep(client):
         assert ticking._round() >= 0
 
 
+def test_without_leave_to_publish_or_to_listen_all_is_done_a_little_later(spare_server, monkeypatch, caplog):
+    spare = spare_server()
+    with connect(spare.url, Path("unused")) as mighty:
+        mighty.acl_setuser("mute", True, passwords="+x", commands=["+@all"], keys=["*"])
+        mighty.execute_command("ACL", "SETUSER", "mute", "resetchannels")
+    with connect(spare.url.replace("://", "://mute:x@"), Path("unused")) as own:
+        monkeypatch.setattr(registry, "_enqueue", Producer(own).enqueue)
+        ticking = Scheduler(own)
+        with Subscriber(own, [wire.SCHEDULER]) as ticking._told:
+            ticking.tick()
+            id = sample_jobs.noop.options(delay=0.2).enqueue()
+            ticking._rest(0.05)
+            ticking._rest(0.05)
+            wait_for(lambda: ticking.tick() > 0 and job_ids(own) == [id])
+            assert [record.levelname for record in caplog.records].count("ERROR") == 1
+            assert "late" in caplog.text
+        ticking.leadership.resign()
+        ticking.leadership.close()
+        assert leader(own) == ""
+
+
 def test_while_more_is_due_there_is_no_sleep(client):
     ticking = Scheduler(client)
     ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 1200)
