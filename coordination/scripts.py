@@ -36,6 +36,27 @@ class Script:
         except NoScriptError:
             return _exchange(client, ("EVAL", self.source, *command[2:]))
 
+    def each(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Run it for each of `calls`, keys and arguments, in one round trip.
+
+        The replies in order, with errors of Redis's in the places of those that failed.
+        """
+        replies = self._all(client, calls)
+        lacking = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lacking:
+            client.script_load(self.source)
+            again = self._all(client, [calls[number] for number in lacking])
+            for number, reply in zip(lacking, again, strict=True):
+                replies[number] = reply
+        return replies
+
+    def _all(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        opened: Any = client.pipeline(transaction=False)
+        with opened as pipeline:
+            for keys, args in calls:
+                pipeline.execute_command(*self.command(keys, args))
+            return list(pipeline.execute(raise_on_error=False))
+
     def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
         """The command that runs it, to be sent among others; where the script is lacking, it fails."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)

@@ -8,7 +8,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,11 @@ _decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler", "d
 
 log = logging.getLogger("packmule.scheduler")
 
+DecideCall = tuple[list[str], list[Any]]
+"""Keys and arguments of decide.lua."""
+
+Work = Generator[DecideCall, Any, float | None]
+
 
 class Ticker:
     """Decides what is due, enqueueing by `producer`, in rounds of bounded length.
@@ -91,23 +96,40 @@ class Ticker:
         found = _due(self.client, [book.NEXT, book.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead])
         now = float(found[0])
         soonest = float(found[1]) if found[1] else None
-        has_failed = False
-        ends_at = time.monotonic() + LONGEST_ROUND
+        works: list[tuple[str, Work, Any]] = []
         for name, record, *rest in found[2:]:
             due = Due(wire.text(name), record, *map(wire.text, rest))
-            try:
-                soonest = _sooner(soonest, self._work_off(due, now, term))
-            except ResponseError as error:
-                has_failed = True
-                log.error("schedule %s: %s", due.name, error)
-            if time.monotonic() > ends_at:
-                return 0.0
-        if len(found) - 2 == SCHEDULES_A_ROUND and not has_failed:
+            works.append((due.name, self._work_off(due, now, term), None))
+        has_failed = has_begun = is_over = False
+        ends_at = time.monotonic() + LONGEST_ROUND
+        while works:
+            steps = []
+            for name, work, reply in works:
+                try:
+                    call = work.throw(reply) if isinstance(reply, Exception) else work.send(reply)
+                    steps.append((name, work, call))
+                except StopIteration as ended:
+                    soonest = _sooner(soonest, ended.value)
+                except ResponseError as error:
+                    has_failed = True
+                    log.error("schedule %s: %s", name, error)
+                is_over = time.monotonic() > ends_at
+                if is_over and not has_begun:
+                    break  # but what was sent is heard out
+            if is_over and has_begun:
+                break
+            replies = _decide.each(self.client, [call for _, _, call in steps])
+            works = [(name, work, reply) for (name, work, _), reply in zip(steps, replies, strict=True)]
+            has_begun = True
+        if is_over or (len(found) - 2 == SCHEDULES_A_ROUND and not has_failed):
             return 0.0  # there may be more
         return None if soonest is None else soonest - now
 
-    def _work_off(self, due: Due, now: float, term: str) -> float | None:
-        """Decide the ticks of one schedule that are due; when it is due next."""
+    def _work_off(self, due: Due, now: float, term: str) -> Work:
+        """Decide the ticks of one schedule that are due; when it is due next.
+
+        It yields calls of decide.lua and is sent the replies, so that those of many schedules share trips.
+        """
         last = int(due.last) if due.last.isdigit() else int(now)
         if last > LAST_INSTANT:
             last = int(now)
@@ -117,7 +139,7 @@ class Ticker:
             for _ in range(TICKS_A_ROUND):
                 step = plan(schedule, last, now, due)
                 upcoming = upcoming_after(schedule, step, now)
-                if not self._take(schedule, due, step, upcoming, now, term):
+                if not (yield from self._take(schedule, due, step, upcoming, now, term)):
                     return now + CHANGED_AGAIN
                 last = step.last
                 if upcoming is None or upcoming > now:
@@ -127,24 +149,24 @@ class Ticker:
         except Exception as error:  # whatever is wrong with one keeps none of the others from working
             log.warning("schedule %s can't work: %s", due.name, error)
             upcoming = now + MEND_AGAIN
-            self._write(due, Step(last), upcoming, term, fault=str(error))
+            yield from self._write(due, Step(last), upcoming, term, fault=str(error))
         return upcoming
 
     def _take(
         self, schedule: Schedule, due: Due, step: Step, upcoming: float | None, now: float, term: str
-    ) -> bool:
+    ) -> Generator[DecideCall, Any, bool]:
         """Make one step; whether the schedule still was as it was read."""
         if step.held and schedule.overlap == "cancel":
             with contextlib.suppress(NoSuchJob, TimeoutError):
                 cancel(self.client, due.job, timeout=0)
         if step.did != "enqueued":
-            return self._write(due, step, upcoming, term, entry=_line(step, now)) is not None
+            return (yield from self._write(due, step, upcoming, term, entry=_line(step, now))) is not None
         id = schedule.job_id(step.tick)
         options = Options(job_id=id, queue=schedule.queue)
         written = self.producer.written(registry.find(schedule.job), schedule.call(step.tick), options)
         line = _line(step, now, id)
         try:
-            replies = self._write(due, step, upcoming, term, entry=line, job=id, written=written)
+            replies = yield from self._write(due, step, upcoming, term, entry=line, job=id, written=written)
         except ResponseError as error:
             self._correct(due.name, line, {"did": "failed", "why": str(error)})
             raise
@@ -170,14 +192,14 @@ class Ticker:
         job: str = "",
         written: tuple[bytes, bytes] = _NOTHING,
         fault: str = "",
-    ) -> Sequence[Any] | None:
+    ) -> Generator[DecideCall, Any, Sequence[Any] | None]:
         """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `Overtaken`."""
         keys = [wire.QUEUES, wire.UNIQUE, book.SCHEDULES, book.state_key(due.name), book.NEXT]
         keys.append(book.ticks_key(due.name))
         sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
         score = "" if upcoming is None else f"{upcoming:.3f}"
         args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
-        reply = _decide(self.client, keys, [*args, book.LEDGER_ENTRIES])
+        reply = yield keys, [*args, book.LEDGER_ENTRIES]
         refuse(reply)
         if reply == b"changed":
             return None

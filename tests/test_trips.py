@@ -15,6 +15,10 @@ from redis.connection import AbstractConnection
 from coordination.cache import Cache
 from jobs import records, registry, waiting, wire
 from jobs.producer import Producer
+from scheduler import book
+from scheduler.leader import Leadership
+from scheduler.schedule import schedule
+from scheduler.ticks import Ticker
 from worker.claim import Claims
 from worker.order import Strict
 from worker.perform import Performer
@@ -190,3 +194,17 @@ def test_a_cache_hit_is_one_trip_with_tags_too_and_a_miss_three(client, trips):
         ran = commands(client)
         cache.get("a2", tags=["a", "b"])
         assert commands(client) - ran == Counter(cmdstat_mget=1, cmdstat_pttl=1, cmdstat_info=1)
+
+
+def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips):
+    leadership = Leadership(client)
+    assert leadership.hold()
+    ticker = Ticker(client, Producer(client))
+    for number in range(90):
+        book.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
+    ticker.round(leadership.check())  # the scripts are loaded, and it is known when they are due
+    ticker.ahead += 3600
+    before = trips()
+    ticker.round(leadership.check())
+    assert trips() - before == 2
+    assert client.llen(wire.queue_key("default")) == 90

@@ -40,6 +40,18 @@ def test_a_script_is_sent_whole_once_and_known_from_then_on(client, lead):
     assert calls_of(client, "eval") == before + 1
 
 
+def test_many_calls_are_one_trip_and_each_has_its_reply_or_its_error(client, lead):
+    calls = [(["a"], ["me", 1, 9]), (["b"], ["me", "no term", 9]), (["a"], ["you", 0, 9])]
+    client.script_flush()
+    for _ in range(2):
+        first, error, last = lead.each(client, calls)
+        assert (first, last) == (1, 0)
+        assert isinstance(error, ResponseError)
+        assert "compare" in str(error)
+    assert client.hget("a", "name") == b"me"
+    assert lead.each(client, []) == []
+
+
 def test_the_hash_is_the_one_that_the_server_gives(client, lead):
     loaded = client.script_load(lead.source)
     assert (loaded.decode() if isinstance(loaded, bytes) else loaded) == lead.sha

@@ -151,7 +151,7 @@ def test_what_was_read_before_another_decided_is_refused(client, clock, monkeypa
 
     def late(*args: Any, **kwargs: Any) -> Any:
         other.round(term)
-        return send(*args, **kwargs)
+        return (yield from send(*args, **kwargs))
 
     monkeypatch.setattr(clock.ticker, "_write", late)
     clock.ticker.round(term)
@@ -165,9 +165,9 @@ def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock,
 
     def twice(due: Any, *args: Any, **kwargs: Any) -> Any:
         before = due.last
-        reply = send(due, *args, **kwargs)
+        reply = yield from send(due, *args, **kwargs)
         due.last = before
-        assert send(due, *args, **kwargs) is None
+        assert (yield from send(due, *args, **kwargs)) is None
         due.last = str(args[0].last)
         return reply
 
@@ -275,6 +275,34 @@ def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(clie
         pauses.append(clock.ticker.round(clock.leadership.check()))
     assert len(ids(client)) == len(names)
     assert pauses[:2] == [0, 0]
+
+
+def test_of_many_that_are_decided_together_each_hears_its_own_reply(client, clock):
+    names = [f"s{number}" for number in range(20)]
+    for name in names:
+        clock.put(name, job=sample_jobs.invoice.job.name, kwargs={"account": 1}, cron="*/5 * * * *")
+    clock.put("other", cron="*/5 * * * *")
+    clock.later(300)
+    (first,) = [name for name in names if did(client, name) == [("enqueued", 0)]]
+    held = [did(client, name) for name in names if name != first]
+    assert held == [[("skipped", 0)]] * 19
+    assert f"cron-{first}-" in book.ledger(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
+    assert did(client, "other") == [("enqueued", 0)]
+
+
+def test_a_round_whose_time_is_over_leaves_the_rest_to_the_next_and_loses_nothing(client, clock, monkeypatch):
+    for number in range(30):
+        clock.put(f"s{number}", misfire="all", window="1d")
+    monkeypatch.setattr("scheduler.ticks.LONGEST_ROUND", 0)
+    clock.ticker.ahead += 125
+    rounds = 1
+    while clock.ticker.round(clock.leadership.check()) == 0:
+        rounds += 1
+    assert rounds > 30
+    for number in range(30):
+        lines = book.ledger(client, f"s{number}")
+        assert [line["did"] for line in lines] in (["enqueued"] * 2, ["enqueued"] * 3)
+        assert [line["tick"] for line in lines] == list(range(lines[0]["tick"], lines[-1]["tick"] + 1, 60))
 
 
 # --- overlap
