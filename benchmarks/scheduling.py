@@ -90,8 +90,11 @@ def rqs_promotion(server: EmbeddedServer, count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-def tick(server: EmbeddedServer, count: int) -> tuple[float, float]:
-    """Milliseconds of a round that decides a tick among so many schedules, and of one without."""
+def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
+    """Milliseconds of a round that decides a tick among so many schedules, and of one without.
+
+    And ticks decided a second when all of them are due at once.
+    """
     client = connect(None, server.data_dir)
     client.flushall()
     for number in range(count):
@@ -111,9 +114,15 @@ def tick(server: EmbeddedServer, count: int) -> tuple[float, float]:
         ticker.round(term)
         spans.append((time.perf_counter() - began) * 1000)
     assert client.llen("rq:queue:default") == 1
+    ticker.ahead += 3600
+    began = time.perf_counter()
+    while client.llen("rq:queue:default") <= count:
+        leader.leadership.hold()
+        ticker.round(leader.leadership.check())
+    rate = count / (time.perf_counter() - began)
     leader.leadership.resign()
     leader.leadership.close()
-    return spans[0], spans[1]
+    return spans[0], spans[1], rate
 
 
 def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
@@ -202,8 +211,9 @@ def main(jobs: int, schedules: int) -> None:
         )
         few = jobs // RQ_SHARE
         print(f"by RQ's scheduler of {few:,}: {rqs_promotion(server, few):,.0f} a second")
-        due, none = tick(server, schedules)
+        due, none, rate = ticks(server, schedules)
         print(f"a tick among {schedules:,} schedules: {due:.1f} ms; a round without one {none:.1f} ms")
+        print(f"all of them due at once: {rate:,.0f} ticks a second")
         for whose, (median, most) in sorted(lateness(server).items()):
             print(f"{whose}: promoted {median:.1f} ms late at rest, p99 {most:.1f} ms")
         trips, share = idle(server)
