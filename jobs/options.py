@@ -115,12 +115,11 @@ class Options:
 
     def over(self, base: Options) -> Options:
         """These options, and `base`'s where these say nothing."""
-        said: dict[str, Any] = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) is not None
-        }
+        said = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
         return replace(base, **said) if said else base
+
+
+_NAMES = tuple(field.name for field in fields(Options))
 
 
 def in_seconds(span: float | timedelta) -> float:

@@ -21,13 +21,14 @@ def flush() -> None:
             flushes(FLUSH_MS)
 
 
-@contextmanager
-def sending(job_type: str, queue: str) -> Iterator[str]:
-    """A span around an enqueue; yields the jobs' W3C `traceparent`, "" where nobody traces."""
+def sending(job_type: str, queue: str) -> AbstractContextManager[str]:
+    """A span around an enqueue; as its value the jobs' W3C `traceparent`, "" where nobody traces."""
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        yield ""
-        return
+    return nullcontext("") if trace is None else _sent(trace, job_type, queue)
+
+
+@contextmanager
+def _sent(trace: Any, job_type: str, queue: str) -> Iterator[str]:
     start = trace.get_tracer(SYSTEM).start_as_current_span
     attributes = _attributes("send", job_type, queue)
     with start(f"send {queue}", kind=trace.SpanKind.PRODUCER, attributes=attributes) as span:
