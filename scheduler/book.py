@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -191,6 +192,11 @@ def remove(client: Redis, name: str) -> str:
     return owner
 
 
+def instant(text: str) -> int | None:
+    """The Unix seconds that a state's field tells, None for what is no such number."""
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
+
+
 def state_key(name: str) -> str:
     """The hash of what happened to a schedule."""
     return f"pm:schedule:{name}"
@@ -244,7 +250,7 @@ def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
         schedule,
         "faulty" if fault and stands == "active" else stands,
         due if isinstance(due, float) else None,
-        int(fields["last"]) if fields.get("last", "").isdigit() else None,
+        instant(fields.get("last", "")),
         fields.get("job"),
         fault,
     )

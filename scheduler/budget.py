@@ -17,7 +17,7 @@ FREE_SHARE = 0.95
 FULL_SECONDS = 5
 """How long they are refused if no scheduler says so any more."""
 
-NEAR_REST, FAR_REST = 0.5, 10.0
+NEAR_REST, FAR_REST = 0.5, 15.0
 """Seconds between two looks, while more than half of the budget is used and while less is."""
 
 log = logging.getLogger("packmule.scheduler")

@@ -34,7 +34,7 @@ LONGEST_STANDBY = 1.0
 AGAIN = 0.1
 """Seconds after which a leader asks again that could not reach enough lock nodes."""
 
-EXTEND = 0.6
+EXTEND = 0.65
 """The part of a term after which a leader asks for another."""
 
 FENCE = (("scheduler", "fence"),)
@@ -77,6 +77,8 @@ class Leadership:
         # A node that forgot in a restart need not wait longer than this lock lives: nobody else takes it.
         self._redlock = Redlock(nodes or [client], longest_ttl=term)
         self._lock: Lock | None = None
+        self.serves = True
+        """Whether the job server could be reached the last time: who can't reach it leads no further term."""
         self._is_announced = False
         self._asks_at = 0.0
         self._fault_since = 0.0
@@ -146,13 +148,17 @@ class Leadership:
         """Extend the lock, or try to get it if no other leads."""
         if self._lock is not None:
             self._asks_at = now + AGAIN
-            self._lock.extend()
-            self._asks_at = now + self.ttl * EXTEND
+            if self.serves:
+                self._lock.extend()
+                self._asks_at = now + self.ttl * EXTEND
+            elif self.held_for <= 0:
+                self._drop()
         elif others := self._others():
             self._asks_at = now + min(others + random.uniform(0, AGAIN), LONGEST_STANDBY)  # noqa: S311
         else:
             self._asks_at = now + CANDIDACY * random.uniform(0.5, 1)  # noqa: S311
             self._lock = self._redlock.acquire(LOCK, ttl=self.ttl, wait=0, renew=False)
+            self.serves = True
             self._asks_at = now + self.ttl * EXTEND
         self._fault_since, self._has_complained = 0.0, False
 
@@ -167,6 +173,7 @@ class Leadership:
         if lock is not None and _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
             self._is_announced = True
         else:
+            log.warning("%s: the job server knows a later leader", self.name)
             self._drop()
 
     def _complain(self, error: Exception, now: float) -> None:

@@ -82,16 +82,16 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise InvalidSchedule(f"jitter={self.jitter}: give from 0 s to a day")
         if not 0 <= self.window <= LONGEST_INTERVAL:
             raise InvalidSchedule(f"window={self.window}: give from 0 s to 366 days")
+        if any(
+            each is not None and not 0 <= each <= LAST_INSTANT for each in (self.at, self.start, self.end)
+        ):
+            raise InvalidSchedule("at, start and end are Unix times")
         if self.start is not None and self.end is not None and self.end < self.start:
             raise InvalidSchedule(
                 f"its end, {shown(self.end, self.tz)}, is before its start, {shown(self.start, self.tz)}"
             )
         if self.at is not None and (self.start is not None or self.end is not None):
             raise InvalidSchedule("at is a single instant: leave start and end out")
-        if any(
-            each is not None and not 0 <= each <= LAST_INSTANT for each in (self.at, self.start, self.end)
-        ):
-            raise InvalidSchedule("at, start and end are Unix times")
         zone(self.tz)
         if self.at is None and self.next((self.start or 1) - 1) is None:
             raise InvalidSchedule("no tick is between its start and its end")
@@ -155,7 +155,12 @@ def read(record: bytes, name: str) -> Schedule:
     """The schedule `name` as it stands in Redis. Raises `InvalidSchedule`."""
     try:
         found = msgspec.json.decode(record, type=Schedule)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidWhen, InvalidSchedule) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        OSError,
+        RecursionError,
+    ) as error:  # msgspec's and ours are among them
         raise InvalidSchedule(_explained(error)) from None
     if found.name != name:
         raise InvalidSchedule(f"the record is that of a schedule {found.name}")

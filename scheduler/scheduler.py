@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from coordination.backoff import AWAY, passes
 from coordination.pubsub import MISSED, Subscriber
 from jobs import wire
 from scheduler.budget import Budget
@@ -27,10 +29,11 @@ JOBS_REST = 1.0
 """Seconds between two looks for jobs that are due: RQ's own code tells nobody of what it schedules."""
 
 SCHEDULES_REST = 10.0
-"""Seconds between two looks at schedules of which none is known to be due: clocks are set at times."""
+"""Seconds between two looks at schedules of which none is known to be due, for clocks are set at times, and
+for those that were lost: well within the time after which a tick counts as missed."""
 
 MEND_REST = 30.0
-"""Seconds between two looks for schedules that were lost, and for groups of jobs while there are none."""
+"""Seconds between two looks for groups of jobs while there are none."""
 
 GROUPS_REST = 2.0
 """Seconds between two looks at the groups that there are."""
@@ -81,7 +84,7 @@ class Scheduler:
         self.stopping = False
         self._led = False
         self._hears = True
-        self._is_synced = ticker is None
+        self._syncs_at = 0.0
         self._timed = [Duty(self._promote), Duty(self._tick)]
         self._duties = [
             *self._timed,
@@ -98,7 +101,7 @@ class Scheduler:
             signal.signal(signal.SIGINT, self._stop)
             while not self.stopping:
                 self._rest(self.tick())
-        with contextlib.suppress(RedisError):
+        with contextlib.suppress(*AWAY):
             self.leadership.resign()
         self.leadership.close()
 
@@ -116,7 +119,8 @@ class Scheduler:
             log.warning("%s", error)
             self.leadership.announce_again()
             return AGAIN
-        except RedisError as error:
+        except AWAY as error:
+            self.leadership.serves = False
             log.warning("redis is away: %s", error)
             return AWAY_REST
 
@@ -161,20 +165,28 @@ class Scheduler:
             elif message.value == "resigned":
                 self.leadership.ask_again()
                 ends_at = min(ends_at, time.monotonic() + self.leadership.rests)
-            elif self._led and isinstance(message.value, float | int):
+            elif self._led and type(message.value) in (int, float) and 0 <= message.value < SCHEDULES_REST:
                 self.wake(message.value)
                 ends_at = min(ends_at, time.monotonic() + message.value)
 
     def _sync(self) -> None:
-        if self.ticker is not None and not self._is_synced:
-            try:
-                self.ticker.sync()
-            except ResponseError as error:  # what is corrupt there keeps no duty from being done
-                log.error("the schedules of code and file could not be entered: %s", error)
-        self._is_synced = True
+        """Enter the schedules of code and file, once; what is corrupt there keeps no duty from being done."""
+        if self.ticker is None or time.monotonic() < self._syncs_at:
+            return
+        self._syncs_at = math.inf
+        try:
+            self.ticker.sync()
+        except ResponseError as error:
+            log.error("the schedules of code and file could not be entered: %s", error)
+            if passes(error):
+                self._syncs_at = time.monotonic() + AWAY_REST
+        except AWAY:
+            self._syncs_at = 0.0
+            raise
 
     def _promote(self, term: str) -> float:
         due = promote(self.client, term, self.leadership.held_for)
+        self.leadership.serves = True
         return JOBS_REST if due is None else min(due, JOBS_REST)
 
     def _tick(self, term: str) -> float:
@@ -185,9 +197,9 @@ class Scheduler:
         return GROUPS_REST if self.mender.mend(term) else MEND_REST
 
     def _mend_schedules(self, term: str) -> float:
-        if self.ticker is not None:
-            self.ticker.mend(term)
-        return MEND_REST
+        if self.ticker is not None and self.ticker.mend(term):
+            self.wake()
+        return SCHEDULES_REST
 
     def _prune(self, term: str) -> float:
         has_found = self.pruner.prune(term) + self.sweeper.sweep(term)

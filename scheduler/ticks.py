@@ -39,6 +39,9 @@ TICKS_A_ROUND = 20
 CHANGED_AGAIN = 0.05
 """Seconds after which a schedule is read again that was changed meanwhile."""
 
+FAILED_AGAIN = 1.0
+"""Seconds after which is tried again what Redis refused."""
+
 MEND_AGAIN = 60.0
 """Seconds after which a schedule is tried again that could not work."""
 
@@ -82,11 +85,12 @@ class Ticker:
         for fault in faults:
             log.error("%s", fault)
 
-    def mend(self, term: str) -> None:
-        """Look at some of the schedules whose next tick was lost. Raises `Overtaken`."""
+    def mend(self, term: str) -> int:
+        """Look at some of the schedules whose next tick was lost; how many are due. Raises `Overtaken`."""
         reply = _mend(self.client, [book.SCHEDULES, book.NEXT], [self._cursor, term])
         refuse(reply)
-        self._cursor = wire.text(reply)
+        self._cursor = wire.text(reply[0])
+        return int(reply[1])
 
     def round(self, term: str) -> float | None:
         """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
@@ -121,7 +125,9 @@ class Ticker:
             replies = _decide.each(self.client, [call for _, _, call in steps])
             works = [(name, work, reply) for (name, work, _), reply in zip(steps, replies, strict=True)]
             has_begun = True
-        if is_over or (len(found) - 2 == SCHEDULES_A_ROUND and not has_failed):
+        if has_failed:
+            return FAILED_AGAIN
+        if is_over or len(found) - 2 == SCHEDULES_A_ROUND:
             return 0.0  # there may be more
         return None if soonest is None else soonest - now
 
@@ -130,8 +136,8 @@ class Ticker:
 
         It yields calls of decide.lua and is sent the replies, so that those of many schedules share trips.
         """
-        last = int(due.last) if due.last.isdigit() else int(now)
-        if last > LAST_INSTANT:
+        last = book.instant(due.last)
+        if last is None or last > LAST_INSTANT:
             last = int(now)
         try:
             schedule = read(due.record, due.name)

@@ -7,13 +7,17 @@
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
   redis.call('DEL', KEYS[1])
 end
-local seen = tonumber(redis.call('HGET', KEYS[1], 'term')) or 0
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local DAY = 86400
+
+-- Terms count from microseconds since 1970. One that is no such number would keep everybody from leading.
+local seen = tonumber((redis.call('HGET', KEYS[1], 'term') or ''):match('^%d+$')) or 0
+if seen > (now + DAY) * 1000000 then seen = 0 end
 local term = tonumber(ARGV[2])
 if seen > term then
   return 0
 end
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
 if seen < term then
   redis.call('HSET', KEYS[1], 'name', ARGV[1], 'term', ARGV[2], 'since', string.format('%.3f', now))
 end

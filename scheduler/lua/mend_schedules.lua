@@ -2,11 +2,12 @@
 --
 -- KEYS[1]  the schedules    KEYS[2]  the schedules by their next tick    ARGV[1]  where to go on, "0" at first
 -- ARGV[2]  the leader's term
--- Returns  where to go on, "0" after the last; "overtaken" if another leads
+-- Returns  where to go on, "0" after the last, and how many became due; "overtaken" if another leads
 
 if is_overtaken(ARGV[2]) then return 'overtaken' end
 
 local time = redis.call('TIME')
+local mended = 0
 local found = call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)
 
 for i = 1, #found[2], 2 do
@@ -14,9 +15,9 @@ for i = 1, #found[2], 2 do
   if not call('ZSCORE', KEYS[2], name) then
     local flags = call('HMGET', 'pm:schedule:' .. name, 'paused', 'removed', 'ended')
     if not (flags[1] or flags[2] or flags[3]) then
-      redis.call('ZADD', KEYS[2], time[1], name)
+      mended = mended + redis.call('ZADD', KEYS[2], time[1], name)
     end
   end
 end
 
-return found[1]
+return {found[1], mended}

@@ -7,6 +7,6 @@
 if redis.pcall('HGET', KEYS[1], 'term') ~= ARGV[1] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'until', '0')
 redis.pcall('PUBLISH', 'pm:scheduler', '"resigned"')
+redis.pcall('HSET', KEYS[1], 'until', '0') -- which a full memory refuses: then the term ends by itself
 return 1

@@ -9,6 +9,7 @@
 if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 local FIELDS = 100 -- of one key
+local left = 1000 -- fields of all keys that this call looks at; the next round looks at others
 local mended = 0
 local mend = {}
 
@@ -22,7 +23,8 @@ mend['pm:waiting:'] = lease
 
 mend['pm:holders:'] = function(key)
   local holders = 'pm:holders:' .. key
-  local found = call('HRANDFIELD', holders, FIELDS, 'WITHVALUES')
+  local found = left > 0 and call('HRANDFIELD', holders, math.min(FIELDS, left), 'WITHVALUES') or {}
+  left = left - #found / 2
   for i = 1, #found, 2 do
     local worker, execution = found[i + 1]:match('^(.*) ([^ ]*)$')
     if not worker or redis.pcall('HGET', 'pm:claims:' .. worker, found[i]) ~= execution then
@@ -34,7 +36,12 @@ end
 
 -- The name alone doesn't tell where the queue ends, for both parts may have colons; the jobs do.
 mend['pm:group:'] = function(name)
-  local first = call('LINDEX', 'pm:group:' .. name, 0)
+  local first
+  for _ = 1, FIELDS do -- and past those that left no record
+    first = call('LINDEX', 'pm:group:' .. name, 0)
+    if not first or redis.call('EXISTS', 'rq:job:' .. first) == 1 then break end
+    call('LPOP', 'pm:group:' .. name)
+  end
   local found = first and redis.pcall('HMGET', 'rq:job:' .. first, 'origin', 'group') or {}
   local queue, group = found[1], found[2]
   if found.err or not queue or not group or queue .. ':' .. group ~= name then return end

@@ -77,6 +77,24 @@ def test_jobs_behind_a_ticket_that_there_is_not_go_on(client):
     assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[1].encode()]
 
 
+def test_jobs_behind_a_first_one_that_left_no_record_go_on(client):
+    ids = [gated_jobs.alone.enqueue("p", str(number)) for number in range(4)]
+    claim(client)
+    client.delete(wire.groups_key("default"), wire.queue_key("default"), *map(wire.job_key, ids[1:3]))
+    assert Sweeper(client).sweep() == 1
+    assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[3].encode()]
+
+
+def test_many_slots_without_holders_are_freed_in_bounded_steps(client):
+    for number in range(30):
+        client.hset(f"pm:holders:k{number}", mapping={f"job{n}": "gone 1" for n in range(100)})
+    sweeper = Sweeper(client)
+    assert 1000 <= sweeper.sweep() < 3000 or client.keys("pm:holders:*") == []
+    while sweeper.sweep():
+        pass
+    assert client.keys("pm:holders:*") == []
+
+
 def test_corrupt_keys_stop_nothing(client):
     client.set("pm:holders:a", "no hash")
     client.set("pm:group:default:g", "no list")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from itertools import pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sample_jobs
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -21,7 +24,7 @@ from scheduler.leader import LEADER, Leadership, Overtaken
 from scheduler.plan import LATE
 from scheduler.schedule import Schedule, schedule
 from scheduler.scheduler import Scheduler
-from scheduler.ticks import SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
+from scheduler.ticks import FAILED_AGAIN, SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
 
 NOOP = sample_jobs.noop.job.name
 DAY = 86_400
@@ -548,6 +551,59 @@ def test_a_ticker_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
     clock.ticker.sync()
     assert "filed" in states(client)
     assert "line 2" in caplog.text
+
+
+def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client, clock, monkeypatch):
+    monkeypatch.setattr("scheduler.scheduler.AWAY_REST", 0)
+    sync = Mock(side_effect=[OutOfMemoryError("OOM"), RedisConnectionError("away"), None])
+    monkeypatch.setattr(clock.ticker, "sync", sync)
+    ticking = Scheduler(client, ticker=clock.ticker)
+    ticking.leadership = clock.leadership
+    for _ in range(5):
+        ticking.tick()
+    assert sync.call_count == 3
+
+
+def test_what_redis_refuses_is_tried_again_soon(client, clock, monkeypatch):
+    found = clock.put()
+    refused = Mock(each=lambda client, calls: [ResponseError("OOM")] * len(calls))
+    monkeypatch.setattr("scheduler.ticks._decide", refused)
+    clock.ticker.ahead = found.next(int(clock.now)) - clock.now + 0.2
+    assert clock.ticker.round(clock.leadership.check()) == FAILED_AGAIN
+
+
+@pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "1e9", ""])
+def test_an_odd_last_tick_stops_nothing(client, clock, last):
+    found = clock.put()
+    client.hset(book.state_key("s"), "last", last)
+    client.zadd(book.NEXT, {"s": 0})
+    assert book.entry(client, "s").last is None
+    clock.round()
+    clock.until(found)
+    assert ids(client)
+
+
+@pytest.mark.parametrize("end", [10**12, 10**18, 10**30])
+def test_a_record_with_times_beyond_the_calendar_is_faulty_and_stops_nothing(client, clock, end):
+    record = {"name": "odd", "job": NOOP, "every": 60, "start": end * 10, "end": end}
+    client.hset(book.SCHEDULES, "odd", json.dumps(record))
+    client.zadd(book.NEXT, {"odd": 0})
+    clock.ticker.sync()
+    clock.round()
+    assert book.entry(client, "odd").state == "faulty"
+
+
+def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock):
+    found = clock.put()
+    ticking = Scheduler(client, ticker=clock.ticker)
+    ticking.leadership = clock.leadership
+    ticking.tick()
+    client.delete(book.NEXT)
+    for duty in ticking._duties[2:]:
+        duty.due_at = 0
+    assert ticking.tick() == 0
+    ticking.tick()
+    assert book.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
 
 
 def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clock, monkeypatch):

@@ -2,7 +2,7 @@
 
     python tests/scheduler/tick_faults.py [faults] [schedules]
 
-There are three lock nodes, and each scheduler reaches them by ways of its own that can be cut. At the end
+There are three lock nodes, and each scheduler reaches them and Redis by ways that can be cut. At the end
 the ledger of each schedule must tell of each second once, and each tick that was enqueued must have one job.
 """
 
@@ -58,28 +58,31 @@ LOOKED_AT = 200
 
 @dataclass
 class Scheduling:
-    """A scheduler's process, and its ways to the lock nodes."""
+    """A scheduler's process, its way to the job server, and those to the lock nodes."""
 
-    arguments: list[str]
+    home: Proxy
     ways: list[Proxy]
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
-        command = [sys.executable, "-c", PROGRAM, *self.arguments]
+        command = [sys.executable, "-c", PROGRAM, self.home.url, *(way.url for way in self.ways)]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 class Crew:
     """Three schedulers, one of them leading, and what can be done to them."""
 
-    def __init__(self, client: Redis, url: str, nodes: list[EmbeddedServer], ways: Path) -> None:
+    def __init__(self, client: Redis, server: EmbeddedServer, nodes: list[EmbeddedServer]) -> None:
         self.client = client
         self.nodes = nodes
         self.chance = random.Random()
         self.all: list[Scheduling] = []
         for number in range(3):
-            proxies = [Proxy(ways / f"{number}-{n}.sock", node.socket_path) for n, node in enumerate(nodes)]
-            each = Scheduling([url, *(proxy.url for proxy in proxies)], proxies)
+            home, *ways = (
+                Proxy(server.data_dir / f"{number}-{n}.sock", target.socket_path)
+                for n, target in enumerate([server, *nodes])
+            )
+            each = Scheduling(home, ways)
             each.start()
             self.all.append(each)
 
@@ -88,7 +91,7 @@ class Crew:
             each.process.send_signal(signal.SIGCONT)
             each.process.kill()
             each.process.wait()
-            for way in each.ways:
+            for way in (each.home, *each.ways):
                 way.close()
 
     def leading(self) -> tuple[Scheduling, str]:
@@ -156,6 +159,15 @@ class Crew:
         led, term = self.leading()
         with self._cut(self.chance.sample(led.ways, 2)):
             return self.until_led(term)
+
+    def cut_from_redis(self) -> float:
+        """Part the leader from the job server, but not from the lock nodes."""
+        led, term = self.leading()
+        led.home.mode = self.chance.choice(["drop", "swallow", "cut"])
+        try:
+            return self.until_led(term)
+        finally:
+            led.home.mode = "pass"
 
     def cut_one(self) -> None:
         """Part the leader from one lock node for a while."""
@@ -282,7 +294,7 @@ def run(faults: int, schedules: int, seed: int) -> Report:
     with ExitStack() as closing:
         server, *nodes = [closing.enter_context(private_server()) for _ in range(4)]
         client = closing.enter_context(connect(server.url, Path("unused")))
-        crew = Crew(client, server.url, nodes, server.data_dir)
+        crew = Crew(client, server, nodes)
         closing.callback(crew.close)
         crew.chance.seed(seed)
         judge = Judge(client, schedules)
@@ -291,7 +303,7 @@ def run(faults: int, schedules: int, seed: int) -> Report:
         began = int(client.time()[0])
         kinds: list[Callable[[], float | None]] = [
             crew.kill, crew.kill_any, crew.stop, crew.freeze, crew.freeze_briefly, crew.cut_off, crew.cut_one,
-            crew.kill_node,
+            crew.cut_from_redis, crew.kill_node,
         ]  # fmt: skip
         done: Counter[str] = Counter()
         took: list[float] = []
