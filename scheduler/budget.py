@@ -51,6 +51,12 @@ class Budget:
         self.is_full = is_full
         return NEAR_REST if used > allowed / 2 > 0 else FAR_REST
 
+    def forget(self) -> None:
+        """Take back what was said, when another may lead or none."""
+        if self.is_full:
+            self.client.delete(wire.FULL)
+            self.is_full = False
+
     def usage(self) -> tuple[int, int]:
         """Bytes that the server uses, and that it may use, 0 for any number."""
         info = self.client.info("memory")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -140,8 +140,11 @@ def schedule(name: str, table: Mapping[str, Any]) -> Schedule:
                 given[field] = interval(given[field])
         tz = given.get("tz", "UTC")
         for field in _INSTANTS:
-            if isinstance(given.get(field), str | datetime):
-                given[field] = instant(given[field], tz if isinstance(tz, str) else "UTC")
+            value = given.get(field)
+            if isinstance(value, date) and not isinstance(value, datetime):
+                value = value.isoformat()
+            if isinstance(value, str | datetime):
+                given[field] = instant(value, tz if isinstance(tz, str) else "UTC")
         found = msgspec.convert({**given, "name": name}, Schedule)
         msgspec.json.encode(found)
     except TypeError as error:

@@ -102,6 +102,7 @@ class Scheduler:
             while not self.stopping:
                 self._rest(self.tick())
         with contextlib.suppress(*AWAY):
+            self.budget.forget()
             self.leadership.resign()
         self.leadership.close()
 

@@ -19,8 +19,9 @@ from redis.exceptions import RedisError, ResponseError
 from coordination.scripts import Script
 from jobs import registry, wire
 from jobs.cancel import cancel
-from jobs.options import Options
-from jobs.producer import Producer
+from jobs.job_type import InvalidCall
+from jobs.options import InvalidOption, Options
+from jobs.producer import Producer, UnknownQueue
 from jobs.records import NoSuchJob
 from jobs.toml_file import InvalidFile
 from jobs.unique import Ids
@@ -42,7 +43,7 @@ CHANGED_AGAIN = 0.05
 FAILED_AGAIN = 1.0
 """Seconds after which is tried again what Redis refused."""
 
-MEND_AGAIN = 60.0
+MEND_AGAIN = 10.0
 """Seconds after which a schedule is tried again that could not work."""
 
 _NOTHING = (b"\x90", b"")
@@ -79,10 +80,12 @@ class Ticker:
         faults += book.sync(self.client, found, "code", may_go=_is_loaded)
         if self.file is not None:
             try:
-                faults += book.sync(self.client, read_file(self.file), "file", str(self.file))
+                listed = read_file(self.file)
+                faults += book.sync(self.client, listed, "file", str(self.file.resolve()))
+                found += listed
             except InvalidFile as error:
                 faults.append(f"{error}: the schedules stay as they are")
-        for fault in faults:
+        for fault in (*faults, *faults_of(found, self.producer, time.time())):
             log.error("%s", fault)
 
     def mend(self, term: str) -> int:
@@ -219,6 +222,18 @@ class Ticker:
         if self.client.lindex(key, -1) == line:
             corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
             self.client.lset(key, -1, corrected.decode())
+
+
+def faults_of(schedules: Sequence[Schedule], producer: Producer, now: float) -> list[str]:
+    """What would keep schedules from working, a line each."""
+    faults = []
+    for schedule in schedules:
+        try:
+            probe(schedule, producer, now)
+        except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, registry.NotRegistered) as error:
+            said, name = str(error), f"schedule {schedule.name}"
+            faults.append(said if name in said else f"{name}: {said}")
+    return faults
 
 
 def probe(schedule: Schedule, producer: Producer, now: float) -> int:

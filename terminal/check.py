@@ -16,14 +16,11 @@ from coordination.outgoing import Allowed
 from coordination.redlock import NoQuorum, Redlock
 from jobs import records, registry, webhook_file
 from jobs.email.server import Server
-from jobs.job_type import InvalidCall
-from jobs.options import InvalidOption
-from jobs.producer import Producer, UnknownQueue
-from jobs.registry import NotRegistered
+from jobs.producer import Producer
 from jobs.storage import Storage
 from scheduler.schedule import InvalidSchedule, from_code
 from scheduler.schedule_file import read_file
-from scheduler.ticks import probe
+from scheduler.ticks import faults_of
 from terminal import show
 
 PROBE = ".packmule-check"
@@ -85,12 +82,7 @@ def _schedules(settings: Settings) -> str:
     if settings.schedules is not None:
         found += read_file(settings.schedules)
     producer = Producer(Redis(), settings.queues, settings.max_job_bytes)  # only asked, so never connected
-    for schedule in found:
-        try:
-            probe(schedule, producer, time.time())
-        except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, NotRegistered) as error:
-            said = str(error)
-            faults.append(said if schedule.name in said else f"schedule {schedule.name}: {said}")
+    faults += faults_of(found, producer, time.time())
     if faults:
         raise InvalidSchedule("; ".join(faults))
     return f"ok, {len(found)}"

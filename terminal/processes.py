@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from config import SettingsError
 from terminal.app import App
 from terminal.parameters import Duration, Size, Span, complete_queues
 
@@ -190,19 +189,14 @@ def worker(
 @click.pass_obj
 def scheduler(app: App, schedules: Path | None) -> None:
     """Run a dedicated scheduler; any number may run, one leads."""
-    from jobs.registry import NotRegistered
+    from scheduler.schedule_file import read_file
     from terminal.logs import log_to_stderr
 
     log_to_stderr(app.settings.log_format)
     if schedules is not None:
+        read_file(schedules)  # of an option the mistake is told at once; a deployed file may become better
         app.settings = replace(app.settings, schedules=schedules)
-    try:
-        app.load_jobs()
-    except (
-        SettingsError,
-        NotRegistered,
-    ) as error:  # what others scheduled goes on; only what needs the module can't
-        logging.getLogger("packmule.scheduler").error("%s", error)
+    app.load_jobs()  # who lacks a module would lead, and keep others from what needs it
     _schedule(app)
 
 

@@ -234,7 +234,7 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 @click.pass_obj
 def status(app: App, json: bool) -> None:
     """Queues, workers, leading scheduler and server at one glance."""
-    from jobs import records
+    from jobs import records, wire
     from scheduler.budget import Budget
     from scheduler.cron import shown
     from scheduler.leader import leader
@@ -252,7 +252,8 @@ def status(app: App, json: bool) -> None:
     since = f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}" if leads else None
     bound = f"{allowed >> 20} MiB, past which no job is taken" if allowed else "no bound"
     facts = {name: value for name, value in server.items() if not name.startswith("memory")}
-    facts["memory"] = f"{used / 2**20:.1f} MiB of {bound}"
+    full = ": no job is taken now" if app.client.exists(wire.FULL) else ""
+    facts["memory"] = f"{used / 2**20:.1f} MiB of {bound}{full}"
     show.facts({**facts, "leader": since or "no scheduler leads: packmule scheduler"})
     show.out.print()
     _show_queues(found)

@@ -183,9 +183,7 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
         said = output(here("schedule", "remove", "nightly", "often"))
         assert "the code has it still" in said
     file.write_text("[often]\njob = 5\n")
-    with packmule.started(
-        "scheduler", stderr=subprocess.DEVNULL, PACKMULE_SCHEDULES=str(file), PACKMULE_MODULES="shop,missing"
-    ):
+    with packmule.started("scheduler", stderr=subprocess.DEVNULL, PACKMULE_SCHEDULES=str(file)):
         until(lambda: (found := leader(client)) and found.name != known["name"], "another leader")
         count = len(book.ledger(client, "mine"))
         until(lambda: len(book.ledger(client, "mine")) > count, "the others to go on")
@@ -212,3 +210,10 @@ def test_check_names_what_keeps_a_schedule_from_working(packmule: CommandLine) -
     assert "schedule often: shop.nothing is not a registered job" in str(said["text"])
     file.write_text('[often]\njob = "shop.boom"\nevery = "1x"\n')
     assert "line 3: schedule often: '1x' is no interval" in str(finding(PACKMULE_SCHEDULES=str(file))["text"])
+
+
+def test_a_scheduler_with_a_mistake_in_its_call_or_modules_does_not_begin(packmule: CommandLine) -> None:
+    (packmule.cwd / "bad.toml").write_text("[often]\njob = 5\n")
+    assert "gone.toml" in complaint(packmule.run("scheduler", "--schedules", "gone.toml"), 2)
+    assert "bad.toml, line" in complaint(packmule.run("scheduler", "--schedules", "bad.toml"), 2)
+    assert "missing" in complaint(packmule.run("scheduler", PACKMULE_MODULES="shop,missing"), 2)

@@ -92,6 +92,9 @@ def test_past_the_budget_jobs_are_refused_and_those_that_are_there_go_on(client)
         sample_jobs.noop.enqueue()
     assert records.read(client, id).status == "queued"
     assert 0 < client.ttl(wire.FULL) <= 5
+    budget.forget()
+    assert not client.exists(wire.FULL)
+    assert budget.look() < 1
     budget.high_water = str(used * 100)
     assert budget.look() > 1
     assert not budget.is_full

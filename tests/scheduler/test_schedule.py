@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
@@ -54,6 +54,11 @@ def test_what_people_write_becomes_a_schedule_and_stays_one_in_redis():
     assert found.job_id(tick) == "cron-nightly-20260329T010000Z"
     at = "2026-03-29T03:00:00+02:00"
     assert found.call(tick) == ((at,), {"deep": [{"at": f"<{at}>"}]})
+
+
+def test_a_date_is_its_first_instant_in_the_zone():
+    said = {"job": "shop.report", "every": 60, "tz": "Europe/Madrid"}
+    assert schedule("s", {**said, "end": date(2026, 12, 1)}) == schedule("s", {**said, "end": "2026-12-01"})
 
 
 def test_ticks_lie_between_start_and_end():

@@ -553,6 +553,18 @@ def test_a_ticker_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
     assert "line 2" in caplog.text
 
 
+def test_what_will_keep_a_schedule_from_working_is_told_when_it_is_entered(client, clock, tmp_path, caplog):
+    file = tmp_path / "schedules.toml"
+    tables = {"bad": sample_jobs.add.job.name, "good": NOOP}
+    file.write_text("".join(f'[{name}]\njob = "{job}"\nevery = "1h"\n' for name, job in tables.items()))
+    Ticker(client, clock.ticker.producer, file).sync()
+    told = [record.getMessage() for record in caplog.records if "schedule bad" in record.getMessage()]
+    assert len(told) == 1
+    assert "missing a required argument" in told[0]
+    assert "schedule good" not in caplog.text
+    assert book.entry(client, "good").schedule.source == str(file)
+
+
 def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client, clock, monkeypatch):
     monkeypatch.setattr("scheduler.scheduler.AWAY_REST", 0)
     sync = Mock(side_effect=[OutOfMemoryError("OOM"), RedisConnectionError("away"), None])
