@@ -45,8 +45,7 @@ class Pruner:
 
         self._walk.go(step)
         for stream in (events.stream(self.client), audit.stream(self.client)):
-            with contextlib.suppress(
-                ResponseError
-            ):  # it holds something else, which the next event moves aside
+            # A key that holds something else is moved aside by the next event.
+            with contextlib.suppress(ResponseError):
                 stream.trim()
         return forgotten

@@ -158,12 +158,7 @@ def read(record: bytes, name: str) -> Schedule:
     """The schedule `name` as it stands in Redis. Raises `InvalidSchedule`."""
     try:
         found = msgspec.json.decode(record, type=Schedule)
-    except (
-        ValueError,
-        ArithmeticError,
-        OSError,
-        RecursionError,
-    ) as error:  # msgspec's and ours are among them
+    except (ValueError, ArithmeticError, OSError, RecursionError) as error:  # ours and msgspec's too
         raise InvalidSchedule(_explained(error)) from None
     if found.name != name:
         raise InvalidSchedule(f"the record is that of a schedule {found.name}")

@@ -37,20 +37,23 @@ class Autoscale:
         if now < self._next_look:
             return processes
         self._next_look = now + LOOK_INTERVAL
-        depth, age = self._backlog()
+        depth = self._depth()
         if depth or busy == processes:
             self._empty_since = now
-        if depth > processes or (depth and age > PATIENCE):
+        if depth > processes or (depth and self._age() > PATIENCE):
             return min(self.most, processes + max(1, processes // 2))
         if now - self._empty_since > IDLE_SECONDS:
             self._empty_since = now
             return max(self.least, processes - 1)
         return min(max(processes, self.least), self.most)
 
-    def _backlog(self) -> tuple[int, float]:
-        """How many jobs wait, and for how many seconds the next one of the slowest queue has waited."""
+    def _depth(self) -> int:
+        """How many jobs wait."""
         with self.client.pipeline(transaction=False) as pipeline:
             for queue in self.queues:
                 pipeline.llen(wire.queue_key(queue))
-            depth = sum(pipeline.execute())
-        return depth, max(records.ages(self.client, self.queues).values(), default=0.0) if depth else 0.0
+            return sum(pipeline.execute())
+
+    def _age(self) -> float:
+        """For how many seconds the next job of the slowest queue has waited."""
+        return max(records.ages(self.client, self.queues).values(), default=0.0)
