@@ -31,7 +31,8 @@ class Sweeper:
         """Go on for a while, or to the end of the round; how many keys were mended.
 
         Claims without a lease are given one that ends, so that they are rescued; slots whose holder is gone
-        are free again; jobs that wait behind none go on. Raises `Overtaken` if the leader's `term` is over.
+        are free again; jobs that wait behind none go on; records of workers end. Raises `Overtaken` if the
+        leader's `term` is over.
         """
         mended, ends_at = 0, time.monotonic() + LONGEST_ROUND
         while True:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from redis import Redis
 from redis.exceptions import RedisError
 
-from coordination import counters
 from coordination.scripts import Script
 from jobs import wire
 from worker.claim import LEASE
@@ -40,36 +39,26 @@ class Heartbeat:
     def __init__(self, client: Redis, workers: Mapping[str, Slots]) -> None:
         self.client = client
         self.workers = workers
-        self._told: dict[str, tuple[str | None, float]] = {}
+        self._told: dict[str, tuple[str, float]] = {}
 
     def beat(self) -> None:
         """Renew all of them for another lease. Raises what redis-py does when the server is away."""
         living = {name: slots for name, slots in self.workers.items() if slots.is_open}
         if not living:
             return
-        _renew(self.client, [wire.LEASES], [LEASE, *living])
         now = time.monotonic()
-        with self.client.pipeline(transaction=False) as pipeline:
-            for name, slots in living.items():
-                performing = slots.read()
-                job = performing[0].id if performing else None
-                told, told_at = self._told.get(name, (None, 0.0))
-                if job == told and now - told_at < REGISTRATION_INTERVAL:
-                    continue
-                self._told[name] = job, now
-                key = wire.worker_key(name)
-                fields: counters.Values = {
-                    "last_heartbeat": wire.time_text(time.time()),
-                    "state": "busy" if job else "idle",
-                }
-                if job:
-                    fields["current_job"] = job
-                else:
-                    pipeline.hdel(key, "current_job")
-                pipeline.hset(key, mapping=fields)
-                pipeline.expire(key, REGISTRATION_TTL)
-            pipeline.execute(raise_on_error=False)  # a registration that is no hash is RQ's loss alone
-        self._told = {name: told for name, told in self._told.items() if name in self.workers}
+        told = {name: self._told[name] for name in living if name in self._told}
+        news: list[str] = []
+        for name, slots in living.items():
+            performing = slots.read()
+            job = performing[0].id if performing else ""
+            last, told_at = told.get(name, (None, 0.0))
+            if job != last or now - told_at >= REGISTRATION_INTERVAL:
+                told[name] = job, now
+                news += wire.worker_key(name), job
+        args = [LEASE, REGISTRATION_TTL, wire.time_text(time.time()), len(living), *living, *news]
+        _renew(self.client, [wire.LEASES], args)
+        self._told = told
 
 
 class HeartbeatThread:

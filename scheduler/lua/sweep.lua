@@ -1,5 +1,6 @@
 -- Look at some of all keys for what a crash, a lost key or a hand has left behind, and mend it: claims of a worker
--- that has no lease, slots whose holder is gone, and jobs behind a ticket that there isn't.
+-- that has no lease, slots whose holder is gone, jobs behind a ticket that there isn't, and workers that RQ would
+-- know for ever, for one that was killed can write a field after it has been struck off.
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  where to go on, "0" at first    ARGV[2]  how many keys to look at    ARGV[3]  the leader's term, or ""
@@ -9,6 +10,7 @@
 if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 local FIELDS = 100 -- of one key
+local FORGET_SECONDS = 480 -- as RQ has it; a living worker renews it
 local left = 1000 -- fields of all keys that this call looks at; the next round looks at others
 local mended = 0
 local mend = {}
@@ -51,9 +53,14 @@ mend['pm:group:'] = function(name)
   end
 end
 
-local found = redis.call('SCAN', ARGV[1], 'MATCH', 'pm:[cwhg]*', 'COUNT', ARGV[2])
+mend['rq:worker:'] = function(worker)
+  local record = 'rq:worker:' .. worker
+  if redis.call('TTL', record) == -1 then mended = mended + call('EXPIRE', record, FORGET_SECONDS) end
+end
+
+local found = redis.call('SCAN', ARGV[1], 'MATCH', '[pr][mq]:[cwhg]*', 'COUNT', ARGV[2])
 for _, key in ipairs(found[2]) do
-  local kind, name = key:match('^(pm:%l+:)(.*)$')
+  local kind, name = key:match('^(%l%l:%l+:)(.*)$')
   if mend[kind] then mend[kind](name) end
 end
 write_events()

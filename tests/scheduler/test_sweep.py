@@ -58,6 +58,15 @@ def test_workers_with_a_lease_keep_it(client):
     assert client.zscore(wire.LEASES, "w") == before
 
 
+def test_no_worker_is_known_for_ever(client):
+    client.hset(wire.worker_key("gone"), "state", "idle")
+    client.hset(wire.worker_key("here"), "state", "idle")
+    client.expire(wire.worker_key("here"), 60)
+    assert Sweeper(client).sweep() == 1
+    assert 400 < client.ttl(wire.worker_key("gone")) <= 480
+    assert client.ttl(wire.worker_key("here")) <= 60
+
+
 def test_a_slot_whose_holder_is_gone_is_free_again(client):
     first = gated_jobs.alone.enqueue("p", "1")
     second = gated_jobs.alone.enqueue("p", "2")

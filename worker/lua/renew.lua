@@ -1,6 +1,10 @@
--- Renew the leases of living workers.
+-- Renew the leases of living workers, and tell RQ what they do. A worker that signed off meanwhile, or was struck
+-- off, stays so: its record would be written anew, and go on for minutes.
 --
--- KEYS[1]  the leases    ARGV[1]  the lease in seconds    ARGV[2+]  the workers
+-- KEYS[1]  the leases
+-- ARGV[1]  the lease in seconds    ARGV[2]  seconds after which RQ forgets a worker    ARGV[3]  now as RQ's text
+-- ARGV[4]  how many workers    ARGV[5+]  their names, then of each that RQ is to hear of its RQ hash and the job
+--          that it performs, or ""
 -- Returns  how many leases go on
 
 local time = redis.call('TIME')
@@ -8,8 +12,17 @@ local found = redis.call('TYPE', KEYS[1]).ok
 if found ~= 'zset' and found ~= 'none' then
   redis.call('RENAME', KEYS[1], 'pm:broken:' .. KEYS[1]) -- a corrupt key may stop no heartbeat
 end
-local ends = time[1] + time[2] / 1000000 + ARGV[1]
-for i = 2, #ARGV do
+local ends, last = time[1] + time[2] / 1000000 + ARGV[1], 4 + ARGV[4]
+for i = 5, last do
   redis.call('ZADD', KEYS[1], ends, ARGV[i])
 end
-return #ARGV - 1
+for i = last + 1, #ARGV, 2 do
+  local worker, job = ARGV[i], ARGV[i + 1]
+  -- A registration that is no hash is RQ's loss alone.
+  if redis.pcall('HEXISTS', worker, 'birth') == 1 and redis.call('HEXISTS', worker, 'death') == 0 then
+    redis.call('HSET', worker, 'last_heartbeat', ARGV[3], 'state', job == '' and 'idle' or 'busy', 'current_job', job)
+    if job == '' then redis.call('HDEL', worker, 'current_job') end
+    redis.call('EXPIRE', worker, ARGV[2])
+  end
+end
+return last - 4
