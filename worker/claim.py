@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
     jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed, and from `paused` queues
     nothing either. In `next_due` seconds jobs that wait for a limit go on, and this worker is to look then.
+    It `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server's data are gone.
     """
 
     jobs: list[Claimed]
@@ -43,6 +44,7 @@ class Batch(NamedTuple):
     suspended: bool
     paused: frozenset[str] = frozenset()
     next_due: float | None = None
+    is_forgotten: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -59,6 +61,7 @@ class Batch(NamedTuple):
             self.suspended or more.suspended,
             self.paused | more.paused,
             more.next_due if self.next_due is None else self.next_due,
+            self.is_forgotten or more.is_forgotten,
         )
 
 
@@ -125,7 +128,7 @@ class Claims:
 
     def read(self, reply: Sequence[Any]) -> Batch:
         """What the script's reply means."""
-        stale, parents, rows, suspended, paused, next_due = reply
+        stale, parents, rows, suspended, paused, next_due, is_forgotten = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
@@ -143,6 +146,7 @@ class Claims:
             suspended == 1,
             frozenset(_texts(paused)),
             float(next_due) if next_due else None,
+            is_forgotten == 1,
         )
 
 

@@ -244,8 +244,8 @@ class Worker(RQWorker):
         stale = [id for id in batch.stale if id not in returned]
         for id in stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
-        if stale:
-            self._register_again(len(stale))
+        if batch.is_forgotten:
+            self._register_again()
         for ended in outcomes:
             if ended.status == "failed":
                 log.warning("job %s failed", ended.id)
@@ -306,7 +306,7 @@ class Worker(RQWorker):
         try:
             return waiting()
         except AWAY as error:
-            log.warning("redis is away (%s)", error)
+            log.info("a connection that waits for jobs was lost (%s)", error)  # by the pool's relief, too
         except ResponseError as error:
             if not passes(error) and not str(error).startswith("WRONGTYPE"):
                 raise  # a key of the wrong type is set aside by the next claim
@@ -363,13 +363,11 @@ class Worker(RQWorker):
         except RedisError as error:
             log.warning("job %s: %s was not stored: %s", id, what, error)
 
-    def _register_again(self, stale: int) -> None:
+    def _register_again(self) -> None:
         """Come back from the dead: whoever rescued from this worker has struck it off."""
-        key = wire.worker_key(self.name)
         try:
-            self.connection.hset(key, "death", wire.time_text(time.time()))  # RQ registers no name twice else
+            self.connection.delete(self.key)  # what is left there; RQ registers no name twice
             self.register_birth()  # type: ignore[no-untyped-call]
-            self.connection.hincrby(key, "stale_count", stale)
         except (RedisError, ValueError) as error:
             log.warning("worker %s could not register again: %s", self.name, error)
 

@@ -1,9 +1,11 @@
 -- Move jobs that are due from the scheduled to their queues, the longest due first, and let parked groups go on.
 --
 -- KEYS[1]  the set of queues
--- ARGV[1]  at most how many, shared by the queues in which jobs are due    ARGV[2]  now as RQ's text
--- ARGV[3]  the leader's term, or ""    ARGV[4]  seconds for which it leads from now on
--- Returns  seconds until the next is due as text, or "" if nothing is scheduled; "overtaken" if another leads
+-- ARGV[1]  at most how many, shared by the queues in which jobs are due, but one of each at least
+-- ARGV[2]  now as RQ's text    ARGV[3]  the leader's term, or ""    ARGV[4]  seconds for which it leads from now on
+-- ARGV[5]  where to go on among the queues, "0" at first    ARGV[6]  at about how many to look
+-- Returns  seconds until the next of these is due as text, or "" if nothing is scheduled, and where to go on, "0"
+--          after the last; "overtaken" if another leads
 
 if ARGV[3] ~= '' then
   if is_overtaken(ARGV[3]) then return 'overtaken' end
@@ -73,17 +75,17 @@ local function promote(queue, most)
 end
 
 local due, nearest = {}, math.huge
-for _, key in ipairs(call('SMEMBERS', KEYS[1])) do
+local found = call('SSCAN', KEYS[1], ARGV[5], 'COUNT', ARGV[6])
+for _, key in ipairs(found[2]) do
   local queue = key:sub(10)
   local first = math.max(first_of('rq:scheduled:' .. queue), told_at + shared_for(queue))
   if first <= told_at then due[#due + 1] = queue else nearest = math.min(nearest, first) end
 end
 
--- Where more queues are due than jobs are taken, not always the same come first.
-local share, from = math.max(1, math.floor(ARGV[1] / math.max(1, #due))), script_began[2]
-for i = 1, math.min(#due, ARGV[1]) do promote(due[(from + i) % #due + 1], share) end
+local share = math.max(1, math.floor(ARGV[1] / math.max(1, #due)))
+for _, queue in ipairs(due) do promote(queue, share) end
 for _, queue in ipairs(due) do nearest = math.min(nearest, first_of('rq:scheduled:' .. queue)) end
 groups.wake_due(told_at)
 nearest = math.min(nearest, first_of('pm:due'))
 write_events()
-return nearest < math.huge and string.format('%.6f', nearest - told_at) or ''
+return {nearest < math.huge and string.format('%.6f', nearest - told_at) or '', found[1]}

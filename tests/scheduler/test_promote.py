@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from coordination.connection import connect
 from jobs import registry, wire
 from jobs.producer import Producer
-from scheduler.promote import JOBS_A_CALL, promote
+from scheduler.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
 from worker import outcome
 from worker.claim import Claims
 from worker.order import Strict
@@ -123,13 +123,17 @@ def test_one_queue_with_much_to_do_does_not_hold_up_the_others(client):
     assert rq_queue(client, "a").job_ids == many[: JOBS_A_CALL // 2]
 
 
-def test_of_more_due_queues_than_jobs_a_call_all_have_their_turn(client):
-    names = [f"q{number}" for number in range(JOBS_A_CALL + 50)]
-    for name in names:
-        sample_jobs.noop.options(delay=0, queue=name).enqueue()
-    assert promote(client) <= 0
-    assert promote(client) is None
-    assert [len(rq_queue(client, name).job_ids) for name in names] == [1] * len(names)
+def test_however_many_queues_there_are_a_call_looks_at_some_and_a_round_at_all(client):
+    names = [f"q{number}" for number in range(5 * QUEUES_A_CALL)]
+    client.sadd(wire.QUEUES, *map(wire.queue_key, names))
+    sample_jobs.noop.options(delay=50, queue=names[1]).enqueue()
+    for name in (names[0], names[700], names[-1]):
+        sample_jobs.noop.options(delay=0, queue=name).enqueue_many([()] * 2)
+    promote_all(client)
+    client.config_resetstat()
+    assert 45 < promote(client) <= 50
+    assert 5 <= client.info("commandstats")["cmdstat_evalsha"]["calls"] <= 10
+    assert [len(rq_queue(client, name).job_ids) for name in (names[0], names[700], names[-1])] == [2] * 3
 
 
 def test_two_schedulers_at_the_same_time_promote_each_job_once(client, server):

@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 from coordination import counters
 from jobs import records, registry, wire
 from jobs.producer import Producer
+from worker.claim import LEASE_INTERVAL
 from worker.rescue import rescue_expired
 
 
@@ -228,8 +229,24 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
         until(lambda: lines(notes) == ["begin a", "end a"])
         next_one = pool_jobs.add.enqueue(1)
         assert ended(client, next_one).result == 2
+        until(lambda: client.smembers(wire.WORKERS) == {wire.worker_key(worker.decode()).encode()})
     assert records.read(client, id).status == "queued"
     assert client.xlen(wire.results_key(id)) == 0
+
+
+def test_an_idle_worker_that_was_taken_for_dead_is_known_again_once_it_has_work(server, client):
+    with pool(server):
+        until(lambda: client.zcard(wire.LEASES) == 1)
+        (worker,) = client.zrange(wire.LEASES, 0, -1)
+        time.sleep(LEASE_INTERVAL)
+        client.zadd(wire.LEASES, {worker: 1})
+        assert worker.decode() in rescue_expired(client)
+        assert client.smembers(wire.WORKERS) == set()
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+        key = wire.worker_key(worker.decode())
+        until(lambda: client.smembers(wire.WORKERS) == {key.encode()})
+        assert client.hget(key, "queues") == b"high,default,low"
+        assert 0 < client.ttl(key) <= 480
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@
 --          an outcome is the array of worker/outcome.py's Outcome
 -- ARGV[2]  the tally of the outcomes (tally.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
---          names of paused queues, seconds until a parked group goes on, as text, if this worker is to look then]
+--          names of paused queues, seconds until a parked group goes on, as text, if this worker is to look then,
+--          1 if RQ no longer knows the worker, asked when its lease is renewed]
 --          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
@@ -95,6 +96,11 @@ local function is_moved_back(id)
   return true
 end
 
+local is_forgotten = 0
+if lease > 0 then
+  call('ZADD', KEYS[4], now + lease, worker)
+  is_forgotten = redis.pcall('HEXISTS', KEYS[3], 'birth') == 1 and 0 or 1
+end
 if #outcomes > 0 then
   hand_in()
 end
@@ -125,4 +131,4 @@ elseif want > 0 and suspended == 0 then
 end
 write_events()
 local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
-return {stale, parents, jobs, suspended, paused, next_due}
+return {stale, parents, jobs, suspended, paused, next_due, is_forgotten}

@@ -24,9 +24,6 @@ local paused = none_waits and {} or call('SMEMBERS', 'pm:paused')
 if want + #outcomes > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
-if lease > 0 then
-  call('ZADD', KEYS[4], now + lease, worker)
-end
 
 local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
 local function ends(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
