@@ -121,12 +121,20 @@ def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
     ]
 
 
+def known(client: Redis, names: Iterable[str]) -> list[Entry]:
+    """The schedules called so, each once. Raises `NoSuchSchedule`, which names all that there aren't."""
+    wanted = list(dict.fromkeys(names))
+    found = {entry.name: entry for entry in entries(client, wanted)}
+    if unknown := [repr(name) for name in wanted if name not in found]:
+        raise NoSuchSchedule(
+            f"no schedule is called {' or '.join(unknown)}: packmule schedule list lists them"
+        )
+    return [found[name] for name in wanted]
+
+
 def entry(client: Redis, name: str) -> Entry:
     """The schedule called `name`. Raises `NoSuchSchedule`."""
-    found = entries(client, [name])
-    if not found:
-        raise NoSuchSchedule(f"no schedule is called {name!r}: packmule schedule list lists them")
-    return found[0]
+    return known(client, [name])[0]
 
 
 def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[str, Any]]:
@@ -144,52 +152,44 @@ def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[st
     return found
 
 
-def pause(client: Redis, name: str) -> bool:
-    """Let a schedule rest, whatever deploys say; whether it did not before. Raises `NoSuchSchedule`."""
-    was = entry(client, name).state
+def pause(client: Redis, *names: str) -> list[str]:
+    """Let schedules rest, whatever deploys say; the names of those that did not before.
+
+    Raises `NoSuchSchedule` before anything is done.
+    """
+    found = known(client, names)
     with client.pipeline() as pipeline:
-        pipeline.hset(state_key(name), "paused", "1")
-        pipeline.zrem(NEXT, name)
+        for each in found:
+            pipeline.hset(state_key(each.name), "paused", "1")
+            pipeline.zrem(NEXT, each.name)
         pipeline.execute()
-    return was != "paused"
+    return [each.name for each in found if each.state != "paused"]
 
 
-def resume(client: Redis, name: str) -> bool:
-    """Let a schedule that was paused or removed go on from now; whether it was. Raises `NoSuchSchedule`."""
-    found = entry(client, name)
-    if found.state not in ("paused", "removed"):
-        return False
+def resume(client: Redis, *names: str) -> list[str]:
+    """Let schedules that were paused or removed go on from now; their names.
+
+    Raises `NoSuchSchedule` before anything is done.
+    """
+    found = [each for each in known(client, names) if each.state in ("paused", "removed")]
     now = int(client.time()[0])
     with client.pipeline() as pipeline:
-        pipeline.hdel(state_key(name), "paused", "removed", "ended", "held")
-        pipeline.hset(state_key(name), "last", str(max(now, found.last or 0)))
-        pipeline.zadd(NEXT, {name: now})
+        for each in found:
+            pipeline.hdel(state_key(each.name), "paused", "removed", "ended", "held")
+            pipeline.hset(state_key(each.name), "last", str(max(now, each.last or 0)))
+            pipeline.zadd(NEXT, {each.name: now})
         pipeline.execute()
     with contextlib.suppress(ResponseError):  # who may not publish is heard of a little later
         client.publish(wire.SCHEDULER, "0")
-    return True
+    return [each.name for each in found]
 
 
-def remove(client: Redis, name: str) -> str:
-    """Remove a schedule and return whose it was: one of code or a file stays away when these are deployed.
+def remove(client: Redis, *names: str) -> dict[str, str]:
+    """Remove schedules and return whose each was: those of code or a file stay away when these are deployed.
 
-    Raises `NoSuchSchedule`.
+    Raises `NoSuchSchedule` before anything is done.
     """
-    found = entry(client, name)
-    owner = found.schedule.owner if found.schedule else "operator"
-    if owner == "operator":
-        _forget(client, name, False)
-        if client.hget(state_key(name), "shadows"):  # what it stood in for was removed as well
-            with client.pipeline() as pipeline:
-                pipeline.hset(state_key(name), "removed", str(int(time.time())))
-                pipeline.persist(state_key(name))
-                pipeline.execute()
-        return owner
-    with client.pipeline() as pipeline:
-        pipeline.hset(state_key(name), "removed", str(int(time.time())))
-        pipeline.zrem(NEXT, name)
-        pipeline.execute()
-    return owner
+    return {each.name: _remove(client, each) for each in known(client, names)}
 
 
 def instant(text: str) -> int | None:
@@ -212,6 +212,24 @@ def _enter(client: Redis, schedule: Schedule, replace: bool) -> str:
     record = msgspec.json.encode(schedule)
     args = [schedule.name, record, schedule.owner, int(schedule.paused), int(replace)]
     return wire.text(_put(client, keys, args))
+
+
+def _remove(client: Redis, found: Entry) -> str:
+    name = found.name
+    owner = found.schedule.owner if found.schedule else "operator"
+    if owner == "operator":
+        _forget(client, name, False)
+        if client.hget(state_key(name), "shadows"):  # what it stood in for was removed as well
+            with client.pipeline() as pipeline:
+                pipeline.hset(state_key(name), "removed", str(int(time.time())))
+                pipeline.persist(state_key(name))
+                pipeline.execute()
+        return owner
+    with client.pipeline() as pipeline:
+        pipeline.hset(state_key(name), "removed", str(int(time.time())))
+        pipeline.zrem(NEXT, name)
+        pipeline.execute()
+    return owner
 
 
 def _forget(client: Redis, name: str, keeps_flags: bool) -> None:

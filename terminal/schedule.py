@@ -149,8 +149,9 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
     """Let schedules rest, whatever later deploys say; what is enqueued goes on."""
     from scheduler.book import pause
 
+    done = pause(app.client, *names)
     for name in names:
-        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
+        click.echo(f"{name} {'paused' if name in done else 'was paused already'}")
 
 
 @schedule.command("resume", cls=Audited)
@@ -160,8 +161,9 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
     """Let schedules go on from now that were paused, or removed though code or a file has them."""
     from scheduler.book import resume
 
+    done = resume(app.client, *names)
     for name in names:
-        click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
+        click.echo(f"{name} {'resumed' if name in done else 'was not paused'}")
 
 
 @schedule.command("remove", cls=Audited)
@@ -171,8 +173,7 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
     """Remove schedules; deploys don't bring them back."""
     from scheduler.book import remove
 
-    for name in names:
-        owner = remove(app.client, name)
+    for name, owner in remove(app.client, *names).items():
         stays = "" if owner == "operator" else f"; the {owner} has it still: packmule schedule resume {name}"
         click.echo(f"{name} removed{stays}")
 

@@ -143,6 +143,17 @@ def test_pausing_and_resuming(here: Run) -> None:
     assert output(here("schedule", "resume", "a")) == "a was not paused\n"
 
 
+def test_where_a_name_is_wrong_nothing_is_done_and_all_that_are_wrong_are_named(here: Run) -> None:
+    for name in ("a", "b"):
+        output(here("schedule", "add", name, "shop.add", "a=1", "--every", "1h"))
+    output(here("schedule", "pause", "b"))
+    for command in ("pause", "resume", "remove"):
+        said = complaint(here("schedule", command, "a", "x", "b", "y"), 2)
+        assert "no schedule is called 'x' or 'y'" in said
+        assert (facts(here, "a")["state"], facts(here, "b")["state"]) == ("active", "paused")
+    assert output(here("schedule", "remove", "a", "b", "a")) == "a removed\nb removed\n"
+
+
 def test_one_is_run_by_hand_and_the_ledger_says_so(here: Run, client: Redis) -> None:
     output(here("schedule", "add", "tell", "shop.told", "tick={tick}", "--every", "1h", "--queue", "low"))
     id = output(here("schedule", "run", "tell")).strip()

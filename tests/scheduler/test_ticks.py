@@ -498,7 +498,7 @@ def test_files_are_compared_with_their_own_schedules(client):
 def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
     book.sync(client, [code("a"), code("b")], "code")
     book.pause(client, "a")
-    assert book.remove(client, "b") == "code"
+    assert book.remove(client, "b") == {"b": "code"}
     for said in ([code("a", every=30), code("b", every=30)], [], [code("a"), code("b")]):
         book.sync(client, said, "code")
         clock.later(100)
@@ -521,7 +521,7 @@ def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
     assert book.put(client, mine) == "changed"
     book.sync(client, [code("a")], "code")
     assert book.entry(client, "a").schedule == mine
-    assert book.remove(client, "a") == "operator"
+    assert book.remove(client, "a") == {"a": "operator"}
     book.sync(client, [code("a")], "code")
     assert states(client) == {"a": "removed"}
 
@@ -529,7 +529,7 @@ def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
 def test_what_an_operator_removed_is_gone_and_its_past_is_remembered_for_a_while(client, clock):
     found = clock.put()
     last = clock.until(found)
-    assert book.remove(client, "s") == "operator"
+    assert book.remove(client, "s") == {"s": "operator"}
     assert states(client) == {}
     assert client.ttl(book.state_key("s")) > DAY
     with pytest.raises(book.NoSuchSchedule):
