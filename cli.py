@@ -91,7 +91,7 @@ def _exit_code(error: Exception) -> int | None:
     from jobs.release import NotReleased
     from jobs.storage import StorageError
     from jobs.toml_file import InvalidFile
-    from scheduler.book import NameTaken, NoSuchSchedule
+    from scheduler.book import NameTaken, NoSuchSchedule, Removed
     from scheduler.cron import InvalidWhen
     from scheduler.schedule import InvalidSchedule
     from terminal.demo import DemoFailed
@@ -113,6 +113,7 @@ def _exit_code(error: Exception) -> int | None:
         StorageError: USAGE,
         NoSuchSchedule: USAGE,
         NameTaken: USAGE,
+        Removed: USAGE,
         InvalidSchedule: USAGE,
         InvalidWhen: USAGE,
         InvalidFile: USAGE,

@@ -31,6 +31,10 @@ class NoSuchSchedule(LookupError):
     """No schedule of that name."""
 
 
+class Removed(ValueError):
+    """An operator removed that schedule, which is more than pausing it."""
+
+
 class NameTaken(ValueError):
     """A schedule of that name is there already, and is not the caller's to change."""
 
@@ -155,9 +159,14 @@ def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[st
 def pause(client: Redis, *names: str) -> list[str]:
     """Let schedules rest, whatever deploys say; the names of those that did not before.
 
-    Raises `NoSuchSchedule` before anything is done.
+    Raises `NoSuchSchedule`, and `Removed`, before anything is done.
     """
     found = known(client, names)
+    if removed := [each.name for each in found if each.state == "removed"]:
+        raise Removed(
+            f"{', '.join(removed)}: what was removed can't be paused; "
+            f"packmule schedule resume {' '.join(removed)} brings it back"
+        )
     with client.pipeline() as pipeline:
         for each in found:
             pipeline.hset(state_key(each.name), "paused", "1")

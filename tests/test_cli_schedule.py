@@ -16,6 +16,7 @@ from coordination.server import EmbeddedServer
 from jobs import records, wire
 from scheduler import book
 from scheduler.leader import leader
+from scheduler.schedule import Schedule
 
 MORE = """
 @job(cron="30 2 * * *", tz="Europe/Madrid", schedule={"name": "nightly", "kwargs": {"a": 1}})
@@ -152,6 +153,22 @@ def test_where_a_name_is_wrong_nothing_is_done_and_all_that_are_wrong_are_named(
         assert "no schedule is called 'x' or 'y'" in said
         assert (facts(here, "a")["state"], facts(here, "b")["state"]) == ("active", "paused")
     assert output(here("schedule", "remove", "a", "b", "a")) == "a removed\nb removed\n"
+
+
+def test_what_an_operator_removed_is_not_paused_and_so_stays_removed_till_it_is_brought_back(
+    here: Run, client: Redis
+) -> None:
+    coded = [Schedule(name=name, job="shop.boom", every=60, owner="code") for name in ("a", "b")]
+    book.sync(client, coded, "code")
+    output(here("schedule", "remove", "b"))
+    for _ in range(2):
+        said = complaint(here("schedule", "pause", "a", "b"), 2)
+        assert "packmule schedule resume b brings it back" in said
+        book.sync(client, coded, "code")
+        assert (facts(here, "a")["state"], facts(here, "b")["state"]) == ("active", "removed")
+    assert not client.hexists(book.state_key("b"), "paused")
+    assert output(here("schedule", "resume", "b")) == "b resumed\n"
+    assert facts(here, "b")["state"] == "active"
 
 
 def test_one_is_run_by_hand_and_the_ledger_says_so(here: Run, client: Redis) -> None:
