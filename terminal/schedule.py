@@ -139,7 +139,9 @@ def schedule_add(
     tick = probe(found, _producer(app), time.time())
     said = book.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "is as it was"}[said]
-    click.echo(f"{name} {done}: {found.says}, next {_shown(tick, found.tz)}")
+    is_paused = book.entry(app.client, name).state == "paused"
+    then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
+    click.echo(f"{name} {done}: {found.says}, {then}")
 
 
 @schedule.command("pause", cls=Audited)

@@ -144,6 +144,18 @@ def test_pausing_and_resuming(here: Run) -> None:
     assert output(here("schedule", "resume", "a")) == "a was not paused\n"
 
 
+def test_who_adds_or_changes_one_that_is_paused_is_told_so(here: Run) -> None:
+    add, rests = (
+        ("schedule", "add", "a", "shop.add", "a=1", "--every"),
+        "paused until packmule schedule resume a\n",
+    )
+    assert output(here(*add, "1h", "--paused")) == f"a added: every 3600 s, {rests}"
+    assert ", next " in output(here(*add, "2h", "--replace"))
+    output(here("schedule", "pause", "a"))
+    assert output(here(*add, "1m", "--replace")) == f"a changed: every 60 s, {rests}"
+    assert output(here(*add, "1m", "--replace")) == f"a is as it was: every 60 s, {rests}"
+
+
 def test_where_a_name_is_wrong_nothing_is_done_and_all_that_are_wrong_are_named(here: Run) -> None:
     for name in ("a", "b"):
         output(here("schedule", "add", name, "shop.add", "a=1", "--every", "1h"))
