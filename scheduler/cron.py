@@ -27,6 +27,16 @@ MACROS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+FIELDS = {
+    "second": "0 to 59",
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day": "1 to 31, L or LW",
+    "month": "1 to 12 or JAN to DEC",
+    "weekday": "0 to 7, SUN to SAT, 5L (the last) or MON#1 (the first)",
+}
+"""Of a cron expression, with what each may be."""
+
 LONGEST_EXPRESSION = 200
 LAST_INSTANT = 253_000_000_000
 """Unix time shortly before the year 9988: calendars end in 9999."""
@@ -230,13 +240,40 @@ def _fields(expression: str) -> str:
             f"{expression!r} has {len(fields)} fields: a cron expression has five "
             "(minute hour day month weekday), or six with seconds in front"
         )
-    text = " ".join(fields if len(fields) > _FIVE else ["0", *fields])
+    fields = fields if len(fields) > _FIVE else ["0", *fields]
+    text = " ".join(fields)
+    if not _is_read(text):
+        raise InvalidWhen(f"{expression!r} is no cron expression: {_fault(fields)}")
+    return text
+
+
+def _is_read(text: str) -> bool:
     try:
         CronSim(text, datetime(2000, 1, 1))
-    except (CronSimError, AssertionError, ValueError, TypeError) as error:
-        reason = str(error).removeprefix("Bad ").replace("-", " ") or "step"
-        raise InvalidWhen(f"{expression!r} is no cron expression: its {reason} can't be meant") from None
-    return text
+    except (CronSimError, AssertionError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _fault(fields: list[str]) -> str:
+    """What is wrong with fields that cronsim does not read: it says only in which."""
+    for position, (name, allowed) in enumerate(FIELDS.items()):
+        for part in fields[position].split(","):
+            head, has_step, _ = part.partition("/")
+            wrong = [end for end in head.split("-", 1) if not _fits(position, end)]
+            if wrong:
+                return f"{name} is {allowed}, not {wrong[0] or 'empty'}"
+            if not _fits(position, head):
+                return f"{name} is {allowed}, and {head} is no range from low to high"
+            if has_step and not _fits(position, part):
+                return f"{name} {part} has no such step: steps are 1, 2 and so on"
+    return f"day {fields[3]} is in no month of {fields[4]}"
+
+
+def _fits(position: int, part: str) -> bool:
+    alone = ["*"] * len(FIELDS)
+    alone[position] = part
+    return part != "" and _is_read(" ".join(alone))
 
 
 def _unix(reading: datetime) -> int:

@@ -199,28 +199,31 @@ def test_names_for_common_rows_are_known(macro):
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("31 2 30 2 *", "day of month"),
+        ("31 2 30 2 *", "day 30 is in no month of 2"),
         ("* * */20 * 1L", "never comes"),
-        ("61 * * * *", "minute"),
-        ("* 24 * * *", "hour"),
-        ("0 0 0 * *", "day of month"),
-        ("0 0 * JUNE *", "month"),
-        ("0 0 * * 8", "day of week"),
-        ("*/0 * * * *", "minute"),
-        ("5-1 * * * *", "minute"),
-        ("1,,2 * * * *", "minute"),
+        ("75 * * * *", "minute is 0 to 59, not 75"),
+        ("60 0 0 * * *", "second is 0 to 59, not 60"),
+        ("* 8-24 * * *", "hour is 0 to 23, not 24"),
+        ("0 0 0 * *", "day is 1 to 31, L or LW, not 0"),
+        ("0 0 * JUNE *", "month is 1 to 12 or JAN to DEC, not JUNE"),
+        ("0 0 * * 1,8", "weekday is 0 to 7, SUN to SAT, 5L (the last) or MON#1 (the first), not 8"),
+        ("*/0 * * * *", "minute */0 has no such step"),
+        ("5-1 * * * *", "minute is 0 to 59, and 5-1 is no range from low to high"),
+        ("1,,2 * * * *", "minute is 0 to 59, not empty"),
         ("* * * *", "4 fields"),
         ("", "0 fields"),
         ("0 0 * * * * 2030", "7 fields"),
         ("@reboot", "unknown"),
-        ("٣ * * * *", "minute"),
+        ("٣ * * * *", "minute is 0 to 59, not ٣"),
         ("1" * 300 + " * * * *", "characters"),
-        ("9" * 150 + " * * * *", "minute"),
-        ("0 0 * * L", "day of week"),
-        ("0 0 * * MON#6", "day of week"),
+        ("9" * 150 + " * * * *", "minute is"),
+        ("0 0 * * L", "weekday is"),
+        ("0 0 * * MON#6", ", not MON#6"),
     ],
 )
-def test_an_impossible_expression_is_refused_in_a_sentence_that_says_why(expression, said):
+def test_an_impossible_expression_is_refused_in_a_sentence_that_says_which_field_may_be_what(
+    expression, said
+):
     with pytest.raises(InvalidWhen) as refused:
         Cron(expression)
     assert said in str(refused.value)

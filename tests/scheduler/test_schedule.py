@@ -181,7 +181,7 @@ def test_a_file_holds_a_table_for_each_schedule(tmp_path):
         (
             "30 2 * * *",
             "61 2 * * *",
-            ", line 5: schedule nightly: '61 2 * * *' is no cron expression: its min",
+            ", line 5: schedule nightly: '61 2 * * *' is no cron expression: minute is 0 to 59, not 61",
         ),
         ("Europe/Madrid", "Europe/Nowhere", ", line 6: schedule nightly: 'Europe/Nowhere' is no time zone"),
         ("cron =", "corn =", ", line 5: schedule nightly: there is no setting 'corn'"),
