@@ -33,6 +33,19 @@ TICK = "{tick}"
 LONGEST_JITTER = 86_400
 _SPANS = ("every", "window", "jitter")
 _INSTANTS = ("at", "start", "end")
+_SAID = {
+    **dict.fromkeys(("job", "cron", "tz", "queue"), "a text in quotes"),
+    **dict.fromkeys(_SPANS, "a span such as 30s, 5m or 1h30m, or whole seconds"),
+    **dict.fromkeys(_INSTANTS, "a time such as 2026-12-01T08:00:00"),
+    "args": "a list of values",
+    "kwargs": "a table of names and values",
+    "misfire": "skip, once or all",
+    "overlap": "allow, skip, wait or cancel",
+    "paused": "true or false",
+}
+"""What people may write in each field."""
+
+_LONGEST_VALUE = 60
 
 
 class InvalidSchedule(ValueError):
@@ -150,7 +163,7 @@ def schedule(name: str, table: Mapping[str, Any]) -> Schedule:
     except TypeError as error:
         raise InvalidSchedule(f"schedule {name}: an argument can't be written as JSON: {error}") from None
     except (msgspec.ValidationError, InvalidWhen, InvalidSchedule) as error:
-        raise InvalidSchedule(f"schedule {name}: {_explained(error)}") from None
+        raise InvalidSchedule(f"schedule {name}: {_mistyped(error, table) or _explained(error)}") from None
     return found
 
 
@@ -213,6 +226,20 @@ def _filled(value: Any, text: str) -> Any:
     if isinstance(value, dict):
         return {key: _filled(each, text) for key, each in value.items()}
     return value
+
+
+def _mistyped(error: Exception, table: Mapping[str, Any]) -> str | None:
+    """What msgspec says of a field's type, in the words of who wrote the table."""
+    place = re.search(r"\$\.(\w+)", str(error))
+    field = place[1] if place else ""
+    if field not in _SAID or field not in table:
+        return None
+    try:
+        value = msgspec.json.encode(table[field]).decode()
+    except TypeError:
+        value = repr(table[field])
+    value = value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
+    return f"{field} is to be {_SAID[field]}, not {value}"
 
 
 def _explained(error: Exception) -> str:

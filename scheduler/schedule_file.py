@@ -30,9 +30,9 @@ def read_file(path: Path) -> list[Schedule]:
             found.append(schedule(name, {**table, "owner": "file", "source": str(path)}))
         except InvalidSchedule as error:
             said = str(error)
-            wrong = next(
-                (field for field in table if f"{field}:" in said or repr(table[field]) in said), None
-            )
+            told = [field for field in table if said.startswith(f"schedule {name}: {field} ")]
+            told += [field for field in table if repr(table[field]) in said]
+            wrong = told[0] if told else None
             raise InvalidFile(f"{_place(path, text, name, wrong)}: {said}") from None
     return found
 

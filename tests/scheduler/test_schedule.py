@@ -185,7 +185,6 @@ def test_a_file_holds_a_table_for_each_schedule(tmp_path):
         ),
         ("Europe/Madrid", "Europe/Nowhere", ", line 6: schedule nightly: 'Europe/Nowhere' is no time zone"),
         ("cron =", "corn =", ", line 5: schedule nightly: there is no setting 'corn'"),
-        ('every = "30s"', "every = [1]", ", line 11: schedule often: every: expected"),
         ('every = "30s"', "", ", line 9: schedule often: give one of cron"),
         ("[often]", "[often", "(at line 9"),
         ("[often]", "[nightly]", "is no TOML"),
@@ -200,6 +199,30 @@ def test_a_mistake_in_a_file_is_told_with_its_line(tmp_path, old, new, said):
         read_file(path)
     assert str(refused.value).startswith(str(path))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("job = 5", "job is to be a text in quotes, not 5"),
+        ("every = [1]", "every is to be a span such as 30s, 5m or 1h30m, or whole seconds, not [1]"),
+        ("jitter = 1.5", "jitter is to be a span such as 30s, 5m or 1h30m, or whole seconds, not 1.5"),
+        ("start = true", "start is to be a time such as 2026-12-01T08:00:00, not true"),
+        ('args = "x"', 'args is to be a list of values, not "x"'),
+        ("kwargs = [5]", "kwargs is to be a table of names and values, not [5]"),
+        ('overlap = "twice"', 'overlap is to be allow, skip, wait or cancel, not "twice"'),
+        ('paused = "yes"', 'paused is to be true or false, not "yes"'),
+        ("tz = ['" + "x" * 99 + "']", 'tz is to be a text in quotes, not ["' + "x" * 58 + "..."),
+    ],
+)
+def test_a_value_of_another_type_is_told_in_plain_words_with_its_line(tmp_path, wrong, said):
+    field = wrong.partition(" ")[0]
+    good = {"job": 'job = "shop.poll"', "window": "window = 5", "every": 'every = "30s"'}
+    lines = {**good, field: wrong}
+    path = write(tmp_path, "\n".join(["[often]", *lines.values()]))
+    with pytest.raises(InvalidFile) as refused:
+        read_file(path)
+    assert str(refused.value) == f"{path}, line {list(lines).index(field) + 2}: schedule often: {said}"
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):
