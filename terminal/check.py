@@ -63,7 +63,8 @@ def check(
         shown = settings.masked()
         show.table(("setting", "value"), [(VARIABLES[name][0], shown[name]) for name in VARIABLES], "")
         show.out.print()
-        show.table(("part", "state"), [(name, finding.text) for name, finding in findings.items()], "")
+        states = [(name, finding.text) for name, finding in findings.items()]
+        show.table(("part", "state"), states, "", show.NARROW)
     if not findings["redis"].ok:
         return NO_REDIS
     return 0 if all(finding.ok for finding in findings.values()) else 1

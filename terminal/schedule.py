@@ -41,12 +41,15 @@ def schedule_list(app: App, json: bool) -> None:
             each.schedule.says if each.schedule else "-",
             each.schedule.job if each.schedule else "-",
             each.schedule.owner if each.schedule else "-",
-            _state(each),
+            each.state,
             _next(each) or "-",
         )
         for each in found
     ]
     show.table(("schedule", "when", "calls", "owner", "state", "next"), rows, "no schedules")
+    if faults := [(each.name, each.fault) for each in found if each.state == "faulty"]:
+        show.out.print()
+        show.table(("faulty", "because"), faults, "", show.NARROW)
 
 
 @schedule.command("show")
@@ -76,7 +79,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     show.facts(
         {
             "schedule": found.name,
-            "state": _state(found),
+            "state": f"faulty: {found.fault}" if found.state == "faulty" else found.state,
             "when": found.schedule.says if found.schedule else None,
             "calls": found.schedule.job if found.schedule else None,
             "owner": found.schedule.owner if found.schedule else None,
@@ -254,10 +257,6 @@ def _next(entry: Entry) -> str | None:
         return None
     tick = entry.schedule.next(max(entry.last or 0, int(time.time())))
     return None if tick is None else _shown(tick, entry.schedule.tz)
-
-
-def _state(entry: Entry) -> str:
-    return f"faulty: {entry.fault}" if entry.state == "faulty" else entry.state
 
 
 def _shown(tick: Any, tz: str) -> str:

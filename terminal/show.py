@@ -24,6 +24,9 @@ STATUS_STYLES = {
 WIDE = 500
 """Columns where the output is no terminal: nothing is folded in a pipe."""
 
+NARROW = 120
+"""Columns of tables that hold sentences, which are folded at words even in a pipe."""
+
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False)
 
@@ -33,7 +36,7 @@ def as_json(value: Any) -> None:
     print(msgspec.json.encode(value).decode())
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str, widest: int = WIDE) -> None:
     """Print rows under their columns, or the line `empty` where there is none."""
     if not rows:
         out.print(empty, markup=False)
@@ -43,7 +46,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> 
         grid.add_column(column, overflow="fold", no_wrap=position == 0)
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, str) else str(cell) for cell in map(_cell, row)))
-    out.print(grid)
+    out.print(grid, width=min(out.width, widest))
 
 
 def facts(pairs: Mapping[str, Any]) -> None:

@@ -205,6 +205,21 @@ def test_what_is_corrupt_is_shown_and_can_be_removed(here: Run, client: Redis) -
     assert [each["name"] for each in json.loads(output(here("schedule", "list", "--json")))] == ["odd"]
 
 
+def test_what_is_wrong_with_one_stands_below_the_table_so_that_neither_is_wide(
+    here: Run, client: Redis
+) -> None:
+    add = ("schedule", "add", "nightly", "shop.add", "a=1", "--tz", "Europe/Madrid")
+    output(here(*add, "--cron", "30 2 * * MON-FRI"))
+    fault = " ".join(["a reason that takes long to tell"] * 20)
+    client.hset(book.state_key("nightly"), "fault", fault)
+    client.hset(book.SCHEDULES, "[/odd]", "{")
+    table, below = output(here("schedule", "list")).split("\n\n")
+    assert all(line.split()[-2:] == ["faulty", "-"] for line in table.splitlines()[1:])
+    assert max(map(len, [*table.splitlines(), *below.splitlines()])) <= 120
+    assert " ".join(below.split()).startswith("faulty because [/odd] ")
+    assert " ".join(below.split()).endswith(f" nightly {fault}")
+
+
 def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_status(
     packmule: CommandLine, here: Run, client: Redis
 ) -> None:
@@ -248,6 +263,9 @@ def test_check_names_what_keeps_a_schedule_from_working(packmule: CommandLine) -
     said = finding(PACKMULE_SCHEDULES=str(file))
     assert said["ok"] is False
     assert "schedule often: shop.nothing is not a registered job" in str(said["text"])
+    _, states = packmule.run("check", PACKMULE_SCHEDULES=str(file)).stdout.split("\n\n")
+    assert max(map(len, states.splitlines())) <= 120
+    assert str(said["text"]) in " ".join(states.split())
     file.write_text('[often]\njob = "shop.boom"\nevery = "1x"\n')
     assert "line 3: schedule often: '1x' is no interval" in str(finding(PACKMULE_SCHEDULES=str(file))["text"])
 
