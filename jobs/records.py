@@ -17,6 +17,9 @@ from redis.exceptions import ResponseError
 from jobs import wire
 
 POLL_INTERVAL = 0.05
+MOST_FAILED = 10_000
+"""As many of those that failed last are looked at for those that were stopped."""
+
 ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
 
 _QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
@@ -129,8 +132,11 @@ def wait(client: Redis, id: str, timeout: float | None = None) -> Record:
 def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
     """Up to `limit` ids of the jobs of `queue` in `status`: the next to run first, the latest to end first.
 
-    Ended jobs are ordered as RQ keeps them, by when their time to live ends.
+    Ended jobs are ordered as RQ keeps them, by when their time to live ends. It keeps those that were stopped
+    among the failed, of which the last `MOST_FAILED` are looked at for them.
     """
+    if status == "stopped":
+        return _stopped(client, ids(client, queue, "failed", MOST_FAILED))[:limit]
     found: Sequence[bytes | str]
     if status == "queued":
         found = client.lrange(wire.queue_key(queue), 0, limit - 1)
@@ -139,6 +145,14 @@ def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
     else:
         found = cast(list[bytes], client.zrange(wire.registry_key(status, queue), 0, limit - 1))
     return [wire.text(id).partition(":")[0] for id in found]
+
+
+def _stopped(client: Redis, failed: Sequence[str]) -> list[str]:
+    with client.pipeline(transaction=False) as pipeline:
+        for id in failed:
+            pipeline.hget(wire.job_key(id), "status")
+        statuses = pipeline.execute(raise_on_error=False)
+    return [id for id, status in zip(failed, statuses, strict=True) if status == b"stopped"]
 
 
 def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -14,7 +14,7 @@ from terminal.parameters import Duration, complete_queues
 if TYPE_CHECKING:
     from jobs.waiting import Wait
 
-STATUSES = ("queued", "started", "scheduled", "finished", "failed", "deferred", "canceled")
+STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
 MOST_AT_ONCE = 1_000_000
 
 
@@ -67,7 +67,7 @@ def _waits_for(wait: Wait) -> str | None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
-    """List jobs by queue and status."""
+    """List jobs by queue and status; those that were stopped are among the failed, as RQ keeps them."""
     from jobs import records, wire
     from jobs.producer import known_queue
     from terminal import show
@@ -162,7 +162,7 @@ def queue() -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def queue_list(app: App, json: bool) -> None:
-    """How many jobs each queue has, by status, and whether it is paused."""
+    """How many jobs each queue has, by status, and whether it is paused; stopped ones count as failed."""
     from terminal import show
 
     found = _queues(app)
@@ -233,7 +233,7 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def status(app: App, json: bool) -> None:
-    """Queues, workers, leading scheduler and server at one glance."""
+    """Queues, workers, leading scheduler and server at one glance; stopped jobs count as failed."""
     from jobs import records, wire
     from scheduler.budget import Budget
     from scheduler.cron import shown

@@ -14,7 +14,7 @@ from redis import Redis
 from config import VARIABLES
 from coordination.connection import connect
 from coordination.server import EmbeddedServer
-from jobs import registry
+from jobs import registry, wire
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,19 @@ def test_jobs_are_listed_by_queue_and_status(here: Run, jobs: dict[str, str]) ->
     for status, id in jobs.items():
         (record,) = json.loads(output(here("job", "list", "--status", status, "--json")))
         assert (record["id"], record["status"]) == (id, status)
+
+
+def test_jobs_that_were_stopped_are_listed_alone_though_they_count_as_failed(
+    here: Run, redis: Redis, jobs: dict[str, str]
+) -> None:
+    assert output(here("job", "list", "--status", "stopped")) == "no jobs\n"
+    redis.hset(wire.job_key(jobs["failed"]), "status", "stopped")
+    try:
+        (record,) = json.loads(output(here("job", "list", "--status", "stopped", "--json")))
+        assert (record["id"], record["status"]) == (jobs["failed"], "stopped")
+        assert json.loads(output(here("status", "--json")))["queues"]["default"]["failed"] == 1
+    finally:
+        redis.hset(wire.job_key(jobs["failed"]), "status", "failed")
 
 
 def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs: dict[str, str]) -> None:

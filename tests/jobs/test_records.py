@@ -215,6 +215,18 @@ def test_started_jobs_are_listed_by_their_ids_alone(client, claims):
     assert records.ids(client, "default", "started", 10) == [id]
 
 
+def test_those_that_were_stopped_are_found_among_the_failed(client):
+    failed, stopped, other = sample_jobs.noop.enqueue_many([()] * 3)
+    for at, id in enumerate((failed, stopped, other, "gone")):
+        client.zadd(wire.registry_key("failed", "default"), {id: at})
+    for id in (stopped, other):
+        client.hset(wire.job_key(id), "status", "stopped")
+    assert records.ids(client, "default", "stopped", 10) == [other, stopped]
+    assert records.ids(client, "default", "stopped", 1) == [other]
+    assert set(records.ids(client, "default", "failed", 10)) == {failed, stopped, other, "gone"}
+    assert records.ids(client, "low", "stopped", 10) == []
+
+
 def test_depths_count_every_status_and_clean_nothing_up(client, claims):
     sample_jobs.noop.enqueue_many([()] * 6)
     sample_jobs.noop.options(delay=60).enqueue()
