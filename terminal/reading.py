@@ -235,6 +235,7 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 def status(app: App, json: bool) -> None:
     """Queues, workers, leading scheduler and server at one glance; stopped jobs count as failed."""
     from jobs import records, wire
+    from scheduler.book import entries
     from scheduler.budget import Budget
     from scheduler.cron import shown
     from scheduler.leader import leader
@@ -246,15 +247,19 @@ def status(app: App, json: bool) -> None:
     used, allowed = Budget(app.client, app.settings.memory_high_water).usage()
     server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
     leads = leader(app.client)
+    faulty = sum(each.state == "faulty" for each in entries(app.client))
     if json:
-        show.as_json({"queues": found, "workers": workers, "server": server, "leader": leads})
+        told = {"queues": found, "workers": workers, "server": server, "leader": leads}
+        show.as_json({**told, "faulty_schedules": faulty})
         return
     since = f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}" if leads else None
     bound = f"{allowed >> 20} MiB, past which no job is taken" if allowed else "no bound"
     facts = {name: value for name, value in server.items() if not name.startswith("memory")}
     full = ": no job is taken now" if app.client.exists(wire.FULL) else ""
     facts["memory"] = f"{used / 2**20:.1f} MiB of {bound}{full}"
-    show.facts({**facts, "leader": since or "no scheduler leads: packmule scheduler"})
+    facts["leader"] = since or "no scheduler leads: packmule scheduler"
+    facts["schedules"] = f"{faulty:,} faulty: packmule schedule list says why" if faulty else None
+    show.facts(facts)
     show.out.print()
     _show_queues(found)
     show.out.print()

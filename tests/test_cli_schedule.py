@@ -220,6 +220,15 @@ def test_what_is_wrong_with_one_stands_below_the_table_so_that_neither_is_wide(
     assert " ".join(below.split()).endswith(f" nightly {fault}")
 
 
+def test_status_tells_how_many_schedules_are_faulty_if_any_is(here: Run, client: Redis) -> None:
+    output(here("schedule", "add", "good", "shop.add", "a=1", "--every", "1h"))
+    assert "faulty" not in output(here("status"))
+    assert json.loads(output(here("status", "--json")))["faulty_schedules"] == 0
+    client.hset(book.SCHEDULES, mapping={"broken": "{", "worse": "["})
+    assert "2 faulty: packmule schedule list says why" in output(here("status"))
+    assert json.loads(output(here("status", "--json")))["faulty_schedules"] == 2
+
+
 def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_status(
     packmule: CommandLine, here: Run, client: Redis
 ) -> None:
