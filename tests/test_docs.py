@@ -15,6 +15,8 @@ import pytest
 import cli
 from config import PLATFORM_VARIABLES, VARIABLES, Settings
 from jobs.batch import batches
+from scheduler.schedule import Schedule
+from scheduler.schedule_file import read_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -49,6 +51,16 @@ def test_every_setting_is_in_the_readme_with_its_default():
         default = getattr(defaults, name)
         if isinstance(default, int) and not isinstance(default, bool):
             assert f"| {default} |" in rows[variable]
+
+
+def test_every_field_of_a_schedule_is_in_the_readme_and_its_example_is_one(tmp_path):
+    table = README.partition("### Schedules")[2].partition("\nA span is")[0]
+    named = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    fields = {*Schedule.__struct_fields__} - {"name", "owner", "source"}
+    assert set(re.findall(r"`(\w+)`", " ".join(named))) == fields
+    (tmp_path / "schedules.toml").write_text(re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)[0])
+    (nightly,) = read_file(tmp_path / "schedules.toml")
+    assert (nightly.name, nightly.overlap, nightly.jitter) == ("nightly", "skip", 120)
 
 
 @pytest.fixture
