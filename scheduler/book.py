@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,10 @@ KEPT_SECONDS = 30 * 86_400
 """How long it is remembered up to when a schedule that is gone was decided, so that it can come back."""
 
 LEDGER_ENTRIES = 500
+NAMES_TOLD = 10
+"""As many schedules are named where a deploy says of more what became of them."""
+
+log = logging.getLogger("packmule.scheduler")
 
 _put = Script("scheduler", "put_schedule", after=wire.CALL)
 
@@ -80,26 +85,35 @@ def sync(
 ) -> list[str]:
     """Make those of `owner` (and `source`) what a deploy says; what could not be done, a line each.
 
+    What is new, changed or dropped is logged.
     What an operator paused stays paused, what he removed stays removed, and what he added is not touched.
     One that the deploy says no more goes, if it `may_go`: code that isn't loaded here may say it elsewhere.
     """
     faults = []
-    known = {entry.name: entry for entry in entries(client)}
+    done: dict[str, list[str]] = {"new": [], "changed": [], "same": [], "dropped": []}
+    there = {entry.name: entry for entry in entries(client)}
     for schedule in schedules:
-        entry = known.get(schedule.name)
+        entry = there.get(schedule.name)
         if entry is None or entry.schedule != schedule:
             said = _enter(client, schedule, True)
-            if said not in ("new", "changed", "same"):
+            if said in done:
+                done[said].append(schedule.name)
+            else:
                 faults.append(
                     f"schedule {schedule.name} of the {owner} is left out: the {said} has that name"
                 )
     wanted = {schedule.name for schedule in schedules}
-    for entry in known.values():
+    for entry in there.values():
         found = entry.schedule
         if found is None or (found.owner, found.source) != (owner, source) or entry.name in wanted:
             continue
         if may_go(found):
             _forget(client, entry.name, entry.state in ("removed", "paused"))
+            done["dropped"].append(entry.name)
+    for said in ("new", "changed", "dropped"):
+        if names := done[said]:
+            more = f" and {len(names) - NAMES_TOLD:,} more" if len(names) > NAMES_TOLD else ""
+            log.info("schedules of the %s, %s: %s%s", owner, said, ", ".join(names[:NAMES_TOLD]), more)
     return faults
 
 

@@ -487,6 +487,24 @@ def test_a_deploy_adds_changes_and_takes_away_its_own_alone(client):
     assert states(client) == {"b": "active", "mine": "active"}
 
 
+def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client, caplog):
+    caplog.set_level("INFO", "packmule.scheduler")
+    many = [code(f"s{number:02}") for number in range(13)]
+    book.sync(client, many, "code")
+    book.sync(client, many, "code")
+    book.sync(client, [code("s00", every=30), code("s01", every=30), code("late")], "code")
+    first, more = (
+        ", ".join(f"s{number:02}" for number in range(10)),
+        ", ".join(f"s{n:02}" for n in range(2, 12)),
+    )
+    assert caplog.messages == [
+        f"schedules of the code, new: {first} and 3 more",
+        "schedules of the code, new: late",
+        "schedules of the code, changed: s00, s01",
+        f"schedules of the code, dropped: {more} and 1 more",
+    ]
+
+
 def test_files_are_compared_with_their_own_schedules(client):
     one, two = (code(name, owner="file", source=f"{name}.toml") for name in "ab")
     book.sync(client, [one], "file", "a.toml")
