@@ -33,6 +33,7 @@ class Budget:
         self.client = client
         self.high_water = high_water
         self.is_full = False
+        self._said: str | None = None
 
     def look(self, term: str = "") -> float:
         """Let producers know whether the server `is_full`; seconds until the next look.
@@ -40,6 +41,10 @@ class Budget:
         The `term` is not compared: what a leader says that was overtaken is true as well.
         """
         used, allowed = self.usage()
+        said = self.fault(allowed)
+        if said and said != self._said:
+            log.warning("%s", said)
+        self._said = said
         is_full = allowed > 0 and used > allowed * (FREE_SHARE if self.is_full else 1)
         if is_full:
             self.client.set(wire.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
@@ -61,6 +66,12 @@ class Budget:
         """Bytes that the server uses, and that it may use, 0 for any number."""
         info = self.client.info("memory")
         return int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
+
+    def fault(self, allowed: int) -> str | None:
+        """What keeps a budget that was set from having an effect, if anything does."""
+        if allowed or not self.high_water:
+            return None
+        return f"PACKMULE_MEMORY_HIGH_WATER={self.high_water} has no effect: the server has no maxmemory"
 
     def allowed(self, maxmemory: int) -> int:
         """Bytes that may be used of a server with such a bound, 0 for any number."""

@@ -18,6 +18,7 @@ from jobs import records, registry, webhook_file
 from jobs.email.server import Server
 from jobs.producer import Producer
 from jobs.storage import Storage
+from scheduler.budget import Budget
 from scheduler.schedule import InvalidSchedule, from_code
 from scheduler.schedule_file import read_file
 from scheduler.ticks import faults_of
@@ -52,7 +53,7 @@ def check(
         "modules": _finding(load_jobs),
         "schedules": _finding(lambda: _schedules(settings)),
         "webhooks": _finding(lambda: _webhooks(settings)),
-        "redis": _finding(lambda: _server(connect())),
+        "redis": _finding(lambda: _server(connect(), settings.memory_high_water)),
         "locks": _finding(lambda: _locks(settings)),
         "storage": _finding(lambda: _storage(storage)),
         "mail": _finding(lambda: _mail(settings)),
@@ -96,9 +97,11 @@ def _webhooks(settings: Settings) -> str:
     return f"ok, {len(hooks)}"
 
 
-def _server(client: Redis) -> str:
+def _server(client: Redis, high_water: str) -> str:
     found = records.server(client)
-    return f"ok, {found['server']} {found['version']}"
+    budget = Budget(client, high_water)
+    fault = budget.fault(budget.usage()[1])
+    return f"ok, {found['server']} {found['version']}" + (f"; {fault}" if fault else "")
 
 
 def _locks(settings: Settings) -> str:

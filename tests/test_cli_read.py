@@ -179,6 +179,16 @@ def test_check_is_content_with_production_without_mail_but_says_so(packmule: Com
     assert report["findings"]["mail"]["text"] == "not set: e-mail jobs will fail until PACKMULE_SMTP_URL is"
 
 
+def test_check_says_where_a_share_of_memory_has_no_effect(here: Run) -> None:
+    def redis(**changes: str) -> str:
+        return str(json.loads(here("check", "--json", **changes).stdout)["findings"]["redis"]["text"])
+
+    assert redis(PACKMULE_MEMORY_HIGH_WATER="80%").endswith(
+        "; PACKMULE_MEMORY_HIGH_WATER=80% has no effect: the server has no maxmemory"
+    )
+    assert "no effect" not in redis() + redis(PACKMULE_MEMORY_HIGH_WATER="6G")
+
+
 def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedServer) -> None:
     secrets = {
         "PACKMULE_REDIS_URL": f"unix://:s3cret@{server.socket_path}",

@@ -131,3 +131,21 @@ def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
             producer.enqueue(sample_jobs.noop.job, [((), {})])
         client.config_set("maxmemory", "0")
         assert client.llen("rq:queue:default") == 1
+
+
+def test_a_share_of_a_bound_that_the_server_lacks_is_told_once_until_it_has_one(client, caplog):
+    budget = Budget(client, "80%")
+    told = "PACKMULE_MEMORY_HIGH_WATER=80% has no effect: the server has no maxmemory"
+    for _ in range(2):
+        budget.look()
+    assert caplog.messages == [told]
+    client.config_set("maxmemory", 10**12)
+    try:
+        budget.look()
+    finally:
+        client.config_set("maxmemory", 0)
+    budget.look()
+    assert caplog.messages == [told, told]
+    for bytes_or_nothing in ("1000000000000", ""):
+        Budget(client, bytes_or_nothing).look()
+    assert caplog.messages == [told, told]
