@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from coordination.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
 from coordination.scripts import Script
@@ -201,6 +202,18 @@ def leader(client: Redis) -> Leader | None:
     except ValueError:
         return None
     return Leader(name, term, since, until, until - now) if until > now else None
+
+
+def candidates(client: Redis) -> int:
+    """How many schedulers run, the leader among them: as many as listen to what schedulers are told.
+
+    Zero where the server tells `client` nothing of that.
+    """
+    try:
+        ((_, listening),) = client.pubsub_numsub(wire.SCHEDULER)
+    except NoPermissionError:
+        return 0
+    return int(listening)
 
 
 def refuse(reply: object) -> None:

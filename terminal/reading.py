@@ -13,6 +13,7 @@ from terminal.parameters import Duration, complete_queues
 
 if TYPE_CHECKING:
     from jobs.waiting import Wait
+    from scheduler.leader import Leader
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
 MOST_AT_ONCE = 1_000_000
@@ -237,8 +238,7 @@ def status(app: App, json: bool) -> None:
     from jobs import records, wire
     from scheduler.book import entries
     from scheduler.budget import Budget
-    from scheduler.cron import shown
-    from scheduler.leader import leader
+    from scheduler.leader import candidates, leader
     from terminal import show
 
     found = _queues(app)
@@ -246,18 +246,17 @@ def status(app: App, json: bool) -> None:
     server = records.server(app.client)
     used, allowed = Budget(app.client, app.settings.memory_high_water).usage()
     server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
-    leads = leader(app.client)
+    leads, running = leader(app.client), candidates(app.client)
     faulty = sum(each.state == "faulty" for each in entries(app.client))
     if json:
-        told = {"queues": found, "workers": workers, "server": server, "leader": leads}
-        show.as_json({**told, "faulty_schedules": faulty})
+        told = {"queues": found, "workers": workers, "server": server}
+        show.as_json({**told, "leader": leads, "schedulers": running, "faulty_schedules": faulty})
         return
-    since = f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}" if leads else None
     bound = f"{allowed >> 20} MiB, past which no job is taken" if allowed else "no bound"
     facts = {name: value for name, value in server.items() if not name.startswith("memory")}
     full = ": no job is taken now" if app.client.exists(wire.FULL) else ""
     facts["memory"] = f"{used / 2**20:.1f} MiB of {bound}{full}"
-    facts["leader"] = since or "no scheduler leads: packmule scheduler"
+    facts["leader"] = _leading(leads, running) or "no scheduler leads: packmule scheduler"
     facts["schedules"] = f"{faulty:,} faulty: packmule schedule list says why" if faulty else None
     show.facts(facts)
     show.out.print()
@@ -280,6 +279,15 @@ def check(app: App, json: bool) -> int:
     from terminal.check import check as run
 
     return run(app.settings, app.load_jobs, lambda: app.client, app.storage, json)
+
+
+def _leading(leads: Leader | None, running: int) -> str | None:
+    from scheduler.cron import shown
+
+    if leads is None:
+        return None
+    others = f"; {running - 1} more stand by" if running > 1 else ""
+    return f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}{others}"
 
 
 def _queues(app: App) -> dict[str, dict[str, int | bool]]:

@@ -244,6 +244,9 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
         known = json.loads(output(here("status", "--json")))["leader"]
         assert known["name"] in output(here("status"))
         assert f"term {known['term']}" in output(here("status"))
+        with packmule.started("scheduler", stderr=subprocess.DEVNULL):
+            until(lambda: "; 1 more stand by" in output(here("status")), "another that stands by")
+        until(lambda: json.loads(output(here("status", "--json")))["schedulers"] == 1, "its end")
         said = output(here("schedule", "remove", "nightly", "often"))
         assert "the code has it still" in said
     file.write_text("[often]\njob = 5\n")
