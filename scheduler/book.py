@@ -238,18 +238,15 @@ def _enter(client: Redis, schedule: Schedule, replace: bool) -> str:
 
 
 def _remove(client: Redis, found: Entry) -> str:
-    name = found.name
+    name, state = found.name, state_key(found.name)
     owner = found.schedule.owner if found.schedule else "operator"
     if owner == "operator":
         _forget(client, name, False)
-        if client.hget(state_key(name), "shadows"):  # what it stood in for was removed as well
-            with client.pipeline() as pipeline:
-                pipeline.hset(state_key(name), "removed", str(int(time.time())))
-                pipeline.persist(state_key(name))
-                pipeline.execute()
-        return owner
+        if not client.hget(state, "shadows"):  # else what it stood in for was removed as well
+            return owner
     with client.pipeline() as pipeline:
-        pipeline.hset(state_key(name), "removed", str(int(time.time())))
+        pipeline.hset(state, "removed", str(int(time.time())))
+        pipeline.persist(state)
         pipeline.zrem(NEXT, name)
         pipeline.execute()
     return owner

@@ -174,16 +174,13 @@ class Scheduler:
         """Enter the schedules of code and file, once; what is corrupt there keeps no duty from being done."""
         if self.ticker is None or time.monotonic() < self._syncs_at:
             return
-        self._syncs_at = math.inf
         try:
             self.ticker.sync()
         except ResponseError as error:
             log.error("the schedules of code and file could not be entered: %s", error)
-            if passes(error):
-                self._syncs_at = time.monotonic() + AWAY_REST
-        except AWAY:
-            self._syncs_at = 0.0
-            raise
+            self._syncs_at = time.monotonic() + AWAY_REST if passes(error) else math.inf
+        else:
+            self._syncs_at = math.inf
 
     def _promote(self, term: str) -> float:
         due = promote(self.client, term, self.leadership.held_for)

@@ -59,6 +59,14 @@ class RQWorker(BaseWorker):
         if with_scheduler:
             self._start_scheduler(burst)
 
+    def sign_on_again(self) -> None:
+        """Come back from the dead: whoever rescued from this worker has struck it off."""
+        try:
+            self.connection.delete(self.key)  # what is left there; RQ registers no name twice
+            self.register_birth()  # type: ignore[no-untyped-call]
+        except (RedisError, ValueError) as error:
+            log.warning("worker %s could not register again: %s", self.name, error)
+
     def listen(self) -> None:
         """Take RQ's commands from now on, in a worker without a pool."""
         if not self.supervised:

@@ -245,7 +245,7 @@ class Worker(RQWorker):
         for id in stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
         if batch.is_forgotten:
-            self._register_again()
+            self.sign_on_again()
         for ended in outcomes:
             if ended.status == "failed":
                 log.warning("job %s failed", ended.id)
@@ -362,14 +362,6 @@ class Worker(RQWorker):
                 log.warning("job %s: %s came after the lease had ended, and was refused", id, what)
         except RedisError as error:
             log.warning("job %s: %s was not stored: %s", id, what, error)
-
-    def _register_again(self) -> None:
-        """Come back from the dead: whoever rescued from this worker has struck it off."""
-        try:
-            self.connection.delete(self.key)  # what is left there; RQ registers no name twice
-            self.register_birth()  # type: ignore[no-untyped-call]
-        except (RedisError, ValueError) as error:
-            log.warning("worker %s could not register again: %s", self.name, error)
 
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)

@@ -18,10 +18,14 @@ for i = 5, last do
 end
 for i = last + 1, #ARGV, 2 do
   local worker, job = ARGV[i], ARGV[i + 1]
-  -- A registration that is no hash is RQ's loss alone.
-  if redis.pcall('HEXISTS', worker, 'birth') == 1 and redis.call('HEXISTS', worker, 'death') == 0 then
-    redis.call('HSET', worker, 'last_heartbeat', ARGV[3], 'state', job == '' and 'idle' or 'busy', 'current_job', job)
-    if job == '' then redis.call('HDEL', worker, 'current_job') end
+  local known = redis.pcall('HMGET', worker, 'birth', 'death') -- a registration that is no hash is RQ's loss alone
+  if known[1] and not known[2] then
+    if job == '' then
+      redis.call('HSET', worker, 'last_heartbeat', ARGV[3], 'state', 'idle')
+      redis.call('HDEL', worker, 'current_job')
+    else
+      redis.call('HSET', worker, 'last_heartbeat', ARGV[3], 'state', 'busy', 'current_job', job)
+    end
     redis.call('EXPIRE', worker, ARGV[2])
   end
 end
