@@ -7,13 +7,7 @@ COPY requirements.lock /src/
 RUN pip --python /opt/packmule/bin/python install --require-hashes --only-binary :all: --requirement /src/requirements.lock
 
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE cli.py config.py ./
-COPY coordination coordination/
-COPY dashboard dashboard/
-COPY jobs jobs/
-COPY scheduler scheduler/
-COPY terminal terminal/
-COPY worker worker/
+COPY . ./
 RUN pip --python /opt/packmule/bin/python install --no-deps --no-build-isolation . \
  && pip --python /opt/packmule/bin/python uninstall --yes setuptools
 

@@ -38,7 +38,7 @@ lint: $(VENV)/.dev ## formatting, lint and types
 	@$(RUN)/mypy --no-error-summary
 
 rq-suite: $(VENV)/.dev ## run RQ's own tests with our worker in the place of RQ's; ARGS="-k retry" narrows them
-	@PYTHONPATH=tests $(RUN)/python tests/rq_suite/run.py --pip $(PYTHON) $(ARGS)
+	@$(RUN)/python tests/rq_suite/run.py --pip $(PYTHON) $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	@for each in benchmarks/*.py; do $(RUN)/python "$$each" || exit; done
@@ -72,6 +72,7 @@ define install
 	@echo "Installing $< into $(VENV)"
 	@$(PIP) install -qq --require-hashes --requirement $<
 	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/packmule  # where mypy finds the package
 	@touch $@
 	@rm $(VENV)/.unfinished
 endef

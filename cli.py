@@ -7,20 +7,21 @@ import sys
 
 import click
 
-from config import Settings, SettingsError
-from terminal.app import App
-from terminal.audited import audit
-from terminal.batch import batch
-from terminal.enqueue import enqueue
-from terminal.events import events
-from terminal.limits import limits
-from terminal.locks import locks
-from terminal.metrics import metrics
-from terminal.processes import dashboard, demo, drill, scheduler, up, worker
-from terminal.reading import check, job, queue, status
-from terminal.schedule import schedule
-from terminal.top import top
-from terminal.webhooks import webhooks
+from packmule.config import Settings, SettingsError
+from packmule.terminal.app import App
+from packmule.terminal.audited import audit
+from packmule.terminal.batch import batch
+from packmule.terminal.drill import drill
+from packmule.terminal.enqueue import enqueue
+from packmule.terminal.events import events
+from packmule.terminal.limits import limits
+from packmule.terminal.locks import locks
+from packmule.terminal.metrics import metrics
+from packmule.terminal.processes import dashboard, demo, scheduler, up, worker
+from packmule.terminal.reading import check, job, queue, status
+from packmule.terminal.schedule import schedule
+from packmule.terminal.top import top
+from packmule.terminal.webhooks import webhooks
 
 FAILED, USAGE, NO_REDIS = 1, 2, 3
 
@@ -76,25 +77,25 @@ def _exit_code(error: Exception) -> int | None:
     """The exit code for an error that a user can mend; None for one that is ours."""
     from redis.exceptions import RedisError
 
-    from coordination.connection import UnfitServer
-    from coordination.lock_state import NotReleased as LockNotReleased
-    from coordination.quorum import SameServer
-    from coordination.server import ServerFailed
-    from jobs.batch import BatchClosed, NoSuchBatch
-    from jobs.catcher import CatcherFailed
-    from jobs.email import InvalidAddress, InvalidServer
-    from jobs.job_type import InvalidCall, InvalidJob
-    from jobs.options import InvalidOption
-    from jobs.producer import ServerFull, UnknownQueue
-    from jobs.records import NoSuchJob
-    from jobs.registry import NotRegistered
-    from jobs.release import NotReleased
-    from jobs.storage import StorageError
-    from jobs.toml_file import InvalidFile
-    from scheduler.book import NameTaken, NoSuchSchedule, Removed
-    from scheduler.cron import InvalidWhen
-    from scheduler.schedule import InvalidSchedule
-    from terminal.demo import DemoFailed
+    from packmule.coordination.locks.quorum import SameServer
+    from packmule.coordination.locks.state import NotReleased as LockNotReleased
+    from packmule.coordination.redis.connection import UnfitServer
+    from packmule.coordination.redis.embedded_server import ServerFailed
+    from packmule.jobs.batch import BatchClosed, NoSuchBatch
+    from packmule.jobs.client import ServerFull, UnknownQueue
+    from packmule.jobs.email import InvalidAddress, InvalidServer
+    from packmule.jobs.email.catcher import CatcherFailed
+    from packmule.jobs.job_type import InvalidCall, InvalidJob
+    from packmule.jobs.options import InvalidOption
+    from packmule.jobs.reader import NoSuchJob
+    from packmule.jobs.registry import NotRegistered
+    from packmule.jobs.release import NotReleased
+    from packmule.jobs.storage import StorageError
+    from packmule.jobs.toml_file import InvalidFile
+    from packmule.scheduler.schedules.cron import InvalidWhen
+    from packmule.scheduler.schedules.schedule import InvalidSchedule
+    from packmule.scheduler.schedules.store import NameTaken, NoSuchSchedule, Removed
+    from packmule.terminal.demo import DemoFailed
 
     kinds: dict[type[Exception], int] = {
         UnfitServer: NO_REDIS,

@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from coordination.cache import Cache
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
+from packmule.coordination.cache.cache import Cache
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
 
 BATCH = 50
 SMALL = {"eur": 12, "name": "a chair", "tags": ["wood", "red"]}

@@ -47,12 +47,12 @@ def generate(path: Path, size: int) -> int:
 def ours(folder: Path) -> Callable[[], int]:
     import duckdb  # noqa: F401  imports are not timed
 
-    from jobs import current
-    from jobs.files import file
-    from jobs.limits import Limits
-    from jobs.storage import Storage
+    from packmule.jobs import current
+    from packmule.jobs.files import file
+    from packmule.jobs.input_limits import InputLimits
+    from packmule.jobs.storage import Storage
 
-    current.provide(Storage(str(folder)), Limits(10**12, 1, 1))
+    current.provide(Storage(str(folder)), InputLimits(10**12, 1, 1))
     return lambda: int(file("source.csv", to="parquet", out="out.parquet")["rows"])
 
 

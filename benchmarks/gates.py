@@ -22,10 +22,10 @@ import bench_jobs
 from redis import Redis
 from throughput import PROCESSES, rate
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs.producer import Producer
-from worker.pool import Pool
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs.client import Producer
+from packmule.worker.pool.pool import Pool
 
 KEYS = 1000
 LIMITED_KEYS = 100

@@ -13,18 +13,16 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import bench_jobs
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs import wire
-from jobs.producer import Producer
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import finished
-from worker.wait import IdleWait
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import wire
+from packmule.jobs.client import Producer
+from packmule.worker.order import Strict
+from packmule.worker.process.blocking_wait import IdleWait
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import finished
 
 JOBS = 500
 

@@ -44,12 +44,12 @@ def plain(folder: Path) -> None:
 
 
 def job(folder: Path) -> Callable[[Path], object]:
-    from jobs import current
-    from jobs.image import Rendition, image
-    from jobs.limits import Limits
-    from jobs.storage import Storage
+    from packmule.jobs import current
+    from packmule.jobs.image import Rendition, image
+    from packmule.jobs.input_limits import InputLimits
+    from packmule.jobs.storage import Storage
 
-    current.provide(Storage(str(folder)), Limits(10**9, 1, 10**9))
+    current.provide(Storage(str(folder)), InputLimits(10**9, 1, 10**9))
     renditions = [Rendition(width=width, name=str(width)) for width in WIDTHS]
     return lambda _: image("source.jpg", renditions, "out")
 
@@ -147,7 +147,7 @@ def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
 
 def main(runs: int) -> None:
     sys.path.insert(0, str(ROOT))
-    from jobs.image.resize import resizer
+    from packmule.jobs.image.resize import resizer
 
     if resizer() == "Pillow":
         del WAYS["image job, cykooz"]

@@ -23,11 +23,11 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])  # and not this folder, where `limits` would be this very file
 
-from coordination.concurrency import ConcurrencyLimit
-from coordination.connection import connect
-from coordination.rate_limit import SlidingWindow, TokenBucket
-from coordination.scripts import Script
-from coordination.server import EmbeddedServer
+from packmule.coordination.limits.concurrency import ConcurrencyLimit
+from packmule.coordination.limits.rate_limit import SlidingWindow, TokenBucket
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.coordination.redis.scripts import Script
 
 KEYS = 1000
 BATCH = 100
@@ -38,7 +38,7 @@ BASES = ("bare EVALSHA", "bare EVALSHA that writes as much")
 
 def evalsha(client, source: str) -> Callable[[str], object]:
     """A call of the size of ours, with a script that has nothing to find out."""
-    script = Script("coordination", "take_tokens")
+    script = Script("coordination.limits", "take_tokens")
     script.source, script.sha = source, hashlib.sha1(source.encode()).hexdigest()
     return lambda key: script(client, [f"pm:rate:b:{key}"], [1, 600_000, 60_000_000, "1"])
 

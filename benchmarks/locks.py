@@ -23,12 +23,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import redis
 
-from coordination.redlock import Redlock
-from coordination.server import EmbeddedServer
+from packmule.coordination.locks.redlock import Redlock
+from packmule.coordination.redis.embedded_server import EmbeddedServer
 
 ROUNDS = 3
 SOCKET_TIMEOUT = 5.0

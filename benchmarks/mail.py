@@ -22,19 +22,16 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from aiosmtpd.smtp import SMTP
 
-from jobs import current
-from jobs.catcher import Catcher
-from jobs.email import Mailer, email
-from jobs.email.message import Letter, compose
-from jobs.rendering import Renderer
-from jobs.storage import Storage
+from packmule.jobs import current
+from packmule.jobs.email import Mailer, email
+from packmule.jobs.email.catcher import Catcher
+from packmule.jobs.email.message import Letter, compose
+from packmule.jobs.email.rendering import Renderer
+from packmule.jobs.storage import Storage
 
 ROUNDS = 5
 VARIABLES = {"name": "A line of text such as mails have, to make up a mail of the size usual for one. " * 30}

@@ -26,15 +26,15 @@ from typing import Any
 
 import bench_jobs
 
-import jobs.producer
-import worker.claim
-from coordination.connection import connect
-from coordination.scripts import Script
-from coordination.server import EmbeddedServer
-from jobs.batch import Batch
-from jobs.options import Options
-from jobs.producer import Producer
-from worker.pool import Pool
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import client as client_module
+from packmule.jobs.batch import Batch
+from packmule.jobs.client import Producer
+from packmule.jobs.options import Options
+from packmule.worker.pool.pool import Pool
+from packmule.worker.process import claim
 
 PROCESSES = 2
 
@@ -64,15 +64,15 @@ def silent(script: Script) -> Script:
 @contextmanager
 def no_events() -> Iterator[None]:
     with (
-        changed(jobs.producer, "_enqueue", silent(jobs.producer._enqueue)),
-        changed(worker.claim, "_finish_and_claim", silent(worker.claim._finish_and_claim)),
+        changed(client_module, "_enqueue", silent(client_module._enqueue)),
+        changed(claim, "_finish_and_claim", silent(claim._finish_and_claim)),
     ):
         yield
 
 
 @contextmanager
 def no_statistics() -> Iterator[None]:
-    with changed(worker.claim, "tally", lambda *_: b""):
+    with changed(claim, "tally", lambda *_: b""):
         yield
 
 
@@ -119,7 +119,7 @@ def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
         for first in range(0, count, 100_000):
             calls = [((), {})] * min(100_000, count - first)
             Producer(client).enqueue(bench_jobs.noop.job, calls)
-        command = [sys.executable, "-m", "cli", "status", "--json"]
+        command = [sys.executable, "-m", "packmule", "status", "--json"]
         environment = {**os.environ, "PACKMULE_REDIS_URL": server.url}
         runs = []
         for _ in range(5):

@@ -30,17 +30,18 @@ from rq import Queue
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs import events, wire
-from jobs.options import Options
-from jobs.producer import Producer
-from scheduler import book
-from scheduler.leader import leader
-from scheduler.schedule import schedule
-from scheduler.scheduler import Scheduler
-from scheduler.ticks import Ticker
-from worker.pool import Pool
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import wire
+from packmule.jobs.client import Producer
+from packmule.jobs.options import Options
+from packmule.observe import events
+from packmule.scheduler.leader import leader
+from packmule.scheduler.scheduler import Scheduler
+from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+from packmule.scheduler.schedules.schedule import schedule
+from packmule.worker.pool.pool import Pool
 
 RQ_SHARE = 20
 SLOW_US = 1000
@@ -98,7 +99,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
     client = connect(None, server.data_dir)
     client.flushall()
     for number in range(count):
-        book.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
+        store.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
     ticker = Ticker(client, Producer(client))
     leader = Scheduler(client, ticker=ticker)
     leader.leadership.hold()
@@ -108,8 +109,8 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
     spans = []
     for due in (["s5"], []):
         for name in due:
-            client.zadd(book.NEXT, {name: time.time() - 1})
-            client.hset(book.state_key(name), "last", int(time.time()) - 3700)
+            client.zadd(store.NEXT, {name: time.time() - 1})
+            client.hset(store.state_key(name), "last", int(time.time()) - 3700)
         began = time.perf_counter()
         ticker.round(term)
         spans.append((time.perf_counter() - began) * 1000)
@@ -157,7 +158,7 @@ def idle(server: EmbeddedServer) -> tuple[float, float]:
     client = connect(None, server.data_dir)
     client.flushall()
     client.sadd(wire.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
-    book.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
+    store.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
     with running(server) as process:
         time.sleep(5)
         spent = cpu(process)

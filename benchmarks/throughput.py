@@ -26,10 +26,10 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs.producer import Producer
-from worker.pool import Pool
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs.client import Producer
+from packmule.worker.pool.pool import Pool
 
 PROCESSES = 2
 ONE_BY_ONE = 2_000

@@ -15,13 +15,13 @@ import threading
 import time
 from pathlib import Path
 
-from coordination.connection import connect
-from coordination.outgoing import Allowed
-from coordination.server import EmbeddedServer
-from coordination.signature import key_of
-from jobs import webhooks
-from jobs.events import stream
-from jobs.webhook_file import Ready, Webhook
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.observe.events import stream
+from packmule.observe.webhooks import delivery
+from packmule.observe.webhooks.outgoing import Allowed
+from packmule.observe.webhooks.signature import key_of
+from packmule.observe.webhooks.webhook_file import Ready, Webhook
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -65,7 +65,7 @@ def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
     ready = Ready("bench", hook, key_of("a secret of enough bytes"))
     stop = threading.Event()
     sender = threading.Thread(
-        target=webhooks.run,
+        target=delivery.run,
         args=(lambda: connect(None, server.data_dir), [ready], Allowed(["127.0.0.1"]), stop),
     )
     sender.start()

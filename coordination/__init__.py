@@ -1,1 +1,1 @@
-
+"""Coordination: what Redis gives us. It knows no jobs."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from coordination.keys import bounded
+from packmule.coordination.keys import bounded
 
 LONGEST_TEMPLATE = 200
 

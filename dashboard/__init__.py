@@ -7,7 +7,7 @@ from redis import Redis
 from rq.serializers import JSONSerializer
 from rq_dashboard import web
 
-from config import mask
+from packmule.config import mask
 
 
 def create_app(client: Redis, url: str) -> Flask:

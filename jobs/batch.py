@@ -12,11 +12,11 @@ from redis import Redis
 from redis.exceptions import ResponseError
 from rq.command import send_command
 
-from coordination.scripts import Script
-from jobs import current, records, registry, wire
-from jobs.options import LONGEST_SPAN
-from jobs.producer import BatchClosed, Producer
-from jobs.registry import Prepared
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import current, reader, registry, wire
+from packmule.jobs.client import BatchClosed, Producer
+from packmule.jobs.options import LONGEST_SPAN
+from packmule.jobs.registry import Prepared
 
 KEEP = 7 * 86_400.0
 """Seconds that an ended batch is kept."""
@@ -153,7 +153,7 @@ class Batch:
         fields = {wire.text(name): wire.text(value) for name, value in found.items()}
         if "created" not in fields:
             raise self._missing()
-        counts = Counts(*(records.whole(fields.get(name)) for name in Counts._fields))
+        counts = Counts(*(reader.whole(fields.get(name)) for name in Counts._fields))
         return State(
             self.id,
             fields.get("name", ""),
@@ -187,7 +187,7 @@ class Batch:
         self._changed("stop")
         deadline = time.monotonic() + CLAIMED_SECONDS
         while self._cancel_all() and time.monotonic() < deadline:
-            time.sleep(records.POLL_INTERVAL)  # a worker has them in its hands: they start, or come back
+            time.sleep(reader.POLL_INTERVAL)  # a worker has them in its hands: they start, or come back
         self._changed("resume")  # those that were held go back, to be passed over like the others
 
     def _cancel_all(self) -> int:
@@ -219,7 +219,7 @@ class Batch:
                 raise TimeoutError(
                     f"batch {self.id}: {state.counts.pending} jobs have not ended after {timeout:g} s"
                 )
-            time.sleep(records.POLL_INTERVAL)
+            time.sleep(reader.POLL_INTERVAL)
 
     def failed(self) -> Iterator[str]:
         """The ids of jobs that failed last, in no order; a batch within it as `batch:<id>`."""
@@ -233,7 +233,7 @@ class Batch:
             job = wire.text(id)
             if job not in seen:
                 seen.add(job)
-                yield Result(job, *records.left(wire.text(value)))
+                yield Result(job, *reader.left(wire.text(value)))
 
     def _jobs(self, state: str) -> Iterator[list[str]]:
         found = []

@@ -9,9 +9,9 @@ from rq.command import send_command
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from coordination.scripts import Script
-from jobs import wire
-from jobs.records import ENDED, no_such_job
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+from packmule.jobs.reader import ENDED, no_such_job
 
 LOOK_INTERVAL = 0.05
 STOP_INTERVAL = 1.0

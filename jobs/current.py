@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from jobs.interrupts import Interrupted
+from packmule.jobs.interrupts import Interrupted
 
 T = TypeVar("T")
 Report = Callable[[float, float | None, str], None]
@@ -123,7 +123,7 @@ def fence() -> int | None:
     """The fencing token of the running singleton, higher than that of any before; None in any other job.
 
     Give it to whatever the job changes, so that a run that was frozen and overtaken changes nothing any more:
-    `coordination.fence` does it for a value in Redis, a column `fence` in SQL
+    `coordination.locks.fence` does it for a value in Redis, a column `fence` in SQL
     (`UPDATE ... WHERE fence <= :fence`).
     """
     job = _running.get()
@@ -144,7 +144,7 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     negative `done` is 0, a `total` that is no number above 0 is none.
     Outside of a job it does nothing, so a job stays callable as a plain function.
 
-    >>> from jobs import current
+    >>> from packmule import current
     >>> current.progress(40, 100, "resizing")
     """
     job = _running.get()
@@ -168,7 +168,7 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
 def track(items: Iterable[T], total: float | None = None, message: str = "") -> Iterator[T]:
     """Go over `items` and report how many are done, of `total` or of as many as `items` says it holds.
 
-    >>> from jobs import current
+    >>> from packmule import current
     >>> [page * 2 for page in current.track([1, 2, 3], message="printing")]
     [2, 4, 6]
     """
@@ -190,7 +190,7 @@ def checkpoint(cursor: Any) -> None:
     second time do no harm. While the worker stops, the job ends here and goes on elsewhere.
     Outside of a job it does nothing. Raises `TypeError` for a value that JSON can't hold.
 
-    >>> from jobs import current
+    >>> from packmule import current
     >>> for row in range(current.resume(0), 1000):
     ...     current.checkpoint(row + 1)
     """
@@ -254,7 +254,7 @@ def close() -> None:
 def resource(kind: type[T]) -> T:
     """The resource of type `kind` lent to this process. Raises `NoResource` where there is none.
 
-    >>> from jobs.storage import Storage
+    >>> from packmule.jobs.storage import Storage
     >>> current.resource(Storage).read_bytes("uploads/a.txt")  # doctest: +SKIP
     """
     try:

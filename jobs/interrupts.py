@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.options import in_seconds
+from packmule.jobs.options import in_seconds
 
 
 class Retry(Exception):
@@ -12,7 +12,7 @@ class Retry(Exception):
 
     It uses up none of the job's retries. `limit` bounds its attempts: the one that reaches it fails.
 
-    >>> from jobs import Retry
+    >>> from packmule import Retry
     >>> raise Retry(after=30, reason="the report is not ready yet", limit=20)
     Traceback (most recent call last):
     jobs.interrupts.Retry: the report is not ready yet

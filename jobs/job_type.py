@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from jobs.gates import Gates, InvalidGate, gates
-from jobs.options import Options
+from packmule.jobs.limits import Gates, InvalidGate, gates
+from packmule.jobs.options import Options
 
 
 class InvalidCall(TypeError):
@@ -30,7 +30,7 @@ class Traits:
     given only those are. With `at_once` an outcome is handed in before the worker does anything else. With
     `isolate` each job runs in a fresh process, which may take `max_memory` bytes more than the worker has and
     `max_cpu` seconds of processor time. `singleton`, `concurrency`, `rate` and `fair` say when a job that
-    waits may run (`jobs.gates`). `cron` or `every`, `tz` and what `schedule` holds besides say when one is
+    waits may run (`jobs.limits`). `cron` or `every`, `tz` and what `schedule` holds besides say when one is
     enqueued by the clock; the scheduler reads and checks them.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from jobs.wire import JOB_ID
+from packmule.jobs.wire import JOB_ID
 
 DEFAULT_QUEUE = "default"
 DEFAULT_TIMEOUT = 180.0

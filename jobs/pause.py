@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis import Redis
 from rq.command import send_command
 
-from jobs import wire
+from packmule.jobs import wire
 
 
 def pause(client: Redis, queue: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from redis import Redis
 
-from coordination.scripts import Script
-from jobs import wire
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
 
 JOBS_A_CALL = 500
 """Few enough that one call holds the server for a few milliseconds only."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from redis import Redis
 
-from coordination.rate import Rate
-from jobs import wire
-from jobs.pause import wake_workers
+from packmule.coordination.limits.rate import Rate
+from packmule.jobs import wire
+from packmule.jobs.pause import wake_workers
 
 
 def limit(client: Redis, queue: str, rate: Rate | None) -> None:

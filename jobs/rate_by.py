@@ -6,8 +6,8 @@ import inspect
 import re
 from typing import NamedTuple
 
-from coordination.key_template import InvalidTemplate, KeyTemplate, template
-from coordination.rate import Rate
+from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.coordination.limits.rate import Rate
 
 _BY = re.compile(r"(?P<rate>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
 

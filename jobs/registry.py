@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
-from jobs import unique
-from jobs.job_type import InvalidCall, InvalidJob, JobType, Traits, job_type
-from jobs.options import Options
-from jobs.unique import Ids
+from packmule.jobs import unique
+from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType, Traits, job_type
+from packmule.jobs.options import Options
+from packmule.jobs.unique import Ids
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,7 +129,7 @@ def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     `cron="30 2 * * *"` or `every="5m"` lets a scheduler enqueue one at each tick, in the time zone `tz` (UTC
     by default); `schedule={"kwargs": {"month": "{tick}"}, "overlap": "skip"}` says more of how.
 
-    >>> from jobs import job
+    >>> from packmule import job
     >>> @job(queue="low", timeout=600, retries=3)
     ... def report(month: str, copies: int = 1) -> str:
     ...     return f"{copies} of {month}"
@@ -202,7 +202,7 @@ def use(enqueue: Enqueue) -> None:
 def producer() -> Enqueue:
     """What `.enqueue(...)` calls in this process; without `use`, what the environment's settings say."""
     if _enqueue is None:
-        importlib.import_module("jobs.producer").connect()
+        importlib.import_module("packmule.jobs.client").connect()
     return cast(Enqueue, _enqueue)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from redis import Redis
 
-from coordination.scripts import Script
-from jobs import wire
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
 
 _release = Script("jobs", "release_slot", after=wire.GATES)
 

@@ -6,9 +6,9 @@ import time
 
 from redis import Redis
 
-from coordination.scripts import Script
-from jobs import wire
-from jobs.records import no_such_job
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+from packmule.jobs.reader import no_such_job
 
 _requeue = Script("jobs", "requeue", after=wire.GROUPS)
 

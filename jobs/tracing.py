@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from jobs.interrupts import Interrupted, Retry
+from packmule.jobs.interrupts import Interrupted, Retry
 
 SYSTEM = "packmule"
 FLUSH_MS = 2000

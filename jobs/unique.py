@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from coordination.key_template import InvalidTemplate, KeyTemplate, template
-from jobs.job_type import InvalidCall, InvalidJob, JobType
-from jobs.options import InvalidOption, Options, in_seconds
+from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
+from packmule.jobs.options import InvalidOption, Options, in_seconds
 
 LONGEST_KEY = 250
 """Characters; of a longer key its SHA-256 is kept."""

@@ -127,7 +127,7 @@ CALL = (*EVENTS, ("jobs", "call"))
 GROUPS = (*CALL, ("jobs", "groups"), ("jobs", "batch"))
 """Those in front of scripts that move jobs of groups, or end jobs of batches."""
 
-GATES = (*GROUPS, ("jobs", "gates"))
+GATES = (*GROUPS, ("jobs", "limits"))
 """Those in front of scripts that claim jobs, return them, or enqueue new ones."""
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from coordination.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
-from coordination.scripts import Script
-from jobs import wire
+from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
 
 LEADER = "pm:leader"
 LOCK = "packmule leader"

@@ -14,16 +14,16 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from coordination.backoff import AWAY, passes
-from coordination.pubsub import MISSED, Subscriber
-from jobs import wire
-from scheduler.budget import Budget
-from scheduler.leader import AGAIN, TERM, Leadership, Overtaken
-from scheduler.mend import Mender
-from scheduler.promote import promote
-from scheduler.prune import Pruner
-from scheduler.sweep import Sweeper
-from scheduler.ticks import Ticker
+from packmule.coordination.redis.backoff import AWAY, passes
+from packmule.coordination.streams.pubsub import MISSED, Subscriber
+from packmule.jobs import wire
+from packmule.scheduler.leader import AGAIN, TERM, Leadership, Overtaken
+from packmule.scheduler.maintenance.memory_limit import Budget
+from packmule.scheduler.maintenance.promote import promote
+from packmule.scheduler.maintenance.prune import Pruner
+from packmule.scheduler.maintenance.repair_groups import Mender
+from packmule.scheduler.maintenance.repair_orphans import Sweeper
+from packmule.scheduler.schedules.periodic_enqueuer import Ticker
 
 JOBS_REST = 1.0
 """Seconds between two looks for jobs that are due: RQ's own code tells nobody of what it schedules."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from config import Settings, SettingsError
+from packmule.config import Settings, SettingsError
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from jobs.storage import Storage
+    from packmule.jobs.storage import Storage
 
-READY_JOBS = ("jobs.email", "jobs.image", "jobs.files")
+READY_JOBS = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files")
 
 
 class App:
@@ -26,8 +26,8 @@ class App:
     def trace(self) -> None:
         """Trace what this process enqueues and performs, if the settings say so."""
         if self.settings.tracing != "none":
-            from jobs import current
-            from terminal.exporting import export_traces
+            from packmule.jobs import current
+            from packmule.observe.tracing import export_traces
 
             exporting = export_traces(self.settings.tracing)
             current.provide(exporting)
@@ -46,8 +46,8 @@ class App:
         The command that is the last to leave an embedded server stops it.
         `socket_timeout` is how many seconds an answer may take; without it, as long as it takes.
         """
-        from coordination.connection import InvalidURL, connect
-        from coordination.server import EmbeddedServer
+        from packmule.coordination.redis.connection import InvalidURL, connect
+        from packmule.coordination.redis.embedded_server import EmbeddedServer
 
         try:
             client = connect(
@@ -65,7 +65,7 @@ class App:
 
     def lock_nodes(self) -> list[Redis]:
         """A client of each server that keeps locks."""
-        from coordination.connection import InvalidURL, lock_clients
+        from packmule.coordination.redis.connection import InvalidURL, lock_clients
 
         try:
             return lock_clients(self.settings.lock_urls, self.settings.redis_url, self.settings.data_dir)
@@ -75,20 +75,20 @@ class App:
     @property
     def storage(self) -> Storage:
         """The door to the files that jobs take and leave."""
-        from jobs.storage import Storage
+        from packmule.jobs.storage import Storage
 
         return Storage(self.settings.storage_url)
 
     def produce(self) -> None:
         """Make `.enqueue(...)` go to the settings' Redis."""
-        from jobs import registry
-        from jobs.producer import Producer
+        from packmule.jobs import registry
+        from packmule.jobs.client import Producer
 
         registry.use(Producer(self.client, self.settings.queues, self.settings.max_job_bytes).enqueue)
 
     def load_jobs(self) -> None:
         """Register the ready-made jobs and those of the user's modules."""
-        from jobs import registry
+        from packmule.jobs import registry
 
         registry.load(READY_JOBS)
         try:
@@ -99,21 +99,21 @@ class App:
 
     def provide(self, smtp_url: str | None) -> None:
         """Lend this process's jobs what they need."""
-        from coordination.cache import Cache
-        from jobs import current
-        from jobs.email import Mailer
-        from jobs.limits import Limits
+        from packmule.coordination.cache.cache import Cache
+        from packmule.jobs import current
+        from packmule.jobs.email import Mailer
+        from packmule.jobs.input_limits import InputLimits
 
         settings = self.settings
         current.provide(
             self.storage,
-            Limits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
+            InputLimits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
             Mailer(smtp_url, settings.mail_from, settings.templates),
             Cache(self.client, "jobs"),
         )
 
     def queues(self) -> list[str]:
         """The settings' queues in their order, then others that Redis knows."""
-        from jobs import records
+        from packmule.jobs import reader
 
-        return [*dict.fromkeys([*self.settings.queues, *records.queues(self.client)])]
+        return [*dict.fromkeys([*self.settings.queues, *reader.queues(self.client)])]

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from terminal.app import App
-from terminal.events import Since
+from packmule.terminal.app import App
+from packmule.terminal.events import Since
 
 TOLD_OPTIONS = ("failed", "force", "resend")
 """Options that say what was done. Others, and the arguments of jobs, may hold secrets."""
@@ -35,7 +35,7 @@ class Audited(click.Command):
     def _note(self, ctx: click.Context, end: dict[str, Any]) -> None:
         from redis.exceptions import RedisError
 
-        from jobs import audit
+        from packmule.observe import audit
 
         told = {each.name for each in self.params if isinstance(each, click.Argument)}
         told = told.difference(UNTOLD_ARGUMENTS).union(TOLD_OPTIONS)
@@ -55,9 +55,9 @@ class Audited(click.Command):
 @click.pass_obj
 def audit(app: App, since: str, json: bool) -> None:
     """What operators did: who paused, canceled, purged, released, and when."""
-    from jobs import audit as source
-    from scheduler.cron import shown
-    from terminal import show
+    from packmule.observe import audit as source
+    from packmule.scheduler.schedules.cron import shown
+    from packmule.terminal import show
 
     for action in source.read(app.client, since):
         if json:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from terminal.app import App
-from terminal.audited import Audited
-from terminal.parameters import Duration
+from packmule.terminal.app import App
+from packmule.terminal.audited import Audited
+from packmule.terminal.parameters import Duration
 
 if TYPE_CHECKING:
-    from jobs.batch import State
+    from packmule.jobs.batch import State
 
 MOST_NAMED = 20
 """Failed jobs that `show` names."""
@@ -29,8 +29,8 @@ def batch() -> None:
 @click.pass_obj
 def batch_list(app: App, limit: int, json: bool) -> None:
     """The latest batches, the newest first."""
-    from jobs.batch import batches
-    from terminal import show
+    from packmule.jobs.batch import batches
+    from packmule.terminal import show
 
     found = batches(app.client, limit)
     if json:
@@ -47,8 +47,8 @@ def batch_list(app: App, limit: int, json: bool) -> None:
 @click.pass_obj
 def batch_show(app: App, id: str, json: bool) -> None:
     """How a batch stands, and which of its jobs failed."""
-    from jobs.batch import Batch
-    from terminal import show
+    from packmule.jobs.batch import Batch
+    from packmule.terminal import show
 
     found = Batch(app.client, id)
     facts = _facts(found.state()) | {"failed jobs": list(islice(found.failed(), MOST_NAMED))}
@@ -73,7 +73,7 @@ def batch_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
 @click.pass_obj
 def batch_cancel(app: App, id: str) -> None:
     """Cancel its jobs that wait, and stop those that run."""
-    from jobs.batch import Batch
+    from packmule.jobs.batch import Batch
 
     found = Batch(app.client, id)
     found.cancel()
@@ -86,7 +86,7 @@ def batch_cancel(app: App, id: str) -> None:
 @click.pass_obj
 def batch_pause(app: App, id: str) -> None:
     """Let no worker take its jobs; what runs goes on."""
-    from jobs.batch import Batch
+    from packmule.jobs.batch import Batch
 
     click.echo(f"{id} {'paused' if Batch(app.client, id).pause() else 'was paused already, or has ended'}")
 
@@ -96,15 +96,15 @@ def batch_pause(app: App, id: str) -> None:
 @click.pass_obj
 def batch_resume(app: App, id: str) -> None:
     """Let its jobs go on."""
-    from jobs.batch import Batch
+    from packmule.jobs.batch import Batch
 
     click.echo(f"{id} {'resumed' if Batch(app.client, id).resume() else 'was not paused'}")
 
 
 def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) -> int:
     """Show one bar until the batch has ended, then how it ended; 0 if all of its jobs finished, else 1."""
-    from terminal import show
-    from terminal.follow import follow_to_end
+    from packmule.terminal import show
+    from packmule.terminal.follow import follow_to_end
 
     state = follow_to_end(app.client, id, timeout)
     if json:
@@ -116,7 +116,7 @@ def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) ->
 
 
 def _facts(state: State) -> dict[str, Any]:
-    from scheduler.cron import shown
+    from packmule.scheduler.schedules.cron import shown
 
     return {
         "batch": state.id,

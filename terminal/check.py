@@ -10,19 +10,20 @@ from typing import Any
 
 from redis import Redis
 
-from config import VARIABLES, Settings, secret
-from coordination.connection import lock_clients
-from coordination.outgoing import Allowed
-from coordination.redlock import NoQuorum, Redlock
-from jobs import records, registry, webhook_file
-from jobs.email.server import Server
-from jobs.producer import Producer
-from jobs.storage import Storage
-from scheduler.budget import Budget
-from scheduler.schedule import InvalidSchedule, from_code
-from scheduler.schedule_file import read_file
-from scheduler.ticks import faults_of
-from terminal import show
+from packmule.config import VARIABLES, Settings, secret
+from packmule.coordination.locks.redlock import NoQuorum, Redlock
+from packmule.coordination.redis.connection import lock_clients
+from packmule.jobs import reader, registry
+from packmule.jobs.client import Producer
+from packmule.jobs.email.server import Server
+from packmule.jobs.storage import Storage
+from packmule.observe.webhooks import webhook_file
+from packmule.observe.webhooks.outgoing import Allowed
+from packmule.scheduler.maintenance.memory_limit import Budget
+from packmule.scheduler.schedules.periodic_enqueuer import faults_of
+from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
+from packmule.scheduler.schedules.schedule_file import read_file
+from packmule.terminal import show
 
 PROBE = ".packmule-check"
 NO_REDIS = 3
@@ -98,7 +99,7 @@ def _webhooks(settings: Settings) -> str:
 
 
 def _server(client: Redis, high_water: str) -> str:
-    found = records.server(client)
+    found = reader.server(client)
     budget = Budget(client, high_water)
     fault = budget.fault(budget.usage()[1])
     return f"ok, {found['server']} {found['version']}" + (f"; {fault}" if fault else "")

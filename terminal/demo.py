@@ -14,14 +14,14 @@ from typing import Any
 
 from redis import Redis
 
-from config import Settings, child_environment
-from jobs.email import email
-from jobs.files import file
-from jobs.image import Rendition, image
-from jobs.records import Record
-from jobs.storage import Storage
-from terminal import show
-from terminal.follow import follow
+from packmule.config import Settings, child_environment
+from packmule.jobs.email import email
+from packmule.jobs.files import file
+from packmule.jobs.image import Rendition, image
+from packmule.jobs.reader import Record
+from packmule.jobs.storage import Storage
+from packmule.terminal import show
+from packmule.terminal.follow import follow
 
 DEADLINE = 120.0
 STOP_SECONDS = 30.0
@@ -45,7 +45,7 @@ def demo(client: Redis, storage: Storage, settings: Settings) -> None:
     Raises `DemoFailed` if one doesn't finish or an output isn't there.
     """
     mails_before = set(storage.names("mail"))
-    samples = resources.files("jobs").joinpath("samples")
+    samples = resources.files("packmule.jobs").joinpath("samples")
     with resources.as_file(samples.joinpath("photo.jpg")) as photo:
         picture = storage.put(photo)
     with resources.as_file(samples.joinpath("weather.csv")) as weather:
@@ -111,7 +111,7 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
     )
     with log.open("w") as output:
         pool = subprocess.Popen(
-            [sys.executable, "-m", "cli", "worker", "--processes", "2"],
+            [sys.executable, "-m", "packmule", "worker", "--processes", "2"],
             env=environment,
             stdout=output,
             stderr=output,

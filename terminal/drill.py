@@ -1,47 +1,86 @@
-"""The fault drill: lets producers and workers work, breaks what can break, and checks what was promised."""
+"""`packmule drill`: kill, stop and freeze workers and Redis under load, and report what was promised."""
 
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from random import Random
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from redis import Redis
+import click
 
-from config import Settings, child_environment
-from coordination.server import EmbeddedServer
-from jobs import records
-from terminal import drill_records
-from terminal.app import App
-from terminal.drill_faults import Breaker, WorkerPool
-from terminal.drill_ledger import Ledger, State, Verdict, judge
-from terminal.drill_load import MEAN_SECONDS, QUEUES
-from terminal.drill_plan import Plan, streams
-from terminal.drill_report import progress, report
+from packmule.terminal.app import App
 
-PRODUCERS = 3
-BUSY = 0.6
-"""How much of the workers' time the load takes: some is left for what was interrupted."""
-
-TICK = 0.02
-DRAIN_SECONDS = 60.0
-GRACE = 25.0
-STOP_SECONDS = 5.0
+if TYPE_CHECKING:
+    from packmule.drill.ledger import Verdict
+    from packmule.drill.plan import Plan
 
 
-def drill(app: App, plan: Plan, here: bool, as_json: bool) -> int:
+@click.command()
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long.  [default: 1]")
+@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or: as many SIGKILLs as this,")
+@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
+@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs for some seconds,")
+@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
+@click.option("--pools", type=click.IntRange(min=2), default=3, show_default=True, help="Pools of workers.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=4, show_default=True, help="Processes of each."
+)
+@click.option("--seed", type=int, help="Repeat the faults of a drill.  [default: another each time]")
+@click.option(
+    "--here", is_flag=True, help="On the settings' Redis, which is not killed, and not on one of its own."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+@click.pass_obj
+def drill(
+    app: App,
+    minutes: float | None,
+    kills: int,
+    terms: int,
+    freezes: int,
+    redis_kills: int,
+    pools: int,
+    processes: int,
+    seed: int | None,
+    here: bool,
+    as_json: bool,
+) -> int:
+    """Kill, stop and freeze workers and Redis under load, and check that no job is lost."""
+    import secrets
+
+    from packmule.drill import job_states
+    from packmule.drill.plan import Plan
+
+    counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
+    if minutes is not None and any(counts.values()):
+        raise click.UsageError("give --minutes, or the numbers of faults, not both")
+    if here and app.settings.redis_url is None:
+        raise click.UsageError("--here needs a server of yours: set PACKMULE_REDIS_URL")
+    if here and redis_kills:
+        raise click.UsageError("--redis-kills: a server of yours (--here) is never killed")
+    if here and job_states.is_used(app.client):
+        raise click.UsageError("another drill is under way on this server: let it end")
+    seed = secrets.randbelow(10**6) if seed is None else seed
+    plan = Plan((minutes or 1.0) * 60, counts, pools, processes, seed)
+    return _run(app, plan, here, as_json)
+
+
+def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     """Run a drill on a server of its own, or `here` on the settings'; 1 if a promise was broken.
 
     Then the evidence stays on disk, and the report says where; otherwise nothing stays.
     """
+    import msgspec
+
+    from packmule.coordination.redis.embedded_server import EmbeddedServer
+    from packmule.drill import job_states
+    from packmule.drill.drill import Drill
+
     folder = Path(tempfile.mkdtemp(prefix="packmule-drill-"))
     server = None if here else EmbeddedServer(folder / "data")
     if server:
@@ -51,12 +90,13 @@ def drill(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     try:
         run = Drill(app.client, app.settings, plan, folder, server)
         if here:
-            drill_records.sweep(app.client, ())  # what a drill left that was killed itself
+            job_states.sweep(app.client, ())  # what a drill left that was killed itself
         try:
-            verdict = run.run()
+            with progress() as update:
+                verdict = run.run(update)
         finally:
             if here:
-                drill_records.sweep(app.client, run.known_ids())
+                job_states.sweep(app.client, run.known_ids())
         broken = verdict.broken
         if broken:
             (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
@@ -72,157 +112,68 @@ def drill(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     return 1 if broken else 0
 
 
-@dataclass
-class Drill:
-    """One drill, and the processes that it started."""
+def report(
+    verdict: Verdict, faults: Counter[str], seconds: float, seed: int, evidence: Path | None, as_json: bool
+) -> None:
+    """Print what the drill has shown, and where its evidence is if it was kept."""
+    from packmule.drill.ledger import LIMITS, percentile
+    from packmule.terminal import show
 
-    client: Redis
-    settings: Settings
-    plan: Plan
-    folder: Path
-    server: EmbeddedServer | None
-    started: list[WorkerPool] = field(default_factory=list)
-    mishaps: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Make the files that producers and jobs append to."""
-        for name in ("ledger", "acknowledged"):
-            (self.folder / name).touch()
-        self.random = Random(self.plan.seed)  # noqa: S311  a drill can be repeated
-        self.ledger = Ledger(self.folder / "ledger")
-        self.breaker = Breaker(self._start_pool, self.ledger, self.server, self.random)
-
-    def run(self) -> Verdict:
-        """Break things as planned, let the workers finish, and judge. Nothing it started survives it."""
-        producers: list[subprocess.Popen[bytes]] = []
-        try:
-            self.breaker.pools += [self._start_pool() for _ in range(self.plan.pools)]
-            producers += [self._start_producer(number) for number in range(PRODUCERS)]
-            self._break_things()
-            self.breaker.thaw_all()
-            _end(producers)
-            states = self._await_end()
-            held = drill_records.held(self.client)
-            self._stop_pools()
-            self.ledger.catch_up()
-        finally:
-            self.breaker.thaw_all()
-            # Only what still runs: the number of a pool long gone may be a stranger's by now.
-            running = [pool for pool in self.started if pool.process.poll() is None]
-            _end([*producers, *(pool.process for pool in running)])
-            for pool in running:
-                pool.signal_all(signal.SIGKILL)  # what is left of it, if anything
-        return judge(self._acknowledged(), states, held, self.ledger.runs, self.breaker.faults, self.mishaps)
-
-    def known_ids(self) -> set[str]:
-        """The ids of all jobs that were acknowledged or ran."""
-        return self._acknowledged() | {run.job for run in self.ledger.runs}
-
-    def _break_things(self) -> None:
-        light_and_heavy = streams(self.random, self.plan.counts, redis_too=self.server is not None)
-        ends = float("inf") if self.plan.is_counted else time.monotonic() + self.plan.seconds
-        with progress() as tell:
-            while time.monotonic() < ends and any(stream.next for stream in light_and_heavy):
-                self.ledger.catch_up()
-                self.breaker.look()
-                for stream in light_and_heavy:
-                    stream.offer(self.breaker.strike)
-                self._look_after_pools()
-                tell(f"{len(self.ledger.runs):,} runs, {len(self.breaker.faults)} faults")
-                time.sleep(TICK)
-
-    def _await_end(self) -> dict[str, State]:
-        """The state of each acknowledged job when all have ended, or when they should have."""
-        states: dict[str, State] = {}
-        pending = self._acknowledged()
-        deadline = time.monotonic() + DRAIN_SECONDS
-        with progress() as tell:
-            while time.monotonic() < deadline:
-                now = drill_records.states(self.client, pending)
-                states |= now
-                pending = {id for id, state in now.items() if state.status not in records.ENDED}
-                depths = records.depths(self.client, QUEUES).values()
-                if not pending and not any(depth["queued"] + depth["started"] for depth in depths):
-                    break
-                tell(f"waiting for the last {len(pending)} jobs")
-                self._look_after_pools()
-                time.sleep(TICK * 10)
-        return states
-
-    def _look_after_pools(self) -> None:
-        """Replace a pool that ended though nobody told it to, and see that those told to stop have."""
-        for number, pool in enumerate(self.breaker.pools):
-            if pool.process.poll() is not None:
-                self.mishaps.append(
-                    f"a pool ended by itself with code {pool.process.returncode} ({pool.log})"
-                )
-                self.breaker.pools[number] = self._start_pool()
-        for pool, since in list(self.breaker.leaving):
-            code = pool.process.poll()
-            if code is not None or time.monotonic() > since + GRACE + STOP_SECONDS:
-                self.breaker.leaving.remove((pool, since))
-                if code != 0:
-                    self.mishaps.append(
-                        f"a pool that was told to stop did not drain: code {code} ({pool.log})"
-                    )
-
-    def _stop_pools(self) -> None:
-        now = time.monotonic()
-        for pool in self.breaker.pools:
-            if pool.children():  # one that has yet to start any has nothing to drain
-                self.breaker.leaving.append((pool, now))
-            pool.process.terminate()
-        self.breaker.pools.clear()
-        while self.breaker.leaving:
-            self._look_after_pools()
-            time.sleep(TICK)
-
-    def _acknowledged(self) -> set[str]:
-        return set((self.folder / "acknowledged").read_text().split())
-
-    def _start_pool(self) -> WorkerPool:
-        log = self.folder / f"pool-{len(self.started)}.log"
-        pool = WorkerPool(self.plan.processes, self._environment(), log)
-        self.started.append(pool)
-        return pool
-
-    def _start_producer(self, number: int) -> subprocess.Popen[bytes]:
-        rate = BUSY * self.plan.pools * self.plan.processes / MEAN_SECONDS / PRODUCERS
-        words = [self.folder, number, rate, self.plan.seed + number]
-        with (self.folder / f"producer-{number}.log").open("w") as output:
-            return subprocess.Popen(  # noqa: S603  every word of it is ours
-                [sys.executable, "-m", "terminal.drill_load", *map(str, words)],
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is for the drill, which stops it in its turn
+    counts = {
+        "acknowledged": verdict.acknowledged,
+        "completed": verdict.completed,
+        "lost": len(verdict.lost),
+        "stuck": len(verdict.stuck),
+        "failed": len(verdict.failed),
+        "failed by a third death": len(verdict.gave_up),
+        "wrongly recorded": len(verdict.misrecorded),
+        "in flight at a fault": verdict.in_flight,
+        "duplicated": len(verdict.duplicated),
+        "duplicated for no reason": len(verdict.excess),
+    }
+    recovery = {
+        name: {"jobs": len(spans), **{f"p{p}": percentile(spans, p) for p in (50, 99)}, "max": max(spans)}
+        for name, spans in verdict.recoveries.items()
+        if spans
+    }
+    if as_json:
+        facts: dict[str, Any] = {name.replace(" ", "_"): count for name, count in counts.items()}
+        facts |= {"faults": faults, "recovery": recovery, "seconds": seconds, "seed": seed}
+        show.as_json({**facts, "broken": verdict.broken, "evidence": str(evidence) if evidence else None})
+        return
+    rows = [(name, f"{count:,}") for name, count in counts.items()]
+    show.table(("jobs", ""), rows, "")
+    show.out.print()
+    show.table(("fault", "times"), sorted(faults.items()), "no faults")
+    show.out.print()
+    show.table(
+        ("jobs ran again after", "jobs", "p50", "p99", "max", "promised"),
+        [
+            (
+                name,
+                row["jobs"],
+                *(f"{row[column]:.2f} s" for column in ("p50", "p99", "max")),
+                f"{LIMITS[name]:g} s",
             )
-
-    def _environment(self) -> dict[str, str]:
-        return child_environment(
-            PACKMULE_REDIS_URL=self.settings.redis_url,
-            REDIS_URL=None,
-            PACKMULE_DATA_DIR=str(self.settings.data_dir.resolve()),
-            PACKMULE_QUEUES=",".join(QUEUES),
-            PACKMULE_MODULES="jobs.drill",
-            PACKMULE_ALLOW=None,
-            PACKMULE_ENV="production",  # which starts no mail catcher
-            PACKMULE_GRACE=str(GRACE),
-            PACKMULE_STORAGE=str(self.folder / "files"),
-            PACKMULE_TEMPLATES=None,
-            PACKMULE_SMTP_URL=None,
-        )
+            for name, row in recovery.items()
+        ],
+        "no job was interrupted",
+    )
+    show.out.print()
+    for sentence in verdict.broken:
+        show.out.print(f"broken: {sentence}", markup=False)
+    kept = f"A promise was broken: see {evidence}" if evidence else "Every promise was kept"
+    show.out.print(f"{kept} ({seconds:.0f} s, --seed {seed}).", markup=False)
 
 
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Tell them to stop, and kill those that don't."""
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A line on standard error, and only on a terminal, that changes as it is told."""
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from packmule.terminal import show
+
+    columns = (TextColumn("drill"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=show.err, disable=not show.err.is_terminal, transient=True) as bars:
+        task = bars.add_task("")
+        yield lambda text: bars.update(task, description=text)

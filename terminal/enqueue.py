@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from terminal.app import App
-from terminal.parameters import (
+from packmule.terminal.app import App
+from packmule.terminal.parameters import (
     Duration,
     Instant,
     Lifetime,
@@ -20,9 +20,9 @@ from terminal.parameters import (
 )
 
 if TYPE_CHECKING:
-    from jobs.job_type import JobType
-    from jobs.options import Options
-    from jobs.producer import Producer
+    from packmule.jobs.client import Producer
+    from packmule.jobs.job_type import JobType
+    from packmule.jobs.options import Options
 
 STORED = "store:"
 """In front of a path, it means a file that is in the storage already."""
@@ -95,7 +95,7 @@ def enqueue_email(
     **given: Any,
 ) -> int:
     """Send an e-mail, from a text or a template."""
-    from jobs.email import address, email
+    from packmule.jobs.email import address, email
 
     for each in (*to, *cc, *bcc, given["reply_to"], given["sender"]):
         if each is not None:
@@ -146,7 +146,7 @@ def enqueue_image(
 
     Several make a batch, and its id is printed.
     """
-    from jobs.image import image
+    from packmule.jobs.image import image
 
     common = {"fit": fit, "format": format, "quality": quality}
     common = {name: value for name, value in common.items() if value is not None}
@@ -169,7 +169,7 @@ def enqueue_file(
     app: App, /, sources: tuple[str, ...], columns: tuple[str, ...], wait: bool, json: bool, **given: Any
 ) -> int:
     """Inspect files, or convert CSV, JSON Lines or Excel. Files are copied and batched as with image."""
-    from jobs.files import file
+    from packmule.jobs.files import file
 
     call, options = _split(given)
     if columns:
@@ -187,7 +187,7 @@ def enqueue_call(
     app: App, /, name: str, arguments: tuple[str, ...], wait: bool, json: bool, **given: Any
 ) -> int:
     """Call one of your own jobs by its dotted name. Values are JSON where they can be, else text."""
-    from jobs import registry
+    from packmule.jobs import registry
 
     app.load_jobs()
     call, options = _split(given)
@@ -197,7 +197,7 @@ def enqueue_call(
 
 def _split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
     """A command's values parted into the job's arguments and the options of the enqueue."""
-    from jobs.options import Options
+    from packmule.jobs.options import Options
 
     names = {
         "queue",
@@ -234,8 +234,8 @@ def _enqueue(
     files: str | None = None,
 ) -> int:
     """Enqueue one job, or a batch; the argument called `files` names what must be in the storage first."""
-    from jobs.producer import Producer, known_queue
-    from terminal.follow import follow_one
+    from packmule.jobs.client import Producer, known_queue
+    from packmule.terminal.follow import follow_one
 
     if wait and options.result_ttl == 0:
         raise click.UsageError("--wait has nothing to show with --result-ttl 0: leave one of them out")
@@ -276,8 +276,8 @@ def _enqueue_batch(
 ) -> int:
     from dataclasses import replace
 
-    from jobs.batch import Batch
-    from terminal.batch import follow_batch
+    from packmule.jobs.batch import Batch
+    from packmule.terminal.batch import follow_batch
 
     name = job_type.name.rpartition(".")[2]
     with Batch.create(options.description or name, producer=producer) as batch:
@@ -290,7 +290,7 @@ def _enqueue_batch(
 
 def _stored(app: App, source: str) -> str:
     """The storage path of a file: copied in, unless `store:` says that it is there."""
-    from jobs.storage import MissingFile
+    from packmule.jobs.storage import MissingFile
 
     if source.startswith(STORED):
         path = source.removeprefix(STORED)

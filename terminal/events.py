@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from terminal.app import App
-from terminal.parameters import complete_queues
+from packmule.terminal.app import App
+from packmule.terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
-    from jobs.events import JobEvent
+    from packmule.observe.events import JobEvent
 
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -27,8 +27,8 @@ class Since(click.ParamType[str]):
     name = "since"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from coordination.stream import parse
-        from terminal.parameters import Duration, Instant
+        from packmule.coordination.streams.stream import parse
+        from packmule.terminal.parameters import Duration, Instant
 
         try:
             parse(value)
@@ -68,7 +68,7 @@ def events(
     """What became of jobs: enqueued, started, finished, failed, ..."""
     from collections import deque
 
-    from jobs import events as source
+    from packmule.observe import events as source
 
     for each in types:
         if each not in source.TYPES:
@@ -91,7 +91,7 @@ def events(
 
 
 def _show(event: JobEvent, json: bool) -> None:
-    from terminal import show
+    from packmule.terminal import show
 
     if json:
         show.as_json(event._asdict())

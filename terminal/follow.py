@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from redis import Redis
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from jobs import records, wire
-from jobs.batch import Batch, State
-from jobs.records import Record
-from terminal import show
-from terminal.show import err, progress
+from packmule.jobs import reader, wire
+from packmule.jobs.batch import Batch, State
+from packmule.jobs.reader import Record
+from packmule.terminal import show
+from packmule.terminal.show import err, progress
 
 NO_WORKER_SECONDS = 2.0
 
@@ -31,7 +31,7 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
         tasks = {id: bars.add_task(label, total=100, state="") for id, label in labels.items()}
         while len(ended) < len(labels):
             for id in labels.keys() - ended.keys():
-                record = records.read(client, id)
+                record = reader.read(client, id)
                 bars.update(tasks[id], completed=_percent(record), state=_state(record))
                 if record.has_ended:
                     ended[id] = record
@@ -43,7 +43,7 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
             if now > hint_at:
                 hint_at = float("inf")
                 _hint_without_workers(client, bars)
-            time.sleep(records.POLL_INTERVAL)
+            time.sleep(reader.POLL_INTERVAL)
     return ended
 
 
@@ -84,7 +84,7 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
             if now > hint_at:
                 hint_at = float("inf")
                 _hint_without_workers(client, bars)
-            time.sleep(records.POLL_INTERVAL)
+            time.sleep(reader.POLL_INTERVAL)
 
 
 def _bars() -> Progress:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from terminal.app import App
-from terminal.audited import Audited
-from terminal.parameters import complete_queues
+from packmule.terminal.app import App
+from packmule.terminal.audited import Audited
+from packmule.terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
-    from jobs.waiting import Gate, Group, Holder
+    from packmule.observe.blocked import Gate, Group, Holder
 
 MOST_NAMED = 3
 """Holders that are named beside a group; the table of holders has the rest."""
@@ -27,9 +27,9 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
     """What waiting jobs wait for: the largest groups, the rates of queues, and who holds slots."""
     if ctx.invoked_subcommand is not None:
         return
-    from jobs.producer import known_queue
-    from jobs.waiting import waiting
-    from terminal import show
+    from packmule.jobs.client import known_queue
+    from packmule.observe.blocked import waiting
+    from packmule.terminal import show
 
     app: App = ctx.obj
     queues = [known_queue(queue, app.queues())] if queue else app.queues()
@@ -71,7 +71,7 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
 @click.pass_obj
 def limits_release(app: App, key: str, job: str, force: bool) -> None:
     """Take the slot KEY from JOB, whose worker is gone, and let the next go on."""
-    from jobs.release import release
+    from packmule.jobs.release import release
 
     worker = release(app.client, key, job, force)
     click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} had it")

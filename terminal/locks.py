@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from terminal.app import App
-from terminal.audited import Audited
+from packmule.terminal.app import App
+from packmule.terminal.audited import Audited
 
 if TYPE_CHECKING:
-    from coordination.lock_state import Held
+    from packmule.coordination.locks.state import Held
 
 SINGLETON = "singleton "
 """How the names of the locks begin that workers take for singletons."""
@@ -25,9 +25,9 @@ def locks(ctx: click.Context, json: bool) -> None:
         return
     import msgspec
 
-    from coordination.lock_state import lock_state
-    from jobs.waiting import behind_singleton
-    from terminal import show
+    from packmule.coordination.locks.state import lock_state
+    from packmule.observe.blocked import behind_singleton
+    from packmule.terminal import show
 
     app: App = ctx.obj
     state = lock_state(app.lock_nodes())
@@ -58,7 +58,7 @@ def locks(ctx: click.Context, json: bool) -> None:
 @click.pass_obj
 def locks_release(app: App, name: str, yes: bool) -> None:
     """Take the lock NAME from its holder, if it still is the one that is shown."""
-    from coordination.lock_state import NotReleased, lock_state, release
+    from packmule.coordination.locks.state import NotReleased, lock_state, release
 
     clients = app.lock_nodes()
     state = lock_state(clients, name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from jobs import current
+from packmule.jobs import current
 
 
 class AsJson(logging.Formatter):

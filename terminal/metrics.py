@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from terminal.app import App
+from packmule.terminal.app import App
 
 
 @click.command()
@@ -13,11 +13,11 @@ from terminal.app import App
 def metrics(app: App, address: str | None) -> None:
     """Queues, workers and executions, for Prometheus."""
     if address is None:
-        from jobs.metrics import exposition
+        from packmule.observe.metrics import exposition
 
         click.echo(exposition(app.client, app.queues()), nl=False)
         return
-    from terminal.metrics_server import listen
+    from packmule.observe.metrics_server import listen
 
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from config import Settings, SettingsError
+from packmule.config import Settings, SettingsError
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -87,7 +87,7 @@ def complete_queues(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 def complete_calls(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The names of the user's jobs."""
-    from jobs import registry
+    from packmule.jobs import registry
 
     try:
         registry.load(Settings.from_env().modules)

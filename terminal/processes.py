@@ -1,4 +1,4 @@
-"""The commands that stay: worker, scheduler, dashboard, all of them at once, the demo, and the drill."""
+"""The commands that stay: worker, scheduler, dashboard, all of them at once, and the demo."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from terminal.app import App
-from terminal.parameters import Duration, Size, Span, complete_queues
+from packmule.terminal.app import App
+from packmule.terminal.parameters import Duration, Size, Span, complete_queues
 
 SCHEDULER_TIMEOUT = 5.0
 """Seconds that an answer may take, so that a frozen server doesn't keep a scheduler from ending."""
@@ -24,8 +24,8 @@ SCHEDULER_TIMEOUT = 5.0
 @click.pass_obj
 def demo(app: App) -> None:
     """Run a real e-mail, image and file job on shipped samples."""
-    from terminal.demo import QUEUE
-    from terminal.demo import demo as run
+    from packmule.terminal.demo import QUEUE
+    from packmule.terminal.demo import demo as run
 
     app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
     app.produce()
@@ -33,62 +33,12 @@ def demo(app: App) -> None:
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long.  [default: 1]")
-@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or: as many SIGKILLs as this,")
-@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
-@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs for some seconds,")
-@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
-@click.option("--pools", type=click.IntRange(min=2), default=3, show_default=True, help="Pools of workers.")
-@click.option(
-    "--processes", type=click.IntRange(min=1), default=4, show_default=True, help="Processes of each."
-)
-@click.option("--seed", type=int, help="Repeat the faults of a drill.  [default: another each time]")
-@click.option(
-    "--here", is_flag=True, help="On the settings' Redis, which is not killed, and not on one of its own."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-@click.pass_obj
-def drill(
-    app: App,
-    minutes: float | None,
-    kills: int,
-    terms: int,
-    freezes: int,
-    redis_kills: int,
-    pools: int,
-    processes: int,
-    seed: int | None,
-    here: bool,
-    as_json: bool,
-) -> int:
-    """Kill, stop and freeze workers and Redis under load, and check that no job is lost."""
-    import secrets
-
-    from terminal import drill_records
-    from terminal.drill import drill as run
-    from terminal.drill_plan import Plan
-
-    counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
-    if minutes is not None and any(counts.values()):
-        raise click.UsageError("give --minutes, or the numbers of faults, not both")
-    if here and app.settings.redis_url is None:
-        raise click.UsageError("--here needs a server of yours: set PACKMULE_REDIS_URL")
-    if here and redis_kills:
-        raise click.UsageError("--redis-kills: a server of yours (--here) is never killed")
-    if here and drill_records.is_used(app.client):
-        raise click.UsageError("another drill is under way on this server: let it end")
-    seed = secrets.randbelow(10**6) if seed is None else seed
-    plan = Plan((minutes or 1.0) * 60, counts, pools, processes, seed)
-    return run(app, plan, here, as_json)
-
-
-@click.command()
 @click.option("--lock-nodes", type=click.Choice(["1", "3", "5"]), help="Start so many lock nodes as well.")
 @click.pass_obj
 def up(app: App, lock_nodes: str | None) -> int:
     """Run the whole Procfile in this terminal; Ctrl-C drains."""
-    from terminal.up import start_lock_nodes
-    from terminal.up import up as run
+    from packmule.terminal.up import start_lock_nodes
+    from packmule.terminal.up import up as run
 
     if lock_nodes and app.settings.lock_urls:
         raise click.UsageError("--lock-nodes starts servers of its own: unset PACKMULE_LOCK_URLS")
@@ -146,10 +96,10 @@ def worker(
     **options: Any,
 ) -> int:
     """Run a pool of worker processes. SIGTERM drains it."""
-    from jobs.producer import known_queue
-    from terminal.logs import log_to_stderr
-    from worker import order
-    from worker.pool import Pool
+    from packmule.jobs.client import known_queue
+    from packmule.terminal.logs import log_to_stderr
+    from packmule.worker import order
+    from packmule.worker.pool.pool import Pool
 
     log_to_stderr(app.settings.log_format)
     try:
@@ -189,8 +139,8 @@ def worker(
 @click.pass_obj
 def scheduler(app: App, schedules: Path | None) -> None:
     """Run a dedicated scheduler; any number may run, one leads."""
-    from scheduler.schedule_file import read_file
-    from terminal.logs import log_to_stderr
+    from packmule.scheduler.schedules.schedule_file import read_file
+    from packmule.terminal.logs import log_to_stderr
 
     log_to_stderr(app.settings.log_format)
     if schedules is not None:
@@ -210,8 +160,8 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
     """Serve rq-dashboard. It has no login of its own yet: keep it on this machine."""
     import waitress
 
-    from coordination.server import EmbeddedServer
-    from dashboard import create_app
+    from packmule.coordination.redis.embedded_server import EmbeddedServer
+    from packmule.dashboard import create_app
 
     app.client.ping()  # the connection stays open, and so does an embedded server
     url = app.settings.redis_url or EmbeddedServer(app.settings.data_dir).url
@@ -228,9 +178,9 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
 
 
 def _schedule(app: App) -> None:
-    from jobs.producer import Producer
-    from scheduler.scheduler import Scheduler
-    from scheduler.ticks import Ticker
+    from packmule.jobs.client import Producer
+    from packmule.scheduler.scheduler import Scheduler
+    from packmule.scheduler.schedules.periodic_enqueuer import Ticker
 
     settings = app.settings
     client = app.connect(SCHEDULER_TIMEOUT)
@@ -243,7 +193,7 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
     """Let a companion process catch the mails of development, and return the URL at which it will."""
     import socket
 
-    from jobs.catcher import Catcher
+    from packmule.jobs.email.catcher import Catcher
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

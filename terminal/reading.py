@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from terminal.app import App
-from terminal.audited import Audited
-from terminal.parameters import Duration, complete_queues
+from packmule.terminal.app import App
+from packmule.terminal.audited import Audited
+from packmule.terminal.parameters import Duration, complete_queues
 
 if TYPE_CHECKING:
-    from jobs.waiting import Wait
-    from scheduler.leader import Leader
+    from packmule.observe.blocked import Wait
+    from packmule.scheduler.leader import Leader
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
 MOST_AT_ONCE = 1_000_000
@@ -31,11 +31,11 @@ def job() -> None:
 @click.pass_obj
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
     """Show one job: its arguments, what it waits for, progress, result or error."""
-    from jobs import records
-    from jobs.waiting import wait_of
-    from terminal import show
+    from packmule.jobs import reader
+    from packmule.observe.blocked import wait_of
+    from packmule.terminal import show
 
-    record = records.read(app.client, id)
+    record = reader.read(app.client, id)
     wait = wait_of(app.client, id)
     if json:
         show.as_json({**dataclasses.asdict(record), "wait": wait})
@@ -45,7 +45,7 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
 
 def _waits_for(wait: Wait) -> str | None:
     """What a job waits for, in words; nothing where it is only its turn."""
-    from terminal.limits import waits_for
+    from packmule.terminal.limits import waits_for
 
     reasons = ["its queue, which is paused"] if wait.is_paused else []
     if wait.paused_batch:
@@ -69,9 +69,9 @@ def _waits_for(wait: Wait) -> str | None:
 @click.pass_obj
 def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
     """List jobs by queue and status; those that were stopped are among the failed, as RQ keeps them."""
-    from jobs import records, wire
-    from jobs.producer import known_queue
-    from terminal import show
+    from packmule.jobs import reader, wire
+    from packmule.jobs.client import known_queue
+    from packmule.terminal import show
 
     queues = [known_queue(queue, app.queues())] if queue else app.queues()
     statuses = [status] if status else ["queued", *wire.REGISTRIES]
@@ -79,8 +79,8 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
         record
         for name in queues
         for each in statuses
-        for id in records.ids(app.client, name, each, limit)
-        if (record := records.read_if_there(app.client, id))
+        for id in reader.ids(app.client, name, each, limit)
+        if (record := reader.read_if_there(app.client, id))
     ]
     if json:
         show.as_json(found)
@@ -104,7 +104,7 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
 @click.pass_obj
 def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
     """Cancel jobs that wait, stop those that run; exit 1 if one had ended before."""
-    from jobs.cancel import cancel
+    from packmule.jobs.cancel import cancel
 
     statuses = [cancel(app.client, id, timeout) for id in ids]
     for id, status in zip(ids, statuses, strict=True):
@@ -123,20 +123,20 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
 @click.pass_obj
 def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
     """Let jobs run again that failed, were stopped or canceled; exit 1 if one can't."""
-    from jobs import records
-    from jobs.producer import known_queue
-    from jobs.requeue import NotRequeued, requeue
+    from packmule.jobs import reader
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.requeue import NotRequeued, requeue
 
     if bool(ids) == bool(failed):
         raise click.UsageError("name the jobs, or a queue with --failed")
     refused = 0
     if failed:
-        ids = tuple(records.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
+        ids = tuple(reader.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
     for id in ids:
         try:
             requeue(app.client, id)
             click.echo(f"{id} queued")
-        except (NotRequeued, records.NoSuchJob) as error:
+        except (NotRequeued, reader.NoSuchJob) as error:
             click.echo(f"packmule: {error}", err=True)
             refused += 1
     return 1 if refused else 0
@@ -149,7 +149,7 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
 @click.pass_obj
 def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
     """Wait until a job has ended; exit 1 if it failed."""
-    from terminal.follow import follow_one
+    from packmule.terminal.follow import follow_one
 
     return follow_one(app.client, id, "job", json, timeout)
 
@@ -164,7 +164,7 @@ def queue() -> None:
 @click.pass_obj
 def queue_list(app: App, json: bool) -> None:
     """How many jobs each queue has, by status, and whether it is paused; stopped ones count as failed."""
-    from terminal import show
+    from packmule.terminal import show
 
     found = _queues(app)
     if json:
@@ -178,8 +178,8 @@ def queue_list(app: App, json: bool) -> None:
 @click.pass_obj
 def queue_pause(app: App, names: tuple[str, ...]) -> None:
     """Let no worker take jobs from these queues; what runs goes on, and what comes waits."""
-    from jobs.pause import pause
-    from jobs.producer import known_queue
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.pause import pause
 
     for name in [known_queue(name, app.queues()) for name in names]:
         click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
@@ -190,8 +190,8 @@ def queue_pause(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def queue_resume(app: App, names: tuple[str, ...]) -> None:
     """Let workers go on with these queues."""
-    from jobs.pause import resume
-    from jobs.producer import known_queue
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.pause import resume
 
     for name in [known_queue(name, app.queues()) for name in names]:
         click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
@@ -203,8 +203,8 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def queue_purge(app: App, name: str, yes: bool) -> None:
     """Delete all jobs that wait in a queue; those that run or are scheduled stay."""
-    from jobs.producer import known_queue
-    from jobs.purge import purge
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.purge import purge
 
     known_queue(name, app.queues())
     if not yes:
@@ -218,9 +218,9 @@ def queue_purge(app: App, name: str, yes: bool) -> None:
 @click.pass_obj
 def queue_limit(app: App, name: str, rate: str) -> None:
     """Let jobs of a queue begin as RATE says: 100/m, 5/30s, "10/s burst 1"; the word none lifts it."""
-    from coordination.rate import InvalidRate, Rate
-    from jobs.producer import known_queue
-    from jobs.queue_rate import limit
+    from packmule.coordination.limits.rate import InvalidRate, Rate
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.queue_rate import limit
 
     try:
         wanted = None if rate == "none" else Rate.parse(rate)
@@ -235,15 +235,15 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 @click.pass_obj
 def status(app: App, json: bool) -> None:
     """Queues, workers, leading scheduler and server at one glance; stopped jobs count as failed."""
-    from jobs import records, wire
-    from scheduler.book import entries
-    from scheduler.budget import Budget
-    from scheduler.leader import candidates, leader
-    from terminal import show
+    from packmule.jobs import reader, wire
+    from packmule.scheduler.leader import candidates, leader
+    from packmule.scheduler.maintenance.memory_limit import Budget
+    from packmule.scheduler.schedules.store import entries
+    from packmule.terminal import show
 
     found = _queues(app)
-    workers = records.workers(app.client)
-    server = records.server(app.client)
+    workers = reader.workers(app.client)
+    server = reader.server(app.client)
     used, allowed = Budget(app.client, app.settings.memory_high_water).usage()
     server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
     leads, running = leader(app.client), candidates(app.client)
@@ -276,13 +276,13 @@ def status(app: App, json: bool) -> None:
 @click.pass_obj
 def check(app: App, json: bool) -> int:
     """Check the settings, and that Redis, storage and mail server can be reached."""
-    from terminal.check import check as run
+    from packmule.terminal.check import check as run
 
     return run(app.settings, app.load_jobs, lambda: app.client, app.storage, json)
 
 
 def _leading(leads: Leader | None, running: int) -> str | None:
-    from scheduler.cron import shown
+    from packmule.scheduler.schedules.cron import shown
 
     if leads is None:
         return None
@@ -292,11 +292,11 @@ def _leading(leads: Leader | None, running: int) -> str | None:
 
 def _queues(app: App) -> dict[str, dict[str, int | bool]]:
     """Of each queue its jobs by status, those `behind` others of their group, and whether it is `paused`."""
-    from jobs import records
-    from jobs.pause import paused
-    from jobs.waiting import behind
+    from packmule.jobs import reader
+    from packmule.jobs.pause import paused
+    from packmule.observe.blocked import behind
 
-    depths = records.depths(app.client, app.queues())
+    depths = reader.depths(app.client, app.queues())
     waiting = behind(app.client, list(depths))
     names = paused(app.client)
     return {
@@ -306,7 +306,7 @@ def _queues(app: App) -> dict[str, dict[str, int | bool]]:
 
 
 def _show_queues(found: dict[str, dict[str, int | bool]]) -> None:
-    from terminal import show
+    from packmule.terminal import show
 
     columns = next(iter(found.values()), {}).keys()
     rows = [

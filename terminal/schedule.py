@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from terminal.app import App
-from terminal.audited import Audited
-from terminal.parameters import assignments, complete_calls, complete_queues
+from packmule.terminal.app import App
+from packmule.terminal.audited import Audited
+from packmule.terminal.parameters import assignments, complete_calls, complete_queues
 
 if TYPE_CHECKING:
-    from scheduler.book import Entry
-    from scheduler.schedule import Schedule
+    from packmule.scheduler.schedules.schedule import Schedule
+    from packmule.scheduler.schedules.store import Entry
 
 MOST_TICKS = 1000
 
@@ -28,8 +28,8 @@ def schedule() -> None:
 @click.pass_obj
 def schedule_list(app: App, json: bool) -> None:
     """List schedules: when, whose, what is next, and why one can't work."""
-    from scheduler.book import entries
-    from terminal import show
+    from packmule.scheduler.schedules.store import entries
+    from packmule.terminal import show
 
     found = entries(app.client)
     if json:
@@ -63,8 +63,8 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     """Show one schedule, and which of its last ticks were enqueued or skipped, and why."""
     import msgspec
 
-    from scheduler.book import entry, ledger
-    from terminal import show
+    from packmule.scheduler.schedules.store import entry, ledger
+    from packmule.terminal import show
 
     found = entry(app.client, name)
     ticks = ledger(app.client, name, limit)
@@ -132,17 +132,17 @@ def schedule_add(
     app: App, /, name: str, job: str, arguments: tuple[str, ...], replace: bool, **given: Any
 ) -> None:
     """Let JOB be enqueued as the schedule NAME says; `{tick}` in a value becomes the tick."""
-    from scheduler import book
-    from scheduler.schedule import schedule as made
-    from scheduler.ticks import probe
+    from packmule.scheduler.schedules import store
+    from packmule.scheduler.schedules.periodic_enqueuer import probe
+    from packmule.scheduler.schedules.schedule import schedule as made
 
     table = {option: value for option, value in given.items() if value is not None}
     found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
     app.load_jobs()
     tick = probe(found, _producer(app), time.time())
-    said = book.put(app.client, found, replace)
+    said = store.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "is as it was"}[said]
-    is_paused = book.entry(app.client, name).state == "paused"
+    is_paused = store.entry(app.client, name).state == "paused"
     then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
     click.echo(f"{name} {done}: {found.says}, {then}")
 
@@ -152,7 +152,7 @@ def schedule_add(
 @click.pass_obj
 def schedule_pause(app: App, names: tuple[str, ...]) -> None:
     """Let schedules rest, whatever later deploys say; what is enqueued goes on."""
-    from scheduler.book import pause
+    from packmule.scheduler.schedules.store import pause
 
     done = pause(app.client, *names)
     for name in names:
@@ -164,7 +164,7 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def schedule_resume(app: App, names: tuple[str, ...]) -> None:
     """Let schedules go on from now that were paused, or removed though code or a file has them."""
-    from scheduler.book import resume
+    from packmule.scheduler.schedules.store import resume
 
     done = resume(app.client, *names)
     for name in names:
@@ -176,7 +176,7 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def schedule_remove(app: App, names: tuple[str, ...]) -> None:
     """Remove schedules; deploys don't bring them back."""
-    from scheduler.book import remove
+    from packmule.scheduler.schedules.store import remove
 
     for name, owner in remove(app.client, *names).items():
         stays = "" if owner == "operator" else f"; the {owner} has it still: packmule schedule resume {name}"
@@ -188,7 +188,7 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def schedule_run(app: App, name: str) -> None:
     """Enqueue one job of a schedule now, besides its ticks, and print its id."""
-    from scheduler.ticks import run_now
+    from packmule.scheduler.schedules.periodic_enqueuer import run_now
 
     found = _readable(app, name)
     app.load_jobs()
@@ -205,7 +205,7 @@ def schedule_run(app: App, name: str) -> None:
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
     """The next COUNT ticks of a schedule (5), though it may be paused."""
-    from terminal import show
+    from packmule.terminal import show
 
     found = _readable(app, name)
     ticks: list[int] = []
@@ -222,8 +222,8 @@ def schedule_next(app: App, name: str, count: int, json: bool) -> None:
 
 
 def _readable(app: App, name: str) -> Schedule:
-    from scheduler.book import entry
-    from scheduler.schedule import InvalidSchedule
+    from packmule.scheduler.schedules.schedule import InvalidSchedule
+    from packmule.scheduler.schedules.store import entry
 
     found = entry(app.client, name)
     if found.schedule is None:
@@ -232,7 +232,7 @@ def _readable(app: App, name: str) -> Schedule:
 
 
 def _producer(app: App) -> Any:
-    from jobs.producer import Producer
+    from packmule.jobs.client import Producer
 
     return Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
 
@@ -260,6 +260,6 @@ def _next(entry: Entry) -> str | None:
 
 
 def _shown(tick: Any, tz: str) -> str:
-    from scheduler.cron import LAST_INSTANT, shown
+    from packmule.scheduler.schedules.cron import LAST_INSTANT, shown
 
     return shown(tick, tz) if isinstance(tick, int) and 0 <= tick <= LAST_INSTANT else "-"

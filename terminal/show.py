@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from jobs.records import Record
+from packmule.jobs.reader import Record
 
 STATUS_STYLES = {
     "finished": "green",

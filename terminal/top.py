@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from terminal.app import App
-from terminal.events import plain
+from packmule.terminal.app import App
+from packmule.terminal.events import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from jobs.statistics import Summary
+    from packmule.observe.statistics import Summary
 
 PERIODS = {"5m": 5, "15m": 15, "1h": 60, "24h": 24 * 60, "7d": 7 * 24 * 60}
 ORDERS = {"runs": "performed", "time": "seconds", "failures": "failed"}
@@ -34,7 +34,7 @@ UNITS = ((0.001, "us", 1e-6), (1.0, "ms", 1e-3), (120.0, "s", 1.0), (7200.0, "mi
 @click.pass_obj
 def top(app: App, period: str, order: str, once: bool, json: bool) -> None:
     """What is performed now and was lately, live; q or Ctrl-C ends it."""
-    from terminal import show
+    from packmule.terminal import show
 
     if json:
         show.as_json(_found(app, period, order))
@@ -47,7 +47,7 @@ def top(app: App, period: str, order: str, once: bool, json: bool) -> None:
 def _live(app: App, period: str, order: str) -> None:
     from rich.live import Live
 
-    from terminal import show
+    from packmule.terminal import show
 
     with _keys(), Live(console=show.out, screen=True, auto_refresh=False) as page:
         while True:
@@ -72,7 +72,8 @@ def _keys() -> Iterator[None]:
 
 
 def _found(app: App, period: str, order: str) -> dict[str, Any]:
-    from jobs import records, statistics
+    from packmule.jobs import reader
+    from packmule.observe import statistics
 
     client, count = app.client, PERIODS[period]
     found = (
@@ -81,8 +82,8 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
     hours = max(1, count // 60)
     rates = statistics.rates(client)
     by_queue = statistics.by(found, statistics.queue_of)
-    depths = records.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
-    ages = records.ages(client, list(depths))
+    depths = reader.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
+    ages = reader.ages(client, list(depths))
     types = [
         statistics.summary(name, each) for name, each in statistics.by(found, statistics.type_of).items()
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from honcho import environ, manager
 
-from config import child_environment
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
+from packmule.config import child_environment
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
 
 PROCFILE = """\
 worker: packmule worker

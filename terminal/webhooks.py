@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from config import SettingsError, secret
-from terminal.app import App
-from terminal.audited import Audited
+from packmule.config import SettingsError, secret
+from packmule.terminal.app import App
+from packmule.terminal.audited import Audited
 
 if TYPE_CHECKING:
-    from coordination.outgoing import Allowed
-    from jobs.webhook_file import Ready
+    from packmule.observe.webhooks.outgoing import Allowed
+    from packmule.observe.webhooks.webhook_file import Ready
 
 
 @click.group(invoke_without_command=True)
@@ -28,8 +28,8 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
     ctx.obj = (app, hooks, allowed)
     if ctx.invoked_subcommand is not None:
         return
-    from jobs.webhooks import run
-    from terminal.logs import log_to_stderr
+    from packmule.observe.webhooks.delivery import run
+    from packmule.terminal.logs import log_to_stderr
 
     log_to_stderr(app.settings.log_format)
     stop = threading.Event()
@@ -43,10 +43,10 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
 @click.pass_obj
 def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
     """The webhooks of the file, what waits for them, and how much they have given up."""
-    from coordination.poison import poison_key
-    from jobs import events
-    from jobs.webhooks import group_of
-    from terminal import show
+    from packmule.coordination.streams.dead_letters import poison_key
+    from packmule.observe import events
+    from packmule.observe.webhooks.delivery import group_of
+    from packmule.terminal import show
 
     app, hooks, _ = given
     key = events.stream(app.client).key
@@ -79,8 +79,8 @@ def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
 @click.pass_obj
 def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bool, json: bool) -> int:
     """What a webhook has given up, and why."""
-    from jobs import webhooks as source
-    from terminal import show
+    from packmule.observe.webhooks import delivery as source
+    from packmule.terminal import show
 
     app, hooks, allowed = given
     ready = next((each for each in hooks if each.name == name), None)
@@ -100,8 +100,8 @@ def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bo
 
 
 def _read(app: App, file: Path | None) -> tuple[list[Ready], Allowed]:
-    from coordination.outgoing import Allowed
-    from jobs.webhook_file import read_file
+    from packmule.observe.webhooks.outgoing import Allowed
+    from packmule.observe.webhooks.webhook_file import read_file
 
     path = file or app.settings.webhooks
     if path is None:

@@ -16,14 +16,14 @@ from typing import IO
 
 import pytest
 
-from config import VARIABLES, child_environment
+from packmule.config import VARIABLES, child_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
 DEADLINE = 30.0
 
 SHOP = """
-from jobs import current, job
+from packmule import current, job
 
 
 @job
@@ -80,7 +80,7 @@ class CommandLine:
     ) -> Iterator[Process]:
         """One that runs, and is killed if it still does at the end of the block."""
         with subprocess.Popen(
-            [sys.executable, "-m", "cli", *words],
+            [sys.executable, "-m", "packmule", *words],
             cwd=self.cwd,
             env=self.environment | changes,
             stdin=subprocess.DEVNULL,
@@ -97,7 +97,7 @@ class CommandLine:
         """The like of `run` without a process, which would cost half a second."""
 
         def run(*words: str, **changes: str) -> Done:
-            from cli import main
+            from packmule.cli import main
 
             for name in UNSET:
                 monkeypatch.delenv(name, raising=False)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 import redis
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs.limits import Limits
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs.input_limits import InputLimits
+from packmule.tests.private_server import private_server
 
 MIB = 1024 * 1024
-
-
-@contextmanager
-def private_server() -> Iterator[EmbeddedServer]:
-    """A running server of one's own, gone with all its files at the end."""
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-")))
-    try:
-        server.ensure()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.data_dir)
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +43,6 @@ def spare_server() -> Iterator[Callable[[], EmbeddedServer]]:
 
 
 @pytest.fixture
-def limits() -> Limits:
+def limits() -> InputLimits:
     """The bounds that ready-made jobs get in tests."""
-    return Limits(file_bytes=64 * MIB, attachment_bytes=5 * MIB, pixels=50_000_000)
+    return InputLimits(file_bytes=64 * MIB, attachment_bytes=5 * MIB, pixels=50_000_000)

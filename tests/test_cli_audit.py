@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import CommandLine, environment_in
 from redis import Redis
 
-from cli import cli
-from coordination.server import EmbeddedServer
-from coordination.stream import Stream
-from terminal.audited import Audited
+from packmule.cli import cli
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.coordination.streams.stream import Stream
+from packmule.terminal.audited import Audited
+from packmule.tests.command_line import CommandLine, environment_in
 
 NOTHING_CHANGES = {
     *("list", "show", "wait", "next", "status", "check", "metrics", "top", "events", "audit"),
@@ -43,14 +43,16 @@ def test_each_command_either_changes_nothing_or_is_audited() -> None:
 
 def test_what_was_done_is_told_with_its_user(packmule: CommandLine, client: Redis) -> None:
     packmule.output("queue", "pause", "high", "low")
-    packmule.output("schedule", "add", "nightly", "jobs.files.file", "source=secret.csv", "--every", "1h")
+    packmule.output(
+        "schedule", "add", "nightly", "packmule.jobs.files.file", "source=secret.csv", "--every", "1h"
+    )
     packmule.run("queue", "pause", "high", "nobody")  # it may have been done in part
     packmule.run("queue", "pause")  # and this was not begun
     done = [json.loads(line) for line in packmule.output("audit", "--json").splitlines()]
     assert [each["action"] for each in done] == ["queue pause", "schedule add", "queue pause"]
     assert done[2]["subject"] == {"names": ["high", "nobody"], "error": "UnknownQueue"}
     assert done[0]["subject"] == {"names": ["high", "low"]}
-    assert done[1]["subject"] == {"name": "nightly", "job": "jobs.files.file"}
+    assert done[1]["subject"] == {"name": "nightly", "job": "packmule.jobs.files.file"}
     assert "@" in done[0]["who"]
     assert "queue pause names=high,low" in packmule.output("audit")
     assert packmule.output("audit", "--since", "2199-01-01") == ""

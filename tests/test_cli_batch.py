@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, complaint, environment_in
 from redis import Redis
 
-from coordination.server import EmbeddedServer
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.tests.command_line import CommandLine, complaint, environment_in
 
 
 @pytest.fixture

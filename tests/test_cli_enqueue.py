@@ -14,15 +14,15 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from command_line import DEADLINE, ROOT, CommandLine, Run, complaint, environment_in, until
 from PIL import Image, ImageOps
 from redis import Redis
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs import records, wire
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, wire
+from packmule.tests.command_line import DEADLINE, ROOT, CommandLine, Run, complaint, environment_in, until
 
-SAMPLES = Path(str(resources.files("jobs") / "samples"))
+SAMPLES = Path(str(resources.files("packmule.jobs") / "samples"))
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_without_wait_the_job_id_is_all_that_is_printed(packmule: CommandLine, r
     assert (done.returncode, done.stderr) == (0, "")
     id = done.stdout.removesuffix("\n")
     assert wire.JOB_ID.fullmatch(id)
-    record = records.read(redis, id)
-    assert (record.status, record.queue, record.name) == ("scheduled", "high", "jobs.email.email")
+    record = reader.read(redis, id)
+    assert (record.status, record.queue, record.name) == ("scheduled", "high", "packmule.jobs.email.email")
     assert record.kwargs == {"to": ["ada@example.com"], "subject": "Hello", "body": "Hi"}
 
 
@@ -263,7 +263,7 @@ def test_options_reach_the_record(here: Run, redis: Redis) -> None:
         "1d2h",
     )
     id = here("enqueue", "call", "shop.add", "a=1", *words, "--result-ttl", "1h30m").stdout.strip()
-    record = records.read(redis, id)
+    record = reader.read(redis, id)
     assert (record.queue, record.timeout, record.retries_left) == ("low", "300", 2)
     assert record.description == "the sum"
     assert redis.hget(wire.job_key(id), "result_ttl") == b"5400"
@@ -274,7 +274,7 @@ def test_options_reach_the_record(here: Run, redis: Redis) -> None:
 
 def test_values_of_a_call_are_json_where_they_can_be(here: Run, redis: Redis) -> None:
     id = here("enqueue", "call", "shop.add", "a=1", "b=-7", "--in", "1h").stdout.strip()
-    assert records.read(redis, id).kwargs == {"a": 1, "b": -7}
+    assert reader.read(redis, id).kwargs == {"a": 1, "b": -7}
 
 
 def test_a_job_id_enqueues_once(here: Run, redis: Redis) -> None:
@@ -303,7 +303,7 @@ def test_debounced_and_throttled_jobs_from_the_command_line(here: Run, redis: Re
     id = first.stdout.strip()
     assert last.stdout == first.stdout
     assert "has taken the new arguments" in last.stderr
-    assert records.read(redis, id).kwargs == {"a": 78, "b": 2}
+    assert reader.read(redis, id).kwargs == {"a": 78, "b": 2}
     throttled = [here(*words, "--queue", "low", "--throttle", "1h").stdout for _ in range(2)]
     assert throttled[0] == throttled[1] != first.stdout
 

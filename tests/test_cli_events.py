@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from command_line import DEADLINE, CommandLine, complaint, environment_in
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from coordination.stream import Stream
-from jobs import events
-from jobs.events import JobEvent, Wanted
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.coordination.streams.stream import Stream
+from packmule.observe import events
+from packmule.observe.events import JobEvent, Wanted
+from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from command_line import CommandLine, Done, Run, complaint, environment_in, until
 from redis import Redis
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs import records, wire
-from jobs.waiting import behind, waiting
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import Claimed
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, wire
+from packmule.observe.blocked import behind, waiting
+from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import Claimed
 
 MORE = """
 import time
@@ -173,7 +173,7 @@ def test_a_real_pools_running_singleton_holds_up_the_next(
 ) -> None:
     first, second = [enqueue("shop.settle", "account=7", "seconds=60") for _ in range(2)]
     with packmule.started("worker", "--processes", "2", "--no-scheduler", stderr=subprocess.DEVNULL):
-        until(lambda: records.read(client, first).status == "started", "the job to start")
+        until(lambda: reader.read(client, first).status == "started", "the job to start")
         until(
             lambda: "held by job" in output(packmule.run("limits")),
             "the second to be parked behind the first",

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from command_line import CommandLine, Done, Run, complaint, environment_in
 from redis import Redis
 
-from coordination.lock_state import NotReleased, lock_state, release
-from coordination.redlock import Redlock
-from coordination.server import EmbeddedServer
+from packmule.coordination.locks.redlock import Redlock
+from packmule.coordination.locks.state import NotReleased, lock_state, release
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in
 
 SETTLE = """
 @job(singleton="{account}")
@@ -149,7 +149,7 @@ def test_it_asks_before_it_releases(
 ) -> None:
     redlock.acquire("asked", renew=False)
     done = subprocess.run(
-        [sys.executable, "-m", "cli", "locks", "release", "asked"],
+        [sys.executable, "-m", "packmule", "locks", "release", "asked"],
         cwd=packmule.cwd,
         env=packmule.environment,
         input=answer,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, complaint, environment_in
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs.pause import paused
-from jobs.queue_rate import rates
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs.pause import paused
+from packmule.jobs.queue_rate import rates
+from packmule.tests.command_line import CommandLine, complaint, environment_in
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from command_line import DEADLINE, CommandLine, Done, Run, complaint, environment_in
 from redis import Redis
 
-from config import VARIABLES
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs import registry, wire
+from packmule.config import VARIABLES
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import registry, wire
+from packmule.tests.command_line import DEADLINE, CommandLine, Done, Run, complaint, environment_in
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from redis import Redis
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs import records, wire
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, wire
+from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 NAP = """
 import time
@@ -108,7 +108,7 @@ def test_a_burst_drains_every_queue_and_leaves(packmule: CommandLine, client: Re
         for number, queue in enumerate(("high", "default", "low"))
     ]
     packmule.output("worker", "--burst")
-    assert [records.read(client, id).result for id in ids] == [1, 2, 3]
+    assert [reader.read(client, id).result for id in ids] == [1, 2, 3]
     assert client.scard(wire.WORKERS) == 0
 
 
@@ -118,8 +118,8 @@ def test_a_worker_serves_only_the_queues_it_is_given(packmule: CommandLine, clie
         for queue in ("high", "low")
     }
     packmule.output("worker", "--burst", "-q", "low")
-    assert records.read(client, ids["low"]).status == "finished"
-    assert records.read(client, ids["high"]).status == "queued"
+    assert reader.read(client, ids["low"]).status == "finished"
+    assert reader.read(client, ids["high"]).status == "queued"
 
 
 def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(
@@ -127,35 +127,35 @@ def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(
 ) -> None:
     with packmule.started("worker", "--processes", "1", "--no-scheduler") as worker:
         running = packmule.output("enqueue", "call", "shop.nap", "seconds=3")
-        until(lambda: records.read(client, running).status == "started", "the job to start")
+        until(lambda: reader.read(client, running).status == "started", "the job to start")
         waiting = [packmule.output("enqueue", "call", "shop.add", "a=1") for _ in range(2)]
         worker.terminate()
         _, log = worker.communicate(timeout=DEADLINE)
     assert worker.returncode == 0, log
-    ended = records.read(client, running)
+    ended = reader.read(client, running)
     assert (ended.status, ended.result) == ("finished", "slept")
     for id in waiting:
-        record = records.read(client, id)
+        record = reader.read(client, id)
         assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
-    assert records.ids(client, "default", "queued", 10) == waiting
+    assert reader.ids(client, "default", "queued", 10) == waiting
     assert client.scard(wire.WORKERS) == 0
 
 
 def test_a_job_that_outlives_the_grace_is_given_back_whole(packmule: CommandLine, client: Redis) -> None:
     with packmule.started("worker", "--processes", "1", "--no-scheduler", PACKMULE_GRACE="0.5") as worker:
         id = packmule.output("enqueue", "call", "shop.nap", "seconds=30")
-        until(lambda: records.read(client, id).status == "started", "the job to start")
+        until(lambda: reader.read(client, id).status == "started", "the job to start")
         worker.terminate()
         worker.communicate(timeout=DEADLINE)
     assert worker.returncode == 1, "a cut job must show in the exit code"
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
 
 
 def test_a_dedicated_scheduler_promotes_for_workers_without_one(packmule: CommandLine, client: Redis) -> None:
     with packmule.started("scheduler") as scheduler:
         id = packmule.output("enqueue", "call", "shop.add", "a=1", "--in", "0.5s")
-        until(lambda: records.read(client, id).status == "queued", "the job to be due")
+        until(lambda: reader.read(client, id).status == "queued", "the job to be due")
         scheduler.terminate()
         scheduler.communicate(timeout=DEADLINE)
         assert scheduler.returncode == 0

@@ -10,7 +10,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import pool_jobs
 import pytest
 from redis import Redis
 from rq import Callback, Queue, Repeat, Retry, SimpleWorker
@@ -20,14 +19,16 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from jobs import records, registry, wire
-from jobs.producer import Producer
-from worker import Worker, outcome
-from worker.claim import Claims
-from worker.dependents import FORGOTTEN_SECONDS, enqueue_forgotten
-from worker.marks import Marks
-from worker.order import Strict
-from worker.slot import Performing
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.tests.worker import pool_jobs
+from packmule.worker import Worker
+from packmule.worker.dependents import FORGOTTEN_SECONDS, enqueue_forgotten
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.scoreboard import Performing
+from packmule.worker.started import Marks
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def queue(client: Redis) -> Queue:
     registry.use(Producer(client).enqueue)
-    registry.load([], ["pool_jobs.callback"])
+    registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
     return Queue("default", connection=client, serializer=JSONSerializer)
 
 
@@ -52,7 +53,7 @@ def work(client: Redis):
 
 
 def test_a_job_enqueued_by_rq_is_performed_and_rq_reads_its_end(queue, work, client):
-    job = queue.enqueue("pool_jobs.add", 2, b=3)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 2, b=3)
     assert work()
     job.refresh()
     assert (job.get_status(), job.return_value()) == ("finished", 5)
@@ -67,7 +68,7 @@ def test_a_job_enqueued_by_rq_is_performed_and_rq_reads_its_end(queue, work, cli
 
 
 def test_a_failure_reads_as_rqs_own(queue, work, client, tmp_path):
-    job = queue.enqueue("pool_jobs.give_up", str(tmp_path / "notes"))
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.give_up", str(tmp_path / "notes"))
     work()
     job.refresh()
     assert job.get_status() == "failed"
@@ -82,8 +83,10 @@ def test_a_failure_reads_as_rqs_own(queue, work, client, tmp_path):
 
 
 def test_rqs_retry_holds_here(queue, work, client, tmp_path):
-    at_once = queue.enqueue("pool_jobs.fail", str(tmp_path / "a"), retry=Retry(max=2))
-    later = queue.enqueue("pool_jobs.fail", str(tmp_path / "b"), retry=Retry(max=1, interval=60))
+    at_once = queue.enqueue("packmule.tests.worker.pool_jobs.fail", str(tmp_path / "a"), retry=Retry(max=2))
+    later = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.fail", str(tmp_path / "b"), retry=Retry(max=1, interval=60)
+    )
     work()
     assert len((tmp_path / "a").read_text().splitlines()) == 3
     assert at_once.get_status() == "failed"
@@ -92,7 +95,10 @@ def test_rqs_retry_holds_here(queue, work, client, tmp_path):
 
 
 def test_what_nobody_registered_fails_with_its_reason(queue, work):
-    jobs = [queue.enqueue(name) for name in ("pool_jobs.not_registered", "os.getcwd", "nowhere.at_all")]
+    jobs = [
+        queue.enqueue(name)
+        for name in ("packmule.tests.worker.pool_jobs.not_registered", "os.getcwd", "nowhere.at_all")
+    ]
     work()
     for job in jobs:
         assert job.get_status() == "failed"
@@ -100,14 +106,22 @@ def test_what_nobody_registered_fails_with_its_reason(queue, work):
 
 
 def test_a_pickle_fails_with_its_reason(work, client):
-    job = Queue("default", connection=client).enqueue("pool_jobs.add", 1)
+    job = Queue("default", connection=client).enqueue("packmule.tests.worker.pool_jobs.add", 1)
     work()
     assert "the payload is a pickle" in Job.fetch(job.id, client).latest_result().exc_string
 
 
 def test_callbacks_run_if_they_are_registered(queue, work, client):
-    job = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
-    refused = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.not_registered"))
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.add",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
+    refused = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.add",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.not_registered"),
+    )
     work()
     assert job.get_status() == "finished"
     assert job.return_value() == 2
@@ -118,16 +132,16 @@ def test_callbacks_run_if_they_are_registered(queue, work, client):
 
 
 def test_dependents_are_enqueued_when_their_parent_has_ended(queue, work):
-    parent = queue.enqueue("pool_jobs.add", 1)
-    child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
+    parent = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
+    child = queue.enqueue("packmule.tests.worker.pool_jobs.add", 2, depends_on=parent)
     assert child.get_status() == "deferred"
     work()
     assert child.get_status() == "finished"
 
 
 def test_dependents_that_a_dead_worker_left_behind_are_enqueued_by_a_pool(queue, client):
-    parent = queue.enqueue("pool_jobs.add", 1)
-    child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
+    parent = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
+    child = queue.enqueue("packmule.tests.worker.pool_jobs.add", 2, depends_on=parent)
     claims = Claims(client, "w1", Strict(["default"]))
     (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
     now = time.time()
@@ -141,14 +155,14 @@ def test_dependents_that_a_dead_worker_left_behind_are_enqueued_by_a_pool(queue,
 
 
 def test_repeats_are_scheduled_again(queue, work):
-    job = queue.enqueue("pool_jobs.add", 1, repeat=Repeat(times=2, interval=60))
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1, repeat=Repeat(times=2, interval=60))
     work()
     assert job.get_status() == "scheduled"
     assert Job.fetch(job.id, queue.connection, JSONSerializer).repeats_left == 1
 
 
 def test_a_running_job_is_never_taken_for_abandoned_by_rqs_clean_up(queue, client):
-    job = queue.enqueue("pool_jobs.add", 1)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
     (claimed,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
     Marks(client).mark("w1", [Performing(0, job.id, claimed.execution, 0.0, float("inf"), False)])
     started = StartedJobRegistry(queue=queue)
@@ -168,7 +182,7 @@ def test_our_worker_is_a_worker_in_rqs_eyes(client):
 
 
 def test_rqs_command_line_runs_our_worker(queue, server, client):
-    job = queue.enqueue("pool_jobs.add", 20)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 20)
     command = [
         sys.executable,
         "-c",
@@ -178,7 +192,7 @@ def test_rqs_command_line_runs_our_worker(queue, server, client):
         server.url,
         "--burst",
     ]
-    command += ["--worker-class", "worker.Worker", "--serializer", "rq.serializers.JSONSerializer"]
+    command += ["--worker-class", "packmule.worker.Worker", "--serializer", "rq.serializers.JSONSerializer"]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "worker")])
     program = "import pool_jobs; from rq.cli import main; main()"
     command[2] = program
@@ -192,13 +206,13 @@ def test_rqs_command_line_runs_our_worker(queue, server, client):
 def test_rqs_own_worker_performs_what_we_enqueue(queue, client):
     large = pool_jobs.add.enqueue(4, b=5)
     delayed = pool_jobs.add.options(delay=60).enqueue(1)
-    assert queue.fetch_job(large).func_name == "pool_jobs.add"
+    assert queue.fetch_job(large).func_name == "packmule.tests.worker.pool_jobs.add"
     assert queue.scheduled_job_registry.get_job_ids() == [delayed]
     signals = {each: signal.getsignal(each) for each in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)}
     SimpleWorker([queue], connection=client, serializer=JSONSerializer).work(burst=True)
     for each, handler in signals.items():
         signal.signal(each, handler)
-    assert records.read(client, large).result == 9
+    assert reader.read(client, large).result == 9
 
 
 def test_rq_info_counts_our_jobs(queue, work, server):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config import VARIABLES, Settings, SettingsError, child_environment, mask
+from packmule.config import VARIABLES, Settings, SettingsError, child_environment, mask
 
 GOOD = {
     "redis_url": ("redis://cache:6380/2", "redis://cache:6380/2"),

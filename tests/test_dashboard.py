@@ -16,11 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import DEADLINE, CommandLine, Process, complaint, environment_in, free_port, until
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs import records, wire
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, wire
+from packmule.tests.command_line import (
+    DEADLINE,
+    CommandLine,
+    Process,
+    complaint,
+    environment_in,
+    free_port,
+    until,
+)
 
 
 @dataclass
@@ -94,14 +102,14 @@ def test_the_dashboard_shows_jobs_that_we_enqueued_and_finished(site: Site, clie
 def test_a_failed_job_that_the_dashboard_requeues_runs_again(site: Site, client: Redis) -> None:
     id = site.packmule.output("enqueue", "call", "shop.boom")
     site.packmule.output("worker", "--burst")
-    assert records.read(client, id).status == "failed"
-    first = records.read(client, id).ended_at
+    assert reader.read(client, id).status == "failed"
+    first = reader.read(client, id).ended_at
     request = urllib.request.Request(f"{site.address}/job/{id}/requeue", method="POST")
     with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
         assert json.load(answer)["status"] == "OK"
-    assert records.read(client, id).status == "queued"
+    assert reader.read(client, id).status == "queued"
     site.packmule.output("worker", "--burst")
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert record.status == "failed"
     assert record.ended_at != first
 
@@ -114,7 +122,7 @@ def test_rq_info_and_the_dashboard_show_our_workers(
         try:
             until(lambda: client.scard(wire.WORKERS), "a worker")
             done = site.packmule.output("enqueue", "call", "shop.add", "a=1")
-            until(lambda: records.read(client, done).status == "finished", "the job")
+            until(lambda: reader.read(client, done).status == "finished", "the job")
             (key,) = client.smembers(wire.WORKERS)
             until(lambda: client.hget(key, "state") == b"idle", "a heartbeat")
             name = wire.worker_name(key.decode())

@@ -16,10 +16,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import config
+from packmule import config
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
 OURS = ("worker", "scheduler", "dashboard")
@@ -79,7 +80,7 @@ def test_procfile_and_compose_start_the_same_commands(services: dict[str, Any]) 
 
 
 def test_every_command_that_is_deployed_exists(services: dict[str, Any]) -> None:
-    from cli import cli
+    from packmule.cli import cli
 
     healthcheck = json.loads(instructions("HEALTHCHECK")[0].split(" CMD ")[1])
     run_by_default = ["packmule", *json.loads(instructions("CMD")[-1])]
@@ -151,25 +152,20 @@ def test_the_image_runs_as_an_unprivileged_user_and_hears_signals() -> None:
         assert isinstance(json.loads(exec_form), list)
 
 
-def test_the_image_holds_every_package_and_module_of_the_project() -> None:
-    wheel = PROJECT["tool"]["setuptools"]
-    modules = {f"{module}.py" for module in wheel["py-modules"]}
-    folders = {package.split(".")[0] for package in wheel["packages"]}
-    assert {*folders, *modules, "pyproject.toml", "requirements.lock"} <= copied_to_the_image()
-
-
-def test_the_build_context_is_what_the_image_copies() -> None:
+def test_the_image_is_built_from_every_package_and_module_of_the_project() -> None:
+    assert "." in copied_to_the_image()
     lines = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    folders = {package.split(".")[1] for package in PACKAGES if "." in package}
+    files = {"*.py", "py.typed", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
     assert "*" in lines
-    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied_to_the_image()
+    assert kept == folders | files
 
 
-def test_pyproject_lists_every_package_and_module_of_the_checkout() -> None:
+def test_pyproject_lists_every_package_of_the_checkout() -> None:
     folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("[a-z]*/**/*.py")}
     ours = {folder for folder in folders if folder.parts[0] not in {"tests", "benchmarks", "docs", "build"}}
-    wheel = PROJECT["tool"]["setuptools"]
-    assert {".".join(folder.parts) for folder in ours} == set(wheel["packages"])
-    assert {path.stem for path in ROOT.glob("*.py")} <= set(wheel["py-modules"])
+    assert {"packmule", *(".".join(("packmule", *folder.parts)) for folder in ours)} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("name", LOCKS)

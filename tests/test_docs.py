@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
-import cli
-from config import PLATFORM_VARIABLES, VARIABLES, Settings
-from jobs.batch import batches
-from scheduler.schedule import Schedule
-from scheduler.schedule_file import read_file
+from packmule import cli
+from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
+from packmule.jobs.batch import batches
+from packmule.scheduler.schedules.schedule import Schedule
+from packmule.scheduler.schedules.schedule_file import read_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -89,7 +89,7 @@ def shell(server, client, tmp_path):
 
 
 def test_the_readmes_examples_run(shell, client):
-    packmule = [sys.executable, "-m", "cli"]
+    packmule = [sys.executable, "-m", "packmule"]
     shell(sys.executable, "program.py")
     assert client.llen("rq:queue:low") == 3
     assert client.zcard("rq:scheduled:high") == 1
@@ -125,8 +125,11 @@ def test_the_readmes_examples_run(shell, client):
 
 
 def test_every_key_that_the_code_names_is_documented():
-    rooms = ("coordination", "jobs", "scheduler")
-    sources = [*(path for room in rooms for path in ROOT.glob(f"{room}/**/*.py")), *ROOT.glob("*/lua/*.lua")]
+    rooms = ("coordination", "jobs", "observe", "scheduler", "worker")
+    sources = [
+        *(path for room in rooms for path in ROOT.glob(f"{room}/**/*.py")),
+        *ROOT.glob("*/**/lua/*.lua"),
+    ]
     named = {
         match.rstrip(":") for path in sources for match in re.findall(r"[\"'](pm:[a-z]+:?)", path.read_text())
     }
@@ -187,8 +190,8 @@ def test_the_example_of_a_batch_runs_beside_a_worker(shell, server, client, tmp_
         "PACKMULE_REDIS_URL": server.url,
         "PACKMULE_MODULES": "batch",
     }
-    worker = [sys.executable, "-m", "cli", "worker", "--processes", "1"]
+    worker = [sys.executable, "-m", "packmule", "worker", "--processes", "1"]
     with subprocess.Popen(worker, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
         assert shell(sys.executable, "-m", "batch") == "100 done, 0 failed\n"
         process.terminate()
-    assert shell(sys.executable, "-m", "cli", "worker", "--burst", "--processes", "1") == ""
+    assert shell(sys.executable, "-m", "packmule", "worker", "--burst", "--processes", "1") == ""

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs import wire
-from terminal.drill_ledger import HELD_UP, KILLED, POOL_GONE, Fault, Ledger, Run, State, judge, percentile
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.drill.ledger import HELD_UP, KILLED, POOL_GONE, Fault, Ledger, Run, State, judge, percentile
+from packmule.jobs import wire
+from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 DONE = State("finished", 0)
 WORKER, POOL, OTHER = 7, 5, 8
@@ -94,8 +94,8 @@ def test_what_can_not_be_meant_is_told_in_one_line(packmule: CommandLine) -> Non
 
 
 def test_the_drills_job_is_registered_for_a_drill_alone(packmule: CommandLine) -> None:
-    refused = packmule.run("enqueue", "call", "jobs.drill.work", "ledger=x", "seconds=1")
-    assert "jobs.drill.work" in complaint(refused, 2)
+    refused = packmule.run("enqueue", "call", "packmule.drill.job.work", "ledger=x", "seconds=1")
+    assert "packmule.drill.job.work" in complaint(refused, 2)
 
 
 def test_a_drill_without_a_fault_in_it_breaks_nothing() -> None:

@@ -8,12 +8,12 @@ import os
 import sys
 from pathlib import Path
 
-from command_line import CommandLine, environment_in
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs import current
-from terminal.logs import AsJson
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import current
+from packmule.terminal.logs import AsJson
+from packmule.tests.command_line import CommandLine, environment_in
 
 JOBS = """
 import logging

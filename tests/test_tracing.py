@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, environment_in
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs import tracing
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import tracing
+from packmule.tests.command_line import CommandLine, environment_in
 
 JOBS = """
 
@@ -31,7 +31,7 @@ async def late() -> None:
 
 @job
 def again() -> None:
-    from jobs import Retry
+    from packmule import Retry
 
     raise Retry(after=60)
 """

@@ -6,23 +6,23 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
-import gated_jobs
-import pool_jobs
 import pytest
 from redis import Redis
 from redis.connection import AbstractConnection
 
-from coordination.cache import Cache
-from jobs import records, registry, waiting, wire
-from jobs.producer import Producer
-from scheduler import book
-from scheduler.leader import Leadership
-from scheduler.schedule import schedule
-from scheduler.ticks import Ticker
-from worker.claim import Claims
-from worker.order import Strict
-from worker.perform import Performer
-from worker.wait import IdleWait
+from packmule.coordination.cache.cache import Cache
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.observe import blocked
+from packmule.scheduler.leader import Leadership
+from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+from packmule.scheduler.schedules.schedule import schedule
+from packmule.tests.worker import gated_jobs, pool_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process.blocking_wait import IdleWait
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.performer import Performer
 
 
 @pytest.fixture
@@ -157,22 +157,22 @@ def test_reading_a_job_and_counting_queues_is_one_trip_each(client, trips):
     registry.use(Producer(client).enqueue)
     id = pool_jobs.noop.enqueue()
     before = trips()
-    records.read(client, id)
+    reader.read(client, id)
     assert trips() - before == 1
-    records.depths(client, ["high", "default", "low"])
+    reader.depths(client, ["high", "default", "low"])
     assert trips() - before == 2
 
 
 def test_what_waits_behind_others_and_for_what_is_a_fixed_few_trips(client, trips):
     before = trips()
-    assert waiting.behind(client, ["high", "default", "low"])["default"] == 0
+    assert blocked.behind(client, ["high", "default", "low"])["default"] == 0
     assert trips() - before == 1
     registry.use(Producer(client).enqueue)
     gated_jobs.in_turn.enqueue_many([("p", str(number % 400)) for number in range(1200)])
     before = trips()
-    assert waiting.behind(client, ["high", "default", "low"])["default"] == 800
+    assert blocked.behind(client, ["high", "default", "low"])["default"] == 800
     assert trips() - before == 2
-    waiting.waiting(client, ["high", "default", "low"], 100)
+    blocked.waiting(client, ["high", "default", "low"], 100)
     assert trips() - before <= 2 + 2 + 5
 
 
@@ -201,7 +201,7 @@ def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips):
     assert leadership.hold()
     ticker = Ticker(client, Producer(client))
     for number in range(90):
-        book.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
+        store.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
     ticker.round(leadership.check())  # the scripts are loaded, and it is known when they are due
     ticker.ahead += 3600
     before = trips()

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import DEADLINE, ROOT, CommandLine, environment_in, free_port, until
 from redis import Redis
 
-from coordination.connection import connect
-from coordination.server import EmbeddedServer
-from jobs import records, wire
-from terminal.up import PROCFILE
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, wire
+from packmule.terminal.up import PROCFILE
+from packmule.tests.command_line import DEADLINE, ROOT, CommandLine, environment_in, free_port, until
 
 PYTHON = shlex.quote(sys.executable)
 
@@ -68,7 +68,7 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[...,
 
     def up(*words: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "up.log").open("w") as log:
-            command = [sys.executable, "-m", "cli", "up", *words]
+            command = [sys.executable, "-m", "packmule", "up", *words]
             process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
         started.append(process)
         return process
@@ -102,12 +102,12 @@ def test_ctrl_c_drains_a_job_of_six_seconds(
     up = start()
     packmule = CommandLine(tmp_path, environment)
     long, waiting = (packmule.output("enqueue", "call", "shop.nap", "seconds=6") for _ in range(2))
-    until(lambda: records.read(client, long).status == "started", "the job to start", log)
+    until(lambda: reader.read(client, long).status == "started", "the job to start", log)
     up.send_signal(signal.SIGINT)
     assert up.wait(DEADLINE) == 0, log()
-    record = records.read(client, long)
+    record = reader.read(client, long)
     assert (record.status, record.result, record.deaths) == ("finished", "slept", 0), log()
-    assert records.read(client, waiting).status == "queued"
+    assert reader.read(client, waiting).status == "queued"
     assert client.scard(wire.WORKERS) == 0
     assert "SIGKILL" not in log()
     assert "clock started" in log()

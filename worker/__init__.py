@@ -1,5 +1,5 @@
 """Workers: they claim jobs, perform them, hand in what came of it, and are rescued from when they die."""
 
-from worker.worker import Worker
+from packmule.worker.process.worker import Worker
 
 __all__ = ["Worker"]

@@ -11,7 +11,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
-from jobs import wire
+from packmule.jobs import wire
 
 log = logging.getLogger("packmule.worker")
 

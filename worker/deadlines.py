@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from worker.rescue import Verdict
-from worker.slot import Performing
+from packmule.worker.rescue import Verdict
+from packmule.worker.scoreboard import Performing
 
 LOOK = signal.SIGURG
 """Tells a worker to look whether a job of its own is overdue or asked to stop. By default it is ignored."""

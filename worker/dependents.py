@@ -13,7 +13,7 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from jobs import wire
+from packmule.jobs import wire
 
 log = logging.getLogger("packmule.worker")
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from redis import Redis
 from redis.exceptions import RedisError
 
-from coordination.scripts import Script
-from jobs import wire
-from worker.claim import LEASE
-from worker.deadlines import LOOK, Deadlines
-from worker.marks import Marks
-from worker.slot import Slots
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+from packmule.worker.deadlines import LOOK, Deadlines
+from packmule.worker.process.claim import LEASE
+from packmule.worker.scoreboard import Slots
+from packmule.worker.started import Marks
 
 INTERVAL = 3.0
 """Seconds between heartbeats: a lease outlives two that are lost."""

@@ -10,9 +10,9 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from coordination.scripts import Script
-from jobs import wire
-from worker.death import DeathCertificate
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+from packmule.worker.crash_report import DeathCertificate
 
 Verdict = Literal["returned", "died", "overran", "stopped"]
 Scope = Literal["all", "expired", "named"]

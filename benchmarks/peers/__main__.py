@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from types import FrameType
 
-from coordination.server import ServerFailed
+from packmule.coordination.redis.embedded_server import ServerFailed
 from peers.figures import FIGURES, LONG, Figure, Values
 from peers.setups import SETUPS, Setup, versions
 from peers.stage import Failed, Stage

@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coordination.connection import connect
-from jobs import job, registry
-from jobs.producer import Producer as OurProducer
+from packmule import job
+from packmule.coordination.redis.connection import connect
+from packmule.jobs import registry
+from packmule.jobs.client import Producer as OurProducer
+from packmule.worker.pool.pool import Pool
+from packmule.worker.process.claim_size import MOST
 from peers import bodies
-from worker.batch import MOST
-from worker.pool import Pool
 
 LANE = os.environ.get("BENCH_LANE", "")
 THREADS = 100
-READY_MADE = ("jobs.email", "jobs.image", "jobs.files")
+READY_MADE = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files")
 
 register: Any = job(isolate=True) if LANE == "isolate" else job
 JOBS = {

@@ -15,9 +15,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from jobs import job
+from packmule import job
+from packmule.worker.pool.pool import Pool
 from peers import bodies
-from worker.pool import Pool
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / "build" / "bullmq" / "node_modules"

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 from redis import Redis
 
-from coordination.server import EmbeddedServer
+from packmule.coordination.redis.embedded_server import EmbeddedServer
 from peers.setups import NODE_MODULES, ROOT, Setup
 
 PATIENCE = 30.0

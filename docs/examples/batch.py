@@ -6,9 +6,9 @@ cd docs/examples && PACKMULE_MODULES=batch python -m batch     in another
 
 from __future__ import annotations
 
-from jobs import job
-from jobs.batch import Batch
-from jobs.producer import connect
+from packmule import job
+from packmule.jobs.batch import Batch
+from packmule.jobs.client import connect
 
 
 @job

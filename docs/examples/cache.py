@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from config import Settings
-from coordination.cache import Cache
-from coordination.connection import connect
+from packmule.config import Settings
+from packmule.coordination.cache.cache import Cache
+from packmule.coordination.redis.connection import connect
 
 settings = Settings.from_env()
 prices = {"chair": 12, "table": 80}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 
-from config import Settings
-from coordination.connection import connect
-from coordination.consumer import Consumer
-from coordination.stream import Event, Stream
+from packmule.config import Settings
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.streams.consumer import Consumer
+from packmule.coordination.streams.stream import Event, Stream
 
 settings = Settings.from_env()
 stop = threading.Event()

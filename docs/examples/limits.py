@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from config import Settings
-from coordination.concurrency import ConcurrencyLimit, NoFreeSlot
-from coordination.connection import connect
-from coordination.rate_limit import RateLimitExceeded, SlidingWindow, TokenBucket
+from packmule.config import Settings
+from packmule.coordination.limits.concurrency import ConcurrencyLimit, NoFreeSlot
+from packmule.coordination.limits.rate_limit import RateLimitExceeded, SlidingWindow, TokenBucket
+from packmule.coordination.redis.connection import connect
 
 settings = Settings.from_env()
 

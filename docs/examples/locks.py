@@ -10,10 +10,10 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from config import Settings
-from coordination import fence
-from coordination.connection import connect, lock_clients
-from coordination.redlock import LockLost, NotAcquired, Redlock
+from packmule.config import Settings
+from packmule.coordination.locks import fence
+from packmule.coordination.locks.redlock import LockLost, NotAcquired, Redlock
+from packmule.coordination.redis.connection import connect, lock_clients
 
 settings = Settings.from_env()
 redlock = Redlock(lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir))

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from jobs import current
-from jobs.email.addresses import InvalidAddress, address
-from jobs.email.mailer import Mailer
-from jobs.email.message import Attachment, InvalidMessage, compose
-from jobs.email.plaintext import plaintext
-from jobs.email.server import InsecureServer, InvalidServer, Refused, TemporaryFailure
-from jobs.limits import Limits
-from jobs.registry import job
-from jobs.rendering import Content, InvalidTemplate, Renderer
-from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs import current
+from packmule.jobs.email.addresses import InvalidAddress, address
+from packmule.jobs.email.mailer import Mailer
+from packmule.jobs.email.message import Attachment, InvalidMessage, compose
+from packmule.jobs.email.plaintext import plaintext
+from packmule.jobs.email.rendering import Content, InvalidTemplate, Renderer
+from packmule.jobs.email.server import InsecureServer, InvalidServer, Refused, TemporaryFailure
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.registry import job
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 __all__ = [
     "InsecureServer",
@@ -120,7 +120,7 @@ def _content(
 
 def _attached(paths: Sequence[str]) -> list[Attachment]:
     """The files at `paths`. Raises `InvalidMessage` before reading any if together they are too large."""
-    storage, limit = current.resource(Storage), current.resource(Limits).attachment_bytes
+    storage, limit = current.resource(Storage), current.resource(InputLimits).attachment_bytes
     total = sum(storage.size(path) for path in paths)
     if total > limit:
         raise InvalidMessage(

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from jobs import current
-from jobs.email.message import Letter
-from jobs.email.server import InvalidServer, Refused, Server, TemporaryFailure
-from jobs.rendering import Renderer
+from packmule.jobs import current
+from packmule.jobs.email.message import Letter
+from packmule.jobs.email.rendering import Renderer
+from packmule.jobs.email.server import InvalidServer, Refused, Server, TemporaryFailure
 
 MAX_IDLE = 30.0
 """Seconds after which an unused connection is closed rather than used; servers hang up on idle ones too."""
@@ -41,7 +41,7 @@ class Mailer:
     gone stale is replaced before the mail is handed over, and a forked child opens its own. After
     `MAX_IDLE` seconds of disuse a connection is closed by the next mail, or by `close()`.
 
-    >>> from jobs import current
+    >>> from packmule import current
     >>> current.provide(Mailer("smtp://127.0.0.1:2525", "shop@example.org"))
     """
 

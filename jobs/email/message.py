@@ -12,8 +12,8 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime, make_msgid
 
-from jobs.email.addresses import UNFIT, on_the_wire, parse
-from jobs.rendering import Content
+from packmule.jobs.email.addresses import UNFIT, on_the_wire, parse
+from packmule.jobs.email.rendering import Content
 
 
 class InvalidMessage(ValueError):

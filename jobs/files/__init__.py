@@ -9,17 +9,24 @@ from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import Any, Literal
 
-from jobs import current
-from jobs.files.convert import ConversionFailed, EmptyFile, NotATable, columns_of, to_parquet, working
-from jobs.files.excel import WorkbookRefused
-from jobs.files.jsonlines import UnfitKey
-from jobs.files.refusals import Refusals, TooManyRefused
-from jobs.files.signatures import kind_of
-from jobs.files.table import CountMismatch, MismatchedColumns, TooWide
-from jobs.files.text import UnreadableText
-from jobs.limits import Limits
-from jobs.registry import job
-from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs import current
+from packmule.jobs.files.convert import (
+    ConversionFailed,
+    EmptyFile,
+    NotATable,
+    columns_of,
+    to_parquet,
+    working,
+)
+from packmule.jobs.files.excel import WorkbookRefused
+from packmule.jobs.files.jsonlines import UnfitKey
+from packmule.jobs.files.refusals import Refusals, TooManyRefused
+from packmule.jobs.files.signatures import kind_of
+from packmule.jobs.files.table import CountMismatch, MismatchedColumns, TooWide
+from packmule.jobs.files.text import UnreadableText
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.registry import job
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 __all__ = [
     "ConversionFailed",
@@ -87,7 +94,7 @@ def file(
 
     >>> file.enqueue("uploads/a.csv", to="parquet", columns={"zip": "VARCHAR"})  # doctest: +SKIP
     """
-    storage, limits = current.resource(Storage), current.resource(Limits)
+    storage, limits = current.resource(Storage), current.resource(InputLimits)
     with storage.read(source, limits.file_bytes) as content:
         if to is None:
             return _inspected(source, content, sheet)

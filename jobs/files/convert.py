@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from jobs.files import delimited, excel, jsonlines
-from jobs.files.database import Database, DatabaseError, opened
-from jobs.files.refusals import Refusals
-from jobs.files.signatures import Kind
-from jobs.files.table import CountMismatch, Table, Work, declared, described, write_parquet
+from packmule.jobs.files import delimited, excel, jsonlines
+from packmule.jobs.files.database import Database, DatabaseError, opened
+from packmule.jobs.files.refusals import Refusals
+from packmule.jobs.files.signatures import Kind
+from packmule.jobs.files.table import CountMismatch, Table, Work, declared, described, write_parquet
 
 TABULAR_NAMES = (".csv", ".tsv", ".tab", ".txt")
 WORK_FILES = ("source", "utf-8", "sample", "cleaned", "sheet")

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jobs.files.database import Database
-from jobs.files.dialect import dialect_of, surveyed
-from jobs.files.refusals import Refusals
-from jobs.files.table import Table, Work
-from jobs.files.text import DELIMITERS, Text, as_utf8
+from packmule.jobs.files.database import Database
+from packmule.jobs.files.dialect import dialect_of, surveyed
+from packmule.jobs.files.refusals import Refusals
+from packmule.jobs.files.table import Table, Work
+from packmule.jobs.files.text import DELIMITERS, Text, as_utf8
 
 REJECTS = "store_rejects = true, rejects_limit = 0, rejects_line_size_limit = 1000"
 """Options that make a read set bad rows aside in `reject_errors`: all of them, lines cut at 1,000 bytes."""

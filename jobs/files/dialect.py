@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.files.database import Database, DatabaseError, quoted
-from jobs.files.table import INTEGERS, MismatchedColumns, Report, Work, check_width, typed
-from jobs.files.text import delimiter
+from packmule.jobs.files.database import Database, DatabaseError, quoted
+from packmule.jobs.files.table import INTEGERS, MismatchedColumns, Report, Work, check_width, typed
+from packmule.jobs.files.text import delimiter
 
 MAX_LINE = 2_000_000
 """Bytes; a longer row is refused."""

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.files.database import Database, quoted
-from jobs.files.delimited import REJECTS, rejected
-from jobs.files.refusals import Refusals
-from jobs.files.table import INTEGERS, MAX_COLUMNS, MismatchedColumns, Report, Table, Work, typed
+from packmule.jobs.files.database import Database, quoted
+from packmule.jobs.files.delimited import REJECTS, rejected
+from packmule.jobs.files.refusals import Refusals
+from packmule.jobs.files.table import INTEGERS, MAX_COLUMNS, MismatchedColumns, Report, Table, Work, typed
 
 MAX_UNPACKED = 1024 * 1024 * 1024
 MAX_MEMBERS = 10_000

@@ -13,10 +13,10 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
-from jobs.files.database import Database
-from jobs.files.refusals import Refusals
-from jobs.files.table import MismatchedColumns, Table, Work, check_width, typed
-from jobs.files.text import Text, as_utf8
+from packmule.jobs.files.database import Database
+from packmule.jobs.files.refusals import Refusals
+from packmule.jobs.files.table import MismatchedColumns, Table, Work, check_width, typed
+from packmule.jobs.files.text import Text, as_utf8
 
 MAX_LINE = 8 * 1024 * 1024
 """Bytes; a longer line is refused."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from jobs.files.text import decoded_head, delimiter
+from packmule.jobs.files.text import decoded_head, delimiter
 
 HEAD = 64 * 1024
 ZIP_TAIL = 66_000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.files.database import Database
+from packmule.jobs.files.database import Database
 
 MAX_COLUMNS = 2_000
 """What DuckDB's 512 MB allow where all columns are text."""

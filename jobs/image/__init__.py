@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from jobs import current
-from jobs.image.cascade import Cascade
-from jobs.image.encode import ENCODINGS, encoded
-from jobs.image.rendition import Plan, Rendition, Size, plan
-from jobs.image.reuse import Made, Reuse
-from jobs.image.source import ImageTooLarge, UnreadableImage, opened
-from jobs.limits import Limits
-from jobs.registry import job
-from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs import current
+from packmule.jobs.image.cascade import Cascade
+from packmule.jobs.image.encode import ENCODINGS, encoded
+from packmule.jobs.image.rendition import Plan, Rendition, Size, plan
+from packmule.jobs.image.reuse import Made, Reuse
+from packmule.jobs.image.source import ImageTooLarge, UnreadableImage, opened
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.registry import job
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 __all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]
 
@@ -52,7 +52,7 @@ def image(source: str, renditions: Renditions, out: str | None = None) -> dict[s
 
     >>> image.enqueue("uploads/a.jpg", [Rendition(width=800), Rendition(width=200)])  # doctest: +SKIP
     """
-    storage, limits = current.resource(Storage), current.resource(Limits)
+    storage, limits = current.resource(Storage), current.resource(InputLimits)
     wanted = msgspec.convert(renditions, Renditions)
     total = len(wanted) + 1
     with storage.read(source, limits.file_bytes) as file, opened(file, source, limits.pixels) as original:

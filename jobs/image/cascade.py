@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from PIL import Image
 
-from jobs.image.colour import ToSRGB, eight_bit
-from jobs.image.rendition import Plan, Size
-from jobs.image.resize import resize
-from jobs.image.source import SIDEWAYS, Source, readable
+from packmule.jobs.image.colour import ToSRGB, eight_bit
+from packmule.jobs.image.rendition import Plan, Size
+from packmule.jobs.image.resize import resize
+from packmule.jobs.image.source import SIDEWAYS, Source, readable
 
 T = TypeVar("T")
 

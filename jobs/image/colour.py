@@ -8,7 +8,7 @@ from typing import cast
 
 from PIL import Image, ImageCms
 
-from jobs.image.resize import difference
+from packmule.jobs.image.resize import difference
 
 RESIZABLE = frozenset({"L", "RGB", "RGBA", "CMYK"})
 _SRGB = ImageCms.createProfile("sRGB")

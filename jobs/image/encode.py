@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from jobs.image.rendition import Format
+from packmule.jobs.image.rendition import Format
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import msgspec
 import PIL
 
-from coordination.cache import Cache
-from jobs import current
-from jobs.image.rendition import Plan
-from jobs.image.resize import resizer
-from jobs.storage import Storage, StorageError
-from jobs.stores import explained
+from packmule.coordination.cache.cache import Cache
+from packmule.jobs import current
+from packmule.jobs.image.rendition import Plan
+from packmule.jobs.image.resize import resizer
+from packmule.jobs.storage import Storage, StorageError
+from packmule.jobs.storage.stores import explained
 
 KEEP_SECONDS = 7 * 86_400.0
 

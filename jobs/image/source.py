@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from jobs.image.rendition import Format, Size
+from packmule.jobs.image.rendition import Format, Size
 
 READABLE = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """Pillow's decoders that are fit for untrusted files; some others (EPS for one) start programs."""

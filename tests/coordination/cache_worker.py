@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coordination.cache import Cache
-from coordination.connection import connect
+from packmule.coordination.cache.cache import Cache
+from packmule.coordination.redis.connection import connect
 
 forked = multiprocessing.get_context("fork")
 
@@ -98,7 +98,7 @@ if __name__ == "__main__":  # python tests/coordination/cache_worker.py 200
     import tempfile
     from pathlib import Path
 
-    from coordination.server import EmbeddedServer
+    from packmule.coordination.redis.embedded_server import EmbeddedServer
 
     server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-cache-")))
     try:

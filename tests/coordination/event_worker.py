@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 
 import redis
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from coordination.consumer import Consumer
-from coordination.stream import Event, Stream
+from packmule.coordination.streams.consumer import Consumer
+from packmule.coordination.streams.stream import Event, Stream
 
 
 def handle(event: Event) -> None:

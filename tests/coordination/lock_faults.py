@@ -23,15 +23,12 @@ from pathlib import Path
 
 import redis
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-
-from conftest import private_server  # noqa: E402
-from lock_proxy import Proxy  # noqa: E402
-
-from coordination.server import EmbeddedServer  # noqa: E402
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.tests.coordination.lock_proxy import Proxy
+from packmule.tests.private_server import private_server
 
 LIBRARY = os.environ.get("FAKETIME_LIBRARY", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-WORKER = Path(__file__).with_name("lock_worker.py")
+WORKER = Path(__file__).with_name("packmule.tests.coordination.lock_worker.py")
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,12 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import redis
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-
-from coordination import fence
-from coordination.fence import Overtaken
-from coordination.redlock import LockLost, NoQuorum, NotAcquired, Redlock
+from packmule.coordination.locks import fence
+from packmule.coordination.locks.fence import Overtaken
+from packmule.coordination.locks.redlock import LockLost, NoQuorum, NotAcquired, Redlock
 
 TTL = 0.3
 LONGEST_TTL = 1.0

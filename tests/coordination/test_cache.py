@@ -10,15 +10,15 @@ import threading
 import time
 from collections import Counter
 
-import cache_worker
 import pytest
 import redis
 
-from coordination.cache import Cache, EntryTooLarge, NotCacheable
-from coordination.cache_entry import Entry, unpacked
-from coordination.connection import connect
-from coordination.key_template import InvalidTemplate, UnfitValue
-from coordination.keys import InvalidName
+from packmule.coordination.cache.cache import Cache, EntryTooLarge, NotCacheable
+from packmule.coordination.cache.entry import Entry, unpacked
+from packmule.coordination.key_template import InvalidTemplate, UnfitValue
+from packmule.coordination.keys import InvalidName
+from packmule.coordination.redis.connection import connect
+from packmule.tests.coordination import cache_worker
 
 CROWD = 40
 
@@ -407,7 +407,7 @@ def test_a_stale_value_whose_tag_was_invalidated_is_never_returned(client, cache
 
 def test_a_value_is_renewed_by_chance_before_its_end_the_likelier_the_slower_it_is():
     def share(cost: float, left: float) -> float:
-        from coordination.cache_turn import Found
+        from packmule.coordination.cache.lookup import Found
 
         found = Found(b"", Entry(b"", b"j", 0, cost, {}, b""), None, left)
         return sum(found.is_due() for _ in range(4000)) / 4000

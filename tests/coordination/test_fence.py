@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
-from coordination import fence
-from coordination.fence import Overtaken
+from packmule.coordination.locks import fence
+from packmule.coordination.locks.fence import Overtaken
 
 
 def test_a_holder_writes_as_often_as_it_likes_and_a_later_one_takes_over(client):

@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime
 import msgspec
 import pytest
 
-from coordination.key_template import InvalidTemplate, UnfitValue, template
-from coordination.rate import InvalidRate, Rate
-from jobs.rate_by import rate_by
+from packmule.coordination.key_template import InvalidTemplate, UnfitValue, template
+from packmule.coordination.limits.rate import InvalidRate, Rate
+from packmule.jobs.rate_by import rate_by
 
 
 def charge(
@@ -77,7 +77,7 @@ def test_a_value_is_shown_readably_and_in_one_way(value, shown):
 
 def test_a_key_is_the_same_in_every_process():
     code = (
-        "import inspect; from coordination.key_template import template\n"
+        "import inspect; from packmule.coordination.key_template import template\n"
         "def f(a): pass\n"
         "print(template('{a}', inspect.signature(f)).fill({'a': {'x', 'y', 'z', 'w', 'v'}}))"
     )

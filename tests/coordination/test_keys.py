@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from coordination.keys import LONGEST, InvalidName, bounded, named
+from packmule.coordination.keys import LONGEST, InvalidName, bounded, named
 
 
 @pytest.mark.parametrize("key", ["", "a", "a b", "größer", "a" * LONGEST, "{a}:*?"])

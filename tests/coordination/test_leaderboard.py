@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from coordination.histogram import LAST_BUCKET, bucket, merged, percentile, upper_bound
-from coordination.leaderboard import Leaderboard
+from packmule.coordination.counters.histogram import LAST_BUCKET, bucket, merged, percentile, upper_bound
+from packmule.coordination.counters.leaderboard import Leaderboard
 
 
 def test_scores_add_up_over_hours(client):

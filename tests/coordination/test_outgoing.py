@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-import coordination.outgoing
-from coordination.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
-from coordination.signature import InvalidSecret, InvalidSignature, key_of, sign, verify
+from packmule.observe.webhooks import outgoing as outgoing_module
+from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
+from packmule.observe.webhooks.signature import InvalidSecret, InvalidSignature, key_of, sign, verify
 
 LOOPBACK = Allowed(["127.0.0.0/8"])
 
@@ -112,13 +112,13 @@ def test_urls_that_can_not_be_meant_are_refused(url):
 
 
 def test_a_receiver_that_never_answers_is_left(monkeypatch):
-    monkeypatch.setattr(coordination.outgoing, "TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr(outgoing_module, "TOTAL_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NotSent):
         Outgoing(f"http://127.0.0.1:{silent.getsockname()[1]}/", LOOPBACK).post(b"", {})
 
 
 def test_an_answer_that_comes_a_byte_at_a_time_is_cut(monkeypatch):
-    monkeypatch.setattr(coordination.outgoing, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(outgoing_module, "TOTAL_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as slow:
 
         def answer() -> None:
@@ -134,7 +134,7 @@ def test_an_answer_that_comes_a_byte_at_a_time_is_cut(monkeypatch):
 
 
 def test_a_receiver_that_hangs_on_a_kept_connection_is_posted_to_once(monkeypatch):
-    monkeypatch.setattr(coordination.outgoing, "TOTAL_SECONDS", 0.3)
+    monkeypatch.setattr(outgoing_module, "TOTAL_SECONDS", 0.3)
     requests = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 import redis
-from losing_proxy import LosingProxy
 
-from coordination.connection import connect
-from coordination.pubsub import LARGEST_MESSAGE, MISSED, Message, Subscriber, publish
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.streams.pubsub import LARGEST_MESSAGE, MISSED, Message, Subscriber, publish
+from packmule.tests.losing_proxy import LosingProxy
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from coordination.rate import LONGEST, InvalidRate, Rate
+from packmule.coordination.limits.rate import LONGEST, InvalidRate, Rate
 
 
 @pytest.mark.parametrize(

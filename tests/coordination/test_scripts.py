@@ -7,7 +7,7 @@ import threading
 import pytest
 from redis.exceptions import ResponseError
 
-from coordination.scripts import Script
+from packmule.coordination.redis.scripts import Script
 
 
 @pytest.fixture

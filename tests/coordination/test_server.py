@@ -19,16 +19,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordination import server as server_module
-from coordination.connection import connect
-from coordination.server import EmbeddedServer, ServerFailed
+from packmule.coordination.redis import embedded_server as server_module
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer, ServerFailed
 
 SpareServer = Callable[[], EmbeddedServer]
 
 STARTER = """
 import sys
 from pathlib import Path
-from coordination.connection import connect
+from packmule.coordination.redis.connection import connect
 print("ready", flush=True)
 sys.stdin.readline()
 with connect(None, Path(sys.argv[1])) as client:

@@ -16,11 +16,11 @@ import msgspec
 import pytest
 import redis
 
-from coordination.connection import connect
-from coordination.consumer import Consumer, Later
-from coordination.stream import Missed, Stream
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.streams.consumer import Consumer, Later
+from packmule.coordination.streams.stream import Missed, Stream
 
-WORKER = Path(__file__).with_name("event_worker.py")
+WORKER = Path(__file__).with_name("packmule.tests.coordination.event_worker.py")
 
 
 @pytest.fixture

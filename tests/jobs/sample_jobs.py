@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
-from jobs import job
+from packmule import job
 
 
 class Point(TypedDict):

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.catcher import MAX_MAIL, Catcher, CatcherFailed
-from jobs.email import Mailer, TemporaryFailure
-from jobs.email.message import Attachment, compose
-from jobs.rendering import Content
-from jobs.storage import Storage
+from packmule.jobs.email import Mailer, TemporaryFailure
+from packmule.jobs.email.catcher import MAX_MAIL, Catcher, CatcherFailed
+from packmule.jobs.email.message import Attachment, compose
+from packmule.jobs.email.rendering import Content
+from packmule.jobs.storage import Storage
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_it_stops_with_a_client_connected_and_frees_its_port(storage):
 
 CATCH = """
 import sys, time
-from jobs.catcher import Catcher
-from jobs.storage import Storage
+from packmule.jobs.email.catcher import Catcher
+from packmule.jobs.storage import Storage
 print(Catcher(Storage(sys.argv[1])).start(), flush=True)
 time.sleep(60)
 """

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from jobs import current, records
-from jobs.current import NoResource
+from packmule.jobs import current, reader
+from packmule.jobs.current import NoResource
 
 Reports = list[tuple[float, float | None, str]]
 
@@ -152,7 +152,7 @@ def test_more_than_all_is_reported_as_it_is(sent):
     with performing(sent):
         current.progress(120, 100)
     assert sent == [(120, 100, "")]
-    assert records.Progress(120, 100, "").percent == 100
+    assert reader.Progress(120, 100, "").percent == 100
 
 
 def test_completion_reported_over_and_over_leaves_at_most_ten_times_a_second(sent):

@@ -15,8 +15,8 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from jobs import current, registry
-from jobs.email import (
+from packmule.jobs import current, registry
+from packmule.jobs.email import (
     InsecureServer,
     InvalidAddress,
     InvalidMessage,
@@ -28,11 +28,11 @@ from jobs.email import (
     address,
     email,
 )
-from jobs.email.plaintext import plaintext
-from jobs.job_type import InvalidCall
-from jobs.limits import Limits
-from jobs.rendering import MAX_OUTPUT, Renderer
-from jobs.storage import Storage
+from packmule.jobs.email.plaintext import plaintext
+from packmule.jobs.email.rendering import MAX_OUTPUT, Renderer
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.storage import Storage
 
 PASSWORD = "s3cret-pass"
 
@@ -125,7 +125,7 @@ def worker(monkeypatch, tmp_path):
 
     def lend(url, templates=None, attachment_bytes=1_000_000):
         mailer = Mailer(url, "Packmule <mule@example.org>", str(templates) if templates else None)
-        current.provide(mailer, Storage(str(tmp_path / "files")), Limits(1, attachment_bytes, 1))
+        current.provide(mailer, Storage(str(tmp_path / "files")), InputLimits(1, attachment_bytes, 1))
         mailers.append(mailer)
         return mailer
 
@@ -316,7 +316,7 @@ def test_progress_counts_to_three(post):
 
 
 def test_the_job_is_registered_under_its_dotted_name_and_checks_its_call():
-    job_type = registry.find("jobs.email.email")
+    job_type = registry.find("packmule.jobs.email.email")
     assert (job_type.options.queue, job_type.options.timeout, job_type.options.retries) == ("high", 60, 5)
     job_type.validate(["a@example.org", "s"], {"template": "welcome", "variables": {"name": "Ada"}})
     with pytest.raises(InvalidCall, match="to"):
@@ -543,7 +543,7 @@ def test_a_connection_that_the_server_dropped_is_replaced(post, last_words):
 
 def test_a_connection_idle_for_too_long_is_replaced(post, monkeypatch):
     email("a@example.org", "s", "one")
-    monkeypatch.setattr("jobs.email.mailer.MAX_IDLE", -1.0)
+    monkeypatch.setattr("packmule.jobs.email.mailer.MAX_IDLE", -1.0)
     email("a@example.org", "s", "two")
     assert post.peers[0] != post.peers[1]
 

@@ -17,11 +17,11 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from jobs import current
-from jobs.files import WorkbookRefused, file
-from jobs.files.signatures import DOCX, ODS, XLSX
-from jobs.limits import Limits
-from jobs.storage import Storage
+from packmule.jobs import current
+from packmule.jobs.files import WorkbookRefused, file
+from packmule.jobs.files.signatures import DOCX, ODS, XLSX
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.storage import Storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def storage(tmp_path):
     store = Storage(str(tmp_path / "files"))
-    current.provide(store, Limits(file_bytes=100_000_000, attachment_bytes=1, pixels=1))
+    current.provide(store, InputLimits(file_bytes=100_000_000, attachment_bytes=1, pixels=1))
     return store
 
 

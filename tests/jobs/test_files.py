@@ -18,8 +18,8 @@ import duckdb
 import openpyxl
 import pytest
 
-from jobs import current
-from jobs.files import (
+from packmule.jobs import current
+from packmule.jobs.files import (
     EmptyFile,
     MismatchedColumns,
     NotATable,
@@ -30,13 +30,13 @@ from jobs.files import (
     WorkbookRefused,
     file,
 )
-from jobs.job_type import InvalidCall
-from jobs.limits import Limits
-from jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 ROOT = Path(__file__).parents[2]
 WEATHER = ROOT / "jobs/samples/weather.csv"
-LIMITS = Limits(file_bytes=100_000_000, attachment_bytes=1, pixels=1)
+LIMITS = InputLimits(file_bytes=100_000_000, attachment_bytes=1, pixels=1)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_no_path_leads_out_of_the_storage(storage, name):
 def test_a_missing_or_too_large_file_is_told_before_any_work(storage):
     with pytest.raises(MissingFile):
         file("uploads/none.csv", to="parquet")
-    current.provide(Limits(file_bytes=10, attachment_bytes=1, pixels=1))
+    current.provide(InputLimits(file_bytes=10, attachment_bytes=1, pixels=1))
     with pytest.raises(TooLarge):
         converted(storage, numbers(5))
 
@@ -379,11 +379,11 @@ def test_a_conversion_stays_within_its_memory(tmp_path):
     big_csv(tmp_path / "big.csv", 100_000_000)
     script = """
 import sys
-from jobs import current
-from jobs.files import file
-from jobs.limits import Limits
-from jobs.storage import Storage
-current.provide(Storage(sys.argv[1]), Limits(10**9, 1, 1))
+from packmule import current
+from packmule.jobs.files import file
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.storage import Storage
+current.provide(Storage(sys.argv[1]), InputLimits(10**9, 1, 1))
 assert "duckdb" not in sys.modules and "python_calamine" not in sys.modules
 file("big.csv", to="parquet", out="o.parquet")
 # Not getrusage, whose peak a child inherits from its parent.

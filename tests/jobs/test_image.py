@@ -14,14 +14,14 @@ from uuid import uuid4
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageEnhance, ImageOps, ImageStat
 
-from coordination.cache import Cache
-from jobs import current
-from jobs.image import ImageTooLarge, Rendition, UnreadableImage, image
-from jobs.image import cascade as decoding
-from jobs.image.resize import resize, resizer
-from jobs.job_type import InvalidCall
-from jobs.limits import Limits
-from jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
+from packmule.coordination.cache.cache import Cache
+from packmule.jobs import current
+from packmule.jobs.image import ImageTooLarge, Rendition, UnreadableImage, image
+from packmule.jobs.image import cascade as decoding
+from packmule.jobs.image.resize import resize, resizer
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "jobs/samples/photo.jpg"
@@ -35,7 +35,7 @@ STORED_AS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-LIMITS = Limits(file_bytes=20_000_000, attachment_bytes=1, pixels=200_000_000)
+LIMITS = InputLimits(file_bytes=20_000_000, attachment_bytes=1, pixels=200_000_000)
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ def test_a_header_that_claims_billions_of_pixels_is_refused_undecoded(storage, f
 def test_the_pixel_limit_of_the_setting_holds_below_and_above_pillows_own(storage, upright, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     made(storage, PHOTO.read_bytes(), {"width": 10})
-    current.provide(Limits(file_bytes=20_000_000, attachment_bytes=1, pixels=1024 * 768 - 1))
+    current.provide(InputLimits(file_bytes=20_000_000, attachment_bytes=1, pixels=1024 * 768 - 1))
     with pytest.raises(ImageTooLarge, match="768x1024"):
         made(storage, PHOTO.read_bytes(), {"width": 10})
 
@@ -392,7 +392,7 @@ def test_scan_markers_in_data_that_is_not_decoded_do_not_count(storage, upright)
 
 
 def test_a_source_over_the_limit_of_bytes_is_refused(storage, folder):
-    current.provide(Limits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
+    current.provide(InputLimits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
     with pytest.raises(TooLarge, match=r"in/source\.bin"):
         made(storage, PHOTO.read_bytes(), {"width": 100})
     assert nothing_written(storage, folder)
@@ -483,12 +483,12 @@ def test_without_the_extra_resizer_pillow_does_the_same_job(storage, folder):
     program = (
         "import sys\n"
         "sys.modules['cykooz_resizer'] = None\n"
-        "from jobs import current\n"
-        "from jobs.image import image\n"
-        "from jobs.image.resize import resizer\n"
-        "from jobs.limits import Limits\n"
-        "from jobs.storage import Storage\n"
-        "current.provide(Storage(sys.argv[1]), Limits(10**7, 1, 10**8))\n"
+        "from packmule import current\n"
+        "from packmule.jobs.image import image\n"
+        "from packmule.jobs.image.resize import resizer\n"
+        "from packmule.jobs.input_limits import InputLimits\n"
+        "from packmule.jobs.storage import Storage\n"
+        "current.provide(Storage(sys.argv[1]), InputLimits(10**7, 1, 10**8))\n"
         "assert resizer() == 'Pillow'\n"
         "image('a.jpg', [{'width': 320}, {'width': 99, 'height': 301, 'fit': 'cover'}], 'there')\n"
     )

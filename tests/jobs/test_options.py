@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.options import InvalidOption, Options, in_seconds
+from packmule.jobs.options import InvalidOption, Options, in_seconds
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-import sample_jobs
-from losing_proxy import LosingProxy
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq import Queue
@@ -19,15 +17,18 @@ from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
 from rq.serializers import JSONSerializer
 
-from config import Settings
-from coordination.connection import connect
-from jobs import producer, registry, wire
-from jobs.job_type import InvalidCall
-from jobs.options import Options
-from jobs.producer import JobTooLarge, Producer, UnknownQueue
-from worker import outcome
-from worker.claim import Claims
-from worker.order import Strict
+from packmule.config import Settings
+from packmule.coordination.redis.connection import connect
+from packmule.jobs import client as client_module
+from packmule.jobs import registry, wire
+from packmule.jobs.client import JobTooLarge, Producer, UnknownQueue
+from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.options import Options
+from packmule.tests.jobs import sample_jobs
+from packmule.tests.losing_proxy import LosingProxy
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
 
 QUEUES = ("high", "default", "low")
 
@@ -72,9 +73,18 @@ def test_rq_reads_a_job_as_if_it_had_enqueued_it(client):
     before = datetime.now(UTC)
     id = sample_jobs.add.enqueue(1, b=2)
     job = rq_job(client, id)
-    assert (job.func_name, job.args, job.kwargs, job.instance) == ("sample_jobs.add", [1], {"b": 2}, None)
+    assert (job.func_name, job.args, job.kwargs, job.instance) == (
+        "packmule.tests.jobs.sample_jobs.add",
+        [1],
+        {"b": 2},
+        None,
+    )
     assert job.get_status() is JobStatus.QUEUED
-    assert (job.origin, job.timeout, job.description) == ("default", 180, "sample_jobs.add")
+    assert (job.origin, job.timeout, job.description) == (
+        "default",
+        180,
+        "packmule.tests.jobs.sample_jobs.add",
+    )
     assert (job.result_ttl, job.failure_ttl, job.ttl) == (None, None, None)
     assert (job.retries_left, job.retry_intervals) == (None, None)
     for time in (job.created_at, job.enqueued_at):
@@ -86,7 +96,7 @@ def test_rqs_queue_finds_the_job(client):
     id = sample_jobs.noop.enqueue()
     queue = rq_queue(client)
     assert queue.job_ids == [id]
-    assert queue.fetch_job(id).func_name == "sample_jobs.noop"
+    assert queue.fetch_job(id).func_name == "packmule.tests.jobs.sample_jobs.noop"
     assert queue in Queue.all(connection=client, serializer=JSONSerializer)
 
 
@@ -119,7 +129,12 @@ def test_options_of_one_enqueue_win_over_the_decorators(client):
 
 def test_a_payload_is_json_and_a_large_one_is_compressed(client):
     small, large = sample_jobs.echo.enqueue("x"), sample_jobs.echo.enqueue("x" * 50_000)
-    assert json.loads(client.hget(wire.job_key(small), "data")) == ["sample_jobs.echo", None, ["x"], {}]
+    assert json.loads(client.hget(wire.job_key(small), "data")) == [
+        "packmule.tests.jobs.sample_jobs.echo",
+        None,
+        ["x"],
+        {},
+    ]
     stored = client.hget(wire.job_key(large), "data")
     assert len(stored) < 500
     assert json.loads(zlib.decompress(stored))[2] == ["x" * 50_000]
@@ -129,7 +144,7 @@ def test_a_payload_is_json_and_a_large_one_is_compressed(client):
 def test_texts_of_any_script_and_binary_arguments_arrive(client):
     job = rq_job(client, sample_jobs.echo.options(description="Grüße 🐴").enqueue("naïve 馬\x00\n"))
     assert (job.args, job.description) == (["naïve 馬\x00\n"], "Grüße 🐴")
-    found = registry.find("sample_jobs.store")
+    found = registry.find("packmule.tests.jobs.sample_jobs.store")
     job = rq_job(client, sample_jobs.store.enqueue(b"\x00\xff"))
     assert found.bind(job.args, job.kwargs) == ((b"\x00\xff",), {})
 
@@ -163,7 +178,7 @@ def test_a_thousand_jobs_at_the_front_stay_in_order_before_what_was_there(client
 
 
 def test_large_payloads_are_split_over_calls_and_stay_in_order(client, monkeypatch):
-    monkeypatch.setattr(producer, "BYTES_A_TRIP", 10_000)
+    monkeypatch.setattr(client_module, "BYTES_A_TRIP", 10_000)
     before = calls_of(client, "evalsha")
     ids = sample_jobs.echo.enqueue_many([(msgspec.json.encode(list(range(n))).hex(),) for n in range(200)])
     assert calls_of(client, "evalsha") > before + 2
@@ -184,7 +199,7 @@ def test_a_generator_of_calls_is_taken(client):
 
 
 def test_a_delay_counts_by_the_servers_clock(client, monkeypatch):
-    monkeypatch.setattr(producer.time, "time", lambda: 0.0)
+    monkeypatch.setattr(client_module.time, "time", lambda: 0.0)
     before = server_time(client)
     id = sample_jobs.add.options(delay=30).enqueue(1)
     due = client.zscore(wire.registry_key("scheduled", "default"), id)
@@ -244,9 +259,9 @@ def test_a_call_sent_again_after_its_job_left_no_record_enqueues_nothing(
     client, monkeypatch, options, result_ttl
 ):
     sent = []
-    send = producer._enqueue
+    send = client_module._enqueue
     monkeypatch.setattr(
-        producer, "_enqueue", lambda *args, **named: sent.append((args, named)) or send(*args, **named)
+        client_module, "_enqueue", lambda *args, **named: sent.append((args, named)) or send(*args, **named)
     )
     call = sample_jobs.noop.options(result_ttl=result_ttl, **options)
     id = call.enqueue()
@@ -402,7 +417,7 @@ def test_a_key_of_another_type_in_the_way_leaves_no_record_that_would_pass_for_e
 
 def test_connect_makes_this_process_enqueue_to_the_settings_server(client, server, monkeypatch):
     monkeypatch.setattr(registry, "_enqueue", None)
-    made = producer.connect(Settings(data_dir=server.data_dir, queues=("low",)))
+    made = client_module.connect(Settings(data_dir=server.data_dir, queues=("low",)))
     with made.client:
         id = sample_jobs.noop.options(queue="low").enqueue()
         with pytest.raises(UnknownQueue, match="there are low"):

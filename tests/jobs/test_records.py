@@ -9,21 +9,20 @@ from base64 import b64encode
 
 import msgspec
 import pytest
-import sample_jobs
 from redis import Redis
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from coordination import counters
-from jobs import records, registry, wire
-from jobs.producer import Producer
-from jobs.records import NoSuchJob, Progress
-from worker import outcome
-from worker.claim import Claims
-from worker.marks import Marks
-from worker.order import Strict
-from worker.slot import Performing
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.jobs.reader import NoSuchJob, Progress
+from packmule.tests.jobs import sample_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.scoreboard import Performing
+from packmule.worker.started import Marks
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +54,10 @@ def start(claims: Claims) -> None:
 
 def test_a_waiting_job_is_read_with_its_call(client):
     id = sample_jobs.decorated.options(queue="default").enqueue("ada")
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.id, record.name, record.args, record.kwargs) == (
         id,
-        "sample_jobs.decorated",
+        "packmule.tests.jobs.sample_jobs.decorated",
         ["ada"],
         {},
     )
@@ -72,7 +71,7 @@ def test_a_waiting_job_is_read_with_its_call(client):
 
 def test_a_job_is_read_in_one_trip(client):
     id = sample_jobs.noop.enqueue()
-    records.read(client, id)
+    reader.read(client, id)
     (connection,) = client.connection_pool._available_connections
     sent: list[object] = []
     send = connection.send_packed_command
@@ -80,15 +79,15 @@ def test_a_job_is_read_in_one_trip(client):
         sent.append(command),
         send(command, *rest, **named),
     )
-    records.read(client, id)
+    reader.read(client, id)
     del connection.send_packed_command
     assert len(sent) == 1
 
 
 def test_progress_is_read_as_it_was_counted(client):
     id = sample_jobs.noop.enqueue()
-    counters.store(client, wire.progress_key(id), {"done": 30.0, "total": 40.0, "message": "resizing"})
-    progress = records.read(client, id).progress
+    client.hset(wire.progress_key(id), mapping={"done": 30.0, "total": 40.0, "message": "resizing"})
+    progress = reader.read(client, id).progress
     assert progress == Progress(30, 40, "resizing")
     assert progress.percent == 75
 
@@ -110,7 +109,7 @@ def test_percent_is_known_with_a_total_and_never_above_100(progress, percent):
 def test_a_result_is_read_as_it_was_returned(client, claims, result):
     id = sample_jobs.noop.enqueue()
     assert finish(claims, result) == id
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.result, record.has_ended) == ("finished", result, True)
     assert (record.error, record.worker) == (None, "w1")
     assert record.ended_at == "1970-01-01T00:00:20.000000Z"
@@ -120,7 +119,7 @@ def test_a_result_is_read_as_it_was_returned(client, claims, result):
 def test_an_error_and_its_reason_are_read(client, claims):
     id = sample_jobs.noop.enqueue()
     finish(claims, error='Traceback:\n  File "a.py", line 1\nValueError: it is broken\n')
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.has_ended, record.result) == ("failed", True, None)
     assert record.error.startswith("Traceback:")
     assert record.reason == "ValueError: it is broken"
@@ -129,24 +128,24 @@ def test_an_error_and_its_reason_are_read(client, claims):
 def test_the_last_try_tells_the_result(client, claims):
     id = sample_jobs.noop.options(retries=1, retry_intervals=[0]).enqueue()
     finish(claims, error="ValueError: first")
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.reason, record.attempts) == ("queued", "ValueError: first", 1)
     finish(claims, result="at last")
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.result, record.error) == ("finished", "at last", None)
 
 
 def test_a_job_that_is_not_there_is_named(client):
     with pytest.raises(NoSuchJob, match="no job is called nowhere"):
-        records.read(client, "nowhere")
-    assert records.read_if_there(client, "nowhere") is None
+        reader.read(client, "nowhere")
+    assert reader.read_if_there(client, "nowhere") is None
 
 
 def test_a_job_that_rq_enqueued_is_read(client):
     job = Queue("mail", connection=client, serializer=JSONSerializer).enqueue(
         "shop.send", "ada", copies=2, job_timeout="5m"
     )
-    record = records.read(client, job.id)
+    record = reader.read(client, job.id)
     assert (record.name, record.args, record.kwargs) == ("shop.send", ["ada"], {"copies": 2})
     assert (record.queue, record.timeout) == ("mail", "300")
 
@@ -158,7 +157,7 @@ def test_waiting_ends_when_the_job_does(client, claims):
     id = sample_jobs.noop.enqueue()
     ending = threading.Timer(0.2, finish, (claims, "done"))
     ending.start()
-    assert records.wait(client, id, timeout=10).result == "done"
+    assert reader.wait(client, id, timeout=10).result == "done"
     ending.join()
 
 
@@ -166,14 +165,14 @@ def test_waiting_for_too_long_is_a_timeout_that_tells_the_status(client):
     id = sample_jobs.noop.enqueue()
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=rf"^job {id} is still queued after 0.2 s$"):
-        records.wait(client, id, timeout=0.2)
+        reader.wait(client, id, timeout=0.2)
     assert 0.2 <= time.monotonic() - began < 5
 
 
 def test_waiting_for_an_ended_job_takes_no_time_even_with_a_timeout_of_zero(client, claims):
     id = sample_jobs.noop.enqueue()
     finish(claims, error="ValueError: no")
-    assert records.wait(client, id, timeout=0).status == "failed"
+    assert reader.wait(client, id, timeout=0).status == "failed"
 
 
 def test_waiting_for_a_job_that_leaves_no_record_says_so(client, claims):
@@ -181,7 +180,7 @@ def test_waiting_for_a_job_that_leaves_no_record_says_so(client, claims):
     ending = threading.Timer(0.1, finish, (claims,))
     ending.start()
     with pytest.raises(NoSuchJob):
-        records.wait(client, id, timeout=10)
+        reader.wait(client, id, timeout=10)
     ending.join()
 
 
@@ -197,22 +196,22 @@ def test_ended_jobs_are_listed_with_the_newest_first(client, claims):
         while client.time()[0] == seconds:  # RQ's scores are whole seconds
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert records.ids(client, "default", "finished", 10) == ids[::-1]
-    assert records.ids(client, "default", "finished", 1) == [ids[1]]
+    assert reader.ids(client, "default", "finished", 10) == ids[::-1]
+    assert reader.ids(client, "default", "finished", 1) == [ids[1]]
 
 
 def test_waiting_and_scheduled_jobs_are_listed_with_the_next_first(client):
     waiting = sample_jobs.noop.enqueue_many([()] * 3)
     late = sample_jobs.noop.options(delay=60).enqueue()
     soon = sample_jobs.noop.options(delay=30).enqueue()
-    assert records.ids(client, "default", "queued", 2) == waiting[:2]
-    assert records.ids(client, "default", "scheduled", 10) == [soon, late]
+    assert reader.ids(client, "default", "queued", 2) == waiting[:2]
+    assert reader.ids(client, "default", "scheduled", 10) == [soon, late]
 
 
 def test_started_jobs_are_listed_by_their_ids_alone(client, claims):
     id = sample_jobs.noop.enqueue()
     start(claims)
-    assert records.ids(client, "default", "started", 10) == [id]
+    assert reader.ids(client, "default", "started", 10) == [id]
 
 
 def test_those_that_were_stopped_are_found_among_the_failed(client):
@@ -221,10 +220,10 @@ def test_those_that_were_stopped_are_found_among_the_failed(client):
         client.zadd(wire.registry_key("failed", "default"), {id: at})
     for id in (stopped, other):
         client.hset(wire.job_key(id), "status", "stopped")
-    assert records.ids(client, "default", "stopped", 10) == [other, stopped]
-    assert records.ids(client, "default", "stopped", 1) == [other]
-    assert set(records.ids(client, "default", "failed", 10)) == {failed, stopped, other, "gone"}
-    assert records.ids(client, "low", "stopped", 10) == []
+    assert reader.ids(client, "default", "stopped", 10) == [other, stopped]
+    assert reader.ids(client, "default", "stopped", 1) == [other]
+    assert set(reader.ids(client, "default", "failed", 10)) == {failed, stopped, other, "gone"}
+    assert reader.ids(client, "low", "stopped", 10) == []
 
 
 def test_depths_count_every_status_and_clean_nothing_up(client, claims):
@@ -236,7 +235,7 @@ def test_depths_count_every_status_and_clean_nothing_up(client, claims):
     client.zadd("rq:wip:default", {"abandoned:x": 1})
     client.zadd("rq:finished:default", {"expired": 1})
     for _ in range(2):
-        assert records.depths(client, ["default", "empty"])["default"] == {
+        assert reader.depths(client, ["default", "empty"])["default"] == {
             "queued": 3,
             "scheduled": 1,
             "started": 2,
@@ -246,18 +245,18 @@ def test_depths_count_every_status_and_clean_nothing_up(client, claims):
             "canceled": 0,
         }
     assert client.zscore("rq:wip:default", "abandoned:x") == 1
-    assert set(records.depths(client, ["empty"])["empty"].values()) == {0}
+    assert set(reader.depths(client, ["empty"])["empty"].values()) == {0}
 
 
 def test_queues_that_were_ever_enqueued_to_are_known(client):
     sample_jobs.noop.options(queue="mail").enqueue()
     sample_jobs.noop.options(queue="image", delay=60).enqueue()
     Queue("rqs", connection=client, serializer=JSONSerializer).enqueue("shop.send")
-    assert records.queues(client) == ["image", "mail", "rqs"]
+    assert reader.queues(client) == ["image", "mail", "rqs"]
 
 
 def test_workers_are_listed_while_they_give_signs_of_life(client):
-    assert records.workers(client) == []
+    assert reader.workers(client) == []
     for name in ("w2", "w1"):
         key = wire.worker_key(name)
         client.sadd(wire.WORKERS, key)
@@ -266,14 +265,14 @@ def test_workers_are_listed_while_they_give_signs_of_life(client):
             mapping={"state": "busy", "queues": "high,low", "current_job": "j1", "successful_job_count": 3},
         )
     client.sadd(wire.WORKERS, wire.worker_key("gone"))
-    first, second = records.workers(client)
+    first, second = reader.workers(client)
     assert (first["name"], second["name"]) == ("w1", "w2")
     assert (first["state"], first["queues"], first["current_job"]) == ("busy", "high,low", "j1")
     assert (first["done"], first["failed"]) == (3, 0)
 
 
 def test_the_server_says_what_it_is(client):
-    server = records.server(client)
+    server = reader.server(client)
     assert server["server"] == "valkey"
     assert server["version"][0].isdigit()
     assert server["clients"] >= 1
@@ -301,10 +300,10 @@ def test_the_server_says_what_it_is(client):
 def test_a_corrupt_record_is_still_read(client, field, value):
     id = sample_jobs.noop.enqueue()
     client.hset(wire.job_key(id), field, value)
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.id, record.queue) == (id, "default")
     assert (record.attempts, record.deaths, record.retries_left) == (0, 0, 0)
-    assert record.name == "sample_jobs.noop" or record.name.startswith("(the payload is")
+    assert record.name == "packmule.tests.jobs.sample_jobs.noop" or record.name.startswith("(the payload is")
 
 
 @pytest.mark.parametrize("key", [wire.job_key, wire.results_key, wire.progress_key])
@@ -313,8 +312,8 @@ def test_a_key_of_another_type_is_no_job(client, key):
     client.delete(key(id))
     client.set(key(id), "in the way")
     with pytest.raises(NoSuchJob, match=f"job {id} can't be read"):
-        records.read(client, id)
-    assert records.read_if_there(client, id) is None
+        reader.read(client, id)
+    assert reader.read_if_there(client, id) is None
 
 
 @pytest.mark.parametrize(
@@ -323,7 +322,7 @@ def test_a_key_of_another_type_is_no_job(client, key):
 def test_corrupt_progress_is_none(client, counters_):
     id = sample_jobs.noop.enqueue()
     client.hset(wire.progress_key(id), mapping=counters_)
-    assert records.read(client, id).progress is None
+    assert reader.read(client, id).progress is None
 
 
 @pytest.mark.parametrize(
@@ -332,24 +331,24 @@ def test_corrupt_progress_is_none(client, counters_):
 def test_a_result_that_cannot_be_read_says_so(client, value):
     id = sample_jobs.noop.enqueue()
     client.xadd(wire.results_key(id), {"return_value": value})
-    assert records.read(client, id).result == "(a result that is not JSON)"
+    assert reader.read(client, id).result == "(a result that is not JSON)"
 
 
 @pytest.mark.parametrize("value", ["not base64!", b64encode(b"not zlib"), b"\xff"])
 def test_an_error_that_cannot_be_read_says_so(client, value):
     id = sample_jobs.noop.enqueue()
     client.xadd(wire.results_key(id), {"exc_string": value})
-    assert records.read(client, id).error == "(an error text that can't be read)"
+    assert reader.read(client, id).error == "(an error text that can't be read)"
 
 
 def test_an_error_text_that_unpacks_without_end_is_cut(client, monkeypatch):
     monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", 1000)
     id = sample_jobs.noop.enqueue()
     client.xadd(wire.results_key(id), {"exc_string": b64encode(zlib.compress(b"x" * 1_000_000))})
-    assert records.read(client, id).error == "x" * 1000
+    assert reader.read(client, id).error == "x" * 1000
 
 
 def test_an_id_that_is_no_text_does_not_stop_a_list(client):
     id = sample_jobs.noop.enqueue()
     client.lpush(wire.queue_key("default"), b"\xff\xfe")
-    assert records.ids(client, "default", "queued", 10)[1] == id
+    assert reader.ids(client, "default", "queued", 10)[1] == id

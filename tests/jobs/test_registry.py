@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sample_jobs
-from sample_jobs import Colour, Size
 
-from jobs import job, registry, wire
-from jobs.job_type import InvalidCall, InvalidJob
-from jobs.options import InvalidOption, Options
-from jobs.registry import NotRegistered
+from packmule import job
+from packmule.jobs import registry, wire
+from packmule.jobs.job_type import InvalidCall, InvalidJob
+from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.registry import NotRegistered
+from packmule.tests.jobs import sample_jobs
+from packmule.tests.jobs.sample_jobs import Colour, Size
 
 WHEN = datetime(2026, 11, 1, 8, 30, tzinfo=UTC)
 
@@ -42,9 +43,9 @@ def test_a_registered_function_is_the_same_object_and_directly_callable():
 
 
 def test_a_registered_function_is_found_by_its_dotted_name():
-    found = registry.find("sample_jobs.add")
+    found = registry.find("packmule.tests.jobs.sample_jobs.add")
     assert found.function is sample_jobs.add
-    assert "sample_jobs.add" in registry.names()
+    assert "packmule.tests.jobs.sample_jobs.add" in registry.names()
     assert registry.names() == sorted(registry.names())
 
 
@@ -54,7 +55,7 @@ def test_a_name_that_was_never_registered_is_not_found():
 
 
 def test_options_and_the_rest_of_the_decorator_are_kept():
-    found = registry.find("sample_jobs.decorated")
+    found = registry.find("packmule.tests.jobs.sample_jobs.decorated")
     assert found.options == Options(
         queue="low",
         timeout=2.5,
@@ -222,7 +223,7 @@ def test_a_function_that_cannot_be_a_job_is_refused_when_it_is_decorated(functio
 
 def test_a_job_of_the_program_itself_is_refused_when_it_is_enqueued(tmp_path):
     program = tmp_path / "program.py"
-    program.write_text("from jobs import job\n\n@job\ndef own() -> None:\n    pass\n")
+    program.write_text("from packmule import job\n\n@job\ndef own() -> None:\n    pass\n")
     own = runpy.run_path(str(program), run_name="__main__")["own"]
     with pytest.raises(InvalidCall, match=r"^__main__\.own: a worker can't import"):
         own.job.validate((), {})
@@ -238,7 +239,7 @@ def test_a_bare_value_is_not_taken_for_a_call(calls):
 def in_project(tmp_path, monkeypatch):
     """A working directory with modules of a user's, forgotten afterwards."""
     (tmp_path / "shop_jobs.py").write_text(
-        "from jobs import job\n\n@job\ndef report(month: str) -> str:\n    return month\n"
+        "from packmule import job\n\n@job\ndef report(month: str) -> str:\n    return month\n"
     )
     (tmp_path / "shop_plain.py").write_text(
         "from os.path import join\n\ndef total(n: int) -> int:\n    return n\n\n"
@@ -305,14 +306,18 @@ def test_an_allowed_name_that_is_no_function_is_refused(in_project, name):
 
 
 def test_what_is_allowed_and_decorated_keeps_its_decorators_options(in_project):
-    registry.load([], ["sample_jobs.decorated"])
-    assert registry.find("sample_jobs.decorated").options.queue == "low"
+    registry.load([], ["packmule.tests.jobs.sample_jobs.decorated"])
+    assert registry.find("packmule.tests.jobs.sample_jobs.decorated").options.queue == "low"
 
 
 def test_the_working_directory_comes_after_what_is_installed(in_project):
     (in_project / "colorsys.py").write_text("raise RuntimeError('shadowed')\n")
     done = subprocess.run(
-        [sys.executable, "-c", "from jobs import registry; registry.load(['shop_jobs']); import colorsys"],
+        [
+            sys.executable,
+            "-c",
+            "from packmule.jobs import registry; registry.load(['shop_jobs']); import colorsys",
+        ],
         env={"PYTHONPATH": str(Path(registry.__file__).parents[1]), "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_nothing_and_is_told_in_one_line(folder):
 def test_a_killed_writer_leaves_nothing_under_the_name(folder):
     program = (
         "import sys, time\n"
-        "from jobs.storage import Storage\n"
+        "from packmule.jobs.storage import Storage\n"
         "with Storage(sys.argv[1]).write('a.txt') as file:\n"
         "    file.write_bytes(bytes(1_000_000))\n"
         "    print('written', flush=True)\n"

@@ -11,25 +11,27 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-import sample_jobs
-from losing_proxy import LosingProxy
 from redis import Redis
 from redis.exceptions import ResponseError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from coordination.connection import connect
-from jobs import job, producer, registry, unique, wire
-from jobs.cancel import cancel
-from jobs.job_type import InvalidCall, InvalidJob
-from jobs.options import InvalidOption, Options
-from jobs.producer import Producer, ServerFull
-from scheduler.promote import promote
-from worker import outcome
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import Claimed, Outcome
-from worker.rescue import MOST_DEATHS, rescue
+from packmule import job
+from packmule.coordination.redis.connection import connect
+from packmule.jobs import client as client_module
+from packmule.jobs import registry, unique, wire
+from packmule.jobs.cancel import cancel
+from packmule.jobs.client import Producer, ServerFull
+from packmule.jobs.job_type import InvalidCall, InvalidJob
+from packmule.jobs.options import InvalidOption, Options
+from packmule.scheduler.maintenance.promote import promote
+from packmule.tests.jobs import sample_jobs
+from packmule.tests.losing_proxy import LosingProxy
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.rescue import MOST_DEATHS, rescue
 
 SCHEDULED = wire.registry_key("scheduled", "default")
 
@@ -174,7 +176,7 @@ def test_an_enqueue_may_be_unique_by_another_key_or_not_at_all(client):
 
 def test_rq_reads_a_unique_job(client):
     job = rq_job(client, sample_jobs.only.enqueue(1, b=3))
-    assert (job.func_name, job.args, job.kwargs) == ("sample_jobs.only", [1], {"b": 3})
+    assert (job.func_name, job.args, job.kwargs) == ("packmule.tests.jobs.sample_jobs.only", [1], {"b": 3})
     assert job.get_status() is JobStatus.QUEUED
     job.save()
     assert sample_jobs.only.enqueue(1, 3) == job.id
@@ -341,7 +343,11 @@ def test_the_last_of_debounced_calls_wins_and_its_time_is_moved_on(client):
     assert job.get_status() is JobStatus.SCHEDULED
     assert sample_jobs.refresh.enqueue(1, "third") == id
     job = rq_job(client, id)
-    assert (job.args, job.description, job.retries_left) == ([1, "third"], "sample_jobs.refresh", None)
+    assert (job.args, job.description, job.retries_left) == (
+        [1, "third"],
+        "packmule.tests.jobs.sample_jobs.refresh",
+        None,
+    )
     assert [29 < due <= 30 for due in waiting(client).values()] == [True]
 
 
@@ -728,4 +734,4 @@ def test_a_unique_enqueue_is_one_call_of_the_script_and_a_fixed_few_commands(cli
 def test_ids_are_a_plain_list_of_texts():
     ids = unique.Ids(["a", "b"], [1])
     assert (ids, ids.held, [type(id) for id in ids]) == (["a", "b"], {1}, [str, str])
-    assert producer.Ids is unique.Ids
+    assert client_module.Ids is unique.Ids

@@ -10,14 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
-from coordination.outgoing import Allowed
-from coordination.signature import key_of, verify
-from coordination.stream import Stream
-from jobs import webhooks
-from jobs.toml_file import InvalidFile
-from jobs.webhook_file import Ready, Webhook, read_file
+from packmule.coordination.streams.stream import Stream
+from packmule.jobs.toml_file import InvalidFile
+from packmule.observe.webhooks import delivery
+from packmule.observe.webhooks.outgoing import Allowed
+from packmule.observe.webhooks.signature import key_of, verify
+from packmule.observe.webhooks.webhook_file import Ready, Webhook, read_file
+from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 SECRET = "a secret of enough bytes"
 LOOPBACK = Allowed(["127.0.0.0/8"])
@@ -76,7 +76,7 @@ def ready(name: str, port: int, **fields: object) -> Ready:
 
 @contextmanager
 def sending(server, *hooks: Ready):
-    from coordination.connection import connect
+    from packmule.coordination.redis.connection import connect
 
     stop = threading.Event()
     connected = []
@@ -85,7 +85,7 @@ def sending(server, *hooks: Ready):
         connected.append(connect(None, server.data_dir))
         return connected[-1]
 
-    thread = threading.Thread(target=webhooks.run, args=(one, hooks, LOOPBACK, stop))
+    thread = threading.Thread(target=delivery.run, args=(one, hooks, LOOPBACK, stop))
     thread.start()
     with connect(None, server.data_dir) as client:
         until(lambda: has_groups(client, len(hooks)), "the groups")
@@ -129,11 +129,11 @@ def test_what_a_receiver_will_never_take_is_set_aside_and_can_be_sent_once_more(
         with sending(server, hook):
             tell(client, "x", "y")
             until(lambda: receiver.jobs == ["y"], "the other")
-        (given_up,) = webhooks.dead(client, "a")
+        (given_up,) = delivery.dead(client, "a")
         assert given_up["reason"].endswith("answered 422")
-        assert webhooks.resend(client, hook, LOOPBACK) == (0, 1)
+        assert delivery.resend(client, hook, LOOPBACK) == (0, 1)
         receiver.answer = lambda event: 200
-        assert webhooks.resend(client, hook, LOOPBACK) == (1, 0)
+        assert delivery.resend(client, hook, LOOPBACK) == (1, 0)
         assert receiver.jobs == ["y", "x"]
 
 

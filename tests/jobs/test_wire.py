@@ -15,8 +15,8 @@ import pytest
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat, utcparse
 
-from jobs import wire
-from jobs.wire import InvalidPayload, Invocation
+from packmule.jobs import wire
+from packmule.jobs.wire import InvalidPayload, Invocation
 
 VALID = wire.encode_call("shop.jobs.report", ("2026-11", 2), {"copies": [1, 2.5, None, "ü"]})
 

@@ -19,7 +19,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import private_server
+
+from packmule.tests.private_server import private_server
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "build" / "rq-suite"

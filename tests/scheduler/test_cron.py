@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from croniter import croniter
 
-from scheduler.cron import (
+from packmule.scheduler.schedules.cron import (
     MACROS,
     At,
     Cron,

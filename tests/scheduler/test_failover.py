@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 
-import tick_faults
+from packmule.tests.scheduler import tick_faults
 
 FAULTS = int(os.environ.get("PACKMULE_TEST_TICK_FAULTS", "9"))
 SCHEDULES = 20

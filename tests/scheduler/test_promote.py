@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import sample_jobs
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
@@ -17,13 +16,14 @@ from rq.registry import ScheduledJobRegistry
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
-from coordination.connection import connect
-from jobs import registry, wire
-from jobs.producer import Producer
-from scheduler.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
-from worker import outcome
-from worker.claim import Claims
-from worker.order import Strict
+from packmule.coordination.redis.connection import connect
+from packmule.jobs import registry, wire
+from packmule.jobs.client import Producer
+from packmule.scheduler.maintenance.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
+from packmule.tests.jobs import sample_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,11 @@ def test_beside_rqs_scheduler_each_job_comes_once(client, server, comes_first):
         ids = []
         for number in range(100):
             ids.append(sample_jobs.noop.options(delay=0.02 * number).enqueue())
-            ids.append(rq_queue(client).enqueue_in(timedelta(seconds=0.02 * number), "sample_jobs.noop").id)
+            ids.append(
+                rq_queue(client)
+                .enqueue_in(timedelta(seconds=0.02 * number), "packmule.tests.jobs.sample_jobs.noop")
+                .id
+            )
         deadline = time.monotonic() + 20
         while scheduled(client):
             assert time.monotonic() < deadline

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 
 import pytest
-import sample_jobs
 from redis import Redis
 
-from coordination.connection import connect
-from jobs import audit, cancel, events, records, registry, wire
-from jobs.producer import Producer, ServerFull
-from scheduler.budget import Budget
-from scheduler.leader import Overtaken
-from scheduler.prune import Pruner
-from scheduler.scheduler import Scheduler
+from packmule.coordination.redis.connection import connect
+from packmule.jobs import cancel, reader, registry, wire
+from packmule.jobs.client import Producer, ServerFull
+from packmule.observe import audit, events
+from packmule.scheduler.leader import Overtaken
+from packmule.scheduler.maintenance.memory_limit import Budget
+from packmule.scheduler.maintenance.prune import Pruner
+from packmule.scheduler.scheduler import Scheduler
+from packmule.tests.jobs import sample_jobs
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
 
 
 def test_a_round_is_bounded_and_the_next_goes_on(client, monkeypatch):
-    monkeypatch.setattr("scheduler.walk.LONGEST_ROUND", 0)
+    monkeypatch.setattr("packmule.scheduler.maintenance.queue_scan.LONGEST_ROUND", 0)
     for name in "abc":
         client.sadd(wire.QUEUES, f"rq:queue:{name}")
         client.zadd(wire.registry_key("failed", name), {f"old{n}": 1 for n in range(1000)})
@@ -90,7 +91,7 @@ def test_past_the_budget_jobs_are_refused_and_those_that_are_there_go_on(client)
     assert budget.is_full
     with pytest.raises(ServerFull, match="PACKMULE_MEMORY_HIGH_WATER"):
         sample_jobs.noop.enqueue()
-    assert records.read(client, id).status == "queued"
+    assert reader.read(client, id).status == "queued"
     assert 0 < client.ttl(wire.FULL) <= 5
     budget.forget()
     assert not client.exists(wire.FULL)

@@ -8,12 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobs import job, registry
-from jobs.job_type import InvalidJob
-from jobs.toml_file import InvalidFile
-from scheduler.cron import instant
-from scheduler.schedule import InvalidSchedule, from_code, read, schedule
-from scheduler.schedule_file import read_file
+from packmule import job
+from packmule.jobs import registry
+from packmule.jobs.job_type import InvalidJob
+from packmule.jobs.toml_file import InvalidFile
+from packmule.scheduler.schedules.cron import instant
+from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code, read, schedule
+from packmule.scheduler.schedules.schedule_file import read_file
 
 
 @job(cron="30 2 * * *", tz="Europe/Madrid", schedule={"kwargs": {"month": "{tick}"}, "overlap": "skip"})

@@ -14,33 +14,33 @@ from typing import Protocol
 from unittest.mock import Mock
 
 import pytest
-import sample_jobs
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-import scheduler
-from coordination.connection import connect
-from coordination.pubsub import MISSED, Subscriber
-from coordination.redlock import Redlock
-from coordination.server import ServerFailed
-from jobs import registry, wire
-from jobs.producer import Producer
-from scheduler.leader import CANDIDACY, LEADER, LOCK, LONGEST_STANDBY, Leadership, Overtaken
-from scheduler.leader import leader as who_leads
-from scheduler.promote import JOBS_A_CALL, promote
-from scheduler.scheduler import AWAY_REST, JOBS_REST, Scheduler
-from worker import outcome
-from worker.claim import Claims
-from worker.order import Strict
+from packmule import scheduler
+from packmule.coordination.locks.redlock import Redlock
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import ServerFailed
+from packmule.coordination.streams.pubsub import MISSED, Subscriber
+from packmule.jobs import registry, wire
+from packmule.jobs.client import Producer
+from packmule.scheduler.leader import CANDIDACY, LEADER, LOCK, LONGEST_STANDBY, Leadership, Overtaken
+from packmule.scheduler.leader import leader as who_leads
+from packmule.scheduler.maintenance.promote import JOBS_A_CALL, promote
+from packmule.scheduler.scheduler import AWAY_REST, JOBS_REST, Scheduler
+from packmule.tests.jobs import sample_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
 
 ROOT = Path(scheduler.__file__).parents[1]
 PROGRAM = """
 import logging, sys
 from pathlib import Path
-from coordination.connection import connect
-from scheduler.scheduler import Scheduler
+from packmule.coordination.redis.connection import connect
+from packmule.scheduler.scheduler import Scheduler
 
 logging.basicConfig(level=logging.INFO)
 with connect(sys.argv[1], Path("unused")) as client:
@@ -170,8 +170,10 @@ def test_a_leader_that_cannot_reach_the_job_server_leads_no_further_term(client,
         wait_for(lambda: not Redlock([node], longest_ttl=1).faults())
         first, second = Scheduler(client, [node], term=1), Leadership(client, [node], term=1)
         wait_for(lambda: first.tick() is not None and first.leadership.term)
-        monkeypatch.setattr("scheduler.scheduler.promote", Mock(side_effect=RedisConnectionError("cut off")))
-        monkeypatch.setattr("scheduler.scheduler.AWAY_REST", 0.01)
+        monkeypatch.setattr(
+            "packmule.scheduler.scheduler.promote", Mock(side_effect=RedisConnectionError("cut off"))
+        )
+        monkeypatch.setattr("packmule.scheduler.scheduler.AWAY_REST", 0.01)
         wait_for(lambda: [first.tick(), second.hold()][1], 5)
         assert leader(client) == second.name
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 
-import gated_jobs
 import pytest
-import sample_jobs
 from redis import Redis
 
-from jobs import registry, wire
-from jobs.producer import Producer
-from scheduler.leader import Overtaken
-from scheduler.scheduler import Scheduler
-from scheduler.sweep import Sweeper
-from worker.claim import Claims
-from worker.order import Strict
-from worker.rescue import rescue_expired
+from packmule.jobs import registry, wire
+from packmule.jobs.client import Producer
+from packmule.scheduler.leader import Overtaken
+from packmule.scheduler.maintenance.repair_orphans import Sweeper
+from packmule.scheduler.scheduler import Scheduler
+from packmule.tests.jobs import sample_jobs
+from packmule.tests.worker import gated_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.rescue import rescue_expired
 
 
 @pytest.fixture

@@ -9,22 +9,28 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import sample_jobs
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobs import job, registry, wire
-from jobs.producer import Producer
-from scheduler import book
-from scheduler.cron import shown
-from scheduler.leader import LEADER, Leadership, Overtaken
-from scheduler.plan import LATE
-from scheduler.schedule import Schedule, schedule
-from scheduler.scheduler import Scheduler
-from scheduler.ticks import FAILED_AGAIN, SCHEDULES_A_ROUND, TICKS_A_ROUND, Ticker
+from packmule import job
+from packmule.jobs import registry, wire
+from packmule.jobs.client import Producer
+from packmule.scheduler.leader import LEADER, Leadership, Overtaken
+from packmule.scheduler.scheduler import Scheduler
+from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules.cron import shown
+from packmule.scheduler.schedules.periodic_enqueuer import (
+    FAILED_AGAIN,
+    SCHEDULES_A_ROUND,
+    TICKS_A_ROUND,
+    Ticker,
+)
+from packmule.scheduler.schedules.schedule import Schedule, schedule
+from packmule.scheduler.schedules.tick_policy import LATE
+from packmule.tests.jobs import sample_jobs
 
 NOOP = sample_jobs.noop.job.name
 DAY = 86_400
@@ -47,7 +53,7 @@ class Clockwork:
         found = schedule(
             name, {"job": job, **({} if table.keys() & {"cron", "at"} else {"every": 60}), **table}
         )
-        book.put(self.client, found)
+        store.put(self.client, found)
         self.round()
         return found
 
@@ -89,7 +95,7 @@ def ids(client: Redis, queue: str = "default") -> list[str]:
 
 def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
     """What the ledger says, and how far apart the ends of each entry are."""
-    return [(line["did"], line.get("to", line["tick"]) - line["tick"]) for line in book.ledger(client, name)]
+    return [(line["did"], line.get("to", line["tick"]) - line["tick"]) for line in store.ledger(client, name)]
 
 
 def finish(client: Redis, id: str) -> None:
@@ -104,7 +110,7 @@ def test_a_tick_enqueues_a_job_with_the_ticks_id_and_arguments_that_rq_reads(cli
     assert ids(client) == [found.job_id(tick)]
     job = Job.fetch(found.job_id(tick), client, JSONSerializer)
     assert job.kwargs == {"value": [f"at {shown(tick, 'Asia/Kathmandu')}"]}
-    (line,) = book.ledger(client, "s")
+    (line,) = store.ledger(client, "s")
     assert (line["tick"], line["did"], line["job"]) == (tick, "enqueued", found.job_id(tick))
     assert clock.round() > 50
     assert len(ids(client)) == 1
@@ -126,7 +132,7 @@ def test_a_single_instant_ticks_once_and_has_ended(client, clock):
     clock.put(at=at)
     clock.later(31)
     assert len(ids(client)) == 1
-    assert book.entry(client, "s").state == "ended"
+    assert store.entry(client, "s").state == "ended"
     assert clock.later(DAY) is None
     assert len(ids(client)) == 1
 
@@ -142,7 +148,7 @@ def test_what_two_leaders_decide_at_the_same_time_is_decided_once(client, clock)
         other.round(term)
     assert did(client) == [("enqueued", 0)] * len(ids(client))
     assert len(set(ids(client))) == len(ids(client)) == 5
-    assert found.job_id(book.entry(client, "s").last) == ids(client)[-1]
+    assert found.job_id(store.entry(client, "s").last) == ids(client)[-1]
 
 
 def test_what_was_read_before_another_decided_is_refused(client, clock, monkeypatch):
@@ -185,7 +191,7 @@ def test_even_when_its_job_is_long_gone_a_tick_is_not_enqueued_again(client, clo
     clock.until(found)
     client.delete(wire.job_key(ids(client)[0]), wire.queue_key("default"))
     clock.ticker.ahead -= 3600
-    client.zadd(book.NEXT, {"s": 0})
+    client.zadd(store.NEXT, {"s": 0})
     clock.round()
     assert ids(client) == []
 
@@ -223,7 +229,7 @@ def test_missed_ticks_are_as_the_policy_says(client, clock, misfire, window, exp
     first = found.next(int(clock.now))
     clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
     assert did(client) == expected
-    said = [line for line in book.ledger(client, "s") if line["did"] == "skipped"]
+    said = [line for line in store.ledger(client, "s") if line["did"] == "skipped"]
     assert all("missed" in line["why"] for line in said)
     clock.until(found)
     assert did(client)[len(expected) :] == [("enqueued", 0)]
@@ -249,7 +255,7 @@ def test_a_clock_a_day_ahead_is_no_storm_and_back_an_hour_no_double(client, cloc
     assert ids(client) == many
     clock.later(3600)
     assert len(set(ids(client))) == len(ids(client)) <= 2 * (LATE + 4)
-    covered = [range(line["tick"], line.get("to", line["tick"]) + 1) for line in book.ledger(client, "s")]
+    covered = [range(line["tick"], line.get("to", line["tick"]) + 1) for line in store.ledger(client, "s")]
     assert all(later.start == sooner.stop for sooner, later in pairwise(covered))
     assert found
 
@@ -269,8 +275,8 @@ def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
 def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(client, clock):
     names = [f"s{number}" for number in range(SCHEDULES_A_ROUND * 2 + 50)]
     record = '{"name":"%s","job":"' + NOOP + '","every":60}'
-    client.hset(book.SCHEDULES, mapping={name: record % name for name in names})
-    client.zadd(book.NEXT, dict.fromkeys(names, 0))
+    client.hset(store.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(store.NEXT, dict.fromkeys(names, 0))
     clock.round()
     pauses = []
     clock.ticker.ahead += 60
@@ -289,21 +295,21 @@ def test_of_many_that_are_decided_together_each_hears_its_own_reply(client, cloc
     (first,) = [name for name in names if did(client, name) == [("enqueued", 0)]]
     held = [did(client, name) for name in names if name != first]
     assert held == [[("skipped", 0)]] * 19
-    assert f"cron-{first}-" in book.ledger(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
+    assert f"cron-{first}-" in store.ledger(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
     assert did(client, "other") == [("enqueued", 0)]
 
 
 def test_a_round_whose_time_is_over_leaves_the_rest_to_the_next_and_loses_nothing(client, clock, monkeypatch):
     for number in range(30):
         clock.put(f"s{number}", misfire="all", window="1d")
-    monkeypatch.setattr("scheduler.ticks.LONGEST_ROUND", 0)
+    monkeypatch.setattr("packmule.scheduler.schedules.periodic_enqueuer.LONGEST_ROUND", 0)
     clock.ticker.ahead += 125
     rounds = 1
     while clock.ticker.round(clock.leadership.check()) == 0:
         rounds += 1
     assert rounds > 30
     for number in range(30):
-        lines = book.ledger(client, f"s{number}")
+        lines = store.ledger(client, f"s{number}")
         assert [line["did"] for line in lines] in (["enqueued"] * 2, ["enqueued"] * 3)
         assert [line["tick"] for line in lines] == list(range(lines[0]["tick"], lines[-1]["tick"] + 1, 60))
 
@@ -316,7 +322,7 @@ def test_an_overlapping_tick_is_skipped_and_the_ledger_says_for_whom(client, clo
     first = clock.until(found)
     clock.until(found)
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in book.ledger(client, "s")[-1]["why"]
+    assert found.job_id(first) in store.ledger(client, "s")[-1]["why"]
     finish(client, found.job_id(first))
     clock.until(found)
     assert did(client)[-1] == ("enqueued", 0)
@@ -366,7 +372,7 @@ def test_a_unique_job_that_is_kept_out_is_a_skipped_tick(client, clock):
     clock.until(found)
     assert ids(client) == [found.job_id(first)]
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in book.ledger(client, "s")[-1]["why"]
+    assert found.job_id(first) in store.ledger(client, "s")[-1]["why"]
 
 
 # --- what can't work
@@ -377,17 +383,17 @@ def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client
     clock.put("ill", job=sample_jobs.add.job.name, kwargs={"a": "x"})
     clock.put("lost", queue="nowhere")
     clock.put("odd", job=sample_jobs.refresh.job.name, kwargs={"account": 1})
-    client.hset(book.SCHEDULES, "broken", "{")
-    client.hset(book.SCHEDULES, "ü\n", b"\xff")
-    client.hset(book.SCHEDULES, "alias", client.hget(book.SCHEDULES, "ill"))
-    client.zadd(book.NEXT, {"alias": 0, "broken": 0, "gone": 0, "ü\n": 0})
-    client.set(book.state_key("broken"), "a string")
+    client.hset(store.SCHEDULES, "broken", "{")
+    client.hset(store.SCHEDULES, "ü\n", b"\xff")
+    client.hset(store.SCHEDULES, "alias", client.hget(store.SCHEDULES, "ill"))
+    client.zadd(store.NEXT, {"alias": 0, "broken": 0, "gone": 0, "ü\n": 0})
+    client.set(store.state_key("broken"), "a string")
     good = clock.put("good")
-    client.hset(book.state_key("good"), mapping={"last": "9" * 40})
+    client.hset(store.state_key("good"), mapping={"last": "9" * 40})
     clock.later(60)
     clock.until(good)
     assert len(ids(client)) == 1
-    found = {entry.name: (entry.state, entry.fault or "") for entry in book.entries(client)}
+    found = {entry.name: (entry.state, entry.fault or "") for entry in store.entries(client)}
     assert found["good"] == ("active", "")
     faults = {"unknown": "not a registered job", "ill": "argument a", "lost": "no queue is called 'nowhere'"}
     faults |= {"odd": "debounce", "broken": "", "alias": "schedule ill"}
@@ -395,19 +401,19 @@ def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client
         state, fault = found[name]
         assert state == "faulty", name
         assert reason in fault
-    assert client.zscore(book.NEXT, "gone") is None
+    assert client.zscore(store.NEXT, "gone") is None
 
 
 def test_one_that_was_mended_works_again(client, clock):
     clock.put("s", job="nobody.knows")
     clock.later(60)
-    assert book.entry(client, "s").state == "faulty"
+    assert store.entry(client, "s").state == "faulty"
     found = schedule("s", {"job": NOOP, "every": 60})
     clock.ticker.ahead = 0
-    assert book.put(client, found, replace=True) == "changed"
+    assert store.put(client, found, replace=True) == "changed"
     clock.round()
     clock.until(found)
-    assert book.entry(client, "s").state == "active"
+    assert store.entry(client, "s").state == "active"
     assert len(ids(client)) == 1
 
 
@@ -416,10 +422,12 @@ def test_a_queue_of_another_type_is_a_failed_tick(client, clock):
     found = clock.put(queue="low")
     clock.until(found)
     assert did(client) == [("failed", 0)]
-    assert "WRONGTYPE" in book.ledger(client, "s")[0]["why"]
+    assert "WRONGTYPE" in store.ledger(client, "s")[0]["why"]
 
 
-@pytest.mark.parametrize("key", [book.SCHEDULES, book.NEXT, book.state_key("s"), book.ticks_key("s"), LEADER])
+@pytest.mark.parametrize(
+    "key", [store.SCHEDULES, store.NEXT, store.state_key("s"), store.ticks_key("s"), LEADER]
+)
 def test_a_key_of_another_type_stops_nothing(client, clock, key):
     clock.put()
     client.delete(key)
@@ -430,7 +438,7 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
         other.wake()
         other.tick()
         clock.leadership.announce_again()
-    book.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
+    store.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
     for _ in range(2):
         clock.ticker.ahead += 61
         other.wake()
@@ -440,13 +448,13 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
 
 def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
     for number in range(500):
-        book.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
+        store.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
     clock.round()
-    client.delete(book.NEXT)
+    client.delete(store.NEXT)
     for _ in range(10):
         clock.ticker.mend(clock.leadership.check())
     clock.round()
-    assert client.zcard(book.NEXT) == 500
+    assert client.zcard(store.NEXT) == 500
 
 
 # --- what operators and deploys say
@@ -454,13 +462,13 @@ def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
 
 def test_paused_a_schedule_rests_and_goes_on_from_then(client, clock):
     found = clock.put(misfire="all", window="1d")
-    assert book.pause(client, "s")
-    assert not book.pause(client, "s")
+    assert store.pause(client, "s")
+    assert not store.pause(client, "s")
     clock.ticker.ahead = 0
     assert clock.round() is None
-    client.hset(book.state_key("s"), "last", str(int(clock.now) - 1000))
-    assert book.resume(client, "s")
-    assert not book.resume(client, "s")
+    client.hset(store.state_key("s"), "last", str(int(clock.now) - 1000))
+    assert store.resume(client, "s")
+    assert not store.resume(client, "s")
     clock.round()
     assert did(client) == []
     clock.until(found)
@@ -472,27 +480,27 @@ def code(name: str, **table: Any) -> Schedule:
 
 
 def states(client: Redis) -> dict[str, str]:
-    return {entry.name: entry.state for entry in book.entries(client)}
+    return {entry.name: entry.state for entry in store.entries(client)}
 
 
 def test_a_deploy_adds_changes_and_takes_away_its_own_alone(client):
-    book.put(client, schedule("mine", {"job": NOOP, "every": 60}))
-    assert book.sync(client, [code("a"), code("b"), code("c", paused=True)], "code") == []
+    store.put(client, schedule("mine", {"job": NOOP, "every": 60}))
+    assert store.sync(client, [code("a"), code("b"), code("c", paused=True)], "code") == []
     assert states(client) == {"a": "active", "b": "active", "c": "paused", "mine": "active"}
-    (fault,) = book.sync(client, [code("b", every=30), code("mine"), code("c")], "code")
+    (fault,) = store.sync(client, [code("b", every=30), code("mine"), code("c")], "code")
     assert "mine" in fault
     assert states(client) == {"b": "active", "c": "active", "mine": "active"}
-    assert book.entry(client, "b").schedule.every == 30
-    assert book.sync(client, [], "code", may_go=lambda found: found.name != "b") == []
+    assert store.entry(client, "b").schedule.every == 30
+    assert store.sync(client, [], "code", may_go=lambda found: found.name != "b") == []
     assert states(client) == {"b": "active", "mine": "active"}
 
 
 def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client, caplog):
     caplog.set_level("INFO", "packmule.scheduler")
     many = [code(f"s{number:02}") for number in range(13)]
-    book.sync(client, many, "code")
-    book.sync(client, many, "code")
-    book.sync(client, [code("s00", every=30), code("s01", every=30), code("late")], "code")
+    store.sync(client, many, "code")
+    store.sync(client, many, "code")
+    store.sync(client, [code("s00", every=30), code("s01", every=30), code("late")], "code")
     first, more = (
         ", ".join(f"s{number:02}" for number in range(10)),
         ", ".join(f"s{n:02}" for n in range(2, 12)),
@@ -507,54 +515,54 @@ def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client,
 
 def test_files_are_compared_with_their_own_schedules(client):
     one, two = (code(name, owner="file", source=f"{name}.toml") for name in "ab")
-    book.sync(client, [one], "file", "a.toml")
-    book.sync(client, [two], "file", "b.toml")
-    book.sync(client, [], "file", "a.toml")
+    store.sync(client, [one], "file", "a.toml")
+    store.sync(client, [two], "file", "b.toml")
+    store.sync(client, [], "file", "a.toml")
     assert states(client) == {"b": "active"}
 
 
 def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
-    book.sync(client, [code("a"), code("b")], "code")
-    book.pause(client, "a")
-    assert book.remove(client, "b") == {"b": "code"}
+    store.sync(client, [code("a"), code("b")], "code")
+    store.pause(client, "a")
+    assert store.remove(client, "b") == {"b": "code"}
     for said in ([code("a", every=30), code("b", every=30)], [], [code("a"), code("b")]):
-        book.sync(client, said, "code")
+        store.sync(client, said, "code")
         clock.later(100)
     assert states(client) == {"a": "paused", "b": "removed"}
     assert ids(client) == []
     clock.ticker.ahead = 0
-    assert book.resume(client, "b")
+    assert store.resume(client, "b")
     clock.round()
-    clock.until(book.entry(client, "b").schedule)
+    clock.until(store.entry(client, "b").schedule)
     assert len(ids(client)) == 1
 
 
 def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
-    book.sync(client, [code("a")], "code")
+    store.sync(client, [code("a")], "code")
     mine = schedule("a", {"job": NOOP, "every": 5})
     for replace in (False, True):
-        with pytest.raises(book.NameTaken, match=r"belongs to the code|there already"):
-            book.put(client, mine, replace)
-    book.remove(client, "a")
-    assert book.put(client, mine) == "changed"
-    book.sync(client, [code("a")], "code")
-    assert book.entry(client, "a").schedule == mine
-    assert book.remove(client, "a") == {"a": "operator"}
-    book.sync(client, [code("a")], "code")
+        with pytest.raises(store.NameTaken, match=r"belongs to the code|there already"):
+            store.put(client, mine, replace)
+    store.remove(client, "a")
+    assert store.put(client, mine) == "changed"
+    store.sync(client, [code("a")], "code")
+    assert store.entry(client, "a").schedule == mine
+    assert store.remove(client, "a") == {"a": "operator"}
+    store.sync(client, [code("a")], "code")
     assert states(client) == {"a": "removed"}
 
 
 def test_what_an_operator_removed_is_gone_and_its_past_is_remembered_for_a_while(client, clock):
     found = clock.put()
     last = clock.until(found)
-    assert book.remove(client, "s") == {"s": "operator"}
+    assert store.remove(client, "s") == {"s": "operator"}
     assert states(client) == {}
-    assert client.ttl(book.state_key("s")) > DAY
-    with pytest.raises(book.NoSuchSchedule):
-        book.remove(client, "s")
-    book.put(client, found)
-    assert book.entry(client, "s").last >= last
-    assert client.ttl(book.state_key("s")) == -1
+    assert client.ttl(store.state_key("s")) > DAY
+    with pytest.raises(store.NoSuchSchedule):
+        store.remove(client, "s")
+    store.put(client, found)
+    assert store.entry(client, "s").last >= last
+    assert client.ttl(store.state_key("s")) == -1
 
 
 def test_a_ticker_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
@@ -580,11 +588,11 @@ def test_what_will_keep_a_schedule_from_working_is_told_when_it_is_entered(clien
     assert len(told) == 1
     assert "missing a required argument" in told[0]
     assert "schedule good" not in caplog.text
-    assert book.entry(client, "good").schedule.source == str(file)
+    assert store.entry(client, "good").schedule.source == str(file)
 
 
 def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client, clock, monkeypatch):
-    monkeypatch.setattr("scheduler.scheduler.AWAY_REST", 0)
+    monkeypatch.setattr("packmule.scheduler.scheduler.AWAY_REST", 0)
     sync = Mock(side_effect=[OutOfMemoryError("OOM"), RedisConnectionError("away"), None])
     monkeypatch.setattr(clock.ticker, "sync", sync)
     ticking = Scheduler(client, ticker=clock.ticker)
@@ -597,7 +605,7 @@ def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client,
 def test_what_redis_refuses_is_tried_again_soon(client, clock, monkeypatch):
     found = clock.put()
     refused = Mock(each=lambda client, calls: [ResponseError("OOM")] * len(calls))
-    monkeypatch.setattr("scheduler.ticks._decide", refused)
+    monkeypatch.setattr("packmule.scheduler.schedules.periodic_enqueuer._decide", refused)
     clock.ticker.ahead = found.next(int(clock.now)) - clock.now + 0.2
     assert clock.ticker.round(clock.leadership.check()) == FAILED_AGAIN
 
@@ -605,9 +613,9 @@ def test_what_redis_refuses_is_tried_again_soon(client, clock, monkeypatch):
 @pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "1e9", ""])
 def test_an_odd_last_tick_stops_nothing(client, clock, last):
     found = clock.put()
-    client.hset(book.state_key("s"), "last", last)
-    client.zadd(book.NEXT, {"s": 0})
-    assert book.entry(client, "s").last is None
+    client.hset(store.state_key("s"), "last", last)
+    client.zadd(store.NEXT, {"s": 0})
+    assert store.entry(client, "s").last is None
     clock.round()
     clock.until(found)
     assert ids(client)
@@ -616,11 +624,11 @@ def test_an_odd_last_tick_stops_nothing(client, clock, last):
 @pytest.mark.parametrize("end", [10**12, 10**18, 10**30])
 def test_a_record_with_times_beyond_the_calendar_is_faulty_and_stops_nothing(client, clock, end):
     record = {"name": "odd", "job": NOOP, "every": 60, "start": end * 10, "end": end}
-    client.hset(book.SCHEDULES, "odd", json.dumps(record))
-    client.zadd(book.NEXT, {"odd": 0})
+    client.hset(store.SCHEDULES, "odd", json.dumps(record))
+    client.zadd(store.NEXT, {"odd": 0})
     clock.ticker.sync()
     clock.round()
-    assert book.entry(client, "odd").state == "faulty"
+    assert store.entry(client, "odd").state == "faulty"
 
 
 def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock):
@@ -628,12 +636,12 @@ def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock)
     ticking = Scheduler(client, ticker=clock.ticker)
     ticking.leadership = clock.leadership
     ticking.tick()
-    client.delete(book.NEXT)
+    client.delete(store.NEXT)
     for duty in ticking._duties[2:]:
         duty.due_at = 0
     assert ticking.tick() == 0
     ticking.tick()
-    assert book.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
+    assert store.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
 
 
 def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clock, monkeypatch):
@@ -649,11 +657,11 @@ def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clo
 
 
 def test_the_ledger_is_bounded(client, clock, monkeypatch):
-    monkeypatch.setattr(book, "LEDGER_ENTRIES", 5)
+    monkeypatch.setattr(store, "LEDGER_ENTRIES", 5)
     clock.put(every=1, overlap="skip")
     for _ in range(20):
         clock.later(1)
-    assert client.llen(book.ticks_key("s")) == 5
+    assert client.llen(store.ticks_key("s")) == 5
 
 
 # --- cost
@@ -662,8 +670,8 @@ def test_the_ledger_is_bounded(client, clock, monkeypatch):
 def test_ten_thousand_schedules_cost_one_trip_a_round(client, clock):
     names = [f"s{number}" for number in range(10_000)]
     record = '{"name":"%s","job":"' + NOOP + '","cron":"0 0 1 1 *"}'
-    client.hset(book.SCHEDULES, mapping={name: record % name for name in names})
-    client.zadd(book.NEXT, dict.fromkeys(names, clock.now + 10_000))
+    client.hset(store.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(store.NEXT, dict.fromkeys(names, clock.now + 10_000))
     found = clock.put("s")
     clock.ticker.ahead = found.next(int(clock.now)) - clock.now + 0.2
     before = client.info("stats")["total_commands_processed"]

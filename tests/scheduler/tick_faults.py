@@ -22,30 +22,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / each) for each in ("", "coordination", "jobs"))]
 
 import msgspec  # noqa: E402
-import sample_jobs  # noqa: E402
-from conftest import private_server  # noqa: E402
-from lock_proxy import Proxy  # noqa: E402
 from redis import Redis  # noqa: E402
 
-from coordination.connection import connect  # noqa: E402
-from coordination.server import EmbeddedServer  # noqa: E402
-from jobs import wire  # noqa: E402
-from scheduler import book  # noqa: E402
-from scheduler.leader import Leader, leader  # noqa: E402
-from scheduler.schedule import Schedule, schedule  # noqa: E402
+from packmule.coordination.redis.connection import connect  # noqa: E402
+from packmule.coordination.redis.embedded_server import EmbeddedServer  # noqa: E402
+from packmule.jobs import wire  # noqa: E402
+from packmule.scheduler.leader import Leader, leader  # noqa: E402
+from packmule.scheduler.schedules import store  # noqa: E402
+from packmule.scheduler.schedules.schedule import Schedule, schedule  # noqa: E402
+from packmule.tests.coordination.lock_proxy import Proxy  # noqa: E402
+from packmule.tests.jobs import sample_jobs  # noqa: E402
+from packmule.tests.private_server import private_server  # noqa: E402
 
 PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.append("tests/jobs")
 import sample_jobs
-from coordination.connection import connect, lock_clients
-from jobs.producer import Producer
-from scheduler.scheduler import Scheduler
-from scheduler.ticks import Ticker
+from packmule.coordination.redis.connection import connect, lock_clients
+from packmule.jobs.client import Producer
+from packmule.scheduler.scheduler import Scheduler
+from packmule.scheduler.schedules.periodic_enqueuer import Ticker
 
 url, *nodes = sys.argv[1:]
 with connect(url, Path("unused"), socket_timeout=5) as client:
@@ -214,7 +213,7 @@ class Judge:
 
     def put_all(self) -> None:
         for each in self.schedules.values():
-            book.put(self.client, each)
+            store.put(self.client, each)
 
     def look(self) -> None:
         """Take what waits from the queue, as if it had been performed, and read on in the ledgers."""
@@ -222,7 +221,7 @@ class Judge:
             pipeline.lrange(wire.queue_key("default"), 0, -1)
             pipeline.delete(wire.queue_key("default"))
             for name in self.schedules:
-                pipeline.lrange(book.ticks_key(name), -LOOKED_AT, -1)
+                pipeline.lrange(store.ticks_key(name), -LOOKED_AT, -1)
             waiting, _, *ledgers = pipeline.execute()
         ids = [wire.text(id) for id in waiting]
         if ids:
@@ -319,7 +318,7 @@ def run(faults: int, schedules: int, seed: int) -> Report:
         ended = int(client.time()[0])
         deadline = time.monotonic() + 30
         while (
-            any((entry.last or 0) < ended for entry in book.entries(client)) and time.monotonic() < deadline
+            any((entry.last or 0) < ended for entry in store.entries(client)) and time.monotonic() < deadline
         ):
             time.sleep(0.1)
         for each in crew.all:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs import job
+from packmule import job
 
 
 @job

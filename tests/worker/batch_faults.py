@@ -18,20 +18,18 @@ from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+from redis import Redis
+from redis.exceptions import RedisError
 
-import batch_jobs  # noqa: E402
-from conftest import private_server  # noqa: E402
-from pools import HERE, children_of, is_alive  # noqa: E402
-from redis import Redis  # noqa: E402
-from redis.exceptions import RedisError  # noqa: E402
-
-from coordination.connection import connect  # noqa: E402
-from coordination.server import EmbeddedServer  # noqa: E402
-from jobs import records, registry  # noqa: E402
-from jobs.batch import Batch  # noqa: E402
-from jobs.producer import Producer  # noqa: E402
-from scheduler.scheduler import Scheduler  # noqa: E402
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, registry
+from packmule.jobs.batch import Batch
+from packmule.jobs.client import Producer
+from packmule.scheduler.scheduler import Scheduler
+from packmule.tests.private_server import private_server
+from packmule.tests.worker import batch_jobs
+from packmule.tests.worker.pools import HERE, children_of, is_alive
 
 POOLS, PROCESSES, JOBS = 2, 2, 150
 RUNNING_BATCHES = 4
@@ -41,7 +39,13 @@ LONGEST_END = 60.0
 
 def start(server: EmbeddedServer, log: Path) -> subprocess.Popen[bytes]:
     """A pool in a session of its own."""
-    command = [sys.executable, str(HERE / "run_pool.py"), server.url, str(PROCESSES), "grace=2"]
+    command = [
+        sys.executable,
+        str(HERE / "packmule.tests.worker.run_pool.py"),
+        server.url,
+        str(PROCESSES),
+        "grace=2",
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     with log.open("ab") as output:
         return subprocess.Popen(command, env=environment, start_new_session=True, stderr=output)
@@ -132,7 +136,7 @@ def miscounted(client: Redis, batches: list[Batch]) -> list[str]:
     found = []
     for number, batch in enumerate(batches):
         ids = [f"b{number}-{part}-{n}" for part in range(3) for n in range(JOBS // 3)]
-        ended = Counter(record.status for id in ids if (record := records.read_if_there(client, id)))
+        ended = Counter(record.status for id in ids if (record := reader.read_if_there(client, id)))
         counts = batch.state().counts
         if counts.total != JOBS or counts.pending or counts.done != ended["finished"]:
             found.append(f"batch {number}: {counts}, and in the records {dict(ended)}")
@@ -149,8 +153,9 @@ def miscalled(client: Redis, notes: Path, count: int) -> list[str]:
     # One that was in flight at a kill runs again, but there is one job of it.
     jobs = Counter(
         str(record.args[1])
-        for id in records.ids(client, "default", "finished", 1_000_000)
-        if (record := records.read_if_there(client, id)) and record.name == "batch_jobs.report"
+        for id in reader.ids(client, "default", "finished", 1_000_000)
+        if (record := reader.read_if_there(client, id))
+        and record.name == "packmule.tests.worker.batch_jobs.report"
     )
     never = [f"batch {number} was never called back" for number in range(count) if str(number) not in ran]
     return never + [

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pool_jobs import note
-
-from jobs import current, job
-from jobs.batch import Batch
+from packmule import current, job
+from packmule.jobs.batch import Batch
+from packmule.tests.worker.pool_jobs import note
 
 
 @job

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from jobs import registry
-from jobs.producer import Producer
+from packmule.jobs import registry
+from packmule.jobs.client import Producer
 
 
 @pytest.fixture

@@ -24,20 +24,20 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+from redis import Redis
+from redis.exceptions import RedisError
 
-import gate_ledger  # noqa: E402
-import gated_jobs  # noqa: E402
-from conftest import private_server  # noqa: E402
-from pools import HERE, children_of, is_alive  # noqa: E402
-from redis import Redis  # noqa: E402
-from redis.exceptions import RedisError  # noqa: E402
-
-from coordination.connection import connect  # noqa: E402
-from coordination.server import EmbeddedServer  # noqa: E402
-from jobs import records, registry, wire  # noqa: E402
-from jobs.producer import Producer  # noqa: E402
-from scheduler.scheduler import Scheduler  # noqa: E402
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.scheduler.scheduler import Scheduler
+from packmule.tests.private_server import private_server
+from packmule.tests.worker import (
+    gate_ledger,
+    gated_jobs,
+)
+from packmule.tests.worker.pools import HERE, children_of, is_alive
 
 POOLS, PROCESSES = 3, 2
 SETTLED_SECONDS = 1.5
@@ -101,7 +101,13 @@ class Crowd:
             self.start()
 
     def start(self) -> None:
-        command = [sys.executable, str(HERE / "run_pool.py"), self.server.url, str(PROCESSES), "grace=2"]
+        command = [
+            sys.executable,
+            str(HERE / "packmule.tests.worker.run_pool.py"),
+            self.server.url,
+            str(PROCESSES),
+            "grace=2",
+        ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
         with self.log.open("ab") as output:
             process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=output)
@@ -239,7 +245,7 @@ def _await_end(client: Redis, ids: list[str], report: Report) -> None:
         time.sleep(0.2)
         with suppress(RedisError):
             for id in list(waiting):
-                record = records.read_if_there(client, id)
+                record = reader.read_if_there(client, id)
                 if record is not None and record.has_ended:
                     waiting.remove(id)
                     died = record.status == "failed" and record.deaths >= 3

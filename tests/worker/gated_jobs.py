@@ -6,11 +6,11 @@ import os
 import time
 from pathlib import Path
 
-from pool_jobs import note
 from redis import Redis
 
-from coordination.fence import read, write
-from jobs import current, job
+from packmule import current, job
+from packmule.coordination.locks.fence import read, write
+from packmule.tests.worker.pool_jobs import note
 
 
 def _run(path: str, name: str, seconds: float) -> None:

@@ -13,9 +13,8 @@ import threading
 import time
 from pathlib import Path
 
-from pool_jobs import note
-
-from jobs import Retry, current, job
+from packmule import Retry, current, job
+from packmule.tests.worker.pool_jobs import note
 
 FOR_EVER = 60
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rq import Retry, get_current_job
 
-from jobs import current, job
+from packmule import current, job
 
 
 @job

@@ -10,17 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bad_jobs  # noqa: F401  registers jobs
-import batch_jobs  # noqa: F401  registers jobs
-import gated_jobs  # noqa: F401  registers jobs
-import lane_jobs  # noqa: F401  registers jobs
-import pool_jobs  # noqa: F401  registers jobs
-
-import worker.autoscale
-import worker.pool
-from coordination.connection import connect
-from jobs import registry
-from jobs.producer import Producer
+from packmule.coordination.redis.connection import connect
+from packmule.jobs import registry
+from packmule.jobs.client import Producer
+from packmule.tests.worker import (
+    bad_jobs,  # noqa: F401  registers jobs
+    batch_jobs,  # noqa: F401  registers jobs
+    gated_jobs,  # noqa: F401  registers jobs
+    lane_jobs,  # noqa: F401  registers jobs
+    pool_jobs,  # noqa: F401  registers jobs
+)
+from packmule.worker.pool import autoscale as scaling
+from packmule.worker.pool import pool
 
 url, processes, *options = sys.argv[1:]
 values = dict(option.split("=") for option in options)
@@ -34,10 +35,10 @@ wanted: dict[str, Any] = {
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")
     wanted["autoscale"] = int(least), int(most)
-worker.pool.FROZEN_SECONDS = float(values.get("frozen", worker.pool.FROZEN_SECONDS))
-worker.autoscale.IDLE_SECONDS = float(values.get("idle", worker.autoscale.IDLE_SECONDS))
+pool.FROZEN_SECONDS = float(values.get("frozen", pool.FROZEN_SECONDS))
+scaling.IDLE_SECONDS = float(values.get("idle", scaling.IDLE_SECONDS))
 sys.exit(
-    worker.pool.Pool(
+    pool.Pool(
         lambda: connect(url, Path()),
         values.get("queues", "high,default,low").split(","),
         int(processes),

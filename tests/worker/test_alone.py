@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-import pool_jobs
 import pytest
 from redis import Redis
 from rq import Callback, Queue, Retry, get_current_job
@@ -20,8 +19,9 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegist
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from jobs import registry
-from worker import Worker
+from packmule.jobs import registry
+from packmule.tests.worker import pool_jobs
+from packmule.worker import Worker
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +79,8 @@ def once_started(job: Job, do: Callable[[], object]) -> threading.Thread:
 
 
 def test_a_job_is_stopped_by_rqs_command(queue, worker, client):
-    job = queue.enqueue("pool_jobs.sleep_long")
-    other = queue.enqueue("pool_jobs.add", 1)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long")
+    other = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
     thread = once_started(job, lambda: send_stop_job_command(client, job.id, JSONSerializer))
     began = time.monotonic()
     worker.work(burst=True)
@@ -112,7 +112,10 @@ def test_commands_reach_every_lane(queue, client, lane):
 
 
 def test_a_command_that_comes_before_the_body_is_heeded_in_it(queue, client, monkeypatch):
-    job = queue.enqueue("pool_jobs.sleep_long", on_stopped=Callback("pool_jobs.called_back"))
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.sleep_long",
+        on_stopped=Callback("packmule.tests.worker.pool_jobs.called_back"),
+    )
     worker = Worker(["default"], name="mule", connection=client)
     prepare = worker.prepare_job_execution
 
@@ -127,7 +130,11 @@ def test_a_command_that_comes_before_the_body_is_heeded_in_it(queue, client, mon
 
 
 def test_a_failure_callback_may_take_its_time_after_the_jobs_timeout(queue, client, worker):
-    job = queue.enqueue("pool_jobs.sleep_long", job_timeout=1, on_failure=Callback("pool_jobs.out_of_time"))
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.sleep_long",
+        job_timeout=1,
+        on_failure=Callback("packmule.tests.worker.pool_jobs.out_of_time"),
+    )
     worker.work(burst=True)
     assert job.get_status(refresh=True) == "failed"
     assert client.get("out-of-time") == b"JobTimeoutException"
@@ -135,9 +142,9 @@ def test_a_failure_callback_may_take_its_time_after_the_jobs_timeout(queue, clie
 
 def test_the_stopped_callback_is_called_and_no_other(queue, worker, client):
     job = queue.enqueue(
-        "pool_jobs.sleep_long",
-        on_stopped=Callback("pool_jobs.called_back"),
-        on_failure=Callback("pool_jobs.called_back"),
+        "packmule.tests.worker.pool_jobs.sleep_long",
+        on_stopped=Callback("packmule.tests.worker.pool_jobs.called_back"),
+        on_failure=Callback("packmule.tests.worker.pool_jobs.called_back"),
     )
     thread = once_started(job, lambda: send_stop_job_command(client, job.id, JSONSerializer))
     worker.work(burst=True)
@@ -149,8 +156,8 @@ def test_the_stopped_callback_is_called_and_no_other(queue, worker, client):
 
 
 def test_a_command_to_stop_another_job_changes_nothing(queue, worker, client):
-    job = queue.enqueue("pool_jobs.sleep", 0.5)
-    other = queue.enqueue("pool_jobs.add", 1)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep", 0.5)
+    other = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
     client.hset(other.key, "worker_name", "mule")
     thread = once_started(job, lambda: send_stop_job_command(client, other.id, JSONSerializer))
     worker.work(burst=True)
@@ -166,7 +173,7 @@ def test_a_killed_job_fails_and_its_retries_hold(queue, client):
         connection=client,
         work_horse_killed_handler=lambda *what: killed.append(what),
     )
-    job = queue.enqueue("pool_jobs.sleep_long", retry=Retry(max=1, interval=60))
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long", retry=Retry(max=1, interval=60))
     thread = once_started(job, lambda: send_kill_horse_command(client, "mule"))
     worker.work(burst=True)
     thread.join()
@@ -175,7 +182,7 @@ def test_a_killed_job_fails_and_its_retries_hold(queue, client):
 
 
 def test_senseless_commands_are_passed_over(queue, worker, client):
-    job = queue.enqueue("pool_jobs.sleep", 0.7)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep", 0.7)
 
     def send() -> None:
         for text in (
@@ -202,9 +209,12 @@ def test_the_shutdown_command_ends_an_idle_worker(worker, client):
 
 
 def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
-    job = queue.enqueue("pool_jobs.sleep_long", on_success=Callback("pool_jobs.callback"))
-    plain = queue.enqueue("pool_jobs.sleep_long")
-    isolated = queue.enqueue("pool_jobs.sleep_isolated")
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.sleep_long",
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
+    plain = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long")
+    isolated = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_isolated")
 
     def stop_twice() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -225,14 +235,14 @@ def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
 
 
 def test_a_process_that_a_job_started_can_be_terminated(queue, worker):
-    job = queue.enqueue("pool_jobs.terminates_its_child")
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.terminates_its_child")
     worker.work(burst=True)
     assert job.return_value() == -signal.SIGTERM
 
 
 def test_rqs_scheduler_ends_even_if_it_has_just_begun(queue, client):
     for _ in range(4):
-        queue.enqueue("pool_jobs.add", 1)
+        queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
         Worker(["default"], connection=client).work(max_jobs=1, with_scheduler=True)
     assert client.keys("rq:scheduler-lock:*") == []
 
@@ -240,14 +250,14 @@ def test_rqs_scheduler_ends_even_if_it_has_just_begun(queue, client):
 def test_exception_handlers_are_called(queue, client, tmp_path):
     seen = []
     handler = lambda job, *exception: seen.append((job.id, exception[0]))  # noqa: E731
-    job = queue.enqueue("pool_jobs.give_up", str(tmp_path / "notes"))
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.give_up", str(tmp_path / "notes"))
     Worker(["default"], connection=client, exception_handlers=[handler]).work(burst=True)
     assert seen == [(job.id, KeyError)]
     assert job.get_status(refresh=True) == "failed"
 
 
 def test_the_workers_own_result_ttl_holds(queue, client):
-    job = queue.enqueue("pool_jobs.add", 1)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
     Worker(["default"], connection=client, default_result_ttl=5000).work(burst=True)
     assert 4000 < client.ttl(job.key) <= 5000
 
@@ -262,7 +272,7 @@ def test_a_job_that_returns_a_retry_runs_again(queue, worker, function):
 
 
 def test_a_job_knows_itself_by_rqs_function(queue, worker):
-    jobs = [queue.enqueue("pool_jobs.knows_itself", number) for number in range(5)]
+    jobs = [queue.enqueue("packmule.tests.worker.pool_jobs.knows_itself", number) for number in range(5)]
     worker.work(burst=True)
     assert get_current_job() is None
     for number, job in enumerate(jobs):
@@ -279,28 +289,32 @@ def test_a_job_knows_itself_in_every_lane(queue, client):
 
 
 def test_dependents_of_a_job_whose_record_does_not_stay_are_enqueued(queue, worker):
-    parent = queue.enqueue("pool_jobs.add", 1, result_ttl=0)
-    child = queue.enqueue("pool_jobs.add", 2, depends_on=parent)
+    parent = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1, result_ttl=0)
+    child = queue.enqueue("packmule.tests.worker.pool_jobs.add", 2, depends_on=parent)
     worker.work(burst=True)
     assert child.get_status(refresh=True) == "finished"
 
 
 def test_a_burst_with_a_scheduler_performs_what_is_due(queue, worker):
-    job = queue.enqueue_in(timedelta(seconds=-1), "pool_jobs.add", 1)
+    job = queue.enqueue_in(timedelta(seconds=-1), "packmule.tests.worker.pool_jobs.add", 1)
     assert worker.work(burst=True, with_scheduler=True)
     assert job.get_status(refresh=True) == "finished"
 
 
 def test_queues_take_turns_if_that_is_the_strategy(client, queue):
     queues = [Queue(name, connection=client, serializer=JSONSerializer) for name in ("a", "b", "c")]
-    jobs = [each.enqueue("pool_jobs.add", 1) for each in queues for _ in range(3)]
+    jobs = [each.enqueue("packmule.tests.worker.pool_jobs.add", 1) for each in queues for _ in range(3)]
     Worker(queues, connection=client).work(burst=True, dequeue_strategy="round_robin")
     in_order = sorted(jobs, key=lambda job: job.refresh() or job.started_at)
     assert "".join(job.origin for job in in_order) == "abcabcabc"
 
 
 def test_the_started_registry_names_a_job_of_rqs_once(queue, worker, client):
-    job = queue.enqueue("pool_jobs.sleep", 0.5, on_success=Callback("pool_jobs.callback"))
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.sleep",
+        0.5,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
     seen = []
     thread = once_started(job, lambda: seen.extend(client.zrange("rq:wip:default", 0, -1, withscores=True)))
     worker.work(burst=True)
@@ -312,18 +326,33 @@ def test_the_started_registry_names_a_job_of_rqs_once(queue, worker, client):
 
 def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
     for _ in range(8):
-        queue.enqueue("pool_jobs.add", 1)  # and so it comes in a batch, unmarked
-    corrupt = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
+        queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)  # and so it comes in a batch, unmarked
+    corrupt = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.add",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
     client.hset(corrupt.key, "created_at", "yesterday")
-    good = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
+    good = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.add",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
     worker.work(burst=True)
     assert good.get_status(refresh=True) == "finished"
     assert client.hget(corrupt.key, "status") == b"failed"
 
 
 def test_what_overwrites_its_own_record_under_rqs_code_stops_no_worker(queue, worker, client):
-    job = queue.enqueue("pool_jobs.overwrite_itself", on_success=Callback("pool_jobs.callback"))
-    good = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.overwrite_itself",
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
+    good = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.add",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
     worker.work(burst=True)
     assert good.get_status(refresh=True) == "finished"
     assert job.id in {json.loads(entry)["job_id"] for entry in client.lrange("pm:quarantine", 0, -1)}

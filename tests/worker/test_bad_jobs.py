@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import zlib
 
-import bad_jobs
-import pool_jobs
 import pytest
-from pools import children_of, ended, pool, until
 
-from jobs import wire
+from packmule.jobs import wire
+from packmule.tests.worker import bad_jobs, pool_jobs
+from packmule.tests.worker.pools import children_of, ended, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -23,7 +22,7 @@ PAYLOADS = {
     zlib.compress(b"[]")[:-3]: "cut short",
     b"\x80\x04N.": "a pickle",
     b'["os.system",null,["true"],{}]': "not a registered job",
-    b'["pool_jobs.add",null,["one"],{}]': "argument a",
+    b'["packmule.tests.worker.pool_jobs.add",null,["one"],{}]': "argument a",
 }
 
 

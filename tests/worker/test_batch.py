@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import signal
 
-import batch_jobs
-import pool_jobs
 import pytest
-from pools import children_of, drained, ended, lines, pool, until
 from redis import Redis
 from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobs import cancel, records, registry, wire
-from jobs.batch import Batch, BatchClosed, Counts, NoSuchBatch, batches
-from jobs.options import InvalidOption
-from jobs.purge import purge
-from jobs.requeue import requeue
-from worker import Worker
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import finished
-from worker.rescue import rescue
+from packmule.jobs import cancel, reader, registry, wire
+from packmule.jobs.batch import Batch, BatchClosed, Counts, NoSuchBatch, batches
+from packmule.jobs.options import InvalidOption
+from packmule.jobs.purge import purge
+from packmule.jobs.requeue import requeue
+from packmule.tests.worker import batch_jobs, pool_jobs
+from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
+from packmule.worker import Worker
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import finished
+from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -83,7 +82,7 @@ def test_a_retried_job_counts_when_its_last_attempt_ends(client, tmp_path):
     with Batch.create() as batch:
         id = batch_jobs.fail_once.options(batch=batch.id).enqueue(str(tmp_path / "once"))
     work(client)
-    assert records.read(client, id).status == "finished"
+    assert reader.read(client, id).status == "finished"
     assert batch.state().counts == Counts(1, 1, 0, 0)
 
 
@@ -145,8 +144,12 @@ def test_results_are_collected_for_the_callback(client, tmp_path):
 def test_an_end_that_rqs_code_recorded_counts(client):
     batch = Batch.create(collect=True)
     queue = Queue("default", client, serializer=JSONSerializer)
-    job = queue.enqueue("batch_jobs.double", 1, on_success=Callback("pool_jobs.callback"))
-    registry.load([], ["pool_jobs.callback"])
+    job = queue.enqueue(
+        "packmule.tests.worker.batch_jobs.double",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
+    registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
     client.hset(job.key, "batch", batch.id)
     client.hset(f"{wire.batch_key(batch.id)}:jobs", job.id, "p")
     client.hset(wire.batch_key(batch.id), "total", 1)
@@ -170,7 +173,7 @@ def test_a_canceled_batch_ends_and_its_waiting_jobs_never_run(server, client, tm
         with Batch.create(on_complete=done, on_success=well) as batch:
             options = {"batch": batch.id}
             running = batch_jobs.nap.options(**options).enqueue(60)
-            until(lambda: records.read(client, running).status == "started")
+            until(lambda: reader.read(client, running).status == "started")
             pool_jobs.note.options(**options).enqueue_many([(str(notes), str(n)) for n in range(600)])
             pool_jobs.note.options(**options, delay=0.1).enqueue(str(notes))
         batch.cancel()
@@ -339,7 +342,7 @@ def test_corrupt_keys_of_a_batch_stop_no_worker_and_lose_no_job(client, key):
         work(client)
         batch.resume()
     work(client)
-    assert {records.read(client, id).status for id in ids} == {"finished"}
+    assert {reader.read(client, id).status for id in ids} == {"finished"}
     if not key:
         with pytest.raises(NoSuchBatch):
             batch.state()
@@ -374,8 +377,8 @@ def test_an_end_that_rqs_code_recorded_counts_though_its_worker_died_then(client
 def test_results_of_rqs_code_are_collected(client):
     batch = Batch.create(collect=True)
     id = batch_jobs.double.options(batch=batch.id).enqueue(1)
-    registry.load([], ["pool_jobs.callback"])
-    client.hset(wire.job_key(id), "success_callback_name", "pool_jobs.callback")
+    registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
+    client.hset(wire.job_key(id), "success_callback_name", "packmule.tests.worker.pool_jobs.callback")
     batch.seal()
     work(client)
     assert [result.value for result in batch.results()] == [2]

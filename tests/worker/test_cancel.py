@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 
-import lane_jobs
-import pool_jobs
 import pytest
-from lane_jobs import LANES
-from pools import children_of, ended, is_alive, lines, pool, until
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.serializers import JSONSerializer
 
-from jobs import records, wire
-from jobs.cancel import cancel
+from packmule.jobs import reader, wire
+from packmule.jobs.cancel import cancel
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.lane_jobs import LANES
+from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -24,7 +23,7 @@ def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server
     notes = tmp_path / "notes"
     with pool(server, **options) as process:
         id = getattr(lane_jobs, nap).options(timeout=60, retries=3).enqueue(str(notes))
-        until(lambda: lines(notes) == ["begin"] and records.read(client, id).status == "started")
+        until(lambda: lines(notes) == ["begin"] and reader.read(client, id).status == "started")
         children = children_of(process.pid)
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         told = time.monotonic()
@@ -43,13 +42,13 @@ def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tm
     _, resist, options = LANES[lane]
     with pool(server, **options):
         id = getattr(lane_jobs, resist).options(timeout=60, retries=3).enqueue("swallow")
-        until(lambda: records.read(client, id).status == "started")
+        until(lambda: reader.read(client, id).status == "started")
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         told = time.monotonic()
         assert cancel(client, id) == "stopped"
         assert time.monotonic() - told < 1.2
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert record.reason.endswith("the job was cancelled while it ran")
     assert record.deaths == 0
     assert client.zscore("rq:failed:default", id) is not None

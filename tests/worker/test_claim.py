@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import time
 
-import pool_jobs
 import pytest
 from redis import Redis
 
-from jobs import records, registry, wire
-from jobs.producer import Producer
-from worker import outcome
-from worker.batch import BatchSize
-from worker.claim import Claims
-from worker.marks import Marks
-from worker.order import Shuffled, Strict, Weighted
-from worker.outcome import Claimed
-from worker.rescue import rescue
-from worker.slot import MAIN, Performing, Slots
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.tests.worker import pool_jobs
+from packmule.worker.order import Shuffled, Strict, Weighted
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.claim_size import BatchSize
+from packmule.worker.process.outcome import Claimed
+from packmule.worker.rescue import rescue
+from packmule.worker.scoreboard import MAIN, Performing, Slots
+from packmule.worker.started import Marks
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def test_a_job_is_seen_as_started_when_it_takes_its_time_and_until_its_end(clien
     id = pool_jobs.add.enqueue(1)
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     mark_started(client, job)
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.worker) == ("started", "w1")
     assert client.zrange("rq:wip:default", 0, -1) == [f"{id}:{job.execution}".encode()]
     claims.finish_and_claim("c2", [finished(job)], 0)
     mark_started(client, job)  # too late, it has ended
-    assert records.read(client, id).status == "finished"
+    assert reader.read(client, id).status == "finished"
     assert client.zcard("rq:wip:default") == 0
 
 
@@ -72,7 +72,7 @@ def test_an_outcome_after_a_rescue_is_refused_and_named(client, claims):
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     rescue(client, "w1", "died", "gone")
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == [id]
-    assert records.read(client, id).status == "queued"
+    assert reader.read(client, id).status == "queued"
 
 
 def test_an_outcome_of_an_older_execution_of_the_same_job_is_refused(client, claims):
@@ -82,7 +82,7 @@ def test_an_outcome_of_an_older_execution_of_the_same_job_is_refused(client, cla
     (new,) = claims.finish_and_claim("c2", [], 1).jobs
     assert claims.finish_and_claim("c3", [finished(old, b"1")], 0).stale == [id]
     assert claims.finish_and_claim("c4", [finished(new, b"2")], 0).stale == []
-    assert records.read(client, id).result == 2
+    assert reader.read(client, id).result == 2
 
 
 def test_only_a_claim_uses_up_a_queues_turn(client):
@@ -132,8 +132,8 @@ def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
     jobs = claims.finish_and_claim("c1", [], 2).jobs
     rescued = rescue(client, "w1", "overran", "too long", [job.execution for job in jobs])
     assert (rescued.failed, rescued.back) == ([plain], [retried])
-    assert records.read(client, plain).reason == "too long"
-    assert records.read(client, retried).retries_left == 0
+    assert reader.read(client, plain).reason == "too long"
+    assert reader.read(client, retried).retries_left == 0
 
 
 def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_death(client, claims):
@@ -142,7 +142,7 @@ def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_deat
     mark_started(client, job)
     claims.finish_and_claim("c2", [], 2)
     assert sorted(rescue(client, "w1", "died", "gone").back) == sorted([alone, first, second])
-    assert [records.read(client, id).deaths for id in (alone, first, second)] == [1, 0, 0]
+    assert [reader.read(client, id).deaths for id in (alone, first, second)] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, 
     batch = claims.finish_and_claim("c1", [], 2)
     assert [job.id for job in batch.jobs] == [after]
     claims.finish_and_claim("c2", batch.unreadable, 0)
-    assert records.read(client, id).reason.startswith("the job's record is corrupt")
+    assert reader.read(client, id).reason.startswith("the job's record is corrupt")
 
 
 @pytest.mark.parametrize("corruption", ["string", "no data", "list of another type"])
@@ -248,7 +248,7 @@ def test_times_to_live_beyond_all_bounds_are_cut(client, claims):
     client.hset(wire.job_key(id), mapping={"result_ttl": 10**17, "failure_ttl": 10**17})
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     claims.finish_and_claim("c2", [finished(job)], 0)
-    assert records.read(client, id).status == "finished"
+    assert reader.read(client, id).status == "finished"
     assert client.ttl(wire.job_key(id)) > 10**9
 
     other = pool_jobs.add.enqueue(1)
@@ -263,5 +263,5 @@ def test_a_result_key_of_another_type_costs_the_result_and_no_more(client, claim
     jobs = claims.finish_and_claim("c1", [], 2).jobs
     claims.finish_and_claim("c2", [finished(job) for job in jobs], 0)
     assert client.hget(wire.job_key(spoilt), "status") == b"finished"
-    assert records.read(client, sound).result == 1
+    assert reader.read(client, sound).result == 1
     assert "WRONGTYPE" in json.loads(client.lrange(wire.QUARANTINE, 0, -1)[0])["reason"]

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from worker import outcome
-from worker.claim import NOTHING
-from worker.clerk import Clerk
-from worker.outcome import Claimed, Outcome
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import NOTHING
+from packmule.worker.process.completer import Clerk
+from packmule.worker.process.outcome import Claimed, Outcome
 
 
 def claimed(id: str) -> Claimed:

@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import lane_jobs
-import pool_jobs
 import pytest
-from pools import DEADLINE, children_of, ended, lines, pool, until
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from jobs import records, wire
-from worker.claim import Claims
-from worker.order import Strict
-from worker.rescue import rescue, rescue_expired
+from packmule.jobs import reader, wire
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, pool, until
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.rescue import rescue, rescue_expired
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -30,7 +29,8 @@ FIELDS = (
 VALUES = (
     b"", b"\xff\xfe", b"0", b"-1", b"1.5", b"nan", b"inf", b"-inf", b"1e308", b"9" * 40, b"-" + b"9" * 40,
     b"[", b"[]", b"null", b"{}", b"[1e308]", b"x" * 100_000, b"[[[[" * 5000, b"\x80\x04pickle", b"x\x9c",
-    b'["pool_jobs.add",null,[1],{}]', b'["pool_jobs.add",null,["x"],{}]', b'["os.system",null,["true"],{}]',
+    b'["packmule.tests.worker.pool_jobs.add",null,[1],{}]',
+    b'["packmule.tests.worker.pool_jobs.add",null,["x"],{}]', b'["os.system",null,["true"],{}]',
 )  # fmt: skip
 REGISTRIES = ("started", "finished", "failed", "scheduled")
 
@@ -84,7 +84,7 @@ def quarantined(client: Redis) -> set[str]:
 
 def has_an_end(client: Redis, id: str) -> bool:
     """Whether a job has ended, is set aside, is gone, or waits for a retry or where nobody serves."""
-    record = records.read_if_there(client, id)
+    record = reader.read_if_there(client, id)
     return (
         record is None
         or record.has_ended

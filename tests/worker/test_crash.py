@@ -8,11 +8,11 @@ import signal
 import time
 from collections import Counter
 
-import pool_jobs
 import pytest
-from pools import children_of, ended, lines, pool, until
 
-from worker.batch import MOST
+from packmule.tests.worker import pool_jobs
+from packmule.tests.worker.pools import children_of, ended, lines, pool, until
+from packmule.worker.process.claim_size import MOST
 
 KILLS = 5
 

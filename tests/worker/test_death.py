@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from worker import death
-from worker.death import certify, out_of_memory_kills
-from worker.slot import Performing
+from packmule.worker import crash_report
+from packmule.worker.crash_report import certify, out_of_memory_kills
+from packmule.worker.scoreboard import Performing
 
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(death, "_own_cgroup", lambda: tmp_path)
+    monkeypatch.setattr(crash_report, "_own_cgroup", lambda: tmp_path)
     return tmp_path
 
 
@@ -23,7 +23,7 @@ def kills(cgroup: Path, count: int) -> None:
     (cgroup / "memory.events").write_text(f"low 0\nhigh 0\nmax 12\noom 3\noom_kill {count}\n")
 
 
-def certificate(code: int, kills_before: int | None) -> death.DeathCertificate:
+def certificate(code: int, kills_before: int | None) -> crash_report.DeathCertificate:
     performing = Performing(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
     return certify("w1", code, performing, resource.getrusage(resource.RUSAGE_SELF), kills_before)
 

@@ -6,21 +6,20 @@ import random
 import time
 from contextlib import suppress
 
-import gated_jobs
-import pool_jobs
 import pytest
-from pools import DEADLINE, children_of, ended, pool, until
 from redis import Redis
 from redis.exceptions import ResponseError
 from test_corrupt import VALUES, quarantined
 
-from jobs import wire
-from scheduler.mend import Mender
-from scheduler.promote import promote
-from worker import outcome
-from worker.claim import Claims
-from worker.order import Strict
-from worker.rescue import rescue
+from packmule.jobs import wire
+from packmule.scheduler.maintenance.promote import promote
+from packmule.scheduler.maintenance.repair_groups import Mender
+from packmule.tests.worker import gated_jobs, pool_jobs
+from packmule.tests.worker.pools import DEADLINE, children_of, ended, pool, until
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
 

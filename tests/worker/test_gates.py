@@ -5,26 +5,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-import gate_faults
-import gated_jobs
-import pool_jobs
 import pytest
-from pools import children_of, drained, ended, lines, pool, until
 from redis import Redis
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from coordination.redlock import Redlock
-from jobs import records, wire
-from jobs.cancel import cancel
-from scheduler.mend import Mender
-from scheduler.promote import promote
-from worker import outcome
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import Claimed
-from worker.rescue import rescue
+from packmule.coordination.locks.redlock import Redlock
+from packmule.jobs import reader, wire
+from packmule.jobs.cancel import cancel
+from packmule.scheduler.maintenance.promote import promote
+from packmule.scheduler.maintenance.repair_groups import Mender
+from packmule.tests.worker import gate_faults, gated_jobs, pool_jobs
+from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import Claimed
+from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -218,18 +216,20 @@ def test_a_second_singleton_that_skips_is_not_enqueued_while_there_is_one(client
 
 def test_a_singleton_that_replaces_cancels_those_that_wait(client, desk):
     first, second, third = (gated_jobs.replaces.enqueue("p", str(number)) for number in range(3))
-    assert [records.read(client, id).status for id in (first, second)] == ["canceled"] * 2
+    assert [reader.read(client, id).status for id in (first, second)] == ["canceled"] * 2
     assert ids(desk.claim()) == [third]
     fourth, fifth = (gated_jobs.replaces.enqueue("p", str(number)) for number in range(2))
     assert desk.claim(worker="w2") == []
-    assert records.read(client, fourth).status == "canceled"
-    assert records.read(client, fifth).status == "queued"
+    assert reader.read(client, fourth).status == "canceled"
+    assert reader.read(client, fifth).status == "queued"
 
 
 def test_a_job_that_plain_rq_enqueued_keeps_the_limits_of_its_type(server, client, tmp_path):
     queue = Queue("default", connection=client, serializer=JSONSerializer)
     path = tmp_path / "notes"
-    enqueued = [queue.enqueue("gated_jobs.alone", str(path), str(n), 0.05).id for n in range(4)]
+    enqueued = [
+        queue.enqueue("packmule.tests.worker.gated_jobs.alone", str(path), str(n), 0.05).id for n in range(4)
+    ]
     with pool(server, 2):
         for id in enqueued:
             assert ended(client, id).status == "finished"
@@ -281,9 +281,9 @@ def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
         first = gated_jobs.alone_by_account.enqueue(str(path), "a", "1", 60)
         second = gated_jobs.alone_by_account.enqueue(str(path), "a", "2")
         until(lambda: lines(path) == ["+1"])
-        worker = records.read(client, first).worker or ""
-        until(lambda: records.read(client, first).worker)
-        worker = records.read(client, first).worker
+        worker = reader.read(client, first).worker or ""
+        until(lambda: reader.read(client, first).worker)
+        worker = reader.read(client, first).worker
         pid = int(client.hget(wire.worker_key(worker), "pid"))
         assert pid in children_of(process.pid)
         cancel(client, first)
@@ -293,7 +293,7 @@ def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
 def test_burst_leaves_what_may_not_run_yet(server, client, tmp_path):
     enqueued = gated_jobs.ten_a_second.enqueue_many([(str(tmp_path / "n"), "d", str(n)) for n in range(3)])
     assert drained(server, 1) == 0
-    assert Counter(records.read(client, id).status for id in enqueued)["finished"] >= 1
+    assert Counter(reader.read(client, id).status for id in enqueued)["finished"] >= 1
 
 
 def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_path):
@@ -321,8 +321,8 @@ def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_pa
     ],
 )
 def test_a_gate_that_makes_no_sense_is_refused_when_the_job_is_defined(settings, says):
-    from jobs.job_type import InvalidJob
-    from jobs.registry import job
+    from packmule.jobs.job_type import InvalidJob
+    from packmule.jobs.registry import job
 
     with pytest.raises(InvalidJob, match=says):
         job(**settings)(pool_jobs.not_registered)
@@ -348,7 +348,7 @@ def test_a_singleton_waits_while_another_holds_its_lock(server, client, tmp_path
     with pool(server, 1):
         assert ended(client, companion).status == "finished"
         assert lines(path) == []
-        assert records.read(client, id).status in ("scheduled", "queued")
+        assert reader.read(client, id).status in ("scheduled", "queued")
         lock.release()
         until(lambda: promote(client) is None or lines(path))
         assert ended(client, id).status == "finished"

@@ -8,9 +8,9 @@ from redis.exceptions import ConnectionError
 from rq import Queue
 from rq.worker import Worker
 
-from jobs import wire
-from worker.heartbeat import REGISTRATION_TTL, Heartbeat
-from worker.slot import MAIN, Slots
+from packmule.jobs import wire
+from packmule.worker.heartbeat import REGISTRATION_TTL, Heartbeat
+from packmule.worker.scoreboard import MAIN, Slots
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-import lane_jobs
-import pool_jobs
 import pytest
-from pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 
-from jobs import records, wire
+from packmule.jobs import reader, wire
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -42,8 +41,8 @@ def test_jobs_that_run_beside_each_other_know_who_they_are(server, client, job):
     with pool(server, threads=10, tasks=10):
         ids = getattr(lane_jobs, job).enqueue_many([(0.3,)] * 20)
         assert [ended(client, id).result for id in ids] == ids
-    found = [records.read(client, id).progress for id in ids]
-    assert found == [records.Progress(2, 2, f"I was {id}") for id in ids]
+    found = [reader.read(client, id).progress for id in ids]
+    assert found == [reader.Progress(2, 2, f"I was {id}") for id in ids]
 
 
 def test_a_long_plain_job_holds_up_no_async_one_that_has_begun(server, client, tmp_path):
@@ -65,11 +64,11 @@ def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_thro
         id = lane_jobs.tell_who_isolated.enqueue(0.0)
         record = ended(client, id)
         assert record.result == id
-        assert record.progress == records.Progress(1, 2, f"I was {id}")
+        assert record.progress == reader.Progress(1, 2, f"I was {id}")
         assert client.hget(wire.job_key(id), "checkpoint") == f'{{"at":"{id}"}}'.encode()
         failed = ended(client, lane_jobs.fail_isolated.enqueue())
         assert failed.reason == "ValueError: broken in its own process"
-        assert "lane_jobs.py" in failed.error
+        assert "packmule.tests.worker.lane_jobs.py" in failed.error
         assert "perform.py" not in failed.error
 
 
@@ -113,7 +112,7 @@ def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_wo
     assert cause in record.reason
     assert record.death["cause"] == record.error
     assert record.death["peak_memory"] > 2**20
-    assert records.read(client, once).deaths == 1
+    assert reader.read(client, once).deaths == 1
     assert client.zcard("rq:wip:default") == 0
 
 
@@ -145,5 +144,5 @@ def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(s
         later = pool_jobs.add.enqueue(1)
         gate.touch()
         assert process.wait(DEADLINE) == 0
-    assert [records.read(client, id).result for id in (plain, beside)] == ["plain", "async"]
-    assert records.read(client, later).status == "queued"
+    assert [reader.read(client, id).result for id in (plain, beside)] == ["plain", "async"]
+    assert reader.read(client, later).status == "queued"

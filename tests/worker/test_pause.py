@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 
-import lane_jobs
-import pool_jobs
 import pytest
-from pools import ended, pool, until
 
-from coordination.rate import Rate
-from jobs import records, wire
-from jobs.pause import pause, paused, resume
-from jobs.queue_rate import limit, rates
-from worker.claim import Claims
-from worker.order import Strict
+from packmule.coordination.limits.rate import Rate
+from packmule.jobs import reader, wire
+from packmule.jobs.pause import pause, paused, resume
+from packmule.jobs.queue_rate import limit, rates
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import ended, pool, until
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -51,7 +50,7 @@ def test_idle_workers_heed_a_pause_and_go_on_at_once_when_it_ends(server, client
         runs = pool_jobs.add.options(queue="low").enqueue(1)
         assert ended(client, runs).status == "finished"
         time.sleep(0.3)
-        assert records.read(client, waits).status == "queued"
+        assert reader.read(client, waits).status == "queued"
         assert client.lrange("rq:queue:default", 0, -1) == [waits.encode()]
         resume(client, "default")
         before = time.monotonic()

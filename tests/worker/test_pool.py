@@ -7,19 +7,18 @@ import signal
 import socket
 import time
 
-import pool_jobs
 import pytest
-from pools import DEADLINE, children_of, drained, ended, is_alive, lines, pool, until
 from redis import Redis
 from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from coordination import counters
-from jobs import records, registry, wire
-from jobs.producer import Producer
-from worker.claim import LEASE_INTERVAL
-from worker.rescue import rescue_expired
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.tests.worker import pool_jobs
+from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, is_alive, lines, pool, until
+from packmule.worker.process.claim import LEASE_INTERVAL
+from packmule.worker.rescue import rescue_expired
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +50,9 @@ def test_a_failing_job_is_retried_as_often_as_it_may_and_keeps_its_reason(server
     id = pool_jobs.fail.enqueue(str(tmp_path / "notes"))
     assert drained(server) == 0
     assert len(lines(tmp_path / "notes")) == 3
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.reason, record.retries_left) == ("failed", "ValueError: it is broken", 0)
-    assert "pool_jobs.py" in record.error
+    assert "packmule.tests.worker.pool_jobs.py" in record.error
     assert "perform.py" not in record.error
     assert client.zscore("rq:failed:default", id) is not None
 
@@ -62,13 +61,13 @@ def test_an_exception_to_give_up_on_is_not_retried(server, client, tmp_path):
     id = pool_jobs.give_up.enqueue(str(tmp_path / "notes"))
     assert drained(server) == 0
     assert len(lines(tmp_path / "notes")) == 1
-    assert records.read(client, id).status == "failed"
+    assert reader.read(client, id).status == "failed"
 
 
 def test_a_retry_with_back_off_waits_among_the_scheduled(server, client, tmp_path):
     id = pool_jobs.give_up.options(retries=1).enqueue(str(tmp_path))  # a folder: IsADirectoryError, retried
     assert drained(server) == 0
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.attempts, record.retries_left) == ("scheduled", 1, 0)
     assert client.zscore("rq:scheduled:default", id) <= time.time() + 1
     assert record.reason.startswith("IsADirectoryError")
@@ -80,7 +79,7 @@ def test_a_killed_child_is_replaced_and_its_job_runs_again(server, client, tmp_p
         after = pool_jobs.add.enqueue(1)
         assert ended(client, id).result == "lived"
         assert ended(client, after).result == 2
-    assert records.read(client, id).deaths == 1
+    assert reader.read(client, id).deaths == 1
 
 
 @pytest.mark.parametrize(
@@ -114,14 +113,14 @@ def test_jobs_claimed_with_the_one_that_dies_go_back_uncounted(server, client, t
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
     with pool(server):
         assert [ended(client, each).result for each in rest] == list(range(1, 101))
-    assert records.read(client, id).deaths == 1
-    assert [records.read(client, each).deaths for each in rest] == [0] * 100
+    assert reader.read(client, id).deaths == 1
+    assert [reader.read(client, each).deaths for each in rest] == [0] * 100
 
 
 def test_a_timeout_raises_in_the_job(server, client):
     id = pool_jobs.sleep.enqueue(20.0)
     assert drained(server) == 0
-    assert "ran longer than its timeout of 1 s" in records.read(client, id).reason
+    assert "ran longer than its timeout of 1 s" in reader.read(client, id).reason
 
 
 def test_a_job_that_ignores_its_timeout_is_killed(server, client):
@@ -144,9 +143,9 @@ def test_a_long_job_holds_up_neither_what_was_claimed_with_it_nor_what_ended_bef
     after = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
     with pool(server):
         until(lambda: lines(notes) == ["begin a"])
-        until(lambda: {records.read(client, id).status for id in before} == {"finished"})
+        until(lambda: {reader.read(client, id).status for id in before} == {"finished"})
         until(lambda: client.lrange("rq:queue:default", 0, -1) == [id.encode() for id in after])
-        until(lambda: records.read(client, long).status == "started")
+        until(lambda: reader.read(client, long).status == "started")
         gate.touch()
         assert [ended(client, id).result for id in after] == list(range(1, 101))
         assert ended(client, long).result == "a"
@@ -164,9 +163,9 @@ def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(serve
         time.sleep(0.2)  # the signal has long arrived when the job is let go
         gate.touch()
         assert process.wait(DEADLINE) == 0
-    assert records.read(client, running).result == "a"
+    assert reader.read(client, running).result == "a"
     assert Queue("default", client, serializer=JSONSerializer).job_ids == rest
-    assert {records.read(client, id).status for id in rest} == {"queued"}
+    assert {reader.read(client, id).status for id in rest} == {"queued"}
     assert client.zcard("rq:wip:default") == 0
 
 
@@ -180,7 +179,7 @@ def test_what_outlasts_the_grace_or_a_second_signal_is_given_back(server, client
             process.terminate()
             time.sleep(0.1)  # two pending signals would be one
         assert process.wait(DEADLINE) == 1
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
 
@@ -200,7 +199,7 @@ def test_the_jobs_of_a_vanished_host_run_elsewhere_once_its_lease_has_ended(serv
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server) as process:
-        until(lambda: records.read(client, id).status == "started")
+        until(lambda: reader.read(client, id).status == "started")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert rescue_expired(client) == {}
@@ -209,7 +208,7 @@ def test_the_jobs_of_a_vanished_host_run_elsewhere_once_its_lease_has_ended(serv
         assert rescue_expired(client)[worker.decode()].back == [id]
     gate.touch()
     assert drained(server) == 0
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.result, record.deaths) == ("a", 1)
     assert client.smembers(wire.WORKERS) == set()
 
@@ -230,7 +229,7 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
         next_one = pool_jobs.add.enqueue(1)
         assert ended(client, next_one).result == 2
         until(lambda: client.smembers(wire.WORKERS) == {wire.worker_key(worker.decode()).encode()})
-    assert records.read(client, id).status == "queued"
+    assert reader.read(client, id).status == "queued"
     assert client.xlen(wire.results_key(id)) == 0
 
 
@@ -260,7 +259,7 @@ def test_an_idle_worker_that_was_taken_for_dead_is_known_again_once_it_has_work(
 def test_a_result_that_can_not_be_kept_or_an_exit_fails_with_its_reason(server, client, job, reason):
     id = getattr(pool_jobs, job).enqueue()
     assert drained(server) == 0
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert record.status == "failed"
     assert reason in record.reason
 
@@ -268,15 +267,15 @@ def test_a_result_that_can_not_be_kept_or_an_exit_fails_with_its_reason(server, 
 def test_a_coroutine_is_awaited_and_a_job_may_enqueue_another(server, client):
     waits, parent = pool_jobs.waits.enqueue(7), pool_jobs.parent.enqueue()
     assert drained(server) == 0
-    assert records.read(client, waits).result == 7
-    assert records.read(client, records.read(client, parent).result).result == 2
+    assert reader.read(client, waits).result == 7
+    assert reader.read(client, reader.read(client, parent).result).result == 2
 
 
 def test_progress_stays_readable_after_the_job(server, client):
     id = pool_jobs.progress.enqueue()
     assert drained(server) == 0
-    assert records.read(client, id).progress == records.Progress(5, 5, "step 5")
-    assert counters.read(client, wire.progress_key(id))["attempt"] == "1"
+    assert reader.read(client, id).progress == reader.Progress(5, 5, "step 5")
+    assert client.hget(wire.progress_key(id), "attempt") == b"1"
 
 
 def test_suspended_workers_claim_nothing_until_they_are_resumed(server, client):
@@ -284,7 +283,7 @@ def test_suspended_workers_claim_nothing_until_they_are_resumed(server, client):
     id = pool_jobs.add.enqueue(1)
     with pool(server):
         until(lambda: client.zcard(wire.LEASES) == 1)
-        assert records.read(client, id).status == "queued"
+        assert reader.read(client, id).status == "queued"
         client.delete(wire.SUSPENDED)
         assert ended(client, id).result == 2
 

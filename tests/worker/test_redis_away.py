@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import lane_jobs
 import pytest
-from pools import children_of, ended, is_alive, lines, pool, until
 from redis import Redis
 
-from coordination.server import EmbeddedServer
-from jobs import records, registry, wire
-from jobs.producer import Producer
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import reader, registry, wire
+from packmule.jobs.client import Producer
+from packmule.tests.worker import lane_jobs
+from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
 
 AWAY_SECONDS = 0.6
 
@@ -94,7 +94,7 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
             assert children_of(process.pid) == children
         assert len(set(lines(ledger))) == len(ids)
         assert len(lines(ledger)) == len(ids)
-        assert {records.read(client, id).deaths for id in ids} == {0}
+        assert {reader.read(client, id).deaths for id in ids} == {0}
         assert client.llen(wire.QUARANTINE) == 0
 
 
@@ -113,7 +113,7 @@ def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_serv
                 time.sleep(AWAY_SECONDS)
             assert ended(client, id).result == "lived"
             assert children_of(process.pid) == children
-        assert records.read(client, id).deaths == 1
+        assert reader.read(client, id).deaths == 1
 
 
 @pytest.mark.parametrize("fault", [killed, frozen])
@@ -123,11 +123,11 @@ def test_a_timeout_bites_while_redis_is_away(spare_server, fault):
         registry.use(Producer(client).enqueue)
         with pool(server) as process:
             id = lane_jobs.resist.options(timeout=2).enqueue("swallow")
-            until(lambda: records.read(client, id).status == "started")
+            until(lambda: reader.read(client, id).status == "started")
             began = time.monotonic()
             (worker,) = children_of(process.pid)
             with fault(server, client):
                 until(lambda: not is_alive(worker), 10)
                 assert 2 < time.monotonic() - began < 5
             assert ended(client, id).status == "failed"
-            assert "its timeout of 2 s" in records.read(client, id).reason
+            assert "its timeout of 2 s" in reader.read(client, id).reason

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pool_jobs
 import pytest
 
-from jobs import wire
-from worker import relief
-from worker.claim import Claims
-from worker.order import Strict
-from worker.slot import MAIN, Slots
+from packmule.jobs import wire
+from packmule.tests.worker import pool_jobs
+from packmule.worker.order import Strict
+from packmule.worker.pool import stalled
+from packmule.worker.process.claim import Claims
+from packmule.worker.scoreboard import MAIN, Slots
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -33,9 +33,9 @@ def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims)
     claims.claim_moved(0, "m1")
     slots = Slots()
     begun(slots, jobs)
-    assert set(relief.relieve(client, "w1", slots)) == {*ids[2:], moved}
+    assert set(stalled.relieve(client, "w1", slots)) == {*ids[2:], moved}
     assert slots.held_back() == []
-    assert not relief.is_due(slots)
+    assert not stalled.is_due(slots)
     assert slots.end(jobs[1].execution)
     assert not slots.end(jobs[1].execution)
 
@@ -51,8 +51,8 @@ def test_a_worker_that_went_on_meanwhile_loses_nothing(client, claims, monkeypat
         claims.finish_and_claim("c2", [], 2)
         slots.start(MAIN, jobs[2].id, jobs[2].execution, 60)
 
-    monkeypatch.setattr(relief, "close_waiting", go_on)
-    assert relief.relieve(client, "w1", slots) == []
+    monkeypatch.setattr(stalled, "close_waiting", go_on)
+    assert stalled.relieve(client, "w1", slots) == []
     assert client.llen("rq:queue:default") == 0
 
 
@@ -61,4 +61,4 @@ def test_jobs_beside_the_main_threads_are_none_of_its_business(client, claims):
     slots = Slots(2)
     begun(slots, claims.finish_and_claim("c1", [], 2).jobs)
     slots.give_back(slots.take())
-    assert not relief.is_due(slots)
+    assert not stalled.is_due(slots)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gated_jobs
-import pool_jobs
 import pytest
-from pools import drained, ended, lines
 from rq.registry import FailedJobRegistry
 
-from jobs import cancel, records, wire
-from jobs.purge import purge
-from jobs.records import NoSuchJob
-from jobs.requeue import NotRequeued, requeue
+from packmule.jobs import cancel, reader, wire
+from packmule.jobs.purge import purge
+from packmule.jobs.reader import NoSuchJob
+from packmule.jobs.requeue import NotRequeued, requeue
+from packmule.tests.worker import gated_jobs, pool_jobs
+from packmule.tests.worker.pools import drained, ended, lines
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -21,7 +20,7 @@ def test_a_failed_job_runs_again_with_its_count_of_attempts(server, client, tmp_
     id = pool_jobs.fail.options(retries=0).enqueue(str(notes))
     assert drained(server) == 0
     requeue(client, id)
-    assert records.read(client, id).status == "queued"
+    assert reader.read(client, id).status == "queued"
     assert client.ttl(wire.job_key(id)) == client.ttl(wire.results_key(id)) == -1
     assert FailedJobRegistry("default", client).get_job_ids() == []
     assert drained(server) == 0
@@ -69,7 +68,7 @@ def test_a_list_of_another_type_leaves_the_job_failed(client):
     client.set(wire.queue_key("default"), "no list")
     with pytest.raises(Exception, match="WRONGTYPE"):
         requeue(client, id)
-    assert records.read(client, id).status == "canceled"
+    assert reader.read(client, id).status == "canceled"
 
 
 def test_a_purge_deletes_what_waits_and_nothing_else(client):
@@ -78,9 +77,9 @@ def test_a_purge_deletes_what_waits_and_nothing_else(client):
     other = pool_jobs.add.options(queue="low").enqueue(1)
     assert purge(client, "default") == 1100
     assert purge(client, "default") == 0
-    assert {records.read(client, id).status for id in (later, other)} == {"scheduled", "queued"}
+    assert {reader.read(client, id).status for id in (later, other)} == {"scheduled", "queued"}
     with pytest.raises(NoSuchJob):
-        records.read(client, ids[0])
+        reader.read(client, ids[0])
 
 
 def test_a_purge_takes_those_behind_others_of_their_group_too(client):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 
-import lane_jobs
-import pool_jobs
 import pytest
-from pools import DEADLINE, drained, ended, lines, pool, until
 
-from jobs import records, wire
-from worker.claim import Claims
-from worker.order import Strict
-from worker.rescue import rescue
-from worker.worker import Worker
+from packmule.jobs import reader, wire
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import DEADLINE, drained, ended, lines, pool, until
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.worker import Worker
+from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("produce")
 def test_only_the_errors_named_in_retry_on_are_retried_and_their_subclasses(server, client, tmp_path):
     ids = {kind: lane_jobs.retry_on.enqueue(str(tmp_path / kind), kind) for kind in ("connection", "value")}
     assert drained(server) == 0
-    found = {kind: records.read(client, id) for kind, id in ids.items()}
+    found = {kind: reader.read(client, id) for kind, id in ids.items()}
     assert {kind: record.status for kind, record in found.items()} == {
         "connection": "failed",
         "value": "failed",
@@ -35,9 +34,9 @@ def test_a_job_may_ask_to_run_again_up_to_its_limit_and_uses_up_no_retries(serve
     in_time = lane_jobs.retry_after.options(retries=1).enqueue(str(tmp_path / "in time"), 4, 4)
     too_late = lane_jobs.retry_after.options(retries=1).enqueue(str(tmp_path / "too late"), 3, 9)
     assert drained(server) == 0
-    record = records.read(client, in_time)
+    record = reader.read(client, in_time)
     assert (record.result, record.retries_left, record.attempts) == ("ready in 4", 1, 3)
-    record = records.read(client, too_late)
+    record = reader.read(client, too_late)
     assert (record.status, record.retries_left) == ("failed", 1)
     assert record.reason == "Retry: not ready in 3"
     assert len(lines(tmp_path / "too late")) == 3
@@ -47,10 +46,10 @@ def test_a_job_that_runs_again_later_waits_among_the_scheduled(server, client):
     later, interval = lane_jobs.retry_later.enqueue(), lane_jobs.fail_once_in_a_while.enqueue()
     assert drained(server) == 0
     for id, seconds in ((later, 30), (interval, 7)):
-        assert records.read(client, id).status == "scheduled"
+        assert reader.read(client, id).status == "scheduled"
         due = client.zscore("rq:scheduled:default", id)
         assert seconds - 5 < due - time.time() <= seconds
-    assert records.read(client, later).reason == "not yet"
+    assert reader.read(client, later).reason == "not yet"
 
 
 def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_runs(server, client, tmp_path):
@@ -58,18 +57,18 @@ def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_run
     in_time = pool_jobs.note.options(expires=60).enqueue(str(tmp_path / "in time"))
     time.sleep(0.06)
     assert drained(server) == 0
-    record = records.read(client, late)
+    record = reader.read(client, late)
     assert record.status == "failed"
     assert record.reason.startswith("Expired: the job could not start before it expired at ")
     assert lines(tmp_path / "late") == []
-    assert records.read(client, in_time).status == "finished"
+    assert reader.read(client, in_time).status == "finished"
 
 
 def test_a_retry_is_not_hit_by_the_expiry(server, client, tmp_path):
     id = pool_jobs.fail.options(expires=20).enqueue(str(tmp_path / "notes"))
     client.hset(wire.job_key(id), mapping={"expires_at": 1, "attempts": 1})
     assert drained(server) == 0
-    assert records.read(client, id).reason == "ValueError: it is broken"
+    assert reader.read(client, id).reason == "ValueError: it is broken"
 
 
 @pytest.mark.parametrize("job", ["count", "count_isolated"])
@@ -77,7 +76,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint_before_the_error(server, clien
     notes = tmp_path / "notes"
     id = getattr(lane_jobs, job).enqueue(str(notes), "raise")
     assert drained(server) == 0
-    assert records.read(client, id).result == 6
+    assert reader.read(client, id).result == 6
     assert lines(notes) == ["from 0", "0", "1", "2", "from 3", "3", "4", "5"]
 
 
@@ -88,7 +87,7 @@ def test_after_a_sigkill_a_job_goes_on_from_a_checkpoint(server, client, tmp_pat
         id = getattr(lane_jobs, job).enqueue(str(notes), "kill")
         assert ended(client, id).result == 6
     assert lines(notes) == ["from 0", "0", "1", "2", "from 3", "3", "4", "5"]
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.deaths, record.attempts) == (1, 0)
 
 
@@ -106,11 +105,11 @@ def test_a_drain_ends_a_job_at_its_next_checkpoint_and_another_pool_goes_on(
         until(lambda: lines(notes) == ["from 0", "0", "1", "2"])
         process.terminate()
         assert process.wait(5) == 0
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.status, record.attempts, record.deaths, record.retries_left) == ("queued", 0, 0, 2)
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
     assert drained(server, **options) == 0
-    assert records.read(client, id).result == 6
+    assert reader.read(client, id).result == 6
     assert lines(notes) == ["from 0", "0", "1", "2", "from 3", "3", "4", "5"]
 
 
@@ -150,6 +149,6 @@ def test_two_signals_end_a_job_that_makes_no_checkpoints_and_it_starts_anew(serv
         assert process.wait(DEADLINE) == 1
     gate.touch()
     assert drained(server) == 0
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.result, record.deaths, record.attempts) == ("a", 0, 0)
     assert lines(notes) == ["begin a", "begin a", "end a"]

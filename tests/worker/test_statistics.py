@@ -8,19 +8,19 @@ import time
 import urllib.request
 from pathlib import Path
 
-import lane_jobs
-import pool_jobs
 import pytest
-from command_line import CommandLine, complaint, environment_in
-from pools import drained
 
-from coordination.histogram import percentile
-from jobs import metrics, records, statistics, wire
-from jobs.statistics import Statistics
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import finished
-from worker.tally import tally
+from packmule.coordination.counters.histogram import percentile
+from packmule.jobs import reader, wire
+from packmule.observe import metrics, statistics
+from packmule.observe.statistics import Statistics
+from packmule.tests.command_line import CommandLine, complaint, environment_in
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import drained
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import finished
+from packmule.worker.process.statistics import tally
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -37,18 +37,18 @@ def test_what_is_performed_in_any_lane_is_counted_once(server, client, tmp_path)
     pool_jobs.fail.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / "notes"))
     assert drained(server, 2) == 0
     found = counted(client)
-    assert found["default", "pool_jobs.add"].finished == 100
-    assert found["low", "pool_jobs.add"].finished == 1
-    assert found["default", "lane_jobs.where_isolated"].finished == 1
-    failing = found["default", "pool_jobs.fail"]
+    assert found["default", "packmule.tests.worker.pool_jobs.add"].finished == 100
+    assert found["low", "packmule.tests.worker.pool_jobs.add"].finished == 1
+    assert found["default", "packmule.tests.worker.lane_jobs.where_isolated"].finished == 1
+    failing = found["default", "packmule.tests.worker.pool_jobs.fail"]
     assert (failing.performed, failing.failed, failing.retried) == (2, 1, 1)
-    slow = found["default", "lane_jobs.where_async"]
+    slow = found["default", "packmule.tests.worker.lane_jobs.where_async"]
     assert 0.15 <= slow.seconds < 5
     assert percentile(slow.runs, 0.5) == pytest.approx(slow.seconds, rel=0.11)
-    assert sum(found["default", "pool_jobs.add"].waits.values()) == 100
+    assert sum(found["default", "packmule.tests.worker.pool_jobs.add"].waits.values()) == 100
     assert statistics.hours(client, 1).keys() == statistics.totals(client).keys() == found.keys()
     by_type = statistics.by(found, statistics.type_of)
-    assert statistics.summary("add", by_type["pool_jobs.add"]).performed == 101
+    assert statistics.summary("add", by_type["packmule.tests.worker.pool_jobs.add"]).performed == 101
     assert statistics.rates(client)["default"] > 0
     assert statistics.slowest(client)[0][1] == pytest.approx(slow.seconds, abs=0.01)
     assert sum(spent for _, spent in statistics.busiest(client)) > 0.15
@@ -62,10 +62,10 @@ def test_a_call_sent_again_or_refused_counts_nothing_more(client):
     for _ in range(2):
         claims._held = dict(held)
         claims.finish_and_claim("c2", [finished(first, b"2", 1.0, 2.0)], 0)
-    assert counted(client)["default", "pool_jobs.add"].finished == 1
+    assert counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished == 1
     client.hset(wire.claims_key("w1"), second.id, "somebody else's")
     claims.finish_and_claim("c3", [finished(second, b"2", 1.0, 2.0)], 0)
-    assert counted(client)["default", "pool_jobs.add"].finished == 1
+    assert counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished == 1
     assert claims._held == {}
 
 
@@ -84,10 +84,10 @@ def test_names_without_end_do_not_fill_the_memory(client):
     pool_jobs.add.enqueue(1)
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 0)
-    assert ("default", "pool_jobs.add") not in counted(client)
+    assert ("default", "packmule.tests.worker.pool_jobs.add") not in counted(client)
     other = counted(client)["default", "other"]
     assert (other.finished, sum(other.runs.values()), other.seconds) == (1, 1, 1.0)
-    assert ("default", "pool_jobs.add") in statistics.totals(client)
+    assert ("default", "packmule.tests.worker.pool_jobs.add") in statistics.totals(client)
 
 
 def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):
@@ -103,7 +103,7 @@ def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):
     assert drained(server) == 0
     assert client.hget(wire.job_key(id), "status") == b"finished"
     assert statistics.totals(client) == {}
-    assert "pool_jobs.add" in {kind for _, kind in statistics.hours(client, 1)}
+    assert "packmule.tests.worker.pool_jobs.add" in {kind for _, kind in statistics.hours(client, 1)}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_metrics_are_in_prometheus_format(client, server):
             assert SAMPLE.fullmatch(line), line
             name = re.match(r"[a-z_]+", line)[0]
             assert heads.get(name) or heads[re.sub(r"_(bucket|sum|count)$", "", name)] == "histogram"
-    labels = 'queue="default",type="pool_jobs.add"'
+    labels = 'queue="default",type="packmule.tests.worker.pool_jobs.add"'
     assert f'packmule_executions_total{{{labels},outcome="finished"}} 10' in lines
     assert f'packmule_run_seconds_bucket{{{labels},le="+Inf"}} 10' in lines
     assert f"packmule_run_seconds_count{{{labels}}} 10" in lines
@@ -144,7 +144,7 @@ def test_the_age_of_the_next_job_is_told(packmule, client):
         enqueued = wire.time_text(time.time() - ago) if ago else "no time"
         client.hset(f"rq:job:{queue}", mapping={"enqueued_at": enqueued})
     client.set("rq:queue:text", "no list")
-    ages = records.ages(client, ["high", "low", "odd", "text", "default"])
+    ages = reader.ages(client, ["high", "low", "odd", "text", "default"])
     assert ages == {"high": pytest.approx(90, abs=5), "low": 0}
     (line,) = re.findall(
         r'packmule_queue_age_seconds\{queue="high"\} (\S+)', metrics.exposition(client, ["high"])
@@ -189,6 +189,6 @@ def test_top_shows_queues_types_workers_and_slow_jobs(packmule, server, client):
     assert re.search(r"lane_jobs\.where +1 +0 +0 +2\d\d ms", page)
     assert "busiest workers" in page
     found = json.loads(packmule.output("top", "--json", "--period", "24h", "--by", "time"))
-    assert found["types"][0]["name"] == "lane_jobs.where"
+    assert found["types"][0]["name"] == "packmule.tests.worker.lane_jobs.where"
     assert {each["queue"]: each["performed"] for each in found["queues"]}["default"] == 1
     assert found["slowest"][0]["seconds"] >= 0.2

@@ -9,13 +9,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import lane_jobs
-import pool_jobs
 import pytest
-from pools import children_of, drained, ended, is_alive, lines, pool, until
 
-from jobs import records, wire
-from worker.order import Strict, Weighted, of, parse
+from packmule.jobs import reader, wire
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import children_of, drained, ended, is_alive, lines, pool, until
+from packmule.worker.order import Strict, Weighted, of, parse
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -97,7 +96,7 @@ def test_the_jobs_of_a_frozen_process_run_elsewhere(server, client, tmp_path):
         gate.touch()
         assert ended(client, id).result == "a"
         assert not is_alive(frozen)
-    record = records.read(client, id)
+    record = reader.read(client, id)
     assert (record.deaths, record.attempts) == (0, 0)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import datetime
 
-import lane_jobs
-import pool_jobs
 import pytest
-from lane_jobs import LANES
-from pools import ended, lines, pool, until
 
-from jobs import records, wire
-from jobs.records import Record
+from packmule.jobs import reader, wire
+from packmule.jobs.reader import Record
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.lane_jobs import LANES
+from packmule.tests.worker.pools import ended, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -66,9 +65,7 @@ def test_jobs_beside_one_that_is_killed_go_back_and_finish_without_a_death(serve
         until(lambda: sorted(lines(notes)) == ["begin a"] * 2 + ["begin b"] * 2)
         gate.touch()
         assert [ended(client, id).result for id in ids] == ["a", "b"]
-    assert [(records.read(client, id).deaths, records.read(client, id).attempts) for id in ids] == [
-        (0, 0)
-    ] * 2
+    assert [(reader.read(client, id).deaths, reader.read(client, id).attempts) for id in ids] == [(0, 0)] * 2
 
 
 def test_an_isolated_job_that_is_killed_for_its_timeout_harms_no_async_one_beside_it(

@@ -7,21 +7,20 @@ import signal
 import time
 from typing import Any
 
-import lane_jobs
-import pool_jobs
 import pytest
-from pools import children_of, drained, ended, lines, pool, until
 from redis import Redis
 from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 
-from coordination.stream import Stream
-from jobs import cancel, registry, wire
-from scheduler.promote import promote
-from worker import Worker
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import finished
+from packmule.coordination.streams.stream import Stream
+from packmule.jobs import cancel, registry, wire
+from packmule.scheduler.maintenance.promote import promote
+from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
+from packmule.worker import Worker
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -66,8 +65,12 @@ def test_each_attempt_is_told(server, client, tmp_path):
 
 def test_an_end_that_rqs_code_recorded_is_told(server, client):
     queue = Queue("default", client, serializer=JSONSerializer)
-    job = queue.enqueue("pool_jobs.add", 1, on_success=Callback("pool_jobs.callback"))
-    registry.load([], ["pool_jobs.callback"])
+    job = queue.enqueue(
+        "packmule.tests.worker.pool_jobs.add",
+        1,
+        on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
+    )
+    registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
     Worker([queue], connection=client).work(burst=True)
     assert types(client, job.id) == ["finished"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import lane_jobs
 import pytest
 
-from jobs import wire
-from worker.claim import Claims
-from worker.order import Strict
-from worker.outcome import finished
-from worker.wait import IdleWait
+from packmule.jobs import wire
+from packmule.tests.worker import lane_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process.blocking_wait import IdleWait
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 

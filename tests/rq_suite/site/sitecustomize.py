@@ -23,7 +23,7 @@ redis.connection.Connection._connect = connect_here
 if os.environ["RQ_SUITE_KNOWN"]:
     import rq.worker
 
-    import worker
+    from packmule import worker
 
     class Worker(worker.Worker):
         """Ours, performing pickles and functions that nobody registered, as the suite's jobs are."""

@@ -1,0 +1,7 @@
+"""Background jobs on RQ and Redis: `from packmule import job, current, Retry, Batch`."""
+
+from packmule.jobs import current
+from packmule.jobs.interrupts import Retry
+from packmule.jobs.registry import job
+
+__all__ = ["Retry", "current", "job"]

@@ -1,0 +1,1 @@
+"""The cache: values computed once and kept for a while."""

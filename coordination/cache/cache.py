@@ -1,0 +1,272 @@
+"""A cache: what is computed for a key is kept for a while, and computed by one process at a time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from redis import Redis, RedisError
+
+from packmule.coordination.cache.cached import Cached
+from packmule.coordination.cache.entry import OVERSIZE, Entry, NotCacheable, decoded, encoded
+from packmule.coordination.cache.expiry import Terms, agreed, named_tags, seconds
+from packmule.coordination.cache.lease import ANY, Lease, Place, tag_key, take
+from packmule.coordination.cache.link import Link
+from packmule.coordination.cache.lookup import NOTHING, look, turn
+from packmule.coordination.keys import bounded, named
+from packmule.coordination.renewal import Renewer
+
+__all__ = ["Cache", "EntryTooLarge", "NotCacheable"]
+
+MIB = 1024 * 1024
+LARGEST_ENTRY = 64 * MIB
+SHORTEST_LEASE = 0.1
+
+QUIET = 30.0
+"""Seconds in which the log says the same thing once."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class EntryTooLarge(ValueError):
+    """A value of more bytes than the cache keeps for one key."""
+
+
+class Cache:
+    """Values by key, for a time, shared by all processes that open a cache of the same `name`.
+
+    `name` is of letters, digits and `. _ -`; keys and tags are any text. Values are bytes or what JSON can
+    carry, None included, and come back as JSON brings them: a tuple as a list, from the first call on.
+    Values of more than `max_bytes` are not kept. Who computes holds a `lease` (seconds), renewed meanwhile:
+    if its process is killed, another computes when that has ended. So it is after `longest` seconds, for who
+    hangs must not hold up the others for ever.
+
+    Without Redis everything is computed and nothing kept; the log says so twice a minute. Only invalidating
+    raises then, for what was not invalidated would come back. Safe in threads and after a fork.
+
+    >>> cache = Cache(client, "shop")  # doctest: +SKIP
+    >>> cache.get_or_compute("price/7", lambda: {"eur": 12}, ttl=60, tags=["product/7"])  # doctest: +SKIP
+    {'eur': 12}
+    >>> cache.invalidate_tag("product/7")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        name: str,
+        *,
+        max_bytes: int = MIB,
+        lease: float = 3.0,
+        longest: float = 300.0,
+    ) -> None:
+        if not isinstance(max_bytes, int) or not 1 <= max_bytes <= LARGEST_ENTRY:
+            raise ValueError(f"max_bytes={max_bytes!r}: give a whole number from 1 to {LARGEST_ENTRY:,}")
+        self.client = client
+        self.name = named(name)
+        self.max_bytes = max_bytes
+        self.lease = seconds("lease", lease, SHORTEST_LEASE)
+        self.longest = seconds("longest", longest, SHORTEST_LEASE)
+        self._link = Link(client)
+        self._renewer = Renewer()
+        self._quiet_until: dict[str, float] = {}
+        self._shapes: dict[str, str] = {}
+
+    def get_or_compute(
+        self,
+        key: str,
+        compute: Callable[[], T],
+        *,
+        ttl: float,
+        stale_ttl: float = 0.0,
+        tags: Sequence[str] = (),
+    ) -> T:
+        """The value kept for `key`, or what `compute()` returns, which is then kept for `ttl` seconds.
+
+        Once it has ended the value is kept for another `stale_ttl` seconds, and who comes while one computes
+        it anew gets the old one at once; otherwise they wait. It is valid as long as none of its `tags` is
+        invalidated. What was invalidated while it was computed goes to its caller and is not kept.
+
+        A hit is one round trip. What `compute` raises is raised; one of those who wait tries next. Raises
+        `NotCacheable` for a value that is neither bytes nor JSON, `ValueError` for a time that is none.
+        A value that is too large is returned and not kept, and for `ttl` seconds nobody waits for another's.
+        """
+        terms = agreed(ttl, stale_ttl, tags)
+        at = Place(self.name, bounded(key), terms.tags)
+        found, lease = NOTHING, None
+        try:
+            found = look(self._link, at)
+            if found.is_due():
+                found, lease = turn(self._link, at, found, terms.life_ms, self.lease, self.longest)
+        except RedisError as error:
+            self._do_without(error)
+            found = found if found.left > 0 else NOTHING
+        if lease is None and found.is_kept:
+            value: T = found.value
+            return value
+        if lease is None:
+            return self._normal(compute())
+        return self._compute(key, compute, terms, lease)
+
+    def get(self, key: str, default: Any = None, *, tags: Sequence[str] = ()) -> Any:
+        """The value kept for `key` if it is valid, otherwise `default`, as without Redis.
+
+        Naming the `tags` it was kept with saves the round trip in which they would be asked for.
+        """
+        names = named_tags(tags)
+        at = Place(self.name, bounded(key), names)
+        try:
+            found = look(self._link, at)
+        except RedisError as error:
+            self._do_without(error)
+            return default
+        return found.value if found.is_kept and found.left > 0 else default
+
+    def put(
+        self, key: str, value: Any, *, ttl: float, stale_ttl: float = 0.0, tags: Sequence[str] = ()
+    ) -> bool:
+        """Keep `value` for `key`, as `get_or_compute` would; whether it was kept, False without Redis.
+
+        What is being computed for the key meanwhile is not kept. Two round trips. Raises `EntryTooLarge`,
+        `NotCacheable`, or `ValueError` for a time that is none.
+        """
+        terms = agreed(ttl, stale_ttl, tags)
+        at = Place(self.name, bounded(key), terms.tags)
+        kind, body = encoded(value, self.max_bytes)
+        if kind == OVERSIZE:
+            raise EntryTooLarge(
+                f"{key:.120}: the cache {self.name} keeps up to {self.max_bytes:,} bytes a key"
+            )
+        try:
+            lease = take(self._link, at, ANY, terms.life_ms, self.lease, self.longest)
+            return isinstance(lease, Lease) and _keep(lease, terms, kind, body, 0.0)
+        except RedisError as error:
+            self._do_without(error)
+            return False
+
+    def invalidate(self, key: str) -> None:
+        """Forget what is kept for `key`, and keep nothing that is being computed for it now.
+
+        Raises `redis.RedisError` if that can't be done: try again, for the value may still be there.
+        """
+        at = Place(self.name, bounded(key), ())
+        with self.client.pipeline(transaction=True) as pipeline:
+            pipeline.delete(at.entry, at.lease)
+            pipeline.publish(at.channel, "invalidated")
+            pipeline.execute()
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Forget all that is kept with `tag` or being computed with it, however much, in one short command.
+
+        Raises `redis.RedisError` as `invalidate` does.
+        """
+        self.client.delete(tag_key(self.name, bounded(tag)))
+
+    def cached(
+        self,
+        *,
+        ttl: float,
+        key: str | Callable[P, str],
+        stale_ttl: float = 0.0,
+        tags: Sequence[str] = (),
+    ) -> Callable[[Callable[P, T]], Cached[P, T]]:
+        """A decorator: the function's results are kept, each for the key of its arguments.
+
+        `key` and each of `tags` are templates with arguments in braces, by name or place, with a sign that
+        separates them, or `key` is a function that makes a key from the arguments. Different arguments
+        make different keys (`1` and "1" too). Two functions of a cache need different templates.
+
+        >>> @cache.cached(ttl=60, key="price/{product}/{1}", tags=["product/{product}"])  # doctest: +SKIP
+        ... def price(product: int, currency: str = "eur") -> float: ...
+        >>> price(7)  # doctest: +SKIP
+        12.0
+        >>> price.invalidate(7)  # doctest: +SKIP
+        """
+        terms = agreed(ttl, stale_ttl, tags)
+
+        def decorate(function: Callable[P, T]) -> Cached[P, T]:
+            def find(key: str, compute: Callable[[], T], tags: Sequence[str]) -> T:
+                return self.get_or_compute(key, compute, ttl=ttl, stale_ttl=stale_ttl, tags=tags)
+
+            made = Cached(function, key, terms.tags, find, self.invalidate)
+            owner = self._shapes.setdefault(made.shape, made.name)
+            if owner != made.name:
+                raise ValueError(f"{made.name}: {owner} has the key {key!r} already: choose another")
+            return made
+
+        return decorate
+
+    def close(self) -> None:
+        """Close the cache's connections; it can go on being used."""
+        self._link.close()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the cache's connections."""
+        self.close()
+
+    def _compute(self, key: str, compute: Callable[[], T], terms: Terms, lease: Lease) -> T:
+        self._renewer.add(lease, self.lease / 3)
+        begun = time.monotonic()
+        try:
+            result = compute()
+            cost = time.monotonic() - begun
+            kind, body = encoded(result, self.max_bytes)
+        except BaseException:
+            self._give_back(lease)
+            raise
+        finally:
+            self._renewer.discard(lease)
+        if kind == OVERSIZE:
+            self._say(
+                "large",
+                "the cache %s keeps up to %d bytes a key, so %.120s is computed each time",
+                self.name,
+                self.max_bytes,
+                key,
+            )
+        try:
+            _keep(lease, terms, kind, body, cost)
+        except RedisError as error:
+            self._do_without(error)
+        normal: T = result if kind == OVERSIZE else decoded(kind, body)
+        return normal
+
+    def _give_back(self, lease: Lease) -> None:
+        try:
+            lease.give_back()
+        except RedisError as error:
+            self._do_without(error)
+
+    def _normal(self, value: T) -> T:
+        """What a hit would return for it."""
+        kind, body = encoded(value, self.max_bytes)
+        normal: T = value if kind == OVERSIZE else decoded(kind, body)
+        return normal
+
+    def _do_without(self, error: RedisError) -> None:
+        self._say("without", "the cache %s does without Redis: %s", self.name, error)
+
+    def _say(self, about: str, text: str, *args: object) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until.get(about, 0.0):
+            self._quiet_until[about] = now + QUIET
+            logger.warning(text, *args)
+
+
+def _keep(lease: Lease, terms: Terms, kind: bytes, body: bytes, cost: float) -> bool:
+    versions = dict(zip(terms.tags, lease.versions, strict=True))
+    entry = Entry(bytes.fromhex(lease.id), kind, terms.stale_ms, cost, versions, body)
+    return lease.keep(entry.packed(), terms.life_ms)

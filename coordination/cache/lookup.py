@@ -1,0 +1,100 @@
+"""Turns: look what is kept, and where it is time to compute it take the lease, or wait for who has it."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any, NamedTuple
+
+import msgspec
+
+from packmule.coordination.cache.entry import OVERSIZE, Entry, id_of, unpacked
+from packmule.coordination.cache.lease import Lease, Place, tag_key, take
+from packmule.coordination.cache.link import TIMEOUT, Link
+from packmule.coordination.release_listener import Ear
+
+LOOK_AGAIN = 0.25
+"""Seconds, give or take half, after which who waits looks again; or four times that if it would be told."""
+
+SHORTEST_WAIT = 0.05
+
+
+class Found(NamedTuple):
+    """What is stored for a key: the `id` of it, and its entry and value unless it is invalid.
+
+    `left` is for how many seconds it is valid yet, zero or less if it is stale.
+    """
+
+    id: bytes
+    entry: Entry | None
+    value: Any
+    left: float
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a value, though it may be stale."""
+        return self.entry is not None and self.entry.kind != OVERSIZE
+
+    def is_due(self) -> bool:
+        """Whether to compute it anew: when it is no longer valid, or by chance a little before.
+
+        The longer it took to compute and the nearer its end, the likelier (XFetch): so one of many readers
+        renews it in time, and the others never wait.
+        """
+        if self.entry is None or self.left <= 0:
+            return True
+        return self.left <= self.entry.cost * -math.log(1.0 - random.random())  # noqa: S311
+
+
+NOTHING = Found(b"", None, None, 0.0)
+
+
+def look(link: Link, at: Place) -> Found:
+    """What is stored at a place: one round trip, unless it has tags that the place doesn't name."""
+    stored_at = at.entry
+    (raw, *versions), left = link.ask(("MGET", stored_at, *at.tag_keys()), ("PTTL", stored_at))
+    entry = unpacked(raw)
+    if entry is None or left < 0:
+        return NOTHING._replace(id=id_of(raw))
+    if entry.tags or at.tags:
+        known = dict(zip(at.tags, versions, strict=True))
+        if unknown := [tag for tag in entry.tags if tag not in known]:
+            (asked,) = link.ask(("MGET", *(tag_key(at.name, tag) for tag in unknown)))
+            known.update(zip(unknown, asked, strict=True))
+        # What was kept without a tag that is asked for now would outlive its invalidation.
+        if any(version is None or entry.tags.get(tag) != version.decode() for tag, version in known.items()):
+            return NOTHING._replace(id=entry.id)
+    try:
+        value = entry.value() if entry.kind != OVERSIZE else None
+    except (msgspec.DecodeError, ValueError):
+        return NOTHING._replace(id=entry.id)
+    return Found(entry.id, entry, value, (left - entry.stale_ms) / 1000)
+
+
+def turn(
+    link: Link, at: Place, found: Found, life_ms: int, seconds: float, longest: float
+) -> tuple[Found, Lease | None]:
+    """The lease to compute what is at a place, where `found` is due; without it, what to take instead.
+
+    Where another computes that is the stale value, or the new one, for which it waits. Raises
+    `redis.RedisError`.
+    """
+    ear: Ear | None = None
+    try:
+        while True:
+            lease = take(link, at, found.id, life_ms, seconds, longest)
+            if isinstance(lease, Lease):
+                return found, lease
+            if lease is not None:
+                if found.entry is not None:
+                    return found, None
+                if ear is None:  # and look once more, for the end may have come before it
+                    ear = Ear([link.connection], at.channel, TIMEOUT)
+                else:
+                    ear.wait(LOOK_AGAIN, max(SHORTEST_WAIT, lease + 0.01))
+            found = look(link, at)
+            if found.left > 0:
+                return found, None
+    finally:
+        if ear is not None:
+            ear.close()

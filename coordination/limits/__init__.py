@@ -1,0 +1,1 @@
+"""Limits: rates and concurrency by key."""

@@ -1,0 +1,140 @@
+"""Rate limits by key, atomic and by the server's clock: a token bucket and an exact sliding window."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from packmule.coordination.keys import bounded, named, taken
+from packmule.coordination.limits.rate import MICROSECONDS, Rate
+from packmule.coordination.redis.scripts import Script
+
+LARGEST_WINDOW = 10_000
+"""Events a sliding window may hold: it remembers each of them, at some ten bytes."""
+
+
+class RateLimitExceeded(RuntimeError):
+    """More than the rate allows; in `retry_after` seconds the same will be allowed, if nothing else comes."""
+
+    def __init__(self, key: str, rate: Rate, retry_after: float) -> None:
+        super().__init__(f"{key} is limited to {rate}: try again in {retry_after:.3g} s")
+        self.key = key
+        self.rate = rate
+        self.retry_after = retry_after
+
+
+class Answer(NamedTuple):
+    """Whether it was allowed, and how the limit stands after it.
+
+    `remaining` is how much more is allowed at once. In `retry_after` seconds the same will be allowed (0.0 if
+    it was), in `reset_after` seconds all of it, both provided that nothing else comes.
+    """
+
+    allowed: bool
+    remaining: int
+    retry_after: float
+    reset_after: float
+
+
+class RateLimit:
+    """What both limits can do; use `TokenBucket` or `SlidingWindow`.
+
+    `name` tells this limit's keys from those of others: letters, digits and `. _ -`. Each `key` (an address,
+    a tenant, a token; any text) is limited on its own. `cost` is how many events one call counts for. A call
+    is one round trip. If the connection is lost in it, it is sent again, and may count twice. Calls raise
+    `KeyTaken` where the key holds what no limit wrote.
+    """
+
+    _script: ClassVar[Script]
+    _prefix: ClassVar[str]
+    _numbers: tuple[int, int]
+    most: int
+
+    def __init__(self, client: Redis, name: str, rate: Rate | str) -> None:
+        self.client = client
+        self.name = named(name)
+        self.rate = rate if isinstance(rate, Rate) else Rate.parse(rate)
+
+    def hit(self, key: str, cost: int = 1) -> Answer:
+        """Count `cost` events of `key` if they are allowed now, and tell; a refusal counts nothing.
+
+        Raises `ValueError` for a cost that could never be allowed.
+
+        >>> logins = SlidingWindow(client, "logins", "5/m")  # doctest: +SKIP
+        >>> logins.hit("10.0.0.1")  # doctest: +SKIP
+        Answer(allowed=True, remaining=4, retry_after=0.0, reset_after=60.0)
+        """
+        return self._ask(key, cost, "1")
+
+    def require(self, key: str, cost: int = 1) -> Answer:
+        """Like `hit`, but raises `RateLimitExceeded` with its `retry_after` where that would refuse."""
+        answer = self.hit(key, cost)
+        if not answer.allowed:
+            raise RateLimitExceeded(key, self.rate, answer.retry_after)
+        return answer
+
+    def peek(self, key: str, cost: int = 1) -> Answer:
+        """What `hit` would answer, but that nothing is counted and `remaining` is what is left now."""
+        return self._ask(key, cost, "0")
+
+    def reset(self, key: str) -> None:
+        """Forget all events of `key`."""
+        self.client.delete(self.key(key))
+
+    def key(self, key: str) -> str:
+        """Where Redis keeps what is known of `key`."""
+        return f"{self._prefix}:{self.name}:{bounded(key)}"
+
+    def _ask(self, key: str, cost: int, count: str) -> Answer:
+        if not isinstance(cost, int) or isinstance(cost, bool) or not 1 <= cost <= self.most:
+            raise ValueError(f"cost={cost!r}: {self.rate} allows whole numbers from 1 to {self.most}")
+        stored_at = self.key(key)
+        try:
+            allowed, remaining, retry_after, reset_after = self._script(
+                self.client, [stored_at], [cost, *self._numbers, count]
+            )
+        except ResponseError as error:
+            raise taken(error, stored_at, type(self).__name__) from None
+        return Answer(allowed == 1, remaining, retry_after / MICROSECONDS, reset_after / MICROSECONDS)
+
+
+class TokenBucket(RateLimit):
+    """A rate in the long run, with bursts: cheap at any size, for work that is to flow at an even pace.
+
+    In any span of `s` seconds it allows at most `burst + s * limit / period` events. So right after a pause
+    `100/m` allows 199 in a minute; `100/m burst 1` allows one every 0.6 s.
+    """
+
+    _script = Script("coordination.limits", "take_tokens")
+    _prefix = "pm:rate"
+
+    def __init__(self, client: Redis, name: str, rate: Rate | str) -> None:
+        super().__init__(client, name, rate)
+        self.most = self.rate.burst
+        self._numbers = self.rate.interval_us, self.rate.capacity_us
+
+
+class SlidingWindow(RateLimit):
+    """At most `limit` events in any span of the period, to the microsecond: for logins and quotas.
+
+    It remembers each event of the last period, at most `LARGEST_WINDOW`. Raises `ValueError` for a rate with
+    a larger limit, or with a burst.
+    """
+
+    _script = Script("coordination.limits", "count_in_window")
+    _prefix = "pm:window"
+
+    def __init__(self, client: Redis, name: str, rate: Rate | str) -> None:
+        super().__init__(client, name, rate)
+        if self.rate.limit > LARGEST_WINDOW:
+            raise ValueError(
+                f"{self.rate}: a sliding window counts up to {LARGEST_WINDOW:,} events: take a TokenBucket"
+            )
+        if self.rate.burst != self.rate.limit:
+            raise ValueError(
+                f"{self.rate}: a sliding window has no burst: leave it out, or take a TokenBucket"
+            )
+        self.most = self.rate.limit
+        self._numbers = self.rate.limit, self.rate.period_us

@@ -1,0 +1,1 @@
+"""Locks: Redlock over independent servers, with fencing tokens."""

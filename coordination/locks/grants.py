@@ -1,0 +1,136 @@
+"""Grants: what a majority of the lock nodes is asked, to take a lock, to extend it, and to give it back."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass, replace
+
+import redis
+
+from packmule.coordination.locks.quorum import Quorum, Votes
+from packmule.coordination.redis.scripts import Script
+
+COUNTER_SECONDS = 86_400
+"""How long a node keeps the counter of a lock that nobody takes; a later one begins higher by the clock."""
+
+_HOST = socket.gethostname()
+
+_acquire = Script("coordination.locks", "acquire")
+_extend = Script("coordination.locks", "extend")
+_release = Script("coordination.locks", "release")
+
+
+class NoQuorum(redis.ConnectionError):
+    """Fewer than a majority of the lock nodes answered and may vote; the text names the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a majority granted: the holder's own value, its token, and the end on the monotonic clock."""
+
+    name: str
+    value: str
+    fence: int
+    until: float
+
+
+def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
+    """Ask once for the lock `name`; None if others hold it. What is not won is given back everywhere.
+
+    Raises `NoQuorum`.
+    """
+    attempt = Grant(name, f"{_HOST}.{os.getpid()}.{secrets.token_hex(20)}", 0, 0.0)
+    begun = time.monotonic()
+    try:
+        votes = quorum.ask(
+            _acquire,
+            keys(name),
+            (attempt.value, _milliseconds(ttl), COUNTER_SECONDS),
+            _patience(quorum, ttl),
+            voters=True,
+        )
+        fence = max(votes.replies, default=0)
+        # The next holder will meet one node of any majority, so a majority must know the token.
+        if votes.yes >= quorum.majority > votes.replies.count(fence):
+            begun = time.monotonic()
+            votes = _confirm(quorum, name, attempt.value, fence, ttl)
+        until = _until(begun, ttl)
+        if votes.yes >= quorum.majority and time.monotonic() < until:
+            return replace(attempt, fence=fence, until=until)
+    except BaseException:
+        give_back(quorum, attempt)
+        raise
+    give_back(quorum, attempt)
+    if votes.able < quorum.majority:
+        raise _shortage(quorum, name, votes)
+    return None
+
+
+def extend(quorum: Quorum, grant: Grant, ttl: float) -> Grant | None:
+    """The same for `ttl` seconds from now; None if the lock is lost, and then it is given back everywhere.
+
+    Raises `NoQuorum` if too few answered to tell: it is held until `grant.until` still.
+    """
+    begun = time.monotonic()
+    if begun < grant.until:
+        votes = _confirm(quorum, grant.name, grant.value, grant.fence, ttl)
+        until = _until(begun, ttl)
+        answered_at = time.monotonic()
+        # Answers that come after the end count for nothing: in between someone else may have held it.
+        if answered_at < grant.until:
+            if votes.yes >= quorum.majority and answered_at < until:
+                return replace(grant, until=until)
+            if votes.no <= len(quorum.nodes) - quorum.majority:
+                raise _shortage(quorum, grant.name, votes)
+    give_back(quorum, replace(grant, fence=0))
+    return None
+
+
+def give_back(quorum: Quorum, grant: Grant) -> bool:
+    """Release it at all nodes and tell those who wait, if it was won; False if it certainly was not held.
+
+    Nodes that don't answer have the command on its way, or forget the lock at the end of its TTL.
+    """
+    args = (grant.value, grant.fence, COUNTER_SECONDS, channel(grant.name))
+    votes = quorum.ask(_release, keys(grant.name), args, quorum.timeout, agrees=lambda _: True)
+    return sum(not reply for reply in votes.replies) < quorum.majority
+
+
+def keys(name: str) -> tuple[str, str]:
+    """A lock, and the counter of its holders, on each node."""
+    return f"pm:lock:{name}", f"pm:fence:{name}"
+
+
+def channel(name: str) -> str:
+    """Where the nodes tell of the release of a lock."""
+    return f"pm:released:{name}"
+
+
+def _confirm(quorum: Quorum, name: str, value: str, fence: int, ttl: float) -> Votes:
+    args = (value, _milliseconds(ttl), fence, COUNTER_SECONDS)
+    return quorum.ask(_extend, keys(name), args, _patience(quorum, ttl))
+
+
+def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
+    said = "; ".join(f"{node}: {fault}" for node, fault in votes.faults.items()) or "no answer in time"
+    return NoQuorum(
+        f"{name}: of {len(quorum.nodes)} lock nodes {votes.able} answered and "
+        f"{quorum.majority} must agree: {said}"
+    )
+
+
+def _patience(quorum: Quorum, ttl: float) -> float:
+    return min(quorum.timeout, ttl / 4)
+
+
+def _milliseconds(ttl: float) -> int:
+    return math.ceil(ttl * 1000)
+
+
+def _until(begun: float, ttl: float) -> float:
+    """A TTL's end by our clock: earlier, for servers whose clocks run 1 % faster, and for their ticks."""
+    return begun + ttl * 0.99 - 0.002

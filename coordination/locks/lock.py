@@ -1,0 +1,132 @@
+"""A lock that is held: until when, with which token, and how it is kept and released."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from packmule.coordination.locks import grants
+from packmule.coordination.locks.grants import Grant, NoQuorum
+from packmule.coordination.locks.quorum import Quorum
+from packmule.coordination.renewal import Renewer
+
+SHORTEST_TTL = 0.01
+"""Seconds below which nothing would be left of a TTL."""
+
+logger = logging.getLogger(__name__)
+
+
+class LockLost(RuntimeError):
+    """The lock ended before it was released: someone else may have held it since."""
+
+
+def refuse_ttl(ttl: float, longest: float) -> None:
+    """Raise `ValueError` for a TTL that can't be meant, or is longer than restarted nodes wait."""
+    if not SHORTEST_TTL <= ttl <= longest:
+        raise ValueError(f"a lock's TTL is from {SHORTEST_TTL:g} to {longest:g} s (longest_ttl), not {ttl}")
+
+
+class Lock:
+    """A lock that is held: a context manager that releases it, made by `Redlock.acquire`.
+
+    `fence` is higher than that of any holder before: give it to whatever the lock guards, which refuses lower
+    ones. `until` is the instant of `time.monotonic()` up to which nobody else holds it, 0 once it is over. A
+    process may be frozen at any moment, so that only the fence tells whether that was still true on arrival.
+    """
+
+    def __init__(
+        self,
+        quorum: Quorum,
+        grant: Grant,
+        ttl: float,
+        renewer: Renewer | None,
+        on_lost: Callable[[Lock], object] | None,
+    ) -> None:
+        self.name = grant.name
+        self.fence = grant.fence
+        self.ttl = ttl
+        self._grant: Grant | None = grant
+        self._quorum = quorum
+        self._renewer = renewer
+        self._on_lost = on_lost
+        self._released = False
+        self._process = os.getpid()
+        self._mutex = threading.Lock()
+        if renewer is not None:
+            renewer.add(self, ttl / 3)
+
+    @property
+    def until(self) -> float:
+        """Until when it is held, on the monotonic clock; 0 once released or lost, and in a forked child."""
+        grant = self._grant
+        return grant.until if grant is not None and self._process == os.getpid() else 0.0
+
+    def extend(self, ttl: float | None = None) -> float:
+        """Hold it for `ttl` seconds from now, as long as before by default; returns the new `until`.
+
+        Raises `LockLost` if it is over; `NoQuorum` if too few answered, and it is held to `until` still.
+        """
+        if ttl is not None:
+            refuse_ttl(ttl, self._quorum.longest_ttl)
+        if self._process != os.getpid():
+            raise LockLost(f"{self.name}: the lock is held by the process that this one was forked from")
+        with self._mutex:
+            if self._grant is not None:
+                self._grant = grants.extend(self._quorum, self._grant, ttl or self.ttl)
+            if self._grant is None:
+                raise LockLost(f"{self.name}: the lock was {'released' if self._released else 'lost'}")
+            if ttl is not None:
+                self.ttl = ttl
+                if self._renewer is not None:
+                    self._renewer.add(self, ttl / 3)
+            return self._grant.until
+
+    def renew(self) -> float | None:
+        """Extend it for the renewal: seconds until the next time, None once it is lost or released."""
+        try:
+            self.extend()
+        except NoQuorum as error:
+            logger.warning("%s; it is held for %.1f s more", error, self.until - time.monotonic())
+            return self.ttl / 20
+        except LockLost as error:
+            if not self._released:
+                logger.warning("%s", error)
+                if self._on_lost is not None:
+                    self._on_lost(self)
+            return None
+        return self.ttl / 3
+
+    def release(self) -> bool:
+        """Let others have it; whether it was held up to now. Does nothing again and in a forked child."""
+        if self._process != os.getpid():
+            return False
+        with self._mutex:
+            if self._released:
+                return False
+            self._released = True
+            if self._renewer is not None:
+                self._renewer.discard(self)
+            grant, self._grant = self._grant, None
+            if grant is None:
+                return False
+            held = time.monotonic() < grant.until
+            return grants.give_back(self._quorum, grant) and held
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release it; raises `LockLost` if it had ended before, unless something else is being raised."""
+        if self._released or self._process != os.getpid():
+            return
+        if not self.release() and kind is None:
+            raise LockLost(f"{self.name}: the lock was lost before it was released")

@@ -1,0 +1,158 @@
+"""A lock node: one server, to which commands go out and from which answers come in, without ever waiting."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import Any
+
+import hiredis
+import redis
+
+from packmule.coordination.redis.connection import once_within
+from packmule.coordination.redis.embedded_server import ServerFailed
+
+REST = 20
+"""After a failed attempt to connect the next is due in this many times its length, so that a node that is
+gone takes a twentieth of the time."""
+
+LONGEST_REST = 2.0
+"""Seconds after which it is due in any case."""
+
+ABSENT = object()
+"""Instead of an answer: there is none yet, or the connection is lost."""
+
+
+class Node:
+    """One server and our connection to it.
+
+    A command that has had no answer yet stays on its way, and what is sent later is performed after it: the
+    release that follows an attempt undoes it even if the server wakes up in an hour.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool: Any = client.connection_pool
+        options = self._pool.connection_kwargs
+        self._local = "server" in options or "path" in options
+        self.name = _name(options, self._pool)
+        self.fault = ""
+        self.run_id = b""
+        self.votes_at = 0.0
+        self._dial_at = 0.0
+        self._connection: Any = None
+        self.socket: Any = None
+
+    def dial(self, timeout: float, longest_ttl: float) -> None:
+        """Connect if that is due; a server that may have forgotten locks votes only after the longest TTL."""
+        begun = time.monotonic()
+        if self.socket is not None or begun < self._dial_at:
+            return
+        connection = self.connection(timeout)
+        try:
+            connection.connect()
+            connection.send_packed_command(
+                connection.pack_commands([("INFO",), ("CONFIG", "GET", "append*")]), check_health=False
+            )
+            info = dict(
+                line.split(b":", 1) for line in connection.read_response(True).split() if b":" in line
+            )
+            durable = self._is_durable(connection)
+            uptime = float(info[b"uptime_in_seconds"])
+            _refuse_eviction(info)
+            self.run_id = info[b"run_id"]
+        except (redis.RedisError, OSError, ServerFailed, KeyError) as error:
+            connection.disconnect()
+            self.fault = " ".join(str(error).split())
+            now = time.monotonic()
+            self._dial_at = now + min(LONGEST_REST, REST * (now - begun))
+            return
+        now = time.monotonic()
+        self.votes_at = now if durable else now + max(0.0, longest_ttl - uptime)
+        self.fault = ""
+        self._connection, self.socket = connection, connection._sock
+        self.socket.setblocking(False)
+        self._reader = hiredis.Reader()
+        self._unanswered = 0
+
+    def connection(self, timeout: float) -> Any:
+        """A new connection to this server, not yet connected."""
+        return self._pool.connection_class(**{**self._pool.connection_kwargs, **once_within(timeout)})
+
+    def send(self, command: bytes) -> bool:
+        """Send a command; whether the connection took it."""
+        try:
+            taken = self.socket.send(command)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            taken = 0
+        except OSError as error:
+            return self.lose(str(error))
+        self._unanswered += 1
+        return taken == len(command) or self.lose("it takes no more commands")
+
+    def receive(self) -> Any:
+        """The answer to the last command, or `ABSENT`; those to earlier ones are too late and dropped."""
+        last: Any = ABSENT
+        try:
+            while data := self.socket.recv(65_536):
+                self._reader.feed(data)
+                if not (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending()):
+                    break
+            else:
+                self.lose("it closed the connection")
+                return ABSENT
+            while (reply := self._reader.gets()) is not False:
+                self._unanswered -= 1
+                if self._unanswered == 0:
+                    last = reply
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except (OSError, hiredis.HiredisError) as error:
+            self.lose(str(error))
+        return last
+
+    @property
+    def votes(self) -> bool:
+        """Whether it can't have forgotten a lock that somebody holds."""
+        return self.votes_at <= time.monotonic()
+
+    def lose(self, fault: str) -> bool:
+        """Give the connection up, because of `fault`; always False."""
+        self.close()
+        self.fault = fault
+        return False
+
+    def close(self) -> None:
+        """Close the connection; the next question makes a new one."""
+        self._dial_at = 0.0
+        if self._connection is not None:
+            # In a forked child this closes the copy and leaves the parent's connection alone.
+            self._connection.disconnect()
+            self._connection = self.socket = None
+
+    def _is_durable(self, connection: Any) -> bool:
+        """Whether no restart makes this server forget a lock that somebody still believes to hold."""
+        try:
+            words: list[bytes] = connection.read_response(True)
+        except redis.ResponseError:
+            return False  # managed services forbid the question
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        # What is not yet synced is lost when the machine goes down, and with it all who use its local socket.
+        return options.get(b"appendonly") == b"yes" and (
+            self._local or options.get(b"appendfsync") == b"always"
+        )
+
+
+def _refuse_eviction(info: dict[bytes, bytes]) -> None:
+    policy = info.get(b"maxmemory_policy", b"noeviction").decode()
+    if policy != "noeviction" and info.get(b"maxmemory") != b"0":
+        raise redis.RedisError(f"it deletes locks when its memory is full (maxmemory-policy {policy})")
+
+
+def _name(options: dict[str, Any], pool: Any) -> str:
+    if "server" in options:
+        return str(options["server"].socket_path)
+    if "path" in options:
+        return str(options["path"])
+    if "host" in options:
+        return f"{options['host']}:{options.get('port', 6379)}"
+    return str(getattr(pool, "service_name", "node"))

@@ -1,0 +1,178 @@
+"""Quorum: all lock nodes are asked at once, and waited for no longer than a majority takes."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hiredis
+import redis
+
+from packmule.coordination.locks.node import ABSENT, Node
+from packmule.coordination.redis.scripts import Script
+
+
+class SameServer(ValueError):
+    """Two of the lock nodes are one server, which would have two votes."""
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many nodes said yes, how many no, how many did or could have, and what is wrong with the others."""
+
+    yes: int
+    no: int
+    able: int
+    replies: tuple[int, ...]
+    faults: dict[str, str]
+
+
+class Quorum:
+    """All nodes of a lock; any number of threads may ask, one after another, and forked children as well."""
+
+    def __init__(self, clients: Sequence[redis.Redis], longest_ttl: float, timeout: float) -> None:
+        self.nodes = [Node(client) for client in clients]
+        self.majority = len(self.nodes) // 2 + 1
+        self.longest_ttl = longest_ttl
+        self.timeout = timeout
+        self.reset()
+        _everywhere.add(self)
+
+    def reset(self) -> None:
+        """Begin anew, as a forked child must: connections and locks of other threads are the parent's."""
+        self._mutex = threading.Lock()
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._mutex:
+            self._disconnect()
+
+    def ask(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[str | int],
+        patience: float,
+        *,
+        voters: bool = False,
+        agrees: Callable[[int], bool] = bool,
+    ) -> Votes:
+        """Run a script on all nodes, or `voters` alone, until a majority `agrees` or none can any more.
+
+        It is told as its last argument whether the node votes. Takes at most `patience` seconds, and the
+        timeout for each node to which a connection must be made.
+        """
+        with self._mutex:
+            try:
+                self._connect(min(self.timeout / 2, patience))
+                return self._ask(script, (len(keys), *keys, *args), patience, voters, agrees)
+            except BaseException:
+                self._disconnect()  # it is unknown how far the exchange went
+                raise
+
+    def faults(self) -> dict[str, str]:
+        """Which nodes have no vote at present, and why."""
+        with self._mutex:
+            self._connect(self.timeout / 2)
+            return self._faults()
+
+    def _disconnect(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def _connect(self, timeout: float) -> None:
+        """Make the connections that are missing, such as those that a server's restart has ended."""
+        connected = {node.socket.fileno(): node for node in self.nodes if node.socket is not None}
+        poller = select.poll()
+        for descriptor in connected:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll(0):
+            connected[descriptor].receive()  # what comes unasked is a late answer, or the end
+        for node in self.nodes:
+            if node.socket is None:
+                node.dial(timeout, self.longest_ttl)
+                for other in self.nodes:
+                    if other is not node and node.run_id and other.run_id == node.run_id:
+                        raise SameServer(f"the lock nodes {other.name} and {node.name} are one server")
+
+    def _ask(
+        self,
+        script: Script,
+        call: tuple[str | int, ...],
+        patience: float,
+        voters: bool,
+        agrees: Callable[[int], bool],
+    ) -> Votes:
+        deadline = time.monotonic() + patience
+        poller = select.poll()
+        waiting = {node.socket.fileno(): node for node in self._send(script, call, voters)}
+        for descriptor in waiting:
+            poller.register(descriptor, select.POLLIN)
+        replies: list[int] = []
+        yes = 0
+        silence = ""
+        while waiting and yes < self.majority <= yes + len(waiting):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                silence = f"no answer within {patience:.3g} s"
+                break
+            for descriptor, _ in poller.poll(left * 1000):
+                node = waiting[descriptor]
+                reply = node.receive()
+                if reply is ABSENT and node.socket is not None:
+                    continue
+                del waiting[descriptor]
+                poller.unregister(descriptor)
+                if isinstance(reply, int):
+                    node.fault = ""
+                    replies.append(reply)
+                    yes += agrees(reply)
+                elif reply is not ABSENT:
+                    node.fault = f"it says {reply}"
+        for node in waiting.values():
+            node.fault = silence
+        able = len(replies) + (0 if silence else len(waiting))
+        return Votes(yes, len(replies) - yes, able, tuple(replies), self._faults())
+
+    def _send(self, script: Script, call: tuple[str | int, ...], voters: bool) -> list[Node]:
+        """Those of the connected nodes that took the command."""
+        sent = []
+        commands: dict[bool, bytes] = {}
+        # The whole script each time: a release that a node refused to know by its hash would be noticed by
+        # nobody once a majority has answered, and a script of this size costs no more than its hash.
+        for node in self.nodes:
+            if node.socket is None or (voters and not node.votes):
+                continue
+            if node.votes not in commands:
+                whole: tuple[Any, ...] = ("EVAL", script.source, *call, int(node.votes))
+                commands[node.votes] = hiredis.pack_command(whole)
+            if node.send(commands[node.votes]):
+                sent.append(node)
+        return sent
+
+    def _faults(self) -> dict[str, str]:
+        now = time.monotonic()
+        return {
+            node.name: node.fault
+            or f"it may have forgotten locks when it started, and votes in {node.votes_at - now:.0f} s"
+            for node in self.nodes
+            if node.fault or node.votes_at > now
+        }
+
+
+_everywhere: weakref.WeakSet[Quorum] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for quorum in list(_everywhere):
+        quorum.reset()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

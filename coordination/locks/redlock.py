@@ -1,0 +1,115 @@
+"""Redlock: locks granted for a while by a majority of independent servers, with a fencing token."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import redis
+
+from packmule.coordination.locks import grants
+from packmule.coordination.locks.grants import NoQuorum
+from packmule.coordination.locks.lock import SHORTEST_TTL, Lock, LockLost, refuse_ttl
+from packmule.coordination.locks.quorum import Quorum, SameServer
+from packmule.coordination.release_listener import Ear
+from packmule.coordination.renewal import Renewer
+
+__all__ = ["Lock", "LockLost", "NoQuorum", "NotAcquired", "Redlock", "SameServer"]
+
+
+class NotAcquired(RuntimeError):
+    """Somebody else held the lock for as long as we were willing to wait."""
+
+
+class Redlock:
+    """Locks on 1, 3 or 5 independent servers: one is held while a majority of them says so.
+
+    With one server it is a lock as good as that server: gone with its data. `longest_ttl` is the most that a
+    lock may ask for, and must be the same for all who use these servers, because a server that may have
+    forgotten locks in a restart has no vote until it has been up for so long. `timeout` is how long a server
+    may take to answer, half of it to connect, and `retry` about how long to wait between two attempts.
+
+    Connections are its own, one a server, made when first needed; the clients only tell how. Threads may
+    share it, and a forked child may go on using it. Raises `ValueError` for an even number of servers.
+
+    >>> redlock = Redlock([redis.Redis(host=f"lock{n}") for n in (1, 2, 3)])
+    >>> with redlock.acquire("report 7") as lock:  # doctest: +SKIP
+    ...     write_report(fence=lock.fence)
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[redis.Redis],
+        *,
+        longest_ttl: float = 30.0,
+        timeout: float = 0.08,
+        retry: float = 0.05,
+    ) -> None:
+        if len(clients) % 2 == 0:
+            raise ValueError(
+                f"{len(clients)} lock nodes: use 1, 3 or 5, for an even number outlives no more failures"
+            )
+        if not (
+            SHORTEST_TTL <= longest_ttl < math.inf and 0 < timeout < longest_ttl and 0 < retry < math.inf
+        ):
+            raise ValueError("longest_ttl, timeout and retry are seconds above zero, and the timeout is less")
+        self._quorum = Quorum(clients, longest_ttl, timeout)
+        self._renewer = Renewer()
+        self._retry = retry
+
+    def acquire(
+        self,
+        name: str,
+        *,
+        ttl: float = 10.0,
+        wait: float = 10.0,
+        renew: bool = True,
+        on_lost: Callable[[Lock], object] | None = None,
+    ) -> Lock:
+        """Take the lock `name` for `ttl` seconds, and go on holding it if `renew`.
+
+        Tries for `wait` seconds: once with 0, for ever with `math.inf`. `on_lost` is called with the lock, in
+        the thread that renews, when it finds the lock lost; it should be quick. What its owner forgets is not
+        renewed.
+
+        Raises `NotAcquired`, `NoQuorum`, `SameServer`, and `ValueError` for what can't be meant.
+        """
+        if not name:
+            raise ValueError("a lock needs a name")
+        if not wait >= 0:
+            raise ValueError(f"wait is a number of seconds of zero or more, not {wait}")
+        if on_lost is not None and not renew:
+            raise ValueError("on_lost is called by the renewal: leave renew=True")
+        refuse_ttl(ttl, self._quorum.longest_ttl)
+        gives_up_at = time.monotonic() + wait
+        ear: Ear | None = None
+        try:
+            while True:
+                refusal: Exception
+                try:
+                    grant = grants.take(self._quorum, name, ttl)
+                    if grant is not None:
+                        return Lock(self._quorum, grant, ttl, self._renewer if renew else None, on_lost)
+                    refusal = NotAcquired(f"{name}: another holds the lock, after {wait:g} s of waiting")
+                except NoQuorum as error:
+                    refusal = error
+                left = gives_up_at - time.monotonic()
+                if left <= 0:
+                    raise refusal
+                if ear is None:  # and try once more, for the release may have come before it
+                    dials = [node.connection for node in self._quorum.nodes if node.socket is not None]
+                    ear = Ear(dials, grants.channel(name), self._quorum.timeout / 2)
+                else:
+                    ear.wait(self._retry, left)
+        finally:
+            if ear is not None:
+                ear.close()
+
+    def faults(self) -> dict[str, str]:
+        """The nodes without a vote at present, and why; empty if all is well."""
+        return self._quorum.faults()
+
+    def close(self) -> None:
+        """Close the connections. What is held stays held until it is released or ends."""
+        self._quorum.close()

@@ -1,0 +1,85 @@
+"""Lua scripts kept in files: read once, called by their hash, sent whole only where the server lacks them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+
+class Script:
+    """The script `packmule/<package>/lua/<name>.lua`, callable in one round trip.
+
+    `after` are other such files, whose functions it uses: their texts are put in front.
+
+    >>> claim = Script("worker.process", "finish_and_claim")
+    >>> claim(client, keys=["a"], args=[1])  # doctest: +SKIP
+    """
+
+    def __init__(self, package: str, name: str, after: Sequence[tuple[str, str]] = ()) -> None:
+        self.source = "".join(
+            resources.files(f"packmule.{each}").joinpath("lua", f"{file}.lua").read_text()
+            for each, file in (*after, (package, name))
+        )
+        # The server names scripts by this hash; it guards nothing.
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: Redis, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
+        """Run it and return its reply. Redis's own errors are raised as they are."""
+        command = self.command(keys, args)
+        try:
+            return _exchange(client, command)
+        except NoScriptError:
+            return _exchange(client, ("EVAL", self.source, *command[2:]))
+
+    def each(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Run it for each of `calls`, keys and arguments, in one round trip.
+
+        The replies in order, with errors of Redis's in the places of those that failed.
+        """
+        replies = self._all(client, calls)
+        lacking = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lacking:
+            client.script_load(self.source)
+            again = self._all(client, [calls[number] for number in lacking])
+            for number, reply in zip(lacking, again, strict=True):
+                replies[number] = reply
+        return replies
+
+    def _all(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        opened: Any = client.pipeline(transaction=False)
+        with opened as pipeline:
+            for keys, args in calls:
+                pipeline.execute_command(*self.command(keys, args))
+            return list(pipeline.execute(raise_on_error=False))
+
+    def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        """The command that runs it, to be sent among others; where the script is lacking, it fails."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+def _exchange(client: Redis, command: Sequence[Any]) -> Any:
+    """Send a command and return its reply, again if the connection was lost meanwhile.
+
+    It goes by the connection, for the client's own way there costs more than the server's answer.
+    """
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+
+    def exchange() -> Any:
+        connection.send_packed_command(connection.pack_command(*command))
+        return connection.read_response()
+
+    try:
+        return connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+    except ResponseError:
+        raise
+    except BaseException:
+        connection.disconnect()  # a signal's exception may have come between a command and its reply
+        raise
+    finally:
+        pool.release(connection)

@@ -1,0 +1,1 @@
+"""Streams of events, consumer groups, and publish and subscribe."""

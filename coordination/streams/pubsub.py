@@ -1,0 +1,186 @@
+"""Publish and subscribe: JSON messages for those who listen, and a word to those who may have missed some."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from packmule.coordination.redis.backoff import AWAY, BackOff, passes
+
+log = logging.getLogger("packmule.pubsub")
+
+
+LARGEST_MESSAGE = 16_000
+"""Bytes of JSON. Valkey 9 shares longer messages among subscribers, and doesn't count them against the bound
+that cuts off who reads too slowly (https://github.com/valkey-io/valkey/issues/2396)."""
+
+
+class Gap(enum.Enum):
+    """The kind of `MISSED`."""
+
+    MISSED = "missed"
+
+
+MISSED: Final = Gap.MISSED
+"""Comes after each connection, the first too: messages before it may be lost, so read the state anew now."""
+
+
+class Message(NamedTuple):
+    """What was published, and on which channel."""
+
+    channel: str
+    value: Any
+
+
+def publish(client: Redis, channel: str, value: Any) -> int:
+    """Publish `value` as JSON; how many heard it. Sent again after a lost reply, it may be heard twice.
+
+    Raises `TypeError` for what is no JSON, `ValueError` for more than `LARGEST_MESSAGE`: store what is large,
+    and publish where.
+    """
+    message = msgspec.json.encode(value)
+    if len(message) > LARGEST_MESSAGE:
+        raise ValueError(f"a message holds up to {LARGEST_MESSAGE:,} bytes, not {len(message):,}: store it")
+    return int(client.publish(channel, message))
+
+
+class Subscriber:
+    """A subscription to channels and patterns (`progress:*`) that comes back by itself.
+
+    It has a connection of its own. A message that is no JSON is dropped, and counted in `dropped`. Who reads
+    too slowly is cut off by the server (`client-output-buffer-limit pubsub`), and finds `MISSED` as after any
+    lost connection. One thread reads; any may `close`.
+
+    >>> with Subscriber(client, ["pm:released"]) as subscriber:  # doctest: +SKIP
+    ...     for message in subscriber:
+    ...         refresh() if message is MISSED else show(message.value)
+    """
+
+    def __init__(self, client: Redis, channels: Sequence[str] = (), *, patterns: Sequence[str] = ()) -> None:
+        if not channels and not patterns:
+            raise ValueError("a subscription needs a channel or a pattern")
+        self.client = client
+        self.channels = tuple(dict.fromkeys(channels))
+        self.patterns = tuple(dict.fromkeys(patterns))
+        self.dropped = 0
+        self._pubsub: Any = None
+        self._backoff = BackOff()
+        self._reading = threading.Lock()
+        self._closing = threading.Event()
+        self._wakes, self._wake = os.pipe()
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message | Literal[Gap.MISSED]]:
+        """Messages and `MISSED` as they come, until closed."""
+        while not self._closing.is_set():
+            if (message := self.wait(60.0)) is not None:
+                yield message
+
+    def wait(self, timeout: float) -> Message | Literal[Gap.MISSED] | None:
+        """The next message or `MISSED`; None after about `timeout` seconds, and at once when closed.
+
+        While the server is away it tries again; an attempt to connect may take longer than `timeout`. Raises
+        what redis-py does for what won't pass, such as a lacking permission.
+        """
+        ends_at = time.monotonic() + timeout
+        with self._reading:
+            try:
+                while not self._closing.is_set():
+                    try:
+                        if (message := self._next()) is not None:
+                            return message
+                        sockets = [self._pubsub.connection._sock]
+                        pause = ends_at - time.monotonic()
+                    except AWAY as error:
+                        self._disconnect()
+                        if not passes(error):
+                            raise
+                        log.warning("can't hear %s: %s", ", ".join(self.channels + self.patterns), error)
+                        sockets = []
+                        pause = min(self._backoff.next(), ends_at - time.monotonic())
+                    self._sleep(sockets, pause)
+                    if time.monotonic() >= ends_at:
+                        return None
+                return None
+            finally:
+                if self._closing.is_set():
+                    self._release()
+
+    def close(self) -> None:
+        """End it, at once and from any thread; whoever waits gets None, iterating ends."""
+        if not self._closing.is_set():
+            self._closing.set()
+            with contextlib.suppress(OSError):
+                os.write(self._wake, b"x")
+        # A thread that is reading lets the connection go itself.
+        if self._reading.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._reading.release()
+
+    def _next(self) -> Message | Literal[Gap.MISSED] | None:
+        """What has arrived; None once there is nothing more."""
+        if self._pubsub is None:
+            self._pubsub = self.client.pubsub()  # type: ignore[no-untyped-call]
+            if self.channels:
+                self._pubsub.subscribe(*self.channels)
+            if self.patterns:
+                self._pubsub.psubscribe(*self.patterns)
+        # redis-py connects again in silence, but then the confirmations come again too.
+        while self._arrived() and (reply := self._pubsub.get_message(timeout=1.0)) is not None:
+            kind = reply["type"]
+            if kind in ("subscribe", "psubscribe"):
+                if reply["data"] == len(self.channels) + len(self.patterns):
+                    self._backoff.reset()
+                    return MISSED
+            elif kind in ("message", "pmessage"):
+                try:
+                    return Message(_text(reply["channel"]), msgspec.json.decode(reply["data"]))
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    self.dropped += 1
+        return None
+
+    def _arrived(self) -> bool:
+        """Whether the beginning of something has arrived, or the connection's end."""
+        connection = self._pubsub.connection
+        return connection._sock is None or bool(connection.can_read(timeout=0))
+
+    def _sleep(self, sockets: list[Any], seconds: float) -> None:
+        poller = select.poll()
+        for each in [self._wakes, *sockets]:
+            poller.register(each, select.POLLIN)
+        poller.poll(max(0.0, seconds) * 1000)
+
+    def _disconnect(self) -> None:
+        if self._pubsub is not None:
+            with contextlib.suppress(*AWAY):
+                self._pubsub.close()
+            self._pubsub = None
+
+    def _release(self) -> None:
+        """Let everything go; the caller has the lock."""
+        self._disconnect()
+        if self._wakes >= 0:
+            os.close(self._wakes)
+            os.close(self._wake)
+            self._wakes = self._wake = -1
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,0 +1,230 @@
+"""A capped stream of events, many to an entry, and reading it from any position on without losing count."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from packmule.coordination.redis.backoff import AWAY, BackOff, passes
+from packmule.coordination.redis.scripts import Script
+
+FIELD = "e"
+"""The one field of an entry: a msgpack array of events."""
+
+READ_ENTRIES = 100
+LONGEST_BLOCK = 0.5
+"""Seconds after which a reader that waits looks whether it is to stop."""
+
+_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?(?:/(\d{1,9}))?")
+_BEGINNING = "0-0"
+_read_after = Script("coordination.streams", "read_after")
+
+log = logging.getLogger("packmule.stream")
+
+
+class Event(NamedTuple):
+    """One event: its id, `<entry>/<index in the entry>`, and what was appended, or `Missed`."""
+
+    id: str
+    value: Any
+
+
+class Missed(NamedTuple):
+    """In an event's place: so many entries before it were trimmed unread; None if nobody knows how many."""
+
+    entries: int | None
+
+
+class Stream:
+    """The stream at `key`: about `max_entries` entries, and after `trim` none older than `max_age` seconds.
+
+    Whole blocks of a hundred entries are trimmed, so it may be longer by as much. An event is whatever
+    msgpack holds; text must be UTF-8. If the connection is lost in `append`, it is sent again, and the events
+    may be there twice. Nobody may take entries out of the middle.
+
+    >>> stream = Stream(client, "shop:events", max_entries=100_000)  # doctest: +SKIP
+    >>> stream.append([["finished", "job-1"], ["failed", "job-2"]])  # doctest: +SKIP
+    '1795656167000-0'
+    """
+
+    def __init__(self, client: Redis, key: str, *, max_entries: int, max_age: float | None = None) -> None:
+        if max_entries < 1 or (max_age is not None and max_age <= 0):
+            raise ValueError(f"max_entries={max_entries}, max_age={max_age}: both must be more than 0")
+        self.client = client
+        self.key = key
+        self.max_entries = max_entries
+        self.max_age = max_age
+
+    def append(self, events: Sequence[Any]) -> str:
+        """Append one entry with these events, in one trip, and return its id.
+
+        Raises `ValueError` for no events, and `TypeError` for what msgpack can't hold.
+        """
+        if not events:
+            raise ValueError("an entry needs at least one event")
+        packed = msgspec.msgpack.encode(list(events))
+        entry = self.client.xadd(self.key, {FIELD: packed}, maxlen=self.max_entries, approximate=True)
+        return text(entry)
+
+    def trim(self) -> int:
+        """Remove what is too much and what is too old by the server's clock, to the entry; how many."""
+        removed = int(self.client.xtrim(self.key, maxlen=self.max_entries, approximate=False))
+        if self.max_age is not None:
+            seconds, microseconds = self.client.time()
+            oldest = int((seconds - self.max_age) * 1000 + microseconds / 1000)
+            removed += int(self.client.xtrim(self.key, minid=max(0, oldest), approximate=False))
+        return removed
+
+    def last_id(self) -> str:
+        """The id of the last entry that was ever appended, "0-0" where there was none."""
+        if not self.client.exists(self.key):
+            return _BEGINNING
+        return text(self.client.xinfo_stream(self.key)["last-generated-id"])
+
+    def read(self, after: str = "0", *, count: int = READ_ENTRIES, block: float = 0.0) -> list[Event]:
+        """The events after an id, of up to `count` entries.
+
+        The id is an event's, an entry's, or a time in Unix milliseconds. Waits up to `block` seconds for the
+        first. An entry that can't be unpacked is passed over, with a line in the log. Raises `ValueError` for
+        what is no id, and what redis-py does.
+        """
+        reader = _Reader(self, after)
+        ends_at = time.monotonic() + block
+        while not (events := reader.read(count)) and (left := ends_at - time.monotonic()) > 0:
+            reader.wait(min(left, LONGEST_BLOCK))
+        return events
+
+    def read_all(self, after: str = "0") -> Iterator[Event]:
+        """The events after an id that are there, a hundred entries a trip. Raises what `read` does."""
+        while events := self.read(after):
+            yield from events
+            after = events[-1].id
+
+    def follow(self, since: str = "$", *, stop: threading.Event | None = None) -> Iterator[Event]:
+        """Events after the id `since`, "$" for those from now on, as they come, until `stop` is set.
+
+        While the server is away it tries again, and goes on where it was. Where entries were trimmed
+        before it came to them, an event whose value is `Missed` says so.
+
+        >>> for id, value in stream.follow("0"):  # doctest: +SKIP
+        ...     print(id, value)
+        """
+        reader = _Reader(self, self.last_id() if since == "$" else since)
+        return _follow(reader, stop or threading.Event())
+
+
+class _Reader:
+    """A position in a stream."""
+
+    def __init__(self, stream: Stream, after: str) -> None:
+        self.stream = stream
+        self.after, self._skip = parse(after)
+        self._number = ""
+
+    def read(self, count: int) -> list[Event]:
+        """What comes next, of up to `count` entries."""
+        events: list[Event] = []
+        if self._skip is not None:
+            found: Any = self.stream.client.xrange(self.stream.key, self.after, self.after)
+            for id, fields in found:
+                whole = self._unpack(text(id), fields.get(FIELD.encode(), b""))
+                events += [event for event in whole if index_of(event) > self._skip]
+        while True:
+            after, number, missed, entries = _read_after(
+                self.stream.client, [self.stream.key], [self.after, self._number, count]
+            )
+            if missed:
+                first = text(entries[0]) if entries else text(after)
+                events.append(Event(first, Missed(missed if missed > 0 else None)))
+            for id, value in zip(entries[::2], entries[1::2], strict=True):
+                events += self._unpack(text(id), value)
+            # Moved only now, so that an error on the way skips nothing.
+            self.after, self._number, self._skip = text(after), text(number), None
+            if events or not entries:
+                return events
+
+    def wait(self, seconds: float) -> None:
+        """Return when there is more to read, after so many seconds at the latest."""
+        milliseconds = block_ms(self.stream.client, seconds)
+        self.stream.client.xread({self.stream.key: self.after}, count=1, block=milliseconds)
+
+    def _unpack(self, id: str, value: bytes) -> list[Event]:
+        events, fault = unpack(id, value)
+        if fault:
+            log.warning("%s: entry %s was passed over, or a part: %s", self.stream.key, id, fault)
+        return events
+
+
+def _follow(reader: _Reader, stop: threading.Event) -> Iterator[Event]:
+    backoff = BackOff()
+    while not stop.is_set():
+        events: list[Event] = []
+        try:
+            events = reader.read(READ_ENTRIES)
+            if not events:
+                reader.wait(LONGEST_BLOCK)
+            backoff.reset()
+        except AWAY as error:
+            if not passes(error):
+                raise
+            stop.wait(backoff.next())
+        yield from events
+
+
+def parse(id: str) -> tuple[str, int | None]:
+    """The entry and the index in an id; the index is None where it means the whole entry.
+
+    >>> parse("1795656167000-3/7"), parse("0")
+    (('1795656167000-3', 7), ('0-0', None))
+    """
+    match = _ID.fullmatch(id)
+    if match is None:
+        raise ValueError(f"{id!r:.120} is no id of an event: write one like 1795656167000-0/3, 0 or $")
+    return f"{match[1]}-{match[2] or 0}", int(match[3]) if match[3] else None
+
+
+def index_of(event: Event) -> int:
+    """Where in its entry an event stands, from 0."""
+    return int(event.id.rpartition("/")[2])
+
+
+def unpack(id: str, value: bytes) -> tuple[list[Event], str]:
+    """The events of an entry, and what is wrong with those that are left out, "" if none is."""
+    try:
+        return [Event(f"{id}/{n}", each) for n, each in enumerate(_all.decode(value))], ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    # One job's broken name must not cost the others of its batch their events.
+    events, fault = [], ""
+    try:
+        raws = _each.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return [], f"it is no msgpack array ({error})"
+    for n, raw in enumerate(raws):
+        try:
+            events.append(Event(f"{id}/{n}", msgspec.msgpack.decode(raw)))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            fault = fault or f"its event {n} can't be unpacked ({error})"
+    return events, fault
+
+
+def block_ms(client: Redis, seconds: float) -> int:
+    """Milliseconds that a command may block, which is less than the client waits for an answer."""
+    timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return max(1, int(1000 * (seconds if timeout is None else min(seconds, timeout / 2))))
+
+
+def text(value: bytes | str) -> str:
+    """A reply as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+_all = msgspec.msgpack.Decoder(list[Any])
+_each = msgspec.msgpack.Decoder(list[msgspec.Raw])

@@ -1,0 +1,1 @@
+"""The fault drill: faults under load, and the verdict."""

@@ -1,0 +1,79 @@
+"""The drill's jobs as Redis has them: their states, in whose hands they are, and their removal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, cast
+
+from redis import Redis
+
+from packmule.drill.ledger import State
+from packmule.drill.load import QUEUES
+from packmule.jobs import wire
+
+A_TRIP = 1000
+
+
+def states(client: Redis, ids: Collection[str]) -> dict[str, State]:
+    """What the record of each of `ids` says; those without a record are left out."""
+    found: dict[str, State] = {}
+    each = list(ids)
+    for start in range(0, len(each), A_TRIP):
+        chunk = each[start : start + A_TRIP]
+        with client.pipeline(transaction=False) as pipeline:
+            for id in chunk:
+                pipeline.hmget(wire.job_key(id), ["status", "deaths"])
+            for id, (status, deaths) in zip(chunk, pipeline.execute(), strict=True):
+                if status is not None:
+                    found[id] = State(wire.text(status), int(deaths or 0))
+    return found
+
+
+def held(client: Redis) -> set[str]:
+    """The ids in the drill's queues and in the hands of any worker."""
+    ids: list[Any] = []
+    for queue in QUEUES:
+        ids += client.lrange(wire.queue_key(queue), 0, -1)
+        ids += client.zrange(wire.registry_key("scheduled", queue), 0, -1)
+    leased = cast(list[bytes], client.zrange(wire.LEASES, 0, -1))
+    for worker in {*map(wire.text, leased), *_registered(client)}:
+        ids += client.hkeys(wire.claims_key(worker))
+        ids += client.lrange(wire.waiting_key(worker), 0, -1)
+    return {wire.text(id) for id in ids}
+
+
+def is_used(client: Redis) -> bool:
+    """Whether workers serve the drill's queues now, so that another drill is under way."""
+    leases = cast(list[bytes], client.zrangebyscore(wire.LEASES, client.time()[0], "+inf"))
+    return not _registered(client).isdisjoint(map(wire.text, leases))
+
+
+def sweep(client: Redis, known: Collection[str]) -> None:
+    """Delete the drill's queues, workers and jobs: those in `known` and those found in its queues."""
+    ids = set(known)
+    for queue in QUEUES:
+        ids |= set(map(wire.text, client.lrange(wire.queue_key(queue), 0, -1)))
+        for status in wire.REGISTRIES:
+            members = cast(list[bytes], client.zrange(wire.registry_key(status, queue), 0, -1))
+            ids |= {wire.text(member).partition(":")[0] for member in members}
+    keys = [key for id in ids for key in (wire.job_key(id), wire.results_key(id))]
+    for worker in _registered(client):
+        keys += wire.claims_key(worker), wire.waiting_key(worker), wire.worker_key(worker)
+        client.zrem(wire.LEASES, worker)
+        client.srem(wire.WORKERS, wire.worker_key(worker))
+    for queue in QUEUES:
+        keys += wire.queue_key(queue), _workers_key(queue)
+        keys += (wire.registry_key(status, queue) for status in wire.REGISTRIES)
+        client.srem(wire.QUEUES, wire.queue_key(queue))
+    for start in range(0, len(keys), A_TRIP):
+        client.delete(*keys[start : start + A_TRIP])
+
+
+def _registered(client: Redis) -> set[str]:
+    """The names of the workers that serve the drill's queues, or did when they were killed."""
+    members = cast(set[bytes], client.sunion([_workers_key(queue) for queue in QUEUES]))
+    return {wire.worker_name(wire.text(member)) for member in members}
+
+
+def _workers_key(queue: str) -> str:
+    return f"{wire.WORKERS}:{queue}"

@@ -1,0 +1,252 @@
+"""The drill's evidence: which bodies ran when and where, which faults struck, and what follows from both."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from packmule.worker.heartbeat import INTERVAL
+from packmule.worker.process.claim import LEASE
+from packmule.worker.rescue import MOST_DEATHS
+
+HAND_IN_SECONDS = 0.3
+"""A body's outcome is in Redis some 20 ms after its end; on a busy machine no later than this."""
+
+KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
+LIMITS = {KILLED: 1.0, POOL_GONE: 15.0, HELD_UP: 30.0}
+"""Seconds within which 99 of 100 interrupted jobs must run again. One that is late because another fault fell
+into its wait, for instance on the worker that was about to take it, is counted as held up."""
+
+KILLS = frozenset({"kill process", "kill pool"})
+OF_A_POOL = frozenset({"kill pool", "stop pool", "freeze pool", "freeze supervisor"})
+REDIS_AWAY = frozenset({"kill redis", "restart redis"})
+HEAVY = (OF_A_POOL | REDIS_AWAY | {"freeze process"}) - {"stop pool"}
+"""Faults that may hold up what another has interrupted."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a job's body by process `pid` of the pool `pool`; without an end if it broke off."""
+
+    job: str
+    pid: int
+    pool: int
+    began: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class Fault:
+    """What was done to `pid` (a process, a pool's supervisor, or 0 for Redis), between two instants."""
+
+    kind: str
+    pid: int
+    began: float
+    ended: float
+
+    @property
+    def doubles(self) -> bool:
+        """Whether it may make jobs run twice: a frozen pool only if that may have cost it its leases."""
+        if self.kind in {"freeze pool", "freeze supervisor"}:
+            return self.ended - self.began > LEASE - INTERVAL
+        return self.kind in KILLS
+
+
+class State(NamedTuple):
+    """What Redis says of a job at the end."""
+
+    status: str
+    deaths: int
+
+
+class Ledger:
+    """The runs that bodies have noted in the file at `path`, which is read on as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self.runs: list[Run] = []
+        self.running: dict[int, Run] = {}
+
+    def catch_up(self) -> None:
+        """Take in what was noted since the last call."""
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+        self._read += len(whole) + bool(whole)
+        for line in whole.decode().splitlines():
+            self._enter(*line.split())
+
+    def _enter(self, what: str, job: str, pid: str, pool: str, at: str) -> None:
+        if what == "begin":
+            self.running[int(pid)] = run = Run(job, int(pid), int(pool), float(at))
+            self.runs.append(run)
+        else:
+            self.running.pop(int(pid)).ended = float(at)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a drill has shown. The lists hold job ids; `recoveries` seconds until interrupted jobs ran again.
+
+    `gave_up` are jobs that failed for good because three processes died with them, as is promised.
+    `excess` are jobs whose body ended more often than faults explain; `mishaps` are sentences.
+    """
+
+    acknowledged: int
+    completed: int
+    lost: Sequence[str]
+    stuck: Sequence[str]
+    failed: Sequence[str]
+    misrecorded: Sequence[str]
+    gave_up: Sequence[str]
+    duplicated: Sequence[str]
+    in_flight: int
+    excess: Sequence[str]
+    recoveries: Mapping[str, Sequence[float]]
+    mishaps: Sequence[str] = field(default=())
+
+    @property
+    def broken(self) -> list[str]:
+        """One sentence for each promise that was broken."""
+        counted = {
+            "acknowledged and lost": self.lost,
+            "stuck": self.stuck,
+            "failed, and not by a third death": self.failed,
+            "recorded otherwise than they went": self.misrecorded,
+            "ran twice without having been in flight at a fault": self.excess,
+        }
+        late = {
+            name: percentile(seconds, 99)
+            for name, seconds in self.recoveries.items()
+            if seconds and percentile(seconds, 99) > LIMITS[name]
+        }
+        return [
+            *(f"{len(ids)} jobs {what}, such as {ids[0]}" for what, ids in counted.items() if ids),
+            *(f"after '{name}' jobs ran again in {p99:.1f} s (p99)" for name, p99 in late.items()),
+            *self.mishaps,
+        ]
+
+
+def judge(
+    acknowledged: Collection[str],
+    states: Mapping[str, State],
+    held: Collection[str],
+    runs: Sequence[Run],
+    faults: Sequence[Fault],
+    mishaps: Sequence[str] = (),
+) -> Verdict:
+    """Compare what was acknowledged with what Redis says at the end and with the runs that took place.
+
+    `states` has each acknowledged job that has a record, `held` the ids in any queue or any worker's hands.
+    """
+    runs_of = defaultdict(list)
+    for run in runs:
+        runs_of[run.job].append(run)
+    fates = defaultdict(list)
+    for id in sorted(acknowledged):
+        has_run = any(run.ended is not None for run in runs_of[id])
+        fates[_fate(has_run, states.get(id), id in held)].append(id)
+    struck = _Struck(faults)
+    in_flight = Counter(run.job for run in runs if struck.doubled(run))
+    ended = Counter(run.job for run in runs if run.ended is not None)
+    unexplained = sum(run.ended is None and struck.broken_off_by(run) is None for run in runs)
+    if unexplained:
+        mishaps = [*mishaps, f"{unexplained} runs broke off though no fault had struck them"]
+    return Verdict(
+        acknowledged=len(acknowledged),
+        completed=len(fates["completed"]),
+        lost=fates["lost"],
+        stuck=fates["stuck"],
+        failed=fates["failed"],
+        misrecorded=fates["misrecorded"],
+        gave_up=fates["gave up"],
+        duplicated=[id for id, times in ended.items() if times > 1],
+        in_flight=in_flight.total(),
+        excess=[id for id, times in ended.items() if times - 1 > in_flight[id]],
+        recoveries=_recoveries(runs_of, struck),
+        mishaps=mishaps,
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of `values` that at least `percent` of 100 of them don't exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def _fate(has_run: bool, state: State | None, is_held: bool) -> str:
+    if state is None:
+        return "misrecorded" if has_run else "lost"
+    if state.status == "finished":
+        return "completed" if has_run else "misrecorded"
+    if state.status == "failed":
+        return "gave up" if state.deaths >= MOST_DEATHS else "failed"
+    return "stuck" if is_held else "lost"
+
+
+class _Struck:
+    """Which fault struck which run."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self._on_process: defaultdict[int, list[Fault]] = defaultdict(list)
+        self._on_pool: defaultdict[int, list[Fault]] = defaultdict(list)
+        self.outages: list[Fault] = []
+        self.heavy: list[Fault] = []
+        for fault in faults:
+            (self._on_pool if fault.kind in OF_A_POOL else self._on_process)[fault.pid].append(fault)
+            if fault.kind in REDIS_AWAY:
+                self.outages.append(fault)
+            if fault.kind in HEAVY:
+                self.heavy.append(fault)
+
+    def doubled(self, run: Run) -> bool:
+        """Whether a fault may have made it run twice: the job was in its process's hands."""
+        settled = self._settled(run)
+        return any(
+            fault.doubles and fault.began <= settled and fault.ended >= run.began - HAND_IN_SECONDS
+            for fault in self._on(run)
+        )
+
+    def broken_off_by(self, run: Run) -> Fault | None:
+        """The fault that killed it before its end."""
+        return next((f for f in self._on(run) if f.kind in KILLS and f.ended >= run.began), None)
+
+    def _on(self, run: Run) -> Iterator[Fault]:
+        yield from self._on_process[run.pid]
+        yield from self._on_pool[run.pool]
+
+    def _settled(self, run: Run) -> float:
+        """When its outcome was in Redis at the latest: a Redis away or a frozen process delays it."""
+        if run.ended is None:
+            return math.inf
+        settled = run.ended + HAND_IN_SECONDS
+        frozen = [fault for fault in self._on(run) if fault.kind.startswith("freeze")]
+        for delay in sorted([*self.outages, *frozen], key=lambda fault: fault.began):
+            if delay.began <= settled and delay.ended >= run.ended:
+                settled = max(settled, delay.ended + HAND_IN_SECONDS)
+        return settled
+
+
+def _recoveries(runs_of: Mapping[str, Sequence[Run]], struck: _Struck) -> dict[str, list[float]]:
+    """Seconds from the kill that broke a run off to the job's next begin, by what was killed."""
+    found: dict[str, list[float]] = {name: [] for name in LIMITS}
+    for runs in runs_of.values():
+        begins = sorted(run.began for run in runs)
+        for run in runs:
+            fault = struck.broken_off_by(run) if run.ended is None else None
+            later = begins[bisect_right(begins, fault.began) :] if fault else ()
+            if fault and later:
+                name = POOL_GONE if fault.kind in OF_A_POOL else KILLED
+                seconds = later[0] - fault.began
+                if seconds > LIMITS[name] and any(
+                    other is not fault and other.began <= later[0] and other.ended >= fault.began
+                    for other in struck.heavy
+                ):
+                    name = HELD_UP
+                found[name].append(seconds)
+    return found

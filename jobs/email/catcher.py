@@ -1,0 +1,102 @@
+"""The mail catcher of development: an SMTP server that files every mail it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from types import TracebackType
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from packmule.jobs.storage import Storage, StorageError
+
+MAX_MAIL = 40 * 1024 * 1024
+"""Bytes of one mail: room for 25 MiB of attachments, which are a third larger on the way."""
+
+READY = 30.0
+"""Seconds that a busy machine may take to start the server's thread."""
+
+
+class CatcherFailed(Exception):
+    """The catcher can't listen where it was told to."""
+
+
+class Catcher:
+    """Receives any mail on `host:port` and files it in `storage` as `<folder>/<UTC time>-<id>.eml`.
+
+    A mail is acknowledged once it is stored, and not before; who sends one that can't be stored is told
+    to try again. Its envelope stands in front of it, as `X-Envelope-From` and `X-Envelope-To`, where blind
+    copies show too. `port` 0 takes any free one.
+
+    >>> with Catcher(Storage("memory://mails")) as url:
+    ...     url.rpartition(":")[0]
+    'smtp://127.0.0.1'
+    """
+
+    def __init__(
+        self, storage: Storage, folder: str = "mail", host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._host = host
+        self._port = port
+        self._controller: Controller | None = None
+
+    def start(self) -> str:
+        """Listen, and return the URL to send to. Raises `CatcherFailed`."""
+        try:
+            listener = socket.create_server((self._host, self._port))
+        except OSError as error:
+            raise CatcherFailed(
+                f"the mail catcher can't listen on {self._host}:{self._port}: {error.strerror}"
+            ) from None
+        host, port = listener.getsockname()[:2]
+        # Connections inherit it; without it each greeting waits 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._controller = _Listening(self, listener, host, port)
+        self._controller.start()
+        return f"smtp://{host}:{port}"
+
+    def stop(self) -> None:
+        """Stop listening; mails that were acknowledged are stored, others were not taken."""
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None
+
+    def __enter__(self) -> str:
+        """Start, and give the URL."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Store a mail, then acknowledge it; aiosmtpd calls this when one has come in."""
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}.eml"
+        head = f"X-Envelope-From: {envelope.mail_from}\r\nX-Envelope-To: {', '.join(envelope.rcpt_tos)}\r\n"
+        mail = head.encode(errors="surrogateescape") + (envelope.original_content or b"")
+        try:
+            await asyncio.to_thread(self._storage.write_bytes, f"{self._folder}/{name}", mail)
+        except (StorageError, OSError) as error:
+            return f"451 not stored: {error}".replace("\n", " ")
+        return f"250 stored as {name}"
+
+
+class _Listening(Controller):
+    """aiosmtpd's server thread, on a socket that already listens: the port is known, and surely ours."""
+
+    def __init__(self, catcher: Catcher, listener: socket.socket, host: str, port: int) -> None:
+        super().__init__(
+            catcher, host, port, ready_timeout=READY, data_size_limit=MAX_MAIL, enable_SMTPUTF8=True
+        )
+        self._listener = listener
+
+    def _create_server(self) -> Awaitable[asyncio.AbstractServer]:
+        return self.loop.create_server(self._factory_invoker, sock=self._listener)

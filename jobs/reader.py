@@ -1,0 +1,316 @@
+"""Reading jobs back: one job with its progress and result, lists of them, and the depth of queues."""
+
+from __future__ import annotations
+
+import re
+import time
+import zlib
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from packmule.jobs import wire
+
+POLL_INTERVAL = 0.05
+MOST_FAILED = 10_000
+"""As many of those that failed last are looked at for those that were stopped."""
+
+ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
+
+_QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
+"""A dotted name as a traceback writes it before an error's text."""
+
+
+class NoSuchJob(LookupError):
+    """No job of that id: it never was, or its time to live is over."""
+
+
+def no_such_job(id: str) -> NoSuchJob:
+    """The error for an id that names no job."""
+    return NoSuchJob(f"no job is called {id}: check the id, or its result was kept for a shorter time")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job says it is: `done` of `total` units (None where it doesn't know), and doing what."""
+
+    done: float
+    total: float | None
+    message: str
+
+    @property
+    def percent(self) -> float | None:
+        """0 to 100, or None without a total."""
+        return min(100.0, 100 * self.done / self.total) if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as it stands in Redis. Times are RQ's texts in UTC, spans seconds; what isn't known is None.
+
+    `death` is the certificate of the last process that died performing it
+    (`worker/crash_report.py`).
+    """
+
+    id: str
+    name: str
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    status: str
+    queue: str
+    description: str | None
+    created_at: str | None
+    enqueued_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    worker: str | None
+    timeout: str | None
+    attempts: int
+    deaths: int
+    death: dict[str, Any] | None
+    retries_left: int
+    progress: Progress | None
+    result: Any
+    error: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.status in ENDED
+
+    @property
+    def reason(self) -> str | None:
+        """The last line of the error: what went wrong, without the way there and the module of its name."""
+        return _QUALIFIED.sub(r"\1", self.error.strip().rpartition("\n")[2]) if self.error else None
+
+
+def read(client: Redis, id: str) -> Record:
+    """The job called `id`, in one round trip. Raises `NoSuchJob`, also for a record that is none."""
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.hgetall(wire.job_key(id))
+        pipeline.xrevrange(wire.results_key(id), count=1)
+        pipeline.hgetall(wire.progress_key(id))
+        try:
+            fields, results, progress = pipeline.execute()
+        except ResponseError as error:
+            raise NoSuchJob(f"job {id} can't be read: {error}") from None
+    if b"data" not in fields:
+        raise no_such_job(id)
+    return _record(
+        id, _texts(fields), fields[b"data"], _texts(results[0][1]) if results else {}, _texts(progress)
+    )
+
+
+def read_if_there(client: Redis, id: str) -> Record | None:
+    """The job called `id`, or None if its time to live is over."""
+    try:
+        return read(client, id)
+    except NoSuchJob:
+        return None
+
+
+def wait(client: Redis, id: str, timeout: float | None = None) -> Record:
+    """The job once it has ended.
+
+    Raises `NoSuchJob`, also for a job that was deleted when it finished (a result TTL of 0), and
+    `TimeoutError` when `timeout` seconds were not enough.
+    """
+    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+    while True:
+        record = read(client, id)
+        if record.has_ended:
+            return record
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"job {id} is still {record.status} after {timeout:g} s")
+        time.sleep(POLL_INTERVAL)
+
+
+def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
+    """Up to `limit` ids of the jobs of `queue` in `status`: the next to run first, the latest to end first.
+
+    Ended jobs are ordered as RQ keeps them, by when their time to live ends. It keeps those that were stopped
+    among the failed, of which the last `MOST_FAILED` are looked at for them.
+    """
+    if status == "stopped":
+        return _stopped(client, ids(client, queue, "failed", MOST_FAILED))[:limit]
+    found: Sequence[bytes | str]
+    if status == "queued":
+        found = client.lrange(wire.queue_key(queue), 0, limit - 1)
+    elif status in ("finished", "failed"):
+        found = cast(list[bytes], client.zrevrange(wire.registry_key(status, queue), 0, limit - 1))
+    else:
+        found = cast(list[bytes], client.zrange(wire.registry_key(status, queue), 0, limit - 1))
+    return [wire.text(id).partition(":")[0] for id in found]
+
+
+def _stopped(client: Redis, failed: Sequence[str]) -> list[str]:
+    with client.pipeline(transaction=False) as pipeline:
+        for id in failed:
+            pipeline.hget(wire.job_key(id), "status")
+        statuses = pipeline.execute(raise_on_error=False)
+    return [id for id, status in zip(failed, statuses, strict=True) if status == b"stopped"]
+
+
+def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many jobs each of `queues` has in each status, in one round trip and without cleaning up."""
+    with client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.llen(wire.queue_key(queue))
+            for status in wire.REGISTRIES:
+                pipeline.zcard(wire.registry_key(status, queue))
+        counts = iter(pipeline.execute())
+    return {queue: {status: next(counts) for status in ("queued", *wire.REGISTRIES)} for queue in queues}
+
+
+def ages(client: Redis, queues: Sequence[str]) -> dict[str, float]:
+    """For how many seconds the next job has waited, of each of `queues` in which one does. Two trips."""
+    with client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.lindex(wire.queue_key(queue), 0)
+        found = pipeline.execute(raise_on_error=False)
+    heads = {queue: head for queue, head in zip(queues, found, strict=True) if isinstance(head, bytes)}
+    with client.pipeline(transaction=False) as pipeline:
+        for head in heads.values():
+            pipeline.hget(wire.job_key(wire.text(head)), "enqueued_at")
+        instants = [_instant(answer) for answer in pipeline.execute(raise_on_error=False)]
+    now = time.time()
+    return {queue: max(0.0, now - at) for queue, at in zip(heads, instants, strict=True) if at is not None}
+
+
+def queues(client: Redis) -> list[str]:
+    """The names of all queues that were ever enqueued to, sorted."""
+    return sorted(wire.queue_name(wire.text(key)) for key in client.smembers(wire.QUEUES))
+
+
+def workers(client: Redis) -> list[dict[str, Any]]:
+    """The workers that are registered and give signs of life, by name."""
+    keys = sorted(wire.text(key) for key in client.smembers(wire.WORKERS))
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.hgetall(key)
+        found = [_texts(fields) for fields in pipeline.execute()] if keys else []
+    return [
+        {
+            "name": wire.worker_name(key),
+            "state": fields.get("state", "started"),
+            "queues": fields.get("queues", ""),
+            "current_job": fields.get("current_job", ""),
+            "done": whole(fields.get("successful_job_count")),
+            "failed": whole(fields.get("failed_job_count")),
+            "last_heartbeat": fields.get("last_heartbeat", ""),
+        }
+        for key, fields in zip(keys, found, strict=True)
+        if fields
+    ]
+
+
+def server(client: Redis) -> dict[str, Any]:
+    """What the server says of itself: kind, version, clients, and seconds that it is up."""
+    info = client.info()
+    return {
+        "server": info.get("server_name", "redis"),
+        "version": info.get("valkey_version", info["redis_version"]),
+        "clients": info["connected_clients"],
+        "up_seconds": info["uptime_in_seconds"],
+    }
+
+
+def left(text: str) -> tuple[Any, str | None]:
+    """What a job left, the value that it returned and the error that ended it, as a batch collects them."""
+    if text == "!":
+        return None, "the result was too large to be collected"
+    return (_value(text[1:]), None) if text.startswith("+") else (None, _error(text[1:]))
+
+
+def _instant(answer: object) -> float | None:
+    """The Unix seconds that a record's field tells, None where it is absent or corrupt."""
+    try:
+        return wire.time_seconds(wire.text(answer)) if isinstance(answer, bytes) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _texts(fields: dict[bytes, bytes]) -> dict[str, str]:
+    return {
+        name.decode(errors="replace"): value.decode(errors="replace")
+        for name, value in fields.items()
+        if name != b"data"
+    }
+
+
+def _record(
+    id: str, fields: dict[str, str], data: bytes, result: dict[str, str], progress: dict[str, str]
+) -> Record:
+    try:
+        call = wire.decode_call(data)
+    except wire.InvalidPayload as error:
+        call = wire.Invocation(f"({error})", None, [], {})
+    return Record(
+        id=id,
+        name=call.name,
+        args=call.args,
+        kwargs=dict(call.kwargs),
+        status=fields.get("status", ""),
+        queue=fields.get("origin", ""),
+        description=fields.get("description") or None,
+        created_at=fields.get("created_at") or None,
+        enqueued_at=fields.get("enqueued_at") or None,
+        started_at=fields.get("started_at") or None,
+        ended_at=fields.get("ended_at") or None,
+        worker=fields.get("worker_name") or None,
+        timeout=fields.get("timeout") or None,
+        attempts=whole(fields.get("attempts")),
+        deaths=whole(fields.get("deaths")),
+        death=_certificate(fields.get("death")),
+        retries_left=whole(fields.get("retries_left")),
+        progress=_progress(progress),
+        result=_value(result.get("return_value")),
+        error=_error(result.get("exc_string")),
+    )
+
+
+def whole(text: str | bytes | None) -> int:
+    """A counter's value; 0 for one that is none, or less."""
+    try:
+        return max(0, int(text or 0))
+    except ValueError:
+        return 0
+
+
+def _certificate(text: str | None) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any]) if text else None
+    except msgspec.DecodeError:
+        return None
+
+
+def _progress(counters: dict[str, str]) -> Progress | None:
+    try:
+        total = float(counters["total"]) if counters.get("total") else None
+        return Progress(float(counters["done"]), total, counters.get("message", ""))
+    except (KeyError, ValueError):
+        return None
+
+
+def _value(text: str | None) -> Any:
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(b64decode(text))
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        return "(a result that is not JSON)"
+
+
+def _error(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        unpacked = zlib.decompressobj().decompress(b64decode(text), wire.MAX_PAYLOAD_BYTES)
+        return unpacked.decode(errors="replace")
+    except (ValueError, zlib.error):
+        return "(an error text that can't be read)"

@@ -1,0 +1,142 @@
+"""Storage: the one door through which jobs take and leave files, local or behind an fsspec URL."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import unicodedata
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from packmule.jobs.storage.stores import (
+    TEMPORARY,
+    Folder,
+    MissingFile,
+    OutsideStorage,
+    Remote,
+    StorageError,
+    Store,
+    TooLarge,
+    explained,
+    present,
+)
+
+__all__ = ["MissingFile", "OutsideStorage", "Storage", "StorageError", "TooLarge"]
+
+
+class Storage:
+    """Files under one root. `url` is a local folder, `file://...`, or any fsspec URL (`s3://bucket/prefix`).
+
+    Every path is relative, POSIX and inside the root (no `..`, no leading `/`, no symlink that leads out);
+    any other raises `OutsideStorage`. Safe to share between threads and to use after a fork.
+
+    >>> storage = Storage("memory://docs")
+    >>> storage.write_bytes("notes/a.txt", b"hello")
+    >>> storage.read_bytes("notes/a.txt")
+    b'hello'
+    >>> with storage.read("notes/a.txt", max_bytes=100) as file:
+    ...     file.stat().st_size
+    5
+    """
+
+    def __init__(self, url: str) -> None:
+        protocol = urlsplit(url).scheme if "://" in url else "file"
+        self._store: Store
+        if protocol in {"file", "local"}:
+            folder = unquote(url.removeprefix(f"{protocol}://")) if "://" in url else url
+            self._store = Folder(Path(folder).expanduser().resolve())
+        else:
+            self._store = Remote(url, protocol)
+
+    def read(self, path: str, max_bytes: int | None = None) -> AbstractContextManager[Path]:
+        """A local file with the content of `path`, for reading only, valid inside the `with` block.
+
+        It is the file itself in a local store and a temporary download otherwise.
+        Raises `MissingFile`, or `TooLarge` for more than `max_bytes` bytes, before any work.
+        """
+        return self._store.read(_checked(path), max_bytes)
+
+    def write(self, path: str) -> AbstractContextManager[Path]:
+        """A local path to write to, which becomes `path` when the `with` block ends without an exception.
+
+        The file appears whole (synced, replacing an older one in one step) or not at all; the path given
+        has the same suffix as `path` and does not exist yet. Raises `StorageError` if nothing was written.
+        """
+        return self._store.write(_checked(path))
+
+    def read_bytes(self, path: str, max_bytes: int | None = None) -> bytes:
+        """The content of `path`. Raises `MissingFile`, or `TooLarge` for more than `max_bytes` bytes."""
+        with self.read(path, max_bytes) as file:
+            return file.read_bytes()
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Make `data` the content of `path`, whole or not at all."""
+        with self.write(path) as file, explained("write", path):
+            file.write_bytes(data)
+
+    def exists(self, path: str) -> bool:
+        """Whether `path` is a file of the store (a folder is not)."""
+        return self._store.size(_checked(path)) is not None
+
+    def size(self, path: str) -> int:
+        """The size of `path` in bytes. Raises `MissingFile`."""
+        return present(path, self._store.size(_checked(path)), None)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The paths of all files that begin with `prefix`, sorted; unfinished ones are not among them."""
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            _checked(folder)
+        return sorted(name for name in self._store.files(folder) if name.startswith(prefix) and _is_fit(name))
+
+    def put(self, local: Path, folder: str = "uploads") -> str:
+        """Copy the file `local` of this machine into the store and return its path there.
+
+        The path is `<folder>/<16 hex digits of its SHA-256>/<file name>`, so that the same file put twice
+        is stored once. Raises `MissingFile` if `local` is not a file.
+        """
+        if not local.is_file():
+            raise MissingFile(f"{local} is not a file")
+        with explained("read", str(local)):
+            digest = _sha256(local)
+        path = f"{folder}/{digest[:16]}/{_safe_name(local.name)}"
+        if not self.exists(path):
+            with self.write(path) as file:
+                with explained("write", path):
+                    shutil.copyfile(local, file)
+                if _sha256(file) != digest:
+                    raise StorageError(f"{local} changed while it was copied: try again")
+        return path
+
+    def locate(self, path: str) -> str:
+        """The full location of `path`, to show to a person: an absolute name, or a URL without password."""
+        return self._store.locate(_checked(path))
+
+
+def _checked(path: str) -> str:
+    """`path` itself. Raises `OutsideStorage` unless it is a plain relative path."""
+    if not _is_fit(path):
+        raise OutsideStorage(
+            f"{path!r} is not a path in the storage: give one such as uploads/a.jpg, without .. and leading /"
+        )
+    return path
+
+
+def _is_fit(path: str) -> bool:
+    parts = path.split("/")
+    plain = all(part not in {"", ".", ".."} for part in parts) and parts[0] != TEMPORARY
+    # Control characters (Cc), and lone surrogates (Cs), which stand for bytes that are no UTF-8.
+    return plain and "\\" not in path and not any(unicodedata.category(c) in {"Cc", "Cs"} for c in path)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _safe_name(name: str) -> str:
+    """`name` made of letters, digits and `. _ -` alone, of at most 150 bytes, its suffix kept."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in unicodedata.normalize("NFC", name))
+    stem, suffix = PurePosixPath(safe.lstrip(".")).stem, PurePosixPath(safe).suffix[:20]
+    return (stem.encode()[:100].decode(errors="ignore") or "file") + suffix

@@ -1,0 +1,1 @@
+"""Observation: what became of jobs, as events, statistics, metrics and audit."""

@@ -1,0 +1,101 @@
+"""The events of jobs: reading what scripts told, all of it or some."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from redis import Redis
+
+from packmule.coordination.streams.stream import Event, Missed, Stream
+from packmule.jobs import wire
+
+MOST_ENTRIES = 10_000
+MAX_AGE = 7 * 86_400.0
+"""Seconds after which an event may be forgotten."""
+
+LAST_AT = 10.0**11
+"""Unix seconds, beyond the calendars of some three thousand years."""
+
+TYPES = (
+    "enqueued", "scheduled", "promoted", "started", "progress", "finished", "failed", "stopped", "retried",
+    "returned", "rescued", "canceled", "quarantined",
+)  # fmt: skip
+
+
+class JobEvent(NamedTuple):
+    """What became of a job: `type` is one of TYPES, `at` Unix seconds, `worker` "" where none took part.
+
+    `details` are those of the table in docs/internals.md, such as `started` and `ended` of a finished one.
+    """
+
+    id: str
+    type: str
+    job: str
+    queue: str
+    worker: str
+    at: float
+    details: Mapping[str, Any]
+
+
+class Wanted(NamedTuple):
+    """Which events are wanted: those of a job, of some types, of some queues; each None or empty for all."""
+
+    job: str | None = None
+    types: Collection[str] = ()
+    queues: Collection[str] = ()
+
+    def __contains__(self, event: object) -> bool:
+        return (
+            isinstance(event, JobEvent)
+            and self.job in (None, event.job)
+            and (not self.types or event.type in self.types)
+            and (not self.queues or event.queue in self.queues)
+        )
+
+
+ALL = Wanted()
+
+
+def stream(client: Redis) -> Stream:
+    """The stream of all events, for consumers of your own.
+
+    >>> Consumer(stream(client), "mine", "host-1").run(lambda event: print(parse(event)))  # doctest: +SKIP
+    """
+    return Stream(client, wire.JOB_EVENTS, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
+
+
+def parse(event: Event) -> JobEvent | None:
+    """A stream's event as a job's; None for what nobody of us wrote."""
+    match event.value:
+        case [str(type), str(job), str(queue), str(worker), int() | float() as at, *rest] if (
+            0 <= at < LAST_AT
+        ):
+            found = rest[0] if rest and isinstance(rest[0], dict) else {}
+            # What no JSON can hold would stop whoever passes it on.
+            details = {name: _plain(value) for name, value in found.items() if isinstance(name, str)}
+            return JobEvent(event.id, type, job, queue, worker, float(at), details)
+    return None
+
+
+def _plain(value: Any) -> str | int | float | None:
+    return value if value is None or isinstance(value, str | int | float) else repr(value)
+
+
+def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobEvent]:
+    """The events that are kept after the id `since`, or after so many Unix milliseconds, the oldest first."""
+    for event in stream(client).read_all(since):
+        if (parsed := parse(event)) in wanted:
+            yield parsed  # type: ignore[misc]
+
+
+def follow(
+    client: Redis, since: str = "$", wanted: Wanted = ALL, stop: threading.Event | None = None
+) -> Iterator[JobEvent | Missed]:
+    """Events after `since`, "$" for now, as they come; `Missed` where some were trimmed unread."""
+    for event in stream(client).follow(since, stop=stop):
+        if isinstance(event.value, Missed):
+            yield event.value
+        elif (parsed := parse(event)) in wanted:
+            yield parsed  # type: ignore[misc]

@@ -1,0 +1,106 @@
+"""Metrics: what is counted and how things stand now, in Prometheus's text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from packmule.coordination.counters.histogram import upper_bound
+from packmule.jobs import batch, reader, wire
+from packmule.observe import statistics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
+
+Labels = Mapping[str, str]
+
+
+def exposition(client: Redis, queues: list[str]) -> str:
+    """All metrics of the server, those of `queues` and of every type of job that was performed.
+
+    >>> print(exposition(client, ["default"]))  # doctest: +SKIP
+    # HELP packmule_jobs Jobs by queue and status.
+    # TYPE packmule_jobs gauge
+    packmule_jobs{queue="default",status="queued"} 0
+    ...
+    """
+    return "\n".join([*_gauges(client, queues), *_counters(client)]) + "\n"
+
+
+def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
+    yield from _head("packmule_jobs", "gauge", "Jobs by queue and status.")
+    for queue, counts in reader.depths(client, queues).items():
+        for status, count in counts.items():
+            yield _line("packmule_jobs", {"queue": queue, "status": status}, count)
+    yield from _head("packmule_queue_age_seconds", "gauge", "How long the next job of a queue has waited.")
+    ages = reader.ages(client, queues)
+    for queue in queues:
+        yield _line("packmule_queue_age_seconds", {"queue": queue}, round(ages.get(queue, 0.0), 3))
+    workers = reader.workers(client)
+    info = client.info("memory")
+    for name, help, value in (
+        ("packmule_workers", "Workers that are registered.", len(workers)),
+        ("packmule_quarantine", "Records that were set aside.", _length(client)),
+        ("packmule_batches_running", "Of the latest hundred those that have not ended.", _running(client)),
+        ("packmule_redis_memory_bytes", "Memory that the server uses.", info["used_memory"]),
+        ("packmule_redis_memory_limit_bytes", "Its bound, 0 for none.", info.get("maxmemory", 0)),
+    ):
+        yield from _head(name, "gauge", help)
+        yield _line(name, {}, value)
+
+
+def _length(client: Redis) -> int:
+    try:
+        return int(client.llen(wire.QUARANTINE))
+    except ResponseError:
+        return 0  # the key holds something else
+
+
+def _running(client: Redis) -> int:
+    return sum(state.ended is None for state in batch.batches(client, 100))
+
+
+def _counters(client: Redis) -> Iterator[str]:
+    found = statistics.totals(client)
+    yield from _head("packmule_executions_total", "counter", "Executions by how they ended.")
+    for (queue, kind), each in found.items():
+        for outcome in ("finished", "failed", "stopped", "retried"):
+            labels = {"queue": queue, "type": kind, "outcome": outcome}
+            yield _line("packmule_executions_total", labels, getattr(each, outcome))
+    yield from _head("packmule_run_seconds", "histogram", "Time that bodies ran.")
+    for (queue, kind), each in found.items():
+        labels = {"queue": queue, "type": kind}
+        yield from _histogram("packmule_run_seconds", labels, each.runs, each.seconds)
+    yield from _head(
+        "packmule_wait_seconds",
+        "histogram",
+        "Time from enqueue to the first start; its sum is within 20 percent.",
+    )
+    for (queue, kind), each in found.items():
+        total = sum(count * upper_bound(number) for number, count in each.waits.items())
+        yield from _histogram("packmule_wait_seconds", {"queue": queue, "type": kind}, each.waits, total)
+
+
+def _histogram(name: str, labels: Labels, counts: Mapping[int, int], total: float) -> Iterator[str]:
+    for bound in BOUNDS:
+        under = sum(count for number, count in counts.items() if upper_bound(number) <= bound)
+        yield _line(f"{name}_bucket", {**labels, "le": f"{bound:g}"}, under)
+    count = sum(counts.values())
+    yield _line(f"{name}_bucket", {**labels, "le": "+Inf"}, count)
+    yield _line(f"{name}_sum", labels, round(total, 6))
+    yield _line(f"{name}_count", labels, count)
+
+
+def _head(name: str, kind: str, help: str) -> tuple[str, str]:
+    return f"# HELP {name} {help}", f"# TYPE {name} {kind}"
+
+
+def _line(name: str, labels: Labels, value: float) -> str:
+    inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+    return f"{name}{{{inside}}} {value}" if inside else f"{name} {value}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,171 @@
+"""Statistics: what was performed in the last minutes, hours or days, by queue and type of job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from redis import Redis
+
+from packmule.coordination.counters.histogram import merged, percentile
+from packmule.coordination.counters.leaderboard import Leaderboard
+from packmule.jobs import reader, wire
+
+MINUTE, HOUR = 60, 3600
+MOST_MINUTES, MOST_HOURS = 120, 192
+_KINDS = {"k1": "finished", "k2": "failed", "k3": "stopped", "k4": "retried"}
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What was performed of one type in one queue, or of several together.
+
+    `seconds` is the time that bodies ran. `waits` and `runs` are histograms
+    (`coordination.counters.histogram`) of the time from enqueue to start, and of that time.
+    """
+
+    finished: int = 0
+    failed: int = 0
+    stopped: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+    waits: dict[int, int] = field(default_factory=dict)
+    runs: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def performed(self) -> int:
+        """How many executions came to an end of their own."""
+        return self.finished + self.failed + self.stopped + self.retried
+
+    def add(self, what: str, count: int) -> None:
+        """Count one field of the tally, such as `k1` or `w40`; what is none of ours is passed over."""
+        if what in _KINDS:
+            name = _KINDS[what]
+            setattr(self, name, getattr(self, name) + count)
+        elif what == "us":
+            self.seconds += count / 1_000_000
+        elif what[:1] in ("w", "r") and what[1:].isdecimal():
+            histogram = self.waits if what[0] == "w" else self.runs
+            histogram[int(what[1:])] = histogram.get(int(what[1:]), 0) + count
+
+
+Key = tuple[str, str]
+"""A queue and a type of job, the dotted name of its callable."""
+
+
+class Summary(NamedTuple):
+    """One line of a table; spans in seconds, None where nothing was counted."""
+
+    name: str
+    performed: int
+    failed: int
+    retried: int
+    seconds: float
+    wait_p50: float | None
+    wait_p95: float | None
+    run_p50: float | None
+    run_p95: float | None
+    run_p99: float | None
+
+
+def minutes(client: Redis, count: int) -> dict[Key, Statistics]:
+    """The statistics of this minute and those before it, `count` together, two hours at most."""
+    return _read(client, _keys("minute", MINUTE, min(count, MOST_MINUTES)))
+
+
+def hours(client: Redis, count: int) -> dict[Key, Statistics]:
+    """The same of hours, eight days at most."""
+    return _read(client, _keys("hour", HOUR, min(count, MOST_HOURS)))
+
+
+def totals(client: Redis) -> dict[Key, Statistics]:
+    """All that was ever counted on this server."""
+    return _read(client, [f"{wire.STATISTICS}total"])
+
+
+def by(found: dict[Key, Statistics], part: Callable[[Key], str]) -> dict[str, Statistics]:
+    """Summed up by a part of the key: `by(minutes(client, 5), queue_of)`."""
+    groups: dict[str, list[Statistics]] = {}
+    for key, each in found.items():
+        groups.setdefault(part(key), []).append(each)
+    return {name: _sum(each) for name, each in groups.items()}
+
+
+def queue_of(key: Key) -> str:
+    """The queue of a key."""
+    return key[0]
+
+
+def type_of(key: Key) -> str:
+    """The type of a key."""
+    return key[1]
+
+
+def summary(name: str, found: Statistics) -> Summary:
+    """The line of a table that tells of `found`."""
+    return Summary(
+        name,
+        found.performed,
+        found.failed,
+        found.retried,
+        round(found.seconds, 6),
+        percentile(found.waits, 0.5),
+        percentile(found.waits, 0.95),
+        percentile(found.runs, 0.5),
+        percentile(found.runs, 0.95),
+        percentile(found.runs, 0.99),
+    )
+
+
+def rates(client: Redis) -> dict[str, float]:
+    """Executions a second of each queue, over the last minute or so."""
+    now = time.time()
+    span = MINUTE + now % MINUTE
+    return {name: each.performed / span for name, each in by(minutes(client, 2), queue_of).items()}
+
+
+def slowest(client: Redis, count: int = 10, hours: int = 1) -> list[tuple[str, float]]:
+    """The ids of the jobs that ran longest, and for how many seconds."""
+    return Leaderboard(client, "slowest").top_best(count, hours)
+
+
+def busiest(client: Redis, count: int = 10, hours: int = 1) -> list[tuple[str, float]]:
+    """The workers that performed for the longest, and for how many seconds."""
+    return Leaderboard(client, "busiest").top(count, hours)
+
+
+def _keys(period: str, seconds: int, count: int) -> list[str]:
+    now = int(time.time()) // seconds
+    return [f"{wire.STATISTICS}{period}:{number}" for number in range(now - max(1, count) + 1, now + 1)]
+
+
+def _read(client: Redis, keys: Sequence[str]) -> dict[Key, Statistics]:
+    with client.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.hgetall(key)
+        hashes = pipeline.execute(raise_on_error=False)
+    found: dict[Key, Statistics] = {}
+    for counts in hashes:
+        if not isinstance(counts, dict):
+            continue  # somebody put something else there
+        for name, value in counts.items():
+            queue, _, rest = wire.text(name).partition("\x1f")
+            kind, _, what = rest.rpartition("\x1f")
+            if kind and (count := reader.whole(value)):
+                found.setdefault((queue, kind), Statistics()).add(what, count)
+    return found
+
+
+def _sum(all: Iterable[Statistics]) -> Statistics:
+    each = list(all)
+    return Statistics(
+        sum(one.finished for one in each),
+        sum(one.failed for one in each),
+        sum(one.stopped for one in each),
+        sum(one.retried for one in each),
+        sum(one.seconds for one in each),
+        merged(one.waits for one in each),
+        merged(one.runs for one in each),
+    )

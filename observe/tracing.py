@@ -1,0 +1,57 @@
+"""Exporting traces: the OpenTelemetry SDK is set up for this process."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from packmule.config import SettingsError
+from packmule.jobs.tracing import SYSTEM, flush
+
+
+class Exporting:
+    """What a process lends its jobs while it traces, so that spans are sent when it leaves."""
+
+    def close(self) -> None:
+        """Send what is left."""
+        flush()
+
+
+def export_traces(by: str) -> Exporting:
+    """Send spans by OTLP over HTTP (`otlp`), or print them to standard error (`console`), from now on.
+
+    Where to, and all else, is told by OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`
+    and `OTEL_SERVICE_NAME`. Raises `SettingsError` where its packages are not installed.
+    """
+    try:
+        from opentelemetry import trace
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+        chosen: SpanExporter
+        if by == "otlp":
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            chosen = OTLPSpanExporter()
+        else:
+            chosen = ConsoleSpanExporter(out=sys.stderr, formatter=_line)
+    except ImportError as error:
+        said = "PACKMULE_TRACING needs more packages: pip install 'packmule[otel]'"
+        raise SettingsError(f"{said} ({error})") from None
+    # What the environment says of the service comes with `create`, and wins.
+    named = Resource({"service.name": SYSTEM})
+    told = {
+        name: value
+        for name, value in Resource.create().attributes.items()
+        if not str(value).startswith("unknown_service")
+    }
+    provider = TracerProvider(resource=named.merge(Resource(told)))
+    provider.add_span_processor(BatchSpanProcessor(chosen))
+    trace.set_tracer_provider(provider)
+    return Exporting()
+
+
+def _line(span: Any) -> str:
+    """A span as one line of JSON."""
+    return f"{span.to_json(indent=None)}\n"

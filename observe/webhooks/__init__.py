@@ -1,0 +1,1 @@
+"""Webhooks: events of jobs are posted to URLs."""

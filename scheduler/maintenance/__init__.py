@@ -1,0 +1,1 @@
+"""Maintenance: what the leader keeps in order."""

@@ -1,0 +1,285 @@
+"""Ticks: each tick of each schedule is decided once, enqueued or skipped, and the ledger says so."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import registry, wire
+from packmule.jobs.cancel import cancel
+from packmule.jobs.client import Producer, UnknownQueue
+from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.reader import NoSuchJob
+from packmule.jobs.toml_file import InvalidFile
+from packmule.jobs.unique import Ids
+from packmule.scheduler.leader import FENCE, Overtaken, refuse
+from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
+from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules.cron import LAST_INSTANT
+from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, from_code, read
+from packmule.scheduler.schedules.schedule_file import read_file
+from packmule.scheduler.schedules.tick_policy import Due, Step, plan, upcoming_after
+
+SCHEDULES_A_ROUND = 100
+TICKS_A_ROUND = 20
+"""Of one schedule; more than these are decided in the next round, so that no round is long."""
+
+CHANGED_AGAIN = 0.05
+"""Seconds after which a schedule is read again that was changed meanwhile."""
+
+FAILED_AGAIN = 1.0
+"""Seconds after which is tried again what Redis refused."""
+
+MEND_AGAIN = 10.0
+"""Seconds after which a schedule is tried again that could not work."""
+
+_NOTHING = (b"\x90", b"")
+"""No job, as enqueue.lua takes it."""
+
+_due = Script("scheduler.schedules", "due_schedules", after=wire.CALL)
+_mend = Script("scheduler.schedules", "repair_schedules", after=(*wire.CALL, *FENCE))
+_decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler.schedules", "decide")))
+
+log = logging.getLogger("packmule.scheduler")
+
+DecideCall = tuple[list[str], list[Any]]
+"""Keys and arguments of decide.lua."""
+
+Work = Generator[DecideCall, Any, float | None]
+
+
+class Ticker:
+    """Decides what is due, enqueueing by `producer`, in rounds of bounded length.
+
+    `file` holds schedules to be entered when this scheduler starts. `ahead` moves its clock, in tests.
+    """
+
+    def __init__(self, client: Redis, producer: Producer, file: Path | None = None) -> None:
+        self.client = client
+        self.producer = producer
+        self.file = file
+        self.ahead = 0.0
+        self._cursor = "0"
+
+    def sync(self) -> None:
+        """Enter the schedules of the loaded jobs and of the file. What is wrong with one is logged."""
+        found, faults = from_code(registry.names())
+        faults += store.sync(self.client, found, "code", may_go=_is_loaded)
+        if self.file is not None:
+            try:
+                listed = read_file(self.file)
+                faults += store.sync(self.client, listed, "file", str(self.file.resolve()))
+                found += listed
+            except InvalidFile as error:
+                faults.append(f"{error}: the schedules stay as they are")
+        for fault in (*faults, *faults_of(found, self.producer, time.time())):
+            log.error("%s", fault)
+
+    def mend(self, term: str) -> int:
+        """Look at some of the schedules whose next tick was lost; how many are due. Raises `Overtaken`."""
+        reply = _mend(self.client, [store.SCHEDULES, store.NEXT], [self._cursor, term])
+        refuse(reply)
+        self._cursor = wire.text(reply[0])
+        return int(reply[1])
+
+    def round(self, term: str) -> float | None:
+        """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
+
+        Raises `Overtaken`.
+        """
+        found = _due(self.client, [store.NEXT, store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead])
+        now = float(found[0])
+        soonest = float(found[1]) if found[1] else None
+        works: list[tuple[str, Work, Any]] = []
+        for name, record, *rest in found[2:]:
+            due = Due(wire.text(name), record, *map(wire.text, rest))
+            works.append((due.name, self._work_off(due, now, term), None))
+        has_failed = has_begun = is_over = False
+        ends_at = time.monotonic() + LONGEST_ROUND
+        while works:
+            steps = []
+            for name, work, reply in works:
+                try:
+                    call = work.throw(reply) if isinstance(reply, Exception) else work.send(reply)
+                    steps.append((name, work, call))
+                except StopIteration as ended:
+                    soonest = _sooner(soonest, ended.value)
+                except ResponseError as error:
+                    has_failed = True
+                    log.error("schedule %s: %s", name, error)
+                is_over = time.monotonic() > ends_at
+                if is_over and not has_begun:
+                    break  # but what was sent is heard out
+            if is_over and has_begun:
+                break
+            replies = _decide.each(self.client, [call for _, _, call in steps])
+            works = [(name, work, reply) for (name, work, _), reply in zip(steps, replies, strict=True)]
+            has_begun = True
+        if has_failed:
+            return FAILED_AGAIN
+        if is_over or len(found) - 2 == SCHEDULES_A_ROUND:
+            return 0.0  # there may be more
+        return None if soonest is None else soonest - now
+
+    def _work_off(self, due: Due, now: float, term: str) -> Work:
+        """Decide the ticks of one schedule that are due; when it is due next.
+
+        It yields calls of decide.lua and is sent the replies, so that those of many schedules share trips.
+        """
+        last = store.instant(due.last)
+        if last is None or last > LAST_INSTANT:
+            last = int(now)
+        try:
+            schedule = read(due.record, due.name)
+            registry.find(schedule.job)
+            for _ in range(TICKS_A_ROUND):
+                step = plan(schedule, last, now, due)
+                upcoming = upcoming_after(schedule, step, now)
+                if not (yield from self._take(schedule, due, step, upcoming, now, term)):
+                    return now + CHANGED_AGAIN
+                last = step.last
+                if upcoming is None or upcoming > now:
+                    break
+        except (Overtaken, RedisError):
+            raise
+        except Exception as error:  # whatever is wrong with one keeps none of the others from working
+            log.warning("schedule %s can't work: %s", due.name, error)
+            upcoming = now + MEND_AGAIN
+            yield from self._write(due, Step(last), upcoming, term, fault=str(error))
+        return upcoming
+
+    def _take(
+        self, schedule: Schedule, due: Due, step: Step, upcoming: float | None, now: float, term: str
+    ) -> Generator[DecideCall, Any, bool]:
+        """Make one step; whether the schedule still was as it was read."""
+        if step.held and schedule.overlap == "cancel":
+            with contextlib.suppress(NoSuchJob, TimeoutError):
+                cancel(self.client, due.job, timeout=0)
+        if step.did != "enqueued":
+            return (yield from self._write(due, step, upcoming, term, entry=_line(step, now))) is not None
+        id = schedule.job_id(step.tick)
+        options = Options(job_id=id, queue=schedule.queue)
+        written = self.producer.written(registry.find(schedule.job), schedule.call(step.tick), options)
+        line = _line(step, now, id)
+        try:
+            replies = yield from self._write(due, step, upcoming, term, entry=line, job=id, written=written)
+        except ResponseError as error:
+            self._correct(due.name, line, {"did": "failed", "why": str(error)})
+            raise
+        if replies is None:
+            return False
+        due.job, due.status = id, "queued"
+        if replies and not isinstance(replies[0], int):
+            due.status = ""
+            holder = wire.text(replies[0])
+            self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique place"})
+        elif replies and replies[0] == 0:
+            log.info("schedule %s: job %s was there already", due.name, id)
+        return True
+
+    def _write(
+        self,
+        due: Due,
+        step: Step,
+        upcoming: float | None,
+        term: str,
+        *,
+        entry: bytes = b"",
+        job: str = "",
+        written: tuple[bytes, bytes] = _NOTHING,
+        fault: str = "",
+    ) -> Generator[DecideCall, Any, Sequence[Any] | None]:
+        """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `Overtaken`."""
+        keys = [wire.QUEUES, wire.UNIQUE, store.SCHEDULES, store.state_key(due.name), store.NEXT]
+        keys.append(store.ticks_key(due.name))
+        sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
+        score = "" if upcoming is None else f"{upcoming:.3f}"
+        args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
+        reply = yield keys, [*args, store.LEDGER_ENTRIES]
+        refuse(reply)
+        if reply == b"changed":
+            return None
+        due.last = str(step.last)
+        answer: Sequence[Any] = reply
+        return answer
+
+    def _correct(self, name: str, line: bytes, changes: dict[str, str]) -> None:
+        """Change the ledger's last entry, for what is known only after the script has run."""
+        key = store.ticks_key(name)
+        if self.client.lindex(key, -1) == line:
+            corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
+            self.client.lset(key, -1, corrected.decode())
+
+
+def faults_of(schedules: Sequence[Schedule], producer: Producer, now: float) -> list[str]:
+    """What would keep schedules from working, a line each."""
+    faults = []
+    for schedule in schedules:
+        try:
+            probe(schedule, producer, now)
+        except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, registry.NotRegistered) as error:
+            said, name = str(error), f"schedule {schedule.name}"
+            faults.append(said if name in said else f"{name}: {said}")
+    return faults
+
+
+def probe(schedule: Schedule, producer: Producer, now: float) -> int:
+    """The first tick from `now` on of a schedule whose jobs could be enqueued.
+
+    Raises `InvalidSchedule` if there is none, and whatever an enqueue raises.
+    """
+    tick = schedule.next(int(now))
+    if tick is None:
+        raise InvalidSchedule(f"schedule {schedule.name}: {schedule.says} has no tick any more")
+    options = Options(job_id=schedule.job_id(tick), queue=schedule.queue)
+    producer.written(registry.find(schedule.job), schedule.call(tick), options)
+    return tick
+
+
+def run_now(client: Redis, schedule: Schedule, producer: Producer) -> Ids:
+    """Enqueue one job of a schedule by hand, besides its ticks; the ledger says so."""
+    now = int(client.time()[0])
+    id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
+    options = Options(job_id=id, queue=schedule.queue)
+    ids = producer.enqueue(registry.find(schedule.job), [schedule.call(now)], options)
+    did = "skipped" if ids.held else "enqueued"
+    line = {"tick": now, "did": did, "why": "by hand", "job": ids[0], "at": now}
+    with client.pipeline() as pipeline:
+        pipeline.rpush(store.ticks_key(schedule.name), msgspec.json.encode(line))
+        pipeline.ltrim(store.ticks_key(schedule.name), -store.LEDGER_ENTRIES, -1)
+        pipeline.execute()
+    return ids
+
+
+def _line(step: Step, now: float, job: str = "") -> bytes:
+    if not step.did:
+        return b""
+    said: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
+    if step.to > step.tick:
+        said["to"] = step.to
+    if step.why:
+        said["why"] = step.why
+    if job:
+        said["job"] = job
+    return msgspec.json.encode(said)
+
+
+def _is_loaded(schedule: Schedule) -> bool:
+    return schedule.job.rpartition(".")[0] in sys.modules
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)

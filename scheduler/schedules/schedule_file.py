@@ -1,0 +1,52 @@
+"""Schedules from a TOML file: a table for each, named as the schedule is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from packmule.jobs.toml_file import InvalidFile, read_toml
+from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, schedule
+
+_FIELDS = frozenset(Schedule.__struct_fields__) - {"name", "owner", "source"}
+
+
+def read_file(path: Path) -> list[Schedule]:
+    """The schedules that a file holds. All of it is refused if one of them is wrong.
+
+    A table such as `[nightly]` with `job = "shop.report"`, `cron = "30 2 * * *"` and `tz = "Europe/Madrid"`
+    is one schedule; the settings are those of `Schedule`. Raises `InvalidFile`.
+    """
+    text, tables = read_toml(path)
+    found = []
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise InvalidFile(f"{_place(path, text, name)}: {name} is in no table: begin with a line [name]")
+        if unknown := [field for field in table if field not in _FIELDS]:
+            place = _place(path, text, name, unknown[0])
+            known = ", ".join(sorted(_FIELDS))
+            raise InvalidFile(f"{place}: schedule {name}: there is no setting {unknown[0]!r}: {known}")
+        try:
+            found.append(schedule(name, {**table, "owner": "file", "source": str(path)}))
+        except InvalidSchedule as error:
+            said = str(error)
+            told = [field for field in table if said.startswith(f"schedule {name}: {field} ")]
+            told += [field for field in table if repr(table[field]) in said]
+            wrong = told[0] if told else None
+            raise InvalidFile(f"{_place(path, text, name, wrong)}: {said}") from None
+    return found
+
+
+def _place(path: Path, text: str, table: str, field: str | None = None) -> str:
+    """`schedules.toml, line 3`: that of the field if it is found, else that of the table."""
+    header = re.compile(rf"\s*\[\s*[\"']?{re.escape(table)}[\"']?\s*\]|\s*{re.escape(table)}\s*[=.]")
+    place = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if place is None:
+            place = number if header.match(line) else None
+        elif line.lstrip().startswith("["):
+            break
+        elif field is not None and re.match(rf"\s*{re.escape(field)}\s*=", line):
+            place = number
+            break
+    return f"{path}, line {place}" if place else str(path)

@@ -1,0 +1,103 @@
+"""The death certificate of a worker process: what killed it, and what it was doing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from resource import struct_rusage
+
+import msgspec
+
+from packmule.jobs import wire
+from packmule.worker.scoreboard import Performing
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class DeathCertificate(msgspec.Struct, frozen=True):
+    """How a process died; it is kept with the job that the process was performing.
+
+    `cause` is for people. `signal` is the name of the one that killed it, `exit_code` its own, one of the two
+    None. `out_of_memory` tells that the kernel killed for memory meanwhile, None where it doesn't say.
+    `peak_memory` is in bytes, `seconds` how long the job ran. `at` is RQ's text of the time.
+    """
+
+    cause: str
+    signal: str | None
+    exit_code: int | None
+    out_of_memory: bool | None
+    peak_memory: int
+    seconds: float
+    worker: str
+    host: str
+    at: str
+
+
+def certify(
+    worker: str, code: int, performing: Performing | None, usage: struct_rusage, kills_before: int | None
+) -> DeathCertificate:
+    """The certificate of a process that ended with `code`, negative for a signal.
+
+    `kills_before` is what `out_of_memory_kills` said when the process was started.
+    """
+    killed_by = signal.Signals(-code).name if code < 0 else None
+    kills = out_of_memory_kills()
+    out_of_memory = (
+        None if kills is None or kills_before is None else killed_by == "SIGKILL" and kills > kills_before
+    )
+    seconds = time.monotonic() - performing.started if performing else 0.0
+    cause = f"died of {killed_by}" if killed_by else f"exited with code {code}"
+    if out_of_memory:
+        cause += ", killed by the kernel for want of memory,"
+    doing = (
+        f"the process performing this job {cause} after {seconds:.1f} s of it"
+        if performing
+        else f"its process {cause}"
+    )
+    return DeathCertificate(
+        cause=doing,
+        signal=killed_by,
+        exit_code=None if killed_by else code,
+        out_of_memory=out_of_memory,
+        # Linux counts in KiB, macOS in bytes.
+        peak_memory=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        seconds=round(seconds, 3),
+        worker=worker,
+        host=socket.gethostname(),
+        at=wire.time_text(time.time()),
+    )
+
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when the one called `parent` has died; on Linux only."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # it died before it was asked for
+
+
+def out_of_memory_kills() -> int | None:
+    """How many processes the kernel has killed for memory in our cgroup; None where it doesn't say."""
+    try:
+        events = (_own_cgroup() / "memory.events").read_text()
+        counts = dict(line.split() for line in events.splitlines())
+        return int(counts["oom_kill"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _own_cgroup() -> Path:
+    """The folder of this process's cgroup, version 2. Raises `OSError` where there is none."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::/"):
+            return CGROUP / line.removeprefix("0::/")
+    raise FileNotFoundError("no cgroup of version 2")

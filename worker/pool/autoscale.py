@@ -1,0 +1,59 @@
+"""Autoscaling: how many worker processes a pool should have, by the depth and the age of its queues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from redis import Redis
+
+from packmule.jobs import reader, wire
+
+LOOK_INTERVAL = 1.0
+PATIENCE = 1.0
+"""A job that has waited for this long wants another process."""
+
+IDLE_SECONDS = 30.0
+"""A process too many is ended after the queues have been empty for this long."""
+
+
+class Autoscale:
+    """Between `least` and `most` processes: up by half while jobs wait, down one by one when none do."""
+
+    def __init__(self, client: Redis, queues: Sequence[str], least: int, most: int) -> None:
+        self.client = client
+        self.queues = queues
+        self.least = least
+        self.most = most
+        self._next_look = 0.0
+        self._empty_since = time.monotonic()
+
+    def wanted(self, processes: int, busy: int) -> int:
+        """How many processes there should be, where there are `processes` of which `busy` have a job.
+
+        Looks at the queues once a second at most. Raises what redis-py does.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return processes
+        self._next_look = now + LOOK_INTERVAL
+        depth = self._depth()
+        if depth or busy == processes:
+            self._empty_since = now
+        if depth > processes or (depth and self._age() > PATIENCE):
+            return min(self.most, processes + max(1, processes // 2))
+        if now - self._empty_since > IDLE_SECONDS:
+            self._empty_since = now
+            return max(self.least, processes - 1)
+        return min(max(processes, self.least), self.most)
+
+    def _depth(self) -> int:
+        """How many jobs wait."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for queue in self.queues:
+                pipeline.llen(wire.queue_key(queue))
+            return sum(pipeline.execute())
+
+    def _age(self) -> float:
+        """For how many seconds the next job of the slowest queue has waited."""
+        return max(reader.ages(self.client, self.queues).values(), default=0.0)

@@ -1,0 +1,90 @@
+"""A process of a pool: how it is started, and what the pool remembers of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from packmule.worker.crash_report import die_with_parent, out_of_memory_kills
+from packmule.worker.deadlines import LOOK, Deadlines
+from packmule.worker.rescue import Verdict
+from packmule.worker.scoreboard import Performing, Slots
+
+Task = Callable[[], None]
+HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU, LOOK}
+
+log = logging.getLogger("packmule.worker")
+
+
+@dataclass
+class Child:
+    """A process of the pool: a worker with its slots, or a companion without any."""
+
+    name: str
+    pid: int
+    slots: Slots | None
+    started_at: float = field(default_factory=time.monotonic)
+    stopped_at: float | None = None
+    """Since when it is frozen, by a SIGSTOP."""
+    told_to_stop: bool = False
+    killed_as: tuple[Verdict, str, list[str]] | None = None
+    """The verdict on what it performed, the reason, and the executions that it is for."""
+    kills_before: int | None = field(default_factory=out_of_memory_kills)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def performing(self) -> list[Performing]:
+        """What it performs now."""
+        return self.slots.read() if self.slots else []
+
+    def send(self, signum: int) -> None:
+        """Send it a signal, if it is there."""
+        try:
+            os.kill(self.pid, signum)
+        except ProcessLookupError:
+            return  # it is a zombie's successor at most: the pool will reap it
+
+    def kill(self, verdict: Verdict, reason: str, executions: list[str]) -> None:
+        """Kill it, once, and remember why."""
+        if not self.killed_as:
+            self.killed_as = verdict, reason, executions
+            self.send(signal.SIGKILL)
+
+
+def start(name: str, slots: Slots | None, task: Task, life: int) -> Child:
+    """Fork a process for `task`. It closes `life`, the pool's end of the lifeline, and dies with the pool."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    # Held back until the child has handlers of its own, so that no signal to stop is lost in between.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    pid = os.fork()
+    if pid == 0:
+        _be_child(name, task, life, parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    log.info("%s: started, pid %d", name, pid)
+    return Child(name, pid, slots)
+
+
+def _be_child(name: str, task: Task, life: int, parent: int) -> None:
+    code = 1
+    try:
+        die_with_parent(parent)
+        signal.set_wakeup_fd(-1)
+        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        os.close(life)
+        task()
+        code = 0
+    except Exception:
+        log.exception("%s: ended by an error", name)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,58 @@
+"""Relief: the jobs behind one that lets its process do nothing else go back to their queues."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from redis import Redis
+
+from packmule.jobs import wire
+from packmule.worker.rescue import close_waiting, rescue
+from packmule.worker.scoreboard import MAIN, Slots
+
+RELIEF_SECONDS = 0.06
+"""A worker that still holds jobs back so long after it began one, when its clerk should have returned them,
+can't: the job is in a long call that keeps the interpreter's lock."""
+
+STORE_SECONDS = 0.001
+"""By then what either process has written to the shared memory is seen by the other."""
+
+
+def is_due(slots: Slots) -> bool:
+    """Whether the worker holds back jobs that it can't return itself."""
+    job = slots.read_one(MAIN)
+    return (
+        job is not None
+        and not slots.is_manifold
+        and job.execution in slots.held_back()
+        and time.monotonic() - job.started > RELIEF_SECONDS
+    )
+
+
+def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
+    """Return what the worker has claimed and not begun, in its place; the ids. Raises what redis-py does.
+
+    The worker is told first: when its job ends it starts none of the others, and returns what has come for
+    it.
+    """
+    job = slots.read_one(MAIN)
+    if job is None:
+        return []
+    slots.revoke(job)
+    time.sleep(STORE_SECONDS)
+    close_waiting(client, worker)
+    claims = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
+    now, in_hand = slots.read_one(MAIN), slots.held_back()
+    # Only after that was read: whatever the worker claims once it goes on is its own.
+    if now is None or now.execution != job.execution or job.execution not in in_hand:
+        return []
+    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not handed in yet
+    unbegun = [
+        wire.text(execution)
+        for id, execution in claims.items()
+        if not id.startswith(b".") and wire.text(execution) not in begun
+    ]
+    back = rescue(client, worker, "returned", running=unbegun, scope="named").back if unbegun else []
+    slots.hold_back(())
+    return back

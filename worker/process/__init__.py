@@ -1,0 +1,1 @@
+"""A worker process: what claims, performs and acknowledges jobs."""

@@ -1,0 +1,174 @@
+"""Waiting for work: a blocking move into the worker's own list, and behind it the claim of what it brings."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
+
+from packmule.jobs import wire
+from packmule.worker.process.claim import NOTHING, Batch, Claims
+from packmule.worker.rescue import close_waiting
+
+BLOCK_SECONDS = 25
+ANSWER_SECONDS = 5
+"""A connection that says nothing for so long after its move must have ended is a dead one."""
+
+UNBLOCK_SECONDS = 0.01
+
+
+@dataclass
+class _Waiter:
+    """A connection that waits on one queue; its claim's id while a move is under way there."""
+
+    connection: Any
+    client_id: int
+    queue: str
+    claim_id: str = ""
+    until: float = 0.0
+
+
+class IdleWait:
+    """Waits on `queues` (keys), one connection each: a push moves its id into the worker's list.
+
+    The claim of that id is sent together with the move, and the server runs it at once behind it: from a push
+    to the job in hand it takes one wake and no round trip. The id is in Redis all the time, under the
+    worker's lease. `wake` are descriptors that end the wait when they become readable.
+    """
+
+    def __init__(
+        self, client: Redis, worker: str, claims: Claims, queues: Sequence[str], wake: Sequence[int]
+    ) -> None:
+        self.client = client
+        self.worker = worker
+        self.claims = claims
+        self.queues = queues
+        self.wake = wake
+        self._waiters: list[_Waiter] = []
+        self._lost: list[tuple[int, str]] = []
+
+    def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Batch:
+        """What was claimed when a push, a readable descriptor, or the end of `seconds` ends the wait.
+
+        No move is begun on queues (keys) that are `paused`.
+
+        Moves may still be under way then: `end` them, or go on. When it raises, `recover`.
+        """
+        if not self._waiters:
+            # Moves on connections that were closed may go on until the server has noticed.
+            close_waiting(self.client, self.worker)
+            self._connect()
+        for place, waiter in enumerate(self._waiters):
+            if not waiter.claim_id and waiter.queue not in paused:
+                self._begin(place, waiter)
+        sockets = {waiter.connection._sock.fileno(): waiter for waiter in self._waiters if waiter.claim_id}
+        readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds)
+        if not readable and sockets:
+            _refuse_silence(min(waiter.until for waiter in sockets.values()))
+        return self._read([sockets[each] for each in readable if each in sockets])
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there are moves under way, which may bring more jobs."""
+        return any(waiter.claim_id for waiter in self._waiters)
+
+    def arrived(self) -> Batch:
+        """What moves that are under way have brought until now. When it raises, `recover`."""
+        waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}
+        readable, _, _ = select.select(waiting, [], [], 0)
+        return self._read([waiting[each] for each in readable])
+
+    def end(self) -> Batch:
+        """End moves that are under way; what pushes that were faster brought. When it raises, `recover`."""
+        waiting = [waiter for waiter in self._waiters if waiter.claim_id]
+        self._unblock(waiting)
+        told_at = time.monotonic()
+        for waiter in waiting:
+            # A call that reached the server before the move that it was to end had no effect.
+            while not select.select([waiter.connection._sock], [], [], UNBLOCK_SECONDS)[0]:
+                _refuse_silence(told_at + ANSWER_SECONDS)
+                self._unblock([waiter])
+        return self._read(waiting)
+
+    def recover(self) -> Batch:
+        """What was claimed by moves whose connections are lost; call it again when it raises."""
+        self.close()
+        close_waiting(self.client, self.worker)  # from here on they claim nothing more
+        batch = NOTHING
+        for place, claim_id in self._lost:
+            batch = batch.with_more(self.claims.claim_moved(place, claim_id))
+        self._lost.clear()
+        return batch
+
+    def close(self) -> None:
+        """Close the connections; what moves under way may bring can be recovered."""
+        for place, waiter in enumerate(self._waiters):
+            if waiter.claim_id:
+                self._lost.append((place, waiter.claim_id))
+            with contextlib.suppress(RedisError, OSError):
+                waiter.connection.disconnect()
+        self._waiters.clear()
+
+    def _begin(self, place: int, waiter: _Waiter) -> None:
+        waiter.claim_id = self.claims.next_id()
+        waiter.until = time.monotonic() + BLOCK_SECONDS + ANSWER_SECONDS
+        move = ("BLMOVE", waiter.queue, wire.waiting_key(self.worker), "LEFT", "RIGHT", BLOCK_SECONDS)
+        claim = self.claims.command_for_moved(place, waiter.claim_id)
+        waiter.connection.send_packed_command(waiter.connection.pack_commands([move, claim]))
+
+    def _unblock(self, waiters: Sequence[_Waiter]) -> None:
+        with self.client.pipeline(transaction=False) as pipeline:
+            for waiter in waiters:
+                pipeline.client_unblock(waiter.client_id)
+            pipeline.execute()
+
+    def _read(self, waiters: Sequence[_Waiter]) -> Batch:
+        """What has been claimed. Raises `ResponseError` if it is nothing, and a move was refused."""
+        batch = NOTHING
+        refusals: list[ResponseError] = []
+        for waiter in waiters:
+            move, claim = _reply(waiter.connection), _reply(waiter.connection)
+            refusals += [
+                reply
+                for reply in (move, claim)
+                if isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)
+            ]
+            if not isinstance(claim, ResponseError):  # else what was moved is there for the next claim
+                batch = batch.with_more(self.claims.read(claim))
+        for waiter in waiters:
+            waiter.claim_id = ""  # only now: until all are read, all can be recovered
+        if refusals and batch.is_empty:
+            raise refusals[0]
+        return batch
+
+    def _connect(self) -> None:
+        pool = self.client.connection_pool
+        for queue in self.queues:
+            # Not by the pool, which counts all that it has ever made and refuses the hundredth.
+            connection: Any = pool.connection_class(**pool.connection_kwargs)
+            connection.connect()
+            connection.send_command("CLIENT", "SETNAME", wire.connection_name(self.worker))
+            connection.read_response()
+            connection.send_command("CLIENT", "ID")
+            self._waiters.append(_Waiter(connection, int(connection.read_response()), queue))
+        # Whoever rescues from this worker closes them, so they must be known before an id can arrive.
+        ids = " ".join(str(waiter.client_id) for waiter in self._waiters)
+        self.client.hset(wire.claims_key(self.worker), wire.WAITERS, ids)
+
+
+def _refuse_silence(until: float) -> None:
+    if time.monotonic() > until:
+        raise TimeoutError("a waiting connection gives no answer")
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error

@@ -1,0 +1,154 @@
+"""Claiming: one round trip hands in a batch's outcomes and brings the next jobs."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+from packmule.worker.order import Order
+from packmule.worker.process.outcome import Claimed, Outcome, Row, claimed, corrupt
+from packmule.worker.process.statistics import tally
+
+LEASE = 10.0
+"""Seconds that a worker's right to its claims lasts without a heartbeat."""
+
+LEASE_INTERVAL = 1.0
+"""Seconds between renewals of the lease by claims, beside the heartbeat's."""
+
+_PARTS = (("worker.process", "gather"), ("worker.process", "statistics"), ("worker.process", "acknowledge"))
+_finish_and_claim = Script("worker.process", "finish_and_claim", after=(*wire.GATES, *_PARTS))
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Batch(NamedTuple):
+    """What one call brought.
+
+    `jobs` are claimed now; `unreadable` are the outcomes of claimed records that make no sense. `stale`
+    are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
+    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed, and from `paused` queues
+    nothing either. In `next_due` seconds jobs that wait for a limit go on, and this worker is to look then.
+    It `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server's data are gone.
+    """
+
+    jobs: list[Claimed]
+    unreadable: list[Outcome]
+    stale: list[str]
+    parents: list[str]
+    suspended: bool
+    paused: frozenset[str] = frozenset()
+    next_due: float | None = None
+    is_forgotten: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was claimed."""
+        return not self.jobs and not self.unreadable
+
+    def with_more(self, more: Batch) -> Batch:
+        """Both in one."""
+        return Batch(
+            self.jobs + more.jobs,
+            self.unreadable + more.unreadable,
+            self.stale + more.stale,
+            self.parents + more.parents,
+            self.suspended or more.suspended,
+            self.paused | more.paused,
+            more.next_due if self.next_due is None else self.next_due,
+            self.is_forgotten or more.is_forgotten,
+        )
+
+
+NOTHING = Batch([], [], [], [], False)
+
+
+class Claims:
+    """The claims of the worker called `worker` on queues, served in the `order`'s order."""
+
+    def __init__(self, client: Redis, worker: str, order: Order) -> None:
+        self.client = client
+        self.worker = worker
+        self.order = order
+        self._keys = (
+            wire.claims_key(worker),
+            wire.waiting_key(worker),
+            wire.worker_key(worker),
+            wire.LEASES,
+            wire.QUARANTINE,
+            wire.SUSPENDED,
+        )
+        self._prefix = secrets.token_hex(4)
+        self._calls = 0
+        self._leased_at = 0.0
+        self._held: dict[str, Claimed] = {}
+
+    def next_id(self) -> str:
+        """An id for one claim; used again, it brings the same jobs again."""
+        self._calls += 1
+        return f"{self._prefix}{self._calls:x}"
+
+    def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Batch:
+        """Hand in `outcomes` and claim up to `want` jobs: one round trip.
+
+        When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
+        """
+        now = time.time()
+        lease = LEASE if now - self._leased_at > LEASE_INTERVAL else 0
+        request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
+        # A mere hand-in must not use up a queue's turn.
+        keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
+        counts = tally(outcomes, self._held)
+        batch = self.read(_finish_and_claim(self.client, keys, [request, counts]))
+        for ended in outcomes:
+            self._held.pop(ended.execution, None)
+        self._leased_at = now if lease else self._leased_at
+        return batch
+
+    def command_for_moved(self, place: int, claim_id: str) -> tuple[Any, ...]:
+        """The command that claims one job of the waiting list, to be sent behind a blocking move into it.
+
+        Claims of several places may be under way at once, beside the one of `finish_and_claim`.
+        """
+        return _finish_and_claim.command(self._keys, [self._request_for_moved(place, claim_id)])
+
+    def claim_moved(self, place: int, claim_id: str) -> Batch:
+        """Do what `command_for_moved` does, or did before its reply was lost."""
+        return self.read(
+            _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id)])
+        )
+
+    def _request_for_moved(self, place: int, claim_id: str) -> bytes:
+        return _pack((f".claim{place}", claim_id, 1, self.worker, wire.time_text(time.time()), 0, ()))
+
+    def read(self, reply: Sequence[Any]) -> Batch:
+        """What the script's reply means."""
+        stale, parents, rows, suspended, paused, next_due, is_forgotten = reply
+        jobs: list[Claimed] = []
+        unreadable: list[Outcome] = []
+        for row in map(Row._make, rows):
+            try:
+                job = claimed(row)
+                self._held[job.execution] = job
+                jobs.append(job)
+            except (ValueError, msgspec.DecodeError, RecursionError) as error:
+                unreadable.append(corrupt(row, error, time.time()))
+        return Batch(
+            jobs,
+            unreadable,
+            _texts(stale),
+            _texts(parents),
+            suspended == 1,
+            frozenset(_texts(paused)),
+            float(next_due) if next_due else None,
+            is_forgotten == 1,
+        )
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    return [wire.text(value) for value in values]

@@ -1,0 +1,172 @@
+"""The clerk: beside a batch being performed, it hands in and gives back what would wait too long."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Batch
+from packmule.worker.process.outcome import Claimed, Outcome
+
+log = logging.getLogger("packmule.worker")
+
+HAND_IN_SECONDS = 0.02
+"""An outcome is handed in no later than about this after its job has ended."""
+
+LONG_SECONDS = 0.05
+"""A job that runs longer than this no longer holds up the jobs that were claimed with it."""
+
+
+class Clerk:
+    """Keeps the batch in hand: the jobs not yet started and the outcomes not yet handed in.
+
+    Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while there may be
+    something to do. `hand_in` takes outcomes to Redis. `turn_away` ends the wait for more jobs, and returns
+    what came all the same. `wake` ends the main thread's wait for work. `hold_back` is told
+    the executions in hand, while others could perform some of them, or what is on its way.
+    """
+
+    def __init__(
+        self,
+        hand_in: Callable[[Sequence[Outcome]], object],
+        turn_away: Callable[[], Batch],
+        wake: Callable[[], object],
+        hold_back: Callable[[Sequence[str]], object],
+    ) -> None:
+        self._hand_in = hand_in
+        self._turn_away = turn_away
+        self._wake = wake
+        self._hold_back = hold_back
+        self._lock = threading.Lock()
+        self._unstarted: deque[Claimed] = deque()
+        self._in_hand: list[str] = []
+        self._outcomes: list[Outcome] = []
+        self._began = self._oldest = 0.0
+        self._is_waiting = self._is_awaiting = self._closed = False
+        self._beside = 0
+        self._active = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
+        self._thread.start()
+
+    def take(self, jobs: Sequence[Claimed], is_awaiting: bool = False) -> None:
+        """Take a batch in hand. `is_awaiting` tells that more jobs may still come meanwhile."""
+        with self._lock:
+            self._unstarted.extend(jobs)
+            self._in_hand += [job.execution for job in jobs]
+            self._is_awaiting = self._is_awaiting or is_awaiting
+            if len(self._unstarted) > 1 or self._is_awaiting:
+                self._began = time.monotonic()
+                self._active.set()
+                self._hold_back(self._in_hand)
+
+    def next(self) -> Claimed | None:
+        """The job to perform now; None when none is left."""
+        with self._lock:
+            self._began = time.monotonic()
+            return self._unstarted.popleft() if self._unstarted else None
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether jobs run beside the main thread, or have ended there and wait to be handed in."""
+        return self._beside > 0 or bool(self._outcomes)
+
+    def expect(self) -> None:
+        """Take note that a job begins beside the main thread, and that its outcome will come from there."""
+        with self._lock:
+            self._beside += 1
+
+    def note(self, ended: Outcome, beside: bool = False) -> None:
+        """Keep an outcome for the next hand-in, which is now if it asks for that.
+
+        `beside` tells that it comes from another thread than the main one, which then hands it in.
+        """
+        with self._lock:
+            if not self._outcomes:
+                self._oldest = time.monotonic()
+            self._outcomes.append(ended)
+            if beside:
+                self._beside -= 1
+                self._active.set()
+                if self._is_waiting:
+                    self._is_waiting = False
+                    self._wake()
+            elif ended.at_once and self._unstarted:
+                self._hand_in_all()
+
+    def give_up(self, jobs: Sequence[Claimed]) -> None:
+        """Return what is not started, and `jobs`."""
+        with self._lock:
+            self._return(deque(jobs))
+            self._return(self._unstarted)
+
+    def rest(self) -> list[Outcome]:
+        """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
+        with self._lock:
+            self._return(self._unstarted)
+            self._is_awaiting = False
+            self._active.clear()
+            self._in_hand.clear()
+            self._hold_back(())
+            outcomes, self._outcomes = self._outcomes, []
+            return outcomes
+
+    def may_wait(self) -> bool:
+        """Whether the main thread may wait for work: from now on an outcome wakes it."""
+        with self._lock:
+            self._is_waiting = not self._outcomes
+            return self._is_waiting
+
+    def close(self) -> None:
+        """End the clerk's thread."""
+        with self._lock:
+            self._closed = True
+            self._active.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            # A worker without its clerk would lose outcomes: it is better to be rescued from.
+            log.exception("the worker can't hand in what it performed, and ends")
+            os._exit(1)
+
+    def _look(self) -> None:
+        while True:
+            self._active.wait()
+            if self._closed:
+                return
+            time.sleep(HAND_IN_SECONDS)
+            with self._lock:
+                if self._active.is_set() and not self._closed:
+                    self._hand_in_what_waits(time.monotonic())
+                    if not (self._unstarted or self._outcomes or self._is_awaiting):
+                        self._active.clear()
+
+    def _hand_in_what_waits(self, now: float) -> None:
+        if now - self._began > LONG_SECONDS:
+            self._return(self._unstarted)
+            if self._is_awaiting:
+                self._is_awaiting = False
+                late = self._turn_away()
+                self._return(deque(late.jobs))
+                self._outcomes += late.unreadable
+            self._hold_back(())
+        if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
+            self._hand_in_all()
+
+    def _return(self, jobs: deque[Claimed]) -> None:
+        if jobs and not self._outcomes:
+            self._oldest = self._began
+        # The last first, for each goes in front of the one before.
+        self._outcomes += [outcome.returned(job) for job in reversed(jobs)]
+        jobs.clear()
+
+    def _hand_in_all(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        self._hand_in(outcomes)

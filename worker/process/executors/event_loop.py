@@ -1,0 +1,84 @@
+"""The lane of async functions: one event loop in a thread of its own, many jobs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Performer
+from packmule.worker.scoreboard import Slots
+
+
+class Tasks:
+    """Performs up to `limit` async jobs at once; `done` takes each outcome, in the loop's thread.
+
+    The loop starts with the first job.
+    """
+
+    def __init__(
+        self, performer: Performer, slots: Slots, done: Callable[[Outcome], object], limit: int
+    ) -> None:
+        self.performer = performer
+        self.slots = slots
+        self.done = done
+        self.limit = limit
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reasons: dict[str, BaseException] = {}
+        self._busy = 0
+
+    @property
+    def free(self) -> int:
+        """How many more jobs it can take."""
+        return self.limit - self._busy
+
+    def start(self, call: Call) -> None:
+        """Perform the job, beside the others; there must be a free place."""
+        self._busy += 1
+        slot = self.slots.take()
+        self.slots.start(slot, call.job.id, call.job.execution, call.job.timeout)
+        self._running_loop().call_soon_threadsafe(self._begin, call, slot)
+
+    def interrupt(self, execution: str, error: BaseException) -> None:
+        """Cancel the job's task for the reason `error`; does nothing where it has ended."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._cancel, execution, error)
+
+    def close(self) -> None:
+        """End the loop; jobs that still run are left where they are."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_run, args=[self._loop], name="tasks", daemon=True).start()
+        return self._loop
+
+    def _begin(self, call: Call, slot: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._perform(call, slot))
+        self._tasks[call.job.execution] = task  # and so it is not collected before its end
+
+    async def _perform(self, call: Call, slot: int) -> None:
+        execution = call.job.execution
+        ended = await self.performer.perform_async(call, lambda: self._reasons.get(execution))
+        self._tasks.pop(execution, None)
+        self._reasons.pop(execution, None)
+        self.slots.give_back(slot)
+        self._busy -= 1
+        self.done(ended)
+
+    def _cancel(self, execution: str, error: BaseException) -> None:
+        if task := self._tasks.get(execution):
+            self._reasons[execution] = error
+            task.cancel()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

@@ -1,0 +1,184 @@
+"""The lanes: where each kind of job is performed, and how one that runs is told to end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+import msgspec
+from rq.timeouts import JobTimeoutException
+
+from packmule.jobs.interrupts import Stopped
+from packmule.worker import crash_report
+from packmule.worker.deadlines import LOOK, overran
+from packmule.worker.process.completer import Clerk
+from packmule.worker.process.executors.event_loop import Tasks
+from packmule.worker.process.executors.fork import Ended, Forks
+from packmule.worker.process.executors.threads import Threads
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Performer
+from packmule.worker.scoreboard import MAIN, Performing, Slots
+from packmule.worker.started import MARK_SECONDS
+
+
+class Lanes:
+    """Performs calls: in the main thread, in one of `threads`, as one of `tasks`, or in a fresh process.
+
+    What runs in the main thread is interrupted by an exception that the handler of the signal `LOOK` raises.
+    """
+
+    def __init__(
+        self,
+        performer: Performer,
+        slots: Slots,
+        clerk: Clerk,
+        threads: int,
+        tasks: int,
+        bury: Callable[[str, crash_report.DeathCertificate], None],
+        over: Callable[[str], None],
+        wake: Callable[[], None],
+        come_to: Callable[[], None],
+        worker: str,
+    ) -> None:
+        self.performer = performer
+        self.slots = slots
+        self.clerk = clerk
+        self.bury = bury
+        self.over = over
+        self.wake = wake
+        self.come_to = come_to
+        self.worker = worker
+        beside = partial(self._note, beside=True)
+        self.threads = Threads(performer, slots, beside, threads) if threads > 1 else None
+        self.tasks = Tasks(performer, slots, beside, tasks)
+        self.forks = Forks(performer, slots)
+        self._interrupted = ""
+        self._interrupted_beside: deque[str] = deque(maxlen=slots.count)
+        self._broken_off: dict[str, BaseException] = {}
+        self._kills = crash_report.out_of_memory_kills()
+        signal.signal(LOOK, self._look)
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be taken, whatever kind they turn out to be."""
+        return min(self.tasks.free, self.threads.free) if self.threads else self.tasks.free
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs run beside the main thread."""
+        return self.clerk.is_expecting
+
+    def runs_beside(self, call: Call) -> bool:
+        """Whether the main thread stays free while the call is performed."""
+        return call.type.is_async or (self.threads is not None and not call.type.traits.isolate)
+
+    def perform(self, call: Call) -> None:
+        """Perform the call, or start it where it runs beside; its outcome goes to the clerk."""
+        if self.runs_beside(call):
+            self.clerk.expect()
+        if call.type.is_async:
+            self.tasks.start(call)
+        elif call.type.traits.isolate:
+            self._perform_isolated(call)
+        elif self.threads:
+            self.threads.start(call)
+        else:
+            job = call.job
+            began = time.monotonic()
+            self.slots.start(MAIN, job.id, job.execution, job.timeout)
+            ended = self.performer.perform_interruptibly(call)
+            if self.slots.end(job.execution):
+                self.come_to()
+            if time.monotonic() - began < MARK_SECONDS:
+                ended = msgspec.structs.replace(ended, is_marked=False)
+            self._note(ended)
+
+    def stop(self, id: str) -> bool:
+        """Ask the job to stop; whether it runs. Whoever watches the deadlines sends the signal."""
+        asked = [job for job in self.slots.read() if job.id == id]
+        for job in asked:
+            self.slots.ask_to_stop(job)
+        return bool(asked)
+
+    def break_off(self, error: BaseException, execution: str | None = None) -> None:
+        """End what runs by `error`, at once, or one `execution` alone; any thread may call it."""
+        running = [job.execution for job in self.slots.read()]
+        self._broken_off = {each: error for each in running if execution in (None, each)}
+        signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
+
+    def close(self) -> None:
+        """Let the threads and the event loop end."""
+        self.tasks.close()
+        if self.threads:
+            self.threads.close()
+
+    def _perform_isolated(self, call: Call) -> None:
+        job = call.job
+        started = time.time()
+        self.slots.start(MAIN, job.id, job.execution, job.timeout)
+        performing = self.slots.read_one(MAIN)
+        ended = self.forks.perform(call)
+        self.slots.clear(MAIN)
+        if isinstance(ended, Outcome):
+            self._note(ended)
+        elif error := self._broken_off.get(job.execution):
+            self._note(self.performer.ended_by(call, error, started))
+        elif ended.stopped:
+            self._note(self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started))
+        elif ended.overran:
+            self._note(self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started))
+        else:
+            # Dying is no failure: the job runs again, unless it did it too often.
+            certificate = crash_report.certify(self.worker, ended.code, performing, ended.usage, self._kills)
+            self._kills = crash_report.out_of_memory_kills()
+            self.over(job.execution)
+            self.bury(job.execution, certificate)  # which takes the claim, too
+
+    def _note(self, ended: Outcome, beside: bool = False) -> None:
+        self.over(ended.execution)
+        self.clerk.note(ended, beside)
+
+    def _look(self, signum: int, frame: FrameType | None) -> None:
+        """Interrupt what is to be broken off, asked to stop, or overdue; an idle worker looks for work."""
+        self.wake()
+        now = time.monotonic()
+        raised: BaseException | None = None
+        for job in self.slots.read():
+            error: BaseException
+            if job.execution in self._broken_off:
+                error = self._broken_off[job.execution]
+                if job.slot == MAIN:
+                    self.forks.kill()
+            elif job.is_asked:
+                error = Stopped("the job was cancelled")
+            elif now > job.deadline:
+                error = JobTimeoutException(late(job))
+            else:
+                continue
+            if job.slot == MAIN:
+                raised = error if job.execution != self._interrupted and not self.forks.look() else None
+                if raised and self.performer.in_body:
+                    self._interrupted = job.execution
+            elif job.execution not in self._interrupted_beside:
+                self._interrupted_beside.append(job.execution)
+                self.tasks.interrupt(job.execution, error)
+                if self.threads:
+                    self.threads.interrupt(job.execution, error)
+        if raised and self.performer.in_body:
+            raise raised
+
+
+def late(job: Performing) -> str:
+    """What a job that exceeds its timeout is told."""
+    return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"
+
+
+def _why(ended: Ended, job: Performing | None) -> str:
+    if ended.code == -signal.SIGXCPU or job is None:
+        return "the job used more processor time than its max_cpu allows"
+    return overran(job)

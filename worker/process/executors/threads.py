@@ -1,0 +1,95 @@
+"""The lane of threads: plain functions that mostly wait, several at once in one process."""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Performer
+from packmule.worker.scoreboard import Slots
+
+
+class Threads:
+    """Performs up to `limit` jobs at once, each in a thread; `done` takes each outcome in that thread."""
+
+    def __init__(
+        self, performer: Performer, slots: Slots, done: Callable[[Outcome], object], limit: int
+    ) -> None:
+        self.performer = performer
+        self.slots = slots
+        self.done = done
+        self.limit = limit
+        self._calls: queue.SimpleQueue[tuple[Call, int] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # a signal handler may come in while its own thread holds it
+        self._running: dict[str, int] = {}
+        self._threads = 0
+        self._busy = 0
+
+    @property
+    def free(self) -> int:
+        """How many more jobs it can take."""
+        return self.limit - self._busy
+
+    def start(self, call: Call) -> None:
+        """Perform the job in a thread that is free; there must be one, or room for one more."""
+        with self._lock:
+            self._busy += 1
+            slot = self.slots.take()
+        self.slots.start(slot, call.job.id, call.job.execution, call.job.timeout)
+        if self._busy > self._threads:
+            self._threads += 1
+            threading.Thread(target=self._run, name=f"jobs-{self._threads}", daemon=True).start()
+        self._calls.put((call, slot))
+
+    def interrupt(self, execution: str, error: BaseException) -> None:
+        """Raise an error like `error` in the job's thread, at its next step in Python."""
+        with self._lock:
+            if (ident := self._running.get(execution)) is not None:
+                _raise_in(ident, _kind_of(error))
+
+    def close(self) -> None:
+        """Let idle threads end; jobs that still run are left where they are."""
+        for _ in range(self._threads):
+            self._calls.put(None)
+
+    def _run(self) -> None:
+        while entry := self._calls.get():
+            call, slot = entry
+            ended = self._perform(call)
+            with self._lock:
+                self.slots.give_back(slot)
+                self._busy -= 1
+            self.done(ended)
+
+    def _perform(self, call: Call) -> Outcome:
+        execution, ident, started = call.job.execution, threading.get_ident(), time.time()
+        try:
+            with self._lock:
+                self._running[execution] = ident
+            ended = self.performer.perform(call)
+            with self._lock:
+                del self._running[execution]  # from here on no interrupt is sent
+                _raise_in(ident, None)  # and one that was sent too late is taken back
+        except BaseException as error:
+            self._running.pop(execution, None)
+            return self.performer.ended_by(call, error, started)
+        return ended
+
+
+def _raise_in(ident: int, kind: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), kind and ctypes.py_object(kind))
+
+
+def _kind_of(error: BaseException) -> type[BaseException]:
+    """A type whose errors are what `error` is and say what it says: a thread can be sent types alone."""
+    kind = type(error)
+
+    def says_the_same(self: BaseException) -> None:
+        kind.__init__(self, *error.args)
+
+    names = {"__init__": says_the_same, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), names)

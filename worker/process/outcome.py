@@ -1,0 +1,322 @@
+"""What a worker claims and what performing it produced, as frozen values, and the rule for retries."""
+
+from __future__ import annotations
+
+import random
+import time
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from packmule.jobs import wire
+from packmule.jobs.limits import Shut
+from packmule.jobs.options import (
+    DEFAULT_FAILURE_TTL,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_TIMEOUT,
+    LONGEST_SPAN,
+    MOST_RETRIES,
+)
+
+RETRY_BASE = 1.0
+RETRY_CAP = 3600.0
+LONGEST_TTL = int(LONGEST_SPAN)
+MOST_ATTEMPTS = 10**9
+FURTHEST = 10.0**11
+"""Seconds, some three thousand years."""
+
+MAX_TRACEBACK = 32 * 1024
+"""Characters of a traceback that are kept: its end, which tells what went wrong."""
+
+FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A job that this worker holds under `execution`; spans are in seconds, `attempt` is 1 the first time."""
+
+    id: str
+    execution: str
+    queue: str
+    data: bytes
+    timeout: float = DEFAULT_TIMEOUT
+    result_ttl: int = int(DEFAULT_RESULT_TTL)
+    failure_ttl: int = int(DEFAULT_FAILURE_TTL)
+    retries_left: int = 0
+    retry_intervals: tuple[float, ...] = ()
+    attempt: int = 1
+    front_on_retry: bool = False
+    expires_at: float | None = None
+    """Unix seconds by which the first attempt must have started."""
+    checkpoint: bytes | None = None
+    """Where an earlier run of the job stood, as JSON."""
+    gates: str = ""
+    """The limits that it keeps, as the record has them."""
+    lock: str | None = None
+    """The name of the singleton's lock."""
+    is_grouped: bool = False
+    """Whether the record tells with which others it waits; else nobody has looked at its limits."""
+    enqueued_at: bytes | None = None
+    batch: str = ""
+    """The batch in which it counts; one that calls back about a batch has a word behind."""
+    trace: str = ""
+    """The W3C `traceparent` of its enqueue."""
+    by_rq: bool = False
+    """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """The end of one execution, in the form in which `finish_and_claim.lua` takes it.
+
+    `status` is the job's next one, or `settled` where its end is recorded already. `kind` is RQ's number for
+    the result, 0 where nothing was performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended`
+    the same in Unix seconds; `name` and `value` are the result's field. `fields` go into the record, names
+    and values in turn. `front` and `delay` (seconds) say where a job that runs again is put.
+    """
+
+    id: str
+    execution: str
+    queue: str
+    status: str
+    ttl: int = 0
+    kind: int = 0
+    started_at: str = ""
+    ended_at: str = ""
+    began: str = ""
+    ended: str = ""
+    name: str = ""
+    value: str = ""
+    fields: tuple[str | int, ...] = ()
+    front: bool = False
+    delay: float = 0.0
+    is_marked: bool = True
+    """Whether the job may stand in the registry of started ones."""
+    at_once: bool = False
+    """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
+    gates: str = ""
+    """The limits whose slots the job gives back, as its record has them."""
+    batch: str = ""
+
+
+_Key = Annotated[str, msgspec.Meta(min_length=1)]
+_Number = Annotated[int, msgspec.Meta(ge=1, lt=10**17)]
+
+
+class _Lock(msgspec.Struct, frozen=True, array_like=True, tag="lock"):
+    key: _Key
+    most: _Number
+
+
+class _Slots(msgspec.Struct, frozen=True, array_like=True, tag="slots"):
+    key: _Key
+    most: _Number
+
+
+class _Rate(msgspec.Struct, frozen=True, array_like=True, tag="rate"):
+    key: _Key
+    interval: _Number
+    capacity: _Number
+
+
+class Row(NamedTuple):
+    """A job as the script hands it out; `rare` are the fields that most jobs don't have, in its order."""
+
+    id: bytes
+    execution: bytes
+    queue: bytes | None
+    data: bytes
+    timeout: bytes | None
+    rare: Sequence[bytes | None] | None
+    enqueued_at: bytes | None = None
+
+
+def claimed(row: Row) -> Claimed:
+    """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
+    if not row.queue:
+        raise ValueError("it names no queue")
+    id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
+    timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
+    if row.rare is None:
+        return Claimed(id, execution, queue, row.data, timeout, enqueued_at=row.enqueued_at)
+    result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
+    expires_at, checkpoint, group, gates, batch, trace, *rare = more
+    return Claimed(
+        id=id,
+        execution=execution,
+        queue=queue,
+        data=row.data,
+        timeout=timeout,
+        result_ttl=_whole(result_ttl, int(DEFAULT_RESULT_TTL), LONGEST_TTL),
+        failure_ttl=_whole(failure_ttl, int(DEFAULT_FAILURE_TTL), LONGEST_TTL),
+        retries_left=_whole(retries_left, 0, MOST_RETRIES),
+        retry_intervals=msgspec.json.decode(intervals, type=tuple[float, ...]) if intervals else (),
+        attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
+        front_on_retry=front == b"1",
+        expires_at=_seconds(expires_at, 0) if expires_at else None,
+        checkpoint=checkpoint,
+        gates=(gates or b"").decode(),
+        lock=_lock(gates) if gates else None,
+        is_grouped=group is not None,
+        enqueued_at=row.enqueued_at,
+        batch=(batch or b"").decode(),
+        trace=(trace or b"").decode(errors="replace"),
+        by_rq=any(value not in (None, b"", b"0") for value in rare),
+    )
+
+
+def _lock(gates: bytes) -> str | None:
+    """The name of the lock among a record's limits. Raises `DecodeError` for those that make no sense."""
+    found = msgspec.json.decode(gates, type=list[_Lock | _Slots | _Rate])
+    return next((gate.key for gate in found if isinstance(gate, _Lock)), None)
+
+
+def _whole(text: bytes | None, otherwise: int, most: int) -> int:
+    """The number that a field tells, within bounds that Redis and Lua can hold. Raises `ValueError`."""
+    return max(-1, min(int(text or otherwise), most))
+
+
+def _seconds(text: bytes | None, otherwise: float) -> float:
+    """The span or instant that a field tells. Raises `ValueError` for one beyond all calendars."""
+    seconds = float(text or otherwise)
+    if not -FURTHEST <= seconds <= FURTHEST:
+        raise ValueError(f"{seconds} seconds are no time")
+    return seconds
+
+
+def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
+    """The job returned; `result` is its value as JSON, empty for None."""
+    return Outcome(
+        job.id,
+        job.execution,
+        job.queue,
+        "finished",
+        job.result_ttl,
+        FINISHED,
+        wire.time_text(started),
+        wire.time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "return_value",
+        b64encode(result).decode() if result else wire.NO_RESULT,
+        at_once=at_once,
+        gates=job.gates,
+        batch=job.batch,
+    )
+
+
+def failed(
+    job: Claimed,
+    traceback: str,
+    started: float,
+    ended: float,
+    *,
+    retry: bool = True,
+    status: str = "failed",
+    at_once: bool = False,
+) -> Outcome:
+    """The job raised; it runs again if `retry` and it has retries left. `status` may be `stopped` too."""
+    if retry and job.retries_left > 0:
+        delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
+        return again(job, traceback, started, ended, delay, job.retries_left - 1, at_once)
+    kind = STOPPED if status == "stopped" else FAILED
+    return _unfinished(job, status, kind, traceback, started, ended, (), at_once)
+
+
+def again(
+    job: Claimed,
+    reason: str,
+    started: float,
+    ended: float,
+    delay: float,
+    retries_left: int,
+    at_once: bool = False,
+) -> Outcome:
+    """The job runs again in `delay` seconds, with `retries_left` after that."""
+    fields = ("retries_left", retries_left, "attempts", job.attempt)
+    outcome = _unfinished(
+        job, "scheduled" if delay else "queued", RETRIED, reason, started, ended, fields, at_once
+    )
+    return msgspec.structs.replace(outcome, front=job.front_on_retry, delay=delay)
+
+
+def _unfinished(
+    job: Claimed,
+    status: str,
+    kind: int,
+    text: str,
+    started: float,
+    ended: float,
+    fields: tuple[str | int, ...],
+    at_once: bool,
+) -> Outcome:
+    if len(text) > MAX_TRACEBACK:
+        text = "...\n" + text[-MAX_TRACEBACK:]
+    return Outcome(
+        job.id,
+        job.execution,
+        job.queue,
+        status,
+        job.failure_ttl,
+        kind,
+        wire.time_text(started),
+        wire.time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "exc_string",
+        wire.error_text(text),
+        fields,
+        at_once=at_once,
+        gates=job.gates,
+        batch=job.batch,
+    )
+
+
+def refused(job: Claimed, error: Exception, started: float) -> Outcome:
+    """The job was not performed, for `error`: one line that no retry would change."""
+    reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+    return failed(job, reason, started, time.time(), retry=False)
+
+
+def corrupt(row: Row, error: Exception, now: float) -> Outcome:
+    """The failure of a claimed record whose fields make no sense."""
+    id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
+    gates = (row.rare and row.rare[9]) or b""
+    batch = (row.rare and row.rare[10]) or b""
+    job = Claimed(
+        id, execution, queue, b"", gates=gates.decode(errors="ignore"), batch=batch.decode(errors="ignore")
+    )
+    return failed(job, f"the job's record is corrupt: {error}", now, now)
+
+
+def returned(job: Claimed) -> Outcome:
+    """The job was not started: back to the front of its queue, its attempts as they were."""
+    return Outcome(job.id, job.execution, job.queue, "queued", front=True, gates=job.gates)
+
+
+def gated(job: Claimed, shut: Shut) -> Outcome:
+    """The job was enqueued by someone who knew nothing of its type's limits: back, to be claimed by them."""
+    fields = ("group", shut.group, *(("gates", shut.gates) if shut.gates else ()))
+    return msgspec.structs.replace(returned(job), fields=fields)
+
+
+def postponed(job: Claimed, seconds: float) -> Outcome:
+    """The job was not started and may not be yet: it and those behind it look again in so many seconds."""
+    return Outcome(job.id, job.execution, job.queue, "queued", delay=seconds, gates=job.gates)
+
+
+def settled(job: Claimed) -> Outcome:
+    """The job's end is recorded already."""
+    return Outcome(job.id, job.execution, job.queue, "settled", gates=job.gates, batch=job.batch)
+
+
+def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> float:
+    """Seconds until a job that failed in its `attempt` (1 the first) runs again.
+
+    With `intervals`, RQ's rule: the next of them, the first one while retries outnumber them. Without,
+    exponential back-off with full jitter: anything up to 1, 2, 4, ... seconds, at most an hour.
+    """
+    if intervals:
+        return intervals[max(len(intervals) - retries_left, 0)]
+    ceiling = min(RETRY_CAP, RETRY_BASE * 2 ** min(attempt - 1, 30))
+    return random.uniform(0, ceiling)  # noqa: S311  jitter needs no secrecy

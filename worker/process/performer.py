@@ -1,0 +1,193 @@
+"""Performing: a claimed job in, its outcome out. Nothing here talks to Redis."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import msgspec
+import rq
+
+from packmule.jobs import current, registry, tracing, wire
+from packmule.jobs.interrupts import Interrupted, Retry, Stopped
+from packmule.jobs.job_type import JobType
+from packmule.worker.process import outcome
+from packmule.worker.process.outcome import Claimed, Outcome
+
+Report = Callable[[str, str, int, float, float | None, str], None]
+Save = Callable[[str, str, bytes], None]
+
+
+class ResultTooLarge(ValueError):
+    """A job returned more than a result may hold."""
+
+
+class ResultUnwritable(TypeError):
+    """A job returned what JSON can't hold."""
+
+
+class Expired(Exception):
+    """A job was not started in the time that its `expires` gave it."""
+
+
+class Call(NamedTuple):
+    """A claimed job that can be performed: the type of its callable, and the arguments."""
+
+    job: Claimed
+    type: JobType
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class Performer:
+    """Makes calls of claimed jobs, and outcomes of calls; it never raises, whatever the job does.
+
+    `report` takes a job's id, execution, attempt, done, total and message; `save` its id, execution and
+    checkpoint. `is_draining` tells whether the worker stops; `max_result_bytes` bounds a result's JSON.
+    """
+
+    def __init__(
+        self,
+        report: Report,
+        save: Save,
+        is_draining: Callable[[], bool] = lambda: False,
+        max_result_bytes: int = 1024 * 1024,
+    ) -> None:
+        self.report = report
+        self.save = save
+        self.is_draining = is_draining
+        self.max_result_bytes = max_result_bytes
+        self.process = os.getpid()
+        self.fences: dict[str, int] = {}
+        """The fencing tokens of singletons, by execution."""
+        self.in_body = False
+        """Whether the main thread is in a job's own code, where a signal may raise."""
+
+    def prepare(self, job: Claimed) -> Call | Outcome:
+        """What the job asks to call; or its failure, where that can't or mustn't be done."""
+        try:
+            name, _, args, kwargs = wire.decode_call(job.data)
+            job_type = registry.find(name)
+            if job_type.gates and not job.is_grouped:
+                return outcome.gated(job, job_type.gates.of(job_type.arguments_of(args, kwargs)))
+            bound = job_type.bind(args, kwargs)
+            _refuse_expired(job)
+        except Exception as error:  # an invalid payload or call, an unknown name, an expiry
+            return outcome.refused(job, error, time.time())
+        return Call(job, job_type, *bound)
+
+    def perform(self, call: Call) -> Outcome:
+        """Perform a plain function, and tell how it ended."""
+        started = time.time()
+        try:
+            with self._running(call.job), _traced(call):
+                value = call.type.function(*call.args, **call.kwargs)
+            return self._finished(call, value, started)
+        except BaseException as error:
+            return self.ended_by(call, error, started)
+
+    def perform_interruptibly(self, call: Call) -> Outcome:
+        """Like `perform`, in the main thread, where an `interrupt` may come by a signal."""
+        started = time.time()
+        try:
+            self.in_body = True
+            try:
+                return self.perform(call)
+            finally:
+                self.in_body = False
+        except BaseException as error:  # it came in the moment between the body and its outcome
+            return self.ended_by(call, error, started)
+
+    async def perform_async(self, call: Call, reason: Callable[[], BaseException | None]) -> Outcome:
+        """Perform an async function; `reason` tells why its task was cancelled, if the worker did it."""
+        started = time.time()
+        try:
+            with self._running(call.job), _traced(call):
+                value = await call.type.function(*call.args, **call.kwargs)
+            return self._finished(call, value, started)
+        except BaseException as error:
+            return self.ended_by(call, reason() or error, started)
+
+    def ended_by(self, call: Call, error: BaseException, started: float) -> Outcome:
+        """The outcome of a job that `error` ended."""
+        self._leave_if_forked()
+        job, traits = call.job, call.type.traits
+        now = time.time()
+        match error:
+            case Interrupted():
+                return outcome.returned(job)
+            case Stopped():
+                return outcome.failed(job, _trace(error), started, now, retry=False, status="stopped")
+            case Retry() if error.limit is None or job.attempt < error.limit:
+                return outcome.again(
+                    job, str(error), started, now, error.after, job.retries_left, traits.at_once
+                )
+            case _:
+                retry = traits.may_retry(error) and not isinstance(error, Retry)
+                return outcome.failed(job, _trace(error), started, now, retry=retry, at_once=traits.at_once)
+
+    def _running(self, job: Claimed) -> AbstractContextManager[current.Running]:
+        def report(done: float, total: float | None, message: str) -> None:
+            self.report(job.id, job.execution, job.attempt, done, total, message)
+
+        def save(cursor: bytes) -> None:
+            self.save(job.id, job.execution, cursor)
+
+        fence = self.fences.get(job.execution)
+        return current.performing(
+            job.id, job.attempt, report, job.checkpoint, save, self.is_draining, fence, job.batch
+        )
+
+    def _finished(self, call: Call, value: Any, started: float) -> Outcome:
+        self._leave_if_forked()
+        result = b"" if value is None else self._encoded(call.type.name, value, call.job.attempt)
+        return outcome.finished(call.job, result, started, time.time(), call.type.traits.at_once)
+
+    def _leave_if_forked(self) -> None:
+        """A job that forks must not come home twice: its child ends here, as there may be one of us."""
+        if os.getpid() != self.process:
+            os._exit(1)
+
+    def _encoded(self, name: str, value: Any, attempt: int) -> bytes:
+        try:
+            result = msgspec.json.encode(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(value, rq.Retry):
+                raise _asked_to_retry(value, attempt) from None
+            raise ResultUnwritable(f"{name} returned what JSON can't hold: {error}") from None
+        if len(result) > self.max_result_bytes:
+            raise ResultTooLarge(
+                f"{name} returned {len(result)} bytes, and a result may hold {self.max_result_bytes}: "
+                "leave the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
+            )
+        return result
+
+
+def _traced(call: Call) -> AbstractContextManager[object]:
+    job = call.job
+    return tracing.performing(call.type.name, job.queue, job.id, job.attempt, job.trace)
+
+
+def _asked_to_retry(returned: rq.Retry, attempt: int) -> Retry:
+    """What a job means that returns RQ's `Retry` instead of raising ours."""
+    after = returned.intervals[min(attempt, len(returned.intervals)) - 1] if returned.intervals else 0
+    return Retry(after, "the job returned a Retry", limit=returned.max + 1)
+
+
+def _refuse_expired(job: Claimed) -> None:
+    if job.expires_at is not None and job.attempt == 1 and job.expires_at < time.time():
+        raise Expired(f"the job could not start before it expired at {wire.time_text(job.expires_at)}")
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the job's own code on, without the frames that led into it."""
+    frames = error.__traceback__
+    while (
+        frames is not None and frames.tb_frame.f_code.co_filename == __file__ and frames.tb_next is not None
+    ):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))

@@ -1,0 +1,53 @@
+"""Singletons: while one of these jobs runs, this process holds its Redlock."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from redis import Redis
+
+from packmule.coordination.locks.redlock import Lock, NoQuorum, NotAcquired, Redlock, SameServer
+
+TTL = 10.0
+"""Seconds for which a lock outlives its holder, as long as a worker's lease; also the longest of ours, and so
+how long a lock node that may have forgotten some has no vote."""
+
+RETRY_SECONDS = 0.5
+"""After which a singleton is claimed again whose lock could not be had: its last holder was killed."""
+
+log = logging.getLogger("packmule.worker")
+
+
+class Singletons:
+    """The locks of the singletons that this process performs, on `nodes`; `lost` is told an execution's end.
+
+    The claim's script lets one of them run at a time already. The lock is for what that script can't see, a
+    job server that failed over and forgot who runs, and brings the fencing token.
+    """
+
+    def __init__(self, nodes: Sequence[Redis], lost: Callable[[str], object]) -> None:
+        self._redlock = Redlock(nodes, longest_ttl=TTL)
+        self._lost = lost
+        self._locks: dict[str, Lock] = {}
+
+    def take(self, name: str, execution: str) -> int | None:
+        """Lock the singleton `name`: its fencing token, or None if that can't be now."""
+        try:
+            lock = self._redlock.acquire(
+                f"singleton {name}", ttl=TTL, wait=0, on_lost=lambda _: self._lost(execution)
+            )
+        except (NotAcquired, NoQuorum, SameServer) as error:
+            log.warning("a singleton waits for its lock: %s", error)
+            return None
+        self._locks[execution] = lock
+        return lock.fence
+
+    def give_back(self, execution: str) -> None:
+        """Release the lock of `execution`, if it had one."""
+        if lock := self._locks.pop(execution, None):
+            lock.release()
+
+    def close(self) -> None:
+        """Close the connections to the lock nodes."""
+        self._redlock.close()
