@@ -26,7 +26,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for room in FLOOR:
+    for room in sorted(FLOOR):
         folder = ROOT / room
         for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{room}.py"]:
             yield room, path
@@ -77,7 +77,7 @@ def test_only_the_wire_knows_rqs_keys():
 
 
 def test_scripts_are_short_and_say_what_they_take_and_return():
-    for room in FLOOR:
+    for room in sorted(FLOOR):
         for path in (ROOT / room).rglob("*.lua"):
             text = path.read_text()
             header = text.partition("\n\nlocal")[0]

@@ -9,13 +9,13 @@ from contextlib import suppress
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
-from test_corrupt import VALUES, quarantined
 
 from packmule.jobs import wire
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair_groups import Mender
 from packmule.tests.worker import gated_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, pool, until
+from packmule.tests.worker.test_corrupt import VALUES, quarantined
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
