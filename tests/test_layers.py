@@ -22,7 +22,7 @@ FLOORS = [
     {"config"},
     {"errors"},
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
