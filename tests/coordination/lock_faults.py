@@ -28,7 +28,7 @@ from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.private_server import private_server
 
 LIBRARY = os.environ.get("FAKETIME_LIBRARY", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-WORKER = Path(__file__).with_name("packmule.tests.coordination.lock_worker.py")
+WORKER = Path(__file__).with_name("lock_worker.py")
 
 
 @dataclass(frozen=True)

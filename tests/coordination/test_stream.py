@@ -20,7 +20,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.coordination.streams.consumer import Consumer, Later
 from packmule.coordination.streams.stream import Missed, Stream
 
-WORKER = Path(__file__).with_name("packmule.tests.coordination.event_worker.py")
+WORKER = Path(__file__).with_name("event_worker.py")
 
 
 @pytest.fixture

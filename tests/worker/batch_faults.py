@@ -41,7 +41,7 @@ def start(server: EmbeddedServer, log: Path) -> subprocess.Popen[bytes]:
     """A pool in a session of its own."""
     command = [
         sys.executable,
-        str(HERE / "packmule.tests.worker.run_pool.py"),
+        str(HERE / "run_pool.py"),
         server.url,
         str(PROCESSES),
         "grace=2",

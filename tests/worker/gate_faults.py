@@ -103,7 +103,7 @@ class Crowd:
     def start(self) -> None:
         command = [
             sys.executable,
-            str(HERE / "packmule.tests.worker.run_pool.py"),
+            str(HERE / "run_pool.py"),
             self.server.url,
             str(PROCESSES),
             "grace=2",

@@ -27,7 +27,7 @@ def pool(
     server: EmbeddedServer, processes: int = 1, stderr: IO[bytes] | None = None, **options: object
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running pool, in a session of its own; gone with all its children at the end."""
-    command = [sys.executable, str(HERE / "packmule.tests.worker.run_pool.py"), server.url, str(processes)]
+    command = [sys.executable, str(HERE / "run_pool.py"), server.url, str(processes)]
     command += [f"{name}={value}" for name, value in options.items()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
     process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=stderr)

@@ -68,7 +68,7 @@ def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_thro
         assert client.hget(wire.job_key(id), "checkpoint") == f'{{"at":"{id}"}}'.encode()
         failed = ended(client, lane_jobs.fail_isolated.enqueue())
         assert failed.reason == "ValueError: broken in its own process"
-        assert "packmule.tests.worker.lane_jobs.py" in failed.error
+        assert "lane_jobs.py" in failed.error
         assert "perform.py" not in failed.error
 
 

@@ -52,7 +52,7 @@ def test_a_failing_job_is_retried_as_often_as_it_may_and_keeps_its_reason(server
     assert len(lines(tmp_path / "notes")) == 3
     record = reader.read(client, id)
     assert (record.status, record.reason, record.retries_left) == ("failed", "ValueError: it is broken", 0)
-    assert "packmule.tests.worker.pool_jobs.py" in record.error
+    assert "pool_jobs.py" in record.error
     assert "perform.py" not in record.error
     assert client.zscore("rq:failed:default", id) is not None
 
