@@ -14,7 +14,7 @@ from packmule.worker.heartbeat import INTERVAL
 from packmule.worker.process.claim import LEASE
 from packmule.worker.rescue import MOST_DEATHS
 
-HAND_IN_SECONDS = 0.3
+ACKNOWLEDGE_SECONDS = 0.3
 """A body's outcome is in Redis some 20 ms after its end; on a busy machine no later than this."""
 
 KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
@@ -208,7 +208,7 @@ class _Struck:
         """Whether a fault may have made it run twice: the job was in its process's hands."""
         settled = self._settled(run)
         return any(
-            fault.doubles and fault.began <= settled and fault.ended >= run.began - HAND_IN_SECONDS
+            fault.doubles and fault.began <= settled and fault.ended >= run.began - ACKNOWLEDGE_SECONDS
             for fault in self._on(run)
         )
 
@@ -224,11 +224,11 @@ class _Struck:
         """When its outcome was in Redis at the latest: a Redis away or a frozen process delays it."""
         if run.ended is None:
             return math.inf
-        settled = run.ended + HAND_IN_SECONDS
+        settled = run.ended + ACKNOWLEDGE_SECONDS
         frozen = [fault for fault in self._on(run) if fault.kind.startswith("freeze")]
         for delay in sorted([*self.outages, *frozen], key=lambda fault: fault.began):
             if delay.began <= settled and delay.ended >= run.ended:
-                settled = max(settled, delay.ended + HAND_IN_SECONDS)
+                settled = max(settled, delay.ended + ACKNOWLEDGE_SECONDS)
         return settled
 
 

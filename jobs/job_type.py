@@ -27,7 +27,7 @@ class Traits:
     """How the jobs of one type are performed, whatever a single enqueue asks for.
 
     `give_up_on` and `retry_on` are types of exceptions: the first are never retried, and where `retry_on` is
-    given only those are. With `at_once` an outcome is handed in before the worker does anything else. With
+    given only those are. With `at_once` an outcome is acknowledged before the worker does anything else. With
     `isolate` each job runs in a fresh process, which may take `max_memory` bytes more than the worker has and
     `max_cpu` seconds of processor time. `singleton`, `concurrency`, `rate` and `fair` say when a job that
     waits may run (`jobs.limits`). `cron` or `every`, `tz` and what `schedule` holds besides say when one is

@@ -1,4 +1,4 @@
-"""Workers: they claim jobs, perform them, hand in what came of it, and are rescued from when they die."""
+"""Workers: they claim jobs, perform them, acknowledge what came of it, and are rescued from when they die."""
 
 from packmule.worker.process.worker import Worker
 

@@ -37,7 +37,7 @@ def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
 
 
 def enqueue_forgotten(client: Redis) -> int:
-    """Enqueue the dependents of jobs whose worker died after it had handed in their end; of how many."""
+    """Enqueue the dependents of jobs whose worker died after it had acknowledged their end; of how many."""
     forgotten = cast(list[bytes], client.zrangebyscore(wire.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
     for job_id in map(wire.text, forgotten):
         try:

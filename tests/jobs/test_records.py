@@ -36,7 +36,7 @@ def claims(client: Redis) -> Claims:
 
 
 def finish(claims: Claims, result: object = None, error: str | None = None, ended: float = 20.0) -> str:
-    """Claim the next job and hand in its end, as a worker does; its id."""
+    """Claim the next job and acknowledge its end, as a worker does; its id."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
     if error is None:
         end = outcome.finished(job, msgspec.json.encode(result), 10.0, ended)

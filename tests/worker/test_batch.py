@@ -115,7 +115,7 @@ def test_an_enqueue_sent_again_counts_once(client):
     assert batch_jobs.double.options(batch=batch.id, job_id="chosen").enqueue(1) == "chosen"
 
 
-def test_outcomes_handed_in_again_count_once(client):
+def test_outcomes_acknowledged_again_count_once(client):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
     claims = Claims(client, "w1", Strict(["default"]))

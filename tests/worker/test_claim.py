@@ -1,4 +1,4 @@
-"""Claiming and handing in, without a process in between: lost replies, lost leases, corrupt records."""
+"""Claiming and acknowledging, without a process in between: lost replies, lost leases, corrupt records."""
 
 from __future__ import annotations
 

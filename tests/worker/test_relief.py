@@ -20,7 +20,7 @@ def claims(client) -> Claims:
 
 
 def begun(slots: Slots, jobs) -> None:
-    """The second of these jobs runs; the first has ended, and is not handed in."""
+    """The second of these jobs runs; the first has ended, and is not acknowledged."""
     slots.hold_back([job.execution for job in jobs])
     slots.start(MAIN, jobs[1].id, jobs[1].execution, 60)
 

@@ -12,8 +12,8 @@ from packmule.worker.rescue import close_waiting, rescue
 from packmule.worker.scoreboard import MAIN, Slots
 
 RELIEF_SECONDS = 0.06
-"""A worker that still holds jobs back so long after it began one, when its clerk should have returned them,
-can't: the job is in a long call that keeps the interpreter's lock."""
+"""A worker that still holds unstarted jobs this long after it started one has stalled. Its completer would
+have returned them, but the job is in a long call that keeps the interpreter's lock."""
 
 STORE_SECONDS = 0.001
 """By then what either process has written to the shared memory is seen by the other."""
@@ -47,7 +47,7 @@ def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
     # Only after that was read: whatever the worker claims once it goes on is its own.
     if now is None or now.execution != job.execution or job.execution not in in_hand:
         return []
-    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not handed in yet
+    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not acknowledged yet
     unbegun = [
         wire.text(execution)
         for id, execution in claims.items()

@@ -1,4 +1,4 @@
-"""Claiming: one round trip hands in a batch's outcomes and brings the next jobs."""
+"""Claiming: one round trip acknowledges a batch's outcomes and brings the next jobs."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class Claims:
         return f"{self._prefix}{self._calls:x}"
 
     def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Batch:
-        """Hand in `outcomes` and claim up to `want` jobs: one round trip.
+        """Acknowledge `outcomes` and claim up to `want` jobs: one round trip.
 
         When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
         """
         now = time.time()
         lease = LEASE if now - self._leased_at > LEASE_INTERVAL else 0
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
-        # A mere hand-in must not use up a queue's turn.
+        # A mere acknowledgement must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
         counts = tally(outcomes, self._held)
         batch = self.read(_finish_and_claim(self.client, keys, [request, counts]))

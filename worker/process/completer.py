@@ -1,4 +1,4 @@
-"""The clerk: beside a batch being performed, it hands in and gives back what would wait too long."""
+"""The completer: while a job runs, it acknowledges outcomes and returns jobs that would wait too long."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from packmule.worker.process.outcome import Claimed, Outcome
 
 log = logging.getLogger("packmule.worker")
 
-HAND_IN_SECONDS = 0.02
-"""An outcome is handed in no later than about this after its job has ended."""
+ACKNOWLEDGE_SECONDS = 0.02
+"""An outcome is acknowledged no later than about this after its job has ended."""
 
 LONG_SECONDS = 0.05
 """A job that runs longer than this no longer holds up the jobs that were claimed with it."""
 
 
-class Clerk:
-    """Keeps the batch in hand: the jobs not yet started and the outcomes not yet handed in.
+class Completer:
+    """Keeps the claimed jobs that have not started and the outcomes that are not acknowledged.
 
-    Beside the thread that performs runs one that looks every `HAND_IN_SECONDS`, and only while there may be
-    something to do. `hand_in` takes outcomes to Redis. `turn_away` ends the wait for more jobs, and returns
-    what came all the same. `wake` ends the main thread's wait for work. `hold_back` is told
-    the executions in hand, while others could perform some of them, or what is on its way.
+    A thread beside the performing one checks them every `ACKNOWLEDGE_SECONDS`, and only while it may have
+    something to do. `acknowledge` sends outcomes to Redis. `turn_away` ends the wait for more jobs and
+    returns what arrived anyway. `wake` ends the main thread's wait for work. `hold_back` gets the executions
+    that the worker holds, while other workers could perform some of them or more may arrive.
     """
 
     def __init__(
         self,
-        hand_in: Callable[[Sequence[Outcome]], object],
+        acknowledge: Callable[[Sequence[Outcome]], object],
         turn_away: Callable[[], Batch],
         wake: Callable[[], object],
         hold_back: Callable[[Sequence[str]], object],
     ) -> None:
-        self._hand_in = hand_in
+        self._acknowledge = acknowledge
         self._turn_away = turn_away
         self._wake = wake
         self._hold_back = hold_back
@@ -50,11 +50,11 @@ class Clerk:
         self._is_waiting = self._is_awaiting = self._closed = False
         self._beside = 0
         self._active = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="completer", daemon=True)
         self._thread.start()
 
     def take(self, jobs: Sequence[Claimed], is_awaiting: bool = False) -> None:
-        """Take a batch in hand. `is_awaiting` tells that more jobs may still come meanwhile."""
+        """Keep claimed jobs to perform. Set `is_awaiting` if more may arrive meanwhile."""
         with self._lock:
             self._unstarted.extend(jobs)
             self._in_hand += [job.execution for job in jobs]
@@ -72,16 +72,16 @@ class Clerk:
 
     @property
     def is_expecting(self) -> bool:
-        """Whether jobs run beside the main thread, or have ended there and wait to be handed in."""
+        """Whether jobs run beside the main thread, or outcomes wait to be acknowledged."""
         return self._beside > 0 or bool(self._outcomes)
 
     def expect(self) -> None:
-        """Take note that a job begins beside the main thread, and that its outcome will come from there."""
+        """Count a job that starts beside the main thread: its outcome will come from there."""
         with self._lock:
             self._beside += 1
 
-    def note(self, ended: Outcome, beside: bool = False) -> None:
-        """Keep an outcome for the next hand-in, which is now if it asks for that.
+    def done(self, ended: Outcome, beside: bool = False) -> None:
+        """Keep an outcome for the next acknowledgement, which is now if it asks for that.
 
         `beside` tells that it comes from another thread than the main one, which then hands it in.
         """
@@ -96,16 +96,16 @@ class Clerk:
                     self._is_waiting = False
                     self._wake()
             elif ended.at_once and self._unstarted:
-                self._hand_in_all()
+                self._acknowledge_all()
 
     def give_up(self, jobs: Sequence[Claimed]) -> None:
-        """Return what is not started, and `jobs`."""
+        """Return the jobs that have not started, and `jobs`."""
         with self._lock:
             self._return(deque(jobs))
             self._return(self._unstarted)
 
     def rest(self) -> list[Outcome]:
-        """Put the batch out of hand: its outcomes that are still to be handed in, unstarted jobs returned."""
+        """Take all outcomes that are not acknowledged; jobs that have not started are returned among them."""
         with self._lock:
             self._return(self._unstarted)
             self._is_awaiting = False
@@ -122,7 +122,7 @@ class Clerk:
             return self._is_waiting
 
     def close(self) -> None:
-        """End the clerk's thread."""
+        """End the completer's thread."""
         with self._lock:
             self._closed = True
             self._active.set()
@@ -132,8 +132,8 @@ class Clerk:
         try:
             self._look()
         except Exception:
-            # A worker without its clerk would lose outcomes: it is better to be rescued from.
-            log.exception("the worker can't hand in what it performed, and ends")
+            # A worker without its completer would lose outcomes: it is better to die and be rescued.
+            log.exception("the worker can't acknowledge its outcomes, and exits")
             os._exit(1)
 
     def _look(self) -> None:
@@ -141,14 +141,14 @@ class Clerk:
             self._active.wait()
             if self._closed:
                 return
-            time.sleep(HAND_IN_SECONDS)
+            time.sleep(ACKNOWLEDGE_SECONDS)
             with self._lock:
                 if self._active.is_set() and not self._closed:
-                    self._hand_in_what_waits(time.monotonic())
+                    self._acknowledge_waiting(time.monotonic())
                     if not (self._unstarted or self._outcomes or self._is_awaiting):
                         self._active.clear()
 
-    def _hand_in_what_waits(self, now: float) -> None:
+    def _acknowledge_waiting(self, now: float) -> None:
         if now - self._began > LONG_SECONDS:
             self._return(self._unstarted)
             if self._is_awaiting:
@@ -157,8 +157,8 @@ class Clerk:
                 self._return(deque(late.jobs))
                 self._outcomes += late.unreadable
             self._hold_back(())
-        if self._outcomes and now - self._oldest > HAND_IN_SECONDS:
-            self._hand_in_all()
+        if self._outcomes and now - self._oldest > ACKNOWLEDGE_SECONDS:
+            self._acknowledge_all()
 
     def _return(self, jobs: deque[Claimed]) -> None:
         if jobs and not self._outcomes:
@@ -167,6 +167,6 @@ class Clerk:
         self._outcomes += [outcome.returned(job) for job in reversed(jobs)]
         jobs.clear()
 
-    def _hand_in_all(self) -> None:
+    def _acknowledge_all(self) -> None:
         outcomes, self._outcomes = self._outcomes, []
-        self._hand_in(outcomes)
+        self._acknowledge(outcomes)

@@ -1,4 +1,4 @@
-"""The tally: what statistics count of the jobs that one call hands in."""
+"""The tally: what statistics count of the jobs that one call acknowledges."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from packmule.worker.process import outcome, rq_current, rq_path
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import NOTHING, Batch, Claims
 from packmule.worker.process.claim_size import MOST, BatchSize
-from packmule.worker.process.completer import Clerk
+from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import Lanes
 from packmule.worker.process.outcome import Claimed, Outcome
 from packmule.worker.process.performer import Performer
@@ -129,7 +129,7 @@ class Worker(RQWorker):
         )
         wake = [self._wake] if self.lifeline is None else [self._wake, self.lifeline]
         self.idle = IdleWait(self.connection, self.name, self.claims, self.queue_keys(), wake)
-        self.clerk = Clerk(
+        self.completer = Completer(
             lambda outcomes: self._exchange(outcomes, 0),
             self._turn_away,
             self._wake_up,
@@ -138,7 +138,7 @@ class Worker(RQWorker):
         self.lanes = Lanes(
             self.performer,
             self.slots,
-            self.clerk,
+            self.completer,
             self.threads,
             self.tasks,
             self._bury,
@@ -156,7 +156,7 @@ class Worker(RQWorker):
             return worked
         finally:
             self.lanes.close()
-            self.clerk.close()
+            self.completer.close()
             if heartbeat:
                 heartbeat.stop()
             self.idle.close()
@@ -189,7 +189,7 @@ class Worker(RQWorker):
                     continue
             if self.lanes.is_busy:
                 moved = self._wait(batch if want else None, max_idle_time)
-                outcomes = self.clerk.rest() if moved.is_empty else ()
+                outcomes = self.completer.rest() if moved.is_empty else ()
                 continue
             idle_for = time.monotonic() - idle_since
             if burst or performed == max_jobs or (max_idle_time is not None and idle_for >= max_idle_time):
@@ -199,29 +199,29 @@ class Worker(RQWorker):
         return performed
 
     def _perform_all(self, jobs: Sequence[Claimed]) -> list[Outcome]:
-        """Perform a batch; the outcomes that are still to be handed in."""
+        """Perform a batch; the outcomes that are still to be acknowledged."""
         if not jobs:
-            return self.clerk.rest()
+            return self.completer.rest()
         began = time.monotonic()
-        self.clerk.take(jobs, self.idle.is_under_way)
+        self.completer.take(jobs, self.idle.is_under_way)
         all_by_rq = self.all_by_rq
-        while not self.stopping and self.lanes.free and (job := self.clerk.next()):
+        while not self.stopping and self.lanes.free and (job := self.completer.next()):
             if job.lock and not self._lock(job.lock, job.execution):
-                self.clerk.note(outcome.postponed(job, RETRY_SECONDS))
+                self.completer.done(outcome.postponed(job, RETRY_SECONDS))
                 continue
             if job.by_rq or all_by_rq:
                 self._give_up_waiting()
                 self.slots.start(MAIN, job.id, job.execution, rq_path.longest(job))
                 ended = rq_path.perform(self, job, self.performer, self.trusts_all)
                 self._unlock(job.execution)
-                self.clerk.note(ended)
+                self.completer.done(ended)
                 if self.slots.end(job.execution):
                     self._come_to()
                 continue
             call = self.performer.prepare(job)
             if isinstance(call, Outcome):
                 self._unlock(job.execution)
-                self.clerk.note(call)
+                self.completer.done(call)
             else:
                 self.lanes.perform(call)
         now = time.monotonic()
@@ -231,10 +231,10 @@ class Worker(RQWorker):
             if (used := resident()) > self.max_memory:
                 log.info("worker %s leaves: it uses %d MiB", self.name, used >> 20)
                 self.stopping = True
-        return self.clerk.rest()
+        return self.completer.rest()
 
     def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Batch:
-        """Hand in and claim, however often it takes until Redis answers."""
+        """Acknowledge and claim, however often it takes until Redis answers."""
         with self._exchanging:
             claim_id = self.claims.next_id()
             batch = persist(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
@@ -289,13 +289,13 @@ class Worker(RQWorker):
         with self._exchanging:
             come = persist(self.idle.recover)
         for ended in come.unreadable:
-            self.clerk.note(ended)
-        self.clerk.give_up(come.jobs)
+            self.completer.done(ended)
+        self.completer.give_up(come.jobs)
 
     def _take(self, batch: Batch) -> None:
         for ended in batch.unreadable:
-            self.clerk.note(ended)
-        self.clerk.take(batch.jobs)
+            self.completer.done(ended)
+        self.completer.take(batch.jobs)
 
     def _turn_away(self) -> Batch:
         """End blocking moves; what they brought all the same."""
@@ -317,7 +317,7 @@ class Worker(RQWorker):
     def _wait(self, batch: Batch | None, max_idle_time: float | None) -> Batch:
         """Wait for work and outcomes as the last `batch` tells; for outcomes alone where none was wanted."""
         moved = NOTHING
-        if self.clerk.may_wait():
+        if self.completer.may_wait():
             if batch is None or batch.suspended:
                 select.select(self.idle.wake, [], [], SUSPENDED_SECONDS if batch else None)
             else:

@@ -16,7 +16,7 @@ from rq.timeouts import JobTimeoutException
 from packmule.jobs.interrupts import Stopped
 from packmule.worker import crash_report
 from packmule.worker.deadlines import LOOK, overran
-from packmule.worker.process.completer import Clerk
+from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.event_loop import Tasks
 from packmule.worker.process.executors.fork import Ended, Forks
 from packmule.worker.process.executors.threads import Threads
@@ -36,7 +36,7 @@ class Lanes:
         self,
         performer: Performer,
         slots: Slots,
-        clerk: Clerk,
+        completer: Completer,
         threads: int,
         tasks: int,
         bury: Callable[[str, crash_report.DeathCertificate], None],
@@ -47,13 +47,13 @@ class Lanes:
     ) -> None:
         self.performer = performer
         self.slots = slots
-        self.clerk = clerk
+        self.completer = completer
         self.bury = bury
         self.over = over
         self.wake = wake
         self.come_to = come_to
         self.worker = worker
-        beside = partial(self._note, beside=True)
+        beside = partial(self._done, beside=True)
         self.threads = Threads(performer, slots, beside, threads) if threads > 1 else None
         self.tasks = Tasks(performer, slots, beside, tasks)
         self.forks = Forks(performer, slots)
@@ -71,16 +71,16 @@ class Lanes:
     @property
     def is_busy(self) -> bool:
         """Whether jobs run beside the main thread."""
-        return self.clerk.is_expecting
+        return self.completer.is_expecting
 
     def runs_beside(self, call: Call) -> bool:
         """Whether the main thread stays free while the call is performed."""
         return call.type.is_async or (self.threads is not None and not call.type.traits.isolate)
 
     def perform(self, call: Call) -> None:
-        """Perform the call, or start it where it runs beside; its outcome goes to the clerk."""
+        """Perform the call, or start it where it runs beside; its outcome goes to the completer."""
         if self.runs_beside(call):
-            self.clerk.expect()
+            self.completer.expect()
         if call.type.is_async:
             self.tasks.start(call)
         elif call.type.traits.isolate:
@@ -96,7 +96,7 @@ class Lanes:
                 self.come_to()
             if time.monotonic() - began < MARK_SECONDS:
                 ended = msgspec.structs.replace(ended, is_marked=False)
-            self._note(ended)
+            self._done(ended)
 
     def stop(self, id: str) -> bool:
         """Ask the job to stop; whether it runs. Whoever watches the deadlines sends the signal."""
@@ -125,13 +125,13 @@ class Lanes:
         ended = self.forks.perform(call)
         self.slots.clear(MAIN)
         if isinstance(ended, Outcome):
-            self._note(ended)
+            self._done(ended)
         elif error := self._broken_off.get(job.execution):
-            self._note(self.performer.ended_by(call, error, started))
+            self._done(self.performer.ended_by(call, error, started))
         elif ended.stopped:
-            self._note(self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started))
+            self._done(self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started))
         elif ended.overran:
-            self._note(self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started))
+            self._done(self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started))
         else:
             # Dying is no failure: the job runs again, unless it did it too often.
             certificate = crash_report.certify(self.worker, ended.code, performing, ended.usage, self._kills)
@@ -139,9 +139,9 @@ class Lanes:
             self.over(job.execution)
             self.bury(job.execution, certificate)  # which takes the claim, too
 
-    def _note(self, ended: Outcome, beside: bool = False) -> None:
+    def _done(self, ended: Outcome, beside: bool = False) -> None:
         self.over(ended.execution)
-        self.clerk.note(ended, beside)
+        self.completer.done(ended, beside)
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt what is to be broken off, asked to stop, or overdue; an idle worker looks for work."""

@@ -1,4 +1,4 @@
--- Handing in: the outcomes of one batch are written. The first part of finish_and_claim.lua, which tells its KEYS[1]
+-- Acknowledging: the outcomes of one batch are written. The first part of finish_and_claim.lua, which tells its KEYS[1]
 -- and what it takes and Returns.
 
 local claims = KEYS[1]
@@ -9,7 +9,7 @@ local stale, parents, jobs = {}, {}, {}
 
 own.worker, own.at = worker, now_text
 
--- What the worker holds of the jobs that it hands in, and which claim was its last.
+-- What the worker holds of the jobs that it acknowledges, and which claim was its last.
 local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
 for i, outcome in ipairs(outcomes) do
   ids[i], records[i], extras[i + 5] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
@@ -118,7 +118,7 @@ local function count(batch, id, status, result)
   all[1][#all[1] + 1], all[2][#all[2] + 1], all[3][id] = id, state, (state == 'd' and '+' or '-') .. result
 end
 
-local function hand_in()
+local function acknowledge()
   local none_deleted = redis.call('EXISTS', unpack(records)) == #ids
   for i, outcome in ipairs(outcomes) do
     local id, execution, queue, status, ttl, kind = unpack(outcome, 1, 6)

@@ -1,4 +1,4 @@
--- Hand in the outcomes of one batch and take the jobs of the next, in one atomic step.
+-- Acknowledge the outcomes of one batch and take the jobs of the next, in one atomic step.
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -14,7 +14,7 @@
 --          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
 --
 -- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
--- changes nothing. Sent again with the same claim id, the script returns the same jobs and hands in
+-- changes nothing. Sent again with the same claim id, the script returns the same jobs and acknowledges
 -- nothing a second time, so that a lost reply loses and doubles nothing.
 
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
@@ -102,7 +102,7 @@ if lease > 0 then
   is_forgotten = redis.pcall('HEXISTS', KEYS[3], 'birth') == 1 and 0 or 1
 end
 if #outcomes > 0 then
-  hand_in()
+  acknowledge()
 end
 if again then
   local held = redis.call('HGETALL', claims)

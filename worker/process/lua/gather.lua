@@ -1,4 +1,4 @@
--- Gathering: what the jobs of one call write to one key is one command. Put in front of hand_in.lua; it has no KEYS[1]
+-- Gathering: what the jobs of one call write to one key is one command. Put in front of acknowledge.lua; it has no KEYS[1]
 -- of its own and Returns nothing.
 
 local gathered = {}

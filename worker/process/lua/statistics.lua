@@ -1,4 +1,4 @@
--- The tally of a call: what statistics count of the jobs that it hands in. Put in front of hand_in.lua; it has no
+-- The tally of a call: what statistics count of the jobs that it acknowledges. Put in front of acknowledge.lua; it has no
 -- KEYS[1] of its own and Returns nothing.
 --
 -- pm:stats:minute:<n>, pm:stats:hour:<n>, pm:stats:total   hashes of <queue>\31<type>\31<what> to a count

@@ -1,0 +1,106 @@
+"""The completer, with a performing thread that takes its time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import NOTHING
+from packmule.worker.process.completer import Completer
+from packmule.worker.process.outcome import Claimed, Outcome
+
+
+def claimed(id: str) -> Claimed:
+    return Claimed(id, f"c-{id}", "default", b"")
+
+
+def finished(job: Claimed, at_once: bool = False) -> Outcome:
+    ended = outcome.finished(job, b"", time.time(), time.time())
+    return msgspec.structs.replace(ended, at_once=at_once)
+
+
+class Desk:
+    """Collects what is acknowledged, and by which thread."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[tuple[str, str]] = []
+        self.threads: set[str] = set()
+        self.arrived = threading.Event()
+        self.woken = threading.Event()
+
+    def __call__(self, outcomes: list[Outcome]) -> None:
+        self.acknowledged += [(ended.id, ended.status) for ended in outcomes]
+        self.threads.add(threading.current_thread().name)
+        self.arrived.set()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def completer(desk: Desk) -> Iterator[Completer]:
+    completer = Completer(desk, lambda: NOTHING, desk.woken.set, lambda held: None)
+    yield completer
+    completer.close()
+
+
+def test_short_jobs_are_acknowledged_together_at_the_end(completer, desk):
+    completer.take([claimed("a"), claimed("b")])
+    while job := completer.next():
+        completer.done(finished(job))
+    assert [ended.id for ended in completer.rest()] == ["a", "b"]
+    assert desk.acknowledged == []
+
+
+def test_while_a_long_job_runs_ended_ones_are_acknowledged_and_unstarted_ones_given_back(completer, desk):
+    completer.take([claimed(id) for id in "abcd"])
+    completer.done(finished(completer.next()))
+    long = completer.next()
+    deadline = time.monotonic() + 10
+    while len(desk.acknowledged) < 3 and time.monotonic() < deadline:
+        desk.arrived.wait(0.1)
+        desk.arrived.clear()
+    # The last claimed goes back first, so that the first comes to stand in front.
+    assert desk.acknowledged == [("a", "finished"), ("d", "queued"), ("c", "queued")]
+    assert desk.threads == {"completer"}
+    assert completer.next() is None
+    completer.done(finished(long))
+    assert [ended.id for ended in completer.rest()] == ["b"]
+
+
+def test_an_outcome_that_asks_for_it_is_acknowledged_before_the_next_job(completer, desk):
+    completer.take([claimed("a"), claimed("b")])
+    completer.done(finished(completer.next(), at_once=True))
+    assert desk.acknowledged == [("a", "finished")]
+    assert desk.threads == {"MainThread"}
+
+
+def test_what_a_stop_leaves_unstarted_is_returned_in_order(completer, desk):
+    completer.take([claimed(id) for id in "abc"])
+    completer.done(finished(completer.next()))
+    assert [(ended.id, ended.status) for ended in completer.rest()] == [
+        ("a", "finished"),
+        ("c", "queued"),
+        ("b", "queued"),
+    ]
+
+
+def test_an_outcome_from_beside_wakes_the_main_thread_that_waits(completer, desk):
+    completer.take([claimed("a")])
+    job = completer.next()
+    completer.expect()
+    assert completer.may_wait()
+    assert completer.is_expecting
+    completer.done(finished(job), beside=True)
+    assert desk.woken.is_set()
+    assert completer.is_expecting
+    assert not completer.may_wait()
+    assert [ended.id for ended in completer.rest()] == ["a"]
+    assert not completer.is_expecting
