@@ -15,7 +15,7 @@ from packmule.jobs import current
 class AsJson(logging.Formatter):
     """A record as one line of JSON: `time`, `level`, `logger`, `pid`, `job`, `message` and `error`.
 
-    `job` is the id of the job whose code logged it, in whatever lane it runs; it is left out elsewhere, as
+    `job` is the id of the job whose code logged it, whichever executor runs it; it is absent elsewhere, as
     `error`, a traceback, is where there is none.
     """
 

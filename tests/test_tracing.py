@@ -1,4 +1,4 @@
-"""Traces: one from the enqueue to the job, in whatever lane it runs."""
+"""Traces: one from the enqueue to the job, whichever executor runs it."""
 
 from __future__ import annotations
 

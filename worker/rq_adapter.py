@@ -22,7 +22,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from packmule.jobs.interrupts import Killed
 from packmule.worker import order
 from packmule.worker.commands import command_of
-from packmule.worker.process.executors.executors import Lanes
+from packmule.worker.process.executors.executors import Executors
 from packmule.worker.process.rq_path import BREAKS
 
 log = logging.getLogger("packmule.worker")
@@ -31,7 +31,7 @@ log = logging.getLogger("packmule.worker")
 class RQWorker(BaseWorker):
     """A worker in RQ's eyes. One that is not `supervised` by a pool takes RQ's commands itself."""
 
-    lanes: Lanes
+    executors: Executors
 
     trusts_all: ClassVar[bool] = False
     """For a subclass to set: perform whatever RQ would, pickles and unregistered functions too, by RQ's own
@@ -147,10 +147,10 @@ class RQWorker(BaseWorker):
             case "shutdown":
                 os.kill(os.getpid(), signal.SIGTERM)
             case "wake-up":
-                self.lanes.wake()
+                self.executors.wake()
             case "kill-horse":
-                self.lanes.break_off(Killed("killed by a command"))
-            case "stop-job" if self.lanes.stop(command.job_id):
+                self.executors.break_off(Killed("killed by a command"))
+            case "stop-job" if self.executors.stop(command.job_id):
                 pass  # the heartbeat's thread sees it and sends the signal
             case _:
                 log.info("passed over the command %s: no such job is running", command.command)

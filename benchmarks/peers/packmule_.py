@@ -1,6 +1,6 @@
 """Packmule: a pool of two worker processes with the ready-made jobs loaded, as `packmule worker` runs it.
 
-BENCH_LANE is where jobs run: "" (in the process), "isolate", "threads" or "async".
+BENCH_EXECUTOR is where jobs run: "" (in the process), "isolate", "threads" or "async".
 BENCH_BATCH is the most jobs of a batch, if it is to be held down.
 """
 
@@ -20,13 +20,13 @@ from packmule.worker.pool.pool import Pool
 from packmule.worker.process.claim_size import MOST
 from peers import bodies
 
-LANE = os.environ.get("BENCH_LANE", "")
+EXECUTOR = os.environ.get("BENCH_EXECUTOR", "")
 THREADS = 100
 READY_MADE = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files")
 
-register: Any = job(isolate=True) if LANE == "isolate" else job
+register: Any = job(isolate=True) if EXECUTOR == "isolate" else job
 JOBS = {
-    name: register(body).job for name, body in (bodies.ASYNC if LANE == "async" else bodies.PLAIN).items()
+    name: register(body).job for name, body in (bodies.ASYNC if EXECUTOR == "async" else bodies.PLAIN).items()
 }
 
 client = partial(connect, bodies.URL, Path())
@@ -35,7 +35,7 @@ client = partial(connect, bodies.URL, Path())
 def work() -> None:
     """Run the pool until told to stop."""
     registry.load(READY_MADE)
-    threads = THREADS if LANE == "threads" else 1
+    threads = THREADS if EXECUTOR == "threads" else 1
     sys.exit(
         Pool(client, ["default"], 2, threads=threads, most=int(os.environ.get("BENCH_BATCH", MOST))).run()
     )

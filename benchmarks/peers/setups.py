@@ -149,12 +149,11 @@ SETUPS = (
     _packmule("packmule, batches of 1", 0.5, PERFORM - NAP, environment={"BENCH_BATCH": "1"}),
     _packmule(
         "packmule, 100 threads", 0.5, PERFORM | {"latency"}, naps=2_000,
-        environment={"BENCH_LANE": "threads"}, lacks=_no_threads,
-    ),
-    _packmule("packmule, async", 0.5, PERFORM | {"latency"}, naps=2_000, environment={"BENCH_LANE": "async"}),
-    _packmule(
+        environment={"BENCH_EXECUTOR": "threads"}, lacks=_no_threads,
+    ), _packmule("packmule, async", 0.5, PERFORM | {"latency"}, naps=2_000, environment={"BENCH_EXECUTOR":
+    "async"}), _packmule(
         "packmule, a fork a job", 0.02, PERFORM - NAP,
-        environment={"BENCH_LANE": "isolate"}, lacks=_no_isolation,
+        environment={"BENCH_EXECUTOR": "isolate"}, lacks=_no_isolation,
     ),
     _bullmq(50, ALL),
     _bullmq(200, NOOP | NAP),

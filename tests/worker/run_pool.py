@@ -16,8 +16,8 @@ from packmule.jobs.client import Producer
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
     batch_jobs,  # noqa: F401  registers jobs
+    executor_jobs,  # noqa: F401  registers jobs
     gated_jobs,  # noqa: F401  registers jobs
-    lane_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
 )
 from packmule.worker.pool import autoscale as scaling

@@ -39,7 +39,7 @@ def queue(client: Redis) -> Queue:
     registry.load(
         [],
         [
-            f"pool_jobs.{name}"
+            f"packmule.tests.worker.pool_jobs.{name}"
             for name in (
                 "callback",
                 "called_back",
@@ -93,16 +93,16 @@ def test_a_job_is_stopped_by_rqs_command(queue, worker, client):
     assert other.get_status(refresh=True) == "finished"
 
 
-@pytest.mark.parametrize("lane", ["sleep_async", "sleep_isolated"])
-def test_commands_reach_every_lane(queue, client, lane):
-    stopped = queue.enqueue(f"pool_jobs.{lane}")
+@pytest.mark.parametrize("executor", ["sleep_async", "sleep_isolated"])
+def test_commands_reach_every_executor(queue, client, executor):
+    stopped = queue.enqueue(f"packmule.tests.worker.pool_jobs.{executor}")
     thread = once_started(stopped, lambda: send_stop_job_command(client, stopped.id, JSONSerializer))
     began = time.monotonic()
     Worker(["default"], name="mule", connection=client).work(burst=True)
     thread.join()
     assert stopped.get_status(refresh=True) == "stopped"
 
-    killed = queue.enqueue(f"pool_jobs.{lane}", retry=Retry(max=1, interval=60))
+    killed = queue.enqueue(f"packmule.tests.worker.pool_jobs.{executor}", retry=Retry(max=1, interval=60))
     thread = once_started(killed, lambda: send_kill_horse_command(client, "mule"))
     Worker(["default"], name="mule", connection=client).work(burst=True)
     thread.join()
@@ -121,7 +121,7 @@ def test_a_command_that_comes_before_the_body_is_heeded_in_it(queue, client, mon
 
     def prepare_and_stop(*arguments: object) -> None:
         prepare(*arguments)
-        assert worker.lanes.stop(job.id)
+        assert worker.executors.stop(job.id)
         time.sleep(0.3)  # and the signal comes while no body runs
 
     monkeypatch.setattr(worker, "prepare_job_execution", prepare_and_stop)
@@ -264,7 +264,7 @@ def test_the_workers_own_result_ttl_holds(queue, client):
 
 @pytest.mark.parametrize("function", ["again", "again_async"])
 def test_a_job_that_returns_a_retry_runs_again(queue, worker, function):
-    job = queue.enqueue(f"pool_jobs.{function}", 2)
+    job = queue.enqueue(f"packmule.tests.worker.pool_jobs.{function}", 2)
     worker.work(burst=True)
     assert [result.type.name for result in job.results()] == ["FAILED", "RETRIED", "RETRIED"]
     assert job.get_status(refresh=True) == "failed"
@@ -281,9 +281,13 @@ def test_a_job_knows_itself_by_rqs_function(queue, worker):
         assert job.meta == {"number": number}
 
 
-def test_a_job_knows_itself_in_every_lane(queue, client):
+def test_a_job_knows_itself_in_every_executor(queue, client):
     functions = ("knows_itself_async", "knows_itself_isolated", "knows_itself_in_a_thread")
-    jobs = [queue.enqueue(f"pool_jobs.{function}") for function in functions for _ in range(3)]
+    jobs = [
+        queue.enqueue(f"packmule.tests.worker.pool_jobs.{function}")
+        for function in functions
+        for _ in range(3)
+    ]
     Worker(["default"], connection=client, threads=3).work(burst=True)
     assert [job.return_value(refresh=True) for job in jobs] == [[job.id, True] for job in jobs]
 

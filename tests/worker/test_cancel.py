@@ -10,19 +10,19 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import reader, wire
 from packmule.jobs.cancel import cancel
-from packmule.tests.worker import lane_jobs, pool_jobs
-from packmule.tests.worker.lane_jobs import LANES
+from packmule.tests.worker import executor_jobs, pool_jobs
+from packmule.tests.worker.executor_jobs import EXECUTORS
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server, client, tmp_path, lane):
-    nap, _, options = LANES[lane]
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server, client, tmp_path, executor):
+    nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
     with pool(server, **options) as process:
-        id = getattr(lane_jobs, nap).options(timeout=60, retries=3).enqueue(str(notes))
+        id = getattr(executor_jobs, nap).options(timeout=60, retries=3).enqueue(str(notes))
         until(lambda: lines(notes) == ["begin"] and reader.read(client, id).status == "started")
         children = children_of(process.pid)
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
@@ -33,15 +33,15 @@ def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("stopped", 0)
     assert record.reason == "Stopped: the job was cancelled"
-    assert lines(notes) == ["begin", "CancelledError" if lane == "async" else "Stopped"]
+    assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "Stopped"]
     assert client.zscore("rq:failed:default", id) is not None
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tmp_path, lane):
-    _, resist, options = LANES[lane]
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tmp_path, executor):
+    _, resist, options = EXECUTORS[executor]
     with pool(server, **options):
-        id = getattr(lane_jobs, resist).options(timeout=60, retries=3).enqueue("swallow")
+        id = getattr(executor_jobs, resist).options(timeout=60, retries=3).enqueue("swallow")
         until(lambda: reader.read(client, id).status == "started")
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         told = time.monotonic()

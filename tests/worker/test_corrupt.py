@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.jobs import reader, wire
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -101,10 +101,10 @@ def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
     dice = random.Random(seed)
     ledger = tmp_path / "ledger"
     kinds: list[Callable[[str], str]] = [
-        lambda text: lane_jobs.enter.options(queue=queue).enqueue(str(ledger), text),
-        lambda text: lane_jobs.enter_async.options(queue=queue).enqueue(str(ledger), text),
-        lambda text: lane_jobs.enter_isolated.options(queue=queue).enqueue(str(ledger), text),
-        lambda text: lane_jobs.where.options(queue=queue).enqueue(dice.choice([0.0, 0.03])),
+        lambda text: executor_jobs.enter.options(queue=queue).enqueue(str(ledger), text),
+        lambda text: executor_jobs.enter_async.options(queue=queue).enqueue(str(ledger), text),
+        lambda text: executor_jobs.enter_isolated.options(queue=queue).enqueue(str(ledger), text),
+        lambda text: executor_jobs.where.options(queue=queue).enqueue(dice.choice([0.0, 0.03])),
     ]
     sound, victims = [], []
     with pool(server, 2, threads=threads) as process:

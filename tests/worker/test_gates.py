@@ -328,10 +328,10 @@ def test_a_gate_that_makes_no_sense_is_refused_when_the_job_is_defined(settings,
         job(**settings)(pool_jobs.not_registered)
 
 
-@pytest.mark.parametrize("lane", ["fenced", "fenced_isolated", "fenced_async"])
-def test_each_run_of_a_singleton_has_a_higher_token_than_the_one_before(server, client, lane):
-    function = getattr(gated_jobs, lane)
-    calls = [(1,)] * 5 if lane == "fenced_async" else [()] * 5
+@pytest.mark.parametrize("executor", ["fenced", "fenced_isolated", "fenced_async"])
+def test_each_run_of_a_singleton_has_a_higher_token_than_the_one_before(server, client, executor):
+    function = getattr(gated_jobs, executor)
+    calls = [(1,)] * 5 if executor == "fenced_async" else [()] * 5
     enqueued = function.enqueue_many(calls)
     with pool(server, 2):
         tokens = [ended(client, id).result for id in enqueued]

@@ -10,7 +10,7 @@ from packmule.coordination.limits.rate import Rate
 from packmule.jobs import reader, wire
 from packmule.jobs.pause import pause, paused, resume
 from packmule.jobs.queue_rate import limit, rates
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import ended, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 
 def test_nothing_is_claimed_from_a_paused_queue_and_from_others_it_is(client):
-    waits = lane_jobs.where.options(queue="high").enqueue()
-    runs = lane_jobs.where.enqueue()
+    waits = executor_jobs.where.options(queue="high").enqueue()
+    runs = executor_jobs.where.enqueue()
     assert pause(client, "high")
     assert not pause(client, "high")
     claims = Claims(client, "w1", Strict(["high", "default"]))
@@ -33,7 +33,7 @@ def test_nothing_is_claimed_from_a_paused_queue_and_from_others_it_is(client):
 
 
 def test_what_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(client):
-    first, second = lane_jobs.where.enqueue_many([()] * 2)
+    first, second = executor_jobs.where.enqueue_many([()] * 2)
     pause(client, "default")
     client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
     claims = Claims(client, "w1", Strict(["default"]))
@@ -59,7 +59,7 @@ def test_idle_workers_heed_a_pause_and_go_on_at_once_when_it_ends(server, client
 
 
 def test_a_batch_in_hand_is_all_that_a_busy_worker_still_performs(server, client):
-    lane_jobs.where.enqueue_many([(0.005,)] * 200)
+    executor_jobs.where.enqueue_many([(0.005,)] * 200)
     with pool(server, 1):
         until(lambda: client.llen("rq:queue:default") < 150)
         pause(client, "default")

@@ -14,7 +14,7 @@ from redis import Redis
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import reader, registry, wire
 from packmule.jobs.client import Producer
-from packmule.tests.worker import lane_jobs
+from packmule.tests.worker import executor_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
 
 AWAY_SECONDS = 0.6
@@ -82,11 +82,13 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
             until(lambda: sum(each["cmd"] == "blmove" for each in client.client_list()) == 6)
             with fault(server, client):  # while they wait for work
                 time.sleep(AWAY_SECONDS)
-            ids = [ended(client, lane_jobs.enter.enqueue(str(ledger), "first")).id]
+            ids = [ended(client, executor_jobs.enter.enqueue(str(ledger), "first")).id]
             for number in range(25):
-                ids += lane_jobs.enter.enqueue_many([(str(ledger), f"a{number}-{n}") for n in range(6)])
-                ids += lane_jobs.enter_async.enqueue_many([(str(ledger), f"b{number}-{n}") for n in range(2)])
-            ids += lane_jobs.enter_isolated.enqueue_many([(str(ledger), f"c{n}") for n in range(20)])
+                ids += executor_jobs.enter.enqueue_many([(str(ledger), f"a{number}-{n}") for n in range(6)])
+                ids += executor_jobs.enter_async.enqueue_many(
+                    [(str(ledger), f"b{number}-{n}") for n in range(2)]
+                )
+            ids += executor_jobs.enter_isolated.enqueue_many([(str(ledger), f"c{n}") for n in range(20)])
             until(lambda: len(lines(ledger)) > 20)
             with fault(server, client):  # while they work
                 time.sleep(AWAY_SECONDS)
@@ -105,7 +107,7 @@ def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_serv
     with Redis.from_url(server.url) as client:
         registry.use(Producer(client).enqueue)
         with pool(server) as process:
-            id = lane_jobs.die_once_when_told.enqueue(str(notes), str(gate))
+            id = executor_jobs.die_once_when_told.enqueue(str(notes), str(gate))
             until(lambda: lines(notes) == ["x"])
             children = children_of(process.pid)
             with fault(server, client):
@@ -122,7 +124,7 @@ def test_a_timeout_bites_while_redis_is_away(spare_server, fault):
     with Redis.from_url(server.url) as client:
         registry.use(Producer(client).enqueue)
         with pool(server) as process:
-            id = lane_jobs.resist.options(timeout=2).enqueue("swallow")
+            id = executor_jobs.resist.options(timeout=2).enqueue("swallow")
             until(lambda: reader.read(client, id).status == "started")
             began = time.monotonic()
             (worker,) = children_of(process.pid)

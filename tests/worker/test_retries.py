@@ -7,7 +7,7 @@ import time
 import pytest
 
 from packmule.jobs import reader, wire
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 
 def test_only_the_errors_named_in_retry_on_are_retried_and_their_subclasses(server, client, tmp_path):
-    ids = {kind: lane_jobs.retry_on.enqueue(str(tmp_path / kind), kind) for kind in ("connection", "value")}
+    kinds = ("connection", "value")
+    ids = {kind: executor_jobs.retry_on.enqueue(str(tmp_path / kind), kind) for kind in kinds}
     assert drained(server) == 0
     found = {kind: reader.read(client, id) for kind, id in ids.items()}
     assert {kind: record.status for kind, record in found.items()} == {
@@ -31,8 +32,8 @@ def test_only_the_errors_named_in_retry_on_are_retried_and_their_subclasses(serv
 
 
 def test_a_job_may_ask_to_run_again_up_to_its_limit_and_uses_up_no_retries(server, client, tmp_path):
-    in_time = lane_jobs.retry_after.options(retries=1).enqueue(str(tmp_path / "in time"), 4, 4)
-    too_late = lane_jobs.retry_after.options(retries=1).enqueue(str(tmp_path / "too late"), 3, 9)
+    in_time = executor_jobs.retry_after.options(retries=1).enqueue(str(tmp_path / "in time"), 4, 4)
+    too_late = executor_jobs.retry_after.options(retries=1).enqueue(str(tmp_path / "too late"), 3, 9)
     assert drained(server) == 0
     record = reader.read(client, in_time)
     assert (record.result, record.retries_left, record.attempts) == ("ready in 4", 1, 3)
@@ -43,7 +44,7 @@ def test_a_job_may_ask_to_run_again_up_to_its_limit_and_uses_up_no_retries(serve
 
 
 def test_a_job_that_runs_again_later_waits_among_the_scheduled(server, client):
-    later, interval = lane_jobs.retry_later.enqueue(), lane_jobs.fail_once_in_a_while.enqueue()
+    later, interval = executor_jobs.retry_later.enqueue(), executor_jobs.fail_once_in_a_while.enqueue()
     assert drained(server) == 0
     for id, seconds in ((later, 30), (interval, 7)):
         assert reader.read(client, id).status == "scheduled"
@@ -74,7 +75,7 @@ def test_a_retry_is_not_hit_by_the_expiry(server, client, tmp_path):
 @pytest.mark.parametrize("job", ["count", "count_isolated"])
 def test_a_retry_goes_on_from_the_last_checkpoint_before_the_error(server, client, tmp_path, job):
     notes = tmp_path / "notes"
-    id = getattr(lane_jobs, job).enqueue(str(notes), "raise")
+    id = getattr(executor_jobs, job).enqueue(str(notes), "raise")
     assert drained(server) == 0
     assert reader.read(client, id).result == 6
     assert lines(notes) == ["from 0", "0", "1", "2", "from 3", "3", "4", "5"]
@@ -84,7 +85,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint_before_the_error(server, clien
 def test_after_a_sigkill_a_job_goes_on_from_a_checkpoint(server, client, tmp_path, job):
     notes = tmp_path / "notes"
     with pool(server):
-        id = getattr(lane_jobs, job).enqueue(str(notes), "kill")
+        id = getattr(executor_jobs, job).enqueue(str(notes), "kill")
         assert ended(client, id).result == 6
     assert lines(notes) == ["from 0", "0", "1", "2", "from 3", "3", "4", "5"]
     record = reader.read(client, id)
@@ -100,7 +101,7 @@ def test_a_drain_ends_a_job_at_its_next_checkpoint_and_another_pool_goes_on(
     server, client, tmp_path, job, options
 ):
     notes = tmp_path / "notes"
-    id = getattr(lane_jobs, job).enqueue(str(notes), "drain")
+    id = getattr(executor_jobs, job).enqueue(str(notes), "drain")
     with pool(server, **options) as process:
         until(lambda: lines(notes) == ["from 0", "0", "1", "2"])
         process.terminate()
@@ -140,7 +141,7 @@ def test_a_checkpoint_revives_no_record_that_was_deleted(client):
 
 def test_two_signals_end_a_job_that_makes_no_checkpoints_and_it_starts_anew(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
-    id = lane_jobs.note_when_told_isolated.enqueue(str(notes), str(gate), "a")
+    id = executor_jobs.note_when_told_isolated.enqueue(str(notes), str(gate), "a")
     with pool(server) as process:
         until(lambda: lines(notes) == ["begin a"])
         process.terminate()

@@ -15,7 +15,7 @@ from packmule.jobs import reader, wire
 from packmule.observe import metrics, statistics
 from packmule.observe.statistics import Statistics
 from packmule.tests.command_line import CommandLine, complaint, environment_in
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import drained
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -29,20 +29,20 @@ def counted(client) -> dict[tuple[str, str], Statistics]:
     return statistics.minutes(client, 2)
 
 
-def test_what_is_performed_in_any_lane_is_counted_once(server, client, tmp_path):
+def test_what_is_performed_by_any_executor_is_counted_once(server, client, tmp_path):
     pool_jobs.add.enqueue_many([(n,) for n in range(100)])
     pool_jobs.add.options(queue="low").enqueue(1)
-    lane_jobs.where_async.enqueue(0.15)
-    lane_jobs.where_isolated.enqueue()
+    executor_jobs.where_async.enqueue(0.15)
+    executor_jobs.where_isolated.enqueue()
     pool_jobs.fail.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / "notes"))
     assert drained(server, 2) == 0
     found = counted(client)
     assert found["default", "packmule.tests.worker.pool_jobs.add"].finished == 100
     assert found["low", "packmule.tests.worker.pool_jobs.add"].finished == 1
-    assert found["default", "packmule.tests.worker.lane_jobs.where_isolated"].finished == 1
+    assert found["default", "packmule.tests.worker.executor_jobs.where_isolated"].finished == 1
     failing = found["default", "packmule.tests.worker.pool_jobs.fail"]
     assert (failing.performed, failing.failed, failing.retried) == (2, 1, 1)
-    slow = found["default", "packmule.tests.worker.lane_jobs.where_async"]
+    slow = found["default", "packmule.tests.worker.executor_jobs.where_async"]
     assert 0.15 <= slow.seconds < 5
     assert percentile(slow.runs, 0.5) == pytest.approx(slow.seconds, rel=0.11)
     assert sum(found["default", "packmule.tests.worker.pool_jobs.add"].waits.values()) == 100
@@ -183,12 +183,12 @@ def test_names_are_cut_and_shown_as_they_are(packmule, client):
 
 
 def test_top_shows_queues_types_workers_and_slow_jobs(packmule, server, client):
-    lane_jobs.where.enqueue(0.2)
+    executor_jobs.where.enqueue(0.2)
     assert drained(server) == 0
     page = packmule.output("top", "--once")
-    assert re.search(r"lane_jobs\.where +1 +0 +0 +2\d\d ms", page)
+    assert re.search(r"executor_jobs\.where +1 +0 +0 +2\d\d ms", page)
     assert "busiest workers" in page
     found = json.loads(packmule.output("top", "--json", "--period", "24h", "--by", "time"))
-    assert found["types"][0]["name"] == "packmule.tests.worker.lane_jobs.where"
+    assert found["types"][0]["name"] == "packmule.tests.worker.executor_jobs.where"
     assert {each["queue"]: each["performed"] for each in found["queues"]}["default"] == 1
     assert found["slowest"][0]["seconds"] >= 0.2

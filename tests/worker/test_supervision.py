@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from packmule.jobs import reader, wire
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, is_alive, lines, pool, until
 from packmule.worker.order import Strict, Weighted, of, parse
 
@@ -21,27 +21,28 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 def test_a_process_leaves_after_its_number_of_jobs_and_another_goes_on(server, client):
     with pool(server, max_jobs=3):
-        ids = lane_jobs.where.enqueue_many([()] * 9)
+        ids = executor_jobs.where.enqueue_many([()] * 9)
         pids = [ended(client, id).result[0] for id in ids]
     assert set(Counter(pids).values()) == {3}
 
 
 def test_a_process_with_threads_and_tasks_leaves_after_its_number_of_jobs_too(server, client):
     with pool(server, max_jobs=4, threads=3):
-        ids = [job.enqueue(0.05) for job in (lane_jobs.where, lane_jobs.where_async) for _ in range(6)]
+        functions = (executor_jobs.where, executor_jobs.where_async)
+        ids = [function.enqueue(0.05) for function in functions for _ in range(6)]
         pids = [ended(client, id).result[0] for id in ids]
     assert set(Counter(pids).values()) == {4}
 
 
 def test_a_process_that_has_grown_too_large_leaves_after_its_job(server, client):
     with pool(server, max_memory=200_000_000):
-        first = ended(client, lane_jobs.grow.enqueue(170_000_000)).result
-        until(lambda: ended(client, lane_jobs.where.enqueue()).result[0] != first)
+        first = ended(client, executor_jobs.grow.enqueue(170_000_000)).result
+        until(lambda: ended(client, executor_jobs.where.enqueue()).result[0] != first)
 
 
 def test_a_process_that_grows_to_twice_its_bound_is_killed_in_the_midst_of_its_job(server, client):
     with pool(server, max_memory=200_000_000):
-        record = ended(client, lane_jobs.grow_and_stay.enqueue(500_000_000))
+        record = ended(client, executor_jobs.grow_and_stay.enqueue(500_000_000))
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
     assert (record.status, record.deaths) == ("failed", 0)
     assert "MiB and was killed" in record.reason
@@ -120,7 +121,7 @@ def test_a_job_that_forks_and_returns_twice_is_performed_once_and_its_worker_liv
     with pool(server) as process:
         until(lambda: client.scard(wire.WORKERS) == 1)
         children = children_of(process.pid)
-        id = lane_jobs.fork_and_return.enqueue(str(notes))
+        id = executor_jobs.fork_and_return.enqueue(str(notes))
         assert ended(client, id).result == "done"
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
         assert children_of(process.pid) == children
@@ -133,7 +134,7 @@ def test_no_job_is_lost_to_a_child_that_a_dead_worker_left_behind_with_its_socke
     with pool(server):
         until(lambda: client.scard(wire.WORKERS) == 1)
         time.sleep(0.2)  # so that it waits by its connections
-        id = lane_jobs.die_once_with_a_child_left.enqueue(str(notes))
+        id = executor_jobs.die_once_with_a_child_left.enqueue(str(notes))
         assert ended(client, id).result == "lived"
         for number in range(20):
             assert ended(client, pool_jobs.add.enqueue(number)).result == number + 1
@@ -144,7 +145,7 @@ def test_no_job_is_lost_to_a_child_that_a_dead_worker_left_behind_with_its_socke
 
 def test_nothing_is_left_of_a_pool_that_is_killed_while_it_drains(server, client, tmp_path):
     notes = tmp_path / "notes"
-    lane_jobs.note_when_told_isolated.enqueue(str(notes), str(tmp_path / "never"), "a")
+    executor_jobs.note_when_told_isolated.enqueue(str(notes), str(tmp_path / "never"), "a")
     with pool(server, 2) as process:
         until(lambda: lines(notes) == ["begin a"] and client.scard(wire.WORKERS) == 2)
         family = children_of(process.pid)
@@ -183,7 +184,7 @@ def test_a_queue_of_little_weight_gets_its_share_and_never_starves(server, clien
 def test_a_job_that_keeps_the_interpreters_lock_holds_up_none_of_its_batch(server, client, tmp_path):
     path = tmp_path / "notes"
     pool_jobs.add.enqueue_many([(1,)] * 40)
-    long = lane_jobs.keep_the_lock.enqueue(str(path), 8 * 10**7)
+    long = executor_jobs.keep_the_lock.enqueue(str(path), 8 * 10**7)
     behind = pool_jobs.note.enqueue_many([(str(path), f"note {number}") for number in range(20)])
     with pool(server, 2):
         for id in [*behind, long]:
@@ -199,7 +200,7 @@ def test_what_comes_for_a_worker_while_a_job_keeps_its_lock_is_performed_once_by
     with pool(server, 2):
         until(lambda: client.scard(wire.WORKERS) == 2)
         time.sleep(0.3)  # until both wait on all queues
-        long = lane_jobs.keep_the_lock.enqueue(str(path), 6 * 10**7)
+        long = executor_jobs.keep_the_lock.enqueue(str(path), 6 * 10**7)
         until(lambda: lines(path) == ["begins"])
         for number in range(10):
             pool_jobs.note.options(queue="low").enqueue(str(path), f"note {number}")

@@ -9,8 +9,8 @@ import pytest
 
 from packmule.jobs import reader, wire
 from packmule.jobs.reader import Record
-from packmule.tests.worker import lane_jobs, pool_jobs
-from packmule.tests.worker.lane_jobs import LANES
+from packmule.tests.worker import executor_jobs, pool_jobs
+from packmule.tests.worker.executor_jobs import EXECUTORS
 from packmule.tests.worker.pools import ended, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -23,27 +23,27 @@ def seconds_of(record: Record) -> float:
     return (over - begun).total_seconds()
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, client, tmp_path, lane):
-    nap, _, options = LANES[lane]
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, client, tmp_path, executor):
+    nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
     with pool(server, **options):
-        record = ended(client, getattr(lane_jobs, nap).enqueue(str(notes)))
-    assert lines(notes) == ["begin", "CancelledError" if lane == "async" else "JobTimeoutException"]
+        record = ended(client, getattr(executor_jobs, nap).enqueue(str(notes)))
+    assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "JobTimeoutException"]
     assert (record.status, record.deaths) == ("failed", 0)
     assert record.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
     assert 0.9 < seconds_of(record) < 2
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, client, lane):
-    _, resist, options = LANES[lane]
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, client, executor):
+    _, resist, options = EXECUTORS[executor]
     found = {}
     with ExitStack() as pools:
         for how in HOWS:
             pools.enter_context(pool(server, queues=how, **options))
         until(lambda: client.scard(wire.WORKERS) == len(HOWS))
-        ids = {how: getattr(lane_jobs, resist).options(queue=how).enqueue(how) for how in HOWS}
+        ids = {how: getattr(executor_jobs, resist).options(queue=how).enqueue(how) for how in HOWS}
         found = {how: ended(client, id) for how, id in ids.items()}
     for how, record in found.items():
         assert (record.status, record.deaths) == ("failed", 0), how
@@ -52,15 +52,17 @@ def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, c
     assert "was killed with its process" in found["swallow"].reason
 
 
-@pytest.mark.parametrize("lane", ["threads", "async"])
-def test_jobs_beside_one_that_is_killed_go_back_and_finish_without_a_death(server, client, tmp_path, lane):
-    _, resist, options = LANES[lane]
+@pytest.mark.parametrize("executor", ["threads", "async"])
+def test_jobs_beside_one_that_is_killed_go_back_and_finish_without_a_death(
+    server, client, tmp_path, executor
+):
+    _, resist, options = EXECUTORS[executor]
     notes, gate = tmp_path / "notes", tmp_path / "gate"
-    jobs = {"threads": pool_jobs.note_when_told, "async": lane_jobs.note_when_told_async}
-    ids = jobs[lane].enqueue_many([(str(notes), str(gate), text) for text in "ab"])
+    jobs = {"threads": pool_jobs.note_when_told, "async": executor_jobs.note_when_told_async}
+    ids = jobs[executor].enqueue_many([(str(notes), str(gate), text) for text in "ab"])
     with pool(server, **options):
         until(lambda: sorted(lines(notes)) == ["begin a", "begin b"])
-        stubborn = getattr(lane_jobs, resist).enqueue("number")
+        stubborn = getattr(executor_jobs, resist).enqueue("number")
         assert ended(client, stubborn).status == "failed"
         until(lambda: sorted(lines(notes)) == ["begin a"] * 2 + ["begin b"] * 2)
         gate.touch()
@@ -72,23 +74,23 @@ def test_an_isolated_job_that_is_killed_for_its_timeout_harms_no_async_one_besid
     server, client, tmp_path
 ):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
-    beside = lane_jobs.note_when_told_async.enqueue(str(notes), str(gate), "a")
+    beside = executor_jobs.note_when_told_async.enqueue(str(notes), str(gate), "a")
     with pool(server):
         until(lambda: lines(notes) == ["begin a"])
-        assert ended(client, lane_jobs.resist_isolated.enqueue("swallow")).status == "failed"
+        assert ended(client, executor_jobs.resist_isolated.enqueue("swallow")).status == "failed"
         gate.touch()
         assert ended(client, beside).result == "a"
     assert lines(notes) == ["begin a", "end a"]
 
 
-def test_a_timeout_uses_up_a_retry_in_each_lane(server, client, tmp_path):
+def test_a_timeout_uses_up_a_retry_in_each_executor(server, client, tmp_path):
     with pool(server, threads=4):
         ids = [
             job.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / name))
             for name, job in (
-                ("threads", lane_jobs.nap),
-                ("async", lane_jobs.nap_async),
-                ("isolated", lane_jobs.nap_isolated),
+                ("threads", executor_jobs.nap),
+                ("async", executor_jobs.nap_async),
+                ("isolated", executor_jobs.nap_isolated),
             )
         ]
         assert [ended(client, id).status for id in ids] == ["failed"] * 3

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from packmule.coordination.streams.stream import Stream
 from packmule.jobs import cancel, registry, wire
 from packmule.scheduler.maintenance.promote import promote
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
 from packmule.worker.order import Strict
@@ -47,7 +47,7 @@ def test_a_short_job_is_told_as_enqueued_and_as_finished_with_its_times(server, 
 
 
 def test_a_long_job_is_told_as_started_and_its_progress_by_tenths(server, client):
-    id = lane_jobs.tell_who.enqueue(0.3)
+    id = executor_jobs.tell_who.enqueue(0.3)
     assert drained(server) == 0
     assert types(client, id) in (
         ["enqueued", "progress", "started", "progress", "finished"],

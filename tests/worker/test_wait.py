@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from packmule.jobs import wire
-from packmule.tests.worker import lane_jobs
+from packmule.tests.worker import executor_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
@@ -38,27 +38,27 @@ def waiting(client, claims) -> Iterator[IdleWait]:
 
 
 def test_a_push_brings_the_job_and_not_its_id_alone(client, claims, waiting):
-    id = lane_jobs.where.enqueue()
+    id = executor_jobs.where.enqueue()
     (job,) = waiting.wait().jobs
     assert (job.id, job.queue) == (id, "default")
     assert claims.finish_and_claim("next", [finished(job, b"1", 1.0, 2.0)], 1).stale == []
 
 
 def test_what_comes_while_the_worker_is_busy_is_there_at_its_next_look(waiting):
-    ids = {lane_jobs.where.enqueue(), lane_jobs.where.options(queue="low").enqueue()}
+    ids = {executor_jobs.where.enqueue(), executor_jobs.where.options(queue="low").enqueue()}
     assert {job.id for job in waiting.arrived().jobs} == ids
     assert not waiting.is_under_way
 
 
 def test_moves_that_are_ended_bring_what_was_pushed_before(client, waiting):
-    id = lane_jobs.where.enqueue()
+    id = executor_jobs.where.enqueue()
     assert [job.id for job in waiting.end().jobs] == [id]
-    later = lane_jobs.where.enqueue()
+    later = executor_jobs.where.enqueue()
     assert client.lrange(wire.queue_key("default"), 0, -1) == [later.encode()]
 
 
 def test_a_job_whose_reply_was_lost_is_recovered(client, waiting):
-    id = lane_jobs.where.enqueue()
+    id = executor_jobs.where.enqueue()
     waiting.close()  # the reply was on its way
     assert [job.id for job in waiting.recover().jobs] == [id]
     assert waiting.recover().is_empty
@@ -68,14 +68,14 @@ def test_a_job_that_was_moved_and_never_claimed_is_recovered(client, waiting):
     for other in client.client_list():
         if other["name"] == wire.connection_name("w1"):
             client.client_kill_filter(_id=other["id"])
-    id = lane_jobs.where.enqueue()
+    id = executor_jobs.where.enqueue()
     client.lmove(wire.queue_key("default"), wire.waiting_key("w1"), "LEFT", "RIGHT")
     assert [job.id for job in waiting.recover().jobs] == [id]
 
 
 def test_a_server_without_the_script_leaves_the_job_to_the_next_claim(client, claims, waiting):
     client.script_flush()
-    id = lane_jobs.where.enqueue()
+    id = executor_jobs.where.enqueue()
     assert waiting.wait().is_empty
     assert [job.id for job in claims.finish_and_claim("next", [], 1).jobs] == [id]
 
@@ -85,5 +85,5 @@ def test_a_worker_bears_any_number_of_lost_connections(client, waiting):
         waiting.close()
         assert waiting.recover().is_empty
         assert waiting.wait(0).is_empty
-    id = lane_jobs.where.enqueue()
+    id = executor_jobs.where.enqueue()
     assert [job.id for job in waiting.wait().jobs] == [id]

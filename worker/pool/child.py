@@ -15,7 +15,9 @@ from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.rescue import Verdict
 from packmule.worker.scoreboard import Performing, Slots
 
-Task = Callable[[], None]
+Main = Callable[[], None]
+"""What a process does until it exits."""
+
 HELD_BACK = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU, LOOK}
 
 log = logging.getLogger("packmule.worker")
@@ -55,8 +57,8 @@ class Child:
             self.send(signal.SIGKILL)
 
 
-def start(name: str, slots: Slots | None, task: Task, life: int) -> Child:
-    """Fork a process for `task`. It closes `life`, the pool's end of the lifeline, and dies with the pool."""
+def start(name: str, slots: Slots | None, main: Main, life: int) -> Child:
+    """Fork a process for `main`. It closes `life`, the pool's end of the lifeline, and dies with the pool."""
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -64,13 +66,13 @@ def start(name: str, slots: Slots | None, task: Task, life: int) -> Child:
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     pid = os.fork()
     if pid == 0:
-        _be_child(name, task, life, parent)
+        _be_child(name, main, life, parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     log.info("%s: started, pid %d", name, pid)
     return Child(name, pid, slots)
 
 
-def _be_child(name: str, task: Task, life: int, parent: int) -> None:
+def _be_child(name: str, main: Main, life: int, parent: int) -> None:
     code = 1
     try:
         die_with_parent(parent)
@@ -80,7 +82,7 @@ def _be_child(name: str, task: Task, life: int, parent: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         os.close(life)
-        task()
+        main()
         code = 0
     except Exception:
         log.exception("%s: ended by an error", name)

@@ -31,7 +31,7 @@ from packmule.worker.heartbeat import INTERVAL, Heartbeat
 from packmule.worker.memory import resident
 from packmule.worker.pool import child, stalled
 from packmule.worker.pool.autoscale import Autoscale
-from packmule.worker.pool.child import Child, Task
+from packmule.worker.pool.child import Child, Main
 from packmule.worker.process.claim_size import MOST
 from packmule.worker.process.worker import Worker, slots_wanted
 from packmule.worker.rescue import Verdict, rescue, rescue_expired, server_time
@@ -58,7 +58,8 @@ log = logging.getLogger("packmule.worker")
 
 
 class Pool:
-    """Runs `processes` workers on `queues`, and beside them `companions`: tasks by name, one process each.
+    """Runs `processes` workers on `queues`, and beside them `companions`: functions by name, one process
+    each.
 
     `connect` makes a client; each process calls it for itself. `grace` is how long, in seconds, running jobs
     may go on after SIGTERM or SIGINT before they are given back; a second signal ends them at once.
@@ -75,7 +76,7 @@ class Pool:
         *,
         grace: float = 25.0,
         burst: bool = False,
-        companions: Mapping[str, Task] | None = None,
+        companions: Mapping[str, Main] | None = None,
         max_result_bytes: int = 1024 * 1024,
         threads: int = 1,
         tasks: int = 100,
@@ -180,9 +181,9 @@ class Pool:
         for _ in range(self.processes - len(self._workers()) - self._drained):
             self._start_worker()
         running = {each.name for each in self._children.values()}
-        for name, task in self.companions.items():
+        for name, main in self.companions.items():
             if name not in running:
-                self._start(name, None, task)
+                self._start(name, None, main)
         if not self.burst:
             going = [each for each in self._workers() if not each.told_to_stop]
             for each in going[self.processes :]:
@@ -193,7 +194,7 @@ class Pool:
         name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
         slots = Slots(slots_wanted(self.threads, self.tasks))
 
-        def task() -> None:
+        def main() -> None:
             Worker(
                 list(self.weights),
                 name,
@@ -210,10 +211,10 @@ class Pool:
             ).work(burst=self.burst, max_jobs=self.max_jobs)
 
         self._slots[name] = slots
-        self._start(name, slots, task)
+        self._start(name, slots, main)
 
-    def _start(self, name: str, slots: Slots | None, task: Task) -> None:
-        started = child.start(name, slots, task, self._life)
+    def _start(self, name: str, slots: Slots | None, main: Main) -> None:
+        started = child.start(name, slots, main, self._life)
         self._children[started.pid] = started
 
     def _beat(self, heartbeat: Heartbeat) -> None:

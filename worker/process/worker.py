@@ -34,7 +34,7 @@ from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import NOTHING, Batch, Claims
 from packmule.worker.process.claim_size import MOST, BatchSize
 from packmule.worker.process.completer import Completer
-from packmule.worker.process.executors.executors import Lanes
+from packmule.worker.process.executors.executors import Executors
 from packmule.worker.process.outcome import Claimed, Outcome
 from packmule.worker.process.performer import Performer
 from packmule.worker.process.retry_until_available import AWAY, persist
@@ -135,7 +135,7 @@ class Worker(RQWorker):
             self._wake_up,
             self.slots.hold_back,
         )
-        self.lanes = Lanes(
+        self.executors = Executors(
             self.performer,
             self.slots,
             self.completer,
@@ -155,7 +155,7 @@ class Worker(RQWorker):
                 raise SystemExit
             return worked
         finally:
-            self.lanes.close()
+            self.executors.close()
             self.completer.close()
             if heartbeat:
                 heartbeat.stop()
@@ -169,9 +169,9 @@ class Worker(RQWorker):
         idle_since = time.monotonic()
         outcomes: Sequence[Outcome] = ()
         moved = NOTHING
-        while not self.stopping or outcomes or self.lanes.is_busy:
+        while not self.stopping or outcomes or self.executors.is_busy:
             self.maintain()
-            want = min(self.batch.size, self.lanes.free)
+            want = min(self.batch.size, self.executors.free)
             if max_jobs is not None:
                 want = max(0, min(want, max_jobs - performed))
             want = 0 if self.stopping else want
@@ -187,7 +187,7 @@ class Worker(RQWorker):
                 if batch.jobs or outcomes or batch.parents:
                     idle_since = time.monotonic()
                     continue
-            if self.lanes.is_busy:
+            if self.executors.is_busy:
                 moved = self._wait(batch if want else None, max_idle_time)
                 outcomes = self.completer.rest() if moved.is_empty else ()
                 continue
@@ -205,7 +205,7 @@ class Worker(RQWorker):
         began = time.monotonic()
         self.completer.take(jobs, self.idle.is_under_way)
         all_by_rq = self.all_by_rq
-        while not self.stopping and self.lanes.free and (job := self.completer.next()):
+        while not self.stopping and self.executors.free and (job := self.completer.next()):
             if job.lock and not self._lock(job.lock, job.execution):
                 self.completer.done(outcome.postponed(job, RETRY_SECONDS))
                 continue
@@ -223,7 +223,7 @@ class Worker(RQWorker):
                 self._unlock(job.execution)
                 self.completer.done(call)
             else:
-                self.lanes.perform(call)
+                self.executors.perform(call)
         now = time.monotonic()
         self.batch.learn(len(jobs), now - began)
         if self.max_memory is not None and now - self._memory_looked_at > MEMORY_SECONDS:
@@ -266,7 +266,7 @@ class Worker(RQWorker):
 
     def _lose(self, execution: str) -> None:
         """A singleton's lock is lost, and with it the right to go on."""
-        self.lanes.break_off(Interrupted("the singleton's lock was lost"), execution)
+        self.executors.break_off(Interrupted("the singleton's lock was lost"), execution)
 
     def _bury(self, execution: str, certificate: DeathCertificate) -> None:
         """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
@@ -379,7 +379,7 @@ class Worker(RQWorker):
             self._told_to_stop = time.monotonic()
         elif not self.supervised and time.monotonic() - self._told_to_stop > ECHO_SECONDS:
             self.stopping_cold = True
-            self.lanes.break_off(Interrupted("the worker was told to stop at once"))
+            self.executors.break_off(Interrupted("the worker was told to stop at once"))
         self.stopping = True
         self._wake_up()
 

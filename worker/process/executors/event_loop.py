@@ -1,4 +1,4 @@
-"""The lane of async functions: one event loop in a thread of its own, many jobs at once."""
+"""The asyncio executor: many async functions at once, on one event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import Slots
 
 
-class Tasks:
+class AsyncioExecutor:
     """Performs up to `limit` async jobs at once; `done` takes each outcome, in the loop's thread.
 
     The loop starts with the first job.
@@ -55,7 +55,7 @@ class Tasks:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=_run, args=[self._loop], name="tasks", daemon=True).start()
+            threading.Thread(target=_run, args=[self._loop], name="asyncio", daemon=True).start()
         return self._loop
 
     def _begin(self, call: Call, slot: int) -> None:

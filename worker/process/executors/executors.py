@@ -1,4 +1,4 @@
-"""The lanes: where each kind of job is performed, and how one that runs is told to end."""
+"""The executors: they perform each kind of job where it belongs, and interrupt one that must end."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from packmule.jobs.interrupts import Stopped
 from packmule.worker import crash_report
 from packmule.worker.deadlines import LOOK, overran
 from packmule.worker.process.completer import Completer
-from packmule.worker.process.executors.event_loop import Tasks
-from packmule.worker.process.executors.fork import Ended, Forks
-from packmule.worker.process.executors.threads import Threads
+from packmule.worker.process.executors.event_loop import AsyncioExecutor
+from packmule.worker.process.executors.fork import Ended, ForkExecutor
+from packmule.worker.process.executors.threads import ThreadsExecutor
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import MAIN, Performing, Slots
 from packmule.worker.started import MARK_SECONDS
 
 
-class Lanes:
-    """Performs calls: in the main thread, in one of `threads`, as one of `tasks`, or in a fresh process.
+class Executors:
+    """Performs calls: inline, in one of `threads`, as one of the event loop's `tasks`, or in a fresh process.
 
-    What runs in the main thread is interrupted by an exception that the handler of the signal `LOOK` raises.
+    The handler of the signal `LOOK` interrupts a job in the main thread by raising an exception.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Lanes:
         self.come_to = come_to
         self.worker = worker
         beside = partial(self._done, beside=True)
-        self.threads = Threads(performer, slots, beside, threads) if threads > 1 else None
-        self.tasks = Tasks(performer, slots, beside, tasks)
-        self.forks = Forks(performer, slots)
+        self.threads = ThreadsExecutor(performer, slots, beside, threads) if threads > 1 else None
+        self.event_loop = AsyncioExecutor(performer, slots, beside, tasks)
+        self.fork = ForkExecutor(performer, slots)
         self._interrupted = ""
         self._interrupted_beside: deque[str] = deque(maxlen=slots.count)
         self._broken_off: dict[str, BaseException] = {}
@@ -66,7 +66,7 @@ class Lanes:
     @property
     def free(self) -> int:
         """How many more jobs can be taken, whatever kind they turn out to be."""
-        return min(self.tasks.free, self.threads.free) if self.threads else self.tasks.free
+        return min(self.event_loop.free, self.threads.free) if self.threads else self.event_loop.free
 
     @property
     def is_busy(self) -> bool:
@@ -82,7 +82,7 @@ class Lanes:
         if self.runs_beside(call):
             self.completer.expect()
         if call.type.is_async:
-            self.tasks.start(call)
+            self.event_loop.start(call)
         elif call.type.traits.isolate:
             self._perform_isolated(call)
         elif self.threads:
@@ -113,7 +113,7 @@ class Lanes:
 
     def close(self) -> None:
         """Let the threads and the event loop end."""
-        self.tasks.close()
+        self.event_loop.close()
         if self.threads:
             self.threads.close()
 
@@ -122,7 +122,7 @@ class Lanes:
         started = time.time()
         self.slots.start(MAIN, job.id, job.execution, job.timeout)
         performing = self.slots.read_one(MAIN)
-        ended = self.forks.perform(call)
+        ended = self.fork.perform(call)
         self.slots.clear(MAIN)
         if isinstance(ended, Outcome):
             self._done(ended)
@@ -153,7 +153,7 @@ class Lanes:
             if job.execution in self._broken_off:
                 error = self._broken_off[job.execution]
                 if job.slot == MAIN:
-                    self.forks.kill()
+                    self.fork.kill()
             elif job.is_asked:
                 error = Stopped("the job was cancelled")
             elif now > job.deadline:
@@ -161,12 +161,12 @@ class Lanes:
             else:
                 continue
             if job.slot == MAIN:
-                raised = error if job.execution != self._interrupted and not self.forks.look() else None
+                raised = error if job.execution != self._interrupted and not self.fork.look() else None
                 if raised and self.performer.in_body:
                     self._interrupted = job.execution
             elif job.execution not in self._interrupted_beside:
                 self._interrupted_beside.append(job.execution)
-                self.tasks.interrupt(job.execution, error)
+                self.event_loop.interrupt(job.execution, error)
                 if self.threads:
                     self.threads.interrupt(job.execution, error)
         if raised and self.performer.in_body:

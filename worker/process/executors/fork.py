@@ -1,4 +1,4 @@
-"""The lane of isolated jobs: a fresh process for each, with bounds on memory and processor time."""
+"""The fork executor: each isolated job in a fresh process, with limits on memory and processor time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Ended(NamedTuple):
     stopped: bool
 
 
-class Forks:
+class ForkExecutor:
     """Performs one job at a time in a process forked for it; progress and checkpoints come by a pipe."""
 
     def __init__(self, performer: Performer, slots: Slots) -> None:

@@ -1,4 +1,4 @@
-"""The lane of threads: plain functions that mostly wait, several at once in one process."""
+"""The threads executor: several plain functions at once, which mostly wait, in one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import Slots
 
 
-class Threads:
+class ThreadsExecutor:
     """Performs up to `limit` jobs at once, each in a thread; `done` takes each outcome in that thread."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Jobs for each lane: plain ones (main thread or threads), async ones and isolated ones."""
+"""Jobs for each executor: plain ones (main thread or threads), async ones and isolated ones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from packmule.tests.worker.pool_jobs import note
 FOR_EVER = 60
 
 
-LANES = {
+EXECUTORS = {
     "main": ("nap_in_one", "resist", {}),
     "threads": ("nap", "resist", {"threads": 4}),
     "async": ("nap_async", "resist_async", {}),
     "isolated": ("nap_isolated", "resist_isolated", {}),
 }
-"""Of each lane: a job that naps in it, one that resists its end, and the options of a pool that has it."""
+"""Per executor: a job that naps, one that resists its end, and the options of a pool with that executor."""
 
 
 @job

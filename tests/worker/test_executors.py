@@ -1,4 +1,4 @@
-"""The lanes: threads, async tasks and isolated processes, performed by real pools."""
+"""The executors: threads, async tasks and isolated processes, performed by real pools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from packmule.jobs import reader, wire
-from packmule.tests.worker import lane_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -18,7 +18,7 @@ def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result
         until(lambda: client.scard(wire.WORKERS) == 1)
         began = time.monotonic()
         sums = pool_jobs.add.enqueue_many([(number,) for number in range(20)])
-        waits = lane_jobs.where.enqueue_many([(0.2,)] * 40)
+        waits = executor_jobs.where.enqueue_many([(0.2,)] * 40)
         results = [ended(client, id).result for id in waits]
         assert time.monotonic() - began < 4  # of 8 s of sleep
         assert [ended(client, id).result for id in sums] == list(range(1, 21))
@@ -30,7 +30,7 @@ def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):
     with pool(server, tasks=100):
         until(lambda: client.scard(wire.WORKERS) == 1)
         began = time.monotonic()
-        ids = lane_jobs.where_async.enqueue_many([(0.5,)] * 200)
+        ids = executor_jobs.where_async.enqueue_many([(0.5,)] * 200)
         results = [ended(client, id).result for id in ids]
         assert time.monotonic() - began < 10  # of 100 s of sleep
     assert len({tuple(result) for result in results}) == 1
@@ -39,7 +39,7 @@ def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):
 @pytest.mark.parametrize("job", ["tell_who", "tell_who_async"])
 def test_jobs_that_run_beside_each_other_know_who_they_are(server, client, job):
     with pool(server, threads=10, tasks=10):
-        ids = getattr(lane_jobs, job).enqueue_many([(0.3,)] * 20)
+        ids = getattr(executor_jobs, job).enqueue_many([(0.3,)] * 20)
         assert [ended(client, id).result for id in ids] == ids
     found = [reader.read(client, id).progress for id in ids]
     assert found == [reader.Progress(2, 2, f"I was {id}") for id in ids]
@@ -47,7 +47,7 @@ def test_jobs_that_run_beside_each_other_know_who_they_are(server, client, job):
 
 def test_a_long_plain_job_holds_up_no_async_one_that_has_begun(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
-    beside = lane_jobs.where_async.enqueue(0.3)
+    beside = executor_jobs.where_async.enqueue(0.3)
     long = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server):
         assert ended(client, beside).status == "finished"
@@ -58,17 +58,17 @@ def test_a_long_plain_job_holds_up_no_async_one_that_has_begun(server, client, t
 
 def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_through(server, client):
     with pool(server) as process:
-        own, parent = ended(client, lane_jobs.where_isolated.enqueue()).result
+        own, parent = ended(client, executor_jobs.where_isolated.enqueue()).result
         assert children_of(process.pid) == [parent]
         assert own != parent
-        id = lane_jobs.tell_who_isolated.enqueue(0.0)
+        id = executor_jobs.tell_who_isolated.enqueue(0.0)
         record = ended(client, id)
         assert record.result == id
         assert record.progress == reader.Progress(1, 2, f"I was {id}")
         assert client.hget(wire.job_key(id), "checkpoint") == f'{{"at":"{id}"}}'.encode()
-        failed = ended(client, lane_jobs.fail_isolated.enqueue())
+        failed = ended(client, executor_jobs.fail_isolated.enqueue())
         assert failed.reason == "ValueError: broken in its own process"
-        assert "lane_jobs.py" in failed.error
+        assert "executor_jobs.py" in failed.error
         assert "perform.py" not in failed.error
 
 
@@ -77,7 +77,7 @@ def test_an_isolated_job_that_wants_more_memory_than_it_may_have_fails_and_nothi
     with pool(server) as process:
         until(lambda: client.scard(wire.WORKERS) == 1)
         children = children_of(process.pid)
-        record = ended(client, lane_jobs.eat_memory.enqueue(step))
+        record = ended(client, executor_jobs.eat_memory.enqueue(step))
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("failed", 0)
     assert record.reason.startswith("MemoryError")
@@ -87,7 +87,7 @@ def test_an_isolated_job_that_uses_more_processor_time_than_it_may_fails_with_th
     with pool(server) as process:
         until(lambda: client.scard(wire.WORKERS) == 1)
         children = children_of(process.pid)
-        record = ended(client, lane_jobs.eat_cpu.enqueue())
+        record = ended(client, executor_jobs.eat_cpu.enqueue())
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("failed", 0)
     assert "more processor time than its max_cpu allows" in record.reason
@@ -101,8 +101,8 @@ def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_wo
     server, client, tmp_path, how, cause
 ):
     with (tmp_path / "log").open("wb") as log, pool(server, stderr=log) as process:
-        id = lane_jobs.die_isolated.enqueue(str(tmp_path / "notes"), how)
-        once = lane_jobs.die_isolated_once.enqueue(str(tmp_path / "once"))
+        id = executor_jobs.die_isolated.enqueue(str(tmp_path / "notes"), how)
+        once = executor_jobs.die_isolated_once.enqueue(str(tmp_path / "once"))
         record = ended(client, id)
         assert ended(client, once).result == "lived"
         (worker,) = children_of(process.pid)
@@ -118,13 +118,13 @@ def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_wo
 
 def test_what_an_isolated_job_leaves_running_is_killed_with_its_end(server, client):
     with pool(server):
-        left = ended(client, lane_jobs.leave_child.enqueue()).result
+        left = ended(client, executor_jobs.leave_child.enqueue()).result
         until(lambda: not is_alive(left), 5)
 
 
 def test_isolated_processes_die_with_their_pool(server, client, tmp_path):
     notes = tmp_path / "notes"
-    lane_jobs.note_when_told_isolated.enqueue(str(notes), str(tmp_path / "never"), "a")
+    executor_jobs.note_when_told_isolated.enqueue(str(notes), str(tmp_path / "never"), "a")
     with pool(server) as process:
         until(lambda: lines(notes) == ["begin a"])
         (worker,) = children_of(process.pid)
@@ -136,7 +136,7 @@ def test_isolated_processes_die_with_their_pool(server, client, tmp_path):
 def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     plain = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "plain")
-    beside = lane_jobs.note_when_told_async.enqueue(str(notes), str(gate), "async")
+    beside = executor_jobs.note_when_told_async.enqueue(str(notes), str(gate), "async")
     with pool(server, threads=2) as process:
         until(lambda: sorted(lines(notes)) == ["begin async", "begin plain"])
         process.terminate()
