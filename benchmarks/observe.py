@@ -3,7 +3,7 @@
     python benchmarks/observe.py [jobs] [rounds] [waiting]
 
 Each round measures all in turn on an emptied private server; printed are the medians. Without means that the
-script's `tell`, or the worker's tally, was replaced by one that does nothing. `waiting` jobs then fill the
+script's `emit`, or the worker's tally, was replaced by one that does nothing. `waiting` jobs then fill the
 server for `packmule status`.
 """
 
@@ -51,10 +51,10 @@ def changed(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def silent(script: Script) -> Script:
-    """The script with a `tell` that does nothing."""
+    """The script with an `emit` that does nothing."""
     other = Script.__new__(Script)
     other.source = re.sub(
-        r"local function tell\(.*?\nend\n", "local function tell() end\n", script.source, flags=re.DOTALL
+        r"local function emit\(.*?\nend\n", "local function emit() end\n", script.source, flags=re.DOTALL
     )
     assert other.source != script.source
     other.sha = hashlib.sha1(other.source.encode(), usedforsecurity=False).hexdigest()

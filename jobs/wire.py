@@ -119,7 +119,7 @@ QUEUE_RATES = "pm:queue-rates"
 
 
 EVENTS = (("jobs", "events"),)
-"""The Lua file in front of scripts that tell what becomes of jobs."""
+"""The Lua file in front of scripts that emit events of jobs."""
 
 CALL = (*EVENTS, ("jobs", "call"))
 """Those in front of scripts that go on though a key is of another type than it should be."""

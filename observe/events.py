@@ -1,4 +1,4 @@
-"""The events of jobs: reading what scripts told, all of it or some."""
+"""The events of jobs: reading what scripts emitted, all of it or some."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ batches = lazy(function(batches)
       redis.pcall('SADD', 'rq:queues', 'rq:queue:' .. fields[1])
       call('LLEN', 'rq:queue:' .. fields[1]) -- for what is no list there must not end this step in its midst
       groups.join(fields[1], fields[3], id, 'RPUSH')
-      tell('enqueued', id, fields[1])
+      emit('enqueued', id, fields[1])
     else
       redis.call('DEL', record)
     end
@@ -88,7 +88,7 @@ batches = lazy(function(batches)
     total, done = sum, tonumber(done) or 0
     local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
     if done + others < total then return end
-    redis.call('HSET', key, 'ended', string.format('%.6f', told_at))
+    redis.call('HSET', key, 'ended', string.format('%.6f', now))
     call_back(fields[9], true)
     call_back(fields[10], others == 0)
     redis.pcall('SREM', 'pm:batches-paused', batch)

@@ -18,7 +18,7 @@ local batches -- batch.lua, in scripts that count
 local function set_aside(id, reason)
   redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason, worker = own.worker, at = own.at}))
   redis.pcall('LTRIM', 'pm:quarantine', -10000, -1)
-  tell('quarantined', id, '', own.worker, {reason = reason})
+  emit('quarantined', id, '', own.worker, {reason = reason})
   if batches then batches.ended(id, 'f') end
 end
 
@@ -40,11 +40,11 @@ local function scheduled(queue, due) soonest[queue] = math.min(due, soonest[queu
 
 -- The leading scheduler looks once a second, and hears of what is due before that, if it is the first of its queue
 -- and this user may publish.
-local function tell_scheduler()
+local function notify_scheduler()
   for queue, due in pairs(soonest) do
-    local first = due < told_at + 1 and tonumber(call('ZRANGE', 'rq:scheduled:' .. queue, 0, 0, 'WITHSCORES')[2])
+    local first = due < now + 1 and tonumber(call('ZRANGE', 'rq:scheduled:' .. queue, 0, 0, 'WITHSCORES')[2])
     if first and first >= due - 0.000001 then
-      redis.pcall('PUBLISH', 'pm:scheduler', string.format('%.3f', math.max(0, due - told_at)))
+      redis.pcall('PUBLISH', 'pm:scheduler', string.format('%.3f', math.max(0, due - now)))
     end
   end
 end

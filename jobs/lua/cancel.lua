@@ -32,7 +32,7 @@ end
 own.at = ARGV[2]
 redis.call('HSET', record, 'status', 'canceled', 'ended_at', ARGV[2])
 redis.call('ZADD', 'rq:canceled:' .. queue, script_began[1], id)
-tell('canceled', id, queue)
+emit('canceled', id, queue)
 batches.ended(id, 'c')
 write_events()
 return 'canceled'

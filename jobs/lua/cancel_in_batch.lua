@@ -30,7 +30,7 @@ for i = 3, #ARGV do
       redis.call('HSET', record, 'status', 'canceled', 'ended_at', ARGV[2])
       if status == 'scheduled' then call('ZREM', 'rq:scheduled:' .. queue, id) end
       call('ZADD', 'rq:canceled:' .. queue, script_began[1], id)
-      tell('canceled', id, queue)
+      emit('canceled', id, queue)
     end
   end
 end

@@ -18,11 +18,11 @@ end
 if redis.call('EXISTS', KEYS[3]) == 0 then -- else it was sent again
   local why = parent ~= '' and parents_refusal()
   if why then return redis.error_reply('BATCH ' .. why) end
-  redis.call('HSET', KEYS[3], 'created', string.format('%.6f', told_at), unpack(batch_fields))
+  redis.call('HSET', KEYS[3], 'created', string.format('%.6f', now), unpack(batch_fields))
   if parent ~= '' then
     redis.call('HSET', KEYS[3], 'parent', parent)
     batches.add(parent, {'batch:' .. new_batch})
   end
-  call('ZADD', KEYS[4], told_at, new_batch)
+  call('ZADD', KEYS[4], now, new_batch)
   redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -MOST_LISTED - 1)
 end

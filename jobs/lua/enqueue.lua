@@ -23,7 +23,6 @@
 -- none, or that it has replaced another in this time: so a command that is sent again because its reply was
 -- lost enqueues nothing twice.
 
-local now = script_began[1] + script_began[2] / 1000000
 
 local jobs = cmsgpack.unpack(ARGV[1])
 local replies, listed, taken = {}, {}, 0
@@ -133,7 +132,7 @@ for i, job in ipairs(jobs) do
     redis.call('HSET', record, 'data', ARGV[i + 1], unpack(fields))
     if batch then added[#added + 1] = id end
     local is_waiting = place == 'back' or place == 'front'
-    if place ~= 'held' then tell(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, due and not is_waiting and {due = due} or nil) end
+    if place ~= 'held' then emit(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, due and not is_waiting and {due = due} or nil) end
     if key then
       local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
       redis.call('HSET', KEYS[2], key, string.format('%s %.6f', target, till))
@@ -153,7 +152,7 @@ for i = 1, #some, 2 do
   end
 end
 
-tell_scheduler()
+notify_scheduler()
 if batch then batches.add(batch, added) end
 write_events()
 return replies

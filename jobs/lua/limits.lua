@@ -145,7 +145,7 @@ local gates = lazy(function(gates)
             call('LREM', 'rq:queue:' .. queue, 1, id)
             call('HSET', 'rq:job:' .. id, 'status', 'canceled')
             call('ZADD', 'rq:canceled:' .. queue, math.floor(now), id)
-            tell('canceled', id, queue, nil, {reason = 'replaced'})
+            emit('canceled', id, queue, nil, {reason = 'replaced'})
             batches.ended(id, 'c')
           end
         end

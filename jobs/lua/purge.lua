@@ -1,4 +1,4 @@
--- Delete some of the jobs that wait in a queue: their records, what they told, and their places.
+-- Delete some of the jobs that wait in a queue: their records, their events, and their places.
 --
 -- KEYS[1]  the queue's list    ARGV[1]  its name    ARGV[2]  at most how many
 -- Returns  how many jobs were deleted, and how many ids were taken off the list: 0 where there are no more
@@ -12,7 +12,7 @@ for _, id in ipairs(ids) do
   batches.ended(id, 'c')
   deleted = deleted + redis.call('DEL', record)
   redis.call('DEL', 'rq:results:' .. id, 'pm:progress:' .. id, record .. ':dependents')
-  tell('canceled', id, ARGV[1], nil, {reason = 'purged'})
+  emit('canceled', id, ARGV[1], nil, {reason = 'purged'})
 end
 write_events()
 return {deleted, #ids}

@@ -32,7 +32,7 @@ redis.pcall('PERSIST', 'rq:results:' .. id)
 call('ZREM', 'rq:failed:' .. queue, id)
 call('ZREM', 'rq:canceled:' .. queue, id)
 call('SADD', KEYS[2], 'rq:queue:' .. queue)
-tell('enqueued', id, queue)
+emit('enqueued', id, queue)
 batches.ended(id, 'p')
 write_events()
 return 'requeued'

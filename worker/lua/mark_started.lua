@@ -15,6 +15,6 @@ end
 redis.call('HSET', KEYS[2], 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
 redis.call('PERSIST', KEYS[2])
 redis.pcall('ZADD', 'rq:wip:' .. (fields[2] or ''), script_began[1] + 31536000, id .. ':' .. execution)
-tell('started', id, fields[2] or '', worker)
+emit('started', id, fields[2] or '', worker)
 write_events()
 return 1

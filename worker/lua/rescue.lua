@@ -16,7 +16,6 @@
 -- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
 
 local worker, verdict, named, deaths, reason, now_text, scope, certificate = unpack(ARGV)
-local now = script_began[1] + script_began[2] / 1000000
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
 if scope == 'expired' then
@@ -67,7 +66,7 @@ end
 
 local function to_front(id, queue, was_held)
   local was_started = was_held and redis.call('HGET', 'rq:job:' .. id, 'status') == 'started'
-  if was_started then tell(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
+  if was_started then emit(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
   redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'worker_name', '')
   redis.call('LPUSH', 'rq:queue:' .. queue, id)
   back[#back + 1] = id
@@ -87,7 +86,7 @@ local function fail(id, execution, queue)
   end
   redis.pcall('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   failed[#failed + 1] = id
-  tell(status, id, queue, worker, {reason = verdict})
+  emit(status, id, queue, worker, {reason = verdict})
   batches.ended(id, 'f')
 end
 

@@ -9,7 +9,7 @@
 
 if ARGV[3] ~= '' then
   if is_overtaken(ARGV[3]) then return 'overtaken' end
-  redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', told_at + ARGV[4])) -- which a full memory refuses
+  redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', now + ARGV[4])) -- which a full memory refuses
 end
 
 own.at = ARGV[2]
@@ -46,7 +46,7 @@ end
 
 local function promote(queue, most)
   local scheduled, list = 'rq:scheduled:' .. queue, 'rq:queue:' .. queue
-  local ids = redis.call('ZRANGEBYSCORE', scheduled, '-inf', string.format('%.6f', told_at), 'LIMIT', 0, most)
+  local ids = redis.call('ZRANGEBYSCORE', scheduled, '-inf', string.format('%.6f', now), 'LIMIT', 0, most)
   local pushed = {RPUSH = {}, LPUSH = {}}
   make_way(list)
   redis.call('ZREM', scheduled, unpack(ids))
@@ -66,7 +66,7 @@ local function promote(queue, most)
       else
         pushed[push][#pushed[push] + 1] = id
       end
-      tell('promoted', id, queue)
+      emit('promoted', id, queue)
     end
   end
   for push, all in pairs(pushed) do
@@ -78,14 +78,14 @@ local due, nearest = {}, math.huge
 local found = call('SSCAN', KEYS[1], ARGV[5], 'COUNT', ARGV[6])
 for _, key in ipairs(found[2]) do
   local queue = key:sub(10)
-  local first = math.max(first_of('rq:scheduled:' .. queue), told_at + shared_for(queue))
-  if first <= told_at then due[#due + 1] = queue else nearest = math.min(nearest, first) end
+  local first = math.max(first_of('rq:scheduled:' .. queue), now + shared_for(queue))
+  if first <= now then due[#due + 1] = queue else nearest = math.min(nearest, first) end
 end
 
 local share = math.max(1, math.floor(ARGV[1] / math.max(1, #due)))
 for _, queue in ipairs(due) do promote(queue, share) end
 for _, queue in ipairs(due) do nearest = math.min(nearest, first_of('rq:scheduled:' .. queue)) end
-groups.wake_due(told_at)
+groups.wake_due(now)
 nearest = math.min(nearest, first_of('pm:due'))
 write_events()
-return {nearest < math.huge and string.format('%.6f', nearest - told_at) or '', found[1]}
+return {nearest < math.huge and string.format('%.6f', nearest - now) or '', found[1]}

@@ -24,7 +24,7 @@ local function gone(prefix, found)
 end
 
 for i = 1, 2 do
-  forget('ZREM', KEYS[i], call('ZRANGEBYSCORE', KEYS[i], '-inf', told_at, 'LIMIT', 0, ARGV[1]))
+  forget('ZREM', KEYS[i], call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, ARGV[1]))
 end
 
 local found = call('ZSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[1])

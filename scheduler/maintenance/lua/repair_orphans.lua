@@ -17,7 +17,7 @@ local mend = {}
 
 -- Rescue looks at leases alone; a living worker will renew it before it ends.
 local function lease(worker)
-  mended = mended + call('ZADD', KEYS[1], 'NX', told_at + ARGV[4], worker)
+  mended = mended + call('ZADD', KEYS[1], 'NX', now + ARGV[4], worker)
 end
 
 mend['pm:claims:'] = lease

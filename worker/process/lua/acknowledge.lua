@@ -3,7 +3,6 @@
 
 local claims = KEYS[1]
 local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
-local now = script_began[1] + script_began[2] / 1000000
 local now_us = script_began[1] * 1000000 + script_began[2]
 local stale, parents, jobs = {}, {}, {}
 
@@ -80,9 +79,9 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
     place(id, queue, status, ttl, front, delay)
   end
   if kind == 0 and delay == 0 and marked then
-    tell('returned', id, queue, worker)
+    emit('returned', id, queue, worker)
   elseif kind > 0 then
-    tell(ENDS[kind], id, queue, worker, {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
+    emit(ENDS[kind], id, queue, worker, {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
     counts[KINDS[kind]] = (counts[KINDS[kind]] or 0) + 1
     seconds = seconds + stopped - began
   end
@@ -94,11 +93,11 @@ local function call_of(record)
   return type(name) == 'string' and name or ''
 end
 
--- RQ's code has recorded the end of a job; unless it has done it by deleting the record, it is told here.
+-- RQ's code has recorded the end of a job. This emits its event, unless that code deleted the record.
 local function settled_status(id, queue)
   local status = redis.pcall('HGET', 'rq:job:' .. id, 'status')
   if type(status) ~= 'string' then return end
-  tell(ends(status) and status or 'retried', id, queue, worker)
+  emit(ends(status) and status or 'retried', id, queue, worker)
   return status
 end
 
@@ -156,7 +155,7 @@ local function acknowledge()
     redis.pcall('HINCRBYFLOAT', KEYS[3], 'total_working_time', string.format('%.6f', seconds))
   end
   write_gathered()
-  tell_scheduler()
+  notify_scheduler()
   if ARGV[2] and ARGV[2] ~= '' and not again and #stale == 0 then keep_tally(ARGV[2], worker, now) end
   for batch, all in pairs(counted) do batches.count(batch, unpack(all)) end
 end

@@ -10,7 +10,7 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] or (ttl == 0 and redis.call('
   return 0
 end
 
--- Progress is told at each tenth of the way, not to drown what else is told.
+-- Progress is emitted at each tenth of the way, so that it does not drown other events.
 local function tenth(done, total)
   done, total = tonumber(done), tonumber(total)
   return done and total and total > 0 and math.floor(10 * done / total) or 0
@@ -22,7 +22,7 @@ if before then
   local after = redis.call('HMGET', KEYS[2], 'done', 'total', 'attempt', 'message')
   if tenth(unpack(after)) ~= (after[3] == before[3] and tenth(unpack(before)) or 0) then
     local queue = redis.pcall('HGET', 'rq:job:' .. ARGV[1], 'origin')
-    tell('progress', ARGV[1], type(queue) == 'string' and queue or '', KEYS[1]:sub(11),
+    emit('progress', ARGV[1], type(queue) == 'string' and queue or '', KEYS[1]:sub(11),
       {done = tonumber(after[1]), total = tonumber(after[2]), message = after[4]})
     write_events()
   end
