@@ -94,7 +94,7 @@ def _exit_code(error: Exception) -> int | None:
     from packmule.jobs.toml_file import InvalidFile
     from packmule.scheduler.schedules.cron import InvalidWhen
     from packmule.scheduler.schedules.schedule import InvalidSchedule
-    from packmule.scheduler.schedules.store import NameTaken, NoSuchSchedule, Removed
+    from packmule.scheduler.schedules.schedule_store import NameTaken, NoSuchSchedule, Removed
     from packmule.terminal.demo import DemoFailed
 
     kinds: dict[type[Exception], int] = {

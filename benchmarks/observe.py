@@ -2,9 +2,9 @@
 
     python benchmarks/observe.py [jobs] [rounds] [waiting]
 
-Each round measures all in turn on an emptied private server; printed are the medians. Without means that the
-script's `emit`, or the worker's tally, was replaced by one that does nothing. `waiting` jobs then fill the
-server for `packmule status`.
+Each round measures every variant in turn on an emptied private server; the medians are printed. Variants
+without events or statistics replace `emit`, or `count_outcomes`, by a function that does nothing. Then
+`waiting` jobs fill the server for `packmule status`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def no_events() -> Iterator[None]:
 
 @contextmanager
 def no_statistics() -> Iterator[None]:
-    with changed(claim, "tally", lambda *_: b""):
+    with changed(claim, "count_outcomes", lambda *_: b""):
         yield
 
 

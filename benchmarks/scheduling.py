@@ -38,8 +38,8 @@ from packmule.jobs.options import Options
 from packmule.observe import events
 from packmule.scheduler.leader import leader
 from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules import store
-from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+from packmule.scheduler.schedules import schedule_store
+from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.scheduler.schedules.schedule import schedule
 from packmule.worker.pool.pool import Pool
 
@@ -99,27 +99,27 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
     client = connect(None, server.data_dir)
     client.flushall()
     for number in range(count):
-        store.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
-    ticker = Ticker(client, Producer(client))
-    leader = Scheduler(client, ticker=ticker)
+        schedule_store.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
+    enqueuer = PeriodicEnqueuer(client, Producer(client))
+    leader = Scheduler(client, enqueuer=enqueuer)
     leader.leadership.hold()
     term = leader.leadership.check()
     for _ in range(count // 100 + 2):  # each is looked at once after it was put
-        ticker.round(term)
+        enqueuer.round(term)
     spans = []
     for due in (["s5"], []):
         for name in due:
-            client.zadd(store.NEXT, {name: time.time() - 1})
-            client.hset(store.state_key(name), "last", int(time.time()) - 3700)
+            client.zadd(schedule_store.NEXT, {name: time.time() - 1})
+            client.hset(schedule_store.state_key(name), "last", int(time.time()) - 3700)
         began = time.perf_counter()
-        ticker.round(term)
+        enqueuer.round(term)
         spans.append((time.perf_counter() - began) * 1000)
     assert client.llen("rq:queue:default") == 1
-    ticker.ahead += 3600
+    enqueuer.ahead += 3600
     began = time.perf_counter()
     while client.llen("rq:queue:default") <= count:
         leader.leadership.hold()
-        ticker.round(leader.leadership.check())
+        enqueuer.round(leader.leadership.check())
     rate = count / (time.perf_counter() - began)
     leader.leadership.resign()
     leader.leadership.close()
@@ -158,7 +158,7 @@ def idle(server: EmbeddedServer) -> tuple[float, float]:
     client = connect(None, server.data_dir)
     client.flushall()
     client.sadd(wire.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
-    store.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
+    schedule_store.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
     with running(server) as process:
         time.sleep(5)
         spent = cpu(process)
@@ -174,7 +174,7 @@ def running(server: EmbeddedServer) -> Iterator[int]:
     process = os.fork()
     if not process:
         own = connect(None, server.data_dir)
-        Scheduler(own, ticker=Ticker(own, Producer(own))).run()
+        Scheduler(own, enqueuer=PeriodicEnqueuer(own, Producer(own))).run()
         os._exit(0)
     while leader(client) is None:
         time.sleep(0.01)

@@ -48,7 +48,7 @@ def is_used(client: Redis) -> bool:
     return not _registered(client).isdisjoint(map(wire.text, leases))
 
 
-def sweep(client: Redis, known: Collection[str]) -> None:
+def clear(client: Redis, known: Collection[str]) -> None:
     """Delete the drill's queues, workers and jobs: those in `known` and those found in its queues."""
     ids = set(known)
     for queue in QUEUES:

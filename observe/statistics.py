@@ -40,7 +40,7 @@ class Statistics:
         return self.finished + self.failed + self.stopped + self.retried
 
     def add(self, what: str, count: int) -> None:
-        """Count one field of the tally, such as `k1` or `w40`; what is none of ours is passed over."""
+        """Add `count` to a stored field, such as `k1` or `w40`; an unknown field is ignored."""
         if what in _KINDS:
             name = _KINDS[what]
             setattr(self, name, getattr(self, name) + count)

@@ -18,12 +18,11 @@ from packmule.coordination.redis.backoff import AWAY, passes
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import wire
 from packmule.scheduler.leader import AGAIN, TERM, Leadership, Overtaken
-from packmule.scheduler.maintenance.memory_limit import Budget
+from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.prune import Pruner
-from packmule.scheduler.maintenance.repair_groups import Mender
-from packmule.scheduler.maintenance.repair_orphans import Sweeper
-from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+from packmule.scheduler.maintenance.repair import GroupRepair, OrphanRepair
+from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 
 JOBS_REST = 1.0
 """Seconds between two looks for jobs that are due: RQ's own code tells nobody of what it schedules."""
@@ -32,14 +31,14 @@ SCHEDULES_REST = 10.0
 """Seconds between two looks at schedules of which none is known to be due, for clocks are set at times, and
 for those that were lost: well within the time after which a tick counts as missed."""
 
-MEND_REST = 30.0
+REPAIR_REST = 30.0
 """Seconds between two looks for groups of jobs while there are none."""
 
 GROUPS_REST = 2.0
 """Seconds between two looks at the groups that there are."""
 
 PRUNE_REST = 60.0
-"""Seconds between two rounds that forget what is over and mend what is left; five times that for nothing."""
+"""Seconds between two rounds that prune and repair; five times that for nothing."""
 
 AWAY_REST = 1.0
 """Seconds after which is tried again what failed because of Redis."""
@@ -63,24 +62,24 @@ class Scheduler:
     """Promotes due jobs and keeps schedules while it leads, beside any number of others on `client`'s server.
 
     `nodes` are the lock nodes that say who leads, by default the job server alone, and `term` how long a
-    leader may be silent. Without a `ticker` it keeps no schedules. `high_water` is the memory budget's.
+    leader may be silent. Without a `enqueuer` it keeps no schedules. `high_water` is the memory limit.
     """
 
     def __init__(
         self,
         client: Redis,
         nodes: Sequence[Redis] = (),
-        ticker: Ticker | None = None,
+        enqueuer: PeriodicEnqueuer | None = None,
         term: float = TERM,
         high_water: str = "",
     ) -> None:
         self.client = client
         self.leadership = Leadership(client, nodes, term)
-        self.ticker = ticker
-        self.budget = Budget(client, high_water)
-        self.mender = Mender(client)
+        self.enqueuer = enqueuer
+        self.memory_limit = MemoryLimit(client, high_water)
+        self.group_repair = GroupRepair(client)
         self.pruner = Pruner(client)
-        self.sweeper = Sweeper(client)
+        self.orphan_repair = OrphanRepair(client)
         self.stopping = False
         self._led = False
         self._hears = True
@@ -88,9 +87,9 @@ class Scheduler:
         self._timed = [Duty(self._promote), Duty(self._tick)]
         self._duties = [
             *self._timed,
-            Duty(self._mend_groups),
-            Duty(self._mend_schedules),
-            Duty(self.budget.look),
+            Duty(self._repair_groups),
+            Duty(self._repair_schedules),
+            Duty(self.memory_limit.check),
             Duty(self._prune),
         ]
 
@@ -102,7 +101,7 @@ class Scheduler:
             while not self.stopping:
                 self._rest(self.tick())
         with contextlib.suppress(*AWAY):
-            self.budget.forget()
+            self.memory_limit.lift()
             self.leadership.resign()
         self.leadership.close()
 
@@ -172,10 +171,10 @@ class Scheduler:
 
     def _sync(self) -> None:
         """Enter the schedules of code and file, once; what is corrupt there keeps no duty from being done."""
-        if self.ticker is None or time.monotonic() < self._syncs_at:
+        if self.enqueuer is None or time.monotonic() < self._syncs_at:
             return
         try:
-            self.ticker.sync()
+            self.enqueuer.sync()
         except ResponseError as error:
             log.error("the schedules of code and file could not be entered: %s", error)
             self._syncs_at = time.monotonic() + AWAY_REST if passes(error) else math.inf
@@ -188,19 +187,19 @@ class Scheduler:
         return JOBS_REST if due is None else min(due, JOBS_REST)
 
     def _tick(self, term: str) -> float:
-        due = self.ticker.round(term) if self.ticker is not None else None
+        due = self.enqueuer.round(term) if self.enqueuer is not None else None
         return SCHEDULES_REST if due is None else min(due, SCHEDULES_REST)
 
-    def _mend_groups(self, term: str) -> float:
-        return GROUPS_REST if self.mender.mend(term) else MEND_REST
+    def _repair_groups(self, term: str) -> float:
+        return GROUPS_REST if self.group_repair.repair(term) else REPAIR_REST
 
-    def _mend_schedules(self, term: str) -> float:
-        if self.ticker is not None and self.ticker.mend(term):
+    def _repair_schedules(self, term: str) -> float:
+        if self.enqueuer is not None and self.enqueuer.repair(term):
             self.wake()
         return SCHEDULES_REST
 
     def _prune(self, term: str) -> float:
-        has_found = self.pruner.prune(term) + self.sweeper.sweep(term)
+        has_found = self.pruner.prune(term) + self.orphan_repair.repair(term)
         return PRUNE_REST if has_found else 5 * PRUNE_REST
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from packmule.jobs.email.server import Server
 from packmule.jobs.storage import Storage
 from packmule.observe.webhooks import webhook_file
 from packmule.observe.webhooks.outgoing import Allowed
-from packmule.scheduler.maintenance.memory_limit import Budget
+from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.schedules.periodic_enqueuer import faults_of
 from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
 from packmule.scheduler.schedules.schedule_file import read_file
@@ -100,8 +100,8 @@ def _webhooks(settings: Settings) -> str:
 
 def _server(client: Redis, high_water: str) -> str:
     found = reader.server(client)
-    budget = Budget(client, high_water)
-    fault = budget.fault(budget.usage()[1])
+    limit = MemoryLimit(client, high_water)
+    fault = limit.fault(limit.usage()[1])
     return f"ok, {found['server']} {found['version']}" + (f"; {fault}" if fault else "")
 
 

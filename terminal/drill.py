@@ -90,13 +90,13 @@ def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     try:
         run = Drill(app.client, app.settings, plan, folder, server)
         if here:
-            job_states.sweep(app.client, ())  # what a drill left that was killed itself
+            job_states.clear(app.client, ())  # what a drill left that was killed itself
         try:
             with progress() as update:
                 verdict = run.run(update)
         finally:
             if here:
-                job_states.sweep(app.client, run.known_ids())
+                job_states.clear(app.client, run.known_ids())
         broken = verdict.broken
         if broken:
             (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))

@@ -180,13 +180,13 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
 def _schedule(app: App) -> None:
     from packmule.jobs.client import Producer
     from packmule.scheduler.scheduler import Scheduler
-    from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+    from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 
     settings = app.settings
     client = app.connect(SCHEDULER_TIMEOUT)
     producer = Producer(client, settings.queues, settings.max_job_bytes)
-    ticker = Ticker(client, producer, settings.schedules)
-    Scheduler(client, app.lock_nodes(), ticker, high_water=settings.memory_high_water).run()
+    enqueuer = PeriodicEnqueuer(client, producer, settings.schedules)
+    Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()
 
 
 def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:

@@ -237,14 +237,14 @@ def status(app: App, json: bool) -> None:
     """Queues, workers, leading scheduler and server at one glance; stopped jobs count as failed."""
     from packmule.jobs import reader, wire
     from packmule.scheduler.leader import candidates, leader
-    from packmule.scheduler.maintenance.memory_limit import Budget
-    from packmule.scheduler.schedules.store import entries
+    from packmule.scheduler.maintenance.memory_limit import MemoryLimit
+    from packmule.scheduler.schedules.schedule_store import entries
     from packmule.terminal import show
 
     found = _queues(app)
     workers = reader.workers(app.client)
     server = reader.server(app.client)
-    used, allowed = Budget(app.client, app.settings.memory_high_water).usage()
+    used, allowed = MemoryLimit(app.client, app.settings.memory_high_water).usage()
     server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
     leads, running = leader(app.client), candidates(app.client)
     faulty = sum(each.state == "faulty" for each in entries(app.client))

@@ -13,7 +13,7 @@ from packmule.terminal.parameters import assignments, complete_calls, complete_q
 
 if TYPE_CHECKING:
     from packmule.scheduler.schedules.schedule import Schedule
-    from packmule.scheduler.schedules.store import Entry
+    from packmule.scheduler.schedules.schedule_store import Entry
 
 MOST_TICKS = 1000
 
@@ -28,7 +28,7 @@ def schedule() -> None:
 @click.pass_obj
 def schedule_list(app: App, json: bool) -> None:
     """List schedules: when, whose, what is next, and why one can't work."""
-    from packmule.scheduler.schedules.store import entries
+    from packmule.scheduler.schedules.schedule_store import entries
     from packmule.terminal import show
 
     found = entries(app.client)
@@ -63,7 +63,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     """Show one schedule, and which of its last ticks were enqueued or skipped, and why."""
     import msgspec
 
-    from packmule.scheduler.schedules.store import entry, ledger
+    from packmule.scheduler.schedules.schedule_store import entry, ledger
     from packmule.terminal import show
 
     found = entry(app.client, name)
@@ -132,7 +132,7 @@ def schedule_add(
     app: App, /, name: str, job: str, arguments: tuple[str, ...], replace: bool, **given: Any
 ) -> None:
     """Let JOB be enqueued as the schedule NAME says; `{tick}` in a value becomes the tick."""
-    from packmule.scheduler.schedules import store
+    from packmule.scheduler.schedules import schedule_store
     from packmule.scheduler.schedules.periodic_enqueuer import probe
     from packmule.scheduler.schedules.schedule import schedule as made
 
@@ -140,9 +140,9 @@ def schedule_add(
     found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
     app.load_jobs()
     tick = probe(found, _producer(app), time.time())
-    said = store.put(app.client, found, replace)
+    said = schedule_store.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "is as it was"}[said]
-    is_paused = store.entry(app.client, name).state == "paused"
+    is_paused = schedule_store.entry(app.client, name).state == "paused"
     then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
     click.echo(f"{name} {done}: {found.says}, {then}")
 
@@ -152,7 +152,7 @@ def schedule_add(
 @click.pass_obj
 def schedule_pause(app: App, names: tuple[str, ...]) -> None:
     """Let schedules rest, whatever later deploys say; what is enqueued goes on."""
-    from packmule.scheduler.schedules.store import pause
+    from packmule.scheduler.schedules.schedule_store import pause
 
     done = pause(app.client, *names)
     for name in names:
@@ -164,7 +164,7 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def schedule_resume(app: App, names: tuple[str, ...]) -> None:
     """Let schedules go on from now that were paused, or removed though code or a file has them."""
-    from packmule.scheduler.schedules.store import resume
+    from packmule.scheduler.schedules.schedule_store import resume
 
     done = resume(app.client, *names)
     for name in names:
@@ -176,7 +176,7 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def schedule_remove(app: App, names: tuple[str, ...]) -> None:
     """Remove schedules; deploys don't bring them back."""
-    from packmule.scheduler.schedules.store import remove
+    from packmule.scheduler.schedules.schedule_store import remove
 
     for name, owner in remove(app.client, *names).items():
         stays = "" if owner == "operator" else f"; the {owner} has it still: packmule schedule resume {name}"
@@ -223,7 +223,7 @@ def schedule_next(app: App, name: str, count: int, json: bool) -> None:
 
 def _readable(app: App, name: str) -> Schedule:
     from packmule.scheduler.schedules.schedule import InvalidSchedule
-    from packmule.scheduler.schedules.store import entry
+    from packmule.scheduler.schedules.schedule_store import entry
 
     found = entry(app.client, name)
     if found.schedule is None:

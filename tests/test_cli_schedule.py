@@ -14,7 +14,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import reader, wire
 from packmule.scheduler.leader import leader
-from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.schedule import Schedule
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_meant_is_a_line_and_nothing_is_added(
     here: Run, client: Redis, words: tuple[str, ...], said: str
 ) -> None:
     assert said in complaint(here("schedule", "add", "bad", *words), 2)
-    assert not client.exists(store.SCHEDULES)
+    assert not client.exists(schedule_store.SCHEDULES)
 
 
 def test_mistakes_in_other_commands_are_lines_too(here: Run) -> None:
@@ -171,14 +171,14 @@ def test_what_an_operator_removed_is_not_paused_and_so_stays_removed_till_it_is_
     here: Run, client: Redis
 ) -> None:
     coded = [Schedule(name=name, job="shop.boom", every=60, owner="code") for name in ("a", "b")]
-    store.sync(client, coded, "code")
+    schedule_store.sync(client, coded, "code")
     output(here("schedule", "remove", "b"))
     for _ in range(2):
         said = complaint(here("schedule", "pause", "a", "b"), 2)
         assert "packmule schedule resume b brings it back" in said
-        store.sync(client, coded, "code")
+        schedule_store.sync(client, coded, "code")
         assert (facts(here, "a")["state"], facts(here, "b")["state"]) == ("active", "removed")
-    assert not client.hexists(store.state_key("b"), "paused")
+    assert not client.hexists(schedule_store.state_key("b"), "paused")
     assert output(here("schedule", "resume", "b")) == "b resumed\n"
     assert facts(here, "b")["state"] == "active"
 
@@ -195,9 +195,9 @@ def test_one_is_run_by_hand_and_the_ledger_says_so(here: Run, client: Redis) -> 
 
 
 def test_what_is_corrupt_is_shown_and_can_be_removed(here: Run, client: Redis) -> None:
-    client.hset(store.SCHEDULES, "broken", "{")
-    client.hset(store.SCHEDULES, "odd", '{"name":"odd","job":"j","every":60}')
-    client.set(store.state_key("odd"), "x")
+    client.hset(schedule_store.SCHEDULES, "broken", "{")
+    client.hset(schedule_store.SCHEDULES, "odd", '{"name":"odd","job":"j","every":60}')
+    client.set(schedule_store.state_key("odd"), "x")
     assert "faulty" in output(here("schedule", "list"))
     assert "faulty" in output(here("schedule", "show", "broken"))
     assert "can't be read" in complaint(here("schedule", "next", "broken"), 2)
@@ -211,8 +211,8 @@ def test_what_is_wrong_with_one_stands_below_the_table_so_that_neither_is_wide(
     add = ("schedule", "add", "nightly", "shop.add", "a=1", "--tz", "Europe/Madrid")
     output(here(*add, "--cron", "30 2 * * MON-FRI"))
     fault = " ".join(["a reason that takes long to tell"] * 20)
-    client.hset(store.state_key("nightly"), "fault", fault)
-    client.hset(store.SCHEDULES, "[/odd]", "{")
+    client.hset(schedule_store.state_key("nightly"), "fault", fault)
+    client.hset(schedule_store.SCHEDULES, "[/odd]", "{")
     table, below = output(here("schedule", "list")).split("\n\n")
     assert all(line.split()[-2:] == ["faulty", "-"] for line in table.splitlines()[1:])
     assert max(map(len, [*table.splitlines(), *below.splitlines()])) <= 120
@@ -224,7 +224,7 @@ def test_status_tells_how_many_schedules_are_faulty_if_any_is(here: Run, client:
     output(here("schedule", "add", "good", "shop.add", "a=1", "--every", "1h"))
     assert "faulty" not in output(here("status"))
     assert json.loads(output(here("status", "--json")))["faulty_schedules"] == 0
-    client.hset(store.SCHEDULES, mapping={"broken": "{", "worse": "["})
+    client.hset(schedule_store.SCHEDULES, mapping={"broken": "{", "worse": "["})
     assert "2 faulty: packmule schedule list says why" in output(here("status"))
     assert json.loads(output(here("status", "--json")))["faulty_schedules"] == 2
 
@@ -238,8 +238,8 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
     output(here("schedule", "add", "mine", "shop.add", "a=1", "--every", "1s"))
     with packmule.started("scheduler", "--schedules", str(file), stderr=subprocess.DEVNULL):
         until(lambda: leader(client), "a leader")
-        until(lambda: len(store.ledger(client, "often")) >= 2, "ticks of the file's schedule")
-        until(lambda: len(store.ledger(client, "mine")) >= 2, "ticks of the operator's")
+        until(lambda: len(schedule_store.ledger(client, "often")) >= 2, "ticks of the file's schedule")
+        until(lambda: len(schedule_store.ledger(client, "mine")) >= 2, "ticks of the operator's")
         assert facts(here, "nightly")["owner"] == "code"
         known = json.loads(output(here("status", "--json")))["leader"]
         assert known["name"] in output(here("status"))
@@ -252,9 +252,9 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
     file.write_text("[often]\njob = 5\n")
     with packmule.started("scheduler", stderr=subprocess.DEVNULL, PACKMULE_SCHEDULES=str(file)):
         until(lambda: (found := leader(client)) and found.name != known["name"], "another leader")
-        count = len(store.ledger(client, "mine"))
-        until(lambda: len(store.ledger(client, "mine")) > count, "the others to go on")
-    assert {each.name: each.state for each in store.entries(client)} == {
+        count = len(schedule_store.ledger(client, "mine"))
+        until(lambda: len(schedule_store.ledger(client, "mine")) > count, "the others to go on")
+    assert {each.name: each.state for each in schedule_store.entries(client)} == {
         "mine": "active",
         "nightly": "removed",
         "often": "removed",

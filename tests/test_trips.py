@@ -15,8 +15,8 @@ from packmule.jobs import reader, registry, wire
 from packmule.jobs.client import Producer
 from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
-from packmule.scheduler.schedules import store
-from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+from packmule.scheduler.schedules import schedule_store
+from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.scheduler.schedules.schedule import schedule
 from packmule.tests.worker import gated_jobs, pool_jobs
 from packmule.worker.order import Strict
@@ -199,12 +199,12 @@ def test_a_cache_hit_is_one_trip_with_tags_too_and_a_miss_three(client, trips):
 def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips):
     leadership = Leadership(client)
     assert leadership.hold()
-    ticker = Ticker(client, Producer(client))
+    enqueuer = PeriodicEnqueuer(client, Producer(client))
     for number in range(90):
-        store.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
-    ticker.round(leadership.check())  # the scripts are loaded, and it is known when they are due
-    ticker.ahead += 3600
+        schedule_store.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
+    enqueuer.round(leadership.check())  # the scripts are loaded, and it is known when they are due
+    enqueuer.ahead += 3600
     before = trips()
-    ticker.round(leadership.check())
+    enqueuer.round(leadership.check())
     assert trips() - before == 2
     assert client.llen(wire.queue_key("default")) == 90

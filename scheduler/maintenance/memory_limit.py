@@ -1,4 +1,4 @@
-"""The memory budget: past a share of the server's memory jobs are refused, before there is none left."""
+"""Memory limit: refuse new jobs before the server's memory is full."""
 
 from __future__ import annotations
 
@@ -9,72 +9,72 @@ from redis import Redis
 from packmule.jobs import wire
 
 DEFAULT_SHARE = 0.9
-"""Of the server's `maxmemory`, where it has one."""
+"""Of the server's `maxmemory`, if it has one."""
 
 FREE_SHARE = 0.95
-"""Of the budget: below that jobs are taken again."""
+"""Of the limit: when usage falls below it, jobs are accepted again."""
 
 FULL_SECONDS = 5
-"""How long they are refused if no scheduler says so any more."""
+"""How long jobs are refused if no scheduler confirms it any more."""
 
 NEAR_REST, FAR_REST = 0.5, 15.0
-"""Seconds between two looks, while more than half of the budget is used and while less is."""
+"""Seconds between two checks while more than half of the limit is used, and while less is."""
 
 log = logging.getLogger("packmule.scheduler")
 
 
-class Budget:
-    """What the server's memory may be used for, by `high_water`: bytes, `80%` of `maxmemory`, or "" for 90 %.
+class MemoryLimit:
+    """How much memory the server may use: `high_water` in bytes, or `80%` of its `maxmemory`, or "" for 90 %.
 
-    Without a number of bytes a server that has no `maxmemory` has no bound.
+    Given a share, a server without `maxmemory` has no limit.
     """
 
     def __init__(self, client: Redis, high_water: str = "") -> None:
         self.client = client
         self.high_water = high_water
         self.is_full = False
-        self._said: str | None = None
+        self._warned: str | None = None
 
-    def look(self, term: str = "") -> float:
-        """Let producers know whether the server `is_full`; seconds until the next look.
+    def check(self, term: str = "") -> float:
+        """Publish whether the server `is_full`, for `enqueue.lua`; return seconds until the next check.
 
-        The `term` is not compared: what a leader says that was overtaken is true as well.
+        The `term` is not compared: an overtaken leader measures the same memory.
         """
         used, allowed = self.usage()
-        said = self.fault(allowed)
-        if said and said != self._said:
-            log.warning("%s", said)
-        self._said = said
+        fault = self.fault(allowed)
+        if fault and fault != self._warned:
+            log.warning("%s", fault)
+        self._warned = fault
         is_full = allowed > 0 and used > allowed * (FREE_SHARE if self.is_full else 1)
         if is_full:
             self.client.set(wire.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
         elif self.is_full:
             self.client.delete(wire.FULL)
         if is_full != self.is_full:
-            said = "no jobs are taken" if is_full else "jobs are taken again"
-            log.warning("the server uses %d of %d MiB: %s", used >> 20, allowed >> 20, said)
+            verdict = "new jobs are refused" if is_full else "jobs are accepted again"
+            log.warning("the server uses %d of %d MiB: %s", used >> 20, allowed >> 20, verdict)
         self.is_full = is_full
         return NEAR_REST if used > allowed / 2 > 0 else FAR_REST
 
-    def forget(self) -> None:
-        """Take back what was said, when another may lead or none."""
+    def lift(self) -> None:
+        """Accept jobs again, because this scheduler stops checking."""
         if self.is_full:
             self.client.delete(wire.FULL)
             self.is_full = False
 
     def usage(self) -> tuple[int, int]:
-        """Bytes that the server uses, and that it may use, 0 for any number."""
+        """Bytes that the server uses, and bytes that it may use (0: no limit)."""
         info = self.client.info("memory")
         return int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
 
     def fault(self, allowed: int) -> str | None:
-        """What keeps a budget that was set from having an effect, if anything does."""
+        """Why the configured limit has no effect, or None if it has."""
         if allowed or not self.high_water:
             return None
         return f"PACKMULE_MEMORY_HIGH_WATER={self.high_water} has no effect: the server has no maxmemory"
 
     def allowed(self, maxmemory: int) -> int:
-        """Bytes that may be used of a server with such a bound, 0 for any number."""
+        """Bytes that a server with this `maxmemory` may use (0: no limit)."""
         if self.high_water.endswith("%"):
             return int(maxmemory * float(self.high_water[:-1]) / 100)
         return int(self.high_water) if self.high_water else int(maxmemory * DEFAULT_SHARE)

@@ -11,7 +11,7 @@ from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.observe import audit, events
 from packmule.scheduler.leader import FENCE, refuse
-from packmule.scheduler.maintenance.queue_scan import Walk
+from packmule.scheduler.maintenance.queue_scan import QueueScan
 
 JOBS_A_CALL = 500
 """Few enough that one call holds the server for a millisecond or so."""
@@ -28,7 +28,7 @@ class Pruner:
 
     def __init__(self, client: Redis) -> None:
         self.client = client
-        self._walk = Walk(client)
+        self._scan = QueueScan(client)
 
     def prune(self, term: str = "") -> int:
         """Go on for a while; how many ids were forgotten. Raises `Overtaken` if the `term` is over."""
@@ -44,7 +44,7 @@ class Pruner:
             forgotten += count
             return cursor if cursor != "0" or count >= JOBS_A_CALL else ""
 
-        self._walk.go(step)
+        self._scan.run(step)
         for stream in (events.stream(self.client), audit.stream(self.client)):
             # A key that holds something else is moved aside by the next event.
             with contextlib.suppress(ResponseError):

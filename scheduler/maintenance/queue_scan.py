@@ -1,4 +1,4 @@
-"""The walk: a duty goes round all queues in steps, a while at a time, and goes on where it stopped."""
+"""Queue scan: a duty visits all queues step by step, for a bounded time, and resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from redis import Redis
 from packmule.jobs import wire
 
 LONGEST_ROUND = 0.3
-"""Seconds after which a duty goes no further, for others wait, and the term wants to be extended."""
+"""Seconds after which a duty stops for now: other duties wait, and the term must be extended."""
 
 
-class Walk:
-    """Goes round the queues of `client`'s server again and again."""
+class QueueScan:
+    """Visits the queues of `client`'s server, round after round."""
 
     def __init__(self, client: Redis) -> None:
         self.client = client
         self._ahead: deque[tuple[str, str]] = deque()
 
-    def go(self, step: Callable[[str, str], str]) -> None:
-        """Call `step` with a queue's name and a cursor, "0" at first, until the round or the time is over.
+    def run(self, step: Callable[[str, str], str]) -> None:
+        """Call `step(queue, cursor)` until all queues are done or the time is over.
 
-        It returns the cursor of its next step, "" after the last one. A queue whose step raises is left for
-        the next round.
+        The first cursor of a queue is "0"; `step` returns the cursor of its next call, or "" if the queue is
+        done. If a step raises, its queue is skipped until the next round.
         """
         if not self._ahead:
             names = sorted(wire.queue_name(wire.text(key)) for key in self.client.smembers(wire.QUEUES))

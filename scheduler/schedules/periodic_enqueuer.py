@@ -1,4 +1,4 @@
-"""Ticks: each tick of each schedule is decided once, enqueued or skipped, and the ledger says so."""
+"""Periodic enqueuer: decide each tick of each schedule once, enqueue or skip it, and record that."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from packmule.jobs.toml_file import InvalidFile
 from packmule.jobs.unique import Ids
 from packmule.scheduler.leader import FENCE, Overtaken, refuse
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
-from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.cron import LAST_INSTANT
 from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, from_code, read
 from packmule.scheduler.schedules.schedule_file import read_file
-from packmule.scheduler.schedules.tick_policy import Due, Step, plan, upcoming_after
+from packmule.scheduler.schedules.tick_policy import Due, Step, next_step, upcoming_after
 
 SCHEDULES_A_ROUND = 100
 TICKS_A_ROUND = 20
@@ -43,14 +43,14 @@ CHANGED_AGAIN = 0.05
 FAILED_AGAIN = 1.0
 """Seconds after which is tried again what Redis refused."""
 
-MEND_AGAIN = 10.0
+FAULTY_AGAIN = 10.0
 """Seconds after which a schedule is tried again that could not work."""
 
 _NOTHING = (b"\x90", b"")
 """No job, as enqueue.lua takes it."""
 
 _due = Script("scheduler.schedules", "due_schedules", after=wire.CALL)
-_mend = Script("scheduler.schedules", "repair_schedules", after=(*wire.CALL, *FENCE))
+_repair = Script("scheduler.schedules", "repair_schedules", after=(*wire.CALL, *FENCE))
 _decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler.schedules", "decide")))
 
 log = logging.getLogger("packmule.scheduler")
@@ -61,7 +61,7 @@ DecideCall = tuple[list[str], list[Any]]
 Work = Generator[DecideCall, Any, float | None]
 
 
-class Ticker:
+class PeriodicEnqueuer:
     """Decides what is due, enqueueing by `producer`, in rounds of bounded length.
 
     `file` holds schedules to be entered when this scheduler starts. `ahead` moves its clock, in tests.
@@ -77,20 +77,20 @@ class Ticker:
     def sync(self) -> None:
         """Enter the schedules of the loaded jobs and of the file. What is wrong with one is logged."""
         found, faults = from_code(registry.names())
-        faults += store.sync(self.client, found, "code", may_go=_is_loaded)
+        faults += schedule_store.sync(self.client, found, "code", may_go=_is_loaded)
         if self.file is not None:
             try:
                 listed = read_file(self.file)
-                faults += store.sync(self.client, listed, "file", str(self.file.resolve()))
+                faults += schedule_store.sync(self.client, listed, "file", str(self.file.resolve()))
                 found += listed
             except InvalidFile as error:
                 faults.append(f"{error}: the schedules stay as they are")
         for fault in (*faults, *faults_of(found, self.producer, time.time())):
             log.error("%s", fault)
 
-    def mend(self, term: str) -> int:
+    def repair(self, term: str) -> int:
         """Look at some of the schedules whose next tick was lost; how many are due. Raises `Overtaken`."""
-        reply = _mend(self.client, [store.SCHEDULES, store.NEXT], [self._cursor, term])
+        reply = _repair(self.client, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
         refuse(reply)
         self._cursor = wire.text(reply[0])
         return int(reply[1])
@@ -100,7 +100,9 @@ class Ticker:
 
         Raises `Overtaken`.
         """
-        found = _due(self.client, [store.NEXT, store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead])
+        found = _due(
+            self.client, [schedule_store.NEXT, schedule_store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead]
+        )
         now = float(found[0])
         soonest = float(found[1]) if found[1] else None
         works: list[tuple[str, Work, Any]] = []
@@ -139,14 +141,14 @@ class Ticker:
 
         It yields calls of decide.lua and is sent the replies, so that those of many schedules share trips.
         """
-        last = store.instant(due.last)
+        last = schedule_store.instant(due.last)
         if last is None or last > LAST_INSTANT:
             last = int(now)
         try:
             schedule = read(due.record, due.name)
             registry.find(schedule.job)
             for _ in range(TICKS_A_ROUND):
-                step = plan(schedule, last, now, due)
+                step = next_step(schedule, last, now, due)
                 upcoming = upcoming_after(schedule, step, now)
                 if not (yield from self._take(schedule, due, step, upcoming, now, term)):
                     return now + CHANGED_AGAIN
@@ -157,7 +159,7 @@ class Ticker:
             raise
         except Exception as error:  # whatever is wrong with one keeps none of the others from working
             log.warning("schedule %s can't work: %s", due.name, error)
-            upcoming = now + MEND_AGAIN
+            upcoming = now + FAULTY_AGAIN
             yield from self._write(due, Step(last), upcoming, term, fault=str(error))
         return upcoming
 
@@ -203,12 +205,18 @@ class Ticker:
         fault: str = "",
     ) -> Generator[DecideCall, Any, Sequence[Any] | None]:
         """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `Overtaken`."""
-        keys = [wire.QUEUES, wire.UNIQUE, store.SCHEDULES, store.state_key(due.name), store.NEXT]
-        keys.append(store.ticks_key(due.name))
+        keys = [
+            wire.QUEUES,
+            wire.UNIQUE,
+            schedule_store.SCHEDULES,
+            schedule_store.state_key(due.name),
+            schedule_store.NEXT,
+        ]
+        keys.append(schedule_store.ticks_key(due.name))
         sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
         score = "" if upcoming is None else f"{upcoming:.3f}"
         args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
-        reply = yield keys, [*args, store.LEDGER_ENTRIES]
+        reply = yield keys, [*args, schedule_store.LEDGER_ENTRIES]
         refuse(reply)
         if reply == b"changed":
             return None
@@ -218,7 +226,7 @@ class Ticker:
 
     def _correct(self, name: str, line: bytes, changes: dict[str, str]) -> None:
         """Change the ledger's last entry, for what is known only after the script has run."""
-        key = store.ticks_key(name)
+        key = schedule_store.ticks_key(name)
         if self.client.lindex(key, -1) == line:
             corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
             self.client.lset(key, -1, corrected.decode())
@@ -258,8 +266,8 @@ def run_now(client: Redis, schedule: Schedule, producer: Producer) -> Ids:
     did = "skipped" if ids.held else "enqueued"
     line = {"tick": now, "did": did, "why": "by hand", "job": ids[0], "at": now}
     with client.pipeline() as pipeline:
-        pipeline.rpush(store.ticks_key(schedule.name), msgspec.json.encode(line))
-        pipeline.ltrim(store.ticks_key(schedule.name), -store.LEDGER_ENTRIES, -1)
+        pipeline.rpush(schedule_store.ticks_key(schedule.name), msgspec.json.encode(line))
+        pipeline.ltrim(schedule_store.ticks_key(schedule.name), -schedule_store.LEDGER_ENTRIES, -1)
         pipeline.execute()
     return ids
 

@@ -1,4 +1,4 @@
-"""What becomes of a tick, by its schedule's policies: decided here, without Redis, and written by `ticks`."""
+"""Tick policy: decide without Redis what happens to a tick; the periodic enqueuer writes it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Due:
     status: str
 
 
-def plan(schedule: Schedule, last: int, now: float, due: Due) -> Step:
+def next_step(schedule: Schedule, last: int, now: float, due: Due) -> Step:
     """What is next of a schedule that is decided up to `last`. No Redis."""
     tick = schedule.next(last)
     if tick is None or schedule.due(tick) > now:

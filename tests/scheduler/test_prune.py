@@ -1,4 +1,4 @@
-"""Housekeeping: what is over is forgotten, and past a memory budget jobs are refused."""
+"""Housekeeping: what is over is forgotten, and past the memory limit jobs are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packmule.jobs import cancel, reader, registry, wire
 from packmule.jobs.client import Producer, ServerFull
 from packmule.observe import audit, events
 from packmule.scheduler.leader import Overtaken
-from packmule.scheduler.maintenance.memory_limit import Budget
+from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.prune import Pruner
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.jobs import sample_jobs
@@ -83,22 +83,22 @@ def test_a_leader_that_was_overtaken_forgets_nothing(client):
     assert client.zcard("rq:finished:default") == 1
 
 
-def test_past_the_budget_jobs_are_refused_and_those_that_are_there_go_on(client):
+def test_past_the_memory_limit_jobs_are_refused_and_those_that_are_there_go_on(client):
     used = int(client.info("memory")["used_memory"])
     id = sample_jobs.noop.enqueue()
-    budget = Budget(client, str(used // 2))
-    assert budget.look() < 1
-    assert budget.is_full
+    limit = MemoryLimit(client, str(used // 2))
+    assert limit.check() < 1
+    assert limit.is_full
     with pytest.raises(ServerFull, match="PACKMULE_MEMORY_HIGH_WATER"):
         sample_jobs.noop.enqueue()
     assert reader.read(client, id).status == "queued"
     assert 0 < client.ttl(wire.FULL) <= 5
-    budget.forget()
+    limit.lift()
     assert not client.exists(wire.FULL)
-    assert budget.look() < 1
-    budget.high_water = str(used * 100)
-    assert budget.look() > 1
-    assert not budget.is_full
+    assert limit.check() < 1
+    limit.high_water = str(used * 100)
+    assert limit.check() > 1
+    assert not limit.is_full
     sample_jobs.noop.enqueue()
     assert client.llen("rq:queue:default") == 2
 
@@ -115,12 +115,12 @@ def test_the_scheduler_looks_after_both(client):
         sample_jobs.noop.enqueue()
 
 
-def test_a_budget_is_a_size_or_a_share():
+def test_a_memory_limit_is_a_size_or_a_share():
     client = Redis()
-    assert Budget(client, "80%").allowed(1000) == 800
-    assert Budget(client, "").allowed(1000) == 900
-    assert Budget(client, "123").allowed(0) == 123
-    assert Budget(client, "80%").allowed(0) == 0
+    assert MemoryLimit(client, "80%").allowed(1000) == 800
+    assert MemoryLimit(client, "").allowed(1000) == 900
+    assert MemoryLimit(client, "123").allowed(0) == 123
+    assert MemoryLimit(client, "80%").allowed(0) == 0
 
 
 def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
@@ -135,18 +135,18 @@ def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
 
 
 def test_a_share_of_a_bound_that_the_server_lacks_is_told_once_until_it_has_one(client, caplog):
-    budget = Budget(client, "80%")
+    limit = MemoryLimit(client, "80%")
     told = "PACKMULE_MEMORY_HIGH_WATER=80% has no effect: the server has no maxmemory"
     for _ in range(2):
-        budget.look()
+        limit.check()
     assert caplog.messages == [told]
     client.config_set("maxmemory", 10**12)
     try:
-        budget.look()
+        limit.check()
     finally:
         client.config_set("maxmemory", 0)
-    budget.look()
+    limit.check()
     assert caplog.messages == [told, told]
     for bytes_or_nothing in ("1000000000000", ""):
-        Budget(client, bytes_or_nothing).look()
+        MemoryLimit(client, bytes_or_nothing).check()
     assert caplog.messages == [told, told]

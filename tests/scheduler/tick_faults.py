@@ -30,7 +30,7 @@ from packmule.coordination.redis.connection import connect  # noqa: E402
 from packmule.coordination.redis.embedded_server import EmbeddedServer  # noqa: E402
 from packmule.jobs import wire  # noqa: E402
 from packmule.scheduler.leader import Leader, leader  # noqa: E402
-from packmule.scheduler.schedules import store  # noqa: E402
+from packmule.scheduler.schedules import schedule_store  # noqa: E402
 from packmule.scheduler.schedules.schedule import Schedule, schedule  # noqa: E402
 from packmule.tests.coordination.lock_proxy import Proxy  # noqa: E402
 from packmule.tests.jobs import sample_jobs  # noqa: E402
@@ -44,11 +44,12 @@ import sample_jobs
 from packmule.coordination.redis.connection import connect, lock_clients
 from packmule.jobs.client import Producer
 from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules.periodic_enqueuer import Ticker
+from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 
 url, *nodes = sys.argv[1:]
 with connect(url, Path("unused"), socket_timeout=5) as client:
-    Scheduler(client, lock_clients(nodes, url, Path("unused")), Ticker(client, Producer(client))).run()
+    enqueuer = PeriodicEnqueuer(client, Producer(client))
+    Scheduler(client, lock_clients(nodes, url, Path("unused")), enqueuer).run()
 """
 LONGEST_ELECTION = 30.0
 LOOKED_AT = 200
@@ -213,7 +214,7 @@ class Judge:
 
     def put_all(self) -> None:
         for each in self.schedules.values():
-            store.put(self.client, each)
+            schedule_store.put(self.client, each)
 
     def look(self) -> None:
         """Take what waits from the queue, as if it had been performed, and read on in the ledgers."""
@@ -221,7 +222,7 @@ class Judge:
             pipeline.lrange(wire.queue_key("default"), 0, -1)
             pipeline.delete(wire.queue_key("default"))
             for name in self.schedules:
-                pipeline.lrange(store.ticks_key(name), -LOOKED_AT, -1)
+                pipeline.lrange(schedule_store.ticks_key(name), -LOOKED_AT, -1)
             waiting, _, *ledgers = pipeline.execute()
         ids = [wire.text(id) for id in waiting]
         if ids:
@@ -318,7 +319,8 @@ def run(faults: int, schedules: int, seed: int) -> Report:
         ended = int(client.time()[0])
         deadline = time.monotonic() + 30
         while (
-            any((entry.last or 0) < ended for entry in store.entries(client)) and time.monotonic() < deadline
+            any((entry.last or 0) < ended for entry in schedule_store.entries(client))
+            and time.monotonic() < deadline
         ):
             time.sleep(0.1)
         for each in crew.all:

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from packmule.jobs import wire
 from packmule.scheduler.maintenance.promote import promote
-from packmule.scheduler.maintenance.repair_groups import Mender
+from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.worker import gated_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, pool, until
 from packmule.tests.worker.test_corrupt import VALUES, quarantined
@@ -89,7 +89,7 @@ def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client,
             client.zadd(key, {"x": 1})
     time.sleep(0.02)
     promote(client)
-    Mender(client).mend()
+    GroupRepair(client).repair()
     gated_jobs.alone.enqueue("p", "new")
     claims.finish_and_claim("2", [outcome.returned(job) for job in running], 0)
     seen: set[str] = set()
@@ -97,7 +97,7 @@ def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client,
         jobs = claims_of(client, f"w{number}").finish_and_claim(f"{number}", [], 2).jobs
         seen |= {job.id for job in jobs}
         rescue(client, f"w{number}", "stopped", "why", [job.execution for job in jobs])
-        Mender(client).mend()
+        GroupRepair(client).repair()
         promote(client)
         time.sleep(0.02)
     assert {*(job.id for job in running), late} - seen == set()
@@ -146,7 +146,7 @@ def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, 
             put_garbage(client, dice.choice([key for key in KEPT if not key.startswith("rq:")]), dice)
             sound += [pool_jobs.add.options(queue="high").enqueue(1)]
             promote(client)
-            Mender(client).mend()
+            GroupRepair(client).repair()
             time.sleep(dice.random() * 0.02)
         client.delete("pm:paused")
         assert {ended(client, id).status for id in sound} == {"finished"}
@@ -156,7 +156,7 @@ def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, 
         deadline = time.monotonic() + DEADLINE
         while client.hget(wire.job_key(final), "status") != b"finished":
             assert time.monotonic() < deadline
-            Mender(client).mend()
+            GroupRepair(client).repair()
             promote(client)
             time.sleep(0.05)
         assert children_of(process.pid) == children

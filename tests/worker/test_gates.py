@@ -15,7 +15,7 @@ from packmule.coordination.locks.redlock import Redlock
 from packmule.jobs import reader, wire
 from packmule.jobs.cancel import cancel
 from packmule.scheduler.maintenance.promote import promote
-from packmule.scheduler.maintenance.repair_groups import Mender
+from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.worker import gate_faults, gated_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
@@ -151,7 +151,7 @@ def test_a_slot_whose_holder_vanished_without_a_trace_is_free(client, desk):
     desk.claim()
     assert desk.claim(worker="w2") == []
     client.delete(wire.claims_key("w1"))
-    Mender(client).mend()
+    GroupRepair(client).repair()
     assert ids(desk.claim(worker="w2")) == [second]
 
 
@@ -163,7 +163,7 @@ def test_a_group_that_lost_its_ticket_gets_another(client, desk, how):
     else:
         client.delete(wire.job_key(enqueued[0]))
         assert desk.claim() == []
-    Mender(client).mend()
+    GroupRepair(client).repair()
     assert ids(desk.claim()) == enqueued[1:]
 
 
@@ -182,7 +182,7 @@ def test_a_job_of_a_group_that_rq_canceled_does_not_run(client, desk):
     first, second, third = gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
     for id in (first, second):
         Job.fetch(id, client, JSONSerializer).cancel()
-    Mender(client).mend()
+    GroupRepair(client).repair()
     assert ids(desk.claim()) == [third]
 
 
@@ -402,7 +402,7 @@ def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
     for id in enqueued[:-1]:
         client.delete(wire.job_key(id))
     assert desk.claim() == []
-    Mender(client).mend()
+    GroupRepair(client).repair()
     assert ids(desk.claim()) == enqueued[-1:]
 
 

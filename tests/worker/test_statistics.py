@@ -20,7 +20,7 @@ from packmule.tests.worker.pools import drained
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.outcome import finished
-from packmule.worker.process.statistics import tally
+from packmule.worker.process.statistics import count_outcomes
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -69,8 +69,8 @@ def test_a_call_sent_again_or_refused_counts_nothing_more(client):
     assert claims._held == {}
 
 
-def test_nothing_performed_needs_no_tally():
-    assert tally([], {}) == b""
+def test_nothing_performed_sends_no_statistics():
+    assert count_outcomes([], {}) == b""
 
 
 def test_names_without_end_do_not_fill_the_memory(client):

@@ -14,7 +14,7 @@ from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.worker.order import Order
 from packmule.worker.process.outcome import Claimed, Outcome, Row, claimed, corrupt
-from packmule.worker.process.statistics import tally
+from packmule.worker.process.statistics import count_outcomes
 
 LEASE = 10.0
 """Seconds that a worker's right to its claims lasts without a heartbeat."""
@@ -103,7 +103,7 @@ class Claims:
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # A mere acknowledgement must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
-        counts = tally(outcomes, self._held)
+        counts = count_outcomes(outcomes, self._held)
         batch = self.read(_finish_and_claim(self.client, keys, [request, counts]))
         for ended in outcomes:
             self._held.pop(ended.execution, None)

@@ -1,4 +1,4 @@
-"""The tally: what statistics count of the jobs that one call acknowledges."""
+"""Statistics of the jobs that one call acknowledges, added up before they are sent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MOST_OF_A_NAME = 200
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def tally(outcomes: Sequence[Outcome], claimed: Mapping[str, Claimed]) -> bytes:
-    """What `tally.lua` takes: counts of what was performed, "" if nothing was.
+def count_outcomes(outcomes: Sequence[Outcome], claimed: Mapping[str, Claimed]) -> bytes:
+    """The counts of `outcomes` as `statistics.lua` takes them; empty if nothing was performed.
 
     `claimed` are the jobs by their executions. How long a job waited is counted at its first attempt. What
     RQ's code performed is not counted, for only its end is known here.

@@ -7,7 +7,7 @@
 if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
 
 -- Look again at a group: one that is parked though nothing keeps it, and one whose ticket was lost, go on.
-local function mend(queue, group, ticket, now)
+local function repair(queue, group, ticket, now)
   local key, name = groups.members_of(queue, group), queue .. '\n' .. group
   for _ = 1, 1000 do
     local first = call('LINDEX', key, 0)
@@ -36,7 +36,7 @@ local found = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
 for i = 1, #found[2], 2 do
   local group, ticket = found[2][i], found[2][i + 1]
   if ticket == '' or not has_list or redis.pcall('HGET', 'rq:job:' .. ticket, 'status') ~= 'queued' then
-    mend(queue, group, ticket, tonumber(time[1]))
+    repair(queue, group, ticket, tonumber(time[1]))
   end
 end
 

@@ -7,7 +7,7 @@
 if is_overtaken(ARGV[2]) then return 'overtaken' end
 
 local time = redis.call('TIME')
-local mended = 0
+local repaired = 0
 local found = call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)
 
 for i = 1, #found[2], 2 do
@@ -15,9 +15,9 @@ for i = 1, #found[2], 2 do
   if not call('ZSCORE', KEYS[2], name) then
     local flags = call('HMGET', 'pm:schedule:' .. name, 'paused', 'removed', 'ended')
     if not (flags[1] or flags[2] or flags[3]) then
-      mended = mended + redis.call('ZADD', KEYS[2], time[1], name)
+      repaired = repaired + redis.call('ZADD', KEYS[2], time[1], name)
     end
   end
 end
 
-return {found[1], mended}
+return {found[1], repaired}

@@ -156,6 +156,6 @@ local function acknowledge()
   end
   write_gathered()
   notify_scheduler()
-  if ARGV[2] and ARGV[2] ~= '' and not again and #stale == 0 then keep_tally(ARGV[2], worker, now) end
+  if ARGV[2] and ARGV[2] ~= '' and not again and #stale == 0 then count_statistics(ARGV[2], worker, now) end
   for batch, all in pairs(counted) do batches.count(batch, unpack(all)) end
 end

@@ -7,7 +7,7 @@
 -- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
 --          the mark is the field of the claims that names the last claim of those that may be sent again
 --          an outcome is the array of worker/outcome.py's Outcome
--- ARGV[2]  the tally of the outcomes (tally.lua), or ""
+-- ARGV[2]  the statistics of the outcomes (statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a parked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed]

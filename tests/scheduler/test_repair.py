@@ -1,4 +1,4 @@
-"""Sweeping: whatever lost its owner is found wherever it stands among other keys, and goes on."""
+"""Repair: whatever lost its owner is found among all other keys, and goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis import Redis
 from packmule.jobs import registry, wire
 from packmule.jobs.client import Producer
 from packmule.scheduler.leader import Overtaken
-from packmule.scheduler.maintenance.repair_orphans import Sweeper
+from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.worker import gated_jobs
@@ -40,7 +40,7 @@ def test_jobs_of_a_worker_whose_lease_was_lost_run_again(client):
     client.rpush(wire.waiting_key("other"), "job-in-hand")
     client.delete(wire.LEASES)
     assert rescue_expired(client) == {}
-    assert Sweeper(client).sweep() == 2
+    assert OrphanRepair(client).repair() == 2
     assert {wire.text(name) for name in client.zrange(wire.LEASES, 0, -1)} == {"w", "other"}
     assert rescue_expired(client) == {}, "one that lives has time to renew its lease"
     for name in ("w", "other"):
@@ -54,7 +54,7 @@ def test_workers_with_a_lease_keep_it(client):
     claim(client)
     client.zadd(wire.LEASES, {"w": time.time() + 5})
     before = client.zscore(wire.LEASES, "w")
-    assert Sweeper(client).sweep() == 0
+    assert OrphanRepair(client).repair() == 0
     assert client.zscore(wire.LEASES, "w") == before
 
 
@@ -62,7 +62,7 @@ def test_no_worker_is_known_for_ever(client):
     client.hset(wire.worker_key("gone"), "state", "idle")
     client.hset(wire.worker_key("here"), "state", "idle")
     client.expire(wire.worker_key("here"), 60)
-    assert Sweeper(client).sweep() == 1
+    assert OrphanRepair(client).repair() == 1
     assert 400 < client.ttl(wire.worker_key("gone")) <= 480
     assert client.ttl(wire.worker_key("here")) <= 60
 
@@ -72,9 +72,9 @@ def test_a_slot_whose_holder_is_gone_is_free_again(client):
     second = gated_jobs.alone.enqueue("p", "2")
     assert claim(client) == [first]
     assert claim(client, "w2") == []
-    assert Sweeper(client).sweep() == 0
+    assert OrphanRepair(client).repair() == 0
     client.delete(wire.claims_key("w"))
-    assert Sweeper(client).sweep() == 1
+    assert OrphanRepair(client).repair() == 1
     assert claim(client, "w2") == [second]
 
 
@@ -82,7 +82,7 @@ def test_jobs_behind_a_ticket_that_there_is_not_go_on(client):
     ids = [gated_jobs.alone.enqueue("p", str(number)) for number in range(3)]
     assert claim(client) == ids[:1]
     client.delete(wire.groups_key("default"), wire.queue_key("default"))
-    assert Sweeper(client).sweep() == 1
+    assert OrphanRepair(client).repair() == 1
     assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[1].encode()]
 
 
@@ -90,16 +90,16 @@ def test_jobs_behind_a_first_one_that_left_no_record_go_on(client):
     ids = [gated_jobs.alone.enqueue("p", str(number)) for number in range(4)]
     claim(client)
     client.delete(wire.groups_key("default"), wire.queue_key("default"), *map(wire.job_key, ids[1:3]))
-    assert Sweeper(client).sweep() == 1
+    assert OrphanRepair(client).repair() == 1
     assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[3].encode()]
 
 
 def test_many_slots_without_holders_are_freed_in_bounded_steps(client):
     for number in range(30):
         client.hset(f"pm:holders:k{number}", mapping={f"job{n}": "gone 1" for n in range(100)})
-    sweeper = Sweeper(client)
-    assert 1000 <= sweeper.sweep() < 3000 or client.keys("pm:holders:*") == []
-    while sweeper.sweep():
+    repair = OrphanRepair(client)
+    assert 1000 <= repair.repair() < 3000 or client.keys("pm:holders:*") == []
+    while repair.repair():
         pass
     assert client.keys("pm:holders:*") == []
 
@@ -111,7 +111,7 @@ def test_corrupt_keys_stop_nothing(client):
     client.rpush("pm:group:a:b:c", "no-job")
     client.set(wire.LEASES, "no sorted set")
     client.hset("pm:claims:w", "a", "b")
-    assert Sweeper(client).sweep() == 2
+    assert OrphanRepair(client).repair() == 2
     assert client.exists("pm:holders:b", "pm:holders:a") == 0
     assert client.zscore(wire.LEASES, "w")
 
@@ -125,9 +125,9 @@ def test_a_round_goes_on_where_the_last_call_ended_and_the_leader_does_it(client
     assert client.zscore(wire.LEASES, "w")
 
 
-def test_an_overtaken_leader_mends_nothing(client):
+def test_an_overtaken_leader_repairs_nothing(client):
     client.hset("pm:claims:w", "a", "b")
     client.hset("pm:leader", "term", "8")
     with pytest.raises(Overtaken):
-        Sweeper(client).sweep("7")
+        OrphanRepair(client).repair("7")
     assert client.zscore(wire.LEASES, "w") is None

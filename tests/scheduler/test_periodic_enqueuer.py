@@ -20,13 +20,13 @@ from packmule.jobs import registry, wire
 from packmule.jobs.client import Producer
 from packmule.scheduler.leader import LEADER, Leadership, Overtaken
 from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules import store
+from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.cron import shown
 from packmule.scheduler.schedules.periodic_enqueuer import (
     FAILED_AGAIN,
     SCHEDULES_A_ROUND,
     TICKS_A_ROUND,
-    Ticker,
+    PeriodicEnqueuer,
 )
 from packmule.scheduler.schedules.schedule import Schedule, schedule
 from packmule.scheduler.schedules.tick_policy import LATE
@@ -41,32 +41,32 @@ def coded() -> None: ...
 
 
 class Clockwork:
-    """A leader's ticker whose clock the test moves."""
+    """A leader's enqueuer whose clock the test moves."""
 
     def __init__(self, client: Redis) -> None:
         self.client = client
         self.leadership = Leadership(client, term=30)
         assert self.leadership.hold()
-        self.ticker = Ticker(client, Producer(client, ["default", "low"]))
+        self.enqueuer = PeriodicEnqueuer(client, Producer(client, ["default", "low"]))
 
     def put(self, name: str = "s", job: str = NOOP, **table: Any) -> Schedule:
         found = schedule(
             name, {"job": job, **({} if table.keys() & {"cron", "at"} else {"every": 60}), **table}
         )
-        store.put(self.client, found)
+        schedule_store.put(self.client, found)
         self.round()
         return found
 
     def round(self) -> float | None:
         """Rounds until nothing more is due; seconds until something is."""
         for _ in range(100):
-            due = self.ticker.round(self.leadership.check())
+            due = self.enqueuer.round(self.leadership.check())
             if due is None or due > 0:
                 return due
         raise AssertionError("it found no end")
 
     def later(self, seconds: float) -> float | None:
-        self.ticker.ahead += seconds
+        self.enqueuer.ahead += seconds
         return self.round()
 
     def until(self, found: Schedule, ticks: int = 1) -> int:
@@ -81,7 +81,7 @@ class Clockwork:
     @property
     def now(self) -> float:
         seconds, microseconds = self.client.time()
-        return seconds + microseconds / 1e6 + self.ticker.ahead
+        return seconds + microseconds / 1e6 + self.enqueuer.ahead
 
 
 @pytest.fixture
@@ -95,7 +95,10 @@ def ids(client: Redis, queue: str = "default") -> list[str]:
 
 def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
     """What the ledger says, and how far apart the ends of each entry are."""
-    return [(line["did"], line.get("to", line["tick"]) - line["tick"]) for line in store.ledger(client, name)]
+    return [
+        (line["did"], line.get("to", line["tick"]) - line["tick"])
+        for line in schedule_store.ledger(client, name)
+    ]
 
 
 def finish(client: Redis, id: str) -> None:
@@ -110,7 +113,7 @@ def test_a_tick_enqueues_a_job_with_the_ticks_id_and_arguments_that_rq_reads(cli
     assert ids(client) == [found.job_id(tick)]
     job = Job.fetch(found.job_id(tick), client, JSONSerializer)
     assert job.kwargs == {"value": [f"at {shown(tick, 'Asia/Kathmandu')}"]}
-    (line,) = store.ledger(client, "s")
+    (line,) = schedule_store.ledger(client, "s")
     assert (line["tick"], line["did"], line["job"]) == (tick, "enqueued", found.job_id(tick))
     assert clock.round() > 50
     assert len(ids(client)) == 1
@@ -132,45 +135,45 @@ def test_a_single_instant_ticks_once_and_has_ended(client, clock):
     clock.put(at=at)
     clock.later(31)
     assert len(ids(client)) == 1
-    assert store.entry(client, "s").state == "ended"
+    assert schedule_store.entry(client, "s").state == "ended"
     assert clock.later(DAY) is None
     assert len(ids(client)) == 1
 
 
 def test_what_two_leaders_decide_at_the_same_time_is_decided_once(client, clock):
     found = clock.put(every=10)
-    other = Ticker(client, clock.ticker.producer)
+    other = PeriodicEnqueuer(client, clock.enqueuer.producer)
     for _ in range(5):
-        clock.ticker.ahead += 10
-        other.ahead = clock.ticker.ahead
+        clock.enqueuer.ahead += 10
+        other.ahead = clock.enqueuer.ahead
         term = clock.leadership.check()
-        clock.ticker.round(term)
+        clock.enqueuer.round(term)
         other.round(term)
     assert did(client) == [("enqueued", 0)] * len(ids(client))
     assert len(set(ids(client))) == len(ids(client)) == 5
-    assert found.job_id(store.entry(client, "s").last) == ids(client)[-1]
+    assert found.job_id(schedule_store.entry(client, "s").last) == ids(client)[-1]
 
 
 def test_what_was_read_before_another_decided_is_refused(client, clock, monkeypatch):
     clock.put(every=10)
-    other = Ticker(client, clock.ticker.producer)
-    clock.ticker.ahead = other.ahead = 10
+    other = PeriodicEnqueuer(client, clock.enqueuer.producer)
+    clock.enqueuer.ahead = other.ahead = 10
     term = clock.leadership.check()
-    send = clock.ticker._write
+    send = clock.enqueuer._write
 
     def late(*args: Any, **kwargs: Any) -> Any:
         other.round(term)
         return (yield from send(*args, **kwargs))
 
-    monkeypatch.setattr(clock.ticker, "_write", late)
-    clock.ticker.round(term)
+    monkeypatch.setattr(clock.enqueuer, "_write", late)
+    clock.enqueuer.round(term)
     assert len(ids(client)) == 1
     assert did(client) == [("enqueued", 0)]
 
 
 def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock, monkeypatch):
     clock.put(every=10)
-    send = clock.ticker._write
+    send = clock.enqueuer._write
 
     def twice(due: Any, *args: Any, **kwargs: Any) -> Any:
         before = due.last
@@ -180,7 +183,7 @@ def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock,
         due.last = str(args[0].last)
         return reply
 
-    monkeypatch.setattr(clock.ticker, "_write", twice)
+    monkeypatch.setattr(clock.enqueuer, "_write", twice)
     clock.later(10)
     assert len(ids(client)) == 1
     assert did(client) == [("enqueued", 0)]
@@ -190,8 +193,8 @@ def test_even_when_its_job_is_long_gone_a_tick_is_not_enqueued_again(client, clo
     found = clock.put(every=10)
     clock.until(found)
     client.delete(wire.job_key(ids(client)[0]), wire.queue_key("default"))
-    clock.ticker.ahead -= 3600
-    client.zadd(store.NEXT, {"s": 0})
+    clock.enqueuer.ahead -= 3600
+    client.zadd(schedule_store.NEXT, {"s": 0})
     clock.round()
     assert ids(client) == []
 
@@ -202,11 +205,11 @@ def test_an_overtaken_leader_decides_nothing(client, clock):
     clock.leadership.resign()
     other = Leadership(client, term=30)
     assert other.hold()
-    clock.ticker.ahead += 10
+    clock.enqueuer.ahead += 10
     with pytest.raises(Overtaken):
-        clock.ticker.round(stale)
+        clock.enqueuer.round(stale)
     assert (ids(client), did(client)) == ([], [])
-    clock.ticker.round(other.check())
+    clock.enqueuer.round(other.check())
     assert len(ids(client)) == 1
     assert found
 
@@ -229,7 +232,7 @@ def test_missed_ticks_are_as_the_policy_says(client, clock, misfire, window, exp
     first = found.next(int(clock.now))
     clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
     assert did(client) == expected
-    said = [line for line in store.ledger(client, "s") if line["did"] == "skipped"]
+    said = [line for line in schedule_store.ledger(client, "s") if line["did"] == "skipped"]
     assert all("missed" in line["why"] for line in said)
     clock.until(found)
     assert did(client)[len(expected) :] == [("enqueued", 0)]
@@ -255,7 +258,9 @@ def test_a_clock_a_day_ahead_is_no_storm_and_back_an_hour_no_double(client, cloc
     assert ids(client) == many
     clock.later(3600)
     assert len(set(ids(client))) == len(ids(client)) <= 2 * (LATE + 4)
-    covered = [range(line["tick"], line.get("to", line["tick"]) + 1) for line in store.ledger(client, "s")]
+    covered = [
+        range(line["tick"], line.get("to", line["tick"]) + 1) for line in schedule_store.ledger(client, "s")
+    ]
     assert all(later.start == sooner.stop for sooner, later in pairwise(covered))
     assert found
 
@@ -263,8 +268,8 @@ def test_a_clock_a_day_ahead_is_no_storm_and_back_an_hour_no_double(client, cloc
 def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
     clock.put("many", cron="* * * * * *", misfire="all", window="1d")
     other = clock.put("other")
-    clock.ticker.ahead += 300
-    assert clock.ticker.round(clock.leadership.check()) <= 0
+    clock.enqueuer.ahead += 300
+    assert clock.enqueuer.round(clock.leadership.check()) <= 0
     assert len(ids(client)) <= TICKS_A_ROUND + 2
     assert any(id.startswith("cron-other") for id in ids(client))
     clock.round()
@@ -275,13 +280,13 @@ def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
 def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(client, clock):
     names = [f"s{number}" for number in range(SCHEDULES_A_ROUND * 2 + 50)]
     record = '{"name":"%s","job":"' + NOOP + '","every":60}'
-    client.hset(store.SCHEDULES, mapping={name: record % name for name in names})
-    client.zadd(store.NEXT, dict.fromkeys(names, 0))
+    client.hset(schedule_store.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(schedule_store.NEXT, dict.fromkeys(names, 0))
     clock.round()
     pauses = []
-    clock.ticker.ahead += 60
+    clock.enqueuer.ahead += 60
     while not pauses or pauses[-1] <= 0:
-        pauses.append(clock.ticker.round(clock.leadership.check()))
+        pauses.append(clock.enqueuer.round(clock.leadership.check()))
     assert len(ids(client)) == len(names)
     assert pauses[:2] == [0, 0]
 
@@ -295,7 +300,10 @@ def test_of_many_that_are_decided_together_each_hears_its_own_reply(client, cloc
     (first,) = [name for name in names if did(client, name) == [("enqueued", 0)]]
     held = [did(client, name) for name in names if name != first]
     assert held == [[("skipped", 0)]] * 19
-    assert f"cron-{first}-" in store.ledger(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
+    assert (
+        f"cron-{first}-"
+        in schedule_store.ledger(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
+    )
     assert did(client, "other") == [("enqueued", 0)]
 
 
@@ -303,13 +311,13 @@ def test_a_round_whose_time_is_over_leaves_the_rest_to_the_next_and_loses_nothin
     for number in range(30):
         clock.put(f"s{number}", misfire="all", window="1d")
     monkeypatch.setattr("packmule.scheduler.schedules.periodic_enqueuer.LONGEST_ROUND", 0)
-    clock.ticker.ahead += 125
+    clock.enqueuer.ahead += 125
     rounds = 1
-    while clock.ticker.round(clock.leadership.check()) == 0:
+    while clock.enqueuer.round(clock.leadership.check()) == 0:
         rounds += 1
     assert rounds > 30
     for number in range(30):
-        lines = store.ledger(client, f"s{number}")
+        lines = schedule_store.ledger(client, f"s{number}")
         assert [line["did"] for line in lines] in (["enqueued"] * 2, ["enqueued"] * 3)
         assert [line["tick"] for line in lines] == list(range(lines[0]["tick"], lines[-1]["tick"] + 1, 60))
 
@@ -322,7 +330,7 @@ def test_an_overlapping_tick_is_skipped_and_the_ledger_says_for_whom(client, clo
     first = clock.until(found)
     clock.until(found)
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in store.ledger(client, "s")[-1]["why"]
+    assert found.job_id(first) in schedule_store.ledger(client, "s")[-1]["why"]
     finish(client, found.job_id(first))
     clock.until(found)
     assert did(client)[-1] == ("enqueued", 0)
@@ -372,7 +380,7 @@ def test_a_unique_job_that_is_kept_out_is_a_skipped_tick(client, clock):
     clock.until(found)
     assert ids(client) == [found.job_id(first)]
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in store.ledger(client, "s")[-1]["why"]
+    assert found.job_id(first) in schedule_store.ledger(client, "s")[-1]["why"]
 
 
 # --- what can't work
@@ -383,17 +391,17 @@ def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client
     clock.put("ill", job=sample_jobs.add.job.name, kwargs={"a": "x"})
     clock.put("lost", queue="nowhere")
     clock.put("odd", job=sample_jobs.refresh.job.name, kwargs={"account": 1})
-    client.hset(store.SCHEDULES, "broken", "{")
-    client.hset(store.SCHEDULES, "ü\n", b"\xff")
-    client.hset(store.SCHEDULES, "alias", client.hget(store.SCHEDULES, "ill"))
-    client.zadd(store.NEXT, {"alias": 0, "broken": 0, "gone": 0, "ü\n": 0})
-    client.set(store.state_key("broken"), "a string")
+    client.hset(schedule_store.SCHEDULES, "broken", "{")
+    client.hset(schedule_store.SCHEDULES, "ü\n", b"\xff")
+    client.hset(schedule_store.SCHEDULES, "alias", client.hget(schedule_store.SCHEDULES, "ill"))
+    client.zadd(schedule_store.NEXT, {"alias": 0, "broken": 0, "gone": 0, "ü\n": 0})
+    client.set(schedule_store.state_key("broken"), "a string")
     good = clock.put("good")
-    client.hset(store.state_key("good"), mapping={"last": "9" * 40})
+    client.hset(schedule_store.state_key("good"), mapping={"last": "9" * 40})
     clock.later(60)
     clock.until(good)
     assert len(ids(client)) == 1
-    found = {entry.name: (entry.state, entry.fault or "") for entry in store.entries(client)}
+    found = {entry.name: (entry.state, entry.fault or "") for entry in schedule_store.entries(client)}
     assert found["good"] == ("active", "")
     faults = {"unknown": "not a registered job", "ill": "argument a", "lost": "no queue is called 'nowhere'"}
     faults |= {"odd": "debounce", "broken": "", "alias": "schedule ill"}
@@ -401,19 +409,19 @@ def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client
         state, fault = found[name]
         assert state == "faulty", name
         assert reason in fault
-    assert client.zscore(store.NEXT, "gone") is None
+    assert client.zscore(schedule_store.NEXT, "gone") is None
 
 
-def test_one_that_was_mended_works_again(client, clock):
+def test_a_faulty_schedule_that_was_corrected_works_again(client, clock):
     clock.put("s", job="nobody.knows")
     clock.later(60)
-    assert store.entry(client, "s").state == "faulty"
+    assert schedule_store.entry(client, "s").state == "faulty"
     found = schedule("s", {"job": NOOP, "every": 60})
-    clock.ticker.ahead = 0
-    assert store.put(client, found, replace=True) == "changed"
+    clock.enqueuer.ahead = 0
+    assert schedule_store.put(client, found, replace=True) == "changed"
     clock.round()
     clock.until(found)
-    assert store.entry(client, "s").state == "active"
+    assert schedule_store.entry(client, "s").state == "active"
     assert len(ids(client)) == 1
 
 
@@ -422,25 +430,32 @@ def test_a_queue_of_another_type_is_a_failed_tick(client, clock):
     found = clock.put(queue="low")
     clock.until(found)
     assert did(client) == [("failed", 0)]
-    assert "WRONGTYPE" in store.ledger(client, "s")[0]["why"]
+    assert "WRONGTYPE" in schedule_store.ledger(client, "s")[0]["why"]
 
 
 @pytest.mark.parametrize(
-    "key", [store.SCHEDULES, store.NEXT, store.state_key("s"), store.ticks_key("s"), LEADER]
+    "key",
+    [
+        schedule_store.SCHEDULES,
+        schedule_store.NEXT,
+        schedule_store.state_key("s"),
+        schedule_store.ticks_key("s"),
+        LEADER,
+    ],
 )
 def test_a_key_of_another_type_stops_nothing(client, clock, key):
     clock.put()
     client.delete(key)
     client.set(key, "x")
-    other = Scheduler(client, ticker=clock.ticker)
+    other = Scheduler(client, enqueuer=clock.enqueuer)
     other.leadership = clock.leadership
     for _ in range(3):
         other.wake()
         other.tick()
         clock.leadership.announce_again()
-    store.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
+    schedule_store.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
     for _ in range(2):
-        clock.ticker.ahead += 61
+        clock.enqueuer.ahead += 61
         other.wake()
         other.tick()
     assert any(id.startswith("cron-new") for id in ids(client))
@@ -448,13 +463,13 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
 
 def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
     for number in range(500):
-        store.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
+        schedule_store.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
     clock.round()
-    client.delete(store.NEXT)
+    client.delete(schedule_store.NEXT)
     for _ in range(10):
-        clock.ticker.mend(clock.leadership.check())
+        clock.enqueuer.repair(clock.leadership.check())
     clock.round()
-    assert client.zcard(store.NEXT) == 500
+    assert client.zcard(schedule_store.NEXT) == 500
 
 
 # --- what operators and deploys say
@@ -462,13 +477,13 @@ def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
 
 def test_paused_a_schedule_rests_and_goes_on_from_then(client, clock):
     found = clock.put(misfire="all", window="1d")
-    assert store.pause(client, "s")
-    assert not store.pause(client, "s")
-    clock.ticker.ahead = 0
+    assert schedule_store.pause(client, "s")
+    assert not schedule_store.pause(client, "s")
+    clock.enqueuer.ahead = 0
     assert clock.round() is None
-    client.hset(store.state_key("s"), "last", str(int(clock.now) - 1000))
-    assert store.resume(client, "s")
-    assert not store.resume(client, "s")
+    client.hset(schedule_store.state_key("s"), "last", str(int(clock.now) - 1000))
+    assert schedule_store.resume(client, "s")
+    assert not schedule_store.resume(client, "s")
     clock.round()
     assert did(client) == []
     clock.until(found)
@@ -480,27 +495,27 @@ def code(name: str, **table: Any) -> Schedule:
 
 
 def states(client: Redis) -> dict[str, str]:
-    return {entry.name: entry.state for entry in store.entries(client)}
+    return {entry.name: entry.state for entry in schedule_store.entries(client)}
 
 
 def test_a_deploy_adds_changes_and_takes_away_its_own_alone(client):
-    store.put(client, schedule("mine", {"job": NOOP, "every": 60}))
-    assert store.sync(client, [code("a"), code("b"), code("c", paused=True)], "code") == []
+    schedule_store.put(client, schedule("mine", {"job": NOOP, "every": 60}))
+    assert schedule_store.sync(client, [code("a"), code("b"), code("c", paused=True)], "code") == []
     assert states(client) == {"a": "active", "b": "active", "c": "paused", "mine": "active"}
-    (fault,) = store.sync(client, [code("b", every=30), code("mine"), code("c")], "code")
+    (fault,) = schedule_store.sync(client, [code("b", every=30), code("mine"), code("c")], "code")
     assert "mine" in fault
     assert states(client) == {"b": "active", "c": "active", "mine": "active"}
-    assert store.entry(client, "b").schedule.every == 30
-    assert store.sync(client, [], "code", may_go=lambda found: found.name != "b") == []
+    assert schedule_store.entry(client, "b").schedule.every == 30
+    assert schedule_store.sync(client, [], "code", may_go=lambda found: found.name != "b") == []
     assert states(client) == {"b": "active", "mine": "active"}
 
 
 def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client, caplog):
     caplog.set_level("INFO", "packmule.scheduler")
     many = [code(f"s{number:02}") for number in range(13)]
-    store.sync(client, many, "code")
-    store.sync(client, many, "code")
-    store.sync(client, [code("s00", every=30), code("s01", every=30), code("late")], "code")
+    schedule_store.sync(client, many, "code")
+    schedule_store.sync(client, many, "code")
+    schedule_store.sync(client, [code("s00", every=30), code("s01", every=30), code("late")], "code")
     first, more = (
         ", ".join(f"s{number:02}" for number in range(10)),
         ", ".join(f"s{n:02}" for n in range(2, 12)),
@@ -515,66 +530,66 @@ def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client,
 
 def test_files_are_compared_with_their_own_schedules(client):
     one, two = (code(name, owner="file", source=f"{name}.toml") for name in "ab")
-    store.sync(client, [one], "file", "a.toml")
-    store.sync(client, [two], "file", "b.toml")
-    store.sync(client, [], "file", "a.toml")
+    schedule_store.sync(client, [one], "file", "a.toml")
+    schedule_store.sync(client, [two], "file", "b.toml")
+    schedule_store.sync(client, [], "file", "a.toml")
     assert states(client) == {"b": "active"}
 
 
 def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
-    store.sync(client, [code("a"), code("b")], "code")
-    store.pause(client, "a")
-    assert store.remove(client, "b") == {"b": "code"}
+    schedule_store.sync(client, [code("a"), code("b")], "code")
+    schedule_store.pause(client, "a")
+    assert schedule_store.remove(client, "b") == {"b": "code"}
     for said in ([code("a", every=30), code("b", every=30)], [], [code("a"), code("b")]):
-        store.sync(client, said, "code")
+        schedule_store.sync(client, said, "code")
         clock.later(100)
     assert states(client) == {"a": "paused", "b": "removed"}
     assert ids(client) == []
-    clock.ticker.ahead = 0
-    assert store.resume(client, "b")
+    clock.enqueuer.ahead = 0
+    assert schedule_store.resume(client, "b")
     clock.round()
-    clock.until(store.entry(client, "b").schedule)
+    clock.until(schedule_store.entry(client, "b").schedule)
     assert len(ids(client)) == 1
 
 
 def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
-    store.sync(client, [code("a")], "code")
+    schedule_store.sync(client, [code("a")], "code")
     mine = schedule("a", {"job": NOOP, "every": 5})
     for replace in (False, True):
-        with pytest.raises(store.NameTaken, match=r"belongs to the code|there already"):
-            store.put(client, mine, replace)
-    store.remove(client, "a")
-    assert store.put(client, mine) == "changed"
-    store.sync(client, [code("a")], "code")
-    assert store.entry(client, "a").schedule == mine
-    assert store.remove(client, "a") == {"a": "operator"}
-    store.sync(client, [code("a")], "code")
+        with pytest.raises(schedule_store.NameTaken, match=r"belongs to the code|there already"):
+            schedule_store.put(client, mine, replace)
+    schedule_store.remove(client, "a")
+    assert schedule_store.put(client, mine) == "changed"
+    schedule_store.sync(client, [code("a")], "code")
+    assert schedule_store.entry(client, "a").schedule == mine
+    assert schedule_store.remove(client, "a") == {"a": "operator"}
+    schedule_store.sync(client, [code("a")], "code")
     assert states(client) == {"a": "removed"}
 
 
 def test_what_an_operator_removed_is_gone_and_its_past_is_remembered_for_a_while(client, clock):
     found = clock.put()
     last = clock.until(found)
-    assert store.remove(client, "s") == {"s": "operator"}
+    assert schedule_store.remove(client, "s") == {"s": "operator"}
     assert states(client) == {}
-    assert client.ttl(store.state_key("s")) > DAY
-    with pytest.raises(store.NoSuchSchedule):
-        store.remove(client, "s")
-    store.put(client, found)
-    assert store.entry(client, "s").last >= last
-    assert client.ttl(store.state_key("s")) == -1
+    assert client.ttl(schedule_store.state_key("s")) > DAY
+    with pytest.raises(schedule_store.NoSuchSchedule):
+        schedule_store.remove(client, "s")
+    schedule_store.put(client, found)
+    assert schedule_store.entry(client, "s").last >= last
+    assert client.ttl(schedule_store.state_key("s")) == -1
 
 
-def test_a_ticker_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
+def test_the_enqueuer_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
     client, clock, tmp_path, caplog
 ):
     path = tmp_path / "schedules.toml"
     path.write_text(f'[filed]\njob = "{NOOP}"\nevery = 60\n')
-    clock.ticker.file = path
-    clock.ticker.sync()
+    clock.enqueuer.file = path
+    clock.enqueuer.sync()
     assert {"coded", "filed"} <= states(client).keys()
     path.write_text("[filed]\njob = 5\n")
-    clock.ticker.sync()
+    clock.enqueuer.sync()
     assert "filed" in states(client)
     assert "line 2" in caplog.text
 
@@ -583,19 +598,19 @@ def test_what_will_keep_a_schedule_from_working_is_told_when_it_is_entered(clien
     file = tmp_path / "schedules.toml"
     tables = {"bad": sample_jobs.add.job.name, "good": NOOP}
     file.write_text("".join(f'[{name}]\njob = "{job}"\nevery = "1h"\n' for name, job in tables.items()))
-    Ticker(client, clock.ticker.producer, file).sync()
+    PeriodicEnqueuer(client, clock.enqueuer.producer, file).sync()
     told = [record.getMessage() for record in caplog.records if "schedule bad" in record.getMessage()]
     assert len(told) == 1
     assert "missing a required argument" in told[0]
     assert "schedule good" not in caplog.text
-    assert store.entry(client, "good").schedule.source == str(file)
+    assert schedule_store.entry(client, "good").schedule.source == str(file)
 
 
 def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client, clock, monkeypatch):
     monkeypatch.setattr("packmule.scheduler.scheduler.AWAY_REST", 0)
     sync = Mock(side_effect=[OutOfMemoryError("OOM"), RedisConnectionError("away"), None])
-    monkeypatch.setattr(clock.ticker, "sync", sync)
-    ticking = Scheduler(client, ticker=clock.ticker)
+    monkeypatch.setattr(clock.enqueuer, "sync", sync)
+    ticking = Scheduler(client, enqueuer=clock.enqueuer)
     ticking.leadership = clock.leadership
     for _ in range(5):
         ticking.tick()
@@ -606,16 +621,16 @@ def test_what_redis_refuses_is_tried_again_soon(client, clock, monkeypatch):
     found = clock.put()
     refused = Mock(each=lambda client, calls: [ResponseError("OOM")] * len(calls))
     monkeypatch.setattr("packmule.scheduler.schedules.periodic_enqueuer._decide", refused)
-    clock.ticker.ahead = found.next(int(clock.now)) - clock.now + 0.2
-    assert clock.ticker.round(clock.leadership.check()) == FAILED_AGAIN
+    clock.enqueuer.ahead = found.next(int(clock.now)) - clock.now + 0.2
+    assert clock.enqueuer.round(clock.leadership.check()) == FAILED_AGAIN
 
 
 @pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "1e9", ""])
 def test_an_odd_last_tick_stops_nothing(client, clock, last):
     found = clock.put()
-    client.hset(store.state_key("s"), "last", last)
-    client.zadd(store.NEXT, {"s": 0})
-    assert store.entry(client, "s").last is None
+    client.hset(schedule_store.state_key("s"), "last", last)
+    client.zadd(schedule_store.NEXT, {"s": 0})
+    assert schedule_store.entry(client, "s").last is None
     clock.round()
     clock.until(found)
     assert ids(client)
@@ -624,32 +639,32 @@ def test_an_odd_last_tick_stops_nothing(client, clock, last):
 @pytest.mark.parametrize("end", [10**12, 10**18, 10**30])
 def test_a_record_with_times_beyond_the_calendar_is_faulty_and_stops_nothing(client, clock, end):
     record = {"name": "odd", "job": NOOP, "every": 60, "start": end * 10, "end": end}
-    client.hset(store.SCHEDULES, "odd", json.dumps(record))
-    client.zadd(store.NEXT, {"odd": 0})
-    clock.ticker.sync()
+    client.hset(schedule_store.SCHEDULES, "odd", json.dumps(record))
+    client.zadd(schedule_store.NEXT, {"odd": 0})
+    clock.enqueuer.sync()
     clock.round()
-    assert store.entry(client, "odd").state == "faulty"
+    assert schedule_store.entry(client, "odd").state == "faulty"
 
 
 def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock):
     found = clock.put()
-    ticking = Scheduler(client, ticker=clock.ticker)
+    ticking = Scheduler(client, enqueuer=clock.enqueuer)
     ticking.leadership = clock.leadership
     ticking.tick()
-    client.delete(store.NEXT)
+    client.delete(schedule_store.NEXT)
     for duty in ticking._duties[2:]:
         duty.due_at = 0
     assert ticking.tick() == 0
     ticking.tick()
-    assert store.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
+    assert schedule_store.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
 
 
 def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clock, monkeypatch):
     def full() -> None:
         raise ResponseError("OOM command not allowed")
 
-    monkeypatch.setattr(clock.ticker, "sync", full)
-    ticking = Scheduler(client, ticker=clock.ticker)
+    monkeypatch.setattr(clock.enqueuer, "sync", full)
+    ticking = Scheduler(client, enqueuer=clock.enqueuer)
     ticking.leadership = clock.leadership
     id = sample_jobs.noop.options(delay=0).enqueue()
     ticking.tick()
@@ -657,11 +672,11 @@ def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clo
 
 
 def test_the_ledger_is_bounded(client, clock, monkeypatch):
-    monkeypatch.setattr(store, "LEDGER_ENTRIES", 5)
+    monkeypatch.setattr(schedule_store, "LEDGER_ENTRIES", 5)
     clock.put(every=1, overlap="skip")
     for _ in range(20):
         clock.later(1)
-    assert client.llen(store.ticks_key("s")) == 5
+    assert client.llen(schedule_store.ticks_key("s")) == 5
 
 
 # --- cost
@@ -670,17 +685,17 @@ def test_the_ledger_is_bounded(client, clock, monkeypatch):
 def test_ten_thousand_schedules_cost_one_trip_a_round(client, clock):
     names = [f"s{number}" for number in range(10_000)]
     record = '{"name":"%s","job":"' + NOOP + '","cron":"0 0 1 1 *"}'
-    client.hset(store.SCHEDULES, mapping={name: record % name for name in names})
-    client.zadd(store.NEXT, dict.fromkeys(names, clock.now + 10_000))
+    client.hset(schedule_store.SCHEDULES, mapping={name: record % name for name in names})
+    client.zadd(schedule_store.NEXT, dict.fromkeys(names, clock.now + 10_000))
     found = clock.put("s")
-    clock.ticker.ahead = found.next(int(clock.now)) - clock.now + 0.2
+    clock.enqueuer.ahead = found.next(int(clock.now)) - clock.now + 0.2
     before = client.info("stats")["total_commands_processed"]
     began = time.monotonic()
-    clock.ticker.round(clock.leadership.check())
+    clock.enqueuer.round(clock.leadership.check())
     took = time.monotonic() - began
     assert len(ids(client)) == 1
     assert took < 0.25  # here 1 ms; the rest is for machines that others keep busy
-    assert clock.ticker.round(clock.leadership.check()) > 0
+    assert clock.enqueuer.round(clock.leadership.check()) > 0
     assert client.info("stats")["total_commands_processed"] - before < 60
 
 

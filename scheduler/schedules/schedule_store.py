@@ -1,4 +1,4 @@
-"""The book of schedules in Redis: entering, reading, pausing and removing them; what a deploy may change."""
+"""Schedule store: add, read, pause and remove schedules in Redis, and sync those of a deploy."""
 
 from __future__ import annotations
 

@@ -1,0 +1,72 @@
+"""Repair: find what a crash, a lost key or a deletion by hand left without an owner, and let it go on."""
+
+from __future__ import annotations
+
+import time
+
+from redis import Redis
+
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+from packmule.scheduler.leader import FENCE, refuse
+from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND, QueueScan
+
+KEYS_A_CALL = 1000
+"""Keys that one call checks: few enough that it occupies the server for about a millisecond."""
+
+LEASE_SECONDS = 10.0
+"""The lease given to a worker that has claims but none: if it does not renew it, it counts as dead."""
+
+_repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*wire.GATES, *FENCE))
+_repair_orphans = Script("scheduler.maintenance", "repair_orphans", after=(*wire.GROUPS, *FENCE))
+
+
+class GroupRepair:
+    """Unblocks groups of waiting jobs whose place in the queue was lost.
+
+    Without it, jobs could wait forever after a list was emptied by hand, a record was deleted, or a slot's
+    holder vanished with its claims. Running it at any time, or several at once, does no harm.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._scan = QueueScan(client)
+
+    def repair(self, term: str = "") -> bool:
+        """Check groups for a while; return whether any exist. Raises `Overtaken` if `term` is over."""
+        seen = 0
+
+        def check(queue: str, cursor: str) -> str:
+            nonlocal seen
+            reply = _repair_groups(self.client, [wire.groups_key(queue)], [queue, cursor, term])
+            refuse(reply)
+            seen += int(reply[1])
+            return "" if reply[0] == b"0" else wire.text(reply[0])
+
+        self._scan.run(check)
+        return seen > 0
+
+
+class OrphanRepair:
+    """Scans all keys of `client`'s server, round after round, for what no longer has an owner."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._cursor = "0"
+
+    def repair(self, term: str = "") -> int:
+        """Check keys for a while, or to the end of the round; return how many were repaired.
+
+        Claims without a lease get one that ends, so that they are rescued. Slots whose holder is gone are
+        freed. Groups that nothing would unblock go on. Records of workers get an expiry. Raises `Overtaken`
+        if the leader's `term` is over.
+        """
+        repaired, ends_at = 0, time.monotonic() + LONGEST_ROUND
+        while True:
+            args = [self._cursor, KEYS_A_CALL, term, LEASE_SECONDS]
+            reply = _repair_orphans(self.client, [wire.LEASES], args)
+            refuse(reply)
+            self._cursor = wire.text(reply[0])
+            repaired += int(reply[1])
+            if self._cursor == "0" or time.monotonic() > ends_at:
+                return repaired
