@@ -39,12 +39,11 @@ from packmule.tests.private_server import private_server  # noqa: E402
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path.append("tests/jobs")
-import sample_jobs
 from packmule.coordination.redis.connection import connect, lock_clients
 from packmule.jobs.client import Producer
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
+from packmule.tests.jobs import sample_jobs
 
 url, *nodes = sys.argv[1:]
 with connect(url, Path("unused"), socket_timeout=5) as client:
