@@ -1,4 +1,4 @@
-"""Hand-over: whoever waits for another hears of its end at once, and looks again from time to time."""
+"""Waiting for a release: the holder publishes it, and the waiter also looks again from time to time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import redis
 from packmule.coordination.redis.embedded_server import ServerFailed
 
 
-class Ear:
-    """A subscription to a channel at one server; where that can't be had, waiting is only slower.
+class ReleaseListener:
+    """A subscription to a release channel at one server; without one, a waiter only polls more often.
 
-    Each of `dials` makes a connection to one, not yet connected, for a timeout in seconds.
+    Each of `dials` returns a new, unconnected connection to one server, given a timeout in seconds.
     """
 
     def __init__(self, dials: Sequence[Callable[[float], Any]], channel: str, timeout: float) -> None:
         self._connection: Any = None
-        # The last of them, for a release reaches the others before it.
+        # The last server first: a release reaches all others before it.
         for dial in reversed(dials):
             connection = dial(timeout)
             try:
@@ -34,15 +34,15 @@ class Ear:
             return
 
     def wait(self, pause: float, longest: float) -> None:
-        """Return at a release, or after about `pause` seconds, four times that if one would be heard of.
+        """Return at a release, or after about `pause` seconds (four times that while subscribed).
 
-        Chance makes it shorter or longer by half, so that those who collided don't do so again; never longer
-        than `longest`.
+        The span varies at random by half, so that waiters that collided don't collide again; it never exceeds
+        `longest`.
         """
-        hears = self._connection is not None
-        seconds = min(longest, pause * (4 if hears else 1) * random.uniform(0.5, 1.5))  # noqa: S311
+        subscribed = self._connection is not None
+        seconds = min(longest, pause * (4 if subscribed else 1) * random.uniform(0.5, 1.5))  # noqa: S311
         poller = select.poll()
-        if hears:
+        if subscribed:
             poller.register(self._connection._sock, select.POLLIN)
         if poller.poll(seconds * 1000):
             try:

@@ -156,7 +156,7 @@ class Breaker:
         return True
 
     def _strike_redis(self, kind: str) -> None:
-        def away(server: EmbeddedServer) -> None:
+        def restart(server: EmbeddedServer) -> None:
             pid = server.pid()
             if kind == "restart redis":
                 server.stop()
@@ -165,7 +165,7 @@ class Breaker:
             server.ensure()
 
         if self.server:
-            self._note(kind, 0, partial(away, self.server))
+            self._note(kind, 0, partial(restart, self.server))
 
     def _note(self, kind: str, pid: int, strike: Callable[[], None]) -> None:
         began = time.monotonic()

@@ -50,7 +50,7 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 class Entry(NamedTuple):
     """One job on its way: what the script takes of it, and its payload."""
 
-    job: tuple[str, str, str, str, float, list[Any], unique.Terms | None, str | None, str | None]
+    job: tuple[str, str, str, str, float, list[Any], unique.Uniqueness | None, str | None, str | None]
     payload: bytes
 
 
@@ -144,10 +144,12 @@ class Producer:
                     f"{job.name} is called back when a batch has ended: leave its own time or unique out"
                 )
             entry = self._entry(job, call, replace(options.over(job.options), job_id=id, batch=None), 0)
-            _, _, queue, _, _, written, terms, group, _ = entry.job
+            _, _, queue, _, _, written, uniqueness, group, _ = entry.job
             written[written.index("status") + 1] = "deferred"
             written += "batch", f"{batch} callback"
-            entries.append(entry._replace(job=(id, batch, queue, "held", 0.0, written, terms, group, None)))
+            entries.append(
+                entry._replace(job=(id, batch, queue, "held", 0.0, written, uniqueness, group, None))
+            )
         args = [_pack([entry.job for entry in entries]), *(entry.payload for entry in entries)]
         keys = [wire.QUEUES, wire.UNIQUE, wire.batch_key(batch), wire.BATCHES]
         self._call(_create_batch, keys, [*args, _pack((batch, parent or "", fields))])
@@ -187,19 +189,19 @@ class Producer:
         place, when = _place(options, position)
         new = wire.new_job_id()
         id, call_id = (options.job_id, new) if options.job_id else (new, "")
-        terms = unique.terms(job, *call, options) if options.is_unique else None
+        uniqueness = unique.uniqueness(job, *call, options) if options.is_unique else None
         fields = _fields(job, queue, options)
         group = None
         if job.gates:
             shut = _shut(job, job.gates, call)
             group = shut.group
             fields += ["group", group, *(("gates", shut.gates) if shut.gates else ())]
-            if shut.lock and job.gates.policy == "skip" and not terms:
-                terms = unique.skipping(shut.lock)
+            if shut.lock and job.gates.policy == "skip" and not uniqueness:
+                uniqueness = unique.skipping(shut.lock)
         if options.batch:
             fields += "batch", options.batch
         return Entry(
-            (id, call_id, queue, place, when, fields, terms, group, options.batch), wire.packed(payload)
+            (id, call_id, queue, place, when, fields, uniqueness, group, options.batch), wire.packed(payload)
         )
 
 

@@ -17,7 +17,7 @@ from packmule.jobs.options import InvalidOption, Options, in_seconds
 LONGEST_KEY = 250
 """Characters; of a longer key its SHA-256 is kept."""
 
-Terms = tuple[str, str, float, float]
+Uniqueness = tuple[str, str, float, float]
 """What `enqueue.lua` takes of a unique job: its key, a rule, the rule's seconds, the longest wait or 0."""
 
 
@@ -42,8 +42,8 @@ def check(job: JobType) -> None:
             raise InvalidJob(f"{job.name} can't be a job: unique={error}") from None
 
 
-def terms(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Terms:
-    """Those of one call that was found valid. Raises `InvalidOption`, or `InvalidCall` without a key."""
+def uniqueness(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Uniqueness:
+    """How one valid call is unique. Raises `InvalidOption`, or `InvalidCall` without a key."""
     key = _key(job, args, kwargs, options.unique or True)
     if options.debounce is not None:
         return key, "debounce", in_seconds(options.debounce), in_seconds(options.debounce_limit or 0)
@@ -54,8 +54,8 @@ def terms(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options:
     return key, "life", 0.0, 0.0
 
 
-def skipping(lock: str) -> Terms:
-    """Those of a singleton that is not enqueued while there is one."""
+def skipping(lock: str) -> Uniqueness:
+    """How a singleton with `policy="skip"` is unique: no second one is enqueued while the first lives."""
     return f"singleton {lock}", "life", 0.0, 0.0
 
 

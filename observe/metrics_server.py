@@ -42,7 +42,7 @@ def _handler(client: Redis, queues: Callable[[], list[str]]) -> type[BaseHTTPReq
             try:
                 body = cache.get_or_compute("metrics", compute, ttl=FRESH_SECONDS).encode()
             except RedisError as error:
-                self.send_error(503, f"redis is away: {type(error).__name__}")
+                self.send_error(503, f"redis is unavailable: {type(error).__name__}")
                 return
             self.send_response(200)
             self.send_header("Content-Type", CONTENT_TYPE)

@@ -14,7 +14,7 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from packmule.coordination.redis.backoff import AWAY, passes
+from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import wire
 from packmule.scheduler.leader import AGAIN, TERM, Leadership, Overtaken
@@ -40,8 +40,8 @@ GROUPS_REST = 2.0
 PRUNE_REST = 60.0
 """Seconds between two rounds that prune and repair; five times that for nothing."""
 
-AWAY_REST = 1.0
-"""Seconds after which is tried again what failed because of Redis."""
+RETRY_INTERVAL = 1.0
+"""Seconds until what failed because of Redis is tried again."""
 
 MOST_MESSAGES = 1000
 """As many are read at once of what the scheduler is told."""
@@ -94,13 +94,13 @@ class Scheduler:
         ]
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT. Redis being away is waited out."""
+        """Run until SIGTERM or SIGINT. It keeps trying while Redis is unavailable."""
         with Subscriber(self.client, [wire.SCHEDULER]) as self._told:
             signal.signal(signal.SIGTERM, self._stop)
             signal.signal(signal.SIGINT, self._stop)
             while not self.stopping:
                 self._rest(self.tick())
-        with contextlib.suppress(*AWAY):
+        with contextlib.suppress(*REDIS_ERRORS):
             self.memory_limit.lift()
             self.leadership.resign()
         self.leadership.close()
@@ -119,10 +119,10 @@ class Scheduler:
             log.warning("%s", error)
             self.leadership.announce_again()
             return AGAIN
-        except AWAY as error:
+        except REDIS_ERRORS as error:
             self.leadership.serves = False
-            log.warning("redis is away: %s", error)
-            return AWAY_REST
+            log.warning("redis is unavailable: %s", error)
+            return RETRY_INTERVAL
 
     def wake(self, seconds: float = 0.0) -> None:
         """Look at what the clock decides in so many seconds, if not sooner."""
@@ -134,7 +134,7 @@ class Scheduler:
         for duty in self._duties:
             if time.monotonic() >= duty.due_at:
                 term = self.leadership.check()
-                duty.due_at = time.monotonic() + AWAY_REST
+                duty.due_at = time.monotonic() + RETRY_INTERVAL
                 try:
                     rest = duty.do(term)
                 except ResponseError as error:  # what is corrupt there keeps no other duty from being done
@@ -177,7 +177,7 @@ class Scheduler:
             self.enqueuer.sync()
         except ResponseError as error:
             log.error("the schedules of code and file could not be entered: %s", error)
-            self._syncs_at = time.monotonic() + AWAY_REST if passes(error) else math.inf
+            self._syncs_at = time.monotonic() + RETRY_INTERVAL if is_transient(error) else math.inf
         else:
             self._syncs_at = math.inf
 

@@ -43,7 +43,7 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
 @click.pass_obj
 def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
     """The webhooks of the file, what waits for them, and how much they have given up."""
-    from packmule.coordination.streams.dead_letters import poison_key
+    from packmule.coordination.streams.dead_letters import dead_letters_key
     from packmule.observe import events
     from packmule.observe.webhooks.delivery import group_of
     from packmule.terminal import show
@@ -60,7 +60,7 @@ def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
             "types": list(ready.hook.types),
             "queues": list(ready.hook.queues),
             "entries_behind": (groups.get(group_of(ready.name)) or {}).get("lag"),
-            "given_up": app.client.llen(poison_key(key, group_of(ready.name))),
+            "given_up": app.client.llen(dead_letters_key(key, group_of(ready.name))),
         }
         for ready in hooks
     ]

@@ -42,7 +42,7 @@ class Heartbeat:
         self._told: dict[str, tuple[str, float]] = {}
 
     def beat(self) -> None:
-        """Renew all of them for another lease. Raises what redis-py does when the server is away."""
+        """Renew all of them for another lease. Raises what redis-py does when the server is unavailable."""
         living = {name: slots for name, slots in self.workers.items() if slots.is_open}
         if not living:
             return

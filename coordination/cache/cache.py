@@ -12,10 +12,10 @@ from redis import Redis, RedisError
 
 from packmule.coordination.cache.cached import Cached
 from packmule.coordination.cache.entry import OVERSIZE, Entry, NotCacheable, decoded, encoded
-from packmule.coordination.cache.expiry import Terms, agreed, named_tags, seconds
+from packmule.coordination.cache.expiry import Expiry, named_tags, seconds
 from packmule.coordination.cache.lease import ANY, Lease, Place, tag_key, take
 from packmule.coordination.cache.link import Link
-from packmule.coordination.cache.lookup import NOTHING, look, turn
+from packmule.coordination.cache.lookup import NOTHING, lease_or_wait, look
 from packmule.coordination.keys import bounded, named
 from packmule.coordination.renewal import Renewer
 
@@ -96,13 +96,13 @@ class Cache:
         `NotCacheable` for a value that is neither bytes nor JSON, `ValueError` for a time that is none.
         A value that is too large is returned and not kept, and for `ttl` seconds nobody waits for another's.
         """
-        terms = agreed(ttl, stale_ttl, tags)
-        at = Place(self.name, bounded(key), terms.tags)
+        expiry = Expiry.of(ttl, stale_ttl, tags)
+        at = Place(self.name, bounded(key), expiry.tags)
         found, lease = NOTHING, None
         try:
             found = look(self._link, at)
             if found.is_due():
-                found, lease = turn(self._link, at, found, terms.life_ms, self.lease, self.longest)
+                found, lease = lease_or_wait(self._link, at, found, expiry.life_ms, self.lease, self.longest)
         except RedisError as error:
             self._do_without(error)
             found = found if found.left > 0 else NOTHING
@@ -111,7 +111,7 @@ class Cache:
             return value
         if lease is None:
             return self._normal(compute())
-        return self._compute(key, compute, terms, lease)
+        return self._compute(key, compute, expiry, lease)
 
     def get(self, key: str, default: Any = None, *, tags: Sequence[str] = ()) -> Any:
         """The value kept for `key` if it is valid, otherwise `default`, as without Redis.
@@ -135,16 +135,16 @@ class Cache:
         What is being computed for the key meanwhile is not kept. Two round trips. Raises `EntryTooLarge`,
         `NotCacheable`, or `ValueError` for a time that is none.
         """
-        terms = agreed(ttl, stale_ttl, tags)
-        at = Place(self.name, bounded(key), terms.tags)
+        expiry = Expiry.of(ttl, stale_ttl, tags)
+        at = Place(self.name, bounded(key), expiry.tags)
         kind, body = encoded(value, self.max_bytes)
         if kind == OVERSIZE:
             raise EntryTooLarge(
                 f"{key:.120}: the cache {self.name} keeps up to {self.max_bytes:,} bytes a key"
             )
         try:
-            lease = take(self._link, at, ANY, terms.life_ms, self.lease, self.longest)
-            return isinstance(lease, Lease) and _keep(lease, terms, kind, body, 0.0)
+            lease = take(self._link, at, ANY, expiry.life_ms, self.lease, self.longest)
+            return isinstance(lease, Lease) and _keep(lease, expiry, kind, body, 0.0)
         except RedisError as error:
             self._do_without(error)
             return False
@@ -187,13 +187,13 @@ class Cache:
         12.0
         >>> price.invalidate(7)  # doctest: +SKIP
         """
-        terms = agreed(ttl, stale_ttl, tags)
+        expiry = Expiry.of(ttl, stale_ttl, tags)
 
         def decorate(function: Callable[P, T]) -> Cached[P, T]:
             def find(key: str, compute: Callable[[], T], tags: Sequence[str]) -> T:
                 return self.get_or_compute(key, compute, ttl=ttl, stale_ttl=stale_ttl, tags=tags)
 
-            made = Cached(function, key, terms.tags, find, self.invalidate)
+            made = Cached(function, key, expiry.tags, find, self.invalidate)
             owner = self._shapes.setdefault(made.shape, made.name)
             if owner != made.name:
                 raise ValueError(f"{made.name}: {owner} has the key {key!r} already: choose another")
@@ -217,7 +217,7 @@ class Cache:
         """Close the cache's connections."""
         self.close()
 
-    def _compute(self, key: str, compute: Callable[[], T], terms: Terms, lease: Lease) -> T:
+    def _compute(self, key: str, compute: Callable[[], T], expiry: Expiry, lease: Lease) -> T:
         self._renewer.add(lease, self.lease / 3)
         begun = time.monotonic()
         try:
@@ -238,7 +238,7 @@ class Cache:
                 key,
             )
         try:
-            _keep(lease, terms, kind, body, cost)
+            _keep(lease, expiry, kind, body, cost)
         except RedisError as error:
             self._do_without(error)
         normal: T = result if kind == OVERSIZE else decoded(kind, body)
@@ -266,7 +266,7 @@ class Cache:
             logger.warning(text, *args)
 
 
-def _keep(lease: Lease, terms: Terms, kind: bytes, body: bytes, cost: float) -> bool:
-    versions = dict(zip(terms.tags, lease.versions, strict=True))
-    entry = Entry(bytes.fromhex(lease.id), kind, terms.stale_ms, cost, versions, body)
-    return lease.keep(entry.packed(), terms.life_ms)
+def _keep(lease: Lease, expiry: Expiry, kind: bytes, body: bytes, cost: float) -> bool:
+    versions = dict(zip(expiry.tags, lease.versions, strict=True))
+    entry = Entry(bytes.fromhex(lease.id), kind, expiry.stale_ms, cost, versions, body)
+    return lease.keep(entry.packed(), expiry.life_ms)

@@ -1,4 +1,4 @@
-"""Terms: for how long a cache keeps a value, and what invalidates it."""
+"""Expiry: how long a cache keeps a value, and which tags invalidate it sooner."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ SHORTEST_TTL = 0.001
 MOST_TAGS = 16
 
 
-class Terms(NamedTuple):
-    """For how many milliseconds a value is valid and kept after that, and what it depends on."""
+class Expiry(NamedTuple):
+    """Milliseconds a value is valid, milliseconds it is then kept stale, and the tags that invalidate it."""
 
     ttl_ms: int
     stale_ms: int
     tags: tuple[str, ...]
 
+    @classmethod
+    def of(cls, ttl: float, stale_ttl: float, tags: Sequence[str]) -> Expiry:
+        """The expiry for these arguments, in seconds. Raises `ValueError` if a span is out of range."""
+        valid, stale = seconds("ttl", ttl, SHORTEST_TTL), seconds("stale_ttl", stale_ttl, 0.0)
+        return cls(round(valid * 1000), round(stale * 1000), named_tags(tags) if tags else ())
+
     @property
     def life_ms(self) -> int:
-        """Milliseconds for which it is stored."""
+        """Milliseconds until Redis deletes it."""
         return self.ttl_ms + self.stale_ms
 
 
-def agreed(ttl: float, stale_ttl: float, tags: Sequence[str]) -> Terms:
-    """The terms of a call. Raises `ValueError` for a time that is none."""
-    valid, stale = seconds("ttl", ttl, SHORTEST_TTL), seconds("stale_ttl", stale_ttl, 0.0)
-    return Terms(round(valid * 1000), round(stale * 1000), named_tags(tags) if tags else ())
-
-
 def named_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """Each tag once, at a bounded length. Raises `ValueError` for too many, or a text alone."""
+    """The tags without duplicates, bounded in length. Raises `ValueError` for a text or too many tags."""
     if isinstance(tags, str) or len(tags) > MOST_TAGS:
         raise ValueError(f"tags={tags!r:.120}: give a list of up to {MOST_TAGS} texts")
     return tuple(dict.fromkeys(bounded(tag) for tag in tags))
 
 
 def seconds(what: str, value: float, least: float) -> float:
-    """`value` if it is a time of at least `least` seconds. Raises `ValueError`."""
+    """`value`, checked to be a number of seconds from `least` to a year. Raises `ValueError` if it isn't."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= LONGEST_TTL:
         raise ValueError(f"{what}={value!r:.120}: give seconds, from {least:g} to those of a year")
     return value

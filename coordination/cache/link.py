@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError
 
 from packmule.coordination.redis.connection import once_within
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import Unavailable
 
 TIMEOUT = 1.0
 """Seconds that connecting and answering may take each; a cache that is slower is none."""
@@ -21,8 +22,8 @@ REST = 1.0
 """Seconds after a failure in which the server is not asked, so that its absence costs its users little."""
 
 
-class Away(redis.ConnectionError):
-    """The server can't be reached, answers too late, or failed to a moment ago."""
+class CacheUnavailable(Unavailable, redis.ConnectionError):
+    """The cache's server can't be reached, answered too late, or failed less than a second ago."""
 
 
 class Link:
@@ -42,16 +43,16 @@ class Link:
     def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to `commands`, as bytes, sent together in one trip.
 
-        Raises `Away`, or the first `redis.ResponseError` among them.
+        Raises `CacheUnavailable`, or the first `redis.ResponseError` among them.
         """
         if time.monotonic() < self._rests_until:
-            raise Away(self._fault)
+            raise CacheUnavailable(self._fault)
         try:
             replies = self._asked(commands)
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             self._fault = " ".join(str(error).split())
             self._rests_until = time.monotonic() + REST
-            raise Away(self._fault) from None
+            raise CacheUnavailable(self._fault) from None
         for reply in replies:
             if isinstance(reply, redis.ResponseError):
                 raise reply

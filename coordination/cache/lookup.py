@@ -1,4 +1,4 @@
-"""Turns: look what is kept, and where it is time to compute it take the lease, or wait for who has it."""
+"""Lookup: read what is stored; if it is due, take the lease to compute it or wait for the holder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from packmule.coordination.cache.entry import OVERSIZE, Entry, id_of, unpacked
 from packmule.coordination.cache.lease import Lease, Place, tag_key, take
 from packmule.coordination.cache.link import TIMEOUT, Link
-from packmule.coordination.release_listener import Ear
+from packmule.coordination.release_listener import ReleaseListener
 
 LOOK_AGAIN = 0.25
 """Seconds, give or take half, after which who waits looks again; or four times that if it would be told."""
@@ -71,15 +71,15 @@ def look(link: Link, at: Place) -> Found:
     return Found(entry.id, entry, value, (left - entry.stale_ms) / 1000)
 
 
-def turn(
+def lease_or_wait(
     link: Link, at: Place, found: Found, life_ms: int, seconds: float, longest: float
 ) -> tuple[Found, Lease | None]:
-    """The lease to compute what is at a place, where `found` is due; without it, what to take instead.
+    """The lease to compute an entry that is due; or, without a lease, the entry to return instead.
 
-    Where another computes that is the stale value, or the new one, for which it waits. Raises
+    While another process computes, that is the stale entry; if there is none, wait for the new one. Raises
     `redis.RedisError`.
     """
-    ear: Ear | None = None
+    listener: ReleaseListener | None = None
     try:
         while True:
             lease = take(link, at, found.id, life_ms, seconds, longest)
@@ -88,13 +88,13 @@ def turn(
             if lease is not None:
                 if found.entry is not None:
                     return found, None
-                if ear is None:  # and look once more, for the end may have come before it
-                    ear = Ear([link.connection], at.channel, TIMEOUT)
+                if listener is None:  # look once more: the lease may have ended before the subscription
+                    listener = ReleaseListener([link.connection], at.channel, TIMEOUT)
                 else:
-                    ear.wait(LOOK_AGAIN, max(SHORTEST_WAIT, lease + 0.01))
+                    listener.wait(LOOK_AGAIN, max(SHORTEST_WAIT, lease + 0.01))
             found = look(link, at)
             if found.left > 0:
                 return found, None
     finally:
-        if ear is not None:
-            ear.close()
+        if listener is not None:
+            listener.close()

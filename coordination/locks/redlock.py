@@ -12,7 +12,7 @@ from packmule.coordination.locks import grants
 from packmule.coordination.locks.grants import NoQuorum
 from packmule.coordination.locks.lock import SHORTEST_TTL, Lock, LockLost, refuse_ttl
 from packmule.coordination.locks.quorum import Quorum, SameServer
-from packmule.coordination.release_listener import Ear
+from packmule.coordination.release_listener import ReleaseListener
 from packmule.coordination.renewal import Renewer
 
 __all__ = ["Lock", "LockLost", "NoQuorum", "NotAcquired", "Redlock", "SameServer"]
@@ -83,7 +83,7 @@ class Redlock:
             raise ValueError("on_lost is called by the renewal: leave renew=True")
         refuse_ttl(ttl, self._quorum.longest_ttl)
         gives_up_at = time.monotonic() + wait
-        ear: Ear | None = None
+        listener: ReleaseListener | None = None
         try:
             while True:
                 refusal: Exception
@@ -97,14 +97,14 @@ class Redlock:
                 left = gives_up_at - time.monotonic()
                 if left <= 0:
                     raise refusal
-                if ear is None:  # and try once more, for the release may have come before it
+                if listener is None:  # try once more: the release may have come before the subscription
                     dials = [node.connection for node in self._quorum.nodes if node.socket is not None]
-                    ear = Ear(dials, grants.channel(name), self._quorum.timeout / 2)
+                    listener = ReleaseListener(dials, grants.channel(name), self._quorum.timeout / 2)
                 else:
-                    ear.wait(self._retry, left)
+                    listener.wait(self._retry, left)
         finally:
-            if ear is not None:
-                ear.close()
+            if listener is not None:
+                listener.close()
 
     def faults(self) -> dict[str, str]:
         """The nodes without a vote at present, and why; empty if all is well."""

@@ -1,8 +1,12 @@
-"""Trying again: which errors pass by themselves, and how long to pause before the next try."""
+"""Retrying calls to Redis: which errors are transient, and how long to pause before the next try."""
 
 from __future__ import annotations
 
+import logging
 import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from redis.exceptions import (
     ClusterDownError,
@@ -10,28 +14,36 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
     TimeoutError,
     TryAgainError,
 )
 
 from packmule.coordination.redis.embedded_server import ServerFailed
 
-AWAY = (RedisError, OSError, ServerFailed)
-"""What a call may raise while the server is away; `passes` tells which of it will pass."""
+UNAVAILABLE = (ConnectionError, TimeoutError)
+"""What redis-py raises while the server can't be reached, and while it loads its data."""
 
-_PASSING = (ConnectionError, TimeoutError, ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
-_PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY ", "UNBLOCKED")
+REDIS_ERRORS = (RedisError, OSError, ServerFailed)
+"""What a call to Redis may raise; `is_transient` tells which of these a later try may not meet."""
+
+_TRANSIENT = (*UNAVAILABLE, ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_TRANSIENT_REPLIES = ("MISCONF", "NOREPLICAS", "BUSY ", "UNBLOCKED")
+
+T = TypeVar("T")
+
+log = logging.getLogger("packmule.redis")
 
 
-def passes(error: Exception) -> bool:
-    """Whether the same may succeed later: the server is away, starts, fails over, or can't write."""
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed later: the server is down, starting, failing over or can't write."""
     if not isinstance(error, RedisError):
-        return isinstance(error, AWAY)
-    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_WORDS)
+        return isinstance(error, REDIS_ERRORS)
+    return isinstance(error, _TRANSIENT) or str(error).startswith(_TRANSIENT_REPLIES)
 
 
 class BackOff:
-    """Pauses in seconds that double from `first` up to `cap`, each shortened by chance by up to a half."""
+    """Pauses in seconds that double from `first` up to `cap`, each shortened at random by up to a half."""
 
     def __init__(self, first: float = 0.05, cap: float = 5.0) -> None:
         self.first = first
@@ -39,11 +51,26 @@ class BackOff:
         self._ceiling = first
 
     def next(self) -> float:
-        """How long to pause now; the next time longer."""
+        """The pause before the next try; each call doubles the one after it."""
         seconds = self._ceiling * random.uniform(0.5, 1)  # noqa: S311  jitter needs no secrecy
         self._ceiling = min(self.cap, self._ceiling * 2)
         return seconds
 
     def reset(self) -> None:
-        """It went well: the next pause is a short one again."""
+        """Start again with the shortest pause, after a success."""
         self._ceiling = self.first
+
+
+def retry_until_available(call: Callable[[], T]) -> T:
+    """Repeat `call`, which must be safe to repeat, until Redis answers. Raises what isn't transient."""
+    backoff: BackOff | None = None
+    while True:
+        try:
+            return call()
+        except (*UNAVAILABLE, ResponseError) as error:
+            if not is_transient(error):
+                raise
+            backoff = backoff or BackOff()
+            pause = backoff.next()
+            log.warning("redis is unavailable (%s); trying again in %.1f s", error, pause)
+            time.sleep(pause)

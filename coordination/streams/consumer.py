@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from packmule.coordination.redis.backoff import AWAY, BackOff, passes
+from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
 from packmule.coordination.redis.scripts import Script
 from packmule.coordination.streams.dead_letters import (
+    dead_letters_key,
     entry_record,
     event_record,
-    poison_key,
     rest_key,
     set_aside,
 )
@@ -56,7 +56,7 @@ class Consumer:
 
     A group that doesn't exist begins after the id `since`, "$" for now. An event whose handler raises is
     delivered again after a pause, before any other, `deliveries` times in all, and is then set aside in
-    `<key>:poison:<group>` with the reason. So is an entry that isn't finished in so many deliveries because
+    `<key>:dead:<group>` with the reason. So is an entry that isn't finished in so many deliveries because
     its consumers die, or that can't be unpacked. What a consumer was given and left for `min_idle` seconds
     another takes over, so no event's handling may take as long. A consumer that wasn't seen for
     `forget_after` seconds and owns nothing is removed.
@@ -89,7 +89,7 @@ class Consumer:
         self.min_idle = min_idle
         self.forget_after = max(forget_after, min_idle)
         self.count = count
-        self.poison_key = poison_key(stream.key, group)
+        self.dead_letters_key = dead_letters_key(stream.key, group)
         self.rest_key = rest_key(stream.key, group)
         self._errors = BackOff(cap=longest_pause)
         self._last: str | None = None
@@ -104,24 +104,24 @@ class Consumer:
     def run(self, handle: Callable[[Event], object], stop: threading.Event | None = None) -> None:
         """Give events to `handle` until `stop` is set, which is noticed within a second and between events.
 
-        While the server is away it tries again. A group or stream that was deleted is made anew; to skip
-        nothing, the new group begins three times `min_idle` before what was read last.
+        It keeps trying while Redis is unavailable. A group or stream that was deleted is created again; to
+        skip nothing, the new group begins three times `min_idle` before what was read last.
         """
         stop = stop or threading.Event()
-        away = BackOff()
+        backoff = BackOff()
         while not stop.is_set():
             try:
                 self._turn(handle, stop)
-                away.reset()
-            except AWAY as error:
+                backoff.reset()
+            except REDIS_ERRORS as error:
                 self._owing = True
                 if "NOGROUP" in str(error):
                     self._look_at = 0.0
-                    self._create_group(away, stop)
-                elif passes(error):
-                    pause = away.next()
+                    self._create_group(backoff, stop)
+                elif is_transient(error):
+                    pause = backoff.next()
                     log.warning(
-                        "%s: redis is away (%s); trying again in %.1f s", self.stream.key, error, pause
+                        "%s: redis is unavailable (%s); trying again in %.1f s", self.stream.key, error, pause
                     )
                     stop.wait(pause)
                 else:
@@ -309,17 +309,17 @@ class Consumer:
             if owned := list(self._owned()):
                 self.client.xclaim(self.stream.key, self.group, self.name, 0, owned, justid=True)  # type: ignore[arg-type]
 
-    def _create_group(self, away: BackOff, stop: threading.Event) -> None:
+    def _create_group(self, backoff: BackOff, stop: threading.Event) -> None:
         try:
             start = self._start()
             self.client.xgroup_create(self.stream.key, self.group, id=start, mkstream=True)
             log.info("%s: made the group %s, from %s on", self.stream.key, self.group, start)
-        except AWAY as error:
+        except REDIS_ERRORS as error:
             if "BUSYGROUP" in str(error):
                 return  # another was faster
-            if not passes(error):
+            if not is_transient(error):
                 raise
-            stop.wait(away.next())
+            stop.wait(backoff.next())
 
     def _start(self) -> str:
         """After which id a new group begins."""

@@ -1,4 +1,4 @@
-"""Poison: what no consumer of a group can handle, set aside with the reason, so that the group goes on."""
+"""Dead letters: what no consumer of a group could handle, set aside with the reason."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MOST = 10_000
 _REASON_LENGTH = 1000
 
 
-def poison_key(key: str, group: str) -> str:
-    """Where what a group of the stream at `key` set aside is listed."""
-    return f"{key}:poison:{group}"
+def dead_letters_key(key: str, group: str) -> str:
+    """The list of the dead letters of a group of the stream at `key`."""
+    return f"{key}:dead:{group}"
 
 
 def rest_key(key: str, group: str) -> str:
@@ -50,8 +50,8 @@ def entry_record(id: str, fields: dict[bytes, bytes], **facts: Any) -> bytes:
 def set_aside(client: Redis, key: str, group: str, record: bytes, entry: str | None = None) -> None:
     """Keep a record, and acknowledge the `entry` in the same step. Sent again, it may be there twice."""
     with client.pipeline(transaction=True) as pipeline:
-        pipeline.lpush(poison_key(key, group), record)
-        pipeline.ltrim(poison_key(key, group), 0, MOST - 1)
+        pipeline.lpush(dead_letters_key(key, group), record)
+        pipeline.ltrim(dead_letters_key(key, group), 0, MOST - 1)
         if entry is not None:
             pipeline.xack(key, group, entry)
             pipeline.hdel(rest_key(key, group), entry)

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from redis import Redis
 
-from packmule.coordination.redis.backoff import AWAY, BackOff, passes
+from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
 
 log = logging.getLogger("packmule.pubsub")
 
@@ -94,8 +94,8 @@ class Subscriber:
     def wait(self, timeout: float) -> Message | Literal[Gap.MISSED] | None:
         """The next message or `MISSED`; None after about `timeout` seconds, and at once when closed.
 
-        While the server is away it tries again; an attempt to connect may take longer than `timeout`. Raises
-        what redis-py does for what won't pass, such as a lacking permission.
+        It keeps trying while Redis is unavailable; an attempt to connect may take longer than `timeout`.
+        Raises redis-py's error if it isn't transient, such as a missing permission.
         """
         ends_at = time.monotonic() + timeout
         with self._reading:
@@ -106,9 +106,9 @@ class Subscriber:
                             return message
                         sockets = [self._pubsub.connection._sock]
                         pause = ends_at - time.monotonic()
-                    except AWAY as error:
+                    except REDIS_ERRORS as error:
                         self._disconnect()
-                        if not passes(error):
+                        if not is_transient(error):
                             raise
                         log.warning("can't hear %s: %s", ", ".join(self.channels + self.patterns), error)
                         sockets = []
@@ -169,7 +169,7 @@ class Subscriber:
 
     def _disconnect(self) -> None:
         if self._pubsub is not None:
-            with contextlib.suppress(*AWAY):
+            with contextlib.suppress(*REDIS_ERRORS):
                 self._pubsub.close()
             self._pubsub = None
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis import Redis
 
-from packmule.coordination.redis.backoff import AWAY, BackOff, passes
+from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
 from packmule.coordination.redis.scripts import Script
 
 FIELD = "e"
@@ -110,8 +110,8 @@ class Stream:
     def follow(self, since: str = "$", *, stop: threading.Event | None = None) -> Iterator[Event]:
         """Events after the id `since`, "$" for those from now on, as they come, until `stop` is set.
 
-        While the server is away it tries again, and goes on where it was. Where entries were trimmed
-        before it came to them, an event whose value is `Missed` says so.
+        It keeps trying while Redis is unavailable, and continues where it was. If entries were trimmed before
+        it read them, it yields an event whose value is `Missed`.
 
         >>> for id, value in stream.follow("0"):  # doctest: +SKIP
         ...     print(id, value)
@@ -171,8 +171,8 @@ def _follow(reader: _Reader, stop: threading.Event) -> Iterator[Event]:
             if not events:
                 reader.wait(LONGEST_BLOCK)
             backoff.reset()
-        except AWAY as error:
-            if not passes(error):
+        except REDIS_ERRORS as error:
+            if not is_transient(error):
                 raise
             stop.wait(backoff.next())
         yield from events

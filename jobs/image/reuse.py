@@ -32,7 +32,7 @@ class Made(NamedTuple):
 class Reuse:
     """The renditions `plans` of the source `file`, where they were made before and are still stored.
 
-    What is remembered is in this process's `Cache`; where none is lent, or Redis is away, nothing is.
+    What is remembered is in this process's `Cache`; where none is lent, or Redis is unavailable, nothing is.
     """
 
     def __init__(self, storage: Storage, file: Path, plans: Sequence[Plan]) -> None:

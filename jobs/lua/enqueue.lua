@@ -2,13 +2,13 @@
 --
 -- KEYS[1]  the set of queues
 -- KEYS[2]  the places of unique jobs: a hash of key to "<job id> <Unix time until which it is held, or 0>"
--- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], terms, group, batch]
+-- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], uniqueness, group, batch]
 -- ARGV[2+] each job's payload, for this msgpack has no bytes
 --          call names the call that enqueues a job whose id was chosen, and is "" for an id that is one of a kind
 --          place is "back" or "front" of the queue (the last one comes first then), or "at" or "in":
 --          scheduled for Unix time `when`, or for `when` seconds from now by the server's clock; or "held": a batch
 --          will enqueue it when it ends
---          terms are nothing, or for a unique job [key, rule, seconds, limit]:
+--          uniqueness is nothing, or for a unique job [key, rule, seconds, limit]:
 --            "life"      kept out while the holder of the key's place is alive
 --            "ttl"       kept out for `seconds` from the holder's enqueue, unless it failed
 --            "throttle"  the same, though it failed
@@ -96,8 +96,8 @@ end
 local batch, added = nil, {}
 
 for i, job in ipairs(jobs) do
-  local id, call, queue, place, when, fields, terms, group = unpack(job, 1, 8)
-  local key, rule, seconds, limit = unpack(terms or {})
+  local id, call, queue, place, when, fields, uniqueness, group = unpack(job, 1, 8)
+  local key, rule, seconds, limit = unpack(uniqueness or {})
   local due = place == 'in' and now + when or when
   local reply, replaced, origin, since = known(id, call), nil, nil, nil
   if key and not reply then

@@ -119,7 +119,9 @@ def _is_taken(status: int) -> bool:
 
 def dead(client: Redis, name: str) -> Iterator[dict[str, Any]]:
     """What a webhook has given up, the newest first: `id`, `reason`, `at`, `deliveries` and `events`."""
-    for record in client.lrange(dead_letters.poison_key(events.stream(client).key, group_of(name)), 0, -1):
+    for record in client.lrange(
+        dead_letters.dead_letters_key(events.stream(client).key, group_of(name)), 0, -1
+    ):
         yield _decoded(record)
 
 
@@ -136,7 +138,7 @@ def resend(client: Redis, ready: Ready, allowed: Allowed) -> tuple[int, int]:
     It ends at the first that isn't taken.
     """
     sender = Sender(client, ready, allowed, "resend")
-    key = dead_letters.poison_key(sender.stream.key, sender.group)
+    key = dead_letters.dead_letters_key(sender.stream.key, sender.group)
     sent = 0
     try:
         while records := client.lrange(key, -1, -1):

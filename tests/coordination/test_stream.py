@@ -1,4 +1,4 @@
-"""Streams: nothing is skipped, whoever dies or forgets, what is missed is said, and poison stops nobody."""
+"""Streams: nothing is skipped if a consumer dies, missed events are reported, and bad events stop nobody."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def pending(client):
     return client.xpending("s", "g")["pending"]
 
 
-def poison(client):
-    return [json.loads(line) for line in client.lrange("s:poison:g", 0, -1)]
+def dead_letters(client):
+    return [json.loads(line) for line in client.lrange("s:dead:g", 0, -1)]
 
 
 def test_what_is_appended_is_read_in_order_with_an_id_for_each_event(stream):
@@ -256,7 +256,7 @@ def test_only_the_entry_that_kills_its_consumers_is_set_aside(server, client, st
             assert process.wait(20) == -signal.SIGKILL
     with processes(server, "d"):
         until(lambda: pending(client) == 0)
-    [record] = poison(client)
+    [record] = dead_letters(client)
     assert record["events"] == ["killer"]
     assert "not finished in 3 deliveries" in record["reason"]
 
@@ -275,7 +275,7 @@ def test_a_failing_event_is_tried_again_and_then_set_aside_alone(client, stream)
         until(lambda: "c" in seen)
         until(lambda: pending(client) == 0)
     assert seen == ["a", "bad", "bad", "bad", "b", "c"]
-    [record] = poison(client)
+    [record] = dead_letters(client)
     assert record["reason"] == "LookupError: no such account"
     assert (record["id"], record["events"], record["deliveries"]) == (f"{entry}/1", ["bad"], 3)
     assert not client.exists("s:rest:g")
@@ -291,7 +291,7 @@ def test_what_cannot_be_unpacked_is_set_aside_and_the_rest_handled(client, strea
         until(lambda: 3 in seen)
         until(lambda: pending(client) == 0)
     assert seen == [1, 2, 3]
-    assert [record["raw"] for record in poison(client)] == ["", "wQ==", "kwGh/wI="]
+    assert [record["raw"] for record in dead_letters(client)] == ["", "wQ==", "kwGh/wI="]
 
 
 def test_pauses_grow_while_the_handler_fails(client, stream):
@@ -324,7 +324,7 @@ def test_later_delivers_the_rest_again_and_lets_others_pass(client, stream):
         until(lambda: pending(client) == 0)
     assert [each for each in seen if each != "c"] == ["a", "wait", "wait", "wait", "wait", "b"]
     assert seen.index("c") < seen.index("b")
-    assert poison(client) == []
+    assert dead_letters(client) == []
 
 
 def test_stopped_in_the_middle_of_an_entry_the_next_goes_on_there(client, stream):

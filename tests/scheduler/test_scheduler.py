@@ -1,4 +1,4 @@
-"""The scheduler: one leads at a time, a dead one is followed, and a Redis that goes away is waited for."""
+"""The scheduler: one leads at a time, a dead one is followed, and it waits while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -446,7 +446,7 @@ def test_redis_going_away_and_coming_back_does_not_end_it(spare_server, start, t
     with connect(spare.url, tmp_path) as client:
         wait_for(lambda: leads(client, process))
         spare.stop()
-        wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
+        wait_for(lambda: b"redis is unavailable" in (tmp_path / "log").read_bytes())
         assert process.poll() is None
         spare.ensure()
         monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
@@ -460,6 +460,6 @@ def test_sigterm_ends_it_promptly_while_redis_is_away(spare_server, start, tmp_p
     with connect(spare.url, tmp_path) as client:
         wait_for(lambda: leads(client, process))
     spare.stop()
-    wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
+    wait_for(lambda: b"redis is unavailable" in (tmp_path / "log").read_bytes())
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 0

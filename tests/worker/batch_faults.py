@@ -62,20 +62,22 @@ def kill_server(server: EmbeddedServer) -> None:
 
 
 def fill(notes: Path, number: int) -> Batch:
-    """A batch with its jobs, sealed; each call is made again while the server is away."""
+    """A batch with its jobs, sealed; each call is made again while the server is unavailable."""
     callback = batch_jobs.report.prepare(str(notes), str(number))
-    batch = persist(lambda: Batch.create(str(number), on_complete=callback))
+    batch = retry_until_available(lambda: Batch.create(str(number), on_complete=callback))
     for part in range(3):
         ids = [f"b{number}-{part}-{n}" for n in range(JOBS // 3)]
         for id in ids:
             # A chosen id makes it safe to enqueue again.
-            persist(lambda id=id: batch_jobs.nap.options(batch=batch.id, job_id=id, retries=3).enqueue(0.01))
-    persist(batch.seal)
+            retry_until_available(
+                lambda id=id: batch_jobs.nap.options(batch=batch.id, job_id=id, retries=3).enqueue(0.01)
+            )
+    retry_until_available(batch.seal)
     return batch
 
 
-def persist(call):
-    """Make a call until the server answers."""
+def retry_until_available(call):
+    """Repeat a call until the server answers."""
     while True:
         try:
             return call()

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
-from packmule.coordination.redis.backoff import passes
+from packmule.coordination.redis.backoff import is_transient
 from packmule.worker import order
 from packmule.worker.commands import Command, Commands
 from packmule.worker.crash_report import DeathCertificate, certify
@@ -377,7 +377,7 @@ class Pool:
             try:
                 rescue(self.client, name, verdict, reason, running, certificate=certificate)
             except ResponseError as error:
-                if passes(error):
+                if is_transient(error):
                     raise
                 log.error("%s: what it held can't be given back: %s", name, error)
             del self._dead[name]

@@ -18,6 +18,7 @@ from rq.queue import Queue
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
+from packmule.coordination.redis.backoff import UNAVAILABLE
 from packmule.jobs import registry, wire
 from packmule.jobs.interrupts import Interrupted, Killed, Stopped
 from packmule.jobs.options import LONGEST_SPAN
@@ -25,7 +26,6 @@ from packmule.worker.deadlines import LOOK
 from packmule.worker.process import outcome
 from packmule.worker.process.outcome import Claimed, Outcome
 from packmule.worker.process.performer import Performer
-from packmule.worker.process.retry_until_available import AWAY
 
 MARGIN = 60
 """Seconds beyond the job's timeout that its callbacks have, and that RQ's record of the execution stays."""
@@ -61,9 +61,11 @@ def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting
             return _end_broken_off(worker, claimed, reason)
     except (wire.InvalidPayload, registry.NotRegistered) as error:
         return outcome.refused(claimed, error, started)
-    except AWAY as error:
+    except UNAVAILABLE as error:
         log.warning(
-            "job %s runs again: its end could not be recorded, for redis is away (%s)", claimed.id, error
+            "job %s runs again: its end could not be recorded, for redis is unavailable (%s)",
+            claimed.id,
+            error,
         )
         return outcome.returned(claimed)
     except Exception:

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
-from packmule.coordination.redis.backoff import passes
+from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import current, wire
 from packmule.jobs.interrupts import Interrupted
@@ -37,7 +37,6 @@ from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import Executors
 from packmule.worker.process.outcome import Claimed, Outcome
 from packmule.worker.process.performer import Performer
-from packmule.worker.process.retry_until_available import AWAY, persist
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
 from packmule.worker.rescue import rescue
 from packmule.worker.rq_adapter import RQWorker
@@ -237,7 +236,7 @@ class Worker(RQWorker):
         """Acknowledge and claim, however often it takes until Redis answers."""
         with self._exchanging:
             claim_id = self.claims.next_id()
-            batch = persist(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
+            batch = retry_until_available(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
             if want and self.idle.is_under_way:
                 batch = batch.with_more(self._attended(self.idle.arrived))
         # A job that was returned for this worker while it could not is none that it has lost.
@@ -270,7 +269,7 @@ class Worker(RQWorker):
 
     def _bury(self, execution: str, certificate: DeathCertificate) -> None:
         """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
-        persist(
+        retry_until_available(
             lambda: rescue(
                 self.connection, self.name, "died", certificate.cause, [execution], "named", certificate
             )
@@ -287,7 +286,7 @@ class Worker(RQWorker):
     def _come_to(self) -> None:
         """Begin nothing that was claimed before: the pool has returned it, or is about to."""
         with self._exchanging:
-            come = persist(self.idle.recover)
+            come = retry_until_available(self.idle.recover)
         for ended in come.unreadable:
             self.completer.done(ended)
         self.completer.give_up(come.jobs)
@@ -306,13 +305,13 @@ class Worker(RQWorker):
         """What connections that wait have claimed, also where they are lost meanwhile."""
         try:
             return waiting()
-        except AWAY as error:
+        except UNAVAILABLE as error:
             log.info("a connection that waits for jobs was lost (%s)", error)  # by the pool's relief, too
         except ResponseError as error:
-            if not passes(error) and not str(error).startswith("WRONGTYPE"):
+            if not is_transient(error) and not str(error).startswith("WRONGTYPE"):
                 raise  # a key of the wrong type is set aside by the next claim
             log.warning("redis can't be waited on (%s)", error)
-        return persist(self.idle.recover)
+        return retry_until_available(self.idle.recover)
 
     def _wait(self, batch: Batch | None, max_idle_time: float | None) -> Batch:
         """Wait for work and outcomes as the last `batch` tells; for outcomes alone where none was wanted."""
@@ -388,7 +387,7 @@ class Worker(RQWorker):
             os.write(self._waker, b"!")
 
     def _leave(self) -> None:
-        """Give back what is held and sign off. If Redis is away, the lease's end does the same."""
+        """Give back what is held and sign off. If Redis is unavailable, the lease's end does the same."""
         self.slots.leave()
         try:
             self.sign_off()
