@@ -14,7 +14,7 @@ from resource import struct_rusage
 import msgspec
 
 from packmule.jobs import wire
-from packmule.worker.scoreboard import Performing
+from packmule.worker.scoreboard import RunningJob
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -39,7 +39,7 @@ class DeathCertificate(msgspec.Struct, frozen=True):
 
 
 def certify(
-    worker: str, code: int, performing: Performing | None, usage: struct_rusage, kills_before: int | None
+    worker: str, code: int, running: RunningJob | None, usage: struct_rusage, kills_before: int | None
 ) -> DeathCertificate:
     """The certificate of a process that ended with `code`, negative for a signal.
 
@@ -50,13 +50,13 @@ def certify(
     out_of_memory = (
         None if kills is None or kills_before is None else killed_by == "SIGKILL" and kills > kills_before
     )
-    seconds = time.monotonic() - performing.started if performing else 0.0
+    seconds = time.monotonic() - running.started if running else 0.0
     cause = f"died of {killed_by}" if killed_by else f"exited with code {code}"
     if out_of_memory:
         cause += ", killed by the kernel for want of memory,"
     doing = (
         f"the process performing this job {cause} after {seconds:.1f} s of it"
-        if performing
+        if running
         else f"its process {cause}"
     )
     return DeathCertificate(

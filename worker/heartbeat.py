@@ -15,7 +15,7 @@ from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.process.claim import LEASE
-from packmule.worker.scoreboard import Slots
+from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.started import Marks
 
 INTERVAL = 3.0
@@ -34,24 +34,24 @@ _renew = Script("worker", "renew")
 
 
 class Heartbeat:
-    """Renews the leases of `workers`, a mapping of names to slots that may change while it beats."""
+    """Renews the leases of `workers`, a mapping of names to scoreboards that may change meanwhile."""
 
-    def __init__(self, client: Redis, workers: Mapping[str, Slots]) -> None:
+    def __init__(self, client: Redis, workers: Mapping[str, Scoreboard]) -> None:
         self.client = client
         self.workers = workers
         self._told: dict[str, tuple[str, float]] = {}
 
     def beat(self) -> None:
         """Renew all of them for another lease. Raises what redis-py does when the server is unavailable."""
-        living = {name: slots for name, slots in self.workers.items() if slots.is_open}
+        living = {name: scoreboard for name, scoreboard in self.workers.items() if scoreboard.is_registered}
         if not living:
             return
         now = time.monotonic()
         told = {name: self._told[name] for name in living if name in self._told}
         news: list[str] = []
-        for name, slots in living.items():
-            performing = slots.read()
-            job = performing[0].id if performing else ""
+        for name, scoreboard in living.items():
+            running = scoreboard.read()
+            job = running[0].id if running else ""
             last, told_at = told.get(name, (None, 0.0))
             if job != last or now - told_at >= REGISTRATION_INTERVAL:
                 told[name] = job, now
@@ -81,14 +81,14 @@ class HeartbeatThread:
     def _run(self) -> None:
         deadlines = Deadlines()
         marks = Marks(self._heartbeat.client)
-        ((name, slots),) = self._heartbeat.workers.items()
+        ((name, scoreboard),) = self._heartbeat.workers.items()
         next_beat = 0.0
         while not self._stopped.wait(LOOK_INTERVAL if next_beat else 0):
-            performing = slots.read()
-            if deadlines.tell(performing):
+            running = scoreboard.read()
+            if deadlines.tell(running):
                 signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
             try:
-                marks.mark(name, performing)
+                marks.mark(name, running)
                 if time.monotonic() < next_beat:
                     continue
                 next_beat = time.monotonic() + INTERVAL

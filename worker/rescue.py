@@ -35,16 +35,16 @@ def rescue(
     worker: str,
     verdict: Verdict,
     reason: str = "",
-    running: Collection[str] = (),
+    executions: Collection[str] = (),
     scope: Scope = "all",
     certificate: DeathCertificate | None = None,
 ) -> Rescued:
     """Return all that `worker` holds to the front of its queues, and end its lease.
 
-    `running` are the executions that the verdict is for, where that is known, and those that are seen as
-    started where it is not; the jobs of others just go back. `reason` is what a job that fails by it will
-    show; `certificate` is kept with a job that died. With the scope `expired` nothing happens while the lease
-    goes on, and with `named` a worker that goes on loses its `running` executions and nothing else.
+    The verdict applies to `executions` if they are given, and otherwise to the jobs that are marked as
+    started; the others just go back. `reason` is what a job that fails by it will show; `certificate` is kept
+    with a job that died. With the scope `expired` nothing happens while the lease goes on, and with `named` a
+    worker that goes on loses only its `executions`.
     """
     if scope != "named":
         close_waiting(client, worker)
@@ -61,7 +61,7 @@ def rescue(
         args=[
             worker,
             verdict,
-            "".join(f"{execution} " for execution in running),
+            "".join(f"{execution} " for execution in executions),
             MOST_DEATHS,
             wire.error_text(reason),
             wire.time_text(time.time()),

@@ -1,4 +1,4 @@
-"""Slots of shared memory in which a worker process tells its pool what it performs and until when."""
+"""The scoreboard: shared memory in which a worker process shows its pool the jobs that it runs."""
 
 from __future__ import annotations
 
@@ -9,146 +9,146 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
-_LAYOUT = struct.Struct("<ddII220p256p")
+_ENTRY = struct.Struct("<ddII220p256p")
 _SIGN = struct.Struct("<I")
-_ASKED_AT = 16
+_STOP_REQUESTED_AT = 16
 _REVOKED_AT = 20
 _NAMES_AT = 24
-_EMPTY = bytes(_LAYOUT.size)
-_OPEN, _MANIFOLD = range(2)
-_HAND_AT = 8
-_HAND_LENGTH = struct.Struct("<I")
-_HAND_BYTES = 4096
-_HEADER = _HAND_AT + _HAND_LENGTH.size + _HAND_BYTES
+_EMPTY = bytes(_ENTRY.size)
+_REGISTERED, _CONCURRENT = range(2)
+_HELD_AT = 8
+_HELD_LENGTH = struct.Struct("<I")
+_HELD_BYTES = 4096
+_HEADER = _HELD_AT + _HELD_LENGTH.size + _HELD_BYTES
 
 MAIN = 0
-"""The slot of the main thread, in which plain functions run."""
+"""The entry of the main thread, which runs plain functions."""
 
 
-class Performing(NamedTuple):
-    """The job of `id` under `execution` in `slot`, started at and to end by two monotonic instants.
+class RunningJob(NamedTuple):
+    """The job `id`, which runs under `execution` and is shown in `entry`.
 
-    `is_asked` tells that it is to stop before that.
+    `started` and `deadline` are monotonic instants. If `stop_requested`, it is to stop before its deadline.
     """
 
-    slot: int
+    entry: int
     id: str
     execution: str
     started: float
     deadline: float
-    is_asked: bool
+    stop_requested: bool
 
 
-class Slots:
-    """Written by one process and read by its parent, across a fork; no lock and no system call.
+class Scoreboard:
+    """Written by one process and read by its parent, across a fork, without locks and system calls.
 
-    A read that meets a write is repeated, so that it sees one job or the other and never a mixture. The
-    parent writes that a job is asked to stop, and that the jobs behind one were returned: a child takes both
-    for the job they name only.
+    A read that meets a write is repeated, so it returns one job or the other and never a mixture. The parent
+    writes two signs: that a job is asked to stop, and that the jobs behind it were returned. A sign names its
+    execution, so it never applies to the job that takes the entry next.
     """
 
-    def __init__(self, count: int = 1) -> None:
-        self.count = count
-        self._memory = mmap.mmap(-1, _HEADER + count * _LAYOUT.size)
-        self._free = list(range(count - 1, MAIN, -1))
+    def __init__(self, entries: int = 1) -> None:
+        self.entries = entries
+        self._memory = mmap.mmap(-1, _HEADER + entries * _ENTRY.size)
+        self._free = list(range(entries - 1, MAIN, -1))
 
-    def open(self) -> None:
-        """Tell that the worker has registered, and that its heartbeat is wanted from now on."""
-        self._memory[_OPEN] = 1
+    def register(self) -> None:
+        """Show that the worker has registered and wants its heartbeat from now on."""
+        self._memory[_REGISTERED] = 1
 
-    def leave(self) -> None:
-        """Tell that the worker signs off, and that no heartbeat may follow."""
-        self._memory[_OPEN] = 0
+    def deregister(self) -> None:
+        """Show that the worker signs off, and that no heartbeat may follow."""
+        self._memory[_REGISTERED] = 0
 
     @property
-    def is_open(self) -> bool:
+    def is_registered(self) -> bool:
         """Whether the worker is registered now."""
-        return self._memory[_OPEN] == 1
+        return self._memory[_REGISTERED] == 1
 
-    def hold_back(self, executions: Sequence[str]) -> None:
-        """Tell what the worker has in hand, in order, where some of it is not begun or more may come."""
+    def show_held(self, executions: Sequence[str]) -> None:
+        """Show what the worker holds, in order, while others could perform some of it or more may arrive."""
         text = " ".join(executions).encode()
-        if len(text) > _HAND_BYTES:
+        if len(text) > _HELD_BYTES:
             text = b""
-        at = _HAND_AT + _HAND_LENGTH.size
+        at = _HELD_AT + _HELD_LENGTH.size
         self._memory[at : at + len(text)] = text
-        self._memory[_HAND_AT:at] = _HAND_LENGTH.pack(len(text))
+        self._memory[_HELD_AT:at] = _HELD_LENGTH.pack(len(text))
 
-    def held_back(self) -> list[str]:
-        """What the worker has in hand, in order, if others could perform some of it, or what comes for it."""
-        at = _HAND_AT + _HAND_LENGTH.size
-        (length,) = _HAND_LENGTH.unpack(self._memory[_HAND_AT:at])
+    def held(self) -> list[str]:
+        """The executions that `show_held` shows, in order."""
+        at = _HELD_AT + _HELD_LENGTH.size
+        (length,) = _HELD_LENGTH.unpack(self._memory[_HELD_AT:at])
         return self._memory[at : at + length].decode().split()
 
     @property
-    def is_manifold(self) -> bool:
+    def is_concurrent(self) -> bool:
         """Whether jobs have run beside the main thread's."""
-        return self._memory[_MANIFOLD] == 1
+        return self._memory[_CONCURRENT] == 1
 
     def take(self) -> int:
-        """A slot that is free, for a job beside the main thread's. Raises `IndexError` if none is."""
-        self._memory[_MANIFOLD] = 1
+        """A free entry, for a job beside the main thread's. Raises `IndexError` if none is free."""
+        self._memory[_CONCURRENT] = 1
         return self._free.pop()
 
-    def give_back(self, slot: int) -> None:
-        """Empty a slot that was taken."""
-        self.clear(slot)
-        self._free.append(slot)
+    def give_back(self, entry: int) -> None:
+        """Clear an entry that was taken, and free it."""
+        self.clear(entry)
+        self._free.append(entry)
 
-    def start(self, slot: int, id: str, execution: str, timeout: float) -> None:
-        """Tell that the job is performed from now on; `timeout` in seconds, none where zero or less."""
+    def start(self, entry: int, id: str, execution: str, timeout: float) -> None:
+        """Show that the job runs from now on; `timeout` in seconds, zero or less for none."""
         now = time.monotonic()
         deadline = now + timeout if timeout > 0 else float("inf")
-        at = _HEADER + slot * _LAYOUT.size
-        self._memory[at : at + _LAYOUT.size] = _LAYOUT.pack(
+        at = _HEADER + entry * _ENTRY.size
+        self._memory[at : at + _ENTRY.size] = _ENTRY.pack(
             now, deadline, 0, 0, id.encode(), execution.encode()
         )
 
-    def clear(self, slot: int) -> None:
-        """Tell that nothing is performed there."""
-        at = _HEADER + slot * _LAYOUT.size
-        self._memory[at : at + _LAYOUT.size] = _EMPTY
+    def clear(self, entry: int) -> None:
+        """Show that no job runs there."""
+        at = _HEADER + entry * _ENTRY.size
+        self._memory[at : at + _ENTRY.size] = _EMPTY
 
     def end(self, execution: str) -> bool:
-        """Clear the main thread's slot; whether the jobs behind `execution` have been revoked."""
-        at = _HEADER + MAIN * _LAYOUT.size
-        # First that it has ended, then what the parent wrote: it looks again after it has written.
-        self._memory[at + _NAMES_AT : at + _LAYOUT.size] = _EMPTY[_NAMES_AT:]
+        """Clear the main thread's entry; whether the jobs behind `execution` have been revoked."""
+        at = _HEADER + MAIN * _ENTRY.size
+        # First show the end, then read what the parent wrote: it reads again after it has written.
+        self._memory[at + _NAMES_AT : at + _ENTRY.size] = _EMPTY[_NAMES_AT:]
         revoked = self._memory[at + _REVOKED_AT : at + _NAMES_AT]
-        self._memory[at : at + _LAYOUT.size] = _EMPTY
+        self._memory[at : at + _ENTRY.size] = _EMPTY
         return revoked != _EMPTY[: _SIGN.size] and _SIGN.unpack(revoked)[0] == _sign(execution)
 
-    def ask_to_stop(self, performing: Performing) -> None:
-        """Ask for this job's end; a job that has taken its slot meanwhile is not meant."""
-        self._write_sign(performing, _ASKED_AT)
+    def request_stop(self, job: RunningJob) -> None:
+        """Ask this job to stop; a job that has taken its entry meanwhile is not affected."""
+        self._write_sign(job, _STOP_REQUESTED_AT)
 
-    def revoke(self, performing: Performing) -> None:
-        """Tell that the worker may begin none of the jobs that it claimed with this one."""
-        self._write_sign(performing, _REVOKED_AT)
+    def revoke(self, job: RunningJob) -> None:
+        """Forbid the worker to start any of the jobs that it claimed together with this one."""
+        self._write_sign(job, _REVOKED_AT)
 
-    def read(self) -> list[Performing]:
-        """What is performed now."""
-        return [performing for slot in range(self.count) if (performing := self.read_one(slot))]
+    def read(self) -> list[RunningJob]:
+        """The jobs that run now."""
+        return [running for entry in range(self.entries) if (running := self.read_one(entry))]
 
-    def read_one(self, slot: int) -> Performing | None:
-        """What is performed in `slot` now, None for nothing."""
-        at = _HEADER + slot * _LAYOUT.size
-        seen = self._memory[at : at + _LAYOUT.size]
+    def read_one(self, entry: int) -> RunningJob | None:
+        """The job that runs in `entry` now, or None."""
+        at = _HEADER + entry * _ENTRY.size
+        seen = self._memory[at : at + _ENTRY.size]
         if seen == _EMPTY:
             return None
-        while (again := self._memory[at : at + _LAYOUT.size]) != seen:
+        while (again := self._memory[at : at + _ENTRY.size]) != seen:
             seen = again
-        started, deadline, asked, _, id, execution = _LAYOUT.unpack(seen)
+        started, deadline, stop, _, id, execution = _ENTRY.unpack(seen)
         name = execution.decode()
-        return Performing(slot, id.decode(), name, started, deadline, asked == _sign(name)) if id else None
+        return RunningJob(entry, id.decode(), name, started, deadline, stop == _sign(name)) if id else None
 
     def close(self) -> None:
         """Release the memory."""
         self._memory.close()
 
-    def _write_sign(self, performing: Performing, offset: int) -> None:
-        at = _HEADER + performing.slot * _LAYOUT.size + offset
-        self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(performing.execution))
+    def _write_sign(self, job: RunningJob, offset: int) -> None:
+        at = _HEADER + job.entry * _ENTRY.size + offset
+        self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(job.execution))
 
 
 def _sign(execution: str) -> int:

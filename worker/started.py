@@ -9,7 +9,7 @@ from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
-from packmule.worker.scoreboard import Performing
+from packmule.worker.scoreboard import RunningJob
 
 MARK_SECONDS = 0.05
 """A job that has run for this long is marked at the next look; one that ends sooner costs no write for it."""
@@ -24,10 +24,10 @@ class Marks:
         self.client = client
         self._marked: dict[str, set[str]] = {}
 
-    def mark(self, worker: str, performing: Sequence[Performing]) -> None:
+    def mark(self, worker: str, running: Sequence[RunningJob]) -> None:
         """Mark those that have run for long enough, each once. Raises what redis-py does."""
         before = self._marked.get(worker, set())
-        long = {job.execution: job for job in performing if time.monotonic() - job.started > MARK_SECONDS}
+        long = {job.execution: job for job in running if time.monotonic() - job.started > MARK_SECONDS}
         for execution in long.keys() - before:
             job = long[execution]
             keys = [wire.claims_key(worker), wire.job_key(job.id)]

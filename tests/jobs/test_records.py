@@ -21,7 +21,7 @@ from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
-from packmule.worker.scoreboard import Performing
+from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
 
 
@@ -49,7 +49,7 @@ def finish(claims: Claims, result: object = None, error: str | None = None, ende
 def start(claims: Claims) -> None:
     """Claim the next job and let it be seen as started."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
-    Marks(claims.client).mark("w1", [Performing(0, job.id, job.execution, 0.0, float("inf"), False)])
+    Marks(claims.client).mark("w1", [RunningJob(0, job.id, job.execution, 0.0, float("inf"), False)])
 
 
 def test_a_waiting_job_is_read_with_its_call(client):

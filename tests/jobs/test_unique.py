@@ -243,7 +243,7 @@ def test_a_job_that_went_back_after_a_death_keeps_its_place_and_a_quarantined_on
     for death in range(MOST_DEATHS):
         assert sample_jobs.only.enqueue(1) == id
         (job,) = claim(client)
-        died = rescue(client, "w", "died", running=[job.execution])
+        died = rescue(client, "w", "died", executions=[job.execution])
         assert died == (([], [id]) if death == MOST_DEATHS - 1 else ([id], []))
     assert sample_jobs.only.enqueue(1) != id
 

@@ -17,7 +17,7 @@ from packmule.worker.process.claim import Claims
 from packmule.worker.process.claim_size import BatchSize
 from packmule.worker.process.outcome import Claimed
 from packmule.worker.rescue import rescue
-from packmule.worker.scoreboard import MAIN, Performing, Slots
+from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 from packmule.worker.started import Marks
 
 
@@ -33,7 +33,7 @@ def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
 
 def mark_started(client: Redis, job: Claimed) -> None:
     """As a pool does for a job that takes its time."""
-    Marks(client).mark("w1", [Performing(MAIN, job.id, job.execution, 0.0, float("inf"), False)])
+    Marks(client).mark("w1", [RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)])
 
 
 def test_a_job_is_seen_as_started_when_it_takes_its_time_and_until_its_end(client, claims):
@@ -213,34 +213,34 @@ def test_retries_follow_their_intervals_or_back_off_with_jitter():
 
 
 def test_a_slot_tells_what_is_performed_and_until_when():
-    slots = Slots(3)
-    assert (slots.is_open, slots.read()) == (False, [])
-    slots.open()
-    slots.start(MAIN, "job", "execution", 5)
-    beside = slots.take()
-    slots.start(beside, "another", "second", 0)
-    first, second = slots.read()
-    assert (first.id, first.execution, first.is_asked) == ("job", "execution", False)
+    scoreboard = Scoreboard(3)
+    assert (scoreboard.is_registered, scoreboard.read()) == (False, [])
+    scoreboard.register()
+    scoreboard.start(MAIN, "job", "execution", 5)
+    beside = scoreboard.take()
+    scoreboard.start(beside, "another", "second", 0)
+    first, second = scoreboard.read()
+    assert (first.id, first.execution, first.stop_requested) == ("job", "execution", False)
     assert first.deadline - first.started == pytest.approx(5)
-    assert (second.slot, second.id, second.deadline) == (beside, "another", float("inf"))
-    slots.clear(MAIN)
-    slots.give_back(beside)
-    assert (slots.is_open, slots.read()) == (True, [])
-    slots.leave()
-    assert not slots.is_open
-    slots.close()
+    assert (second.entry, second.id, second.deadline) == (beside, "another", float("inf"))
+    scoreboard.clear(MAIN)
+    scoreboard.give_back(beside)
+    assert (scoreboard.is_registered, scoreboard.read()) == (True, [])
+    scoreboard.deregister()
+    assert not scoreboard.is_registered
+    scoreboard.close()
 
 
 def test_a_wish_to_stop_is_for_the_job_that_it_names_and_for_none_that_follows():
-    slots = Slots()
-    slots.start(MAIN, "job", "first", 5)
-    (first,) = slots.read()
-    slots.ask_to_stop(first)
-    assert slots.read()[0].is_asked
-    slots.start(MAIN, "job", "second", 5)
-    slots.ask_to_stop(first)
-    assert not slots.read()[0].is_asked
-    slots.close()
+    scoreboard = Scoreboard()
+    scoreboard.start(MAIN, "job", "first", 5)
+    (first,) = scoreboard.read()
+    scoreboard.request_stop(first)
+    assert scoreboard.read()[0].stop_requested
+    scoreboard.start(MAIN, "job", "second", 5)
+    scoreboard.request_stop(first)
+    assert not scoreboard.read()[0].stop_requested
+    scoreboard.close()
 
 
 def test_times_to_live_beyond_all_bounds_are_cut(client, claims):

@@ -10,7 +10,7 @@ import pytest
 
 from packmule.worker import crash_report
 from packmule.worker.crash_report import certify, out_of_memory_kills
-from packmule.worker.scoreboard import Performing
+from packmule.worker.scoreboard import RunningJob
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def kills(cgroup: Path, count: int) -> None:
 
 
 def certificate(code: int, kills_before: int | None) -> crash_report.DeathCertificate:
-    performing = Performing(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
-    return certify("w1", code, performing, resource.getrusage(resource.RUSAGE_SELF), kills_before)
+    running = RunningJob(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
+    return certify("w1", code, running, resource.getrusage(resource.RUSAGE_SELF), kills_before)
 
 
 def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):

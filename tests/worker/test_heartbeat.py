@@ -10,15 +10,15 @@ from rq.worker import Worker
 
 from packmule.jobs import wire
 from packmule.worker.heartbeat import REGISTRATION_TTL, Heartbeat
-from packmule.worker.scoreboard import MAIN, Slots
+from packmule.worker.scoreboard import MAIN, Scoreboard
 
 
 @pytest.fixture
-def slots() -> Slots:
+def scoreboard() -> Scoreboard:
     """Those of a worker that has registered."""
-    slots = Slots()
-    slots.open()
-    return slots
+    scoreboard = Scoreboard()
+    scoreboard.register()
+    return scoreboard
 
 
 @pytest.fixture
@@ -34,45 +34,45 @@ def told(client: Redis) -> tuple[str | None, str | None]:
     return state and wire.text(state), job and wire.text(job)
 
 
-def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, slots: Slots) -> None:
-    heartbeat = Heartbeat(client, {"w": slots})
+def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, scoreboard: Scoreboard) -> None:
+    heartbeat = Heartbeat(client, {"w": scoreboard})
     heartbeat.beat()
     assert told(client) == ("idle", None)
-    slots.start(MAIN, "j1", "e1", 60)
+    scoreboard.start(MAIN, "j1", "e1", 60)
     heartbeat.beat()
     assert told(client) == ("busy", "j1")
     assert client.ttl(wire.worker_key("w")) == pytest.approx(REGISTRATION_TTL, abs=2)
-    slots.clear(MAIN)
+    scoreboard.clear(MAIN)
     heartbeat.beat()
     assert told(client) == ("idle", None)
     assert client.zcard(wire.LEASES) == 1
 
 
 def test_a_worker_that_signed_off_meanwhile_is_soon_forgotten(
-    client: Redis, registered: Worker, slots: Slots
+    client: Redis, registered: Worker, scoreboard: Scoreboard
 ) -> None:
     registered.register_death()
-    Heartbeat(client, {"w": slots}).beat()  # one that began before it left
+    Heartbeat(client, {"w": scoreboard}).beat()  # one that began before it left
     assert 0 < client.ttl(wire.worker_key("w")) <= 60
 
 
-def test_a_worker_that_was_struck_off_is_not_written_anew(client: Redis, slots: Slots) -> None:
-    Heartbeat(client, {"w": slots}).beat()
+def test_a_worker_that_was_struck_off_is_not_written_anew(client: Redis, scoreboard: Scoreboard) -> None:
+    Heartbeat(client, {"w": scoreboard}).beat()
     assert not client.exists(wire.worker_key("w"))
 
 
-def test_a_registration_that_is_no_hash_ends_no_lease(client: Redis, slots: Slots) -> None:
+def test_a_registration_that_is_no_hash_ends_no_lease(client: Redis, scoreboard: Scoreboard) -> None:
     client.set(wire.worker_key("w"), "x")
-    Heartbeat(client, {"w": slots}).beat()
+    Heartbeat(client, {"w": scoreboard}).beat()
     assert client.zcard(wire.LEASES) == 1
 
 
 def test_what_was_not_told_for_redis_was_away_is_told_later(
-    client: Redis, registered: Worker, slots: Slots
+    client: Redis, registered: Worker, scoreboard: Scoreboard
 ) -> None:
     away = Redis(unix_socket_path="/nonexistent/socket")
-    heartbeat = Heartbeat(away, {"w": slots})
-    slots.start(MAIN, "j1", "e1", 60)
+    heartbeat = Heartbeat(away, {"w": scoreboard})
+    scoreboard.start(MAIN, "j1", "e1", 60)
     with pytest.raises(ConnectionError):
         heartbeat.beat()
     heartbeat.client = client

@@ -9,7 +9,7 @@ from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.pool import stalled
 from packmule.worker.process.claim import Claims
-from packmule.worker.scoreboard import MAIN, Slots
+from packmule.worker.scoreboard import MAIN, Scoreboard
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -19,10 +19,10 @@ def claims(client) -> Claims:
     return Claims(client, "w1", Strict(["default"]))
 
 
-def begun(slots: Slots, jobs) -> None:
+def begun(scoreboard: Scoreboard, jobs) -> None:
     """The second of these jobs runs; the first has ended, and is not acknowledged."""
-    slots.hold_back([job.execution for job in jobs])
-    slots.start(MAIN, jobs[1].id, jobs[1].execution, 60)
+    scoreboard.show_held([job.execution for job in jobs])
+    scoreboard.start(MAIN, jobs[1].id, jobs[1].execution, 60)
 
 
 def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims):
@@ -31,34 +31,34 @@ def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims)
     moved = pool_jobs.add.enqueue(5)
     client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
     claims.claim_moved(0, "m1")
-    slots = Slots()
-    begun(slots, jobs)
-    assert set(stalled.relieve(client, "w1", slots)) == {*ids[2:], moved}
-    assert slots.held_back() == []
-    assert not stalled.is_due(slots)
-    assert slots.end(jobs[1].execution)
-    assert not slots.end(jobs[1].execution)
+    scoreboard = Scoreboard()
+    begun(scoreboard, jobs)
+    assert set(stalled.relieve(client, "w1", scoreboard)) == {*ids[2:], moved}
+    assert scoreboard.held() == []
+    assert not stalled.is_due(scoreboard)
+    assert scoreboard.end(jobs[1].execution)
+    assert not scoreboard.end(jobs[1].execution)
 
 
 def test_a_worker_that_went_on_meanwhile_loses_nothing(client, claims, monkeypatch):
     pool_jobs.add.enqueue_many([(number,) for number in range(6)])
     jobs = claims.finish_and_claim("c1", [], 4).jobs
-    slots = Slots()
-    begun(slots, jobs)
+    scoreboard = Scoreboard()
+    begun(scoreboard, jobs)
 
     def go_on(*_: object) -> None:
-        slots.end(jobs[1].execution)
+        scoreboard.end(jobs[1].execution)
         claims.finish_and_claim("c2", [], 2)
-        slots.start(MAIN, jobs[2].id, jobs[2].execution, 60)
+        scoreboard.start(MAIN, jobs[2].id, jobs[2].execution, 60)
 
     monkeypatch.setattr(stalled, "close_waiting", go_on)
-    assert stalled.relieve(client, "w1", slots) == []
+    assert stalled.relieve(client, "w1", scoreboard) == []
     assert client.llen("rq:queue:default") == 0
 
 
 def test_jobs_beside_the_main_threads_are_none_of_its_business(client, claims):
     pool_jobs.add.enqueue_many([(number,) for number in range(2)])
-    slots = Slots(2)
-    begun(slots, claims.finish_and_claim("c1", [], 2).jobs)
-    slots.give_back(slots.take())
-    assert not stalled.is_due(slots)
+    scoreboard = Scoreboard(2)
+    begun(scoreboard, claims.finish_and_claim("c1", [], 2).jobs)
+    scoreboard.give_back(scoreboard.take())
+    assert not stalled.is_due(scoreboard)

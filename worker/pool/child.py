@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from packmule.worker.crash_report import die_with_parent, out_of_memory_kills
 from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.rescue import Verdict
-from packmule.worker.scoreboard import Performing, Slots
+from packmule.worker.scoreboard import RunningJob, Scoreboard
 
 Main = Callable[[], None]
 """What a process does until it exits."""
@@ -25,11 +25,11 @@ log = logging.getLogger("packmule.worker")
 
 @dataclass
 class Child:
-    """A process of the pool: a worker with its slots, or a companion without any."""
+    """A process of the pool: a worker with its scoreboard, or a companion without any."""
 
     name: str
     pid: int
-    slots: Slots | None
+    scoreboard: Scoreboard | None
     started_at: float = field(default_factory=time.monotonic)
     stopped_at: float | None = None
     """Since when it is frozen, by a SIGSTOP."""
@@ -39,9 +39,9 @@ class Child:
     kills_before: int | None = field(default_factory=out_of_memory_kills)
     deadlines: Deadlines = field(default_factory=Deadlines)
 
-    def performing(self) -> list[Performing]:
+    def running(self) -> list[RunningJob]:
         """What it performs now."""
-        return self.slots.read() if self.slots else []
+        return self.scoreboard.read() if self.scoreboard else []
 
     def send(self, signum: int) -> None:
         """Send it a signal, if it is there."""
@@ -57,7 +57,7 @@ class Child:
             self.send(signal.SIGKILL)
 
 
-def start(name: str, slots: Slots | None, main: Main, life: int) -> Child:
+def start(name: str, scoreboard: Scoreboard | None, main: Main, life: int) -> Child:
     """Fork a process for `main`. It closes `life`, the pool's end of the lifeline, and dies with the pool."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -69,7 +69,7 @@ def start(name: str, slots: Slots | None, main: Main, life: int) -> Child:
         _be_child(name, main, life, parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     log.info("%s: started, pid %d", name, pid)
-    return Child(name, pid, slots)
+    return Child(name, pid, scoreboard)
 
 
 def _be_child(name: str, main: Main, life: int, parent: int) -> None:

@@ -33,9 +33,9 @@ from packmule.worker.pool import child, stalled
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
 from packmule.worker.process.claim_size import MOST
-from packmule.worker.process.worker import Worker, slots_wanted
+from packmule.worker.process.worker import Worker, entries_wanted
 from packmule.worker.rescue import Verdict, rescue, rescue_expired, server_time
-from packmule.worker.scoreboard import Performing, Slots
+from packmule.worker.scoreboard import RunningJob, Scoreboard
 from packmule.worker.started import Marks
 
 TICK = 0.04
@@ -101,7 +101,7 @@ class Pool:
         self.autoscale = autoscale
         self.lock_nodes = lock_nodes
         self._children: dict[int, Child] = {}
-        self._slots: dict[str, Slots] = {}
+        self._scoreboards: dict[str, Scoreboard] = {}
         self._dead: dict[str, tuple[Verdict, str, list[str], DeathCertificate]] = {}
         self._quick_deaths = 0
         self._start_not_before = 0.0
@@ -123,7 +123,7 @@ class Pool:
         self.client = self._impatient_client()
         self.commands = Commands(self.client)
         scale = Autoscale(self.client, list(self.weights), *self.autoscale) if self.autoscale else None
-        heartbeat = Heartbeat(self.client, self._slots)
+        heartbeat = Heartbeat(self.client, self._scoreboards)
         self.marks = Marks(self.client)
         gc.freeze()  # what exists now is shared by all children for as long as nobody writes to it
         next_beat = next_look = 0.0
@@ -167,13 +167,13 @@ class Pool:
         signal.signal(signal.SIGQUIT, self._dump)
 
     def _is_done(self) -> bool:
-        working = any(each.slots for each in self._children.values())
+        working = any(each.scoreboard for each in self._children.values())
         if self.burst and not working and self._drained >= self.processes and not self._stop_signals:
             self._stop_signals = 1
         return self._stop_signals > 0 and not self._children
 
     def _workers(self) -> list[Child]:
-        return [each for each in self._children.values() if each.slots]
+        return [each for each in self._children.values() if each.scoreboard]
 
     def _start_missing(self) -> None:
         if self._stop_signals or time.monotonic() < self._start_not_before:
@@ -192,14 +192,14 @@ class Pool:
 
     def _start_worker(self) -> None:
         name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-        slots = Slots(slots_wanted(self.threads, self.tasks))
+        scoreboard = Scoreboard(entries_wanted(self.threads, self.tasks))
 
         def main() -> None:
             Worker(
                 list(self.weights),
                 name,
                 self.connect(),
-                slots=slots,
+                scoreboard=scoreboard,
                 lifeline=self._lifeline,
                 serve=order.of(self.weights),
                 threads=self.threads,
@@ -210,11 +210,11 @@ class Pool:
                 lock_nodes=self.lock_nodes(),
             ).work(burst=self.burst, max_jobs=self.max_jobs)
 
-        self._slots[name] = slots
-        self._start(name, slots, main)
+        self._scoreboards[name] = scoreboard
+        self._start(name, scoreboard, main)
 
-    def _start(self, name: str, slots: Slots | None, main: Main) -> None:
-        started = child.start(name, slots, main, self._life)
+    def _start(self, name: str, scoreboard: Scoreboard | None, main: Main) -> None:
+        started = child.start(name, scoreboard, main, self._life)
         self._children[started.pid] = started
 
     def _beat(self, heartbeat: Heartbeat) -> None:
@@ -223,7 +223,7 @@ class Pool:
             heartbeat.beat()
             self._is_heard = True
             self._clock = server_time(self.client) - time.monotonic()
-            self.commands.listen(set(self._slots))
+            self.commands.listen(set(self._scoreboards))
             enqueue_forgotten(self.client)
             self._rescue_dead()
         except (RedisError, OSError) as error:
@@ -244,7 +244,7 @@ class Pool:
             log.warning("vanished workers can't be seen: %s", error)
 
     def _scale(self, scale: Autoscale) -> None:
-        busy = sum(1 for each in self._workers() if each.performing())
+        busy = sum(1 for each in self._workers() if each.running())
         try:
             wanted = scale.wanted(self.processes, busy)
         except RedisError as error:
@@ -262,48 +262,48 @@ class Pool:
         for each in self._workers():
             if each.name != worker:
                 continue
-            performing = each.performing()
+            running = each.running()
             if command.command == "shutdown":
                 each.send(signal.SIGTERM)
             elif command.command == "wake-up":
                 each.send(LOOK)
-            elif command.command == "kill-horse" and performing:
-                named = [job.execution for job in performing]
+            elif command.command == "kill-horse" and running:
+                named = [job.execution for job in running]
                 each.kill("overran", "the job's process was killed by a command", named)
-            elif command.command == "stop-job" and each.slots:
-                for job in performing:
+            elif command.command == "stop-job" and each.scoreboard:
+                for job in running:
                     if job.id == command.job_id:
-                        each.slots.ask_to_stop(job)
+                        each.scoreboard.request_stop(job)
 
     def _enforce(self) -> None:
         """Tell workers of jobs that are overdue or asked to stop, and kill those in which one goes on."""
         for each in self._workers():
-            performing = each.performing()
-            if each.deadlines.tell(performing):
+            running = each.running()
+            if each.deadlines.tell(running):
                 each.send(LOOK)
-            self._mark(each, performing)
+            self._mark(each, running)
             self._relieve(each)
-            if judgement := each.deadlines.judge(performing):
+            if judgement := each.deadlines.judge(running):
                 each.kill(judgement.verdict, judgement.reason, [judgement.execution])
             if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
                 each.kill("returned", "the process was frozen", [])
             if self.max_memory and (used := resident(each.pid)) > MEMORY_FACTOR * self.max_memory:
-                named = [job.execution for job in performing]
+                named = [job.execution for job in running]
                 each.kill("overran", f"the job's process used {used >> 20} MiB and was killed", named)
 
-    def _mark(self, each: Child, performing: list[Performing]) -> None:
+    def _mark(self, each: Child, running: list[RunningJob]) -> None:
         """Let long jobs be seen as started, unless the last heartbeat found Redis away."""
         if self._is_heard:
             try:
-                self.marks.mark(each.name, performing)
+                self.marks.mark(each.name, running)
             except RedisError:
                 self._is_heard = False
 
     def _relieve(self, each: Child) -> None:
         """Return what a worker holds back that can't do it itself."""
-        if self._is_heard and each.slots and stalled.is_due(each.slots):
+        if self._is_heard and each.scoreboard and stalled.is_due(each.scoreboard):
             try:
-                stalled.relieve(self.client, each.name, each.slots)
+                stalled.relieve(self.client, each.name, each.scoreboard)
             except RedisError:
                 self._is_heard = False
 
@@ -314,7 +314,7 @@ class Pool:
         # Companions last, for a job that finishes may still need them.
         workers_left = bool(self._workers())
         for each in self._children.values():
-            if not each.told_to_stop and (each.slots or not workers_left):
+            if not each.told_to_stop and (each.scoreboard or not workers_left):
                 each.told_to_stop = True
                 each.send(signal.SIGTERM)
                 each.send(signal.SIGCONT)
@@ -323,7 +323,7 @@ class Pool:
         for each in self._children.values():
             if not each.killed_as:
                 each.kill("returned", "", [])
-                self._clean = self._clean and each.slots is None
+                self._clean = self._clean and each.scoreboard is None
 
     def _reap(self) -> None:
         """Take note of children that ended, froze or went on, and of a container's orphans."""
@@ -342,40 +342,38 @@ class Pool:
                 continue
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
-            if ended.slots:
-                self._bury(ended, ended.slots, code, usage)
+            if ended.scoreboard:
+                self._bury(ended, ended.scoreboard, code, usage)
             elif code and not self._stop_signals:
                 log.warning("%s: ended with code %d; starting it again", ended.name, code)
                 self._back_off(ended)
 
-    def _bury(self, ended: Child, slots: Slots, code: int, usage: struct_rusage) -> None:
+    def _bury(self, ended: Child, scoreboard: Scoreboard, code: int, usage: struct_rusage) -> None:
         """Take note of a worker's end, and rescue what it held unless it left in order."""
-        performing = slots.read()
-        del self._slots[ended.name]
+        running = scoreboard.read()
+        del self._scoreboards[ended.name]
         self.marks.forget(ended.name)
-        slots.close()
-        if code == 0 and not performing:
+        scoreboard.close()
+        if code == 0 and not running:
             self._drained += self.burst and self.max_jobs is None
             return
-        certificate = certify(
-            ended.name, code, performing[0] if performing else None, usage, ended.kills_before
-        )
-        running = [job.execution for job in performing] or [NOTHING_RAN]
-        verdict, reason, named = ended.killed_as or ("died", certificate.cause, running)
+        certificate = certify(ended.name, code, running[0] if running else None, usage, ended.kills_before)
+        executions = [job.execution for job in running] or [NOTHING_RAN]
+        verdict, reason, named = ended.killed_as or ("died", certificate.cause, executions)
         log.warning("%s: %s", ended.name, reason or "stopped before its job had ended")
         self._dead[ended.name] = verdict, reason, named or [NOTHING_RAN], certificate
         try:
             self._rescue_dead()
         except RedisError as error:
             log.warning("%s: what it held waits for redis, or its lease's end: %s", ended.name, error)
-        if not ended.killed_as and not performing:
+        if not ended.killed_as and not running:
             self._back_off(ended)
 
     def _rescue_dead(self) -> None:
         """Give back what dead workers held. Raises what redis-py does; call it again then."""
-        for name, (verdict, reason, running, certificate) in list(self._dead.items()):
+        for name, (verdict, reason, executions, certificate) in list(self._dead.items()):
             try:
-                rescue(self.client, name, verdict, reason, running, certificate=certificate)
+                rescue(self.client, name, verdict, reason, executions, certificate=certificate)
             except ResponseError as error:
                 if is_transient(error):
                     raise

@@ -9,7 +9,7 @@ from redis import Redis
 
 from packmule.jobs import wire
 from packmule.worker.rescue import close_waiting, rescue
-from packmule.worker.scoreboard import MAIN, Slots
+from packmule.worker.scoreboard import MAIN, Scoreboard
 
 RELIEF_SECONDS = 0.06
 """A worker that still holds unstarted jobs this long after it started one has stalled. Its completer would
@@ -19,31 +19,31 @@ STORE_SECONDS = 0.001
 """By then what either process has written to the shared memory is seen by the other."""
 
 
-def is_due(slots: Slots) -> bool:
+def is_due(scoreboard: Scoreboard) -> bool:
     """Whether the worker holds back jobs that it can't return itself."""
-    job = slots.read_one(MAIN)
+    job = scoreboard.read_one(MAIN)
     return (
         job is not None
-        and not slots.is_manifold
-        and job.execution in slots.held_back()
+        and not scoreboard.is_concurrent
+        and job.execution in scoreboard.held()
         and time.monotonic() - job.started > RELIEF_SECONDS
     )
 
 
-def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
+def relieve(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
     """Return what the worker has claimed and not begun, in its place; the ids. Raises what redis-py does.
 
     The worker is told first: when its job ends it starts none of the others, and returns what has come for
     it.
     """
-    job = slots.read_one(MAIN)
+    job = scoreboard.read_one(MAIN)
     if job is None:
         return []
-    slots.revoke(job)
+    scoreboard.revoke(job)
     time.sleep(STORE_SECONDS)
     close_waiting(client, worker)
     claims = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
-    now, in_hand = slots.read_one(MAIN), slots.held_back()
+    now, in_hand = scoreboard.read_one(MAIN), scoreboard.held()
     # Only after that was read: whatever the worker claims once it goes on is its own.
     if now is None or now.execution != job.execution or job.execution not in in_hand:
         return []
@@ -53,6 +53,6 @@ def relieve(client: Redis, worker: str, slots: Slots) -> list[str]:
         for id, execution in claims.items()
         if not id.startswith(b".") and wire.text(execution) not in begun
     ]
-    back = rescue(client, worker, "returned", running=unbegun, scope="named").back if unbegun else []
-    slots.hold_back(())
+    back = rescue(client, worker, "returned", executions=unbegun, scope="named").back if unbegun else []
+    scoreboard.show_held(())
     return back

@@ -27,7 +27,7 @@ class Completer:
 
     A thread beside the performing one checks them every `ACKNOWLEDGE_SECONDS`, and only while it may have
     something to do. `acknowledge` sends outcomes to Redis. `turn_away` ends the wait for more jobs and
-    returns what arrived anyway. `wake` ends the main thread's wait for work. `hold_back` gets the executions
+    returns what arrived anyway. `wake` ends the main thread's wait for work. `show_held` gets the executions
     that the worker holds, while other workers could perform some of them or more may arrive.
     """
 
@@ -36,12 +36,12 @@ class Completer:
         acknowledge: Callable[[Sequence[Outcome]], object],
         turn_away: Callable[[], Batch],
         wake: Callable[[], object],
-        hold_back: Callable[[Sequence[str]], object],
+        show_held: Callable[[Sequence[str]], object],
     ) -> None:
         self._acknowledge = acknowledge
         self._turn_away = turn_away
         self._wake = wake
-        self._hold_back = hold_back
+        self._show_held = show_held
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
         self._in_hand: list[str] = []
@@ -62,7 +62,7 @@ class Completer:
             if len(self._unstarted) > 1 or self._is_awaiting:
                 self._began = time.monotonic()
                 self._active.set()
-                self._hold_back(self._in_hand)
+                self._show_held(self._in_hand)
 
     def next(self) -> Claimed | None:
         """The job to perform now; None when none is left."""
@@ -111,7 +111,7 @@ class Completer:
             self._is_awaiting = False
             self._active.clear()
             self._in_hand.clear()
-            self._hold_back(())
+            self._show_held(())
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
 
@@ -156,7 +156,7 @@ class Completer:
                 late = self._turn_away()
                 self._return(deque(late.jobs))
                 self._outcomes += late.unreadable
-            self._hold_back(())
+            self._show_held(())
         if self._outcomes and now - self._oldest > ACKNOWLEDGE_SECONDS:
             self._acknowledge_all()
 

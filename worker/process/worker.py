@@ -40,7 +40,7 @@ from packmule.worker.process.performer import Performer
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
 from packmule.worker.rescue import rescue
 from packmule.worker.rq_adapter import RQWorker
-from packmule.worker.scoreboard import MAIN, Slots
+from packmule.worker.scoreboard import MAIN, Scoreboard
 
 SUSPENDED_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
@@ -58,8 +58,8 @@ _write = Script("worker.process", "write", after=wire.EVENTS)
 class Worker(RQWorker):
     """One process that performs jobs; in RQ's eyes a worker like its own.
 
-    Made by the pool, it finds there its `slots`, through which it tells what it performs, and a `lifeline`,
-    a descriptor that becomes readable when the pool is gone. On its own, as in
+    A pool gives it a `scoreboard`, on which it shows what it performs, and a `lifeline`, a descriptor that
+    becomes readable when the pool is gone. On its own, as in
     `rq worker --worker-class worker.Worker`, it looks after its heartbeat itself. It performs up to `threads`
     plain functions and `tasks` async ones at once, claims at most `most` jobs at a time, and leaves after
     `max_memory` bytes. `serve` is the order of the queues where that is not theirs; `lock_nodes` keep the
@@ -72,7 +72,7 @@ class Worker(RQWorker):
         name: str | None = None,
         connection: Redis | None = None,
         *,
-        slots: Slots | None = None,
+        scoreboard: Scoreboard | None = None,
         lifeline: int | None = None,
         serve: order.Order | None = None,
         threads: int = 1,
@@ -83,8 +83,8 @@ class Worker(RQWorker):
         lock_nodes: Sequence[Redis] = (),
         **rq_options: Any,
     ) -> None:
-        super().__init__(queues, name, connection, slots is not None, **rq_options)
-        self.slots = slots or Slots(slots_wanted(threads, tasks))
+        super().__init__(queues, name, connection, scoreboard is not None, **rq_options)
+        self.scoreboard = scoreboard or Scoreboard(entries_wanted(threads, tasks))
         self.lifeline = lifeline
         self.threads = threads
         self.tasks = tasks
@@ -122,9 +122,11 @@ class Worker(RQWorker):
         os.set_blocking(self._waker, False)
         self._install_signal_handlers()
         self.sign_on(burst, with_scheduler)
-        self.slots.open()
+        self.scoreboard.register()
         heartbeat = (
-            None if self.supervised else HeartbeatThread(Heartbeat(self.connection, {self.name: self.slots}))
+            None
+            if self.supervised
+            else HeartbeatThread(Heartbeat(self.connection, {self.name: self.scoreboard}))
         )
         wake = [self._wake] if self.lifeline is None else [self._wake, self.lifeline]
         self.idle = IdleWait(self.connection, self.name, self.claims, self.queue_keys(), wake)
@@ -132,11 +134,11 @@ class Worker(RQWorker):
             lambda outcomes: self._exchange(outcomes, 0),
             self._turn_away,
             self._wake_up,
-            self.slots.hold_back,
+            self.scoreboard.show_held,
         )
         self.executors = Executors(
             self.performer,
-            self.slots,
+            self.scoreboard,
             self.completer,
             self.threads,
             self.tasks,
@@ -210,11 +212,11 @@ class Worker(RQWorker):
                 continue
             if job.by_rq or all_by_rq:
                 self._give_up_waiting()
-                self.slots.start(MAIN, job.id, job.execution, rq_path.longest(job))
+                self.scoreboard.start(MAIN, job.id, job.execution, rq_path.longest(job))
                 ended = rq_path.perform(self, job, self.performer, self.trusts_all)
                 self._unlock(job.execution)
                 self.completer.done(ended)
-                if self.slots.end(job.execution):
+                if self.scoreboard.end(job.execution):
                     self._come_to()
                 continue
             call = self.performer.prepare(job)
@@ -374,7 +376,7 @@ class Worker(RQWorker):
             self.stop_fork(signum)
             return
         if not self.stopping:
-            self._shutdown_requested_date, self._stop_requested = now(), bool(self.slots.read())
+            self._shutdown_requested_date, self._stop_requested = now(), bool(self.scoreboard.read())
             self._told_to_stop = time.monotonic()
         elif not self.supervised and time.monotonic() - self._told_to_stop > ECHO_SECONDS:
             self.stopping_cold = True
@@ -388,7 +390,7 @@ class Worker(RQWorker):
 
     def _leave(self) -> None:
         """Give back what is held and sign off. If Redis is unavailable, the lease's end does the same."""
-        self.slots.leave()
+        self.scoreboard.deregister()
         try:
             self.sign_off()
             rescue(self.connection, self.name, "returned")
@@ -396,6 +398,6 @@ class Worker(RQWorker):
             log.warning("worker %s could not sign off: %s", self.name, error)
 
 
-def slots_wanted(threads: int, tasks: int) -> int:
-    """How many slots a worker of so many threads and tasks needs."""
+def entries_wanted(threads: int, tasks: int) -> int:
+    """How many entries the scoreboard of a worker with this many threads and tasks needs."""
     return 1 + tasks + (threads if threads > 1 else 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
-from packmule.worker.scoreboard import Slots
+from packmule.worker.scoreboard import Scoreboard
 
 
 class AsyncioExecutor:
@@ -18,10 +18,10 @@ class AsyncioExecutor:
     """
 
     def __init__(
-        self, performer: Performer, slots: Slots, done: Callable[[Outcome], object], limit: int
+        self, performer: Performer, scoreboard: Scoreboard, done: Callable[[Outcome], object], limit: int
     ) -> None:
         self.performer = performer
-        self.slots = slots
+        self.scoreboard = scoreboard
         self.done = done
         self.limit = limit
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -37,9 +37,9 @@ class AsyncioExecutor:
     def start(self, call: Call) -> None:
         """Perform the job, beside the others; there must be a free place."""
         self._busy += 1
-        slot = self.slots.take()
-        self.slots.start(slot, call.job.id, call.job.execution, call.job.timeout)
-        self._running_loop().call_soon_threadsafe(self._begin, call, slot)
+        entry = self.scoreboard.take()
+        self.scoreboard.start(entry, call.job.id, call.job.execution, call.job.timeout)
+        self._running_loop().call_soon_threadsafe(self._begin, call, entry)
 
     def interrupt(self, execution: str, error: BaseException) -> None:
         """Cancel the job's task for the reason `error`; does nothing where it has ended."""
@@ -58,16 +58,16 @@ class AsyncioExecutor:
             threading.Thread(target=_run, args=[self._loop], name="asyncio", daemon=True).start()
         return self._loop
 
-    def _begin(self, call: Call, slot: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._perform(call, slot))
+    def _begin(self, call: Call, entry: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._perform(call, entry))
         self._tasks[call.job.execution] = task  # and so it is not collected before its end
 
-    async def _perform(self, call: Call, slot: int) -> None:
+    async def _perform(self, call: Call, entry: int) -> None:
         execution = call.job.execution
         ended = await self.performer.perform_async(call, lambda: self._reasons.get(execution))
         self._tasks.pop(execution, None)
         self._reasons.pop(execution, None)
-        self.slots.give_back(slot)
+        self.scoreboard.give_back(entry)
         self._busy -= 1
         self.done(ended)
 

@@ -22,7 +22,7 @@ from packmule.worker.process.executors.fork import Ended, ForkExecutor
 from packmule.worker.process.executors.threads import ThreadsExecutor
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
-from packmule.worker.scoreboard import MAIN, Performing, Slots
+from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 from packmule.worker.started import MARK_SECONDS
 
 
@@ -35,7 +35,7 @@ class Executors:
     def __init__(
         self,
         performer: Performer,
-        slots: Slots,
+        scoreboard: Scoreboard,
         completer: Completer,
         threads: int,
         tasks: int,
@@ -46,7 +46,7 @@ class Executors:
         worker: str,
     ) -> None:
         self.performer = performer
-        self.slots = slots
+        self.scoreboard = scoreboard
         self.completer = completer
         self.bury = bury
         self.over = over
@@ -54,11 +54,11 @@ class Executors:
         self.come_to = come_to
         self.worker = worker
         beside = partial(self._done, beside=True)
-        self.threads = ThreadsExecutor(performer, slots, beside, threads) if threads > 1 else None
-        self.event_loop = AsyncioExecutor(performer, slots, beside, tasks)
-        self.fork = ForkExecutor(performer, slots)
+        self.threads = ThreadsExecutor(performer, scoreboard, beside, threads) if threads > 1 else None
+        self.event_loop = AsyncioExecutor(performer, scoreboard, beside, tasks)
+        self.fork = ForkExecutor(performer, scoreboard)
         self._interrupted = ""
-        self._interrupted_beside: deque[str] = deque(maxlen=slots.count)
+        self._interrupted_beside: deque[str] = deque(maxlen=scoreboard.entries)
         self._broken_off: dict[str, BaseException] = {}
         self._kills = crash_report.out_of_memory_kills()
         signal.signal(LOOK, self._look)
@@ -90,9 +90,9 @@ class Executors:
         else:
             job = call.job
             began = time.monotonic()
-            self.slots.start(MAIN, job.id, job.execution, job.timeout)
+            self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
             ended = self.performer.perform_interruptibly(call)
-            if self.slots.end(job.execution):
+            if self.scoreboard.end(job.execution):
                 self.come_to()
             if time.monotonic() - began < MARK_SECONDS:
                 ended = msgspec.structs.replace(ended, is_marked=False)
@@ -100,15 +100,15 @@ class Executors:
 
     def stop(self, id: str) -> bool:
         """Ask the job to stop; whether it runs. Whoever watches the deadlines sends the signal."""
-        asked = [job for job in self.slots.read() if job.id == id]
+        asked = [job for job in self.scoreboard.read() if job.id == id]
         for job in asked:
-            self.slots.ask_to_stop(job)
+            self.scoreboard.request_stop(job)
         return bool(asked)
 
     def break_off(self, error: BaseException, execution: str | None = None) -> None:
         """End what runs by `error`, at once, or one `execution` alone; any thread may call it."""
-        running = [job.execution for job in self.slots.read()]
-        self._broken_off = {each: error for each in running if execution in (None, each)}
+        executions = [job.execution for job in self.scoreboard.read()]
+        self._broken_off = {each: error for each in executions if execution in (None, each)}
         signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
 
     def close(self) -> None:
@@ -120,10 +120,10 @@ class Executors:
     def _perform_isolated(self, call: Call) -> None:
         job = call.job
         started = time.time()
-        self.slots.start(MAIN, job.id, job.execution, job.timeout)
-        performing = self.slots.read_one(MAIN)
+        self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
+        running = self.scoreboard.read_one(MAIN)
         ended = self.fork.perform(call)
-        self.slots.clear(MAIN)
+        self.scoreboard.clear(MAIN)
         if isinstance(ended, Outcome):
             self._done(ended)
         elif error := self._broken_off.get(job.execution):
@@ -131,10 +131,10 @@ class Executors:
         elif ended.stopped:
             self._done(self.performer.ended_by(call, Stopped("the job was cancelled while it ran"), started))
         elif ended.overran:
-            self._done(self.performer.ended_by(call, JobTimeoutException(_why(ended, performing)), started))
+            self._done(self.performer.ended_by(call, JobTimeoutException(_why(ended, running)), started))
         else:
             # Dying is no failure: the job runs again, unless it did it too often.
-            certificate = crash_report.certify(self.worker, ended.code, performing, ended.usage, self._kills)
+            certificate = crash_report.certify(self.worker, ended.code, running, ended.usage, self._kills)
             self._kills = crash_report.out_of_memory_kills()
             self.over(job.execution)
             self.bury(job.execution, certificate)  # which takes the claim, too
@@ -148,19 +148,19 @@ class Executors:
         self.wake()
         now = time.monotonic()
         raised: BaseException | None = None
-        for job in self.slots.read():
+        for job in self.scoreboard.read():
             error: BaseException
             if job.execution in self._broken_off:
                 error = self._broken_off[job.execution]
-                if job.slot == MAIN:
+                if job.entry == MAIN:
                     self.fork.kill()
-            elif job.is_asked:
+            elif job.stop_requested:
                 error = Stopped("the job was cancelled")
             elif now > job.deadline:
                 error = JobTimeoutException(late(job))
             else:
                 continue
-            if job.slot == MAIN:
+            if job.entry == MAIN:
                 raised = error if job.execution != self._interrupted and not self.fork.look() else None
                 if raised and self.performer.in_body:
                     self._interrupted = job.execution
@@ -173,12 +173,12 @@ class Executors:
             raise raised
 
 
-def late(job: Performing) -> str:
+def late(job: RunningJob) -> str:
     """What a job that exceeds its timeout is told."""
     return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"
 
 
-def _why(ended: Ended, job: Performing | None) -> str:
+def _why(ended: Ended, job: RunningJob | None) -> str:
     if ended.code == -signal.SIGXCPU or job is None:
         return "the job used more processor time than its max_cpu allows"
     return overran(job)

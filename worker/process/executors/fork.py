@@ -21,7 +21,7 @@ from packmule.worker.crash_report import die_with_parent
 from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
-from packmule.worker.scoreboard import MAIN, Slots
+from packmule.worker.scoreboard import MAIN, Scoreboard
 
 LOOK_SECONDS = 0.05
 KILL_EARLIER = 0.3
@@ -44,14 +44,14 @@ class Ended(NamedTuple):
 class ForkExecutor:
     """Performs one job at a time in a process forked for it; progress and checkpoints come by a pipe."""
 
-    def __init__(self, performer: Performer, slots: Slots) -> None:
+    def __init__(self, performer: Performer, scoreboard: Scoreboard) -> None:
         self.performer = performer
-        self.slots = slots
+        self.scoreboard = scoreboard
         self.pid = 0
         """The process that runs now, 0 if none does."""
 
     def perform(self, call: Call) -> Outcome | Ended:
-        """Perform the job. Its slot must have been started."""
+        """Perform the job. Its entry must have been started."""
         sys.stdout.flush()
         sys.stderr.flush()
         reader, writer = os.pipe()
@@ -121,15 +121,15 @@ class ForkExecutor:
             if code is None and not readable:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
                 code = os.waitstatus_to_exitcode(status) if pid else None
-            performing = self.slots.read_one(MAIN)
+            running = self.scoreboard.read_one(MAIN)
             now = time.monotonic()
             if self.performer.is_draining() and not told_to_drain and code is None:
                 told_to_drain = True
                 self._send(signal.SIGTERM)
-            if performing and performing.is_asked:
+            if running and running.stop_requested:
                 asked_at = min(asked_at, now)
             stopped = now > asked_at + STOP_SECONDS - KILL_EARLIER
-            overran = performing is not None and now > performing.deadline + OVERRUN_SECONDS - KILL_EARLIER
+            overran = running is not None and now > running.deadline + OVERRUN_SECONDS - KILL_EARLIER
             if stopped or overran:
                 break
         with contextlib.suppress(ProcessLookupError, PermissionError):

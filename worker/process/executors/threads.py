@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
-from packmule.worker.scoreboard import Slots
+from packmule.worker.scoreboard import Scoreboard
 
 
 class ThreadsExecutor:
     """Performs up to `limit` jobs at once, each in a thread; `done` takes each outcome in that thread."""
 
     def __init__(
-        self, performer: Performer, slots: Slots, done: Callable[[Outcome], object], limit: int
+        self, performer: Performer, scoreboard: Scoreboard, done: Callable[[Outcome], object], limit: int
     ) -> None:
         self.performer = performer
-        self.slots = slots
+        self.scoreboard = scoreboard
         self.done = done
         self.limit = limit
         self._calls: queue.SimpleQueue[tuple[Call, int] | None] = queue.SimpleQueue()
@@ -38,12 +38,12 @@ class ThreadsExecutor:
         """Perform the job in a thread that is free; there must be one, or room for one more."""
         with self._lock:
             self._busy += 1
-            slot = self.slots.take()
-        self.slots.start(slot, call.job.id, call.job.execution, call.job.timeout)
+            entry = self.scoreboard.take()
+        self.scoreboard.start(entry, call.job.id, call.job.execution, call.job.timeout)
         if self._busy > self._threads:
             self._threads += 1
             threading.Thread(target=self._run, name=f"jobs-{self._threads}", daemon=True).start()
-        self._calls.put((call, slot))
+        self._calls.put((call, entry))
 
     def interrupt(self, execution: str, error: BaseException) -> None:
         """Raise an error like `error` in the job's thread, at its next step in Python."""
@@ -57,11 +57,11 @@ class ThreadsExecutor:
             self._calls.put(None)
 
     def _run(self) -> None:
-        while entry := self._calls.get():
-            call, slot = entry
+        while item := self._calls.get():
+            call, entry = item
             ended = self._perform(call)
             with self._lock:
-                self.slots.give_back(slot)
+                self.scoreboard.give_back(entry)
                 self._busy -= 1
             self.done(ended)
 
