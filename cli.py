@@ -1,52 +1,65 @@
-"""The command line: parse, wire, run. The commands are in `terminal`, what they do in the rooms below."""
+"""The command line: parse, wire, run. Each command is in the module of `terminal` that bears its name."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 
 import click
 
-from packmule.config import Settings, SettingsError
-from packmule.terminal.app import App
-from packmule.terminal.audited import audit
-from packmule.terminal.batch import batch
-from packmule.terminal.drill import drill
-from packmule.terminal.enqueue import enqueue
-from packmule.terminal.events import events
-from packmule.terminal.limits import limits
-from packmule.terminal.locks import locks
-from packmule.terminal.metrics import metrics
-from packmule.terminal.processes import dashboard, demo, scheduler, up, worker
-from packmule.terminal.reading import check, job, queue, status
-from packmule.terminal.schedule import schedule
-from packmule.terminal.top import top
-from packmule.terminal.webhooks import webhooks
+from packmule.config import Settings
+from packmule.errors import Error, Unavailable, UsageError
 
-FAILED, USAGE, NO_REDIS = 1, 2, 3
+SECTIONS = {
+    "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
+    "Work with jobs": ("enqueue", "job", "batch", "queue", "schedule"),
+    "Observe": ("status", "top", "events", "limits", "locks", "metrics", "audit"),
+    "Try and check": ("demo", "check", "drill"),
+}
+"""The commands by the heading under which `packmule --help` lists them."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands of all SECTIONS; only the module of the one that is called is imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in the order of the help."""
+        return [name for names in SECTIONS.values() for name in names]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command `cmd_name`, or None if there is none of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = getattr(import_module(f"packmule.terminal.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands section by section, each with the first line of its help."""
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        for heading, names in SECTIONS.items():
+            commands = ((name, self.get_command(ctx, name)) for name in names)
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name, command.get_short_help_str(width)) for name, command in commands if command]
+                )
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="packmule")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Background jobs on RQ and Redis: enqueue them, perform them, watch them."""
+    """Enqueue, perform and watch background jobs on RQ and Redis."""
+    from packmule.terminal.app import App
+
     app = App(Settings.from_env())
     ctx.obj = app
     ctx.call_on_close(app.closing.close)
     app.trace()
 
 
-COMMANDS = (
-    *(demo, drill, up, worker, scheduler, dashboard, webhooks, enqueue),
-    *(job, batch, queue, schedule, limits, locks, events, top, status, metrics, audit, check),
-)
-for command in COMMANDS:
-    cli.add_command(command)
-
-
 def main() -> None:
-    """Run the command line: errors are one line on standard error, and the exit code tells their kind."""
+    """Run the command line: an error is one line on standard error, and the exit code tells its kind."""
     # Ends a command in order, so that what it started, such as the embedded server, is stopped too.
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     try:
@@ -55,11 +68,11 @@ def main() -> None:
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = USAGE
+        code = UsageError.exit_code
     except click.UsageError as error:
         help = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         _complain(error.format_message().rstrip(".") + help)
-        code = USAGE
+        code = UsageError.exit_code
     except Exception as error:
         code = _exit_code(error)
         if code is None:
@@ -69,65 +82,34 @@ def main() -> None:
 
 
 def _complain(text: str) -> None:
-    """Tell of an error in one line, however many its text has."""
+    """Print an error on one line, however many lines its text has."""
     click.echo(f"packmule: {' '.join(text.split())}", err=True)
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The exit code for an error that a user can mend; None for one that is ours."""
+    """The exit code for an error that a user can mend; None for a bug of ours, which shows its traceback."""
     from redis.exceptions import RedisError
 
-    from packmule.coordination.locks.quorum import SameServer
-    from packmule.coordination.locks.state import NotReleased as LockNotReleased
-    from packmule.coordination.redis.connection import UnfitServer
-    from packmule.coordination.redis.embedded_server import ServerFailed
-    from packmule.jobs.batch import BatchClosed, NoSuchBatch
-    from packmule.jobs.client import ServerFull, UnknownQueue
-    from packmule.jobs.email import InvalidAddress, InvalidServer
-    from packmule.jobs.email.catcher import CatcherFailed
-    from packmule.jobs.job_type import InvalidCall, InvalidJob
-    from packmule.jobs.options import InvalidOption
-    from packmule.jobs.reader import NoSuchJob
-    from packmule.jobs.registry import NotRegistered
-    from packmule.jobs.release import NotReleased
-    from packmule.jobs.storage import StorageError
-    from packmule.jobs.toml_file import InvalidFile
-    from packmule.scheduler.schedules.cron import InvalidWhen
-    from packmule.scheduler.schedules.schedule import InvalidSchedule
-    from packmule.scheduler.schedules.schedule_store import NameTaken, NoSuchSchedule, Removed
-    from packmule.terminal.demo import DemoFailed
+    if isinstance(error, Error):
+        return error.exit_code
+    if isinstance(error, RedisError):
+        return Unavailable.exit_code
+    if isinstance(error, TimeoutError):
+        return Error.exit_code
+    return _remainder(error)
 
-    kinds: dict[type[Exception], int] = {
-        UnfitServer: NO_REDIS,
-        ServerFailed: NO_REDIS,
-        RedisError: NO_REDIS,
-        SettingsError: USAGE,
-        InvalidOption: USAGE,
-        UnknownQueue: USAGE,
-        NoSuchJob: USAGE,
-        NoSuchBatch: USAGE,
-        BatchClosed: FAILED,
-        ServerFull: FAILED,
-        InvalidCall: USAGE,
-        InvalidJob: USAGE,
-        NotRegistered: USAGE,
-        StorageError: USAGE,
-        NoSuchSchedule: USAGE,
-        NameTaken: USAGE,
-        Removed: USAGE,
-        InvalidSchedule: USAGE,
-        InvalidWhen: USAGE,
-        InvalidFile: USAGE,
-        SameServer: USAGE,
-        InvalidAddress: USAGE,
-        InvalidServer: USAGE,
-        DemoFailed: FAILED,
-        CatcherFailed: FAILED,
-        TimeoutError: FAILED,
-        NotReleased: FAILED,
-        LockNotReleased: FAILED,
+
+def _remainder(error: Exception) -> int | None:
+    """The exit codes of errors that are not yet under `Error`, by their names."""
+    codes = {
+        3: "UnfitServer ServerFailed",
+        2: "InvalidOption UnknownQueue NoSuchJob NoSuchBatch InvalidCall InvalidJob NotRegistered "
+        "StorageError NoSuchSchedule NameTaken Removed InvalidSchedule InvalidWhen InvalidFile SameServer "
+        "InvalidAddress InvalidServer",
+        1: "BatchClosed ServerFull CatcherFailed NotReleased",
     }
-    return next((code for kind, code in kinds.items() if isinstance(error, kind)), None)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return next((code for code, named in codes.items() if names.intersection(named.split())), None)
 
 
 if __name__ == "__main__":

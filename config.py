@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from packmule.errors import UsageError
+
 MIB = 1024 * 1024
 LAST_PORT = 65_535
 
@@ -16,7 +18,7 @@ _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
 """Up to the last @: a password that should have been percent-encoded is hidden too."""
 
 
-class SettingsError(ValueError):
+class SettingsError(UsageError, ValueError):
     """A setting has a value that can't be used; the text names it and says what would be right."""
 
 

@@ -1,4 +1,4 @@
-"""The check: each setting as it is, and whether what the settings name can be reached."""
+"""`packmule check`: each setting as it is, and whether what the settings name can be reached."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis import Redis
+import click
 
 from packmule.config import VARIABLES, Settings, secret
-from packmule.coordination.locks.redlock import NoQuorum, Redlock
-from packmule.coordination.redis.connection import lock_clients
-from packmule.jobs import reader, registry
-from packmule.jobs.client import Producer
-from packmule.jobs.email.server import Server
-from packmule.jobs.storage import Storage
-from packmule.observe.webhooks import webhook_file
-from packmule.observe.webhooks.outgoing import Allowed
-from packmule.scheduler.maintenance.memory_limit import MemoryLimit
-from packmule.scheduler.schedules.periodic_enqueuer import faults_of
-from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
-from packmule.scheduler.schedules.schedule_file import read_file
-from packmule.terminal import show
+from packmule.errors import Unavailable
+from packmule.terminal.app import App
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from packmule.jobs.storage import Storage
 
 PROBE = ".packmule-check"
-NO_REDIS = 3
 LOCK_NODE_TIMEOUT = 2.0
 
 
@@ -42,21 +35,24 @@ class Finding:
     text: str
 
 
-def check(
-    settings: Settings,
-    load_jobs: Callable[[], None],
-    connect: Callable[[], Redis],
-    storage: Storage,
-    json: bool,
-) -> int:
-    """Print settings, secrets masked, and findings; 0 if all is well, 3 without Redis, 1 for other faults."""
+@click.command()
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def check(app: App, json: bool) -> int:
+    """Check the settings, and that Redis, storage and mail server can be reached.
+
+    Exit 3 without Redis, 1 for other faults.
+    """
+    from packmule.terminal import show
+
+    settings = app.settings
     findings = {
-        "modules": _finding(load_jobs),
+        "modules": _finding(app.load_jobs),
         "schedules": _finding(lambda: _schedules(settings)),
         "webhooks": _finding(lambda: _webhooks(settings)),
-        "redis": _finding(lambda: _server(connect(), settings.memory_high_water)),
+        "redis": _finding(lambda: _server(app.client, settings.memory_high_water)),
         "locks": _finding(lambda: _locks(settings)),
-        "storage": _finding(lambda: _storage(storage)),
+        "storage": _finding(lambda: _storage(app.storage)),
         "mail": _finding(lambda: _mail(settings)),
     }
     if json:
@@ -68,7 +64,7 @@ def check(
         states = [(name, finding.text) for name, finding in findings.items()]
         show.table(("part", "state"), states, "", show.NARROW)
     if not findings["redis"].ok:
-        return NO_REDIS
+        return Unavailable.exit_code
     return 0 if all(finding.ok for finding in findings.values()) else 1
 
 
@@ -81,6 +77,14 @@ def _finding(probe: Callable[[], Any]) -> Finding:
 
 def _schedules(settings: Settings) -> str:
     """Those of the modules and of the file, and what would keep them from working."""
+    from redis import Redis
+
+    from packmule.jobs import registry
+    from packmule.jobs.client import Producer
+    from packmule.scheduler.schedules.periodic_enqueuer import faults_of
+    from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
+    from packmule.scheduler.schedules.schedule_file import read_file
+
     found, faults = from_code(registry.names())
     if settings.schedules is not None:
         found += read_file(settings.schedules)
@@ -92,6 +96,9 @@ def _schedules(settings: Settings) -> str:
 
 
 def _webhooks(settings: Settings) -> str:
+    from packmule.observe.webhooks import webhook_file
+    from packmule.observe.webhooks.outgoing import Allowed
+
     if settings.webhooks is None:
         return "ok, none"
     hooks = webhook_file.read_file(settings.webhooks, Allowed(settings.webhook_allow), secret)
@@ -99,6 +106,9 @@ def _webhooks(settings: Settings) -> str:
 
 
 def _server(client: Redis, high_water: str) -> str:
+    from packmule.jobs import reader
+    from packmule.scheduler.maintenance.memory_limit import MemoryLimit
+
     found = reader.server(client)
     limit = MemoryLimit(client, high_water)
     fault = limit.fault(limit.usage()[1])
@@ -106,6 +116,9 @@ def _server(client: Redis, high_water: str) -> str:
 
 
 def _locks(settings: Settings) -> str:
+    from packmule.coordination.locks.redlock import NoQuorum, Redlock
+    from packmule.coordination.redis.connection import lock_clients
+
     clients = lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir)
     redlock = Redlock(clients, timeout=LOCK_NODE_TIMEOUT)
     try:
@@ -128,6 +141,8 @@ def _storage(storage: Storage) -> str:
 
 
 def _mail(settings: Settings) -> str:
+    from packmule.jobs.email.server import Server
+
     if settings.smtp_url is None:
         if settings.environment == "development":
             return "ok, mails are caught and filed (no PACKMULE_SMTP_URL)"

@@ -1,4 +1,4 @@
-"""The demo: a real e-mail, image and file job, from enqueueing to their outputs on disk."""
+"""`packmule demo`: a real e-mail, image and file job, from enqueueing to their outputs on disk."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from redis import Redis
+import click
 
 from packmule.config import Settings, child_environment
-from packmule.jobs.email import email
-from packmule.jobs.files import file
-from packmule.jobs.image import Rendition, image
-from packmule.jobs.reader import Record
-from packmule.jobs.storage import Storage
-from packmule.terminal import show
-from packmule.terminal.follow import follow
+from packmule.errors import Error
+from packmule.terminal.app import App
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from packmule.jobs.reader import Record
+    from packmule.jobs.storage import Storage
 
 DEADLINE = 120.0
 STOP_SECONDS = 30.0
@@ -29,21 +30,30 @@ QUEUE = "demo"
 """A queue of its own, so that the demo's workers leave everybody else's jobs alone."""
 
 
-@dataclass(frozen=True)
-class DemoFailed(Exception):
-    """A job of the demo did not finish; the text says which and where its workers wrote why."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+class DemoFailed(Error):
+    """A job of the demo did not finish, or its output is missing."""
 
 
-def demo(client: Redis, storage: Storage, settings: Settings) -> None:
+@click.command()
+@click.pass_obj
+def demo(app: App) -> None:
+    """Run a real e-mail, image and file job on shipped samples."""
+    app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
+    app.produce()
+    run_demo(app.client, app.storage, app.settings)
+
+
+def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
     """Enqueue the three jobs on shipped samples, let two worker processes perform them, show what came of it.
 
     Raises `DemoFailed` if one doesn't finish or an output isn't there.
     """
+    from packmule.jobs.email import email
+    from packmule.jobs.files import file
+    from packmule.jobs.image import Rendition, image
+    from packmule.terminal import show
+    from packmule.terminal.follow import follow
+
     mails_before = set(storage.names("mail"))
     samples = resources.files("packmule.jobs").joinpath("samples")
     with resources.as_file(samples.joinpath("photo.jpg")) as photo:

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import re
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.parameters import complete_queues
+from packmule.terminal.parameters import Since, complete_queues
 
 if TYPE_CHECKING:
     from packmule.observe.events import JobEvent
-
-
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""What would forge lines or steer a terminal, were it printed as a job gave it."""
-
-
-class Since(click.ParamType[str]):
-    """A span such as 10m, an instant such as 2026-12-01T08:00, or an event's id, as the id to read after."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from packmule.coordination.streams.stream import parse
-        from packmule.terminal.parameters import Duration, Instant
-
-        try:
-            parse(value)
-        except ValueError:
-            pass
-        else:
-            return str(value)
-        try:
-            seconds = time.time() - Duration().convert(value, param, ctx)
-        except click.BadParameter:
-            try:
-                seconds = Instant().convert(value, param, ctx).timestamp()
-            except click.BadParameter:
-                self.fail(f"{value!r} is no time: say 10m, 2026-12-01T08:00, or an event's id", param, ctx)
-        return f"{max(0, int(seconds * 1000))}"
 
 
 @click.command()
@@ -99,16 +68,7 @@ def _show(event: JobEvent, json: bool) -> None:
     at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     said = " ".join(f"{name}={value}" for name, value in _details(event))
     parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
-    click.echo(plain(" ".join(part for part in parts if part).rstrip()))
-
-
-def plain(text: str) -> str:
-    """`text` with its control characters written out."""
-    return _CONTROLS.sub(_shown, text)
-
-
-def _shown(control: re.Match[str]) -> str:
-    return f"\\x{ord(control[0]):02x}"
+    click.echo(show.plain(" ".join(part for part in parts if part).rstrip()))
 
 
 def _details(event: JobEvent) -> list[tuple[str, Any]]:

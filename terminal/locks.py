@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.audited import Audited
+from packmule.terminal.audit import Audited
 
 if TYPE_CHECKING:
     from packmule.coordination.locks.state import Held

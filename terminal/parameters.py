@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -75,6 +76,30 @@ class Instant(click.ParamType[datetime]):
             return datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time: say 2026-12-01T08:00 or 2026-12-01T08:00+01:00", param, ctx)
+
+
+class Since(click.ParamType[str]):
+    """A span such as 10m, an instant such as 2026-12-01T08:00, or an event's id, as the id to read after."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from packmule.coordination.streams.stream import parse
+
+        try:
+            parse(value)
+        except ValueError:
+            pass
+        else:
+            return str(value)
+        try:
+            seconds = time.time() - Duration().convert(value, param, ctx)
+        except click.BadParameter:
+            try:
+                seconds = Instant().convert(value, param, ctx).timestamp()
+            except click.BadParameter:
+                self.fail(f"{value!r} is no time: say 10m, 2026-12-01T08:00, or an event's id", param, ctx)
+        return f"{max(0, int(seconds * 1000))}"
 
 
 def complete_queues(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

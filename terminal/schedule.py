@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.audited import Audited
+from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import assignments, complete_calls, complete_queues
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ WIDE = 500
 
 NARROW = 120
 """Columns of tables that hold sentences, which are folded at words even in a pipe."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What would forge lines or steer a terminal, were it printed as a job gave it."""
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(stderr=True, highlight=False)
@@ -118,6 +122,15 @@ def progress(record: Record) -> str | None:
     percent = record.progress.percent
     amount = f"{record.progress.done:g}" if percent is None else f"{percent:.0f} %"
     return f"{amount} {record.progress.message}".strip()
+
+
+def plain(text: str) -> str:
+    """`text` with its control characters written out."""
+    return _CONTROLS.sub(_shown, text)
+
+
+def _shown(control: re.Match[str]) -> str:
+    return f"\\x{ord(control[0]):02x}"
 
 
 def _cell(value: Any) -> str:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.events import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -165,6 +164,8 @@ def _table(title: str, rows: list[tuple[Any, ...]], *columns: str) -> Renderable
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
+
+    from packmule.terminal.show import plain
 
     if not rows:
         return Text(f"{title}: none yet\n", style="dim")

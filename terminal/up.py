@@ -1,19 +1,19 @@
-"""The whole Procfile in one terminal, through honcho."""
+"""`packmule up`: the whole Procfile in one terminal, through honcho."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from honcho import environ, manager
+import click
 
 from packmule.config import child_environment
-from packmule.coordination.redis.connection import connect
-from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.terminal.app import App
 
 PROCFILE = """\
 worker: packmule worker
@@ -26,12 +26,31 @@ SIGN_OFF_SECONDS = 5.0
 STOPPED_BY_US = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
+@click.command()
+@click.option("--lock-nodes", type=click.Choice(["1", "3", "5"]), help="Start so many lock nodes as well.")
+@click.pass_obj
+def up(app: App, lock_nodes: str | None) -> int:
+    """Run the whole Procfile in this terminal; Ctrl-C drains."""
+    if lock_nodes and app.settings.lock_urls:
+        raise click.UsageError("--lock-nodes starts servers of its own: unset PACKMULE_LOCK_URLS")
+    _ = app.client  # a server that can't be reached is told once, before anything starts
+    urls = start_lock_nodes(app.settings.data_dir, int(lock_nodes or 0), app.closing)
+    if urls:
+        click.echo(
+            f"For commands in other terminals: export PACKMULE_LOCK_URLS={shlex.quote(','.join(urls))}"
+        )
+    return run_procfile(app.settings.grace, urls, has_webhooks=app.settings.webhooks is not None)
+
+
 def start_lock_nodes(data_dir: Path, count: int, closing: ExitStack) -> list[str]:
     """The URLs of `count` embedded servers for locks, in folders of `data_dir` of their own.
 
     They vote at once, for a process that dies loses nothing of what they wrote, and a machine that does takes
     the holders with it. Whoever is the last to leave one stops it.
     """
+    from packmule.coordination.redis.connection import connect
+    from packmule.coordination.redis.embedded_server import EmbeddedServer
+
     servers = [EmbeddedServer(data_dir / "locks" / str(number)) for number in range(1, count + 1)]
     for server in servers:
         closing.callback(server.stop_if_unused)
@@ -41,12 +60,14 @@ def start_lock_nodes(data_dir: Path, count: int, closing: ExitStack) -> list[str
     return [server.url for server in servers]
 
 
-def up(grace: float, lock_urls: Sequence[str] = (), *, has_webhooks: bool = False) -> int:
+def run_procfile(grace: float, lock_urls: Sequence[str] = (), *, has_webhooks: bool = False) -> int:
     """Run the Procfile of the working directory until Ctrl-C or until one process ends; its exit code.
 
     The others are then told to stop, and have `grace` seconds and some to sign off before they are killed.
     With webhooks, what sends them runs too.
     """
+    from honcho import environ, manager
+
     procfile = Path("Procfile")
     commands = environ.parse_procfile(procfile.read_text() if procfile.exists() else PROCFILE).processes
     if has_webhooks:

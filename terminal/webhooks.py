@@ -11,7 +11,7 @@ import click
 
 from packmule.config import SettingsError, secret
 from packmule.terminal.app import App
-from packmule.terminal.audited import Audited
+from packmule.terminal.audit import Audited
 
 if TYPE_CHECKING:
     from packmule.observe.webhooks.outgoing import Allowed

@@ -13,7 +13,7 @@ from redis import Redis
 from packmule.cli import cli
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.streams.stream import Stream
-from packmule.terminal.audited import Audited
+from packmule.terminal.audit import Audited
 from packmule.tests.command_line import CommandLine, environment_in
 
 NOTHING_CHANGES = {
@@ -29,7 +29,10 @@ def packmule(server: EmbeddedServer, tmp_path: Path) -> CommandLine:
 
 
 def commands(group: click.Group) -> Iterator[click.Command]:
-    for command in group.commands.values():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
         if isinstance(command, click.Group):
             yield from commands(command)
         else:

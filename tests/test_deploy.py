@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -86,7 +87,7 @@ def test_every_command_that_is_deployed_exists(services: dict[str, Any]) -> None
     run_by_default = ["packmule", *json.loads(instructions("CMD")[-1])]
     for program, subcommand, *_ in [*procfile().values(), healthcheck, run_by_default]:
         assert program == "packmule"
-        assert subcommand in cli.commands
+        assert subcommand in cli.list_commands(click.Context(cli))
 
 
 def test_every_packmule_variable_that_is_set_is_a_setting(services: dict[str, Any]) -> None:

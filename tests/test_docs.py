@@ -24,7 +24,9 @@ KEYS = (ROOT / "docs" / "redis-keys.md").read_text()
 
 
 def leaves(group: click.Group, path: str = "packmule") -> Iterator[str]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             if command.invoke_without_command:
                 yield f"{path} {name}"

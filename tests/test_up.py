@@ -27,6 +27,7 @@ PYTHON = shlex.quote(sys.executable)
 
 NAP = """
 import time
+from pathlib import Path
 
 
 @job
@@ -38,8 +39,9 @@ def nap(seconds: float) -> str:
 
 
 @job(singleton=True)
-def alone(seconds: float) -> int | None:
-    time.sleep(seconds)
+def alone(until: str) -> int | None:
+    while not Path(until).exists():
+        time.sleep(0.02)
     return current.fence()
 """
 
@@ -49,7 +51,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """An embedded server, a free port, a user's job, and a `packmule` on the path, as if installed."""
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "packmule"
-    script.write_text(f'#!/bin/sh\nexec {PYTHON} -m cli "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {PYTHON} -m packmule "$@"\n')
     script.chmod(0o755)
     return environment_in(
         tmp_path,
@@ -96,7 +98,7 @@ def test_ctrl_c_drains_a_job_of_six_seconds(
     start: Callable[[], subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path, client: Redis
 ) -> None:
     (tmp_path / "Procfile").write_text(
-        f"worker: {PYTHON} -m cli worker --no-scheduler\nclock: {PYTHON} -m cli scheduler\n"
+        f"worker: {PYTHON} -m packmule worker --no-scheduler\nclock: {PYTHON} -m packmule scheduler\n"
     )
     log = (tmp_path / "up.log").read_text
     up = start()
@@ -141,7 +143,7 @@ def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
 def test_when_one_process_ends_the_others_are_stopped_and_its_exit_code_is_kept(
     start: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    (tmp_path / "Procfile").write_text(f"worker: {PYTHON} -m cli worker\nbroken: sleep 1; exit 7\n")
+    (tmp_path / "Procfile").write_text(f"worker: {PYTHON} -m packmule worker\nbroken: sleep 1; exit 7\n")
     assert start().wait(DEADLINE) == 7, (tmp_path / "up.log").read_text()
     assert EmbeddedServer(tmp_path / "data").pid() is None
 
@@ -158,7 +160,7 @@ def test_nothing_is_started_when_redis_cannot_be_reached(
 def test_lock_nodes_are_started_used_and_stopped_with_the_rest(
     start: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (tmp_path / "Procfile").write_text(f"worker: {PYTHON} -m cli worker\n")
+    (tmp_path / "Procfile").write_text(f"worker: {PYTHON} -m packmule worker\n")
     servers = [EmbeddedServer(tmp_path / "data" / "locks" / str(number)) for number in (1, 2, 3)]
     log = (tmp_path / "up.log").read_text
     up = start("--lock-nodes", "3")
@@ -166,7 +168,7 @@ def test_lock_nodes_are_started_used_and_stopped_with_the_rest(
     until(lambda: "PACKMULE_LOCK_URLS=" in log(), "their URLs", log)
     (urls,) = re.findall(r"export PACKMULE_LOCK_URLS=(\S+)", log())
     packmule = CommandLine(tmp_path, environment | {"PACKMULE_LOCK_URLS": urls})
-    id = packmule.output("enqueue", "call", "shop.alone", "seconds=3")
+    id = packmule.output("enqueue", "call", "shop.alone", f"until={tmp_path / 'let go'}")
 
     def held() -> list[tuple[str, int, int]]:
         found = json.loads(packmule.output("locks", "--json"))
@@ -175,6 +177,7 @@ def test_lock_nodes_are_started_used_and_stopped_with_the_rest(
 
     until(lambda: ("packmule leader", 3, 3) in held(), "a leading scheduler", log)
     until(lambda: ("singleton shop.alone", 3, 3) in held(), "the singleton's lock", log)
+    (tmp_path / "let go").touch()
     assert packmule.output("job", "wait", id) == str(int(packmule.output("job", "wait", id)))
     up.send_signal(signal.SIGINT)
     assert up.wait(DEADLINE) == 0, log()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.events import Since
+from packmule.terminal.parameters import Since
 
 TOLD_OPTIONS = ("failed", "force", "resend")
 """Options that say what was done. Others, and the arguments of jobs, may hold secrets."""

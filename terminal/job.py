@@ -1,0 +1,153 @@
+"""`packmule job`: show, list, cancel, retry and wait for jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from packmule.terminal.app import App
+from packmule.terminal.audit import Audited
+from packmule.terminal.parameters import Duration, complete_queues
+
+if TYPE_CHECKING:
+    from packmule.observe.blocked import Wait
+
+STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
+MOST_AT_ONCE = 1_000_000
+
+
+@click.group()
+def job() -> None:
+    """Look at jobs, cancel them and let them run again."""
+
+
+@job.command("show")
+@click.argument("id")
+@click.option("--traceback", is_flag=True, help="The whole traceback of a failure.")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
+    """Show one job: its arguments, what it waits for, progress, result or error."""
+    from packmule.jobs import reader
+    from packmule.observe.blocked import wait_of
+    from packmule.terminal import show
+
+    record = reader.read(app.client, id)
+    wait = wait_of(app.client, id)
+    if json:
+        show.as_json({**dataclasses.asdict(record), "wait": wait})
+    else:
+        show.job(record, traceback, _waits_for(wait) if wait else None)
+
+
+def _waits_for(wait: Wait) -> str | None:
+    """What a job waits for, in words; nothing where it is only its turn."""
+    from packmule.terminal.limits import waits_for
+
+    reasons = ["its queue, which is paused"] if wait.is_paused else []
+    if wait.paused_batch:
+        reasons.append(f"batch {wait.paused_batch}, which is paused")
+    if wait.before:
+        reasons.append(f"{wait.before:,} of its group")
+    if wait.group and (wait.before or wait.group.waits_for != "turn"):
+        reasons.append(("the first for " if wait.before else "") + waits_for(wait.group, wait.holders))
+    if wait.rate:
+        reasons.append(f"its queue's rate, {wait.rate}")
+    return "; ".join(reasons) or None
+
+
+@job.command("list")
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: all]")
+@click.option("--status", type=click.Choice(STATUSES), help="[default: all]")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="For each queue and status."
+)
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
+    """List jobs by queue and status; those that were stopped are among the failed, as RQ keeps them."""
+    from packmule.jobs import reader, wire
+    from packmule.jobs.client import known_queue
+    from packmule.terminal import show
+
+    queues = [known_queue(queue, app.queues())] if queue else app.queues()
+    statuses = [status] if status else ["queued", *wire.REGISTRIES]
+    found = [
+        record
+        for name in queues
+        for each in statuses
+        for id in reader.ids(app.client, name, each, limit)
+        if (record := reader.read_if_there(app.client, id))
+    ]
+    if json:
+        show.as_json(found)
+        return
+    rows = [
+        (each.id, show.status(each.status), each.queue, each.name, each.ended_at or each.created_at)
+        for each in found
+    ]
+    show.table(("job", "status", "queue", "calls", "since"), rows, "no jobs")
+
+
+@job.command("cancel", cls=Audited)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default=5.0,
+    show_default=True,
+    help="How long a running one may take to end.",
+)
+@click.pass_obj
+def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
+    """Cancel jobs that wait, stop those that run; exit 1 if one had ended before."""
+    from packmule.jobs.cancel import cancel
+
+    statuses = [cancel(app.client, id, timeout) for id in ids]
+    for id, status in zip(ids, statuses, strict=True):
+        click.echo(f"{id} {status}")
+    return 0 if set(statuses) <= {"canceled", "stopped"} else 1
+
+
+@job.command("retry", cls=Audited)
+@click.argument("ids", metavar="[ID...]", nargs=-1)
+@click.option(
+    "--failed",
+    metavar="QUEUE",
+    shell_complete=complete_queues,
+    help="All failed jobs of a queue, a million at most.",
+)
+@click.pass_obj
+def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
+    """Let jobs run again that failed, were stopped or canceled; exit 1 if one can't."""
+    from packmule.jobs import reader
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.requeue import NotRequeued, requeue
+
+    if bool(ids) == bool(failed):
+        raise click.UsageError("name the jobs, or a queue with --failed")
+    refused = 0
+    if failed:
+        ids = tuple(reader.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
+    for id in ids:
+        try:
+            requeue(app.client, id)
+            click.echo(f"{id} queued")
+        except (NotRequeued, reader.NoSuchJob) as error:
+            click.echo(f"packmule: {error}", err=True)
+            refused += 1
+    return 1 if refused else 0
+
+
+@job.command("wait")
+@click.argument("id")
+@click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
+    """Wait until a job has ended; exit 1 if it failed."""
+    from packmule.terminal.follow import follow_one
+
+    return follow_one(app.client, id, "job", json, timeout)

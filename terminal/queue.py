@@ -1,0 +1,111 @@
+"""`packmule queue`: list, pause, resume, purge and limit queues."""
+
+from __future__ import annotations
+
+import click
+
+from packmule.terminal.app import App
+from packmule.terminal.audit import Audited
+from packmule.terminal.parameters import complete_queues
+
+
+@click.group()
+def queue() -> None:
+    """Look at queues, pause, resume and purge them."""
+
+
+@queue.command("list")
+@click.option("--json", "json", is_flag=True)
+@click.pass_obj
+def queue_list(app: App, json: bool) -> None:
+    """How many jobs each queue has, by status, and whether it is paused; stopped ones count as failed."""
+    from packmule.terminal import show
+
+    found = depths_by_queue(app)
+    if json:
+        show.as_json(found)
+        return
+    show_queues(found)
+
+
+@queue.command("pause", cls=Audited)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
+@click.pass_obj
+def queue_pause(app: App, names: tuple[str, ...]) -> None:
+    """Let no worker take jobs from these queues; what runs goes on, and what comes waits."""
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.pause import pause
+
+    for name in [known_queue(name, app.queues()) for name in names]:
+        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
+
+
+@queue.command("resume", cls=Audited)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
+@click.pass_obj
+def queue_resume(app: App, names: tuple[str, ...]) -> None:
+    """Let workers go on with these queues."""
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.pause import resume
+
+    for name in [known_queue(name, app.queues()) for name in names]:
+        click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
+
+
+@queue.command("purge", cls=Audited)
+@click.argument("name", shell_complete=complete_queues)
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def queue_purge(app: App, name: str, yes: bool) -> None:
+    """Delete all jobs that wait in a queue; those that run or are scheduled stay."""
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.purge import purge
+
+    known_queue(name, app.queues())
+    if not yes:
+        click.confirm(f"Delete all jobs that wait in {name}?", abort=True)
+    click.echo(f"{name}: {purge(app.client, name):,} jobs deleted")
+
+
+@queue.command("limit", cls=Audited)
+@click.argument("name", shell_complete=complete_queues)
+@click.argument("rate")
+@click.pass_obj
+def queue_limit(app: App, name: str, rate: str) -> None:
+    """Let jobs of a queue begin as RATE says: 100/m, 5/30s, "10/s burst 1"; the word none lifts it."""
+    from packmule.coordination.limits.rate import InvalidRate, Rate
+    from packmule.jobs.client import known_queue
+    from packmule.jobs.queue_rate import limit
+
+    try:
+        wanted = None if rate == "none" else Rate.parse(rate)
+    except InvalidRate as error:
+        raise click.BadParameter(str(error), param_hint="RATE") from None
+    limit(app.client, known_queue(name, app.queues()), wanted)
+    click.echo(f"{name} {'has no rate' if wanted is None else f'lets {wanted} begin'}")
+
+
+def depths_by_queue(app: App) -> dict[str, dict[str, int | bool]]:
+    """Of each queue its jobs by status, those `behind` others of their group, and whether it is `paused`."""
+    from packmule.jobs import reader
+    from packmule.jobs.pause import paused
+    from packmule.observe.blocked import behind
+
+    depths = reader.depths(app.client, app.queues())
+    waiting = behind(app.client, list(depths))
+    names = paused(app.client)
+    return {
+        queue: {"queued": counts["queued"], "behind": waiting[queue], **counts, "paused": queue in names}
+        for queue, counts in depths.items()
+    }
+
+
+def show_queues(found: dict[str, dict[str, int | bool]]) -> None:
+    from packmule.terminal import show
+
+    columns = next(iter(found.values()), {}).keys()
+    rows = [
+        (queue, *(("no", "yes")[each] if isinstance(each, bool) else each for each in facts.values()))
+        for queue, facts in found.items()
+    ]
+    show.table(("queue", *columns), rows, "no queues")

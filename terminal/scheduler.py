@@ -1,0 +1,46 @@
+"""`packmule scheduler`: a process that does what happens once in the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from packmule.terminal.app import App
+
+SCHEDULER_TIMEOUT = 5.0
+"""Seconds that an answer may take, so that a frozen server doesn't keep a scheduler from ending."""
+
+
+@click.command()
+@click.option(
+    "--schedules",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A TOML file.  [default: PACKMULE_SCHEDULES]",
+)
+@click.pass_obj
+def scheduler(app: App, schedules: Path | None) -> None:
+    """Run a dedicated scheduler; any number may run, one leads."""
+    from packmule.scheduler.schedules.schedule_file import read_file
+    from packmule.terminal.logs import log_to_stderr
+
+    log_to_stderr(app.settings.log_format)
+    if schedules is not None:
+        read_file(schedules)  # of an option the mistake is told at once; a deployed file may become better
+        app.settings = replace(app.settings, schedules=schedules)
+    app.load_jobs()  # who lacks a module would lead, and keep others from what needs it
+    run_scheduler(app)
+
+
+def run_scheduler(app: App) -> None:
+    from packmule.jobs.client import Producer
+    from packmule.scheduler.scheduler import Scheduler
+    from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
+
+    settings = app.settings
+    client = app.connect(SCHEDULER_TIMEOUT)
+    producer = Producer(client, settings.queues, settings.max_job_bytes)
+    enqueuer = PeriodicEnqueuer(client, producer, settings.schedules)
+    Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()

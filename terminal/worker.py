@@ -1,0 +1,117 @@
+"""`packmule worker`: a pool of worker processes, and in development a mail catcher."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from packmule.terminal.app import App
+from packmule.terminal.parameters import Duration, Size, Span, complete_queues
+from packmule.terminal.scheduler import run_scheduler
+
+
+@click.command()
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME[:WEIGHT]",
+    shell_complete=complete_queues,
+    help="A queue to serve: the first named goes first, or with weights (-q high:5,low:1) each in its share "
+    "of the turns.  [default: PACKMULE_QUEUES, in their order]",
+)
+@click.option("--processes", type=click.IntRange(min=1), help="How many.  [default: PACKMULE_PROCESSES]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1, max=1000),
+    default=1,
+    show_default=True,
+    help="How many functions a process performs at once: more than one for jobs that wait.",
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(min=1, max=10_000),
+    default=100,
+    show_default=True,
+    help="How many async functions a process performs at once.",
+)
+@click.option("--autoscale", type=Span(), metavar="MIN:MAX", help="As many processes as the queues need.")
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Replace a process after so many jobs.")
+@click.option("--max-memory", type=Size(), help="Replace a process that uses so much: 300M, 2G.")
+@click.option(
+    "--grace", type=Duration(), help="What running jobs have on SIGTERM.  [default: PACKMULE_GRACE]"
+)
+@click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
+@click.option("--no-scheduler", is_flag=True, help="Leave delayed jobs and retries to another scheduler.")
+@click.pass_obj
+def worker(
+    app: App,
+    /,
+    queues: tuple[str, ...],
+    processes: int | None,
+    grace: float | None,
+    no_scheduler: bool,
+    **options: Any,
+) -> int:
+    """Run a pool of worker processes. SIGTERM drains it."""
+    from packmule.jobs.client import known_queue
+    from packmule.terminal.logs import log_to_stderr
+    from packmule.worker import order
+    from packmule.worker.pool.pool import Pool
+
+    log_to_stderr(app.settings.log_format)
+    try:
+        names = order.parse(queues or app.settings.queues)
+    except order.InvalidWeight as error:
+        raise click.UsageError(str(error)) from None
+    for name in names:
+        known_queue(name, app.settings.queues)
+    app.load_jobs()
+    app.produce()
+    companions: dict[str, Callable[[], None]] = {}
+    smtp_url = app.settings.smtp_url
+    if smtp_url is None and app.settings.environment == "development":
+        smtp_url = _catch_mail(app, companions)
+    app.provide(smtp_url)
+    if not no_scheduler:
+        companions["scheduler"] = lambda: run_scheduler(app)
+    return Pool(
+        app.connect,
+        queues or app.settings.queues,
+        processes or app.settings.processes,
+        grace=app.settings.grace if grace is None else grace,
+        companions=companions,
+        max_result_bytes=app.settings.max_result_bytes,
+        lock_nodes=app.lock_nodes,
+        **options,
+    ).run()
+
+
+def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
+    """Let a companion process catch the mails of development, and return the URL at which it will."""
+    import socket
+
+    from packmule.jobs.email.catcher import Catcher
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    storage = app.storage
+
+    def catch() -> None:
+        import threading
+
+        stopped = threading.Event()
+        signal.signal(signal.SIGTERM, lambda signum, frame: stopped.set())
+        with Catcher(storage, port=port):
+            stopped.wait()
+
+    companions["mail-catcher"] = catch
+    logging.getLogger("packmule").info(
+        "no PACKMULE_SMTP_URL: mails are caught and filed under %s", storage.locate("mail")
+    )
+    return f"smtp://127.0.0.1:{port}"
