@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -29,8 +28,6 @@ from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -193,12 +190,8 @@ def test_rqs_command_line_runs_our_worker(queue, server, client):
         "--burst",
     ]
     command += ["--worker-class", "packmule.worker.Worker", "--serializer", "rq.serializers.JSONSerializer"]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "worker")])
-    program = "import pool_jobs; from rq.cli import main; main()"
-    command[2] = program
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30, check=False
-    )
+    command[2] = "import packmule.tests.worker.pool_jobs; from rq.cli import main; main()"
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert job.return_value(refresh=True) == 21
 
