@@ -17,6 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from packmule.config import mask
+from packmule.coordination.redis.command_packer import CommandPacker
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 
 CONNECT_TIMEOUT = 3.0
@@ -183,6 +184,7 @@ def _has_no_save_points(client: redis.Redis) -> bool:
 def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: float | None) -> redis.Redis:
     options: dict[str, Any] = {
         "client_name": name,
+        "command_packer": CommandPacker(),
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT,
         # Not on timeouts: they have cost the caller as long as it meant to wait.
