@@ -58,7 +58,7 @@ class Load:
                 file.write("".join(f"{id}\n" for id in ids))
                 file.flush()
                 self.stopped.wait(self.random.expovariate(self.rate / max(1, len(ids))))
-                while (self._persist(self._depth) or 0) > DEEP:
+                while (self._retry_until_available(self._depth) or 0) > DEEP:
                     self.stopped.wait(RETRY_SECONDS)
 
     def _one(self, queue: str) -> list[str]:
@@ -67,14 +67,16 @@ class Load:
         chosen = work.options(queue=queue, job_id=f"{self.prefix}{self.count}")
         seconds = self._seconds()
         times = 2 if self.random.random() < TWICE else 1
-        ids = [self._persist(lambda: chosen.enqueue(self.ledger, seconds)) for _ in range(times)]
+        ids = [
+            self._retry_until_available(lambda: chosen.enqueue(self.ledger, seconds)) for _ in range(times)
+        ]
         return [id for id in ids[:1] if id]
 
     def _many(self, queue: str) -> list[str]:
         """Enqueue many of no length, of which workers claim several at once, or some of all lengths."""
         spans = self.random.choice(([0.0] * 60, [self._seconds() for _ in range(10)]))
         calls = [(self.ledger, seconds) for seconds in spans]
-        return self._persist(lambda: work.options(queue=queue).enqueue_many(calls)) or []
+        return self._retry_until_available(lambda: work.options(queue=queue).enqueue_many(calls)) or []
 
     def _seconds(self) -> float:
         ((low, high),) = self.random.choices(list(MIX), list(MIX.values()))
@@ -83,7 +85,7 @@ class Load:
     def _depth(self) -> int:
         return sum(by_status["queued"] for by_status in reader.depths(self.client, QUEUES).values())
 
-    def _persist(self, call: Callable[[], T]) -> T | None:
+    def _retry_until_available(self, call: Callable[[], T]) -> T | None:
         """What `call` returns, however often it takes; None if told to stop before it succeeds."""
         while not self.stopped.is_set():
             try:
