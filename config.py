@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from packmule.errors import UsageError
+from packmule.units import GIB, KIB, MIB, duration, size
 
-MIB = 1024 * 1024
 LAST_PORT = 65_535
 
 _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
-"""Up to the last @: a password that should have been percent-encoded is hidden too."""
+"""Up to the last @, so that a password with an unescaped @ in it is hidden too."""
 
 
 class SettingsError(UsageError, ValueError):
-    """A setting has a value that can't be used; the text names it and says what would be right."""
+    """A setting has an invalid value; the text names the variable and a valid form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the environment can change, with the defaults of a developer's machine.
+    """Everything that the environment can set; the defaults suit a developer's machine.
 
-    Sizes are in bytes and spans in seconds. Build it with `Settings.from_env()`; let a flag win with
+    Sizes are in bytes, durations in seconds. Create it with `Settings.from_env()`; override it with
     `dataclasses.replace(settings, processes=4)`.
     """
 
@@ -52,17 +52,17 @@ class Settings:
     mail_from: str = "packmule@localhost"
     host: str = "127.0.0.1"
     port: int = 9181
-    max_job_bytes: int = 256 * 1024
+    max_job_bytes: int = 256 * KIB
     max_result_bytes: int = MIB
-    max_file_bytes: int = 2048 * MIB
+    max_file_bytes: int = 2 * GIB
     max_attachment_bytes: int = 25 * MIB
     max_pixels: int = 200_000_000
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read `PACKMULE_*`, and `REDIS_URL` and `PORT` that platforms set, from `environ` or the real one.
+        """Read `PACKMULE_*` variables, and the `REDIS_URL` and `PORT` that platforms set.
 
-        Raises `SettingsError` for a value that can't be used.
+        `environ` replaces the process's environment. Raises `SettingsError` for an invalid value.
         """
         env = os.environ if environ is None else environ
         given: dict[str, Any] = {}
@@ -76,11 +76,11 @@ class Settings:
 
     @property
     def storage_url(self) -> str:
-        """Where jobs take and leave files: a folder of this machine or an fsspec URL."""
+        """Where jobs read and write files: a local folder or an fsspec URL."""
         return self.storage or str(self.data_dir / "files")
 
     def masked(self) -> dict[str, str]:
-        """Each setting as text fit for a screen: passwords in URLs are replaced by `***`."""
+        """Each setting as text to display: passwords in URLs are replaced by `***`."""
         shown = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _shown(value) for name, value in shown.items()}
 
@@ -121,9 +121,9 @@ def _lock_urls(text: str) -> tuple[str, ...]:
             "each is the redis://, rediss:// or unix:// URL of one server, with %2C for a comma in it"
         )
     if len(set(urls)) < len(urls):
-        raise ValueError("name each server once, for one server has one vote")
+        raise ValueError("name each server once, because a server has one vote")
     if len(urls) % 2 == 0:
-        raise ValueError("use 1, 3 or 5 servers, for an even number outlives no more failures")
+        raise ValueError("use 1, 3 or 5 servers: an even number survives no more failures")
     return urls
 
 
@@ -147,16 +147,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise ValueError("use a number of seconds, such as 25") from None
-    if not 0 <= seconds < float("inf"):
-        raise ValueError("use a number of seconds of zero or more")
-    return seconds
-
-
 def _environment(text: str) -> str:
     if text not in {"development", "production"}:
         raise ValueError("use development or production")
@@ -171,13 +161,12 @@ def _tracing(text: str) -> str:
 
 def _high_water(text: str) -> str:
     """Bytes as digits, or a share such as `80%`."""
-    size = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if size and int(size[1]) > 0:
-        return str(int(size[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[size[2].upper()])
-    share = re.fullmatch(r"(\d{1,3})%", text)
-    if share and 0 < int(share[1]) <= 100:  # noqa: PLR2004
+    if re.fullmatch(r"(100|[1-9][0-9]?)%", text):
         return text
-    raise ValueError("use a size such as 6G, or a share of the server's maxmemory such as 80%")
+    try:
+        return str(size(text))
+    except ValueError:
+        raise ValueError("use a size such as 6G, or a share of the server's maxmemory such as 80%") from None
 
 
 def _log_format(text: str) -> str:
@@ -198,7 +187,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "webhooks": ("PACKMULE_WEBHOOKS", Path),
     "webhook_allow": ("PACKMULE_WEBHOOK_ALLOW", _names),
     "processes": ("PACKMULE_PROCESSES", _count),
-    "grace": ("PACKMULE_GRACE", _seconds),
+    "grace": ("PACKMULE_GRACE", duration),
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
     "tracing": ("PACKMULE_TRACING", _tracing),
@@ -209,22 +198,22 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "mail_from": ("PACKMULE_MAIL_FROM", str),
     "host": ("PACKMULE_HOST", str),
     "port": ("PACKMULE_PORT", _port),
-    "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", _count),
-    "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", _count),
-    "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", _count),
-    "max_attachment_bytes": ("PACKMULE_MAX_ATTACHMENT_BYTES", _count),
+    "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", size),
+    "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", size),
+    "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", size),
+    "max_attachment_bytes": ("PACKMULE_MAX_ATTACHMENT_BYTES", size),
     "max_pixels": ("PACKMULE_MAX_PIXELS", _count),
 }
-"""Setting name: (environment variable, parser). `packmule check` and the docs' test read it too."""
+"""Setting: (its environment variable, its parser)."""
 
 PLATFORM_VARIABLES = {"redis_url": "REDIS_URL", "port": "PORT"}
-"""Names under which hosting platforms give a setting; our own variable wins."""
+"""The variables in which hosting platforms provide a setting; ours takes precedence."""
 
 
 def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
-    """The secret called `name`: `PACKMULE_SECRET_<NAME>`, or what the file named by `..._FILE` holds.
+    """The secret `name`: `PACKMULE_SECRET_<NAME>`, or the contents of the file `PACKMULE_SECRET_<NAME>_FILE`.
 
-    Raises `SettingsError` where neither is there.
+    Raises `SettingsError` if neither is set.
     """
     env = os.environ if environ is None else environ
     variable = f"PACKMULE_SECRET_{name.upper()}"
@@ -232,7 +221,7 @@ def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
         return text
     path = env.get(f"{variable}_FILE", "")
     if not path:
-        raise SettingsError(f"there is no secret {name!r}: set {variable}, or {variable}_FILE to its file")
+        raise SettingsError(f"there is no secret {name!r}: set {variable}, or {variable}_FILE to a path")
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -240,6 +229,6 @@ def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def child_environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment for a child, with `changes`; None takes a variable away."""
+    """This process's environment for a child process, with `changes`; None removes a variable."""
     environment = {**os.environ, **changes}
     return {name: value for name, value in environment.items() if value is not None}

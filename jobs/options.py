@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from packmule.jobs.wire import JOB_ID
+from packmule.units import CENTURY
 
 DEFAULT_QUEUE = "default"
 DEFAULT_TIMEOUT = 180.0
 DEFAULT_RESULT_TTL = 500.0
 DEFAULT_FAILURE_TTL = 31_536_000.0
 
-LONGEST_SPAN = 3_153_600_000.0
+LONGEST_SPAN = float(CENTURY)
 """Seconds, a hundred years: far beyond, Redis refuses to expire a key and RQ to show a date."""
 
 MOST_RETRIES = 1_000_000

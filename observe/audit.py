@@ -13,9 +13,10 @@ from redis import Redis
 
 from packmule.coordination.streams.stream import Event, Stream
 from packmule.jobs import wire
+from packmule.units import YEAR
 
 MOST_ENTRIES = 100_000
-MAX_AGE = 366 * 86_400.0
+MAX_AGE = float(YEAR)
 """Seconds after which an action may be forgotten: a year."""
 
 

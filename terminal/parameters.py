@@ -11,9 +11,8 @@ from typing import Any
 import click
 import msgspec
 
+from packmule import units
 from packmule.config import Settings, SettingsError
-
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 class Duration(click.ParamType[float]):
@@ -24,11 +23,10 @@ class Duration(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, int | float):
             return float(value)
-        found = _DURATION.fullmatch(value)
-        if not value or found is None:
-            self.fail(f"{value!r} is not a duration: say 90, 90s, 5m, 1h30m or 2d", param, ctx)
-        days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-        return days * 86400 + hours * 3600 + minutes * 60 + seconds
+        try:
+            return units.duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is {error}", param, ctx)
 
 
 class Lifetime(Duration):
@@ -46,10 +44,10 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", str(value), re.IGNORECASE)
-        if found is None or int(found[1]) == 0:
-            self.fail(f"{value!r} is not a size: say 300M, 2G or a number of bytes", param, ctx)
-        return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2].upper()]
+        try:
+            return units.size(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is {error}", param, ctx)
 
 
 class Span(click.ParamType[tuple[int, int]]):

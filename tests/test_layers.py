@@ -20,7 +20,7 @@ FLOORS = [
     {"jobs"},
     {"coordination"},
     {"config"},
-    {"errors"},
+    {"errors", "units"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 

@@ -18,10 +18,10 @@ from packmule.coordination.cache.link import Link
 from packmule.coordination.cache.lookup import NOTHING, lease_or_wait, look
 from packmule.coordination.keys import bounded, named
 from packmule.coordination.renewal import Renewer
+from packmule.units import MIB
 
 __all__ = ["Cache", "EntryTooLarge", "NotCacheable"]
 
-MIB = 1024 * 1024
 LARGEST_ENTRY = 64 * MIB
 SHORTEST_LEASE = 0.1
 

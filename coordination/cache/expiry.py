@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from packmule.coordination.keys import bounded
+from packmule.units import YEAR
 
-LONGEST_TTL = 86_400.0 * 366
+LONGEST_TTL = float(YEAR)
 SHORTEST_TTL = 0.001
 MOST_TAGS = 16
 

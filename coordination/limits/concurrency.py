@@ -14,8 +14,9 @@ from redis.exceptions import ResponseError
 
 from packmule.coordination.keys import bounded, named, taken
 from packmule.coordination.redis.scripts import Script
+from packmule.units import YEAR
 
-LONGEST_LEASE = 86_400.0 * 366
+LONGEST_LEASE = float(YEAR)
 SHORTEST_LEASE = 0.001
 MOST_SLOTS = 1_000_000
 

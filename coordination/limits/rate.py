@@ -5,25 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-MICROSECONDS = 1_000_000
+from packmule.errors import UsageError
+from packmule.units import CENTURY, UNIT_SECONDS
 
-LONGEST = 3_153_600_000.0
-"""Seconds, a hundred years: in microseconds, beside the time of day, still a whole number in Lua."""
+MICROSECONDS = 1_000_000
 
 ANY_RATE = 10_000
 """Events a second up to which every number will do; above it, the interval must fit whole microseconds."""
 
 MAX_SHOWN = 40
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_LONGEST_FIRST = tuple(reversed(_UNITS.items()))
+_LONGEST_FIRST = tuple(reversed(UNIT_SECONDS.items()))
 _RATE = re.compile(r"(?P<limit>[0-9]+)/(?P<count>[0-9]*)(?P<unit>[smhd])(?: +burst +(?P<burst>[0-9]+))?")
 _FRACTION = re.compile(r"[0-9]*\.[0-9]+/.*|.*/[0-9]*\.[0-9]+[a-z]*.*")
 _LONGEST_NUMBER = 10
 
 
-class InvalidRate(ValueError):
-    """A text or a number that is no rate; it says what to write instead."""
+class InvalidRate(UsageError, ValueError):
+    """A text or number is not a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Rate:
                 raise InvalidRate(f"a rate's {name} is {value!r}: give a whole number from 1")
         if isinstance(self.period, bool) or not isinstance(self.period, int | float):
             raise InvalidRate(f"a rate's period is {self.period!r}: give seconds")
-        if not 1 / MICROSECONDS <= self.period <= LONGEST:  # NaN is not either
+        if not 1 / MICROSECONDS <= self.period <= CENTURY:  # NaN is not either
             raise InvalidRate(f"a rate's period is {self.period!r} seconds: give at most a hundred years")
         object.__setattr__(self, "period", float(self.period))
         object.__setattr__(self, "burst", self.burst or self.limit)
@@ -55,7 +54,7 @@ class Rate:
                 f"{self} is too fast to be kept to the microsecond: up to {ANY_RATE:,} a second any number "
                 "will do, above it one that divides a million a second, such as 20,000 or 50,000"
             )
-        if self.burst * self.interval_us > LONGEST * MICROSECONDS:
+        if self.burst * self.interval_us > CENTURY * MICROSECONDS:
             raise InvalidRate(f"{self} takes longer than a hundred years to let its burst through again")
 
     @classmethod
@@ -81,7 +80,7 @@ such as 100/m, 5/30s or 100/m burst 20
                 raise InvalidRate(f"{_short(text)} is no rate: a number has at most {_LONGEST_NUMBER} digits")
             if not int(number):
                 raise InvalidRate(f"{_short(text)} is no rate: its numbers begin at 1")
-        return cls(int(limit), float(int(count) * _UNITS[parts["unit"]]), int(parts["burst"] or 0))
+        return cls(int(limit), float(int(count) * UNIT_SECONDS[parts["unit"]]), int(parts["burst"] or 0))
 
     @property
     def period_us(self) -> int:
@@ -101,7 +100,7 @@ such as 100/m, 5/30s or 100/m burst 20
     def __str__(self) -> str:
         """The text that `parse` reads, where the period is whole seconds."""
         unit = next((unit for unit, span in _LONGEST_FIRST if self.period % span == 0), "s")
-        count = self.period / _UNITS[unit]
+        count = self.period / UNIT_SECONDS[unit]
         shown = "" if count == 1 else f"{int(count) if count == int(count) else count}"
         burst = "" if self.burst == self.limit else f" burst {self.burst}"
         return f"{self.limit}/{shown}{unit}{burst}"

@@ -8,8 +8,9 @@ from typing import Any
 from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
+from packmule.units import DAY
 
-KEEP_SECONDS = 86_400
+KEEP_SECONDS = DAY
 """How much longer than a value with a TTL its last token is kept: who is frozen for longer is not refused."""
 
 _read = Script("coordination.locks", "fenced_read")

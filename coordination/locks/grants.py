@@ -13,8 +13,9 @@ import redis
 
 from packmule.coordination.locks.quorum import Quorum, Votes
 from packmule.coordination.redis.scripts import Script
+from packmule.units import DAY
 
-COUNTER_SECONDS = 86_400
+COUNTER_SECONDS = DAY
 """How long a node keeps the counter of a lock that nobody takes; a later one begins higher by the clock."""
 
 _HOST = socket.gethostname()

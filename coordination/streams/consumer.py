@@ -28,6 +28,7 @@ from packmule.coordination.streams.stream import (
     text,
     unpack,
 )
+from packmule.units import DAY
 
 ACK_WITHIN = 0.02
 """Seconds that the acknowledgement of a handled entry may wait for others, if no handler keeps it waiting."""
@@ -35,7 +36,7 @@ ACK_WITHIN = 0.02
 MOST_LATER = 1000
 """Entries put off by `Later` at which a consumer takes no new ones."""
 
-REST_TTL = 7 * 86_400
+REST_TTL = 7 * DAY
 _REWIND = 3
 
 _take_over = Script("coordination.streams", "take_over")
@@ -74,7 +75,7 @@ class Consumer:
         since: str = "0",
         deliveries: int = 5,
         min_idle: float = 60.0,
-        forget_after: float = 86_400.0,
+        forget_after: float = DAY,
         count: int = 10,
         longest_pause: float = 30.0,
     ) -> None:

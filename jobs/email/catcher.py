@@ -13,8 +13,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from packmule.jobs.storage import Storage, StorageError
+from packmule.units import MIB
 
-MAX_MAIL = 40 * 1024 * 1024
+MAX_MAIL = 40 * MIB
 """Bytes of one mail: room for 25 MiB of attachments, which are a third larger on the way."""
 
 READY = 30.0

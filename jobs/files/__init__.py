@@ -27,6 +27,7 @@ from packmule.jobs.files.text import UnreadableText
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.registry import job
 from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.units import MIB
 
 __all__ = [
     "ConversionFailed",
@@ -42,7 +43,7 @@ __all__ = [
     "file",
 ]
 
-CHUNK = 1024 * 1024
+CHUNK = MIB
 HOPELESS = (
     EmptyFile, MismatchedColumns, NotATable, TooManyRefused, TooWide, UnfitKey,
     UnreadableText, WorkbookRefused,

@@ -11,6 +11,7 @@ from packmule.jobs.files.dialect import dialect_of, surveyed
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.table import Table, Work
 from packmule.jobs.files.text import DELIMITERS, Text, as_utf8
+from packmule.units import MIB
 
 REJECTS = "store_rejects = true, rejects_limit = 0, rejects_line_size_limit = 1000"
 """Options that make a read set bad rows aside in `reject_errors`: all of them, lines cut at 1,000 bytes."""
@@ -40,7 +41,7 @@ def collect(database: Database, table: Table, refusals: Refusals) -> None:
         line, offset = 1, 0
         for at, column, reason, text in rejected(database):
             # DuckDB counts records, and one in quotes may span several lines of the file.
-            while offset < at and (chunk := content.read(min(at - offset, 1 << 20))):
+            while offset < at and (chunk := content.read(min(at - offset, MIB))):
                 line += chunk.count(b"\n")
                 offset += len(chunk)
             refusals.add(line, column, reason, text)

@@ -11,10 +11,11 @@ from typing import Any
 from packmule.jobs.files.database import Database, DatabaseError, quoted
 from packmule.jobs.files.table import INTEGERS, MismatchedColumns, Report, Work, check_width, typed
 from packmule.jobs.files.text import delimiter
+from packmule.units import MIB
 
 MAX_LINE = 2_000_000
 """Bytes; a longer row is refused."""
-SAMPLE_BYTES = 4 * 1024 * 1024
+SAMPLE_BYTES = 4 * MIB
 SAMPLE_LINES = 20_000
 QUOTE_SAMPLE = 512 * 1024
 SURE = 0.99

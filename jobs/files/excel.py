@@ -14,13 +14,14 @@ from packmule.jobs.files.database import Database, quoted
 from packmule.jobs.files.delimited import REJECTS, rejected
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.table import INTEGERS, MAX_COLUMNS, MismatchedColumns, Report, Table, Work, typed
+from packmule.units import GIB, MIB
 
-MAX_UNPACKED = 1024 * 1024 * 1024
+MAX_UNPACKED = GIB
 MAX_MEMBERS = 10_000
 MAX_RATIO = 200
-SMALL = 16 * 1024 * 1024
+SMALL = 16 * MIB
 """Bytes that may unpack from however few."""
-MEMORY = 2 * 1024 * 1024 * 1024
+MEMORY = 2 * GIB
 """Address space of the reading process, in bytes; its own, so that no workbook can end the worker."""
 
 

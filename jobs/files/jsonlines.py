@@ -17,11 +17,12 @@ from packmule.jobs.files.database import Database
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.table import MismatchedColumns, Table, Work, check_width, typed
 from packmule.jobs.files.text import Text, as_utf8
+from packmule.units import MIB
 
-MAX_LINE = 8 * 1024 * 1024
+MAX_LINE = 8 * MIB
 """Bytes; a longer line is refused."""
 SAMPLE_LINES = 10_000
-SAMPLE_BYTES = 4 * 1024 * 1024
+SAMPLE_BYTES = 4 * MIB
 SURE = 0.99
 REPORT_EVERY = 4096
 """Lines between two reports of progress."""
@@ -204,7 +205,7 @@ def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
 
 def _copy(file: Path, target: BinaryIO, size: int) -> None:
     with file.open("rb") as content:
-        while size and (chunk := content.read(min(size, 1 << 20))):
+        while size and (chunk := content.read(min(size, MIB))):
             target.write(chunk)
             size -= len(chunk)
 

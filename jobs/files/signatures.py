@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from packmule.jobs.files.text import decoded_head, delimiter
+from packmule.units import MIB
 
 HEAD = 64 * 1024
 ZIP_TAIL = 66_000
 """Bytes at a ZIP's end that hold its end record, whose comment may have 65,535."""
-MAX_ZIP_DIRECTORY = 8 * 1024 * 1024
+MAX_ZIP_DIRECTORY = 8 * MIB
 
 Reader = Literal["csv", "jsonl", "excel", "parquet"]
 

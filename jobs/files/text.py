@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-CHUNK = 1024 * 1024
+from packmule.units import MIB
+
+CHUNK = MIB
 DELIMITERS = ",;\t|"
 SAMPLED_LINES = 200
 AGREEMENT = 0.6

@@ -17,8 +17,9 @@ from packmule.jobs.image.rendition import Plan
 from packmule.jobs.image.resize import resizer
 from packmule.jobs.storage import Storage, StorageError
 from packmule.jobs.storage.stores import explained
+from packmule.units import DAY
 
-KEEP_SECONDS = 7 * 86_400.0
+KEEP_SECONDS = 7.0 * DAY
 
 
 class Made(NamedTuple):

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from packmule.config import mask
+from packmule.units import MIB
 
 TEMPORARY = ".tmp"
 """The folder in the store for files not yet whole; what a killed process left there is never listed."""
 
-CHUNK = 8 * 1024 * 1024
+CHUNK = 8 * MIB
 ATOMIC_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2"})
 """Protocols of object stores, where an upload is seen whole or not at all."""
 

@@ -10,13 +10,14 @@ A tick is a whole second of Unix time. What daylight saving does to cron express
 
 from __future__ import annotations
 
-import re
 import zoneinfo
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Protocol
 
 from cronsim import CronSim, CronSimError
+
+from packmule.units import DAY, YEAR, duration
 
 MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -41,11 +42,9 @@ LONGEST_EXPRESSION = 200
 LAST_INSTANT = 253_000_000_000
 """Unix time shortly before the year 9988: calendars end in 9999."""
 
-LONGEST_INTERVAL = 366 * 86_400
+LONGEST_INTERVAL = YEAR
 
-_DAY = 86_400
 _FIVE = 5
-_SPAN = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.ASCII)
 
 
 class InvalidWhen(ValueError):
@@ -99,7 +98,7 @@ class Cron:
             at = reading.replace(tzinfo=self.zone)
             tick = int(at.timestamp())
             if self._wall(tick) != reading:  # in a gap: as many seconds after it as the clock had before
-                tick = self._change(tick - _DAY, tick)
+                tick = self._change(tick - DAY, tick)
             if tick > after:
                 return tick
         return None
@@ -107,17 +106,17 @@ class Cron:
     def _next_even(self, after: int) -> int | None:
         reading, offset = self._wall(after), self._offset(after)
         while True:
-            change = None if self._offset(after + _DAY) == offset else self._change(after, after + _DAY)
+            change = None if self._offset(after + DAY) == offset else self._change(after, after + DAY)
             match = self._next_reading(reading)
             if match is None:
                 return None
             tick = _unix(match) - offset
             if tick > LAST_INSTANT:
                 return None
-            if tick < (change or after + _DAY):
+            if tick < (change or after + DAY):
                 return tick
             # Nothing matches before, so go on at the change of the clock, or days before the match.
-            after = change or max(after + _DAY, tick - 2 * _DAY) - 1
+            after = change or max(after + DAY, tick - 2 * DAY) - 1
             reading, offset = self._wall(after), self._offset(after)
             if change:
                 reading -= timedelta(seconds=1)
@@ -190,11 +189,13 @@ def zone(name: str) -> tzinfo:
 
 def interval(text: str) -> int:
     """Whole seconds of `90`, `30s`, `5m`, `1h30m` or `1d`. Raises `InvalidWhen`."""
-    found = _SPAN.fullmatch(text)
-    if not found or not any(found.groups()):
-        raise InvalidWhen(f"{text!r} is no interval: say 30s, 5m, 1h30m or 1d, in whole seconds")
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return days * _DAY + hours * 3600 + minutes * 60 + seconds
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        raise InvalidWhen(f"{text!r} is {error}") from None
+    if not seconds.is_integer():
+        raise InvalidWhen(f"{text!r} is not a whole number of seconds")
+    return int(seconds)
 
 
 def instant(text: str | datetime, tz: str = "UTC") -> int:

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from packmule.coordination.limits.rate import LONGEST, InvalidRate, Rate
+from packmule.coordination.limits.rate import InvalidRate, Rate
+from packmule.units import CENTURY
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,6 @@ def test_any_text_is_a_rate_or_refused():
         read += 1
         # All that Lua computes is whole and exact, and never faster than asked for.
         assert rate.interval_us * rate.limit >= rate.period_us
-        assert rate.capacity_us <= LONGEST * 1_000_000 < 2**53 - 2**51
+        assert rate.capacity_us <= CENTURY * 1_000_000 < 2**53 - 2**51
         assert rate.interval_us * rate.limit <= rate.period_us * 1.01
     assert read > 1000

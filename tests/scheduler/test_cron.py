@@ -240,7 +240,7 @@ def test_an_unknown_zone_is_refused(name):
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "1.5s", "5 m", "30s5m", "٣s"])
 def test_no_interval_is_refused(text):
-    with pytest.raises(InvalidWhen, match="is no interval"):
+    with pytest.raises(InvalidWhen, match=r"not a duration|not a whole number of seconds"):
         interval(text)
 
 

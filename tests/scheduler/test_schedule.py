@@ -89,7 +89,7 @@ def test_jitter_spreads_ticks_the_same_way_each_time():
         ({"job": "j", "every": 60, "start": "2026-02-01", "end": "2026-01-01"}, "is before its start"),
         ({"job": "j", "cron": "0 0 1 1 *", "start": "2026-02-01", "end": "2026-03-01"}, "no tick is between"),
         ({"job": "j", "at": "2026-02-01", "end": "2026-03-01"}, "single instant"),
-        ({"job": "j", "every": "soon"}, "'soon' is no interval"),
+        ({"job": "j", "every": "soon"}, "'soon' is not a duration"),
         ({"job": "j", "every": 0}, "an interval is from 1 s"),
         ({"job": "j", "every": 10**30}, "an interval is"),
         ({"job": "j", "at": "tomorrow"}, "'tomorrow' is no time"),

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
-from packmule.coordination.redis.backoff import is_transient
+from packmule.coordination.redis.backoff import BackOff, is_transient
 from packmule.worker import order
 from packmule.worker.commands import Command, Commands
 from packmule.worker.crash_report import DeathCertificate, certify
@@ -103,7 +103,7 @@ class Pool:
         self._children: dict[int, Child] = {}
         self._scoreboards: dict[str, Scoreboard] = {}
         self._dead: dict[str, tuple[Verdict, str, list[str], DeathCertificate]] = {}
-        self._quick_deaths = 0
+        self._start_backoff = BackOff(0.1, BACK_OFF_CAP)
         self._start_not_before = 0.0
         self._drained = 0
         self._stop_signals = 0
@@ -383,11 +383,9 @@ class Pool:
     def _back_off(self, ended: Child) -> None:
         """Start nothing for a while if children die as soon as they start, before they have a job."""
         if time.monotonic() - ended.started_at > QUICK_DEATH:
-            self._quick_deaths = 0
-            return
-        self._quick_deaths += 1
-        pause = min(0.05 * 2**self._quick_deaths, BACK_OFF_CAP)
-        self._start_not_before = time.monotonic() + pause
+            self._start_backoff.reset()
+        else:
+            self._start_not_before = time.monotonic() + self._start_backoff.next()
 
     def _dump(self, signum: int, frame: FrameType | None) -> None:
         """Write the stacks of all processes to standard error."""

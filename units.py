@@ -1,0 +1,44 @@
+"""Durations and sizes as people write them, and the units they are written in."""
+
+from __future__ import annotations
+
+import re
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+DAY = 86_400
+YEAR = 366 * DAY
+CENTURY = 36_500 * DAY
+"""Added to the time of day in microseconds, still a whole number in Lua."""
+
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": DAY}
+
+_DURATION = re.compile(
+    r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s?)?", re.ASCII
+)
+_SIZE = re.compile(r"(\d{1,15})([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
+
+
+def duration(text: str) -> float:
+    """The seconds of a text: `duration("1h30m") == 5400`. A number alone is seconds.
+
+    Raises `ValueError` if the text is not a duration.
+    """
+    found = _DURATION.fullmatch(text)
+    if not text or not found:
+        raise ValueError("not a duration: write 90s, 5m, 1h30m or 2d, or a number of seconds")
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return days * DAY + hours * 3_600 + minutes * 60 + seconds
+
+
+def size(text: str) -> int:
+    """The bytes of a text: `size("2M") == 2_097_152`. A number alone is bytes.
+
+    Raises `ValueError` if the text is not a size above zero.
+    """
+    found = _SIZE.fullmatch(text)
+    if not found or not int(found[1]):
+        raise ValueError("not a size: write 300M, 2G or a number of bytes")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()]
