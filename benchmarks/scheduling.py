@@ -63,7 +63,7 @@ def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
     leader.leadership.hold()
     began = time.perf_counter()
     while client.zcard(wire.registry_key("scheduled", "default")):
-        leader.tick()
+        leader.step()
     rate = count / (time.perf_counter() - began)
     slow = [entry["duration"] for entry in client.slowlog_get(128) if entry["command"].startswith(b"EVALSHA")]
     while client.zcard(wire.registry_key("finished", "default")) < count:

@@ -1,4 +1,4 @@
-"""Leadership: any number of schedulers may run, and one at a time leads, by a Redlock and its token."""
+"""Leadership: any number of schedulers may run; one at a time leads, by a Redlock and its fencing token."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from packmule.jobs import wire
 LEADER = "pm:leader"
 LOCK = "packmule leader"
 TERM = 3.0
-"""Seconds that a leader leads without a sign of life; so another follows it within 5."""
+"""Seconds for which a leader may be silent; another then takes over within 5."""
 
 MARGIN = 0.1
-"""The part of a term before whose end a leader begins nothing more."""
+"""The last part of a term, in which a leader starts nothing."""
 
 CANDIDACY = 0.5
-"""Seconds between two attempts to lead while nobody does, less up to a half by chance."""
+"""Seconds between two attempts to lead while nobody leads, shortened at random by up to a half."""
 
 LONGEST_STANDBY = 1.0
-"""Seconds between two looks whether another leads still."""
+"""Seconds between two checks whether the other scheduler still leads."""
 
-AGAIN = 0.1
-"""Seconds after which a leader asks again that could not reach enough lock nodes."""
+QUORUM_RETRY_INTERVAL = 0.1
+"""Seconds until a leader that could not reach enough lock nodes tries again."""
 
 EXTEND = 0.65
-"""The part of a term after which a leader asks for another."""
+"""The part of a term after which the leader extends it."""
 
 FENCE = (("scheduler", "fence"),)
-"""The Lua file in front of the scripts of a leader's duties."""
+"""The Lua file in front of the scripts that only the leader may run."""
 
 _lead = Script("scheduler", "lead")
 _who_leads = Script("scheduler", "who_leads")
@@ -49,13 +49,13 @@ _resign = Script("scheduler", "resign")
 log = logging.getLogger("packmule.scheduler")
 
 
-class Overtaken(RuntimeError):
-    """Another scheduler leads: nothing was written."""
+class NotLeading(Exception):
+    """This scheduler does not lead any more; its last step wrote nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who leads, in which `term` (a token), since and until when in Unix time, and the seconds left."""
+    """The leading scheduler: `term` is its fencing token, `since` and `until` Unix times, `left` seconds."""
 
     name: str
     term: str
@@ -65,77 +65,78 @@ class Leader:
 
 
 class Leadership:
-    """One candidate's claim to lead, named by host, process and chance; `nodes` grant the lock.
+    """One scheduler's candidacy, named by host, process and a random part; `nodes` grant the lock.
 
-    It leads while it holds the lock by its own clock, less a margin, and `client`'s server knows its term:
-    the lock's token, which every script that a leader calls compares.
+    It leads while it holds the lock by its own clock, less a margin, and `client`'s server knows its term.
+    The term is the lock's fencing token; every script of a leader's duties compares it.
     """
 
     def __init__(self, client: Redis, nodes: Sequence[Redis] = (), term: float = TERM) -> None:
         self.client = client
         self.name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
         self.ttl = term
-        # A node that forgot in a restart need not wait longer than this lock lives: nobody else takes it.
+        # Nobody else takes this lock, so a restarted node that forgot it need not wait longer than one term.
         self._redlock = Redlock(nodes or [client], longest_ttl=term)
         self._lock: Lock | None = None
-        self.serves = True
-        """Whether the job server could be reached the last time: who can't reach it leads no further term."""
+        self.is_server_reachable = True
+        """Whether the job server answered last: a leader that can't reach it does not extend its lock."""
         self._is_announced = False
-        self._asks_at = 0.0
+        self._next_attempt_at = 0.0
         self._fault_since = 0.0
-        self._has_complained = False
+        self._has_warned = False
 
     @property
     def held_for(self) -> float:
-        """Seconds for which nobody else can lead, zero or less if this candidate does not."""
+        """Seconds for which nobody else can lead; zero or less if this scheduler does not lead."""
         return (self._lock.until if self._lock is not None else 0.0) - time.monotonic()
 
     @property
     def term(self) -> str:
-        """The term in which this candidate leads, as scripts compare it; empty if it does not."""
+        """This scheduler's term, as scripts compare it; empty if it does not lead."""
         lock = self._lock
         return str(lock.fence) if lock is not None and self.held_for > self.ttl * MARGIN else ""
 
     @property
-    def rests(self) -> float:
-        """Seconds until it is to be asked again whether it leads."""
-        return max(0.0, self._asks_at - time.monotonic())
+    def next_attempt_in(self) -> float:
+        """Seconds until `hold` has something to do."""
+        return max(0.0, self._next_attempt_at - time.monotonic())
 
     def hold(self) -> bool:
-        """Become or stay the leader; whether this candidate leads now. A trip now and then.
+        """Become or stay the leader; return whether this scheduler leads. Needs a round trip now and then.
 
-        Raises what the job server does; lock nodes that can't be asked are logged once.
+        Raises what the job server raises. Lock nodes that can't be reached are logged once.
         """
         now = time.monotonic()
         try:
-            if now >= self._asks_at:
-                self._ask(now)
+            if now >= self._next_attempt_at:
+                self._attempt(now)
             if self._lock is not None and not self._is_announced:
                 self._announce()
         except (NotAcquired, LockLost, NoQuorum, SameServer) as error:
             if isinstance(error, NoQuorum | SameServer):
-                self._complain(error, now)
+                self._warn(error, now)
             if not self.term:
                 self._drop()
         return bool(self.term)
 
-    def ask_again(self) -> None:
-        """Look at once whether another leads still, for it said that it resigns."""
+    def attempt_soon(self) -> None:
+        """Check almost at once whether somebody leads, because the leader said that it resigns."""
         if self._lock is None:
-            self._asks_at = time.monotonic() + random.uniform(0, AGAIN)  # noqa: S311  so that not all ask together
+            # At random, so that the candidates do not all ask together.
+            self._next_attempt_at = time.monotonic() + random.uniform(0, QUORUM_RETRY_INTERVAL)  # noqa: S311
 
     def check(self) -> str:
-        """The term, to be named by what is done now. Raises `Overtaken` if it is over."""
+        """The term, which the next step of a duty must name. Raises `NotLeading` if it is over."""
         if not self.term:
-            raise Overtaken(f"{self.name} leads no longer")
+            raise NotLeading(f"{self.name} no longer leads")
         return self.term
 
     def announce_again(self) -> None:
-        """Let the job server know the term anew, for it may have lost it."""
+        """Announce the term to the job server once more, because the server may have lost it."""
         self._is_announced = False
 
     def resign(self) -> None:
-        """Let another lead at once."""
+        """End the term, so that another scheduler can lead at once."""
         if self._lock is not None:
             term = str(self._lock.fence)
             self._drop()
@@ -145,31 +146,32 @@ class Leadership:
         """Close the connections to the lock nodes."""
         self._redlock.close()
 
-    def _ask(self, now: float) -> None:
-        """Extend the lock, or try to get it if no other leads."""
+    def _attempt(self, now: float) -> None:
+        """Extend the lock, or try to acquire it if nobody else leads."""
         if self._lock is not None:
-            self._asks_at = now + AGAIN
-            if self.serves:
+            self._next_attempt_at = now + QUORUM_RETRY_INTERVAL
+            if self.is_server_reachable:
                 self._lock.extend()
-                self._asks_at = now + self.ttl * EXTEND
+                self._next_attempt_at = now + self.ttl * EXTEND
             elif self.held_for <= 0:
                 self._drop()
-        elif others := self._others():
-            self._asks_at = now + min(others + random.uniform(0, AGAIN), LONGEST_STANDBY)  # noqa: S311
+        elif left := self._others_left():
+            pause = min(left + random.uniform(0, QUORUM_RETRY_INTERVAL), LONGEST_STANDBY)  # noqa: S311
+            self._next_attempt_at = now + pause
         else:
-            self._asks_at = now + CANDIDACY * random.uniform(0.5, 1)  # noqa: S311
+            self._next_attempt_at = now + CANDIDACY * random.uniform(0.5, 1)  # noqa: S311
             self._lock = self._redlock.acquire(LOCK, ttl=self.ttl, wait=0, renew=False)
-            self.serves = True
-            self._asks_at = now + self.ttl * EXTEND
-        self._fault_since, self._has_complained = 0.0, False
+            self.is_server_reachable = True
+            self._next_attempt_at = now + self.ttl * EXTEND
+        self._fault_since, self._has_warned = 0.0, False
 
-    def _others(self) -> float:
-        """Seconds for which another leads still, as far as the job server knows."""
+    def _others_left(self) -> float:
+        """Seconds for which another scheduler still leads, as far as the job server knows."""
         found = leader(self.client)
         return found.left if found and found.left <= 2 * self.ttl else 0.0
 
     def _announce(self) -> None:
-        """Tell the job server, unless a later leader did."""
+        """Announce the term to the job server; if a later leader did so already, give up."""
         lock = self._lock
         if lock is not None and _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
             self._is_announced = True
@@ -177,12 +179,12 @@ class Leadership:
             log.warning("%s: the job server knows a later leader", self.name)
             self._drop()
 
-    def _complain(self, error: Exception, now: float) -> None:
-        """Log once that there may be no leader, but not in the first moments of a node."""
+    def _warn(self, error: Exception, now: float) -> None:
+        """Log once that there may be no leader, unless the lock nodes have only just started."""
         self._fault_since = self._fault_since or now
-        if not self._has_complained and now > self._fault_since + 2 * self.ttl:
-            self._has_complained = True
-            log.warning("the lock nodes can't choose a leader: %s", error)
+        if not self._has_warned and now > self._fault_since + 2 * self.ttl:
+            self._has_warned = True
+            log.warning("the lock nodes can't elect a leader: %s", error)
 
     def _drop(self) -> None:
         lock, self._lock = self._lock, None
@@ -192,7 +194,7 @@ class Leadership:
 
 
 def leader(client: Redis) -> Leader | None:
-    """Who leads at present, or None if nobody does."""
+    """The scheduler that leads now, or None."""
     found = _who_leads(client, [LEADER])
     if found is None:
         return None
@@ -205,9 +207,9 @@ def leader(client: Redis) -> Leader | None:
 
 
 def candidates(client: Redis) -> int:
-    """How many schedulers run, the leader among them: as many as listen to what schedulers are told.
+    """How many schedulers run, including the leader: the subscribers of the schedulers' channel.
 
-    Zero where the server tells `client` nothing of that.
+    Zero if `client` is not permitted to count them.
     """
     try:
         ((_, listening),) = client.pubsub_numsub(wire.SCHEDULER)
@@ -216,7 +218,7 @@ def candidates(client: Redis) -> int:
     return int(listening)
 
 
-def refuse(reply: object) -> None:
-    """Raise `Overtaken` if that is what a duty's script said."""
-    if reply == b"overtaken":
-        raise Overtaken("another scheduler leads, or the server forgot who does")
+def require_leading(reply: object) -> None:
+    """Raise `NotLeading` if that is what a duty's script replied."""
+    if reply == b"not leading":
+        raise NotLeading("another scheduler leads, or the server forgot who does")

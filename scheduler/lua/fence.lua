@@ -1,7 +1,7 @@
--- The fence: a leader that was overtaken is refused, whatever it believes. Put in front of what a leader does; KEYS[1]
--- and the others are the script's own, and its Returns are too, besides "overtaken".
+-- The fence: refuse every caller but the leader of the current term. Put in front of the scripts of a leader's duties;
+-- the script's own KEYS[1] and Returns follow, and it also returns "not leading".
 
-local function is_overtaken(term)
-  return redis.pcall('HGET', 'pm:leader', 'term') ~= term
+local function leads(term)
+  return redis.pcall('HGET', 'pm:leader', 'term') == term
 end
 

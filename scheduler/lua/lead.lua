@@ -1,8 +1,8 @@
--- Say who leads, and for how long, unless a later leader did already. What the leader does names its term.
+-- Record the leader and the end of its time, unless a later leader is recorded. Scripts of its duties compare its term.
 --
 -- KEYS[1]  the leader: a hash of name, term, since and until (Unix seconds by this server's clock)
 -- ARGV[1]  the leader's name    ARGV[2]  its term    ARGV[3]  milliseconds for which it leads from now on
--- Returns  1 if it leads, 0 if a later one was here
+-- Returns  1 if it leads, 0 if a later leader was recorded
 
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
   redis.call('DEL', KEYS[1])
@@ -11,7 +11,7 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local DAY = 86400
 
--- Terms count from microseconds since 1970. One that is no such number would keep everybody from leading.
+-- Terms count from microseconds since 1970. A term that is no such number would keep every scheduler from leading.
 local seen = tonumber((redis.call('HGET', KEYS[1], 'term') or ''):match('^%d+$')) or 0
 if seen > (now + DAY) * 1000000 then seen = 0 end
 local term = tonumber(ARGV[2])

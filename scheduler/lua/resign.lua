@@ -1,4 +1,4 @@
--- Say that nobody leads, unless leadership has passed to another already, and let those who stand by know.
+-- Record that nobody leads, unless another scheduler already does, and notify the schedulers that stand by.
 --
 -- KEYS[1]  the leader
 -- ARGV[1]  the term that ends
@@ -8,5 +8,5 @@ if redis.pcall('HGET', KEYS[1], 'term') ~= ARGV[1] then
   return 0
 end
 redis.pcall('PUBLISH', 'pm:scheduler', '"resigned"')
-redis.pcall('HSET', KEYS[1], 'until', '0') -- which a full memory refuses: then the term ends by itself
+redis.pcall('HSET', KEYS[1], 'until', '0') -- a full memory refuses this: then the term ends by itself
 return 1

@@ -1,7 +1,7 @@
--- Who leads, as the job server knows it.
+-- Read the leader, as this server knows it.
 --
 -- KEYS[1]  the leader
--- Returns  its name, term, since and until (Unix seconds), and the time by this server's clock; nothing if none is known
+-- Returns  its name, term, since and until (Unix seconds), and the time by this server's clock; nothing if there is none
 
 local found = redis.pcall('HMGET', KEYS[1], 'name', 'term', 'since', 'until')
 if found.err or not (found[1] and found[2] and found[3] and found[4]) then return false end

@@ -38,7 +38,7 @@ class MemoryLimit:
     def check(self, term: str = "") -> float:
         """Publish whether the server `is_full`, for `enqueue.lua`; return seconds until the next check.
 
-        The `term` is not compared: an overtaken leader measures the same memory.
+        The `term` is not compared: a former leader measures the same memory.
         """
         used, allowed = self.usage()
         fault = self.fault(allowed)

@@ -9,7 +9,7 @@ from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
-from packmule.scheduler.leader import FENCE, refuse
+from packmule.scheduler.leader import FENCE, require_leading
 
 JOBS_A_CALL = 300
 """Few enough that one call holds the server for a few milliseconds only."""
@@ -26,7 +26,7 @@ def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | No
     Zero or less means that more are due already: a call promotes up to `JOBS_A_CALL`, shared by the queues
     that it looks at. A job is promoted once, whoever calls this and however often: each move is one atomic
     step. A leader names its `term`, and for how many seconds it `leads_for`, which is its sign of life;
-    `Overtaken` is raised if another leads.
+    `NotLeading` is raised if another leads.
     """
     nearest, cursor = math.inf, "0"
     ends_at = time.monotonic() + leads_for
@@ -35,7 +35,7 @@ def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | No
         now = wire.time_text(time.time())
         args = [JOBS_A_CALL, now, term, f"{left:.3f}", cursor, QUEUES_A_CALL]
         reply = _promote(client, [wire.QUEUES], args)
-        refuse(reply)
+        require_leading(reply)
         due, cursor = map(wire.text, reply)
         nearest = min(nearest, float(due or math.inf))
         if cursor == "0":

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.observe import audit, events
-from packmule.scheduler.leader import FENCE, refuse
+from packmule.scheduler.leader import FENCE, require_leading
 from packmule.scheduler.maintenance.queue_scan import QueueScan
 
 JOBS_A_CALL = 500
@@ -31,7 +31,7 @@ class Pruner:
         self._scan = QueueScan(client)
 
     def prune(self, term: str = "") -> int:
-        """Go on for a while; how many ids were forgotten. Raises `Overtaken` if the `term` is over."""
+        """Go on for a while; how many ids were forgotten. Raises `NotLeading` if the `term` is over."""
         forgotten = 0
 
         def step(queue: str, cursor: str) -> str:
@@ -39,7 +39,7 @@ class Pruner:
             keys = [wire.registry_key(status, queue) for status in ("finished", "failed", "canceled")]
             keys += wire.workers_key(queue), wire.WORKERS
             reply = _prune(self.client, keys, [JOBS_A_CALL, cursor, term])
-            refuse(reply)
+            require_leading(reply)
             count, cursor = int(reply[0]), wire.text(reply[1])
             forgotten += count
             return cursor if cursor != "0" or count >= JOBS_A_CALL else ""

@@ -8,7 +8,7 @@ from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
-from packmule.scheduler.leader import FENCE, refuse
+from packmule.scheduler.leader import FENCE, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND, QueueScan
 
 KEYS_A_CALL = 1000
@@ -33,13 +33,13 @@ class GroupRepair:
         self._scan = QueueScan(client)
 
     def repair(self, term: str = "") -> bool:
-        """Check groups for a while; return whether any exist. Raises `Overtaken` if `term` is over."""
+        """Check groups for a while; return whether any exist. Raises `NotLeading` if `term` is over."""
         seen = 0
 
         def check(queue: str, cursor: str) -> str:
             nonlocal seen
             reply = _repair_groups(self.client, [wire.groups_key(queue)], [queue, cursor, term])
-            refuse(reply)
+            require_leading(reply)
             seen += int(reply[1])
             return "" if reply[0] == b"0" else wire.text(reply[0])
 
@@ -58,14 +58,14 @@ class OrphanRepair:
         """Check keys for a while, or to the end of the round; return how many were repaired.
 
         Claims without a lease get one that ends, so that they are rescued. Slots whose holder is gone are
-        freed. Groups that nothing would unblock go on. Records of workers get an expiry. Raises `Overtaken`
+        freed. Groups that nothing would unblock go on. Records of workers get an expiry. Raises `NotLeading`
         if the leader's `term` is over.
         """
         repaired, ends_at = 0, time.monotonic() + LONGEST_ROUND
         while True:
             args = [self._cursor, KEYS_A_CALL, term, LEASE_SECONDS]
             reply = _repair_orphans(self.client, [wire.LEASES], args)
-            refuse(reply)
+            require_leading(reply)
             self._cursor = wire.text(reply[0])
             repaired += int(reply[1])
             if self._cursor == "0" or time.monotonic() > ends_at:

@@ -25,7 +25,7 @@ from packmule.jobs.options import InvalidOption, Options
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.toml_file import InvalidFile
 from packmule.jobs.unique import Ids
-from packmule.scheduler.leader import FENCE, Overtaken, refuse
+from packmule.scheduler.leader import FENCE, NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
 from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.cron import LAST_INSTANT
@@ -89,16 +89,16 @@ class PeriodicEnqueuer:
             log.error("%s", fault)
 
     def repair(self, term: str) -> int:
-        """Look at some of the schedules whose next tick was lost; how many are due. Raises `Overtaken`."""
+        """Look at some of the schedules whose next tick was lost; how many are due. Raises `NotLeading`."""
         reply = _repair(self.client, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
-        refuse(reply)
+        require_leading(reply)
         self._cursor = wire.text(reply[0])
         return int(reply[1])
 
     def round(self, term: str) -> float | None:
         """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
 
-        Raises `Overtaken`.
+        Raises `NotLeading`.
         """
         found = _due(
             self.client, [schedule_store.NEXT, schedule_store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead]
@@ -155,7 +155,7 @@ class PeriodicEnqueuer:
                 last = step.last
                 if upcoming is None or upcoming > now:
                     break
-        except (Overtaken, RedisError):
+        except (NotLeading, RedisError):
             raise
         except Exception as error:  # whatever is wrong with one keeps none of the others from working
             log.warning("schedule %s can't work: %s", due.name, error)
@@ -204,7 +204,7 @@ class PeriodicEnqueuer:
         written: tuple[bytes, bytes] = _NOTHING,
         fault: str = "",
     ) -> Generator[DecideCall, Any, Sequence[Any] | None]:
-        """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `Overtaken`."""
+        """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `NotLeading`."""
         keys = [
             wire.QUEUES,
             wire.UNIQUE,
@@ -217,7 +217,7 @@ class PeriodicEnqueuer:
         score = "" if upcoming is None else f"{upcoming:.3f}"
         args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
         reply = yield keys, [*args, schedule_store.LEDGER_ENTRIES]
-        refuse(reply)
+        require_leading(reply)
         if reply == b"changed":
             return None
         due.last = str(step.last)

@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from packmule import job
 from packmule.jobs import registry, wire
 from packmule.jobs.client import Producer
-from packmule.scheduler.leader import LEADER, Leadership, Overtaken
+from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.cron import shown
@@ -199,14 +199,14 @@ def test_even_when_its_job_is_long_gone_a_tick_is_not_enqueued_again(client, clo
     assert ids(client) == []
 
 
-def test_an_overtaken_leader_decides_nothing(client, clock):
+def test_a_former_leader_decides_nothing(client, clock):
     found = clock.put(every=10)
     stale = clock.leadership.check()
     clock.leadership.resign()
     other = Leadership(client, term=30)
     assert other.hold()
     clock.enqueuer.ahead += 10
-    with pytest.raises(Overtaken):
+    with pytest.raises(NotLeading):
         clock.enqueuer.round(stale)
     assert (ids(client), did(client)) == ([], [])
     clock.enqueuer.round(other.check())
@@ -450,14 +450,14 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
     other = Scheduler(client, enqueuer=clock.enqueuer)
     other.leadership = clock.leadership
     for _ in range(3):
-        other.wake()
-        other.tick()
+        other.expedite()
+        other.step()
         clock.leadership.announce_again()
     schedule_store.put(client, schedule("new", {"job": NOOP, "every": 60}), replace=True)
     for _ in range(2):
         clock.enqueuer.ahead += 61
-        other.wake()
-        other.tick()
+        other.expedite()
+        other.step()
     assert any(id.startswith("cron-new") for id in ids(client))
 
 
@@ -607,13 +607,13 @@ def test_what_will_keep_a_schedule_from_working_is_told_when_it_is_entered(clien
 
 
 def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client, clock, monkeypatch):
-    monkeypatch.setattr("packmule.scheduler.scheduler.AWAY_REST", 0)
+    monkeypatch.setattr("packmule.scheduler.scheduler.RETRY_INTERVAL", 0)
     sync = Mock(side_effect=[OutOfMemoryError("OOM"), RedisConnectionError("away"), None])
     monkeypatch.setattr(clock.enqueuer, "sync", sync)
-    ticking = Scheduler(client, enqueuer=clock.enqueuer)
-    ticking.leadership = clock.leadership
+    scheduler = Scheduler(client, enqueuer=clock.enqueuer)
+    scheduler.leadership = clock.leadership
     for _ in range(5):
-        ticking.tick()
+        scheduler.step()
     assert sync.call_count == 3
 
 
@@ -648,14 +648,14 @@ def test_a_record_with_times_beyond_the_calendar_is_faulty_and_stops_nothing(cli
 
 def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock):
     found = clock.put()
-    ticking = Scheduler(client, enqueuer=clock.enqueuer)
-    ticking.leadership = clock.leadership
-    ticking.tick()
+    scheduler = Scheduler(client, enqueuer=clock.enqueuer)
+    scheduler.leadership = clock.leadership
+    scheduler.step()
     client.delete(schedule_store.NEXT)
-    for duty in ticking._duties[2:]:
+    for duty in scheduler._duties[2:]:
         duty.due_at = 0
-    assert ticking.tick() == 0
-    ticking.tick()
+    assert scheduler.step() == 0
+    scheduler.step()
     assert schedule_store.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
 
 
@@ -664,10 +664,10 @@ def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clo
         raise ResponseError("OOM command not allowed")
 
     monkeypatch.setattr(clock.enqueuer, "sync", full)
-    ticking = Scheduler(client, enqueuer=clock.enqueuer)
-    ticking.leadership = clock.leadership
+    scheduler = Scheduler(client, enqueuer=clock.enqueuer)
+    scheduler.leadership = clock.leadership
     id = sample_jobs.noop.options(delay=0).enqueue()
-    ticking.tick()
+    scheduler.step()
     assert ids(client) == [id]
 
 

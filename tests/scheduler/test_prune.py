@@ -11,7 +11,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.jobs import cancel, reader, registry, wire
 from packmule.jobs.client import Producer, ServerFull
 from packmule.observe import audit, events
-from packmule.scheduler.leader import Overtaken
+from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.prune import Pruner
 from packmule.scheduler.scheduler import Scheduler
@@ -74,11 +74,11 @@ def test_corrupt_keys_keep_nothing_else_from_being_forgotten(client):
     assert Pruner(client).prune() == 1
 
 
-def test_a_leader_that_was_overtaken_forgets_nothing(client):
+def test_a_former_leader_prunes_nothing(client):
     client.sadd(wire.QUEUES, "rq:queue:default")
     client.zadd("rq:finished:default", {"old": 1})
     client.hset("pm:leader", "term", "8")
-    with pytest.raises(Overtaken):
+    with pytest.raises(NotLeading):
         Pruner(client).prune("7")
     assert client.zcard("rq:finished:default") == 1
 
@@ -107,7 +107,7 @@ def test_the_scheduler_looks_after_both(client):
     client.sadd(wire.QUEUES, "rq:queue:default")
     client.zadd("rq:finished:default", {"old": 1})
     scheduler = Scheduler(client, high_water="1024")
-    scheduler.tick()
+    scheduler.step()
     scheduler.leadership.resign()
     scheduler.leadership.close()
     assert client.exists("rq:finished:default") == 0

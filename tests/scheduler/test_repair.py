@@ -9,7 +9,7 @@ from redis import Redis
 
 from packmule.jobs import registry, wire
 from packmule.jobs.client import Producer
-from packmule.scheduler.leader import Overtaken
+from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.jobs import sample_jobs
@@ -119,15 +119,15 @@ def test_corrupt_keys_stop_nothing(client):
 def test_a_round_goes_on_where_the_last_call_ended_and_the_leader_does_it(client):
     client.hset("pm:claims:w", "a", "b")
     scheduler = Scheduler(client)
-    scheduler.tick()
+    scheduler.step()
     scheduler.leadership.resign()
     scheduler.leadership.close()
     assert client.zscore(wire.LEASES, "w")
 
 
-def test_an_overtaken_leader_repairs_nothing(client):
+def test_a_former_leader_repairs_nothing(client):
     client.hset("pm:claims:w", "a", "b")
     client.hset("pm:leader", "term", "8")
-    with pytest.raises(Overtaken):
+    with pytest.raises(NotLeading):
         OrphanRepair(client).repair("7")
     assert client.zscore(wire.LEASES, "w") is None

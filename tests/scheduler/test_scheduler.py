@@ -1,4 +1,4 @@
-"""The scheduler: one leads at a time, a dead one is followed, and it waits while Redis is unavailable."""
+"""The scheduler: one leads at a time, another follows a dead one, and it waits while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -19,23 +19,30 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from packmule import scheduler
 from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import registry, wire
 from packmule.jobs.client import Producer
-from packmule.scheduler.leader import CANDIDACY, LEADER, LOCK, LONGEST_STANDBY, Leadership, Overtaken
+from packmule.scheduler.leader import (
+    CANDIDACY,
+    LEADER,
+    LOCK,
+    LONGEST_STANDBY,
+    Leadership,
+    NotLeading,
+    candidates,
+)
 from packmule.scheduler.leader import leader as who_leads
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, promote
-from packmule.scheduler.scheduler import AWAY_REST, JOBS_REST, Scheduler
+from packmule.scheduler.scheduler import JOBS_INTERVAL, RETRY_INTERVAL, Scheduler
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 
-ROOT = Path(scheduler.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import logging, sys
 from pathlib import Path
@@ -54,7 +61,7 @@ class Start(Protocol):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a scheduler in a process of its own; what it logs is in `log` of the test's folder."""
+    """Start schedulers as processes of their own; they log to the file `log` in the test's folder."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(url: str, term: float = 5.0) -> subprocess.Popen[bytes]:
@@ -78,16 +85,16 @@ def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 15) -> float:
-    """How long it took until `condition` held."""
+    """Wait until `condition` holds; return the seconds that it took."""
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() < began + seconds, "it did not come true in time"
+        assert time.monotonic() < began + seconds, "the condition did not hold in time"
         time.sleep(0.01)
     return time.monotonic() - began
 
 
 def leader(client: Redis) -> str:
-    """The leader's name, empty where there is none: host, process id and chance."""
+    """The leader's name (host, process id and a random part), empty if nobody leads."""
     found = who_leads(client)
     return found.name if found else ""
 
@@ -110,7 +117,7 @@ def test_one_candidate_leads_at_a_time(client):
     assert leader(client) == candidates[0].name
 
 
-def test_a_leader_says_who_it_is_and_until_when(client):
+def test_a_leader_announces_its_name_and_the_end_of_its_time(client):
     leadership = Leadership(client, term=2)
     assert who_leads(client) is None
     assert leadership.hold()
@@ -119,7 +126,7 @@ def test_a_leader_says_who_it_is_and_until_when(client):
     assert 1 < found.until - found.since <= 2
 
 
-def test_holding_goes_on_past_the_first_end_in_the_same_term(client):
+def test_extending_the_lock_keeps_the_term(client):
     leadership = Leadership(client, term=0.6)
     leadership.hold()
     term = leadership.term
@@ -132,24 +139,24 @@ def test_holding_goes_on_past_the_first_end_in_the_same_term(client):
     assert who_leads(client).term == term
 
 
-def test_resigning_hands_over_at_once_and_each_term_is_higher(client):
+def test_another_leads_at_once_after_a_resignation_with_a_higher_term(client):
     first, second = Leadership(client), Leadership(client)
     assert first.hold()
     assert not second.hold()
     before = int(first.term)
     first.resign()
     assert leader(client) == ""
-    second.ask_again()  # as it does when it is told
+    second.attempt_soon()  # as it does after the message
     wait_for(second.hold)
     assert not first.hold()
     assert int(second.term) > before
 
 
-def test_who_stands_by_asks_again_when_the_leader_is_silent_and_believes_no_absurd_end(client):
+def test_a_candidate_follows_a_silent_leader_and_ignores_an_absurd_end(client):
     first, second = Leadership(client, term=2), Leadership(client, term=2)
     first.hold()
     assert not second.hold()
-    assert 0.5 < second.rests <= LONGEST_STANDBY
+    assert 0.5 < second.next_attempt_in <= LONGEST_STANDBY
     first.close()
     client.hset(LEADER, "until", "99999999999")
     client.delete(f"pm:lock:{LOCK}")
@@ -157,7 +164,7 @@ def test_who_stands_by_asks_again_when_the_leader_is_silent_and_believes_no_absu
 
 
 @pytest.mark.parametrize("term", ["inf", "1e300", "nan", "-5", "9" * 400, "9007199254740000", ""])
-def test_a_term_that_is_none_keeps_nobody_from_leading(client, term):
+def test_an_invalid_stored_term_prevents_nobody_from_leading(client, term):
     client.hset(LEADER, mapping={"name": "odd", "term": term, "since": "x", "until": term})
     leadership = Leadership(client)
     wait_for(leadership.hold)
@@ -165,34 +172,34 @@ def test_a_term_that_is_none_keeps_nobody_from_leading(client, term):
     assert who_leads(client).name == leadership.name
 
 
-def test_a_leader_that_cannot_reach_the_job_server_leads_no_further_term(client, spare_server, monkeypatch):
+def test_a_leader_that_cannot_reach_the_job_server_gets_no_new_term(client, spare_server, monkeypatch):
     with connect(spare_server().url, Path("unused")) as node:
         wait_for(lambda: not Redlock([node], longest_ttl=1).faults())
         first, second = Scheduler(client, [node], term=1), Leadership(client, [node], term=1)
-        wait_for(lambda: first.tick() is not None and first.leadership.term)
+        wait_for(lambda: first.step() is not None and first.leadership.term)
         monkeypatch.setattr(
             "packmule.scheduler.scheduler.promote", Mock(side_effect=RedisConnectionError("cut off"))
         )
-        monkeypatch.setattr("packmule.scheduler.scheduler.AWAY_REST", 0.01)
-        wait_for(lambda: [first.tick(), second.hold()][1], 5)
+        monkeypatch.setattr("packmule.scheduler.scheduler.RETRY_INTERVAL", 0.01)
+        wait_for(lambda: [first.step(), second.hold()][1], 5)
         assert leader(client) == second.name
 
 
-def test_an_embedded_server_that_cannot_start_is_waited_for(client, monkeypatch):
-    ticking = Scheduler(client)
-    monkeypatch.setattr(ticking.leadership, "hold", Mock(side_effect=ServerFailed("its file is broken")))
-    assert ticking.tick() == AWAY_REST
+def test_the_scheduler_waits_for_an_embedded_server_that_cannot_start(client, monkeypatch):
+    scheduler = Scheduler(client)
+    monkeypatch.setattr(scheduler.leadership, "hold", Mock(side_effect=ServerFailed("its file is broken")))
+    assert scheduler.step() == RETRY_INTERVAL
 
 
-def test_those_who_stand_by_are_told_when_the_leader_resigns(client):
+def test_candidates_are_notified_when_the_leader_resigns(client):
     first, second = Scheduler(client, term=60), Scheduler(client, term=60)
-    with Subscriber(client, [wire.SCHEDULER]) as second._told:
-        first.tick()
-        second.tick()
-        second._rest(0)  # listens
+    with Subscriber(client, [wire.SCHEDULER]) as second._messages:
+        first.step()
+        second.step()
+        second._sleep(0)  # listens
         first.leadership.resign()
-        second._rest(0.5)
-        assert second.leadership.rests < 0.5
+        second._sleep(0.5)
+        assert second.leadership.next_attempt_in < 0.5
         wait_for(second.leadership.hold)
     assert leader(client) == second.leadership.name
 
@@ -204,7 +211,7 @@ def test_only_the_leader_can_resign(client):
     assert leader(client) == first.name
 
 
-def test_a_silent_leader_is_followed_after_its_term_and_does_not_come_back(client):
+def test_another_follows_a_silent_leader_after_its_term_for_good(client):
     first, second = Leadership(client, term=0.4), Leadership(client, term=0.4)
     first.hold()
     assert wait_for(second.hold) > 0.1
@@ -212,37 +219,37 @@ def test_a_silent_leader_is_followed_after_its_term_and_does_not_come_back(clien
     assert not first.hold()
 
 
-def test_a_leader_trusts_itself_only_until_shortly_before_its_end(client):
+def test_a_leader_stops_shortly_before_its_term_ends(client):
     leadership = Leadership(client, term=0.5)
     leadership.hold()
     held_until = time.monotonic() + 0.5
     wait_for(lambda: not leadership.term)
     assert time.monotonic() < held_until
-    with pytest.raises(Overtaken):
+    with pytest.raises(NotLeading):
         leadership.check()
 
 
-def test_what_an_overtaken_leader_sends_is_refused(client):
+def test_what_a_former_leader_sends_is_refused(client):
     first, second = Leadership(client), Leadership(client)
     first.hold()
     stale = first.check()
     first.resign()
     wait_for(second.hold)
     id = sample_jobs.noop.options(delay=0).enqueue()
-    with pytest.raises(Overtaken):
+    with pytest.raises(NotLeading):
         promote(client, stale)
     assert job_ids(client) == []
     promote(client, second.check())
     assert job_ids(client) == [id]
 
 
-def test_a_leader_whose_server_forgot_it_says_so_again(client):
-    ticking = Scheduler(client)
-    ticking.tick()
+def test_a_leader_announces_itself_again_if_the_server_forgot_it(client):
+    scheduler = Scheduler(client)
+    scheduler.step()
     id = sample_jobs.noop.options(delay=0).enqueue()
     client.set(LEADER, "not a hash")
-    wait_for(lambda: ticking.tick() is not None and job_ids(client) == [id])
-    assert leader(client) == ticking.leadership.name
+    wait_for(lambda: scheduler.step() is not None and job_ids(client) == [id])
+    assert leader(client) == scheduler.leadership.name
 
 
 def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
@@ -257,118 +264,120 @@ def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
         wait_for(lambda: not leadership.hold())
 
 
-def test_lock_nodes_that_are_one_server_make_nobody_leader_and_end_no_scheduler(client, server):
+def test_lock_nodes_that_are_one_server_elect_nobody_and_end_no_scheduler(client, server):
     with contextlib.ExitStack() as opened:
         nodes = [opened.enter_context(connect(server.url, Path("unused"))) for _ in range(3)]
-        ticking = Scheduler(client, nodes)
-        assert 0 < ticking.tick() <= CANDIDACY
+        scheduler = Scheduler(client, nodes)
+        assert 0 < scheduler.step() <= CANDIDACY
         assert leader(client) == ""
 
 
-# --- ticks
+# --- steps
 
 
 def test_only_the_leader_promotes(client):
     first, second = Scheduler(client), Scheduler(client)
-    assert 0 < first.tick() <= JOBS_REST
+    assert 0 < first.step() <= JOBS_INTERVAL
     id = sample_jobs.noop.options(delay=0).enqueue()
-    assert 0 < second.tick() <= LONGEST_STANDBY
+    assert 0 < second.step() <= LONGEST_STANDBY
     assert job_ids(client) == []
-    first.wake()
-    first.tick()
+    first.expedite()
+    first.step()
     assert job_ids(client) == [id]
 
 
-def test_the_sleep_ends_when_the_next_job_is_due(client):
-    ticking = Scheduler(client)
+def test_a_step_returns_the_seconds_until_the_next_job_is_due(client):
+    scheduler = Scheduler(client)
     sample_jobs.noop.options(delay=0.1).enqueue()
-    assert 0 < ticking.tick() <= 0.1
+    assert 0 < scheduler.step() <= 0.1
     sample_jobs.noop.options(delay=3600).enqueue()
-    wait_for(lambda: ticking.tick() > 0.5)
+    wait_for(lambda: scheduler.step() > 0.5)
 
 
-def told(subscriber: Subscriber) -> list[float]:
-    """What schedulers hear that listen there."""
+def received(subscriber: Subscriber) -> list[float]:
+    """The messages that schedulers receive."""
     return [message.value for message in iter(lambda: subscriber.wait(0.05), None) if message is not MISSED]
 
 
-def test_schedulers_hear_of_what_is_due_before_they_look_again(client):
+def test_schedulers_are_notified_of_jobs_due_before_their_next_check(client):
     with Subscriber(client, [wire.SCHEDULER]) as subscriber:
-        told(subscriber)
+        received(subscriber)
         sample_jobs.noop.options(delay=2).enqueue()
-        assert told(subscriber) == []
+        assert received(subscriber) == []
         sample_jobs.noop.options(delay=0.5).enqueue_many([()] * 100)
-        assert told(subscriber) == [0.5]
+        assert received(subscriber) == [0.5]
         sample_jobs.noop.options(delay=0.8).enqueue()
-        assert told(subscriber) == []
+        assert received(subscriber) == []
         sample_jobs.noop.options(delay=0.8, queue="low").enqueue()
-        assert told(subscriber) == [0.8]
+        assert received(subscriber) == [0.8]
         sample_jobs.noop.options(at=datetime.now(UTC) - timedelta(days=1)).enqueue()
-        assert told(subscriber) == [0]
+        assert received(subscriber) == [0]
 
 
-def test_schedulers_hear_of_retries(client):
+def test_schedulers_are_notified_of_retries(client):
     sample_jobs.noop.options(retries=3).enqueue_many([()] * 2)
     claims = Claims(client, "w", Strict(["default"]))
     jobs = claims.finish_and_claim(claims.next_id(), [], 2).jobs
     with Subscriber(client, [wire.SCHEDULER]) as subscriber:
-        told(subscriber)
+        received(subscriber)
         failed = [outcome.failed(job, "ValueError", 1, 2) for job in jobs]
         claims.finish_and_claim(claims.next_id(), failed, 0)
-        assert told(subscriber) == [pytest.approx(min(each.delay for each in failed), abs=0.001)]
+        assert received(subscriber) == [pytest.approx(min(each.delay for each in failed), abs=0.001)]
 
 
-def test_what_a_scheduler_hears_ends_its_sleep(client):
-    ticking = Scheduler(client)
-    with Subscriber(client, [wire.SCHEDULER]) as ticking._told:
-        ticking.tick()
-        ticking._rest(0)  # listens
-        assert ticking.tick() >= 0
+def test_a_message_ends_a_schedulers_sleep(client):
+    scheduler = Scheduler(client)
+    with Subscriber(client, [wire.SCHEDULER]) as scheduler._messages:
+        scheduler.step()
+        scheduler._sleep(0)  # listens
+        assert scheduler.step() >= 0
         for message in ('"nonsense"', "no json", "[]", "null", "true", "-1", "1" * 400, "1e308", "0.1"):
             client.publish(wire.SCHEDULER, message)
         began = time.monotonic()
-        ticking._rest(30)
+        scheduler._sleep(30)
         assert time.monotonic() < began + 15
-        ticking.tick()
+        scheduler.step()
         client.publish(wire.SCHEDULER, "0")
-        ticking._rest(30)
-        assert ticking._round() >= 0
+        scheduler._sleep(30)
+        assert scheduler._do_due() >= 0
 
 
-def test_without_leave_to_publish_or_to_listen_all_is_done_a_little_later(spare_server, monkeypatch, caplog):
+def test_without_permission_to_publish_or_subscribe_jobs_are_only_a_little_late(
+    spare_server, monkeypatch, caplog
+):
     spare = spare_server()
     with connect(spare.url, Path("unused")) as mighty:
         mighty.acl_setuser("mute", True, passwords="+x", commands=["+@all"], keys=["*"])
         mighty.execute_command("ACL", "SETUSER", "mute", "resetchannels")
     with connect(spare.url.replace("://", "://mute:x@"), Path("unused")) as own:
         monkeypatch.setattr(registry, "_enqueue", Producer(own).enqueue)
-        ticking = Scheduler(own)
-        with Subscriber(own, [wire.SCHEDULER]) as ticking._told:
-            ticking.tick()
+        scheduler = Scheduler(own)
+        with Subscriber(own, [wire.SCHEDULER]) as scheduler._messages:
+            scheduler.step()
             id = sample_jobs.noop.options(delay=0.2).enqueue()
-            ticking._rest(0.05)
-            ticking._rest(0.05)
-            wait_for(lambda: ticking.tick() > 0 and job_ids(own) == [id])
+            scheduler._sleep(0.05)
+            scheduler._sleep(0.05)
+            wait_for(lambda: scheduler.step() > 0 and job_ids(own) == [id])
             assert [record.levelname for record in caplog.records].count("ERROR") == 1
             assert "late" in caplog.text
-        ticking.leadership.resign()
-        ticking.leadership.close()
+        scheduler.leadership.resign()
+        scheduler.leadership.close()
         assert leader(own) == ""
 
 
-def test_while_more_is_due_there_is_no_sleep(client):
-    ticking = Scheduler(client)
+def test_the_scheduler_does_not_sleep_while_more_is_due(client):
+    scheduler = Scheduler(client)
     ids = sample_jobs.noop.options(delay=0).enqueue_many([()] * 1200)
-    pauses = [ticking.tick() for _ in range(1200 // JOBS_A_CALL)]
+    pauses = [scheduler.step() for _ in range(1200 // JOBS_A_CALL)]
     assert pauses[:-1] == [0] * (1200 // JOBS_A_CALL - 1)
-    assert 0.5 < pauses[-1] <= JOBS_REST
+    assert 0.5 < pauses[-1] <= JOBS_INTERVAL
     assert job_ids(client) == ids
 
 
 # --- processes
 
 
-def test_a_running_scheduler_promotes_what_falls_due(client, server, start):
+def test_a_running_scheduler_promotes_jobs_when_they_are_due(client, server, start):
     process = start(server.url)
     wait_for(lambda: leads(client, process))
     ids = sample_jobs.noop.options(delay=0.5).enqueue_many([()] * 1200)
@@ -377,7 +386,7 @@ def test_a_running_scheduler_promotes_what_falls_due(client, server, start):
 
 
 def sent(client: Redis, seconds: float) -> int:
-    """How many commands the server receives in that time; what scripts call is not among them."""
+    """How many commands the server receives in that time, without those that scripts call."""
     count, ends_at = 0, time.monotonic() + seconds
     with client.monitor() as monitor:
         while (left := ends_at - time.monotonic()) > 0:
@@ -386,17 +395,18 @@ def sent(client: Redis, seconds: float) -> int:
     return count
 
 
-def test_an_idle_leader_sends_fewer_than_two_commands_a_second_and_who_stands_by_one(client, server, start):
+def test_an_idle_leader_sends_fewer_than_two_commands_a_second_and_a_candidate_one(client, server, start):
     process = start(server.url, term=3.0)
     wait_for(lambda: leads(client, process))
-    time.sleep(1.5)  # what it does at first is done
+    time.sleep(1.5)  # until it has done what it does at first
     assert 0 < sent(client, 10) < 20 + 3  # as many as may fall together
     start(server.url, term=3.0)
+    wait_for(lambda: candidates(client) == 2)
     time.sleep(1.5)
     assert sent(client, 6) < 12 + 8 + 3
 
 
-def test_sigterm_ends_it_promptly_and_another_takes_over_at_once(client, server, start):
+def test_sigterm_ends_a_scheduler_promptly_and_another_takes_over_at_once(client, server, start):
     first = start(server.url, term=60)
     wait_for(lambda: leads(client, first))
     second = start(server.url, term=60)
@@ -406,7 +416,7 @@ def test_sigterm_ends_it_promptly_and_another_takes_over_at_once(client, server,
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_scheduler_that_is_told_to_stop_resigns(client, server, start, signum):
+def test_a_scheduler_resigns_on_sigterm_and_sigint(client, server, start, signum):
     process = start(server.url, term=60)
     wait_for(lambda: leads(client, process))
     process.send_signal(signum)
@@ -414,7 +424,7 @@ def test_a_scheduler_that_is_told_to_stop_resigns(client, server, start, signum)
     assert leader(client) == ""
 
 
-def test_a_killed_leader_is_followed_within_its_term(client, server, start):
+def test_another_follows_a_killed_leader_within_its_term(client, server, start):
     term = 1.0
     first = start(server.url, term)
     wait_for(lambda: leads(client, first))
@@ -427,7 +437,7 @@ def test_a_killed_leader_is_followed_within_its_term(client, server, start):
     wait_for(lambda: job_ids(client) == [id])
 
 
-def test_a_paused_leader_that_wakes_up_promotes_nothing_twice(client, server, start):
+def test_a_leader_that_was_frozen_promotes_nothing_twice(client, server, start):
     first = start(server.url, 1.0)
     wait_for(lambda: leads(client, first))
     first.send_signal(signal.SIGSTOP)
@@ -440,7 +450,7 @@ def test_a_paused_leader_that_wakes_up_promotes_nothing_twice(client, server, st
     assert leads(client, second)
 
 
-def test_redis_going_away_and_coming_back_does_not_end_it(spare_server, start, tmp_path, monkeypatch):
+def test_a_scheduler_survives_an_outage_of_redis(spare_server, start, tmp_path, monkeypatch):
     spare = spare_server()
     process = start(spare.url)
     with connect(spare.url, tmp_path) as client:
@@ -454,7 +464,7 @@ def test_redis_going_away_and_coming_back_does_not_end_it(spare_server, start, t
         wait_for(lambda: job_ids(client) == [id])
 
 
-def test_sigterm_ends_it_promptly_while_redis_is_away(spare_server, start, tmp_path):
+def test_sigterm_ends_a_scheduler_promptly_while_redis_is_unavailable(spare_server, start, tmp_path):
     spare = spare_server()
     process = start(spare.url)
     with connect(spare.url, tmp_path) as client:

@@ -5,10 +5,10 @@
 -- ARGV[2]  now as RQ's text    ARGV[3]  the leader's term, or ""    ARGV[4]  seconds for which it leads from now on
 -- ARGV[5]  where to go on among the queues, "0" at first    ARGV[6]  at about how many to look
 -- Returns  seconds until the next of these is due as text, or "" if nothing is scheduled, and where to go on, "0"
---          after the last; "overtaken" if another leads
+--          after the last; "not leading" if another leads
 
 if ARGV[3] ~= '' then
-  if is_overtaken(ARGV[3]) then return 'overtaken' end
+  if not leads(ARGV[3]) then return 'not leading' end
   redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', now + ARGV[4])) -- which a full memory refuses
 end
 

@@ -5,9 +5,9 @@
 -- KEYS[5]  all workers
 -- ARGV[1]  at most how many of each    ARGV[2]  where to go on among the canceled, "0" at first
 -- ARGV[3]  the leader's term, or ""
--- Returns  how many were forgotten, and where to go on, "0" after the last; "overtaken" if another leads
+-- Returns  how many were forgotten, and where to go on, "0" after the last; "not leading" if another leads
 
-if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
+if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
 local forgotten = 0
 

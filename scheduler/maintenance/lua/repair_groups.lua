@@ -2,9 +2,9 @@
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  where to go on, "0" at first
 -- ARGV[3]  the leader's term, or ""
--- Returns  where to go on, "0" after the last, and how many groups were seen; "overtaken" if another leads
+-- Returns  where to go on, "0" after the last, and how many groups were seen; "not leading" if another leads
 
-if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
+if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
 -- Look again at a group: one that is parked though nothing keeps it, and one whose ticket was lost, go on.
 local function repair(queue, group, ticket, now)

@@ -5,9 +5,9 @@
 -- KEYS[1]  the leases
 -- ARGV[1]  where to go on, "0" at first    ARGV[2]  how many keys to look at    ARGV[3]  the leader's term, or ""
 -- ARGV[4]  seconds after which a worker without a lease is dead, if it doesn't renew it
--- Returns  where to go on, "0" after the last, and how many were repaired; "overtaken" if another leads
+-- Returns  where to go on, "0" after the last, and how many were repaired; "not leading" if another leads
 
-if ARGV[3] ~= '' and is_overtaken(ARGV[3]) then return 'overtaken' end
+if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
 local FIELDS = 100 -- of one key
 local FORGET_SECONDS = 480 -- as RQ has it; a living worker renews it

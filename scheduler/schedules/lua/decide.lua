@@ -8,10 +8,10 @@
 -- ARGV[6]  its last tick now    ARGV[7]  when it is due next, "" for never
 -- ARGV[8]  what the ledger is to say, or ""    ARGV[9]  the tick's job, or ""    ARGV[10]  the tick that waits, or ""
 -- ARGV[11] what keeps the schedule from working, or ""    ARGV[12]  the leader's term    ARGV[13]  entries to keep
--- Returns  "overtaken" if another leads, "changed" if it is not as it was read; else what enqueue.lua returns
+-- Returns  "not leading" if another leads, "changed" if it is not as it was read; else what enqueue.lua returns
 
 local function refusal()
-  if is_overtaken(ARGV[12]) then return 'overtaken' end
+  if not leads(ARGV[12]) then return 'not leading' end
   local record = call('HGET', KEYS[3], ARGV[3])
   local state = call('HMGET', KEYS[4], 'last', 'paused', 'removed')
   local is_as_read = record and redis.sha1hex(record) == ARGV[4] and (state[1] or '') == ARGV[5]

@@ -2,9 +2,9 @@
 --
 -- KEYS[1]  the schedules    KEYS[2]  the schedules by their next tick    ARGV[1]  where to go on, "0" at first
 -- ARGV[2]  the leader's term
--- Returns  where to go on, "0" after the last, and how many became due; "overtaken" if another leads
+-- Returns  where to go on, "0" after the last, and how many became due; "not leading" if another leads
 
-if is_overtaken(ARGV[2]) then return 'overtaken' end
+if not leads(ARGV[2]) then return 'not leading' end
 
 local time = redis.call('TIME')
 local repaired = 0
