@@ -22,7 +22,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import registry, tracing, unique, wire
 from packmule.jobs.job_type import InvalidCall, JobType
-from packmule.jobs.limits import Gates, Shut
+from packmule.jobs.limits import CallLimits, JobLimits
 from packmule.jobs.options import (
     DEFAULT_FAILURE_TTL,
     DEFAULT_QUEUE,
@@ -38,9 +38,9 @@ from packmule.jobs.unique import Ids
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
 
-_enqueue = Script("jobs", "enqueue", after=(*wire.GATES, ("jobs", "memory_limit")))
+_enqueue = Script("jobs", "enqueue", after=(*wire.LIMITS, ("jobs", "memory_limit")))
 _create_batch = Script(
-    "jobs", "enqueue", after=(*wire.GATES, ("jobs", "memory_limit"), ("jobs", "create_batch"))
+    "jobs", "enqueue", after=(*wire.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
 )
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -192,12 +192,12 @@ class Producer:
         uniqueness = unique.uniqueness(job, *call, options) if options.is_unique else None
         fields = _fields(job, queue, options)
         group = None
-        if job.gates:
-            shut = _shut(job, job.gates, call)
-            group = shut.group
-            fields += ["group", group, *(("gates", shut.gates) if shut.gates else ())]
-            if shut.lock and job.gates.policy == "skip" and not uniqueness:
-                uniqueness = unique.skipping(shut.lock)
+        if job.limits:
+            limits = _limits_of(job, job.limits, call)
+            group = limits.group
+            fields += ["group", group, *(("limits", limits.limits) if limits.limits else ())]
+            if limits.lock and job.limits.policy == "skip" and not uniqueness:
+                uniqueness = unique.skipping(limits.lock)
         if options.batch:
             fields += "batch", options.batch
         return Entry(
@@ -205,10 +205,10 @@ class Producer:
         )
 
 
-def _shut(job: JobType, gates: Gates, call: Call) -> Shut:
-    """The gates of one call. Raises `InvalidCall` where no key can be made of its arguments."""
+def _limits_of(job: JobType, limits: JobLimits, call: Call) -> CallLimits:
+    """The limits of one call. Raises `InvalidCall` where no key can be made of its arguments."""
     try:
-        return gates.of(job.arguments_of(*call))
+        return limits.of(job.arguments_of(*call))
     except UnfitValue as error:
         raise InvalidCall(f"{job.name}: {error}") from None
 

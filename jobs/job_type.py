@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from packmule.jobs.limits import Gates, InvalidGate, gates
+from packmule.jobs.limits import InvalidLimit, JobLimits, job_limits
 from packmule.jobs.options import Options
 
 
@@ -87,7 +87,7 @@ class JobType:
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
     is_async: bool
-    gates: Gates | None = None
+    limits: JobLimits | None = None
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the annotations.
@@ -158,7 +158,7 @@ def job_type(
     if is_async and traits.isolate:
         raise InvalidJob(f"{name} can't be a job: an async function can't be isolated; make it a plain one")
     try:
-        when = gates(
+        limits = job_limits(
             name,
             signature,
             traits.singleton,
@@ -167,9 +167,9 @@ def job_type(
             traits.rate,
             traits.fair,
         )
-    except InvalidGate as error:
+    except InvalidLimit as error:
         raise InvalidJob(f"{name} can't be a job: {error}") from None
-    return JobType(name, function, options, traits, signature, arguments, is_async, when)
+    return JobType(name, function, options, traits, signature, arguments, is_async, limits)
 
 
 def _arguments_type(

@@ -1,4 +1,4 @@
-"""Gates: what may keep a waiting job from running, though a worker is free, and which jobs wait in turn."""
+"""The limits of jobs, which can block them while workers are free: singletons, concurrency, rates, turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLICIES = ("wait", "skip", "replace")
 MOST_SLOTS = 100_000
 
 
-class InvalidGate(ValueError):
+class InvalidLimit(ValueError):
     """A limit that can't be kept, told when the job is decorated."""
 
 
@@ -30,20 +30,20 @@ class Slots(NamedTuple):
     key: KeyTemplate | None
 
 
-class Shut(NamedTuple):
-    """What a job's record says of its gates.
+class CallLimits(NamedTuple):
+    """What a job's record says of its limits.
 
-    `group` names those that wait for each other. `gates` is JSON, a list of `["lock", key, 1, policy]`,
+    `group` names those that wait for each other. `limits` is JSON, a list of `["lock", key, 1, policy]`,
     `["slots", key, most]` and `["rate", key, microseconds a job, microseconds a whole burst]`.
     """
 
     group: str
-    gates: str
+    limits: str
     lock: str | None
 
 
-class Gates(NamedTuple):
-    """The gates of one job type, as its decorator names them."""
+class JobLimits(NamedTuple):
+    """The limits of one job type, as its decorator names them."""
 
     name: str
     lock: KeyTemplate | Literal[True] | None
@@ -52,7 +52,7 @@ class Gates(NamedTuple):
     rate: RateBy | None
     fair: KeyTemplate | None
 
-    def of(self, arguments: Mapping[str, Any]) -> Shut:
+    def of(self, arguments: Mapping[str, Any]) -> CallLimits:
         """Those of a call with these `arguments` by name. Raises `UnfitValue`."""
 
         def key(kind: KeyTemplate | Literal[True] | None) -> str:
@@ -60,22 +60,21 @@ class Gates(NamedTuple):
                 f"{self.name}:{kind.fill(arguments)}" if isinstance(kind, KeyTemplate) else self.name
             )
 
-        gates: list[tuple[str | int, ...]] = []
+        limits: list[tuple[str | int, ...]] = []
         if self.lock:
-            gates.append(("lock", key(self.lock), 1, self.policy))
+            limits.append(("lock", key(self.lock), 1, self.policy))
         if self.slots:
-            gates.append(("slots", key(self.slots.key), self.slots.most))
+            limits.append(("slots", key(self.slots.key), self.slots.most))
         if self.rate:
             rate = self.rate.rate
-            gates.append(("rate", key(self.rate.key), rate.interval_us, rate.capacity_us))
-        named = [f"{kind} {name}" for kind, name, *_ in gates]
+            limits.append(("rate", key(self.rate.key), rate.interval_us, rate.capacity_us))
+        named = [f"{kind} {name}" for kind, name, *_ in limits]
         group = bounded(" ".join(([f"fair {key(self.fair)}"] if self.fair else []) + named))
-        return Shut(
-            group, msgspec.json.encode(gates).decode() if gates else "", key(self.lock) if self.lock else None
-        )
+        text = msgspec.json.encode(limits).decode() if limits else ""
+        return CallLimits(group, text, key(self.lock) if self.lock else None)
 
 
-def gates(
+def job_limits(
     name: str,
     signature: inspect.Signature,
     singleton: bool | str | None,
@@ -83,8 +82,8 @@ def gates(
     concurrency: int | str | None,
     rate: str | None,
     fair: str | None,
-) -> Gates | None:
-    """The gates of the job type `name`, None where it has none. Raises `InvalidGate`."""
+) -> JobLimits | None:
+    """The limits of the job type `name`, None where it has none. Raises `InvalidLimit`."""
     try:
         lock: KeyTemplate | Literal[True] | None
         lock = template(singleton, signature) if isinstance(singleton, str) else (True if singleton else None)
@@ -92,23 +91,23 @@ def gates(
         by = rate_by(rate, signature) if rate is not None else None
         turns = template(fair, signature) if fair is not None else None
     except (InvalidRate, InvalidTemplate) as error:
-        raise InvalidGate(str(error)) from None
+        raise InvalidLimit(str(error)) from None
     if policy not in POLICIES:
-        raise InvalidGate(f"singleton_policy={policy!r}: give {', '.join(POLICIES[:-1])} or {POLICIES[-1]}")
+        raise InvalidLimit(f"singleton_policy={policy!r}: give {', '.join(POLICIES[:-1])} or {POLICIES[-1]}")
     if policy != "wait" and lock is None:
-        raise InvalidGate("singleton_policy says what becomes of a second singleton: add singleton=True")
+        raise InvalidLimit("singleton_policy says what becomes of a second singleton: add singleton=True")
     if turns is not None and not turns.fields:
-        raise InvalidGate(f"fair={fair!r}: name an argument in braces, whose values take turns")
+        raise InvalidLimit(f"fair={fair!r}: name an argument in braces, whose values take turns")
     if lock is None and slots is None and by is None and turns is None:
         return None
-    return Gates(name, lock, policy, slots, by, turns)  # type: ignore[arg-type]  # checked above
+    return JobLimits(name, lock, policy, slots, by, turns)  # type: ignore[arg-type]  # checked above
 
 
 def _slots(text: int | str, signature: inspect.Signature) -> Slots:
     """`5`, or `5 by {tenant}`."""
     number, by, key = str(text).partition(" by ")
     if isinstance(text, bool) or not number.strip().isdecimal() or not 1 <= int(number) <= MOST_SLOTS:
-        raise InvalidGate(
+        raise InvalidLimit(
             f"concurrency={text!r}: give a number from 1 to {MOST_SLOTS}, "
             "or one for each value of an argument, such as '5 by {tenant}'"
         )

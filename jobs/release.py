@@ -7,7 +7,7 @@ from redis import Redis
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 
-_release = Script("jobs", "release_slot", after=wire.GATES)
+_release = Script("jobs", "release_slot", after=wire.LIMITS)
 
 
 class NotReleased(RuntimeError):

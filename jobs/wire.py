@@ -127,7 +127,7 @@ CALL = (*EVENTS, ("jobs", "call"))
 GROUPS = (*CALL, ("jobs", "groups"), ("jobs", "batch"))
 """Those in front of scripts that move jobs of groups, or end jobs of batches."""
 
-GATES = (*GROUPS, ("jobs", "limits"))
+LIMITS = (*GROUPS, ("jobs", "limits"))
 """Those in front of scripts that claim jobs, return them, or enqueue new ones."""
 
 
@@ -141,7 +141,7 @@ def group_key(queue: str, group: str) -> str:
     return f"pm:group:{queue}:{group}"
 
 
-def parked_name(queue: str, group: str) -> str:
+def blocked_name(queue: str, group: str) -> str:
     """How a group is named among those that wait for a slot or a time."""
     return f"{queue}\n{group}"
 

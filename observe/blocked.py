@@ -26,7 +26,7 @@ PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Limit:
     """What limits a job: a `singleton`, `slots` (`most` at once) or `rate` of `key`, or `turns` between keys.
 
     A rate lets one begin every `interval` seconds, and `most` of them at once after a rest.
@@ -58,7 +58,7 @@ class Group:
 
     queue: str
     name: str
-    gates: Sequence[Gate]
+    limits: Sequence[Limit]
     job: str | None
     waiting: int
     waits_for: str
@@ -92,9 +92,11 @@ def waiting(client: Redis, queues: Sequence[str], limit: int) -> Waiting:
     """The `limit` largest groups of `queues`, and the holders of slots that they lack or their jobs have."""
     found = list(_groups(client, queues))
     groups = _told(client, heapq.nlargest(limit, found, key=lambda group: group[3]))
-    lacked = [gate.key for group in groups for gate in group.gates if gate.kind in ("singleton", "slots")]
-    limits = {queue: rate for queue, rate in rates(client).items() if queue in queues}
-    return Waiting(groups, len(found), holders(client, [*lacked, *_claimed_keys(client, queues)]), limits)
+    lacked = [each.key for group in groups for each in group.limits if each.kind in ("singleton", "slots")]
+    queue_rates = {queue: rate for queue, rate in rates(client).items() if queue in queues}
+    return Waiting(
+        groups, len(found), holders(client, [*lacked, *_claimed_keys(client, queues)]), queue_rates
+    )
 
 
 def wait_of(client: Redis, id: str) -> Wait | None:
@@ -103,16 +105,16 @@ def wait_of(client: Redis, id: str) -> Wait | None:
     if status != "queued":
         return None
     place = wire.group_key(queue, group)
-    ticket, length, before = _pipelined(
+    head, length, before = _pipelined(
         client, [("HGET", wire.groups_key(queue), group), ("LLEN", place), ("LPOS", place, id)], None
     )
-    if group and before is None and wire.text(ticket or b"") != id:
+    if group and before is None and wire.text(head or b"") != id:
         return None  # claimed, and not yet shown as started
     told, held = None, []
-    if group and ticket is not None:
-        (told,) = _told(client, [(queue, group, wire.text(ticket), length or 0)])
+    if group and head is not None:
+        (told,) = _told(client, [(queue, group, wire.text(head), length or 0)])
         held = holders(client, [told.lacks] if told.lacks else [])
-    if before is not None and ticket:
+    if before is not None and head:
         before += 1  # the one whose turn it is stands in the queue's list
     batch = wire.text(client.hget(wire.job_key(id), "batch") or b"")
     waits_with = batch if batch and client.sismember(wire.PAUSED_BATCHES, batch) else None
@@ -150,8 +152,8 @@ def behind_singleton(client: Redis, keys: Sequence[str], queues: Sequence[str]) 
     ]
     counts = dict.fromkeys(keys, 0)
     replies = _pipelined(client, commands, 0)
-    for (key, _, _), length, ticket in zip(places, replies[::2], replies[1::2], strict=True):
-        counts[key] += length + (ticket > 0)
+    for (key, _, _), length, head in zip(places, replies[::2], replies[1::2], strict=True):
+        counts[key] += length + (head > 0)
     return counts
 
 
@@ -181,7 +183,7 @@ def _fields(client: Redis, id: str) -> list[bytes | None]:
 
 
 def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str, str, int]]:
-    """Queue, group, ticket and how many are behind it, of at most `MOST_GROUPS` groups."""
+    """Queue, group, head and how many are behind it, of at most `MOST_GROUPS` groups."""
     cursors: dict[str, int] = dict.fromkeys(queues, 0)
     seen: set[tuple[str, str]] = set()
     while cursors and len(seen) < MOST_GROUPS:
@@ -191,9 +193,9 @@ def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str, st
             None,
         )
         page = {
-            (queue, wire.text(group)): wire.text(ticket)
+            (queue, wire.text(group)): wire.text(head)
             for queue, scan in zip(cursors, scans, strict=True)
-            for group, ticket in (scan[1].items() if scan else ())
+            for group, head in (scan[1].items() if scan else ())
         }
         cursors = {
             queue: scan[0] for queue, scan in zip(cursors, scans, strict=True) if scan and scan[0] != 0
@@ -207,58 +209,58 @@ def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str, st
 
 def _told(client: Redis, found: Sequence[tuple[str, str, str, int]]) -> list[Group]:
     """What is to be known of groups: four round trips, however many."""
-    names = [wire.parked_name(queue, group) for queue, group, _, _ in found]
+    names = [wire.blocked_name(queue, group) for queue, group, _, _ in found]
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for (queue, group, _, _), name in zip(found, names, strict=True):
         commands += [("LINDEX", wire.group_key(queue, group), 0), ("ZSCORE", wire.DUE, name)]
     (clock, *replies) = _pipelined(client, commands, None)
     now = clock[0] + clock[1] / 1e6
     firsts = [
-        ticket or (wire.text(first) if first else None)
-        for (_, _, ticket, _), first in zip(found, replies[::2], strict=True)
+        head or (wire.text(first) if first else None)
+        for (_, _, head, _), first in zip(found, replies[::2], strict=True)
     ]
-    texts = _pipelined(client, [("HGET", wire.job_key(first or ""), "gates") for first in firsts], None)
-    gates = [gates_of(group, text) for (_, group, _, _), text in zip(found, texts, strict=True)]
+    texts = _pipelined(client, [("HGET", wire.job_key(first or ""), "limits") for first in firsts], None)
+    limits = [limits_of(group, text) for (_, group, _, _), text in zip(found, texts, strict=True)]
     asked = [
-        (name, gate.key)
-        for name, each, (_, _, ticket, _) in zip(names, gates, found, strict=True)
-        for gate in each
-        if not ticket and gate.kind in ("singleton", "slots")
+        (name, limit.key)
+        for name, each, (_, _, head, _) in zip(names, limits, found, strict=True)
+        for limit in each
+        if not head and limit.kind in ("singleton", "slots")
     ]
     blocked = _pipelined(client, [("ZSCORE", wire.blocked_key(key), name) for name, key in asked], None)
     lacks = {name: key for (name, key), place in zip(asked, blocked, strict=True) if place is not None}
     groups = []
-    for place, name, each, first, due in zip(found, names, gates, firsts, replies[1::2], strict=True):
-        queue, group, ticket, length = place
+    for place, name, each, first, due in zip(found, names, limits, firsts, replies[1::2], strict=True):
+        queue, group, head, length = place
         reason, lacked, seconds = "look", lacks.get(name), None
-        if ticket:
+        if head:
             reason, lacked = "turn", None
         elif due is not None:
             reason, lacked, seconds = "time", None, max(0.0, float(due) - now)
         elif lacked:
             reason = "slot"
-        waits = length + bool(ticket)  # the first of a parked group is in its own list
+        waits = length + bool(head)  # the first of a blocked group is in its own list
         groups.append(Group(queue, group, each, first, waits, reason, lacked, seconds))
     return groups
 
 
-def gates_of(group: str, text: bytes | None) -> list[Gate]:
-    """The limits of a group of that name, whose first job's record has the gates `text`."""
+def limits_of(group: str, text: bytes | None) -> list[Limit]:
+    """The limits of the group of that name, whose first job's record has `text` as its limits."""
     try:
         rows = msgspec.json.decode(text or b"[]", type=list[list[str | int]])
-        gates = [_gate(*row) for row in rows]
+        limits = [_limit(*row) for row in rows]
     except (msgspec.DecodeError, TypeError, ValueError):
         return []
     if not group.startswith("fair "):
-        return gates
+        return limits
     rest = "".join(f" {row[0]} {row[1]}" for row in rows)
-    return [Gate("turns", group.removeprefix("fair ").removesuffix(rest)), *gates]
+    return [Limit("turns", group.removeprefix("fair ").removesuffix(rest)), *limits]
 
 
-def _gate(kind: Any, key: Any, most: Any = 1, capacity: Any = 1) -> Gate:
+def _limit(kind: Any, key: Any, most: Any = 1, capacity: Any = 1) -> Limit:
     if kind == "rate":
-        return Gate("rate", str(key), max(1, int(capacity) // int(most)), int(most) / 1e6)
-    return Gate("singleton" if kind == "lock" else "slots", str(key), int(most))
+        return Limit("rate", str(key), max(1, int(capacity) // int(most)), int(most) / 1e6)
+    return Limit("singleton" if kind == "lock" else "slots", str(key), int(most))
 
 
 def _claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
@@ -266,13 +268,15 @@ def _claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
     workers = cast(list[bytes], client.zrange(wire.LEASES, 0, MOST_WORKERS - 1))
     claims = _pipelined(client, [("HKEYS", wire.claims_key(wire.text(each))) for each in workers], [])
     ids = [id for each in claims for id in map(wire.text, each) if not id.startswith(".")][:MOST_CLAIMS]
-    records = _pipelined(client, [("HMGET", wire.job_key(id), "origin", "gates") for id in ids], [None, None])
+    records = _pipelined(
+        client, [("HMGET", wire.job_key(id), "origin", "limits") for id in ids], [None, None]
+    )
     return [
-        gate.key
+        limit.key
         for origin, text in records
         if text and origin and wire.text(origin) in queues
-        for gate in gates_of("", text)
-        if gate.kind != "rate"
+        for limit in limits_of("", text)
+        if limit.kind != "rate"
     ]
 
 

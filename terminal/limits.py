@@ -12,7 +12,7 @@ from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
-    from packmule.observe.blocked import Gate, Group, Holder
+    from packmule.observe.blocked import Group, Holder, Limit
 
 MOST_NAMED = 3
 """Holders that are named beside a group; the table of holders has the rest."""
@@ -43,7 +43,7 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
     rows = [
         (
             group.queue,
-            ", ".join(map(_words, group.gates)) or group.name,
+            ", ".join(map(_words, group.limits)) or group.name,
             group.waiting,
             waits_for(group, holders.get(group.lacks or "", [])),
         )
@@ -77,15 +77,15 @@ def limits_release(app: App, key: str, job: str, force: bool) -> None:
     click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} had it")
 
 
-def _words(gate: Gate) -> str:
-    if gate.kind == "singleton":
-        return f"one at a time: {gate.key}"
-    if gate.kind == "slots":
-        return f"{gate.most} at a time: {gate.key}"
-    if gate.kind == "turns":
-        return f"turns: {gate.key}"
-    burst = f", {gate.most} at once after a rest" if gate.most > 1 else ""
-    return f"one in {gate.interval:g} s{burst}: {gate.key}"
+def _words(limit: Limit) -> str:
+    if limit.kind == "singleton":
+        return f"one at a time: {limit.key}"
+    if limit.kind == "slots":
+        return f"{limit.most} at a time: {limit.key}"
+    if limit.kind == "turns":
+        return f"turns: {limit.key}"
+    burst = f", {limit.most} at once after a rest" if limit.most > 1 else ""
+    return f"one in {limit.interval:g} s{burst}: {limit.key}"
 
 
 def waits_for(group: Group, holders: Sequence[Holder]) -> str:

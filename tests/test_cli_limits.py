@@ -110,7 +110,7 @@ def test_a_waiting_singleton_is_told_who_holds_it(
     assert found["groups"][0] | {"seconds": None} == {
         "queue": "default",
         "name": f"lock {KEY}",
-        "gates": [{"kind": "singleton", "key": KEY, "most": 1, "interval": 0.0}],
+        "limits": [{"kind": "singleton", "key": KEY, "most": 1, "interval": 0.0}],
         "job": rest[0],
         "waiting": 2,
         "waits_for": "slot",
@@ -176,7 +176,7 @@ def test_a_real_pools_running_singleton_holds_up_the_next(
         until(lambda: reader.read(client, first).status == "started", "the job to start")
         until(
             lambda: "held by job" in output(packmule.run("limits")),
-            "the second to be parked behind the first",
+            "the second to be blocked behind the first",
         )
         assert second not in output(packmule.run("limits")).splitlines()[-1]
 
@@ -188,7 +188,7 @@ def test_keys_of_another_kind_stop_nothing(here: Run, client: Redis, enqueue: Ca
     client.set("pm:group:default:odd", "x")
     client.hset("pm:groups:default", "odd", "")
     client.set("pm:groups:low", "x")
-    client.hset(wire.job_key(job.id), "gates", '{"no": "list"}')
+    client.hset(wire.job_key(job.id), "limits", '{"no": "list"}')
     client.hset(f"pm:holders:{KEY}", "odd", "nonsense")
     client.delete("pm:due")
     client.set("pm:due", "x")
@@ -200,7 +200,7 @@ def test_ten_thousand_groups_are_read_fast_and_the_largest_are_shown(client: Red
     with client.pipeline(transaction=False) as pipeline:
         for number in range(10_000):
             group = f"fair shop.crawl:{number}"
-            pipeline.hset(wire.groups_key("default"), group, f"ticket{number}")
+            pipeline.hset(wire.groups_key("default"), group, f"head{number}")
             pipeline.rpush(wire.group_key("default", group), *"abc"[: 1 + (number == 77)])
         pipeline.execute()
     before = time.monotonic()

@@ -18,7 +18,7 @@ from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.scheduler.schedules.schedule import schedule
-from packmule.tests.worker import gated_jobs, pool_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
@@ -168,7 +168,7 @@ def test_what_waits_behind_others_and_for_what_is_a_fixed_few_trips(client, trip
     assert blocked.behind(client, ["high", "default", "low"])["default"] == 0
     assert trips() - before == 1
     registry.use(Producer(client).enqueue)
-    gated_jobs.in_turn.enqueue_many([("p", str(number % 400)) for number in range(1200)])
+    limited_jobs.in_turn.enqueue_many([("p", str(number % 400)) for number in range(1200)])
     before = trips()
     assert blocked.behind(client, ["high", "default", "low"])["default"] == 800
     assert trips() - before == 2

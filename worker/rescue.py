@@ -20,7 +20,7 @@ Scope = Literal["all", "expired", "named"]
 MOST_DEATHS = 3
 """A job whose process died this often fails, so that it can't go on killing workers."""
 
-_rescue = Script("worker", "rescue", after=wire.GATES)
+_rescue = Script("worker", "rescue", after=wire.LIMITS)
 
 
 class Rescued(NamedTuple):

@@ -117,7 +117,7 @@ for i, job in ipairs(jobs) do
     end
     local target = replaced or id
     local record = 'rq:job:' .. target
-    if group then gates.replace(queue, group, fields, now) end
+    if group then limits.replace(queue, group, fields, now) end
     put(target, queue, place, due, group)
     if replaced then
       redis.call('DEL', record)

@@ -1,21 +1,21 @@
 -- Groups: jobs that share a turn or a limit wait for each other outside of their queue's list. Put behind
 -- call.lua in front of the scripts that move jobs; it has no KEYS[1] of its own and Returns nothing.
 --
--- Of a group with several jobs one stands in the queue's list, its ticket; when that is claimed, the next takes a
--- place at the list's end, so that all groups have turns. A group whose first job may not run yet has no ticket:
--- it is parked until a slot is released or its time has come. A ticket too many or one lost is no harm: limits are
--- checked at the claim, and the scheduler hands a group without a ticket a new one.
+-- One job of a group, its head, is in the queue's list. When it is claimed, the next one becomes the head, at the
+-- list's end, so that all groups take turns. A group whose first job may not run yet has no head: it is blocked until
+-- a slot is released or its time comes. A head too many or too few does no harm: limits are checked at the claim, and
+-- the scheduler gives a group that lost its head a new one.
 --
--- pm:groups:<queue>  a hash of group to ticket, "" while it is parked    pm:group:<queue>:<group>  the others, in order
--- pm:blocked:<key>   groups parked for a slot, in order    pm:due  parked groups by the time at which they may go on
+-- pm:groups:<queue>  a hash of group to head, "" while it is blocked    pm:group:<queue>:<group>  the others, in order
+-- pm:blocked:<key>   groups blocked for a slot, in order    pm:due  blocked groups by the time at which they may go on
 
 local groups = lazy(function(groups)
-  groups.LONGEST_PARK = 3600 -- seconds after which a parked group looks again, so that no wrong time parks it for ever
+  groups.LONGEST_BLOCK = 3600 -- seconds after which a blocked group looks again, so that no wrong time blocks it for ever
 
   function groups.members_of(queue, group) return 'pm:group:' .. queue .. ':' .. group end
 
-  -- The next of a group takes its turn. Its id, or nothing where there is none.
-  local function hand_ticket(queue, group, push)
+  -- Make the next job of a group its head. Its id, or nothing if none waits.
+  local function advance(queue, group, push)
     local id = call('LPOP', groups.members_of(queue, group))
     if id then
       call('HSET', 'pm:groups:' .. queue, group, id)
@@ -36,15 +36,15 @@ local groups = lazy(function(groups)
   -- A job leaves its queue's list, to run or for good. Whether another takes its place.
   function groups.leave(queue, group, id)
     local held = call('HGET', 'pm:groups:' .. queue, group) == id
-    if held then hand_ticket(queue, group, 'RPUSH') end
+    if held then advance(queue, group, 'RPUSH') end
     return held
   end
 
-  -- A job may not run yet: before the slot `key` is free, or before the time `due`.
-  function groups.park(queue, group, id, key, due)
+  -- Block a group whose job may not run yet: until a slot of `key` is free, or until the time `due`.
+  function groups.block(queue, group, id, key, due)
     call('LPUSH', groups.members_of(queue, group), id)
-    local ticket = call('HGET', 'pm:groups:' .. queue, group)
-    if not ticket or ticket == '' or ticket == id then
+    local head = call('HGET', 'pm:groups:' .. queue, group)
+    if not head or head == '' or head == id then
       call('HSET', 'pm:groups:' .. queue, group, '')
       local name = queue .. '\n' .. group
       if key then
@@ -56,17 +56,17 @@ local groups = lazy(function(groups)
     end
   end
 
-  -- A parked group goes on, before others, for its turn had come. Whether it was parked, and is not empty.
-  function groups.wake(name)
+  -- Unblock a group, before others, since its turn had come. Whether it was blocked and has a job.
+  function groups.unblock(name)
     local queue, group = name:match('^([^\n]*)\n(.*)$')
-    return queue and call('HGET', 'pm:groups:' .. queue, group) == '' and hand_ticket(queue, group, 'LPUSH')
+    return queue and call('HGET', 'pm:groups:' .. queue, group) == '' and advance(queue, group, 'LPUSH')
   end
 
-  -- The first of those that wait for a slot, and still do, goes on.
-  function groups.wake_blocked(key)
+  -- Unblock the first group that still waits for a slot of `key`.
+  function groups.unblock_next(key)
     for _ = 1, 64 do
       local name = call('ZPOPMIN', 'pm:blocked:' .. key)[1]
-      if not name or groups.wake(name) then return end
+      if not name or groups.unblock(name) then return end
     end
   end
 
@@ -76,11 +76,11 @@ local groups = lazy(function(groups)
     return call('LREM', groups.members_of(queue, group), 1, id)
   end
 
-  -- Groups whose time has come go on.
-  function groups.wake_due(now)
+  -- Unblock groups whose time has come.
+  function groups.unblock_due(now)
     for _, name in ipairs(call('ZRANGEBYSCORE', 'pm:due', '-inf', now, 'LIMIT', 0, 64)) do
       call('ZREM', 'pm:due', name)
-      groups.wake(name)
+      groups.unblock(name)
     end
   end
 
@@ -88,11 +88,11 @@ local groups = lazy(function(groups)
   function groups.next_due(now, worker, soonest)
     local first = math.min(call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2] or math.huge, soonest)
     if first == math.huge then return '' end
-    local due, looker = (call('GET', 'pm:looker') or ''):match('^(%S+) (.*)$')
+    local due, watcher = (call('GET', 'pm:due-watcher') or ''):match('^(%S+) (.*)$')
     due = tonumber(due) or 0
-    if looker ~= worker and due > now and due <= first + 0.002 then return '' end
-    local span = math.min(first - now, groups.LONGEST_PARK)
-    call('SET', 'pm:looker', string.format('%.6f ', first) .. worker, 'PX', math.max(1, math.ceil(span * 1000)))
+    if watcher ~= worker and due > now and due <= first + 0.002 then return '' end
+    local span = math.min(first - now, groups.LONGEST_BLOCK)
+    call('SET', 'pm:due-watcher', string.format('%.6f ', first) .. worker, 'PX', math.max(1, math.ceil(span * 1000)))
     return string.format('%.6f', span)
   end
 end)

@@ -1,21 +1,21 @@
--- Gates: what a job needs in order to run, slots and tokens. Put behind groups.lua in front of the scripts that
+-- Limits: what a job needs in order to run, slots and tokens. Put behind groups.lua in front of the scripts that
 -- claim jobs and give them back; it has no KEYS[1] of its own and Returns nothing.
 --
 -- pm:holders:<key>   a hash of job to its worker and execution    pm:rate:jobs:<key>  a token bucket
 
-local gates = lazy(function(gates)
+local limits = lazy(function(limits)
   local IS_KIND = {lock = true, slots = true, rate = true}
   local function is_number(value) return type(value) == 'number' and value >= 1 and value < 1e17 end
 
   -- What a job says of its limits: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}. What
   -- makes no sense is left out, for the worker will fail the job for it.
-  function gates.parse(text)
+  function limits.parse(text)
     local is_json, found = pcall(cjson.decode, text or '[]')
     local parsed = {}
-    for _, gate in ipairs(is_json and type(found) == 'table' and found or {}) do
-      if type(gate) == 'table' and IS_KIND[gate[1]] and type(gate[2]) == 'string' and is_number(gate[3])
-        and (gate[1] ~= 'rate' or is_number(gate[4])) then
-        parsed[#parsed + 1] = gate
+    for _, limit in ipairs(is_json and type(found) == 'table' and found or {}) do
+      if type(limit) == 'table' and IS_KIND[limit[1]] and type(limit[2]) == 'string' and is_number(limit[3])
+        and (limit[1] ~= 'rate' or is_number(limit[4])) then
+        parsed[#parsed + 1] = limit
       end
     end
     return parsed
@@ -23,8 +23,8 @@ local gates = lazy(function(gates)
 
   -- Whether a job finds a slot, its own or a free one. One whose holder no longer claims its job is free; `own` is how
   -- the holders of this very claim begin.
-  function gates.has_slot(gate, id, own)
-    local key, most = 'pm:holders:' .. gate[2], gate[3]
+  function limits.has_slot(limit, id, own)
+    local key, most = 'pm:holders:' .. limit[2], limit[3]
     if call('HLEN', key) < most or call('HEXISTS', key, id) == 1 then return true end
     local held, holder = unpack(call('HRANDFIELD', key, 1, 'WITHVALUES'))
     local worker, execution = holder:match('^(.*) ([^ ]*)$')
@@ -45,28 +45,28 @@ local gates = lazy(function(gates)
 
   -- Where a job may not run, the slots that it leaves free are for others that wait for them.
   local function pass_on(all, refusing, id, own)
-    for _, gate in ipairs(all) do
-      if gate ~= refusing and gate[1] ~= 'rate' and gates.has_slot(gate, id, own) then groups.wake_blocked(gate[2]) end
+    for _, limit in ipairs(all) do
+      if limit ~= refusing and limit[1] ~= 'rate' and limits.has_slot(limit, id, own) then groups.unblock_next(limit[2]) end
     end
   end
 
   -- Whether a job may run now, and then it takes its slots and tokens; else the slot that it lacks, or its time.
   -- `now` is in whole microseconds, in which the buckets count too.
-  function gates.admit(all, id, own, number, now)
+  function limits.admit(all, id, own, number, now)
     local full = {}
-    for _, gate in ipairs(all) do
-      local kind, key, most, capacity = unpack(gate)
-      full[gate] = kind == 'rate' and full_at(key, now, capacity)
-      local wait = full[gate] and full[gate] + most - capacity - now or 0
-      if wait > 0 or kind ~= 'rate' and not gates.has_slot(gate, id, own) then
-        pass_on(all, gate, id, own)
-        return false, kind ~= 'rate' and key, now / 1000000 + math.min(wait / 1000000, groups.LONGEST_PARK)
+    for _, limit in ipairs(all) do
+      local kind, key, most, capacity = unpack(limit)
+      full[limit] = kind == 'rate' and full_at(key, now, capacity)
+      local wait = full[limit] and full[limit] + most - capacity - now or 0
+      if wait > 0 or kind ~= 'rate' and not limits.has_slot(limit, id, own) then
+        pass_on(all, limit, id, own)
+        return false, kind ~= 'rate' and key, now / 1000000 + math.min(wait / 1000000, groups.LONGEST_BLOCK)
       end
     end
-    for _, gate in ipairs(all) do
-      local kind, key, interval = unpack(gate)
+    for _, limit in ipairs(all) do
+      local kind, key, interval = unpack(limit)
       if kind == 'rate' then
-        local after = full[gate] + interval
+        local after = full[limit] + interval
         call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
       else
         call('HSET', 'pm:holders:' .. key, id, own .. number)
@@ -77,7 +77,7 @@ local gates = lazy(function(gates)
 
   -- The queues that have a rate, each with how many of its jobs may begin now; those that may begin none are added to
   -- `paused`. And the time at which the first of these may go on.
-  function gates.rooms(paused, now)
+  function limits.rooms(paused, now)
     local rooms, soonest, settings = {}, math.huge, call('HGETALL', 'pm:queue-rates')
     for i = 1, #settings, 2 do
       local queue, interval, capacity = settings[i], settings[i + 1]:match('^([1-9]%d*) ([1-9]%d*)')
@@ -95,7 +95,7 @@ local gates = lazy(function(gates)
   end
 
   -- As many jobs of these queues begin as the claim has counted.
-  function gates.begin(rooms, now)
+  function limits.begin(rooms, now)
     for queue, room in pairs(rooms) do
       if room.begun > 0 then
         local after = room.at + room.begun * room.interval
@@ -104,14 +104,14 @@ local gates = lazy(function(gates)
     end
   end
 
-  -- A job from its queue's list is claimed. Whether it may run, whether another has followed, whether it is parked.
-  function gates.claim(queue, group, text, id, own, number, now)
+  -- A job from its queue's list is claimed. Whether it may run, whether another has followed, whether it is blocked.
+  function limits.claim(queue, group, text, id, own, number, now)
     -- RQ's code knows of no places but the queue's list to take a canceled job from.
     local is_canceled = redis.call('HGET', 'rq:job:' .. id, 'status') == 'canceled'
     if text and not is_canceled then
-      local is_admitted, key, due = gates.admit(gates.parse(text), id, own, number, now)
+      local is_admitted, key, due = limits.admit(limits.parse(text), id, own, number, now)
       if not is_admitted then
-        groups.park(queue, group, id, key, due)
+        groups.block(queue, group, id, key, due)
         return false, false, true
       end
     end
@@ -120,11 +120,11 @@ local gates = lazy(function(gates)
 
   -- A job gives its slots back; one that was returned unperformed its tokens too. While it only waits for its lock the
   -- slot is nobody's, for the next would find the same lock taken.
-  function gates.release(text, id, is_returned, is_postponed)
-    for _, gate in ipairs(gates.parse(text)) do
-      local kind, key, interval = gate[1], gate[2], gate[3]
+  function limits.release(text, id, is_returned, is_postponed)
+    for _, limit in ipairs(limits.parse(text)) do
+      local kind, key, interval = limit[1], limit[2], limit[3]
       if kind ~= 'rate' then
-        if call('HDEL', 'pm:holders:' .. key, id) == 1 and not is_postponed then groups.wake_blocked(key) end
+        if call('HDEL', 'pm:holders:' .. key, id) == 1 and not is_postponed then groups.unblock_next(key) end
       elseif is_returned then
         local at = tonumber(call('GET', 'pm:rate:jobs:' .. key))
         if at then call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at - interval), 'KEEPTTL') end
@@ -133,10 +133,10 @@ local gates = lazy(function(gates)
   end
 
   -- A new job of a singleton that replaces: those that wait are canceled, and the one that runs is told to stop.
-  function gates.replace(queue, group, fields, now)
+  function limits.replace(queue, group, fields, now)
     for i = 1, #fields, 2 do
-      local gate = fields[i] == 'gates' and gates.parse(fields[i + 1])[1] or {}
-      if gate[4] == 'replace' then
+      local limit = fields[i] == 'limits' and limits.parse(fields[i + 1])[1] or {}
+      if limit[4] == 'replace' then
         local waiting = call('LRANGE', groups.members_of(queue, group), 0, -1)
         waiting[#waiting + 1] = call('HGET', 'pm:groups:' .. queue, group) or nil
         call('DEL', groups.members_of(queue, group))
@@ -150,8 +150,8 @@ local gates = lazy(function(gates)
           end
         end
         call('HDEL', 'pm:groups:' .. queue, group)
-        call('ZREM', 'pm:blocked:' .. gate[2], queue .. '\n' .. group)
-        local running, holder = unpack(call('HGETALL', 'pm:holders:' .. gate[2]))
+        call('ZREM', 'pm:blocked:' .. limit[2], queue .. '\n' .. group)
+        local running, holder = unpack(call('HGETALL', 'pm:holders:' .. limit[2]))
         local worker = running and holder:match('^(.*) ')
         if worker then
           call('PUBLISH', 'rq:pubsub:' .. worker, cjson.encode({command = 'stop-job', job_id = running}))

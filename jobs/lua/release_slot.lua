@@ -16,5 +16,5 @@ local is_alive = worker and redis.pcall('HGET', 'pm:claims:' .. worker, id) == e
 if is_alive and not is_forced then
   return {'alive', worker}
 end
-gates.release(cjson.encode({{'slots', key, 1}}), id, false)
+limits.release(cjson.encode({{'slots', key, 1}}), id, false)
 return {'released', worker or ''}

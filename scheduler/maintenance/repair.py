@@ -17,7 +17,7 @@ KEYS_A_CALL = 1000
 LEASE_SECONDS = 10.0
 """The lease given to a worker that has claims but none: if it does not renew it, it counts as dead."""
 
-_repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*wire.GATES, *FENCE))
+_repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*wire.LIMITS, *FENCE))
 _repair_orphans = Script("scheduler.maintenance", "repair_orphans", after=(*wire.GROUPS, *FENCE))
 
 

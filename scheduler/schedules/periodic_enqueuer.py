@@ -51,7 +51,7 @@ _NOTHING = (b"\x90", b"")
 
 _due = Script("scheduler.schedules", "due_schedules", after=wire.CALL)
 _repair = Script("scheduler.schedules", "repair_schedules", after=(*wire.CALL, *FENCE))
-_decide = Script("jobs", "enqueue", after=(*wire.GATES, *FENCE, ("scheduler.schedules", "decide")))
+_decide = Script("jobs", "enqueue", after=(*wire.LIMITS, *FENCE, ("scheduler.schedules", "decide")))
 
 log = logging.getLogger("packmule.scheduler")
 

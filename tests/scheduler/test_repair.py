@@ -13,7 +13,7 @@ from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.jobs import sample_jobs
-from packmule.tests.worker import gated_jobs
+from packmule.tests.worker import limited_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.rescue import rescue_expired
@@ -68,8 +68,8 @@ def test_no_worker_is_known_for_ever(client):
 
 
 def test_a_slot_whose_holder_is_gone_is_free_again(client):
-    first = gated_jobs.alone.enqueue("p", "1")
-    second = gated_jobs.alone.enqueue("p", "2")
+    first = limited_jobs.alone.enqueue("p", "1")
+    second = limited_jobs.alone.enqueue("p", "2")
     assert claim(client) == [first]
     assert claim(client, "w2") == []
     assert OrphanRepair(client).repair() == 0
@@ -78,8 +78,8 @@ def test_a_slot_whose_holder_is_gone_is_free_again(client):
     assert claim(client, "w2") == [second]
 
 
-def test_jobs_behind_a_ticket_that_there_is_not_go_on(client):
-    ids = [gated_jobs.alone.enqueue("p", str(number)) for number in range(3)]
+def test_jobs_of_a_group_without_a_head_go_on(client):
+    ids = [limited_jobs.alone.enqueue("p", str(number)) for number in range(3)]
     assert claim(client) == ids[:1]
     client.delete(wire.groups_key("default"), wire.queue_key("default"))
     assert OrphanRepair(client).repair() == 1
@@ -87,7 +87,7 @@ def test_jobs_behind_a_ticket_that_there_is_not_go_on(client):
 
 
 def test_jobs_behind_a_first_one_that_left_no_record_go_on(client):
-    ids = [gated_jobs.alone.enqueue("p", str(number)) for number in range(4)]
+    ids = [limited_jobs.alone.enqueue("p", str(number)) for number in range(4)]
     claim(client)
     client.delete(wire.groups_key("default"), wire.queue_key("default"), *map(wire.job_key, ids[1:3]))
     assert OrphanRepair(client).repair() == 1

@@ -17,7 +17,7 @@ from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
     batch_jobs,  # noqa: F401  registers jobs
     executor_jobs,  # noqa: F401  registers jobs
-    gated_jobs,  # noqa: F401  registers jobs
+    limited_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
 )
 from packmule.worker.pool import autoscale as scaling

@@ -9,7 +9,7 @@ from packmule.jobs import cancel, reader, wire
 from packmule.jobs.purge import purge
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.requeue import NotRequeued, requeue
-from packmule.tests.worker import gated_jobs, pool_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, lines
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -83,7 +83,7 @@ def test_a_purge_deletes_what_waits_and_nothing_else(client):
 
 
 def test_a_purge_takes_those_behind_others_of_their_group_too(client):
-    gated_jobs.in_turn.enqueue_many([("p", str(number % 3)) for number in range(30)])
+    limited_jobs.in_turn.enqueue_many([("p", str(number % 3)) for number in range(30)])
     assert purge(client, "default") == 30
     assert client.keys("pm:group*") == []
 

@@ -116,8 +116,8 @@ for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
   local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
   local queue = is_meant and queue_of(id)
-  local needs = is_meant and redis.pcall('HGET', 'rq:job:' .. id, 'gates')
-  if type(needs) == 'string' then gates.release(needs, id, verdict == 'returned') end
+  local needs = is_meant and redis.pcall('HGET', 'rq:job:' .. id, 'limits')
+  if type(needs) == 'string' then limits.release(needs, id, verdict == 'returned') end
   if queue then
     local started = 'rq:wip:' .. queue
     redis.pcall('ZREM', started, id .. ':' .. execution)

@@ -23,7 +23,7 @@ LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
 _PARTS = (("worker.process", "gather"), ("worker.process", "statistics"), ("worker.process", "acknowledge"))
-_finish_and_claim = Script("worker.process", "finish_and_claim", after=(*wire.GATES, *_PARTS))
+_finish_and_claim = Script("worker.process", "finish_and_claim", after=(*wire.LIMITS, *_PARTS))
 _pack = msgspec.msgpack.Encoder().encode
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from packmule.jobs import wire
-from packmule.jobs.limits import Shut
+from packmule.jobs.limits import CallLimits
 from packmule.jobs.options import (
     DEFAULT_FAILURE_TTL,
     DEFAULT_RESULT_TTL,
@@ -51,7 +51,7 @@ class Claimed(msgspec.Struct, frozen=True):
     """Unix seconds by which the first attempt must have started."""
     checkpoint: bytes | None = None
     """Where an earlier run of the job stood, as JSON."""
-    gates: str = ""
+    limits: str = ""
     """The limits that it keeps, as the record has them."""
     lock: str | None = None
     """The name of the singleton's lock."""
@@ -94,7 +94,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """Whether the job may stand in the registry of started ones."""
     at_once: bool = False
     """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
-    gates: str = ""
+    limits: str = ""
     """The limits whose slots the job gives back, as its record has them."""
     batch: str = ""
 
@@ -140,7 +140,7 @@ def claimed(row: Row) -> Claimed:
     if row.rare is None:
         return Claimed(id, execution, queue, row.data, timeout, enqueued_at=row.enqueued_at)
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
-    expires_at, checkpoint, group, gates, batch, trace, *rare = more
+    expires_at, checkpoint, group, limits, batch, trace, *rare = more
     return Claimed(
         id=id,
         execution=execution,
@@ -155,8 +155,8 @@ def claimed(row: Row) -> Claimed:
         front_on_retry=front == b"1",
         expires_at=_seconds(expires_at, 0) if expires_at else None,
         checkpoint=checkpoint,
-        gates=(gates or b"").decode(),
-        lock=_lock(gates) if gates else None,
+        limits=(limits or b"").decode(),
+        lock=_lock(limits) if limits else None,
         is_grouped=group is not None,
         enqueued_at=row.enqueued_at,
         batch=(batch or b"").decode(),
@@ -165,10 +165,10 @@ def claimed(row: Row) -> Claimed:
     )
 
 
-def _lock(gates: bytes) -> str | None:
+def _lock(limits: bytes) -> str | None:
     """The name of the lock among a record's limits. Raises `DecodeError` for those that make no sense."""
-    found = msgspec.json.decode(gates, type=list[_Lock | _Slots | _Rate])
-    return next((gate.key for gate in found if isinstance(gate, _Lock)), None)
+    found = msgspec.json.decode(limits, type=list[_Lock | _Slots | _Rate])
+    return next((limit.key for limit in found if isinstance(limit, _Lock)), None)
 
 
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:
@@ -200,7 +200,7 @@ def finished(job: Claimed, result: bytes, started: float, ended: float, at_once:
         "return_value",
         b64encode(result).decode() if result else wire.NO_RESULT,
         at_once=at_once,
-        gates=job.gates,
+        limits=job.limits,
         batch=job.batch,
     )
 
@@ -267,7 +267,7 @@ def _unfinished(
         wire.error_text(text),
         fields,
         at_once=at_once,
-        gates=job.gates,
+        limits=job.limits,
         batch=job.batch,
     )
 
@@ -281,33 +281,33 @@ def refused(job: Claimed, error: Exception, started: float) -> Outcome:
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     """The failure of a claimed record whose fields make no sense."""
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
-    gates = (row.rare and row.rare[9]) or b""
+    limits = (row.rare and row.rare[9]) or b""
     batch = (row.rare and row.rare[10]) or b""
     job = Claimed(
-        id, execution, queue, b"", gates=gates.decode(errors="ignore"), batch=batch.decode(errors="ignore")
+        id, execution, queue, b"", limits=limits.decode(errors="ignore"), batch=batch.decode(errors="ignore")
     )
     return failed(job, f"the job's record is corrupt: {error}", now, now)
 
 
 def returned(job: Claimed) -> Outcome:
     """The job was not started: back to the front of its queue, its attempts as they were."""
-    return Outcome(job.id, job.execution, job.queue, "queued", front=True, gates=job.gates)
+    return Outcome(job.id, job.execution, job.queue, "queued", front=True, limits=job.limits)
 
 
-def gated(job: Claimed, shut: Shut) -> Outcome:
-    """The job was enqueued by someone who knew nothing of its type's limits: back, to be claimed by them."""
-    fields = ("group", shut.group, *(("gates", shut.gates) if shut.gates else ()))
+def limited(job: Claimed, found: CallLimits) -> Outcome:
+    """The job was enqueued without the limits of its type: back to its queue, to be claimed under them."""
+    fields = ("group", found.group, *(("limits", found.limits) if found.limits else ()))
     return msgspec.structs.replace(returned(job), fields=fields)
 
 
 def postponed(job: Claimed, seconds: float) -> Outcome:
     """The job was not started and may not be yet: it and those behind it look again in so many seconds."""
-    return Outcome(job.id, job.execution, job.queue, "queued", delay=seconds, gates=job.gates)
+    return Outcome(job.id, job.execution, job.queue, "queued", delay=seconds, limits=job.limits)
 
 
 def settled(job: Claimed) -> Outcome:
     """The job's end is recorded already."""
-    return Outcome(job.id, job.execution, job.queue, "settled", gates=job.gates, batch=job.batch)
+    return Outcome(job.id, job.execution, job.queue, "settled", limits=job.limits, batch=job.batch)
 
 
 def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> float:

@@ -72,8 +72,8 @@ class Performer:
         try:
             name, _, args, kwargs = wire.decode_call(job.data)
             job_type = registry.find(name)
-            if job_type.gates and not job.is_grouped:
-                return outcome.gated(job, job_type.gates.of(job_type.arguments_of(args, kwargs)))
+            if job_type.limits and not job.is_grouped:
+                return outcome.limited(job, job_type.limits.of(job_type.arguments_of(args, kwargs)))
             bound = job_type.bind(args, kwargs)
             _refuse_expired(job)
         except Exception as error:  # an invalid payload or call, an unknown name, an expiry

@@ -1,4 +1,4 @@
--- Move jobs that are due from the scheduled to their queues, the longest due first, and let parked groups go on.
+-- Move jobs that are due from the scheduled to their queues, the longest due first, and unblock groups whose time has come.
 --
 -- KEYS[1]  the set of queues
 -- ARGV[1]  at most how many, shared by the queues in which jobs are due, but one of each at least
@@ -85,7 +85,7 @@ end
 local share = math.max(1, math.floor(ARGV[1] / math.max(1, #due)))
 for _, queue in ipairs(due) do promote(queue, share) end
 for _, queue in ipairs(due) do nearest = math.min(nearest, first_of('rq:scheduled:' .. queue)) end
-groups.wake_due(now)
+groups.unblock_due(now)
 nearest = math.min(nearest, first_of('pm:due'))
 write_events()
 return {nearest < math.huge and string.format('%.6f', nearest - now) or '', found[1]}

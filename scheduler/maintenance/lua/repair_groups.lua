@@ -1,4 +1,4 @@
--- Give groups a new ticket whose own was lost, and let those look again that are parked though nothing keeps them.
+-- Give groups that lost their head a new one, and unblock those that nothing blocks any more.
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  where to go on, "0" at first
 -- ARGV[3]  the leader's term, or ""
@@ -6,26 +6,26 @@
 
 if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
--- Look again at a group: one that is parked though nothing keeps it, and one whose ticket was lost, go on.
-local function repair(queue, group, ticket, now)
+-- Give a group a new head if it lost its own, or if nothing blocks it any more.
+local function repair(queue, group, head, now)
   local key, name = groups.members_of(queue, group), queue .. '\n' .. group
   for _ = 1, 1000 do
     local first = call('LINDEX', key, 0)
     if not first or redis.call('EXISTS', 'rq:job:' .. first) == 1 then break end
     call('LPOP', key)
   end
-  if ticket ~= '' then return groups.leave(queue, group, ticket) end
+  if head ~= '' then return groups.leave(queue, group, head) end
   local due = tonumber(call('ZSCORE', 'pm:due', name))
-  if due and due <= now + groups.LONGEST_PARK then return end
+  if due and due <= now + groups.LONGEST_BLOCK then return end
   local first = call('LINDEX', key, 0)
-  local needs = first and redis.pcall('HGET', 'rq:job:' .. first, 'gates')
-  for _, gate in ipairs(not due and gates.parse(type(needs) == 'string' and needs) or {}) do
-    if gate[1] ~= 'rate' and not gates.has_slot(gate, first, '\n') then
-      return call('ZADD', 'pm:blocked:' .. gate[2], 'NX', 0, name)
+  local needs = first and redis.pcall('HGET', 'rq:job:' .. first, 'limits')
+  for _, limit in ipairs(not due and limits.parse(type(needs) == 'string' and needs) or {}) do
+    if limit[1] ~= 'rate' and not limits.has_slot(limit, first, '\n') then
+      return call('ZADD', 'pm:blocked:' .. limit[2], 'NX', 0, name)
     end
   end
   call('ZREM', 'pm:due', name)
-  groups.wake(name)
+  groups.unblock(name)
 end
 
 local queue = ARGV[1]
@@ -34,9 +34,9 @@ local has_list = redis.call('EXISTS', 'rq:queue:' .. queue) == 1
 local found = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
 
 for i = 1, #found[2], 2 do
-  local group, ticket = found[2][i], found[2][i + 1]
-  if ticket == '' or not has_list or redis.pcall('HGET', 'rq:job:' .. ticket, 'status') ~= 'queued' then
-    repair(queue, group, ticket, tonumber(time[1]))
+  local group, head = found[2][i], found[2][i + 1]
+  if head == '' or not has_list or redis.pcall('HGET', 'rq:job:' .. head, 'status') ~= 'queued' then
+    repair(queue, group, head, tonumber(time[1]))
   end
 end
 

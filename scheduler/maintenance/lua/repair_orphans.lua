@@ -1,5 +1,5 @@
 -- Look at some of all keys for what a crash, a lost key or a hand has left behind, and repair it: claims of a worker
--- that has no lease, slots whose holder is gone, jobs behind a ticket that there isn't, and workers that RQ would
+-- that has no lease, slots whose holder is gone, jobs of groups that have no head, and workers that RQ would
 -- know for ever, for one that was killed can write a field after it has been struck off.
 --
 -- KEYS[1]  the leases
@@ -31,7 +31,7 @@ repair['pm:holders:'] = function(key)
     local worker, execution = found[i + 1]:match('^(.*) ([^ ]*)$')
     if not worker or redis.pcall('HGET', 'pm:claims:' .. worker, found[i]) ~= execution then
       repaired = repaired + call('HDEL', holders, found[i])
-      groups.wake_blocked(key)
+      groups.unblock_next(key)
     end
   end
 end
@@ -49,7 +49,7 @@ repair['pm:group:'] = function(name)
   if found.err or not queue or not group or queue .. ':' .. group ~= name then return end
   if call('HSETNX', 'pm:groups:' .. queue, group, '') == 1 then
     repaired = repaired + 1
-    groups.wake(queue .. '\n' .. group)
+    groups.unblock(queue .. '\n' .. group)
   end
 end
 

@@ -30,7 +30,7 @@ local function ends(status) return status == 'finished' or status == 'failed' or
 local function place(id, queue, status, ttl, front, delay)
   local group = status == 'queued' and delay > 0 and redis.pcall('HGET', 'rq:job:' .. id, 'group')
   if type(group) == 'string' then
-    groups.park(queue, group, id, nil, now + delay) -- its lock was taken, so that the next would not get it either
+    groups.block(queue, group, id, nil, now + delay) -- its lock was taken, so that the next would not get it either
     none_waits = false
   elseif status == 'queued' then
     call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
@@ -132,7 +132,7 @@ local function acknowledge()
         redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)
       end
       if outcome[18] ~= '' then
-        gates.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
+        limits.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
       end
       if status == 'settled' then
         status = is_there and settled_status(id, queue) or nil

@@ -9,7 +9,7 @@
 --          an outcome is the array of worker/outcome.py's Outcome
 -- ARGV[2]  the statistics of the outcomes (statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
---          names of paused queues, seconds until a parked group goes on, as text, if this worker is to look then,
+--          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed]
 --          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
 --
@@ -18,12 +18,12 @@
 -- nothing a second time, so that a lost reply loses and doubles nothing.
 
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
-  'expires_at', 'checkpoint', 'group', 'gates', 'batch', 'trace',
+  'expires_at', 'checkpoint', 'group', 'limits', 'batch', 'trace',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
 local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
 
 local looks = 4 * want + 64 -- at jobs that may not run, a call
-local has_followed, has_parked = false, false
+local has_followed, has_blocked = false, false
 local is_paused, rooms, soonest, is_paused_batch = {}, {}, math.huge, {}
 
 -- Add a job to the reply; whether it may run, and its record is one.
@@ -50,8 +50,8 @@ local function take(id, number)
   end
   if group and values[1] and not again then
     local holder = worker .. ' ' .. claim_id .. '-'
-    local may_run, follows, is_parked = gates.claim(values[1], group, needs, id, holder, number, now_us)
-    has_followed, has_parked = has_followed or follows, has_parked or is_parked
+    local may_run, follows, is_blocked = limits.claim(values[1], group, needs, id, holder, number, now_us)
+    has_followed, has_blocked = has_followed or follows, has_blocked or is_blocked
     if not may_run then return false end
   end
   local rare = false
@@ -114,8 +114,8 @@ if again then
   end
 elseif want > 0 and suspended == 0 then
   if not none_waits then
-    groups.wake_due(now)
-    rooms, soonest = gates.rooms(paused, now_us)
+    groups.unblock_due(now)
+    rooms, soonest = limits.rooms(paused, now_us)
     for _, batch in ipairs(call('SMEMBERS', 'pm:batches-paused')) do is_paused_batch[batch] = true end
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
@@ -127,8 +127,8 @@ elseif want > 0 and suspended == 0 then
     if not is_paused[KEYS[i]:sub(10)] then claim(KEYS[i]) end
   end
   write_gathered()
-  if next(rooms) then gates.begin(rooms, now_us) end
+  if next(rooms) then limits.begin(rooms, now_us) end
 end
 write_events()
-local next_due = (has_parked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
+local next_due = (has_blocked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
 return {stale, parents, jobs, suspended, paused, next_due, is_forgotten}

@@ -1,4 +1,4 @@
-"""What the jobs of the gates' fault run entered in their ledger, and whether the gates were kept."""
+"""What the jobs of the limits' fault run entered in their ledger, and whether the limits were kept."""
 
 from __future__ import annotations
 

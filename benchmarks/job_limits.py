@@ -1,9 +1,9 @@
-"""No-op throughput of two worker processes with gates that never bite, beside the same jobs without any.
+"""No-op throughput of two worker processes with limits that never bite, beside the same jobs without any.
 
-    python benchmarks/gates.py [jobs] [rounds] [limited jobs that wait]
+    python benchmarks/job_limits.py [jobs] [rounds] [limited jobs that wait]
 
 Each round measures every kind once, in turn, on an emptied private server with its append-only file on;
-ratios are the medians of each round's own. The last two are of jobs without gates: beside so many
+ratios are the medians of each round's own. The last two are of jobs without limits: beside so many
 limited ones of another queue that the same workers serve, all of which wait for their time, and alone again.
 """
 
@@ -30,7 +30,7 @@ from packmule.worker.pool.pool import Pool
 KEYS = 1000
 LIMITED_KEYS = 100
 KINDS = {
-    "no gate": bench_jobs.free,
+    "no limit": bench_jobs.free,
     "a rate": bench_jobs.rated,
     "a rate by 1,000 keys": bench_jobs.rated_by_key,
     "concurrency": bench_jobs.slotted,
@@ -80,17 +80,17 @@ def main(jobs: int, rounds: int, limited: int) -> None:
         )  # which performs the first of each key, and finds that the others have to wait
         waiting = sum(client.llen(f"pm:group:low:{name.decode()}") for name in client.hkeys("pm:groups:low"))
         for _ in range(rounds):
-            measure("no gate, beside limited", bench_jobs.free.job)
+            measure("no limit, beside limited", bench_jobs.free.job)
         client.flushall()
         for _ in range(rounds):
-            measure("no gate, after that", bench_jobs.free.job)
+            measure("no limit, after that", bench_jobs.free.job)
         print(
             f"{os.cpu_count()} cores, Python {platform.python_version()}, Valkey "
             f"{client.info('server')['valkey_version']} on a unix socket, {jobs:,} jobs, {PROCESSES} worker "
             f"processes, {waiting:,} limited jobs wait; medians of {rounds} rounds\n"
         )
         for name, values in speeds.items():
-            base = speeds["no gate, after that" if name.startswith("no gate,") else "no gate"]
+            base = speeds["no limit, after that" if name.startswith("no limit,") else "no limit"]
             ratio = statistics.median(each / other for each, other in zip(values, base, strict=True))
             print(
                 f"{name:26} {statistics.median(values):>8,.0f} a second {ratio:>6.0%}   "

@@ -1,4 +1,4 @@
-"""Gates: singletons, slots, rates and turns, as the claim keeps them and as pools perform them."""
+"""Limits of jobs: singletons, slots, rates and turns, as the claim keeps them and as pools perform them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from packmule.jobs import reader, wire
 from packmule.jobs.cancel import cancel
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
-from packmule.tests.worker import gate_faults, gated_jobs, pool_jobs
+from packmule.tests.worker import limit_faults, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
@@ -25,6 +25,8 @@ from packmule.worker.process.outcome import Claimed
 from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
+
+JOBS = limited_jobs.__name__
 
 
 class Desk:
@@ -55,7 +57,7 @@ def ids(jobs: list[Claimed]) -> list[str]:
 
 
 def test_of_a_singleton_one_is_claimed_and_the_next_when_it_has_ended(desk):
-    first, second, third = (gated_jobs.alone.enqueue("p", str(number)) for number in range(3))
+    first, second, third = (limited_jobs.alone.enqueue("p", str(number)) for number in range(3))
     (job,) = desk.claim()
     assert job.id == first
     assert desk.claim(worker="w2") == []
@@ -67,14 +69,14 @@ def test_of_a_singleton_one_is_claimed_and_the_next_when_it_has_ended(desk):
 
 def test_singletons_of_different_keys_do_not_wait_for_each_other(desk):
     enqueued = [
-        gated_jobs.alone_by_account.enqueue("p", account, "x") for account in ("a", "b", "a", "c", "b")
+        limited_jobs.alone_by_account.enqueue("p", account, "x") for account in ("a", "b", "a", "c", "b")
     ]
     assert ids(desk.claim()) == [enqueued[0], enqueued[1], enqueued[3]]
 
 
 def test_a_waiting_singleton_goes_on_before_what_was_enqueued_after_it(desk):
-    gated_jobs.alone.enqueue("p", "1")
-    second = gated_jobs.alone.enqueue("p", "2")
+    limited_jobs.alone.enqueue("p", "1")
+    second = limited_jobs.alone.enqueue("p", "2")
     (job,) = desk.claim()
     desk.claim()
     later = pool_jobs.add.enqueue(1)
@@ -82,22 +84,22 @@ def test_a_waiting_singleton_goes_on_before_what_was_enqueued_after_it(desk):
 
 
 def test_slots_let_so_many_run_at_a_time(client, desk):
-    enqueued = [gated_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
+    enqueued = [limited_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
     jobs = desk.claim()
     assert ids(jobs) == enqueued[:2]
     assert ids(desk.finish(jobs[0], most=5)) == enqueued[2:3]
-    assert client.hlen("pm:holders:gated_jobs.two_a_tenant:t") == 2
+    assert client.hlen(f"pm:holders:{JOBS}.two_a_tenant:t") == 2
 
 
 def test_a_claim_whose_reply_was_lost_takes_no_second_slot(desk):
-    enqueued = [gated_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
+    enqueued = [limited_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
     for _ in range(2):
         assert ids(desk.workers["w1"].finish_and_claim("same", [], 5).jobs) == enqueued[:2]
 
 
 def test_a_rate_lets_so_many_begin_and_tells_when_the_next_may(client, desk):
-    first, second = (gated_jobs.ten_a_second.enqueue("p", "d", str(number)) for number in range(2))
-    other = gated_jobs.ten_a_second.enqueue("p", "e", "x")
+    first, second = (limited_jobs.ten_a_second.enqueue("p", "d", str(number)) for number in range(2))
+    other = limited_jobs.ten_a_second.enqueue("p", "e", "x")
     assert ids(desk.claim()) == [first, other]
     batch = desk.workers["w1"].finish_and_claim("empty", [], 5)
     assert batch.jobs == []
@@ -109,24 +111,24 @@ def test_a_rate_lets_so_many_begin_and_tells_when_the_next_may(client, desk):
 
 
 def test_a_job_that_is_returned_unperformed_gives_back_its_tokens_and_its_slot(desk):
-    enqueued = gated_jobs.ten_a_second.enqueue("p", "d", "x")
+    enqueued = limited_jobs.ten_a_second.enqueue("p", "d", "x")
     (job,) = desk.claim()
     claims = desk.workers["w1"]
     assert ids(claims.finish_and_claim("back", [outcome.returned(job)], 5).jobs) == [enqueued]
 
 
 def test_keys_take_turns_however_many_jobs_one_has(client, desk):
-    many = gated_jobs.in_turn.enqueue_many([("p", "a")] * 100)
-    few = gated_jobs.in_turn.enqueue_many([("p", "b")] * 2)
+    many = limited_jobs.in_turn.enqueue_many([("p", "a")] * 100)
+    few = limited_jobs.in_turn.enqueue_many([("p", "b")] * 2)
     plain = pool_jobs.add.enqueue(1)
     assert ids(desk.claim(6)) == [many[0], few[0], plain, many[1], few[1], many[2]]
-    assert client.llen("rq:queue:default") == 1  # the ticket of a
+    assert client.llen("rq:queue:default") == 1  # the head of a
     assert ids(desk.claim(200)) == many[3:]
     assert client.exists("pm:groups:default") == 0
 
 
-def test_a_retried_or_returned_job_of_a_group_lets_no_second_ticket_into_the_list(client, desk):
-    gated_jobs.in_turn.enqueue_many([("p", "a")] * 10)
+def test_a_retried_or_returned_job_of_a_group_lets_no_second_head_into_the_list(client, desk):
+    limited_jobs.in_turn.enqueue_many([("p", "a")] * 10)
     for _ in range(5):
         (job,) = desk.claim(1)
         claims = desk.workers["w1"]
@@ -137,7 +139,7 @@ def test_a_retried_or_returned_job_of_a_group_lets_no_second_ticket_into_the_lis
 
 @pytest.mark.parametrize("verdict", ["returned", "died", "overran", "stopped"])
 def test_a_rescued_singleton_lets_the_next_one_run(client, desk, verdict):
-    first, second = (gated_jobs.alone.enqueue("p", str(number)) for number in range(2))
+    first, second = (limited_jobs.alone.enqueue("p", str(number)) for number in range(2))
     (job,) = desk.claim()
     desk.claim(worker="w2")
     rescue(client, "w1", verdict, "why", [job.execution])
@@ -146,8 +148,8 @@ def test_a_rescued_singleton_lets_the_next_one_run(client, desk, verdict):
 
 
 def test_a_slot_whose_holder_vanished_without_a_trace_is_free(client, desk):
-    gated_jobs.alone.enqueue("p", "1")
-    second = gated_jobs.alone.enqueue("p", "2")
+    limited_jobs.alone.enqueue("p", "1")
+    second = limited_jobs.alone.enqueue("p", "2")
     desk.claim()
     assert desk.claim(worker="w2") == []
     client.delete(wire.claims_key("w1"))
@@ -156,8 +158,8 @@ def test_a_slot_whose_holder_vanished_without_a_trace_is_free(client, desk):
 
 
 @pytest.mark.parametrize("how", ["list emptied", "record deleted"])
-def test_a_group_that_lost_its_ticket_gets_another(client, desk, how):
-    enqueued = gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+def test_a_group_that_lost_its_head_gets_another(client, desk, how):
+    enqueued = limited_jobs.in_turn.enqueue_many([("p", "a")] * 3)
     if how == "list emptied":
         client.delete("rq:queue:default")
     else:
@@ -167,19 +169,19 @@ def test_a_group_that_lost_its_ticket_gets_another(client, desk, how):
     assert ids(desk.claim()) == enqueued[1:]
 
 
-def test_a_job_that_waits_for_its_gate_can_be_canceled(client, desk):
-    first, second, third = (gated_jobs.alone.enqueue("p", str(number)) for number in range(3))
+def test_a_blocked_job_can_be_canceled(client, desk):
+    first, second, third = (limited_jobs.alone.enqueue("p", str(number)) for number in range(3))
     (job,) = desk.claim()
     assert job.id == first
     assert cancel(client, second) == "canceled"
     assert ids(desk.finish(job, most=5)) == [third]
-    behind, last = (gated_jobs.in_turn.enqueue("p", "a") for _ in range(2))
+    behind, last = (limited_jobs.in_turn.enqueue("p", "a") for _ in range(2))
     assert cancel(client, behind) == "canceled"
     assert ids(desk.claim()) == [last]
 
 
 def test_a_job_of_a_group_that_rq_canceled_does_not_run(client, desk):
-    first, second, third = gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+    first, second, third = limited_jobs.in_turn.enqueue_many([("p", "a")] * 3)
     for id in (first, second):
         Job.fetch(id, client, JSONSerializer).cancel()
     GroupRepair(client).repair()
@@ -187,9 +189,9 @@ def test_a_job_of_a_group_that_rq_canceled_does_not_run(client, desk):
 
 
 def test_a_scheduled_job_joins_its_group_when_it_is_due(client, desk):
-    gated_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+    limited_jobs.in_turn.enqueue_many([("p", "a")] * 3)
     for _ in range(3):
-        gated_jobs.in_turn.options(delay=0.01).enqueue("p", "a")
+        limited_jobs.in_turn.options(delay=0.01).enqueue("p", "a")
     time.sleep(0.02)
     promote(client)
     assert client.llen("rq:queue:default") == 1
@@ -197,8 +199,8 @@ def test_a_scheduled_job_joins_its_group_when_it_is_due(client, desk):
 
 
 def test_the_scheduler_lets_a_job_go_on_whose_time_has_come(client, desk):
-    gated_jobs.ten_a_second.enqueue("p", "d", "1")
-    second = gated_jobs.ten_a_second.enqueue("p", "d", "2")
+    limited_jobs.ten_a_second.enqueue("p", "d", "1")
+    second = limited_jobs.ten_a_second.enqueue("p", "d", "2")
     desk.claim()
     time.sleep(0.1)
     promote(client)
@@ -206,19 +208,19 @@ def test_the_scheduler_lets_a_job_go_on_whose_time_has_come(client, desk):
 
 
 def test_a_second_singleton_that_skips_is_not_enqueued_while_there_is_one(client, desk):
-    first = gated_jobs.skips.enqueue("p", "1")
-    assert gated_jobs.skips.enqueue("p", "2") == first
+    first = limited_jobs.skips.enqueue("p", "1")
+    assert limited_jobs.skips.enqueue("p", "2") == first
     (job,) = desk.claim()
-    assert gated_jobs.skips.enqueue("p", "3") == first
+    assert limited_jobs.skips.enqueue("p", "3") == first
     desk.finish(job)
-    assert gated_jobs.skips.enqueue("p", "4") != first
+    assert limited_jobs.skips.enqueue("p", "4") != first
 
 
 def test_a_singleton_that_replaces_cancels_those_that_wait(client, desk):
-    first, second, third = (gated_jobs.replaces.enqueue("p", str(number)) for number in range(3))
+    first, second, third = (limited_jobs.replaces.enqueue("p", str(number)) for number in range(3))
     assert [reader.read(client, id).status for id in (first, second)] == ["canceled"] * 2
     assert ids(desk.claim()) == [third]
-    fourth, fifth = (gated_jobs.replaces.enqueue("p", str(number)) for number in range(2))
+    fourth, fifth = (limited_jobs.replaces.enqueue("p", str(number)) for number in range(2))
     assert desk.claim(worker="w2") == []
     assert reader.read(client, fourth).status == "canceled"
     assert reader.read(client, fifth).status == "queued"
@@ -228,7 +230,8 @@ def test_a_job_that_plain_rq_enqueued_keeps_the_limits_of_its_type(server, clien
     queue = Queue("default", connection=client, serializer=JSONSerializer)
     path = tmp_path / "notes"
     enqueued = [
-        queue.enqueue("packmule.tests.worker.gated_jobs.alone", str(path), str(n), 0.05).id for n in range(4)
+        queue.enqueue("packmule.tests.worker.limited_jobs.alone", str(path), str(n), 0.05).id
+        for n in range(4)
     ]
     with pool(server, 2):
         for id in enqueued:
@@ -245,7 +248,7 @@ def assert_alone(notes: list[str]) -> None:
 
 def test_pools_perform_a_singleton_once_at_a_time_and_all_in_order(server, client, tmp_path):
     path = tmp_path / "notes"
-    enqueued = gated_jobs.alone.enqueue_many([(str(path), str(number), 0.01) for number in range(30)])
+    enqueued = limited_jobs.alone.enqueue_many([(str(path), str(number), 0.01) for number in range(30)])
     with pool(server, 2), pool(server, 2):
         for id in enqueued:
             assert ended(client, id).status == "finished"
@@ -257,7 +260,7 @@ def test_a_waiting_singleton_starts_at_once_when_another_worker_has_ended_the_fi
     path = tmp_path / "notes"
     with pool(server, 3):
         until(lambda: client.scard(wire.WORKERS) == 3)
-        first, second = (gated_jobs.alone.enqueue(str(path), str(number), 0.5) for number in range(2))
+        first, second = (limited_jobs.alone.enqueue(str(path), str(number), 0.5) for number in range(2))
         assert ended(client, first).status == ended(client, second).status == "finished"
     gap = float(client.hget(wire.job_key(second), "x") or 0)
     assert gap == 0
@@ -266,7 +269,7 @@ def test_a_waiting_singleton_starts_at_once_when_another_worker_has_ended_the_fi
 
 def test_a_rate_is_kept_by_idle_pools_to_the_tenth_of_a_second(server, client, tmp_path):
     path = tmp_path / "notes"
-    enqueued = gated_jobs.ten_a_second.enqueue_many([(str(path), "d", str(number)) for number in range(15)])
+    enqueued = limited_jobs.ten_a_second.enqueue_many([(str(path), "d", str(number)) for number in range(15)])
     with pool(server, 2):
         for id in enqueued:
             assert ended(client, id).status == "finished"
@@ -278,8 +281,8 @@ def test_a_rate_is_kept_by_idle_pools_to_the_tenth_of_a_second(server, client, t
 def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 2) as process:
-        first = gated_jobs.alone_by_account.enqueue(str(path), "a", "1", 60)
-        second = gated_jobs.alone_by_account.enqueue(str(path), "a", "2")
+        first = limited_jobs.alone_by_account.enqueue(str(path), "a", "1", 60)
+        second = limited_jobs.alone_by_account.enqueue(str(path), "a", "2")
         until(lambda: lines(path) == ["+1"])
         worker = reader.read(client, first).worker or ""
         until(lambda: reader.read(client, first).worker)
@@ -291,7 +294,7 @@ def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
 
 
 def test_burst_leaves_what_may_not_run_yet(server, client, tmp_path):
-    enqueued = gated_jobs.ten_a_second.enqueue_many([(str(tmp_path / "n"), "d", str(n)) for n in range(3)])
+    enqueued = limited_jobs.ten_a_second.enqueue_many([(str(tmp_path / "n"), "d", str(n)) for n in range(3)])
     assert drained(server, 1) == 0
     assert Counter(reader.read(client, id).status for id in enqueued)["finished"] >= 1
 
@@ -299,9 +302,9 @@ def test_burst_leaves_what_may_not_run_yet(server, client, tmp_path):
 def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 2):
-        first = gated_jobs.replaces.enqueue(str(path), "1", 60)
+        first = limited_jobs.replaces.enqueue(str(path), "1", 60)
         until(lambda: lines(path) == ["+1"])
-        second = gated_jobs.replaces.enqueue(str(path), "2")
+        second = limited_jobs.replaces.enqueue(str(path), "2")
         assert ended(client, first).status == "stopped"
         assert ended(client, second).status == "finished"
 
@@ -320,7 +323,7 @@ def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_pa
         ({"fair": "everybody"}, "name an argument in braces"),
     ],
 )
-def test_a_gate_that_makes_no_sense_is_refused_when_the_job_is_defined(settings, says):
+def test_an_invalid_limit_is_refused_when_the_job_is_defined(settings, says):
     from packmule.jobs.job_type import InvalidJob
     from packmule.jobs.registry import job
 
@@ -330,7 +333,7 @@ def test_a_gate_that_makes_no_sense_is_refused_when_the_job_is_defined(settings,
 
 @pytest.mark.parametrize("executor", ["fenced", "fenced_isolated", "fenced_async"])
 def test_each_run_of_a_singleton_has_a_higher_token_than_the_one_before(server, client, executor):
-    function = getattr(gated_jobs, executor)
+    function = getattr(limited_jobs, executor)
     calls = [(1,)] * 5 if executor == "fenced_async" else [()] * 5
     enqueued = function.enqueue_many(calls)
     with pool(server, 2):
@@ -342,8 +345,8 @@ def test_each_run_of_a_singleton_has_a_higher_token_than_the_one_before(server, 
 
 def test_a_singleton_waits_while_another_holds_its_lock(server, client, tmp_path):
     path = tmp_path / "notes"
-    lock = Redlock([client], longest_ttl=10).acquire("singleton gated_jobs.alone", ttl=10)
-    id = gated_jobs.alone.enqueue(str(path), "1")
+    lock = Redlock([client], longest_ttl=10).acquire(f"singleton {JOBS}.alone", ttl=10)
+    id = limited_jobs.alone.enqueue(str(path), "1")
     companion = pool_jobs.add.enqueue(1)
     with pool(server, 1):
         assert ended(client, companion).status == "finished"
@@ -357,7 +360,7 @@ def test_a_singleton_waits_while_another_holds_its_lock(server, client, tmp_path
 def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 1):
-        id = gated_jobs.alone.enqueue(str(path), "1", 8)
+        id = limited_jobs.alone.enqueue(str(path), "1", 8)
         until(lambda: lines(path) == ["+1"])
         (key,) = client.keys("pm:lock:*")
         client.set(key, "another", px=4500)
@@ -366,12 +369,12 @@ def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client
 
 
 def test_a_worker_finds_what_may_run_behind_any_number_that_may_not(client, desk):
-    first = gated_jobs.alone.enqueue("p", "x")
+    first = limited_jobs.alone.enqueue("p", "x")
     (job,) = desk.claim()
     assert job.id == first
     for number in range(20):
-        (waiting,) = gated_jobs.alone_by_account.enqueue_many([("p", f"n{number}", "1")])
-        client.hset(f"pm:holders:gated_jobs.alone_by_account:n{number}", "other", "w9 e-1")
+        (waiting,) = limited_jobs.alone_by_account.enqueue_many([("p", f"n{number}", "1")])
+        client.hset(f"pm:holders:{JOBS}.alone_by_account:n{number}", "other", "w9 e-1")
         client.hset("pm:claims:w9", "other", "e-1")
         assert waiting
     plain = pool_jobs.add.enqueue(1)
@@ -379,7 +382,7 @@ def test_a_worker_finds_what_may_run_behind_any_number_that_may_not(client, desk
 
 
 def test_a_slot_goes_to_the_group_that_has_waited_longest(client, desk):
-    enqueued = [gated_jobs.fair_slot.enqueue("p", tenant) for tenant in "zyxabc"]
+    enqueued = [limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "zyxabc"]
     (job,) = desk.claim()
     for expected in enqueued[1:]:
         desk.claim()
@@ -388,17 +391,17 @@ def test_a_slot_goes_to_the_group_that_has_waited_longest(client, desk):
 
 
 def test_a_slot_that_a_limited_job_leaves_free_goes_to_the_next_at_once(client, desk):
-    first, _, third = (gated_jobs.slot_and_rate.enqueue("p", domain) for domain in "aab")
+    first, _, third = (limited_jobs.slot_and_rate.enqueue("p", domain) for domain in "aab")
     (job,) = desk.claim(1)
     assert job.id == first
     desk.claim()
-    later = gated_jobs.slot_and_rate.enqueue("p", "b")
+    later = limited_jobs.slot_and_rate.enqueue("p", "b")
     assert ids(desk.finish(job, most=1)) == [third]
     assert later
 
 
 def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
-    enqueued = gated_jobs.in_turn.enqueue_many([("p", "a")] * 50)
+    enqueued = limited_jobs.in_turn.enqueue_many([("p", "a")] * 50)
     for id in enqueued[:-1]:
         client.delete(wire.job_key(id))
     assert desk.claim() == []
@@ -407,50 +410,50 @@ def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
 
 
 def test_a_taken_lock_is_asked_for_once_in_a_while_and_not_by_each_that_waits(client, desk):
-    enqueued = gated_jobs.alone.enqueue_many([("p", str(number)) for number in range(30)])
+    enqueued = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(30)])
     (job,) = desk.claim()
     desk.claim()
     claims = desk.workers["w1"]
     batch = claims.finish_and_claim("postponed", [outcome.postponed(job, 0.1)], 5)
     assert batch.jobs == []
-    assert client.llen("pm:group:default:lock gated_jobs.alone") == 30
+    assert client.llen(f"pm:group:default:lock {JOBS}.alone") == 30
     assert 0 < (batch.next_due or 0) <= 0.1
     time.sleep(0.1)
     assert ids(desk.claim()) == enqueued[:1]  # in order
 
 
 def test_a_bucket_that_a_slower_rate_left_is_over_in_this_ones_time(client, desk):
-    client.set("pm:rate:jobs:gated_jobs.ten_a_second:d", int((time.time() + 86_400) * 1_000_000))
-    id = gated_jobs.ten_a_second.enqueue("p", "d", "x")
+    client.set(f"pm:rate:jobs:{JOBS}.ten_a_second:d", int((time.time() + 86_400) * 1_000_000))
+    id = limited_jobs.ten_a_second.enqueue("p", "d", "x")
     assert desk.claim() == []
     time.sleep(0.11)
     assert ids(desk.claim()) == [id]
 
 
 def test_a_failed_singleton_that_skips_keeps_others_out_while_it_waits_for_its_retry(client, desk):
-    first = gated_jobs.skips.options(retries=1, retry_intervals=[1]).enqueue("p", "1")
+    first = limited_jobs.skips.options(retries=1, retry_intervals=[1]).enqueue("p", "1")
     (job,) = desk.claim()
     claims = desk.workers["w1"]
     claims.finish_and_claim("failed", [outcome.failed(job, "why", 1.0, 2.0)], 0)
-    assert gated_jobs.skips.enqueue("p", "2") == first
-    assert client.exists("pm:holders:gated_jobs.skips") == 0
+    assert limited_jobs.skips.enqueue("p", "2") == first
+    assert client.exists(f"pm:holders:{JOBS}.skips") == 0
     client.zadd("rq:scheduled:default", {first: 1})
     promote(client)
     (job,) = desk.claim()
     assert job.id == first
     claims.finish_and_claim("for good", [outcome.failed(job, "why", 1.0, 2.0)], 0)
-    assert gated_jobs.skips.enqueue("p", "3") != first
+    assert limited_jobs.skips.enqueue("p", "3") != first
 
 
 def test_a_killed_singleton_that_skips_runs_again_and_keeps_its_place(client, desk):
-    first = gated_jobs.skips.enqueue("p", "1")
+    first = limited_jobs.skips.enqueue("p", "1")
     (job,) = desk.claim()
     rescue(client, "w1", "died", "why", [job.execution])
-    assert gated_jobs.skips.enqueue("p", "2") == first
+    assert limited_jobs.skips.enqueue("p", "2") == first
     assert ids(desk.claim(worker="w2")) == [first]
 
 
-def test_a_short_fault_run_keeps_every_gate():
-    report = gate_faults.run(kills=8, seconds=15)
+def test_a_short_fault_run_keeps_every_limit():
+    report = limit_faults.run(kills=8, seconds=15)
     assert report.acknowledged > 100
     assert report.broken() == [], report

@@ -1,4 +1,4 @@
-"""Jobs with gates: singletons, slots, rates and turns. Each notes when it begins and ends."""
+"""Jobs with limits: singletons, slots, rates and turns. Each notes when it begins and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corruption of what gates keep: whatever stands there, no job that is sound is lost and nothing stops."""
+"""Corruption of what limits keep: whatever stands there, no job that is sound is lost and nothing stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from packmule.jobs import wire
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
-from packmule.tests.worker import gated_jobs, pool_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, pool, until
 from packmule.tests.worker.test_corrupt import VALUES, quarantined
 from packmule.worker.order import Strict
@@ -23,7 +23,9 @@ from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
 
-GATES = (
+JOBS = limited_jobs.__name__
+
+LIMITS = (
     b"[1]", b"[[]]", b"{}", b'{"a": 1}', b'[["lock"]]', b'[["lock", {}, 1]]',
     b'[["lock", "k", "x", "wait"]]', b'[["rate", "k", 1]]',
     b'[["lock", "", 1, "wait"]]', b'[["rate", "k", "a", "b"]]', b'[["rate", "k", -5, 1e308]]',
@@ -33,9 +35,10 @@ GATES = (
     b'[["lock", "\\ud800", 1, "wait"]]', b'[["slots", "k", 1e999]]', b"[" * 2000,
 )  # fmt: skip
 KEPT = (
-    "pm:groups:default", "pm:due", "pm:looker", "pm:paused", "pm:holders:gated_jobs.alone",
-    "pm:blocked:gated_jobs.alone",
-    "pm:group:default:lock gated_jobs.alone", "pm:rate:jobs:gated_jobs.ten_a_second:d", "rq:queue:default",
+    "pm:groups:default", "pm:due", "pm:due-watcher", "pm:paused", f"pm:holders:{JOBS}.alone",
+    f"pm:blocked:{JOBS}.alone",
+    f"pm:group:default:lock {JOBS}.alone", f"pm:rate:jobs:{JOBS}.ten_a_second:d",
+    "rq:queue:default",
 )  # fmt: skip
 
 
@@ -54,11 +57,13 @@ def put_garbage(client: Redis, key: str, dice: random.Random) -> None:
                 client.delete(key)
                 client.lpush(key, value)
             case 3:
-                client.hset(key, dice.choice([value, b"lock gated_jobs.alone"]), value)
+                client.hset(key, dice.choice([value, f"lock {JOBS}.alone".encode()]), value)
             case 4:
                 client.sadd(key, value)
             case 5:
-                client.zadd(key, {b"default\nlock gated_jobs.alone": dice.choice([0.0, 9e99, float("inf")])})
+                client.zadd(
+                    key, {f"default\nlock {JOBS}.alone".encode(): dice.choice([0.0, 9e99, float("inf")])}
+                )
             case _:
                 client.set(key, value, px=dice.choice([None, 1000]))
 
@@ -71,9 +76,9 @@ def claims_of(client: Redis, worker: str = "w1") -> Claims:
 @pytest.mark.parametrize("key", KEPT)
 def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client, key, kind):
     """Jobs that wait behind their group's first may be lost with the key that held them, but no others."""
-    alone = gated_jobs.alone.enqueue_many([("p", str(number)) for number in range(3)])
-    limited = gated_jobs.ten_a_second.enqueue_many([("p", "d", str(number)) for number in range(3)])
-    late = gated_jobs.alone.options(delay=0.01).enqueue("p", "late")
+    alone = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(3)])
+    limited = limited_jobs.ten_a_second.enqueue_many([("p", "d", str(number)) for number in range(3)])
+    late = limited_jobs.alone.options(delay=0.01).enqueue("p", "late")
     claims = claims_of(client)
     running = claims.finish_and_claim("1", [], 5).jobs
     assert [job.id for job in running] == [alone[0], limited[0]]
@@ -90,7 +95,7 @@ def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client,
     time.sleep(0.02)
     promote(client)
     GroupRepair(client).repair()
-    gated_jobs.alone.enqueue("p", "new")
+    limited_jobs.alone.enqueue("p", "new")
     claims.finish_and_claim("2", [outcome.returned(job) for job in running], 0)
     seen: set[str] = set()
     for number in range(20):
@@ -104,10 +109,10 @@ def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client,
     assert client.type(key) in (b"none", b"hash", b"zset", b"set", b"list", b"string")
 
 
-@pytest.mark.parametrize("gates", GATES)
-def test_gates_that_make_no_sense_fail_their_job_alone(server, client, gates):
+@pytest.mark.parametrize("limits", LIMITS)
+def test_corrupt_limits_fail_only_their_own_job(server, client, limits):
     id = pool_jobs.add.enqueue(1)
-    client.hset(wire.job_key(id), mapping={"group": "g", "gates": gates})
+    client.hset(wire.job_key(id), mapping={"group": "g", "limits": limits})
     with pool(server, 1) as process:
         until(lambda: children_of(process.pid))
         children = children_of(process.pid)
@@ -119,8 +124,8 @@ def test_gates_that_make_no_sense_fail_their_job_alone(server, client, gates):
 
 @pytest.mark.parametrize("value", [b"nan", b"inf", b"-inf", b"9" * 400, b"x", b""])
 def test_a_bucket_of_garbage_loses_no_job(client, value):
-    client.set("pm:rate:jobs:gated_jobs.ten_a_second:d", value)
-    id = gated_jobs.ten_a_second.enqueue("p", "d", "1")
+    client.set(f"pm:rate:jobs:{JOBS}.ten_a_second:d", value)
+    id = limited_jobs.ten_a_second.enqueue("p", "d", "1")
     jobs: list[str] = []
 
     def is_claimed() -> bool:
@@ -131,7 +136,7 @@ def test_a_bucket_of_garbage_loses_no_job(client, value):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, seed):
+def test_pools_go_on_whatever_is_written_to_the_keys_of_limits(server, client, tmp_path, seed):
     dice = random.Random(seed)
     path = str(tmp_path / "notes")
     with pool(server, 2, queues="high,default,low") as process:
@@ -141,8 +146,8 @@ def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, 
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
             with suppress(ResponseError):
-                gated_jobs.alone.enqueue(path, "a")
-                gated_jobs.ten_a_second.enqueue(path, "d", "r")
+                limited_jobs.alone.enqueue(path, "a")
+                limited_jobs.ten_a_second.enqueue(path, "d", "r")
             put_garbage(client, dice.choice([key for key in KEPT if not key.startswith("rq:")]), dice)
             sound += [pool_jobs.add.options(queue="high").enqueue(1)]
             promote(client)
@@ -150,9 +155,9 @@ def test_pools_go_on_whatever_stands_where_gates_look(server, client, tmp_path, 
             time.sleep(dice.random() * 0.02)
         client.delete("pm:paused")
         assert {ended(client, id).status for id in sound} == {"finished"}
-        last = [gated_jobs.alone_by_account.enqueue(path, "z", str(number)) for number in range(5)]
+        last = [limited_jobs.alone_by_account.enqueue(path, "z", str(number)) for number in range(5)]
         assert {ended(client, id).status for id in last} == {"finished"}
-        final = gated_jobs.alone.enqueue(path, "last")
+        final = limited_jobs.alone.enqueue(path, "last")
         deadline = time.monotonic() + DEADLINE
         while client.hget(wire.job_key(final), "status") != b"finished":
             assert time.monotonic() < deadline

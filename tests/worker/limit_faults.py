@@ -1,6 +1,6 @@
-"""The gates' fault run: gated jobs, while workers, pools and the job server are killed and frozen.
+"""The limits' fault run: limited jobs, while workers, pools and the job server are killed and frozen.
 
-    python tests/worker/gate_faults.py [kills with SIGKILL] [seconds at most] [kills|workers]
+    python tests/worker/limit_faults.py [kills with SIGKILL] [seconds at most] [kills|workers]
 
 Some two kills are made a second. A count that only the holder of the newest token can change, on a server
 that nobody kills, tells whether two singletons ran at once. With `kills` nothing is frozen or told
@@ -34,8 +34,8 @@ from packmule.jobs.client import Producer
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.private_server import private_server
 from packmule.tests.worker import (
-    gate_ledger,
-    gated_jobs,
+    limit_ledger,
+    limited_jobs,
 )
 from packmule.tests.worker.pools import HERE, children_of, is_alive
 
@@ -44,7 +44,12 @@ SETTLED_SECONDS = 1.5
 RETURN_SECONDS = 0.5
 """Until workers have noticed that the server is there again."""
 
-KINDS = {"s": gated_jobs.counted, "c": gated_jobs.slotted, "r": gated_jobs.rated, "f": gated_jobs.fair}
+KINDS = {
+    "s": limited_jobs.counted,
+    "c": limited_jobs.slotted,
+    "r": limited_jobs.rated,
+    "f": limited_jobs.fair,
+}
 KEYS = ("s1", "s2", "s3", "c1", "c2", "r1", "f1", "f2", "f3")
 BACKLOGS = {"r": 40}
 """How many jobs of a key are kept waiting, by its first letter; else six."""
@@ -52,7 +57,7 @@ BACKLOGS = {"r": 40}
 
 @dataclass
 class Report:
-    """What was broken how often, and what became of the jobs and their gates."""
+    """What was broken how often, and what became of the jobs and their limits."""
 
     faults: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
@@ -197,7 +202,7 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
         (place / "ledger").touch()
         client = stack.enter_context(connect(None, server.data_dir))
         registry.use(Producer(client).enqueue)
-        crowd = Crowd(server, Path(os.environ.get("GATE_FAULTS_LOG", place / "log")), only)
+        crowd = Crowd(server, Path(os.environ.get("LIMIT_FAULTS_LOG", place / "log")), only)
         stack.callback(crowd.close)
         done = threading.Event()
         schedule = threading.Thread(target=_schedule, args=(Scheduler(client), done))
@@ -255,7 +260,7 @@ def _await_end(client: Redis, ids: list[str], report: Report) -> None:
 
 
 def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Report) -> None:
-    ledger = gate_ledger.load(place / "ledger")
+    ledger = limit_ledger.load(place / "ledger")
     ledger.struck, ledger.frozen, ledger.outages = crowd.struck, crowd.frozen, crowd.outages
     report.doubled = ledger.doubled()
     singletons = [key for key in ledger.runs if key[0] == "s"]
