@@ -53,7 +53,7 @@ class Progress:
 class Record:
     """A job as it stands in Redis. Times are RQ's texts in UTC, spans seconds; what isn't known is None.
 
-    `death` is the certificate of the last process that died performing it
+    `crash` is the report of the last process that died performing it
     (`worker/crash_report.py`).
     """
 
@@ -72,7 +72,7 @@ class Record:
     timeout: str | None
     attempts: int
     deaths: int
-    death: dict[str, Any] | None
+    crash: dict[str, Any] | None
     retries_left: int
     progress: Progress | None
     result: Any
@@ -266,7 +266,7 @@ def _record(
         timeout=fields.get("timeout") or None,
         attempts=whole(fields.get("attempts")),
         deaths=whole(fields.get("deaths")),
-        death=_certificate(fields.get("death")),
+        crash=_crash(fields.get("crash")),
         retries_left=whole(fields.get("retries_left")),
         progress=_progress(progress),
         result=_value(result.get("return_value")),
@@ -282,7 +282,7 @@ def whole(text: str | bytes | None) -> int:
         return 0
 
 
-def _certificate(text: str | None) -> dict[str, Any] | None:
+def _crash(text: str | None) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(text, type=dict[str, Any]) if text else None
     except msgspec.DecodeError:

@@ -84,7 +84,7 @@ def job(record: Record, traceback: bool = False, waits_for: str | None = None) -
             "timeout": f"{record.timeout} s" if record.timeout else None,
             "failed attempts": record.attempts or None,
             "deaths of its process": record.deaths or None,
-            "last death": _death(record),
+            "last crash": _crash(record),
             "retries left": record.retries_left or None,
             "progress": progress(record),
             "result": msgspec.json.format(msgspec.json.encode(record.result)).decode()
@@ -95,12 +95,12 @@ def job(record: Record, traceback: bool = False, waits_for: str | None = None) -
     )
 
 
-def _death(record: Record) -> str | None:
-    if record.death is None:
+def _crash(record: Record) -> str | None:
+    if record.crash is None:
         return None
-    memory = record.death.get("peak_memory", 0) / 2**20
-    at, worker, host = (record.death.get(name) for name in ("at", "worker", "host"))
-    return f"{record.death.get('cause')}; peak memory {memory:.0f} MiB; {at}, worker {worker} on {host}"
+    memory = record.crash.get("peak_memory", 0) / 2**20
+    at, worker, host = (record.crash.get(name) for name in ("at", "worker", "host"))
+    return f"{record.crash.get('cause')}; peak memory {memory:.0f} MiB; {at}, worker {worker} on {host}"
 
 
 def result(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""The death certificate of a worker process: what killed it, and what it was doing."""
+"""Crash reports: what killed a worker process, and what it was doing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from packmule.worker.scoreboard import RunningJob
 CGROUP = Path("/sys/fs/cgroup")
 
 
-class DeathCertificate(msgspec.Struct, frozen=True):
+class CrashReport(msgspec.Struct, frozen=True):
     """How a process died; it is kept with the job that the process was performing.
 
     `cause` is for people. `signal` is the name of the one that killed it, `exit_code` its own, one of the two
@@ -38,12 +38,12 @@ class DeathCertificate(msgspec.Struct, frozen=True):
     at: str
 
 
-def certify(
+def report_crash(
     worker: str, code: int, running: RunningJob | None, usage: struct_rusage, kills_before: int | None
-) -> DeathCertificate:
-    """The certificate of a process that ended with `code`, negative for a signal.
+) -> CrashReport:
+    """The report of a process that exited with `code`, negative for a signal.
 
-    `kills_before` is what `out_of_memory_kills` said when the process was started.
+    `kills_before` is what `out_of_memory_kills` returned when the process started.
     """
     killed_by = signal.Signals(-code).name if code < 0 else None
     kills = out_of_memory_kills()
@@ -59,7 +59,7 @@ def certify(
         if running
         else f"its process {cause}"
     )
-    return DeathCertificate(
+    return CrashReport(
         cause=doing,
         signal=killed_by,
         exit_code=None if killed_by else code,

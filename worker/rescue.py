@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
-from packmule.worker.crash_report import DeathCertificate
+from packmule.worker.crash_report import CrashReport
 
 Verdict = Literal["returned", "died", "overran", "stopped"]
 Scope = Literal["all", "expired", "named"]
@@ -37,12 +37,12 @@ def rescue(
     reason: str = "",
     executions: Collection[str] = (),
     scope: Scope = "all",
-    certificate: DeathCertificate | None = None,
+    report: CrashReport | None = None,
 ) -> Rescued:
     """Return all that `worker` holds to the front of its queues, and end its lease.
 
     The verdict applies to `executions` if they are given, and otherwise to the jobs that are marked as
-    started; the others just go back. `reason` is what a job that fails by it will show; `certificate` is kept
+    started; the others just go back. `reason` is what a job that fails by it will show; `report` is kept
     with a job that died. With the scope `expired` nothing happens while the lease goes on, and with `named` a
     worker that goes on loses only its `executions`.
     """
@@ -66,7 +66,7 @@ def rescue(
             wire.error_text(reason),
             wire.time_text(time.time()),
             scope,
-            msgspec.json.encode(certificate) if certificate else "",
+            msgspec.json.encode(report) if report else "",
         ],
     )
     back, failed = reply or ((), ())

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 FIELDS = (
     "data", "origin", "timeout", "result_ttl", "failure_ttl", "retries_left", "retry_intervals", "attempts",
-    "deaths", "death", "expires_at", "checkpoint", "enqueue_at_front_on_retry", "success_callback_name",
+    "deaths", "crash", "expires_at", "checkpoint", "enqueue_at_front_on_retry", "success_callback_name",
     "stopped_callback_name", "repeats_left", "worker_name", "enqueued_at", "created_at", "call",
 )  # fmt: skip
 VALUES = (

@@ -110,8 +110,8 @@ def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_wo
     assert "refused" not in (tmp_path / "log").read_text()
     assert (record.status, record.deaths) == ("failed", 3)
     assert cause in record.reason
-    assert record.death["cause"] == record.error
-    assert record.death["peak_memory"] > 2**20
+    assert record.crash["cause"] == record.error
+    assert record.crash["peak_memory"] > 2**20
     assert reader.read(client, once).deaths == 1
     assert client.zcard("rq:wip:default") == 0
 

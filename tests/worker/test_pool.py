@@ -96,15 +96,15 @@ def test_a_job_that_keeps_killing_its_process_fails_after_three_deaths(server, c
     assert record.status == "failed"
     assert cause in record.reason
     assert Job.fetch(id, client, JSONSerializer).latest_result().exc_string == record.error
-    assert record.death["cause"] == record.error
-    assert (record.death["signal"], record.death["exit_code"]) == {
+    assert record.crash["cause"] == record.error
+    assert (record.crash["signal"], record.crash["exit_code"]) == {
         "kill": ("SIGKILL", None),
         "exit": (None, 0),
         "segfault": ("SIGSEGV", None),
     }[how]
-    assert 2**20 < record.death["peak_memory"] < 2**31
-    assert record.death["worker"]
-    assert record.death["host"] == socket.gethostname()
+    assert 2**20 < record.crash["peak_memory"] < 2**31
+    assert record.crash["worker"]
+    assert record.crash["host"] == socket.gethostname()
 
 
 def test_jobs_claimed_with_the_one_that_dies_go_back_uncounted(server, client, tmp_path):

@@ -12,10 +12,10 @@
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
 -- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on
 --          and loses nothing but the executions of ARGV[3]
--- ARGV[8]  the death certificate, or "" where there is none
+-- ARGV[8]  the crash report, or "" where there is none
 -- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
 
-local worker, verdict, named, deaths, reason, now_text, scope, certificate = unpack(ARGV)
+local worker, verdict, named, deaths, reason, now_text, scope, report = unpack(ARGV)
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
 if scope == 'expired' then
@@ -97,8 +97,8 @@ local function is_over(id, execution)
   if not is_named(execution) or (named == '' and redis.call('HGET', 'rq:job:' .. id, 'status') ~= 'started') then
     return false -- it goes on elsewhere as if nothing had been: it may not have begun
   elseif verdict == 'died' then
-    if certificate ~= '' then
-      redis.call('HSET', 'rq:job:' .. id, 'death', certificate)
+    if report ~= '' then
+      redis.call('HSET', 'rq:job:' .. id, 'crash', report)
     end
     local count = redis.pcall('HINCRBY', 'rq:job:' .. id, 'deaths', 1)
     return type(count) ~= 'number' or count >= tonumber(deaths) -- a count that is no number may have been anything

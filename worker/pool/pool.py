@@ -24,7 +24,7 @@ from redis.retry import Retry
 from packmule.coordination.redis.backoff import BackOff, is_transient
 from packmule.worker import order
 from packmule.worker.commands import Command, Commands
-from packmule.worker.crash_report import DeathCertificate, certify
+from packmule.worker.crash_report import CrashReport, report_crash
 from packmule.worker.deadlines import LOOK
 from packmule.worker.dependents import enqueue_forgotten
 from packmule.worker.heartbeat import INTERVAL, Heartbeat
@@ -102,7 +102,7 @@ class Pool:
         self.lock_nodes = lock_nodes
         self._children: dict[int, Child] = {}
         self._scoreboards: dict[str, Scoreboard] = {}
-        self._dead: dict[str, tuple[Verdict, str, list[str], DeathCertificate]] = {}
+        self._dead: dict[str, tuple[Verdict, str, list[str], CrashReport]] = {}
         self._start_backoff = BackOff(0.1, BACK_OFF_CAP)
         self._start_not_before = 0.0
         self._drained = 0
@@ -282,7 +282,7 @@ class Pool:
             if each.deadlines.tell(running):
                 each.send(LOOK)
             self._mark(each, running)
-            self._relieve(each)
+            self._rescue_stalled(each)
             if judgement := each.deadlines.judge(running):
                 each.kill(judgement.verdict, judgement.reason, [judgement.execution])
             if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
@@ -299,11 +299,11 @@ class Pool:
             except RedisError:
                 self._is_heard = False
 
-    def _relieve(self, each: Child) -> None:
+    def _rescue_stalled(self, each: Child) -> None:
         """Return what a worker holds back that can't do it itself."""
-        if self._is_heard and each.scoreboard and stalled.is_due(each.scoreboard):
+        if self._is_heard and each.scoreboard and stalled.is_stalled(each.scoreboard):
             try:
-                stalled.relieve(self.client, each.name, each.scoreboard)
+                stalled.give_back(self.client, each.name, each.scoreboard)
             except RedisError:
                 self._is_heard = False
 
@@ -343,12 +343,12 @@ class Pool:
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
             if ended.scoreboard:
-                self._bury(ended, ended.scoreboard, code, usage)
+                self._on_worker_exit(ended, ended.scoreboard, code, usage)
             elif code and not self._stop_signals:
                 log.warning("%s: ended with code %d; starting it again", ended.name, code)
                 self._back_off(ended)
 
-    def _bury(self, ended: Child, scoreboard: Scoreboard, code: int, usage: struct_rusage) -> None:
+    def _on_worker_exit(self, ended: Child, scoreboard: Scoreboard, code: int, usage: struct_rusage) -> None:
         """Take note of a worker's end, and rescue what it held unless it left in order."""
         running = scoreboard.read()
         del self._scoreboards[ended.name]
@@ -357,11 +357,11 @@ class Pool:
         if code == 0 and not running:
             self._drained += self.burst and self.max_jobs is None
             return
-        certificate = certify(ended.name, code, running[0] if running else None, usage, ended.kills_before)
+        report = report_crash(ended.name, code, running[0] if running else None, usage, ended.kills_before)
         executions = [job.execution for job in running] or [NOTHING_RAN]
-        verdict, reason, named = ended.killed_as or ("died", certificate.cause, executions)
+        verdict, reason, named = ended.killed_as or ("died", report.cause, executions)
         log.warning("%s: %s", ended.name, reason or "stopped before its job had ended")
-        self._dead[ended.name] = verdict, reason, named or [NOTHING_RAN], certificate
+        self._dead[ended.name] = verdict, reason, named or [NOTHING_RAN], report
         try:
             self._rescue_dead()
         except RedisError as error:
@@ -371,9 +371,9 @@ class Pool:
 
     def _rescue_dead(self) -> None:
         """Give back what dead workers held. Raises what redis-py does; call it again then."""
-        for name, (verdict, reason, executions, certificate) in list(self._dead.items()):
+        for name, (verdict, reason, executions, report) in list(self._dead.items()):
             try:
-                rescue(self.client, name, verdict, reason, executions, certificate=certificate)
+                rescue(self.client, name, verdict, reason, executions, report=report)
             except ResponseError as error:
                 if is_transient(error):
                     raise

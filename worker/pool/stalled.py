@@ -1,4 +1,4 @@
-"""Relief: the jobs behind one that lets its process do nothing else go back to their queues."""
+"""Stalled workers: jobs claimed behind one that blocks its process go back to their queues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packmule.jobs import wire
 from packmule.worker.rescue import close_waiting, rescue
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
-RELIEF_SECONDS = 0.06
+STALLED_SECONDS = 0.06
 """A worker that still holds unstarted jobs this long after it started one has stalled. Its completer would
 have returned them, but the job is in a long call that keeps the interpreter's lock."""
 
@@ -19,18 +19,18 @@ STORE_SECONDS = 0.001
 """By then what either process has written to the shared memory is seen by the other."""
 
 
-def is_due(scoreboard: Scoreboard) -> bool:
+def is_stalled(scoreboard: Scoreboard) -> bool:
     """Whether the worker holds back jobs that it can't return itself."""
     job = scoreboard.read_one(MAIN)
     return (
         job is not None
         and not scoreboard.is_concurrent
         and job.execution in scoreboard.held()
-        and time.monotonic() - job.started > RELIEF_SECONDS
+        and time.monotonic() - job.started > STALLED_SECONDS
     )
 
 
-def relieve(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
+def give_back(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
     """Return what the worker has claimed and not begun, in its place; the ids. Raises what redis-py does.
 
     The worker is told first: when its job ends it starts none of the others, and returns what has come for

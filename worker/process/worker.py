@@ -25,7 +25,7 @@ from packmule.coordination.redis.scripts import Script
 from packmule.jobs import current, wire
 from packmule.jobs.interrupts import Interrupted
 from packmule.worker import order
-from packmule.worker.crash_report import DeathCertificate
+from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import enqueue_dependents
 from packmule.worker.heartbeat import Heartbeat, HeartbeatThread
 from packmule.worker.memory import resident
@@ -142,10 +142,10 @@ class Worker(RQWorker):
             self.completer,
             self.threads,
             self.tasks,
-            self._bury,
+            self._record_crash,
             self._unlock,
             self._wake_up,
-            self._come_to,
+            self._drop_revoked,
             self.name,
         )
         rq_current.install(self.connection, self.serializer)
@@ -217,7 +217,7 @@ class Worker(RQWorker):
                 self._unlock(job.execution)
                 self.completer.done(ended)
                 if self.scoreboard.end(job.execution):
-                    self._come_to()
+                    self._drop_revoked()
                 continue
             call = self.performer.prepare(job)
             if isinstance(call, Outcome):
@@ -269,12 +269,10 @@ class Worker(RQWorker):
         """A singleton's lock is lost, and with it the right to go on."""
         self.executors.break_off(Interrupted("the singleton's lock was lost"), execution)
 
-    def _bury(self, execution: str, certificate: DeathCertificate) -> None:
+    def _record_crash(self, execution: str, report: CrashReport) -> None:
         """Take note of the death of an isolated process: only the rescue knows how often its job did it."""
         retry_until_available(
-            lambda: rescue(
-                self.connection, self.name, "died", certificate.cause, [execution], "named", certificate
-            )
+            lambda: rescue(self.connection, self.name, "died", report.cause, [execution], "named", report)
         )
 
     def _give_up_waiting(self) -> None:
@@ -285,7 +283,7 @@ class Worker(RQWorker):
         if self.idle.is_under_way:
             self._take(self._turn_away())
 
-    def _come_to(self) -> None:
+    def _drop_revoked(self) -> None:
         """Begin nothing that was claimed before: the pool has returned it, or is about to."""
         with self._exchanging:
             come = retry_until_available(self.idle.recover)
@@ -308,7 +306,9 @@ class Worker(RQWorker):
         try:
             return waiting()
         except UNAVAILABLE as error:
-            log.info("a connection that waits for jobs was lost (%s)", error)  # by the pool's relief, too
+            log.info(
+                "a connection that waits for jobs was lost (%s)", error
+            )  # the pool closes it if this worker stalls
         except ResponseError as error:
             if not is_transient(error) and not str(error).startswith("WRONGTYPE"):
                 raise  # a key of the wrong type is set aside by the next claim

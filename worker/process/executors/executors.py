@@ -39,19 +39,19 @@ class Executors:
         completer: Completer,
         threads: int,
         tasks: int,
-        bury: Callable[[str, crash_report.DeathCertificate], None],
+        record_crash: Callable[[str, crash_report.CrashReport], None],
         over: Callable[[str], None],
         wake: Callable[[], None],
-        come_to: Callable[[], None],
+        drop_revoked: Callable[[], None],
         worker: str,
     ) -> None:
         self.performer = performer
         self.scoreboard = scoreboard
         self.completer = completer
-        self.bury = bury
+        self.record_crash = record_crash
         self.over = over
         self.wake = wake
-        self.come_to = come_to
+        self.drop_revoked = drop_revoked
         self.worker = worker
         beside = partial(self._done, beside=True)
         self.threads = ThreadsExecutor(performer, scoreboard, beside, threads) if threads > 1 else None
@@ -93,7 +93,7 @@ class Executors:
             self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
             ended = self.performer.perform_interruptibly(call)
             if self.scoreboard.end(job.execution):
-                self.come_to()
+                self.drop_revoked()
             if time.monotonic() - began < MARK_SECONDS:
                 ended = msgspec.structs.replace(ended, is_marked=False)
             self._done(ended)
@@ -134,10 +134,10 @@ class Executors:
             self._done(self.performer.ended_by(call, JobTimeoutException(_why(ended, running)), started))
         else:
             # Dying is no failure: the job runs again, unless it did it too often.
-            certificate = crash_report.certify(self.worker, ended.code, running, ended.usage, self._kills)
+            report = crash_report.report_crash(self.worker, ended.code, running, ended.usage, self._kills)
             self._kills = crash_report.out_of_memory_kills()
             self.over(job.execution)
-            self.bury(job.execution, certificate)  # which takes the claim, too
+            self.record_crash(job.execution, report)  # which takes the claim, too
 
     def _done(self, ended: Outcome, beside: bool = False) -> None:
         self.over(ended.execution)

@@ -1,4 +1,4 @@
-"""Relief: what the pool returns in the place of a worker that can't, and what the worker makes of it."""
+"""Stalled workers: what the pool gives back in their place, and what the worker makes of it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims)
     claims.claim_moved(0, "m1")
     scoreboard = Scoreboard()
     begun(scoreboard, jobs)
-    assert set(stalled.relieve(client, "w1", scoreboard)) == {*ids[2:], moved}
+    assert set(stalled.give_back(client, "w1", scoreboard)) == {*ids[2:], moved}
     assert scoreboard.held() == []
-    assert not stalled.is_due(scoreboard)
+    assert not stalled.is_stalled(scoreboard)
     assert scoreboard.end(jobs[1].execution)
     assert not scoreboard.end(jobs[1].execution)
 
@@ -52,7 +52,7 @@ def test_a_worker_that_went_on_meanwhile_loses_nothing(client, claims, monkeypat
         scoreboard.start(MAIN, jobs[2].id, jobs[2].execution, 60)
 
     monkeypatch.setattr(stalled, "close_waiting", go_on)
-    assert stalled.relieve(client, "w1", scoreboard) == []
+    assert stalled.give_back(client, "w1", scoreboard) == []
     assert client.llen("rq:queue:default") == 0
 
 
@@ -61,4 +61,4 @@ def test_jobs_beside_the_main_threads_are_none_of_its_business(client, claims):
     scoreboard = Scoreboard(2)
     begun(scoreboard, claims.finish_and_claim("c1", [], 2).jobs)
     scoreboard.give_back(scoreboard.take())
-    assert not stalled.is_due(scoreboard)
+    assert not stalled.is_stalled(scoreboard)

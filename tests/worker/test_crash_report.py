@@ -1,4 +1,4 @@
-"""Death certificates: out of memory is told from other kills by what the kernel counts."""
+"""Crash reports: the kernel's counters tell an out-of-memory kill from other kills."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from packmule.worker import crash_report
-from packmule.worker.crash_report import certify, out_of_memory_kills
+from packmule.worker.crash_report import out_of_memory_kills, report_crash
 from packmule.worker.scoreboard import RunningJob
 
 
@@ -23,16 +23,16 @@ def kills(cgroup: Path, count: int) -> None:
     (cgroup / "memory.events").write_text(f"low 0\nhigh 0\nmax 12\noom 3\noom_kill {count}\n")
 
 
-def certificate(code: int, kills_before: int | None) -> crash_report.DeathCertificate:
+def report(code: int, kills_before: int | None) -> crash_report.CrashReport:
     running = RunningJob(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
-    return certify("w1", code, running, resource.getrusage(resource.RUSAGE_SELF), kills_before)
+    return report_crash("w1", code, running, resource.getrusage(resource.RUSAGE_SELF), kills_before)
 
 
 def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):
     kills(cgroup, 4)
     before = out_of_memory_kills()
     kills(cgroup, 5)
-    found = certificate(-9, before)
+    found = report(-9, before)
     assert found.out_of_memory is True
     assert found.cause == (
         "the process performing this job died of SIGKILL, killed by the kernel for want of memory, "
@@ -45,11 +45,11 @@ def test_other_ends_are_not(cgroup, code, after):
     kills(cgroup, 4)
     before = out_of_memory_kills()
     kills(cgroup, after)
-    assert certificate(code, before).out_of_memory is False
+    assert report(code, before).out_of_memory is False
 
 
 def test_where_the_kernel_does_not_say_nothing_is_claimed(cgroup):
     assert out_of_memory_kills() is None
-    assert certificate(-9, None).out_of_memory is None
+    assert report(-9, None).out_of_memory is None
     (cgroup / "memory.events").write_text("nonsense\n")
     assert out_of_memory_kills() is None
