@@ -1,0 +1,149 @@
+"""The pages' examples run, and do what the pages say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from packmule.jobs.batch import batches
+from packmule.scheduler.schedules.schedule_file import read_file
+from packmule.tests.docs.pages import PAGES, blocks, modules, page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_python_block_names_its_file_and_can_be_compiled(name):
+    for file, text in modules(name).items():
+        compile(text, file, "exec")
+
+
+def test_the_readmes_first_job_runs(shell, client):
+    shell.page("README")
+    shell.python("program.py")
+    assert client.llen("rq:queue:low") == 3
+    assert client.zcard("rq:scheduled:high") == 1
+    id = shell.packmule("enqueue", "call", "shop.report", "month=2026-11", "copies=2").strip()
+    shell.work()
+    assert shell.packmule("job", "wait", id) == '"2 of 2026-11"\n'
+
+
+def test_the_page_of_jobs_runs(shell, client):
+    shell.page("jobs")
+    shell.python("program.py")
+    shell.python("plain_rq.py")
+    shell.python("ready_made.py")
+    calls = [
+        ("indexing.reindex", "rows=3"),
+        ("kinds.thumbnail_of_a_stranger", "path=a.png"),
+        ("kinds.notify", "url=http://a"),
+    ]
+    ids = [shell.packmule("enqueue", "call", *call).strip() for call in calls]
+    invoices = [shell.packmule("enqueue", "call", "accounts.invoice", f"account_id={n}") for n in (1, 1, 2)]
+    assert invoices[0] == invoices[1] != invoices[2]
+    refreshed = [
+        shell.packmule("enqueue", "call", "accounts.refresh", "account_id=1", f"why={n}") for n in "ab"
+    ]
+    assert refreshed[0] == refreshed[1]
+    assert b'"why":"b"' in client.hget(f"rq:job:{refreshed[0].strip()}", "data")
+    ids += [id.decode() for id in client.lrange("rq:queue:default", 0, -1)][:1]
+    shell.work()
+    for id in ids:
+        shell.packmule("job", "wait", id)
+
+
+def test_the_page_of_limits_runs(shell):
+    shell.page("limits")
+    id = shell.packmule("enqueue", "call", "payments.settle", "account_id=1").strip()
+    crawl = shell.packmule("enqueue", "call", "payments.crawl", "domain=example.org", "tenant=1").strip()
+    shell.work()
+    assert int(shell.packmule("job", "wait", id)) > 0
+    shell.packmule("job", "wait", crawl)
+    for line in re.findall(r"^\$ packmule (.*?)\s*(?:#.*)?$", page("limits"), flags=re.MULTILINE):
+        shell.packmule(*line.split())
+
+
+def test_the_page_of_schedules_runs(shell, tmp_path):
+    shell.add({**modules("schedules"), **modules("jobs")})
+    shell.python("nightly.py")
+    (tmp_path / "schedules.toml").write_text(blocks("schedules", "toml")[0])
+    (nightly,) = read_file(tmp_path / "schedules.toml")
+    assert (nightly.name, nightly.overlap, nightly.jitter) == ("nightly", "skip", 120)
+    shell.packmule(
+        "schedule", "add", "nightly", "shop.report", "month={tick}", "--cron", "30 2 * * *",
+        "--tz", "Europe/Madrid",
+    )  # fmt: skip
+    assert len(shell.packmule("schedule", "next", "nightly", "3").splitlines()) == 3
+    assert "30 2 * * *" in shell.packmule("schedule", "show", "nightly")
+
+
+def test_the_page_of_batches_runs_beside_a_worker(shell, client):
+    shell.page("batches")
+    shell.start_worker()
+    assert shell.python("start.py") == "100 done, 0 failed\n"
+    (state,) = batches(client)
+    shell.packmule("batch", "wait", state.id)
+
+
+def test_the_page_of_coordination_runs(shell):
+    shell.page("coordination")
+    shell.python("connecting.py")
+    assert shell.python("locking.py") == "True\n"
+
+
+def test_the_example_of_a_batch_runs_beside_a_worker(shell):
+    shell.add({"batch.py": shell.example("batch.py").read_text()})
+    shell.start_worker()
+    assert shell.python("batch.py") == "100 done, 0 failed\n"
+
+
+def test_the_example_of_limits_runs(shell):
+    assert shell.python(shell.example("limits.py")).splitlines() == [
+        *(f"login attempt {number}" for number in range(1, 6)),
+        "too many: wait 60 s",
+        "True, 40 left, all of it again in 36 s",
+        "busy: try again in at most 30 s",
+    ]
+
+
+def test_the_example_of_the_cache_runs_and_runs_again(shell):
+    for _ in range(2):
+        assert shell.python(shell.example("cache.py")).splitlines() == [
+            "looking up the chair",
+            "looking up the table",
+            "12 12 80",
+            "looking up the chair",
+            "14 80",
+            "looking up the chair",
+            "looking up the table",
+            "14 90",
+            "[104, None]",
+            "[104, None]",
+            "[104, None] not kept",
+            r"b'\x89PNG'",
+        ]
+
+
+def test_the_example_of_events_runs(shell):
+    assert shell.python(shell.example("events.py")).splitlines() == [
+        "ordered 1",
+        "paid 1",
+        "closed 1",
+        "3 events are kept for other groups",
+    ]
+
+
+def test_every_key_that_the_examples_leave_is_documented(shell, client):
+    shell.add({**modules("jobs"), **modules("limits"), **modules("batches")})
+    shell.python("program.py")
+    shell.packmule("enqueue", "call", "payments.settle", "account_id=1")
+    shell.packmule("enqueue", "call", "payments.crawl", "domain=example.org", "tenant=1")
+    shell.packmule("enqueue", "call", "accounts.invoice", "account_id=1")
+    shell.start_worker()
+    shell.python("start.py")
+    shell.work()
+    table = "\n".join(
+        line.split("|")[1] for line in page("redis-keys").splitlines() if line.startswith("| `")
+    )
+    patterns = [re.sub(r"<[^>]+>", ".+", re.escape(key)) for key in re.findall(r"`((?:rq|pm):[^`]+)`", table)]
+    for key in client.keys("*"):
+        assert any(re.fullmatch(pattern, key.decode()) for pattern in patterns), key

@@ -1,0 +1,127 @@
+"""Reference pages are complete: every command, setting, option, field, event type and key, and no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+
+import click
+import msgspec
+
+from packmule import cli
+from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
+from packmule.jobs.job_type import Traits
+from packmule.jobs.options import (
+    DEFAULT_FAILURE_TTL,
+    DEFAULT_QUEUE,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_TIMEOUT,
+    Options,
+)
+from packmule.observe.events import TYPES
+from packmule.observe.webhooks.webhook_file import ENDS, Webhook
+from packmule.scheduler.schedules.schedule import Schedule
+from packmule.tests.docs.pages import ROOT, named, page, rows
+
+
+def leaves(group: click.Group, path: str = "packmule") -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield f"{path} {name}"
+            yield from leaves(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def section(name: str, title: str) -> str:
+    """The text of a page below the heading `title`, up to the next heading of two signs."""
+    return page(name).partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    return [name for row in rows(text) for name in named(row[0])]
+
+
+def test_every_command_is_on_its_page_once_and_no_other():
+    assert sorted(first_cells(page("cli"))) == sorted(leaves(cli.cli))
+
+
+def test_every_command_that_a_page_names_exists():
+    commands = {*leaves(cli.cli), "packmule"}
+    groups = {command.rpartition(" ")[0] for command in commands}
+    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for text in re.findall(r"(?:^\$ |`)(packmule(?: [a-z]+)+)", path.read_text(), flags=re.MULTILINE):
+            words = text.split()
+            known = any(" ".join(words[:length]) in commands | groups for length in (2, 3))
+            assert known, f"{path.name}: {text}"
+
+
+def test_every_setting_is_on_its_page_with_its_default():
+    table = {name: row for row in rows(page("settings")) for name in named(row[0])}
+    assert set(table) == {variable for variable, _ in VARIABLES.values()} | set(PLATFORM_VARIABLES.values())
+    defaults = Settings()
+    for name, (variable, _) in VARIABLES.items():
+        match default := getattr(defaults, name):
+            case bool() | None | "":
+                continue
+            case int() | float():
+                shown = f"{default:g}" if isinstance(default, float) else str(default)
+            case tuple():
+                shown = ",".join(default) if name == "queues" else table[variable][1]
+            case _:
+                shown = str(default)
+        assert table[variable][1].strip("`") == shown, variable
+
+
+def test_every_variable_that_a_page_names_is_a_setting():
+    variables = {variable for variable, _ in VARIABLES.values()} | {"PACKMULE_COMPLETE"}
+    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for variable in re.findall(r"PACKMULE_[A-Z_]+[A-Z]", path.read_text()):
+            assert variable in variables or variable.startswith("PACKMULE_SECRET_"), (
+                f"{path.name}: {variable}"
+            )
+
+
+def test_every_option_of_a_job_is_on_its_page_with_its_default():
+    table = section("jobs", "Options")
+    expected = {field.name for kind in (Options, Traits) for field in fields(kind)}
+    assert sorted(first_cells(table)) == sorted(expected)
+    said = {named(row[0])[0]: row[1] for row in rows(table)}
+    assert said["queue"] == f'`"{DEFAULT_QUEUE}"`'
+    assert said["timeout"] == f"{DEFAULT_TIMEOUT:g}"
+    assert said["result_ttl"] == f"{DEFAULT_RESULT_TTL:g}"
+    assert said["failure_ttl"] == f"{DEFAULT_FAILURE_TTL / 86_400 / 365:g} year"
+
+
+def test_every_field_of_a_schedule_is_on_its_page():
+    expected = {*Schedule.__struct_fields__} - {"name", "owner", "source"}
+    table = section("schedules", "Fields")
+    assert sorted(first_cells(table)) == sorted(expected)
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Schedule)}
+    said = {name: row[2] for row in rows(table) for name in named(row[0])}
+    for name in ("tz", "misfire", "overlap"):
+        assert said[name] == f'`"{defaults[name]}"`'
+
+
+def test_every_field_of_a_webhook_and_every_type_of_event_is_on_its_page():
+    assert first_cells(section("events", "Webhooks")) == [*Webhook.__struct_fields__]
+    assert sorted(first_cells(section("events", "Types"))) == sorted(TYPES)
+    assert set(ENDS) <= set(TYPES)
+
+
+def test_every_key_that_the_code_names_is_documented():
+    rooms = ("coordination", "jobs", "observe", "scheduler", "worker")
+    sources = [
+        *(path for room in rooms for path in ROOT.glob(f"{room}/**/*.py")),
+        *ROOT.glob("*/**/lua/**/*.lua"),
+    ]
+    keys = {
+        match.rstrip(":") for path in sources for match in re.findall(r"[\"'](pm:[a-z]+:?)", path.read_text())
+    }
+    assert keys
+    for key in keys:
+        assert f"`{key}" in page("redis-keys"), key
