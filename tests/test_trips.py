@@ -87,15 +87,15 @@ def test_an_enqueued_job_takes_a_fixed_few_commands(client):
     )
 
 
-def test_a_batch_is_one_trip_however_many_jobs_it_has(client, trips):
+def test_a_claim_is_one_trip_however_many_jobs_it_has(client, trips):
     registry.use(Producer(client).enqueue)
     pool_jobs.noop.enqueue_many([()] * 64)
     claims = Claims(client, "w1", Strict(["high", "default", "low"]))
     performer = Performer(lambda *report: None, lambda *save: None)
     claims.finish_and_claim(claims.next_id(), [], 1)  # the script is loaded now
     before = trips()
-    batch = claims.finish_and_claim(claims.next_id(), [], 32)
-    outcomes = [performer.perform(performer.prepare(job)) for job in batch.jobs]
+    claim = claims.finish_and_claim(claims.next_id(), [], 32)
+    outcomes = [performer.perform(performer.prepare(job)) for job in claim.jobs]
     claims.finish_and_claim(claims.next_id(), outcomes, 31)
     assert trips() - before == 2
     assert client.zcard("rq:finished:default") == 32
@@ -108,9 +108,9 @@ def test_a_performed_job_takes_a_bounded_number_of_commands(client):
     performer = Performer(lambda *report: None, lambda *save: None)
     claims.finish_and_claim(claims.next_id(), [], 1)
     before = commands(client)
-    batch = claims.finish_and_claim(claims.next_id(), [], 100)
+    claim = claims.finish_and_claim(claims.next_id(), [], 100)
     claims.finish_and_claim(
-        claims.next_id(), [performer.perform(performer.prepare(job)) for job in batch.jobs], 0
+        claims.next_id(), [performer.perform(performer.prepare(job)) for job in claim.jobs], 0
     )
     ran = commands(client) - before
     del ran["cmdstat_info"]

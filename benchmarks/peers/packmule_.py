@@ -1,7 +1,7 @@
 """Packmule: a pool of two worker processes with the ready-made jobs loaded, as `packmule worker` runs it.
 
 BENCH_EXECUTOR is where jobs run: "" (in the process), "isolate", "threads" or "async".
-BENCH_BATCH is the most jobs of a batch, if it is to be held down.
+BENCH_CLAIM is the most jobs of a claim, to limit it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.jobs import registry
 from packmule.jobs.client import Producer as OurProducer
 from packmule.worker.pool.pool import Pool
-from packmule.worker.process.claim_size import MOST
+from packmule.worker.process.claim import MOST
 from peers import bodies
 
 EXECUTOR = os.environ.get("BENCH_EXECUTOR", "")
@@ -37,7 +37,7 @@ def work() -> None:
     registry.load(READY_MADE)
     threads = THREADS if EXECUTOR == "threads" else 1
     sys.exit(
-        Pool(client, ["default"], 2, threads=threads, most=int(os.environ.get("BENCH_BATCH", MOST))).run()
+        Pool(client, ["default"], 2, threads=threads, most=int(os.environ.get("BENCH_CLAIM", MOST))).run()
     )
 
 

@@ -146,7 +146,7 @@ def _bullmq(concurrency: int, figures: frozenset[str]) -> Setup:
 
 SETUPS = (
     _packmule("packmule", 1.0, ALL | WAITING),
-    _packmule("packmule, batches of 1", 0.5, PERFORM - NAP, environment={"BENCH_BATCH": "1"}),
+    _packmule("packmule, batches of 1", 0.5, PERFORM - NAP, environment={"BENCH_CLAIM": "1"}),
     _packmule(
         "packmule, 100 threads", 0.5, PERFORM | {"latency"}, naps=2_000,
         environment={"BENCH_EXECUTOR": "threads"}, lacks=_no_threads,

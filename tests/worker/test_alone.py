@@ -330,7 +330,7 @@ def test_the_started_registry_names_a_job_of_rqs_once(queue, worker, client):
 
 def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
     for _ in range(8):
-        queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)  # and so it comes in a batch, unmarked
+        queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)  # and so it comes in one claim, unmarked
     corrupt = queue.enqueue(
         "packmule.tests.worker.pool_jobs.add",
         1,

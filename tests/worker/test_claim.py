@@ -13,8 +13,7 @@ from packmule.jobs.client import Producer
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
 from packmule.worker.process import outcome
-from packmule.worker.process.claim import Claims
-from packmule.worker.process.claim_size import BatchSize
+from packmule.worker.process.claim import Claims, ClaimSize
 from packmule.worker.process.outcome import Claimed
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
@@ -153,9 +152,9 @@ def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, 
     id = pool_jobs.add.enqueue(1)
     client.hset(wire.job_key(id), field, value)
     after = pool_jobs.add.enqueue(2)
-    batch = claims.finish_and_claim("c1", [], 2)
-    assert [job.id for job in batch.jobs] == [after]
-    claims.finish_and_claim("c2", batch.unreadable, 0)
+    claim = claims.finish_and_claim("c1", [], 2)
+    assert [job.id for job in claim.jobs] == [after]
+    claims.finish_and_claim("c2", claim.unreadable, 0)
     assert reader.read(client, id).reason.startswith("the job's record is corrupt")
 
 
@@ -194,14 +193,14 @@ def test_a_result_ttl_of_zero_deletes_and_minus_one_keeps_for_ever(client, claim
 
 
 def test_batches_grow_for_short_jobs_and_fall_for_long_ones():
-    batch = BatchSize()
+    claim_size = ClaimSize()
     sizes = []
     for _ in range(8):
-        batch.learn(batch.size, batch.size * 0.0001)
-        sizes.append(batch.size)
+        claim_size.learn(claim_size.size, claim_size.size * 0.0001)
+        sizes.append(claim_size.size)
     assert sizes == [2, 4, 8, 16, 32, 64, 64, 64]
-    batch.learn(64, 6.4)
-    assert batch.size == 1
+    claim_size.learn(64, 6.4)
+    assert claim_size.size == 1
 
 
 def test_retries_follow_their_intervals_or_back_off_with_jitter():

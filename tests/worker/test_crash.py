@@ -12,7 +12,7 @@ import pytest
 
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import children_of, ended, lines, pool, until
-from packmule.worker.process.claim_size import MOST
+from packmule.worker.process.claim import MOST
 
 KILLS = 5
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_each_job_completes_and_a_kill_repeats_no_more_than_a_batch(server, client, tmp_path, threads):
+def test_each_job_completes_and_a_kill_repeats_no_more_than_a_claim(server, client, tmp_path, threads):
     dice = random.Random(threads)
     ledger = tmp_path / "ledger"
     ids: list[str] = []

@@ -42,9 +42,9 @@ class Desk:
     def finish(self, *jobs: Claimed, most: int = 0, worker: str = "w1") -> list[Claimed]:
         claims = self.workers[worker]
         outcomes = [outcome.finished(job, b"1", 1.0, 2.0) for job in jobs]
-        batch = claims.finish_and_claim(claims.next_id(), outcomes, most)
-        assert batch.stale == []
-        return batch.jobs
+        claim = claims.finish_and_claim(claims.next_id(), outcomes, most)
+        assert claim.stale == []
+        return claim.jobs
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def test_a_rate_lets_so_many_begin_and_tells_when_the_next_may(client, desk):
     first, second = (limited_jobs.ten_a_second.enqueue("p", "d", str(number)) for number in range(2))
     other = limited_jobs.ten_a_second.enqueue("p", "e", "x")
     assert ids(desk.claim()) == [first, other]
-    batch = desk.workers["w1"].finish_and_claim("empty", [], 5)
-    assert batch.jobs == []
-    assert batch.next_due is not None
-    assert 0 < batch.next_due <= 0.1
+    claim = desk.workers["w1"].finish_and_claim("empty", [], 5)
+    assert claim.jobs == []
+    assert claim.next_due is not None
+    assert 0 < claim.next_due <= 0.1
     assert desk.workers["w2"].finish_and_claim("empty", [], 5).next_due is None  # w1 looks
-    time.sleep(batch.next_due)
+    time.sleep(claim.next_due)
     assert ids(desk.claim()) == [second]
 
 
@@ -414,10 +414,10 @@ def test_a_taken_lock_is_asked_for_once_in_a_while_and_not_by_each_that_waits(cl
     (job,) = desk.claim()
     desk.claim()
     claims = desk.workers["w1"]
-    batch = claims.finish_and_claim("postponed", [outcome.postponed(job, 0.1)], 5)
-    assert batch.jobs == []
+    claim = claims.finish_and_claim("postponed", [outcome.postponed(job, 0.1)], 5)
+    assert claim.jobs == []
     assert client.llen(f"pm:group:default:lock {JOBS}.alone") == 30
-    assert 0 < (batch.next_due or 0) <= 0.1
+    assert 0 < (claim.next_due or 0) <= 0.1
     time.sleep(0.1)
     assert ids(desk.claim()) == enqueued[:1]  # in order
 

@@ -24,9 +24,9 @@ def test_nothing_is_claimed_from_a_paused_queue_and_from_others_it_is(client):
     assert pause(client, "high")
     assert not pause(client, "high")
     claims = Claims(client, "w1", Strict(["high", "default"]))
-    batch = claims.finish_and_claim("1", [], 5)
-    assert [job.id for job in batch.jobs] == [runs]
-    assert batch.paused == paused(client) == {"high"}
+    claim = claims.finish_and_claim("1", [], 5)
+    assert [job.id for job in claim.jobs] == [runs]
+    assert claim.paused == paused(client) == {"high"}
     assert resume(client, "high")
     assert not resume(client, "high")
     assert [job.id for job in claims.finish_and_claim("2", [], 5).jobs] == [waits]
@@ -58,7 +58,7 @@ def test_idle_workers_heed_a_pause_and_go_on_at_once_when_it_ends(server, client
         assert time.monotonic() - before < 2  # not the 5 s after which it would look by itself
 
 
-def test_a_batch_in_hand_is_all_that_a_busy_worker_still_performs(server, client):
+def test_a_busy_worker_performs_only_what_it_has_claimed_once_its_queue_is_paused(server, client):
     executor_jobs.where.enqueue_many([(0.005,)] * 200)
     with pool(server, 1):
         until(lambda: client.llen("rq:queue:default") < 150)
@@ -77,12 +77,12 @@ def test_a_queue_with_a_rate_lets_so_many_begin_whoever_enqueued_them(client):
     other = pool_jobs.add.options(queue="low").enqueue(1)
     claims = Claims(client, "w1", Strict(["default", "low"]))
     assert [job.id for job in claims.finish_and_claim("1", [], 10).jobs] == [*enqueued[:3], other]
-    batch = claims.finish_and_claim("2", [], 10)
-    assert (batch.jobs, batch.paused) == ([], {"default"})
-    assert batch.next_due is not None
-    assert 0 < batch.next_due <= 0.1
+    claim = claims.finish_and_claim("2", [], 10)
+    assert (claim.jobs, claim.paused) == ([], {"default"})
+    assert claim.next_due is not None
+    assert 0 < claim.next_due <= 0.1
     assert Claims(client, "w2", Strict(["default"])).finish_and_claim("1", [], 1).next_due is None  # w1 looks
-    time.sleep(batch.next_due)
+    time.sleep(claim.next_due)
     assert [job.id for job in claims.finish_and_claim("3", [], 10).jobs] == enqueued[3:4]
     limit(client, "default", None)
     assert [job.id for job in claims.finish_and_claim("4", [], 10).jobs] == enqueued[4:]

@@ -181,7 +181,7 @@ def test_a_queue_of_little_weight_gets_its_share_and_never_starves(server, clien
     assert 20 <= Counter(served[:100])["low"] <= 30
 
 
-def test_a_job_that_keeps_the_interpreters_lock_holds_up_none_of_its_batch(server, client, tmp_path):
+def test_a_job_that_keeps_the_interpreters_lock_holds_up_none_of_its_claim(server, client, tmp_path):
     path = tmp_path / "notes"
     pool_jobs.add.enqueue_many([(1,)] * 40)
     long = executor_jobs.keep_the_lock.enqueue(str(path), 8 * 10**7)

@@ -135,7 +135,7 @@ def test_a_stream_of_another_type_is_moved_aside_and_the_next_one_begins(client)
     assert client.get("pm:broken:pm:events") == b"no stream"
 
 
-def test_a_batch_of_many_takes_few_entries_and_the_stream_is_capped(client):
+def test_a_claim_of_many_takes_few_entries_and_the_stream_is_capped(client):
     pool_jobs.noop.enqueue_many([()] * 640)
     assert client.xlen("pm:events") <= 22
     assert len(told(client)) == 640

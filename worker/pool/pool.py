@@ -32,7 +32,7 @@ from packmule.worker.memory import resident
 from packmule.worker.pool import child, stalled
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
-from packmule.worker.process.claim_size import MOST
+from packmule.worker.process.claim import MOST
 from packmule.worker.process.worker import Worker, entries_wanted
 from packmule.worker.rescue import Verdict, rescue, rescue_expired, server_time
 from packmule.worker.scoreboard import RunningJob, Scoreboard

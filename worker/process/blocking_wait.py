@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 
 from packmule.jobs import wire
-from packmule.worker.process.claim import NOTHING, Batch, Claims
+from packmule.worker.process.claim import NOTHING, Claim, Claims
 from packmule.worker.rescue import close_waiting
 
 BLOCK_SECONDS = 25
@@ -53,7 +53,7 @@ class IdleWait:
         self._waiters: list[_Waiter] = []
         self._lost: list[tuple[int, str]] = []
 
-    def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Batch:
+    def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Claim:
         """What was claimed when a push, a readable descriptor, or the end of `seconds` ends the wait.
 
         No move is begun on queues (keys) that are `paused`.
@@ -78,13 +78,13 @@ class IdleWait:
         """Whether there are moves under way, which may bring more jobs."""
         return any(waiter.claim_id for waiter in self._waiters)
 
-    def arrived(self) -> Batch:
+    def arrived(self) -> Claim:
         """What moves that are under way have brought until now. When it raises, `recover`."""
         waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}
         readable, _, _ = select.select(waiting, [], [], 0)
         return self._read([waiting[each] for each in readable])
 
-    def end(self) -> Batch:
+    def end(self) -> Claim:
         """End moves that are under way; what pushes that were faster brought. When it raises, `recover`."""
         waiting = [waiter for waiter in self._waiters if waiter.claim_id]
         self._unblock(waiting)
@@ -96,15 +96,15 @@ class IdleWait:
                 self._unblock([waiter])
         return self._read(waiting)
 
-    def recover(self) -> Batch:
+    def recover(self) -> Claim:
         """What was claimed by moves whose connections are lost; call it again when it raises."""
         self.close()
         close_waiting(self.client, self.worker)  # from here on they claim nothing more
-        batch = NOTHING
+        claim = NOTHING
         for place, claim_id in self._lost:
-            batch = batch.with_more(self.claims.claim_moved(place, claim_id))
+            claim = claim.with_more(self.claims.claim_moved(place, claim_id))
         self._lost.clear()
-        return batch
+        return claim
 
     def close(self) -> None:
         """Close the connections; what moves under way may bring can be recovered."""
@@ -119,8 +119,8 @@ class IdleWait:
         waiter.claim_id = self.claims.next_id()
         waiter.until = time.monotonic() + BLOCK_SECONDS + ANSWER_SECONDS
         move = ("BLMOVE", waiter.queue, wire.waiting_key(self.worker), "LEFT", "RIGHT", BLOCK_SECONDS)
-        claim = self.claims.command_for_moved(place, waiter.claim_id)
-        waiter.connection.send_packed_command(waiter.connection.pack_commands([move, claim]))
+        take = self.claims.command_for_moved(place, waiter.claim_id)
+        waiter.connection.send_packed_command(waiter.connection.pack_commands([move, take]))
 
     def _unblock(self, waiters: Sequence[_Waiter]) -> None:
         with self.client.pipeline(transaction=False) as pipeline:
@@ -128,24 +128,24 @@ class IdleWait:
                 pipeline.client_unblock(waiter.client_id)
             pipeline.execute()
 
-    def _read(self, waiters: Sequence[_Waiter]) -> Batch:
+    def _read(self, waiters: Sequence[_Waiter]) -> Claim:
         """What has been claimed. Raises `ResponseError` if it is nothing, and a move was refused."""
-        batch = NOTHING
+        claim = NOTHING
         refusals: list[ResponseError] = []
         for waiter in waiters:
-            move, claim = _reply(waiter.connection), _reply(waiter.connection)
+            moved, claimed = _reply(waiter.connection), _reply(waiter.connection)
             refusals += [
                 reply
-                for reply in (move, claim)
+                for reply in (moved, claimed)
                 if isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)
             ]
-            if not isinstance(claim, ResponseError):  # else what was moved is there for the next claim
-                batch = batch.with_more(self.claims.read(claim))
+            if not isinstance(claimed, ResponseError):  # else what was moved is there for the next claim
+                claim = claim.with_more(self.claims.read(claimed))
         for waiter in waiters:
             waiter.claim_id = ""  # only now: until all are read, all can be recovered
-        if refusals and batch.is_empty:
+        if refusals and claim.is_empty:
             raise refusals[0]
-        return batch
+        return claim
 
     def _connect(self) -> None:
         pool = self.client.connection_pool

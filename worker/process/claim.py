@@ -1,4 +1,4 @@
-"""Claiming: one round trip acknowledges a batch's outcomes and brings the next jobs."""
+"""Claiming: one round trip acknowledges outcomes and brings the next jobs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ LEASE = 10.0
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
+LONGEST_CLAIM = 0.01
+"""Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
+
+MOST = 64
+"""Jobs that one claim takes at most, unless a worker is told otherwise."""
+
 _PARTS = (("worker.process", "gather"), ("worker.process", "statistics"), ("worker.process", "acknowledge"))
 _finish_and_claim = Script("worker.process", "finish_and_claim", after=(*wire.LIMITS, *_PARTS))
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Batch(NamedTuple):
-    """What one call brought.
+class Claim(NamedTuple):
+    """What one call returned.
 
     `jobs` are claimed now; `unreadable` are the outcomes of claimed records that make no sense. `stale`
     are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
@@ -51,9 +57,9 @@ class Batch(NamedTuple):
         """Whether nothing was claimed."""
         return not self.jobs and not self.unreadable
 
-    def with_more(self, more: Batch) -> Batch:
+    def with_more(self, more: Claim) -> Claim:
         """Both in one."""
-        return Batch(
+        return Claim(
             self.jobs + more.jobs,
             self.unreadable + more.unreadable,
             self.stale + more.stale,
@@ -65,7 +71,7 @@ class Batch(NamedTuple):
         )
 
 
-NOTHING = Batch([], [], [], [], False)
+NOTHING = Claim([], [], [], [], False)
 
 
 class Claims:
@@ -93,7 +99,7 @@ class Claims:
         self._calls += 1
         return f"{self._prefix}{self._calls:x}"
 
-    def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Batch:
+    def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Claim:
         """Acknowledge `outcomes` and claim up to `want` jobs: one round trip.
 
         When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
@@ -104,11 +110,11 @@ class Claims:
         # A mere acknowledgement must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
         counts = count_outcomes(outcomes, self._held)
-        batch = self.read(_finish_and_claim(self.client, keys, [request, counts]))
+        claim = self.read(_finish_and_claim(self.client, keys, [request, counts]))
         for ended in outcomes:
             self._held.pop(ended.execution, None)
         self._leased_at = now if lease else self._leased_at
-        return batch
+        return claim
 
     def command_for_moved(self, place: int, claim_id: str) -> tuple[Any, ...]:
         """The command that claims one job of the waiting list, to be sent behind a blocking move into it.
@@ -117,7 +123,7 @@ class Claims:
         """
         return _finish_and_claim.command(self._keys, [self._request_for_moved(place, claim_id)])
 
-    def claim_moved(self, place: int, claim_id: str) -> Batch:
+    def claim_moved(self, place: int, claim_id: str) -> Claim:
         """Do what `command_for_moved` does, or did before its reply was lost."""
         return self.read(
             _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id)])
@@ -126,7 +132,7 @@ class Claims:
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
         return _pack((f".claim{place}", claim_id, 1, self.worker, wire.time_text(time.time()), 0, ()))
 
-    def read(self, reply: Sequence[Any]) -> Batch:
+    def read(self, reply: Sequence[Any]) -> Claim:
         """What the script's reply means."""
         stale, parents, rows, suspended, paused, next_due, is_forgotten = reply
         jobs: list[Claimed] = []
@@ -138,7 +144,7 @@ class Claims:
                 jobs.append(job)
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 unreadable.append(corrupt(row, error, time.time()))
-        return Batch(
+        return Claim(
             jobs,
             unreadable,
             _texts(stale),
@@ -148,6 +154,19 @@ class Claims:
             float(next_due) if next_due else None,
             is_forgotten == 1,
         )
+
+
+class ClaimSize:
+    """The size of the next claim: 1 at first, more while jobs are short."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self.most = most
+        self.size = 1
+
+    def learn(self, jobs: int, seconds: float) -> None:
+        """Adjust to `jobs` jobs that took `seconds` in all: at most double, or fall to what fits."""
+        fitting = int(LONGEST_CLAIM * jobs / seconds) if seconds > 0 else self.most
+        self.size = max(1, min(fitting, self.size * 2, self.most))
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:

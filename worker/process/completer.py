@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from packmule.worker.process import outcome
-from packmule.worker.process.claim import Batch
+from packmule.worker.process.claim import Claim
 from packmule.worker.process.outcome import Claimed, Outcome
 
 log = logging.getLogger("packmule.worker")
@@ -34,7 +34,7 @@ class Completer:
     def __init__(
         self,
         acknowledge: Callable[[Sequence[Outcome]], object],
-        turn_away: Callable[[], Batch],
+        turn_away: Callable[[], Claim],
         wake: Callable[[], object],
         show_held: Callable[[Sequence[str]], object],
     ) -> None:

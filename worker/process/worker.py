@@ -1,4 +1,4 @@
-"""The worker: claims a batch, performs it, hands it in, and waits when there is nothing to do."""
+"""The worker: it claims jobs, performs them, acknowledges their outcomes, and waits when none are left."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ from packmule.worker.heartbeat import Heartbeat, HeartbeatThread
 from packmule.worker.memory import resident
 from packmule.worker.process import outcome, rq_current, rq_path
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
-from packmule.worker.process.claim import NOTHING, Batch, Claims
-from packmule.worker.process.claim_size import MOST, BatchSize
+from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims, ClaimSize
 from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import Executors
 from packmule.worker.process.outcome import Claimed, Outcome
@@ -92,7 +91,7 @@ class Worker(RQWorker):
         self.stopping = self.stopping_cold = False
         self.claims = Claims(self.connection, self.name, serve or order.Strict(self.queue_names()))
         self.performer = Performer(self._report, self._save, lambda: self.stopping, max_result_bytes)
-        self.batch = BatchSize(most)
+        self.claim_size = ClaimSize(most)
         self.singletons = Singletons(lock_nodes or [self.connection], self._lose)
         self._exchanging = threading.Lock()
         self._memory_looked_at = 0.0
@@ -115,7 +114,7 @@ class Worker(RQWorker):
         """
         self.set_up_logging(logging_level, date_format, log_format)
         if served := self.order_of(dequeue_strategy):
-            self.claims.order, self.batch = served, BatchSize(1)
+            self.claims.order, self.claim_size = served, ClaimSize(1)
         self.performer.process = os.getpid()  # which may be a fork of the one that made this worker
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._wake, False)
@@ -172,35 +171,35 @@ class Worker(RQWorker):
         moved = NOTHING
         while not self.stopping or outcomes or self.executors.is_busy:
             self.maintain()
-            want = min(self.batch.size, self.executors.free)
+            want = min(self.claim_size.size, self.executors.free)
             if max_jobs is not None:
                 want = max(0, min(want, max_jobs - performed))
             want = 0 if self.stopping else want
             if not want:
                 self._give_up_waiting()
-            batch: Batch | None = moved
+            claim: Claim | None = moved
             if moved.is_empty:
-                batch = self._exchange(outcomes, want) if want or outcomes else None  # the only round trip
+                claim = self._exchange(outcomes, want) if want or outcomes else None  # the only round trip
             moved = NOTHING
-            if batch:
-                performed += len(batch.jobs)
-                outcomes = [*batch.unreadable, *self._perform_all(batch.jobs)]
-                if batch.jobs or outcomes or batch.parents:
+            if claim:
+                performed += len(claim.jobs)
+                outcomes = [*claim.unreadable, *self._perform_all(claim.jobs)]
+                if claim.jobs or outcomes or claim.parents:
                     idle_since = time.monotonic()
                     continue
             if self.executors.is_busy:
-                moved = self._wait(batch if want else None, max_idle_time)
+                moved = self._wait(claim if want else None, max_idle_time)
                 outcomes = self.completer.rest() if moved.is_empty else ()
                 continue
             idle_for = time.monotonic() - idle_since
             if burst or performed == max_jobs or (max_idle_time is not None and idle_for >= max_idle_time):
                 break
-            if not self.stopping and batch:
-                moved = self._wait(batch, max_idle_time)
+            if not self.stopping and claim:
+                moved = self._wait(claim, max_idle_time)
         return performed
 
     def _perform_all(self, jobs: Sequence[Claimed]) -> list[Outcome]:
-        """Perform a batch; the outcomes that are still to be acknowledged."""
+        """Perform claimed jobs; the outcomes that are still to be acknowledged."""
         if not jobs:
             return self.completer.rest()
         began = time.monotonic()
@@ -226,7 +225,7 @@ class Worker(RQWorker):
             else:
                 self.executors.perform(call)
         now = time.monotonic()
-        self.batch.learn(len(jobs), now - began)
+        self.claim_size.learn(len(jobs), now - began)
         if self.max_memory is not None and now - self._memory_looked_at > MEMORY_SECONDS:
             self._memory_looked_at = now
             if (used := resident()) > self.max_memory:
@@ -234,25 +233,25 @@ class Worker(RQWorker):
                 self.stopping = True
         return self.completer.rest()
 
-    def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Batch:
+    def _exchange(self, outcomes: Sequence[Outcome], want: int) -> Claim:
         """Acknowledge and claim, however often it takes until Redis answers."""
         with self._exchanging:
             claim_id = self.claims.next_id()
-            batch = retry_until_available(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
+            claim = retry_until_available(lambda: self.claims.finish_and_claim(claim_id, outcomes, want))
             if want and self.idle.is_under_way:
-                batch = batch.with_more(self._attended(self.idle.arrived))
+                claim = claim.with_more(self._attended(self.idle.arrived))
         # A job that was returned for this worker while it could not is none that it has lost.
         returned = {ended.id for ended in outcomes if ended.status == "queued" and not ended.kind}
-        stale = [id for id in batch.stale if id not in returned]
+        stale = [id for id in claim.stale if id not in returned]
         for id in stale:
             log.warning("job %s: the outcome came after the lease had ended, and was refused", id)
-        if batch.is_forgotten:
+        if claim.is_forgotten:
             self.sign_on_again()
         for ended in outcomes:
             if ended.status == "failed":
                 log.warning("job %s failed", ended.id)
-        self._enqueue_dependents(batch.parents)
-        return batch
+        self._enqueue_dependents(claim.parents)
+        return claim
 
     def _lock(self, name: str, execution: str) -> bool:
         """Take a singleton's lock; whether it could be had."""
@@ -278,7 +277,7 @@ class Worker(RQWorker):
     def _give_up_waiting(self) -> None:
         """End blocking moves, so that none brings a job while this worker has no time for it.
 
-        What one brings all the same is performed with the rest of the batch, or returned with it.
+        What one brings anyway is performed with the rest of the claim, or returned with it.
         """
         if self.idle.is_under_way:
             self._take(self._turn_away())
@@ -291,17 +290,17 @@ class Worker(RQWorker):
             self.completer.done(ended)
         self.completer.give_up(come.jobs)
 
-    def _take(self, batch: Batch) -> None:
-        for ended in batch.unreadable:
+    def _take(self, claim: Claim) -> None:
+        for ended in claim.unreadable:
             self.completer.done(ended)
-        self.completer.take(batch.jobs)
+        self.completer.take(claim.jobs)
 
-    def _turn_away(self) -> Batch:
+    def _turn_away(self) -> Claim:
         """End blocking moves; what they brought all the same."""
         with self._exchanging:
             return self._attended(self.idle.end) if self.idle.is_under_way else NOTHING
 
-    def _attended(self, waiting: Callable[[], Batch]) -> Batch:
+    def _attended(self, waiting: Callable[[], Claim]) -> Claim:
         """What connections that wait have claimed, also where they are lost meanwhile."""
         try:
             return waiting()
@@ -315,21 +314,21 @@ class Worker(RQWorker):
             log.warning("redis can't be waited on (%s)", error)
         return retry_until_available(self.idle.recover)
 
-    def _wait(self, batch: Batch | None, max_idle_time: float | None) -> Batch:
-        """Wait for work and outcomes as the last `batch` tells; for outcomes alone where none was wanted."""
+    def _wait(self, claim: Claim | None, max_idle_time: float | None) -> Claim:
+        """Wait for work and outcomes as the last `claim` tells; for outcomes alone where none was wanted."""
         moved = NOTHING
         if self.completer.may_wait():
-            if batch is None or batch.suspended:
-                select.select(self.idle.wake, [], [], SUSPENDED_SECONDS if batch else None)
+            if claim is None or claim.suspended:
+                select.select(self.idle.wake, [], [], SUSPENDED_SECONDS if claim else None)
             else:
                 spans = (
                     BLOCK_SECONDS,
                     max_idle_time,
-                    batch.next_due,
-                    PAUSED_SECONDS if batch.paused else None,
+                    claim.next_due,
+                    PAUSED_SECONDS if claim.paused else None,
                 )
                 span = max(0.0, min(each for each in spans if each is not None))
-                paused = {wire.queue_key(name) for name in batch.paused}
+                paused = {wire.queue_key(name) for name in claim.paused}
                 moved = self._attended(lambda: self.idle.wait(span, paused))
         if moved.is_empty:
             with contextlib.suppress(BlockingIOError):

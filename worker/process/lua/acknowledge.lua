@@ -1,4 +1,4 @@
--- Acknowledging: the outcomes of one batch are written. The first part of finish_and_claim.lua, which tells its KEYS[1]
+-- Acknowledging: the outcomes of a claim are written. The first part of finish_and_claim.lua, which tells its KEYS[1]
 -- and what it takes and Returns.
 
 local claims = KEYS[1]

@@ -1,4 +1,4 @@
--- Acknowledge the outcomes of one batch and take the jobs of the next, in one atomic step.
+-- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
