@@ -2,6 +2,6 @@
 
 from packmule.jobs import current
 from packmule.jobs.interrupts import Retry
-from packmule.jobs.registry import job
+from packmule.jobs.job import job
 
 __all__ = ["Retry", "current", "job"]

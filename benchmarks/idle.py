@@ -18,7 +18,7 @@ from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import wire
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
@@ -85,11 +85,11 @@ def _poller(waits: dict[str, IdleWait]) -> tuple[select.epoll, dict[int, str]]:
 def _wakes(
     client: Redis, waits: dict[str, IdleWait], poller: select.epoll, names: dict[int, str]
 ) -> tuple[int, float]:
-    produce = Producer(client)
+    produce = Client(client)
     wakes, took = 0, 0.0
     for _ in range(JOBS):
         began = time.perf_counter()
-        produce.enqueue(bench_jobs.noop.job, [((), {})])
+        produce.send(bench_jobs.noop.job, [((), {})])
         claimed = False
         while not claimed:
             for descriptor, _ in poller.poll(1):

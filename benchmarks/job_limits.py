@@ -24,7 +24,7 @@ from throughput import PROCESSES, rate
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.worker.pool.pool import Pool
 
 KEYS = 1000
@@ -58,7 +58,7 @@ def main(jobs: int, rounds: int, limited: int) -> None:
     costs: dict[str, list[float]] = {}
     try:
         client = connect(None, server.data_dir)
-        produce = Producer(client).enqueue
+        produce = Client(client).send
         calls = [((number % KEYS,), {}) for number in range(jobs)]
 
         def measure(name: str, job: object) -> None:

@@ -31,7 +31,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import client as client_module
 from packmule.jobs.batch import Batch
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.jobs.options import Options
 from packmule.worker.pool.pool import Pool
 from packmule.worker.process import claim
@@ -91,10 +91,10 @@ def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tu
     """Jobs a second, enqueued in bulk and performed."""
     client = connect(None, server.data_dir)
     client.flushall()
-    producer = Producer(client)
-    batch = Batch.create(producer=producer) if in_batch else None
+    producer = Client(client)
+    batch = Batch.create(client=producer) if in_batch else None
     began = time.perf_counter()
-    producer.enqueue(bench_jobs.noop.job, [((), {})] * count, Options(batch=batch.id if batch else None))
+    producer.send(bench_jobs.noop.job, [((), {})] * count, Options(batch=batch.id if batch else None))
     if batch:
         batch.seal()
     enqueued = time.perf_counter()
@@ -118,7 +118,7 @@ def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
         client.flushall()
         for first in range(0, count, 100_000):
             calls = [((), {})] * min(100_000, count - first)
-            Producer(client).enqueue(bench_jobs.noop.job, calls)
+            Client(client).send(bench_jobs.noop.job, calls)
         command = [sys.executable, "-m", "packmule", "status", "--json"]
         environment = {**os.environ, "PACKMULE_REDIS_URL": server.url}
         runs = []

@@ -33,7 +33,7 @@ from rq.serializers import JSONSerializer
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import wire
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.jobs.options import Options
 from packmule.observe import events
 from packmule.scheduler.leader import leader
@@ -53,7 +53,7 @@ def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
     """Jobs promoted a second, and the longest script call meanwhile, in milliseconds."""
     client = connect(None, server.data_dir)
     client.flushall()
-    Producer(client).enqueue(bench_jobs.noop.job, [((), {})] * count, Options(delay=0.0))
+    Client(client).send(bench_jobs.noop.job, [((), {})] * count, Options(delay=0.0))
     child = os.fork()
     if not child:
         os._exit(Pool(lambda: connect(None, server.data_dir), ["default"], 2).run())
@@ -100,7 +100,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
     client.flushall()
     for number in range(count):
         schedule_store.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
-    enqueuer = PeriodicEnqueuer(client, Producer(client))
+    enqueuer = PeriodicEnqueuer(client, Client(client))
     leader = Scheduler(client, enqueuer=enqueuer)
     leader.leadership.hold()
     term = leader.leadership.check()
@@ -131,12 +131,12 @@ def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
     client = connect(None, server.data_dir)
     client.flushall()
     queue = Queue("default", client, serializer=JSONSerializer)
-    producer = Producer(client)
+    producer = Client(client)
     due = {}
     with running(server):
         for _ in range(LATE_JOBS):
             span = random.uniform(0.1, 3)
-            (id,) = producer.enqueue(bench_jobs.noop.job, [((), {})], Options(delay=span))
+            (id,) = producer.send(bench_jobs.noop.job, [((), {})], Options(delay=span))
             due[id] = "ours", client.zscore("rq:scheduled:default", id)
             job = queue.enqueue_in(timedelta(seconds=1 + span), bench_jobs.noop.job.name)
             due[job.id] = "RQ's, due a second later or more", client.zscore("rq:scheduled:default", job.id)
@@ -174,7 +174,7 @@ def running(server: EmbeddedServer) -> Iterator[int]:
     process = os.fork()
     if not process:
         own = connect(None, server.data_dir)
-        Scheduler(own, enqueuer=PeriodicEnqueuer(own, Producer(own))).run()
+        Scheduler(own, enqueuer=PeriodicEnqueuer(own, Client(own))).run()
         os._exit(0)
     while leader(client) is None:
         time.sleep(0.01)

@@ -28,7 +28,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.worker.pool.pool import Pool
 
 PROCESSES = 2
@@ -87,7 +87,7 @@ def main(jobs: int, rounds: int) -> None:
 
     try:
         client = client_of()
-        produce = Producer(client).enqueue
+        produce = Client(client).send
         queue = Queue(connection=client, serializer=JSONSerializer)
         job = bench_jobs.noop.job
         for _ in range(rounds):

@@ -7,7 +7,7 @@ import time
 from functools import lru_cache
 
 from packmule.jobs import current
-from packmule.jobs.registry import job
+from packmule.jobs.job import job
 
 DAY = 86_400
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.drill.job import work
-from packmule.jobs import client, reader
+from packmule.jobs import reader
+from packmule.jobs.client import Client
 
 QUEUES = ("drill-a", "drill-b")
 
@@ -45,7 +46,7 @@ class Load:
         self.rate = rate
         self.random = Random(seed)  # noqa: S311  a drill can be repeated
         self.stopped = stopped
-        self.client = client.connect().client
+        self.client = Client().make_default().redis
         self.count = 0
 
     def run(self) -> None:
@@ -72,7 +73,7 @@ class Load:
         ]
         return [id for id in ids[:1] if id]
 
-    def _many(self, queue: str) -> list[str]:
+    def _many(self, queue: str) -> Sequence[str]:
         """Enqueue many of no length, of which workers claim several at once, or some of all lengths."""
         spans = self.random.choice(([0.0] * 60, [self._seconds() for _ in range(10)]))
         calls = [(self.ledger, seconds) for seconds in spans]

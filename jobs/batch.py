@@ -13,10 +13,10 @@ from redis.exceptions import ResponseError
 from rq.command import send_command
 
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import current, reader, registry, wire
-from packmule.jobs.client import BatchClosed, Producer
+from packmule.jobs import current, reader, wire
+from packmule.jobs.client import BatchClosed, Client
+from packmule.jobs.job import Prepared
 from packmule.jobs.options import LONGEST_SPAN
-from packmule.jobs.registry import Prepared
 
 KEEP = 7 * 86_400.0
 """Seconds that an ended batch is kept."""
@@ -101,19 +101,19 @@ class Batch:
         collect: bool = False,
         parent: Batch | None = None,
         keep: float = KEEP,
-        producer: Producer | None = None,
+        client: Client | None = None,
     ) -> Batch:
-        """Make a batch; `producer` is the one that functions enqueue by, if not given.
+        """Make a batch, by the process's default client if no other is given.
 
         When all of its jobs have ended, `on_complete` is enqueued once, and `on_success` if all finished.
         With `collect` what each job returned, up to 64 KiB, is kept with the batch, for `results`. In its
         `parent` it counts as one job, failed if not all of its own have finished; batches nest no deeper. It
         is kept for `keep` seconds after its end. Raises `BatchClosed` for a parent that takes no more,
-        `ValueError` for a `keep` that is none, and what `Producer.enqueue` does.
+        `ValueError` for a `keep` that is none, and what `Client.enqueue` does.
         """
         if not 1 <= keep <= LONGEST_SPAN:
             raise ValueError(f"keep={keep!r}: give a second or more, at most a hundred years")
-        producer = producer or _producer()
+        client = client or Client.default()
         id = wire.new_job_id()
         fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
         callbacks = []
@@ -121,14 +121,14 @@ class Batch:
             if prepared is not None:
                 callbacks.append((wire.new_job_id(), prepared))
                 fields += field, callbacks[-1][0]
-        producer.create_batch(id, parent.id if parent else None, fields, callbacks)
-        return cls(producer.client, id)
+        client.create_batch(id, parent.id if parent else None, fields, callbacks)
+        return cls(client.redis, id)
 
     @classmethod
     def current(cls) -> Batch | None:
         """The batch of the job that this code runs in, or that it is called back about."""
         id = current.batch_id()
-        return cls(_producer().client, id) if id else None
+        return cls(Client.default().redis, id) if id else None
 
     def __enter__(self) -> Batch:
         return self
@@ -278,11 +278,6 @@ def batches(client: Redis, limit: int = 20) -> list[State]:
         except NoSuchBatch:
             client.zrem(wire.BATCHES, id)
     return found
-
-
-def _producer() -> Producer:
-    """The producer that functions enqueue by in this process: they have its bound method."""
-    return cast(Producer, cast(Any, registry.producer()).__self__)
 
 
 def _seconds(text: str | None) -> float | None:

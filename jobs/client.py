@@ -1,134 +1,227 @@
-"""The producer: checks a call, writes it as RQ would, and enqueues it in one round trip."""
+"""The client: enqueues calls on one server, one round trip for hundreds, and reaches the jobs there."""
 
 from __future__ import annotations
 
 import atexit
-import json
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any, NamedTuple
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 
-import msgspec
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from packmule.config import Settings
-from packmule.coordination.key_template import UnfitValue
-from packmule.coordination.redis.connection import connect as connect_redis
+from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import registry, tracing, unique, wire
+from packmule.errors import Conflict, UsageError
+from packmule.jobs import cancel, entry, reader, requeue, tracing, wire
+from packmule.jobs.entry import Entry, EntryWriter
+from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidCall, JobType
-from packmule.jobs.limits import CallLimits, JobLimits
-from packmule.jobs.options import (
-    DEFAULT_FAILURE_TTL,
-    DEFAULT_QUEUE,
-    DEFAULT_RESULT_TTL,
-    DEFAULT_TIMEOUT,
-    InvalidOption,
-    Options,
-    in_seconds,
-)
-from packmule.jobs.registry import Prepared
-from packmule.jobs.unique import Ids
+from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
 
-JOBS_A_TRIP = 500
-BYTES_A_TRIP = 4 * 1024 * 1024
+if TYPE_CHECKING:
+    from packmule.jobs.job import JobCall, JobFunction, Prepared
+
+P = ParamSpec("P")
 
 _enqueue = Script("jobs", "enqueue", after=(*wire.LIMITS, ("jobs", "memory_limit")))
 _create_batch = Script(
     "jobs", "enqueue", after=(*wire.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
 )
-_pack = msgspec.msgpack.Encoder().encode
-
-Call = tuple[Sequence[Any], Mapping[str, Any]]
 
 
-class Entry(NamedTuple):
-    """One job on its way: what the script takes of it, and its payload."""
-
-    job: tuple[str, str, str, str, float, list[Any], unique.Uniqueness | None, str | None, str | None]
-    payload: bytes
+class BatchClosed(Conflict, RuntimeError):
+    """A batch takes no more jobs: it has ended, was canceled, or never existed."""
 
 
-class JobTooLarge(InvalidCall):
-    """A call whose arguments take more bytes than a job may hold."""
-
-
-class BatchClosed(RuntimeError):
-    """A batch that takes no more jobs, for it has ended or was canceled, or that never was."""
-
-
-class ServerFull(RuntimeError):
+class ServerFull(Conflict, RuntimeError):
     """The server has no memory left for more jobs; nothing was enqueued."""
 
 
-class UnknownQueue(ValueError):
-    """A queue that is not among the settings' queues, where no worker would find the job."""
+class UnknownQueue(UsageError, ValueError):
+    """A queue is not among the settings' queues, where no worker would find the job."""
 
 
-class Producer:
-    """Enqueues jobs on `client`'s server.
+class Client:
+    """Enqueues jobs on one server and reaches those that are there.
 
-    `queues` are the names it may enqueue to (all where None); `max_bytes` bounds a job's arguments as JSON.
+    `server` is a `redis.Redis`, the `Settings` that name a server, or nothing for the settings of the
+    environment; settings are connected to when the client is first used. `queues` are the names that it may
+    enqueue to (by default those of the settings, or any on a `redis.Redis`), `max_bytes` the most that a
+    job's arguments may take as JSON. Threads may share a client.
 
-    >>> mail = {"to": "ada@example.com", "subject": "Hi", "body": "Soon more."}
-    >>> Producer(client).enqueue(email.job, [((), mail)])  # doctest: +SKIP
-    ['5f1c...']
+    `report.enqueue(...)` uses the process's default client, `Client.default()`: the environment's, unless
+    another was made the default. Others are used by name:
+
+    >>> with Client(Settings(redis_url="redis://reports.internal:6379/0")) as reports:  # doctest: +SKIP
+    ...     handle = reports.enqueue(report, "2026-11")
+    ...     reports.enqueue(report.options(queue="low"), "2026-12")
+    ...     handle.result(timeout=60)
     """
 
+    _default: ClassVar[Client | None] = None
+    _choosing: ClassVar[threading.Lock] = threading.Lock()
+
     def __init__(
-        self, client: Redis, queues: Sequence[str] | None = None, max_bytes: int = 256 * 1024
+        self,
+        server: Redis | Settings | None = None,
+        queues: Sequence[str] | None = None,
+        max_bytes: int | None = None,
     ) -> None:
-        self.client = client
+        self.settings: Settings | None = None
+        self._connecting = threading.Lock()
+        if isinstance(server, Redis):
+            self.redis = server
+        else:
+            self.settings = server or Settings.from_env()
+            queues = self.settings.queues if queues is None else queues
+            max_bytes = self.settings.max_job_bytes if max_bytes is None else max_bytes
         self.queues = queues
-        self.max_bytes = min(max_bytes, wire.MAX_PAYLOAD_BYTES)
+        most = Settings().max_job_bytes if max_bytes is None else max_bytes
+        self.max_bytes = min(most, wire.MAX_PAYLOAD_BYTES)
 
-    def enqueue(self, job: JobType, calls: Sequence[Call], options: Options | None = None) -> Ids:
-        """Enqueue one job of type `job` for each of `calls`, and return their ids in order.
+    @cached_property
+    def redis(self) -> Redis:
+        """The connection: the one that was given, or one to the settings' server, made when first used."""
+        with self._connecting:
+            made: Redis | None = self.__dict__.get("redis")
+            if made is None:
+                settings = self.settings or Settings.from_env()
+                made = connect(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
+                atexit.register(self.close)
+            return made
 
-        A call is its positional and its named arguments. One round trip for hundreds of calls; none is
-        sent unless all are valid. Enqueueing an id that exists changes nothing, so with a `job_id` a call
-        that failed can be made again. For a call that a unique job keeps out, the id is that job's; of the
-        calls of one enqueue the first keeps the others out, but at the front the last. Raises `InvalidCall`,
-        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `BatchClosed` where its batch takes no more jobs, or
-        `ServerFull`.
+    @classmethod
+    def default(cls) -> Client:
+        """The client by which this process's functions `.enqueue(...)`. Raises `SettingsError`."""
+        found = Client._default
+        if found is None:
+            with Client._choosing:
+                found = Client._default = Client._default or Client()
+        return found
+
+    def make_default(self) -> Client:
+        """Use this client for `.enqueue(...)` in this process, and return it."""
+        Client._default = self
+        return self
+
+    def close(self) -> None:
+        """Close the connection if this client made it, and stop an embedded server that nobody else uses."""
+        made = self.__dict__.pop("redis", None) if self.settings else None
+        if made is None or self.settings is None:
+            return
+        atexit.unregister(self.close)
+        if self.settings.redis_url is None:
+            EmbeddedServer(self.settings.data_dir).stop_if_unused(made)
+        made.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def enqueue(
+        self, function: JobFunction[P, Any] | JobCall[P], /, *args: P.args, **kwargs: P.kwargs
+    ) -> JobHandle:
+        """Enqueue one job, a call of `function`, which may carry options, and return its handle.
+
+        If an equal job holds the place of a unique one, the handle is that job's. Enqueueing an id that
+        exists changes nothing, so a call with a `job_id` that failed can be made again. Raises `InvalidCall`,
+        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `BatchClosed` or `ServerFull`.
+        """
+        prepared = function.prepare(*args, **kwargs)
+        return self.send(prepared.job, [prepared.call], prepared.options)[0]
+
+    def enqueue_many(
+        self,
+        function: JobFunction[..., Any] | JobCall[...],
+        calls: Iterable[Mapping[str, Any] | Sequence[Any]],
+    ) -> JobHandles:
+        """Enqueue one job a call, hundreds a round trip, and return their handles in order.
+
+        Each call is a mapping of argument names, or a sequence of positional arguments. None is sent unless
+        all are valid. Of equal unique jobs in one call the first keeps its place, with `at_front` the last.
+        """
+        prepared = function.prepare()
+        return self.send(prepared.job, [_pair(call) for call in calls], prepared.options)
+
+    async def aenqueue(
+        self, function: JobFunction[P, Any] | JobCall[P], /, *args: P.args, **kwargs: P.kwargs
+    ) -> JobHandle:
+        """Like `enqueue`, without blocking the event loop."""
+        return await in_thread(self.enqueue, function, *args, **kwargs)
+
+    async def aenqueue_many(
+        self,
+        function: JobFunction[..., Any] | JobCall[...],
+        calls: Iterable[Mapping[str, Any] | Sequence[Any]],
+    ) -> JobHandles:
+        """Like `enqueue_many`, without blocking the event loop."""
+        return await in_thread(self.enqueue_many, function, calls)
+
+    def job(self, id: str) -> JobHandle:
+        """The handle of the job called `id`, whether it exists or not."""
+        return JobHandle(id, self)
+
+    def read(self, id: str) -> reader.Record:
+        """The job called `id`. Raises `NoSuchJob`."""
+        return reader.read(self.redis, id)
+
+    def wait(self, id: str, timeout: float | None = None) -> reader.Record:
+        """The job called `id` once it has ended. Raises `NoSuchJob` and `TimeoutError`."""
+        return reader.wait(self.redis, id, timeout)
+
+    def cancel(self, id: str, timeout: float = 5.0) -> str:
+        """Cancel the job called `id` and return its status. Raises `NoSuchJob` and `NotCancelled`."""
+        return cancel.cancel(self.redis, id, timeout)
+
+    def retry(self, id: str) -> None:
+        """Run the ended job called `id` again. Raises `NoSuchJob` and `NotRequeued`."""
+        requeue.requeue(self.redis, id)
+
+    def send(self, job: JobType, calls: Sequence[entry.Call], options: Options | None = None) -> JobHandles:
+        """Enqueue one job of type `job` for each of `calls`: what `enqueue` and `enqueue_many` come down to.
+
+        A call is its positional and its named arguments.
         """
         options = options.over(job.options) if options else job.options
+        with tracing.sending(job.name, options.queue or DEFAULT_QUEUE) as trace:
+            entries = self.entries(job, calls, options, trace)
+            # At the front each goes before the one sent earlier, so the first call's is sent last.
+            at_front = options.at_front and not options.is_scheduled
+            holders = self._deliver(entries[::-1] if at_front else entries)
+        if not holders:
+            return JobHandles([JobHandle(each.job[0], self) for each in entries])
+        ids = [each.id for each in entries]
+        held = [position for position, id in enumerate(ids) if id in holders]
+        return JobHandles([JobHandle(holders.get(id, id), self) for id in ids], held)
+
+    def entries(
+        self, job: JobType, calls: Sequence[entry.Call], options: Options, trace: str = ""
+    ) -> list[Entry]:
+        """Check `calls` and write each for the script; `options` are complete."""
         if options.job_id is not None and len(calls) > 1:
             raise InvalidCall(f"{job.name}: one job_id can't name {len(calls)} jobs")
-        with tracing.sending(job.name, options.queue or DEFAULT_QUEUE) as trace:
-            return self._enqueue(job, calls, options, trace)
+        writer = EntryWriter(job, options, self.max_bytes, trace)
+        if self.queues is not None:
+            known_queue(writer.queue, self.queues)
+        return [writer.write(call, position) for position, call in enumerate(calls)]
 
-    def _enqueue(self, job: JobType, calls: Sequence[Call], options: Options, trace: str) -> Ids:
-        entries = [self._entry(job, call, options, position) for position, call in enumerate(calls)]
-        if trace:
-            for entry in entries:
-                entry.job[5].extend(("trace", trace))
-        # At the front each goes before the one sent earlier, so that the first call's is sent last.
-        at_front = options.at_front and not options.is_scheduled
-        holders: dict[str, str] = {}
-        for chunk in _chunks(entries[::-1] if at_front else entries):
-            args = [_pack([entry.job for entry in chunk]), *(entry.payload for entry in chunk)]
-            replies = self._call(_enqueue, [wire.QUEUES, wire.UNIQUE], args)
-            if any(entry.job[6] for entry in chunk):
-                for entry, reply in zip(chunk, replies, strict=True):
-                    if not isinstance(reply, int):
-                        holders[entry.job[0]] = wire.text(reply)
-        ids = [entry.job[0] for entry in entries]
-        held = [position for position, id in enumerate(ids) if id in holders] if holders else ()
-        return Ids([holders.get(id, id) for id in ids], held)
-
-    def written(self, job: JobType, call: Call, options: Options) -> tuple[bytes, bytes]:
+    def written(self, job: JobType, call: entry.Call, options: Options) -> tuple[bytes, bytes]:
         """One call as `enqueue.lua` takes it, its two arguments, for a script that has a condition in front.
 
         Raises what `enqueue` does.
         """
-        entry = self._entry(job, call, options.over(job.options), 0)
-        return _pack([entry.job]), entry.payload
+        (written,) = self.entries(job, [call], options.over(job.options))
+        return entry.pack([written.job]), written.payload
 
     def create_batch(
         self, batch: str, parent: str | None, fields: Sequence[str], callbacks: Sequence[tuple[str, Prepared]]
@@ -139,78 +232,27 @@ class Producer:
         """
         entries = []
         for id, (job, call, options) in callbacks:
-            if options.over(job.options).is_scheduled or options.over(job.options).is_unique:
+            complete = options.over(job.options)
+            if complete.is_scheduled or complete.is_unique:
                 raise InvalidOption(
                     f"{job.name} is called back when a batch has ended: leave its own time or unique out"
                 )
-            entry = self._entry(job, call, replace(options.over(job.options), job_id=id, batch=None), 0)
-            _, _, queue, _, _, written, uniqueness, group, _ = entry.job
-            written[written.index("status") + 1] = "deferred"
-            written += "batch", f"{batch} callback"
-            entries.append(
-                entry._replace(job=(id, batch, queue, "held", 0.0, written, uniqueness, group, None))
-            )
-        args = [_pack([entry.job for entry in entries]), *(entry.payload for entry in entries)]
+            (written,) = self.entries(job, [call], replace(complete, job_id=id, batch=None))
+            entries.append(entry.called_back(written, batch))
         keys = [wire.QUEUES, wire.UNIQUE, wire.batch_key(batch), wire.BATCHES]
-        self._call(_create_batch, keys, [*args, _pack((batch, parent or "", fields))])
+        args = [*entry.arguments(entries), entry.pack((batch, parent or "", fields))]
+        _called(_create_batch, self.redis, keys, args)
 
-    def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return script(self.client, keys, args)
-        except ResponseError as error:
-            if str(error).startswith("BATCH "):
-                raise BatchClosed(str(error).removeprefix("BATCH ")) from None
-            if str(error).startswith("FULL "):
-                used, allowed = (int(size) >> 20 for size in str(error).split()[1:3])
-                raise ServerFull(
-                    f"the server uses {used:,} MiB, and jobs are taken up to {allowed:,}: let workers "
-                    "catch up, purge what nobody needs, or raise PACKMULE_MEMORY_HIGH_WATER"
-                ) from None
-            if isinstance(error, OutOfMemoryError):
-                raise ServerFull(
-                    "the server has reached its maxmemory: let workers catch up, or give it more"
-                ) from None
-            raise
-
-    def _entry(self, job: JobType, call: Call, options: Options, position: int) -> Entry:
-        job.validate(*call)
-        try:
-            payload = wire.encode_call(job.name, *call)
-        except (TypeError, ValueError) as error:
-            raise InvalidCall(f"{job.name}: an argument can't be written as JSON: {error}") from None
-        if len(payload) > self.max_bytes:
-            raise JobTooLarge(
-                f"{job.name}: the arguments take {len(payload)} bytes, and a job may hold {self.max_bytes}: "
-                "put the data in storage and pass its path, or raise PACKMULE_MAX_JOB_BYTES"
-            )
-        queue = options.queue or DEFAULT_QUEUE
-        if self.queues is not None:
-            known_queue(queue, self.queues)
-        place, when = _place(options, position)
-        new = wire.new_job_id()
-        id, call_id = (options.job_id, new) if options.job_id else (new, "")
-        uniqueness = unique.uniqueness(job, *call, options) if options.is_unique else None
-        fields = _fields(job, queue, options)
-        group = None
-        if job.limits:
-            limits = _limits_of(job, job.limits, call)
-            group = limits.group
-            fields += ["group", group, *(("limits", limits.limits) if limits.limits else ())]
-            if limits.lock and job.limits.policy == "skip" and not uniqueness:
-                uniqueness = unique.skipping(limits.lock)
-        if options.batch:
-            fields += "batch", options.batch
-        return Entry(
-            (id, call_id, queue, place, when, fields, uniqueness, group, options.batch), wire.packed(payload)
-        )
-
-
-def _limits_of(job: JobType, limits: JobLimits, call: Call) -> CallLimits:
-    """The limits of one call. Raises `InvalidCall` where no key can be made of its arguments."""
-    try:
-        return limits.of(job.arguments_of(*call))
-    except UnfitValue as error:
-        raise InvalidCall(f"{job.name}: {error}") from None
+    def _deliver(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Send `entries` to the server; by its id, the holder of each job that was kept out."""
+        holders: dict[str, str] = {}
+        for chunk in entry.chunks(entries):
+            replies = _called(_enqueue, self.redis, [wire.QUEUES, wire.UNIQUE], entry.arguments(chunk))
+            if any(each.job[6] for each in chunk):
+                for each, reply in zip(chunk, replies, strict=True):
+                    if not isinstance(reply, int):
+                        holders[each.id] = wire.text(reply)
+        return holders
 
 
 def known_queue(name: str, queues: Sequence[str]) -> str:
@@ -222,75 +264,30 @@ def known_queue(name: str, queues: Sequence[str]) -> str:
     return name
 
 
-def connect(settings: Settings | None = None) -> Producer:
-    """Make this process's `.enqueue(...)` calls go to the settings' Redis, the environment's by default.
-
-    An embedded server is stopped when this process ends, unless others use it.
-    """
-    settings = settings or Settings.from_env()
-    client = connect_redis(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
-    producer = Producer(client, settings.queues, settings.max_job_bytes)
-    registry.use(producer.enqueue)
-    if settings.redis_url is None:
-        atexit.register(EmbeddedServer(settings.data_dir).stop_if_unused, client)
-    return producer
+def _pair(call: Mapping[str, Any] | Sequence[Any]) -> entry.Call:
+    """Positional and named arguments. Raises `InvalidCall` for one bare value, above all a text."""
+    if isinstance(call, Mapping):
+        return (), call
+    if isinstance(call, Sequence) and not isinstance(call, str | bytes):
+        return call, {}
+    raise InvalidCall(f"{call!r} is not a call: give a tuple of arguments, or a dict of named ones")
 
 
-def _place(options: Options, position: int) -> tuple[str, float]:
-    # Jobs due at the same instant would run in the order of their ids; microseconds keep that of the calls.
-    after = position / 1_000_000
-    if options.debounce is not None and options.is_debounced:
-        return "in", in_seconds(options.debounce) + after
-    if options.delay is not None:
-        return "in", in_seconds(options.delay) + after
-    if options.at is not None:
-        return "at", options.at.timestamp() + after
-    return ("front" if options.at_front else "back"), 0.0
-
-
-def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
-    """A new record's fields and values in turn, but for its payload, as RQ's own Job.restore reads them."""
-    seconds = time.time()
-    now = wire.time_text(seconds)
-    fields: list[Any] = [
-        "created_at", now,
-        "origin", queue,
-        "description", options.description or job.name,
-        "timeout", _whole(options.timeout or DEFAULT_TIMEOUT),
-        "status", "scheduled" if options.is_scheduled else "queued",
-    ]  # fmt: skip
-    if not options.is_scheduled:
-        fields += "enqueued_at", now
-    elif options.at_front:
-        fields += "enqueue_at_front", 1
-    if options.result_ttl is not None and options.result_ttl != DEFAULT_RESULT_TTL:
-        fields += "result_ttl", _whole(options.result_ttl)
-    if options.failure_ttl is not None and options.failure_ttl != DEFAULT_FAILURE_TTL:
-        fields += "failure_ttl", _whole(options.failure_ttl)
-    if options.expires is not None:
-        wait = (options.debounce if options.is_debounced else options.delay) or 0
-        due = options.at.timestamp() if options.at else seconds + in_seconds(wait)
-        fields += "expires_at", f"{due + in_seconds(options.expires):.6f}"
-    if options.retries:
-        fields += "retries_left", options.retries
-    if options.retries and options.retry_intervals:
-        fields += "retry_intervals", json.dumps([_whole(seconds) for seconds in options.retry_intervals])
-    return fields
-
-
-def _whole(seconds: float | timedelta) -> int:
-    """RQ keeps spans in whole seconds: rounded up, so that none is cut short."""
-    return math.ceil(in_seconds(seconds))
-
-
-def _chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    chunk: list[Entry] = []
-    size = 0
-    for entry in entries:
-        if chunk and (len(chunk) == JOBS_A_TRIP or size > BYTES_A_TRIP):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(entry)
-        size += len(entry.payload)
-    if chunk:
-        yield chunk
+def _called(script: Script, redis: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    """The reply of `enqueue.lua`. Raises `BatchClosed` and `ServerFull` for its refusals."""
+    try:
+        return script(redis, keys, args)
+    except ResponseError as error:
+        if str(error).startswith("BATCH "):
+            raise BatchClosed(str(error).removeprefix("BATCH ")) from None
+        if str(error).startswith("FULL "):
+            used, allowed = (int(size) >> 20 for size in str(error).split()[1:3])
+            raise ServerFull(
+                f"the server uses {used:,} MiB, and jobs are taken up to {allowed:,}: let workers "
+                "catch up, purge what nobody needs, or raise PACKMULE_MEMORY_HIGH_WATER"
+            ) from None
+        if isinstance(error, OutOfMemoryError):
+            raise ServerFull(
+                "the server has reached its maxmemory: let workers catch up, or give it more"
+            ) from None
+        raise

@@ -6,32 +6,67 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from packmule.errors import UsageError
 from packmule.jobs.limits import InvalidLimit, JobLimits, job_limits
-from packmule.jobs.options import Options
+from packmule.jobs.options import JobOptions, Options
 
 
-class InvalidCall(TypeError):
-    """A call that the job's signature does not allow; nothing was enqueued."""
+class InvalidCall(UsageError, TypeError):
+    """A call does not fit the job's signature; nothing was enqueued."""
 
 
-class InvalidJob(TypeError):
-    """A function that can't be a job, told when it is decorated."""
+class InvalidJob(UsageError, TypeError):
+    """A function can't be a job; raised when it is decorated."""
+
+
+class JobSettings(JobOptions, total=False):
+    """What `@job(...)` takes: the options that its jobs start from, and traits that hold for all of them."""
+
+    give_up_on: tuple[type[BaseException], ...]
+    """Exceptions that are never retried."""
+    retry_on: tuple[type[BaseException], ...] | None
+    """The only exceptions that are retried; all of them by default."""
+    at_once: bool
+    """Acknowledge each job before the next starts: for what is not lightly done twice, such as a mail."""
+    isolate: bool
+    """Run each job in a fresh process: for functions that read what strangers sent."""
+    max_memory: int | None
+    """Bytes that an isolated job may take beyond what the worker has."""
+    max_cpu: float | None
+    """Seconds of processor time that an isolated job may take."""
+    singleton: bool | str | None
+    """Run one job at a time in the whole cluster, or one for each value of an argument (`"{account_id}"`)."""
+    singleton_policy: Literal["wait", "skip", "replace"]
+    """What becomes of a second singleton.
+
+    It waits; or is not enqueued while there is one; or replaces those that wait and stops the one that runs.
+    """
+    concurrency: int | str | None
+    """How many jobs may run at a time: `5`, or `"5 by {tenant}"`."""
+    rate: str | None
+    """How many jobs may start per interval: `"100/m"`, `"100/m burst 20"` or `"100/m by {to@}"`."""
+    fair: str | None
+    """Let the values of an argument take turns in their queue: `"{tenant}"`."""
+    cron: str | None
+    """Enqueue a job at each tick of a cron expression: `"30 2 * * *"`."""
+    every: str | int | None
+    """Enqueue a job at an interval: `"5m"`, or seconds."""
+    tz: str | None
+    """The time zone of `cron`, UTC by default."""
+    schedule: Mapping[str, Any] | None
+    """What else a schedule may say: `{"kwargs": {"month": "{tick}"}, "overlap": "skip"}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How the jobs of one type are performed, whatever a single enqueue asks for.
+    """What `JobSettings` says of how all jobs of a type are performed and scheduled, as a checked value.
 
-    `give_up_on` and `retry_on` are types of exceptions: the first are never retried, and where `retry_on` is
-    given only those are. With `at_once` an outcome is acknowledged before the worker does anything else. With
-    `isolate` each job runs in a fresh process, which may take `max_memory` bytes more than the worker has and
-    `max_cpu` seconds of processor time. `singleton`, `concurrency`, `rate` and `fair` say when a job that
-    waits may run (`jobs.limits`). `cron` or `every`, `tz` and what `schedule` holds besides say when one is
-    enqueued by the clock; the scheduler reads and checks them.
+    `jobs.limits` reads `singleton`, `concurrency`, `rate` and `fair`; the scheduler reads and checks `cron`,
+    `every`, `tz` and `schedule`. Raises `InvalidJob` for what can't be meant.
     """
 
     give_up_on: tuple[type[BaseException], ...] = ()
@@ -51,7 +86,7 @@ class Traits:
     schedule: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can't be meant."""
+        """Check the values, together and alone."""
         for name in ("give_up_on", "retry_on"):
             kinds = getattr(self, name)
             if kinds is not None and not (
@@ -64,10 +99,10 @@ class Traits:
             if bound is not None and (not isinstance(bound, int | float) or bound <= 0):
                 raise InvalidJob(f"{name}={bound!r}: give a number above 0")
             if bound is not None and not self.isolate:
-                raise InvalidJob(f"{name} holds for jobs in a process of their own: add isolate=True")
+                raise InvalidJob(f"{name} is for jobs in a process of their own: add isolate=True")
 
         if self.cron is None and self.every is None and (self.tz is not None or self.schedule is not None):
-            raise InvalidJob("tz and schedule say more of a job that has a time: add cron or every")
+            raise InvalidJob("tz and schedule are for a job that the clock enqueues: add cron or every")
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether a job that raised `error` may run again if it has retries left."""
@@ -101,7 +136,7 @@ class JobType:
         self._checked(args, kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments as they come off the wire, made into what the annotations say (a date from its text).
+        """Arguments off the wire, converted to what the annotations say (a text to a date).
 
         Raises `InvalidCall`.
         """
@@ -111,7 +146,7 @@ class JobType:
         return bound.args, bound.kwargs
 
     def arguments_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """All arguments of a call by name, made into what the annotations say, defaults among them.
+        """All arguments of a call by name, converted to what the annotations say, with defaults.
 
         Raises `InvalidCall`.
         """
@@ -175,7 +210,7 @@ def job_type(
 def _arguments_type(
     name: str, signature: inspect.Signature, hints: Mapping[str, Any]
 ) -> type[msgspec.Struct]:
-    """A struct with one field a parameter: what an enqueue is validated against."""
+    """A struct with a field for each parameter, against which calls are validated."""
     fields: list[tuple[str, Any, Any]] = []
     for parameter in signature.parameters.values():
         kind: Any = hints.get(parameter.name, Any)
@@ -183,7 +218,7 @@ def _arguments_type(
             kind = tuple[kind, ...]
         elif parameter.kind is parameter.VAR_KEYWORD:
             kind = dict[str, kind]
-        # Binding has already refused a missing argument, so that here each may be absent.
+        # Binding has already refused a missing argument, so each may be absent here.
         fields.append((parameter.name, kind, None))
     try:
         struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
@@ -197,13 +232,13 @@ def _arguments_type(
 
 
 def _refuse(kind: Any) -> dict[str, Any]:
-    """Asked for each type that is not JSON's: none is let through but `object`, which is anything."""
+    """The schema of a type that JSON lacks: only `object`, which is anything, has one."""
     if kind is object:
         return {"title": "anything"}
     raise TypeError(f"{getattr(kind, '__name__', kind)} is not")
 
 
 def _explained(error: Exception) -> str:
-    """msgspec's `Expected `int`, got `str` - at `$.width`` with the argument in front."""
+    """msgspec's text, such as `Expected `int`, got `str` - at `$.width``, with the argument in front."""
     text, _, place = str(error).partition(" - at `$.")
     return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else text

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
+from packmule.errors import UsageError
 from packmule.jobs.wire import JOB_ID
 from packmule.units import CENTURY
 
@@ -25,32 +26,62 @@ _NO_RULES = (None, None, None, None)
 _UNIQUE_SPANS = ("unique_ttl", "debounce", "debounce_limit", "throttle")
 
 
-class InvalidOption(ValueError):
-    """An option with a value that can't be meant; nothing was enqueued."""
+class InvalidOption(UsageError, ValueError):
+    """An option has a value that can't be meant; nothing was enqueued."""
+
+
+class JobOptions(TypedDict, total=False):
+    """What a job may ask for: in `@job(...)` for each of its jobs, in `.options(...)` for one enqueue.
+
+    Spans are seconds or `timedelta`. An option that is None or left out comes from the decorator, then from
+    the defaults named here.
+    """
+
+    queue: str | None
+    """One of the settings' queues; `default` if none is given."""
+    timeout: float | timedelta | None
+    """How long the job may run, 180 s by default; RQ keeps whole seconds, rounded up."""
+    result_ttl: float | timedelta | None
+    """How long a finished job is kept, 500 s by default; 0 deletes it at once, -1 keeps it for ever."""
+    failure_ttl: float | timedelta | None
+    """How long a failed job is kept, a year by default."""
+    retries: int | None
+    """How often a failed job runs again, 0 by default."""
+    retry_intervals: Sequence[float | timedelta] | None
+    """How long to wait before each retry; without it, exponential back-off with jitter."""
+    description: str | None
+    """What commands and pages show, the function's name by default."""
+    delay: float | timedelta | None
+    """Wait this long, by Redis's clock, before the job is queued."""
+    at: datetime | None
+    """Wait until this instant, which has a time zone; not with `delay`."""
+    expires: float | timedelta | None
+    """Fail the job if it has not started this long after it could have."""
+    at_front: bool | None
+    """Put the job before those that wait."""
+    job_id: str | None
+    """Up to 200 letters, digits, `_` and `-`; while a job of that id exists, it is not enqueued again."""
+    unique: bool | str | None
+    """Don't enqueue the job while an equal one is alive: queued, scheduled, running or to be retried.
+
+    True compares all arguments; a text such as `"{account_id}"` names those that count. False takes back what
+    the decorator says.
+    """
+    unique_ttl: float | timedelta | None
+    """Keep equal jobs out for this long after the enqueue instead, unless the job fails; implies `unique`."""
+    debounce: float | timedelta | None
+    """Start after this long without an equal call; each one replaces the job that waits. Implies `unique`."""
+    debounce_limit: float | timedelta | None
+    """The longest wait that `debounce` may add up to."""
+    throttle: float | timedelta | None
+    """Keep equal jobs out for this long after the enqueue, even if the job fails; implies `unique`."""
+    batch: str | None
+    """The id of the batch in which the job counts, unless another job holds its place or id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a job may ask for. Unset ones come from the job's decorator, then from the defaults above.
-
-    `queue` is the name of one of the settings' queues. `timeout`, `result_ttl`, `failure_ttl`, `delay`,
-    `expires` and `retry_intervals` are seconds (or `timedelta`); the wire keeps timeouts and TTLs in whole
-    seconds, rounded up. `result_ttl` of 0 deletes the job when it has finished, -1 keeps it for ever. `delay`
-    counts from now by Redis's clock; `at` is an aware instant; at most one of the two. A job that has not
-    started `expires` seconds after it could have fails instead. `retries` is how often a failed job
-    runs again, after `retry_intervals` where given and with exponential back-off where not. `at_front` jumps
-    the queue. `job_id` makes the enqueue idempotent: while a job of that id exists, it is not enqueued again.
-
-    `unique` is True for a job that is not enqueued while another with the same arguments is alive (queued,
-    scheduled, deferred, running, or waiting for a retry), or a text such as "{account_id}" that names the
-    arguments that count; False takes back what the decorator says. With `unique_ttl` the others are kept out
-    for so many seconds from the enqueue instead, unless the job fails; with `throttle` even then. With
-    `debounce` the job waits so many seconds, and a call that comes meanwhile replaces it and lets it wait
-    anew, but no longer than `debounce_limit` seconds in all. Without `unique` these three mean True.
-
-    `batch` is the id of the batch in which the job counts (`jobs.batch`). A `job_id` that exists already, and
-    a unique job that is kept out, counts in none but its own.
-    """
+    """`JobOptions` as a value, checked when it is made: raises `InvalidOption` for what can't be meant."""
 
     queue: str | None = None
     timeout: float | timedelta | None = None
@@ -100,7 +131,7 @@ class Options:
 
     @property
     def is_unique(self) -> bool:
-        """Whether the job keeps others like it out."""
+        """Whether the job keeps equal ones out."""
         rules = (self.unique, self.unique_ttl, self.debounce, self.throttle)
         return self.unique is not False and rules != _NO_RULES
 
@@ -115,7 +146,7 @@ class Options:
         return self.delay is not None or self.at is not None or self.is_debounced
 
     def over(self, base: Options) -> Options:
-        """These options, and `base`'s where these say nothing."""
+        """These options, with `base`'s for those that are not set."""
         said = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
         return replace(base, **said) if said else base
 
@@ -129,7 +160,7 @@ def in_seconds(span: float | timedelta) -> float:
 
 
 def _check_span(name: str, value: Any) -> None:
-    """Raise `InvalidOption` if `value` is no span that the option `name` can have."""
+    """Raise `InvalidOption` unless `value` is a span that the option `name` can have."""
     is_kept = name in ("result_ttl", "failure_ttl")
     may_be_none = name != "timeout" and name not in _UNIQUE_SPANS
     if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
@@ -160,7 +191,7 @@ def _is_template(value: Any) -> bool:
 
 
 def _check_batch(options: Options) -> None:
-    """Raise `InvalidOption` for what can't be a batch's id, or a job's batch."""
+    """Raise `InvalidOption` for what can't be a batch's id, or for a job that can't be in one."""
     if options.batch is not None and not JOB_ID.fullmatch(options.batch):
         raise InvalidOption(f"batch={options.batch!r}: give the id of a batch")
     if options.batch is not None and options.is_debounced:
@@ -168,7 +199,7 @@ def _check_batch(options: Options) -> None:
 
 
 def _check_unique(options: Options) -> None:
-    """Raise `InvalidOption` for what can't be meant by the options of unique jobs together."""
+    """Raise `InvalidOption` for options of unique jobs that contradict each other."""
     unique = options.unique
     if not (unique is None or isinstance(unique, bool) or _is_template(unique)):
         raise InvalidOption(f"unique={unique!r}: give True, False, or a text such as '{{account_id}}'")

@@ -251,7 +251,7 @@ def _record(
     except wire.InvalidPayload as error:
         call = wire.Invocation(f"({error})", None, [], {})
     return Record(
-        id=id,
+        id=str(id),
         name=call.name,
         args=call.args,
         kwargs=dict(call.kwargs),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.jobs import wire
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import InvalidOption, Options, in_seconds
 
@@ -19,18 +20,6 @@ LONGEST_KEY = 250
 
 Uniqueness = tuple[str, str, float, float]
 """What `enqueue.lua` takes of a unique job: its key, a rule, the rule's seconds, the longest wait or 0."""
-
-
-class Ids(list[str]):
-    """The ids that an enqueue gives back, one a call; `held` are the positions of the calls that made no job.
-
-    Such a call's id is that of the job that holds its place: with `debounce` it has taken over the call's
-    arguments, without it keeps its own.
-    """
-
-    def __init__(self, ids: Sequence[str], held: Collection[int] = ()) -> None:
-        super().__init__(ids)
-        self.held = frozenset(held)
 
 
 def check(job: JobType) -> None:
@@ -64,7 +53,7 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
     given = job.arguments_of(args, kwargs)
     try:
         said = [unique, _template(unique, job.function).fill(given) if isinstance(unique, str) else given]
-        plain = msgspec.to_builtins(said, str_keys=True, order="deterministic")
+        plain = msgspec.to_builtins(said, str_keys=True, order="deterministic", enc_hook=wire.plain)
         values = msgspec.json.encode(plain, order="deterministic").decode()
     except InvalidTemplate as error:
         raise InvalidOption(f"unique={unique!r}: {error}") from None

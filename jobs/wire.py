@@ -231,13 +231,24 @@ def time_seconds(text: str) -> float | None:
     return datetime.fromisoformat(text).timestamp()
 
 
+def plain(value: object) -> str:
+    """A subclass of `str`, such as a job's handle, as the text that msgspec can write."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+
+
+encode_json = msgspec.json.Encoder(enc_hook=plain).encode
+"""Write a value that a job takes, returns or keeps."""
+
+
 def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """The payload of a call, as JSON. Raises `TypeError` or `ValueError` for what JSON can't carry."""
     try:
-        payload = msgspec.json.encode((name, None, args, kwargs))
+        payload = encode_json((name, None, args, kwargs))
         if payload.count(b"null") > 1:
             # NaN and infinity were written as null, without a word; json refuses them.
-            json.dumps(msgspec.to_builtins((args, kwargs), str_keys=True), allow_nan=False)
+            json.dumps(msgspec.to_builtins((args, kwargs), str_keys=True, enc_hook=plain), allow_nan=False)
     except RecursionError:
         raise ValueError("it is nested too deep, or holds itself") from None
     return payload

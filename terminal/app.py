@@ -81,10 +81,9 @@ class App:
 
     def produce(self) -> None:
         """Make `.enqueue(...)` go to the settings' Redis."""
-        from packmule.jobs import registry
-        from packmule.jobs.client import Producer
+        from packmule.jobs.client import Client
 
-        registry.use(Producer(self.client, self.settings.queues, self.settings.max_job_bytes).enqueue)
+        Client(self.client, self.settings.queues, self.settings.max_job_bytes).make_default()
 
     def load_jobs(self) -> None:
         """Register the ready-made jobs and those of the user's modules."""

@@ -80,7 +80,7 @@ def _schedules(settings: Settings) -> str:
     from redis import Redis
 
     from packmule.jobs import registry
-    from packmule.jobs.client import Producer
+    from packmule.jobs.client import Client
     from packmule.scheduler.schedules.periodic_enqueuer import faults_of
     from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
     from packmule.scheduler.schedules.schedule_file import read_file
@@ -88,7 +88,7 @@ def _schedules(settings: Settings) -> str:
     found, faults = from_code(registry.names())
     if settings.schedules is not None:
         found += read_file(settings.schedules)
-    producer = Producer(Redis(), settings.queues, settings.max_job_bytes)  # only asked, so never connected
+    producer = Client(Redis(), settings.queues, settings.max_job_bytes)  # only asked, so never connected
     faults += faults_of(found, producer, time.time())
     if faults:
         raise InvalidSchedule("; ".join(faults))

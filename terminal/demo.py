@@ -60,7 +60,7 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
         picture = storage.put(photo)
     with resources.as_file(samples.joinpath("weather.csv")) as weather:
         table = storage.put(weather)
-    jobs = {
+    jobs: dict[str, str] = {
         email.options(queue=QUEUE).enqueue(
             "ada@example.com",
             "Welcome, {{ name }}",

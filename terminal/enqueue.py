@@ -12,7 +12,7 @@ from packmule.terminal.enqueue_options import enqueue_options, split
 from packmule.terminal.parameters import assignments, complete_calls, size
 
 if TYPE_CHECKING:
-    from packmule.jobs.client import Producer
+    from packmule.jobs.client import Client
     from packmule.jobs.job_type import JobType
     from packmule.jobs.options import Options
 
@@ -162,12 +162,12 @@ def _enqueue(
     files: str | None = None,
 ) -> int:
     """Enqueue one job, or a batch; the argument called `files` names what must be in the storage first."""
-    from packmule.jobs.client import Producer, known_queue
+    from packmule.jobs.client import Client, known_queue
     from packmule.terminal.follow import follow_one
 
     if wait and options.result_ttl == 0:
         raise click.UsageError("--wait has nothing to show with --result-ttl 0: leave one of them out")
-    producer = Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
+    producer = Client(app.client, app.settings.queues, app.settings.max_job_bytes)
     # Checked before anything is copied, so that a refused call leaves nothing behind.
     for call in calls:
         job_type.validate((), call)
@@ -181,8 +181,8 @@ def _enqueue(
             )
     if len(calls) > 1:
         return _enqueue_batch(app, producer, job_type, calls, options, wait, json)
-    ids = producer.enqueue(job_type, [((), calls[0])], options)
-    id = ids[0]
+    ids = producer.send(job_type, [((), calls[0])], options)
+    id = str(ids[0])
     if ids.held:
         replaced = options.over(job_type.options).is_debounced
         done = "it has taken the new arguments" if replaced else "nothing was enqueued"
@@ -195,7 +195,7 @@ def _enqueue(
 
 def _enqueue_batch(
     app: App,
-    producer: Producer,
+    producer: Client,
     job_type: JobType,
     calls: list[dict[str, Any]],
     options: Options,
@@ -208,8 +208,8 @@ def _enqueue_batch(
     from packmule.terminal.batch import follow_batch
 
     name = job_type.name.rpartition(".")[2]
-    with Batch.create(options.description or name, producer=producer) as batch:
-        producer.enqueue(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
+    with Batch.create(options.description or name, client=producer) as batch:
+        producer.send(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
     if wait:
         return follow_batch(app, batch.id, json)
     click.echo(batch.id)

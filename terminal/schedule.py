@@ -232,9 +232,9 @@ def _readable(app: App, name: str) -> Schedule:
 
 
 def _producer(app: App) -> Any:
-    from packmule.jobs.client import Producer
+    from packmule.jobs.client import Client
 
-    return Producer(app.client, app.settings.queues, app.settings.max_job_bytes)
+    return Client(app.client, app.settings.queues, app.settings.max_job_bytes)
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

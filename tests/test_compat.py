@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
 from packmule.worker.dependents import FORGOTTEN_SECONDS, enqueue_forgotten
@@ -32,7 +32,7 @@ from packmule.worker.started import Marks
 
 @pytest.fixture
 def queue(client: Redis) -> Queue:
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
     return Queue("default", connection=client, serializer=JSONSerializer)
 

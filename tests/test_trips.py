@@ -11,8 +11,8 @@ from redis import Redis
 from redis.connection import AbstractConnection
 
 from packmule.coordination.cache.cache import Cache
-from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import reader, wire
+from packmule.jobs.client import Client
 from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import schedule_store
@@ -46,7 +46,7 @@ def commands(client: Redis) -> Counter[str]:
 
 
 def test_enqueueing_is_one_trip_and_bulk_one_for_hundreds(client, trips):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     pool_jobs.noop.enqueue()  # the script is loaded now
     before = trips()
     pool_jobs.noop.enqueue()
@@ -57,7 +57,7 @@ def test_enqueueing_is_one_trip_and_bulk_one_for_hundreds(client, trips):
 
 
 def test_unique_enqueues_take_no_trip_more(client, trips):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     pool_jobs.noop.enqueue()  # the script is loaded now
     for rule in ({"unique": True}, {"unique_ttl": 60}, {"throttle": 60}, {"debounce": 60}):
         before = trips()
@@ -69,7 +69,7 @@ def test_unique_enqueues_take_no_trip_more(client, trips):
 
 
 def test_an_enqueued_job_takes_a_fixed_few_commands(client):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     pool_jobs.noop.enqueue()
     before = commands(client)
     pool_jobs.noop.enqueue()
@@ -88,7 +88,7 @@ def test_an_enqueued_job_takes_a_fixed_few_commands(client):
 
 
 def test_a_claim_is_one_trip_however_many_jobs_it_has(client, trips):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     pool_jobs.noop.enqueue_many([()] * 64)
     claims = Claims(client, "w1", Strict(["high", "default", "low"]))
     performer = Performer(lambda *report: None, lambda *save: None)
@@ -102,7 +102,7 @@ def test_a_claim_is_one_trip_however_many_jobs_it_has(client, trips):
 
 
 def test_a_performed_job_takes_a_bounded_number_of_commands(client):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     pool_jobs.noop.enqueue_many([()] * 101)
     claims = Claims(client, "w1", Strict(["default"]))
     performer = Performer(lambda *report: None, lambda *save: None)
@@ -132,7 +132,7 @@ def idle(client: Redis, name: str) -> IdleWait:
 
 
 def test_an_idle_worker_needs_no_trip_to_have_a_pushed_job_in_hand(client, trips):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     waits = idle(client, "w1")
     id = pool_jobs.noop.enqueue()
     before = trips()
@@ -142,7 +142,7 @@ def test_an_idle_worker_needs_no_trip_to_have_a_pushed_job_in_hand(client, trips
 
 
 def test_a_push_wakes_one_of_many_idle_workers(client):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     all_waits = [idle(client, f"w{number}") for number in range(20)]
     before = commands(client)
     pool_jobs.noop.enqueue_many([()] * 5)
@@ -154,7 +154,7 @@ def test_a_push_wakes_one_of_many_idle_workers(client):
 
 
 def test_reading_a_job_and_counting_queues_is_one_trip_each(client, trips):
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     id = pool_jobs.noop.enqueue()
     before = trips()
     reader.read(client, id)
@@ -167,7 +167,7 @@ def test_what_waits_behind_others_and_for_what_is_a_fixed_few_trips(client, trip
     before = trips()
     assert blocked.behind(client, ["high", "default", "low"])["default"] == 0
     assert trips() - before == 1
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     limited_jobs.in_turn.enqueue_many([("p", str(number % 400)) for number in range(1200)])
     before = trips()
     assert blocked.behind(client, ["high", "default", "low"])["default"] == 800
@@ -199,7 +199,7 @@ def test_a_cache_hit_is_one_trip_with_tags_too_and_a_miss_three(client, trips):
 def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips):
     leadership = Leadership(client)
     assert leadership.hold()
-    enqueuer = PeriodicEnqueuer(client, Producer(client))
+    enqueuer = PeriodicEnqueuer(client, Client(client))
     for number in range(90):
         schedule_store.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
     enqueuer.round(leadership.check())  # the scripts are loaded, and it is known when they are due

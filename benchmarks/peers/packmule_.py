@@ -15,7 +15,7 @@ from typing import Any
 from packmule import job
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import registry
-from packmule.jobs.client import Producer as OurProducer
+from packmule.jobs.client import Client
 from packmule.worker.pool.pool import Pool
 from packmule.worker.process.claim import MOST
 from peers import bodies
@@ -42,10 +42,10 @@ def work() -> None:
 
 
 class Producer:
-    """Enqueues through our own producer."""
+    """Enqueues by our own client."""
 
     async def start(self) -> None:
-        self.enqueue = OurProducer(client()).enqueue
+        self.enqueue = Client(client()).send
 
     async def one(self, job: str, *args: float) -> None:
         self.enqueue(JOBS[job], [(args, {})])

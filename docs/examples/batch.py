@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from packmule import job
 from packmule.jobs.batch import Batch
-from packmule.jobs.client import connect
 
 
 @job
@@ -36,5 +35,4 @@ def start() -> None:
 if __name__ == "__main__":
     from batch import start as start_of_the_module  # workers find its jobs by this name
 
-    connect()
     start_of_the_module()

@@ -14,7 +14,7 @@ from packmule.jobs.email.plaintext import plaintext
 from packmule.jobs.email.rendering import Content, InvalidTemplate, Renderer
 from packmule.jobs.email.server import InsecureServer, InvalidServer, Refused, TemporaryFailure
 from packmule.jobs.input_limits import InputLimits
-from packmule.jobs.registry import job
+from packmule.jobs.job import job
 from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 __all__ = [

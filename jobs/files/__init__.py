@@ -25,7 +25,7 @@ from packmule.jobs.files.signatures import kind_of
 from packmule.jobs.files.table import CountMismatch, MismatchedColumns, TooWide
 from packmule.jobs.files.text import UnreadableText
 from packmule.jobs.input_limits import InputLimits
-from packmule.jobs.registry import job
+from packmule.jobs.job import job
 from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 from packmule.units import MIB
 

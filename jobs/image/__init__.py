@@ -15,7 +15,7 @@ from packmule.jobs.image.rendition import Plan, Rendition, Size, plan
 from packmule.jobs.image.reuse import Made, Reuse
 from packmule.jobs.image.source import ImageTooLarge, UnreadableImage, opened
 from packmule.jobs.input_limits import InputLimits
-from packmule.jobs.registry import job
+from packmule.jobs.job import job
 from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
 
 __all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]

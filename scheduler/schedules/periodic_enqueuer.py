@@ -19,12 +19,12 @@ from redis.exceptions import RedisError, ResponseError
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import registry, wire
 from packmule.jobs.cancel import cancel
-from packmule.jobs.client import Producer, UnknownQueue
+from packmule.jobs.client import Client, UnknownQueue
+from packmule.jobs.handle import JobHandles
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import InvalidOption, Options
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.toml_file import InvalidFile
-from packmule.jobs.unique import Ids
 from packmule.scheduler.leader import FENCE, NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
 from packmule.scheduler.schedules import schedule_store
@@ -67,7 +67,7 @@ class PeriodicEnqueuer:
     `file` holds schedules to be entered when this scheduler starts. `ahead` moves its clock, in tests.
     """
 
-    def __init__(self, client: Redis, producer: Producer, file: Path | None = None) -> None:
+    def __init__(self, client: Redis, producer: Client, file: Path | None = None) -> None:
         self.client = client
         self.producer = producer
         self.file = file
@@ -232,7 +232,7 @@ class PeriodicEnqueuer:
             self.client.lset(key, -1, corrected.decode())
 
 
-def faults_of(schedules: Sequence[Schedule], producer: Producer, now: float) -> list[str]:
+def faults_of(schedules: Sequence[Schedule], producer: Client, now: float) -> list[str]:
     """What would keep schedules from working, a line each."""
     faults = []
     for schedule in schedules:
@@ -244,7 +244,7 @@ def faults_of(schedules: Sequence[Schedule], producer: Producer, now: float) -> 
     return faults
 
 
-def probe(schedule: Schedule, producer: Producer, now: float) -> int:
+def probe(schedule: Schedule, producer: Client, now: float) -> int:
     """The first tick from `now` on of a schedule whose jobs could be enqueued.
 
     Raises `InvalidSchedule` if there is none, and whatever an enqueue raises.
@@ -257,14 +257,14 @@ def probe(schedule: Schedule, producer: Producer, now: float) -> int:
     return tick
 
 
-def run_now(client: Redis, schedule: Schedule, producer: Producer) -> Ids:
+def run_now(client: Redis, schedule: Schedule, producer: Client) -> JobHandles:
     """Enqueue one job of a schedule by hand, besides its ticks; the ledger says so."""
     now = int(client.time()[0])
     id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
     options = Options(job_id=id, queue=schedule.queue)
-    ids = producer.enqueue(registry.find(schedule.job), [schedule.call(now)], options)
+    ids = producer.send(registry.find(schedule.job), [schedule.call(now)], options)
     did = "skipped" if ids.held else "enqueued"
-    line = {"tick": now, "did": did, "why": "by hand", "job": ids[0], "at": now}
+    line = {"tick": now, "did": did, "why": "by hand", "job": str(ids[0]), "at": now}
     with client.pipeline() as pipeline:
         pipeline.rpush(schedule_store.ticks_key(schedule.name), msgspec.json.encode(line))
         pipeline.ltrim(schedule_store.ticks_key(schedule.name), -schedule_store.LEDGER_ENTRIES, -1)

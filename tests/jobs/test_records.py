@@ -14,8 +14,8 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import reader, wire
+from packmule.jobs.client import Client
 from packmule.jobs.reader import NoSuchJob, Progress
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
@@ -27,7 +27,7 @@ from packmule.worker.started import Marks
 
 @pytest.fixture(autouse=True)
 def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+    monkeypatch.setattr(Client, "_default", Client(client))
 
 
 @pytest.fixture

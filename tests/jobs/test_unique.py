@@ -18,10 +18,9 @@ from rq.serializers import JSONSerializer
 
 from packmule import job
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import client as client_module
-from packmule.jobs import registry, unique, wire
+from packmule.jobs import wire
 from packmule.jobs.cancel import cancel
-from packmule.jobs.client import Producer, ServerFull
+from packmule.jobs.client import Client, ServerFull
 from packmule.jobs.job_type import InvalidCall, InvalidJob
 from packmule.jobs.options import InvalidOption, Options
 from packmule.scheduler.maintenance.promote import promote
@@ -37,9 +36,9 @@ SCHEDULED = wire.registry_key("scheduled", "default")
 
 
 @pytest.fixture(autouse=True)
-def enqueue(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Producer:
-    made = Producer(client)
-    monkeypatch.setattr(registry, "_enqueue", made.enqueue)
+def enqueue(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Client:
+    made = Client(client)
+    monkeypatch.setattr(Client, "_default", made)
     return made
 
 
@@ -429,12 +428,12 @@ def test_debounced_jobs_expire_from_their_time_on(client):
 
 def test_of_a_thousand_calls_each_key_gets_one_job_and_all_calls_its_id(client, enqueue):
     calls = [((n % 100, str(n)), {}) for n in range(1000)]
-    ids = enqueue.enqueue(sample_jobs.invoice.job, calls)
+    ids = enqueue.send(sample_jobs.invoice.job, calls)
     assert ids[:100] == queued(client)
     assert ids == ids[:100] * 10
     assert ids.held == frozenset(range(100, 1000))
     assert rq_job(client, ids[0]).args == [0, "0"]
-    assert enqueue.enqueue(sample_jobs.invoice.job, calls[:3]) == ids[:3]
+    assert enqueue.send(sample_jobs.invoice.job, calls[:3]) == ids[:3]
 
 
 def test_of_a_thousand_debounced_calls_the_last_of_each_key_wins(client):
@@ -471,7 +470,7 @@ class Crowd:
         code = 1
         try:
             with connect(self.url, None) as client:
-                registry.use(Producer(client).enqueue)
+                Client(client).make_default()
                 client.ping()
                 os.close(write)
                 os.read(read, 1)
@@ -530,7 +529,7 @@ def losing(server, client, tmp_path, monkeypatch) -> Iterator[LosingProxy]:
     client.flushdb()
     proxy = LosingProxy(tmp_path / "proxy.sock", server.socket_path)
     with connect(proxy.url, tmp_path) as through:
-        monkeypatch.setattr(registry, "_enqueue", Producer(through).enqueue)
+        monkeypatch.setattr(Client, "_default", Client(through))
         yield proxy
     proxy.close()
 
@@ -554,14 +553,14 @@ def test_a_unique_job_that_ended_before_its_call_was_sent_again_runs_once(client
 
 
 def test_a_debounced_call_sent_again_does_not_undo_what_came_after_it(client, losing, monkeypatch):
-    mine = registry._enqueue
-    other = Producer(client)
+    mine = Client.default()
+    other = Client(client)
     id = sample_jobs.refresh.enqueue(1, "first")
-    losing.on_loss = lambda: other.enqueue(sample_jobs.refresh.job, [((1, "later"), {})])
+    losing.on_loss = lambda: other.enqueue(sample_jobs.refresh, 1, "later")
     losing.to_lose = 1
     assert sample_jobs.refresh.enqueue(1, "second") == id
     assert losing.lost == 1
-    assert registry._enqueue is mine
+    assert Client.default() is mine
     assert rq_job(client, id).args == [1, "later"]
     assert list(waiting(client)) == [id]
 
@@ -586,8 +585,8 @@ def test_a_debounced_call_whose_job_ended_before_it_was_sent_again_makes_no_seco
 
 
 def test_a_first_debounced_call_sent_again_does_not_undo_what_came_after_it(client, losing):
-    other = Producer(client)
-    losing.on_loss = lambda: other.enqueue(sample_jobs.refresh.job, [((1, "later"), {})])
+    other = Client(client)
+    losing.on_loss = lambda: other.enqueue(sample_jobs.refresh, 1, "later")
     losing.to_lose = 1
     id = sample_jobs.refresh.enqueue(1, "first")
     assert list(waiting(client)) == [id]
@@ -729,9 +728,3 @@ def test_a_unique_enqueue_is_one_call_of_the_script_and_a_fixed_few_commands(cli
     refused = ran(lambda: sample_jobs.only.enqueue(3))
     assert {name for name in refused if name in ("hset", "set", "rpush", "zadd", "del")} == set()
     assert refused.total() - refused["config|resetstat"] - refused["info"] == 8
-
-
-def test_ids_are_a_plain_list_of_texts():
-    ids = unique.Ids(["a", "b"], [1])
-    assert (ids, ids.held, [type(id) for id in ids]) == (["a", "b"], {1}, [str, str])
-    assert client_module.Ids is unique.Ids

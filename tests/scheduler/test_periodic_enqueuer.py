@@ -16,8 +16,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from packmule import job
-from packmule.jobs import registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import wire
+from packmule.jobs.client import Client
 from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules import schedule_store
@@ -47,7 +47,7 @@ class Clockwork:
         self.client = client
         self.leadership = Leadership(client, term=30)
         assert self.leadership.hold()
-        self.enqueuer = PeriodicEnqueuer(client, Producer(client, ["default", "low"]))
+        self.enqueuer = PeriodicEnqueuer(client, Client(client, ["default", "low"]))
 
     def put(self, name: str = "s", job: str = NOOP, **table: Any) -> Schedule:
         found = schedule(
@@ -701,4 +701,4 @@ def test_ten_thousand_schedules_cost_one_trip_a_round(client, clock):
 
 @pytest.fixture(autouse=True)
 def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+    monkeypatch.setattr(Client, "_default", Client(client))

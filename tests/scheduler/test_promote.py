@@ -17,8 +17,8 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import wire
+from packmule.jobs.client import Client
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
@@ -28,7 +28,7 @@ from packmule.worker.process.claim import Claims
 
 @pytest.fixture(autouse=True)
 def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+    monkeypatch.setattr(Client, "_default", Client(client))
 
 
 def rq_queue(client: Redis, name: str = "default") -> Queue:

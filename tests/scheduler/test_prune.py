@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import cancel, reader, registry, wire
-from packmule.jobs.client import Producer, ServerFull
+from packmule.jobs import cancel, reader, wire
+from packmule.jobs.client import Client, ServerFull
 from packmule.observe import audit, events
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit
@@ -20,7 +20,7 @@ from packmule.tests.jobs import sample_jobs
 
 @pytest.fixture
 def client(client: Redis) -> Redis:
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     return client
 
 
@@ -125,11 +125,11 @@ def test_a_memory_limit_is_a_size_or_a_share():
 
 def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
     with connect(None, spare_server().data_dir) as client:
-        producer = Producer(client)
-        producer.enqueue(sample_jobs.noop.job, [((), {})])
+        producer = Client(client)
+        producer.send(sample_jobs.noop.job, [((), {})])
         client.config_set("maxmemory", "1mb")
         with pytest.raises(ServerFull, match="maxmemory"):
-            producer.enqueue(sample_jobs.noop.job, [((), {})])
+            producer.send(sample_jobs.noop.job, [((), {})])
         client.config_set("maxmemory", "0")
         assert client.llen("rq:queue:default") == 1
 

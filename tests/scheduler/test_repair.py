@@ -7,8 +7,8 @@ import time
 import pytest
 from redis import Redis
 
-from packmule.jobs import registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import wire
+from packmule.jobs.client import Client
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.scheduler.scheduler import Scheduler
@@ -21,7 +21,7 @@ from packmule.worker.rescue import rescue_expired
 
 @pytest.fixture
 def client(client: Redis) -> Redis:
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     with client.pipeline(transaction=False) as pipeline:  # keys enough for several calls
         for number in range(3000):
             pipeline.set(f"pm:cache:many:{number}", "x")

@@ -23,8 +23,8 @@ from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
-from packmule.jobs import registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import wire
+from packmule.jobs.client import Client
 from packmule.scheduler.leader import (
     CANDIDACY,
     LEADER,
@@ -81,7 +81,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(autouse=True)
 def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+    monkeypatch.setattr(Client, "_default", Client(client))
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 15) -> float:
@@ -350,7 +350,7 @@ def test_without_permission_to_publish_or_subscribe_jobs_are_only_a_little_late(
         mighty.acl_setuser("mute", True, passwords="+x", commands=["+@all"], keys=["*"])
         mighty.execute_command("ACL", "SETUSER", "mute", "resetchannels")
     with connect(spare.url.replace("://", "://mute:x@"), Path("unused")) as own:
-        monkeypatch.setattr(registry, "_enqueue", Producer(own).enqueue)
+        monkeypatch.setattr(Client, "_default", Client(own))
         scheduler = Scheduler(own)
         with Subscriber(own, [wire.SCHEDULER]) as scheduler._messages:
             scheduler.step()
@@ -459,7 +459,7 @@ def test_a_scheduler_survives_an_outage_of_redis(spare_server, start, tmp_path, 
         wait_for(lambda: b"redis is unavailable" in (tmp_path / "log").read_bytes())
         assert process.poll() is None
         spare.ensure()
-        monkeypatch.setattr(registry, "_enqueue", Producer(client).enqueue)
+        monkeypatch.setattr(Client, "_default", Client(client))
         id = sample_jobs.noop.options(delay=0).enqueue()
         wait_for(lambda: job_ids(client) == [id])
 

@@ -40,14 +40,14 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from packmule.coordination.redis.connection import connect, lock_clients
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.tests.jobs import sample_jobs
 
 url, *nodes = sys.argv[1:]
 with connect(url, Path("unused"), socket_timeout=5) as client:
-    enqueuer = PeriodicEnqueuer(client, Producer(client))
+    enqueuer = PeriodicEnqueuer(client, Client(client))
     Scheduler(client, lock_clients(nodes, url, Path("unused")), enqueuer).run()
 """
 LONGEST_ELECTION = 30.0

@@ -23,9 +23,9 @@ from redis.exceptions import RedisError
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, registry
+from packmule.jobs import reader
 from packmule.jobs.batch import Batch
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.private_server import private_server
 from packmule.tests.worker import batch_jobs
@@ -108,7 +108,7 @@ def run(worker_kills: int, server_kills: int, seed: int = 1) -> tuple[list[str],
         server = stack.enter_context(private_server())
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         client = stack.enter_context(connect(None, server.data_dir))
-        registry.use(Producer(client).enqueue)
+        Client(client).make_default()
         pools = [start(server, place / "log") for _ in range(POOLS)]
         stack.callback(lambda: [end(pool) for pool in pools])
         scheduler = Scheduler(client)

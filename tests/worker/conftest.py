@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from packmule.jobs import registry
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 
 
 @pytest.fixture
 def produce(client: Redis) -> None:
     """Let registered functions enqueue to the shared server."""
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()

@@ -29,8 +29,8 @@ from redis.exceptions import RedisError
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import reader, wire
+from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.private_server import private_server
 from packmule.tests.worker import (
@@ -201,7 +201,7 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
         (place / "url").write_text(guarded.url)
         (place / "ledger").touch()
         client = stack.enter_context(connect(None, server.data_dir))
-        registry.use(Producer(client).enqueue)
+        Client(client).make_default()
         crowd = Crowd(server, Path(os.environ.get("LIMIT_FAULTS_LOG", place / "log")), only)
         stack.callback(crowd.close)
         done = threading.Event()

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import registry
-from packmule.jobs.client import Producer
+from packmule.jobs.client import Client
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
     batch_jobs,  # noqa: F401  registers jobs
@@ -26,7 +25,7 @@ from packmule.worker.pool import pool
 url, processes, *options = sys.argv[1:]
 values = dict(option.split("=") for option in options)
 logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
-registry.use(Producer(connect(url, Path())).enqueue)
+Client(connect(url, Path())).make_default()
 wanted: dict[str, Any] = {
     name: int(values[name])
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory")

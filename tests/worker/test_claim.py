@@ -8,8 +8,8 @@ import time
 import pytest
 from redis import Redis
 
-from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import reader, wire
+from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
 from packmule.worker.process import outcome
@@ -22,7 +22,7 @@ from packmule.worker.started import Marks
 
 @pytest.fixture
 def claims(client: Redis) -> Claims:
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
     return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
@@ -85,7 +85,7 @@ def test_an_outcome_of_an_older_execution_of_the_same_job_is_refused(client, cla
 
 
 def test_only_a_claim_uses_up_a_queues_turn(client):
-    registry.use(Producer(client, queues=["high", "low"]).enqueue)
+    Client(client, queues=["high", "low"]).make_default()
     claims = Claims(client, "w1", Weighted({"high": 1, "low": 1}))
     for queue in ("high", "low"):
         pool_jobs.add.options(queue=queue).enqueue(1)

@@ -324,8 +324,8 @@ def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_pa
     ],
 )
 def test_an_invalid_limit_is_refused_when_the_job_is_defined(settings, says):
+    from packmule.jobs.job import job
     from packmule.jobs.job_type import InvalidJob
-    from packmule.jobs.registry import job
 
     with pytest.raises(InvalidJob, match=says):
         job(**settings)(pool_jobs.not_registered)

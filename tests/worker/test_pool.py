@@ -13,8 +13,8 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import reader, wire
+from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, is_alive, lines, pool, until
 from packmule.worker.process.claim import LEASE_INTERVAL
@@ -23,7 +23,7 @@ from packmule.worker.rescue import rescue_expired
 
 @pytest.fixture(autouse=True)
 def produce(client: Redis) -> None:
-    registry.use(Producer(client).enqueue)
+    Client(client).make_default()
 
 
 def test_burst_performs_everything_and_leaves_nothing_behind(server, client):
@@ -291,7 +291,7 @@ def test_suspended_workers_claim_nothing_until_they_are_resumed(server, client):
 def test_a_pool_waits_for_a_redis_that_is_away(spare_server):
     server = spare_server()
     with Redis.from_url(server.url) as client:
-        produce = Producer(client).enqueue
+        produce = Client(client).send
         with pool(server):
             until(lambda: client.scard(wire.WORKERS) == 1)
             server.stop()

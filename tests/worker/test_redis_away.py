@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, registry, wire
-from packmule.jobs.client import Producer
+from packmule.jobs import reader, wire
+from packmule.jobs.client import Client
 from packmule.tests.worker import executor_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
 
@@ -75,7 +75,7 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
     server = spare_server()
     ledger = tmp_path / "ledger"
     with Redis.from_url(server.url) as client:
-        registry.use(Producer(client).enqueue)
+        Client(client).make_default()
         with pool(server, 2, threads=threads) as process:
             until(lambda: client.scard(wire.WORKERS) == 2)
             children = children_of(process.pid)
@@ -105,7 +105,7 @@ def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_serv
     server = spare_server()
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     with Redis.from_url(server.url) as client:
-        registry.use(Producer(client).enqueue)
+        Client(client).make_default()
         with pool(server) as process:
             id = executor_jobs.die_once_when_told.enqueue(str(notes), str(gate))
             until(lambda: lines(notes) == ["x"])
@@ -122,7 +122,7 @@ def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_serv
 def test_a_timeout_bites_while_redis_is_away(spare_server, fault):
     server = spare_server()
     with Redis.from_url(server.url) as client:
-        registry.use(Producer(client).enqueue)
+        Client(client).make_default()
         with pool(server) as process:
             id = executor_jobs.resist.options(timeout=2).enqueue("swallow")
             until(lambda: reader.read(client, id).status == "started")

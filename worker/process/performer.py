@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-import msgspec
 import rq
 
 from packmule.jobs import current, registry, tracing, wire
@@ -154,7 +153,7 @@ class Performer:
 
     def _encoded(self, name: str, value: Any, attempt: int) -> bytes:
         try:
-            result = msgspec.json.encode(value)
+            result = wire.encode_json(value)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(value, rq.Retry):
                 raise _asked_to_retry(value, attempt) from None

@@ -1,4 +1,4 @@
-"""The producer: one trip, nothing twice, nothing half, and in the words that RQ reads."""
+"""The client: one trip, nothing twice, nothing half, and in the words that RQ reads."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from rq.serializers import JSONSerializer
 from packmule.config import Settings
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import client as client_module
-from packmule.jobs import registry, wire
-from packmule.jobs.client import JobTooLarge, Producer, UnknownQueue
+from packmule.jobs import entry, registry, wire
+from packmule.jobs.client import Client, UnknownQueue
+from packmule.jobs.entry import JobTooLarge
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import Options
 from packmule.tests.jobs import sample_jobs
@@ -34,10 +35,10 @@ QUEUES = ("high", "default", "low")
 
 
 @pytest.fixture(autouse=True)
-def enqueue(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Producer:
+def enqueue(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Client:
     """Registered functions enqueue to the test's server, arguments of up to 100 kB."""
-    made = Producer(client, QUEUES, max_bytes=100_000)
-    monkeypatch.setattr(registry, "_enqueue", made.enqueue)
+    made = Client(client, QUEUES, max_bytes=100_000)
+    monkeypatch.setattr(Client, "_default", made)
     return made
 
 
@@ -178,7 +179,7 @@ def test_a_thousand_jobs_at_the_front_stay_in_order_before_what_was_there(client
 
 
 def test_large_payloads_are_split_over_calls_and_stay_in_order(client, monkeypatch):
-    monkeypatch.setattr(client_module, "BYTES_A_TRIP", 10_000)
+    monkeypatch.setattr(entry, "BYTES_A_TRIP", 10_000)
     before = calls_of(client, "evalsha")
     ids = sample_jobs.echo.enqueue_many([(msgspec.json.encode(list(range(n))).hex(),) for n in range(200)])
     assert calls_of(client, "evalsha") > before + 2
@@ -199,7 +200,7 @@ def test_a_generator_of_calls_is_taken(client):
 
 
 def test_a_delay_counts_by_the_servers_clock(client, monkeypatch):
-    monkeypatch.setattr(client_module.time, "time", lambda: 0.0)
+    monkeypatch.setattr(entry.time, "time", lambda: 0.0)
     before = server_time(client)
     id = sample_jobs.add.options(delay=30).enqueue(1)
     due = client.zscore(wire.registry_key("scheduled", "default"), id)
@@ -294,7 +295,7 @@ def losing(proxy, client, tmp_path, monkeypatch) -> Iterator[LosingProxy]:
     sample_jobs.noop.enqueue()  # the script is loaded
     perform_all(client)
     with connect(proxy.url, tmp_path) as through:
-        monkeypatch.setattr(registry, "_enqueue", Producer(through).enqueue)
+        monkeypatch.setattr(Client, "_default", Client(through))
         yield proxy
 
 
@@ -363,17 +364,18 @@ def test_an_argument_that_holds_itself_is_refused(client):
 
 def test_arguments_over_the_limit_are_refused_with_both_sizes_and_the_way_out(client):
     with pytest.raises(
-        JobTooLarge, match=r"^sample_jobs\.echo: .* 100033 bytes, .* 100000: .*storage.*PACKMULE_"
+        JobTooLarge,
+        match=r"^packmule\.tests\.jobs\.sample_jobs\.echo: .* 100053 bytes, .* 100000: .*storage.*PACKMULE_",
     ):
         sample_jobs.echo.enqueue_many([("x",), ("x" * 100_000,)])
     assert client.dbsize() == 0
-    sample_jobs.echo.enqueue("x" * (100_000 - 33))
+    sample_jobs.echo.enqueue("x" * (100_000 - 53))
 
 
 def test_no_limit_lets_through_what_a_worker_would_refuse_to_unpack(client, monkeypatch):
     monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", 1000)
     with pytest.raises(JobTooLarge, match="may hold 1000"):
-        Producer(client, max_bytes=10**9).enqueue(sample_jobs.echo.job, [(("x" * 1000,), {})])
+        Client(client, max_bytes=10**9).send(sample_jobs.echo.job, [(("x" * 1000,), {})])
 
 
 def test_a_queue_that_nobody_serves_is_refused_and_those_there_are_named(client):
@@ -382,8 +384,8 @@ def test_a_queue_that_nobody_serves_is_refused_and_those_there_are_named(client)
     assert client.dbsize() == 0
 
 
-def test_a_producer_without_queue_names_enqueues_to_any(client):
-    Producer(client).enqueue(sample_jobs.noop.job, [((), {})], Options(queue="some"))
+def test_a_client_of_a_connection_enqueues_to_any_queue(client):
+    Client(client).send(sample_jobs.noop.job, [((), {})], Options(queue="some"))
     assert len(rq_queue(client, "some").job_ids) == 1
 
 
@@ -415,22 +417,21 @@ def test_a_key_of_another_type_in_the_way_leaves_no_record_that_would_pass_for_e
 # --- where it goes
 
 
-def test_connect_makes_this_process_enqueue_to_the_settings_server(client, server, monkeypatch):
-    monkeypatch.setattr(registry, "_enqueue", None)
-    made = client_module.connect(Settings(data_dir=server.data_dir, queues=("low",)))
-    with made.client:
+def test_a_client_made_the_default_takes_this_processs_enqueues(client, server, monkeypatch):
+    monkeypatch.setattr(Client, "_default", None)
+    with Client(Settings(data_dir=server.data_dir, queues=("low",))).make_default():
         id = sample_jobs.noop.options(queue="low").enqueue()
         with pytest.raises(UnknownQueue, match="there are low"):
             sample_jobs.noop.enqueue()
     assert rq_queue(client, "low").job_ids == [id]
 
 
-def test_a_process_that_connected_to_nothing_enqueues_to_the_environments_server(client, server, monkeypatch):
-    monkeypatch.setattr(registry, "_enqueue", None)
+def test_a_process_without_a_default_client_enqueues_to_the_environments_server(client, server, monkeypatch):
+    monkeypatch.setattr(Client, "_default", None)
     monkeypatch.delenv("PACKMULE_REDIS_URL", raising=False)
     monkeypatch.setenv("REDIS_URL", server.url)
     id = sample_jobs.noop.enqueue()
-    registry._enqueue.__self__.client.close()  # type: ignore[union-attr]
+    Client.default().close()
     assert rq_queue(client).job_ids == [id]
 
 

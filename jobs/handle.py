@@ -1,0 +1,173 @@
+"""The handle that an enqueue returns: a job's id that can be waited for, read and steered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from packmule.errors import JobFailed
+
+if TYPE_CHECKING:
+    from packmule.jobs.client import Client
+    from packmule.jobs.reader import Progress, Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 0.5
+"""Seconds between two looks at a job that is awaited; a tenth of what it has been awaited for."""
+
+
+class JobRaised(JobFailed):
+    """A job failed; `traceback` is the whole text of the error that ended it."""
+
+    def __init__(self, text: str, traceback: str) -> None:
+        super().__init__(text)
+        self.traceback = traceback
+
+
+class JobCanceled(JobFailed):
+    """A job was canceled before it started, or stopped while it ran."""
+
+
+class JobHandle(str):
+    """The id of a job, with what can be asked of it; wherever a text is taken, it is the plain id.
+
+    Each look is one round trip to the server of the client that made the handle, and raises `NoSuchJob` when
+    the job's time to live is over. The methods that begin with `a`, and `await_end`, are for coroutines: they
+    never block the event loop, and no thread waits while the job runs.
+
+    >>> handle = report.enqueue("2026-11")  # doctest: +SKIP
+    >>> handle.status, handle.progress  # doctest: +SKIP
+    ('started', Progress(done=4.0, total=12.0, message='adding up'))
+    >>> handle.result(timeout=60)  # doctest: +SKIP
+    '1 of 2026-11'
+    """
+
+    __slots__ = ("client",)
+
+    client: Client
+
+    def __new__(cls, id: str, client: Client) -> JobHandle:
+        """The handle of the job called `id` on `client`'s server."""
+        self = str.__new__(cls, id)
+        self.client = client
+        return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Pickled or copied it is the plain id, because a connection can't be."""
+        return str, (str(self),)
+
+    def refresh(self) -> Record:
+        """All that is known of the job now: arguments, times, attempts, progress, result and error."""
+        return self.client.read(self)
+
+    @property
+    def status(self) -> str:
+        """The job's status now, in RQ's words.
+
+        That is `queued`, `scheduled`, `deferred`, `started`, `finished`, `failed`, `stopped` or `canceled`.
+        """
+        return self.refresh().status
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the job says it is: `done` of `total` units, with a message; None before its first word."""
+        return self.refresh().progress
+
+    def wait(self, timeout: float | None = None) -> Record:
+        """Wait until the job has ended, however it does, and return all that is known of it.
+
+        Raises `TimeoutError` if `timeout` seconds are not enough.
+        """
+        return self.client.wait(self, timeout)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until the job has finished and return its value, as JSON carries it (a date is a text).
+
+        Raises `JobRaised` if it failed, `JobCanceled` if it was canceled or stopped, `TimeoutError` if
+        `timeout` seconds are not enough, and `NoSuchJob` if its result was kept for a shorter time.
+        """
+        return _value(self.wait(timeout))
+
+    def cancel(self, timeout: float = 5.0) -> str:
+        """Cancel the job, or stop it if it runs, and return its status then.
+
+        That is `canceled`, `stopped`, or the one with which it had ended before. Raises `NotCancelled` if it
+        still runs after `timeout` seconds.
+        """
+        return self.client.cancel(self, timeout)
+
+    def retry(self) -> None:
+        """Run the job again if it failed, was stopped or canceled. Raises `NotRequeued` otherwise."""
+        self.client.retry(self)
+
+    async def arefresh(self) -> Record:
+        """`refresh`, for coroutines."""
+        return await in_thread(self.refresh)
+
+    async def astatus(self) -> str:
+        """`status`, for coroutines."""
+        return (await self.arefresh()).status
+
+    async def aprogress(self) -> Progress | None:
+        """`progress`, for coroutines."""
+        return (await self.arefresh()).progress
+
+    async def await_end(self, timeout: float | None = None) -> Record:
+        """`wait`, for coroutines."""
+        import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
+
+        began = time.monotonic()
+        while True:
+            try:
+                return await in_thread(self.wait, 0)
+            except TimeoutError:
+                waited = time.monotonic() - began
+                if timeout is not None and waited >= timeout:
+                    raise TimeoutError(f"job {self} has not ended after {timeout:g} s") from None
+            pause = min(max(FIRST_PAUSE, waited / 10), LONGEST_PAUSE)
+            await asyncio.sleep(pause if timeout is None else min(pause, timeout - waited))
+
+    async def aresult(self, timeout: float | None = None) -> Any:
+        """`result`, for coroutines."""
+        return _value(await self.await_end(timeout))
+
+    async def acancel(self, timeout: float = 5.0) -> str:
+        """`cancel`, for coroutines."""
+        return await in_thread(self.cancel, timeout)
+
+    async def aretry(self) -> None:
+        """`retry`, for coroutines."""
+        await in_thread(self.retry)
+
+
+class JobHandles(list[JobHandle]):
+    """The handles of many jobs, one a call; `held` are the positions of the calls that made no job.
+
+    The handle of such a call is that of the job that holds its place: with `debounce` it has taken over the
+    call's arguments, without it keeps its own.
+    """
+
+    def __init__(self, handles: Sequence[JobHandle], held: Collection[int] = ()) -> None:
+        super().__init__(handles)
+        self.held = frozenset(held)
+
+
+def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    """Call `function` in a thread of its own, for a coroutine that awaits what it returns."""
+    import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
+
+    return asyncio.to_thread(function, *args, **kwargs)
+
+
+def _value(job: Record) -> Any:
+    """What an ended job returned. Raises `JobFailed` for one that did not finish."""
+    if job.status == "finished":
+        return job.result
+    if job.status == "failed":
+        reason = job.reason or "no reason was kept"
+        raise JobRaised(f"job {job.id} ({job.name}) failed: {reason}", job.error or "")
+    raise JobCanceled(f"job {job.id} ({job.name}) was {job.status}")

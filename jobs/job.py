@@ -1,0 +1,166 @@
+"""`@job`: makes a function enqueueable, with options that hold for each of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
+
+from packmule.jobs import registry, unique
+from packmule.jobs.handle import JobHandle, JobHandles, in_thread
+from packmule.jobs.job_type import InvalidJob, JobSettings, JobType, Traits, job_type
+from packmule.jobs.options import JobOptions, Options
+
+if TYPE_CHECKING:
+    from packmule.jobs.client import Client
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Calls = Iterable[Mapping[str, Any] | Sequence[Any]]
+"""Calls of one function, each a mapping of argument names or a sequence of positional arguments."""
+
+_TRAITS = tuple(field.name for field in fields(Traits))
+
+
+class JobFunction(Protocol[P, R_co]):
+    """A registered function: still directly callable with its own signature, and enqueueable by it."""
+
+    job: JobType
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function here and now."""
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        """Hand one call to the workers (see `JobCall.enqueue`)."""
+
+    def enqueue_many(self, calls: Calls) -> JobHandles:
+        """Hand many calls to the workers (see `JobCall.enqueue_many`)."""
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        """Like `enqueue`, without blocking the event loop."""
+
+    async def aenqueue_many(self, calls: Calls) -> JobHandles:
+        """Like `enqueue_many`, without blocking the event loop."""
+
+    def options(self, **changes: Unpack[JobOptions]) -> JobCall[P]:
+        """The function with some options changed for the next enqueue."""
+
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
+        """A call that something else enqueues later, such as a batch when it has ended."""
+
+
+class Prepared(NamedTuple):
+    """A call that something else enqueues later, such as a batch when it has ended."""
+
+    job: JobType
+    call: tuple[Sequence[Any], Mapping[str, Any]]
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class JobCall(Generic[P]):
+    """A registered function with some options changed for the next enqueue."""
+
+    job: JobType
+    changed: Options | None
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        """Enqueue one job by the process's default client, and return its handle, a text that is its id.
+
+        Raises what `Client.enqueue` does.
+        """
+        return _client().send(self.job, [(args, kwargs)], self.changed)[0]
+
+    def enqueue_many(self, calls: Calls) -> JobHandles:
+        """Enqueue one job a call, hundreds a round trip, and return their handles in order.
+
+        Each call is a mapping of argument names, or a sequence of positional arguments.
+        """
+        return _client().enqueue_many(self, calls)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
+        """Like `enqueue`, without blocking the event loop."""
+        return await in_thread(self.enqueue, *args, **kwargs)
+
+    async def aenqueue_many(self, calls: Calls) -> JobHandles:
+        """Like `enqueue_many`, without blocking the event loop."""
+        return await in_thread(self.enqueue_many, calls)
+
+    def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
+        """The call, for something that enqueues it later, such as a batch when it has ended."""
+        return Prepared(self.job, (args, kwargs), self.changed or Options())
+
+
+@overload
+def job(function: Callable[P, R], /) -> JobFunction[P, R]: ...
+
+
+@overload
+def job(**settings: Unpack[JobSettings]) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
+
+
+def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+    """Register a function as a job and return it, still directly callable.
+
+    The settings are those of `JobSettings`: options such as `queue`, `timeout` and `retries`, which one
+    enqueue may change, and traits such as `isolate`, `singleton` and `cron`, which hold for every job. An
+    `async def` runs on the worker's event loop, beside others.
+
+    >>> from packmule import job
+    >>> @job(queue="low", timeout=600, retries=3)
+    ... def report(month: str, copies: int = 1) -> str:
+    ...     return f"{copies} of {month}"
+    >>> report("2026-11")
+    '1 of 2026-11'
+
+    `report.enqueue("2026-11")` hands it to a worker, and
+    `report.options(delay=60, queue="high").enqueue("2026-11", copies=2)` changes options for one enqueue.
+    Raises `InvalidOption` for a setting that can't be meant, and `InvalidJob` for a function that a worker
+    could not import or whose arguments JSON can't carry.
+    """
+    traits = Traits(**{name: settings.pop(name) for name in _TRAITS if name in settings})
+    options = Options(**settings)
+    if function is not None:
+        return _register(function, options, traits)
+    return lambda decorated: _register(decorated, options, traits)
+
+
+def _register(function: Callable[P, R], options: Options, traits: Traits) -> JobFunction[P, R]:
+    if not hasattr(function, "__qualname__"):
+        raise InvalidJob(f"{function!r} can't be a job: decorate a function")
+    name = f"{function.__module__}.{function.__qualname__}"
+    if "<locals>" in name or "<lambda>" in name:
+        raise InvalidJob(
+            f"{name} can't be a job: a worker imports jobs by name, so define it at a module's top"
+        )
+    registered_type = job_type(name, function, options, traits)
+    unique.check(registered_type)
+    registry.add(registered_type)
+    call: JobCall[P] = JobCall(registered_type, None)
+    registered: Any = function
+    registered.job = registered_type
+    for offered in ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "prepare"):
+        setattr(registered, offered, getattr(call, offered))
+    registered.options = lambda **changes: JobCall(registered_type, Options(**changes))
+    return cast(JobFunction[P, R], registered)
+
+
+def _client() -> Client:
+    """The process's default client."""
+    # It loads redis-py, which a module that only declares jobs does without.
+    from packmule.jobs.client import Client  # noqa: PLC0415
+
+    return Client.default()
