@@ -17,6 +17,7 @@ from typing import IO
 import pytest
 
 from packmule.config import VARIABLES, child_environment
+from packmule.tests.fork_server import Forked
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
@@ -79,8 +80,8 @@ class CommandLine:
         self, *words: str, stderr: int | IO[str] = subprocess.PIPE, **changes: str
     ) -> Iterator[Process]:
         """One that runs, and is killed if it still does at the end of the block."""
-        with subprocess.Popen(
-            [sys.executable, "-m", "packmule", *words],
+        with Forked(
+            ["packmule", *words],
             cwd=self.cwd,
             env=self.environment | changes,
             stdin=subprocess.DEVNULL,

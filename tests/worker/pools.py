@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +16,8 @@ from redis import Redis
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import reader
 from packmule.jobs.reader import Record
+from packmule.tests.fork_server import Forked
 
-HERE = Path(__file__).parent
 DEADLINE = 30.0
 
 
@@ -27,10 +26,9 @@ def pool(
     server: EmbeddedServer, processes: int = 1, stderr: IO[bytes] | None = None, **options: object
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running pool, in a session of its own; gone with all its children at the end."""
-    command = [sys.executable, str(HERE / "run_pool.py"), server.url, str(processes)]
+    command = ["packmule.tests.worker.run_pool", server.url, str(processes)]
     command += [f"{name}={value}" for name, value in options.items()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=stderr)
+    process = Forked(command, start_new_session=True, stderr=stderr)
     try:
         yield process
     finally:
