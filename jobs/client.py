@@ -171,11 +171,11 @@ class Client:
         """The handle of the job called `id`, whether it exists or not."""
         return JobHandle(id, self)
 
-    def read(self, id: str) -> reader.Record:
+    def read(self, id: str) -> reader.JobInfo:
         """The job called `id`. Raises `NoSuchJob`."""
         return reader.read(self.redis, id)
 
-    def wait(self, id: str, timeout: float | None = None) -> reader.Record:
+    def wait(self, id: str, timeout: float | None = None) -> reader.JobInfo:
         """The job called `id` once it has ended. Raises `NoSuchJob` and `TimeoutError`."""
         return reader.wait(self.redis, id, timeout)
 

@@ -10,7 +10,7 @@ from packmule.errors import JobFailed
 
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
-    from packmule.jobs.reader import Progress, Record
+    from packmule.jobs.reader import JobInfo, Progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class JobHandle(str):
         """Pickled or copied it is the plain id, because a connection can't be."""
         return str, (str(self),)
 
-    def refresh(self) -> Record:
+    def refresh(self) -> JobInfo:
         """All that is known of the job now: arguments, times, attempts, progress, result and error."""
         return self.client.read(self)
 
@@ -77,7 +77,7 @@ class JobHandle(str):
         """How far the job says it is: `done` of `total` units, with a message; None before its first word."""
         return self.refresh().progress
 
-    def wait(self, timeout: float | None = None) -> Record:
+    def wait(self, timeout: float | None = None) -> JobInfo:
         """Wait until the job has ended, however it does, and return all that is known of it.
 
         Raises `TimeoutError` if `timeout` seconds are not enough.
@@ -104,7 +104,7 @@ class JobHandle(str):
         """Run the job again if it failed, was stopped or canceled. Raises `NotRequeued` otherwise."""
         self.client.retry(self)
 
-    async def arefresh(self) -> Record:
+    async def arefresh(self) -> JobInfo:
         """`refresh`, for coroutines."""
         return await in_thread(self.refresh)
 
@@ -116,7 +116,7 @@ class JobHandle(str):
         """`progress`, for coroutines."""
         return (await self.arefresh()).progress
 
-    async def await_end(self, timeout: float | None = None) -> Record:
+    async def await_end(self, timeout: float | None = None) -> JobInfo:
         """`wait`, for coroutines."""
         import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
 
@@ -163,7 +163,7 @@ def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Aw
     return asyncio.to_thread(function, *args, **kwargs)
 
 
-def _value(job: Record) -> Any:
+def _value(job: JobInfo) -> Any:
     """What an ended job returned. Raises `JobFailed` for one that did not finish."""
     if job.status == "finished":
         return job.result

@@ -50,7 +50,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class JobInfo:
     """A job as it stands in Redis. Times are RQ's texts in UTC, spans seconds; what isn't known is None.
 
     `crash` is the report of the last process that died performing it
@@ -89,7 +89,7 @@ class Record:
         return _QUALIFIED.sub(r"\1", self.error.strip().rpartition("\n")[2]) if self.error else None
 
 
-def read(client: Redis, id: str) -> Record:
+def read(client: Redis, id: str) -> JobInfo:
     """The job called `id`, in one round trip. Raises `NoSuchJob`, also for a record that is none."""
     with client.pipeline(transaction=False) as pipeline:
         pipeline.hgetall(wire.job_key(id))
@@ -101,12 +101,12 @@ def read(client: Redis, id: str) -> Record:
             raise NoSuchJob(f"job {id} can't be read: {error}") from None
     if b"data" not in fields:
         raise no_such_job(id)
-    return _record(
+    return _job_info(
         id, _texts(fields), fields[b"data"], _texts(results[0][1]) if results else {}, _texts(progress)
     )
 
 
-def read_if_there(client: Redis, id: str) -> Record | None:
+def read_if_there(client: Redis, id: str) -> JobInfo | None:
     """The job called `id`, or None if its time to live is over."""
     try:
         return read(client, id)
@@ -114,7 +114,7 @@ def read_if_there(client: Redis, id: str) -> Record | None:
         return None
 
 
-def wait(client: Redis, id: str, timeout: float | None = None) -> Record:
+def wait(client: Redis, id: str, timeout: float | None = None) -> JobInfo:
     """The job once it has ended.
 
     Raises `NoSuchJob`, also for a job that was deleted when it finished (a result TTL of 0), and
@@ -122,11 +122,11 @@ def wait(client: Redis, id: str, timeout: float | None = None) -> Record:
     """
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     while True:
-        record = read(client, id)
-        if record.has_ended:
-            return record
+        info = read(client, id)
+        if info.has_ended:
+            return info
         if time.monotonic() > deadline:
-            raise TimeoutError(f"job {id} is still {record.status} after {timeout:g} s")
+            raise TimeoutError(f"job {id} is still {info.status} after {timeout:g} s")
         time.sleep(POLL_INTERVAL)
 
 
@@ -243,14 +243,14 @@ def _texts(fields: dict[bytes, bytes]) -> dict[str, str]:
     }
 
 
-def _record(
+def _job_info(
     id: str, fields: dict[str, str], data: bytes, result: dict[str, str], progress: dict[str, str]
-) -> Record:
+) -> JobInfo:
     try:
         call = wire.decode_call(data)
     except wire.InvalidPayload as error:
         call = wire.Invocation(f"({error})", None, [], {})
-    return Record(
+    return JobInfo(
         id=str(id),
         name=call.name,
         args=call.args,

@@ -21,7 +21,7 @@ from packmule.terminal.app import App
 if TYPE_CHECKING:
     from redis import Redis
 
-    from packmule.jobs.reader import Record
+    from packmule.jobs.reader import JobInfo
     from packmule.jobs.storage import Storage
 
 DEADLINE = 120.0
@@ -140,21 +140,21 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
 Row = tuple[str, str, str]
 
 
-def _mail_rows(record: Record, storage: Storage, before: set[str]) -> Iterator[Row]:
+def _mail_rows(info: JobInfo, storage: Storage, before: set[str]) -> Iterator[Row]:
     """The catcher's files that carry the Message-ID of the mail that was sent."""
-    message_id = record.result["message_id"].encode()
+    message_id = info.result["message_id"].encode()
     for path in sorted(set(storage.names("mail")) - before):
         mail = storage.read_bytes(path)
         if message_id in mail:
             yield "email", path, f"{len(mail):,} bytes, received over SMTP"
 
 
-def _image_rows(record: Record) -> Iterator[Row]:
-    for rendition in record.result["renditions"]:
+def _image_rows(info: JobInfo) -> Iterator[Row]:
+    for rendition in info.result["renditions"]:
         size = f"{rendition['width']} x {rendition['height']}"
         yield "image", rendition["path"], f"{size}, {rendition['bytes']:,} bytes"
 
 
-def _file_rows(record: Record) -> Iterator[Row]:
-    result: dict[str, Any] = record.result
+def _file_rows(info: JobInfo) -> Iterator[Row]:
+    result: dict[str, Any] = info.result
     yield "file", result["path"], f"{result['rows']:,} rows, {result['bytes']:,} bytes"

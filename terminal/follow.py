@@ -11,14 +11,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from packmule.jobs import reader, wire
 from packmule.jobs.batch import Batch, State
-from packmule.jobs.reader import Record
+from packmule.jobs.reader import JobInfo
 from packmule.terminal import show
 from packmule.terminal.show import err, progress
 
 NO_WORKER_SECONDS = 2.0
 
 
-def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = None) -> dict[str, Record]:
+def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = None) -> dict[str, JobInfo]:
     """Show one bar for each of `labels`, a mapping of job ids to words, until all have ended.
 
     The bars go to standard error, and only to a terminal. Raises `NoSuchJob`, and `TimeoutError` after
@@ -26,15 +26,15 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
     """
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     hint_at = time.monotonic() + NO_WORKER_SECONDS
-    ended: dict[str, Record] = {}
+    ended: dict[str, JobInfo] = {}
     with _bars() as bars:
         tasks = {id: bars.add_task(label, total=100, state="") for id, label in labels.items()}
         while len(ended) < len(labels):
             for id in labels.keys() - ended.keys():
-                record = reader.read(client, id)
-                bars.update(tasks[id], completed=_percent(record), state=_state(record))
-                if record.has_ended:
-                    ended[id] = record
+                info = reader.read(client, id)
+                bars.update(tasks[id], completed=_percent(info), state=_state(info))
+                if info.has_ended:
+                    ended[id] = info
                     bars.stop_task(tasks[id])
             now = time.monotonic()
             if now > deadline:
@@ -49,14 +49,14 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
 
 def follow_one(client: Redis, id: str, label: str, json: bool, timeout: float | None = None) -> int:
     """Follow one job and print its result, or all of it as JSON; 0 if it finished, 1 if not."""
-    record = follow(client, {id: label}, timeout)[id]
+    info = follow(client, {id: label}, timeout)[id]
     if json:
-        show.as_json(record)
-    elif record.status == "finished":
-        show.result(record)
+        show.as_json(info)
+    elif info.status == "finished":
+        show.result(info)
     else:
-        print(f"packmule: job {id} {record.status}: {record.reason}", file=sys.stderr)
-    return 0 if record.status == "finished" else 1
+        print(f"packmule: job {id} {info.status}: {info.reason}", file=sys.stderr)
+    return 0 if info.status == "finished" else 1
 
 
 def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State:
@@ -99,16 +99,16 @@ def _bars() -> Progress:
     )
 
 
-def _percent(record: Record) -> float:
-    if record.status == "finished":
+def _percent(info: JobInfo) -> float:
+    if info.status == "finished":
         return 100
-    return (record.progress.percent if record.progress else None) or 0
+    return (info.progress.percent if info.progress else None) or 0
 
 
-def _state(record: Record) -> str:
-    if record.has_ended:
-        return record.status
-    return (progress(record) or record.status).partition("% ")[2] or record.status
+def _state(info: JobInfo) -> str:
+    if info.has_ended:
+        return info.status
+    return (progress(info) or info.status).partition("% ")[2] or info.status
 
 
 def _hint_without_workers(client: Redis, bars: Progress) -> None:

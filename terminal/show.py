@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from packmule.jobs.reader import Record
+from packmule.jobs.reader import JobInfo
 
 STATUS_STYLES = {
     "finished": "green",
@@ -64,49 +64,49 @@ def facts(pairs: Mapping[str, Any]) -> None:
     out.print(grid)
 
 
-def job(record: Record, traceback: bool = False, waits_for: str | None = None) -> None:
+def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) -> None:
     """Print all that is known of a job and what it `waits_for`; its whole `traceback` only if asked for."""
     facts(
         {
-            "job": record.id,
-            "status": status(record.status),
-            "calls": record.name,
-            "arguments": msgspec.json.encode(record.kwargs).decode() if record.kwargs else None,
-            "positional": msgspec.json.encode(record.args).decode() if record.args else None,
-            "description": record.description if record.description != record.name else None,
-            "queue": record.queue,
-            "created": record.created_at,
-            "enqueued": record.enqueued_at,
+            "job": info.id,
+            "status": status(info.status),
+            "calls": info.name,
+            "arguments": msgspec.json.encode(info.kwargs).decode() if info.kwargs else None,
+            "positional": msgspec.json.encode(info.args).decode() if info.args else None,
+            "description": info.description if info.description != info.name else None,
+            "queue": info.queue,
+            "created": info.created_at,
+            "enqueued": info.enqueued_at,
             "waits for": waits_for,
-            "started": record.started_at,
-            "ended": record.ended_at,
-            "worker": record.worker,
-            "timeout": f"{record.timeout} s" if record.timeout else None,
-            "failed attempts": record.attempts or None,
-            "deaths of its process": record.deaths or None,
-            "last crash": _crash(record),
-            "retries left": record.retries_left or None,
-            "progress": progress(record),
-            "result": msgspec.json.format(msgspec.json.encode(record.result)).decode()
-            if record.result is not None
+            "started": info.started_at,
+            "ended": info.ended_at,
+            "worker": info.worker,
+            "timeout": f"{info.timeout} s" if info.timeout else None,
+            "failed attempts": info.attempts or None,
+            "deaths of its process": info.deaths or None,
+            "last crash": _crash(info),
+            "retries left": info.retries_left or None,
+            "progress": progress(info),
+            "result": msgspec.json.format(msgspec.json.encode(info.result)).decode()
+            if info.result is not None
             else None,
-            "error": record.error.strip() if record.error and traceback else record.reason,
+            "error": info.error.strip() if info.error and traceback else info.reason,
         }
     )
 
 
-def _crash(record: Record) -> str | None:
-    if record.crash is None:
+def _crash(info: JobInfo) -> str | None:
+    if info.crash is None:
         return None
-    memory = record.crash.get("peak_memory", 0) / 2**20
-    at, worker, host = (record.crash.get(name) for name in ("at", "worker", "host"))
-    return f"{record.crash.get('cause')}; peak memory {memory:.0f} MiB; {at}, worker {worker} on {host}"
+    memory = info.crash.get("peak_memory", 0) / 2**20
+    at, worker, host = (info.crash.get(name) for name in ("at", "worker", "host"))
+    return f"{info.crash.get('cause')}; peak memory {memory:.0f} MiB; {at}, worker {worker} on {host}"
 
 
-def result(record: Record) -> None:
+def result(info: JobInfo) -> None:
     """Print a finished job's result alone, as JSON; nothing for None."""
-    if record.result is not None:
-        print(msgspec.json.format(msgspec.json.encode(record.result)).decode())
+    if info.result is not None:
+        print(msgspec.json.format(msgspec.json.encode(info.result)).decode())
 
 
 def status(name: str) -> str:
@@ -115,13 +115,13 @@ def status(name: str) -> str:
     return f"[{style}]{name}[/]" if style else name
 
 
-def progress(record: Record) -> str | None:
+def progress(info: JobInfo) -> str | None:
     """`40 % resizing`, as far as the job has told."""
-    if record.progress is None:
+    if info.progress is None:
         return None
-    percent = record.progress.percent
-    amount = f"{record.progress.done:g}" if percent is None else f"{percent:.0f} %"
-    return f"{amount} {record.progress.message}".strip()
+    percent = info.progress.percent
+    amount = f"{info.progress.done:g}" if percent is None else f"{percent:.0f} %"
+    return f"{amount} {info.progress.message}".strip()
 
 
 def plain(text: str) -> str:

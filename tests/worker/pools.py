@@ -15,7 +15,7 @@ from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import reader
-from packmule.jobs.reader import Record
+from packmule.jobs.reader import JobInfo
 from packmule.tests.fork_server import Forked
 
 DEADLINE = 30.0
@@ -65,5 +65,5 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def ended(client: Redis, id: str) -> Record:
+def ended(client: Redis, id: str) -> JobInfo:
     return reader.wait(client, id, DEADLINE)

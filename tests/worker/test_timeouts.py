@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from packmule.jobs import reader, wire
-from packmule.jobs.reader import Record
+from packmule.jobs.reader import JobInfo
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.executor_jobs import EXECUTORS
 from packmule.tests.worker.pools import ended, lines, pool, until
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("produce")
 HOWS = ("swallow", "number", "regex", "blocked")
 
 
-def seconds_of(record: Record) -> float:
-    begun, over = (datetime.fromisoformat(text) for text in (record.started_at, record.ended_at))
+def seconds_of(info: JobInfo) -> float:
+    begun, over = (datetime.fromisoformat(text) for text in (info.started_at, info.ended_at))
     return (over - begun).total_seconds()
 
 
@@ -28,11 +28,11 @@ def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, clien
     nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
     with pool(server, **options):
-        record = ended(client, getattr(executor_jobs, nap).enqueue(str(notes)))
+        info = ended(client, getattr(executor_jobs, nap).enqueue(str(notes)))
     assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "JobTimeoutException"]
-    assert (record.status, record.deaths) == ("failed", 0)
-    assert record.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
-    assert 0.9 < seconds_of(record) < 2
+    assert (info.status, info.deaths) == ("failed", 0)
+    assert info.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
+    assert 0.9 < seconds_of(info) < 2
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -45,10 +45,10 @@ def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, c
         until(lambda: client.scard(wire.WORKERS) == len(HOWS))
         ids = {how: getattr(executor_jobs, resist).options(queue=how).enqueue(how) for how in HOWS}
         found = {how: ended(client, id) for how, id in ids.items()}
-    for how, record in found.items():
-        assert (record.status, record.deaths) == ("failed", 0), how
-        assert "its timeout of 1 s" in record.reason, how
-        assert seconds_of(record) < 3, how
+    for how, info in found.items():
+        assert (info.status, info.deaths) == ("failed", 0), how
+        assert "its timeout of 1 s" in info.reason, how
+        assert seconds_of(info) < 3, how
     assert "was killed with its process" in found["swallow"].reason
 
 
