@@ -17,7 +17,7 @@ from packmule.observe.blocked import behind, waiting
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import Claimed
+from packmule.worker.process.claimed import Claimed
 
 MORE = """
 import time

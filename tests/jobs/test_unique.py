@@ -29,7 +29,8 @@ from packmule.tests.losing_proxy import LosingProxy
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
 from packmule.worker.rescue import MOST_DEATHS, rescue
 
 SCHEDULED = wire.registry_key("scheduled", "default")

@@ -11,8 +11,9 @@ import pytest
 
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import NOTHING
+from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.completer import Completer
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.outcome import Outcome
 
 
 def claimed(id: str) -> Claimed:

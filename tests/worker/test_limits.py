@@ -21,7 +21,7 @@ from packmule.tests.worker.pools import children_of, drained, ended, lines, pool
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import Claimed
+from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")

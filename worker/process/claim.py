@@ -13,7 +13,9 @@ from redis import Redis
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.worker.order import Order
-from packmule.worker.process.outcome import Claimed, Outcome, Row, claimed, corrupt
+from packmule.worker.process import claimed
+from packmule.worker.process.claimed import Claimed, Row
+from packmule.worker.process.outcome import Outcome, corrupt
 from packmule.worker.process.statistics import count_outcomes
 
 LEASE = 10.0
@@ -139,7 +141,7 @@ class Claims:
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
             try:
-                job = claimed(row)
+                job = claimed.read(row)
                 self._held[job.execution] = job
                 jobs.append(job)
             except (ValueError, msgspec.DecodeError, RecursionError) as error:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claim
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
 
 log = logging.getLogger("packmule.worker")
 

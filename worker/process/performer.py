@@ -15,7 +15,8 @@ from packmule.jobs import current, registry, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
 from packmule.worker.process import outcome
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
 
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]

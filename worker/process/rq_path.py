@@ -24,7 +24,8 @@ from packmule.jobs.interrupts import Interrupted, Killed, Stopped
 from packmule.jobs.options import LONGEST_SPAN
 from packmule.worker.deadlines import LOOK
 from packmule.worker.process import outcome
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Performer
 
 MARGIN = 60

@@ -11,7 +11,8 @@ import msgspec
 
 from packmule.coordination.counters.histogram import bucket
 from packmule.jobs import wire
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
 
 SLOW_SECONDS = 0.1
 """A job that took less is not worth a place among the slowest."""

@@ -32,9 +32,10 @@ from packmule.worker.memory import resident
 from packmule.worker.process import outcome, rq_current, rq_path
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims, ClaimSize
+from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import Executors
-from packmule.worker.process.outcome import Claimed, Outcome
+from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Performer
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
 from packmule.worker.rescue import rescue

@@ -6,7 +6,7 @@
 -- KEYS[7+] the queues' lists, in the order in which they are served
 -- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
 --          the mark is the field of the claims that names the last claim of those that may be sent again
---          an outcome is the array of worker/outcome.py's Outcome
+--          an outcome is the array of worker/process/outcome.py's Outcome
 -- ARGV[2]  the statistics of the outcomes (statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,

@@ -1,0 +1,139 @@
+"""Claimed jobs: what the claim script returns for each, read once into a frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from packmule.jobs.options import (
+    DEFAULT_FAILURE_TTL,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_TIMEOUT,
+    LONGEST_SPAN,
+    MOST_RETRIES,
+)
+
+LONGEST_TTL = int(LONGEST_SPAN)
+MOST_ATTEMPTS = 10**9
+FURTHEST = 10.0**11
+"""Seconds, some three thousand years."""
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A job that this worker holds under `execution`; spans are in seconds, `attempt` is 1 the first time."""
+
+    id: str
+    execution: str
+    queue: str
+    data: bytes
+    timeout: float = DEFAULT_TIMEOUT
+    result_ttl: int = int(DEFAULT_RESULT_TTL)
+    failure_ttl: int = int(DEFAULT_FAILURE_TTL)
+    retries_left: int = 0
+    retry_intervals: tuple[float, ...] = ()
+    attempt: int = 1
+    front_on_retry: bool = False
+    expires_at: float | None = None
+    """Unix seconds by which the first attempt must have started."""
+    checkpoint: bytes | None = None
+    """Where an earlier run of the job stood, as JSON."""
+    limits: str = ""
+    """The limits that it keeps, as the record has them."""
+    lock: str | None = None
+    """The name of the singleton's lock."""
+    is_grouped: bool = False
+    """Whether the record tells with which others it waits; else nobody has looked at its limits."""
+    enqueued_at: bytes | None = None
+    batch: str = ""
+    """The batch in which it counts; one that calls back about a batch has a word behind."""
+    trace: str = ""
+    """The W3C `traceparent` of its enqueue."""
+    by_rq: bool = False
+    """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
+
+
+_Key = Annotated[str, msgspec.Meta(min_length=1)]
+_Number = Annotated[int, msgspec.Meta(ge=1, lt=10**17)]
+
+
+class _Lock(msgspec.Struct, frozen=True, array_like=True, tag="lock"):
+    key: _Key
+    most: _Number
+
+
+class _Slots(msgspec.Struct, frozen=True, array_like=True, tag="slots"):
+    key: _Key
+    most: _Number
+
+
+class _Rate(msgspec.Struct, frozen=True, array_like=True, tag="rate"):
+    key: _Key
+    interval: _Number
+    capacity: _Number
+
+
+class Row(NamedTuple):
+    """A job as the script hands it out; `rare` are the fields that most jobs don't have, in its order."""
+
+    id: bytes
+    execution: bytes
+    queue: bytes | None
+    data: bytes
+    timeout: bytes | None
+    rare: Sequence[bytes | None] | None
+    enqueued_at: bytes | None = None
+
+
+def read(row: Row) -> Claimed:
+    """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
+    if not row.queue:
+        raise ValueError("it names no queue")
+    id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
+    timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
+    if row.rare is None:
+        return Claimed(id, execution, queue, row.data, timeout, enqueued_at=row.enqueued_at)
+    result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
+    expires_at, checkpoint, group, limits, batch, trace, *rare = more
+    return Claimed(
+        id=id,
+        execution=execution,
+        queue=queue,
+        data=row.data,
+        timeout=timeout,
+        result_ttl=_whole(result_ttl, int(DEFAULT_RESULT_TTL), LONGEST_TTL),
+        failure_ttl=_whole(failure_ttl, int(DEFAULT_FAILURE_TTL), LONGEST_TTL),
+        retries_left=_whole(retries_left, 0, MOST_RETRIES),
+        retry_intervals=msgspec.json.decode(intervals, type=tuple[float, ...]) if intervals else (),
+        attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
+        front_on_retry=front == b"1",
+        expires_at=_seconds(expires_at, 0) if expires_at else None,
+        checkpoint=checkpoint,
+        limits=(limits or b"").decode(),
+        lock=_lock(limits) if limits else None,
+        is_grouped=group is not None,
+        enqueued_at=row.enqueued_at,
+        batch=(batch or b"").decode(),
+        trace=(trace or b"").decode(errors="replace"),
+        by_rq=any(value not in (None, b"", b"0") for value in rare),
+    )
+
+
+def _lock(limits: bytes) -> str | None:
+    """The name of the lock among a record's limits. Raises `DecodeError` for those that make no sense."""
+    found = msgspec.json.decode(limits, type=list[_Lock | _Slots | _Rate])
+    return next((limit.key for limit in found if isinstance(limit, _Lock)), None)
+
+
+def _whole(text: bytes | None, otherwise: int, most: int) -> int:
+    """The number that a field tells, within bounds that Redis and Lua can hold. Raises `ValueError`."""
+    return max(-1, min(int(text or otherwise), most))
+
+
+def _seconds(text: bytes | None, otherwise: float) -> float:
+    """The span or instant that a field tells. Raises `ValueError` for one beyond all calendars."""
+    seconds = float(text or otherwise)
+    if not -FURTHEST <= seconds <= FURTHEST:
+        raise ValueError(f"{seconds} seconds are no time")
+    return seconds
