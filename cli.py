@@ -104,7 +104,7 @@ def _remainder(error: Exception) -> int | None:
     codes = {
         3: "UnfitServer ServerFailed",
         2: "InvalidOption UnknownQueue NoSuchJob NoSuchBatch InvalidCall InvalidJob NotRegistered "
-        "StorageError NoSuchSchedule NameTaken Removed InvalidSchedule InvalidWhen InvalidFile SameServer "
+        "StorageError InvalidFile SameServer "
         "InvalidAddress InvalidServer",
         1: "BatchClosed ServerFull CatcherFailed NotReleased",
     }

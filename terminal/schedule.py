@@ -38,7 +38,7 @@ def schedule_list(app: App, json: bool) -> None:
     rows = [
         (
             each.name,
-            each.schedule.says if each.schedule else "-",
+            each.schedule.timing if each.schedule else "-",
             each.schedule.job if each.schedule else "-",
             each.schedule.owner if each.schedule else "-",
             each.state,
@@ -80,7 +80,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
         {
             "schedule": found.name,
             "state": f"faulty: {found.fault}" if found.state == "faulty" else found.state,
-            "when": found.schedule.says if found.schedule else None,
+            "when": found.schedule.timing if found.schedule else None,
             "calls": found.schedule.job if found.schedule else None,
             "owner": found.schedule.owner if found.schedule else None,
             **said,
@@ -144,7 +144,7 @@ def schedule_add(
     done = {"new": "added", "changed": "changed", "same": "is as it was"}[said]
     is_paused = schedule_store.entry(app.client, name).state == "paused"
     then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
-    click.echo(f"{name} {done}: {found.says}, {then}")
+    click.echo(f"{name} {done}: {found.timing}, {then}")
 
 
 @schedule.command("pause", cls=Audited)
@@ -243,7 +243,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "state": entry.state,
         "fault": entry.fault,
-        "when": entry.schedule.says if entry.schedule else None,
+        "when": entry.schedule.timing if entry.schedule else None,
         "owner": entry.schedule.owner if entry.schedule else None,
         "next": _next(entry),
         "last_job": entry.job,

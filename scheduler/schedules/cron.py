@@ -1,11 +1,11 @@
-"""When: cron expressions, intervals and single instants, in time zones, as a row of ticks.
+"""The ticks of cron expressions, intervals and single instants, in time zones.
 
-A tick is a whole second of Unix time. What daylight saving does to cron expressions:
+A tick is a whole second of Unix time. Cron expressions follow changes of daylight saving time by two rules:
 
-- One that names its hour and its minute (`30 2 * * *`) runs once a day. A 02:30 that doesn't exist is run at
-  the first instant after the gap; of a 02:30 that comes twice the first is run. Two ticks of one gap are one.
-- One whose hour or minute begins with `*` (`*/15 * * * *`, `30 * * * *`) runs at each reading of the clock on
-  the wall: not in the gap, and in both of the hours that come twice. So its ticks stay evenly spaced.
+- An expression with a fixed hour and minute (`30 2 * * *`) runs once a day. If 02:30 does not exist, it runs
+  at the first instant after the gap; if 02:30 comes twice, at the first. Two ticks in one gap are one.
+- An expression whose hour or minute begins with `*` (`*/15 * * * *`, `30 * * * *`) runs whenever the wall
+  clock matches: never in the gap, and in both repeated hours. So its ticks stay evenly spaced.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Protocol
 
 from cronsim import CronSim, CronSimError
 
+from packmule.errors import UsageError
 from packmule.units import DAY, YEAR, duration
 
 MACROS = {
@@ -36,7 +37,7 @@ FIELDS = {
     "month": "1 to 12 or JAN to DEC",
     "weekday": "0 to 7, SUN to SAT, 5L (the last) or MON#1 (the first)",
 }
-"""Of a cron expression, with what each may be."""
+"""The fields of a cron expression, and the values of each."""
 
 LONGEST_EXPRESSION = 200
 LAST_INSTANT = 253_000_000_000
@@ -47,28 +48,28 @@ LONGEST_INTERVAL = YEAR
 _FIVE = 5
 
 
-class InvalidWhen(ValueError):
-    """A cron expression, interval, instant or time zone that can't be meant; the text says what is wrong."""
+class InvalidWhen(UsageError, ValueError):
+    """A cron expression, interval, instant or time zone is not valid."""
 
 
 class When(Protocol):
-    """A row of ticks."""
+    """A series of ticks."""
 
     def next(self, after: int) -> int | None:
-        """The first tick later than the Unix time `after`, or None if there is no more."""
+        """The first tick later than the Unix time `after`, or None if there is none."""
         ...
 
 
 class Cron:
     """The ticks of a cron expression in a time zone.
 
-    Five fields (minute, hour, day of the month, month, day of the week) or six with seconds in front, with
-    names, lists, ranges, steps, `L`, `LW`, `5L` (the last Friday), `MON#2` and `@daily` and the like. Where
-    both days are given either suffices, as in every cron.
+    It has five fields (minute, hour, day of the month, month, day of the week), or six with seconds in front,
+    and may use names, lists, ranges, steps, `L`, `LW`, `5L` (the last Friday), `MON#2` or `@daily`. If both
+    days are restricted, either one matches, as in every cron.
 
-    Raises `InvalidWhen`, also for one that never comes.
+    Raises `InvalidWhen`, also if the expression never matches.
 
-    >>> Cron("30 2 * * *", "Europe/Madrid").next(1_774_738_800)  # 2026-03-29, when 02:30 is left out
+    >>> Cron("30 2 * * *", "Europe/Madrid").next(1_774_738_800)  # 2026-03-29, which has no 02:30
     1774746000
     """
 
@@ -78,14 +79,14 @@ class Cron:
         _, minute, hour = self._fields.split()[:3]
         self._is_fixed = not (minute.startswith("*") or hour.startswith("*"))
         if self._next_reading(datetime(2000, 1, 1)) is None:
-            raise InvalidWhen(f"{expression!r} never comes: no year has such a day")
+            raise InvalidWhen(f"{expression!r} never matches: no year has such a day")
 
     def next(self, after: int) -> int | None:
         """The first tick later than `after`."""
         return self._next_fixed(after) if self._is_fixed else self._next_even(after)
 
     def _next_reading(self, after: datetime) -> datetime | None:
-        """The next reading of a wall clock, without a zone, that matches."""
+        """The next time of a wall clock, without a zone, that matches."""
         try:
             return next(CronSim(self._fields, after), None)
         except OverflowError:  # past the year 9999
@@ -97,7 +98,7 @@ class Cron:
             reading = match
             at = reading.replace(tzinfo=self.zone)
             tick = int(at.timestamp())
-            if self._wall(tick) != reading:  # in a gap: as many seconds after it as the clock had before
+            if self._wall(tick) != reading:  # in a gap: take the first second after it
                 tick = self._change(tick - DAY, tick)
             if tick > after:
                 return tick
@@ -115,7 +116,7 @@ class Cron:
                 return None
             if tick < (change or after + DAY):
                 return tick
-            # Nothing matches before, so go on at the change of the clock, or days before the match.
+            # Nothing matches before that: continue at the change of the clock, or a day before the match.
             after = change or max(after + DAY, tick - 2 * DAY) - 1
             reading, offset = self._wall(after), self._offset(after)
             if change:
@@ -128,7 +129,7 @@ class Cron:
         return _unix(self._wall(instant)) - instant
 
     def _change(self, low: int, high: int) -> int:
-        """The first second after the change of the offset that lies between two instants."""
+        """The first second with the new offset, if the offset changes between two instants."""
         offset = self._offset(low)
         while high - low > 1:
             middle = (low + high) // 2
@@ -137,7 +138,7 @@ class Cron:
 
 
 class Every:
-    """A tick each `seconds`, counted from `start` or else from 1970, so that all schedulers agree.
+    """A tick every `seconds`, counted from `start` or from 1970, so that all schedulers agree.
 
     >>> Every(30).next(100)
     120
@@ -145,7 +146,7 @@ class Every:
 
     def __init__(self, seconds: int, start: int = 0) -> None:
         if not 1 <= seconds <= LONGEST_INTERVAL:
-            raise InvalidWhen(f"an interval is from 1 s to 366 days, not {seconds} s")
+            raise InvalidWhen(f"an interval must be from 1 s to 366 days, not {seconds} s")
         self.seconds = seconds
         self.start = start
 
@@ -166,7 +167,7 @@ class At:
 
 
 def previous(when: When, not_after: int, not_before: int) -> int | None:
-    """The last tick up to `not_after`, or None if there is none later than `not_before`."""
+    """The last tick in `not_before < tick <= not_after`, or None."""
     back = 1
     while True:
         tick = when.next(max(not_after - back, not_before))
@@ -184,7 +185,7 @@ def zone(name: str) -> tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (LookupError, ValueError, OSError):
-        raise InvalidWhen(f"{name!r} is no time zone: give a name such as Europe/Madrid or UTC") from None
+        raise InvalidWhen(f"{name!r} is not a time zone: give a name such as Europe/Madrid or UTC") from None
 
 
 def interval(text: str) -> int:
@@ -199,9 +200,9 @@ def interval(text: str) -> int:
 
 
 def instant(text: str | datetime, tz: str = "UTC") -> int:
-    """Unix time of `2026-12-01T08:00` in the zone `tz`, or of a text with an offset of its own.
+    """The Unix time of `2026-12-01T08:00` in the zone `tz`, unless the text has its own offset.
 
-    A fraction of a second is dropped. Raises `InvalidWhen`.
+    Fractions of a second are dropped. Raises `InvalidWhen`.
     """
     try:
         at = text if isinstance(text, datetime) else datetime.fromisoformat(text)
@@ -210,29 +211,29 @@ def instant(text: str | datetime, tz: str = "UTC") -> int:
         if isinstance(error, InvalidWhen):
             raise
         raise InvalidWhen(
-            f"{str(text)!r} is no time: say 2026-12-01T08:00 or 2026-12-01T08:00+01:00"
+            f"{str(text)!r} is not a time: write 2026-12-01T08:00 or 2026-12-01T08:00+01:00"
         ) from None
     if not 0 <= seconds <= LAST_INSTANT:
-        raise InvalidWhen(f"{str(text)!r} is no time after 1970")
+        raise InvalidWhen(f"{str(text)!r} is not a time from 1970 on")
     return seconds
 
 
 def shown(tick: int, tz: str = "UTC") -> str:
-    """A tick as people read it: `2026-12-01T08:00:00+01:00`."""
+    """A tick for people: `2026-12-01T08:00:00+01:00`."""
     return datetime.fromtimestamp(tick, zone(tz)).isoformat()
 
 
 def compact(tick: int) -> str:
-    """A tick in UTC as ids have it: `20261201T070000Z`."""
+    """A tick for job ids, in UTC: `20261201T070000Z`."""
     return datetime.fromtimestamp(tick, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 @lru_cache(maxsize=1024)
 def _fields(expression: str) -> str:
-    """Six fields that cronsim understands. Raises `InvalidWhen`."""
+    """The expression as six fields for cronsim. Raises `InvalidWhen`."""
     text = MACROS.get(expression.strip().lower(), expression.strip())
     if text.startswith("@"):
-        raise InvalidWhen(f"{expression!r} is unknown: there are {', '.join(MACROS)}")
+        raise InvalidWhen(f"{expression!r} is not a macro: the macros are {', '.join(MACROS)}")
     if len(text) > LONGEST_EXPRESSION:
         raise InvalidWhen(f"a cron expression has at most {LONGEST_EXPRESSION} characters")
     fields = text.split()
@@ -243,12 +244,12 @@ def _fields(expression: str) -> str:
         )
     fields = fields if len(fields) > _FIVE else ["0", *fields]
     text = " ".join(fields)
-    if not _is_read(text):
-        raise InvalidWhen(f"{expression!r} is no cron expression: {_fault(fields)}")
+    if not _is_valid(text):
+        raise InvalidWhen(f"{expression!r} is not a cron expression: {_fault(fields)}")
     return text
 
 
-def _is_read(text: str) -> bool:
+def _is_valid(text: str) -> bool:
     try:
         CronSim(text, datetime(2000, 1, 1))
     except (CronSimError, AssertionError, ValueError, TypeError):
@@ -257,24 +258,24 @@ def _is_read(text: str) -> bool:
 
 
 def _fault(fields: list[str]) -> str:
-    """What is wrong with fields that cronsim does not read: it says only in which."""
+    """What is wrong with invalid fields; cronsim names only the field."""
     for position, (name, allowed) in enumerate(FIELDS.items()):
         for part in fields[position].split(","):
             head, has_step, _ = part.partition("/")
             wrong = [end for end in head.split("-", 1) if not _fits(position, end)]
             if wrong:
-                return f"{name} is {allowed}, not {wrong[0] or 'empty'}"
+                return f"{name} must be {allowed}, not {wrong[0] or 'empty'}"
             if not _fits(position, head):
-                return f"{name} is {allowed}, and {head} is no range from low to high"
+                return f"{name} must be {allowed}, and {head} is not a range from low to high"
             if has_step and not _fits(position, part):
-                return f"{name} {part} has no such step: steps are 1, 2 and so on"
-    return f"day {fields[3]} is in no month of {fields[4]}"
+                return f"{name} {part} has an invalid step: steps are 1, 2 and so on"
+    return f"no month of {fields[4]} has a day {fields[3]}"
 
 
 def _fits(position: int, part: str) -> bool:
     alone = ["*"] * len(FIELDS)
     alone[position] = part
-    return part != "" and _is_read(" ".join(alone))
+    return part != "" and _is_valid(" ".join(alone))
 
 
 def _unix(reading: datetime) -> int:

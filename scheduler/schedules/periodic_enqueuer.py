@@ -35,19 +35,19 @@ from packmule.scheduler.schedules.tick_policy import Due, Step, next_step, upcom
 
 SCHEDULES_A_ROUND = 100
 TICKS_A_ROUND = 20
-"""Of one schedule; more than these are decided in the next round, so that no round is long."""
+"""Ticks of one schedule in a round; later ones are left to the next round, so that no round is long."""
 
-CHANGED_AGAIN = 0.05
-"""Seconds after which a schedule is read again that was changed meanwhile."""
+CHANGED_RETRY_INTERVAL = 0.05
+"""Seconds until a schedule that was changed meanwhile is read again."""
 
-FAILED_AGAIN = 1.0
-"""Seconds after which is tried again what Redis refused."""
+FAILED_RETRY_INTERVAL = 1.0
+"""Seconds until a step that Redis refused is tried again."""
 
-FAULTY_AGAIN = 10.0
-"""Seconds after which a schedule is tried again that could not work."""
+FAULTY_RETRY_INTERVAL = 10.0
+"""Seconds until a faulty schedule is tried again."""
 
 _NOTHING = (b"\x90", b"")
-"""No job, as enqueue.lua takes it."""
+"""An empty list of jobs, as `enqueue.lua` takes it."""
 
 _due = Script("scheduler.schedules", "due_schedules", after=wire.CALL)
 _repair = Script("scheduler.schedules", "repair_schedules", after=(*wire.CALL, *FENCE))
@@ -56,15 +56,15 @@ _decide = Script("jobs", "enqueue", after=(*wire.LIMITS, *FENCE, ("scheduler.sch
 log = logging.getLogger("packmule.scheduler")
 
 DecideCall = tuple[list[str], list[Any]]
-"""Keys and arguments of decide.lua."""
+"""Keys and arguments of `decide.lua`."""
 
 Work = Generator[DecideCall, Any, float | None]
 
 
 class PeriodicEnqueuer:
-    """Decides what is due, enqueueing by `producer`, in rounds of bounded length.
+    """Decides due ticks, in rounds of bounded length, and enqueues their jobs as `producer` would.
 
-    `file` holds schedules to be entered when this scheduler starts. `ahead` moves its clock, in tests.
+    `file` holds schedules that are stored when this scheduler starts. Tests move its clock `ahead`.
     """
 
     def __init__(self, client: Redis, producer: Client, file: Path | None = None) -> None:
@@ -75,7 +75,7 @@ class PeriodicEnqueuer:
         self._cursor = "0"
 
     def sync(self) -> None:
-        """Enter the schedules of the loaded jobs and of the file. What is wrong with one is logged."""
+        """Store the schedules of the loaded jobs and of the file; faults are logged."""
         found, faults = from_code(registry.names())
         faults += schedule_store.sync(self.client, found, "code", may_go=_is_loaded)
         if self.file is not None:
@@ -84,21 +84,21 @@ class PeriodicEnqueuer:
                 faults += schedule_store.sync(self.client, listed, "file", str(self.file.resolve()))
                 found += listed
             except InvalidFile as error:
-                faults.append(f"{error}: the schedules stay as they are")
+                faults.append(f"{error}: the stored schedules are left unchanged")
         for fault in (*faults, *faults_of(found, self.producer, time.time())):
             log.error("%s", fault)
 
     def repair(self, term: str) -> int:
-        """Look at some of the schedules whose next tick was lost; how many are due. Raises `NotLeading`."""
+        """Make some schedules due whose next tick was lost; return how many. Raises `NotLeading`."""
         reply = _repair(self.client, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
         require_leading(reply)
         self._cursor = wire.text(reply[0])
         return int(reply[1])
 
     def round(self, term: str) -> float | None:
-        """Decide what is due, as the leader of `term`; seconds until more is, None if nothing is known.
+        """Decide what is due, as the leader of `term`. Raises `NotLeading`.
 
-        Raises `NotLeading`.
+        Returns the seconds until a schedule is due, or None if there is none.
         """
         found = _due(
             self.client, [schedule_store.NEXT, schedule_store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead]
@@ -108,7 +108,7 @@ class PeriodicEnqueuer:
         works: list[tuple[str, Work, Any]] = []
         for name, record, *rest in found[2:]:
             due = Due(wire.text(name), record, *map(wire.text, rest))
-            works.append((due.name, self._work_off(due, now, term), None))
+            works.append((due.name, self._decide_due(due, now, term), None))
         has_failed = has_begun = is_over = False
         ends_at = time.monotonic() + LONGEST_ROUND
         while works:
@@ -124,22 +124,22 @@ class PeriodicEnqueuer:
                     log.error("schedule %s: %s", name, error)
                 is_over = time.monotonic() > ends_at
                 if is_over and not has_begun:
-                    break  # but what was sent is heard out
+                    break  # nothing was sent yet; once it was, read all replies
             if is_over and has_begun:
                 break
             replies = _decide.each(self.client, [call for _, _, call in steps])
             works = [(name, work, reply) for (name, work, _), reply in zip(steps, replies, strict=True)]
             has_begun = True
         if has_failed:
-            return FAILED_AGAIN
+            return FAILED_RETRY_INTERVAL
         if is_over or len(found) - 2 == SCHEDULES_A_ROUND:
             return 0.0  # there may be more
         return None if soonest is None else soonest - now
 
-    def _work_off(self, due: Due, now: float, term: str) -> Work:
-        """Decide the ticks of one schedule that are due; when it is due next.
+    def _decide_due(self, due: Due, now: float, term: str) -> Work:
+        """Decide the due ticks of one schedule; return the time at which it is due next.
 
-        It yields calls of decide.lua and is sent the replies, so that those of many schedules share trips.
+        It yields calls of `decide.lua` and is sent their replies, so that many schedules share a round trip.
         """
         last = schedule_store.instant(due.last)
         if last is None or last > LAST_INSTANT:
@@ -151,22 +151,22 @@ class PeriodicEnqueuer:
                 step = next_step(schedule, last, now, due)
                 upcoming = upcoming_after(schedule, step, now)
                 if not (yield from self._take(schedule, due, step, upcoming, now, term)):
-                    return now + CHANGED_AGAIN
+                    return now + CHANGED_RETRY_INTERVAL
                 last = step.last
                 if upcoming is None or upcoming > now:
                     break
         except (NotLeading, RedisError):
             raise
-        except Exception as error:  # whatever is wrong with one keeps none of the others from working
-            log.warning("schedule %s can't work: %s", due.name, error)
-            upcoming = now + FAULTY_AGAIN
+        except Exception as error:  # a faulty schedule stops no other one
+            log.warning("schedule %s is faulty: %s", due.name, error)
+            upcoming = now + FAULTY_RETRY_INTERVAL
             yield from self._write(due, Step(last), upcoming, term, fault=str(error))
         return upcoming
 
     def _take(
         self, schedule: Schedule, due: Due, step: Step, upcoming: float | None, now: float, term: str
     ) -> Generator[DecideCall, Any, bool]:
-        """Make one step; whether the schedule still was as it was read."""
+        """Carry out one step; return whether the schedule was still as it had been read."""
         if step.held and schedule.overlap == "cancel":
             with contextlib.suppress(NoSuchJob, TimeoutError):
                 cancel(self.client, due.job, timeout=0)
@@ -187,9 +187,9 @@ class PeriodicEnqueuer:
         if replies and not isinstance(replies[0], int):
             due.status = ""
             holder = wire.text(replies[0])
-            self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique place"})
+            self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique key"})
         elif replies and replies[0] == 0:
-            log.info("schedule %s: job %s was there already", due.name, id)
+            log.info("schedule %s: job %s already exists", due.name, id)
         return True
 
     def _write(
@@ -204,7 +204,10 @@ class PeriodicEnqueuer:
         written: tuple[bytes, bytes] = _NOTHING,
         fault: str = "",
     ) -> Generator[DecideCall, Any, Sequence[Any] | None]:
-        """Send a step; what enqueue.lua said, None if the schedule was changed. Raises `NotLeading`."""
+        """Send a step; return the reply of `enqueue.lua`, or None if the schedule was changed meanwhile.
+
+        Raises `NotLeading`.
+        """
         keys = [
             wire.QUEUES,
             wire.UNIQUE,
@@ -225,7 +228,7 @@ class PeriodicEnqueuer:
         return answer
 
     def _correct(self, name: str, line: bytes, changes: dict[str, str]) -> None:
-        """Change the ledger's last entry, for what is known only after the script has run."""
+        """Change the ledger's last entry, if only the script's reply shows what happened."""
         key = schedule_store.ticks_key(name)
         if self.client.lindex(key, -1) == line:
             corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
@@ -233,32 +236,32 @@ class PeriodicEnqueuer:
 
 
 def faults_of(schedules: Sequence[Schedule], producer: Client, now: float) -> list[str]:
-    """What would keep schedules from working, a line each."""
+    """A line for each schedule whose jobs could not be enqueued."""
     faults = []
     for schedule in schedules:
         try:
             probe(schedule, producer, now)
         except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, registry.NotRegistered) as error:
-            said, name = str(error), f"schedule {schedule.name}"
-            faults.append(said if name in said else f"{name}: {said}")
+            fault, name = str(error), f"schedule {schedule.name}"
+            faults.append(fault if name in fault else f"{name}: {fault}")
     return faults
 
 
 def probe(schedule: Schedule, producer: Client, now: float) -> int:
-    """The first tick from `now` on of a schedule whose jobs could be enqueued.
+    """Check that a schedule's jobs can be enqueued; return its first tick after `now`.
 
-    Raises `InvalidSchedule` if there is none, and whatever an enqueue raises.
+    Raises `InvalidSchedule` if it has no tick, and whatever an enqueue raises.
     """
     tick = schedule.next(int(now))
     if tick is None:
-        raise InvalidSchedule(f"schedule {schedule.name}: {schedule.says} has no tick any more")
+        raise InvalidSchedule(f"schedule {schedule.name}: {schedule.timing} has no more ticks")
     options = Options(job_id=schedule.job_id(tick), queue=schedule.queue)
     producer.written(registry.find(schedule.job), schedule.call(tick), options)
     return tick
 
 
 def run_now(client: Redis, schedule: Schedule, producer: Client) -> JobHandles:
-    """Enqueue one job of a schedule by hand, besides its ticks; the ledger says so."""
+    """Enqueue one job of a schedule by hand, in addition to its ticks, and record it in the ledger."""
     now = int(client.time()[0])
     id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
     options = Options(job_id=id, queue=schedule.queue)
@@ -275,14 +278,14 @@ def run_now(client: Redis, schedule: Schedule, producer: Client) -> JobHandles:
 def _line(step: Step, now: float, job: str = "") -> bytes:
     if not step.did:
         return b""
-    said: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
+    line: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
     if step.to > step.tick:
-        said["to"] = step.to
+        line["to"] = step.to
     if step.why:
-        said["why"] = step.why
+        line["why"] = step.why
     if job:
-        said["job"] = job
-    return msgspec.json.encode(said)
+        line["job"] = job
+    return msgspec.json.encode(line)
 
 
 def _is_loaded(schedule: Schedule) -> bool:

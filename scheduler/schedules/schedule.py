@@ -1,4 +1,4 @@
-"""A schedule: which job is enqueued when, by whose wish, and what becomes of ticks that can't be kept."""
+"""A schedule: which job is enqueued when, who owns it, and what happens to missed or overlapping ticks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from packmule.errors import UsageError
 from packmule.jobs import registry
 from packmule.scheduler.schedules.cron import (
     LAST_INSTANT,
@@ -28,12 +29,12 @@ from packmule.scheduler.schedules.cron import (
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 TICK = "{tick}"
-"""What stands for the tick in a schedule's arguments."""
+"""Replaced by the tick in a schedule's arguments."""
 
 LONGEST_JITTER = 86_400
 _SPANS = ("every", "window", "jitter")
 _INSTANTS = ("at", "start", "end")
-_SAID = {
+_EXPECTED = {
     **dict.fromkeys(("job", "cron", "tz", "queue"), "a text in quotes"),
     **dict.fromkeys(_SPANS, "a span such as 30s, 5m or 1h30m, or whole seconds"),
     **dict.fromkeys(_INSTANTS, "a time such as 2026-12-01T08:00:00"),
@@ -43,27 +44,27 @@ _SAID = {
     "overlap": "allow, skip, wait or cancel",
     "paused": "true or false",
 }
-"""What people may write in each field."""
+"""What people may write in each field, for errors."""
 
 _LONGEST_VALUE = 60
 
 
-class InvalidSchedule(ValueError):
-    """A schedule that can't be meant; the text names it and says what is wrong."""
+class InvalidSchedule(UsageError, ValueError):
+    """A schedule is not valid."""
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One schedule, made by `schedule()`, as it stands in Redis. Spans are seconds, instants Unix time.
+    """One schedule, made by `schedule()`, as Redis stores it. Spans are seconds, instants Unix times.
 
-    One of `cron` (by the clock of `tz`), `every` and `at` says when, between `start` and `end` if these are
-    given. `job` is a registered name, called with `args` and `kwargs`, in whose texts `{tick}` becomes the
-    tick. `jitter` spreads the enqueueing over so many seconds after the tick, the same for a tick each time.
+    One of `cron` (in the zone `tz`), `every` and `at` defines its ticks; `start` and `end` bound them.
+    `job` is a registered name. It is called with `args` and `kwargs`, in whose texts `{tick}` is replaced by
+    the tick. `jitter` delays each tick by up to that many seconds, always by the same for the same tick.
 
-    `misfire` is what becomes of ticks that passed while no scheduler ran: `skip` them all, enqueue the latest
-    `once`, or `all` of them, if they are not older than `window`. `overlap` is what becomes of a tick while
-    the job of the one before waits or runs: `allow` both, `skip` it, let it `wait`, `cancel` that job first.
+    `misfire` decides on ticks that were missed while no scheduler ran: `skip` all, enqueue the latest `once`,
+    or enqueue `all` that are not older than `window`. `overlap` decides on a tick whose predecessor's job is
+    still pending or running: `allow` both, `skip` the tick, let it `wait`, or `cancel` that job first.
 
-    `owner` is who may change it: the `code`, a `file` (its `source`) or an `operator`.
+    `owner` may change it: the `code`, a `file` (its `source`) or an `operator`.
     """
 
     name: str
@@ -86,36 +87,38 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     paused: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what can't be meant."""
+        """Validate the fields. Raises `InvalidSchedule` or `InvalidWhen`."""
         if not NAME.fullmatch(self.name):
-            raise InvalidSchedule(f"{self.name!r} is no name: use up to 100 letters, digits, _ and -")
+            raise InvalidSchedule(
+                f"{self.name!r} is not a valid name: use up to 100 letters, digits, _ and -"
+            )
         if [self.cron, self.every, self.at].count(None) != 2:  # noqa: PLR2004  one of three
             raise InvalidSchedule("give one of cron, every and at")
         if not 0 <= self.jitter <= LONGEST_JITTER:
-            raise InvalidSchedule(f"jitter={self.jitter}: give from 0 s to a day")
+            raise InvalidSchedule(f"jitter must be from 0 s to a day, not {self.jitter} s")
         if not 0 <= self.window <= LONGEST_INTERVAL:
-            raise InvalidSchedule(f"window={self.window}: give from 0 s to 366 days")
+            raise InvalidSchedule(f"window must be from 0 s to 366 days, not {self.window} s")
         if any(
             each is not None and not 0 <= each <= LAST_INSTANT for each in (self.at, self.start, self.end)
         ):
-            raise InvalidSchedule("at, start and end are Unix times")
+            raise InvalidSchedule("at, start and end must be Unix times from 1970 to 9987")
         if self.start is not None and self.end is not None and self.end < self.start:
             raise InvalidSchedule(
                 f"its end, {shown(self.end, self.tz)}, is before its start, {shown(self.start, self.tz)}"
             )
         if self.at is not None and (self.start is not None or self.end is not None):
-            raise InvalidSchedule("at is a single instant: leave start and end out")
+            raise InvalidSchedule("at is a single instant: leave out start and end")
         zone(self.tz)
         if self.at is None and self.next((self.start or 1) - 1) is None:
-            raise InvalidSchedule("no tick is between its start and its end")
+            raise InvalidSchedule("there is no tick between its start and its end")
 
     def next(self, after: int) -> int | None:
-        """The first tick later than the Unix time `after`, or None if there is no more."""
+        """The first tick later than the Unix time `after`, or None if there is none."""
         tick = _when(self).next(after if self.start is None else max(after, self.start - 1))
         return None if tick is None or (self.end is not None and tick > self.end) else tick
 
     def due(self, tick: int) -> int:
-        """When a tick is enqueued: at once, or with `jitter` up to so many seconds later."""
+        """The Unix time at which a tick is enqueued: itself, or up to `jitter` seconds later."""
         if not self.jitter:
             return tick
         chance = hashlib.sha256(f"{self.name} {tick}".encode()).digest()
@@ -131,17 +134,17 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(_filled(self.args, text)), _filled(self.kwargs, text)
 
     @property
-    def says(self) -> str:
-        """When it ticks, as people write it."""
+    def timing(self) -> str:
+        """Its `cron`, `every` or `at`, for people."""
         if self.cron is not None:
             return f"{self.cron} ({self.tz})"
         return f"every {self.every} s" if self.at is None else f"at {shown(self.at, self.tz)}"
 
 
 def schedule(name: str, table: Mapping[str, Any]) -> Schedule:
-    """The schedule `name` of what people write: spans as `30s` or seconds, instants as text or `datetime`.
+    """The schedule `name` from what people write: spans as `30s` or seconds, instants as text or `datetime`.
 
-    >>> schedule("nightly", {"job": "shop.report", "cron": "30 2 * * *", "tz": "Europe/Madrid"}).says
+    >>> schedule("nightly", {"job": "shop.report", "cron": "30 2 * * *", "tz": "Europe/Madrid"}).timing
     '30 2 * * * (Europe/Madrid)'
 
     Raises `InvalidSchedule`.
@@ -168,18 +171,23 @@ def schedule(name: str, table: Mapping[str, Any]) -> Schedule:
 
 
 def read(record: bytes, name: str) -> Schedule:
-    """The schedule `name` as it stands in Redis. Raises `InvalidSchedule`."""
+    """The schedule `name` from its stored record. Raises `InvalidSchedule`."""
     try:
         found = msgspec.json.decode(record, type=Schedule)
-    except (ValueError, ArithmeticError, OSError, RecursionError) as error:  # ours and msgspec's too
+    except (
+        ValueError,
+        ArithmeticError,
+        OSError,
+        RecursionError,
+    ) as error:  # `InvalidSchedule` and msgspec's errors too
         raise InvalidSchedule(_explained(error)) from None
     if found.name != name:
-        raise InvalidSchedule(f"the record is that of a schedule {found.name}")
+        raise InvalidSchedule(f"the record belongs to a schedule {found.name}")
     return found
 
 
 def from_code(names: Iterable[str]) -> tuple[list[Schedule], list[str]]:
-    """The schedules that the decorators of registered jobs say, and what is wrong with the others."""
+    """The schedules that decorators of registered jobs declare, and a line for each that is invalid."""
     found, faults = [], []
     for name in names:
         traits = registry.find(name).traits
@@ -209,7 +217,7 @@ MOST_CRONS = 20_000
 
 
 def _cron(expression: str, tz: str) -> Cron:
-    """One that was read before, or a new one: reading costs more than a decision."""
+    """The parsed expression, cached because parsing costs more than a decision."""
     key = (expression, tz)
     if key not in _crons:
         if len(_crons) >= MOST_CRONS:
@@ -229,21 +237,21 @@ def _filled(value: Any, text: str) -> Any:
 
 
 def _mistyped(error: Exception, table: Mapping[str, Any]) -> str | None:
-    """What msgspec says of a field's type, in the words of who wrote the table."""
+    """msgspec's error about a field's type, in the words of the table's author; None for another error."""
     place = re.search(r"\$\.(\w+)", str(error))
     field = place[1] if place else ""
-    if field not in _SAID or field not in table:
+    if field not in _EXPECTED or field not in table:
         return None
     try:
         value = msgspec.json.encode(table[field]).decode()
     except TypeError:
         value = repr(table[field])
     value = value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}..."
-    return f"{field} is to be {_SAID[field]}, not {value}"
+    return f"{field} must be {_EXPECTED[field]}, not {value}"
 
 
 def _explained(error: Exception) -> str:
-    """msgspec's `Expected `int`, got `str` - at `$.jitter`` with the field in front."""
+    """msgspec's text with the field in front: "jitter: expected `int`, got `str`"."""
     text, _, place = str(error).partition(" - at `$.")
     text = text.replace("Object contains unknown field", "there is no setting").replace(
         "Object missing required field", "it lacks"

@@ -1,4 +1,4 @@
-"""Schedules from a TOML file: a table for each, named as the schedule is."""
+"""Schedules from a TOML file: one table per schedule, under its name."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ _FIELDS = frozenset(Schedule.__struct_fields__) - {"name", "owner", "source"}
 
 
 def read_file(path: Path) -> list[Schedule]:
-    """The schedules that a file holds. All of it is refused if one of them is wrong.
+    """The schedules in a file; one invalid schedule makes the whole file invalid. Raises `InvalidFile`.
 
     A table such as `[nightly]` with `job = "shop.report"`, `cron = "30 2 * * *"` and `tz = "Europe/Madrid"`
-    is one schedule; the settings are those of `Schedule`. Raises `InvalidFile`.
+    is one schedule; its settings are the fields of `Schedule`.
     """
     text, tables = read_toml(path)
     found = []
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise InvalidFile(f"{_place(path, text, name)}: {name} is in no table: begin with a line [name]")
+            raise InvalidFile(
+                f"{_place(path, text, name)}: {name} is outside a table: begin with a line [name]"
+            )
         if unknown := [field for field in table if field not in _FIELDS]:
             place = _place(path, text, name, unknown[0])
             known = ", ".join(sorted(_FIELDS))
@@ -29,16 +31,16 @@ def read_file(path: Path) -> list[Schedule]:
         try:
             found.append(schedule(name, {**table, "owner": "file", "source": str(path)}))
         except InvalidSchedule as error:
-            said = str(error)
-            told = [field for field in table if said.startswith(f"schedule {name}: {field} ")]
-            told += [field for field in table if repr(table[field]) in said]
-            wrong = told[0] if told else None
-            raise InvalidFile(f"{_place(path, text, name, wrong)}: {said}") from None
+            fault = str(error)
+            named = [field for field in table if fault.startswith(f"schedule {name}: {field} ")]
+            named += [field for field in table if repr(table[field]) in fault]
+            place = _place(path, text, name, named[0] if named else None)
+            raise InvalidFile(f"{place}: {fault}") from None
     return found
 
 
 def _place(path: Path, text: str, table: str, field: str | None = None) -> str:
-    """`schedules.toml, line 3`: that of the field if it is found, else that of the table."""
+    """`schedules.toml, line 3`: the line of the field if it is found, or else of the table."""
     header = re.compile(rf"\s*\[\s*[\"']?{re.escape(table)}[\"']?\s*\]|\s*{re.escape(table)}\s*[=.]")
     place = None
     for number, line in enumerate(text.splitlines(), 1):

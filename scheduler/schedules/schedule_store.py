@@ -15,41 +15,43 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import NotFound, UsageError
 from packmule.jobs import wire
 from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, read
 
 SCHEDULES = "pm:schedules"
 NEXT = "pm:schedule-due"
 KEPT_SECONDS = 30 * 86_400
-"""How long it is remembered up to when a schedule that is gone was decided, so that it can come back."""
+"""How long the state of a deleted schedule is kept, in case it comes back."""
 
 LEDGER_ENTRIES = 500
-NAMES_TOLD = 10
-"""As many schedules are named where a deploy says of more what became of them."""
+MOST_NAMES = 10
+"""Schedules that a deploy's log line names; it counts the others."""
 
 log = logging.getLogger("packmule.scheduler")
 
 _put = Script("scheduler.schedules", "put_schedule", after=wire.CALL)
 
 
-class NoSuchSchedule(LookupError):
-    """No schedule of that name."""
+class NoSuchSchedule(NotFound, LookupError):
+    """There is no schedule of that name."""
 
 
-class Removed(ValueError):
-    """An operator removed that schedule, which is more than pausing it."""
+class ScheduleRemoved(UsageError, ValueError):
+    """An operator removed the schedule, so it can't be paused."""
 
 
-class NameTaken(ValueError):
-    """A schedule of that name is there already, and is not the caller's to change."""
+class NameTaken(UsageError, ValueError):
+    """A schedule of that name exists and the caller may not change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A schedule and how it stands: `state` is active, paused, removed, ended or faulty.
+    """A schedule and its state: active, paused, removed, ended or faulty.
 
-    `due_at` is the Unix time at which a scheduler looks at it next, `last` that up to which its ticks are
-    decided. `schedule` is None where the record can't be read, and `fault` says why.
+    `due_at` is the Unix time at which the scheduler checks it next. All ticks up to the Unix time `last` are
+    decided; `job` is the id of the last job. If the record can't be read, `schedule` is None and `fault` says
+    why.
     """
 
     name: str
@@ -62,18 +64,18 @@ class Entry:
 
 
 def put(client: Redis, schedule: Schedule, replace: bool = False) -> str:
-    """Enter a schedule, or with `replace` change it: "new", "changed" or "same". Ticks count from now on.
+    """Store a schedule, or with `replace` change it; return "new", "changed" or "same".
 
-    Raises `NameTaken`.
+    Ticks before now are not enqueued. Raises `NameTaken`.
     """
-    said = _enter(client, schedule, replace)
-    if said == "there":
-        raise NameTaken(f"schedule {schedule.name} is there already: --replace changes it")
-    if said not in ("new", "changed", "same"):
+    outcome = _put_record(client, schedule, replace)
+    if outcome == "exists":
+        raise NameTaken(f"schedule {schedule.name} already exists: --replace changes it")
+    if outcome not in ("new", "changed", "same"):
         raise NameTaken(
-            f"schedule {schedule.name} belongs to the {said}: change it there, or pause or remove it"
+            f"schedule {schedule.name} belongs to the {outcome}: change it there, or pause or remove it"
         )
-    return said
+    return outcome
 
 
 def sync(
@@ -83,11 +85,11 @@ def sync(
     source: str = "",
     may_go: Callable[[Schedule], bool] = lambda schedule: True,
 ) -> list[str]:
-    """Make those of `owner` (and `source`) what a deploy says; what could not be done, a line each.
+    """Make the schedules of `owner` (and `source`) those of a deploy; return a line for each that failed.
 
-    What is new, changed or dropped is logged.
-    What an operator paused stays paused, what he removed stays removed, and what he added is not touched.
-    One that the deploy says no more goes, if it `may_go`: code that isn't loaded here may say it elsewhere.
+    New, changed and dropped schedules are logged. Operators win over deploys: what they paused stays paused,
+    what they removed stays removed, and what they added is not touched. A schedule that is no longer deployed
+    is dropped if it `may_go`: code that isn't loaded here may declare it elsewhere.
     """
     faults = []
     done: dict[str, list[str]] = {"new": [], "changed": [], "same": [], "dropped": []}
@@ -95,12 +97,12 @@ def sync(
     for schedule in schedules:
         entry = there.get(schedule.name)
         if entry is None or entry.schedule != schedule:
-            said = _enter(client, schedule, True)
-            if said in done:
-                done[said].append(schedule.name)
+            outcome = _put_record(client, schedule, True)
+            if outcome in done:
+                done[outcome].append(schedule.name)
             else:
                 faults.append(
-                    f"schedule {schedule.name} of the {owner} is left out: the {said} has that name"
+                    f"schedule {schedule.name} of the {owner} is not stored: the {outcome} has that name"
                 )
     wanted = {schedule.name for schedule in schedules}
     for entry in there.values():
@@ -110,15 +112,15 @@ def sync(
         if may_go(found):
             _forget(client, entry.name, entry.state in ("removed", "paused"))
             done["dropped"].append(entry.name)
-    for said in ("new", "changed", "dropped"):
-        if names := done[said]:
-            more = f" and {len(names) - NAMES_TOLD:,} more" if len(names) > NAMES_TOLD else ""
-            log.info("schedules of the %s, %s: %s%s", owner, said, ", ".join(names[:NAMES_TOLD]), more)
+    for outcome in ("new", "changed", "dropped"):
+        if names := done[outcome]:
+            more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+            log.info("schedules of the %s, %s: %s%s", owner, outcome, ", ".join(names[:MOST_NAMES]), more)
     return faults
 
 
 def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
-    """All schedules by name, or some. Two round trips."""
+    """All schedules, or those called `names`, sorted by name. Takes two round trips."""
     if names is None:
         records = _pairs(client)
     else:
@@ -131,7 +133,7 @@ def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
         for name in ordered:
             pipeline.hgetall(state_key(name))
         dues, *states = pipeline.execute(raise_on_error=False)
-    if not isinstance(dues, list):  # of another type
+    if not isinstance(dues, list):  # the key holds another type
         dues = [None] * len(ordered)
     return [
         _entry(name, records[name], state, due)
@@ -140,7 +142,7 @@ def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
 
 
 def known(client: Redis, names: Iterable[str]) -> list[Entry]:
-    """The schedules called so, each once. Raises `NoSuchSchedule`, which names all that there aren't."""
+    """The schedules called `names`, each once. Raises `NoSuchSchedule`, which lists all unknown names."""
     wanted = list(dict.fromkeys(names))
     found = {entry.name: entry for entry in entries(client, wanted)}
     if unknown := [repr(name) for name in wanted if name not in found]:
@@ -158,8 +160,8 @@ def entry(client: Redis, name: str) -> Entry:
 def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[str, Any]]:
     """The last ticks of a schedule, the newest last.
 
-    `tick` and, for several at once, `to` are Unix times; `did` is enqueued, skipped or failed, with `why` and
-    `job`; `at` is when that was decided.
+    Each line has `tick` in Unix time and, if it covers several ticks, `to` of the last. `did` is enqueued,
+    skipped or failed, with `why` and `job`; `at` is the Unix time of the decision.
     """
     found = []
     for line in client.lrange(ticks_key(name), -most, -1):
@@ -171,14 +173,14 @@ def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[st
 
 
 def pause(client: Redis, *names: str) -> list[str]:
-    """Let schedules rest, whatever deploys say; the names of those that did not before.
+    """Pause schedules, whatever deploys declare; return the names of those that were not paused.
 
-    Raises `NoSuchSchedule`, and `Removed`, before anything is done.
+    Raises `NoSuchSchedule` or `ScheduleRemoved` before it changes anything.
     """
     found = known(client, names)
     if removed := [each.name for each in found if each.state == "removed"]:
-        raise Removed(
-            f"{', '.join(removed)}: what was removed can't be paused; "
+        raise ScheduleRemoved(
+            f"{', '.join(removed)}: a removed schedule can't be paused; "
             f"packmule schedule resume {' '.join(removed)} brings it back"
         )
     with client.pipeline() as pipeline:
@@ -190,9 +192,9 @@ def pause(client: Redis, *names: str) -> list[str]:
 
 
 def resume(client: Redis, *names: str) -> list[str]:
-    """Let schedules that were paused or removed go on from now; their names.
+    """Resume paused or removed schedules from now on; return their names.
 
-    Raises `NoSuchSchedule` before anything is done.
+    Raises `NoSuchSchedule` before it changes anything.
     """
     found = [each for each in known(client, names) if each.state in ("paused", "removed")]
     now = int(client.time()[0])
@@ -202,26 +204,26 @@ def resume(client: Redis, *names: str) -> list[str]:
             pipeline.hset(state_key(each.name), "last", str(max(now, each.last or 0)))
             pipeline.zadd(NEXT, {each.name: now})
         pipeline.execute()
-    with contextlib.suppress(ResponseError):  # who may not publish is heard of a little later
+    with contextlib.suppress(ResponseError):  # not permitted: the leader finds it a little later
         client.publish(wire.SCHEDULER, "0")
     return [each.name for each in found]
 
 
 def remove(client: Redis, *names: str) -> dict[str, str]:
-    """Remove schedules and return whose each was: those of code or a file stay away when these are deployed.
+    """Remove schedules, for good even if code or a file declares them; return the owner of each by name.
 
-    Raises `NoSuchSchedule` before anything is done.
+    Raises `NoSuchSchedule` before it changes anything.
     """
     return {each.name: _remove(client, each) for each in known(client, names)}
 
 
 def instant(text: str) -> int | None:
-    """The Unix seconds that a state's field tells, None for what is no such number."""
+    """A field of a state as whole Unix seconds, None if it is not such a number."""
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else None
 
 
 def state_key(name: str) -> str:
-    """The hash of what happened to a schedule."""
+    """The hash of a schedule's state."""
     return f"pm:schedule:{name}"
 
 
@@ -230,7 +232,7 @@ def ticks_key(name: str) -> str:
     return f"pm:ticks:{name}"
 
 
-def _enter(client: Redis, schedule: Schedule, replace: bool) -> str:
+def _put_record(client: Redis, schedule: Schedule, replace: bool) -> str:
     keys = [SCHEDULES, state_key(schedule.name), NEXT]
     record = msgspec.json.encode(schedule)
     args = [schedule.name, record, schedule.owner, int(schedule.paused), int(replace)]
@@ -242,7 +244,7 @@ def _remove(client: Redis, found: Entry) -> str:
     owner = found.schedule.owner if found.schedule else "operator"
     if owner == "operator":
         _forget(client, name, False)
-        if not client.hget(state, "shadows"):  # else what it stood in for was removed as well
+        if not client.hget(state, "shadows"):  # it replaced none that was removed
             return owner
     with client.pipeline() as pipeline:
         pipeline.hset(state, "removed", str(int(time.time())))
@@ -253,7 +255,7 @@ def _remove(client: Redis, found: Entry) -> str:
 
 
 def _forget(client: Redis, name: str, keeps_flags: bool) -> None:
-    """Delete a record; that an operator had removed or paused it is remembered for good where it counts."""
+    """Delete a record. With `keeps_flags` its state is kept for good: an operator paused or removed it."""
     with client.pipeline() as pipeline:
         pipeline.hdel(SCHEDULES, name)
         pipeline.zrem(NEXT, name)
@@ -267,7 +269,7 @@ def _forget(client: Redis, name: str, keeps_flags: bool) -> None:
 def _pairs(client: Redis) -> dict[str, bytes]:
     try:
         records: Any = client.hgetall(SCHEDULES)
-    except ResponseError:  # of another type: the leader sets it aside
+    except ResponseError:  # the key holds another type: the leader sets it aside
         return {}
     return {wire.text(name): record for name, record in records.items()}
 
@@ -282,11 +284,11 @@ def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
         schedule = read(record, name)
     except InvalidSchedule as error:
         fault = str(error)
-    stands = next((each for each in ("removed", "paused", "ended") if each in fields), "active")
+    state_name = next((each for each in ("removed", "paused", "ended") if each in fields), "active")
     return Entry(
         name,
         schedule,
-        "faulty" if fault and stands == "active" else stands,
+        "faulty" if fault and state_name == "active" else state_name,
         due if isinstance(due, float) else None,
         instant(fields.get("last", "")),
         fields.get("job"),

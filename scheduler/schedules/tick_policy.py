@@ -11,17 +11,17 @@ from packmule.scheduler.schedules.schedule import Schedule
 ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
 
 LATE = 15.0
-"""Seconds after which a tick counts as missed: well above a change of leaders."""
+"""Seconds after which a tick counts as missed: well above the time that a change of leaders takes."""
 
-LOOK_AGAIN = 0.5
-"""Seconds between two looks whether the job has ended for which a tick waits."""
+RECHECK_INTERVAL = 0.5
+"""Seconds between two checks whether the job that a tick waits for has ended."""
 
 
 class Step(NamedTuple):
-    """What is decided of one schedule in one step.
+    """One decision about a schedule; after it, all ticks up to `last` are decided.
 
-    With `did` of "enqueued" `tick` is, with "skipped" those from `tick` up to `to` are left out. All is
-    decided up to `last` then; `held` is a tick that waits.
+    If `did` is "enqueued", `tick` is enqueued. If it is "skipped", the ticks from `tick` up to `to` are not
+    enqueued, because of `why`. `held` is a tick that waits.
     """
 
     last: int
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Due:
-    """A schedule that is due, as it was read: the tick that it `held`, its last `job` and that's status."""
+    """A due schedule as it was read: the tick that it `held`, its last `job` and that job's `status`."""
 
     name: str
     record: bytes
@@ -45,7 +45,7 @@ class Due:
 
 
 def next_step(schedule: Schedule, last: int, now: float, due: Due) -> Step:
-    """What is next of a schedule that is decided up to `last`. No Redis."""
+    """The next decision about a schedule whose ticks are decided up to `last`."""
     tick = schedule.next(last)
     if tick is None or schedule.due(tick) > now:
         return Step(last)
@@ -65,7 +65,7 @@ def next_step(schedule: Schedule, last: int, now: float, due: Due) -> Step:
 
 
 def _missed(schedule: Schedule, tick: int, last: int, until: int, oldest: int) -> Step | None:
-    """What the misfire policy skips, beginning with `tick`, of the ticks `until` then; None to enqueue it."""
+    """The ticks from `tick` to `until` that the misfire policy skips; None if it enqueues `tick`."""
     if schedule.misfire == "skip":
         return _skip(tick, previous(schedule, until, last), "missed")
     if tick < oldest:
@@ -82,9 +82,9 @@ def _skip(tick: int, to: int | None, why: str) -> Step:
 
 
 def upcoming_after(schedule: Schedule, step: Step, now: float) -> float | None:
-    """When the schedule is to be looked at after `step`."""
+    """The Unix time at which the schedule is due again after `step`, or None if it has ended."""
     if step.held:
-        return now + LOOK_AGAIN
+        return now + RECHECK_INTERVAL
     tick = schedule.next(step.last)
-    # What is late still goes behind what others have been waiting for.
+    # A late tick queues behind schedules that have been due for longer.
     return None if tick is None else max(schedule.due(tick), now if step.did else 0)

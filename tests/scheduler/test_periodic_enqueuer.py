@@ -23,7 +23,7 @@ from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.cron import shown
 from packmule.scheduler.schedules.periodic_enqueuer import (
-    FAILED_AGAIN,
+    FAILED_RETRY_INTERVAL,
     SCHEDULES_A_ROUND,
     TICKS_A_ROUND,
     PeriodicEnqueuer,
@@ -94,7 +94,7 @@ def ids(client: Redis, queue: str = "default") -> list[str]:
 
 
 def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
-    """What the ledger says, and how far apart the ends of each entry are."""
+    """What happened by the ledger, and how many seconds each entry covers."""
     return [
         (line["did"], line.get("to", line["tick"]) - line["tick"])
         for line in schedule_store.ledger(client, name)
@@ -106,7 +106,7 @@ def finish(client: Redis, id: str) -> None:
     client.lrem(wire.queue_key("default"), 1, id)
 
 
-def test_a_tick_enqueues_a_job_with_the_ticks_id_and_arguments_that_rq_reads(client, clock):
+def test_a_tick_enqueues_a_job_with_its_id_and_arguments_as_rq_reads_them(client, clock):
     found = clock.put(job=sample_jobs.echo.job.name, kwargs={"value": ["at {tick}"]}, tz="Asia/Kathmandu")
     assert ids(client) == []
     tick = clock.until(found)
@@ -124,13 +124,13 @@ def test_ticks_go_to_the_schedules_queue(client, clock):
     assert len(ids(client, "low")) == 1
 
 
-def test_the_time_until_the_next_is_told(clock):
+def test_a_round_returns_the_seconds_until_the_next_tick(clock):
     assert clock.round() is None
     found = clock.put()
     assert abs(clock.round() - (found.next(int(clock.now)) - clock.now)) < 1
 
 
-def test_a_single_instant_ticks_once_and_has_ended(client, clock):
+def test_a_schedule_of_a_single_instant_ticks_once_and_ends(client, clock):
     at = int(clock.now) + 30
     clock.put(at=at)
     clock.later(31)
@@ -140,7 +140,7 @@ def test_a_single_instant_ticks_once_and_has_ended(client, clock):
     assert len(ids(client)) == 1
 
 
-def test_what_two_leaders_decide_at_the_same_time_is_decided_once(client, clock):
+def test_two_leaders_at_the_same_time_decide_a_tick_once(client, clock):
     found = clock.put(every=10)
     other = PeriodicEnqueuer(client, clock.enqueuer.producer)
     for _ in range(5):
@@ -154,7 +154,7 @@ def test_what_two_leaders_decide_at_the_same_time_is_decided_once(client, clock)
     assert found.job_id(schedule_store.entry(client, "s").last) == ids(client)[-1]
 
 
-def test_what_was_read_before_another_decided_is_refused(client, clock, monkeypatch):
+def test_a_decision_on_what_was_read_before_another_decision_is_refused(client, clock, monkeypatch):
     clock.put(every=10)
     other = PeriodicEnqueuer(client, clock.enqueuer.producer)
     clock.enqueuer.ahead = other.ahead = 10
@@ -189,7 +189,7 @@ def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock,
     assert did(client) == [("enqueued", 0)]
 
 
-def test_even_when_its_job_is_long_gone_a_tick_is_not_enqueued_again(client, clock):
+def test_a_tick_whose_job_is_long_gone_is_not_enqueued_again(client, clock):
     found = clock.put(every=10)
     clock.until(found)
     client.delete(wire.job_key(ids(client)[0]), wire.queue_key("default"))
@@ -227,7 +227,7 @@ def test_a_former_leader_decides_nothing(client, clock):
         ("all", 200, [("skipped", 360), *[("enqueued", 0)] * 4]),
     ],
 )
-def test_missed_ticks_are_as_the_policy_says(client, clock, misfire, window, expected):
+def test_missed_ticks_follow_the_misfire_policy(client, clock, misfire, window, expected):
     found = clock.put(misfire=misfire, window=window)
     first = found.next(int(clock.now))
     clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
@@ -245,7 +245,7 @@ def test_a_tick_that_is_only_a_little_late_is_not_missed(client, clock):
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])
-def test_a_clock_a_day_ahead_is_no_storm_and_back_an_hour_no_double(client, clock, misfire):
+def test_a_clock_a_day_ahead_causes_no_storm_and_an_hour_back_no_duplicates(client, clock, misfire):
     found = clock.put(cron="* * * * * *", misfire=misfire)
     began = time.monotonic()
     clock.later(DAY)
@@ -265,7 +265,7 @@ def test_a_clock_a_day_ahead_is_no_storm_and_back_an_hour_no_double(client, cloc
     assert found
 
 
-def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
+def test_catching_up_is_bounded_per_round_and_delays_no_other_schedule(client, clock):
     clock.put("many", cron="* * * * * *", misfire="all", window="1d")
     other = clock.put("other")
     clock.enqueuer.ahead += 300
@@ -277,7 +277,7 @@ def test_catching_up_is_bounded_a_round_and_holds_up_no_other(client, clock):
     assert other
 
 
-def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(client, clock):
+def test_schedules_beyond_a_rounds_bound_are_decided_at_once_in_the_next(client, clock):
     names = [f"s{number}" for number in range(SCHEDULES_A_ROUND * 2 + 50)]
     record = '{"name":"%s","job":"' + NOOP + '","every":60}'
     client.hset(schedule_store.SCHEDULES, mapping={name: record % name for name in names})
@@ -291,7 +291,7 @@ def test_more_that_are_due_than_a_round_takes_are_taken_in_the_next_at_once(clie
     assert pauses[:2] == [0, 0]
 
 
-def test_of_many_that_are_decided_together_each_hears_its_own_reply(client, clock):
+def test_of_many_schedules_decided_together_each_gets_its_own_reply(client, clock):
     names = [f"s{number}" for number in range(20)]
     for name in names:
         clock.put(name, job=sample_jobs.invoice.job.name, kwargs={"account": 1}, cron="*/5 * * * *")
@@ -307,7 +307,7 @@ def test_of_many_that_are_decided_together_each_hears_its_own_reply(client, cloc
     assert did(client, "other") == [("enqueued", 0)]
 
 
-def test_a_round_whose_time_is_over_leaves_the_rest_to_the_next_and_loses_nothing(client, clock, monkeypatch):
+def test_a_round_out_of_time_leaves_the_rest_to_the_next_and_loses_nothing(client, clock, monkeypatch):
     for number in range(30):
         clock.put(f"s{number}", misfire="all", window="1d")
     monkeypatch.setattr("packmule.scheduler.schedules.periodic_enqueuer.LONGEST_ROUND", 0)
@@ -325,7 +325,7 @@ def test_a_round_whose_time_is_over_leaves_the_rest_to_the_next_and_loses_nothin
 # --- overlap
 
 
-def test_an_overlapping_tick_is_skipped_and_the_ledger_says_for_whom(client, clock):
+def test_an_overlapping_tick_is_skipped_and_the_ledger_names_the_job(client, clock):
     found = clock.put(overlap="skip")
     first = clock.until(found)
     clock.until(found)
@@ -343,7 +343,7 @@ def test_by_default_ticks_overlap(client, clock):
     assert len(ids(client)) == 2
 
 
-def test_a_tick_that_waits_is_enqueued_when_the_job_before_has_ended(client, clock):
+def test_a_waiting_tick_is_enqueued_when_the_previous_job_has_ended(client, clock):
     found = clock.put(overlap="wait", misfire="skip")
     first = clock.until(found)
     second = clock.until(found)
@@ -354,7 +354,7 @@ def test_a_tick_that_waits_is_enqueued_when_the_job_before_has_ended(client, clo
     assert ids(client) == [found.job_id(second)]
 
 
-def test_of_ticks_that_wait_the_latest_stays(client, clock):
+def test_of_several_waiting_ticks_the_latest_remains(client, clock):
     found = clock.put(overlap="wait")
     first = clock.until(found)
     clock.until(found)
@@ -365,7 +365,7 @@ def test_of_ticks_that_wait_the_latest_stays(client, clock):
     assert ids(client) == [found.job_id(third)]
 
 
-def test_a_tick_can_cancel_the_job_before(client, clock):
+def test_a_tick_can_cancel_the_previous_job(client, clock):
     found = clock.put(overlap="cancel")
     first = clock.until(found)
     second = clock.until(found)
@@ -374,7 +374,7 @@ def test_a_tick_can_cancel_the_job_before(client, clock):
     assert ids(client) == [found.job_id(second)]
 
 
-def test_a_unique_job_that_is_kept_out_is_a_skipped_tick(client, clock):
+def test_a_tick_whose_unique_job_already_exists_is_skipped(client, clock):
     found = clock.put(job=sample_jobs.invoice.job.name, kwargs={"account": 1})
     first = clock.until(found)
     clock.until(found)
@@ -383,10 +383,10 @@ def test_a_unique_job_that_is_kept_out_is_a_skipped_tick(client, clock):
     assert found.job_id(first) in schedule_store.ledger(client, "s")[-1]["why"]
 
 
-# --- what can't work
+# --- faults
 
 
-def test_what_cannot_work_is_set_aside_with_its_reason_and_stops_no_other(client, clock):
+def test_a_faulty_schedule_is_set_aside_with_its_fault_and_stops_no_other(client, clock):
     clock.put("unknown", job="nobody.knows")
     clock.put("ill", job=sample_jobs.add.job.name, kwargs={"a": "x"})
     clock.put("lost", queue="nowhere")
@@ -425,7 +425,7 @@ def test_a_faulty_schedule_that_was_corrected_works_again(client, clock):
     assert len(ids(client)) == 1
 
 
-def test_a_queue_of_another_type_is_a_failed_tick(client, clock):
+def test_a_queue_of_another_type_fails_the_tick(client, clock):
     client.set(wire.queue_key("low"), "x")
     found = clock.put(queue="low")
     clock.until(found)
@@ -461,7 +461,7 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
     assert any(id.startswith("cron-new") for id in ids(client))
 
 
-def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
+def test_schedules_that_lost_their_next_tick_get_it_back(client, clock):
     for number in range(500):
         schedule_store.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
     clock.round()
@@ -475,7 +475,7 @@ def test_a_schedule_whose_next_tick_was_lost_gets_it_back(client, clock):
 # --- what operators and deploys say
 
 
-def test_paused_a_schedule_rests_and_goes_on_from_then(client, clock):
+def test_a_paused_schedule_resumes_without_the_ticks_in_between(client, clock):
     found = clock.put(misfire="all", window="1d")
     assert schedule_store.pause(client, "s")
     assert not schedule_store.pause(client, "s")
@@ -498,7 +498,7 @@ def states(client: Redis) -> dict[str, str]:
     return {entry.name: entry.state for entry in schedule_store.entries(client)}
 
 
-def test_a_deploy_adds_changes_and_takes_away_its_own_alone(client):
+def test_a_deploy_adds_changes_and_drops_only_its_own_schedules(client):
     schedule_store.put(client, schedule("mine", {"job": NOOP, "every": 60}))
     assert schedule_store.sync(client, [code("a"), code("b"), code("c", paused=True)], "code") == []
     assert states(client) == {"a": "active", "b": "active", "c": "paused", "mine": "active"}
@@ -510,7 +510,7 @@ def test_a_deploy_adds_changes_and_takes_away_its_own_alone(client):
     assert states(client) == {"b": "active", "mine": "active"}
 
 
-def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client, caplog):
+def test_added_changed_and_dropped_schedules_are_logged_on_a_line_each(client, caplog):
     caplog.set_level("INFO", "packmule.scheduler")
     many = [code(f"s{number:02}") for number in range(13)]
     schedule_store.sync(client, many, "code")
@@ -528,7 +528,7 @@ def test_what_a_deploy_adds_changes_and_takes_away_is_logged_a_line_each(client,
     ]
 
 
-def test_files_are_compared_with_their_own_schedules(client):
+def test_a_file_drops_only_its_own_schedules(client):
     one, two = (code(name, owner="file", source=f"{name}.toml") for name in "ab")
     schedule_store.sync(client, [one], "file", "a.toml")
     schedule_store.sync(client, [two], "file", "b.toml")
@@ -552,11 +552,11 @@ def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
     assert len(ids(client)) == 1
 
 
-def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
+def test_an_operator_may_replace_only_a_removed_schedule(client):
     schedule_store.sync(client, [code("a")], "code")
     mine = schedule("a", {"job": NOOP, "every": 5})
     for replace in (False, True):
-        with pytest.raises(schedule_store.NameTaken, match=r"belongs to the code|there already"):
+        with pytest.raises(schedule_store.NameTaken, match=r"belongs to the code|already exists"):
             schedule_store.put(client, mine, replace)
     schedule_store.remove(client, "a")
     assert schedule_store.put(client, mine) == "changed"
@@ -567,7 +567,7 @@ def test_an_operator_may_take_the_place_of_what_he_removed_and_no_other(client):
     assert states(client) == {"a": "removed"}
 
 
-def test_what_an_operator_removed_is_gone_and_its_past_is_remembered_for_a_while(client, clock):
+def test_a_removed_schedule_is_gone_and_its_state_is_kept_for_a_while(client, clock):
     found = clock.put()
     last = clock.until(found)
     assert schedule_store.remove(client, "s") == {"s": "operator"}
@@ -580,7 +580,7 @@ def test_what_an_operator_removed_is_gone_and_its_past_is_remembered_for_a_while
     assert client.ttl(schedule_store.state_key("s")) == -1
 
 
-def test_the_enqueuer_enters_what_code_and_file_say_and_a_bad_file_changes_nothing(
+def test_schedules_of_code_and_file_are_stored_and_a_bad_file_changes_nothing(
     client, clock, tmp_path, caplog
 ):
     path = tmp_path / "schedules.toml"
@@ -594,7 +594,7 @@ def test_the_enqueuer_enters_what_code_and_file_say_and_a_bad_file_changes_nothi
     assert "line 2" in caplog.text
 
 
-def test_what_will_keep_a_schedule_from_working_is_told_when_it_is_entered(client, clock, tmp_path, caplog):
+def test_faults_of_a_schedule_are_logged_when_it_is_stored(client, clock, tmp_path, caplog):
     file = tmp_path / "schedules.toml"
     tables = {"bad": sample_jobs.add.job.name, "good": NOOP}
     file.write_text("".join(f'[{name}]\njob = "{job}"\nevery = "1h"\n' for name, job in tables.items()))
@@ -606,7 +606,7 @@ def test_what_will_keep_a_schedule_from_working_is_told_when_it_is_entered(clien
     assert schedule_store.entry(client, "good").schedule.source == str(file)
 
 
-def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client, clock, monkeypatch):
+def test_schedules_are_stored_after_a_transient_error(client, clock, monkeypatch):
     monkeypatch.setattr("packmule.scheduler.scheduler.RETRY_INTERVAL", 0)
     sync = Mock(side_effect=[OutOfMemoryError("OOM"), RedisConnectionError("away"), None])
     monkeypatch.setattr(clock.enqueuer, "sync", sync)
@@ -617,16 +617,16 @@ def test_what_passes_keeps_schedules_from_being_entered_for_a_while_only(client,
     assert sync.call_count == 3
 
 
-def test_what_redis_refuses_is_tried_again_soon(client, clock, monkeypatch):
+def test_a_step_that_redis_refuses_is_soon_tried_again(client, clock, monkeypatch):
     found = clock.put()
     refused = Mock(each=lambda client, calls: [ResponseError("OOM")] * len(calls))
     monkeypatch.setattr("packmule.scheduler.schedules.periodic_enqueuer._decide", refused)
     clock.enqueuer.ahead = found.next(int(clock.now)) - clock.now + 0.2
-    assert clock.enqueuer.round(clock.leadership.check()) == FAILED_AGAIN
+    assert clock.enqueuer.round(clock.leadership.check()) == FAILED_RETRY_INTERVAL
 
 
 @pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "1e9", ""])
-def test_an_odd_last_tick_stops_nothing(client, clock, last):
+def test_an_invalid_last_tick_stops_nothing(client, clock, last):
     found = clock.put()
     client.hset(schedule_store.state_key("s"), "last", last)
     client.zadd(schedule_store.NEXT, {"s": 0})
@@ -646,7 +646,7 @@ def test_a_record_with_times_beyond_the_calendar_is_faulty_and_stops_nothing(cli
     assert schedule_store.entry(client, "odd").state == "faulty"
 
 
-def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock):
+def test_schedules_that_lost_their_next_tick_are_due_at_once(client, clock):
     found = clock.put()
     scheduler = Scheduler(client, enqueuer=clock.enqueuer)
     scheduler.leadership = clock.leadership
@@ -659,7 +659,7 @@ def test_schedules_whose_next_tick_was_lost_are_looked_at_at_once(client, clock)
     assert schedule_store.entry(client, "s").due_at == pytest.approx(found.next(int(clock.now)), abs=1)
 
 
-def test_what_keeps_schedules_from_being_entered_keeps_no_other_duty(client, clock, monkeypatch):
+def test_schedules_that_cannot_be_stored_stop_no_other_duty(client, clock, monkeypatch):
     def full() -> None:
         raise ResponseError("OOM command not allowed")
 
@@ -682,7 +682,7 @@ def test_the_ledger_is_bounded(client, clock, monkeypatch):
 # --- cost
 
 
-def test_ten_thousand_schedules_cost_one_trip_a_round(client, clock):
+def test_ten_thousand_schedules_cost_one_round_trip_per_round(client, clock):
     names = [f"s{number}" for number in range(10_000)]
     record = '{"name":"%s","job":"' + NOOP + '","cron":"0 0 1 1 *"}'
     client.hset(schedule_store.SCHEDULES, mapping={name: record % name for name in names})

@@ -44,7 +44,7 @@ def quarantine(client: Redis) -> list[dict[str, str]]:
 
 
 def promote_all(client: Redis) -> float | None:
-    """Promote until nothing more is due, as the scheduler does in its ticks."""
+    """Promote until nothing more is due, as the scheduler does step by step."""
     due: float | None = 0.0
     while due is not None and due <= 0:
         due = promote(client)
@@ -63,7 +63,7 @@ def test_a_due_job_goes_to_its_queue_and_rq_reads_it_there(client):
     assert scheduled(client, "high") == 0
 
 
-def test_a_job_that_is_not_due_stays_and_its_time_is_told(client):
+def test_a_job_that_is_not_due_stays_and_its_time_is_returned(client):
     sample_jobs.noop.options(delay=100).enqueue()
     sample_jobs.noop.options(delay=50, queue="low").enqueue()
     assert 45 < promote(client) <= 50
@@ -99,7 +99,7 @@ def test_due_jobs_keep_the_order_of_their_times(client):
     assert rq_queue(client).job_ids == [waiting, *sorted(ids, reverse=True)]
 
 
-def test_a_delayed_job_for_the_front_goes_there(client):
+def test_a_delayed_job_can_go_to_the_front(client):
     waiting = sample_jobs.noop.enqueue()
     first = sample_jobs.noop.options(delay=0, at_front=True).enqueue()
     promote(client)
@@ -115,7 +115,7 @@ def test_more_jobs_than_a_call_takes_are_promoted_in_bounded_calls_and_in_order(
     assert rq_queue(client).job_ids == ids
 
 
-def test_one_queue_with_much_to_do_does_not_hold_up_the_others(client):
+def test_a_queue_with_many_due_jobs_does_not_delay_the_others(client):
     many = sample_jobs.noop.options(delay=0, queue="a").enqueue_many([()] * 1200)
     id = sample_jobs.noop.options(delay=0, queue="b").enqueue()
     promote(client)
@@ -123,7 +123,7 @@ def test_one_queue_with_much_to_do_does_not_hold_up_the_others(client):
     assert rq_queue(client, "a").job_ids == many[: JOBS_A_CALL // 2]
 
 
-def test_however_many_queues_there_are_a_call_looks_at_some_and_a_round_at_all(client):
+def test_a_call_checks_some_of_many_queues_and_a_round_all(client):
     names = [f"q{number}" for number in range(5 * QUEUES_A_CALL)]
     client.sadd(wire.QUEUES, *map(wire.queue_key, names))
     sample_jobs.noop.options(delay=50, queue=names[1]).enqueue()
@@ -158,7 +158,7 @@ def rq_scheduler(client: Redis) -> RQScheduler:
     return RQScheduler(["default"], client, serializer=JSONSerializer)
 
 
-def test_a_scheduler_of_rqs_that_was_there_first_leaves_the_queue_before_we_take_it(client):
+def test_rqs_scheduler_that_was_first_leaves_a_queue_before_ours_takes_it(client):
     theirs = rq_scheduler(client)
     assert theirs.acquire_locks() == {"default"}
     id = sample_jobs.noop.options(delay=0).enqueue()
@@ -174,7 +174,7 @@ def test_a_scheduler_of_rqs_that_was_there_first_leaves_the_queue_before_we_take
     assert rq_queue(client).job_ids == [id]
 
 
-def test_a_scheduler_of_rqs_that_comes_later_gets_no_queue_of_ours_until_we_are_gone(client):
+def test_rqs_scheduler_that_comes_later_gets_a_queue_only_after_ours_is_gone(client):
     sample_jobs.noop.enqueue()
     promote(client)
     theirs = rq_scheduler(client)
@@ -188,7 +188,7 @@ def test_a_scheduler_of_rqs_that_comes_later_gets_no_queue_of_ours_until_we_are_
 
 
 @pytest.mark.parametrize("comes_first", ["ours", "theirs"])
-def test_beside_rqs_scheduler_each_job_comes_once(client, server, comes_first):
+def test_beside_rqs_scheduler_each_job_is_enqueued_once(client, server, comes_first):
     sample_jobs.noop.options(delay=0).enqueue()  # names the queue
     if comes_first == "ours":
         promote(client)
@@ -254,7 +254,7 @@ def test_a_job_that_rq_scheduled_is_promoted_and_rq_reads_it(client, schedule: C
 # --- what is corrupt
 
 
-def test_corrupt_entries_are_set_aside_with_their_reason_and_the_others_go_on(client):
+def test_corrupt_entries_are_set_aside_with_their_reason_and_others_are_promoted(client):
     due = wire.registry_key("scheduled", "default")
     good = sample_jobs.noop.options(delay=0).enqueue_many([()] * 2)
     client.hset(wire.job_key("half"), "status", "scheduled")
@@ -281,7 +281,7 @@ def test_scheduled_jobs_of_another_type_are_moved_aside_and_stop_no_other_queue(
     assert [entry["job_id"] for entry in quarantine(client)] == ["rq:scheduled:a"]
 
 
-def test_a_queue_of_another_type_is_moved_aside_and_swallows_no_job(client):
+def test_a_queue_of_another_type_is_moved_aside_and_loses_no_job(client):
     id = sample_jobs.noop.options(delay=0).enqueue()
     client.set(wire.queue_key("default"), "in the way")
     promote(client)
@@ -291,7 +291,7 @@ def test_a_queue_of_another_type_is_moved_aside_and_swallows_no_job(client):
 
 
 @pytest.mark.parametrize("score", ["-inf", "+inf"])
-def test_a_due_time_without_bound_is_no_trouble(client, score):
+def test_an_infinite_due_time_does_no_harm(client, score):
     id = sample_jobs.noop.options(delay=60).enqueue()
     client.zadd(wire.registry_key("scheduled", "default"), {id: score})
     promote(client)

@@ -1,4 +1,4 @@
-"""Housekeeping: what is over is forgotten, and past the memory limit jobs are refused."""
+"""Housekeeping: expired ids are pruned, and above the memory limit jobs are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def client(client: Redis) -> Redis:
     return client
 
 
-def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
+def test_ids_of_expired_jobs_are_pruned(client):
     client.sadd(wire.QUEUES, "rq:queue:default")
     now = time.time()
     for registry_of in ("finished", "failed"):
@@ -40,7 +40,7 @@ def test_ids_of_jobs_whose_time_is_over_are_forgotten(client):
     assert client.zrange("rq:canceled:default", 0, -1) == [id.encode()]
 
 
-def test_a_round_is_bounded_and_the_next_goes_on(client, monkeypatch):
+def test_a_round_is_bounded_and_the_next_one_continues(client, monkeypatch):
     monkeypatch.setattr("packmule.scheduler.maintenance.queue_scan.LONGEST_ROUND", 0)
     for name in "abc":
         client.sadd(wire.QUEUES, f"rq:queue:{name}")
@@ -49,7 +49,7 @@ def test_a_round_is_bounded_and_the_next_goes_on(client, monkeypatch):
     assert [pruner.prune() for _ in range(10)] == [500, 500, 0] * 3 + [0]
 
 
-def test_workers_that_are_gone_are_struck_off(client):
+def test_workers_that_are_gone_are_pruned(client):
     client.sadd(wire.WORKERS, "rq:worker:gone", "rq:worker:here")
     client.sadd("rq:workers:default", "rq:worker:gone", "rq:worker:here")
     client.sadd(wire.QUEUES, "rq:queue:default")
@@ -58,7 +58,7 @@ def test_workers_that_are_gone_are_struck_off(client):
     assert client.smembers(wire.WORKERS) == client.smembers("rq:workers:default") == {b"rq:worker:here"}
 
 
-def test_old_events_go_and_new_ones_stay(client):
+def test_old_events_are_trimmed_and_new_ones_stay(client):
     for stream in (events.stream(client), audit.stream(client)):
         client.xadd(stream.key, {"e": b"\x90"}, id="1000-0")
         stream.append([["new"]])
@@ -66,7 +66,7 @@ def test_old_events_go_and_new_ones_stay(client):
     assert client.xlen("pm:events") == client.xlen("pm:audit") == 1
 
 
-def test_corrupt_keys_keep_nothing_else_from_being_forgotten(client):
+def test_corrupt_keys_do_not_stop_pruning(client):
     client.sadd(wire.QUEUES, "rq:queue:a", "rq:queue:b")
     client.set("rq:finished:a", "no sorted set")
     client.set("pm:events", "no stream")
@@ -83,7 +83,7 @@ def test_a_former_leader_prunes_nothing(client):
     assert client.zcard("rq:finished:default") == 1
 
 
-def test_past_the_memory_limit_jobs_are_refused_and_those_that_are_there_go_on(client):
+def test_above_the_memory_limit_new_jobs_are_refused_and_others_run(client):
     used = int(client.info("memory")["used_memory"])
     id = sample_jobs.noop.enqueue()
     limit = MemoryLimit(client, str(used // 2))
@@ -103,7 +103,7 @@ def test_past_the_memory_limit_jobs_are_refused_and_those_that_are_there_go_on(c
     assert client.llen("rq:queue:default") == 2
 
 
-def test_the_scheduler_looks_after_both(client):
+def test_the_scheduler_prunes_and_checks_the_memory_limit(client):
     client.sadd(wire.QUEUES, "rq:queue:default")
     client.zadd("rq:finished:default", {"old": 1})
     scheduler = Scheduler(client, high_water="1024")
@@ -123,7 +123,7 @@ def test_a_memory_limit_is_a_size_or_a_share():
     assert MemoryLimit(client, "80%").allowed(0) == 0
 
 
-def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
+def test_a_server_that_is_out_of_memory_raises_the_same_error(spare_server):
     with connect(None, spare_server().data_dir) as client:
         producer = Client(client)
         producer.send(sample_jobs.noop.job, [((), {})])
@@ -134,7 +134,7 @@ def test_a_server_without_memory_left_refuses_with_the_same_error(spare_server):
         assert client.llen("rq:queue:default") == 1
 
 
-def test_a_share_of_a_bound_that_the_server_lacks_is_told_once_until_it_has_one(client, caplog):
+def test_a_share_of_a_missing_maxmemory_is_logged_once_until_it_is_set(client, caplog):
     limit = MemoryLimit(client, "80%")
     told = "PACKMULE_MEMORY_HIGH_WATER=80% has no effect: the server has no maxmemory"
     for _ in range(2):

@@ -58,7 +58,7 @@ def test_workers_with_a_lease_keep_it(client):
     assert client.zscore(wire.LEASES, "w") == before
 
 
-def test_no_worker_is_known_for_ever(client):
+def test_every_record_of_a_worker_gets_an_expiry(client):
     client.hset(wire.worker_key("gone"), "state", "idle")
     client.hset(wire.worker_key("here"), "state", "idle")
     client.expire(wire.worker_key("here"), 60)
@@ -67,7 +67,7 @@ def test_no_worker_is_known_for_ever(client):
     assert client.ttl(wire.worker_key("here")) <= 60
 
 
-def test_a_slot_whose_holder_is_gone_is_free_again(client):
+def test_a_slot_whose_holder_is_gone_is_freed(client):
     first = limited_jobs.alone.enqueue("p", "1")
     second = limited_jobs.alone.enqueue("p", "2")
     assert claim(client) == [first]
@@ -86,7 +86,7 @@ def test_jobs_of_a_group_without_a_head_go_on(client):
     assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[1].encode()]
 
 
-def test_jobs_behind_a_first_one_that_left_no_record_go_on(client):
+def test_jobs_behind_a_deleted_record_go_on(client):
     ids = [limited_jobs.alone.enqueue("p", str(number)) for number in range(4)]
     claim(client)
     client.delete(wire.groups_key("default"), wire.queue_key("default"), *map(wire.job_key, ids[1:3]))
@@ -116,7 +116,7 @@ def test_corrupt_keys_stop_nothing(client):
     assert client.zscore(wire.LEASES, "w")
 
 
-def test_a_round_goes_on_where_the_last_call_ended_and_the_leader_does_it(client):
+def test_a_leaders_round_continues_where_the_last_call_ended(client):
     client.hset("pm:claims:w", "a", "b")
     scheduler = Scheduler(client)
     scheduler.step()

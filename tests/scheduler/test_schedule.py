@@ -33,7 +33,7 @@ def never() -> None: ...
 def sometimes() -> None: ...
 
 
-def test_what_people_write_becomes_a_schedule_and_stays_one_in_redis():
+def test_a_table_becomes_a_schedule_that_survives_redis():
     found = schedule(
         "nightly",
         {
@@ -57,7 +57,7 @@ def test_what_people_write_becomes_a_schedule_and_stays_one_in_redis():
     assert found.call(tick) == ((at,), {"deep": [{"at": f"<{at}>"}]})
 
 
-def test_a_date_is_its_first_instant_in_the_zone():
+def test_a_date_means_its_first_instant_in_the_zone():
     said = {"job": "shop.report", "every": 60, "tz": "Europe/Madrid"}
     assert schedule("s", {**said, "end": date(2026, 12, 1)}) == schedule("s", {**said, "end": "2026-12-01"})
 
@@ -69,7 +69,7 @@ def test_ticks_lie_between_start_and_end():
     assert cron.next(0) == 1200
 
 
-def test_jitter_spreads_ticks_the_same_way_each_time():
+def test_jitter_delays_a_tick_by_the_same_time_whenever_it_is_computed():
     found = [schedule(f"s{n}", {"job": "j", "every": 60, "jitter": 30}) for n in range(200)]
     dues = [each.due(600) for each in found]
     assert dues == [each.due(600) for each in found]
@@ -84,18 +84,21 @@ def test_jitter_spreads_ticks_the_same_way_each_time():
         ({"job": "j"}, "give one of cron, every and at"),
         ({"job": "j", "cron": "* * * * *", "every": 5}, "give one of cron, every and at"),
         ({"cron": "* * * * *"}, "job"),
-        ({"job": "j", "cron": "31 2 30 2 *"}, "'31 2 30 2 *' is no cron expression"),
-        ({"job": "j", "cron": "@daily", "tz": "Europe/Nowhere"}, "'Europe/Nowhere' is no time zone"),
+        ({"job": "j", "cron": "31 2 30 2 *"}, "'31 2 30 2 *' is not a cron expression"),
+        ({"job": "j", "cron": "@daily", "tz": "Europe/Nowhere"}, "'Europe/Nowhere' is not a time zone"),
         ({"job": "j", "every": 60, "start": "2026-02-01", "end": "2026-01-01"}, "is before its start"),
-        ({"job": "j", "cron": "0 0 1 1 *", "start": "2026-02-01", "end": "2026-03-01"}, "no tick is between"),
+        (
+            {"job": "j", "cron": "0 0 1 1 *", "start": "2026-02-01", "end": "2026-03-01"},
+            "there is no tick between",
+        ),
         ({"job": "j", "at": "2026-02-01", "end": "2026-03-01"}, "single instant"),
         ({"job": "j", "every": "soon"}, "'soon' is not a duration"),
-        ({"job": "j", "every": 0}, "an interval is from 1 s"),
-        ({"job": "j", "every": 10**30}, "an interval is"),
-        ({"job": "j", "at": "tomorrow"}, "'tomorrow' is no time"),
+        ({"job": "j", "every": 0}, "an interval must be from 1 s"),
+        ({"job": "j", "every": 10**30}, "an interval must be"),
+        ({"job": "j", "at": "tomorrow"}, "'tomorrow' is not a time"),
         ({"job": "j", "at": 10**15}, "Unix times"),
-        ({"job": "j", "every": 60, "jitter": -1}, "jitter=-1"),
-        ({"job": "j", "every": 60, "window": 10**15}, "window="),
+        ({"job": "j", "every": 60, "jitter": -1}, "jitter must be from 0 s to a day, not -1 s"),
+        ({"job": "j", "every": 60, "window": 10**15}, "window must be from 0 s to 366 days"),
         ({"job": "j", "every": 60, "misfire": "twice"}, "misfire"),
         ({"job": "j", "every": 60, "overlap": 3}, "overlap"),
         ({"job": "j", "every": 60, "kwargs": []}, "kwargs"),
@@ -105,7 +108,7 @@ def test_jitter_spreads_ticks_the_same_way_each_time():
         ({"job": "j", "every": 60, "kwargs": {"a": object()}}, "can't be written as JSON"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_a_sentence_with_the_schedules_name(table, said):
+def test_an_invalid_schedule_is_refused_in_one_sentence_with_its_name(table, said):
     with pytest.raises(InvalidSchedule) as refused:
         schedule("nightly", table)
     assert str(refused.value).startswith("schedule nightly: ")
@@ -114,23 +117,23 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence_with_the_schedules_name(t
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a" * 101, "ü"])
-def test_a_name_is_one_that_a_jobs_id_can_hold(name):
-    with pytest.raises(InvalidSchedule, match="is no name"):
+def test_a_name_must_be_valid_in_a_job_id(name):
+    with pytest.raises(InvalidSchedule, match="is not a valid name"):
         schedule(name, {"job": "j", "every": 60})
 
 
 @pytest.mark.parametrize(
     "record", [b"", b"{", b"[]", b"null", b"\xff", b'{"name":"a","job":"j","every":"x"}', b"[" * 5000, b"{}"]
 )
-def test_a_corrupt_record_is_an_error_of_its_own(record):
+def test_a_corrupt_record_raises_invalid_schedule(record):
     with pytest.raises(InvalidSchedule):
         read(record, "a")
 
 
-def test_decorators_say_schedules_and_wrong_ones_are_named():
+def test_decorators_declare_schedules_and_invalid_ones_are_reported():
     found, faults = from_code([each for each in registry.names() if each.startswith(__name__)])
     prefix = __name__.replace(".", "-")
-    assert {each.name: (each.says, each.owner) for each in found} == {
+    assert {each.name: (each.timing, each.owner) for each in found} == {
         f"{prefix}-report": ("30 2 * * * (Europe/Madrid)", "code"),
         "often": ("every 300 s", "code"),
     }
@@ -182,19 +185,23 @@ def test_a_file_holds_a_table_for_each_schedule(tmp_path):
         (
             "30 2 * * *",
             "61 2 * * *",
-            ", line 5: schedule nightly: '61 2 * * *' is no cron expression: minute is 0 to 59, not 61",
+            ", line 5: schedule nightly: '61 2 * * *' is not a cron expression: minute must be 0 to 59",
         ),
-        ("Europe/Madrid", "Europe/Nowhere", ", line 6: schedule nightly: 'Europe/Nowhere' is no time zone"),
+        (
+            "Europe/Madrid",
+            "Europe/Nowhere",
+            ", line 6: schedule nightly: 'Europe/Nowhere' is not a time zone",
+        ),
         ("cron =", "corn =", ", line 5: schedule nightly: there is no setting 'corn'"),
         ('every = "30s"', "", ", line 9: schedule often: give one of cron"),
         ("[often]", "[often", "(at line 9"),
         ("[often]", "[nightly]", "is no TOML"),
         ("[often]", "", "is no TOML"),
-        ("# what", "stray = 1\n# what", ", line 2: stray is in no table"),
+        ("# what", "stray = 1\n# what", ", line 2: stray is outside a table"),
         ("paused = true", 'owner = "code"', ", line 13: schedule often: there is no setting 'owner'"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_its_line(tmp_path, old, new, said):
+def test_a_mistake_in_a_file_is_reported_with_its_line(tmp_path, old, new, said):
     path = write(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(InvalidFile) as refused:
         read_file(path)
@@ -205,18 +212,18 @@ def test_a_mistake_in_a_file_is_told_with_its_line(tmp_path, old, new, said):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("job = 5", "job is to be a text in quotes, not 5"),
-        ("every = [1]", "every is to be a span such as 30s, 5m or 1h30m, or whole seconds, not [1]"),
-        ("jitter = 1.5", "jitter is to be a span such as 30s, 5m or 1h30m, or whole seconds, not 1.5"),
-        ("start = true", "start is to be a time such as 2026-12-01T08:00:00, not true"),
-        ('args = "x"', 'args is to be a list of values, not "x"'),
-        ("kwargs = [5]", "kwargs is to be a table of names and values, not [5]"),
-        ('overlap = "twice"', 'overlap is to be allow, skip, wait or cancel, not "twice"'),
-        ('paused = "yes"', 'paused is to be true or false, not "yes"'),
-        ("tz = ['" + "x" * 99 + "']", 'tz is to be a text in quotes, not ["' + "x" * 58 + "..."),
+        ("job = 5", "job must be a text in quotes, not 5"),
+        ("every = [1]", "every must be a span such as 30s, 5m or 1h30m, or whole seconds, not [1]"),
+        ("jitter = 1.5", "jitter must be a span such as 30s, 5m or 1h30m, or whole seconds, not 1.5"),
+        ("start = true", "start must be a time such as 2026-12-01T08:00:00, not true"),
+        ('args = "x"', 'args must be a list of values, not "x"'),
+        ("kwargs = [5]", "kwargs must be a table of names and values, not [5]"),
+        ('overlap = "twice"', 'overlap must be allow, skip, wait or cancel, not "twice"'),
+        ('paused = "yes"', 'paused must be true or false, not "yes"'),
+        ("tz = ['" + "x" * 99 + "']", 'tz must be a text in quotes, not ["' + "x" * 58 + "..."),
     ],
 )
-def test_a_value_of_another_type_is_told_in_plain_words_with_its_line(tmp_path, wrong, said):
+def test_a_value_of_another_type_is_reported_in_plain_words_with_its_line(tmp_path, wrong, said):
     field = wrong.partition(" ")[0]
     good = {"job": 'job = "shop.poll"', "window": "window = 5", "every": 'every = "30s"'}
     lines = {**good, field: wrong}
@@ -226,7 +233,7 @@ def test_a_value_of_another_type_is_told_in_plain_words_with_its_line(tmp_path, 
     assert str(refused.value) == f"{path}, line {list(lines).index(field) + 2}: schedule often: {said}"
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_an_unreadable_file_is_reported(tmp_path):
     with pytest.raises(InvalidFile, match="no such file"):
         read_file(tmp_path / "nothing")
     with pytest.raises(InvalidFile, match="is a directory"):

@@ -1,14 +1,14 @@
--- Decide a tick, once: what was decided since, or by a later leader, stays. Put in front of enqueue.lua, so that the
--- tick's job, if it has one, is enqueued in the same step.
+-- Decide a tick, once: a decision made meanwhile, or by a later leader, stays. Put in front of enqueue.lua, which
+-- enqueues the tick's job, if it has one, in the same step.
 --
--- KEYS[1]  and KEYS[2], ARGV[1] and ARGV[2] are enqueue.lua's: a list of one job or none, and its payload
+-- KEYS[1], KEYS[2], ARGV[1] and ARGV[2] are those of enqueue.lua: a list of one job or none, and its payload
 -- KEYS[3]  the schedules        KEYS[4]  this one's state    KEYS[5]  the schedules by their next tick
 -- KEYS[6]  its ledger
--- ARGV[3]  the schedule         ARGV[4]  SHA-1 of the record that was read    ARGV[5]  its last tick, as it was read
--- ARGV[6]  its last tick now    ARGV[7]  when it is due next, "" for never
--- ARGV[8]  what the ledger is to say, or ""    ARGV[9]  the tick's job, or ""    ARGV[10]  the tick that waits, or ""
--- ARGV[11] what keeps the schedule from working, or ""    ARGV[12]  the leader's term    ARGV[13]  entries to keep
--- Returns  "not leading" if another leads, "changed" if it is not as it was read; else what enqueue.lua returns
+-- ARGV[3]  the schedule         ARGV[4]  SHA-1 of the record that was read    ARGV[5]  the last tick that was read
+-- ARGV[6]  its last tick now      ARGV[7]  when it is due next, "" for never
+-- ARGV[8]  the ledger's new entry, or ""    ARGV[9]  the tick's job, or ""    ARGV[10]  the tick that waits, or ""
+-- ARGV[11] the schedule's fault, or ""    ARGV[12]  the leader's term    ARGV[13]  entries that the ledger keeps
+-- Returns  "not leading" if another leads, "changed" if it is not as it was read; otherwise what enqueue.lua returns
 
 local function refusal()
   if not leads(ARGV[12]) then return 'not leading' end
@@ -16,7 +16,7 @@ local function refusal()
   local state = call('HMGET', KEYS[4], 'last', 'paused', 'removed')
   local is_as_read = record and redis.sha1hex(record) == ARGV[4] and (state[1] or '') == ARGV[5]
   local last = tonumber(state[1]) or 0
-  local goes_back = tonumber(ARGV[6]) < last and last < 253000000000 -- beyond that it is no time
+  local goes_back = tonumber(ARGV[6]) < last and last < 253000000000 -- a larger number is no time
   if not is_as_read or goes_back or state[2] or state[3] then return 'changed' end
 end
 

@@ -1,12 +1,11 @@
--- What is to be known of the schedules that are due, the longest due first.
+-- Read the schedules that are due, the longest due first.
 --
 -- KEYS[1]  the schedules by their next tick    KEYS[2]  the schedules
--- ARGV[1]  at most how many    ARGV[2]  seconds that the clock is ahead, 0 but in tests
--- Returns  now, the time at which the next is due or "", and for each
+-- ARGV[1]  at most how many    ARGV[2]  seconds by which the clock is ahead, 0 except in tests
+-- Returns  now, the time at which the next one is due or "", and for each due one
 --          [name, record, last, held, last job, that job's status or ""]
 
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000 + ARGV[2]
+local now = now + ARGV[2]
 local found = {}
 
 for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f', now), 'LIMIT', 0, ARGV[1])) do

@@ -1,12 +1,11 @@
--- Look at schedules that have no next tick though they should, as after a key was lost: they become due.
+-- Make schedules due that lost their next tick, for example because a key was lost.
 --
--- KEYS[1]  the schedules    KEYS[2]  the schedules by their next tick    ARGV[1]  where to go on, "0" at first
+-- KEYS[1]  the schedules    KEYS[2]  the schedules by their next tick    ARGV[1]  a cursor, "0" at first
 -- ARGV[2]  the leader's term
--- Returns  where to go on, "0" after the last, and how many became due; "not leading" if another leads
+-- Returns  the next cursor, "0" after the last, and how many became due; "not leading" if another leads
 
 if not leads(ARGV[2]) then return 'not leading' end
 
-local time = redis.call('TIME')
 local repaired = 0
 local found = call('HSCAN', KEYS[1], ARGV[1], 'COUNT', 200)
 
@@ -15,7 +14,7 @@ for i = 1, #found[2], 2 do
   if not call('ZSCORE', KEYS[2], name) then
     local flags = call('HMGET', 'pm:schedule:' .. name, 'paused', 'removed', 'ended')
     if not (flags[1] or flags[2] or flags[3]) then
-      repaired = repaired + redis.call('ZADD', KEYS[2], time[1], name)
+      repaired = repaired + redis.call('ZADD', KEYS[2], script_began[1], name)
     end
   end
 end
