@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from packmule.jobs.wire import LEASE_SECONDS
 from packmule.worker.heartbeat import INTERVAL
-from packmule.worker.process.claim import LEASE
 from packmule.worker.rescue import MOST_DEATHS
 
 ACKNOWLEDGE_SECONDS = 0.3
@@ -53,7 +53,7 @@ class Fault:
     def doubles(self) -> bool:
         """Whether it may make jobs run twice: a frozen pool only if that may have cost it its leases."""
         if self.kind in {"freeze pool", "freeze supervisor"}:
-            return self.ended - self.began > LEASE - INTERVAL
+            return self.ended - self.began > LEASE_SECONDS - INTERVAL
         return self.kind in KILLS
 
 

@@ -30,6 +30,12 @@ FULL = "pm:full"
 SCHEDULER = "pm:scheduler"
 """The channel on which schedulers hear in how many seconds something is due, or that one has `"resigned"`."""
 
+LEASE_SECONDS = 10.0
+"""A worker's right to its claims lasts this long if nobody renews it."""
+
+WORKER_TTL = 480
+"""Seconds after which RQ forgets a worker that doesn't renew its registration: RQ's own default."""
+
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from resource import struct_rusage
 
 import msgspec
 
 from packmule.jobs import wire
+from packmule.worker.kernel import out_of_memory_kills
 from packmule.worker.scoreboard import RunningJob
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class CrashReport(msgspec.Struct, frozen=True):
@@ -71,33 +67,3 @@ def report_crash(
         host=socket.gethostname(),
         at=wire.time_text(time.time()),
     )
-
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when the one called `parent` has died; on Linux only."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)  # it died before it was asked for
-
-
-def out_of_memory_kills() -> int | None:
-    """How many processes the kernel has killed for memory in our cgroup; None where it doesn't say."""
-    try:
-        events = (_own_cgroup() / "memory.events").read_text()
-        counts = dict(line.split() for line in events.splitlines())
-        return int(counts["oom_kill"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _own_cgroup() -> Path:
-    """The folder of this process's cgroup, version 2. Raises `OSError` where there is none."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::/"):
-            return CGROUP / line.removeprefix("0::/")
-    raise FileNotFoundError("no cgroup of version 2")

@@ -14,15 +14,11 @@ from redis.exceptions import RedisError
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.worker.deadlines import LOOK, Deadlines
-from packmule.worker.process.claim import LEASE
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.started import Marks
 
 INTERVAL = 3.0
 """Seconds between heartbeats: a lease outlives two that are lost."""
-
-REGISTRATION_TTL = 480
-"""Seconds after which RQ forgets a worker that gives no sign: RQ's own default."""
 
 REGISTRATION_INTERVAL = 30.0
 """Seconds between signs of life to RQ; a change of what the worker does is told at the next heartbeat."""
@@ -56,7 +52,7 @@ class Heartbeat:
             if job != last or now - told_at >= REGISTRATION_INTERVAL:
                 told[name] = job, now
                 news += wire.worker_key(name), job
-        args = [LEASE, REGISTRATION_TTL, wire.time_text(time.time()), len(living), *living, *news]
+        args = [wire.LEASE_SECONDS, wire.WORKER_TTL, wire.time_text(time.time()), len(living), *living, *news]
         _renew(self.client, [wire.LEASES], args)
         self._told = told
 

@@ -14,9 +14,6 @@ from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND, QueueScan
 KEYS_A_CALL = 1000
 """Keys that one call checks: few enough that it occupies the server for about a millisecond."""
 
-LEASE_SECONDS = 10.0
-"""The lease given to a worker that has claims but none: if it does not renew it, it counts as dead."""
-
 _repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*wire.LIMITS, *FENCE))
 _repair_orphans = Script("scheduler.maintenance", "repair_orphans", after=(*wire.GROUPS, *FENCE))
 
@@ -63,7 +60,7 @@ class OrphanRepair:
         """
         repaired, ends_at = 0, time.monotonic() + LONGEST_ROUND
         while True:
-            args = [self._cursor, KEYS_A_CALL, term, LEASE_SECONDS]
+            args = [self._cursor, KEYS_A_CALL, term, wire.LEASE_SECONDS, wire.WORKER_TTL]
             reply = _repair_orphans(self.client, [wire.LEASES], args)
             require_leading(reply)
             self._cursor = wire.text(reply[0])

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from packmule.worker import crash_report
-from packmule.worker.crash_report import out_of_memory_kills, report_crash
+from packmule.worker import kernel
+from packmule.worker.crash_report import CrashReport, report_crash
+from packmule.worker.kernel import out_of_memory_kills
 from packmule.worker.scoreboard import RunningJob
 
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(crash_report, "_own_cgroup", lambda: tmp_path)
+    monkeypatch.setattr(kernel, "own_cgroup", lambda: tmp_path)
     return tmp_path
 
 
@@ -23,7 +24,7 @@ def kills(cgroup: Path, count: int) -> None:
     (cgroup / "memory.events").write_text(f"low 0\nhigh 0\nmax 12\noom 3\noom_kill {count}\n")
 
 
-def report(code: int, kills_before: int | None) -> crash_report.CrashReport:
+def report(code: int, kills_before: int | None) -> CrashReport:
     running = RunningJob(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
     return report_crash("w1", code, running, resource.getrusage(resource.RUSAGE_SELF), kills_before)
 

@@ -9,7 +9,7 @@ from rq import Queue
 from rq.worker import Worker
 
 from packmule.jobs import wire
-from packmule.worker.heartbeat import REGISTRATION_TTL, Heartbeat
+from packmule.worker.heartbeat import Heartbeat
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
 
@@ -41,7 +41,7 @@ def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, scoreboa
     scoreboard.start(MAIN, "j1", "e1", 60)
     heartbeat.beat()
     assert told(client) == ("busy", "j1")
-    assert client.ttl(wire.worker_key("w")) == pytest.approx(REGISTRATION_TTL, abs=2)
+    assert client.ttl(wire.worker_key("w")) == pytest.approx(wire.WORKER_TTL, abs=2)
     scoreboard.clear(MAIN)
     heartbeat.beat()
     assert told(client) == ("idle", None)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from packmule.worker.crash_report import die_with_parent, out_of_memory_kills
 from packmule.worker.deadlines import LOOK, Deadlines
+from packmule.worker.kernel import die_with_parent, out_of_memory_kills
 from packmule.worker.rescue import Verdict
 from packmule.worker.scoreboard import RunningJob, Scoreboard
 

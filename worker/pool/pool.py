@@ -28,7 +28,7 @@ from packmule.worker.crash_report import CrashReport, report_crash
 from packmule.worker.deadlines import LOOK
 from packmule.worker.dependents import enqueue_forgotten
 from packmule.worker.heartbeat import INTERVAL, Heartbeat
-from packmule.worker.memory import resident
+from packmule.worker.kernel import resident_memory
 from packmule.worker.pool import child, stalled
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
@@ -287,7 +287,7 @@ class Pool:
                 each.kill(judgement.verdict, judgement.reason, [judgement.execution])
             if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
                 each.kill("returned", "the process was frozen", [])
-            if self.max_memory and (used := resident(each.pid)) > MEMORY_FACTOR * self.max_memory:
+            if self.max_memory and (used := resident_memory(each.pid)) > MEMORY_FACTOR * self.max_memory:
                 named = [job.execution for job in running]
                 each.kill("overran", f"the job's process used {used >> 20} MiB and was killed", named)
 

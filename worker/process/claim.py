@@ -18,9 +18,6 @@ from packmule.worker.process.claimed import Claimed, Row
 from packmule.worker.process.outcome import Outcome, corrupt
 from packmule.worker.process.statistics import count_outcomes
 
-LEASE = 10.0
-"""Seconds that a worker's right to its claims lasts without a heartbeat."""
-
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, beside the heartbeat's."""
 
@@ -107,7 +104,7 @@ class Claims:
         When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
         """
         now = time.time()
-        lease = LEASE if now - self._leased_at > LEASE_INTERVAL else 0
+        lease = wire.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # A mere acknowledgement must not use up a queue's turn.
         keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]

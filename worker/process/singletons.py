@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from redis import Redis
 
 from packmule.coordination.locks.redlock import Lock, NoQuorum, NotAcquired, Redlock, SameServer
+from packmule.jobs import wire
 
-TTL = 10.0
-"""Seconds for which a lock outlives its holder, as long as a worker's lease; also the longest of ours, and so
-how long a lock node that may have forgotten some has no vote."""
+TTL = wire.LEASE_SECONDS
+"""A lock outlives its holder as long as a worker's lease does. No lock of ours lasts longer, so a lock node
+that may have forgotten some has no vote for this long."""
 
 RETRY_SECONDS = 0.5
 """After which a singleton is claimed again whose lock could not be had: its last holder was killed."""

@@ -28,7 +28,7 @@ from packmule.worker import order
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import enqueue_dependents
 from packmule.worker.heartbeat import Heartbeat, HeartbeatThread
-from packmule.worker.memory import resident
+from packmule.worker.kernel import resident_memory
 from packmule.worker.process import outcome, rq_current, rq_path
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims, ClaimSize
@@ -229,7 +229,7 @@ class Worker(RQWorker):
         self.claim_size.learn(len(jobs), now - began)
         if self.max_memory is not None and now - self._memory_looked_at > MEMORY_SECONDS:
             self._memory_looked_at = now
-            if (used := resident()) > self.max_memory:
+            if (used := resident_memory()) > self.max_memory:
                 log.info("worker %s leaves: it uses %d MiB", self.name, used >> 20)
                 self.stopping = True
         return self.completer.rest()

@@ -5,12 +5,12 @@
 -- KEYS[1]  the leases
 -- ARGV[1]  where to go on, "0" at first    ARGV[2]  how many keys to look at    ARGV[3]  the leader's term, or ""
 -- ARGV[4]  seconds after which a worker without a lease is dead, if it doesn't renew it
+-- ARGV[5]  seconds after which RQ forgets a worker; a living one renews it
 -- Returns  where to go on, "0" after the last, and how many were repaired; "not leading" if another leads
 
 if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
 local FIELDS = 100 -- of one key
-local FORGET_SECONDS = 480 -- as RQ has it; a living worker renews it
 local left = 1000 -- fields of all keys that this call looks at; the next round looks at others
 local repaired = 0
 local repair = {}
@@ -55,7 +55,7 @@ end
 
 repair['rq:worker:'] = function(worker)
   local record = 'rq:worker:' .. worker
-  if redis.call('TTL', record) == -1 then repaired = repaired + call('EXPIRE', record, FORGET_SECONDS) end
+  if redis.call('TTL', record) == -1 then repaired = repaired + call('EXPIRE', record, ARGV[5]) end
 end
 
 local found = redis.call('SCAN', ARGV[1], 'MATCH', '[pr][mq]:[cwhg]*', 'COUNT', ARGV[2])

@@ -14,8 +14,9 @@ import msgspec
 from rq.timeouts import JobTimeoutException
 
 from packmule.jobs.interrupts import Stopped
-from packmule.worker import crash_report
+from packmule.worker.crash_report import CrashReport, report_crash
 from packmule.worker.deadlines import LOOK, overran
+from packmule.worker.kernel import out_of_memory_kills
 from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.event_loop import AsyncioExecutor
 from packmule.worker.process.executors.fork import Ended, ForkExecutor
@@ -39,7 +40,7 @@ class Executors:
         completer: Completer,
         threads: int,
         tasks: int,
-        record_crash: Callable[[str, crash_report.CrashReport], None],
+        record_crash: Callable[[str, CrashReport], None],
         over: Callable[[str], None],
         wake: Callable[[], None],
         drop_revoked: Callable[[], None],
@@ -60,7 +61,7 @@ class Executors:
         self._interrupted = ""
         self._interrupted_beside: deque[str] = deque(maxlen=scoreboard.entries)
         self._broken_off: dict[str, BaseException] = {}
-        self._kills = crash_report.out_of_memory_kills()
+        self._kills = out_of_memory_kills()
         signal.signal(LOOK, self._look)
 
     @property
@@ -134,8 +135,8 @@ class Executors:
             self._done(self.performer.ended_by(call, JobTimeoutException(_why(ended, running)), started))
         else:
             # Dying is no failure: the job runs again, unless it did it too often.
-            report = crash_report.report_crash(self.worker, ended.code, running, ended.usage, self._kills)
-            self._kills = crash_report.out_of_memory_kills()
+            report = report_crash(self.worker, ended.code, running, ended.usage, self._kills)
+            self._kills = out_of_memory_kills()
             self.over(job.execution)
             self.record_crash(job.execution, report)  # which takes the claim, too
 

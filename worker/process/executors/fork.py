@@ -11,14 +11,13 @@ import signal
 import struct
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from packmule.jobs import tracing
-from packmule.worker.crash_report import die_with_parent
 from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS
+from packmule.worker.kernel import address_space, die_with_parent, limit
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
@@ -79,9 +78,9 @@ class ForkExecutor:
             performer.save = lambda *values: _send(writer, "save", values)
             traits = call.type.traits
             if traits.max_cpu is not None:
-                _limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
+                limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
             if traits.max_memory is not None:
-                _limit(resource.RLIMIT_AS, _address_space() + traits.max_memory)
+                limit(resource.RLIMIT_AS, address_space() + traits.max_memory)
             unlimited = (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2
             started = time.time()
             try:
@@ -186,18 +185,3 @@ def _send(writer: int, kind: str, values: object) -> None:
     data = memoryview(_LENGTH.pack(len(message)) + message)
     while data:
         data = data[os.write(writer, data) :]
-
-
-def _limit(what: int, bound: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    if hard != resource.RLIM_INFINITY:
-        bound = min(bound, hard)
-    resource.setrlimit(what, (bound, hard))
-
-
-def _address_space() -> int:
-    """Bytes of address space that this process has already."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0

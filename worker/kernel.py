@@ -1,0 +1,68 @@
+"""What the kernel knows and does: memory in use, out-of-memory kills, limits, and death with the parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def resident_memory(pid: int | None = None) -> int:
+    """Bytes of memory that this process, or the process `pid`, uses now; 0 if the kernel doesn't say."""
+    try:
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        if pid is None and sys.platform == "darwin":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # its peak: macOS offers no better
+        return 0
+    return pages * resource.getpagesize()
+
+
+def address_space() -> int:
+    """Bytes of address space that this process uses already; 0 if the kernel doesn't say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def limit(what: int, bound: int) -> None:
+    """Limit a resource of this process, such as `resource.RLIMIT_AS`, to `bound` or the hard limit."""
+    hard = resource.getrlimit(what)[1]
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(what, (bound, hard))
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when the process `parent` dies; on Linux only."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # it died before this call
+
+
+def out_of_memory_kills() -> int | None:
+    """How many processes the kernel has killed for memory in our cgroup; None if it doesn't say."""
+    try:
+        events = (own_cgroup() / "memory.events").read_text()
+        counts = dict(line.split() for line in events.splitlines())
+        return int(counts["oom_kill"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def own_cgroup() -> Path:
+    """The folder of this process's cgroup, version 2. Raises `OSError` if there is none."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::/"):
+            return CGROUP / line.removeprefix("0::/")
+    raise FileNotFoundError("no cgroup of version 2")
