@@ -41,7 +41,9 @@ def terms() -> list[str]:
 
 def words(name: str) -> set[str]:
     """The words that make up a name: `BlockingWait` and `blocking_wait` have the same two."""
-    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()))
+    return set(
+        re.findall(r"[a-z]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("shut_down", "")).lower())
+    )
 
 
 def defined(path: Path) -> Iterator[str]:
