@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -19,25 +20,32 @@ def test_every_python_block_names_its_file_and_can_be_compiled(name):
 
 def test_the_readmes_first_job_runs(shell, client):
     shell.page("README")
-    shell.python("program.py")
-    assert client.llen("rq:queue:low") == 3
+    shell.start_worker()
+    assert shell.python("program.py") == "2 of 2026-11\n"
     assert client.zcard("rq:scheduled:high") == 1
-    id = shell.packmule("enqueue", "call", "shop.report", "month=2026-11", "copies=2").strip()
-    shell.work()
-    assert shell.packmule("job", "wait", id) == '"2 of 2026-11"\n'
+    call = ["shop.report", "month=2026-11", "copies=2"]
+    assert shell.packmule("enqueue", "call", *call, "--wait").splitlines()[-1] == '"2 of 2026-11"'
 
 
-def test_the_page_of_jobs_runs(shell, client):
+def test_the_page_of_jobs_runs_beside_a_worker(shell, client):
     shell.page("jobs")
-    shell.python("program.py")
-    shell.python("plain_rq.py")
+    shell.start_worker()
+    assert shell.python("program.py") == "2 of 2026-11 3 of 2026-02\n"
+    assert shell.python("coroutine.py") == "1 of 2026-11\n"
+    assert shell.python("two_servers.py") == "2 of 2026-11\n"
     shell.python("ready_made.py")
-    calls = [
+    for name, argument in [
         ("indexing.reindex", "rows=3"),
         ("kinds.thumbnail_of_a_stranger", "path=a.png"),
         ("kinds.notify", "url=http://a"),
-    ]
-    ids = [shell.packmule("enqueue", "call", *call).strip() for call in calls]
+    ]:
+        shell.packmule("enqueue", "call", name, argument, "--wait")
+
+
+def test_the_jobs_pages_unique_jobs_and_plain_rq_keep_to_it(shell, client):
+    shell.page("jobs")
+    shell.python("plain_rq.py")
+    (id,) = client.lrange("rq:queue:default", 0, -1)
     invoices = [shell.packmule("enqueue", "call", "accounts.invoice", f"account_id={n}") for n in (1, 1, 2)]
     assert invoices[0] == invoices[1] != invoices[2]
     refreshed = [
@@ -45,10 +53,8 @@ def test_the_page_of_jobs_runs(shell, client):
     ]
     assert refreshed[0] == refreshed[1]
     assert b'"why":"b"' in client.hget(f"rq:job:{refreshed[0].strip()}", "data")
-    ids += [id.decode() for id in client.lrange("rq:queue:default", 0, -1)][:1]
     shell.work()
-    for id in ids:
-        shell.packmule("job", "wait", id)
+    assert shell.packmule("job", "wait", id.decode()) == '"1 of 2026-11"\n'
 
 
 def test_the_page_of_limits_runs(shell):
@@ -134,7 +140,7 @@ def test_the_example_of_events_runs(shell):
 
 def test_every_key_that_the_examples_leave_is_documented(shell, client):
     shell.add({**modules("jobs"), **modules("limits"), **modules("batches")})
-    shell.python("program.py")
+    shell.run(sys.executable, "-c", "from shop import report; report.options(delay=60).enqueue('2026-11')")
     shell.packmule("enqueue", "call", "payments.settle", "account_id=1")
     shell.packmule("enqueue", "call", "payments.crawl", "domain=example.org", "tenant=1")
     shell.packmule("enqueue", "call", "accounts.invoice", "account_id=1")
