@@ -1,4 +1,4 @@
-"""What commands share: the settings, one connection that is made when first asked for, and the storage."""
+"""What commands share: the settings, one connection that is made on first use, and the storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READY_JOBS = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files
 
 
 class App:
-    """What commands share: the settings, and a connection that is made when first asked for."""
+    """The settings, a connection that is made on first use, and what a command closes at its end."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -24,7 +24,7 @@ class App:
         self._client: Redis | None = None
 
     def trace(self) -> None:
-        """Trace what this process enqueues and performs, if the settings say so."""
+        """Trace what this process enqueues and performs, if the settings ask for it."""
         if self.settings.tracing != "none":
             from packmule.jobs import current
             from packmule.observe.tracing import export_traces
@@ -41,10 +41,10 @@ class App:
         return self._client
 
     def connect(self, socket_timeout: float | None = None) -> Redis:
-        """One more client, for a process of its own, or until the command ends.
+        """One more client, for another process or until the command ends.
 
-        The command that is the last to leave an embedded server stops it.
-        `socket_timeout` is how many seconds an answer may take; without it, as long as it takes.
+        The last command to leave an embedded server stops it. `socket_timeout` limits the seconds that an
+        answer may take.
         """
         from packmule.coordination.redis.connection import InvalidURL, connect
         from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -64,7 +64,7 @@ class App:
         return client
 
     def lock_nodes(self) -> list[Redis]:
-        """A client of each server that keeps locks."""
+        """A client of each lock node."""
         from packmule.coordination.redis.connection import InvalidURL, lock_clients
 
         try:
@@ -74,13 +74,13 @@ class App:
 
     @property
     def storage(self) -> Storage:
-        """The door to the files that jobs take and leave."""
+        """The storage of files that jobs read and write."""
         from packmule.jobs.storage import Storage
 
         return Storage(self.settings.storage_url)
 
     def produce(self) -> None:
-        """Make `.enqueue(...)` go to the settings' Redis."""
+        """Let `.enqueue(...)` use the settings' Redis."""
         from packmule.jobs.client import Client
 
         Client(self.client, self.settings.queues, self.settings.max_job_bytes).make_default()
@@ -97,7 +97,7 @@ class App:
         registry.load((), self.settings.allow)
 
     def provide(self, smtp_url: str | None) -> None:
-        """Lend this process's jobs what they need."""
+        """Provide this process's jobs with what they need."""
         from packmule.coordination.cache.cache import Cache
         from packmule.jobs import current
         from packmule.jobs.email import Mailer

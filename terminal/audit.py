@@ -1,4 +1,4 @@
-"""Commands that change something, whose use is noted, and `packmule audit`, which shows the notes."""
+"""`packmule audit`, and the class of commands whose use it records."""
 
 from __future__ import annotations
 
@@ -9,52 +9,55 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.parameters import Since
 
-TOLD_OPTIONS = ("failed", "force", "resend")
+RECORDED_OPTIONS = ("failed", "force", "resend")
 """Options that say what was done. Others, and the arguments of jobs, may hold secrets."""
 
-UNTOLD_ARGUMENTS = ("arguments",)
+OMITTED_ARGUMENTS = ("arguments",)
 
 
 class Audited(click.Command):
-    """A command that changes something: once it has, who called it with what is noted."""
+    """A command that changes something: the audit records who called it, and with what."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the command, and note it."""
+        """Call the command and record it."""
         if ctx.params.get("resend") is False:
             return super().invoke(ctx)
         try:
             code = super().invoke(ctx)
         except click.ClickException:
-            raise  # nothing was begun
+            raise  # nothing has begun
         except Exception as error:
-            self._note(ctx, {"error": type(error).__name__})  # a part may have been done
+            self._record(ctx, {"error": type(error).__name__})  # a part may be done
             raise
-        self._note(ctx, {"exit": code} if code else {})
+        self._record(ctx, {"exit": code} if code else {})
         return code
 
-    def _note(self, ctx: click.Context, end: dict[str, Any]) -> None:
+    def _record(self, ctx: click.Context, end: dict[str, Any]) -> None:
         from redis.exceptions import RedisError
 
         from packmule.observe import audit
 
-        told = {each.name for each in self.params if isinstance(each, click.Argument)}
-        told = told.difference(UNTOLD_ARGUMENTS).union(TOLD_OPTIONS)
-        subject = {name: value for name, value in ctx.params.items() if name in told and value} | end
+        recorded = {each.name for each in self.params if isinstance(each, click.Argument)}
+        recorded = recorded.difference(OMITTED_ARGUMENTS).union(RECORDED_OPTIONS)
+        subject = {name: value for name, value in ctx.params.items() if name in recorded and value} | end
         app: App = ctx.find_root().obj
         try:
             audit.record(app.client, ctx.command_path.partition(" ")[2], subject)
         except RedisError as error:
-            click.echo(f"packmule: it was done, but not noted in the audit: {error}", err=True)
+            click.echo(f"packmule: done, but not recorded in the audit: {error}", err=True)
 
 
 @click.command()
 @click.option(
-    "--since", type=Since(), default="0", help="From then on: 10m, 2026-12-01T08:00.  [default: all]"
+    "--since",
+    type=Since(),
+    default="0",
+    help="Only actions after this: 10m (ago), 2026-12-01T08:00.  [default: all]",
 )
-@click.option("--json", "json", is_flag=True, help="One object a line.")
+@click.option("--json", "json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def audit(app: App, since: str, json: bool) -> None:
-    """What operators did: who paused, canceled, purged, released, and when."""
+    """Print what operators did: who paused, canceled, purged, ..., and when."""
     from packmule.observe import audit as source
     from packmule.scheduler.schedules.cron import shown
     from packmule.terminal import show

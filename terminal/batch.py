@@ -1,4 +1,4 @@
-"""The commands for batches: thousands of jobs under one id."""
+"""`packmule batch`: list, show, wait for, pause, resume and cancel batches of jobs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
     from packmule.jobs.batch import State
 
 MOST_NAMED = 20
-"""Failed jobs that `show` names."""
+"""How many failed jobs `show` names at most."""
 
 
 @click.group()
 def batch() -> None:
-    """Look at batches of jobs; pause, resume and cancel them."""
+    """List, show, pause, resume and cancel batches of jobs."""
 
 
 @batch.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most this many."
+)
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def batch_list(app: App, limit: int, json: bool) -> None:
-    """The latest batches, the newest first."""
+    """List batches, the newest first."""
     from packmule.jobs.batch import batches
     from packmule.terminal import show
 
@@ -46,7 +48,7 @@ def batch_list(app: App, limit: int, json: bool) -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def batch_show(app: App, id: str, json: bool) -> None:
-    """How a batch stands, and which of its jobs failed."""
+    """Show one batch: its state, counts and failed jobs."""
     from packmule.jobs.batch import Batch
     from packmule.terminal import show
 
@@ -64,7 +66,7 @@ def batch_show(app: App, id: str, json: bool) -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def batch_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
-    """Wait until a batch has ended; exit 1 if not all of its jobs finished."""
+    """Wait until a batch has ended; exit 1 unless all of its jobs finished."""
     return follow_batch(app, id, json, timeout)
 
 
@@ -72,37 +74,37 @@ def batch_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
 @click.argument("id")
 @click.pass_obj
 def batch_cancel(app: App, id: str) -> None:
-    """Cancel its jobs that wait, and stop those that run."""
+    """Cancel the waiting jobs of a batch and stop its running ones."""
     from packmule.jobs.batch import Batch
 
     found = Batch(app.client, id)
     found.cancel()
     counts = found.state().counts
-    click.echo(f"{id}: {counts.canceled:,} canceled, {counts.pending:,} told to stop")
+    click.echo(f"{id}: {counts.canceled:,} canceled, {counts.pending:,} being stopped")
 
 
 @batch.command("pause", cls=Audited)
 @click.argument("id")
 @click.pass_obj
 def batch_pause(app: App, id: str) -> None:
-    """Let no worker take its jobs; what runs goes on."""
+    """Pause a batch: workers take no more of its jobs; running ones go on."""
     from packmule.jobs.batch import Batch
 
-    click.echo(f"{id} {'paused' if Batch(app.client, id).pause() else 'was paused already, or has ended'}")
+    click.echo(f"{id} {'paused' if Batch(app.client, id).pause() else 'was already paused, or has ended'}")
 
 
 @batch.command("resume", cls=Audited)
 @click.argument("id")
 @click.pass_obj
 def batch_resume(app: App, id: str) -> None:
-    """Let its jobs go on."""
+    """Resume a paused batch."""
     from packmule.jobs.batch import Batch
 
     click.echo(f"{id} {'resumed' if Batch(app.client, id).resume() else 'was not paused'}")
 
 
 def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) -> int:
-    """Show one bar until the batch has ended, then how it ended; 0 if all of its jobs finished, else 1."""
+    """Show a progress bar until the batch has ended, then its counts; 0 if all its jobs finished, else 1."""
     from packmule.terminal import show
     from packmule.terminal.follow import follow_to_end
 

@@ -1,4 +1,4 @@
-"""`packmule check`: each setting as it is, and whether what the settings name can be reached."""
+"""`packmule check`: each setting, and whether what the settings name can be reached."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LOCK_NODE_TIMEOUT = 2.0
 
 
 class _Abandoned(Exception):
-    """The storage could be written, which is all that was to be known."""
+    """Leaves the storage without a file once it has proved writable."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a part is `ok`, and what is to be said of it."""
+    """Whether a part is `ok`, and the text for a person."""
 
     ok: bool
     text: str
@@ -39,9 +39,9 @@ class Finding:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def check(app: App, json: bool) -> int:
-    """Check the settings, and that Redis, storage and mail server can be reached.
+    """Check the settings, and that Redis, storage and mail server are reachable.
 
-    Exit 3 without Redis, 1 for other faults.
+    Exit with 3 if Redis can't be reached, and with 1 for other faults.
     """
     from packmule.terminal import show
 
@@ -59,7 +59,7 @@ def check(app: App, json: bool) -> int:
         show.as_json({"settings": settings.masked(), "findings": findings})
     else:
         shown = settings.masked()
-        show.table(("setting", "value"), [(VARIABLES[name][0], shown[name]) for name in VARIABLES], "")
+        show.table(("setting", "value"), [(VARIABLES[name][0], shown[name] or "-") for name in VARIABLES], "")
         show.out.print()
         states = [(name, finding.text) for name, finding in findings.items()]
         show.table(("part", "state"), states, "", show.NARROW)
@@ -76,7 +76,7 @@ def _finding(probe: Callable[[], Any]) -> Finding:
 
 
 def _schedules(settings: Settings) -> str:
-    """Those of the modules and of the file, and what would keep them from working."""
+    """How many schedules the modules and the file have, or their faults."""
     from redis import Redis
 
     from packmule.jobs import registry
@@ -88,7 +88,9 @@ def _schedules(settings: Settings) -> str:
     found, faults = from_code(registry.names())
     if settings.schedules is not None:
         found += read_file(settings.schedules)
-    producer = Client(Redis(), settings.queues, settings.max_job_bytes)  # only asked, so never connected
+    producer = Client(
+        Redis(), settings.queues, settings.max_job_bytes
+    )  # it only validates calls, so it never connects
     faults += faults_of(found, producer, time.time())
     if faults:
         raise InvalidSchedule("; ".join(faults))
@@ -127,16 +129,16 @@ def _locks(settings: Settings) -> str:
         redlock.close()
     said = "; ".join(f"{node}: {fault}" for node, fault in faults.items())
     if len(clients) - len(faults) <= len(clients) // 2:
-        raise NoQuorum(f"no majority of the lock nodes has a vote: {said}")
+        raise NoQuorum(f"no majority of the lock nodes can vote: {said}")
     if not settings.lock_urls:
-        return "ok, a single-node lock: the job server alone"
-    return f"ok, {len(clients) - len(faults)} of {len(clients)} nodes have a vote" + (said and f"; {said}")
+        return "ok, the job server is the only lock node"
+    return f"ok, {len(clients) - len(faults)} of {len(clients)} lock nodes can vote" + (said and f"; {said}")
 
 
 def _storage(storage: Storage) -> str:
     with contextlib.suppress(_Abandoned), storage.write(PROBE) as probe:
         probe.write_bytes(b"can be written")
-        raise _Abandoned  # so that nothing is left there
+        raise _Abandoned  # so that no file is left there
     return f"ok, {storage.locate(PROBE).removesuffix(PROBE)}"
 
 
@@ -145,7 +147,7 @@ def _mail(settings: Settings) -> str:
 
     if settings.smtp_url is None:
         if settings.environment == "development":
-            return "ok, mails are caught and filed (no PACKMULE_SMTP_URL)"
-        return "not set: e-mail jobs will fail until PACKMULE_SMTP_URL is"
+            return "ok, mails are saved instead of sent (PACKMULE_SMTP_URL is not set)"
+        return "PACKMULE_SMTP_URL is not set: e-mail jobs will fail"
     Server(settings.smtp_url).connect().quit()
     return "ok"

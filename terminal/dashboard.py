@@ -11,13 +11,15 @@ from packmule.terminal.app import App
 
 
 @click.command()
-@click.option("--host", help="Address to listen on.  [default: PACKMULE_HOST, 127.0.0.1]")
+@click.option("--host", help="Listen on this address.  [default: PACKMULE_HOST or 127.0.0.1]")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="Port to listen on.  [default: PACKMULE_PORT or PORT, 9181]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Listen on this port.  [default: PACKMULE_PORT, PORT or 9181]",
 )
 @click.pass_obj
 def dashboard(app: App, host: str | None, port: int | None) -> None:
-    """Serve rq-dashboard. It has no login of its own yet: keep it on this machine."""
+    """Serve the dashboard; it has no login yet, so keep it on this machine."""
     import waitress
 
     from packmule.coordination.redis.embedded_server import EmbeddedServer

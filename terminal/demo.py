@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEADLINE = 120.0
 STOP_SECONDS = 30.0
 QUEUE = "demo"
-"""A queue of its own, so that the demo's workers leave everybody else's jobs alone."""
+"""Its own queue, so that the demo's workers take no other jobs."""
 
 
 class DemoFailed(Error):
@@ -37,14 +37,14 @@ class DemoFailed(Error):
 @click.command()
 @click.pass_obj
 def demo(app: App) -> None:
-    """Run a real e-mail, image and file job on shipped samples."""
+    """Run a real e-mail, image and file job on the samples that are included."""
     app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
     app.produce()
     run_demo(app.client, app.storage, app.settings)
 
 
 def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
-    """Enqueue the three jobs on shipped samples, let two worker processes perform them, show what came of it.
+    """Enqueue the three jobs, let two worker processes perform them, and show their outputs.
 
     Raises `DemoFailed` if one doesn't finish or an output isn't there.
     """
@@ -82,7 +82,7 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
     seconds = time.monotonic() - started
     for id, label in jobs.items():
         if ended[id].status != "finished":
-            raise DemoFailed(f"the {label} job failed: {ended[id].reason} (its workers' log is {log})")
+            raise DemoFailed(f"the {label} job failed: {ended[id].reason} (the workers' log is {log})")
     results = {label: ended[id] for id, label in jobs.items()}
     rows = [
         *_mail_rows(results["email"], storage, mails_before),
@@ -99,8 +99,8 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
         empty="",
     )
     show.out.print(
-        "\nLook at them with: packmule job list --queue demo\n"
-        f"and with: packmule up (the dashboard is then on http://{settings.host}:{settings.port})"
+        "\nSee the jobs with: packmule job list --queue demo\n"
+        f"or with: packmule up, and the dashboard on http://{settings.host}:{settings.port}"
     )
 
 
@@ -141,7 +141,7 @@ Row = tuple[str, str, str]
 
 
 def _mail_rows(info: JobInfo, storage: Storage, before: set[str]) -> Iterator[Row]:
-    """The catcher's files that carry the Message-ID of the mail that was sent."""
+    """The caught mail with the Message-ID of the mail that was sent."""
     message_id = info.result["message_id"].encode()
     for path in sorted(set(storage.names("mail")) - before):
         mail = storage.read_bytes(path)

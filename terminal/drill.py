@@ -1,4 +1,4 @@
-"""`packmule drill`: kill, stop and freeze workers and Redis under load, and report what was promised."""
+"""`packmule drill`: kill, stop and freeze workers and Redis under load, and check the promises."""
 
 from __future__ import annotations
 
@@ -22,18 +22,30 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="How long.  [default: 1]")
-@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or: as many SIGKILLs as this,")
-@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
-@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs for some seconds,")
-@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
-@click.option("--pools", type=click.IntRange(min=2), default=3, show_default=True, help="Pools of workers.")
 @click.option(
-    "--processes", type=click.IntRange(min=1), default=4, show_default=True, help="Processes of each."
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Drill for this long.  [default: 1]"
 )
-@click.option("--seed", type=int, help="Repeat the faults of a drill.  [default: another each time]")
+@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or inject this many SIGKILLs,")
+@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
+@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs of some seconds,")
+@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
 @click.option(
-    "--here", is_flag=True, help="On the settings' Redis, which is not killed, and not on one of its own."
+    "--pools",
+    type=click.IntRange(min=2),
+    default=3,
+    show_default=True,
+    help="How many pools of workers to run.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="How many processes each pool has.",
+)
+@click.option("--seed", type=int, help="Repeat the faults of an earlier drill.  [default: random]")
+@click.option(
+    "--here", is_flag=True, help="Use the settings' Redis, which is never killed, instead of a private one."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 @click.pass_obj
@@ -50,7 +62,7 @@ def drill(
     here: bool,
     as_json: bool,
 ) -> int:
-    """Kill, stop and freeze workers and Redis under load, and check that no job is lost."""
+    """Kill and freeze workers and Redis under load; check that no job is lost."""
     import secrets
 
     from packmule.drill import job_states
@@ -58,22 +70,22 @@ def drill(
 
     counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
     if minutes is not None and any(counts.values()):
-        raise click.UsageError("give --minutes, or the numbers of faults, not both")
+        raise click.UsageError("use --minutes or numbers of faults, not both")
     if here and app.settings.redis_url is None:
-        raise click.UsageError("--here needs a server of yours: set PACKMULE_REDIS_URL")
+        raise click.UsageError("--here needs a server of your own: set PACKMULE_REDIS_URL")
     if here and redis_kills:
-        raise click.UsageError("--redis-kills: a server of yours (--here) is never killed")
+        raise click.UsageError("--redis-kills and --here exclude each other: your own server is never killed")
     if here and job_states.is_used(app.client):
-        raise click.UsageError("another drill is under way on this server: let it end")
+        raise click.UsageError("another drill is running on this server: wait until it has ended")
     seed = secrets.randbelow(10**6) if seed is None else seed
     plan = Plan((minutes or 1.0) * 60, counts, pools, processes, seed)
     return _run(app, plan, here, as_json)
 
 
 def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
-    """Run a drill on a server of its own, or `here` on the settings'; 1 if a promise was broken.
+    """Run a drill on a private server, or `here` on the settings'; 1 if a promise was broken.
 
-    Then the evidence stays on disk, and the report says where; otherwise nothing stays.
+    Only then is the evidence kept on disk, and the report says where.
     """
     import msgspec
 
@@ -90,7 +102,7 @@ def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     try:
         run = Drill(app.client, app.settings, plan, folder, server)
         if here:
-            job_states.clear(app.client, ())  # what a drill left that was killed itself
+            job_states.clear(app.client, ())  # what a killed drill has left
         try:
             with progress() as update:
                 verdict = run.run(update)
@@ -115,7 +127,7 @@ def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
 def report(
     verdict: Verdict, faults: Counter[str], seconds: float, seed: int, evidence: Path | None, as_json: bool
 ) -> None:
-    """Print what the drill has shown, and where its evidence is if it was kept."""
+    """Print the findings of the drill, and where its evidence is if it was kept."""
     from packmule.drill.ledger import LIMITS, percentile
     from packmule.terminal import show
 
@@ -144,7 +156,7 @@ def report(
     rows = [(name, f"{count:,}") for name, count in counts.items()]
     show.table(("jobs", ""), rows, "")
     show.out.print()
-    show.table(("fault", "times"), sorted(faults.items()), "no faults")
+    show.table(("fault", "times"), sorted(faults.items()), "no fault was injected")
     show.out.print()
     show.table(
         ("jobs ran again after", "jobs", "p50", "p99", "max", "promised"),
@@ -168,7 +180,7 @@ def report(
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A line on standard error, and only on a terminal, that changes as it is told."""
+    """A status line on standard error, shown only on a terminal; yields what changes its text."""
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from packmule.terminal import show

@@ -1,4 +1,4 @@
-"""`packmule enqueue`: hand a job to the workers, and if asked follow it to its end."""
+"""`packmule enqueue`: enqueue a job, and with --wait follow it to its end."""
 
 from __future__ import annotations
 
@@ -17,25 +17,33 @@ if TYPE_CHECKING:
     from packmule.jobs.options import Options
 
 STORED = "store:"
-"""In front of a path, it means a file that is in the storage already."""
+"""The prefix of a path that is in the storage already."""
 
 
 @click.group()
 def enqueue() -> None:
-    """Hand a job to the workers and print its id."""
+    """Enqueue a job and print its id."""
 
 
 @enqueue.command("email")
-@click.option("--to", "to", multiple=True, required=True, help="A recipient; may be given several times.")
-@click.option("--cc", multiple=True, help="A copy's recipient.")
-@click.option("--bcc", multiple=True, help="A blind copy's recipient.")
-@click.option("--reply-to", help="Where answers go.")
-@click.option("--subject", required=True)
-@click.option("--body", help="The text.")
+@click.option("--to", "to", multiple=True, required=True, help="A recipient; can be repeated.")
+@click.option("--cc", multiple=True, help="A recipient of a copy; can be repeated.")
+@click.option("--bcc", multiple=True, help="A recipient of a blind copy; can be repeated.")
+@click.option("--reply-to", help="Send answers to this address.")
+@click.option("--subject", required=True, help="The subject.")
+@click.option("--body", help="The plain text.")
 @click.option("--html", help="The HTML.")
-@click.option("--template", help="The name of a template, instead of --body and --html.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of the template.")
-@click.option("--attach", "attachments", multiple=True, metavar="FILE", help="A file to attach.")
+@click.option("--template", help="Use this template instead of --body and --html.")
+@click.option(
+    "--var",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the template; can be repeated.",
+)
+@click.option(
+    "--attach", "attachments", multiple=True, metavar="FILE", help="Attach this file; can be repeated."
+)
 @click.option("--from", "sender", help="The sender.  [default: PACKMULE_MAIL_FROM]")
 @enqueue_options
 @click.pass_obj
@@ -51,7 +59,7 @@ def enqueue_email(
     json: bool,
     **given: Any,
 ) -> int:
-    """Send an e-mail, from a text or a template."""
+    """Send an e-mail from a text or a template."""
     from packmule.jobs.email import address, email
 
     for each in (*to, *cc, *bcc, given["reply_to"], given["sender"]):
@@ -73,18 +81,21 @@ def enqueue_email(
     "sizes",
     multiple=True,
     metavar="WxH",
-    help="A rendition: 800x600, 800 (wide) or x600 (high). May be given several times.  [default: 800]",
+    help="Make a rendition: 800x600, 800 (wide) or x600 (high); can be repeated.  [default: 800]",
 )
 @click.option(
     "--fit",
     type=click.Choice(["contain", "cover", "stretch"]),
-    help="How it fits its size.  [default: contain]",
+    help="Fit the image into its size like this.  [default: contain]",
 )
 @click.option(
-    "--format", "format", type=click.Choice(["jpeg", "png", "webp"]), help="[default: the source's]"
+    "--format",
+    "format",
+    type=click.Choice(["jpeg", "png", "webp"]),
+    help="The format of the renditions.  [default: the source's]",
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="[default: 80]")
-@click.option("--out", help="A folder of the storage.")
+@click.option("--quality", type=click.IntRange(1, 100), help="The quality of JPEG and WebP.  [default: 80]")
+@click.option("--out", help="Write the renditions to this folder of the storage.")
 @enqueue_options
 @click.pass_obj
 def enqueue_image(
@@ -99,9 +110,10 @@ def enqueue_image(
     json: bool,
     **given: Any,
 ) -> int:
-    """Make renditions of images. Each FILE is copied into the storage; store:PATH names one that is there.
+    """Make renditions of images.
 
-    Several make a batch, and its id is printed.
+    Each FILE is copied into the storage; store:PATH names one that is there already. Several files make a
+    batch, whose id is printed.
     """
     from packmule.jobs.image import image
 
@@ -115,17 +127,29 @@ def enqueue_image(
 
 @enqueue.command("file")
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
-@click.option("--to", "to", type=click.Choice(["parquet"]), help="Convert it.  [default: inspect it only]")
-@click.option("--out", help="The output's path in the storage.")
-@click.option("--sheet", help="Of a workbook: the sheet.  [default: the first]")
-@click.option("--column", "columns", multiple=True, metavar="NAME=TYPE", help="A column's type: zip=VARCHAR.")
-@click.option("--max-refused", type=click.IntRange(min=0), help="Fail if more rows than this are refused.")
+@click.option(
+    "--to", "to", type=click.Choice(["parquet"]), help="Convert it to this format.  [default: inspect only]"
+)
+@click.option("--out", help="Write the output to this path of the storage.")
+@click.option("--sheet", help="Read this sheet of a workbook.  [default: the first]")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=TYPE",
+    help="Set a column's type: zip=VARCHAR; can be repeated.",
+)
+@click.option("--max-refused", type=click.IntRange(min=0), help="Fail if more rows are refused.")
 @enqueue_options
 @click.pass_obj
 def enqueue_file(
     app: App, /, sources: tuple[str, ...], columns: tuple[str, ...], wait: bool, json: bool, **given: Any
 ) -> int:
-    """Inspect files, or convert CSV, JSON Lines or Excel. Files are copied and batched as with image."""
+    """Inspect CSV, JSON Lines or Excel files, or convert them.
+
+    Each FILE is copied into the storage; store:PATH names one that is there already. Several files make a
+    batch, whose id is printed.
+    """
     from packmule.jobs.files import file
 
     call, options = split(given)
@@ -143,7 +167,10 @@ def enqueue_file(
 def enqueue_call(
     app: App, /, name: str, arguments: tuple[str, ...], wait: bool, json: bool, **given: Any
 ) -> int:
-    """Call one of your own jobs by its dotted name. Values are JSON where they can be, else text."""
+    """Enqueue one of your own jobs by its dotted name.
+
+    A VALUE that is valid JSON is parsed; any other value is text.
+    """
     from packmule.jobs import registry
 
     app.load_jobs()
@@ -161,12 +188,14 @@ def _enqueue(
     json: bool,
     files: str | None = None,
 ) -> int:
-    """Enqueue one job, or a batch; the argument called `files` names what must be in the storage first."""
+    """Enqueue one job, or a batch; what the argument `files` names is copied into the storage first."""
     from packmule.jobs.client import Client, known_queue
     from packmule.terminal.follow import follow_one
 
     if wait and options.result_ttl == 0:
-        raise click.UsageError("--wait has nothing to show with --result-ttl 0: leave one of them out")
+        raise click.UsageError(
+            "--wait and --result-ttl 0 exclude each other: no result is kept that could be shown"
+        )
     producer = Client(app.client, app.settings.queues, app.settings.max_job_bytes)
     # Checked before anything is copied, so that a refused call leaves nothing behind.
     for call in calls:
@@ -185,8 +214,8 @@ def _enqueue(
     id = str(ids[0])
     if ids.held:
         replaced = options.over(job_type.options).is_debounced
-        done = "it has taken the new arguments" if replaced else "nothing was enqueued"
-        click.echo(f"packmule: job {id} holds the place of this call: {done}", err=True)
+        done = "it now has the new arguments" if replaced else "nothing was enqueued"
+        click.echo(f"packmule: job {id} is equal and pending: {done}", err=True)
     if wait:
         return follow_one(app.client, id, job_type.name.rpartition(".")[2], json)
     click.echo(id)
@@ -217,13 +246,13 @@ def _enqueue_batch(
 
 
 def _stored(app: App, source: str) -> str:
-    """The storage path of a file: copied in, unless `store:` says that it is there."""
+    """The path of a file in the storage: it is copied there unless `store:` precedes it."""
     from packmule.jobs.storage import MissingFile
 
     if source.startswith(STORED):
         path = source.removeprefix(STORED)
         if not app.storage.exists(path):
-            raise MissingFile(f"the storage has no file {path}: it is at {app.settings.storage_url}")
+            raise MissingFile(f"the storage at {app.settings.storage_url} has no file {path}")
         return path
     if not Path(source).is_file():
         raise MissingFile(f"there is no file {source}; {STORED}PATH names one that is in the storage")

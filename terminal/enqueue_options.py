@@ -19,29 +19,30 @@ def enqueue_options(command: F) -> F:
     """The options that every `packmule enqueue` command has."""
     options = [
         click.option(
-            "--queue", metavar="NAME", shell_complete=complete_queues, help="[default: the job's own]"
+            "--queue",
+            metavar="NAME",
+            shell_complete=complete_queues,
+            help="Enqueue it there.  [default: the job's own queue]",
         ),
-        click.option("--in", "delay", type=Duration(), help="Run it so long from now: 90s, 5m, 1h30m."),
+        click.option("--in", "delay", type=Duration(), help="Run it after this delay: 90s, 5m, 1h30m."),
         click.option("--at", type=Instant(), help="Run it at this time: 2026-12-01T08:00."),
-        click.option("--timeout", type=Duration(), help="How long it may run."),
-        click.option("--expires", type=Duration(), help="It fails if it can't start within so long."),
-        click.option("--result-ttl", type=Lifetime(), help="How long its result is kept: 1h, 7d, forever."),
-        click.option("--retries", type=click.IntRange(min=0), help="How often a failure is retried."),
-        click.option("--description", help="What the dashboard shows."),
-        click.option("--job-id", help="Its id; while a job of that id exists, nothing is enqueued."),
+        click.option("--timeout", type=Duration(), help="Stop it if it runs longer than this."),
+        click.option("--expires", type=Duration(), help="Fail it if it has not started within this time."),
+        click.option("--result-ttl", type=Lifetime(), help="Keep its result this long: 1h, 7d, forever."),
+        click.option("--retries", type=click.IntRange(min=0), help="Retry it this often if it fails."),
+        click.option("--description", help="Show this text on the dashboard."),
+        click.option("--job-id", help="Give it this id; do nothing if a job of that id exists."),
         click.option(
-            "--unique", is_flag=True, default=None, help="Not while one of the same arguments is alive."
+            "--unique", is_flag=True, default=None, help="Do nothing while an equal job is pending."
         ),
-        click.option(
-            "--unique-key", metavar="TEXT", help="As --unique, by the arguments named: '{account_id}'."
-        ),
-        click.option("--unique-ttl", type=Duration(), help="Unique for so long from now instead."),
-        click.option("--throttle", type=Duration(), help="At most one in so long, the first wins."),
-        click.option("--debounce", type=Duration(), help="Wait so long for calls that replace it."),
-        click.option("--debounce-limit", type=Duration(), help="The longest that these may put it off."),
-        click.option("--at-front", is_flag=True, default=None, help="Jump the queue."),
+        click.option("--unique-key", metavar="TEXT", help="Like --unique, but compare this: '{account_id}'."),
+        click.option("--unique-ttl", type=Duration(), help="Stay unique for this long instead."),
+        click.option("--throttle", type=Duration(), help="Enqueue at most one per interval; the first wins."),
+        click.option("--debounce", type=Duration(), help="Delay it; an equal call restarts the delay."),
+        click.option("--debounce-limit", type=Duration(), help="Delay a debounced job at most this long."),
+        click.option("--at-front", is_flag=True, default=None, help="Put it at the front of its queue."),
         click.option("--wait", is_flag=True, help="Show progress and result; exit 1 if it fails."),
-        click.option("--json", "json", is_flag=True, help="With --wait: the job as one JSON object."),
+        click.option("--json", "json", is_flag=True, help="With --wait: print the job as one JSON object."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -49,7 +50,7 @@ def enqueue_options(command: F) -> F:
 
 
 def split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
-    """A command's values parted into the job's arguments and the options of the enqueue."""
+    """A command's values, split into the job's arguments and the options of the enqueue."""
     from packmule.jobs.options import Options
 
     names = {

@@ -1,4 +1,4 @@
-"""`packmule events`: what became of jobs, what is kept of it or as it comes."""
+"""`packmule events`: what happened to jobs, from what is kept, and as it happens."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--follow", "-f", is_flag=True, help="Go on with those to come, until Ctrl-C.")
-@click.option("--job", "job", metavar="ID", help="Of one job.")
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Of a type; may be given several times.")
-@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="Of a queue.")
-@click.option("--since", type=Since(), help="From then on: 10m, 2026-12-01T08:00, or an event's id.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many, the latest ones.")
-@click.option("--json", "json", is_flag=True, help="One object a line.")
+@click.option("--follow", "-f", is_flag=True, help="Print new events as they happen, until Ctrl-C.")
+@click.option("--job", "job", metavar="ID", help="Only events of this job.")
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type; can be repeated."
+)
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="Only events of this queue.")
+@click.option(
+    "--since", type=Since(), help="Only events after this: 10m (ago), 2026-12-01T08:00, or an event's id."
+)
+@click.option("--limit", type=click.IntRange(1), help="At most this many, the latest ones.")
+@click.option("--json", "json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def events(
     app: App,
@@ -34,14 +38,14 @@ def events(
     limit: int | None,
     json: bool,
 ) -> None:
-    """What became of jobs: enqueued, started, finished, failed, ..."""
+    """Print what happened to jobs: enqueued, started, finished, failed, ..."""
     from collections import deque
 
     from packmule.observe import events as source
 
     for each in types:
         if each not in source.TYPES:
-            raise click.BadParameter(f"{each!r} is none of {', '.join(source.TYPES)}", param_hint="--type")
+            raise click.BadParameter(f"{each!r} is not one of {', '.join(source.TYPES)}", param_hint="--type")
     wanted = source.Wanted(job, types, (queue,) if queue else ())
     after = since or ("$" if follow and limit is None else "0")
     if after != "$":
@@ -56,7 +60,7 @@ def events(
             _show(found, json)
         else:
             lost = "some" if found.entries is None else f"{found.entries:,} entries of"
-            click.echo(f"packmule: {lost} events were trimmed before they could be read", err=True)
+            click.echo(f"packmule: {lost} events were trimmed before they were read", err=True)
 
 
 def _show(event: JobEvent, json: bool) -> None:
@@ -72,7 +76,7 @@ def _show(event: JobEvent, json: bool) -> None:
 
 
 def _details(event: JobEvent) -> list[tuple[str, Any]]:
-    """What the details say, with spans in the place of two instants."""
+    """The details, with the duration instead of its two instants."""
     details = dict(event.details)
     try:
         seconds = details.pop("ended") - details.pop("started")

@@ -1,4 +1,4 @@
-"""Following jobs and batches to their end with live progress bars."""
+"""Follow jobs and batches to their end with live progress bars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_WORKER_SECONDS = 2.0
 
 
 def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = None) -> dict[str, JobInfo]:
-    """Show one bar for each of `labels`, a mapping of job ids to words, until all have ended.
+    """Show a progress bar for each of `labels`, job ids and what to call them, until all have ended.
 
     The bars go to standard error, and only to a terminal. Raises `NoSuchJob`, and `TimeoutError` after
     `timeout` seconds.
@@ -39,7 +39,7 @@ def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = Non
             now = time.monotonic()
             if now > deadline:
                 waiting = ", ".join(labels.keys() - ended.keys())
-                raise TimeoutError(f"still waiting for {waiting} after {timeout:g} s")
+                raise TimeoutError(f"{waiting} had not ended after {timeout:g} s")
             if now > hint_at:
                 hint_at = float("inf")
                 _hint_without_workers(client, bars)
@@ -60,7 +60,7 @@ def follow_one(client: Redis, id: str, label: str, json: bool, timeout: float | 
 
 
 def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State:
-    """Show one bar for the batch called `id` until it has ended.
+    """Show a progress bar for the batch called `id` until it has ended.
 
     Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds.
     """
@@ -79,7 +79,7 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
             now = time.monotonic()
             if now > deadline:
                 raise TimeoutError(
-                    f"{state.counts.pending:,} jobs of batch {id} have not ended after {timeout:g} s"
+                    f"{state.counts.pending:,} jobs of batch {id} had not ended after {timeout:g} s"
                 )
             if now > hint_at:
                 hint_at = float("inf")

@@ -20,16 +20,16 @@ MOST_AT_ONCE = 1_000_000
 
 @click.group()
 def job() -> None:
-    """Look at jobs, cancel them and let them run again."""
+    """Show, list, cancel and retry jobs."""
 
 
 @job.command("show")
 @click.argument("id")
-@click.option("--traceback", is_flag=True, help="The whole traceback of a failure.")
+@click.option("--traceback", is_flag=True, help="Show the whole traceback of a failure.")
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
-    """Show one job: its arguments, what it waits for, progress, result or error."""
+    """Show one job: its arguments, progress, result or error, and what it waits for."""
     from packmule.jobs import reader
     from packmule.observe.blocked import wait_of
     from packmule.terminal import show
@@ -43,7 +43,7 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
 
 
 def _waits_for(wait: Wait) -> str | None:
-    """What a job waits for, in words; nothing where it is only its turn."""
+    """What a job waits for, in words; None if it only waits for its turn."""
     from packmule.terminal.limits import waits_for
 
     reasons = ["its queue, which is paused"] if wait.is_paused else []
@@ -59,15 +59,22 @@ def _waits_for(wait: Wait) -> str | None:
 
 
 @job.command("list")
-@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: all]")
-@click.option("--status", type=click.Choice(STATUSES), help="[default: all]")
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="List jobs of this queue only.")
+@click.option("--status", type=click.Choice(STATUSES), help="List jobs of this status only.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="For each queue and status."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="At most this many of each queue and status.",
 )
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
-    """List jobs by queue and status; those that were stopped are among the failed, as RQ keeps them."""
+    """List jobs by queue and status.
+
+    Stopped jobs are listed among the failed ones, where RQ keeps them.
+    """
     from packmule.jobs import reader, wire
     from packmule.jobs.client import known_queue
     from packmule.terminal import show
@@ -85,10 +92,10 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
         show.as_json(found)
         return
     rows = [
-        (each.id, show.status(each.status), each.queue, each.name, each.ended_at or each.created_at)
+        (each.id, show.status(each.status), each.queue, show.ago(each.ended_at or each.created_at), each.name)
         for each in found
     ]
-    show.table(("job", "status", "queue", "calls", "since"), rows, "no jobs")
+    show.table(("job", "status", "queue", "since", "calls"), rows, "no jobs", cut="calls")
 
 
 @job.command("cancel", cls=Audited)
@@ -98,11 +105,11 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
     type=Duration(),
     default=5.0,
     show_default=True,
-    help="How long a running one may take to end.",
+    help="How long to wait for a running job to end.",
 )
 @click.pass_obj
 def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
-    """Cancel jobs that wait, stop those that run; exit 1 if one had ended before."""
+    """Cancel waiting jobs and stop running ones; exit 1 if one had already ended."""
     from packmule.jobs.cancel import cancel
 
     statuses = [cancel(app.client, id, timeout) for id in ids]
@@ -117,11 +124,11 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
     "--failed",
     metavar="QUEUE",
     shell_complete=complete_queues,
-    help="All failed jobs of a queue, a million at most.",
+    help="Retry all failed jobs of this queue, at most a million.",
 )
 @click.pass_obj
 def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
-    """Let jobs run again that failed, were stopped or canceled; exit 1 if one can't."""
+    """Run failed, stopped or canceled jobs again; exit 1 if one can't be."""
     from packmule.jobs import reader
     from packmule.jobs.client import known_queue
     from packmule.jobs.requeue import NotRequeued, requeue
@@ -147,7 +154,7 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
-    """Wait until a job has ended; exit 1 if it failed."""
+    """Wait until a job has ended and print its result; exit 1 if it failed."""
     from packmule.terminal.follow import follow_one
 
     return follow_one(app.client, id, "job", json, timeout)

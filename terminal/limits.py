@@ -1,4 +1,4 @@
-"""The commands for what jobs wait for: groups, and the slots that others hold."""
+"""`packmule limits`: the groups of jobs that a limit blocks, and the slots that running jobs hold."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import complete_queues
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from packmule.observe.blocked import Group, Holder, Limit
 
 MOST_NAMED = 3
-"""Holders that are named beside a group; the table of holders has the rest."""
+"""How many holders are named beside a group; the table of holders has the rest."""
 
 
 @click.group(invoke_without_command=True)
-@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: all]")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Most groups.")
+@click.option(
+    "--queue", metavar="NAME", shell_complete=complete_queues, help="Show groups of this queue only."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most this many groups."
+)
 @click.option("--json", "json", is_flag=True)
 @click.pass_context
 def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> None:
-    """What waiting jobs wait for: the largest groups, the rates of queues, and who holds slots."""
+    """Show what blocks jobs: the largest groups, queues' rates, and holders of slots."""
     if ctx.invoked_subcommand is not None:
         return
     from packmule.jobs.client import known_queue
@@ -49,17 +55,17 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
         )
         for group in found.groups
     ]
-    show.table(("queue", "limited by", "waiting", "the first waits for"), rows, "no groups wait")
+    show.table(("queue", "limited by", "waiting", "the first waits for"), rows, "no group of jobs is waiting")
     if found.of > len(found.groups):
-        show.out.print(f"the {len(found.groups)} largest of {found.of:,} groups; --limit shows more")
+        show.out.print(f"the {len(found.groups)} largest of {found.of:,} groups; --limit N shows more")
     if found.rates:
         show.out.print()
         show.table(("queue", "rate"), sorted(found.rates.items()), "")
     if found.holders:
         show.out.print()
         show.table(
-            ("slot", "job", "worker", "claim"),
-            [(each.key, each.job, each.worker, _claim(each)) for each in found.holders],
+            ("job", "worker", "claim", "slot"),
+            [(each.job, each.worker, _claim(each), each.key) for each in found.holders],
             "",
         )
 
@@ -67,14 +73,16 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
 @limits.command("release", cls=Audited)
 @click.argument("key")
 @click.argument("job")
-@click.option("--force", is_flag=True, help="Although the job runs: another may then run beside it.")
+@click.option(
+    "--force", is_flag=True, help="Release it although the job runs: another may then run beside it."
+)
 @click.pass_obj
 def limits_release(app: App, key: str, job: str, force: bool) -> None:
-    """Take the slot KEY from JOB, whose worker is gone, and let the next go on."""
+    """Release the slot KEY that JOB holds although its worker is gone."""
     from packmule.jobs.release import release
 
     worker = release(app.client, key, job, force)
-    click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} had it")
+    click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} held it")
 
 
 def _words(limit: Limit) -> str:
@@ -89,13 +97,13 @@ def _words(limit: Limit) -> str:
 
 
 def waits_for(group: Group, holders: Sequence[Holder]) -> str:
-    """What the first of a group waits for, in words."""
+    """What the first job of a group waits for, in words."""
     if group.waits_for == "time":
         return f"its time, in {group.seconds or 0:.1f} s"
     if group.waits_for == "turn":
         return "its turn"
     if group.waits_for == "look":
-        return "the scheduler's next look"
+        return "the scheduler's next check"
     named = ", ".join(f"job {each.job} on {each.worker}" for each in holders[:MOST_NAMED])
     more = " and others" if len(holders) > MOST_NAMED else ""
     return (
@@ -103,5 +111,7 @@ def waits_for(group: Group, holders: Sequence[Holder]) -> str:
     )
 
 
-def _claim(holder: Holder) -> str:
-    return "alive" if holder.is_alive else "[red]gone[/]"
+def _claim(holder: Holder) -> Text:
+    from rich.text import Text
+
+    return Text("alive") if holder.is_alive else Text("gone", "red")

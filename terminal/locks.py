@@ -1,4 +1,4 @@
-"""The commands for locks: who holds them on the lock nodes, and taking one from its holder."""
+"""`packmule locks`: who holds a lock on the lock nodes, and releasing it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from packmule.coordination.locks.state import Held
 
 SINGLETON = "singleton "
-"""How the names of the locks begin that workers take for singletons."""
+"""The prefix of the names of locks that workers take for singletons."""
 
 
 @click.group(invoke_without_command=True)
 @click.option("--json", "json", is_flag=True)
 @click.pass_context
 def locks(ctx: click.Context, json: bool) -> None:
-    """Who holds which lock, on how many lock nodes, and until when."""
+    """Show who holds which lock, on how many lock nodes, and for how long."""
     if ctx.invoked_subcommand is not None:
         return
     import msgspec
@@ -37,27 +37,25 @@ def locks(ctx: click.Context, json: bool) -> None:
     if json:
         found = msgspec.to_builtins(state)
         for lock in found["locks"]:
-            del lock["value"]  # who knows it can release the lock
+            del lock["value"]  # whoever knows it can release the lock
             lock["waiting"] = waiting.get(lock["name"].removeprefix(SINGLETON))
         show.as_json(found)
         return
     rows = [(*_row(held), waiting.get(held.name.removeprefix(SINGLETON), "-")) for held in state.locks]
-    show.table(
-        ("lock", "host", "process", "nodes", "ends in", "fence", "jobs waiting"), rows, "no lock is held"
-    )
+    show.table(("lock", "holder", "nodes", "ends in", "fence", "jobs waiting"), rows, "no lock is held")
     if state.faults:
         show.out.print()
-        show.table(("lock node", "no vote because"), list(state.faults.items()), "")
+        show.table(("lock node", "has no vote because"), list(state.faults.items()), "")
     for node in state.unfinished:
-        show.out.print(f"{node} holds so many keys that only some were looked at", markup=False)
+        show.out.print(f"{node} holds too many keys: only some were searched for locks", markup=False)
 
 
 @locks.command("release", cls=Audited)
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def locks_release(app: App, name: str, yes: bool) -> None:
-    """Take the lock NAME from its holder, if it still is the one that is shown."""
+    """Release the lock NAME, unless its holder has changed since it was shown."""
     from packmule.coordination.locks.state import NotReleased, lock_state, release
 
     clients = app.lock_nodes()
@@ -65,7 +63,8 @@ def locks_release(app: App, name: str, yes: bool) -> None:
     if not state.locks:
         silent = "; ".join(f"{node}: {fault}" for node, fault in state.faults.items())
         raise NotReleased(
-            f"no lock is called {name!r}: packmule locks lists them" + (f" ({silent})" if silent else "")
+            f"no lock is called {name!r}: packmule locks lists those that are held"
+            + (f" ({silent})" if silent else "")
         )
     held = max(state.locks, key=lambda each: each.nodes)
     click.echo(
@@ -76,12 +75,18 @@ def locks_release(app: App, name: str, yes: bool) -> None:
         raise NotReleased(f"{name} was not released")
     count = release(clients, held)
     click.echo(
-        f"{name} released on {count} of {held.of} nodes. Its holder was not told: if it lives, it may take "
-        "the lock back at its next renewal, and only what checks fences refuses its writes with "
+        f"{name} released on {count} of {held.of} nodes. Its holder does not know: if it is alive, it may "
+        "take the lock back at its next renewal, and only what checks fences refuses its writes with "
         f"{held.fence or 'its token'}."
     )
 
 
 def _row(held: Held) -> tuple[object, ...]:
     nodes = f"{held.nodes} of {held.of}" + ("" if held.is_held else ", no majority")
-    return (held.name, held.host, held.process or "-", nodes, f"{held.seconds:.1f} s", held.fence or "-")
+    return (
+        held.name,
+        f"{held.host}:{held.process or '?'}",
+        nodes,
+        f"{held.seconds:.1f} s",
+        str(held.fence or "-"),
+    )

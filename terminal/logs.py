@@ -1,4 +1,4 @@
-"""The log of commands that stay: lines of text, or one JSON object a line."""
+"""The log of long-running commands: lines of text, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class AsJson(logging.Formatter):
 
 
 def _sound(value: Any) -> Any:
-    """A name of a file may hold halves of characters, which JSON can't."""
+    """A file's name may hold half a character, which is not valid JSON."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def log_to_stderr(style: str) -> None:
-    """Log to standard error from now on, as `text` or as `json`."""
+    """Log to standard error, as `text` or as `json`."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(AsJson() if style == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd tells each word of each mail
+    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd logs each command of each mail

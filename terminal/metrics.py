@@ -1,4 +1,4 @@
-"""`packmule metrics`: Prometheus's text format, printed or served."""
+"""`packmule metrics`: print or serve metrics in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from packmule.terminal.app import App
 
 
 @click.command()
-@click.option("--serve", "address", metavar="HOST:PORT", help="Answer GET /metrics there instead.")
+@click.option(
+    "--serve", "address", metavar="HOST:PORT", help="Serve them at /metrics on this address instead."
+)
 @click.pass_obj
 def metrics(app: App, address: str | None) -> None:
-    """Queues, workers and executions, for Prometheus."""
+    """Print metrics of queues, workers and executions for Prometheus."""
     if address is None:
         from packmule.observe.metrics import exposition
 
@@ -21,11 +23,11 @@ def metrics(app: App, address: str | None) -> None:
 
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise click.BadParameter(f"{address!r} is no address: say 127.0.0.1:9464", param_hint="--serve")
+        raise click.BadParameter(f"{address!r} is not an address: write 127.0.0.1:9464", param_hint="--serve")
     try:
         server = listen(host.strip("[]"), int(port), app.client, app.queues)
     except (OSError, OverflowError) as error:
         raise click.UsageError(f"can't listen on {address}: {error}") from None
     with server:
-        click.echo(f"metrics are at http://{host}:{server.server_address[1]}/metrics", err=True)
+        click.echo(f"The metrics are at http://{host}:{server.server_address[1]}/metrics", err=True)
         server.serve_forever()

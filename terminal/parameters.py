@@ -1,4 +1,4 @@
-"""What people type: durations, times, sizes and assignments, and what the shell completes."""
+"""Types of parameters: durations, times, sizes, assignments; and what the shell completes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Size(click.ParamType[int]):
 
 
 class Span(click.ParamType[tuple[int, int]]):
-    """The least and the most of something, such as 2:8."""
+    """A minimum and a maximum, such as 2:8."""
 
     name = "min:max"
 
@@ -60,7 +60,7 @@ class Span(click.ParamType[tuple[int, int]]):
     ) -> tuple[int, int]:
         found = re.fullmatch(r"(\d+):(\d+)", str(value))
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"{value!r} is not a range: say 2:8, the least and the most processes", param, ctx)
+            self.fail(f"{value!r} is not a range: write 2:8, the least and the most processes", param, ctx)
         return int(found[1]), int(found[2])
 
 
@@ -73,11 +73,15 @@ class Instant(click.ParamType[datetime]):
         try:
             return datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not a time: say 2026-12-01T08:00 or 2026-12-01T08:00+01:00", param, ctx)
+            self.fail(
+                f"{value!r} is not a time: write 2026-12-01T08:00 or 2026-12-01T08:00+01:00",
+                param,
+                ctx,
+            )
 
 
 class Since(click.ParamType[str]):
-    """A span such as 10m, an instant such as 2026-12-01T08:00, or an event's id, as the id to read after."""
+    """A duration such as 10m, a time or an event's id; converted to the id of an event to read after."""
 
     name = "since"
 
@@ -96,7 +100,11 @@ class Since(click.ParamType[str]):
             try:
                 seconds = Instant().convert(value, param, ctx).timestamp()
             except click.BadParameter:
-                self.fail(f"{value!r} is no time: say 10m, 2026-12-01T08:00, or an event's id", param, ctx)
+                self.fail(
+                    f"{value!r} is not a time: write 10m, 2026-12-01T08:00, or an event's id",
+                    param,
+                    ctx,
+                )
         return f"{max(0, int(seconds * 1000))}"
 
 
@@ -123,19 +131,19 @@ def size(text: str) -> dict[str, int]:
     """`800x600`, `800` or `x600` as width and height in pixels."""
     found = re.fullmatch(r"(\d+)?(?:x(\d+)?)?", text)
     if not found or not any(found.groups()):
-        raise click.BadParameter(f"{text!r} is not a size: say 800x600, 800 or x600", param_hint="--size")
+        raise click.BadParameter(f"{text!r} is not a size: write 800x600, 800 or x600", param_hint="--size")
     return {
         name: int(value) for name, value in zip(("width", "height"), found.groups(), strict=True) if value
     }
 
 
 def assignments(what: str, texts: Sequence[str], parse: bool = False) -> dict[str, Any]:
-    """Each `NAME=VALUE` of `texts`; with `parse`, a value that is JSON becomes what it says."""
+    """Each `NAME=VALUE` of `texts`; with `parse`, a value that is valid JSON is parsed."""
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"{text!r}: say NAME=VALUE", param_hint=what)
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=what)
         values[name] = value
         if parse:
             try:

@@ -11,14 +11,17 @@ from packmule.terminal.parameters import complete_queues
 
 @click.group()
 def queue() -> None:
-    """Look at queues, pause, resume and purge them."""
+    """List, pause, resume, purge and limit queues."""
 
 
 @queue.command("list")
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def queue_list(app: App, json: bool) -> None:
-    """How many jobs each queue has, by status, and whether it is paused; stopped ones count as failed."""
+    """List queues with their numbers of jobs by status.
+
+    Stopped jobs count as failed. `behind` are those that wait for others of their group.
+    """
     from packmule.terminal import show
 
     found = depths_by_queue(app)
@@ -32,19 +35,22 @@ def queue_list(app: App, json: bool) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
 @click.pass_obj
 def queue_pause(app: App, names: tuple[str, ...]) -> None:
-    """Let no worker take jobs from these queues; what runs goes on, and what comes waits."""
+    """Pause queues: workers take no more jobs from them.
+
+    Running jobs go on, and new ones wait.
+    """
     from packmule.jobs.client import known_queue
     from packmule.jobs.pause import pause
 
     for name in [known_queue(name, app.queues()) for name in names]:
-        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was paused already'}")
+        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was already paused'}")
 
 
 @queue.command("resume", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_queues)
 @click.pass_obj
 def queue_resume(app: App, names: tuple[str, ...]) -> None:
-    """Let workers go on with these queues."""
+    """Resume paused queues."""
     from packmule.jobs.client import known_queue
     from packmule.jobs.pause import resume
 
@@ -54,16 +60,16 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 
 @queue.command("purge", cls=Audited)
 @click.argument("name", shell_complete=complete_queues)
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def queue_purge(app: App, name: str, yes: bool) -> None:
-    """Delete all jobs that wait in a queue; those that run or are scheduled stay."""
+    """Delete all waiting jobs of a queue; running and scheduled ones stay."""
     from packmule.jobs.client import known_queue
     from packmule.jobs.purge import purge
 
     known_queue(name, app.queues())
     if not yes:
-        click.confirm(f"Delete all jobs that wait in {name}?", abort=True)
+        click.confirm(f"Delete all jobs waiting in {name}?", abort=True)
     click.echo(f"{name}: {purge(app.client, name):,} jobs deleted")
 
 
@@ -72,7 +78,10 @@ def queue_purge(app: App, name: str, yes: bool) -> None:
 @click.argument("rate")
 @click.pass_obj
 def queue_limit(app: App, name: str, rate: str) -> None:
-    """Let jobs of a queue begin as RATE says: 100/m, 5/30s, "10/s burst 1"; the word none lifts it."""
+    """Limit how many jobs of a queue may start per interval, across all workers.
+
+    RATE is such as 100/m, 5/30s or "10/s burst 1"; the word none removes the limit.
+    """
     from packmule.coordination.limits.rate import InvalidRate, Rate
     from packmule.jobs.client import known_queue
     from packmule.jobs.queue_rate import limit
@@ -82,11 +91,11 @@ def queue_limit(app: App, name: str, rate: str) -> None:
     except InvalidRate as error:
         raise click.BadParameter(str(error), param_hint="RATE") from None
     limit(app.client, known_queue(name, app.queues()), wanted)
-    click.echo(f"{name} {'has no rate' if wanted is None else f'lets {wanted} begin'}")
+    click.echo(f"{name} {'has no rate limit' if wanted is None else f'is limited to {wanted}'}")
 
 
 def depths_by_queue(app: App) -> dict[str, dict[str, int | bool]]:
-    """Of each queue its jobs by status, those `behind` others of their group, and whether it is `paused`."""
+    """Each queue's jobs by status, those `behind` others of their group, and whether it is `paused`."""
     from packmule.jobs import reader
     from packmule.jobs.pause import paused
     from packmule.observe.blocked import behind
@@ -104,8 +113,5 @@ def show_queues(found: dict[str, dict[str, int | bool]]) -> None:
     from packmule.terminal import show
 
     columns = next(iter(found.values()), {}).keys()
-    rows = [
-        (queue, *(("no", "yes")[each] if isinstance(each, bool) else each for each in facts.values()))
-        for queue, facts in found.items()
-    ]
+    rows = [(queue, *counts.values()) for queue, counts in found.items()]
     show.table(("queue", *columns), rows, "no queues")

@@ -1,4 +1,4 @@
-"""The commands for schedules: what is enqueued when, and what became of each tick."""
+"""`packmule schedule`: what is enqueued when, and what happened at each tick."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOST_TICKS = 1000
 
 @click.group()
 def schedule() -> None:
-    """Let jobs be enqueued by the clock, and look at their ticks."""
+    """Add, list, show, pause and remove schedules of jobs."""
 
 
 @schedule.command("list")
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def schedule_list(app: App, json: bool) -> None:
-    """List schedules: when, whose, what is next, and why one can't work."""
+    """List schedules with their next ticks, and faulty ones with the reason."""
     from packmule.scheduler.schedules.schedule_store import entries
     from packmule.terminal import show
 
@@ -42,11 +42,11 @@ def schedule_list(app: App, json: bool) -> None:
             each.schedule.job if each.schedule else "-",
             each.schedule.owner if each.schedule else "-",
             each.state,
-            _next(each) or "-",
+            show.ago(_next(each)),
         )
         for each in found
     ]
-    show.table(("schedule", "when", "calls", "owner", "state", "next"), rows, "no schedules")
+    show.table(("schedule", "when", "calls", "owner", "state", "next"), rows, "no schedules", cut="calls")
     if faults := [(each.name, each.fault) for each in found if each.state == "faulty"]:
         show.out.print()
         show.table(("faulty", "because"), faults, "", show.NARROW)
@@ -55,12 +55,16 @@ def schedule_list(app: App, json: bool) -> None:
 @schedule.command("show")
 @click.argument("name")
 @click.option(
-    "--limit", type=click.IntRange(1, MOST_TICKS), default=20, show_default=True, help="Most ticks."
+    "--limit",
+    type=click.IntRange(1, MOST_TICKS),
+    default=20,
+    show_default=True,
+    help="Show at most this many ticks.",
 )
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
-    """Show one schedule, and which of its last ticks were enqueued or skipped, and why."""
+    """Show one schedule and its last ticks: enqueued, or skipped and why."""
     import msgspec
 
     from packmule.scheduler.schedules.schedule_store import entry, ledger
@@ -106,32 +110,42 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
 @click.argument("name")
 @click.argument("job", shell_complete=complete_calls)
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
-@click.option("--cron", metavar="EXPRESSION", help='"30 2 * * *", or six fields with seconds in front.')
-@click.option("--every", metavar="SPAN", help="30s, 5m, 1h30m.")
-@click.option("--at", metavar="TIME", help="Once: 2026-12-01T08:00, in the zone --tz.")
-@click.option("--tz", metavar="ZONE", help="Europe/Madrid.  [default: UTC]")
-@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="[default: the job's own]")
+@click.option(
+    "--cron", metavar="EXPRESSION", help='When: "30 2 * * *", or six fields, the first for seconds.'
+)
+@click.option("--every", metavar="SPAN", help="Or how often: 30s, 5m, 1h30m.")
+@click.option("--at", metavar="TIME", help="Or once: 2026-12-01T08:00, in the time zone --tz.")
+@click.option("--tz", metavar="ZONE", help="The time zone, such as Europe/Madrid.  [default: UTC]")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    shell_complete=complete_queues,
+    help="Enqueue there.  [default: the job's own queue]",
+)
 @click.option(
     "--misfire",
     type=click.Choice(["skip", "once", "all"]),
-    help="What becomes of ticks that passed while no scheduler ran.  [default: once]",
+    help="What to do with ticks missed while no scheduler ran.  [default: once]",
 )
-@click.option("--window", metavar="SPAN", help="How old these may be.  [default: 1h]")
+@click.option("--window", metavar="SPAN", help="Ignore missed ticks that are older.  [default: 1h]")
 @click.option(
     "--overlap",
     type=click.Choice(["allow", "skip", "wait", "cancel"]),
-    help="What becomes of a tick while the job before waits or runs.  [default: allow]",
+    help="What to do at a tick while the last job waits or runs.  [default: allow]",
 )
-@click.option("--jitter", metavar="SPAN", help="Spread the enqueueing over so long after each tick.")
-@click.option("--start", metavar="TIME", help="No tick before.")
-@click.option("--end", metavar="TIME", help="No tick after.")
-@click.option("--paused", is_flag=True, default=None, help="Rest until it is resumed.")
-@click.option("--replace", is_flag=True, help="Change the one of that name.")
+@click.option("--jitter", metavar="SPAN", help="Enqueue at a random time within this span after a tick.")
+@click.option("--start", metavar="TIME", help="No tick before this.")
+@click.option("--end", metavar="TIME", help="No tick after this.")
+@click.option("--paused", is_flag=True, default=None, help="Add it paused.")
+@click.option("--replace", is_flag=True, help="Change the existing schedule of that name.")
 @click.pass_obj
 def schedule_add(
     app: App, /, name: str, job: str, arguments: tuple[str, ...], replace: bool, **given: Any
 ) -> None:
-    """Let JOB be enqueued as the schedule NAME says; `{tick}` in a value becomes the tick."""
+    """Add the schedule NAME, which enqueues JOB at its ticks.
+
+    A VALUE that is valid JSON is parsed; `{tick}` in one becomes the tick.
+    """
     from packmule.scheduler.schedules import schedule_store
     from packmule.scheduler.schedules.periodic_enqueuer import probe
     from packmule.scheduler.schedules.schedule import schedule as made
@@ -141,7 +155,7 @@ def schedule_add(
     app.load_jobs()
     tick = probe(found, _producer(app), time.time())
     said = schedule_store.put(app.client, found, replace)
-    done = {"new": "added", "changed": "changed", "same": "is as it was"}[said]
+    done = {"new": "added", "changed": "changed", "same": "unchanged"}[said]
     is_paused = schedule_store.entry(app.client, name).state == "paused"
     then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
     click.echo(f"{name} {done}: {found.timing}, {then}")
@@ -151,19 +165,25 @@ def schedule_add(
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def schedule_pause(app: App, names: tuple[str, ...]) -> None:
-    """Let schedules rest, whatever later deploys say; what is enqueued goes on."""
+    """Pause schedules, whatever later deploys say.
+
+    Jobs that are already enqueued go on.
+    """
     from packmule.scheduler.schedules.schedule_store import pause
 
     done = pause(app.client, *names)
     for name in names:
-        click.echo(f"{name} {'paused' if name in done else 'was paused already'}")
+        click.echo(f"{name} {'paused' if name in done else 'was already paused'}")
 
 
 @schedule.command("resume", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def schedule_resume(app: App, names: tuple[str, ...]) -> None:
-    """Let schedules go on from now that were paused, or removed though code or a file has them."""
+    """Resume schedules from now on.
+
+    They were paused, or removed although the code or a file still has them.
+    """
     from packmule.scheduler.schedules.schedule_store import resume
 
     done = resume(app.client, *names)
@@ -179,7 +199,11 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
     from packmule.scheduler.schedules.schedule_store import remove
 
     for name, owner in remove(app.client, *names).items():
-        stays = "" if owner == "operator" else f"; the {owner} has it still: packmule schedule resume {name}"
+        stays = (
+            ""
+            if owner == "operator"
+            else f"; the {owner} still has it: packmule schedule resume {name} brings it back"
+        )
         click.echo(f"{name} removed{stays}")
 
 
@@ -194,7 +218,7 @@ def schedule_run(app: App, name: str) -> None:
     app.load_jobs()
     ids = run_now(app.client, found, _producer(app))
     if ids.held:
-        click.echo(f"packmule: job {ids[0]} holds the place of this call: nothing was enqueued", err=True)
+        click.echo(f"packmule: job {ids[0]} is equal and pending: nothing was enqueued", err=True)
     click.echo(ids[0])
 
 
@@ -204,7 +228,7 @@ def schedule_run(app: App, name: str) -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
-    """The next COUNT ticks of a schedule (5), though it may be paused."""
+    """Print the next COUNT (5) ticks of a schedule, even if it is paused."""
     from packmule.terminal import show
 
     found = _readable(app, name)
@@ -238,7 +262,7 @@ def _producer(app: App) -> Any:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """A schedule as JSON has it: instants as texts in its zone."""
+    """A schedule as JSON, with instants as texts in its time zone."""
     return {
         "name": entry.name,
         "state": entry.state,
@@ -252,7 +276,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def _next(entry: Entry) -> str | None:
-    """The next tick that is not decided, of a schedule that is at work."""
+    """The next tick of an active schedule that is not decided yet."""
     if entry.schedule is None or entry.state != "active":
         return None
     tick = entry.schedule.next(max(entry.last or 0, int(time.time())))

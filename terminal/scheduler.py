@@ -10,7 +10,7 @@ import click
 from packmule.terminal.app import App
 
 SCHEDULER_TIMEOUT = 5.0
-"""Seconds that an answer may take, so that a frozen server doesn't keep a scheduler from ending."""
+"""Seconds that an answer may take, so that a scheduler can end although its server is frozen."""
 
 
 @click.command()
@@ -18,19 +18,19 @@ SCHEDULER_TIMEOUT = 5.0
     "--schedules",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A TOML file.  [default: PACKMULE_SCHEDULES]",
+    help="A TOML file of schedules.  [default: PACKMULE_SCHEDULES]",
 )
 @click.pass_obj
 def scheduler(app: App, schedules: Path | None) -> None:
-    """Run a dedicated scheduler; any number may run, one leads."""
+    """Run a dedicated scheduler; any number may run, and one leads."""
     from packmule.scheduler.schedules.schedule_file import read_file
     from packmule.terminal.logs import log_to_stderr
 
     log_to_stderr(app.settings.log_format)
     if schedules is not None:
-        read_file(schedules)  # of an option the mistake is told at once; a deployed file may become better
+        read_file(schedules)  # a mistake ends the command at once; a deployed file may be corrected later
         app.settings = replace(app.settings, schedules=schedules)
-    app.load_jobs()  # who lacks a module would lead, and keep others from what needs it
+    app.load_jobs()  # a leader that lacks a module could not enqueue its jobs
     run_scheduler(app)
 
 

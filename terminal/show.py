@@ -1,15 +1,18 @@
-"""Tables and JSON: the same facts for a person and for a program."""
+"""Tables, facts and JSON: what a command has found, for a person and for a program."""
 
 from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from packmule.jobs.reader import JobInfo
 
@@ -28,6 +31,12 @@ WIDE = 500
 NARROW = 120
 """Columns of tables that hold sentences, which are folded at words even in a pipe."""
 
+CUT = 12
+"""Columns that a text keeps at least before a table becomes wider than its terminal."""
+
+UNITS = ((0.001, "us", 1e-6), (1.0, "ms", 1e-3), (120.0, "s", 1.0), (7200.0, "min", 60.0))
+AGES = ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600))
+
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """What would forge lines or steer a terminal, were it printed as a job gave it."""
 
@@ -40,17 +49,69 @@ def as_json(value: Any) -> None:
     print(msgspec.json.encode(value).decode())
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str, widest: int = WIDE) -> None:
-    """Print rows under their columns, or the line `empty` where there is none."""
-    if not rows:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    empty: str,
+    widest: int = WIDE,
+    cut: str | None = None,
+) -> None:
+    """Print rows under their columns, or the line `empty` if there are none.
+
+    Texts are folded at words where the terminal is too narrow, and first of all the column `cut` loses the
+    beginnings of its texts.
+    """
+    if rows:
+        out.print(grid(columns, rows, min(out.width, widest), cut))
+    else:
         out.print(empty, markup=False)
-        return
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int, cut: str | None = None) -> Table:
+    """A table that fits into `width` columns, with figures at the right; see `table`."""
+    cells = [[_text(cell) for cell in row] for row in rows]
+    whole, words = [], []
     for position, column in enumerate(columns):
-        grid.add_column(column, overflow="fold", no_wrap=position == 0)
-    for row in rows:
-        grid.add_row(*(cell if isinstance(cell, str) else str(cell) for cell in map(_cell, row)))
-    out.print(grid, width=min(out.width, widest))
+        texts = [column, *(row[position].plain for row in cells)]
+        whole.append(max(len(line) for text in texts for line in text.splitlines() or [""]))
+        words.append(max(len(word) for text in texts for word in text.split() or [""]))
+        if column == cut:
+            words[-1] = min(words[-1], CUT)
+    gap = 2 if sum(whole) + 2 * (len(columns) - 1) <= width else 1
+    widths = _fitted(whole, words, width - gap * (len(columns) - 1))
+    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for position, column in enumerate(columns):
+        is_figure = position > 0 and all(_is_figure(row[position]) for row in rows)
+        justify = "right" if is_figure else "left"
+        made.add_column(column, width=widths[position], overflow="fold", justify=justify)  # type: ignore[arg-type]
+    for row in cells:
+        made.add_row(
+            *(
+                _last(cell, widths[position]) if columns[position] == cut else cell
+                for position, cell in enumerate(row)
+            )
+        )
+    return made
+
+
+def _fitted(whole: Sequence[int], words: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that sum to `room` at most: whole, else as `words` need them, else as CUT allows."""
+    widths = list(whole)
+    for floor in (words, [min(each, CUT) for each in words]):
+        while sum(widths) > room:
+            slack = [width - least for width, least in zip(widths, floor, strict=True)]
+            if max(slack) <= 0:
+                break
+            widths[slack.index(max(slack))] -= 1
+    return widths
+
+
+def _last(text: Text, width: int) -> Text:
+    return text if len(text.plain) <= width else Text("…" + text.plain[1 - width :], text.style)
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) or re.fullmatch(r"-|[\d.,]+( [a-z%]+)?", str(value)) is not None
 
 
 def facts(pairs: Mapping[str, Any]) -> None:
@@ -60,8 +121,46 @@ def facts(pairs: Mapping[str, Any]) -> None:
     grid.add_column(overflow="fold")
     for name, value in pairs.items():
         if value not in (None, "", [], ()):
-            grid.add_row(name, _cell(value))
+            grid.add_row(name, _text(value))
     out.print(grid)
+
+
+def span(seconds: float | None) -> str:
+    """Seconds as people say them: 340 us, 12 ms, 3.4 s, 5 min, 2.5 h.
+
+    >>> span(0.0123), span(75), span(None)
+    ('12.3 ms', '75 s', '-')
+    """
+    if seconds is None:
+        return "-"
+    for bound, unit, size in UNITS:
+        if seconds < bound:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def ago(at: str | float | None) -> str:
+    """A time as its distance from now: `5 min ago`, `in 3 h`. Text is ISO 8601; other text stays as it is."""
+    if at is None:
+        return "-"
+    try:
+        seconds = time.time() - (datetime.fromisoformat(at).timestamp() if isinstance(at, str) else at)
+    except (ValueError, OverflowError):
+        return str(at)
+    distance = abs(seconds)
+    unit, size = next(((unit, size) for bound, unit, size in AGES if distance < bound), ("d", 86_400))
+    return f"{distance / size:.0f} {unit} ago" if seconds >= 0 else f"in {distance / size:.0f} {unit}"
+
+
+def moment(at: str | float | None) -> str | None:
+    """A time by this machine's clock, and its distance from now: `2026-12-01 08:00:00, 5 min ago`."""
+    if at is None:
+        return None
+    try:
+        found = datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at).astimezone()
+        return f"{found.astimezone():%Y-%m-%d %H:%M:%S}, {ago(at)}"
+    except (ValueError, OverflowError, OSError):
+        return str(at)
 
 
 def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) -> None:
@@ -75,11 +174,11 @@ def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) ->
             "positional": msgspec.json.encode(info.args).decode() if info.args else None,
             "description": info.description if info.description != info.name else None,
             "queue": info.queue,
-            "created": info.created_at,
-            "enqueued": info.enqueued_at,
+            "created": moment(info.created_at),
+            "enqueued": moment(info.enqueued_at),
             "waits for": waits_for,
-            "started": info.started_at,
-            "ended": info.ended_at,
+            "started": moment(info.started_at),
+            "ended": moment(info.ended_at),
             "worker": info.worker,
             "timeout": f"{info.timeout} s" if info.timeout else None,
             "failed attempts": info.attempts or None,
@@ -109,14 +208,13 @@ def result(info: JobInfo) -> None:
         print(msgspec.json.format(msgspec.json.encode(info.result)).decode())
 
 
-def status(name: str) -> str:
+def status(name: str) -> Text:
     """A status in its colour."""
-    style = STATUS_STYLES.get(name)
-    return f"[{style}]{name}[/]" if style else name
+    return Text(plain(name), STATUS_STYLES.get(name, ""))
 
 
 def progress(info: JobInfo) -> str | None:
-    """`40 % resizing`, as far as the job has told."""
+    """`40 % resizing`, as far as the job has reported it."""
     if info.progress is None:
         return None
     percent = info.progress.percent
@@ -133,9 +231,12 @@ def _shown(control: re.Match[str]) -> str:
     return f"\\x{ord(control[0]):02x}"
 
 
-def _cell(value: Any) -> str:
-    """Text from outside must not be taken for colours; a status is ours."""
-    text = str(value)
-    if text.startswith("[") and text.endswith("[/]"):
-        return text
-    return text.replace("[", r"\[")
+def _text(value: Any) -> Text:
+    """Text that is shown as it is: it may hold what rich takes for colours, or a terminal for commands."""
+    if isinstance(value, Text):
+        return value
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int):
+        return Text(f"{value:,}")
+    return Text("\n".join(map(plain, str(value).splitlines())))

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def status(app: App, json: bool) -> None:
-    """Queues, workers, leading scheduler and server at one glance; stopped jobs count as failed."""
+    """Show queues, workers, the leading scheduler and the server.
+
+    Stopped jobs count as failed.
+    """
     from packmule.jobs import reader, wire
     from packmule.scheduler.leader import candidates, leader
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
@@ -32,32 +35,42 @@ def status(app: App, json: bool) -> None:
     leads, running = leader(app.client), candidates(app.client)
     faulty = sum(each.state == "faulty" for each in entries(app.client))
     if json:
-        told = {"queues": found, "workers": workers, "server": server}
-        show.as_json({**told, "leader": leads, "schedulers": running, "faulty_schedules": faulty})
+        of_jobs = {"queues": found, "workers": workers, "server": server}
+        show.as_json({**of_jobs, "leader": leads, "schedulers": running, "faulty_schedules": faulty})
         return
-    bound = f"{allowed >> 20} MiB, past which no job is taken" if allowed else "no bound"
-    facts = {name: value for name, value in server.items() if not name.startswith("memory")}
-    full = ": no job is taken now" if app.client.exists(wire.FULL) else ""
-    facts["memory"] = f"{used / 2**20:.1f} MiB of {bound}{full}"
-    facts["leader"] = _leading(leads, running) or "no scheduler leads: packmule scheduler"
-    facts["schedules"] = f"{faulty:,} faulty: packmule schedule list says why" if faulty else None
-    show.facts(facts)
+    no_more = ": workers take no jobs until some is free" if app.client.exists(wire.FULL) else ""
+    bound = f" of {allowed >> 20} MiB" if allowed else ", unlimited"
+    show.facts(
+        {
+            "server": f"{server['server']} {server['version']}, up {show.span(server['up_seconds'])}",
+            "clients": server["clients"],
+            "memory": f"{used / 2**20:.1f} MiB{bound}{no_more}",
+            "leader": _leading(leads, running)
+            or "no scheduler is running; start one with: packmule scheduler",
+            "schedules": f"{faulty:,} faulty; packmule schedule list shows why" if faulty else None,
+        }
+    )
     show.out.print()
     show_queues(found)
     show.out.print()
     rows = [
-        (each["name"], each["state"], each["queues"], each["current_job"], each["done"], each["failed"])
+        (
+            each["name"],
+            each["current_job"] or each["state"],
+            each["done"],
+            each["failed"],
+            str(each["queues"]).replace(",", ", "),
+        )
         for each in workers
     ]
-    show.table(
-        ("worker", "state", "queues", "job", "done", "failed"), rows, "no worker is running: packmule worker"
-    )
+    columns = ("worker", "job or state", "done", "failed", "queues")
+    show.table(columns, rows, "no worker is running; start one with: packmule worker")
 
 
 def _leading(leads: Leader | None, running: int) -> str | None:
-    from packmule.scheduler.schedules.cron import shown
+    from packmule.terminal import show
 
     if leads is None:
         return None
-    others = f"; {running - 1} more stand by" if running > 1 else ""
-    return f"{leads.name}, term {leads.term}, since {shown(int(leads.since))}{others}"
+    others = f"; {running - 1} more on standby" if running > 1 else ""
+    return f"{leads.name}, elected {show.ago(leads.since)}, term {leads.term}{others}"

@@ -1,4 +1,4 @@
-"""`packmule top`: a live page of queues, types of jobs, workers and slow jobs."""
+"""`packmule top`: a live page of queues, job types, workers and slow jobs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,25 @@ if TYPE_CHECKING:
 PERIODS = {"5m": 5, "15m": 15, "1h": 60, "24h": 24 * 60, "7d": 7 * 24 * 60}
 ORDERS = {"runs": "performed", "time": "seconds", "failures": "failed"}
 REFRESH = 1.0
-UNITS = ((0.001, "us", 1e-6), (1.0, "ms", 1e-3), (120.0, "s", 1.0), (7200.0, "min", 60.0))
 
 
 @click.command()
-@click.option("--period", type=click.Choice(list(PERIODS)), default="5m", show_default=True)
-@click.option("--by", "order", type=click.Choice(list(ORDERS)), default="runs", show_default=True)
-@click.option("--once", is_flag=True, help="Print it once.")
-@click.option("--json", "json", is_flag=True, help="Print it once, as one JSON object.")
+@click.option(
+    "--period", type=click.Choice(list(PERIODS)), default="5m", show_default=True, help="Cover this period."
+)
+@click.option(
+    "--by",
+    "order",
+    type=click.Choice(list(ORDERS)),
+    default="runs",
+    show_default=True,
+    help="Sort types by this.",
+)
+@click.option("--once", is_flag=True, help="Print the page once.")
+@click.option("--json", "json", is_flag=True, help="Print the page once, as one JSON object.")
 @click.pass_obj
 def top(app: App, period: str, order: str, once: bool, json: bool) -> None:
-    """What is performed now and was lately, live; q or Ctrl-C ends it."""
+    """Show live what is running and what ran lately; q or Ctrl-C ends it."""
     from packmule.terminal import show
 
     if json:
@@ -58,7 +66,7 @@ def _live(app: App, period: str, order: str) -> None:
 
 @contextmanager
 def _keys() -> Iterator[None]:
-    """Keys are read as they are pressed, and not shown; Ctrl-C stays what it is."""
+    """Read keys as they are pressed, without showing them; Ctrl-C still interrupts."""
     import termios
     import tty
 
@@ -120,73 +128,49 @@ def _part(found: Summary) -> dict[str, Any]:
 def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
     from rich.console import Group
 
+    from packmule.terminal.show import span
+
     room = max(3, (height - 16) // 3)
-    tables = [
-        _table(
-            f"queues, the last {period}",
-            [
-                (
-                    *(each["queue"], each["waiting"], _span(each["age"])),
-                    *(each[name] for name in ("running", "scheduled", "per_second")),
-                    *(each["performed"], each["failed"], _span(each["wait_p50"]), _span(each["wait_p95"])),
-                )
-                for each in found["queues"]
-            ],
-            *("queue", "waiting", "since", "running", "scheduled", "a second", "performed", "failed"),
-            *("wait p50", "p95"),
-        ),
-        _table(
-            "types of jobs",
-            [
-                (
-                    *(each["name"], each["performed"], each["failed"], each["retried"]),
-                    *(_span(each[name]) for name in ("seconds", "run_p50", "run_p95", "run_p99", "wait_p95")),
-                )
-                for each in found["types"][:room]
-            ],
-            *("type", "performed", "failed", "retried", "time", "run p50", "p95", "p99", "wait p95"),
-        ),
-        _table(
-            "busiest workers",
-            [(each["worker"], _span(each["seconds"])) for each in found["workers"][:room]],
-            *("worker", "time"),
-        ),
-        _table(
-            "slowest jobs",
-            [(each["job"], _span(each["seconds"])) for each in found["slowest"][:room]],
-            *("job", "time"),
-        ),
+    queues = [
+        (
+            *(each["queue"], each["waiting"], span(each["age"])),
+            *(each[name] for name in ("running", "scheduled", "per_second", "performed", "failed")),
+            *(span(each["wait_p50"]), span(each["wait_p95"])),
+        )
+        for each in found["queues"]
     ]
-    return Group(*tables)
+    types = [
+        (
+            *(each["name"], each["performed"], each["failed"], each["retried"]),
+            *(span(each[name]) for name in ("seconds", "run_p50", "run_p95", "run_p99", "wait_p95")),
+        )
+        for each in found["types"][:room]
+    ]
+    workers = [(each["worker"], span(each["seconds"])) for each in found["workers"][:room]]
+    slowest = [(each["job"], span(each["seconds"])) for each in found["slowest"][:room]]
+    return Group(
+        _titled(
+            f"queues, the last {period}",
+            queues,
+            *("queue", "waiting", "oldest", "running", "due", "per s", "done", "failed"),
+            *("wait p50", "wait p95"),
+        ),
+        _titled(
+            "job types",
+            types,
+            *("type", "done", "failed", "retried", "time", "run p50", "run p95", "run p99", "wait p95"),
+        ),
+        _titled("busiest workers", workers, "worker", "time"),
+        _titled("slowest jobs", slowest, "job", "time"),
+    )
 
 
-def _table(title: str, rows: list[tuple[Any, ...]], *columns: str) -> RenderableType:
+def _titled(title: str, rows: list[tuple[Any, ...]], *columns: str) -> RenderableType:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    from packmule.terminal.show import plain
+    from packmule.terminal import show
 
     if not rows:
         return Text(f"{title}: none yet\n", style="dim")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        # As text, for names may hold what rich takes for markup, or a terminal for commands.
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int | float) else plain(cell)) for cell in row))
-    return Group(Text(title, style="bold"), table, "")
-
-
-def _span(seconds: float | None) -> str:
-    """Seconds as people say them: 340 us, 12 ms, 3.4 s, 5 min, 2.5 h.
-
-    >>> _span(0.0123), _span(75), _span(None)
-    ('12 ms', '75 s', '-')
-    """
-    if seconds is None:
-        return "-"
-    for bound, unit, size in UNITS:
-        if seconds < bound:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 3600:,.1f} h"
+    return Group(Text(title, style="bold"), show.grid(columns, rows, show.out.width, cut=columns[0]), "")

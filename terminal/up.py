@@ -20,20 +20,20 @@ worker: packmule worker
 scheduler: packmule scheduler
 dashboard: packmule dashboard
 """
-"""What runs where the working directory has no Procfile; the project's own says the same."""
+"""What runs if the working directory has no Procfile; the repository's Procfile is equal."""
 
 SIGN_OFF_SECONDS = 5.0
 STOPPED_BY_US = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
 @click.command()
-@click.option("--lock-nodes", type=click.Choice(["1", "3", "5"]), help="Start so many lock nodes as well.")
+@click.option("--lock-nodes", type=click.Choice(["1", "3", "5"]), help="Start this many lock nodes as well.")
 @click.pass_obj
 def up(app: App, lock_nodes: str | None) -> int:
-    """Run the whole Procfile in this terminal; Ctrl-C drains."""
+    """Run all processes of the Procfile in this terminal; Ctrl-C drains them."""
     if lock_nodes and app.settings.lock_urls:
-        raise click.UsageError("--lock-nodes starts servers of its own: unset PACKMULE_LOCK_URLS")
-    _ = app.client  # a server that can't be reached is told once, before anything starts
+        raise click.UsageError("--lock-nodes starts its own servers: unset PACKMULE_LOCK_URLS")
+    _ = app.client  # an unreachable server is reported once, before anything starts
     urls = start_lock_nodes(app.settings.data_dir, int(lock_nodes or 0), app.closing)
     if urls:
         click.echo(
@@ -43,10 +43,10 @@ def up(app: App, lock_nodes: str | None) -> int:
 
 
 def start_lock_nodes(data_dir: Path, count: int, closing: ExitStack) -> list[str]:
-    """The URLs of `count` embedded servers for locks, in folders of `data_dir` of their own.
+    """Start `count` embedded servers for locks, each in its own folder of `data_dir`; their URLs.
 
-    They vote at once, for a process that dies loses nothing of what they wrote, and a machine that does takes
-    the holders with it. Whoever is the last to leave one stops it.
+    They vote at once: a process that dies loses nothing that they wrote, and a machine that dies takes the
+    holders with it. The last process to leave one stops it.
     """
     from packmule.coordination.redis.connection import connect
     from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -56,15 +56,15 @@ def start_lock_nodes(data_dir: Path, count: int, closing: ExitStack) -> list[str
         closing.callback(server.stop_if_unused)
         client = connect(None, server.data_dir)
         closing.callback(client.close)
-        client.ping()  # the connection stays open, and so does the server
+        client.ping()  # the open connection keeps the server running
     return [server.url for server in servers]
 
 
 def run_procfile(grace: float, lock_urls: Sequence[str] = (), *, has_webhooks: bool = False) -> int:
     """Run the Procfile of the working directory until Ctrl-C or until one process ends; its exit code.
 
-    The others are then told to stop, and have `grace` seconds and some to sign off before they are killed.
-    With webhooks, what sends them runs too.
+    The others are then asked to stop, and are killed `grace` and a few more seconds later. `has_webhooks`
+    adds the process that sends them.
     """
     from honcho import environ, manager
 

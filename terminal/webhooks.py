@@ -1,4 +1,4 @@
-"""`packmule webhooks`: events are posted to the URLs of a file."""
+"""`packmule webhooks`: post events of jobs to the URLs of a file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--file", "file", type=click.Path(path_type=Path), help="[default: PACKMULE_WEBHOOKS]")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    help="A TOML file of webhooks.  [default: PACKMULE_WEBHOOKS]",
+)
 @click.pass_context
 def webhooks(ctx: click.Context, file: Path | None) -> None:
-    """Post events of jobs to the URLs of a file, until SIGTERM. Any number of these may run."""
+    """Post events of jobs to webhooks, until SIGTERM.
+
+    Any number of these processes may run.
+    """
     app: App = ctx.obj
     hooks, allowed = _read(app, file)
     ctx.obj = (app, hooks, allowed)
@@ -42,7 +50,7 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
-    """The webhooks of the file, what waits for them, and how much they have given up."""
+    """List the webhooks with their numbers of waiting and dead events."""
     from packmule.coordination.streams.dead_letters import dead_letters_key
     from packmule.observe import events
     from packmule.observe.webhooks.delivery import group_of
@@ -67,25 +75,27 @@ def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
     if json:
         show.as_json(rows)
         return
-    columns = ("webhook", "url", "types", "queues", "entries behind", "given up")
+    columns = ("webhook", "url", "types", "queues", "waiting", "dead")
     cells = [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
     show.table(columns, cells, "no webhooks")
 
 
 @webhooks.command("dead", cls=Audited)
 @click.argument("name")
-@click.option("--resend", is_flag=True, help="Send them once more, the oldest first, until one is refused.")
+@click.option("--resend", is_flag=True, help="Send them again, the oldest first, until one is refused.")
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
 def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bool, json: bool) -> int:
-    """What a webhook has given up, and why."""
+    """List the events that a webhook has given up on, and why."""
     from packmule.observe.webhooks import delivery as source
     from packmule.terminal import show
 
     app, hooks, allowed = given
     ready = next((each for each in hooks if each.name == name), None)
     if ready is None:
-        raise click.UsageError(f"no webhook is called {name!r}: {', '.join(each.name for each in hooks)}")
+        raise click.UsageError(
+            f"no webhook is called {name!r}: the file has {', '.join(each.name for each in hooks)}"
+        )
     if resend:
         sent, left = source.resend(app.client, ready, allowed)
         click.echo(f"{sent:,} sent, {left:,} left")
@@ -95,7 +105,7 @@ def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bo
         show.as_json(found)
     else:
         rows = [(each["id"], each["deliveries"], each["reason"]) for each in found]
-        show.table(("event", "deliveries", "reason"), rows, "nothing was given up")
+        show.table(("event", "deliveries", "reason"), rows, "no dead events")
     return 0
 
 
@@ -105,6 +115,6 @@ def _read(app: App, file: Path | None) -> tuple[list[Ready], Allowed]:
 
     path = file or app.settings.webhooks
     if path is None:
-        raise SettingsError("name a file of webhooks: --file, or PACKMULE_WEBHOOKS")
+        raise SettingsError("no file of webhooks is named: use --file or PACKMULE_WEBHOOKS")
     allowed = Allowed(app.settings.webhook_allow)
     return read_file(path, allowed, secret), allowed

@@ -22,32 +22,34 @@ from packmule.terminal.scheduler import run_scheduler
     multiple=True,
     metavar="NAME[:WEIGHT]",
     shell_complete=complete_queues,
-    help="A queue to serve: the first named goes first, or with weights (-q high:5,low:1) each in its share "
-    "of the turns.  [default: PACKMULE_QUEUES, in their order]",
+    help="Serve this queue; can be repeated. Earlier queues go first, or with weights (-q high:5,low:1) each "
+    "gets its share.  [default: PACKMULE_QUEUES, in their order]",
 )
-@click.option("--processes", type=click.IntRange(min=1), help="How many.  [default: PACKMULE_PROCESSES]")
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="Run this many processes.  [default: PACKMULE_PROCESSES]"
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1, max=1000),
     default=1,
     show_default=True,
-    help="How many functions a process performs at once: more than one for jobs that wait.",
+    help="Functions that a process performs at once; above 1 for jobs that wait for I/O.",
 )
 @click.option(
     "--tasks",
     type=click.IntRange(min=1, max=10_000),
     default=100,
     show_default=True,
-    help="How many async functions a process performs at once.",
+    help="Async functions that a process performs at once.",
 )
-@click.option("--autoscale", type=Span(), metavar="MIN:MAX", help="As many processes as the queues need.")
-@click.option("--max-jobs", type=click.IntRange(min=1), help="Replace a process after so many jobs.")
-@click.option("--max-memory", type=Size(), help="Replace a process that uses so much: 300M, 2G.")
+@click.option("--autoscale", type=Span(), metavar="MIN:MAX", help="Run as many processes as the queues need.")
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Replace a process after this many jobs.")
+@click.option("--max-memory", type=Size(), help="Replace a process that uses more memory: 300M, 2G.")
 @click.option(
-    "--grace", type=Duration(), help="What running jobs have on SIGTERM.  [default: PACKMULE_GRACE]"
+    "--grace", type=Duration(), help="Time for running jobs to end after SIGTERM.  [default: PACKMULE_GRACE]"
 )
-@click.option("--burst", is_flag=True, help="Leave when the queues are empty.")
-@click.option("--no-scheduler", is_flag=True, help="Leave delayed jobs and retries to another scheduler.")
+@click.option("--burst", is_flag=True, help="Exit when the queues are empty.")
+@click.option("--no-scheduler", is_flag=True, help="Run no scheduler beside the processes.")
 @click.pass_obj
 def worker(
     app: App,
@@ -58,7 +60,7 @@ def worker(
     no_scheduler: bool,
     **options: Any,
 ) -> int:
-    """Run a pool of worker processes. SIGTERM drains it."""
+    """Run a pool of worker processes until SIGTERM, which drains it."""
     from packmule.jobs.client import known_queue
     from packmule.terminal.logs import log_to_stderr
     from packmule.worker import order
@@ -93,7 +95,7 @@ def worker(
 
 
 def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
-    """Let a companion process catch the mails of development, and return the URL at which it will."""
+    """Let a companion process catch mails in development, and return the URL of its SMTP server."""
     import socket
 
     from packmule.jobs.email.catcher import Catcher
@@ -112,6 +114,6 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
 
     companions["mail-catcher"] = catch
     logging.getLogger("packmule").info(
-        "no PACKMULE_SMTP_URL: mails are caught and filed under %s", storage.locate("mail")
+        "PACKMULE_SMTP_URL is not set: mails are saved under %s instead of being sent", storage.locate("mail")
     )
     return f"smtp://127.0.0.1:{port}"

@@ -36,10 +36,10 @@ def test_several_files_are_a_batch_from_its_enqueue_to_its_end(
     job = client.hkeys(f"pm:batch:{id}:jobs")[0].decode()
     assert f"batch {id}, which is paused" in packmule.output("job", "show", job)
     assert packmule.output("batch", "resume", id) == f"{id} resumed"
-    assert "have not ended after 0.1 s" in complaint(packmule.run("batch", "wait", id, "--timeout", "0.1"), 1)
+    assert "had not ended after 0.1 s" in complaint(packmule.run("batch", "wait", id, "--timeout", "0.1"), 1)
     packmule.output("worker", "--burst", "--processes", "1")
     assert packmule.output("batch", "wait", id) == "2 of 2 done, 0 failed, 0 canceled"
-    assert packmule.output("batch", "pause", id) == f"{id} was paused already, or has ended"
+    assert packmule.output("batch", "pause", id) == f"{id} was already paused, or has ended"
 
 
 def test_a_batch_with_failures_ends_with_1_and_names_them(
@@ -55,7 +55,7 @@ def test_a_batch_with_failures_ends_with_1_and_names_them(
 
 def test_a_batch_is_canceled(packmule: CommandLine, client: Redis, two_files: list[str]) -> None:
     id = packmule.output("enqueue", "file", *two_files)
-    assert packmule.output("batch", "cancel", id) == f"{id}: 2 canceled, 0 told to stop"
+    assert packmule.output("batch", "cancel", id) == f"{id}: 2 canceled, 0 being stopped"
     assert packmule.run("batch", "wait", id).returncode == 1
 
 

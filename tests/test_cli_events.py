@@ -65,8 +65,10 @@ def test_it_follows_until_ctrl_c(packmule: CommandLine, told: object, client: Re
 
 
 def test_mistakes_are_told_in_one_line(packmule: CommandLine) -> None:
-    assert "'done' is none of enqueued, scheduled" in complaint(packmule.run("events", "--type", "done"), 2)
-    assert "'soon' is no time: say 10m" in complaint(packmule.run("events", "--since", "soon"), 2)
+    assert "'done' is not one of enqueued, scheduled" in complaint(
+        packmule.run("events", "--type", "done"), 2
+    )
+    assert "'soon' is not a time: write 10m" in complaint(packmule.run("events", "--since", "soon"), 2)
 
 
 def test_events_are_read_by_job_type_and_queue(client: Redis, told: object) -> None:

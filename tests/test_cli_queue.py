@@ -20,16 +20,18 @@ def packmule(server: EmbeddedServer, tmp_path: Path) -> CommandLine:
 
 def test_a_queue_is_paused_and_resumed(packmule: CommandLine, client: Redis) -> None:
     assert packmule.output("queue", "pause", "high", "low") == "high paused\nlow paused"
-    assert packmule.output("queue", "pause", "high") == "high was paused already"
+    assert packmule.output("queue", "pause", "high") == "high was already paused"
     assert paused(client) == {"high", "low"}
     assert packmule.output("queue", "resume", "high", "default") == "high resumed\ndefault was not paused"
     assert paused(client) == {"low"}
 
 
 def test_a_queue_is_given_a_rate_and_freed_of_it(packmule: CommandLine, client: Redis) -> None:
-    assert packmule.output("queue", "limit", "default", "100/m burst 5") == "default lets 100/m burst 5 begin"
+    assert (
+        packmule.output("queue", "limit", "default", "100/m burst 5") == "default is limited to 100/m burst 5"
+    )
     assert rates(client) == {"default": "100/m burst 5"}
-    assert packmule.output("queue", "limit", "default", "none") == "default has no rate"
+    assert packmule.output("queue", "limit", "default", "none") == "default has no rate limit"
     assert rates(client) == {}
 
 

@@ -106,7 +106,7 @@ def test_jobs_that_were_stopped_are_listed_alone_though_they_count_as_failed(
 
 def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs: dict[str, str]) -> None:
     header, *lines = output(here("job", "list")).splitlines()
-    assert header.split() == ["job", "status", "queue", "calls", "since"]
+    assert header.split() == ["job", "status", "queue", "since", "calls"]
     assert {line.split()[1]: line.split()[0] for line in lines} == jobs
     assert output(here("job", "list", "--queue", "low")) == "no jobs\n"
 
@@ -155,8 +155,8 @@ def test_status_tells_of_queues_workers_and_server(
     assert status["server"]["server"] == "valkey"
     assert status["server"]["memory_bytes"] > status["server"]["memory_allowed_bytes"] == 1000
     said = output(here("status"))
-    assert "no worker is running: packmule worker" in said
-    assert "MiB of no bound" in said
+    assert "no worker is running; start one with: packmule worker" in said
+    assert "MiB, unlimited" in said
 
 
 def test_check_finds_all_well(packmule: CommandLine) -> None:
@@ -176,7 +176,7 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
 
 def test_check_is_content_with_production_without_mail_but_says_so(packmule: CommandLine) -> None:
     report = json.loads(output(packmule.run("check", "--json", PACKMULE_ENV="production")))
-    assert report["findings"]["mail"]["text"] == "not set: e-mail jobs will fail until PACKMULE_SMTP_URL is"
+    assert report["findings"]["mail"]["text"] == "PACKMULE_SMTP_URL is not set: e-mail jobs will fail"
 
 
 def test_check_says_where_a_share_of_memory_has_no_effect(here: Run) -> None:
@@ -229,10 +229,10 @@ def test_check_tells_which_locks_there_are(here: Run, server: EmbeddedServer) ->
         return str(json.loads(done.stdout)["findings"]["locks"]["text"])
 
     gone = "redis://:s3cret@127.0.0.1:1"
-    assert locks() == "ok, a single-node lock: the job server alone"
-    assert locks(server.url) == "ok, 1 of 1 nodes have a vote"
+    assert locks() == "ok, the job server is the only lock node"
+    assert locks(server.url) == "ok, 1 of 1 lock nodes can vote"
     assert locks(server.url, gone, "unix:///gone").startswith(
-        "FAULT: no majority of the lock nodes has a vote: 127."
+        "FAULT: no majority of the lock nodes can vote: 127."
     )
 
 
@@ -266,12 +266,12 @@ def test_a_usage_error_is_one_line(here: Run, words: tuple[str, ...], told: tupl
     ("variable", "value", "told"),
     [
         ("PACKMULE_PROCESSES", "two", "whole number"),
-        ("PACKMULE_GRACE", "-1", "zero or more"),
+        ("PACKMULE_GRACE", "-1", "not a duration"),
         ("PACKMULE_PORT", "99999", "1 to 65535"),
         ("PORT", "http", "1 to 65535"),
         ("PACKMULE_ENV", "prod", "production"),
         ("PACKMULE_ALLOW_EVICTION", "maybe", "1 or 0"),
-        ("PACKMULE_MAX_JOB_BYTES", "0", "above zero"),
+        ("PACKMULE_MAX_JOB_BYTES", "0", "not a size"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(here: Run, variable: str, value: str, told: str) -> None:

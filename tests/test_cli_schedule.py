@@ -81,7 +81,7 @@ def test_a_schedule_is_added_shown_changed_and_removed(here: Run, client: Redis)
     }
     assert "already exists" in complaint(here(*add, "--every", "30s"), 2)
     assert "tell changed: every 30 s" in output(here(*add, "--every", "30s", "--replace"))
-    assert "tell is as it was" in output(here(*add, "--every", "30s", "--replace"))
+    assert "tell unchanged" in output(here(*add, "--every", "30s", "--replace"))
     row = output(here("schedule", "list")).splitlines()[1].split()
     assert row[:6] == ["tell", "every", "30", "s", "shop.told", "operator"]
     assert "every 30 s" in output(here("schedule", "show", "tell"))
@@ -117,7 +117,7 @@ def test_the_next_ticks_are_told(here: Run) -> None:
         (("shop.add", "a=x", "--every", "1h"), "argument a: expected"),
         (("shop.sub", "--every", "1h"), "shop.sub is not a registered job"),
         (("shop.add", "a=1", "--every", "1h", "--queue", "hihg"), "no queue is called 'hihg'"),
-        (("shop.add", "a", "--every", "1h"), "say NAME=VALUE"),
+        (("shop.add", "a", "--every", "1h"), "is not NAME=VALUE"),
         (("shop.add", "a=1", "--every", "soon"), "'soon' is not a duration"),
         (("shop.add", "a=1", "--every", "1h", "--jitter", "10d"), "jitter must be"),
     ],
@@ -138,7 +138,7 @@ def test_mistakes_in_other_commands_are_lines_too(here: Run) -> None:
 def test_pausing_and_resuming(here: Run) -> None:
     output(here("schedule", "add", "a", "shop.add", "a=1", "--every", "1h"))
     assert output(here("schedule", "pause", "a")) == "a paused\n"
-    assert output(here("schedule", "pause", "a")) == "a was paused already\n"
+    assert output(here("schedule", "pause", "a")) == "a was already paused\n"
     assert facts(here, "a")["state"] == "paused"
     assert output(here("schedule", "resume", "a")) == "a resumed\n"
     assert output(here("schedule", "resume", "a")) == "a was not paused\n"
@@ -153,7 +153,7 @@ def test_who_adds_or_changes_one_that_is_paused_is_told_so(here: Run) -> None:
     assert ", next " in output(here(*add, "2h", "--replace"))
     output(here("schedule", "pause", "a"))
     assert output(here(*add, "1m", "--replace")) == f"a changed: every 60 s, {rests}"
-    assert output(here(*add, "1m", "--replace")) == f"a is as it was: every 60 s, {rests}"
+    assert output(here(*add, "1m", "--replace")) == f"a unchanged: every 60 s, {rests}"
 
 
 def test_where_a_name_is_wrong_nothing_is_done_and_all_that_are_wrong_are_named(here: Run) -> None:
@@ -225,7 +225,7 @@ def test_status_tells_how_many_schedules_are_faulty_if_any_is(here: Run, client:
     assert "faulty" not in output(here("status"))
     assert json.loads(output(here("status", "--json")))["faulty_schedules"] == 0
     client.hset(schedule_store.SCHEDULES, mapping={"broken": "{", "worse": "["})
-    assert "2 faulty: packmule schedule list says why" in output(here("status"))
+    assert "2 faulty; packmule schedule list shows why" in output(here("status"))
     assert json.loads(output(here("status", "--json")))["faulty_schedules"] == 2
 
 
@@ -234,7 +234,7 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
 ) -> None:
     file = packmule.cwd / "schedules.toml"
     file.write_text('[often]\njob = "shop.told"\nevery = "1s"\nkwargs = { tick = "{tick}" }\n')
-    assert "no scheduler leads" in output(here("status"))
+    assert "no scheduler is running" in output(here("status"))
     output(here("schedule", "add", "mine", "shop.add", "a=1", "--every", "1s"))
     with packmule.started("scheduler", "--schedules", str(file), stderr=subprocess.DEVNULL):
         until(lambda: leader(client), "a leader")
@@ -245,10 +245,10 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
         assert known["name"] in output(here("status"))
         assert f"term {known['term']}" in output(here("status"))
         with packmule.started("scheduler", stderr=subprocess.DEVNULL):
-            until(lambda: "; 1 more stand by" in output(here("status")), "another that stands by")
+            until(lambda: "; 1 more on standby" in output(here("status")), "another that stands by")
         until(lambda: json.loads(output(here("status", "--json")))["schedulers"] == 1, "its end")
         said = output(here("schedule", "remove", "nightly", "often"))
-        assert "the code has it still" in said
+        assert "the code still has it" in said
     file.write_text("[often]\njob = 5\n")
     with packmule.started("scheduler", stderr=subprocess.DEVNULL, PACKMULE_SCHEDULES=str(file)):
         until(lambda: (found := leader(client)) and found.name != known["name"], "another leader")

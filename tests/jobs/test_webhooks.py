@@ -186,7 +186,7 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
         "entries_behind": 0,
         "given_up": 0,
     }
-    assert packmule.output("webhooks", "--file", "hooks.toml", "dead", "shop") == "nothing was given up"
+    assert packmule.output("webhooks", "--file", "hooks.toml", "dead", "shop") == "no dead events"
 
 
 @pytest.mark.parametrize(

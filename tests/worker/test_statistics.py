@@ -164,7 +164,7 @@ def test_metrics_are_served(packmule):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(address + "x", timeout=10)
         process.terminate()
-    assert "'9464' is no address" in complaint(packmule.run("metrics", "--serve", "9464"), 2)
+    assert "'9464' is not an address" in complaint(packmule.run("metrics", "--serve", "9464"), 2)
 
 
 def test_names_are_cut_and_shown_as_they_are(packmule, client):
