@@ -18,10 +18,10 @@ from pathlib import Path
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.observe.events import stream
-from packmule.observe.webhooks import delivery
+from packmule.observe.webhooks import sender
+from packmule.observe.webhooks.endpoints import Endpoint, Webhook
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.observe.webhooks.signature import key_of
-from packmule.observe.webhooks.webhook_file import Ready, Webhook
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -62,13 +62,13 @@ def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
         receive(listening, events)
         os._exit(0)
     hook = Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/", concurrency=concurrency)
-    ready = Ready("bench", hook, key_of("a secret of enough bytes"))
+    endpoint = Endpoint("bench", hook, key_of("a secret of enough bytes"))
     stop = threading.Event()
-    sender = threading.Thread(
-        target=delivery.run,
-        args=(lambda: connect(None, server.data_dir), [ready], Allowed(["127.0.0.1"]), stop),
+    sending = threading.Thread(
+        target=sender.run,
+        args=(lambda: connect(None, server.data_dir), [endpoint], Allowed(["127.0.0.1"]), stop),
     )
-    sender.start()
+    sending.start()
     source = stream(client)
     while not client.exists(source.key):
         time.sleep(0.01)
@@ -79,7 +79,7 @@ def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
     os.waitpid(child, 0)
     seconds = time.perf_counter() - began
     stop.set()
-    sender.join()
+    sending.join()
     listening.close()
     return events / seconds
 

@@ -1,1 +1,1 @@
-"""Observation: what became of jobs, as events, statistics, metrics and audit."""
+"""Observation: what happened to jobs, as events, statistics, metrics and audit."""

@@ -1,4 +1,4 @@
-"""The audit: what operators did, by whom and when."""
+"""The audit: which operator did what, and when."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from packmule.units import YEAR
 
 MOST_ENTRIES = 100_000
 MAX_AGE = float(YEAR)
-"""Seconds after which an action may be forgotten: a year."""
+"""Seconds after which an action may be deleted: a year."""
 
 
 class Action(NamedTuple):
-    """What `who` (user@host) did, such as `queue pause`, to what; `at` is in Unix seconds."""
+    """An `action`, such as `queue pause`, of `who` (user@host) on `subject`, at the Unix time `at`."""
 
     id: str
     at: float
@@ -36,12 +36,12 @@ def stream(client: Redis) -> Stream:
 
 
 def record(client: Redis, action: str, subject: Mapping[str, Any]) -> None:
-    """Note that this process's user has done something. Raises what redis-py does."""
+    """Record an action of this process's user. Raises what redis-py raises."""
     stream(client).append([[time.time(), whoami(), action, dict(subject)]])
 
 
 def whoami() -> str:
-    """The user that this process runs as, at this host."""
+    """The user that this process runs as, and its host: `user@host`."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -50,7 +50,7 @@ def whoami() -> str:
 
 
 def parse(event: Event) -> Action | None:
-    """A stream's event as an action; None for what nobody of us wrote."""
+    """The action in a stream's event; None if the event is not ours."""
     match event.value:
         case [int() | float() as at, str(who), str(action), dict(subject)]:
             return Action(event.id, float(at), who, action, subject)
@@ -58,7 +58,7 @@ def parse(event: Event) -> Action | None:
 
 
 def read(client: Redis, since: str = "0") -> Iterator[Action]:
-    """The actions after the id `since`, or after so many Unix milliseconds, the oldest first."""
+    """The actions after `since`, an id or Unix milliseconds, the oldest first."""
     for event in stream(client).read_all(since):
         if (parsed := parse(event)) is not None:
             yield parsed

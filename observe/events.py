@@ -1,4 +1,4 @@
-"""The events of jobs: reading what scripts emitted, all of it or some."""
+"""Events of jobs: read or follow what the scripts emitted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from packmule.jobs import wire
 
 MOST_ENTRIES = 10_000
 MAX_AGE = 7 * 86_400.0
-"""Seconds after which an event may be forgotten."""
+"""Seconds after which an event may be deleted."""
 
 LAST_AT = 10.0**11
-"""Unix seconds, beyond the calendars of some three thousand years."""
+"""Unix time some three thousand years ahead: a later one is corrupt."""
 
 TYPES = (
     "enqueued", "scheduled", "promoted", "started", "progress", "finished", "failed", "stopped", "retried",
@@ -25,9 +25,9 @@ TYPES = (
 
 
 class JobEvent(NamedTuple):
-    """What became of a job: `type` is one of TYPES, `at` Unix seconds, `worker` "" where none took part.
+    """A change of a job: `type` is one of TYPES, `at` Unix time, and `worker` "" if none took part.
 
-    `details` are those of the table in docs/internals.md, such as `started` and `ended` of a finished one.
+    `details` depend on the type, for example `started` and `ended` of a finished job (docs/internals.md).
     """
 
     id: str
@@ -40,7 +40,7 @@ class JobEvent(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which events are wanted: those of a job, of some types, of some queues; each None or empty for all."""
+    """A filter: events of one job, of some types, of some queues; None or empty for all."""
 
     job: str | None = None
     types: Collection[str] = ()
@@ -59,7 +59,7 @@ ALL = Wanted()
 
 
 def stream(client: Redis) -> Stream:
-    """The stream of all events, for consumers of your own.
+    """The stream of all events, for your own consumers.
 
     >>> Consumer(stream(client), "mine", "host-1").run(lambda event: print(parse(event)))  # doctest: +SKIP
     """
@@ -67,13 +67,13 @@ def stream(client: Redis) -> Stream:
 
 
 def parse(event: Event) -> JobEvent | None:
-    """A stream's event as a job's; None for what nobody of us wrote."""
+    """The job's event in a stream's event; None if it is not ours."""
     match event.value:
         case [str(type), str(job), str(queue), str(worker), int() | float() as at, *rest] if (
             0 <= at < LAST_AT
         ):
             found = rest[0] if rest and isinstance(rest[0], dict) else {}
-            # What no JSON can hold would stop whoever passes it on.
+            # A value that JSON can't hold would stop whatever forwards it.
             details = {name: _plain(value) for name, value in found.items() if isinstance(name, str)}
             return JobEvent(event.id, type, job, queue, worker, float(at), details)
     return None
@@ -84,7 +84,7 @@ def _plain(value: Any) -> str | int | float | None:
 
 
 def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobEvent]:
-    """The events that are kept after the id `since`, or after so many Unix milliseconds, the oldest first."""
+    """The stored events after `since`, an id or Unix milliseconds, the oldest first."""
     for event in stream(client).read_all(since):
         if (parsed := parse(event)) in wanted:
             yield parsed  # type: ignore[misc]
@@ -93,7 +93,7 @@ def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobE
 def follow(
     client: Redis, since: str = "$", wanted: Wanted = ALL, stop: threading.Event | None = None
 ) -> Iterator[JobEvent | Missed]:
-    """Events after `since`, "$" for now, as they come; `Missed` where some were trimmed unread."""
+    """Events after `since` ("$": from now on) as they come, and `Missed` if some were trimmed unread."""
     for event in stream(client).follow(since, stop=stop):
         if isinstance(event.value, Missed):
             yield event.value

@@ -1,4 +1,4 @@
-"""Metrics: what is counted and how things stand now, in Prometheus's text format."""
+"""Metrics: counters and the present state, in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = Mapping[str, str]
 
 
 def exposition(client: Redis, queues: list[str]) -> str:
-    """All metrics of the server, those of `queues` and of every type of job that was performed.
+    """All metrics of the server, of `queues`, and of every type of job that was performed.
 
     >>> print(exposition(client, ["default"]))  # doctest: +SKIP
     # HELP packmule_jobs Jobs by queue and status.
@@ -41,11 +41,15 @@ def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
     workers = reader.workers(client)
     info = client.info("memory")
     for name, help, value in (
-        ("packmule_workers", "Workers that are registered.", len(workers)),
+        ("packmule_workers", "Registered workers.", len(workers)),
         ("packmule_quarantine", "Records that were set aside.", _length(client)),
-        ("packmule_batches_running", "Of the latest hundred those that have not ended.", _running(client)),
+        ("packmule_batches_running", "Batches that have not ended, of the latest hundred.", _running(client)),
         ("packmule_redis_memory_bytes", "Memory that the server uses.", info["used_memory"]),
-        ("packmule_redis_memory_limit_bytes", "Its bound, 0 for none.", info.get("maxmemory", 0)),
+        (
+            "packmule_redis_memory_limit_bytes",
+            "The server's maxmemory, 0 for none.",
+            info.get("maxmemory", 0),
+        ),
     ):
         yield from _head(name, "gauge", help)
         yield _line(name, {}, value)
@@ -55,7 +59,7 @@ def _length(client: Redis) -> int:
     try:
         return int(client.llen(wire.QUARANTINE))
     except ResponseError:
-        return 0  # the key holds something else
+        return 0  # the key holds another type
 
 
 def _running(client: Redis) -> int:
@@ -69,7 +73,7 @@ def _counters(client: Redis) -> Iterator[str]:
         for outcome in ("finished", "failed", "stopped", "retried"):
             labels = {"queue": queue, "type": kind, "outcome": outcome}
             yield _line("packmule_executions_total", labels, getattr(each, outcome))
-    yield from _head("packmule_run_seconds", "histogram", "Time that bodies ran.")
+    yield from _head("packmule_run_seconds", "histogram", "Time that jobs ran.")
     for (queue, kind), each in found.items():
         labels = {"queue": queue, "type": kind}
         yield from _histogram("packmule_run_seconds", labels, each.runs, each.seconds)

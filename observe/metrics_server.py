@@ -1,4 +1,4 @@
-"""The metrics' server: answers `GET /metrics`, asking Redis once a second at most."""
+"""The metrics server: answer `GET /metrics`, reading Redis at most once a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 
 def listen(host: str, port: int, client: Redis, queues: Callable[[], list[str]]) -> ThreadingHTTPServer:
-    """A server of the metrics of `client`'s server, bound but not running. Raises `OSError`."""
+    """An HTTP server for the metrics of `client`'s server, bound but not running. Raises `OSError`."""
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -26,7 +26,7 @@ def listen(host: str, port: int, client: Redis, queues: Callable[[], list[str]])
 
 
 def _handler(client: Redis, queues: Callable[[], list[str]]) -> type[BaseHTTPRequestHandler]:
-    # However many scrape however many of these, the server is asked once a second.
+    # The cache is shared: many scrapers of many processes read Redis once a second.
     cache = Cache(client, "jobs", max_bytes=MOST_BYTES)
 
     def compute() -> str:

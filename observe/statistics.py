@@ -20,10 +20,10 @@ _KINDS = {"k1": "finished", "k2": "failed", "k3": "stopped", "k4": "retried"}
 
 @dataclass(slots=True)
 class Statistics:
-    """What was performed of one type in one queue, or of several together.
+    """Counts of one type of job in one queue, or of several together.
 
-    `seconds` is the time that bodies ran. `waits` and `runs` are histograms
-    (`coordination.counters.histogram`) of the time from enqueue to start, and of that time.
+    `seconds` is the total time that jobs ran. `waits` and `runs` are histograms
+    (`coordination.counters.histogram`) of the time from enqueue to start, and of the time that a job ran.
     """
 
     finished: int = 0
@@ -36,7 +36,7 @@ class Statistics:
 
     @property
     def performed(self) -> int:
-        """How many executions came to an end of their own."""
+        """How many executions ended by themselves."""
         return self.finished + self.failed + self.stopped + self.retried
 
     def add(self, what: str, count: int) -> None:
@@ -56,7 +56,7 @@ Key = tuple[str, str]
 
 
 class Summary(NamedTuple):
-    """One line of a table; spans in seconds, None where nothing was counted."""
+    """One line of a table; spans are in seconds, None if nothing was counted."""
 
     name: str
     performed: int
@@ -71,22 +71,22 @@ class Summary(NamedTuple):
 
 
 def minutes(client: Redis, count: int) -> dict[Key, Statistics]:
-    """The statistics of this minute and those before it, `count` together, two hours at most."""
+    """The statistics of the last `count` minutes together, two hours at most."""
     return _read(client, _keys("minute", MINUTE, min(count, MOST_MINUTES)))
 
 
 def hours(client: Redis, count: int) -> dict[Key, Statistics]:
-    """The same of hours, eight days at most."""
+    """The statistics of the last `count` hours together, eight days at most."""
     return _read(client, _keys("hour", HOUR, min(count, MOST_HOURS)))
 
 
 def totals(client: Redis) -> dict[Key, Statistics]:
-    """All that was ever counted on this server."""
+    """The statistics since this server was first used."""
     return _read(client, [f"{wire.STATISTICS}total"])
 
 
 def by(found: dict[Key, Statistics], part: Callable[[Key], str]) -> dict[str, Statistics]:
-    """Summed up by a part of the key: `by(minutes(client, 5), queue_of)`."""
+    """Sums by a part of the key: `by(minutes(client, 5), queue_of)`."""
     groups: dict[str, list[Statistics]] = {}
     for key, each in found.items():
         groups.setdefault(part(key), []).append(each)
@@ -104,7 +104,7 @@ def type_of(key: Key) -> str:
 
 
 def summary(name: str, found: Statistics) -> Summary:
-    """The line of a table that tells of `found`."""
+    """The line of a table for `found`."""
     return Summary(
         name,
         found.performed,
@@ -120,19 +120,19 @@ def summary(name: str, found: Statistics) -> Summary:
 
 
 def rates(client: Redis) -> dict[str, float]:
-    """Executions a second of each queue, over the last minute or so."""
+    """Executions per second of each queue, over the last one to two minutes."""
     now = time.time()
     span = MINUTE + now % MINUTE
     return {name: each.performed / span for name, each in by(minutes(client, 2), queue_of).items()}
 
 
 def slowest(client: Redis, count: int = 10, hours: int = 1) -> list[tuple[str, float]]:
-    """The ids of the jobs that ran longest, and for how many seconds."""
+    """The ids of the jobs that ran longest, each with its seconds."""
     return Leaderboard(client, "slowest").top_best(count, hours)
 
 
 def busiest(client: Redis, count: int = 10, hours: int = 1) -> list[tuple[str, float]]:
-    """The workers that performed for the longest, and for how many seconds."""
+    """The workers that performed jobs for longest, each with its seconds."""
     return Leaderboard(client, "busiest").top(count, hours)
 
 
@@ -149,7 +149,7 @@ def _read(client: Redis, keys: Sequence[str]) -> dict[Key, Statistics]:
     found: dict[Key, Statistics] = {}
     for counts in hashes:
         if not isinstance(counts, dict):
-            continue  # somebody put something else there
+            continue  # the key holds another type
         for name, value in counts.items():
             queue, _, rest = wire.text(name).partition("\x1f")
             kind, _, what = rest.rpartition("\x1f")

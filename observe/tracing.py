@@ -1,4 +1,4 @@
-"""Exporting traces: the OpenTelemetry SDK is set up for this process."""
+"""Trace export: set up the OpenTelemetry SDK for this process."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from packmule.jobs.tracing import SYSTEM, flush
 
 
 class Exporting:
-    """What a process lends its jobs while it traces, so that spans are sent when it leaves."""
+    """Handle of a process that traces: closing it sends the spans that are left."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the spans that are left."""
         flush()
 
 
 def export_traces(by: str) -> Exporting:
     """Send spans by OTLP over HTTP (`otlp`), or print them to standard error (`console`), from now on.
 
-    Where to, and all else, is told by OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`
-    and `OTEL_SERVICE_NAME`. Raises `SettingsError` where its packages are not installed.
+    OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_SERVICE_NAME`, configure
+    the rest. Raises `SettingsError` if its packages are not installed.
     """
     try:
         from opentelemetry import trace
@@ -37,16 +37,16 @@ def export_traces(by: str) -> Exporting:
         else:
             chosen = ConsoleSpanExporter(out=sys.stderr, formatter=_line)
     except ImportError as error:
-        said = "PACKMULE_TRACING needs more packages: pip install 'packmule[otel]'"
-        raise SettingsError(f"{said} ({error})") from None
-    # What the environment says of the service comes with `create`, and wins.
+        hint = "PACKMULE_TRACING needs more packages: pip install 'packmule[otel]'"
+        raise SettingsError(f"{hint} ({error})") from None
+    # The environment's attributes of the service come with `create`, and win.
     named = Resource({"service.name": SYSTEM})
-    told = {
+    configured = {
         name: value
         for name, value in Resource.create().attributes.items()
         if not str(value).startswith("unknown_service")
     }
-    provider = TracerProvider(resource=named.merge(Resource(told)))
+    provider = TracerProvider(resource=named.merge(Resource(configured)))
     provider.add_span_processor(BatchSpanProcessor(chosen))
     trace.set_tracer_provider(provider)
     return Exporting()

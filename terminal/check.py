@@ -98,12 +98,12 @@ def _schedules(settings: Settings) -> str:
 
 
 def _webhooks(settings: Settings) -> str:
-    from packmule.observe.webhooks import webhook_file
+    from packmule.observe.webhooks import endpoints
     from packmule.observe.webhooks.outgoing import Allowed
 
     if settings.webhooks is None:
         return "ok, none"
-    hooks = webhook_file.read_file(settings.webhooks, Allowed(settings.webhook_allow), secret)
+    hooks = endpoints.read_endpoints(settings.webhooks, Allowed(settings.webhook_allow), secret)
     return f"ok, {len(hooks)}"
 
 

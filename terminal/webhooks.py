@@ -14,8 +14,8 @@ from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 
 if TYPE_CHECKING:
+    from packmule.observe.webhooks.endpoints import Endpoint
     from packmule.observe.webhooks.outgoing import Allowed
-    from packmule.observe.webhooks.webhook_file import Ready
 
 
 @click.group(invoke_without_command=True)
@@ -36,7 +36,7 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
     ctx.obj = (app, hooks, allowed)
     if ctx.invoked_subcommand is not None:
         return
-    from packmule.observe.webhooks.delivery import run
+    from packmule.observe.webhooks.sender import run
     from packmule.terminal.logs import log_to_stderr
 
     log_to_stderr(app.settings.log_format)
@@ -49,11 +49,11 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
 @webhooks.command("list")
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
-def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
+def webhooks_list(given: tuple[App, list[Endpoint], Allowed], json: bool) -> None:
     """List the webhooks with their numbers of waiting and dead events."""
     from packmule.coordination.streams.dead_letters import dead_letters_key
     from packmule.observe import events
-    from packmule.observe.webhooks.delivery import group_of
+    from packmule.observe.webhooks.sender import group_of
     from packmule.terminal import show
 
     app, hooks, _ = given
@@ -63,14 +63,14 @@ def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
         groups = {each["name"].decode(): each for each in app.client.xinfo_groups(key)}
     rows = [
         {
-            "webhook": ready.name,
-            "url": ready.hook.url,
-            "types": list(ready.hook.types),
-            "queues": list(ready.hook.queues),
-            "entries_behind": (groups.get(group_of(ready.name)) or {}).get("lag"),
-            "given_up": app.client.llen(dead_letters_key(key, group_of(ready.name))),
+            "webhook": endpoint.name,
+            "url": endpoint.hook.url,
+            "types": list(endpoint.hook.types),
+            "queues": list(endpoint.hook.queues),
+            "entries_behind": (groups.get(group_of(endpoint.name)) or {}).get("lag"),
+            "given_up": app.client.llen(dead_letters_key(key, group_of(endpoint.name))),
         }
-        for ready in hooks
+        for endpoint in hooks
     ]
     if json:
         show.as_json(rows)
@@ -85,19 +85,19 @@ def webhooks_list(given: tuple[App, list[Ready], Allowed], json: bool) -> None:
 @click.option("--resend", is_flag=True, help="Send them again, the oldest first, until one is refused.")
 @click.option("--json", "json", is_flag=True)
 @click.pass_obj
-def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bool, json: bool) -> int:
+def webhooks_dead(given: tuple[App, list[Endpoint], Allowed], name: str, resend: bool, json: bool) -> int:
     """List the events that a webhook has given up on, and why."""
-    from packmule.observe.webhooks import delivery as source
+    from packmule.observe.webhooks import sender as source
     from packmule.terminal import show
 
     app, hooks, allowed = given
-    ready = next((each for each in hooks if each.name == name), None)
-    if ready is None:
+    endpoint = next((each for each in hooks if each.name == name), None)
+    if endpoint is None:
         raise click.UsageError(
             f"no webhook is called {name!r}: the file has {', '.join(each.name for each in hooks)}"
         )
     if resend:
-        sent, left = source.resend(app.client, ready, allowed)
+        sent, left = source.resend(app.client, endpoint, allowed)
         click.echo(f"{sent:,} sent, {left:,} left")
         return 1 if left else 0
     found = list(source.dead(app.client, name))
@@ -109,12 +109,12 @@ def webhooks_dead(given: tuple[App, list[Ready], Allowed], name: str, resend: bo
     return 0
 
 
-def _read(app: App, file: Path | None) -> tuple[list[Ready], Allowed]:
+def _read(app: App, file: Path | None) -> tuple[list[Endpoint], Allowed]:
+    from packmule.observe.webhooks.endpoints import read_endpoints
     from packmule.observe.webhooks.outgoing import Allowed
-    from packmule.observe.webhooks.webhook_file import read_file
 
     path = file or app.settings.webhooks
     if path is None:
         raise SettingsError("no file of webhooks is named: use --file or PACKMULE_WEBHOOKS")
     allowed = Allowed(app.settings.webhook_allow)
-    return read_file(path, allowed, secret), allowed
+    return read_endpoints(path, allowed, secret), allowed

@@ -10,6 +10,7 @@ import redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs.client import Client
 from packmule.jobs.input_limits import InputLimits
 from packmule.tests.private_server import private_server
 
@@ -40,6 +41,12 @@ def spare_server() -> Iterator[Callable[[], EmbeddedServer]]:
     """Each call starts a further private server, for this test alone."""
     with ExitStack() as started:
         yield lambda: started.enter_context(private_server())
+
+
+@pytest.fixture
+def produce(client: redis.Redis) -> None:
+    """Let registered functions enqueue to the shared server."""
+    Client(client).make_default()
 
 
 @pytest.fixture

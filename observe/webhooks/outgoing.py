@@ -1,4 +1,4 @@
-"""Requests to addresses that others chose: nothing inside is reached by them, and none lasts long."""
+"""Outgoing requests to URLs that others chose: they never reach internal hosts, and each is short."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from packmule.errors import Unavailable, UsageError
+
 CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 15.0
 MOST_OF_AN_ANSWER = 4096
 WEB_PORTS = frozenset({80, 443})
 FIRST_FREE_PORT = 1024
 _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20")))
-"""Special networks that not all of Python's versions know as such."""
+"""Special networks that some versions of Python take for public ones."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class InvalidTarget(ValueError):
-    """An address to which nothing is sent, whatever its host answers; the text says why."""
+class InvalidTarget(UsageError, ValueError):
+    """A URL to which nothing is sent, because it is not valid or leads to an internal host."""
 
 
-class NotSent(ConnectionError):
-    """No answer came: the host couldn't be reached, or took too long."""
+class NotSent(Unavailable, ConnectionError):
+    """No answer came: the host could not be reached, or took too long."""
 
 
 class Allowed:
-    """The hosts and networks inside that may be reached: `hooks.internal`, `10.1.0.0/16`."""
+    """Internal hosts and networks that may be reached: `hooks.internal`, `10.1.0.0/16`."""
 
     def __init__(self, entries: Sequence[str] = ()) -> None:
         self.names: set[str] = set()
@@ -47,16 +49,15 @@ class Allowed:
                 self.names.add(entry.lower())
 
     def covers(self, host: str, address: Address) -> bool:
-        """Whether `address`, to which `host` was resolved, is one of them."""
+        """Whether `host`, or the `address` that it resolved to, is allowed."""
         return host.lower() in self.names or any(address in network for network in self.networks)
 
 
 class Outgoing:
     """Posts to one URL over one connection, which is kept open; for one thread.
 
-    A name is resolved anew for each connection, which goes to the very address that was checked. Redirects
-    aren't followed. Plain `http` goes to allowed hosts only. Raises `InvalidTarget` for a URL that can't be
-    meant.
+    Each connection resolves the name again and goes to the address that was checked. Redirects are not
+    followed. Plain `http` works only with allowed hosts. Raises `InvalidTarget` for an invalid URL.
 
     >>> Outgoing("https://example.org/hook").post(b"{}", {"X-Kind": "test"})  # doctest: +SKIP
     (200, b'')
@@ -71,48 +72,49 @@ class Outgoing:
         except ValueError as error:
             raise InvalidTarget(f"{url!r:.200}: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidTarget(f"{url!r:.200} is no http:// or https:// URL of a host")
+            raise InvalidTarget(f"{url!r:.200} is not an http:// or https:// URL with a host")
         if parts.username is not None or parts.password is not None:
-            raise InvalidTarget("a user or password in a URL would stand in logs: use the signature")
+            raise InvalidTarget("a user or password in a URL would appear in logs: use the signature")
         self.host = parts.hostname
         try:
             self.host.encode("idna")
         except UnicodeError:
-            raise InvalidTarget(f"{url!r:.200}: its host can't be a name") from None
+            raise InvalidTarget(f"{url!r:.200}: its host is not a valid name") from None
         self.is_tls = parts.scheme == "https"
         self.port = port or (443 if self.is_tls else 80)
         if self.port not in WEB_PORTS and self.port < FIRST_FREE_PORT:
             raise InvalidTarget(f"{url!r:.200}: use port 80, 443, or one from {FIRST_FREE_PORT} on")
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not self._path.isascii() or any(c <= " " for c in self._path):
-            raise InvalidTarget(f"{url!r:.200}: percent-encode what is no printable ASCII")
+            raise InvalidTarget(f"{url!r:.200}: percent-encode everything but printable ASCII")
         self._connection: http.client.HTTPConnection | None = None
         self._is_cut = False
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """The status and the beginning of the answer. Raises `NotSent`, or `InvalidTarget` for one inside.
+        """Post `body`; return the status and the beginning of the answer.
 
-        A connection that the other side had closed is made anew, so the same may arrive twice.
+        If the other side had closed the connection, it posts again over a new one: a post may arrive twice.
+        Raises `NotSent`, or `InvalidTarget` if the host is internal.
         """
         was_open = self._connection is not None
         try:
             return self._exchange(body, headers)
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            # One that we cut is no sign of a connection that the other side had closed.
+            # If we cut the connection, the other side had not closed it.
             if not was_open or self._is_cut or not isinstance(error, ConnectionError):
-                raise NotSent(_said(error)) from None
+                raise NotSent(_described(error)) from None
         return self.post(body, headers)
 
     def close(self) -> None:
-        """Give up the connection, if there is one."""
+        """Close the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         connection = self._connection = self._connection or self._connected()
-        # Who sends a byte a second would pass any timeout of the single reads.
+        # A receiver that sends a byte a second would never meet the timeout of a single read.
         self._is_cut = False
         end = threading.Timer(TOTAL_SECONDS, self._cut, (connection.sock,))
         end.daemon = True
@@ -122,7 +124,7 @@ class Outgoing:
             answer = connection.getresponse()
             beginning = answer.read(MOST_OF_AN_ANSWER)
             if not answer.isclosed() or answer.will_close:
-                self.close()  # there is more to come, and it is not wanted
+                self.close()  # do not read the rest of a long answer
         finally:
             end.cancel()
         return answer.status, beginning
@@ -137,7 +139,7 @@ class Outgoing:
         for *_, where in found:
             self._check(str(where[0]))
         error: OSError | None = None
-        ends_at = time.monotonic() + CONNECT_SECONDS  # for all of its addresses together
+        ends_at = time.monotonic() + CONNECT_SECONDS  # for all addresses together
         for family, kind, protocol, _, where in found:
             try:
                 sock = socket.socket(family, kind, protocol)
@@ -162,7 +164,7 @@ class Outgoing:
         return connection
 
     def _check(self, text: str) -> None:
-        """Raise `InvalidTarget` for an address that is inside and not allowed."""
+        """Raise `InvalidTarget` for an internal address that is not allowed."""
         address: Address = ipaddress.ip_address(text.partition("%")[0])
         if self.allowed.covers(self.host, address):
             return
@@ -170,12 +172,12 @@ class Outgoing:
             raise InvalidTarget(f"{self.host}: use https://, or allow the host in PACKMULE_WEBHOOK_ALLOW")
         if not all(map(_is_public, _all_of(address))):
             raise InvalidTarget(
-                f"{self.host} is {address}, which is no public address (PACKMULE_WEBHOOK_ALLOW)"
+                f"{self.host} is {address}, which is not a public address (PACKMULE_WEBHOOK_ALLOW)"
             )
 
 
 def _all_of(address: Address) -> list[Address]:
-    """An address, and those that are hidden in it and reached through it."""
+    """An address, and those that are embedded in it and reached through it."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     inner: list[Any] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -190,5 +192,5 @@ def _is_public(address: Address) -> bool:
     return address.is_global and not is_special
 
 
-def _said(error: Exception) -> str:
+def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

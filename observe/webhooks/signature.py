@@ -1,4 +1,4 @@
-"""Signatures by the Standard Webhooks specification: who has the secret can tell a forged message."""
+"""Signatures by the Standard Webhooks specification: a receiver with the secret detects forged messages."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import hmac
 import time
 from collections.abc import Mapping
 
+from packmule.errors import Error, UsageError
+
 PREFIX = "whsec_"
 LEAST_BYTES = 16
 TOLERANCE = 300.0
 """Seconds by which the time of a message may differ from the receiver's."""
 
 
-class InvalidSecret(ValueError):
-    """A secret that is too short, or not in base64 behind its `whsec_`."""
+class InvalidSecret(UsageError, ValueError):
+    """A secret is too short, or not base64 after its `whsec_`."""
 
 
-class InvalidSignature(ValueError):
-    """A message that was not signed by the secret, or long ago."""
+class InvalidSignature(Error, ValueError):
+    """A message was not signed with the secret, or too long ago."""
 
 
 def key_of(secret: str) -> bytes:
-    """The key in a secret: base64 behind `whsec_`, or else the text itself. Raises `InvalidSecret`."""
+    """The key in a secret: base64 after `whsec_`, or else the text itself. Raises `InvalidSecret`."""
     try:
         key = (
             base64.b64decode(secret.removeprefix(PREFIX), validate=True) if secret.startswith(PREFIX) else b""
         )
     except binascii.Error:
-        raise InvalidSecret(f"behind {PREFIX} a secret is base64") from None
+        raise InvalidSecret(f"a secret must be base64 after {PREFIX}") from None
     key = key or secret.encode()
     if len(key) < LEAST_BYTES:
         raise InvalidSecret(f"a secret needs at least {LEAST_BYTES} bytes")
@@ -38,7 +40,7 @@ def key_of(secret: str) -> bytes:
 
 
 def sign(key: bytes, id: str, at: int, body: bytes) -> dict[str, str]:
-    """The headers that sign a message called `id`, sent at `at` in Unix seconds."""
+    """The headers that sign the message `id`, sent at the Unix time `at`."""
     digest = hmac.new(key, f"{id}.{at}.".encode() + body, hashlib.sha256).digest()
     return {
         "webhook-id": id,
@@ -48,7 +50,7 @@ def sign(key: bytes, id: str, at: int, body: bytes) -> dict[str, str]:
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float | None = None) -> None:
-    """Let a receiver check a message; `headers` with names in lower case. Raises `InvalidSignature`.
+    """Check a received message; the names of `headers` are in lower case. Raises `InvalidSignature`.
 
     >>> signed = sign(key_of("a secret of enough bytes"), "1", 1795600000, b"{}")
     >>> verify("a secret of enough bytes", signed, b"{}", now=1795600001)
@@ -57,9 +59,11 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float | No
         id, at, signatures = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
         sent = int(at)
     except (KeyError, ValueError):
-        raise InvalidSignature("the headers webhook-id, -timestamp and -signature are wanted") from None
+        raise InvalidSignature(
+            "the headers webhook-id, webhook-timestamp and webhook-signature are required"
+        ) from None
     if abs((time.time() if now is None else now) - sent) > TOLERANCE:
         raise InvalidSignature("the message is too old, or from the future")
     expected = sign(key_of(secret), id, sent, body)["webhook-signature"]
     if not any(hmac.compare_digest(each.encode(), expected.encode()) for each in signatures.split(" ")):
-        raise InvalidSignature("the signature is another one")
+        raise InvalidSignature("the signature does not match")

@@ -1,4 +1,4 @@
-"""Promotion: delayed jobs and retries whose time has come go to their queues."""
+"""Promotion: move delayed jobs and retries to their queues when they are due."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from packmule.jobs import wire
 from packmule.scheduler.leader import FENCE, require_leading
 
 JOBS_A_CALL = 300
-"""Few enough that one call holds the server for a few milliseconds only."""
+"""Jobs that one call moves at most: few enough that it occupies the server for a few milliseconds."""
 
 QUEUES_A_CALL = 200
-"""At about so many queues a call looks, for a millisecond if nothing is due."""
+"""About how many queues one call checks, which takes a millisecond if nothing is due."""
 
 _promote = Script("scheduler.maintenance", "promote", after=(*wire.GROUPS, *FENCE))
 
 
 def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | None:
-    """Look at all queues, and promote what is due, some of each; seconds until the next is, None if none is.
+    """Promote due jobs of all queues; return seconds until the next one is due, None if none is scheduled.
 
-    Zero or less means that more are due already: a call promotes up to `JOBS_A_CALL`, shared by the queues
-    that it looks at. A job is promoted once, whoever calls this and however often: each move is one atomic
-    step. A leader names its `term`, and for how many seconds it `leads_for`, which is its sign of life;
-    `NotLeading` is raised if another leads.
+    Zero or less means that more jobs are due: a call promotes up to `JOBS_A_CALL`, shared by its queues. Each
+    move is one atomic step, so a job is promoted once, whoever calls this and however often. A leader gives
+    its `term` and the seconds that it `leads_for`, as its sign of life. Raises `NotLeading`.
     """
     nearest, cursor = math.inf, "0"
     ends_at = time.monotonic() + leads_for

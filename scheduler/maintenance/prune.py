@@ -1,4 +1,4 @@
-"""Pruning: what is over is forgotten, so that nothing grows for ever."""
+"""Pruning: remove what has expired, so that nothing grows for ever."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from packmule.scheduler.leader import FENCE, require_leading
 from packmule.scheduler.maintenance.queue_scan import QueueScan
 
 JOBS_A_CALL = 500
-"""Few enough that one call holds the server for a millisecond or so."""
+"""Ids of each kind that one call removes: few enough that it occupies the server for about a millisecond."""
 
 _prune = Script("scheduler.maintenance", "prune", after=(*wire.CALL, *FENCE))
 
 
 class Pruner:
-    """Forgets jobs whose time to live is over, workers that are gone, and old events.
+    """Removes ids of expired jobs, workers that are gone, and old events.
 
-    RQ trims its registries where its own workers run or its dashboard is looked at, and nowhere else. Done at
-    any time and by several it does no harm.
+    RQ trims its registries only where its own workers run or its dashboard is open. Running this at any time,
+    or several at once, does no harm.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -31,22 +31,22 @@ class Pruner:
         self._scan = QueueScan(client)
 
     def prune(self, term: str = "") -> int:
-        """Go on for a while; how many ids were forgotten. Raises `NotLeading` if the `term` is over."""
-        forgotten = 0
+        """Prune for a while; return how many ids were removed. Raises `NotLeading` if `term` is over."""
+        removed = 0
 
         def step(queue: str, cursor: str) -> str:
-            nonlocal forgotten
+            nonlocal removed
             keys = [wire.registry_key(status, queue) for status in ("finished", "failed", "canceled")]
             keys += wire.workers_key(queue), wire.WORKERS
             reply = _prune(self.client, keys, [JOBS_A_CALL, cursor, term])
             require_leading(reply)
             count, cursor = int(reply[0]), wire.text(reply[1])
-            forgotten += count
+            removed += count
             return cursor if cursor != "0" or count >= JOBS_A_CALL else ""
 
         self._scan.run(step)
         for stream in (events.stream(self.client), audit.stream(self.client)):
-            # A key that holds something else is moved aside by the next event.
+            # If the key holds another type, the next event moves it aside.
             with contextlib.suppress(ResponseError):
                 stream.trim()
-        return forgotten
+        return removed

@@ -20,7 +20,7 @@ from packmule.jobs.options import (
     Options,
 )
 from packmule.observe.events import TYPES
-from packmule.observe.webhooks.webhook_file import ENDS, Webhook
+from packmule.observe.webhooks.endpoints import ENDS, Webhook
 from packmule.scheduler.schedules.schedule import Schedule
 from packmule.tests.docs.pages import ROOT, named, page, rows
 

@@ -1,27 +1,27 @@
--- Move jobs that are due from the scheduled to their queues, the longest due first, and unblock groups whose time has come.
+-- Move due jobs from the scheduled ones to their queues, the longest due first, and unblock groups that are due.
 --
 -- KEYS[1]  the set of queues
--- ARGV[1]  at most how many, shared by the queues in which jobs are due, but one of each at least
+-- ARGV[1]  the most jobs to move, shared by the queues with due jobs, but at least one of each
 -- ARGV[2]  now as RQ's text    ARGV[3]  the leader's term, or ""    ARGV[4]  seconds for which it leads from now on
--- ARGV[5]  where to go on among the queues, "0" at first    ARGV[6]  at about how many to look
--- Returns  seconds until the next of these is due as text, or "" if nothing is scheduled, and where to go on, "0"
---          after the last; "not leading" if another leads
+-- ARGV[5]  a cursor among the queues, "0" at first    ARGV[6]  about how many queues to check
+-- Returns  seconds until the next job of these queues is due as text, or "" if none is scheduled, and the next
+--          cursor, "0" after the last; "not leading" if another leads
 
 if ARGV[3] ~= '' then
   if not leads(ARGV[3]) then return 'not leading' end
-  redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', now + ARGV[4])) -- which a full memory refuses
+  redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', now + ARGV[4])) -- a full memory refuses this
 end
 
 own.at = ARGV[2]
 
--- When the first is due of a sorted set of times.
+-- The first time in a sorted set of times.
 local function first_of(key) return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge end
 
--- RQ's own schedulers ask every second whether they have a queue's lock still, and leave the queue alone if not. From
--- one that has it the lock is taken, and the queue's jobs are left to it for as long as it may take to notice.
+-- RQ's own schedulers check every second whether they still have a queue's lock, and leave the queue alone if not. We
+-- take the lock from the one that has it, and leave the queue's jobs to it for as long as it may take to notice.
 local LOCK_SECONDS, NOTICE_SECONDS = 60, 3
 
--- Seconds for which RQ's scheduler may still move jobs of a queue, 0 once it is ours alone.
+-- Seconds for which RQ's scheduler may still move jobs of a queue, 0 if only ours may.
 local function shared_for(queue)
   local lock = 'rq:scheduler-lock:' .. queue
   local holder = redis.pcall('GET', lock)
@@ -35,7 +35,7 @@ local function shared_for(queue)
   return is_taken and NOTICE_SECONDS or 0
 end
 
--- A list of another type would swallow the jobs on their way.
+-- Jobs would be lost if their queue's key held another type.
 local function make_way(list)
   local found = redis.call('TYPE', list).ok
   if found ~= 'list' and found ~= 'none' then
@@ -54,7 +54,7 @@ local function promote(queue, most)
     local record = 'rq:job:' .. id
     local fields = redis.pcall('HMGET', record, 'data', 'enqueue_at_front', 'group')
     if fields.err or not fields[1] then
-      -- A record that expired while it waited is no loss; one that is no job is kept for inspection.
+      -- A record may have expired meanwhile; one that is not a job is set aside for inspection.
       if fields.err or redis.call('EXISTS', record) == 1 then
         set_aside(id, fields.err or 'the record holds no data')
       end

@@ -1,18 +1,18 @@
--- Forget what is over in one queue: ids of ended jobs whose time to live is over, of canceled ones that left no
+-- Remove what has expired in one queue: ids of ended jobs past their time to live, ids of canceled jobs without a
 -- record, and workers that are gone.
 --
 -- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs    KEYS[4]  workers, all of one queue
 -- KEYS[5]  all workers
--- ARGV[1]  at most how many of each    ARGV[2]  where to go on among the canceled, "0" at first
+-- ARGV[1]  at most how many of each    ARGV[2]  a cursor among the canceled jobs, "0" at first
 -- ARGV[3]  the leader's term, or ""
--- Returns  how many were forgotten, and where to go on, "0" after the last; "not leading" if another leads
+-- Returns  how many were removed, and the next cursor, "0" after the last; "not leading" if another leads
 
 if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
-local forgotten = 0
+local removed = 0
 
-local function forget(command, key, ids)
-  if #ids > 0 then forgotten = forgotten + call(command, key, unpack(ids)) end
+local function remove(command, key, ids)
+  if #ids > 0 then removed = removed + call(command, key, unpack(ids)) end
 end
 
 local function gone(prefix, found)
@@ -24,15 +24,15 @@ local function gone(prefix, found)
 end
 
 for i = 1, 2 do
-  forget('ZREM', KEYS[i], call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, ARGV[1]))
+  remove('ZREM', KEYS[i], call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, ARGV[1]))
 end
 
 local found = call('ZSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[1])
 local canceled = {}
 for i = 1, #found[2], 2 do canceled[#canceled + 1] = found[2][i] end
-forget('ZREM', KEYS[3], gone('rq:job:', canceled))
+remove('ZREM', KEYS[3], gone('rq:job:', canceled))
 
 for i = 4, 5 do
-  forget('SREM', KEYS[i], gone('', call('SRANDMEMBER', KEYS[i], ARGV[1]))) -- all of them where there are fewer
+  remove('SREM', KEYS[i], gone('', call('SRANDMEMBER', KEYS[i], ARGV[1]))) -- all, if there are fewer
 end
-return {forgotten, found[1]}
+return {removed, found[1]}

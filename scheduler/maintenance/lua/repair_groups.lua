@@ -1,13 +1,13 @@
 -- Give groups that lost their head a new one, and unblock those that nothing blocks any more.
 --
--- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  where to go on, "0" at first
+-- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  a cursor, "0" at first
 -- ARGV[3]  the leader's term, or ""
--- Returns  where to go on, "0" after the last, and how many groups were seen; "not leading" if another leads
+-- Returns  the next cursor, "0" after the last, and how many groups were seen; "not leading" if another leads
 
 if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
 -- Give a group a new head if it lost its own, or if nothing blocks it any more.
-local function repair(queue, group, head, now)
+local function repair(queue, group, head)
   local key, name = groups.members_of(queue, group), queue .. '\n' .. group
   for _ = 1, 1000 do
     local first = call('LINDEX', key, 0)
@@ -29,14 +29,13 @@ local function repair(queue, group, head, now)
 end
 
 local queue = ARGV[1]
-local time = redis.call('TIME')
 local has_list = redis.call('EXISTS', 'rq:queue:' .. queue) == 1
 local found = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
 
 for i = 1, #found[2], 2 do
   local group, head = found[2][i], found[2][i + 1]
   if head == '' or not has_list or redis.pcall('HGET', 'rq:job:' .. head, 'status') ~= 'queued' then
-    repair(queue, group, head, tonumber(time[1]))
+    repair(queue, group, head)
   end
 end
 

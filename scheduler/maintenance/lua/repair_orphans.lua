@@ -1,21 +1,21 @@
--- Look at some of all keys for what a crash, a lost key or a hand has left behind, and repair it: claims of a worker
--- that has no lease, slots whose holder is gone, jobs of groups that have no head, and workers that RQ would
--- know for ever, for one that was killed can write a field after it has been struck off.
+-- Scan some keys for what a crash, a lost key or a deletion by hand left behind, and repair it: claims of workers
+-- without a lease, slots whose holder is gone, groups without a head, and records of workers without an expiry, because
+-- a killed worker's last write may arrive after its record was deleted.
 --
 -- KEYS[1]  the leases
--- ARGV[1]  where to go on, "0" at first    ARGV[2]  how many keys to look at    ARGV[3]  the leader's term, or ""
--- ARGV[4]  seconds after which a worker without a lease is dead, if it doesn't renew it
+-- ARGV[1]  a cursor, "0" at first    ARGV[2]  about how many keys to scan    ARGV[3]  the leader's term, or ""
+-- ARGV[4]  seconds of the lease that a worker without one gets; if it does not renew it, it is dead
 -- ARGV[5]  seconds after which RQ forgets a worker; a living one renews it
--- Returns  where to go on, "0" after the last, and how many were repaired; "not leading" if another leads
+-- Returns  the next cursor, "0" after the last, and how many were repaired; "not leading" if another leads
 
 if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
 
-local FIELDS = 100 -- of one key
-local left = 1000 -- fields of all keys that this call looks at; the next round looks at others
+local FIELDS = 100 -- that a call checks of one key
+local left = 1000 -- fields that this call may still check; the next round checks others
 local repaired = 0
 local repair = {}
 
--- Rescue looks at leases alone; a living worker will renew it before it ends.
+-- Rescue looks only at leases. A living worker renews this one before it ends.
 local function lease(worker)
   repaired = repaired + call('ZADD', KEYS[1], 'NX', now + ARGV[4], worker)
 end
@@ -36,10 +36,10 @@ repair['pm:holders:'] = function(key)
   end
 end
 
--- The name alone doesn't tell where the queue ends, for both parts may have colons; the jobs do.
+-- The key's name is ambiguous, because queue and group may contain colons: a job's record says which is which.
 repair['pm:group:'] = function(name)
   local first
-  for _ = 1, FIELDS do -- and past those that left no record
+  for _ = 1, FIELDS do -- skip jobs without a record
     first = call('LINDEX', 'pm:group:' .. name, 0)
     if not first or redis.call('EXISTS', 'rq:job:' .. first) == 1 then break end
     call('LPOP', 'pm:group:' .. name)

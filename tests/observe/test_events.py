@@ -1,4 +1,4 @@
-"""What becomes of a job is told in the stream of events, by the very step that does it."""
+"""Events: each change of a job is emitted by the step that makes it."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from packmule.worker.process.outcome import finished
 pytestmark = pytest.mark.usefixtures("produce")
 
 
-def told(client: Redis, id: str | None = None) -> list[list[Any]]:
+def emitted(client: Redis, id: str | None = None) -> list[list[Any]]:
     events = [event.value for event in Stream(client, "pm:events", max_entries=1).read("0", count=10_000)]
     return [event for event in events if id in (None, event[1])]
 
 
 def types(client: Redis, id: str) -> list[str]:
-    return [event[0] for event in told(client, id)]
+    return [event[0] for event in emitted(client, id)]
 
 
-def test_a_short_job_is_told_as_enqueued_and_as_finished_with_its_times(server, client):
+def test_a_short_job_emits_enqueued_and_finished_with_its_times(server, client):
     id = pool_jobs.add.enqueue(1)
     before = time.time()
     assert drained(server) == 0
-    enqueued, end = told(client, id)
+    enqueued, end = emitted(client, id)
     assert enqueued[:4] == ["enqueued", id, "default", ""]
     assert enqueued[4] <= before
     assert end[0] == "finished"
@@ -46,24 +46,24 @@ def test_a_short_job_is_told_as_enqueued_and_as_finished_with_its_times(server, 
     assert before < end[5]["started"] <= end[5]["ended"] <= end[4] <= time.time()
 
 
-def test_a_long_job_is_told_as_started_and_its_progress_by_tenths(server, client):
+def test_a_long_job_emits_started_and_its_progress_by_tenths(server, client):
     id = executor_jobs.tell_who.enqueue(0.3)
     assert drained(server) == 0
     assert types(client, id) in (
         ["enqueued", "progress", "started", "progress", "finished"],
         ["enqueued", "started", "progress", "progress", "finished"],
     )
-    done = [event[5] for event in told(client, id) if event[0] == "progress"]
+    done = [event[5] for event in emitted(client, id) if event[0] == "progress"]
     assert [(each["done"], each["total"]) for each in done] == [(1, 2), (2, 2)]
 
 
-def test_each_attempt_is_told(server, client, tmp_path):
+def test_each_attempt_emits_an_event(server, client, tmp_path):
     id = pool_jobs.fail.enqueue(str(tmp_path / "notes"))
     assert drained(server) == 0
     assert types(client, id) == ["enqueued", "retried", "retried", "failed"]
 
 
-def test_an_end_that_rqs_code_recorded_is_told(server, client):
+def test_an_end_that_rqs_code_recorded_emits_an_event(server, client):
     queue = Queue("default", client, serializer=JSONSerializer)
     job = queue.enqueue(
         "packmule.tests.worker.pool_jobs.add",
@@ -75,17 +75,17 @@ def test_an_end_that_rqs_code_recorded_is_told(server, client):
     assert types(client, job.id) == ["finished"]
 
 
-def test_a_scheduled_job_is_told_when_its_time_came_and_a_canceled_one_too(client):
+def test_promoting_or_canceling_a_scheduled_job_emits_an_event(client):
     due = time.time() + 0.05
     id, other = (pool_jobs.add.options(delay=delay).enqueue(1) for delay in (0.05, 100))
     assert cancel.cancel(client, other) == "canceled"
     until(lambda: promote(client) is None or "promoted" in types(client, id))
     assert types(client, id) == ["scheduled", "promoted"]
-    assert told(client, id)[0][5]["due"] == pytest.approx(due, abs=1)
+    assert emitted(client, id)[0][5]["due"] == pytest.approx(due, abs=1)
     assert types(client, other) == ["scheduled", "canceled"]
 
 
-def test_a_job_whose_process_is_killed_is_told_as_rescued(server, client, tmp_path):
+def test_a_job_whose_process_is_killed_emits_rescued(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server) as process:
@@ -96,10 +96,10 @@ def test_a_job_whose_process_is_killed_is_told_as_rescued(server, client, tmp_pa
         assert ended(client, id).status == "finished"
     assert types(client, id)[:3] == ["enqueued", "started", "rescued"]
     assert types(client, id)[-1] == "finished"
-    assert told(client, id)[2][5] == {"reason": "died"}
+    assert emitted(client, id)[2][5] == {"reason": "died"}
 
 
-def test_a_running_job_that_a_stopping_worker_gives_back_is_told(server, client, tmp_path):
+def test_a_running_job_that_a_stopping_worker_gives_back_emits_returned(server, client, tmp_path):
     id = pool_jobs.note_when_told.enqueue(str(tmp_path / "notes"), str(tmp_path / "gate"), "a")
     with pool(server, grace=0.1) as process:
         until(lambda: "started" in types(client, id))
@@ -108,16 +108,16 @@ def test_a_running_job_that_a_stopping_worker_gives_back_is_told(server, client,
     assert types(client, id) == ["enqueued", "started", "returned"]
 
 
-def test_what_is_set_aside_is_told(client):
+def test_a_corrupt_job_emits_quarantined(client):
     id = pool_jobs.add.enqueue(1)
     client.hdel(wire.job_key(id), "data")
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
     assert types(client, id) == ["enqueued", "quarantined"]
-    assert told(client, id)[1][3:4] == ["w1"]
-    assert told(client, id)[1][5] == {"reason": "the record holds no data"}
+    assert emitted(client, id)[1][3:4] == ["w1"]
+    assert emitted(client, id)[1][5] == {"reason": "the record holds no data"}
 
 
-def test_a_call_sent_again_tells_nothing_twice(client):
+def test_a_repeated_call_emits_nothing_twice(client):
     id = pool_jobs.add.options(job_id="chosen").enqueue(1)
     assert pool_jobs.add.options(job_id="chosen").enqueue(1) == id
     claims = Claims(client, "w1", Strict(["default"]))
@@ -128,7 +128,7 @@ def test_a_call_sent_again_tells_nothing_twice(client):
     assert types(client, id) == ["enqueued", "finished"]
 
 
-def test_a_stream_of_another_type_is_moved_aside_and_the_next_one_begins(client):
+def test_a_stream_of_another_type_is_moved_aside_and_replaced(client):
     client.set("pm:events", "no stream")
     id = pool_jobs.add.enqueue(1)
     assert types(client, id) == ["enqueued"]
@@ -138,7 +138,7 @@ def test_a_stream_of_another_type_is_moved_aside_and_the_next_one_begins(client)
 def test_a_claim_of_many_takes_few_entries_and_the_stream_is_capped(client):
     pool_jobs.noop.enqueue_many([()] * 640)
     assert client.xlen("pm:events") <= 22
-    assert len(told(client)) == 640
+    assert len(emitted(client)) == 640
     client.delete("pm:events")
     for number in range(10_300):
         client.xadd("pm:events", {"e": b"\x90"}, id=f"{number + 1}-0")

@@ -69,7 +69,7 @@ def test_a_job_is_in_the_trace_of_its_enqueue(packmule: CommandLine, client: Red
     assert [event["name"] for event in done["events"]] == (["exception"] if name in ("boom", "late") else [])
 
 
-def test_a_parent_that_means_nothing_is_none(packmule: CommandLine, client: Redis) -> None:
+def test_an_invalid_parent_is_ignored(packmule: CommandLine, client: Redis) -> None:
     id = packmule.output("enqueue", "call", "shop.add", "a=1")
     client.hset(f"rq:job:{id}", "trace", b"00-\xff-nonsense")
     worked = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
@@ -77,9 +77,7 @@ def test_a_parent_that_means_nothing_is_none(packmule: CommandLine, client: Redi
     assert done["parent_id"] is None
 
 
-def test_where_nobody_traces_nothing_is_written(
-    server: EmbeddedServer, client: Redis, tmp_path: Path
-) -> None:
+def test_without_tracing_nothing_is_written(server: EmbeddedServer, client: Redis, tmp_path: Path) -> None:
     packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url))
     id = packmule.output("enqueue", "call", "shop.add", "a=1")
     assert client.hget(f"rq:job:{id}", "trace") is None

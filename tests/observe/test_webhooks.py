@@ -1,4 +1,4 @@
-"""Webhooks: events arrive at least once, signed, and no receiver holds up another."""
+"""Webhooks: events arrive at least once, signed, and no receiver delays another."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from packmule.coordination.streams.stream import Stream
 from packmule.jobs.toml_file import InvalidFile
-from packmule.observe.webhooks import delivery
+from packmule.observe.webhooks import sender
+from packmule.observe.webhooks.endpoints import Endpoint, Webhook, read_endpoints
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.observe.webhooks.signature import key_of, verify
-from packmule.observe.webhooks.webhook_file import Ready, Webhook, read_file
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 SECRET = "a secret of enough bytes"
@@ -24,7 +24,7 @@ LOOPBACK = Allowed(["127.0.0.0/8"])
 
 
 class Receiver:
-    """What a server on loopback got; `answer` says what to answer to a body."""
+    """The events that a server on loopback received; `answer` returns the status for an event."""
 
     def __init__(self) -> None:
         self.got: list[dict[str, object]] = []
@@ -65,17 +65,17 @@ def receiving():
         server.shutdown()
 
 
-def tell(client, *jobs: str, type: str = "finished", queue: str = "low") -> None:
+def emit(client, *jobs: str, type: str = "finished", queue: str = "low") -> None:
     rows = [[type, job, queue, "w1", 1795600000.5, {"started": 1.0, "ended": 2.0}] for job in jobs]
     Stream(client, "pm:events", max_entries=10_000).append(rows)
 
 
-def ready(name: str, port: int, **fields: object) -> Ready:
-    return Ready(name, Webhook(f"http://127.0.0.1:{port}/hook", **fields), key_of(SECRET))
+def endpoint(name: str, port: int, **fields: object) -> Endpoint:
+    return Endpoint(name, Webhook(f"http://127.0.0.1:{port}/hook", **fields), key_of(SECRET))
 
 
 @contextmanager
-def sending(server, *hooks: Ready):
+def sending(server, *hooks: Endpoint):
     from packmule.coordination.redis.connection import connect
 
     stop = threading.Event()
@@ -85,7 +85,7 @@ def sending(server, *hooks: Ready):
         connected.append(connect(None, server.data_dir))
         return connected[-1]
 
-    thread = threading.Thread(target=delivery.run, args=(one, hooks, LOOPBACK, stop))
+    thread = threading.Thread(target=sender.run, args=(one, hooks, LOOPBACK, stop))
     thread.start()
     with connect(None, server.data_dir) as client:
         until(lambda: has_groups(client, len(hooks)), "the groups")
@@ -102,47 +102,47 @@ def has_groups(client, count: int) -> bool:
     return bool(client.exists("pm:events")) and len(client.xinfo_groups("pm:events")) == count
 
 
-def test_the_wanted_events_arrive_signed(server, client):
-    with receiving() as receiver, sending(server, ready("a", receiver.port, queues=("low",))):
-        tell(client, "started", type="started")
-        tell(client, "elsewhere", queue="high")
-        tell(client, "x", "y")
+def test_the_selected_events_arrive_signed(server, client):
+    with receiving() as receiver, sending(server, endpoint("a", receiver.port, queues=("low",))):
+        emit(client, "started", type="started")
+        emit(client, "elsewhere", queue="high")
+        emit(client, "x", "y")
         until(lambda: receiver.jobs == ["x", "y"], "both")
         assert receiver.got[0].keys() == {"id", "type", "job", "queue", "worker", "at", "details"}
         assert receiver.got[0]["details"] == {"started": 1.0, "ended": 2.0}
 
 
-def test_a_receiver_that_fails_gets_it_again_and_others_do_not_wait(server, client):
+def test_a_failed_delivery_is_repeated_and_delays_no_other_webhook(server, client):
     with receiving() as receiver, receiving() as other:
         answers = iter([500, 503, 302])
         receiver.answer = lambda event: next(answers, 200)
-        with sending(server, ready("a", receiver.port), ready("b", other.port)):
-            tell(client, "x", "y")
+        with sending(server, endpoint("a", receiver.port), endpoint("b", other.port)):
+            emit(client, "x", "y")
             until(lambda: other.jobs == ["x", "y"], "those of the other")
             until(lambda: receiver.jobs == ["x", "y"], "those that were refused")
 
 
-def test_what_a_receiver_will_never_take_is_set_aside_and_can_be_sent_once_more(server, client):
+def test_an_event_that_a_receiver_never_accepts_is_a_dead_letter_and_can_be_sent_again(server, client):
     with receiving() as receiver:
-        hook = ready("a", receiver.port)
+        hook = endpoint("a", receiver.port)
         receiver.answer = lambda event: 422 if event["job"] == "x" else 200
         with sending(server, hook):
-            tell(client, "x", "y")
+            emit(client, "x", "y")
             until(lambda: receiver.jobs == ["y"], "the other")
-        (given_up,) = delivery.dead(client, "a")
+        (given_up,) = sender.dead(client, "a")
         assert given_up["reason"].endswith("answered 422")
-        assert delivery.resend(client, hook, LOOPBACK) == (0, 1)
+        assert sender.resend(client, hook, LOOPBACK) == (0, 1)
         receiver.answer = lambda event: 200
-        assert delivery.resend(client, hook, LOOPBACK) == (1, 0)
+        assert sender.resend(client, hook, LOOPBACK) == (1, 0)
         assert receiver.jobs == ["y", "x"]
 
 
-def test_events_of_nobody_are_passed_over(server, client):
-    with receiving() as receiver, sending(server, ready("a", receiver.port)):
+def test_foreign_events_are_ignored(server, client):
+    with receiving() as receiver, sending(server, endpoint("a", receiver.port)):
         Stream(client, "pm:events", max_entries=100).append(["garbage", [1, 2], {"a": 1}])
         client.xadd("pm:events", {"e": b"\xc1"})
-        tell(client, "x")
-        until(lambda: receiver.jobs == ["x"], "the sound one")
+        emit(client, "x")
+        until(lambda: receiver.jobs == ["x"], "the valid one")
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
         receiver.answer = lambda event: hold.wait(DEADLINE) and 200
         with packmule.started(*command) as process:
             until(lambda: has_groups(client, 1), "its group")
-            tell(client, *(f"j{n}" for n in range(5)))
+            emit(client, *(f"j{n}" for n in range(5)))
             until(lambda: client.xpending("pm:events", "webhook:shop")["pending"] == 1, "a delivery")
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -193,23 +193,23 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
     ("text", "said"),
     [
         ("[a", "is no TOML"),
-        ('[a]\nurl = "ftp://x"', "is no http"),
-        ('[a]\nurl = "https://x.example"\ntypes = ["done"]', "'done' is no type of event"),
+        ('[a]\nurl = "ftp://x"', "is not an http"),
+        ('[a]\nurl = "https://x.example"\ntypes = ["done"]', "'done' is not a type of event"),
         ('[a]\nurl = "https://x.example"\ntyps = ["finished"]', "typs"),
         ('[a]\nurl = "https://x.example"\nconcurrency = 0', "concurrency"),
         ('[a]\nurl = "https://x.example"\nsecret = "none"', "PACKMULE_SECRET_NONE"),
-        ('[a]\nurl = "https://u:p@x.example"', "would stand in logs"),
+        ('[a]\nurl = "https://u:p@x.example"', "would appear in logs"),
     ],
 )
-def test_a_file_with_a_mistake_is_refused(tmp_path, text, said, packmule):
+def test_an_invalid_file_is_refused(tmp_path, text, said, packmule):
     (tmp_path / "hooks.toml").write_text(text)
     assert said in complaint(packmule.run("webhooks", "--file", "hooks.toml", "list"), 2)
 
 
-def test_no_file_and_no_webhook_of_a_name_are_told(packmule, tmp_path):
+def test_a_missing_file_and_an_unknown_webhook_are_reported(packmule, tmp_path):
     assert "PACKMULE_WEBHOOKS" in complaint(packmule.run("webhooks", "list"), 2)
     with pytest.raises(InvalidFile, match="no such file"):
-        read_file(tmp_path / "none.toml", LOOPBACK, str)
+        read_endpoints(tmp_path / "none.toml", LOOPBACK, str)
     (tmp_path / "hooks.toml").write_text('[a]\nurl = "https://x.example"\n')
     assert "no webhook is called 'b'" in complaint(
         packmule.run("webhooks", "--file", "hooks.toml", "dead", "b"), 2

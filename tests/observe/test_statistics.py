@@ -1,4 +1,4 @@
-"""Statistics: what is performed is counted once, by queue and type, and shown."""
+"""Statistics: each execution is counted once, by queue and type, and shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def counted(client) -> dict[tuple[str, str], Statistics]:
     return statistics.minutes(client, 2)
 
 
-def test_what_is_performed_by_any_executor_is_counted_once(server, client, tmp_path):
+def test_each_executors_executions_are_counted_once(server, client, tmp_path):
     pool_jobs.add.enqueue_many([(n,) for n in range(100)])
     pool_jobs.add.options(queue="low").enqueue(1)
     executor_jobs.where_async.enqueue(0.15)
@@ -54,7 +54,7 @@ def test_what_is_performed_by_any_executor_is_counted_once(server, client, tmp_p
     assert sum(spent for _, spent in statistics.busiest(client)) > 0.15
 
 
-def test_a_call_sent_again_or_refused_counts_nothing_more(client):
+def test_a_repeated_or_refused_call_counts_nothing(client):
     pool_jobs.add.enqueue_many([(1,), (2,)])
     claims = Claims(client, "w1", Strict(["default"]))
     first, second = claims.finish_and_claim("c1", [], 2).jobs
@@ -69,11 +69,11 @@ def test_a_call_sent_again_or_refused_counts_nothing_more(client):
     assert claims._held == {}
 
 
-def test_nothing_performed_sends_no_statistics():
+def test_without_executions_no_statistics_are_sent():
     assert count_outcomes([], {}) == b""
 
 
-def test_names_without_end_do_not_fill_the_memory(client):
+def test_ever_new_names_do_not_fill_the_memory(client):
     claims = Claims(client, "w1", Strict(["default"]))
     for key in ("minute", "hour"):
         period = 60 if key == "minute" else 3600
@@ -137,7 +137,7 @@ def test_metrics_are_in_prometheus_format(client, server):
     assert 'packmule_jobs{queue="default",status="finished"} 10' in lines
 
 
-def test_the_age_of_the_next_job_is_told(packmule, client):
+def test_the_age_of_the_next_job_is_shown(packmule, client):
     for queue, ago in (("high", 90), ("low", -90), ("odd", None)):
         client.sadd("rq:queues", f"rq:queue:{queue}")
         client.rpush(f"rq:queue:{queue}", queue, "behind")
@@ -167,7 +167,7 @@ def test_metrics_are_served(packmule):
     assert "'9464' is not an address" in complaint(packmule.run("metrics", "--serve", "9464"), 2)
 
 
-def test_names_are_cut_and_shown_as_they_are(packmule, client):
+def test_long_names_are_cut_and_others_shown_unchanged(packmule, client):
     long = b'["' + b"x" * 100_000 + b'",null,[],{}]'
     odd = b'["[/x]\x1b[2Jodd",null,[],{}]'
     for id, data in (("a", long), ("b", odd)):

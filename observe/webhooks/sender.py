@@ -1,4 +1,4 @@
-"""Webhooks: events of jobs are posted to URLs, each at least once, and no URL waits for another."""
+"""Sender: post events of jobs to webhooks, each at least once; no webhook waits for another."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from redis import Redis
 from packmule.coordination.streams import dead_letters
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Event
+from packmule.errors import Error
 from packmule.jobs import wire
 from packmule.observe import events
 from packmule.observe.events import Wanted
+from packmule.observe.webhooks.endpoints import Endpoint
 from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
 from packmule.observe.webhooks.signature import sign
-from packmule.observe.webhooks.webhook_file import Ready
 
 DELIVERIES = 15
 LONGEST_PAUSE = 300.0
-"""Seconds between two deliveries of one event at most; all of them take over half an hour."""
+"""The most seconds between two deliveries of one event; all deliveries take more than half an hour."""
 
-WONT_TAKE = frozenset({400, 410, 413, 422})
-"""Statuses by which a receiver says that it will never take this event."""
+PERMANENT = frozenset({400, 410, 413, 422})
+"""Statuses that say that the receiver will never accept this event."""
 
 log = logging.getLogger("packmule.webhooks")
 
 
-class Refused(RuntimeError):
-    """A receiver answered that it has not taken an event."""
+class NotAccepted(Error, RuntimeError):
+    """A receiver answered, but did not accept an event."""
 
 
 def group_of(name: str) -> str:
@@ -43,19 +44,19 @@ def group_of(name: str) -> str:
 
 
 def run(
-    connect: Callable[[], Redis], hooks: Sequence[Ready], allowed: Allowed, stop: threading.Event
+    connect: Callable[[], Redis], hooks: Sequence[Endpoint], allowed: Allowed, stop: threading.Event
 ) -> None:
-    """Send events until `stop` is set. Any number of processes may: each event is sent by one of them.
+    """Send events until `stop` is set. Any number of processes may run: one of them sends each event.
 
-    A webhook has a consumer group of its own, which begins with events from now on when it is first seen,
-    and so many connections and members as its concurrency says.
+    Each webhook has its own consumer group, and in each process as many members as its `concurrency`, each
+    with a connection. A new group starts with events from now on.
     """
     threads = []
-    for ready in hooks:
-        for number in range(ready.hook.concurrency):
+    for endpoint in hooks:
+        for number in range(endpoint.hook.concurrency):
             member = f"{socket.gethostname()}-{os.getpid()}-{number}"
-            sender = Sender(connect(), ready, allowed, member)
-            threads.append(threading.Thread(target=sender.run, args=(stop,), name=ready.name))
+            sender = Sender(connect(), endpoint, allowed, member)
+            threads.append(threading.Thread(target=sender.run, args=(stop,), name=endpoint.name))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -63,15 +64,15 @@ def run(
 
 
 class Sender:
-    """The member `member` of the webhook's group, for one thread."""
+    """The member called `member` of a webhook's group, for one thread."""
 
-    def __init__(self, client: Redis, ready: Ready, allowed: Allowed, member: str) -> None:
+    def __init__(self, client: Redis, endpoint: Endpoint, allowed: Allowed, member: str) -> None:
         self.client = client
-        self.ready = ready
-        self.group = group_of(ready.name)
+        self.endpoint = endpoint
+        self.group = group_of(endpoint.name)
         self.stream = events.stream(client)
-        self.wanted = Wanted(types=ready.hook.types, queues=ready.hook.queues)
-        self.outgoing = Outgoing(ready.hook.url, allowed)
+        self.wanted = Wanted(types=endpoint.hook.types, queues=endpoint.hook.queues)
+        self.outgoing = Outgoing(endpoint.hook.url, allowed)
         self.consumer = Consumer(
             self.stream,
             self.group,
@@ -89,36 +90,36 @@ class Sender:
             self.outgoing.close()
 
     def handle(self, event: Event) -> None:
-        """Send an event, if it is one that is wanted. Raises `Refused`, `NotSent` or `InvalidTarget`."""
+        """Send an event if the webhook wants it. Raises `NotAccepted`, `NotSent` or `InvalidTarget`."""
         parsed = events.parse(event)
         if parsed is None or parsed not in self.wanted:
             return
         status = self.post(event.id, parsed._asdict())
-        if status in WONT_TAKE:
-            reason = f"{self.ready.hook.url} answered {status}"
-            log.error("webhook %s: %s is set aside: %s", self.ready.name, event.id, reason)
+        if status in PERMANENT:
+            reason = f"{self.endpoint.hook.url} answered {status}"
+            log.error("webhook %s: %s is set aside: %s", self.endpoint.name, event.id, reason)
             record = dead_letters.event_record(
                 event.id, event.value, reason=reason, deliveries=1, consumer=self.consumer.name
             )
             dead_letters.set_aside(self.client, self.stream.key, self.group, record)
-        elif not _is_taken(status):
-            raise Refused(f"{self.ready.hook.url} answered {status}")
+        elif not _is_accepted(status):
+            raise NotAccepted(f"{self.endpoint.hook.url} answered {status}")
 
     def post(self, id: str, fields: dict[str, Any]) -> int:
-        """Send one event's fields as JSON, signed; the answer's status."""
+        """Send one event's fields as signed JSON; return the answer's status."""
         body = msgspec.json.encode(fields)
         headers = {"Content-Type": "application/json", "User-Agent": "packmule"}
-        if self.ready.key is not None:
-            headers |= sign(self.ready.key, id, int(time.time()), body)
+        if self.endpoint.key is not None:
+            headers |= sign(self.endpoint.key, id, int(time.time()), body)
         return self.outgoing.post(body, headers)[0]
 
 
-def _is_taken(status: int) -> bool:
+def _is_accepted(status: int) -> bool:
     return 200 <= status < 300  # noqa: PLR2004
 
 
 def dead(client: Redis, name: str) -> Iterator[dict[str, Any]]:
-    """What a webhook has given up, the newest first: `id`, `reason`, `at`, `deliveries` and `events`."""
+    """The dead letters of a webhook, the newest first: `id`, `reason`, `at`, `deliveries` and `events`."""
     for record in client.lrange(
         dead_letters.dead_letters_key(events.stream(client).key, group_of(name)), 0, -1
     ):
@@ -129,15 +130,15 @@ def _decoded(record: bytes | str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(record, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        return {"id": "", "deliveries": 0, "reason": f"a record that is none: {error}", "events": []}
+        return {"id": "", "deliveries": 0, "reason": f"the record is corrupt: {error}", "events": []}
 
 
-def resend(client: Redis, ready: Ready, allowed: Allowed) -> tuple[int, int]:
-    """Send what was given up once more, the oldest first; how many were taken, and how many are left.
+def resend(client: Redis, endpoint: Endpoint, allowed: Allowed) -> tuple[int, int]:
+    """Send a webhook's dead letters again, the oldest first, until one is not accepted.
 
-    It ends at the first that isn't taken.
+    Returns how many were sent, and how many are left.
     """
-    sender = Sender(client, ready, allowed, "resend")
+    sender = Sender(client, endpoint, allowed, "resend")
     key = dead_letters.dead_letters_key(sender.stream.key, sender.group)
     sent = 0
     try:
@@ -146,7 +147,7 @@ def resend(client: Redis, ready: Ready, allowed: Allowed) -> tuple[int, int]:
             for value in found["events"]:
                 if (parsed := events.parse(Event(found["id"], value))) is not None:
                     status = sender.post(parsed.id, parsed._asdict())
-                    if not _is_taken(status):
+                    if not _is_accepted(status):
                         return sent, int(client.llen(key))
             client.lrem(key, -1, wire.text(records[0]))
             sent += 1

@@ -1,4 +1,4 @@
-"""Webhooks from a TOML file: which events go to which URLs."""
+"""Endpoints: the webhooks of a TOML file, that is which events go to which URLs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ENDS = ("finished", "failed", "stopped", "canceled", "quarantined")
 
 
 class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Events of these `types` (all ends, if not said) and `queues` (all) go to `url`.
+    """Events of these `types` (default: all ends of jobs) and `queues` (default: all) are posted to `url`.
 
-    `secret` is the name of the signature's secret, `concurrency` how many are sent at a time.
+    `secret` is the name of the secret that signs them; up to `concurrency` are sent at a time.
     """
 
     url: str
@@ -29,18 +29,18 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
-class Ready(msgspec.Struct, frozen=True):
-    """A webhook with its name, and the key of its signature if it has a secret."""
+class Endpoint(msgspec.Struct, frozen=True):
+    """A webhook with its name, and its signing key if it has a secret."""
 
     name: str
     hook: Webhook
     key: bytes | None
 
 
-def read_file(path: Path, allowed: Allowed, secret: Callable[[str], str]) -> list[Ready]:
-    """The webhooks that a file holds: tables `[name]` with the fields of `Webhook`. Raises `InvalidFile`.
+def read_endpoints(path: Path, allowed: Allowed, secret: Callable[[str], str]) -> list[Endpoint]:
+    """The webhooks in a file: tables `[name]` with the fields of `Webhook`. Raises `InvalidFile`.
 
-    `secret` gives a secret by its name. All of the file is refused if one webhook is wrong.
+    `secret` returns a secret by its name. One invalid webhook makes the whole file invalid.
     """
     _, tables = read_toml(path)
     found = []
@@ -48,10 +48,10 @@ def read_file(path: Path, allowed: Allowed, secret: Callable[[str], str]) -> lis
         try:
             hook = msgspec.convert(table, Webhook)
             if unknown := [each for each in hook.types if each not in TYPES]:
-                raise InvalidFile(f"{unknown[0]!r} is no type of event: {', '.join(TYPES)}")
+                raise InvalidFile(f"{unknown[0]!r} is not a type of event: {', '.join(TYPES)}")
             Outgoing(hook.url, allowed)
             key = key_of(secret(hook.secret)) if hook.secret is not None else None
         except (msgspec.ValidationError, InvalidTarget, InvalidSecret, ValueError) as error:
             raise InvalidFile(f"{path}, webhook {name}: {error}") from None
-        found.append(Ready(name, hook, key))
+        found.append(Endpoint(name, hook, key))
     return found
