@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import cast
 
 from redis import Redis
@@ -34,6 +35,15 @@ def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
         job._status = JobStatus.FINISHED
     queue.enqueue_dependents(job, refresh_job_status=False)
     client.zrem(wire.PARENTS, job_id)
+
+
+def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]) -> None:
+    """Enqueue what waited for these jobs; log what RQ's code raises, which may be anything."""
+    for id in ids:
+        try:
+            enqueue_dependents(queue, job_class, id)
+        except Exception as error:
+            log.error("job %s: its dependents were not enqueued: %s", id, error)
 
 
 def enqueue_forgotten(client: Redis) -> int:

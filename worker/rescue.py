@@ -10,6 +10,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from packmule.coordination.redis.backoff import retry_until_available
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import wire
 from packmule.worker.crash_report import CrashReport
@@ -71,6 +72,14 @@ def rescue(
     )
     back, failed = reply or ((), ())
     return Rescued([wire.text(id) for id in back], [wire.text(id) for id in failed])
+
+
+def record_crash(client: Redis, worker: str, execution: str, report: CrashReport) -> None:
+    """Record the crash of an isolated process, once Redis answers: its job counts a death, and runs again.
+
+    The job fails instead if it had too many deaths. Either way `worker` loses its claim on `execution`.
+    """
+    retry_until_available(lambda: rescue(client, worker, "died", report.cause, [execution], "named", report))
 
 
 def rescue_expired(client: Redis, now: float | None = None) -> dict[str, Rescued]:

@@ -52,6 +52,11 @@ class Scoreboard:
         self._memory = mmap.mmap(-1, _HEADER + entries * _ENTRY.size)
         self._free = list(range(entries - 1, MAIN, -1))
 
+    @classmethod
+    def of_worker(cls, threads: int, tasks: int) -> Scoreboard:
+        """A scoreboard with room for a worker's main thread, its `threads` and its event loop's `tasks`."""
+        return cls(1 + tasks + (threads if threads > 1 else 0))
+
     def register(self) -> None:
         """Show that the worker has registered and wants its heartbeat from now on."""
         self._memory[_REGISTERED] = 1

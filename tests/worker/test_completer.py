@@ -56,7 +56,7 @@ def test_short_jobs_are_acknowledged_together_at_the_end(completer, desk):
     completer.take([claimed("a"), claimed("b")])
     while job := completer.next():
         completer.done(finished(job))
-    assert [ended.id for ended in completer.rest()] == ["a", "b"]
+    assert [ended.id for ended in completer.drain()] == ["a", "b"]
     assert desk.acknowledged == []
 
 
@@ -73,7 +73,7 @@ def test_while_a_long_job_runs_ended_ones_are_acknowledged_and_unstarted_ones_gi
     assert desk.threads == {"completer"}
     assert completer.next() is None
     completer.done(finished(long))
-    assert [ended.id for ended in completer.rest()] == ["b"]
+    assert [ended.id for ended in completer.drain()] == ["b"]
 
 
 def test_an_outcome_that_asks_for_it_is_acknowledged_before_the_next_job(completer, desk):
@@ -86,7 +86,7 @@ def test_an_outcome_that_asks_for_it_is_acknowledged_before_the_next_job(complet
 def test_what_a_stop_leaves_unstarted_is_returned_in_order(completer, desk):
     completer.take([claimed(id) for id in "abc"])
     completer.done(finished(completer.next()))
-    assert [(ended.id, ended.status) for ended in completer.rest()] == [
+    assert [(ended.id, ended.status) for ended in completer.drain()] == [
         ("a", "finished"),
         ("c", "queued"),
         ("b", "queued"),
@@ -103,5 +103,5 @@ def test_an_outcome_from_beside_wakes_the_main_thread_that_waits(completer, desk
     assert desk.woken.is_set()
     assert completer.is_expecting
     assert not completer.may_wait()
-    assert [ended.id for ended in completer.rest()] == ["a"]
+    assert [ended.id for ended in completer.drain()] == ["a"]
     assert not completer.is_expecting

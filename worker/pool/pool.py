@@ -33,7 +33,7 @@ from packmule.worker.pool import child, stalled
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
 from packmule.worker.process.claim import MOST
-from packmule.worker.process.worker import Worker, entries_wanted
+from packmule.worker.process.worker import Worker
 from packmule.worker.rescue import Verdict, rescue, rescue_expired, server_time
 from packmule.worker.scoreboard import RunningJob, Scoreboard
 from packmule.worker.started import Marks
@@ -192,7 +192,7 @@ class Pool:
 
     def _start_worker(self) -> None:
         name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-        scoreboard = Scoreboard(entries_wanted(self.threads, self.tasks))
+        scoreboard = Scoreboard.of_worker(self.threads, self.tasks)
 
         def main() -> None:
             Worker(

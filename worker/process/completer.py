@@ -27,7 +27,7 @@ class Completer:
     """Keeps the claimed jobs that have not started and the outcomes that are not acknowledged.
 
     A thread beside the performing one checks them every `ACKNOWLEDGE_SECONDS`, and only while it may have
-    something to do. `acknowledge` sends outcomes to Redis. `turn_away` ends the wait for more jobs and
+    something to do. `acknowledge` sends outcomes to Redis. `stop_waiting` ends the wait for more jobs and
     returns what arrived anyway. `wake` ends the main thread's wait for work. `show_held` gets the executions
     that the worker holds, while other workers could perform some of them or more may arrive.
     """
@@ -35,12 +35,12 @@ class Completer:
     def __init__(
         self,
         acknowledge: Callable[[Sequence[Outcome]], object],
-        turn_away: Callable[[], Claim],
+        stop_waiting: Callable[[], Claim],
         wake: Callable[[], object],
         show_held: Callable[[Sequence[str]], object],
     ) -> None:
         self._acknowledge = acknowledge
-        self._turn_away = turn_away
+        self._stop_waiting = stop_waiting
         self._wake = wake
         self._show_held = show_held
         self._lock = threading.Lock()
@@ -99,13 +99,21 @@ class Completer:
             elif ended.at_once and self._unstarted:
                 self._acknowledge_all()
 
-    def give_up(self, jobs: Sequence[Claimed]) -> None:
-        """Return the jobs that have not started, and `jobs`."""
+    def add(self, late: Claim) -> None:
+        """Keep what arrived after the claim that is performed now."""
+        for ended in late.unreadable:
+            self.done(ended)
+        self.take(late.jobs)
+
+    def give_back(self, late: Claim) -> None:
+        """Return the jobs that have not started, and those of a claim that came too late."""
+        for ended in late.unreadable:
+            self.done(ended)
         with self._lock:
-            self._return(deque(jobs))
+            self._return(deque(late.jobs))
             self._return(self._unstarted)
 
-    def rest(self) -> list[Outcome]:
+    def drain(self) -> list[Outcome]:
         """Take all outcomes that are not acknowledged; jobs that have not started are returned among them."""
         with self._lock:
             self._return(self._unstarted)
@@ -154,7 +162,7 @@ class Completer:
             self._return(self._unstarted)
             if self._is_awaiting:
                 self._is_awaiting = False
-                late = self._turn_away()
+                late = self._stop_waiting()
                 self._return(deque(late.jobs))
                 self._outcomes += late.unreadable
             self._show_held(())

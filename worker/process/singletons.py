@@ -21,32 +21,38 @@ log = logging.getLogger("packmule.worker")
 
 
 class Singletons:
-    """The locks of the singletons that this process performs, on `nodes`; `lost` is told an execution's end.
+    """The locks of the singletons that this process performs, on `nodes`.
+
+    `fences` receives the fencing token of each execution that holds a lock. `lost` is called with an
+    execution whose lock was lost.
 
     The claim's script lets one of them run at a time already. The lock is for what that script can't see, a
     job server that failed over and forgot who runs, and brings the fencing token.
     """
 
-    def __init__(self, nodes: Sequence[Redis], lost: Callable[[str], object]) -> None:
+    def __init__(self, nodes: Sequence[Redis], fences: dict[str, int], lost: Callable[[str], object]) -> None:
         self._redlock = Redlock(nodes, longest_ttl=TTL)
+        self._fences = fences
         self._lost = lost
         self._locks: dict[str, Lock] = {}
 
-    def take(self, name: str, execution: str) -> int | None:
-        """Lock the singleton `name`: its fencing token, or None if that can't be now."""
+    def take(self, name: str, execution: str) -> bool:
+        """Try to lock the singleton `name` for `execution`; whether it succeeded."""
         try:
             lock = self._redlock.acquire(
                 f"singleton {name}", ttl=TTL, wait=0, on_lost=lambda _: self._lost(execution)
             )
         except (NotAcquired, NoQuorum, SameServer) as error:
             log.warning("a singleton waits for its lock: %s", error)
-            return None
+            return False
         self._locks[execution] = lock
-        return lock.fence
+        self._fences[execution] = lock.fence
+        return True
 
     def give_back(self, execution: str) -> None:
         """Release the lock of `execution`, if it had one."""
         if lock := self._locks.pop(execution, None):
+            del self._fences[execution]
             lock.release()
 
     def close(self) -> None:

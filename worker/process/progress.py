@@ -1,0 +1,51 @@
+"""Progress and checkpoints: what a running job stores through its worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import wire
+
+PROGRESS_TTL = 86_400
+
+log = logging.getLogger("packmule.worker")
+_write = Script("worker.process", "write", after=wire.EVENTS)
+
+
+class ProgressStore:
+    """Stores what jobs of `worker` report, as long as the worker's claims name their executions.
+
+    A report that can't be stored is logged and dropped: the job goes on.
+    """
+
+    def __init__(self, client: Redis, worker: str) -> None:
+        self.client = client
+        self.worker = worker
+
+    def report(
+        self, id: str, execution: str, attempt: int, done: float, total: float | None, message: str
+    ) -> None:
+        """Store the progress of the job `id`."""
+        # An empty total overwrites one that an earlier attempt knew.
+        known = "" if total is None else total
+        fields = ["done", done, "total", known, "message", message, "attempt", attempt]
+        self._write(id, execution, wire.progress_key(id), "progress", PROGRESS_TTL, fields)
+
+    def save(self, id: str, execution: str, cursor: bytes) -> None:
+        """Store a checkpoint of the job `id` in its record."""
+        self._write(id, execution, wire.job_key(id), "checkpoint", 0, ["checkpoint", cursor])
+
+    def _write(self, id: str, execution: str, key: str, what: str, ttl: int, fields: Sequence[Any]) -> None:
+        try:
+            written = _write(self.client, [wire.claims_key(self.worker), key], [id, execution, ttl, *fields])
+        except RedisError as error:
+            log.warning("job %s: its %s was not stored: %s", id, what, error)
+            return
+        if not written:
+            log.warning("job %s: its %s was refused, since the worker's lease had ended", id, what)
