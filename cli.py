@@ -106,7 +106,7 @@ def _remainder(error: Exception) -> int | None:
         2: "InvalidOption UnknownQueue NoSuchJob NoSuchBatch InvalidCall InvalidJob NotRegistered "
         "StorageError InvalidFile SameServer "
         "InvalidAddress InvalidServer",
-        1: "BatchClosed ServerFull CatcherFailed NotReleased",
+        1: "BatchClosed ServerFull CatcherFailed NotReleased LockNotReleased",
     }
     names = {kind.__name__ for kind in type(error).__mro__}
     return next((code for code, named in codes.items() if names.intersection(named.split())), None)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 
 class Error(Exception):
-    """What a user, an operator or a job's author can mend; its text names the thing and the way out.
+    """What a user, an operator or a job's author can fix; the text names the thing and the way out.
 
-    Each error of ours is a subclass that is defined beside the code that raises it. `exit_code` is that of a
-    command which ends with it.
+    Each error of ours is a subclass, defined in the module that raises it. `exit_code` is the exit code of a
+    command that ends with it.
 
     >>> try:
     ...     report.enqueue("2026-13")
@@ -21,19 +21,19 @@ class Error(Exception):
 
 
 class UsageError(Error):
-    """A value, setting, file or call that can't be meant: nothing was done."""
+    """A value, setting, file or call is invalid: nothing was done."""
 
     exit_code = 2
 
 
 class NotFound(Error):
-    """A thing of that name or id does not exist."""
+    """Nothing of that name or id exists."""
 
     exit_code = 2
 
 
 class Conflict(Error):
-    """The state of things does not allow what was asked, such as a batch that has ended."""
+    """The current state does not allow the operation, such as adding to a batch that has ended."""
 
 
 class Unavailable(Error):

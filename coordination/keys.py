@@ -1,4 +1,4 @@
-"""Names of keys in Redis, made from what users and strangers say, at a bounded length."""
+"""Redis keys made from names and texts of users and strangers, bounded in length."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 
 from redis.exceptions import ResponseError
 
+from packmule.errors import Conflict, UsageError
+
 LONGEST = 160
-"""Bytes up to which a key stays readable; beyond, its end is a hash."""
+"""Bytes up to which a key stays readable; the end of a longer key is replaced by a hash."""
 
 HEAD = 95
 
@@ -16,44 +18,44 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MARK = "~"
 
 
-class InvalidName(ValueError):
-    """A name that would make keys ambiguous."""
+class InvalidName(UsageError, ValueError):
+    """A name would make keys ambiguous."""
 
 
-class KeyTaken(RuntimeError):
-    """What is stored where a limit counts was not written by it; the text says what to do."""
+class KeyTaken(Conflict, RuntimeError):
+    """A limit's key holds a value that no limit wrote; the text says what to do."""
 
 
 def taken(error: ResponseError, key: str, kind: str) -> RuntimeError | ResponseError:
-    """What to raise for `error`: `KeyTaken` where it says that `key` is no `kind`, otherwise itself."""
+    """What to raise for `error`: `KeyTaken` if it says that `key` is not a `kind`, otherwise `error`."""
     if "WRONGTYPE" not in str(error):
         return error
-    return KeyTaken(f"{key} holds something that is no {kind}: delete it, or give the limit another name")
+    return KeyTaken(f"{key} holds a value that is not a {kind}: delete it, or give the limit another name")
 
 
 def named(name: str) -> str:
-    """`name`, if it can be a part of keys. Raises `InvalidName`."""
+    """`name`, checked to be fit as a part of keys. Raises `InvalidName`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidName(f"{name!r:.120} can't be a name: use up to 100 letters, digits and signs of . _ -")
+        raise InvalidName(f"{name!r:.120} is not a valid name: use up to 100 letters, digits, or . _ -")
     return name
 
 
 def bounded(key: str) -> str:
-    """`key` itself if it is short, otherwise its beginning and a hash; different keys stay different.
+    """`key` if it is short, otherwise its beginning and a hash. Different keys stay different.
 
     >>> bounded("10.0.0.1")
     '10.0.0.1'
     >>> len(bounded("a" * 1_000_000))
     160
 
-    A key that has the mark of a hashed one is hashed as well, so that nobody can write another's. Raises
-    `TypeError` for what is no text.
+    A key that contains the mark of a hashed key is hashed too, so that nobody can forge one. Raises
+    `TypeError` if `key` is not text.
     """
     if not isinstance(key, str):
-        raise TypeError(f"a key is text, not {key!r:.120}")
+        raise TypeError(f"a key must be text, not {key!r:.120}")
     if key.isascii() and len(key) <= LONGEST and _MARK not in key:
         return key
-    # What came as JSON may hold halves of characters, which are no UTF-8.
+    # Text from JSON may contain lone surrogates, which are not valid UTF-8.
     raw = key.encode("utf-8", "surrogatepass")
     if len(raw) <= LONGEST and _MARK not in key and _is_utf8(raw):
         return key

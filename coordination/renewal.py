@@ -1,4 +1,4 @@
-"""Renewal: one thread a process and Redlock keeps what is held from ending, as long as anything is held."""
+"""Renewal: one thread extends held locks and leases in time, for as long as anything is held."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import weakref
 from typing import Protocol
 
 IDLE = 5.0
-"""Seconds without anything to renew after which the thread ends."""
+"""Seconds with nothing to renew after which the thread ends."""
 
 logger = logging.getLogger(__name__)
 
 
 class Renewable(Protocol):
-    """What can be renewed, and knows when it wants to be again."""
+    """A lock or lease that can be renewed."""
 
     def renew(self) -> float | None:
-        """Renew it; seconds until the next time, or None if that is no use any more."""
+        """Renew it; returns the seconds until the next renewal, or None if it is over."""
 
 
 class Renewer:
-    """Renews what it was given until it is taken away, says that it is over, or its owner forgot it."""
+    """Renews what was added, until it is discarded, reports its end, or is garbage-collected."""
 
     def __init__(self) -> None:
         self.reset()
         _everywhere.add(self)
 
     def reset(self) -> None:
-        """Forget everything, as a forked child must: what its parent holds is the parent's to renew."""
+        """Forget everything, as a forked child must: its parent renews what the parent holds."""
         self._due: weakref.WeakKeyDictionary[Renewable, float] = weakref.WeakKeyDictionary()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
 
     def add(self, held: Renewable, after: float) -> None:
-        """Renew `held` in `after` seconds for the first time."""
+        """Renew `held` for the first time in `after` seconds."""
         with self._changed:
             self._due[held] = due = time.monotonic() + after
             if self._thread is None:
@@ -47,7 +47,7 @@ class Renewer:
                 self._changed.notify()
 
     def discard(self, held: Renewable) -> None:
-        """Renew `held` no more; a renewal that is under way goes on."""
+        """Stop renewing `held`; a renewal that has begun continues."""
         with self._changed:
             self._due.pop(held, None)
 
@@ -63,7 +63,7 @@ class Renewer:
                     if idle and not self._due and time.monotonic() >= self._wakes_at:
                         self._thread = None
                         return
-            while due:  # and nothing here keeps alive what its owner forgot
+            while due:  # popped, so that nothing here keeps alive what its owner dropped
                 self._renew(due.pop())
 
     def _renew(self, held: Renewable) -> None:
@@ -82,9 +82,9 @@ class Renewer:
 _everywhere: weakref.WeakSet[Renewer] = weakref.WeakSet()
 
 
-def _begin_anew() -> None:
+def _reset_after_fork() -> None:
     for renewer in list(_everywhere):
         renewer.reset()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)

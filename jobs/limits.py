@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 from packmule.coordination.keys import bounded
 from packmule.coordination.limits.rate import InvalidRate
 from packmule.jobs.rate_by import RateBy, rate_by
@@ -90,7 +90,7 @@ def job_limits(
         slots = _slots(concurrency, signature) if concurrency is not None else None
         by = rate_by(rate, signature) if rate is not None else None
         turns = template(fair, signature) if fair is not None else None
-    except (InvalidRate, InvalidTemplate) as error:
+    except (InvalidRate, InvalidKeyTemplate) as error:
         raise InvalidLimit(str(error)) from None
     if policy not in POLICIES:
         raise InvalidLimit(f"singleton_policy={policy!r}: give {', '.join(POLICIES[:-1])} or {POLICIES[-1]}")

@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import NamedTuple
 
-from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 from packmule.coordination.limits.rate import Rate
 
 _BY = re.compile(r"(?P<rate>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
@@ -26,7 +26,7 @@ def rate_by(text: str, signature: inspect.Signature) -> RateBy:
     >>> rate_by("100/m burst 20 by {domain}", inspect.signature(fetch)).rate
     Rate(limit=100, period=60.0, burst=20)
 
-    Raises `InvalidRate`, or `InvalidTemplate` for a key that names no argument.
+    Raises `InvalidRate`, or `InvalidKeyTemplate` for a key that names no argument.
     """
     parts = _BY.fullmatch(text.strip()) if isinstance(text, str) else None
     if parts is None:
@@ -34,5 +34,5 @@ def rate_by(text: str, signature: inspect.Signature) -> RateBy:
     rate = Rate.parse(parts["rate"])
     key = template(parts["key"], signature)
     if not key.fields:
-        raise InvalidTemplate(f"{text!r}: put the argument in braces, as in {rate} by {{name}}")
+        raise InvalidKeyTemplate(f"{text!r}: put the argument in braces, as in {rate} by {{name}}")
     return RateBy(rate, key)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 from packmule.jobs import wire
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import InvalidOption, Options, in_seconds
@@ -27,7 +27,7 @@ def check(job: JobType) -> None:
     if isinstance(job.options.unique, str):
         try:
             _template(job.options.unique, job.function)
-        except InvalidTemplate as error:
+        except InvalidKeyTemplate as error:
             raise InvalidJob(f"{job.name} can't be a job: unique={error}") from None
 
 
@@ -55,7 +55,7 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
         said = [unique, _template(unique, job.function).fill(given) if isinstance(unique, str) else given]
         plain = msgspec.to_builtins(said, str_keys=True, order="deterministic", enc_hook=wire.plain)
         values = msgspec.json.encode(plain, order="deterministic").decode()
-    except InvalidTemplate as error:
+    except InvalidKeyTemplate as error:
         raise InvalidOption(f"unique={unique!r}: {error}") from None
     except (TypeError, ValueError) as error:
         raise InvalidCall(f"{job.name}: can't tell whether it is unique: {error}") from None

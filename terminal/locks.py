@@ -56,13 +56,13 @@ def locks(ctx: click.Context, json: bool) -> None:
 @click.pass_obj
 def locks_release(app: App, name: str, yes: bool) -> None:
     """Release the lock NAME, unless its holder has changed since it was shown."""
-    from packmule.coordination.locks.state import NotReleased, lock_state, release
+    from packmule.coordination.locks.state import LockNotReleased, lock_state, release
 
     clients = app.lock_nodes()
     state = lock_state(clients, name)
     if not state.locks:
         silent = "; ".join(f"{node}: {fault}" for node, fault in state.faults.items())
-        raise NotReleased(
+        raise LockNotReleased(
             f"no lock is called {name!r}: packmule locks lists those that are held"
             + (f" ({silent})" if silent else "")
         )
@@ -72,7 +72,7 @@ def locks_release(app: App, name: str, yes: bool) -> None:
         f"nodes, for {held.seconds:.1f} s more, with fence {held.fence or 'unknown'}."
     )
     if not yes and not click.confirm("Release it?"):
-        raise NotReleased(f"{name} was not released")
+        raise LockNotReleased(f"{name} was not released")
     count = release(clients, held)
     click.echo(
         f"{name} released on {count} of {held.of} nodes. Its holder does not know: if it is alive, it may "

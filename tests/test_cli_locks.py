@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.locks.redlock import Redlock
-from packmule.coordination.locks.state import NotReleased, lock_state, release
+from packmule.coordination.locks.state import LockNotReleased, lock_state, release
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in
 
@@ -169,7 +169,7 @@ def test_a_lock_that_passed_on_meanwhile_is_left_alone(redlock: Redlock, clients
     (shown,) = lock_state(clients, "quick").locks
     first.release()
     second = redlock.acquire("quick", renew=False)
-    with pytest.raises(NotReleased, match="passed to another holder"):
+    with pytest.raises(LockNotReleased, match="passed to another holder"):
         release(clients, shown)
     assert second.extend() > 0
 
@@ -178,7 +178,7 @@ def test_mistakes_are_one_line(here: Run, clients: list[Redis], nodes: list[Embe
     assert "no lock is called 'gone'" in complaint(here("locks", "release", "gone", "--yes"), 1)
     assert "'NAME'" in complaint(here("locks", "release"), 2)
     twice = ",".join([nodes[0].url, nodes[0].url + "?db=1", nodes[1].url])
-    assert "are one server" in complaint(here("locks", PACKMULE_LOCK_URLS=twice), 2)
+    assert "are the same server" in complaint(here("locks", PACKMULE_LOCK_URLS=twice), 2)
     assert "PACKMULE_LOCK_URLS" in complaint(here("locks", PACKMULE_LOCK_URLS="redis://a:b:c"), 2)
 
 

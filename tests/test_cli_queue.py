@@ -38,7 +38,7 @@ def test_a_queue_is_given_a_rate_and_freed_of_it(packmule: CommandLine, client: 
 def test_mistakes_are_told_in_one_line(packmule: CommandLine) -> None:
     assert "no queue is called 'hihg'" in complaint(packmule.run("queue", "pause", "hihg"), 2)
     assert "no queue is called 'hihg'" in complaint(packmule.run("queue", "limit", "hihg", "1/s"), 2)
-    assert "is no rate" in complaint(packmule.run("queue", "limit", "high", "10/fortnight"), 2)
+    assert "is not a rate" in complaint(packmule.run("queue", "limit", "high", "10/fortnight"), 2)
 
 
 def test_a_queue_is_purged_only_when_that_is_confirmed(packmule: CommandLine, client: Redis) -> None:

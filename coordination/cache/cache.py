@@ -1,4 +1,4 @@
-"""A cache: what is computed for a key is kept for a while, and computed by one process at a time."""
+"""A cache: the value computed for a key is kept for a time, and computed by one process at a time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from packmule.coordination.cache.link import Link
 from packmule.coordination.cache.lookup import NOTHING, lease_or_wait, look
 from packmule.coordination.keys import bounded, named
 from packmule.coordination.renewal import Renewer
+from packmule.errors import UsageError
 from packmule.units import MIB
 
 __all__ = ["Cache", "EntryTooLarge", "NotCacheable"]
@@ -26,7 +27,7 @@ LARGEST_ENTRY = 64 * MIB
 SHORTEST_LEASE = 0.1
 
 QUIET = 30.0
-"""Seconds in which the log says the same thing once."""
+"""Seconds in which a warning is logged once."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,21 +35,23 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class EntryTooLarge(ValueError):
-    """A value of more bytes than the cache keeps for one key."""
+class EntryTooLarge(UsageError, ValueError):
+    """A value has more bytes than the cache keeps for one key."""
 
 
 class Cache:
-    """Values by key, for a time, shared by all processes that open a cache of the same `name`.
+    """Values by key, kept for a time and shared by all processes that open a cache of the same `name`.
 
-    `name` is of letters, digits and `. _ -`; keys and tags are any text. Values are bytes or what JSON can
-    carry, None included, and come back as JSON brings them: a tuple as a list, from the first call on.
-    Values of more than `max_bytes` are not kept. Who computes holds a `lease` (seconds), renewed meanwhile:
-    if its process is killed, another computes when that has ended. So it is after `longest` seconds, for who
-    hangs must not hold up the others for ever.
+    `name` consists of letters, digits and `. _ -`; keys and tags are any text. Values are bytes or JSON
+    values, None included, and are returned as JSON returns them, from the first call on: a tuple as a list.
+    Values of more than `max_bytes` are not kept.
 
-    Without Redis everything is computed and nothing kept; the log says so twice a minute. Only invalidating
-    raises then, for what was not invalidated would come back. Safe in threads and after a fork.
+    The process that computes a value holds a lease of `lease` seconds and renews it. If it is killed, another
+    process computes the value once the lease has ended. A lease is renewed for at most `longest` seconds, so
+    that a process that hangs doesn't hold up the others for ever.
+
+    While Redis is unavailable, everything is computed and nothing is kept; this is logged twice a minute.
+    Only invalidation raises then, because the old value would come back. Safe in threads and after a fork.
 
     >>> cache = Cache(client, "shop")  # doctest: +SKIP
     >>> cache.get_or_compute("price/7", lambda: {"eur": 12}, ttl=60, tags=["product/7"])  # doctest: +SKIP
@@ -86,15 +89,17 @@ class Cache:
         stale_ttl: float = 0.0,
         tags: Sequence[str] = (),
     ) -> T:
-        """The value kept for `key`, or what `compute()` returns, which is then kept for `ttl` seconds.
+        """The value kept for `key`, or the result of `compute()`, which is then kept for `ttl` seconds.
 
-        Once it has ended the value is kept for another `stale_ttl` seconds, and who comes while one computes
-        it anew gets the old one at once; otherwise they wait. It is valid as long as none of its `tags` is
-        invalidated. What was invalidated while it was computed goes to its caller and is not kept.
+        After `ttl`, the value is kept stale for another `stale_ttl` seconds: while one process computes it
+        again, other readers get the stale value at once. Without a stale value they wait. The value is valid
+        until one of its `tags` is invalidated. A value invalidated during its computation is returned to its
+        caller but not kept.
 
-        A hit is one round trip. What `compute` raises is raised; one of those who wait tries next. Raises
-        `NotCacheable` for a value that is neither bytes nor JSON, `ValueError` for a time that is none.
-        A value that is too large is returned and not kept, and for `ttl` seconds nobody waits for another's.
+        A hit takes one round trip. An exception of `compute` is raised, and one of the waiting readers tries
+        next. Raises `NotCacheable` for a value that is neither bytes nor JSON, and `ValueError` for a span
+        out of range. A value that is too large is returned but not kept; for `ttl` seconds, no reader waits
+        for another's computation.
         """
         expiry = Expiry.of(ttl, stale_ttl, tags)
         at = Place(self.name, bounded(key), expiry.tags)
@@ -104,7 +109,7 @@ class Cache:
             if found.is_due():
                 found, lease = lease_or_wait(self._link, at, found, expiry.life_ms, self.lease, self.longest)
         except RedisError as error:
-            self._do_without(error)
+            self._log_outage(error)
             found = found if found.left > 0 else NOTHING
         if lease is None and found.is_kept:
             value: T = found.value
@@ -114,45 +119,45 @@ class Cache:
         return self._compute(key, compute, expiry, lease)
 
     def get(self, key: str, default: Any = None, *, tags: Sequence[str] = ()) -> Any:
-        """The value kept for `key` if it is valid, otherwise `default`, as without Redis.
+        """The value kept for `key` if it is valid; otherwise, and while Redis is unavailable, `default`.
 
-        Naming the `tags` it was kept with saves the round trip in which they would be asked for.
+        Pass the `tags` the value was kept with to save the round trip that looks them up.
         """
         names = named_tags(tags)
         at = Place(self.name, bounded(key), names)
         try:
             found = look(self._link, at)
         except RedisError as error:
-            self._do_without(error)
+            self._log_outage(error)
             return default
         return found.value if found.is_kept and found.left > 0 else default
 
     def put(
         self, key: str, value: Any, *, ttl: float, stale_ttl: float = 0.0, tags: Sequence[str] = ()
     ) -> bool:
-        """Keep `value` for `key`, as `get_or_compute` would; whether it was kept, False without Redis.
+        """Keep `value` for `key` like `get_or_compute`; returns whether it was kept.
 
-        What is being computed for the key meanwhile is not kept. Two round trips. Raises `EntryTooLarge`,
-        `NotCacheable`, or `ValueError` for a time that is none.
+        A value being computed for the key at the same time is not kept. Takes two round trips. Raises
+        `EntryTooLarge`, `NotCacheable`, or `ValueError` for a span out of range.
         """
         expiry = Expiry.of(ttl, stale_ttl, tags)
         at = Place(self.name, bounded(key), expiry.tags)
         kind, body = encoded(value, self.max_bytes)
         if kind == OVERSIZE:
             raise EntryTooLarge(
-                f"{key:.120}: the cache {self.name} keeps up to {self.max_bytes:,} bytes a key"
+                f"{key:.120}: the cache {self.name} keeps up to {self.max_bytes:,} bytes per key"
             )
         try:
             lease = take(self._link, at, ANY, expiry.life_ms, self.lease, self.longest)
             return isinstance(lease, Lease) and _keep(lease, expiry, kind, body, 0.0)
         except RedisError as error:
-            self._do_without(error)
+            self._log_outage(error)
             return False
 
     def invalidate(self, key: str) -> None:
-        """Forget what is kept for `key`, and keep nothing that is being computed for it now.
+        """Forget the value of `key`, and don't keep one that is being computed now.
 
-        Raises `redis.RedisError` if that can't be done: try again, for the value may still be there.
+        Raises `redis.RedisError` if that fails: try again, because the value may still be there.
         """
         at = Place(self.name, bounded(key), ())
         with self.client.pipeline(transaction=True) as pipeline:
@@ -161,9 +166,9 @@ class Cache:
             pipeline.execute()
 
     def invalidate_tag(self, tag: str) -> None:
-        """Forget all that is kept with `tag` or being computed with it, however much, in one short command.
+        """Forget all values with `tag`, and don't keep those being computed: one short command.
 
-        Raises `redis.RedisError` as `invalidate` does.
+        Raises `redis.RedisError` like `invalidate`.
         """
         self.client.delete(tag_key(self.name, bounded(tag)))
 
@@ -175,11 +180,11 @@ class Cache:
         stale_ttl: float = 0.0,
         tags: Sequence[str] = (),
     ) -> Callable[[Callable[P, T]], Cached[P, T]]:
-        """A decorator: the function's results are kept, each for the key of its arguments.
+        """A decorator that keeps the function's results, one for each key made from its arguments.
 
-        `key` and each of `tags` are templates with arguments in braces, by name or place, with a sign that
-        separates them, or `key` is a function that makes a key from the arguments. Different arguments
-        make different keys (`1` and "1" too). Two functions of a cache need different templates.
+        `key` and each of `tags` are templates with arguments in braces, by name or position, and a separator
+        between two of them. Or `key` is a function that makes a key from the arguments. Different arguments
+        make different keys (even `1` and "1"). Two functions of one cache need different templates.
 
         >>> @cache.cached(ttl=60, key="price/{product}/{1}", tags=["product/{product}"])  # doctest: +SKIP
         ... def price(product: int, currency: str = "eur") -> float: ...
@@ -196,13 +201,13 @@ class Cache:
             made = Cached(function, key, expiry.tags, find, self.invalidate)
             owner = self._shapes.setdefault(made.shape, made.name)
             if owner != made.name:
-                raise ValueError(f"{made.name}: {owner} has the key {key!r} already: choose another")
+                raise ValueError(f"{made.name}: {owner} already uses the key {key!r}: choose another")
             return made
 
         return decorate
 
     def close(self) -> None:
-        """Close the cache's connections; it can go on being used."""
+        """Close the cache's connections. It can still be used, and then opens new ones."""
         self._link.close()
 
     def __enter__(self) -> Cache:
@@ -230,9 +235,9 @@ class Cache:
         finally:
             self._renewer.discard(lease)
         if kind == OVERSIZE:
-            self._say(
+            self._warn(
                 "large",
-                "the cache %s keeps up to %d bytes a key, so %.120s is computed each time",
+                "the cache %s keeps up to %d bytes per key, so %.120s is computed each time",
                 self.name,
                 self.max_bytes,
                 key,
@@ -240,7 +245,7 @@ class Cache:
         try:
             _keep(lease, expiry, kind, body, cost)
         except RedisError as error:
-            self._do_without(error)
+            self._log_outage(error)
         normal: T = result if kind == OVERSIZE else decoded(kind, body)
         return normal
 
@@ -248,18 +253,18 @@ class Cache:
         try:
             lease.give_back()
         except RedisError as error:
-            self._do_without(error)
+            self._log_outage(error)
 
     def _normal(self, value: T) -> T:
-        """What a hit would return for it."""
+        """The value as a hit would return it."""
         kind, body = encoded(value, self.max_bytes)
         normal: T = value if kind == OVERSIZE else decoded(kind, body)
         return normal
 
-    def _do_without(self, error: RedisError) -> None:
-        self._say("without", "the cache %s does without Redis: %s", self.name, error)
+    def _log_outage(self, error: RedisError) -> None:
+        self._warn("without", "the cache %s works without Redis: %s", self.name, error)
 
-    def _say(self, about: str, text: str, *args: object) -> None:
+    def _warn(self, about: str, text: str, *args: object) -> None:
         now = time.monotonic()
         if now >= self._quiet_until.get(about, 0.0):
             self._quiet_until[about] = now + QUIET

@@ -1,4 +1,4 @@
-"""Functions whose results are kept: how their arguments become keys and tags."""
+"""Cached functions: how their arguments become keys and tags."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from packmule.coordination.key_template import InvalidTemplate, KeyTemplate, template
+from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,10 +19,10 @@ _FIELD = re.compile(r"\{[^{}]*\}")
 
 
 class Cached(Generic[P, T]):
-    """A function whose results a cache keeps, made by `Cache.cached`; `__wrapped__` is the function itself.
+    """A function whose results a cache keeps, created by `Cache.cached`; `__wrapped__` is the original.
 
-    Raises `InvalidTemplate` for a key or tag that can't be made of its arguments, `TypeError` for a function
-    whose calls return before their result is there.
+    Raises `InvalidKeyTemplate` if a key or tag can't be made from its arguments, and `TypeError` for a
+    coroutine or generator function.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class Cached(Generic[P, T]):
     ) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise TypeError(f"{self.name}: only plain functions can be cached, not async ones and generators")
+            raise TypeError(
+                f"{self.name}: only plain functions can be cached, not async functions and generators"
+            )
         self._function = function
         self._signature = inspect.signature(function)
         self._key = self._template(key) if isinstance(key, str) else key
@@ -43,23 +45,23 @@ class Cached(Generic[P, T]):
         self._needs_names = bool(self._tags) or not callable(self._key)
         self._find = find
         self._forget = forget
-        # Two templates of one shape could make the same keys.
+        # Two templates of the same shape could make the same keys.
         self.shape = _FIELD.sub("{}", key) if isinstance(key, str) else self.name
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The function's result for these arguments, kept or computed."""
+        """The function's result for these arguments, from the cache or computed."""
         arguments = self._arguments(*args, **kwargs) if self._needs_names else {}
         key = self._key(*args, **kwargs) if callable(self._key) else self._key.fill(arguments)
         tags = [tag.fill(arguments) for tag in self._tags]
         return self._find(key, lambda: self._function(*args, **kwargs), tags)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """As a method, called with its instance."""
+        """Bind it as a method."""
         return self if instance is None else MethodType(self, instance)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The key of a call with these arguments. Raises `UnfitValue` where none can be made of them."""
+        """The key of a call with these arguments. Raises `UnfitValue` if they can't be made a key."""
         if callable(self._key):
             return self._key(*args, **kwargs)
         return self._key.fill(self._arguments(*args, **kwargs))
@@ -76,8 +78,8 @@ class Cached(Generic[P, T]):
 
         def named(place: re.Match[str]) -> str:
             if int(place[1]) >= len(names):
-                raise InvalidTemplate(
-                    f"{text!r} is no key: the function has {len(names)} arguments, from {{0}}"
+                raise InvalidKeyTemplate(
+                    f"{text!r} is not a key: the function has {len(names)} arguments, counted from {{0}}"
                 )
             return "{" + names[int(place[1])]
 

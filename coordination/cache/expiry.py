@@ -42,5 +42,5 @@ def named_tags(tags: Sequence[str]) -> tuple[str, ...]:
 def seconds(what: str, value: float, least: float) -> float:
     """`value`, checked to be a number of seconds from `least` to a year. Raises `ValueError` if it isn't."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= LONGEST_TTL:
-        raise ValueError(f"{what}={value!r:.120}: give seconds, from {least:g} to those of a year")
+        raise ValueError(f"{what}={value!r:.120}: give a number of seconds from {least:g} to a year")
     return value

@@ -1,4 +1,4 @@
-"""The lease to compute a value: held by one at a time, renewed meanwhile, given up with what came of it."""
+"""The lease to compute a value: held by one process at a time, and ended by storing the value."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from packmule.coordination.cache.link import Link
 from packmule.coordination.redis.scripts import Script
 
 ANY = "any"
-"""Instead of the id of what was seen: take the lease whatever is there."""
+"""Instead of the id of the entry seen: take the lease whatever is stored."""
 
 TAG_SPARE = 3_600_000
-"""Milliseconds that a tag is kept beyond the life of its entries, so that a computation may take so long."""
+"""Milliseconds that a tag outlives its entries, so that a computation may take this long."""
 
 _begin = Script("coordination.cache", "begin")
 _keep = Script("coordination.cache", "keep")
@@ -24,7 +24,7 @@ _hold = Script("coordination.cache", "hold")
 
 
 class Place(NamedTuple):
-    """Where Redis keeps what belongs to a key of the cache `name` with these tags, all of bounded length."""
+    """The Redis keys for a key of the cache `name` with these tags, all bounded in length."""
 
     name: str
     key: str
@@ -32,17 +32,17 @@ class Place(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """The key of what is kept."""
+        """The key of the entry."""
         return f"pm:cache:{self.name}:{self.key}"
 
     @property
     def lease(self) -> str:
-        """The key of the lease to compute it."""
+        """The key of the lease."""
         return f"pm:computing:{self.name}:{self.key}"
 
     @property
     def channel(self) -> str:
-        """Where those who wait are told that they can look."""
+        """The channel that wakes waiting readers."""
         return f"pm:computed:{self.name}:{self.key}"
 
     def tag_keys(self) -> list[str]:
@@ -51,16 +51,15 @@ class Place(NamedTuple):
 
 
 def tag_key(name: str, tag: str) -> str:
-    """Where Redis keeps the version of a tag, whose length is bounded already."""
+    """The key of a tag's version; the tag is bounded already."""
     return f"pm:tag:{name}:{tag}"
 
 
 class Lease:
-    """The right to compute what is at `place`, until `seconds` after it was taken or last renewed.
+    """The right to compute the entry at `place`, until `seconds` after it was taken or last renewed.
 
-    It is renewed for `longest` seconds.
-
-    `id` is that of the entry to be kept, `versions` are those of the place's tags when it was taken.
+    It is renewed for at most `longest` seconds. `id` is the id of the entry to be stored; `versions` are the
+    tags' versions when the lease was taken.
     """
 
     def __init__(self, link: Link, place: Place, claim: str, seconds: float, longest: float) -> None:
@@ -73,7 +72,7 @@ class Lease:
         self._ends_at = time.monotonic() + longest
 
     def renew(self) -> float | None:
-        """Let it last longer; seconds until the next time, None once it is lost or over."""
+        """Extend it; returns seconds until the next renewal, None once it is lost or over."""
         if time.monotonic() > self._ends_at:
             return None
         try:
@@ -83,13 +82,13 @@ class Lease:
         return self._seconds / 3 if held else None
 
     def keep(self, entry: bytes, life_ms: int) -> bool:
-        """Store the entry and give the lease up; whether it was stored, for it may have been overtaken."""
+        """Store the entry and end the lease; returns whether it was stored: it may have been overtaken."""
         place = self._place
         args = [self._claim, len(self.id), entry, life_ms, place.channel]
         return bool(self._link.run(_keep, [place.entry, place.lease, *place.tag_keys()], args))
 
     def give_back(self) -> None:
-        """Let another compute it."""
+        """End the lease without a value, so that another may compute it."""
         self._held_for(0.0)
 
     def _held_for(self, seconds: float) -> bool:
@@ -100,9 +99,9 @@ class Lease:
 def take(
     link: Link, place: Place, seen: bytes | str, life_ms: int, seconds: float, longest: float
 ) -> Lease | float | None:
-    """The lease to compute what is at `place`; seconds until it ends if another has it.
+    """The lease to compute the entry at `place`; the seconds until it ends if another holds it.
 
-    None if there is another entry by now than the one with the id `seen`. Raises `redis.RedisError`.
+    None if the entry stored is no longer the one with the id `seen`. Raises `redis.RedisError`.
     """
     answer = link.run(
         _begin,

@@ -1,4 +1,4 @@
-"""The cache's own connections: an answer takes a second at most, and a failure is followed by a rest."""
+"""The cache's own connections: a reply takes a second at most, and no call is made right after a failure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import hiredis
 import redis
 from redis.exceptions import NoScriptError
 
+from packmule.coordination.redis.command_packer import pack
 from packmule.coordination.redis.connection import once_within
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Unavailable
 
 TIMEOUT = 1.0
-"""Seconds that connecting and answering may take each; a cache that is slower is none."""
+"""Seconds that connecting and answering may each take; a slower cache would be of no use."""
 
 REST = 1.0
-"""Seconds after a failure in which the server is not asked, so that its absence costs its users little."""
+"""Seconds after a failure in which the server isn't called, so that an outage costs callers little time."""
 
 
 class CacheUnavailable(Unavailable, redis.ConnectionError):
@@ -27,10 +27,10 @@ class CacheUnavailable(Unavailable, redis.ConnectionError):
 
 
 class Link:
-    """Connections to the server of `client`, as many as threads use at once, kept open.
+    """Connections to the server of `client`: one for each thread that calls at the same time, kept open.
 
-    Usable from any thread and after a fork. What is sent may be sent twice: on a connection that had been
-    lost unseen, and on the new one.
+    Safe in threads and after a fork. A command may be sent twice: on a connection that turns out to be lost,
+    and on a new one.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -40,15 +40,15 @@ class Link:
         self._rests_until = 0.0
         self._fault = ""
 
-    def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to `commands`, as bytes, sent together in one trip.
+    def call(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to `commands`, as bytes, in one round trip.
 
-        Raises `CacheUnavailable`, or the first `redis.ResponseError` among them.
+        Raises `CacheUnavailable`, or the first `redis.ResponseError` among the replies.
         """
         if time.monotonic() < self._rests_until:
             raise CacheUnavailable(self._fault)
         try:
-            replies = self._asked(commands)
+            replies = self._sent(commands)
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             self._fault = " ".join(str(error).split())
             self._rests_until = time.monotonic() + REST
@@ -59,15 +59,15 @@ class Link:
         return replies
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """The reply of a script, in one trip where the server knows it. Raises as `ask` does."""
+        """The reply of a script, in one round trip if the server knows it. Raises what `call` does."""
         command = script.command(keys, args)
         try:
-            return self.ask(command)[0]
+            return self.call(command)[0]
         except NoScriptError:
-            return self.ask(("EVAL", script.source, *command[2:]))[0]
+            return self.call(("EVAL", script.source, *command[2:]))[0]
 
     def connection(self, timeout: float) -> Any:
-        """A new connection to this server, not yet connected."""
+        """A new, unconnected connection to this server."""
         options = {**self._pool.connection_kwargs, **once_within(timeout)}
         server = options.pop("server", None)
         if server is None:
@@ -77,13 +77,13 @@ class Link:
         return plain(path=str(server.socket_path), **options)
 
     def close(self) -> None:
-        """Close the connections; the next question makes a new one."""
+        """Close the connections; the next call opens a new one."""
         while self._idle:
-            # In a forked child this closes the copy and leaves the parent's connection alone.
+            # In a forked child this closes the copy, not the parent's connection.
             self._idle.pop().disconnect()
         self._process = os.getpid()
 
-    def _asked(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _sent(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self._process != os.getpid():
             self.close()
         try:
@@ -97,7 +97,7 @@ class Link:
 
     def _exchange(self, connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         try:
-            packed = b"".join(map(hiredis.pack_command, commands))
+            packed = b"".join(pack(*command) for command in commands)
             connection.send_packed_command((packed,), check_health=False)
             replies = [_reply(connection) for _ in commands]
         except BaseException:

@@ -14,15 +14,15 @@ from packmule.coordination.cache.link import TIMEOUT, Link
 from packmule.coordination.release_listener import ReleaseListener
 
 LOOK_AGAIN = 0.25
-"""Seconds, give or take half, after which who waits looks again; or four times that if it would be told."""
+"""Seconds, varied by half, after which a waiter looks again; four times that while it is subscribed."""
 
 SHORTEST_WAIT = 0.05
 
 
 class Found(NamedTuple):
-    """What is stored for a key: the `id` of it, and its entry and value unless it is invalid.
+    """What is stored for a key: the entry's `id`, and the entry and value unless they are invalid.
 
-    `left` is for how many seconds it is valid yet, zero or less if it is stale.
+    `left` is the number of seconds it stays valid; zero or less if it is stale.
     """
 
     id: bytes
@@ -32,14 +32,14 @@ class Found(NamedTuple):
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a value, though it may be stale."""
+        """Whether there is a value, perhaps a stale one."""
         return self.entry is not None and self.entry.kind != OVERSIZE
 
     def is_due(self) -> bool:
-        """Whether to compute it anew: when it is no longer valid, or by chance a little before.
+        """Whether to compute it again: if it is no longer valid, or at random shortly before.
 
-        The longer it took to compute and the nearer its end, the likelier (XFetch): so one of many readers
-        renews it in time, and the others never wait.
+        This is likelier the longer the computation took and the closer the end is (XFetch): one of many
+        readers refreshes the entry in time, and the others never wait.
         """
         if self.entry is None or self.left <= 0:
             return True
@@ -50,18 +50,18 @@ NOTHING = Found(b"", None, None, 0.0)
 
 
 def look(link: Link, at: Place) -> Found:
-    """What is stored at a place: one round trip, unless it has tags that the place doesn't name."""
+    """What is stored at a place: one round trip, or two if it has tags that the place doesn't name."""
     stored_at = at.entry
-    (raw, *versions), left = link.ask(("MGET", stored_at, *at.tag_keys()), ("PTTL", stored_at))
+    (raw, *versions), left = link.call(("MGET", stored_at, *at.tag_keys()), ("PTTL", stored_at))
     entry = unpacked(raw)
     if entry is None or left < 0:
         return NOTHING._replace(id=id_of(raw))
     if entry.tags or at.tags:
         known = dict(zip(at.tags, versions, strict=True))
         if unknown := [tag for tag in entry.tags if tag not in known]:
-            (asked,) = link.ask(("MGET", *(tag_key(at.name, tag) for tag in unknown)))
+            (asked,) = link.call(("MGET", *(tag_key(at.name, tag) for tag in unknown)))
             known.update(zip(unknown, asked, strict=True))
-        # What was kept without a tag that is asked for now would outlive its invalidation.
+        # An entry stored without a tag that is named now would survive that tag's invalidation.
         if any(version is None or entry.tags.get(tag) != version.decode() for tag, version in known.items()):
             return NOTHING._replace(id=entry.id)
     try:

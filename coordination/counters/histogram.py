@@ -1,4 +1,4 @@
-"""Histograms of durations that can be merged, in buckets that grow: percentiles are within 10 %."""
+"""Mergeable histograms of durations, in growing buckets: percentiles are accurate to 10 %."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 BUCKETS_A_DOUBLING = 4
 LAST_BUCKET = 44 * BUCKETS_A_DOUBLING
-"""Over half a year in microseconds; longer ones count as that."""
+"""More than half a year in microseconds; longer durations count in it too."""
 
 
 def bucket(seconds: float) -> int:
-    """The bucket in which a duration counts: 0 for a microsecond or less, four more for each doubling.
+    """The bucket of a duration: 0 for up to a microsecond, four more for each doubling.
 
     >>> bucket(0.000_001), bucket(0.001), bucket(60)
     (0, 39, 103)
@@ -21,14 +21,14 @@ def bucket(seconds: float) -> int:
 
 
 def upper_bound(number: int) -> float:
-    """Seconds below which the durations of a bucket are."""
+    """The upper end of a bucket, in seconds."""
     return float(2.0 ** ((number + 1) / BUCKETS_A_DOUBLING) / 1_000_000)
 
 
 def percentile(counts: Mapping[int, int], share: float) -> float | None:
-    """The duration in seconds that `share` of those counted don't exceed, within 10 %; None where none is.
+    """The duration in seconds that a `share` of all doesn't exceed, to 10 %; None if there are none.
 
-    `counts` are those of buckets. Add two histograms up by adding their counts.
+    `counts` maps buckets to counts. Add two histograms by adding their counts.
 
     >>> percentile({bucket(0.1): 99, bucket(5): 1}, 0.5)
     0.101
@@ -43,7 +43,7 @@ def percentile(counts: Mapping[int, int], share: float) -> float | None:
 
 
 def merged(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """The counts of all of them together."""
+    """The sum of the histograms."""
     sums: dict[int, int] = {}
     for counts in histograms:
         for number, count in counts.items():

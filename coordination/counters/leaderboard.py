@@ -1,4 +1,4 @@
-"""Leaderboards: who has most, hour by hour, in sorted sets of a bounded size."""
+"""Leaderboards: the highest scores hour by hour, in sorted sets of bounded size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEEP_HOURS = 8 * 24
 
 
 class Leaderboard:
-    """The leaderboard called `name`: of each hour the `size` members with the highest scores, for eight days.
+    """The leaderboard `name`: for each hour the `size` members with the highest scores, for eight days.
 
     >>> board = Leaderboard(client, "sellers")  # doctest: +SKIP
     >>> board.add("ada", 12.5)  # doctest: +SKIP
@@ -33,19 +33,19 @@ class Leaderboard:
         return f"pm:top:{self.name}:{hour}"
 
     def add(self, member: str, score: float) -> None:
-        """Add to a member's score of this hour. Those that fall out of the leaderboard begin anew at 0."""
+        """Add to a member's score of this hour. A member that drops off the leaderboard restarts at 0."""
         self._write(member, score, is_sum=True)
 
     def best(self, member: str, score: float) -> None:
-        """Keep a member's highest score of this hour."""
+        """Record a score; the member's highest of this hour counts."""
         self._write(member, score, is_sum=False)
 
     def top(self, count: int = 10, hours: int = 1) -> list[tuple[str, float]]:
-        """The highest of this hour and those before it, `hours` together: scores of `add` summed up."""
+        """The highest sums of `add` scores over the last `hours` hours, this one included."""
         return self._top(count, hours, is_sum=True)
 
     def top_best(self, count: int = 10, hours: int = 1) -> list[tuple[str, float]]:
-        """The same of scores of `best`: the highest of each member."""
+        """The highest `best` scores over the last `hours` hours, one per member."""
         return self._top(count, hours, is_sum=False)
 
     def _write(self, member: str, score: float, *, is_sum: bool) -> None:

@@ -1,4 +1,4 @@
-"""A concurrency limit by key: so many holders at once, each for as long as its lease."""
+"""A concurrency limit by key: a number of holders at once, each for the length of its lease."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from packmule.coordination.keys import bounded, named, taken
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import Conflict
 from packmule.units import YEAR
 
 LONGEST_LEASE = float(YEAR)
@@ -24,11 +25,11 @@ _take = Script("coordination.limits", "take_slot")
 _renew = Script("coordination.limits", "renew_slot")
 
 
-class NoFreeSlot(RuntimeError):
-    """All slots are held; `retry_after` is in how many seconds the next lease ends, if it is not renewed."""
+class NoFreeSlot(Conflict, RuntimeError):
+    """All slots are held; the next lease ends in `retry_after` seconds unless it is renewed."""
 
     def __init__(self, key: str, slots: int, retry_after: float) -> None:
-        super().__init__(f"{key} has {slots} at once already: try again in at most {retry_after:.3g} s")
+        super().__init__(f"{key} already has {slots} at once: try again in at most {retry_after:.3g} s")
         self.key = key
         self.slots = slots
         self.retry_after = retry_after
@@ -36,7 +37,7 @@ class NoFreeSlot(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The right to be one of a few, until `time.monotonic()` is `until` unless renewed."""
+    """A held slot; it ends when `time.monotonic()` reaches `until` unless it is renewed."""
 
     key: str
     holder: str
@@ -46,8 +47,8 @@ class Slot:
 class ConcurrencyLimit:
     """At most `slots` holders of each key at once, by the server's clock.
 
-    A holder that vanishes counts until its `lease` (seconds) ends. What goes on past the end of its lease
-    runs beside whoever got the slot then: renew in time, or choose a lease that is long enough. `name` is as
+    A holder that vanishes counts until its `lease` (seconds) ends. Work that outlives its lease runs beside
+    the next holder of the slot, so renew in time or choose a lease that is long enough. `name` is the same as
     for `RateLimit`.
 
     >>> imports = ConcurrencyLimit(client, "imports", slots=2, lease=30)  # doctest: +SKIP
@@ -59,14 +60,14 @@ class ConcurrencyLimit:
         if not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots <= MOST_SLOTS:
             raise ValueError(f"slots={slots!r}: give a whole number from 1 to {MOST_SLOTS:,}")
         if not isinstance(lease, int | float) or not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
-            raise ValueError(f"lease={lease!r}: give seconds, from 0.001 to those of a year")
+            raise ValueError(f"lease={lease!r}: give a number of seconds from 0.001 to a year")
         self.client = client
         self.name = named(name)
         self.slots = slots
         self.lease = lease
 
     def acquire(self, key: str) -> Slot:
-        """Take a slot of `key`, and return at once. Raises `NoFreeSlot`."""
+        """Take a slot of `key` without waiting. Raises `NoFreeSlot`."""
         holder, until = uuid.uuid4().hex, time.monotonic() + self.lease
         wait = self._call(_take, key, [holder, self.slots, self.lease])
         if wait:
@@ -74,13 +75,13 @@ class ConcurrencyLimit:
         return Slot(key, holder, until)
 
     def renew(self, slot: Slot) -> Slot | None:
-        """The slot with its lease begun anew; None if it ended before, and others may hold it."""
+        """The slot with a full lease again; None if it had ended, so that another may hold it."""
         until = time.monotonic() + self.lease
         held = self._call(_renew, slot.key, [slot.holder, self.lease])
         return Slot(slot.key, slot.holder, until) if held else None
 
     def release(self, slot: Slot) -> None:
-        """Free the slot; nothing happens if its lease has ended, whoever holds it now."""
+        """Free the slot. Does nothing if its lease has ended, even if another holds the slot now."""
         stored_at = self.key(slot.key)
         try:
             self.client.zrem(stored_at, slot.holder)
@@ -89,7 +90,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[Slot]:
-        """Hold a slot of `key` for the time of a `with` block. Raises `NoFreeSlot`."""
+        """Hold a slot of `key` during a `with` block. Raises `NoFreeSlot`."""
         slot = self.acquire(key)
         try:
             yield slot
@@ -97,7 +98,7 @@ class ConcurrencyLimit:
             self.release(slot)
 
     def key(self, key: str) -> str:
-        """Where Redis keeps the holders of `key`."""
+        """The Redis key of the holders of `key`."""
         return f"pm:slots:{self.name}:{bounded(key)}"
 
     def _call(self, script: Script, key: str, args: list[object]) -> Any:

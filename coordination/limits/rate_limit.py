@@ -1,4 +1,4 @@
-"""Rate limits by key, atomic and by the server's clock: a token bucket and an exact sliding window."""
+"""Rate limits by key, atomic and on the server's clock: a token bucket and an exact sliding window."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from redis.exceptions import ResponseError
 from packmule.coordination.keys import bounded, named, taken
 from packmule.coordination.limits.rate import MICROSECONDS, Rate
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import Conflict
 
 LARGEST_WINDOW = 10_000
-"""Events a sliding window may hold: it remembers each of them, at some ten bytes."""
+"""The most events a sliding window may hold: it stores each of them, at about ten bytes."""
 
 
-class RateLimitExceeded(RuntimeError):
-    """More than the rate allows; in `retry_after` seconds the same will be allowed, if nothing else comes."""
+class RateLimitExceeded(Conflict, RuntimeError):
+    """The rate is exceeded; in `retry_after` seconds the same call is allowed if no other comes before."""
 
     def __init__(self, key: str, rate: Rate, retry_after: float) -> None:
         super().__init__(f"{key} is limited to {rate}: try again in {retry_after:.3g} s")
@@ -26,10 +27,10 @@ class RateLimitExceeded(RuntimeError):
 
 
 class Answer(NamedTuple):
-    """Whether it was allowed, and how the limit stands after it.
+    """Whether the call was allowed, and the state of the limit after it.
 
-    `remaining` is how much more is allowed at once. In `retry_after` seconds the same will be allowed (0.0 if
-    it was), in `reset_after` seconds all of it, both provided that nothing else comes.
+    `remaining` is how many more events are allowed at once. Unless other events come, the same call is
+    allowed in `retry_after` seconds (0.0 if it was), and the full limit in `reset_after` seconds.
     """
 
     allowed: bool
@@ -39,12 +40,12 @@ class Answer(NamedTuple):
 
 
 class RateLimit:
-    """What both limits can do; use `TokenBucket` or `SlidingWindow`.
+    """The interface of both limits; use `TokenBucket` or `SlidingWindow`.
 
-    `name` tells this limit's keys from those of others: letters, digits and `. _ -`. Each `key` (an address,
-    a tenant, a token; any text) is limited on its own. `cost` is how many events one call counts for. A call
-    is one round trip. If the connection is lost in it, it is sent again, and may count twice. Calls raise
-    `KeyTaken` where the key holds what no limit wrote.
+    `name` separates this limit's keys from those of others: letters, digits and `. _ -`. Each `key` (an
+    address, a tenant, a token; any text) is limited separately. `cost` is how many events a call counts as.
+    A call takes one round trip. If the connection is lost, it is repeated and may count twice. Calls raise
+    `KeyTaken` if the key holds a value that no limit wrote.
     """
 
     _script: ClassVar[Script]
@@ -58,9 +59,9 @@ class RateLimit:
         self.rate = rate if isinstance(rate, Rate) else Rate.parse(rate)
 
     def hit(self, key: str, cost: int = 1) -> Answer:
-        """Count `cost` events of `key` if they are allowed now, and tell; a refusal counts nothing.
+        """Count `cost` events of `key` if they are allowed now. A refused call counts nothing.
 
-        Raises `ValueError` for a cost that could never be allowed.
+        Raises `ValueError` for a cost that can never be allowed.
 
         >>> logins = SlidingWindow(client, "logins", "5/m")  # doctest: +SKIP
         >>> logins.hit("10.0.0.1")  # doctest: +SKIP
@@ -69,14 +70,14 @@ class RateLimit:
         return self._ask(key, cost, "1")
 
     def require(self, key: str, cost: int = 1) -> Answer:
-        """Like `hit`, but raises `RateLimitExceeded` with its `retry_after` where that would refuse."""
+        """Like `hit`, but raises `RateLimitExceeded` if the call is refused."""
         answer = self.hit(key, cost)
         if not answer.allowed:
             raise RateLimitExceeded(key, self.rate, answer.retry_after)
         return answer
 
     def peek(self, key: str, cost: int = 1) -> Answer:
-        """What `hit` would answer, but that nothing is counted and `remaining` is what is left now."""
+        """What `hit` would answer, without counting anything; `remaining` is what is left now."""
         return self._ask(key, cost, "0")
 
     def reset(self, key: str) -> None:
@@ -84,7 +85,7 @@ class RateLimit:
         self.client.delete(self.key(key))
 
     def key(self, key: str) -> str:
-        """Where Redis keeps what is known of `key`."""
+        """The Redis key that stores the state of `key`."""
         return f"{self._prefix}:{self.name}:{bounded(key)}"
 
     def _ask(self, key: str, cost: int, count: str) -> Answer:
@@ -101,10 +102,10 @@ class RateLimit:
 
 
 class TokenBucket(RateLimit):
-    """A rate in the long run, with bursts: cheap at any size, for work that is to flow at an even pace.
+    """An average rate with bursts: cheap at any size, for work that should flow at an even pace.
 
-    In any span of `s` seconds it allows at most `burst + s * limit / period` events. So right after a pause
-    `100/m` allows 199 in a minute; `100/m burst 1` allows one every 0.6 s.
+    In any span of `s` seconds it allows at most `burst + s * limit / period` events. After a pause, `100/m`
+    allows 199 in a minute; `100/m burst 1` allows one every 0.6 s.
     """
 
     _script = Script("coordination.limits", "take_tokens")
@@ -117,10 +118,10 @@ class TokenBucket(RateLimit):
 
 
 class SlidingWindow(RateLimit):
-    """At most `limit` events in any span of the period, to the microsecond: for logins and quotas.
+    """At most `limit` events in any span of the period's length, to the microsecond: for logins and quotas.
 
-    It remembers each event of the last period, at most `LARGEST_WINDOW`. Raises `ValueError` for a rate with
-    a larger limit, or with a burst.
+    It stores each event of the last period, at most `LARGEST_WINDOW`. Raises `ValueError` for a rate with a
+    larger limit or with a burst.
     """
 
     _script = Script("coordination.limits", "count_in_window")
@@ -130,11 +131,11 @@ class SlidingWindow(RateLimit):
         super().__init__(client, name, rate)
         if self.rate.limit > LARGEST_WINDOW:
             raise ValueError(
-                f"{self.rate}: a sliding window counts up to {LARGEST_WINDOW:,} events: take a TokenBucket"
+                f"{self.rate}: a sliding window counts up to {LARGEST_WINDOW:,} events: use a TokenBucket"
             )
         if self.rate.burst != self.rate.limit:
             raise ValueError(
-                f"{self.rate}: a sliding window has no burst: leave it out, or take a TokenBucket"
+                f"{self.rate}: a sliding window has no burst: leave it out, or use a TokenBucket"
             )
         self.most = self.rate.limit
         self._numbers = self.rate.limit, self.rate.period_us

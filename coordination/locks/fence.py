@@ -1,4 +1,4 @@
-"""Guards for what a lock's holder changes: a holder that was overtaken is refused, whatever it believes."""
+"""Guarded values: a lock's holder that was overtaken can neither read nor write them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import Conflict
 from packmule.units import DAY
 
 KEEP_SECONDS = DAY
-"""How much longer than a value with a TTL its last token is kept: who is frozen for longer is not refused."""
+"""How many seconds longer than an expiring value its token is kept; a holder frozen longer isn't refused."""
 
 _read = Script("coordination.locks", "fenced_read")
 _write = Script("coordination.locks", "fenced_write")
 
 
-class Overtaken(RuntimeError):
-    """A later holder of the lock was here: nothing was read or written."""
+class Overtaken(Conflict, RuntimeError):
+    """A later holder of the lock has used the value: nothing was read or written."""
 
 
 def read(client: Redis, key: str, fence: int) -> bytes | None:
-    """The value of `key`, from now on closed to holders with a token lower than `fence`.
+    """The value of `key`; from now on, holders with a token lower than `fence` are refused.
 
-    Read so whatever the new value depends on: an overtaken holder could otherwise still write between
-    your reading and your writing. Raises `Overtaken`.
+    Use it to read everything that the new value depends on: otherwise an overtaken holder could still write
+    between your read and your write. Raises `Overtaken`.
     """
     answer: list[Any] = _read(client, _keys(key), [_token(fence)])
     _refuse(answer, key, fence)
@@ -36,10 +37,10 @@ def read(client: Redis, key: str, fence: int) -> bytes | None:
 def write(
     client: Redis, key: str, value: bytes | str | float, fence: int, *, ttl: float | None = None
 ) -> None:
-    """Set `key` to `value`, for `ttl` seconds if given, unless a holder with a higher token was there.
+    """Set `key` to `value`, for `ttl` seconds if given, unless a holder with a higher token has used it.
 
-    The same holder may write any number of times. Raises `Overtaken`, and `ValueError` for a `ttl` of zero or
-    less.
+    The same holder may write any number of times. Raises `Overtaken`, and `ValueError` if `ttl` is not above
+    zero.
 
     >>> with redlock.acquire("stock") as lock:  # doctest: +SKIP
     ...     stock = int(read(client, "stock", lock.fence) or 0)
@@ -62,10 +63,10 @@ def _keys(key: str) -> tuple[str, str]:
 
 def _token(fence: int) -> int:
     if not 0 < fence < 2**53:
-        raise ValueError(f"{fence} is no fencing token: take the `fence` of a lock that is held")
+        raise ValueError(f"{fence} is not a fencing token: use the `fence` of a lock that is held")
     return fence
 
 
 def _refuse(answer: list[Any], key: str, fence: int) -> None:
     if not answer[0]:
-        raise Overtaken(f"{key}: a holder with the token {int(answer[1])} was here, after ours, {fence}")
+        raise Overtaken(f"{key}: a holder with the later token {int(answer[1])} has used it; ours is {fence}")

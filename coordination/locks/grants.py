@@ -1,4 +1,4 @@
-"""Grants: what a majority of the lock nodes is asked, to take a lock, to extend it, and to give it back."""
+"""Grants: taking a lock at a majority of the lock nodes, extending it, and giving it back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import redis
 
 from packmule.coordination.locks.quorum import Quorum, Votes
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import Unavailable
 from packmule.units import DAY
 
 COUNTER_SECONDS = DAY
-"""How long a node keeps the counter of a lock that nobody takes; a later one begins higher by the clock."""
+"""How long a node keeps the counter of an unused lock; a new counter starts higher, from the clock."""
 
 _HOST = socket.gethostname()
 
@@ -25,13 +26,13 @@ _extend = Script("coordination.locks", "extend")
 _release = Script("coordination.locks", "release")
 
 
-class NoQuorum(redis.ConnectionError):
+class NoQuorum(Unavailable, redis.ConnectionError):
     """Fewer than a majority of the lock nodes answered and may vote; the text names the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a majority granted: the holder's own value, its token, and the end on the monotonic clock."""
+    """What a majority granted: the holder's own value, its token, and its end on the monotonic clock."""
 
     name: str
     value: str
@@ -40,7 +41,7 @@ class Grant:
 
 
 def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
-    """Ask once for the lock `name`; None if others hold it. What is not won is given back everywhere.
+    """Try once to take the lock `name`; None if another holds it. A failed attempt is undone everywhere.
 
     Raises `NoQuorum`.
     """
@@ -55,7 +56,7 @@ def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
             voters=True,
         )
         fence = max(votes.replies, default=0)
-        # The next holder will meet one node of any majority, so a majority must know the token.
+        # The next holder's majority shares a node with any majority, so a majority must know the token.
         if votes.yes >= quorum.majority > votes.replies.count(fence):
             begun = time.monotonic()
             votes = _confirm(quorum, name, attempt.value, fence, ttl)
@@ -72,16 +73,16 @@ def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
 
 
 def extend(quorum: Quorum, grant: Grant, ttl: float) -> Grant | None:
-    """The same for `ttl` seconds from now; None if the lock is lost, and then it is given back everywhere.
+    """The grant extended to `ttl` seconds from now; None if the lock is lost, and then it is given back.
 
-    Raises `NoQuorum` if too few answered to tell: it is held until `grant.until` still.
+    Raises `NoQuorum` if too few nodes answered to decide: it is still held until `grant.until`.
     """
     begun = time.monotonic()
     if begun < grant.until:
         votes = _confirm(quorum, grant.name, grant.value, grant.fence, ttl)
         until = _until(begun, ttl)
         answered_at = time.monotonic()
-        # Answers that come after the end count for nothing: in between someone else may have held it.
+        # Replies after the end count for nothing: another may have held the lock in between.
         if answered_at < grant.until:
             if votes.yes >= quorum.majority and answered_at < until:
                 return replace(grant, until=until)
@@ -92,9 +93,9 @@ def extend(quorum: Quorum, grant: Grant, ttl: float) -> Grant | None:
 
 
 def give_back(quorum: Quorum, grant: Grant) -> bool:
-    """Release it at all nodes and tell those who wait, if it was won; False if it certainly was not held.
+    """Release it at all nodes and, if it was won, notify waiters; False if it certainly was not held.
 
-    Nodes that don't answer have the command on its way, or forget the lock at the end of its TTL.
+    A node that doesn't answer still gets the command, or forgets the lock at the end of its TTL.
     """
     args = (grant.value, grant.fence, COUNTER_SECONDS, channel(grant.name))
     votes = quorum.ask(_release, keys(grant.name), args, quorum.timeout, agrees=lambda _: True)
@@ -102,12 +103,12 @@ def give_back(quorum: Quorum, grant: Grant) -> bool:
 
 
 def keys(name: str) -> tuple[str, str]:
-    """A lock, and the counter of its holders, on each node."""
+    """The keys of a lock and of its counter, on each node."""
     return f"pm:lock:{name}", f"pm:fence:{name}"
 
 
 def channel(name: str) -> str:
-    """Where the nodes tell of the release of a lock."""
+    """The channel on which the nodes publish the release of a lock."""
     return f"pm:released:{name}"
 
 
@@ -119,7 +120,7 @@ def _confirm(quorum: Quorum, name: str, value: str, fence: int, ttl: float) -> V
 def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
     said = "; ".join(f"{node}: {fault}" for node, fault in votes.faults.items()) or "no answer in time"
     return NoQuorum(
-        f"{name}: of {len(quorum.nodes)} lock nodes {votes.able} answered and "
+        f"{name}: {votes.able} of {len(quorum.nodes)} lock nodes answered, but "
         f"{quorum.majority} must agree: {said}"
     )
 
@@ -133,5 +134,5 @@ def _milliseconds(ttl: float) -> int:
 
 
 def _until(begun: float, ttl: float) -> float:
-    """A TTL's end by our clock: earlier, for servers whose clocks run 1 % faster, and for their ticks."""
+    """A TTL's end on our clock: earlier, because servers' clocks may run 1 % faster or tick coarsely."""
     return begun + ttl * 0.99 - 0.002

@@ -1,4 +1,4 @@
-"""A lock that is held: until when, with which token, and how it is kept and released."""
+"""A lock that is held: until when, with which token, and how it is extended and released."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from packmule.coordination.locks import grants
 from packmule.coordination.locks.grants import Grant, NoQuorum
 from packmule.coordination.locks.quorum import Quorum
 from packmule.coordination.renewal import Renewer
+from packmule.errors import Conflict
 
 SHORTEST_TTL = 0.01
-"""Seconds below which nothing would be left of a TTL."""
+"""Seconds; less would leave nothing of a TTL after the margins."""
 
 logger = logging.getLogger(__name__)
 
 
-class LockLost(RuntimeError):
-    """The lock ended before it was released: someone else may have held it since."""
+class LockLost(Conflict, RuntimeError):
+    """The lock ended before it was released, so another may have held it since."""
 
 
 def refuse_ttl(ttl: float, longest: float) -> None:
-    """Raise `ValueError` for a TTL that can't be meant, or is longer than restarted nodes wait."""
+    """Raise `ValueError` for a TTL that is too short, or longer than restarted nodes wait."""
     if not SHORTEST_TTL <= ttl <= longest:
         raise ValueError(f"a lock's TTL is from {SHORTEST_TTL:g} to {longest:g} s (longest_ttl), not {ttl}")
 
 
 class Lock:
-    """A lock that is held: a context manager that releases it, made by `Redlock.acquire`.
+    """A lock that is held: a context manager that releases it, returned by `Redlock.acquire`.
 
-    `fence` is higher than that of any holder before: give it to whatever the lock guards, which refuses lower
-    ones. `until` is the instant of `time.monotonic()` up to which nobody else holds it, 0 once it is over. A
-    process may be frozen at any moment, so that only the fence tells whether that was still true on arrival.
+    `fence` is higher than that of any earlier holder. Pass it to the resource that the lock guards, which
+    refuses lower ones. Until the instant `until` of `time.monotonic()` nobody else holds the lock; it is 0
+    once the lock is over. A process may be frozen at any moment, so only the fence proves that the lock was
+    still held when a write arrived.
     """
 
     def __init__(
@@ -61,19 +63,19 @@ class Lock:
 
     @property
     def until(self) -> float:
-        """Until when it is held, on the monotonic clock; 0 once released or lost, and in a forked child."""
+        """The end on the monotonic clock; 0 once released or lost, and in a forked child."""
         grant = self._grant
         return grant.until if grant is not None and self._process == os.getpid() else 0.0
 
     def extend(self, ttl: float | None = None) -> float:
-        """Hold it for `ttl` seconds from now, as long as before by default; returns the new `until`.
+        """Hold it for `ttl` seconds from now, by default its previous TTL; returns the new `until`.
 
-        Raises `LockLost` if it is over; `NoQuorum` if too few answered, and it is held to `until` still.
+        Raises `LockLost` if it is over; `NoQuorum` if too few nodes answered: it is still held to `until`.
         """
         if ttl is not None:
             refuse_ttl(ttl, self._quorum.longest_ttl)
         if self._process != os.getpid():
-            raise LockLost(f"{self.name}: the lock is held by the process that this one was forked from")
+            raise LockLost(f"{self.name}: the lock is held by the process that forked this one")
         with self._mutex:
             if self._grant is not None:
                 self._grant = grants.extend(self._quorum, self._grant, ttl or self.ttl)
@@ -86,11 +88,11 @@ class Lock:
             return self._grant.until
 
     def renew(self) -> float | None:
-        """Extend it for the renewal: seconds until the next time, None once it is lost or released."""
+        """Extend it for the renewer; returns seconds until the next renewal, None once it is over."""
         try:
             self.extend()
         except NoQuorum as error:
-            logger.warning("%s; it is held for %.1f s more", error, self.until - time.monotonic())
+            logger.warning("%s; it is still held for %.1f s", error, self.until - time.monotonic())
             return self.ttl / 20
         except LockLost as error:
             if not self._released:
@@ -101,7 +103,7 @@ class Lock:
         return self.ttl / 3
 
     def release(self) -> bool:
-        """Let others have it; whether it was held up to now. Does nothing again and in a forked child."""
+        """Release it; returns whether it was still held. Does nothing a second time or in a forked child."""
         if self._process != os.getpid():
             return False
         with self._mutex:
@@ -125,7 +127,7 @@ class Lock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release it; raises `LockLost` if it had ended before, unless something else is being raised."""
+        """Release it; raises `LockLost` if it had ended before, unless another exception is being raised."""
         if self._released or self._process != os.getpid():
             return
         if not self.release() and kind is None:

@@ -1,4 +1,4 @@
-"""A lock node: one server, to which commands go out and from which answers come in, without ever waiting."""
+"""A lock node: one server, with commands sent and replies received without ever blocking."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from packmule.coordination.redis.connection import once_within
 from packmule.coordination.redis.embedded_server import ServerFailed
 
 REST = 20
-"""After a failed attempt to connect the next is due in this many times its length, so that a node that is
-gone takes a twentieth of the time."""
+"""After a failed attempt to connect, the next is due in this many times its duration, so that a dead node
+costs a twentieth of the time."""
 
 LONGEST_REST = 2.0
-"""Seconds after which it is due in any case."""
+"""Seconds after which the next attempt is due in any case."""
 
 ABSENT = object()
-"""Instead of an answer: there is none yet, or the connection is lost."""
+"""Instead of a reply: none has arrived yet, or the connection is lost."""
 
 
 class Node:
     """One server and our connection to it.
 
-    A command that has had no answer yet stays on its way, and what is sent later is performed after it: the
-    release that follows an attempt undoes it even if the server wakes up in an hour.
+    A command without a reply stays on its way, and later commands are performed after it. So the release that
+    follows a failed attempt undoes it even if the server wakes up an hour later.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -43,7 +43,7 @@ class Node:
         self.socket: Any = None
 
     def dial(self, timeout: float, longest_ttl: float) -> None:
-        """Connect if that is due; a server that may have forgotten locks votes only after the longest TTL."""
+        """Connect if that is due. A server that may have forgotten locks votes only after the longest TTL."""
         begun = time.monotonic()
         if self.socket is not None or begun < self._dial_at:
             return
@@ -75,11 +75,11 @@ class Node:
         self._unanswered = 0
 
     def connection(self, timeout: float) -> Any:
-        """A new connection to this server, not yet connected."""
+        """A new, unconnected connection to this server."""
         return self._pool.connection_class(**{**self._pool.connection_kwargs, **once_within(timeout)})
 
     def send(self, command: bytes) -> bool:
-        """Send a command; whether the connection took it."""
+        """Send a command; returns whether the connection accepted it."""
         try:
             taken = self.socket.send(command)
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -87,10 +87,10 @@ class Node:
         except OSError as error:
             return self.lose(str(error))
         self._unanswered += 1
-        return taken == len(command) or self.lose("it takes no more commands")
+        return taken == len(command) or self.lose("it accepts no more commands")
 
     def receive(self) -> Any:
-        """The answer to the last command, or `ABSENT`; those to earlier ones are too late and dropped."""
+        """The reply to the last command, or `ABSENT`. Replies to earlier commands are dropped."""
         last: Any = ABSENT
         try:
             while data := self.socket.recv(65_536):
@@ -112,31 +112,31 @@ class Node:
 
     @property
     def votes(self) -> bool:
-        """Whether it can't have forgotten a lock that somebody holds."""
+        """Whether it votes: it can't have forgotten a lock that is still held."""
         return self.votes_at <= time.monotonic()
 
     def lose(self, fault: str) -> bool:
-        """Give the connection up, because of `fault`; always False."""
+        """Close the connection because of `fault`; always False."""
         self.close()
         self.fault = fault
         return False
 
     def close(self) -> None:
-        """Close the connection; the next question makes a new one."""
+        """Close the connection; the next command opens a new one."""
         self._dial_at = 0.0
         if self._connection is not None:
-            # In a forked child this closes the copy and leaves the parent's connection alone.
+            # In a forked child this closes the copy, not the parent's connection.
             self._connection.disconnect()
             self._connection = self.socket = None
 
     def _is_durable(self, connection: Any) -> bool:
-        """Whether no restart makes this server forget a lock that somebody still believes to hold."""
+        """Whether no restart makes this server forget a lock whose holder relies on it."""
         try:
             words: list[bytes] = connection.read_response(True)
         except redis.ResponseError:
-            return False  # managed services forbid the question
+            return False  # managed services forbid CONFIG
         options = dict(zip(words[::2], words[1::2], strict=True))
-        # What is not yet synced is lost when the machine goes down, and with it all who use its local socket.
+        # If the machine goes down, unsynced writes are lost, and so are all users of its local socket.
         return options.get(b"appendonly") == b"yes" and (
             self._local or options.get(b"appendfsync") == b"always"
         )

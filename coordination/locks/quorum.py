@@ -1,4 +1,4 @@
-"""Quorum: all lock nodes are asked at once, and waited for no longer than a majority takes."""
+"""Asking all lock nodes at once, and waiting no longer than a majority takes to answer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import hiredis
 import redis
 
 from packmule.coordination.locks.node import ABSENT, Node
+from packmule.coordination.redis.command_packer import pack
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import UsageError
 
 
-class SameServer(ValueError):
-    """Two of the lock nodes are one server, which would have two votes."""
+class SameServer(UsageError, ValueError):
+    """Two lock nodes are the same server, which would then have two votes."""
 
 
 @dataclass(frozen=True)
 class Votes:
-    """How many nodes said yes, how many no, how many did or could have, and what is wrong with the others."""
+    """How many nodes said yes and no, how many were able to answer, and what is wrong with the others."""
 
     yes: int
     no: int
@@ -34,7 +35,7 @@ class Votes:
 
 
 class Quorum:
-    """All nodes of a lock; any number of threads may ask, one after another, and forked children as well."""
+    """The lock nodes. Any number of threads may call it, one at a time, and so may forked children."""
 
     def __init__(self, clients: Sequence[redis.Redis], longest_ttl: float, timeout: float) -> None:
         self.nodes = [Node(client) for client in clients]
@@ -45,7 +46,7 @@ class Quorum:
         _everywhere.add(self)
 
     def reset(self) -> None:
-        """Begin anew, as a forked child must: connections and locks of other threads are the parent's."""
+        """Start over, as a forked child must: connections and held mutexes are the parent's."""
         self._mutex = threading.Lock()
         self.close()
 
@@ -64,21 +65,21 @@ class Quorum:
         voters: bool = False,
         agrees: Callable[[int], bool] = bool,
     ) -> Votes:
-        """Run a script on all nodes, or `voters` alone, until a majority `agrees` or none can any more.
+        """Run a script on all nodes, or on `voters` only, until a majority `agrees` or can no longer do so.
 
-        It is told as its last argument whether the node votes. Takes at most `patience` seconds, and the
-        timeout for each node to which a connection must be made.
+        The script's last argument says whether the node votes. Takes at most `patience` seconds, plus the
+        timeout for each node that must be connected to.
         """
         with self._mutex:
             try:
                 self._connect(min(self.timeout / 2, patience))
                 return self._ask(script, (len(keys), *keys, *args), patience, voters, agrees)
             except BaseException:
-                self._disconnect()  # it is unknown how far the exchange went
+                self._disconnect()  # how far the exchange got is unknown
                 raise
 
     def faults(self) -> dict[str, str]:
-        """Which nodes have no vote at present, and why."""
+        """The nodes that can't vote now, and why."""
         with self._mutex:
             self._connect(self.timeout / 2)
             return self._faults()
@@ -88,19 +89,19 @@ class Quorum:
             node.close()
 
     def _connect(self, timeout: float) -> None:
-        """Make the connections that are missing, such as those that a server's restart has ended."""
+        """Open missing connections, such as those that ended when a server restarted."""
         connected = {node.socket.fileno(): node for node in self.nodes if node.socket is not None}
         poller = select.poll()
         for descriptor in connected:
             poller.register(descriptor, select.POLLIN)
         for descriptor, _ in poller.poll(0):
-            connected[descriptor].receive()  # what comes unasked is a late answer, or the end
+            connected[descriptor].receive()  # a late reply, or the end of the connection
         for node in self.nodes:
             if node.socket is None:
                 node.dial(timeout, self.longest_ttl)
                 for other in self.nodes:
                     if other is not node and node.run_id and other.run_id == node.run_id:
-                        raise SameServer(f"the lock nodes {other.name} and {node.name} are one server")
+                        raise SameServer(f"the lock nodes {other.name} and {node.name} are the same server")
 
     def _ask(
         self,
@@ -135,24 +136,24 @@ class Quorum:
                     replies.append(reply)
                     yes += agrees(reply)
                 elif reply is not ABSENT:
-                    node.fault = f"it says {reply}"
+                    node.fault = f"it replied {reply}"
         for node in waiting.values():
             node.fault = silence
         able = len(replies) + (0 if silence else len(waiting))
         return Votes(yes, len(replies) - yes, able, tuple(replies), self._faults())
 
     def _send(self, script: Script, call: tuple[str | int, ...], voters: bool) -> list[Node]:
-        """Those of the connected nodes that took the command."""
+        """The connected nodes that accepted the command."""
         sent = []
         commands: dict[bool, bytes] = {}
-        # The whole script each time: a release that a node refused to know by its hash would be noticed by
-        # nobody once a majority has answered, and a script of this size costs no more than its hash.
+        # The whole script each time: once a majority has answered, nobody would notice a release that a node
+        # refused because it doesn't know the hash. A script of this size costs no more than its hash.
         for node in self.nodes:
             if node.socket is None or (voters and not node.votes):
                 continue
             if node.votes not in commands:
                 whole: tuple[Any, ...] = ("EVAL", script.source, *call, int(node.votes))
-                commands[node.votes] = hiredis.pack_command(whole)
+                commands[node.votes] = pack(*whole)
             if node.send(commands[node.votes]):
                 sent.append(node)
         return sent
@@ -161,7 +162,7 @@ class Quorum:
         now = time.monotonic()
         return {
             node.name: node.fault
-            or f"it may have forgotten locks when it started, and votes in {node.votes_at - now:.0f} s"
+            or f"it may have forgotten locks when it started; it votes in {node.votes_at - now:.0f} s"
             for node in self.nodes
             if node.fault or node.votes_at > now
         }
@@ -170,9 +171,9 @@ class Quorum:
 _everywhere: weakref.WeakSet[Quorum] = weakref.WeakSet()
 
 
-def _begin_anew() -> None:
+def _reset_after_fork() -> None:
     for quorum in list(_everywhere):
         quorum.reset()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_after_fork)

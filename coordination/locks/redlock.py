@@ -1,4 +1,4 @@
-"""Redlock: locks granted for a while by a majority of independent servers, with a fencing token."""
+"""Redlock: locks granted for a time by a majority of independent servers, with a fencing token."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from packmule.coordination.locks.lock import SHORTEST_TTL, Lock, LockLost, refus
 from packmule.coordination.locks.quorum import Quorum, SameServer
 from packmule.coordination.release_listener import ReleaseListener
 from packmule.coordination.renewal import Renewer
+from packmule.errors import Conflict
 
 __all__ = ["Lock", "LockLost", "NoQuorum", "NotAcquired", "Redlock", "SameServer"]
 
 
-class NotAcquired(RuntimeError):
-    """Somebody else held the lock for as long as we were willing to wait."""
+class NotAcquired(Conflict, RuntimeError):
+    """Another held the lock for as long as the caller was willing to wait."""
 
 
 class Redlock:
-    """Locks on 1, 3 or 5 independent servers: one is held while a majority of them says so.
+    """Locks on 1, 3 or 5 independent servers: a lock is held while a majority of them says so.
 
-    With one server it is a lock as good as that server: gone with its data. `longest_ttl` is the most that a
-    lock may ask for, and must be the same for all who use these servers, because a server that may have
-    forgotten locks in a restart has no vote until it has been up for so long. `timeout` is how long a server
-    may take to answer, half of it to connect, and `retry` about how long to wait between two attempts.
+    With one server, a lock is lost if that server loses its data. `longest_ttl` (seconds) is the highest TTL
+    of a lock and must be the same for all users of these servers: a server that may have forgotten locks in a
+    restart doesn't vote until it has been up for that long. A server may take `timeout` seconds to answer,
+    half of it to connect. `retry` is about how long to wait between two attempts.
 
-    Connections are its own, one a server, made when first needed; the clients only tell how. Threads may
-    share it, and a forked child may go on using it. Raises `ValueError` for an even number of servers.
+    It opens its own connections, one per server, when they are first needed; the clients only say how.
+    Threads may share it, and a forked child may go on using it. Raises `ValueError` for an even number of
+    servers.
 
     >>> redlock = Redlock([redis.Redis(host=f"lock{n}") for n in (1, 2, 3)])
     >>> with redlock.acquire("report 7") as lock:  # doctest: +SKIP
@@ -48,12 +50,14 @@ class Redlock:
     ) -> None:
         if len(clients) % 2 == 0:
             raise ValueError(
-                f"{len(clients)} lock nodes: use 1, 3 or 5, for an even number outlives no more failures"
+                f"{len(clients)} lock nodes: use 1, 3 or 5: an even number survives no more failures"
             )
         if not (
             SHORTEST_TTL <= longest_ttl < math.inf and 0 < timeout < longest_ttl and 0 < retry < math.inf
         ):
-            raise ValueError("longest_ttl, timeout and retry are seconds above zero, and the timeout is less")
+            raise ValueError(
+                "longest_ttl, timeout and retry are seconds above zero, and timeout is less than longest_ttl"
+            )
         self._quorum = Quorum(clients, longest_ttl, timeout)
         self._renewer = Renewer()
         self._retry = retry
@@ -67,20 +71,20 @@ class Redlock:
         renew: bool = True,
         on_lost: Callable[[Lock], object] | None = None,
     ) -> Lock:
-        """Take the lock `name` for `ttl` seconds, and go on holding it if `renew`.
+        """Take the lock `name` for `ttl` seconds, and renew it in the background if `renew`.
 
-        Tries for `wait` seconds: once with 0, for ever with `math.inf`. `on_lost` is called with the lock, in
-        the thread that renews, when it finds the lock lost; it should be quick. What its owner forgets is not
-        renewed.
+        Tries for `wait` seconds: once with 0, for ever with `math.inf`. If a renewal finds the lock lost, it
+        calls `on_lost` with the lock, in the renewing thread; it should return quickly. A lock whose object
+        is garbage-collected is not renewed.
 
-        Raises `NotAcquired`, `NoQuorum`, `SameServer`, and `ValueError` for what can't be meant.
+        Raises `NotAcquired`, `NoQuorum`, `SameServer`, and `ValueError` for invalid arguments.
         """
         if not name:
             raise ValueError("a lock needs a name")
         if not wait >= 0:
             raise ValueError(f"wait is a number of seconds of zero or more, not {wait}")
         if on_lost is not None and not renew:
-            raise ValueError("on_lost is called by the renewal: leave renew=True")
+            raise ValueError("on_lost is called by the renewal, so it needs renew=True")
         refuse_ttl(ttl, self._quorum.longest_ttl)
         gives_up_at = time.monotonic() + wait
         listener: ReleaseListener | None = None
@@ -91,7 +95,7 @@ class Redlock:
                     grant = grants.take(self._quorum, name, ttl)
                     if grant is not None:
                         return Lock(self._quorum, grant, ttl, self._renewer if renew else None, on_lost)
-                    refusal = NotAcquired(f"{name}: another holds the lock, after {wait:g} s of waiting")
+                    refusal = NotAcquired(f"{name}: another still holds the lock after {wait:g} s")
                 except NoQuorum as error:
                     refusal = error
                 left = gives_up_at - time.monotonic()
@@ -107,9 +111,9 @@ class Redlock:
                 listener.close()
 
     def faults(self) -> dict[str, str]:
-        """The nodes without a vote at present, and why; empty if all is well."""
+        """The nodes that can't vote now, and why; empty if all can."""
         return self._quorum.faults()
 
     def close(self) -> None:
-        """Close the connections. What is held stays held until it is released or ends."""
+        """Close the connections. Held locks stay held until they are released or end."""
         self._quorum.close()

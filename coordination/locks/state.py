@@ -1,4 +1,4 @@
-"""The locks that are held, as each lock node says, and their release by somebody else than the holder."""
+"""The locks that are held, as each node reports them, and their release by an operator."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from packmule.coordination.locks.node import Node
 from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import Conflict
 
 LOOK_SECONDS = 5.0
-"""For which one node is searched for locks; a job server that keeps millions of keys as well has more."""
+"""Seconds for which a node is scanned; a job server with millions of other keys takes longer."""
 
 PAGE = 5_000
 PATIENCE = 2.0
-"""Seconds that a node may take to say whether it has a vote."""
+"""Seconds that a node may take to report whether it votes."""
 
 _release = Script("coordination.locks", "release")
 
 T = TypeVar("T")
 
 
-class NotReleased(RuntimeError):
-    """A lock stays as it is; the text says why."""
+class LockNotReleased(Conflict, RuntimeError):
+    """The lock ended or changed hands before it could be released."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lock's holder: its `value` is on `nodes` lock nodes of `of`, and ends in `seconds` unless extended.
+    """A lock's holder: its `value` is on `nodes` of `of` lock nodes, and ends in `seconds` unless extended.
 
-    On less than a majority it holds nothing: an attempt that failed, or what is left of a lock. `fence` is
-    the token, None where it can't be known. `process` is 0 for a value that tells of none.
+    On less than a majority it holds nothing: it is a failed attempt or a remnant of a lock. `fence` is its
+    token, None if unknown. `process` is 0 if the value names none.
     """
 
     name: str
@@ -51,13 +52,13 @@ class Held:
 
     @property
     def is_held(self) -> bool:
-        """Whether a majority of the nodes has it."""
+        """Whether it is on a majority of the nodes."""
         return self.nodes > self.of // 2
 
 
 @dataclass(frozen=True, slots=True)
 class LockState:
-    """Locks by name, the nodes, which of them have no vote and why, and of which only a part was seen."""
+    """Locks by name, the nodes, why some of them can't vote, and those that were seen only in part."""
 
     locks: Sequence[Held]
     nodes: Sequence[str]
@@ -78,7 +79,7 @@ class _Seen(NamedTuple):
 
 
 def lock_state(clients: Sequence[redis.Redis], name: str | None = None) -> LockState:
-    """The locks on all nodes, or the one called `name`. Raises `redlock.SameServer`."""
+    """The locks on all nodes, or the lock `name`. Raises `SameServer`."""
     nodes = [Node(client).name for client in clients]
     redlock = Redlock(clients, timeout=PATIENCE)
     try:
@@ -97,10 +98,10 @@ def lock_state(clients: Sequence[redis.Redis], name: str | None = None) -> LockS
 
 
 def release(clients: Sequence[redis.Redis], held: Held) -> int:
-    """Take a lock from its holder, on all nodes where it still is this one's; how many these were.
+    """Take a lock from its holder on all nodes where it still holds it; returns how many these were.
 
-    The holder isn't told, and takes it back when it renews, unless another was faster: only the fence
-    refuses what it writes. Raises `NotReleased`.
+    The holder isn't notified. It takes the lock back at its next renewal unless another was faster, so only
+    the fence refuses its writes. Raises `LockNotReleased`.
     """
     args = (held.value, held.fence or 0, grants.COUNTER_SECONDS, grants.channel(held.name))
 
@@ -112,14 +113,14 @@ def release(clients: Sequence[redis.Redis], held: Held) -> int:
 
     released = sum(_at_once(clients, give_back))
     if not released:
-        raise NotReleased(
-            f"{held.name} has ended or passed to another holder meanwhile: nothing was released"
+        raise LockNotReleased(
+            f"{held.name} has ended or passed to another holder in the meantime: nothing was released"
         )
     return released
 
 
 def _at_once(clients: Sequence[redis.Redis], ask: Callable[[redis.Redis], T]) -> list[T]:
-    """What each node answers; they are asked side by side, for some may not answer for seconds."""
+    """What each node answers; asked in parallel, because some may not answer for seconds."""
     with ThreadPoolExecutor(len(clients)) as threads:
         return list(threads.map(ask, clients))
 
@@ -160,7 +161,7 @@ def _held(name: str, value: str, entries: Sequence[_Entry | None]) -> Held:
     majority = len(entries) // 2 + 1
     ours = [entry for entry in entries if entry and entry.value == value]
     spans = sorted((entry.milliseconds for entry in ours), reverse=True)
-    # A majority knows the holder's token; a node that others tried may have counted further.
+    # A majority knows the holder's token; a node that others tried may have a higher count.
     tokens = sorted((entry.token for entry in ours if entry.token), reverse=True)
     host, process, _ = value.rsplit(".", 2) if value.count(".") > 1 else (value, "", "")
     return Held(

@@ -1,4 +1,4 @@
-"""Writes commands for the server in such a way that a signal can come at any moment."""
+"""Encoding commands for the server so that a signal at any moment is safe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NUMBERS = frozenset((int, float))
 
 
 class CommandPacker(HiredisRespSerializer):
-    """Writes what redis-py's packer writes, but hands hiredis nothing except text and bytes.
+    """redis-py's packer, except that it passes hiredis nothing but text and bytes.
 
     For a number, hiredis asks Python for its `repr`, which runs pending signal handlers. If one raises there,
-    as Ctrl-C does, hiredis goes on with a null pointer and the process dies of a segmentation fault.
+    as Ctrl-C does, hiredis continues with a null pointer and the process dies of a segmentation fault.
     """
 
     def pack(self, *args: Any) -> list[bytes]:
@@ -33,7 +33,15 @@ class CommandPacker(HiredisRespSerializer):
             raise DataError(error) from None
 
 
+def pack(*args: Any) -> bytes:
+    """One command as the server reads it, for connections that are written to directly."""
+    return _packer.pack(*args)[0]
+
+
 def _plain(value: Any) -> Any:
     if type(value) in _NUMBERS:
         return repr(value)
     return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
+_packer = CommandPacker()

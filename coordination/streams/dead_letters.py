@@ -12,7 +12,7 @@ from redis import Redis
 from packmule.coordination.streams.stream import FIELD, unpack
 
 MOST = 10_000
-"""Records kept of each group, the newest first."""
+"""Records kept per group, the newest first."""
 
 _REASON_LENGTH = 1000
 
@@ -23,12 +23,12 @@ def dead_letters_key(key: str, group: str) -> str:
 
 
 def rest_key(key: str, group: str) -> str:
-    """Where it is kept from which event on an entry is to be delivered again: a hash by entry."""
+    """The hash of entries put back, each with the index of the first event to deliver again."""
     return f"{key}:rest:{group}"
 
 
 def event_record(id: str, value: Any, **facts: Any) -> bytes:
-    """A JSON record of one event: `id`, `at` in Unix seconds, `events` and further `facts`."""
+    """The JSON record of one event: `id`, `at` in Unix seconds, `events` and the `facts`."""
     record = _record(id, facts)
     try:
         return msgspec.json.encode({**record, "events": [value]}, enc_hook=repr)
@@ -37,7 +37,7 @@ def event_record(id: str, value: Any, **facts: Any) -> bytes:
 
 
 def entry_record(id: str, fields: dict[bytes, bytes], **facts: Any) -> bytes:
-    """A JSON record of a whole entry: with those events that can be unpacked, and its bytes as `raw`."""
+    """The JSON record of a whole entry: the events that can be unpacked, and its bytes as `raw`."""
     raw = fields.get(FIELD.encode(), b"")
     record = _record(id, facts) | {"raw": base64.b64encode(raw).decode()}
     try:
@@ -48,7 +48,7 @@ def entry_record(id: str, fields: dict[bytes, bytes], **facts: Any) -> bytes:
 
 
 def set_aside(client: Redis, key: str, group: str, record: bytes, entry: str | None = None) -> None:
-    """Keep a record, and acknowledge the `entry` in the same step. Sent again, it may be there twice."""
+    """Store a record and acknowledge the `entry` in one step. If repeated, the record may be there twice."""
     with client.pipeline(transaction=True) as pipeline:
         pipeline.lpush(dead_letters_key(key, group), record)
         pipeline.ltrim(dead_letters_key(key, group), 0, MOST - 1)
@@ -60,6 +60,6 @@ def set_aside(client: Redis, key: str, group: str, record: bytes, entry: str | N
 
 def _record(id: str, facts: dict[str, Any]) -> dict[str, Any]:
     reason = str(facts.pop("reason"))[:_REASON_LENGTH]
-    # A handler's error may quote halves of characters, which are no JSON.
+    # A handler's error may quote lone surrogates, which are not valid JSON.
     reason = reason.encode("utf-8", "backslashreplace").decode()
     return {"id": id, "reason": reason, "at": time.time(), **facts}

@@ -1,4 +1,4 @@
-"""Publish and subscribe: JSON messages for those who listen, and a word to those who may have missed some."""
+"""Publish and subscribe: JSON messages, and a notice when a subscriber may have missed some."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("packmule.pubsub")
 
 
 LARGEST_MESSAGE = 16_000
-"""Bytes of JSON. Valkey 9 shares longer messages among subscribers, and doesn't count them against the bound
-that cuts off who reads too slowly (https://github.com/valkey-io/valkey/issues/2396)."""
+"""Bytes of JSON. Valkey 9 shares longer messages among subscribers and doesn't count them against the limit
+that disconnects slow readers (https://github.com/valkey-io/valkey/issues/2396)."""
 
 
 class Gap(enum.Enum):
@@ -32,34 +32,36 @@ class Gap(enum.Enum):
 
 
 MISSED: Final = Gap.MISSED
-"""Comes after each connection, the first too: messages before it may be lost, so read the state anew now."""
+"""Delivered after each connect, the first included: messages may have been lost, so read the state again."""
 
 
 class Message(NamedTuple):
-    """What was published, and on which channel."""
+    """A published value and its channel."""
 
     channel: str
     value: Any
 
 
 def publish(client: Redis, channel: str, value: Any) -> int:
-    """Publish `value` as JSON; how many heard it. Sent again after a lost reply, it may be heard twice.
+    """Publish `value` as JSON; returns the number of receivers. If the reply is lost, it may be sent twice.
 
-    Raises `TypeError` for what is no JSON, `ValueError` for more than `LARGEST_MESSAGE`: store what is large,
-    and publish where.
+    Raises `TypeError` if the value is not JSON, and `ValueError` above `LARGEST_MESSAGE`: store a large value
+    and publish its key.
     """
     message = msgspec.json.encode(value)
     if len(message) > LARGEST_MESSAGE:
-        raise ValueError(f"a message holds up to {LARGEST_MESSAGE:,} bytes, not {len(message):,}: store it")
+        raise ValueError(
+            f"a message has at most {LARGEST_MESSAGE:,} bytes, not {len(message):,}: store the value"
+        )
     return int(client.publish(channel, message))
 
 
 class Subscriber:
-    """A subscription to channels and patterns (`progress:*`) that comes back by itself.
+    """A subscription to channels and patterns (`progress:*`) that reconnects by itself.
 
-    It has a connection of its own. A message that is no JSON is dropped, and counted in `dropped`. Who reads
-    too slowly is cut off by the server (`client-output-buffer-limit pubsub`), and finds `MISSED` as after any
-    lost connection. One thread reads; any may `close`.
+    It has its own connection. A message that is not JSON is dropped and counted in `dropped`. The server
+    disconnects a reader that is too slow (`client-output-buffer-limit pubsub`); the reader then gets `MISSED`
+    as after any lost connection. One thread reads; any thread may call `close`.
 
     >>> with Subscriber(client, ["pm:released"]) as subscriber:  # doctest: +SKIP
     ...     for message in subscriber:
@@ -86,13 +88,13 @@ class Subscriber:
         self.close()
 
     def __iter__(self) -> Iterator[Message | Literal[Gap.MISSED]]:
-        """Messages and `MISSED` as they come, until closed."""
+        """Messages and `MISSED` as they arrive, until closed."""
         while not self._closing.is_set():
             if (message := self.wait(60.0)) is not None:
                 yield message
 
     def wait(self, timeout: float) -> Message | Literal[Gap.MISSED] | None:
-        """The next message or `MISSED`; None after about `timeout` seconds, and at once when closed.
+        """The next message or `MISSED`; None after about `timeout` seconds, or at once when closed.
 
         It keeps trying while Redis is unavailable; an attempt to connect may take longer than `timeout`.
         Raises redis-py's error if it isn't transient, such as a missing permission.
@@ -110,7 +112,9 @@ class Subscriber:
                         self._disconnect()
                         if not is_transient(error):
                             raise
-                        log.warning("can't hear %s: %s", ", ".join(self.channels + self.patterns), error)
+                        log.warning(
+                            "can't subscribe to %s: %s", ", ".join(self.channels + self.patterns), error
+                        )
                         sockets = []
                         pause = min(self._backoff.next(), ends_at - time.monotonic())
                     self._sleep(sockets, pause)
@@ -122,12 +126,12 @@ class Subscriber:
                     self._release()
 
     def close(self) -> None:
-        """End it, at once and from any thread; whoever waits gets None, iterating ends."""
+        """End the subscription, from any thread: a waiting call returns None, and iteration ends."""
         if not self._closing.is_set():
             self._closing.set()
             with contextlib.suppress(OSError):
                 os.write(self._wake, b"x")
-        # A thread that is reading lets the connection go itself.
+        # A thread that is reading closes the connection itself.
         if self._reading.acquire(blocking=False):
             try:
                 self._release()
@@ -135,14 +139,14 @@ class Subscriber:
                 self._reading.release()
 
     def _next(self) -> Message | Literal[Gap.MISSED] | None:
-        """What has arrived; None once there is nothing more."""
+        """The next message that has arrived; None if there is none."""
         if self._pubsub is None:
             self._pubsub = self.client.pubsub()  # type: ignore[no-untyped-call]
             if self.channels:
                 self._pubsub.subscribe(*self.channels)
             if self.patterns:
                 self._pubsub.psubscribe(*self.patterns)
-        # redis-py connects again in silence, but then the confirmations come again too.
+        # redis-py reconnects silently, but the confirmations then arrive again.
         while self._arrived() and (reply := self._pubsub.get_message(timeout=1.0)) is not None:
             kind = reply["type"]
             if kind in ("subscribe", "psubscribe"):
@@ -157,7 +161,7 @@ class Subscriber:
         return None
 
     def _arrived(self) -> bool:
-        """Whether the beginning of something has arrived, or the connection's end."""
+        """Whether a reply has begun to arrive, or the connection has ended."""
         connection = self._pubsub.connection
         return connection._sock is None or bool(connection.can_read(timeout=0))
 
@@ -174,7 +178,7 @@ class Subscriber:
             self._pubsub = None
 
     def _release(self) -> None:
-        """Let everything go; the caller has the lock."""
+        """Close everything; the caller holds the lock."""
         self._disconnect()
         if self._wakes >= 0:
             os.close(self._wakes)

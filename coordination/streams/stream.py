@@ -1,4 +1,4 @@
-"""A capped stream of events, many to an entry, and reading it from any position on without losing count."""
+"""A capped stream of events, several per entry, readable from any position with missed events reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIELD = "e"
 
 READ_ENTRIES = 100
 LONGEST_BLOCK = 0.5
-"""Seconds after which a reader that waits looks whether it is to stop."""
+"""Seconds after which a waiting reader checks whether to stop."""
 
 _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?(?:/(\d{1,9}))?")
 _BEGINNING = "0-0"
@@ -30,14 +30,14 @@ log = logging.getLogger("packmule.stream")
 
 
 class Event(NamedTuple):
-    """One event: its id, `<entry>/<index in the entry>`, and what was appended, or `Missed`."""
+    """One event: its id, `<entry>/<index in the entry>`, and the value that was appended, or `Missed`."""
 
     id: str
     value: Any
 
 
 class Missed(NamedTuple):
-    """In an event's place: so many entries before it were trimmed unread; None if nobody knows how many."""
+    """In place of an event: the number of entries that were trimmed unread before it; None if unknown."""
 
     entries: int | None
 
@@ -45,9 +45,9 @@ class Missed(NamedTuple):
 class Stream:
     """The stream at `key`: about `max_entries` entries, and after `trim` none older than `max_age` seconds.
 
-    Whole blocks of a hundred entries are trimmed, so it may be longer by as much. An event is whatever
-    msgpack holds; text must be UTF-8. If the connection is lost in `append`, it is sent again, and the events
-    may be there twice. Nobody may take entries out of the middle.
+    Entries are trimmed in blocks of a hundred, so it may be longer by that many. An event is any msgpack
+    value; text must be UTF-8. If the connection is lost in `append`, the command is repeated and the events
+    may be there twice. Entries must not be deleted from the middle.
 
     >>> stream = Stream(client, "shop:events", max_entries=100_000)  # doctest: +SKIP
     >>> stream.append([["finished", "job-1"], ["failed", "job-2"]])  # doctest: +SKIP
@@ -63,9 +63,9 @@ class Stream:
         self.max_age = max_age
 
     def append(self, events: Sequence[Any]) -> str:
-        """Append one entry with these events, in one trip, and return its id.
+        """Append one entry with these events in one round trip; returns its id.
 
-        Raises `ValueError` for no events, and `TypeError` for what msgpack can't hold.
+        Raises `ValueError` if there are no events, and `TypeError` for a value that msgpack can't encode.
         """
         if not events:
             raise ValueError("an entry needs at least one event")
@@ -74,7 +74,7 @@ class Stream:
         return text(entry)
 
     def trim(self) -> int:
-        """Remove what is too much and what is too old by the server's clock, to the entry; how many."""
+        """Remove exactly the surplus and the entries too old by the server's clock; returns how many."""
         removed = int(self.client.xtrim(self.key, maxlen=self.max_entries, approximate=False))
         if self.max_age is not None:
             seconds, microseconds = self.client.time()
@@ -83,7 +83,7 @@ class Stream:
         return removed
 
     def last_id(self) -> str:
-        """The id of the last entry that was ever appended, "0-0" where there was none."""
+        """The id of the last entry ever appended, "0-0" if there was none."""
         if not self.client.exists(self.key):
             return _BEGINNING
         return text(self.client.xinfo_stream(self.key)["last-generated-id"])
@@ -91,9 +91,9 @@ class Stream:
     def read(self, after: str = "0", *, count: int = READ_ENTRIES, block: float = 0.0) -> list[Event]:
         """The events after an id, of up to `count` entries.
 
-        The id is an event's, an entry's, or a time in Unix milliseconds. Waits up to `block` seconds for the
-        first. An entry that can't be unpacked is passed over, with a line in the log. Raises `ValueError` for
-        what is no id, and what redis-py does.
+        The id is that of an event or entry, or a time in Unix milliseconds. Waits up to `block` seconds for
+        the first event. An entry that can't be unpacked is skipped and logged. Raises `ValueError` for an
+        invalid id, and redis-py's errors.
         """
         reader = _Reader(self, after)
         ends_at = time.monotonic() + block
@@ -102,13 +102,13 @@ class Stream:
         return events
 
     def read_all(self, after: str = "0") -> Iterator[Event]:
-        """The events after an id that are there, a hundred entries a trip. Raises what `read` does."""
+        """All present events after an id, a hundred entries per round trip. Raises what `read` does."""
         while events := self.read(after):
             yield from events
             after = events[-1].id
 
     def follow(self, since: str = "$", *, stop: threading.Event | None = None) -> Iterator[Event]:
-        """Events after the id `since`, "$" for those from now on, as they come, until `stop` is set.
+        """Events after the id `since` (default: from now on) as they arrive, until `stop` is set.
 
         It keeps trying while Redis is unavailable, and continues where it was. If entries were trimmed before
         it read them, it yields an event whose value is `Missed`.
@@ -129,7 +129,7 @@ class _Reader:
         self._number = ""
 
     def read(self, count: int) -> list[Event]:
-        """What comes next, of up to `count` entries."""
+        """The next events, of up to `count` entries."""
         events: list[Event] = []
         if self._skip is not None:
             found: Any = self.stream.client.xrange(self.stream.key, self.after, self.after)
@@ -145,20 +145,20 @@ class _Reader:
                 events.append(Event(first, Missed(missed if missed > 0 else None)))
             for id, value in zip(entries[::2], entries[1::2], strict=True):
                 events += self._unpack(text(id), value)
-            # Moved only now, so that an error on the way skips nothing.
+            # Moved only now, so that an error before this skips nothing.
             self.after, self._number, self._skip = text(after), text(number), None
             if events or not entries:
                 return events
 
     def wait(self, seconds: float) -> None:
-        """Return when there is more to read, after so many seconds at the latest."""
+        """Return when there is more to read, or after `seconds`."""
         milliseconds = block_ms(self.stream.client, seconds)
         self.stream.client.xread({self.stream.key: self.after}, count=1, block=milliseconds)
 
     def _unpack(self, id: str, value: bytes) -> list[Event]:
         events, fault = unpack(id, value)
         if fault:
-            log.warning("%s: entry %s was passed over, or a part: %s", self.stream.key, id, fault)
+            log.warning("%s: entry %s was skipped in whole or in part: %s", self.stream.key, id, fault)
         return events
 
 
@@ -179,34 +179,34 @@ def _follow(reader: _Reader, stop: threading.Event) -> Iterator[Event]:
 
 
 def parse(id: str) -> tuple[str, int | None]:
-    """The entry and the index in an id; the index is None where it means the whole entry.
+    """The entry and the index in an id; the index is None for a whole entry.
 
     >>> parse("1795656167000-3/7"), parse("0")
     (('1795656167000-3', 7), ('0-0', None))
     """
     match = _ID.fullmatch(id)
     if match is None:
-        raise ValueError(f"{id!r:.120} is no id of an event: write one like 1795656167000-0/3, 0 or $")
+        raise ValueError(f"{id!r:.120} is not an event's id: write one like 1795656167000-0/3, 0 or $")
     return f"{match[1]}-{match[2] or 0}", int(match[3]) if match[3] else None
 
 
 def index_of(event: Event) -> int:
-    """Where in its entry an event stands, from 0."""
+    """The index of an event in its entry, from 0."""
     return int(event.id.rpartition("/")[2])
 
 
 def unpack(id: str, value: bytes) -> tuple[list[Event], str]:
-    """The events of an entry, and what is wrong with those that are left out, "" if none is."""
+    """The events of an entry, and what is wrong with those left out, or ""."""
     try:
         return [Event(f"{id}/{n}", each) for n, each in enumerate(_all.decode(value))], ""
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
-    # One job's broken name must not cost the others of its batch their events.
+    # One job's broken name must not cost the others in the entry their events.
     events, fault = [], ""
     try:
         raws = _each.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return [], f"it is no msgpack array ({error})"
+        return [], f"it is not a msgpack array ({error})"
     for n, raw in enumerate(raws):
         try:
             events.append(Event(f"{id}/{n}", msgspec.msgpack.decode(raw)))
@@ -216,7 +216,7 @@ def unpack(id: str, value: bytes) -> tuple[list[Event], str]:
 
 
 def block_ms(client: Redis, seconds: float) -> int:
-    """Milliseconds that a command may block, which is less than the client waits for an answer."""
+    """Milliseconds that a command may block: fewer than the client waits for a reply."""
     timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
     return max(1, int(1000 * (seconds if timeout is None else min(seconds, timeout / 2))))
 

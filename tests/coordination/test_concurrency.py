@@ -24,7 +24,7 @@ def until(condition, seconds: float = 10.0) -> None:
 def test_as_many_hold_at_once_as_there_are_slots(client):
     limit = ConcurrencyLimit(client, "imports", slots=2, lease=30)
     first, _ = limit.acquire("acme"), limit.acquire("acme")
-    with pytest.raises(NoFreeSlot, match="acme has 2 at once already") as refused:
+    with pytest.raises(NoFreeSlot, match="acme already has 2 at once") as refused:
         limit.acquire("acme")
     assert 25 < refused.value.retry_after <= 30
     limit.acquire("another")
@@ -100,7 +100,7 @@ def test_a_key_that_holds_something_else_is_named(client):
     slot = limit.acquire("acme")
     client.set(limit.key("acme"), "in the way")
     for call in (lambda: limit.acquire("acme"), lambda: limit.renew(slot), lambda: limit.release(slot)):
-        with pytest.raises(KeyTaken, match="pm:slots:imports:acme holds something that is no sorted set"):
+        with pytest.raises(KeyTaken, match="pm:slots:imports:acme holds a value that is not a sorted set"):
             call()
 
 
@@ -112,7 +112,7 @@ def test_a_number_of_slots_that_is_none_is_refused(client, slots):
 
 @pytest.mark.parametrize("lease", [0, -1, 1e-9, float("nan"), float("inf"), "30", None])
 def test_a_lease_that_is_none_is_refused(client, lease):
-    with pytest.raises(ValueError, match="give seconds"):
+    with pytest.raises(ValueError, match="give a number of seconds"):
         ConcurrencyLimit(client, "imports", slots=1, lease=lease)
 
 

@@ -16,7 +16,7 @@ def test_a_holder_writes_as_often_as_it_likes_and_a_later_one_takes_over(client)
     fence.write(client, "a", "two", 5)
     fence.write(client, "a", b"three", 6)
     assert fence.read(client, "a", 6) == b"three"
-    with pytest.raises(Overtaken, match="a: a holder with the token 6 was here, after ours, 5"):
+    with pytest.raises(Overtaken, match="a: a holder with the later token 6 has used it; ours is 5"):
         fence.write(client, "a", "four", 5)
     assert client.get("a") == b"three"
 
@@ -52,7 +52,7 @@ def test_a_values_token_outlives_it(client):
 
 @pytest.mark.parametrize("token", [0, -1, 2**53])
 def test_a_token_that_no_lock_gives_is_refused(client, token):
-    with pytest.raises(ValueError, match="is no fencing token"):
+    with pytest.raises(ValueError, match="is not a fencing token"):
         fence.write(client, "a", 1, token)
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 import msgspec
 import pytest
 
-from packmule.coordination.key_template import InvalidTemplate, UnfitValue, template
+from packmule.coordination.key_template import InvalidKeyTemplate, UnfitValue, template
 from packmule.coordination.limits.rate import InvalidRate, Rate
 from packmule.jobs.rate_by import rate_by
 
@@ -96,10 +96,10 @@ def test_a_key_is_the_same_in_every_process():
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "is no key"),
-        (" ", "is no key"),
-        (None, "is no key"),
-        (7, "is no key"),
+        ("", "is not a key"),
+        (" ", "is not a key"),
+        (None, "is not a key"),
+        (7, "is not a key"),
         ("{missing}", "no argument missing; it has account_id, domain, extra, to, rest"),
         ("{}", "an argument's name"),
         ("{0}", "an argument's name"),
@@ -111,14 +111,14 @@ def test_a_key_is_the_same_in_every_process():
         ("{ account_id }", "an argument's name"),
         ("{@}", "an argument's name"),
         ("{to@@}", "an argument's name"),
-        ("{{account_id}}", "braces don't pair"),
-        ("{account_id", "braces don't pair"),
-        ("account_id}", "braces don't pair"),
-        ("{account_id}}", "braces don't pair"),
-        ("{account_id}{domain}", "put a sign such as : or / before {domain}"),
-        ("{account_id}x{domain}", "put a sign such as : or /"),
-        ("{account_id}%{domain}", "put a sign such as : or /"),
-        ("{account_id}'{domain}", "put a sign such as : or /"),
+        ("{{account_id}}", "braces don't match"),
+        ("{account_id", "braces don't match"),
+        ("account_id}", "braces don't match"),
+        ("{account_id}}", "braces don't match"),
+        ("{account_id}{domain}", "put a separator such as : or / before {domain}"),
+        ("{account_id}x{domain}", "put a separator such as : or /"),
+        ("{account_id}%{domain}", "put a separator such as : or /"),
+        ("{account_id}'{domain}", "put a separator such as : or /"),
         ("a\nb", "visible"),
         ("\ud800", "visible"),
         ("x" * 201, "up to 200"),
@@ -126,7 +126,7 @@ def test_a_key_is_the_same_in_every_process():
     ],
 )
 def test_a_template_that_can_not_be_filled_is_refused_at_the_definition(text, fault):
-    with pytest.raises(InvalidTemplate) as refused:
+    with pytest.raises(InvalidKeyTemplate) as refused:
         template(text, SIGNATURE)
     assert fault in str(refused.value)
     assert len(str(refused.value)) < 500
@@ -134,7 +134,7 @@ def test_a_template_that_can_not_be_filled_is_refused_at_the_definition(text, fa
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800", [10**5000], {object()}])
 def test_a_value_that_makes_no_key_is_refused_with_its_arguments_name(value):
-    with pytest.raises(UnfitValue, match="no key can be made of argument to: "):
+    with pytest.raises(UnfitValue, match="the argument to can't be part of a key: "):
         key("{to}", 1, to=value)
 
 
@@ -163,7 +163,7 @@ def test_the_domain_of_an_address_can_be_a_key(to):
     "to", [None, 1, "", "ada", "ada@", "@", [], ["a@a.org", "b@b.org"], ["a@a.org", None], "a@b,c@d", b"a@b"]
 )
 def test_what_has_no_single_domain_is_refused(to):
-    with pytest.raises(UnfitValue, match="no key can be made of argument to"):
+    with pytest.raises(UnfitValue, match="the argument to can't be part of a key"):
         key("{to@}", 1, to=to)
 
 
@@ -227,7 +227,7 @@ def test_any_template_is_made_or_refused():
         text = "".join(rng.choice(pieces) for _ in range(rng.randint(0, 8)))
         try:
             filled = template(text, SIGNATURE).fill({"account_id": 1, "to": "a@b.org"})
-        except InvalidTemplate:
+        except InvalidKeyTemplate:
             continue
         made += 1
         assert "{" not in filled
@@ -245,12 +245,12 @@ def test_a_rate_goes_by_an_argument_or_by_none():
 @pytest.mark.parametrize(
     ("text", "error", "fault"),
     [
-        ("10/fortnight by {domain}", InvalidRate, "'10/fortnight' is no rate"),
-        ("by {domain}", InvalidRate, "is no rate"),
-        ("10/m by", InvalidRate, "is no rate"),
-        ("10/m {domain}", InvalidRate, "is no rate"),
-        ("10/m by domain", InvalidTemplate, "put the argument in braces, as in 10/m by {name}"),
-        ("10/m by {host}", InvalidTemplate, "no argument host"),
+        ("10/fortnight by {domain}", InvalidRate, "'10/fortnight' is not a rate"),
+        ("by {domain}", InvalidRate, "is not a rate"),
+        ("10/m by", InvalidRate, "is not a rate"),
+        ("10/m {domain}", InvalidRate, "is not a rate"),
+        ("10/m by domain", InvalidKeyTemplate, "put the argument in braces, as in 10/m by {name}"),
+        ("10/m by {host}", InvalidKeyTemplate, "no argument host"),
         (None, InvalidRate, "write it as text"),
         (10, InvalidRate, "write it as text"),
     ],

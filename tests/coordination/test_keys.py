@@ -33,11 +33,11 @@ def test_different_keys_stay_different():
 
 @pytest.mark.parametrize("key", [None, 1, b"a", ["a"]])
 def test_what_is_no_text_is_refused(key):
-    with pytest.raises(TypeError, match="a key is text"):
+    with pytest.raises(TypeError, match="a key must be text"):
         bounded(key)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "ä", "a" * 101, None, "a\n"])
 def test_a_name_that_could_run_into_a_key_is_refused(name):
-    with pytest.raises(InvalidName, match="can't be a name"):
+    with pytest.raises(InvalidName, match="is not a valid name"):
         named(name)

@@ -62,7 +62,7 @@ def test_what_is_no_json_is_dropped_and_counted(client, subscriber):
     assert subscriber.dropped == 5
     with pytest.raises(TypeError):
         publish(client, "news", object())
-    with pytest.raises(ValueError, match="up to 16,000 bytes"):
+    with pytest.raises(ValueError, match="at most 16,000 bytes"):
         publish(client, "news", "x" * LARGEST_MESSAGE)
 
 

@@ -139,7 +139,7 @@ def test_a_key_that_holds_something_else_is_named_and_left_alone(client, kind, s
     key = limit.key("ada")
     spoil(client, key)
     before = client.dump(key)
-    with pytest.raises(KeyTaken, match=rf"{key} holds something that is no {kind.__name__}: delete it"):
+    with pytest.raises(KeyTaken, match=rf"{key} holds a value that is not a {kind.__name__}: delete it"):
         limit.hit("ada")
     assert client.dump(key) == before
     limit.reset("ada")
@@ -177,7 +177,7 @@ def test_a_window_holds_no_more_than_its_limit(client):
 
 @pytest.mark.parametrize("rate", ["10001/h", "1000000/s"])
 def test_a_window_that_would_hold_too_much_is_refused(client, rate):
-    with pytest.raises(ValueError, match="take a TokenBucket"):
+    with pytest.raises(ValueError, match="use a TokenBucket"):
         SlidingWindow(client, "api", rate)
 
 

@@ -236,7 +236,7 @@ def test_a_folder_open_to_others_gets_no_socket(tmp_path, monkeypatch):
     shared = tmp_path / f"packmule-{os.getuid()}"
     shared.mkdir()
     shared.chmod(0o777)
-    with pytest.raises(ServerFailed, match="not a private folder of yours: remove it"):
+    with pytest.raises(ServerFailed, match="not a private folder of this user: remove it"):
         EmbeddedServer(tmp_path / ("a" * 120)).ensure()
 
 
@@ -309,7 +309,7 @@ def test_stopping_is_complete_and_can_be_repeated(spare_server: SpareServer):
 @pytest.mark.parametrize("inside", ["", "below"])
 def test_a_file_in_place_of_the_directory_is_one_clear_line(tmp_path, inside):
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(ServerFailed, match="set PACKMULE_DATA_DIR to a folder of yours") as failed:
+    with pytest.raises(ServerFailed, match="set PACKMULE_DATA_DIR to a writable folder") as failed:
         EmbeddedServer(tmp_path / "file" / inside).ensure()
     assert str(tmp_path / "file") in str(failed.value)
     assert "\n" not in str(failed.value)

@@ -80,7 +80,7 @@ def test_reading_goes_on_after_an_event_an_entry_or_a_time(stream):
     assert values(stream.read("1")) == [1, 2, 3, 4]
     assert values(stream.read(count=1)) == [1, 2, 3]
     for wrong in ("", "a", "1-2-3", "1/2/3", "-1", "$x"):
-        with pytest.raises(ValueError, match="no id"):
+        with pytest.raises(ValueError, match="is not an event"):
             stream.read(wrong)
 
 

@@ -639,14 +639,14 @@ def test_a_place_that_makes_no_sense_is_free(client):
     ("template", "told"),
     [
         ("{acount}", "the function has no argument acount; it has a, b"),
-        ("{a} {}", "in braces stands an argument's name"),
-        ("{0}", "in braces stands an argument's name"),
-        ("{a.real}", "in braces stands an argument's name"),
-        ("{a}{b}", "put a sign such as : or / before {b}"),
-        ("{a", "its braces don't pair"),
-        ("a}", "its braces don't pair"),
-        ("{a!r}", "in braces stands an argument's name"),
-        ("{a:>9}", "in braces stands an argument's name"),
+        ("{a} {}", "braces contain an argument's name"),
+        ("{0}", "braces contain an argument's name"),
+        ("{a.real}", "braces contain an argument's name"),
+        ("{a}{b}", "put a separator such as : or / before {b}"),
+        ("{a", "its braces don't match"),
+        ("a}", "its braces don't match"),
+        ("{a!r}", "braces contain an argument's name"),
+        ("{a:>9}", "braces contain an argument's name"),
     ],
 )
 def test_a_key_that_the_arguments_cannot_fill_is_told_when_the_function_is_decorated(client, template, told):

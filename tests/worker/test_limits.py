@@ -318,7 +318,7 @@ def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_pa
         ({"concurrency": 0}, "give a number from 1"),
         ({"concurrency": "five"}, "give a number from 1"),
         ({"concurrency": "5 by {nobody}"}, "nobody"),
-        ({"rate": "10/fortnight"}, "is no rate"),
+        ({"rate": "10/fortnight"}, "is not a rate"),
         ({"rate": "10/s by {nobody}"}, "nobody"),
         ({"fair": "everybody"}, "name an argument in braces"),
     ],

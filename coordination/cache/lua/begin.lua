@@ -1,13 +1,13 @@
--- Take the lease to compute a value, unless another computes the same or the value is no longer what was seen.
+-- Take the lease to compute a value, unless another process computes it or the stored entry has changed.
 --
 -- KEYS[1]  the entry    KEYS[2]  its lease    KEYS[3...]  the entry's tags: a string each, the tag's version
--- ARGV[1]  who wants to compute, a word    ARGV[2]  the lease in milliseconds
--- ARGV[3]  the id of the entry that was seen, "" if there was none, "any" to take the lease from whoever has it
--- ARGV[4]  a new version, for tags without one    ARGV[5]  milliseconds for which tags are kept at least
+-- ARGV[1]  the caller, one word    ARGV[2]  the lease in milliseconds
+-- ARGV[3]  the id of the entry that was seen, "" if there was none, "any" to take the lease from any holder
+-- ARGV[4]  a new version for tags without one    ARGV[5]  milliseconds to keep tags at least
 -- Returns  {"mine", the claim: ARGV[1] and the tags' versions}, {"changed"}, or {"busy", milliseconds of lease left}
 --
--- Who computes under older versions of the tags is overtaken, for what it makes is not kept. Sent again after a
--- lost reply it takes the same lease.
+-- A holder with older versions of the tags is overtaken, because its value will not be kept. Repeated after a lost
+-- reply, the script takes the same lease.
 
 local claim = ARGV[1]
 for index = 3, #KEYS do
@@ -21,7 +21,7 @@ for index = 3, #KEYS do
   claim = claim .. ' ' .. version
 end
 if ARGV[3] ~= 'any' then
-  -- The id stands behind the four bytes that say what this is.
+  -- The id follows the four bytes of the entry's mark.
   if redis.call('GETRANGE', KEYS[1], 4, 19) ~= ARGV[3] then
     return {'changed'}
   end

@@ -1,7 +1,7 @@
--- Let the lease to compute last longer, or give it back and tell those who wait, only for its holder.
+-- Extend the lease to compute, or end it and wake waiters, if the caller holds it.
 --
 -- KEYS[1]  the lease
--- ARGV[1]  the claim    ARGV[2]  milliseconds from now, 0 to give it back    ARGV[3]  the channel of those who wait
+-- ARGV[1]  the claim    ARGV[2]  milliseconds from now, 0 to end it    ARGV[3]  the channel of the waiters
 -- Returns  1 if it was held, 0 if it was lost
 
 local held = redis.call('GET', KEYS[1]) == ARGV[1]

@@ -1,8 +1,8 @@
--- Count events if no more than the limit then lie in the last period: exactly, by the server's clock.
+-- Count events unless the last period would then hold more than the limit: exact, by the server's clock.
 --
--- KEYS[1]  the window: a list of the last events' instants, in whole microseconds of Unix time, the newest last
+-- KEYS[1]  the window: a list of the times of the last events, in Unix microseconds, the newest last
 -- ARGV[1]  how many events    ARGV[2]  the limit
--- ARGV[3]  the period in microseconds    ARGV[4]  "1" to count them, "0" only to look
+-- ARGV[3]  the period in microseconds    ARGV[4]  "1" to count them, "0" to look only
 -- Returns  {1 if they fit, how many more would, microseconds until they fit, microseconds until the window is empty}
 
 local key, cost, limit, period = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -15,13 +15,13 @@ local function at(index)
 end
 
 local newest = length > 0 and at(-1) or 0
-if newest > now + period then -- no event of this clock: another server's, an hour ahead, would block for an hour
+if newest > now + period then -- not by this clock: that of another server, an hour ahead, would block for an hour
   redis.call('DEL', key)
   length, newest = 0, 0
 end
-now = math.max(now, newest) -- so that the list stays in order when the clock steps back
+now = math.max(now, newest) -- keeps the list in order when the clock steps back
 
--- The first event that is still in the window: half of what is left, again and again.
+-- Find the first event that is still in the window by binary search.
 local first, past = 0, length
 while first < past do
   local middle = math.floor((first + past) / 2)

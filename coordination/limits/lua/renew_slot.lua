@@ -1,4 +1,4 @@
--- Let a lease on a slot begin anew, if it has not ended.
+-- Renew the lease on a slot, unless it has ended.
 --
 -- KEYS[1]  the slots: a sorted set of holders by the end of their leases, in Unix seconds
 -- ARGV[1]  the holder    ARGV[2]  the lease in seconds

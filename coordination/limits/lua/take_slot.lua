@@ -1,10 +1,10 @@
--- Take one of a few slots until a lease ends, if one is free.
+-- Take a slot for the length of a lease, if one is free.
 --
 -- KEYS[1]  the slots: a sorted set of holders by the end of their leases, in Unix seconds
--- ARGV[1]  the holder    ARGV[2]  how many slots there are    ARGV[3]  the lease in seconds
--- Returns  "" if it was taken, otherwise the seconds until the next lease ends
+-- ARGV[1]  the holder    ARGV[2]  the number of slots    ARGV[3]  the lease in seconds
+-- Returns  "" if a slot was taken, otherwise the seconds until the next lease ends
 --
--- Sent again after a lost reply it takes no second slot.
+-- Repeated after a lost reply, the script takes no second slot.
 
 local key, holder, slots, lease = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')

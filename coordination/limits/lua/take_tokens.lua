@@ -1,22 +1,22 @@
--- Take tokens from a bucket, or say how long until it has enough: GCRA, by the server's clock.
+-- Take tokens from a bucket, or report how long until it has enough: GCRA, by the server's clock.
 --
--- KEYS[1]  the bucket: a string, the instant at which it is full again, in whole microseconds of Unix time
--- ARGV[1]  how many tokens    ARGV[2]  microseconds in which one comes back
--- ARGV[3]  microseconds in which an empty bucket fills    ARGV[4]  "1" to take them, "0" only to look
+-- KEYS[1]  the bucket: a string, the time at which it is full again, in Unix microseconds
+-- ARGV[1]  how many tokens    ARGV[2]  microseconds until one is refilled
+-- ARGV[3]  microseconds in which an empty bucket fills    ARGV[4]  "1" to take them, "0" to look only
 -- Returns  {1 if there are enough, tokens left, microseconds until there are enough, microseconds until it is full}
 --
--- All numbers are whole and below 2^53, where Lua's are exact and Redis writes all their digits. A bucket that
--- is full needs no key.
+-- All numbers are whole and below 2^53, where Lua's numbers are exact and Redis writes all digits. A full bucket
+-- needs no key.
 
 local interval, capacity = tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local full_at = tonumber(redis.call('GET', KEYS[1]) or 0)
-if not (full_at and full_at >= 0) then -- NaN is neither
+if not (full_at and full_at >= 0) then -- false for NaN too
   return redis.error_reply('WRONGTYPE: no bucket')
 end
 
--- Never fuller than full; never emptier than empty, which it would seem after the rate or the clock has changed.
+-- Never fuller than full, nor emptier than empty, as it could seem after the rate or the clock has changed.
 full_at = math.min(math.max(full_at, now), now + capacity)
 local after = full_at + ARGV[1] * interval
 local wait = after - capacity - now

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the lock    KEYS[2]  its counter
 -- ARGV[1]  a value that only this attempt knows    ARGV[2]  the TTL in milliseconds
--- ARGV[3]  seconds for which the counter is kept
+-- ARGV[3]  seconds to keep the counter
 -- Returns  the token, or 0 if another holds the lock
 
 local taken = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
@@ -11,7 +11,7 @@ if not taken then
 end
 local token = redis.call('INCR', KEYS[2])
 if token == 1 then
-  -- New here, forgotten or lost: microseconds since 1970 are more than any count that began earlier can be.
+  -- New, forgotten or lost: microseconds since 1970 exceed any count that began earlier.
   local time = redis.call('TIME')
   token = time[1] * 1000000 + time[2]
   redis.call('SET', KEYS[2], string.format('%.0f', token))

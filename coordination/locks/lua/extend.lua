@@ -1,9 +1,9 @@
--- Let a lock last longer, only for its holder, and raise the counter to the holder's token.
+-- Extend a lock if the caller holds it, and raise the counter to the holder's token.
 --
 -- KEYS[1]  the lock    KEYS[2]  its counter
 -- ARGV[1]  the holder's value    ARGV[2]  the TTL in milliseconds    ARGV[3]  the token
--- ARGV[4]  seconds for which the counter is kept
--- ARGV[5]  1 if this node votes: it joins a holder whose lock it lost or never had
+-- ARGV[4]  seconds to keep the counter
+-- ARGV[5]  1 if this node votes: it then grants the lock to a holder whose lock it lost or never had
 -- Returns  1 if the holder has the lock here, 0 if not
 
 local holder = redis.call('GET', KEYS[1])

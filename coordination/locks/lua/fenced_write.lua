@@ -1,9 +1,9 @@
--- Write a guarded value unless a later holder was here.
+-- Write a guarded value, unless a later holder has used it.
 --
 -- KEYS[1]  the value    KEYS[2]  the last token seen
 -- ARGV[1]  the holder's token    ARGV[2]  the value to write
--- ARGV[3]  milliseconds for which the value is kept, 0 for ever    ARGV[4]  the same of the token
--- Returns  {1}, or {0, the token seen} if a later holder was here
+-- ARGV[3]  milliseconds to keep the value, 0 for ever    ARGV[4]  milliseconds to keep the token
+-- Returns  {1}, or {0, the token seen} if a later holder has used it
 
 local seen = redis.call('GET', KEYS[2])
 if seen and tonumber(seen) > tonumber(ARGV[1]) then

@@ -1,13 +1,13 @@
--- Read a stream's entries after a position, and tell whether entries in between were trimmed unread.
+-- Read a stream's entries after a position, and report whether entries in between were trimmed unread.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  the id after which to read: "0-0" for all that is there
--- ARGV[2]  how many entries the stream had been given up to that one, "" if that isn't known
--- ARGV[3]  how many entries to read at most
--- Returns  the id to go on from, its number likewise ("" if unknown), how many entries were missed (-1: some may
---          have been), and the entries as id, value, id, value ...; a value is "" where an entry has none
+-- ARGV[2]  the number of that entry: how many had been added up to it; "" if unknown
+-- ARGV[3]  the most entries to read
+-- Returns  the id to continue from, its number ("" if unknown), how many entries were missed (-1: perhaps some), and
+--          the entries as id, value, id, value ...; a value is "" if an entry has none
 --
--- An entry's number is what tells missed entries from none: a quiet stream loses its last entry to age, too.
+-- The number reveals missed entries even if the stream is empty: a quiet stream loses its last entry to age.
 
 local key, after, number, count = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -33,7 +33,7 @@ for i = 1, #flat, 2 do
 end
 local last, added = info['last-generated-id'], info['entries-added']
 local trimmed = added and added - info['length']
--- A restarted server may have forgotten its last second, and a stream made anew begins anew.
+-- A restarted server may have forgotten its last second; a stream that was deleted and recreated starts over.
 if precedes(last, after) then
   after, number = last, added
 end
@@ -45,7 +45,7 @@ if number and trimmed then
 elseif after == '0-0' then
   number = trimmed
 elseif trimmed ~= 0 and after ~= last then
-  -- All from the first entry on is read now, so the number is known from here.
+  -- Everything from the first entry on is read now, so the number is known from here.
   local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
   if not first or precedes(after, first[1]) then
     missed, number = -1, trimmed

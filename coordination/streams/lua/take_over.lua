@@ -1,13 +1,13 @@
--- Give a consumer what dead consumers of its group left, and forget those that are gone and own nothing.
+-- Give a consumer the entries of dead consumers of its group, and remove gone consumers that hold nothing.
 --
 -- KEYS[1]  the stream
--- ARGV[1]  the group     ARGV[2]  the consumer    ARGV[3]  milliseconds after which an entry counts as left
--- ARGV[4]  where the last look ended, "0-0" at first
+-- ARGV[1]  the group    ARGV[2]  the consumer    ARGV[3]  idle milliseconds after which an entry is taken over
+-- ARGV[4]  where the last scan ended, "0-0" at first
 -- ARGV[5]  milliseconds after which a consumer is gone
--- Returns  where this look ended
+-- Returns  where this scan ended
 --
--- The look and the forgetting are one step: a consumer that reads in between would lose what it read. Entries
--- keep their count of deliveries, for this is none yet.
+-- Scan and removal are one step: a consumer that reads in between would lose what it read. Entries keep their count
+-- of deliveries, because a takeover is not a delivery.
 
 local key, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local claimed = redis.call('XAUTOCLAIM', key, group, consumer, ARGV[3], ARGV[4], 'COUNT', 100, 'JUSTID')
