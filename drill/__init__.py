@@ -1,1 +1,1 @@
-"""The fault drill: faults under load, and the verdict."""
+"""The fault drill: inject faults under load, and judge what the promises are worth."""

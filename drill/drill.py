@@ -1,4 +1,4 @@
-"""The fault drill: lets producers and workers work, breaks what can break, and checks what was promised."""
+"""The fault drill: run producers and workers, inject faults, and check that every promise was kept."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from redis import Redis
 from packmule.config import Settings, child_environment
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill import job_states
-from packmule.drill.faults import Breaker, WorkerPool
+from packmule.drill.faults import FaultInjector, WorkerPool
 from packmule.drill.ledger import Ledger, State, Verdict, judge
 from packmule.drill.load import MEAN_SECONDS, QUEUES
-from packmule.drill.plan import Plan, streams
+from packmule.drill.plan import Plan, fault_queues
 from packmule.jobs import reader
 
 PRODUCERS = 3
 BUSY = 0.6
-"""How much of the workers' time the load takes: some is left for what was interrupted."""
+"""The share of the workers' time that the load takes; the rest is left for interrupted jobs."""
 
 TICK = 0.02
 DRAIN_SECONDS = 60.0
@@ -45,57 +45,57 @@ class Drill:
     mishaps: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Make the files that producers and jobs append to."""
+        """Create the files that producers and jobs append to."""
         for name in ("ledger", "acknowledged"):
             (self.folder / name).touch()
-        self.random = Random(self.plan.seed)  # noqa: S311  a drill can be repeated
+        self.random = Random(self.plan.seed)  # noqa: S311  a seed repeats a drill
         self.ledger = Ledger(self.folder / "ledger")
-        self.breaker = Breaker(self._start_pool, self.ledger, self.server, self.random)
+        self.injector = FaultInjector(self._start_pool, self.ledger, self.server, self.random)
 
     def run(self, update: Callable[[str], None]) -> Verdict:
-        """Break things as planned, let the workers finish, and judge. Nothing it started survives it.
+        """Inject the planned faults, let the workers finish, and judge. Every process that it started ends.
 
-        `update` is called with a line about how far it is.
+        `update` is called with a line about the progress.
         """
         self.update = update
         producers: list[subprocess.Popen[bytes]] = []
         try:
-            self.breaker.pools += [self._start_pool() for _ in range(self.plan.pools)]
+            self.injector.pools += [self._start_pool() for _ in range(self.plan.pools)]
             producers += [self._start_producer(number) for number in range(PRODUCERS)]
-            self._break_things()
-            self.breaker.thaw_all()
+            self._inject_faults()
+            self.injector.thaw_all()
             _end(producers)
             states = self._await_end()
             held = job_states.held(self.client)
             self._stop_pools()
             self.ledger.catch_up()
         finally:
-            self.breaker.thaw_all()
-            # Only what still runs: the number of a pool long gone may be a stranger's by now.
+            self.injector.thaw_all()
+            # Only pools that still run: another process may have the id of one that is gone.
             running = [pool for pool in self.started if pool.process.poll() is None]
             _end([*producers, *(pool.process for pool in running)])
             for pool in running:
-                pool.signal_all(signal.SIGKILL)  # what is left of it, if anything
-        return judge(self._acknowledged(), states, held, self.ledger.runs, self.breaker.faults, self.mishaps)
+                pool.signal_all(signal.SIGKILL)  # if anything of it is left
+        return judge(self._acknowledged(), states, held, self.ledger.runs, self.injector.faults, self.mishaps)
 
     def known_ids(self) -> set[str]:
-        """The ids of all jobs that were acknowledged or ran."""
+        """The ids of all jobs that were acknowledged or have run."""
         return self._acknowledged() | {run.job for run in self.ledger.runs}
 
-    def _break_things(self) -> None:
-        light_and_heavy = streams(self.random, self.plan.counts, redis_too=self.server is not None)
+    def _inject_faults(self) -> None:
+        queues = fault_queues(self.random, self.plan.counts, redis_too=self.server is not None)
         ends = float("inf") if self.plan.is_counted else time.monotonic() + self.plan.seconds
-        while time.monotonic() < ends and any(stream.next for stream in light_and_heavy):
+        while time.monotonic() < ends and any(queue.next for queue in queues):
             self.ledger.catch_up()
-            self.breaker.look()
-            for stream in light_and_heavy:
-                stream.offer(self.breaker.strike)
-            self._look_after_pools()
-            self.update(f"{len(self.ledger.runs):,} runs, {len(self.breaker.faults)} faults")
+            self.injector.update()
+            for queue in queues:
+                queue.offer(self.injector.inject)
+            self._check_pools()
+            self.update(f"{len(self.ledger.runs):,} runs, {len(self.injector.faults)} faults")
             time.sleep(TICK)
 
     def _await_end(self) -> dict[str, State]:
-        """The state of each acknowledged job when all have ended, or when they should have."""
+        """The state of each acknowledged job when all have ended, or when the time to drain is over."""
         states: dict[str, State] = {}
         pending = self._acknowledged()
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -107,36 +107,34 @@ class Drill:
             if not pending and not any(depth["queued"] + depth["started"] for depth in depths):
                 break
             self.update(f"waiting for the last {len(pending)} jobs")
-            self._look_after_pools()
+            self._check_pools()
             time.sleep(TICK * 10)
         return states
 
-    def _look_after_pools(self) -> None:
-        """Replace a pool that ended though nobody told it to, and see that those told to stop have."""
-        for number, pool in enumerate(self.breaker.pools):
+    def _check_pools(self) -> None:
+        """Replace pools that ended by themselves, and report pools that did not drain after SIGTERM."""
+        for number, pool in enumerate(self.injector.pools):
             if pool.process.poll() is not None:
                 self.mishaps.append(
                     f"a pool ended by itself with code {pool.process.returncode} ({pool.log})"
                 )
-                self.breaker.pools[number] = self._start_pool()
-        for pool, since in list(self.breaker.leaving):
+                self.injector.pools[number] = self._start_pool()
+        for pool, since in list(self.injector.leaving):
             code = pool.process.poll()
             if code is not None or time.monotonic() > since + GRACE + STOP_SECONDS:
-                self.breaker.leaving.remove((pool, since))
+                self.injector.leaving.remove((pool, since))
                 if code != 0:
-                    self.mishaps.append(
-                        f"a pool that was told to stop did not drain: code {code} ({pool.log})"
-                    )
+                    self.mishaps.append(f"a pool did not drain after SIGTERM: code {code} ({pool.log})")
 
     def _stop_pools(self) -> None:
         now = time.monotonic()
-        for pool in self.breaker.pools:
-            if pool.children():  # one that has yet to start any has nothing to drain
-                self.breaker.leaving.append((pool, now))
+        for pool in self.injector.pools:
+            if pool.children():  # a pool without processes has nothing to drain
+                self.injector.leaving.append((pool, now))
             pool.process.terminate()
-        self.breaker.pools.clear()
-        while self.breaker.leaving:
-            self._look_after_pools()
+        self.injector.pools.clear()
+        while self.injector.leaving:
+            self._check_pools()
             time.sleep(TICK)
 
     def _acknowledged(self) -> set[str]:
@@ -152,13 +150,13 @@ class Drill:
         rate = BUSY * self.plan.pools * self.plan.processes / MEAN_SECONDS / PRODUCERS
         words = [self.folder, number, rate, self.plan.seed + number]
         with (self.folder / f"producer-{number}.log").open("w") as output:
-            return subprocess.Popen(  # noqa: S603  every word of it is ours
+            return subprocess.Popen(  # noqa: S603  every argument is ours
                 [sys.executable, "-m", "packmule.drill.load", *map(str, words)],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for the drill, which stops it in its turn
+                start_new_session=True,  # Ctrl-C reaches only the drill, which then stops it
             )
 
     def _environment(self) -> dict[str, str]:
@@ -169,7 +167,7 @@ class Drill:
             PACKMULE_QUEUES=",".join(QUEUES),
             PACKMULE_MODULES="packmule.drill.job",
             PACKMULE_ALLOW=None,
-            PACKMULE_ENV="production",  # which starts no mail catcher
+            PACKMULE_ENV="production",  # without a mail catcher
             PACKMULE_GRACE=str(GRACE),
             PACKMULE_STORAGE=str(self.folder / "files"),
             PACKMULE_TEMPLATES=None,
@@ -178,7 +176,7 @@ class Drill:
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Tell them to stop, and kill those that don't."""
+    """Terminate processes, and kill those that do not end in time."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS

@@ -1,4 +1,4 @@
-"""The drill's faults: whom they strike and how, and the pools that they strike."""
+"""The drill's faults: how each is injected, and the worker pools that are their victims."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill.ledger import Fault, Ledger
 
 SETTLED_SECONDS = 1.5
-"""A process is left alone for so long after its start: a pool pauses when one dies sooner."""
+"""Seconds after its start in which a process is spared, because a pool backs off if one dies sooner."""
 
 MOST_INTERRUPTIONS = 1
-"""A job interrupted so often is spared from then on: its third death would fail it, as promised, and a pool
-that is gone counts as one death for all that it had claimed, begun or not."""
+"""A job that was interrupted this often is spared. Its third death would fail it, as promised, and a pool
+that is gone counts as one death of every job that it had claimed, started or not."""
 
 SHORT_FREEZE, LONG_FREEZE = (1.0, 4.0), (12.0, 14.0)
-"""Seconds, from and to: within the lease, and beyond it."""
+"""The least and most seconds: shorter than the lease, and longer."""
 
 
 class WorkerPool:
-    """One `packmule worker` in a process group of its own, so that all of it can die as a host does."""
+    """A `packmule worker` in its own process group, so that it can die as a whole, like a host."""
 
     def __init__(self, processes: int, environment: Mapping[str, str], log: Path) -> None:
         self.size = processes
         self.started_at = time.monotonic()
         self.frozen = False
         with log.open("w") as output:
-            self.process = subprocess.Popen(  # noqa: S603  every word of it is ours
+            self.process = subprocess.Popen(  # noqa: S603  every argument is ours
                 [sys.executable, "-m", "packmule", "worker", "--processes", str(processes), "--no-scheduler"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -57,7 +57,7 @@ class WorkerPool:
         listed = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         try:
             return [int(pid) for pid in listed.read_text().split()]
-        except FileNotFoundError:  # another system than Linux, or the pool is gone
+        except FileNotFoundError:  # not Linux, or the pool is gone
             listing = subprocess.run(
                 ["ps", "-A", "-o", "ppid=,pid="],  # noqa: S607  wherever the system keeps it
                 capture_output=True,
@@ -68,8 +68,8 @@ class WorkerPool:
             return [int(pid) for parent, pid in pairs if int(parent) == self.pid]
 
 
-class Breaker:
-    """Strikes pools, their processes and Redis, and keeps a list of what it did."""
+class FaultInjector:
+    """Injects faults into pools, their processes and Redis, and records each in `faults`."""
 
     def __init__(
         self,
@@ -89,16 +89,16 @@ class Breaker:
         self._seen: dict[int, float] = {}
         self._interruptions: Counter[str] = Counter()
 
-    def strike(self, kind: str) -> bool:
-        """Do a fault of `kind`; False if there is nobody whom it may strike now."""
+    def inject(self, kind: str) -> bool:
+        """Inject a fault of `kind`; return False if it has no victim now."""
         verb, what = kind.split()
         if what == "redis":
-            self._strike_redis(kind)
+            self._hit_redis(kind)
             return True
-        return self._strike_process(kind, verb) if what == "process" else self._strike_pool(kind, verb)
+        return self._hit_process(kind, verb) if what == "process" else self._hit_pool(kind, verb)
 
-    def look(self) -> None:
-        """Take note of new processes, and wake those whose freeze is over."""
+    def update(self) -> None:
+        """Record new processes, and thaw those whose freeze is over."""
         now = time.monotonic()
         for pool in self.pools:
             for pid in pool.children():
@@ -107,11 +107,11 @@ class Breaker:
             self._thaw(*thaw)
 
     def thaw_all(self) -> None:
-        """Wake whoever is frozen."""
+        """Thaw all that is frozen."""
         for thaw in list(self._thaws):
             self._thaw(*thaw)
 
-    def _strike_process(self, kind: str, verb: str) -> bool:
+    def _hit_process(self, kind: str, verb: str) -> bool:
         victims = [
             pid for pool in self.pools if not pool.frozen for pid in pool.children() if self._is_settled(pid)
         ]
@@ -124,14 +124,14 @@ class Breaker:
             self._freeze(kind, pid, lambda signum: _kill(pid, signum), SHORT_FREEZE)
         elif verb == "kill":
             self._count_interrupted([pid])
-            self._note(kind, pid, lambda: _kill(pid, signal.SIGKILL))
+            self._record(kind, pid, lambda: _kill(pid, signal.SIGKILL))
         else:
-            self._note(kind, pid, lambda: _kill(pid, signal.SIGTERM))
-        del self._seen[pid]  # as if new: what is stopping or frozen is left alone for a while
+            self._record(kind, pid, lambda: _kill(pid, signal.SIGTERM))
+        del self._seen[pid]  # as if it were new: it is spared while it stops or is frozen
         return True
 
-    def _strike_pool(self, kind: str, verb: str) -> bool:
-        """Strike a pool if another one stays that can take over."""
+    def _hit_pool(self, kind: str, verb: str) -> bool:
+        """Hit a pool, if another one is left that can take over."""
         fit = [pool for pool in self.pools if not pool.frozen and self._serves(pool)]
         victims = [pool for pool in fit if not any(map(self._is_spared, pool.children()))]
         if not victims or len(fit) == 1:
@@ -148,14 +148,14 @@ class Breaker:
         self.pools[self.pools.index(pool)] = self.start_pool()
         if verb == "kill":
             self._count_interrupted(pool.children())
-            self._note(kind, pool.pid, lambda: pool.signal_all(signal.SIGKILL))
+            self._record(kind, pool.pid, lambda: pool.signal_all(signal.SIGKILL))
             pool.process.wait()
         else:
-            self._note(kind, pool.pid, pool.process.terminate)
+            self._record(kind, pool.pid, pool.process.terminate)
             self.leaving.append((pool, time.monotonic()))
         return True
 
-    def _strike_redis(self, kind: str) -> None:
+    def _hit_redis(self, kind: str) -> None:
         def restart(server: EmbeddedServer) -> None:
             pid = server.pid()
             if kind == "restart redis":
@@ -165,15 +165,15 @@ class Breaker:
             server.ensure()
 
         if self.server:
-            self._note(kind, 0, partial(restart, self.server))
+            self._record(kind, 0, partial(restart, self.server))
 
-    def _note(self, kind: str, pid: int, strike: Callable[[], None]) -> None:
+    def _record(self, kind: str, pid: int, act: Callable[[], None]) -> None:
         began = time.monotonic()
-        strike()
+        act()
         self.faults.append(Fault(kind, pid, began, time.monotonic()))
 
     def _count_interrupted(self, pids: Iterable[int]) -> None:
-        """Take note of the jobs that these processes, about to be killed, are running."""
+        """Count an interruption of each job that runs in these processes, which are about to be killed."""
         self.ledger.catch_up()
         running = (self.ledger.running.get(pid) for pid in pids)
         self._interruptions.update(run.job for run in running if run)
@@ -186,20 +186,20 @@ class Breaker:
         seconds: tuple[float, float],
         pool: WorkerPool | None = None,
     ) -> None:
-        self._note(kind, pid, lambda: send(signal.SIGSTOP))
+        self._record(kind, pid, lambda: send(signal.SIGSTOP))
         fault = self.faults[-1]
         fault.ended = float("inf")
 
-        def wake() -> None:
+        def thaw() -> None:
             send(signal.SIGCONT)
             if pool:
                 pool.frozen = False
 
-        self._thaws.append((fault.began + self.random.uniform(*seconds), fault, wake))
+        self._thaws.append((fault.began + self.random.uniform(*seconds), fault, thaw))
 
-    def _thaw(self, at: float, fault: Fault, wake: Callable[[], None]) -> None:
-        self._thaws.remove((at, fault, wake))
-        wake()
+    def _thaw(self, at: float, fault: Fault, thaw: Callable[[], None]) -> None:
+        self._thaws.remove((at, fault, thaw))
+        thaw()
         fault.ended = time.monotonic()
 
     def _serves(self, pool: WorkerPool) -> bool:

@@ -1,4 +1,4 @@
-"""The drill's jobs as Redis has them: their states, in whose hands they are, and their removal."""
+"""The drill's jobs in Redis: their states, which of them are still held, and their removal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ A_TRIP = 1000
 
 
 def states(client: Redis, ids: Collection[str]) -> dict[str, State]:
-    """What the record of each of `ids` says; those without a record are left out."""
+    """The state in the record of each of `ids`; jobs without a record are left out."""
     found: dict[str, State] = {}
     each = list(ids)
     for start in range(0, len(each), A_TRIP):
@@ -30,7 +30,7 @@ def states(client: Redis, ids: Collection[str]) -> dict[str, State]:
 
 
 def held(client: Redis) -> set[str]:
-    """The ids in the drill's queues and in the hands of any worker."""
+    """The ids of jobs that are in the drill's queues or claimed by a worker."""
     ids: list[Any] = []
     for queue in QUEUES:
         ids += client.lrange(wire.queue_key(queue), 0, -1)
@@ -43,13 +43,13 @@ def held(client: Redis) -> set[str]:
 
 
 def is_used(client: Redis) -> bool:
-    """Whether workers serve the drill's queues now, so that another drill is under way."""
+    """Whether workers serve the drill's queues now, which means that another drill is running."""
     leases = cast(list[bytes], client.zrangebyscore(wire.LEASES, client.time()[0], "+inf"))
     return not _registered(client).isdisjoint(map(wire.text, leases))
 
 
 def clear(client: Redis, known: Collection[str]) -> None:
-    """Delete the drill's queues, workers and jobs: those in `known` and those found in its queues."""
+    """Delete the drill's queues, workers and jobs, both the `known` ones and those in its queues."""
     ids = set(known)
     for queue in QUEUES:
         ids |= set(map(wire.text, client.lrange(wire.queue_key(queue), 0, -1)))
@@ -70,7 +70,7 @@ def clear(client: Redis, known: Collection[str]) -> None:
 
 
 def _registered(client: Redis) -> set[str]:
-    """The names of the workers that serve the drill's queues, or did when they were killed."""
+    """The names of the workers that serve the drill's queues, or served them until they were killed."""
     members = cast(set[bytes], client.sunion([_workers_key(queue) for queue in QUEUES]))
     return {wire.worker_name(wire.text(member)) for member in members}
 

@@ -1,4 +1,4 @@
-"""The drill's evidence: which bodies ran when and where, which faults struck, and what follows from both."""
+"""The drill's evidence: when and where jobs ran, which faults were injected, and the verdict from both."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from packmule.worker.heartbeat import INTERVAL
 from packmule.worker.rescue import MOST_DEATHS
 
 ACKNOWLEDGE_SECONDS = 0.3
-"""A body's outcome is in Redis some 20 ms after its end; on a busy machine no later than this."""
+"""Seconds until a job's outcome is in Redis: usually about 0.02, and on a busy machine at most this."""
 
 KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
 LIMITS = {KILLED: 1.0, POOL_GONE: 15.0, HELD_UP: 30.0}
-"""Seconds within which 99 of 100 interrupted jobs must run again. One that is late because another fault fell
-into its wait, for instance on the worker that was about to take it, is counted as held up."""
+"""Seconds within which 99 of 100 interrupted jobs must run again. If another fault delayed a job, for example
+by hitting the worker that was about to claim it, it counts under "second fault"."""
 
 KILLS = frozenset({"kill process", "kill pool"})
 OF_A_POOL = frozenset({"kill pool", "stop pool", "freeze pool", "freeze supervisor"})
-REDIS_AWAY = frozenset({"kill redis", "restart redis"})
-HEAVY = (OF_A_POOL | REDIS_AWAY | {"freeze process"}) - {"stop pool"}
-"""Faults that may hold up what another has interrupted."""
+REDIS_FAULTS = frozenset({"kill redis", "restart redis"})
+HEAVY = (OF_A_POOL | REDIS_FAULTS | {"freeze process"}) - {"stop pool"}
+"""Faults that may delay jobs that another fault interrupted."""
 
 
 @dataclass(slots=True)
 class Run:
-    """One run of a job's body by process `pid` of the pool `pool`; without an end if it broke off."""
+    """One run of a job by process `pid` of the pool `pool`; `ended` is None if it was cut short."""
 
     job: str
     pid: int
@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(slots=True)
 class Fault:
-    """What was done to `pid` (a process, a pool's supervisor, or 0 for Redis), between two instants."""
+    """A fault of `pid` (a process, a pool's supervisor, or 0 for Redis), between two instants."""
 
     kind: str
     pid: int
@@ -51,21 +51,21 @@ class Fault:
 
     @property
     def doubles(self) -> bool:
-        """Whether it may make jobs run twice: a frozen pool only if that may have cost it its leases."""
+        """Whether it may make jobs run twice; a frozen pool only if its leases may have ended meanwhile."""
         if self.kind in {"freeze pool", "freeze supervisor"}:
             return self.ended - self.began > LEASE_SECONDS - INTERVAL
         return self.kind in KILLS
 
 
 class State(NamedTuple):
-    """What Redis says of a job at the end."""
+    """A job's state in Redis at the end."""
 
     status: str
     deaths: int
 
 
 class Ledger:
-    """The runs that bodies have noted in the file at `path`, which is read on as it grows."""
+    """The runs that jobs recorded in the file at `path`, which is read as it grows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,7 +74,7 @@ class Ledger:
         self.running: dict[int, Run] = {}
 
     def catch_up(self) -> None:
-        """Take in what was noted since the last call."""
+        """Read what was recorded since the last call."""
         with self._path.open("rb") as file:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")[0]
@@ -92,10 +92,10 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a drill has shown. The lists hold job ids; `recoveries` seconds until interrupted jobs ran again.
+    """The result of a drill. Lists hold job ids; `recoveries` are seconds until interrupted jobs ran again.
 
-    `gave_up` are jobs that failed for good because three processes died with them, as is promised.
-    `excess` are jobs whose body ended more often than faults explain; `mishaps` are sentences.
+    `gave_up` are jobs that failed for good because three processes died with them, as promised. `excess` are
+    jobs that ended more often than faults explain. `mishaps` are sentences.
     """
 
     acknowledged: int
@@ -113,12 +113,12 @@ class Verdict:
 
     @property
     def broken(self) -> list[str]:
-        """One sentence for each promise that was broken."""
+        """One sentence for each broken promise."""
         counted = {
             "acknowledged and lost": self.lost,
             "stuck": self.stuck,
-            "failed, and not by a third death": self.failed,
-            "recorded otherwise than they went": self.misrecorded,
+            "failed without a third death": self.failed,
+            "recorded with a wrong outcome": self.misrecorded,
             "ran twice without having been in flight at a fault": self.excess,
         }
         late = {
@@ -141,9 +141,9 @@ def judge(
     faults: Sequence[Fault],
     mishaps: Sequence[str] = (),
 ) -> Verdict:
-    """Compare what was acknowledged with what Redis says at the end and with the runs that took place.
+    """Compare the acknowledged jobs with their states in Redis at the end, and with the runs.
 
-    `states` has each acknowledged job that has a record, `held` the ids in any queue or any worker's hands.
+    `states` has each acknowledged job that has a record; `held` are the ids in queues or claimed by workers.
     """
     runs_of = defaultdict(list)
     for run in runs:
@@ -152,12 +152,12 @@ def judge(
     for id in sorted(acknowledged):
         has_run = any(run.ended is not None for run in runs_of[id])
         fates[_fate(has_run, states.get(id), id in held)].append(id)
-    struck = _Struck(faults)
-    in_flight = Counter(run.job for run in runs if struck.doubled(run))
+    hits = _Hits(faults)
+    in_flight = Counter(run.job for run in runs if hits.doubled(run))
     ended = Counter(run.job for run in runs if run.ended is not None)
-    unexplained = sum(run.ended is None and struck.broken_off_by(run) is None for run in runs)
+    unexplained = sum(run.ended is None and hits.cut_short_by(run) is None for run in runs)
     if unexplained:
-        mishaps = [*mishaps, f"{unexplained} runs broke off though no fault had struck them"]
+        mishaps = [*mishaps, f"{unexplained} runs were cut short without a fault"]
     return Verdict(
         acknowledged=len(acknowledged),
         completed=len(fates["completed"]),
@@ -169,13 +169,13 @@ def judge(
         duplicated=[id for id, times in ended.items() if times > 1],
         in_flight=in_flight.total(),
         excess=[id for id, times in ended.items() if times - 1 > in_flight[id]],
-        recoveries=_recoveries(runs_of, struck),
+        recoveries=_recoveries(runs_of, hits),
         mishaps=mishaps,
     )
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of `values` that at least `percent` of 100 of them don't exceed."""
+    """The smallest of `values` that is at least as large as `percent` percent of them."""
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
@@ -189,8 +189,8 @@ def _fate(has_run: bool, state: State | None, is_held: bool) -> str:
     return "stuck" if is_held else "lost"
 
 
-class _Struck:
-    """Which fault struck which run."""
+class _Hits:
+    """Which fault hit which run."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self._on_process: defaultdict[int, list[Fault]] = defaultdict(list)
@@ -199,21 +199,21 @@ class _Struck:
         self.heavy: list[Fault] = []
         for fault in faults:
             (self._on_pool if fault.kind in OF_A_POOL else self._on_process)[fault.pid].append(fault)
-            if fault.kind in REDIS_AWAY:
+            if fault.kind in REDIS_FAULTS:
                 self.outages.append(fault)
             if fault.kind in HEAVY:
                 self.heavy.append(fault)
 
     def doubled(self, run: Run) -> bool:
-        """Whether a fault may have made it run twice: the job was in its process's hands."""
+        """Whether a fault may have made it run twice, because its process held the job then."""
         settled = self._settled(run)
         return any(
             fault.doubles and fault.began <= settled and fault.ended >= run.began - ACKNOWLEDGE_SECONDS
             for fault in self._on(run)
         )
 
-    def broken_off_by(self, run: Run) -> Fault | None:
-        """The fault that killed it before its end."""
+    def cut_short_by(self, run: Run) -> Fault | None:
+        """The fault that killed it before it ended."""
         return next((f for f in self._on(run) if f.kind in KILLS and f.ended >= run.began), None)
 
     def _on(self, run: Run) -> Iterator[Fault]:
@@ -221,7 +221,7 @@ class _Struck:
         yield from self._on_pool[run.pool]
 
     def _settled(self, run: Run) -> float:
-        """When its outcome was in Redis at the latest: a Redis away or a frozen process delays it."""
+        """When its outcome was in Redis at the latest; an outage of Redis or a frozen process delays it."""
         if run.ended is None:
             return math.inf
         settled = run.ended + ACKNOWLEDGE_SECONDS
@@ -232,20 +232,20 @@ class _Struck:
         return settled
 
 
-def _recoveries(runs_of: Mapping[str, Sequence[Run]], struck: _Struck) -> dict[str, list[float]]:
-    """Seconds from the kill that broke a run off to the job's next begin, by what was killed."""
+def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: _Hits) -> dict[str, list[float]]:
+    """Seconds from the kill that cut a run short to the job's next begin, by what was killed."""
     found: dict[str, list[float]] = {name: [] for name in LIMITS}
     for runs in runs_of.values():
         begins = sorted(run.began for run in runs)
         for run in runs:
-            fault = struck.broken_off_by(run) if run.ended is None else None
+            fault = hits.cut_short_by(run) if run.ended is None else None
             later = begins[bisect_right(begins, fault.began) :] if fault else ()
             if fault and later:
                 name = POOL_GONE if fault.kind in OF_A_POOL else KILLED
                 seconds = later[0] - fault.began
                 if seconds > LIMITS[name] and any(
                     other is not fault and other.began <= later[0] and other.ended >= fault.began
-                    for other in struck.heavy
+                    for other in hits.heavy
                 ):
                     name = HELD_UP
                 found[name].append(seconds)

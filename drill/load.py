@@ -1,4 +1,4 @@
-"""The drill's load: a producer process that enqueues at a steady rate and notes what was acknowledged."""
+"""The drill's load: a producer process that enqueues at a steady rate and records acknowledged jobs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from packmule.jobs.client import Client
 QUEUES = ("drill-a", "drill-b")
 
 MIX = {(0.0, 0.0): 50, (0.001, 0.3): 45, (1.0, 2.0): 5}
-"""How long jobs take, as ranges in seconds, and how many of a hundred."""
+"""The seconds that jobs take, as ranges, and how many jobs of a hundred take them."""
 
 MEAN_SECONDS = sum((low + high) / 2 * share for (low, high), share in MIX.items()) / 100
 
 IN_BULK = TWICE = 0.05
-"""How many of the calls enqueue many jobs, and how many are made twice with one id."""
+"""The share of calls that enqueue many jobs, and of those that are made twice with one id."""
 
 DEEP = 100
-"""From this many waiting jobs on producers pause: the drill is about faults and needs no long queues."""
+"""Queued jobs at which producers pause: the drill is about faults and needs no long queues."""
 
 RETRY_SECONDS = 0.1
 
@@ -37,23 +37,23 @@ T = TypeVar("T")
 
 
 class Load:
-    """Enqueues about `rate` jobs a second until `stopped`."""
+    """Enqueues about `rate` jobs per second until `stopped` is set."""
 
     def __init__(self, folder: Path, name: str, rate: float, seed: int, stopped: threading.Event) -> None:
         self.ledger = str(folder / "ledger")
         self.acknowledged = folder / "acknowledged"
         self.prefix = f"{folder.name}-{name}-"
         self.rate = rate
-        self.random = Random(seed)  # noqa: S311  a drill can be repeated
+        self.random = Random(seed)  # noqa: S311  a seed repeats a drill
         self.stopped = stopped
         self.client = Client().make_default().redis
         self.count = 0
 
     def run(self) -> None:
-        """Enqueue one by one and in bulk; each id is noted after the call that enqueued it has returned."""
+        """Enqueue singly and in bulk, and record each id after the call that enqueued it has returned."""
         drill = os.getppid()
         with self.acknowledged.open("a") as file:
-            while not self.stopped.is_set() and os.getppid() == drill:  # which may have been killed itself
+            while not self.stopped.is_set() and os.getppid() == drill:  # the drill itself may be killed
                 queue = self.random.choice(QUEUES)
                 ids = self._many(queue) if self.random.random() < IN_BULK else self._one(queue)
                 file.write("".join(f"{id}\n" for id in ids))
@@ -63,7 +63,7 @@ class Load:
                     self.stopped.wait(RETRY_SECONDS)
 
     def _one(self, queue: str) -> list[str]:
-        """Enqueue one job: until it is acknowledged, and now and then again, which must change nothing."""
+        """Enqueue one job until it is acknowledged, and sometimes once more, which must change nothing."""
         self.count += 1
         chosen = work.options(queue=queue, job_id=f"{self.prefix}{self.count}")
         seconds = self._seconds()
@@ -74,7 +74,7 @@ class Load:
         return [id for id in ids[:1] if id]
 
     def _many(self, queue: str) -> Sequence[str]:
-        """Enqueue many of no length, of which workers claim several at once, or some of all lengths."""
+        """Enqueue many empty jobs, of which workers claim several at once, or a few of any length."""
         spans = self.random.choice(([0.0] * 60, [self._seconds() for _ in range(10)]))
         calls = [(self.ledger, seconds) for seconds in spans]
         return self._retry_until_available(lambda: work.options(queue=queue).enqueue_many(calls)) or []
@@ -87,7 +87,7 @@ class Load:
         return sum(by_status["queued"] for by_status in reader.depths(self.client, QUEUES).values())
 
     def _retry_until_available(self, call: Callable[[], T]) -> T | None:
-        """What `call` returns, however often it takes; None if told to stop before it succeeds."""
+        """Call `call` until it succeeds and return its value, or None if `stopped` is set before."""
         while not self.stopped.is_set():
             try:
                 return call()
@@ -97,7 +97,7 @@ class Load:
 
 
 def main() -> None:
-    """Produce as the command line says, until SIGTERM."""
+    """Run the load that the command line describes, until SIGTERM."""
     folder, name, rate, seed = sys.argv[1:]
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda signum, frame: stopped.set())

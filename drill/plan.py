@@ -1,4 +1,4 @@
-"""What a drill is to do: how long or how often, and which fault comes when."""
+"""The plan of a drill: how long it lasts or how many faults it injects, and which fault comes when."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from packmule.drill.ledger import REDIS_AWAY
+from packmule.drill.ledger import REDIS_FAULTS
 
 LIGHT_GAP, HEAVY_GAP = (0.02, 0.2), (3.0, 6.0)
-"""Seconds between two faults of one process, and between two of a whole pool or of Redis."""
+"""Seconds between two faults of single processes, and between two faults of pools or Redis."""
 
 LIGHT = {"kill process": 16, "stop process": 3, "freeze process": 1}
 HEAVY = {
@@ -21,7 +21,7 @@ HEAVY = {
     "kill redis": 3,
     "restart redis": 1,
 }
-"""How often each comes in a drill that lasts a given time."""
+"""Weights of the faults in a drill that lasts a given time."""
 
 SHARES = {
     "kill": ["kill process", "kill pool", *["kill process"] * 18],
@@ -29,12 +29,12 @@ SHARES = {
     "freeze": ["freeze process", "freeze pool", "freeze supervisor"],
     "redis": ["kill redis", "kill redis", "restart redis"],
 }
-"""What a given number of kills, SIGTERMs, freezes or kills of Redis strikes in turn."""
+"""The faults that a given number of kills, SIGTERMs, freezes or kills of Redis injects, in turn."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a drill is to do: for `seconds`, or until each fault of `counts` was done where that has any."""
+    """A drill of `seconds`, or, if `counts` has any, until all of its faults are injected."""
 
     seconds: float
     counts: Mapping[str, int]
@@ -44,12 +44,12 @@ class Plan:
 
     @property
     def is_counted(self) -> bool:
-        """Whether the faults end it and not the time."""
+        """Whether the faults end it, and not the time."""
         return any(self.counts.values())
 
 
-class Stream:
-    """Faults of one weight in their order, with a pause between one and the next."""
+class FaultQueue:
+    """Light or heavy faults in their order, with a random pause after each."""
 
     def __init__(self, kinds: Iterator[str], gap: tuple[float, float], random: Random) -> None:
         self._kinds = kinds
@@ -58,23 +58,23 @@ class Stream:
         self.next = next(kinds, None)
         self._due = 0.0
 
-    def offer(self, strike: Callable[[str], bool]) -> None:
-        """Let `strike` do the next fault if it is due; it comes again where that found no victim."""
-        if self.next is not None and time.monotonic() >= self._due and strike(self.next):
+    def offer(self, inject: Callable[[str], bool]) -> None:
+        """Let `inject` do the next fault if it is due; if it finds no victim, the fault is tried again."""
+        if self.next is not None and time.monotonic() >= self._due and inject(self.next):
             self.next = next(self._kinds, None)
             self._due = time.monotonic() + self._random.uniform(*self._gap)
 
 
-def streams(random: Random, counts: Mapping[str, int], redis_too: bool) -> list[Stream]:
-    """The light and the heavy faults: as many as `counts` says, or an endless mixture if it says nothing."""
+def fault_queues(random: Random, counts: Mapping[str, int], redis_too: bool) -> list[FaultQueue]:
+    """The light and the heavy faults: those of `counts`, or an endless mixture if it has none."""
     wanted = [SHARES[what][n % len(SHARES[what])] for what, count in counts.items() for n in range(count)]
     random.shuffle(wanted)
-    both = []
+    queues = []
     for weights, gap in ((LIGHT, LIGHT_GAP), (HEAVY, HEAVY_GAP)):
-        allowed = {kind: weight for kind, weight in weights.items() if redis_too or kind not in REDIS_AWAY}
+        allowed = {kind: weight for kind, weight in weights.items() if redis_too or kind not in REDIS_FAULTS}
         kinds = iter([kind for kind in wanted if kind in allowed]) if wanted else _endless(random, allowed)
-        both.append(Stream(kinds, gap, random))
-    return both
+        queues.append(FaultQueue(kinds, gap, random))
+    return queues
 
 
 def _endless(random: Random, weights: Mapping[str, int]) -> Iterator[str]:

@@ -112,8 +112,8 @@ def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
         broken = verdict.broken
         if broken:
             (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
-            (folder / "faults.json").write_bytes(msgspec.json.encode(run.breaker.faults))
-        faults = Counter(fault.kind for fault in run.breaker.faults)
+            (folder / "faults.json").write_bytes(msgspec.json.encode(run.injector.faults))
+        faults = Counter(fault.kind for fault in run.injector.faults)
         report(verdict, faults, time.monotonic() - began, plan.seed, folder if broken else None, as_json)
     finally:
         if server:

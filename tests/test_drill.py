@@ -1,4 +1,4 @@
-"""The fault drill: a short one passes, and its judgement catches each way of breaking a promise."""
+"""The fault drill: a short one passes, and its verdict finds every kind of broken promise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER, POOL, OTHER = 7, 5, 8
 
 @pytest.fixture
 def packmule(tmp_path: Path, server: EmbeddedServer, client: Redis) -> CommandLine:
-    """Commands whose settings name the shared server, and whose temporary files go to `tmp_path`/tmp."""
+    """Commands whose settings name the shared server, with temporary files in `tmp_path`/tmp."""
     (tmp_path / "tmp").mkdir()
     return CommandLine(tmp_path, environment_in(tmp_path, server.url, TMPDIR=str(tmp_path / "tmp")))
 
@@ -31,13 +31,13 @@ def run(job: str, began: float, ended: float | None, pid: int = WORKER) -> Run:
 
 
 def left(folder: Path) -> str:
-    """What processes still name the folder."""
+    """The processes whose command lines still name the folder."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True)
     return "".join(line for line in listed.stdout.splitlines() if str(folder) in line)
 
 
 def lasting(client: Redis) -> set[bytes]:
-    """All keys but what was told and counted, and those that go within a minute, as RQ's of workers do."""
+    """All keys but events, statistics, and those that expire within a minute, like RQ's of workers."""
     seen = (b"pm:events", b"pm:stats:", b"pm:top:")
     return {key for key in client.keys("*") if not (0 <= client.ttl(key) <= 60 or key.startswith(seen))}
 
@@ -61,7 +61,7 @@ def test_a_short_drill_loses_nothing_and_leaves_nothing(packmule: CommandLine, t
     assert not left(tmp_path / "tmp")
 
 
-def test_here_it_uses_queues_of_its_own_and_leaves_the_server_as_it_was(
+def test_here_a_drill_uses_its_own_queues_and_leaves_the_server_unchanged(
     packmule: CommandLine, client: Redis
 ) -> None:
     id = packmule.output("enqueue", "call", "shop.add", "a=1")
@@ -76,7 +76,7 @@ def test_here_it_uses_queues_of_its_own_and_leaves_the_server_as_it_was(
     assert client.info("server")["process_id"] == pid
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(packmule: CommandLine, client: Redis, tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_drill_and_leaves_nothing(packmule: CommandLine, client: Redis, tmp_path: Path) -> None:
     with packmule.started("drill", "--here", "--minutes", "5") as process:
         until(lambda: client.scard(wire.WORKERS) > 0, "a worker")
         process.send_signal(signal.SIGINT)
@@ -87,18 +87,18 @@ def test_ctrl_c_ends_it_and_leaves_nothing(packmule: CommandLine, client: Redis,
     assert not left(tmp_path / "tmp")
 
 
-def test_what_can_not_be_meant_is_told_in_one_line(packmule: CommandLine) -> None:
+def test_a_usage_error_is_one_line(packmule: CommandLine) -> None:
     assert "--minutes" in complaint(packmule.run("drill", "--minutes", "1", "--kills", "3"), 2)
     assert "--redis-kills" in complaint(packmule.run("drill", "--here", "--redis-kills", "1"), 2)
     assert "PACKMULE_REDIS_URL" in complaint(packmule.run("drill", "--here", PACKMULE_REDIS_URL=""), 2)
 
 
-def test_the_drills_job_is_registered_for_a_drill_alone(packmule: CommandLine) -> None:
+def test_the_drills_job_is_registered_only_in_a_drill(packmule: CommandLine) -> None:
     refused = packmule.run("enqueue", "call", "packmule.drill.job.work", "ledger=x", "seconds=1")
     assert "packmule.drill.job.work" in complaint(refused, 2)
 
 
-def test_a_drill_without_a_fault_in_it_breaks_nothing() -> None:
+def test_a_drill_without_faults_breaks_no_promise() -> None:
     verdict = judge({"a", "b"}, {"a": DONE, "b": DONE}, (), [run("a", 1, 2), run("b", 2, 3)], [])
     assert (verdict.completed, verdict.duplicated, verdict.broken) == (2, [], [])
 
@@ -117,7 +117,7 @@ def test_a_drill_without_a_fault_in_it_breaks_nothing() -> None:
         ("mishaps", {"a": DONE}, (), [run("a", 1, None), run("a", 3, 4)]),
     ],
 )
-def test_each_broken_promise_is_told(
+def test_each_broken_promise_is_reported(
     what: str, states: dict[str, State], held: set[str], runs: list[Run]
 ) -> None:
     verdict = judge({"a"}, states, held, runs, [])
@@ -126,7 +126,7 @@ def test_each_broken_promise_is_told(
     assert sentence.startswith("1 ")
 
 
-def test_a_third_death_is_no_broken_promise() -> None:
+def test_a_third_death_breaks_no_promise() -> None:
     verdict = judge({"a"}, {"a": State("failed", 3)}, (), [], [])
     assert (list(verdict.gave_up), verdict.broken) == (["a"], [])
 
@@ -146,7 +146,7 @@ def test_a_third_death_is_no_broken_promise() -> None:
     ],
     ids=lambda value: f"{value.kind} {value.pid}" if isinstance(value, Fault) else "",
 )
-def test_a_second_run_is_explained_by_a_fault_that_found_the_job_in_hand_and_by_no_other(
+def test_only_a_fault_that_hit_the_jobs_process_explains_a_second_run(
     fault: Fault, is_explained: bool
 ) -> None:
     verdict = judge({"a"}, {"a": DONE}, (), [run("a", 1, 2), run("a", 15, 16, pid=OTHER + 1)], [fault])
@@ -155,7 +155,7 @@ def test_a_second_run_is_explained_by_a_fault_that_found_the_job_in_hand_and_by_
 
 
 @pytest.mark.parametrize("delay", [Fault("kill redis", 0, 1.9, 5), Fault("freeze process", WORKER, 2.1, 5)])
-def test_an_outcome_waits_for_a_redis_that_is_away_and_with_a_frozen_process(delay: Fault) -> None:
+def test_an_outage_of_redis_or_a_frozen_process_delays_an_outcome(delay: Fault) -> None:
     faults = [Fault("kill process", WORKER, 5.1, 5.1), delay]
     verdict = judge({"a"}, {"a": DONE}, (), [run("a", 1, 2), run("a", 6, 7, pid=OTHER)], faults)
     assert verdict.excess == []
@@ -165,7 +165,7 @@ def test_an_outcome_waits_for_a_redis_that_is_away_and_with_a_frozen_process(del
     ("kind", "pid", "name", "within"),
     [("kill process", WORKER, KILLED, 0.9), ("kill pool", POOL, POOL_GONE, 14.0)],
 )
-def test_recovery_is_from_the_kill_to_the_next_begin_and_must_not_take_long(
+def test_recovery_lasts_from_the_kill_to_the_next_begin_and_is_bounded(
     kind: str, pid: int, name: str, within: float
 ) -> None:
     for seconds, sentences in ((within, 0), (within + 2, 1)):
@@ -177,7 +177,7 @@ def test_recovery_is_from_the_kill_to_the_next_begin_and_must_not_take_long(
         assert len(verdict.broken) == sentences
 
 
-def test_a_recovery_that_another_fault_held_up_is_told_apart() -> None:
+def test_a_recovery_that_another_fault_delayed_is_counted_apart() -> None:
     faults = [Fault("kill process", WORKER, 1.5, 1.5), Fault("freeze process", OTHER, 1, 4)]
     runs = [run("a", 1, None), run("a", 4.1, 5, pid=OTHER)]
     verdict = judge({"a"}, {"a": DONE}, (), runs, faults)
@@ -185,7 +185,7 @@ def test_a_recovery_that_another_fault_held_up_is_told_apart() -> None:
     assert verdict.broken == []
 
 
-def test_the_ledger_is_read_on_as_it_grows(tmp_path: Path) -> None:
+def test_the_ledger_is_read_as_it_grows(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     path.write_text("begin a 7 5 1.0\nbegin b 8 5 1.5\nend a 7 ")
     ledger = Ledger(path)
