@@ -1,4 +1,4 @@
-"""A cache in your own code: what is slow is computed once, for all processes, and anew when it changed."""
+"""A cache in your own code: a slow value is computed once for all processes, and again after a change."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ with connect(settings.redis_url, settings.data_dir) as client, Cache(client, "sh
 
     @cache.cached(ttl=600, stale_ttl=60, key="price/{product}", tags=["prices", "product/{product}"])
     def price(product: str) -> int:
-        """As if it came from a slow database."""
+        """Stand in for a slow database."""
         print(f"looking up the {product}")
         return prices[product]
 
     print(price("chair"), price("chair"), price("table"))
 
-    # One result, or all that depend on something. What is being computed meanwhile is not kept either.
+    # Invalidate one result, or all with a tag. A value that is being computed meanwhile isn't kept either.
     prices["chair"] = 14
     price.invalidate("chair")
     print(price("chair"), price("table"))
@@ -27,7 +27,7 @@ with connect(settings.redis_url, settings.data_dir) as client, Cache(client, "sh
     cache.invalidate_tag("prices")
     print(price("chair"), price("table"))
 
-    # Without a decorator. None is a result like any other; a tuple comes back as JSON's list.
+    # Without a decorator. None is a result like any other, and a tuple comes back as JSON's list.
     for _ in range(2):
         print(cache.get_or_compute("totals", lambda: (sum(prices.values()), None), ttl=60, tags=["prices"]))
     print(cache.get("totals"), cache.get("nothing", "not kept"))

@@ -1,4 +1,4 @@
-"""A consumer of a stream of events: at least once, whoever dies, and what can't be handled is set aside.
+"""A consumer of a stream of events: each is handled at least once, and one that keeps failing is set aside.
 
 python docs/examples/events.py
 """
@@ -17,7 +17,7 @@ stop = threading.Event()
 
 
 def handle(event: Event) -> None:
-    """Returning means handled; raising means again, and after the fifth time set aside."""
+    """Handle one event. If this raises, the event comes again; after the fifth time it is set aside."""
     what, order = event.value
     print(what, order)
     if what == "closed":

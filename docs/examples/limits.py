@@ -10,7 +10,7 @@ from packmule.coordination.redis.connection import connect
 settings = Settings.from_env()
 
 with connect(settings.redis_url, settings.data_dir) as client:
-    # Never more than five attempts in any minute, from each address on its own.
+    # Never more than five attempts in any minute, for each address.
     logins = SlidingWindow(client, "logins", "5/m")
     for attempt in range(6):
         try:
@@ -20,12 +20,12 @@ with connect(settings.redis_url, settings.data_dir) as client:
             print(f"too many: wait {refused.retry_after:.0f} s")
     logins.reset("203.0.113.7")
 
-    # A thousand an hour at an even pace, fifty of them at once; a large request counts as ten.
+    # A thousand per hour at an even pace, up to fifty at once. A large request counts as ten.
     api = TokenBucket(client, "api", "1000/h burst 50")
     answer = api.hit("token-1", cost=10)
     print(f"{answer.allowed}, {answer.remaining} left, all of it again in {answer.reset_after:.0f} s")
 
-    # Two imports of a tenant at once. One that takes longer than its lease renews it on the way.
+    # Two imports per tenant at a time. One that takes longer than its lease renews it.
     imports = ConcurrencyLimit(client, "imports", slots=2, lease=30)
     with imports.hold("acme") as first, imports.hold("acme"):
         try:

@@ -1,4 +1,4 @@
-"""One at a time, across machines: a lock, its fencing token, and two things that refuse who was overtaken.
+"""One holder at a time across machines: a lock, and two resources that refuse a late holder by its token.
 
     python docs/examples/locks.py
 
@@ -19,18 +19,18 @@ settings = Settings.from_env()
 redlock = Redlock(lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir))
 client = connect(settings.redis_url, settings.data_dir)
 
-# Held until the block ends, renewed meanwhile; others wait for it, or are told.
+# Held and renewed until the block ends. Others wait for it, or get NotAcquired.
 with redlock.acquire("invoices/2026-11", ttl=10, on_lost=lambda lock: print("stop:", lock.name)) as lock:
     try:
         redlock.acquire("invoices/2026-11", wait=0)
     except NotAcquired as error:
         print(error)
 
-    # A value in Redis: what it depends on is read with the token, and written with it.
+    # A value in Redis: read with the token, and written with it.
     number = int(fence.read(client, "invoices:last", lock.fence) or 0)
     fence.write(client, "invoices:last", number + 1, lock.fence)
 
-# A row in a database: the first statement shuts out all holders before, the others say whose they are.
+# A row in a database: the first statement refuses all earlier holders, the others carry the token.
 database = sqlite3.connect(":memory:")
 database.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER, fence INTEGER DEFAULT 0)")
 database.execute("INSERT INTO accounts (id, balance) VALUES (1, 100)")
@@ -40,7 +40,7 @@ write = "UPDATE accounts SET balance = balance - :amount WHERE id = :id AND fenc
 with redlock.acquire("account 1", ttl=0.2, renew=False) as frozen:
     database.execute(claim, {"id": 1, "fence": frozen.fence})
     while time.monotonic() < frozen.until + 0.1:
-        time.sleep(0.05)  # as if this process had been stopped, past the end of its lock
+        time.sleep(0.05)  # as if this process had been frozen until its lock expired
     with redlock.acquire("account 1") as lock:
         database.execute(claim, {"id": 1, "fence": lock.fence})
         late = database.execute(write, {"id": 1, "fence": frozen.fence, "amount": 50})

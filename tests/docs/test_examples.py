@@ -96,12 +96,6 @@ def test_the_page_of_coordination_runs(shell):
     assert shell.python("locking.py") == "True\n"
 
 
-def test_the_example_of_a_batch_runs_beside_a_worker(shell):
-    shell.add({"batch.py": shell.example("batch.py").read_text()})
-    shell.start_worker()
-    assert shell.python("batch.py") == "100 done, 0 failed\n"
-
-
 def test_the_example_of_limits_runs(shell):
     assert shell.python(shell.example("limits.py")).splitlines() == [
         *(f"login attempt {number}" for number in range(1, 6)),
