@@ -17,7 +17,7 @@ import bench_jobs
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
@@ -58,7 +58,7 @@ def _idle(client: Redis, name: str) -> IdleWait:
     claims.finish_and_claim(claims.next_id(), [], 1)
     wake, waker = os.pipe()
     os.close(waker)  # which ends the first wait at once
-    waits = IdleWait(client, name, claims, [wire.queue_key("default")], [wake])
+    waits = IdleWait(client, name, claims, [keys.queue_key("default")], [wake])
     waits.wait()
     os.close(wake)
     waits.wake = []

@@ -32,7 +32,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.jobs.options import Options
 from packmule.observe import events
@@ -62,11 +62,11 @@ def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
     client.slowlog_reset()
     leader.leadership.hold()
     began = time.perf_counter()
-    while client.zcard(wire.registry_key("scheduled", "default")):
+    while client.zcard(keys.registry_key("scheduled", "default")):
         leader.step()
     rate = count / (time.perf_counter() - began)
     slow = [entry["duration"] for entry in client.slowlog_get(128) if entry["command"].startswith(b"EVALSHA")]
-    while client.zcard(wire.registry_key("finished", "default")) < count:
+    while client.zcard(keys.registry_key("finished", "default")) < count:
         time.sleep(0.05)
     os.kill(child, 15)
     os.waitpid(child, 0)
@@ -157,7 +157,7 @@ def idle(server: EmbeddedServer) -> tuple[float, float]:
     """Commands a second of a leader with three empty queues and a schedule, and its share of a core."""
     client = connect(None, server.data_dir)
     client.flushall()
-    client.sadd(wire.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
+    client.sadd(keys.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
     schedule_store.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
     with running(server) as process:
         time.sleep(5)

@@ -20,7 +20,7 @@ from packmule.drill.faults import FaultInjector, WorkerPool
 from packmule.drill.ledger import Ledger, State, Verdict, judge
 from packmule.drill.load import MEAN_SECONDS, QUEUES
 from packmule.drill.plan import Plan, fault_queues
-from packmule.jobs import reader
+from packmule.jobs import queues, wire
 
 PRODUCERS = 3
 BUSY = 0.6
@@ -102,8 +102,8 @@ class Drill:
         while time.monotonic() < deadline:
             now = job_states.states(self.client, pending)
             states |= now
-            pending = {id for id, state in now.items() if state.status not in reader.ENDED}
-            depths = reader.depths(self.client, QUEUES).values()
+            pending = {id for id, state in now.items() if state.status not in wire.ENDED}
+            depths = queues.depths(self.client, QUEUES).values()
             if not pending and not any(depth["queued"] + depth["started"] for depth in depths):
                 break
             self.update(f"waiting for the last {len(pending)} jobs")

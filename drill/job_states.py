@@ -7,9 +7,10 @@ from typing import Any, cast
 
 from redis import Redis
 
+from packmule.coordination.redis.replies import as_text
 from packmule.drill.ledger import State
 from packmule.drill.load import QUEUES
-from packmule.jobs import wire
+from packmule.jobs import keys
 
 A_TRIP = 1000
 
@@ -22,10 +23,10 @@ def states(client: Redis, ids: Collection[str]) -> dict[str, State]:
         chunk = each[start : start + A_TRIP]
         with client.pipeline(transaction=False) as pipeline:
             for id in chunk:
-                pipeline.hmget(wire.job_key(id), ["status", "deaths"])
+                pipeline.hmget(keys.job_key(id), ["status", "deaths"])
             for id, (status, deaths) in zip(chunk, pipeline.execute(), strict=True):
                 if status is not None:
-                    found[id] = State(wire.text(status), int(deaths or 0))
+                    found[id] = State(as_text(status), int(deaths or 0))
     return found
 
 
@@ -33,47 +34,47 @@ def held(client: Redis) -> set[str]:
     """The ids of jobs that are in the drill's queues or claimed by a worker."""
     ids: list[Any] = []
     for queue in QUEUES:
-        ids += client.lrange(wire.queue_key(queue), 0, -1)
-        ids += client.zrange(wire.registry_key("scheduled", queue), 0, -1)
-    leased = cast(list[bytes], client.zrange(wire.LEASES, 0, -1))
-    for worker in {*map(wire.text, leased), *_registered(client)}:
-        ids += client.hkeys(wire.claims_key(worker))
-        ids += client.lrange(wire.waiting_key(worker), 0, -1)
-    return {wire.text(id) for id in ids}
+        ids += client.lrange(keys.queue_key(queue), 0, -1)
+        ids += client.zrange(keys.registry_key("scheduled", queue), 0, -1)
+    leased = cast(list[bytes], client.zrange(keys.LEASES, 0, -1))
+    for worker in {*map(as_text, leased), *_registered(client)}:
+        ids += client.hkeys(keys.claims_key(worker))
+        ids += client.lrange(keys.waiting_key(worker), 0, -1)
+    return {as_text(id) for id in ids}
 
 
 def is_used(client: Redis) -> bool:
     """Whether workers serve the drill's queues now, which means that another drill is running."""
-    leases = cast(list[bytes], client.zrangebyscore(wire.LEASES, client.time()[0], "+inf"))
-    return not _registered(client).isdisjoint(map(wire.text, leases))
+    leases = cast(list[bytes], client.zrangebyscore(keys.LEASES, client.time()[0], "+inf"))
+    return not _registered(client).isdisjoint(map(as_text, leases))
 
 
 def clear(client: Redis, known: Collection[str]) -> None:
     """Delete the drill's queues, workers and jobs, both the `known` ones and those in its queues."""
     ids = set(known)
     for queue in QUEUES:
-        ids |= set(map(wire.text, client.lrange(wire.queue_key(queue), 0, -1)))
-        for status in wire.REGISTRIES:
-            members = cast(list[bytes], client.zrange(wire.registry_key(status, queue), 0, -1))
-            ids |= {wire.text(member).partition(":")[0] for member in members}
-    keys = [key for id in ids for key in (wire.job_key(id), wire.results_key(id))]
+        ids |= set(map(as_text, client.lrange(keys.queue_key(queue), 0, -1)))
+        for status in keys.REGISTRIES:
+            members = cast(list[bytes], client.zrange(keys.registry_key(status, queue), 0, -1))
+            ids |= {as_text(member).partition(":")[0] for member in members}
+    key_names = [key for id in ids for key in (keys.job_key(id), keys.results_key(id))]
     for worker in _registered(client):
-        keys += wire.claims_key(worker), wire.waiting_key(worker), wire.worker_key(worker)
-        client.zrem(wire.LEASES, worker)
-        client.srem(wire.WORKERS, wire.worker_key(worker))
+        key_names += keys.claims_key(worker), keys.waiting_key(worker), keys.worker_key(worker)
+        client.zrem(keys.LEASES, worker)
+        client.srem(keys.WORKERS, keys.worker_key(worker))
     for queue in QUEUES:
-        keys += wire.queue_key(queue), _workers_key(queue)
-        keys += (wire.registry_key(status, queue) for status in wire.REGISTRIES)
-        client.srem(wire.QUEUES, wire.queue_key(queue))
-    for start in range(0, len(keys), A_TRIP):
-        client.delete(*keys[start : start + A_TRIP])
+        key_names += keys.queue_key(queue), _workers_key(queue)
+        key_names += (keys.registry_key(status, queue) for status in keys.REGISTRIES)
+        client.srem(keys.QUEUES, keys.queue_key(queue))
+    for start in range(0, len(key_names), A_TRIP):
+        client.delete(*key_names[start : start + A_TRIP])
 
 
 def _registered(client: Redis) -> set[str]:
     """The names of the workers that serve the drill's queues, or served them until they were killed."""
     members = cast(set[bytes], client.sunion([_workers_key(queue) for queue in QUEUES]))
-    return {wire.worker_name(wire.text(member)) for member in members}
+    return {keys.worker_name(as_text(member)) for member in members}
 
 
 def _workers_key(queue: str) -> str:
-    return f"{wire.WORKERS}:{queue}"
+    return f"{keys.WORKERS}:{queue}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from packmule.jobs.wire import LEASE_SECONDS
+from packmule.jobs.keys import LEASE_SECONDS
 from packmule.worker.heartbeat import INTERVAL
 from packmule.worker.rescue import MOST_DEATHS
 

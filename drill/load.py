@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.drill.job import work
-from packmule.jobs import reader
+from packmule.jobs import queues
 from packmule.jobs.client import Client
 
 QUEUES = ("drill-a", "drill-b")
@@ -84,7 +84,7 @@ class Load:
         return self.random.uniform(low, high)
 
     def _depth(self) -> int:
-        return sum(by_status["queued"] for by_status in reader.depths(self.client, QUEUES).values())
+        return sum(by_status["queued"] for by_status in queues.depths(self.client, QUEUES).values())
 
     def _retry_until_available(self, call: Callable[[], T]) -> T | None:
         """Call `call` until it succeeds and return its value, or None if `stopped` is set before."""

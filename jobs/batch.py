@@ -12,8 +12,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 from rq.command import send_command
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import current, reader, wire
+from packmule.jobs import current, keys, reader, wire
 from packmule.jobs.client import BatchClosed, Client
 from packmule.jobs.job import Prepared
 from packmule.jobs.options import LONGEST_SPAN
@@ -28,8 +29,8 @@ CLAIMED_SECONDS = 5.0
 NESTED = "batch:"
 """In front of its id, a batch among the jobs of another."""
 
-_change = Script("jobs", "change_batch", after=wire.GROUPS)
-_cancel = Script("jobs", "cancel_in_batch", after=wire.GROUPS)
+_change = Script("jobs", "change_batch", after=keys.GROUPS)
+_cancel = Script("jobs", "cancel_in_batch", after=keys.GROUPS)
 
 __all__ = ["Batch", "BatchClosed", "Counts", "NoSuchBatch", "Result", "State"]
 
@@ -89,7 +90,7 @@ class Batch:
     def __init__(self, client: Redis, id: str) -> None:
         self.client = client
         self.id = id
-        self._key = wire.batch_key(id)
+        self._key = keys.batch_key(id)
 
     @classmethod
     def create(
@@ -114,12 +115,12 @@ class Batch:
         if not 1 <= keep <= LONGEST_SPAN:
             raise ValueError(f"keep={keep!r}: give a second or more, at most a hundred years")
         client = client or Client.default()
-        id = wire.new_job_id()
+        id = keys.new_job_id()
         fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
         callbacks = []
         for field, prepared in (("on_complete", on_complete), ("on_success", on_success)):
             if prepared is not None:
-                callbacks.append((wire.new_job_id(), prepared))
+                callbacks.append((keys.new_job_id(), prepared))
                 fields += field, callbacks[-1][0]
         client.create_batch(id, parent.id if parent else None, fields, callbacks)
         return cls(client.redis, id)
@@ -145,15 +146,15 @@ class Batch:
         """How the batch stands, in one round trip. Raises `NoSuchBatch`."""
         with self.client.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(self._key)
-            pipeline.sismember(wire.PAUSED_BATCHES, self.id)
+            pipeline.sismember(keys.PAUSED_BATCHES, self.id)
             try:
                 found, is_paused = pipeline.execute()
             except ResponseError as error:
                 raise NoSuchBatch(f"batch {self.id} can't be read: {error}") from None
-        fields = {wire.text(name): wire.text(value) for name, value in found.items()}
+        fields = {as_text(name): as_text(value) for name, value in found.items()}
         if "created" not in fields:
             raise self._missing()
-        counts = Counts(*(reader.whole(fields.get(name)) for name in Counts._fields))
+        counts = Counts(*(wire.whole(fields.get(name)) for name in Counts._fields))
         return State(
             self.id,
             fields.get("name", ""),
@@ -200,11 +201,11 @@ class Batch:
                         Batch(self.client, id.removeprefix(NESTED)).cancel()
             jobs = [id for id in ids if not id.startswith(NESTED)]
             now = wire.time_text(time.time())
-            keys = [self._key, wire.LEASES]
-            running, count = _cancel(self.client, keys, [self.id, now, *jobs])
+            key_names = [self._key, keys.LEASES]
+            running, count = _cancel(self.client, key_names, [self.id, now, *jobs])
             about += count
-            for id in map(wire.text, running):
-                worker = wire.text(self.client.hget(wire.job_key(id), "worker_name") or b"")
+            for id in map(as_text, running):
+                worker = as_text(self.client.hget(keys.job_key(id), "worker_name") or b"")
                 send_command(self.client, worker, "stop-job", job_id=id)
         return about
 
@@ -230,16 +231,16 @@ class Batch:
         """What its jobs left, in no order, each once; for a batch that collects."""
         seen: set[str] = set()
         for id, value in self.client.hscan_iter(f"{self._key}:results", count=JOBS_A_TRIP):
-            job = wire.text(id)
+            job = as_text(id)
             if job not in seen:
                 seen.add(job)
-                yield Result(job, *reader.left(wire.text(value)))
+                yield Result(job, *reader.collected(as_text(value)))
 
     def _jobs(self, state: str) -> Iterator[list[str]]:
         found = []
         for id, at in self.client.hscan_iter(f"{self._key}:jobs", count=JOBS_A_TRIP):
-            if wire.text(at) == state:
-                found.append(wire.text(id))
+            if as_text(at) == state:
+                found.append(as_text(id))
             if len(found) == JOBS_A_TRIP:
                 yield found
                 found = []
@@ -255,11 +256,11 @@ class Batch:
         return changed
 
     def _changed(self, change: str) -> bool:
-        keys, verdict = [self._key, wire.PAUSED_BATCHES], "more"
+        key_names, verdict = [self._key, keys.PAUSED_BATCHES], "more"
         has_changed = False
         while verdict == "more":
             args = [self.id, change, wire.time_text(time.time())]
-            verdict = wire.text(_change(self.client, keys, args))
+            verdict = as_text(_change(self.client, key_names, args))
             has_changed = has_changed or verdict in ("changed", "more")
         if not verdict:
             raise self._missing()
@@ -272,11 +273,11 @@ class Batch:
 def batches(client: Redis, limit: int = 20) -> list[State]:
     """The latest batches that are still kept, the newest first."""
     found = []
-    for id in cast(list[bytes], client.zrevrange(wire.BATCHES, 0, limit - 1)):
+    for id in cast(list[bytes], client.zrevrange(keys.BATCHES, 0, limit - 1)):
         try:
-            found.append(Batch(client, wire.text(id)).state())
+            found.append(Batch(client, as_text(id)).state())
         except NoSuchBatch:
-            client.zrem(wire.BATCHES, id)
+            client.zrem(keys.BATCHES, id)
     return found
 
 

@@ -16,9 +16,10 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from packmule.config import Settings
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict, UsageError
-from packmule.jobs import cancel, entry, reader, requeue, tracing, wire
+from packmule.jobs import control, entry, keys, reader, tracing, wire
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidCall, JobType
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_enqueue = Script("jobs", "enqueue", after=(*wire.LIMITS, ("jobs", "memory_limit")))
+_enqueue = Script("jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit")))
 _create_batch = Script(
-    "jobs", "enqueue", after=(*wire.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
+    "jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
 )
 
 
@@ -180,12 +181,12 @@ class Client:
         return reader.wait(self.redis, id, timeout)
 
     def cancel(self, id: str, timeout: float = 5.0) -> str:
-        """Cancel the job called `id` and return its status. Raises `NoSuchJob` and `NotCancelled`."""
-        return cancel.cancel(self.redis, id, timeout)
+        """Cancel the job called `id` and return its status. Raises `NoSuchJob` and `NotCanceled`."""
+        return control.cancel(self.redis, id, timeout)
 
     def retry(self, id: str) -> None:
-        """Run the ended job called `id` again. Raises `NoSuchJob` and `NotRequeued`."""
-        requeue.requeue(self.redis, id)
+        """Run the ended job called `id` again. Raises `NoSuchJob` and `NotRetried`."""
+        control.retry(self.redis, id)
 
     def send(self, job: JobType, calls: Sequence[entry.Call], options: Options | None = None) -> JobHandles:
         """Enqueue one job of type `job` for each of `calls`: what `enqueue` and `enqueue_many` come down to.
@@ -239,19 +240,19 @@ class Client:
                 )
             (written,) = self.entries(job, [call], replace(complete, job_id=id, batch=None))
             entries.append(entry.called_back(written, batch))
-        keys = [wire.QUEUES, wire.UNIQUE, wire.batch_key(batch), wire.BATCHES]
+        key_names = [keys.QUEUES, keys.UNIQUE, keys.batch_key(batch), keys.BATCHES]
         args = [*entry.arguments(entries), entry.pack((batch, parent or "", fields))]
-        _called(_create_batch, self.redis, keys, args)
+        _called(_create_batch, self.redis, key_names, args)
 
     def _deliver(self, entries: Sequence[Entry]) -> dict[str, str]:
         """Send `entries` to the server; by its id, the holder of each job that was kept out."""
         holders: dict[str, str] = {}
         for chunk in entry.chunks(entries):
-            replies = _called(_enqueue, self.redis, [wire.QUEUES, wire.UNIQUE], entry.arguments(chunk))
+            replies = _called(_enqueue, self.redis, [keys.QUEUES, keys.UNIQUE], entry.arguments(chunk))
             if any(each.job[6] for each in chunk):
                 for each, reply in zip(chunk, replies, strict=True):
                     if not isinstance(reply, int):
-                        holders[each.id] = wire.text(reply)
+                        holders[each.id] = as_text(reply)
         return holders
 
 
@@ -273,10 +274,10 @@ def _pair(call: Mapping[str, Any] | Sequence[Any]) -> entry.Call:
     raise InvalidCall(f"{call!r} is not a call: give a tuple of arguments, or a dict of named ones")
 
 
-def _called(script: Script, redis: Redis, keys: Sequence[str], args: Sequence[Any]) -> Any:
+def _called(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
     """The reply of `enqueue.lua`. Raises `BatchClosed` and `ServerFull` for its refusals."""
     try:
-        return script(redis, keys, args)
+        return script(redis, key_names, args)
     except ResponseError as error:
         if str(error).startswith("BATCH "):
             raise BatchClosed(str(error).removeprefix("BATCH ")) from None

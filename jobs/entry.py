@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from packmule.coordination.key_template import UnfitValue
-from packmule.jobs import unique, wire
+from packmule.jobs import keys, unique, wire
 from packmule.jobs.job_type import InvalidCall, JobType
 from packmule.jobs.limits import CallLimits, JobLimits
 from packmule.jobs.options import (
@@ -87,7 +87,7 @@ class EntryWriter:
                 f"{job.name}: the arguments take {len(payload)} bytes, and a job may hold {self.max_bytes}: "
                 "put the data in storage and pass its path, or raise PACKMULE_MAX_JOB_BYTES"
             )
-        new = wire.new_job_id()
+        new = keys.new_job_id()
         id, call_id = (options.job_id, new) if options.job_id else (new, "")
         uniqueness = unique.uniqueness(job, *call, options) if options.is_unique else None
         fields = self._fields.copy()

@@ -95,13 +95,13 @@ class JobHandle(str):
     def cancel(self, timeout: float = 5.0) -> str:
         """Cancel the job, or stop it if it runs, and return its status then.
 
-        That is `canceled`, `stopped`, or the one with which it had ended before. Raises `NotCancelled` if it
+        That is `canceled`, `stopped`, or the one with which it had ended before. Raises `NotCanceled` if it
         still runs after `timeout` seconds.
         """
         return self.client.cancel(self, timeout)
 
     def retry(self) -> None:
-        """Run the job again if it failed, was stopped or canceled. Raises `NotRequeued` otherwise."""
+        """Run the job again if it failed, was stopped or canceled. Raises `NotRetried` otherwise."""
         self.client.retry(self)
 
     async def arefresh(self) -> JobInfo:

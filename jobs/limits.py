@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -10,13 +11,15 @@ import msgspec
 
 from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 from packmule.coordination.keys import bounded
-from packmule.coordination.limits.rate import InvalidRate
-from packmule.jobs.rate_by import RateBy, rate_by
+from packmule.coordination.limits.rate import InvalidRate, Rate
 
 Policy = Literal["wait", "skip", "replace"]
 POLICIES = ("wait", "skip", "replace")
 
 MOST_SLOTS = 100_000
+
+_BY = re.compile(r"(?P<value>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
+"""A limit for each value of a key: `100/m by {domain}`."""
 
 
 class InvalidLimit(ValueError):
@@ -27,6 +30,13 @@ class Slots(NamedTuple):
     """At most `most` jobs at once, for each value of `key` on its own where that is given."""
 
     most: int
+    key: KeyTemplate | None
+
+
+class RateBy(NamedTuple):
+    """A rate, for each value of `key` on its own, or for all jobs of the type together if `key` is None."""
+
+    rate: Rate
     key: KeyTemplate | None
 
 
@@ -112,3 +122,22 @@ def _slots(text: int | str, signature: inspect.Signature) -> Slots:
             "or one for each value of an argument, such as '5 by {tenant}'"
         )
     return Slots(int(number), template(key, signature) if by else None)
+
+
+def rate_by(text: str, signature: inspect.Signature) -> RateBy:
+    """The rate in `text`, and the arguments of a function with this `signature` that it is kept by.
+
+    >>> def fetch(url: str, domain: str) -> None: ...
+    >>> rate_by("100/m burst 20 by {domain}", inspect.signature(fetch)).rate
+    Rate(limit=100, period=60.0, burst=20)
+
+    Raises `InvalidRate`, or `InvalidKeyTemplate` for a key that names no argument.
+    """
+    parts = _BY.fullmatch(text.strip()) if isinstance(text, str) else None
+    if parts is None:
+        return RateBy(Rate.parse(text), None)
+    rate = Rate.parse(parts["value"])
+    key = template(parts["key"], signature)
+    if not key.fields:
+        raise InvalidKeyTemplate(f"{text!r}: put the argument in braces, as in {rate} by {{name}}")
+    return RateBy(rate, key)

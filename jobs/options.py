@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from packmule.errors import UsageError
-from packmule.jobs.wire import JOB_ID
+from packmule.jobs.keys import JOB_ID
 from packmule.units import CENTURY
 
 DEFAULT_QUEUE = "default"

@@ -14,13 +14,12 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text, as_texts
+from packmule.jobs import keys, wire
 
 POLL_INTERVAL = 0.05
 MOST_FAILED = 10_000
 """As many of those that failed last are looked at for those that were stopped."""
-
-ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
 
 _QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
 """A dotted name as a traceback writes it before an error's text."""
@@ -81,7 +80,7 @@ class JobInfo:
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will happen to it by itself."""
-        return self.status in ENDED
+        return self.status in wire.ENDED
 
     @property
     def reason(self) -> str | None:
@@ -92,9 +91,9 @@ class JobInfo:
 def read(client: Redis, id: str) -> JobInfo:
     """The job called `id`, in one round trip. Raises `NoSuchJob`, also for a record that is none."""
     with client.pipeline(transaction=False) as pipeline:
-        pipeline.hgetall(wire.job_key(id))
-        pipeline.xrevrange(wire.results_key(id), count=1)
-        pipeline.hgetall(wire.progress_key(id))
+        pipeline.hgetall(keys.job_key(id))
+        pipeline.xrevrange(keys.results_key(id), count=1)
+        pipeline.hgetall(keys.progress_key(id))
         try:
             fields, results, progress = pipeline.execute()
         except ResponseError as error:
@@ -102,7 +101,7 @@ def read(client: Redis, id: str) -> JobInfo:
     if b"data" not in fields:
         raise no_such_job(id)
     return _job_info(
-        id, _texts(fields), fields[b"data"], _texts(results[0][1]) if results else {}, _texts(progress)
+        id, as_texts(fields), fields[b"data"], as_texts(results[0][1]) if results else {}, as_texts(progress)
     )
 
 
@@ -140,107 +139,27 @@ def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
         return _stopped(client, ids(client, queue, "failed", MOST_FAILED))[:limit]
     found: Sequence[bytes | str]
     if status == "queued":
-        found = client.lrange(wire.queue_key(queue), 0, limit - 1)
+        found = client.lrange(keys.queue_key(queue), 0, limit - 1)
     elif status in ("finished", "failed"):
-        found = cast(list[bytes], client.zrevrange(wire.registry_key(status, queue), 0, limit - 1))
+        found = cast(list[bytes], client.zrevrange(keys.registry_key(status, queue), 0, limit - 1))
     else:
-        found = cast(list[bytes], client.zrange(wire.registry_key(status, queue), 0, limit - 1))
-    return [wire.text(id).partition(":")[0] for id in found]
+        found = cast(list[bytes], client.zrange(keys.registry_key(status, queue), 0, limit - 1))
+    return [as_text(id).partition(":")[0] for id in found]
 
 
 def _stopped(client: Redis, failed: Sequence[str]) -> list[str]:
     with client.pipeline(transaction=False) as pipeline:
         for id in failed:
-            pipeline.hget(wire.job_key(id), "status")
+            pipeline.hget(keys.job_key(id), "status")
         statuses = pipeline.execute(raise_on_error=False)
     return [id for id, status in zip(failed, statuses, strict=True) if status == b"stopped"]
 
 
-def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many jobs each of `queues` has in each status, in one round trip and without cleaning up."""
-    with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            pipeline.llen(wire.queue_key(queue))
-            for status in wire.REGISTRIES:
-                pipeline.zcard(wire.registry_key(status, queue))
-        counts = iter(pipeline.execute())
-    return {queue: {status: next(counts) for status in ("queued", *wire.REGISTRIES)} for queue in queues}
-
-
-def ages(client: Redis, queues: Sequence[str]) -> dict[str, float]:
-    """For how many seconds the next job has waited, of each of `queues` in which one does. Two trips."""
-    with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            pipeline.lindex(wire.queue_key(queue), 0)
-        found = pipeline.execute(raise_on_error=False)
-    heads = {queue: head for queue, head in zip(queues, found, strict=True) if isinstance(head, bytes)}
-    with client.pipeline(transaction=False) as pipeline:
-        for head in heads.values():
-            pipeline.hget(wire.job_key(wire.text(head)), "enqueued_at")
-        instants = [_instant(answer) for answer in pipeline.execute(raise_on_error=False)]
-    now = time.time()
-    return {queue: max(0.0, now - at) for queue, at in zip(heads, instants, strict=True) if at is not None}
-
-
-def queues(client: Redis) -> list[str]:
-    """The names of all queues that were ever enqueued to, sorted."""
-    return sorted(wire.queue_name(wire.text(key)) for key in client.smembers(wire.QUEUES))
-
-
-def workers(client: Redis) -> list[dict[str, Any]]:
-    """The workers that are registered and give signs of life, by name."""
-    keys = sorted(wire.text(key) for key in client.smembers(wire.WORKERS))
-    with client.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.hgetall(key)
-        found = [_texts(fields) for fields in pipeline.execute()] if keys else []
-    return [
-        {
-            "name": wire.worker_name(key),
-            "state": fields.get("state", "started"),
-            "queues": fields.get("queues", ""),
-            "current_job": fields.get("current_job", ""),
-            "done": whole(fields.get("successful_job_count")),
-            "failed": whole(fields.get("failed_job_count")),
-            "last_heartbeat": fields.get("last_heartbeat", ""),
-        }
-        for key, fields in zip(keys, found, strict=True)
-        if fields
-    ]
-
-
-def server(client: Redis) -> dict[str, Any]:
-    """What the server says of itself: kind, version, clients, and seconds that it is up."""
-    info = client.info()
-    return {
-        "server": info.get("server_name", "redis"),
-        "version": info.get("valkey_version", info["redis_version"]),
-        "clients": info["connected_clients"],
-        "up_seconds": info["uptime_in_seconds"],
-    }
-
-
-def left(text: str) -> tuple[Any, str | None]:
+def collected(text: str) -> tuple[Any, str | None]:
     """What a job left, the value that it returned and the error that ended it, as a batch collects them."""
     if text == "!":
         return None, "the result was too large to be collected"
     return (_value(text[1:]), None) if text.startswith("+") else (None, _error(text[1:]))
-
-
-def _instant(answer: object) -> float | None:
-    """The Unix seconds that a record's field tells, None where it is absent or corrupt."""
-    try:
-        return wire.time_seconds(wire.text(answer)) if isinstance(answer, bytes) else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _texts(fields: dict[bytes, bytes]) -> dict[str, str]:
-    return {
-        name.decode(errors="replace"): value.decode(errors="replace")
-        for name, value in fields.items()
-        if name != b"data"
-    }
 
 
 def _job_info(
@@ -264,22 +183,14 @@ def _job_info(
         ended_at=fields.get("ended_at") or None,
         worker=fields.get("worker_name") or None,
         timeout=fields.get("timeout") or None,
-        attempts=whole(fields.get("attempts")),
-        deaths=whole(fields.get("deaths")),
+        attempts=wire.whole(fields.get("attempts")),
+        deaths=wire.whole(fields.get("deaths")),
         crash=_crash(fields.get("crash")),
-        retries_left=whole(fields.get("retries_left")),
+        retries_left=wire.whole(fields.get("retries_left")),
         progress=_progress(progress),
         result=_value(result.get("return_value")),
         error=_error(result.get("exc_string")),
     )
-
-
-def whole(text: str | bytes | None) -> int:
-    """A counter's value; 0 for one that is none, or less."""
-    try:
-        return max(0, int(text or 0))
-    except ValueError:
-        return 0
 
 
 def _crash(text: str | None) -> dict[str, Any] | None:

@@ -1,11 +1,9 @@
-"""The wire: RQ's keys, fields, statuses and times, and the few keys of our own beside them."""
+"""Job records as RQ writes and reads them: payloads, results, times and statuses."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import secrets
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -15,26 +13,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-QUEUES = "rq:queues"
-WORKERS = "rq:workers"
-SUSPENDED = "rq:suspended"
-LEASES = "pm:leases"
-QUARANTINE = "pm:quarantine"
-PARENTS = "pm:parents"
-UNIQUE = "pm:unique"
-JOB_EVENTS = "pm:events"
-STATISTICS = "pm:stats:"
-AUDIT = "pm:audit"
-FULL = "pm:full"
+ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
+"""The statuses in which nothing more happens to a job by itself."""
 
-SCHEDULER = "pm:scheduler"
-"""The channel on which schedulers hear in how many seconds something is due, or that one has `"resigned"`."""
-
-LEASE_SECONDS = 10.0
-"""A worker's right to its claims lasts this long if nobody renews it."""
-
-WORKER_TTL = 480
-"""Seconds after which RQ forgets a worker that doesn't renew its registration: RQ's own default."""
+ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
+"""The statuses in which a job has yet to end."""
 
 COMPRESS_FROM = 512
 """Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
@@ -44,8 +27,6 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 
 _PICKLE = b"\x80"
 """How a pickle begins, and neither JSON nor zlib's output does."""
-
-JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 class InvalidPayload(ValueError):
@@ -65,158 +46,6 @@ class Invocation(NamedTuple):
 
 
 _decode = msgspec.json.Decoder(Invocation).decode
-
-
-def queue_key(queue: str) -> str:
-    """The list of waiting job ids of `queue`, the next one at its head."""
-    return f"rq:queue:{queue}"
-
-
-def queue_name(key: str) -> str:
-    """The name of the queue whose list is `key`."""
-    return key.removeprefix("rq:queue:")
-
-
-def workers_key(queue: str) -> str:
-    """The set of the keys of the workers that listen to a queue."""
-    return f"rq:workers:{queue}"
-
-
-def job_key(job_id: str) -> str:
-    """The hash that holds the record of a job."""
-    return f"rq:job:{job_id}"
-
-
-def results_key(job_id: str) -> str:
-    """The stream of a job's results, the newest last."""
-    return f"rq:results:{job_id}"
-
-
-def worker_key(worker: str) -> str:
-    """The hash in which a worker registers."""
-    return f"rq:worker:{worker}"
-
-
-def worker_name(key: str) -> str:
-    """The name of the worker whose hash is `key`."""
-    return key.removeprefix("rq:worker:")
-
-
-def claims_key(worker: str) -> str:
-    """The hash of the jobs that `worker` has claimed: job id to execution id."""
-    return f"pm:claims:{worker}"
-
-
-def waiting_key(worker: str) -> str:
-    """The list of ids moved to `worker` while it was idle, not yet claimed."""
-    return f"pm:waiting:{worker}"
-
-
-WAITERS = ".waiters"
-"""The field of a worker's claims that holds the ids of the connections on which it waits for jobs."""
-
-
-PAUSED = "pm:paused"
-"""The set of the names of paused queues."""
-
-
-QUEUE_RATES = "pm:queue-rates"
-"""The hash of queues that have a rate, to microseconds a job, microseconds a burst, and the rate's text."""
-
-
-EVENTS = (("jobs", "events"),)
-"""The Lua file in front of scripts that emit events of jobs."""
-
-CALL = (*EVENTS, ("jobs", "call"))
-"""Those in front of scripts that go on though a key is of another type than it should be."""
-
-GROUPS = (*CALL, ("jobs", "groups"), ("jobs", "batch"))
-"""Those in front of scripts that move jobs of groups, or end jobs of batches."""
-
-LIMITS = (*GROUPS, ("jobs", "limits"))
-"""Those in front of scripts that claim jobs, return them, or enqueue new ones."""
-
-
-def groups_key(queue: str) -> str:
-    """The hash of a queue's groups of waiting jobs."""
-    return f"pm:groups:{queue}"
-
-
-def group_key(queue: str, group: str) -> str:
-    """The list of the jobs of a group that wait behind its first."""
-    return f"pm:group:{queue}:{group}"
-
-
-def blocked_name(queue: str, group: str) -> str:
-    """How a group is named among those that wait for a slot or a time."""
-    return f"{queue}\n{group}"
-
-
-def holders_key(key: str) -> str:
-    """The hash of the jobs that hold slots of `key`: job id to worker and execution."""
-    return f"pm:holders:{key}"
-
-
-def blocked_key(key: str) -> str:
-    """The sorted set of the groups that wait for a slot of `key`, in order."""
-    return f"pm:blocked:{key}"
-
-
-def batch_key(batch: str) -> str:
-    """The hash of a batch; `:jobs`, `:results` and `:held` behind it make its other keys."""
-    return f"pm:batch:{batch}"
-
-
-BATCHES = "pm:batches"
-"""The sorted set of batches by the time of their creation."""
-
-PAUSED_BATCHES = "pm:batches-paused"
-"""The set of the batches whose jobs wait until they are resumed."""
-
-
-DUE = "pm:due"
-"""The sorted set of the groups that wait for a time, by it."""
-
-
-def connection_name(worker: str) -> str:
-    """The name in `CLIENT LIST` of the connections on which `worker` waits; no spaces are allowed there."""
-    return "packmule-wait:" + re.sub(r"[^!-~]", "_", worker)
-
-
-def commands_channel(worker: str) -> str:
-    """RQ's channel for commands to `worker`."""
-    return f"rq:pubsub:{worker}"
-
-
-def progress_key(job_id: str) -> str:
-    """The hash of counters that tells how far a job is."""
-    return f"pm:progress:{job_id}"
-
-
-REGISTRIES = {
-    "scheduled": "rq:scheduled:{}",
-    "started": "rq:wip:{}",
-    "finished": "rq:finished:{}",
-    "failed": "rq:failed:{}",
-    "deferred": "rq:deferred:{}",
-    "canceled": "rq:canceled:{}",
-}
-"""RQ's sorted sets of job ids by status, one a queue; `started` holds `<job id>:<execution id>`."""
-
-
-def registry_key(status: str, queue: str) -> str:
-    """RQ's sorted set of the jobs of `queue` in `status`."""
-    return REGISTRIES[status].format(queue)
-
-
-def new_job_id() -> str:
-    """A job id that nobody else has: 128 random bits in hex."""
-    return secrets.token_hex(16)
-
-
-def text(value: bytes | str) -> str:
-    """An id or name as redis-py returns it."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def time_text(seconds: float) -> str:
@@ -316,3 +145,11 @@ NO_RESULT = b64encode(b"null").decode()
 def error_text(traceback: str) -> str:
     """A traceback as a result stream keeps it: compressed, in base64."""
     return b64encode(zlib.compress(traceback.encode("utf-8", "backslashreplace"))).decode()
+
+
+def whole(text: str | bytes | None) -> int:
+    """A counter's value; 0 if it is negative or not a number."""
+    try:
+        return max(0, int(text or 0))
+    except ValueError:
+        return 0

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from packmule.coordination.streams.stream import Event, Stream
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.units import YEAR
 
 MOST_ENTRIES = 100_000
@@ -32,7 +32,7 @@ class Action(NamedTuple):
 
 def stream(client: Redis) -> Stream:
     """The stream of all actions."""
-    return Stream(client, wire.AUDIT, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
+    return Stream(client, keys.AUDIT, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
 
 
 def record(client: Redis, action: str, subject: Mapping[str, Any]) -> None:

@@ -10,9 +10,9 @@ from typing import Any, cast
 import msgspec
 from redis import Redis
 
-from packmule.jobs import wire
-from packmule.jobs.pause import paused
-from packmule.jobs.queue_rate import rates
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
+from packmule.jobs.queues import paused, rates
 
 MOST_GROUPS = 100_000
 """Groups at which one call looks; of more, what it says is about these."""
@@ -101,23 +101,23 @@ def waiting(client: Redis, queues: Sequence[str], limit: int) -> Waiting:
 
 def wait_of(client: Redis, id: str) -> Wait | None:
     """What the job called `id` waits for; None where it isn't queued any more."""
-    status, queue, group = (wire.text(each or b"") for each in _fields(client, id))
+    status, queue, group = (as_text(each or b"") for each in _fields(client, id))
     if status != "queued":
         return None
-    place = wire.group_key(queue, group)
+    place = keys.group_key(queue, group)
     head, length, before = _pipelined(
-        client, [("HGET", wire.groups_key(queue), group), ("LLEN", place), ("LPOS", place, id)], None
+        client, [("HGET", keys.groups_key(queue), group), ("LLEN", place), ("LPOS", place, id)], None
     )
-    if group and before is None and wire.text(head or b"") != id:
+    if group and before is None and as_text(head or b"") != id:
         return None  # claimed, and not yet shown as started
     told, held = None, []
     if group and head is not None:
-        (told,) = _told(client, [(queue, group, wire.text(head), length or 0)])
+        (told,) = _told(client, [(queue, group, as_text(head), length or 0)])
         held = holders(client, [told.lacks] if told.lacks else [])
     if before is not None and head:
         before += 1  # the one whose turn it is stands in the queue's list
-    batch = wire.text(client.hget(wire.job_key(id), "batch") or b"")
-    waits_with = batch if batch and client.sismember(wire.PAUSED_BATCHES, batch) else None
+    batch = as_text(client.hget(keys.job_key(id), "batch") or b"")
+    waits_with = batch if batch and client.sismember(keys.PAUSED_BATCHES, batch) else None
     return Wait(queue in paused(client), rates(client).get(queue), told, before or 0, held, waits_with)
 
 
@@ -132,12 +132,12 @@ def behind(client: Redis, queues: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def behind_singleton(client: Redis, keys: Sequence[str], queues: Sequence[str]) -> dict[str, int]:
+def behind_singleton(client: Redis, key_names: Sequence[str], queues: Sequence[str]) -> dict[str, int]:
     """How many jobs wait for each of the singletons `keys`, in two round trips."""
-    blocked = _pipelined(client, [("ZRANGE", wire.blocked_key(key), 0, PAGE - 1) for key in keys], [])
+    blocked = _pipelined(client, [("ZRANGE", keys.blocked_key(key), 0, PAGE - 1) for key in key_names], [])
     places: dict[tuple[str, str, str], None] = {}
-    for key, names in zip(keys, blocked, strict=True):
-        for name in map(wire.text, names):
+    for key, names in zip(key_names, blocked, strict=True):
+        for name in map(as_text, names):
             queue, _, group = name.partition("\n")
             places[key, queue, group] = None
         for queue in queues:
@@ -146,30 +146,30 @@ def behind_singleton(client: Redis, keys: Sequence[str], queues: Sequence[str]) 
         command
         for _, queue, group in places
         for command in (
-            ("LLEN", wire.group_key(queue, group)),
-            ("HSTRLEN", wire.groups_key(queue), group),
+            ("LLEN", keys.group_key(queue, group)),
+            ("HSTRLEN", keys.groups_key(queue), group),
         )
     ]
-    counts = dict.fromkeys(keys, 0)
+    counts = dict.fromkeys(key_names, 0)
     replies = _pipelined(client, commands, 0)
     for (key, _, _), length, head in zip(places, replies[::2], replies[1::2], strict=True):
         counts[key] += length + (head > 0)
     return counts
 
 
-def holders(client: Redis, keys: Sequence[str]) -> list[Holder]:
+def holders(client: Redis, key_names: Sequence[str]) -> list[Holder]:
     """Who holds slots of `keys`, at most `MOST_HOLDERS` of each, in two round trips."""
-    keys = list(dict.fromkeys(keys))
-    commands = [("HRANDFIELD", wire.holders_key(key), MOST_HOLDERS, "WITHVALUES") for key in keys]
+    key_names = list(dict.fromkeys(key_names))
+    commands = [("HRANDFIELD", keys.holders_key(key), MOST_HOLDERS, "WITHVALUES") for key in key_names]
     found = [
-        (key, *map(wire.text, (job, *holder.rsplit(b" ", 1))))
-        for key, pairs in zip(keys, _pipelined(client, commands, []), strict=True)
+        (key, *map(as_text, (job, *holder.rsplit(b" ", 1))))
+        for key, pairs in zip(key_names, _pipelined(client, commands, []), strict=True)
         for job, holder in sorted(_pairs(pairs))
         if b" " in holder
     ]
-    claims = _pipelined(client, [("HGET", wire.claims_key(each[2]), each[1]) for each in found], None)
+    claims = _pipelined(client, [("HGET", keys.claims_key(each[2]), each[1]) for each in found], None)
     return [
-        Holder(key, job, worker, claim is not None and wire.text(claim) == execution)
+        Holder(key, job, worker, claim is not None and as_text(claim) == execution)
         for (key, job, worker, execution), claim in zip(found, claims, strict=True)
     ]
 
@@ -177,7 +177,7 @@ def holders(client: Redis, keys: Sequence[str]) -> list[Holder]:
 def _fields(client: Redis, id: str) -> list[bytes | None]:
     """Status, queue and group of a job, each None where there is none."""
     (fields,) = _pipelined(
-        client, [("HMGET", wire.job_key(id), "status", "origin", "group")], [None, None, None]
+        client, [("HMGET", keys.job_key(id), "status", "origin", "group")], [None, None, None]
     )
     return cast(list[bytes | None], fields)
 
@@ -189,11 +189,11 @@ def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str, st
     while cursors and len(seen) < MOST_GROUPS:
         scans = _pipelined(
             client,
-            [("HSCAN", wire.groups_key(queue), at, "COUNT", PAGE) for queue, at in cursors.items()],
+            [("HSCAN", keys.groups_key(queue), at, "COUNT", PAGE) for queue, at in cursors.items()],
             None,
         )
         page = {
-            (queue, wire.text(group)): wire.text(head)
+            (queue, as_text(group)): as_text(head)
             for queue, scan in zip(cursors, scans, strict=True)
             for group, head in (scan[1].items() if scan else ())
         }
@@ -202,24 +202,24 @@ def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str, st
         }
         new = [place for place in page if place not in seen]
         seen.update(new)
-        lengths = _pipelined(client, [("LLEN", wire.group_key(*place)) for place in new], 0)
+        lengths = _pipelined(client, [("LLEN", keys.group_key(*place)) for place in new], 0)
         for (queue, group), length in zip(new, lengths, strict=True):
             yield queue, group, page[queue, group], length
 
 
 def _told(client: Redis, found: Sequence[tuple[str, str, str, int]]) -> list[Group]:
     """What is to be known of groups: four round trips, however many."""
-    names = [wire.blocked_name(queue, group) for queue, group, _, _ in found]
+    names = [keys.blocked_name(queue, group) for queue, group, _, _ in found]
     commands: list[tuple[Any, ...]] = [("TIME",)]
     for (queue, group, _, _), name in zip(found, names, strict=True):
-        commands += [("LINDEX", wire.group_key(queue, group), 0), ("ZSCORE", wire.DUE, name)]
+        commands += [("LINDEX", keys.group_key(queue, group), 0), ("ZSCORE", keys.DUE, name)]
     (clock, *replies) = _pipelined(client, commands, None)
     now = clock[0] + clock[1] / 1e6
     firsts = [
-        head or (wire.text(first) if first else None)
+        head or (as_text(first) if first else None)
         for (_, _, head, _), first in zip(found, replies[::2], strict=True)
     ]
-    texts = _pipelined(client, [("HGET", wire.job_key(first or ""), "limits") for first in firsts], None)
+    texts = _pipelined(client, [("HGET", keys.job_key(first or ""), "limits") for first in firsts], None)
     limits = [limits_of(group, text) for (_, group, _, _), text in zip(found, texts, strict=True)]
     asked = [
         (name, limit.key)
@@ -227,7 +227,7 @@ def _told(client: Redis, found: Sequence[tuple[str, str, str, int]]) -> list[Gro
         for limit in each
         if not head and limit.kind in ("singleton", "slots")
     ]
-    blocked = _pipelined(client, [("ZSCORE", wire.blocked_key(key), name) for name, key in asked], None)
+    blocked = _pipelined(client, [("ZSCORE", keys.blocked_key(key), name) for name, key in asked], None)
     lacks = {name: key for (name, key), place in zip(asked, blocked, strict=True) if place is not None}
     groups = []
     for place, name, each, first, due in zip(found, names, limits, firsts, replies[1::2], strict=True):
@@ -265,16 +265,16 @@ def _limit(kind: Any, key: Any, most: Any = 1, capacity: Any = 1) -> Limit:
 
 def _claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
     """The keys of slots of the jobs that workers have claimed from `queues`."""
-    workers = cast(list[bytes], client.zrange(wire.LEASES, 0, MOST_WORKERS - 1))
-    claims = _pipelined(client, [("HKEYS", wire.claims_key(wire.text(each))) for each in workers], [])
-    ids = [id for each in claims for id in map(wire.text, each) if not id.startswith(".")][:MOST_CLAIMS]
+    workers = cast(list[bytes], client.zrange(keys.LEASES, 0, MOST_WORKERS - 1))
+    claims = _pipelined(client, [("HKEYS", keys.claims_key(as_text(each))) for each in workers], [])
+    ids = [id for each in claims for id in map(as_text, each) if not id.startswith(".")][:MOST_CLAIMS]
     records = _pipelined(
-        client, [("HMGET", wire.job_key(id), "origin", "limits") for id in ids], [None, None]
+        client, [("HMGET", keys.job_key(id), "origin", "limits") for id in ids], [None, None]
     )
     return [
         limit.key
         for origin, text in records
-        if text and origin and wire.text(origin) in queues
+        if text and origin and as_text(origin) in queues
         for limit in limits_of("", text)
         if limit.kind != "rate"
     ]

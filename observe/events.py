@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from packmule.coordination.streams.stream import Event, Missed, Stream
-from packmule.jobs import wire
+from packmule.jobs import keys
 
 MOST_ENTRIES = 10_000
 MAX_AGE = 7 * 86_400.0
@@ -63,7 +63,7 @@ def stream(client: Redis) -> Stream:
 
     >>> Consumer(stream(client), "mine", "host-1").run(lambda event: print(parse(event)))  # doctest: +SKIP
     """
-    return Stream(client, wire.JOB_EVENTS, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
+    return Stream(client, keys.JOB_EVENTS, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
 
 
 def parse(event: Event) -> JobEvent | None:

@@ -8,7 +8,8 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.counters.histogram import upper_bound
-from packmule.jobs import batch, reader, wire
+from packmule.jobs import batch, cluster, keys
+from packmule.jobs.queues import ages, depths
 from packmule.observe import statistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,14 +32,14 @@ def exposition(client: Redis, queues: list[str]) -> str:
 
 def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
     yield from _head("packmule_jobs", "gauge", "Jobs by queue and status.")
-    for queue, counts in reader.depths(client, queues).items():
+    for queue, counts in depths(client, queues).items():
         for status, count in counts.items():
             yield _line("packmule_jobs", {"queue": queue, "status": status}, count)
     yield from _head("packmule_queue_age_seconds", "gauge", "How long the next job of a queue has waited.")
-    ages = reader.ages(client, queues)
+    waits = ages(client, queues)
     for queue in queues:
-        yield _line("packmule_queue_age_seconds", {"queue": queue}, round(ages.get(queue, 0.0), 3))
-    workers = reader.workers(client)
+        yield _line("packmule_queue_age_seconds", {"queue": queue}, round(waits.get(queue, 0.0), 3))
+    workers = cluster.workers(client)
     info = client.info("memory")
     for name, help, value in (
         ("packmule_workers", "Registered workers.", len(workers)),
@@ -57,7 +58,7 @@ def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
 
 def _length(client: Redis) -> int:
     try:
-        return int(client.llen(wire.QUARANTINE))
+        return int(client.llen(keys.QUARANTINE))
     except ResponseError:
         return 0  # the key holds another type
 

@@ -11,7 +11,8 @@ from redis import Redis
 
 from packmule.coordination.counters.histogram import merged, percentile
 from packmule.coordination.counters.leaderboard import Leaderboard
-from packmule.jobs import reader, wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys, wire
 
 MINUTE, HOUR = 60, 3600
 MOST_MINUTES, MOST_HOURS = 120, 192
@@ -82,7 +83,7 @@ def hours(client: Redis, count: int) -> dict[Key, Statistics]:
 
 def totals(client: Redis) -> dict[Key, Statistics]:
     """The statistics since this server was first used."""
-    return _read(client, [f"{wire.STATISTICS}total"])
+    return _read(client, [f"{keys.STATISTICS}total"])
 
 
 def by(found: dict[Key, Statistics], part: Callable[[Key], str]) -> dict[str, Statistics]:
@@ -138,12 +139,12 @@ def busiest(client: Redis, count: int = 10, hours: int = 1) -> list[tuple[str, f
 
 def _keys(period: str, seconds: int, count: int) -> list[str]:
     now = int(time.time()) // seconds
-    return [f"{wire.STATISTICS}{period}:{number}" for number in range(now - max(1, count) + 1, now + 1)]
+    return [f"{keys.STATISTICS}{period}:{number}" for number in range(now - max(1, count) + 1, now + 1)]
 
 
-def _read(client: Redis, keys: Sequence[str]) -> dict[Key, Statistics]:
+def _read(client: Redis, key_names: Sequence[str]) -> dict[Key, Statistics]:
     with client.pipeline(transaction=False) as pipeline:
-        for key in keys:
+        for key in key_names:
             pipeline.hgetall(key)
         hashes = pipeline.execute(raise_on_error=False)
     found: dict[Key, Statistics] = {}
@@ -151,9 +152,9 @@ def _read(client: Redis, keys: Sequence[str]) -> dict[Key, Statistics]:
         if not isinstance(counts, dict):
             continue  # the key holds another type
         for name, value in counts.items():
-            queue, _, rest = wire.text(name).partition("\x1f")
+            queue, _, rest = as_text(name).partition("\x1f")
             kind, _, what = rest.rpartition("\x1f")
-            if kind and (count := reader.whole(value)):
+            if kind and (count := wire.whole(value)):
                 found.setdefault((queue, kind), Statistics()).add(what, count)
     return found
 

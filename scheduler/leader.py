@@ -15,8 +15,9 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys
 
 LEADER = "pm:leader"
 LOCK = "packmule leader"
@@ -198,7 +199,7 @@ def leader(client: Redis) -> Leader | None:
     found = _who_leads(client, [LEADER])
     if found is None:
         return None
-    name, term, *times = map(wire.text, found)
+    name, term, *times = map(as_text, found)
     try:
         since, until, now = map(float, times)
     except ValueError:
@@ -212,7 +213,7 @@ def candidates(client: Redis) -> int:
     Zero if `client` is not permitted to count them.
     """
     try:
-        ((_, listening),) = client.pubsub_numsub(wire.SCHEDULER)
+        ((_, listening),) = client.pubsub_numsub(keys.SCHEDULER)
     except NoPermissionError:
         return 0
     return int(listening)

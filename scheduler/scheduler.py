@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.scheduler.leader import QUORUM_RETRY_INTERVAL, TERM, Leadership, NotLeading
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.promote import promote
@@ -96,7 +96,7 @@ class Scheduler:
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT. It keeps trying while Redis is unavailable."""
-        with Subscriber(self.client, [wire.SCHEDULER]) as self._messages:
+        with Subscriber(self.client, [keys.SCHEDULER]) as self._messages:
             signal.signal(signal.SIGTERM, self._stop)
             signal.signal(signal.SIGINT, self._stop)
             while not self.stopping:

@@ -113,6 +113,6 @@ class App:
 
     def queues(self) -> list[str]:
         """The settings' queues in their order, then others that Redis knows."""
-        from packmule.jobs import reader
+        from packmule.jobs import queues
 
-        return [*dict.fromkeys([*self.settings.queues, *reader.queues(self.client)])]
+        return [*dict.fromkeys([*self.settings.queues, *queues.names(self.client)])]

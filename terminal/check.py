@@ -108,10 +108,10 @@ def _webhooks(settings: Settings) -> str:
 
 
 def _server(client: Redis, high_water: str) -> str:
-    from packmule.jobs import reader
+    from packmule.jobs import cluster
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 
-    found = reader.server(client)
+    found = cluster.server(client)
     limit = MemoryLimit(client, high_water)
     fault = limit.fault(limit.usage()[1])
     return f"ok, {found['server']} {found['version']}" + (f"; {fault}" if fault else "")

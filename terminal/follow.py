@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from redis import Redis
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch, State
 from packmule.jobs.reader import JobInfo
 from packmule.terminal import show
@@ -112,5 +112,5 @@ def _state(info: JobInfo) -> str:
 
 
 def _hint_without_workers(client: Redis, bars: Progress) -> None:
-    if not client.scard(wire.WORKERS):
+    if not client.scard(keys.WORKERS):
         bars.console.print("no worker is running; start one with: packmule worker")

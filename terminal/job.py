@@ -75,12 +75,12 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
 
     Stopped jobs are listed among the failed ones, where RQ keeps them.
     """
-    from packmule.jobs import reader, wire
+    from packmule.jobs import keys, reader
     from packmule.jobs.client import known_queue
     from packmule.terminal import show
 
     queues = [known_queue(queue, app.queues())] if queue else app.queues()
-    statuses = [status] if status else ["queued", *wire.REGISTRIES]
+    statuses = [status] if status else ["queued", *keys.REGISTRIES]
     found = [
         record
         for name in queues
@@ -110,7 +110,7 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
 @click.pass_obj
 def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
     """Cancel waiting jobs and stop running ones; exit 1 if one had already ended."""
-    from packmule.jobs.cancel import cancel
+    from packmule.jobs.control import cancel
 
     statuses = [cancel(app.client, id, timeout) for id in ids]
     for id, status in zip(ids, statuses, strict=True):
@@ -131,7 +131,7 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
     """Run failed, stopped or canceled jobs again; exit 1 if one can't be."""
     from packmule.jobs import reader
     from packmule.jobs.client import known_queue
-    from packmule.jobs.requeue import NotRequeued, requeue
+    from packmule.jobs.control import NotRetried, retry
 
     if bool(ids) == bool(failed):
         raise click.UsageError("name the jobs, or a queue with --failed")
@@ -140,9 +140,9 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
         ids = tuple(reader.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
     for id in ids:
         try:
-            requeue(app.client, id)
+            retry(app.client, id)
             click.echo(f"{id} queued")
-        except (NotRequeued, reader.NoSuchJob) as error:
+        except (NotRetried, reader.NoSuchJob) as error:
             click.echo(f"packmule: {error}", err=True)
             refused += 1
     return 1 if refused else 0

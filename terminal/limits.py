@@ -79,9 +79,9 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
 @click.pass_obj
 def limits_release(app: App, key: str, job: str, force: bool) -> None:
     """Release the slot KEY that JOB holds although its worker is gone."""
-    from packmule.jobs.release import release
+    from packmule.jobs.control import release_slot
 
-    worker = release(app.client, key, job, force)
+    worker = release_slot(app.client, key, job, force)
     click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} held it")
 
 

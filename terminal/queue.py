@@ -40,7 +40,7 @@ def queue_pause(app: App, names: tuple[str, ...]) -> None:
     Running jobs go on, and new ones wait.
     """
     from packmule.jobs.client import known_queue
-    from packmule.jobs.pause import pause
+    from packmule.jobs.queues import pause
 
     for name in [known_queue(name, app.queues()) for name in names]:
         click.echo(f"{name} {'paused' if pause(app.client, name) else 'was already paused'}")
@@ -52,7 +52,7 @@ def queue_pause(app: App, names: tuple[str, ...]) -> None:
 def queue_resume(app: App, names: tuple[str, ...]) -> None:
     """Resume paused queues."""
     from packmule.jobs.client import known_queue
-    from packmule.jobs.pause import resume
+    from packmule.jobs.queues import resume
 
     for name in [known_queue(name, app.queues()) for name in names]:
         click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
@@ -65,7 +65,7 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 def queue_purge(app: App, name: str, yes: bool) -> None:
     """Delete all waiting jobs of a queue; running and scheduled ones stay."""
     from packmule.jobs.client import known_queue
-    from packmule.jobs.purge import purge
+    from packmule.jobs.queues import purge
 
     known_queue(name, app.queues())
     if not yes:
@@ -84,25 +84,24 @@ def queue_limit(app: App, name: str, rate: str) -> None:
     """
     from packmule.coordination.limits.rate import InvalidRate, Rate
     from packmule.jobs.client import known_queue
-    from packmule.jobs.queue_rate import limit
+    from packmule.jobs.queues import set_rate
 
     try:
         wanted = None if rate == "none" else Rate.parse(rate)
     except InvalidRate as error:
         raise click.BadParameter(str(error), param_hint="RATE") from None
-    limit(app.client, known_queue(name, app.queues()), wanted)
+    set_rate(app.client, known_queue(name, app.queues()), wanted)
     click.echo(f"{name} {'has no rate limit' if wanted is None else f'is limited to {wanted}'}")
 
 
 def depths_by_queue(app: App) -> dict[str, dict[str, int | bool]]:
     """Each queue's jobs by status, those `behind` others of their group, and whether it is `paused`."""
-    from packmule.jobs import reader
-    from packmule.jobs.pause import paused
+    from packmule.jobs import queues
     from packmule.observe.blocked import behind
 
-    depths = reader.depths(app.client, app.queues())
+    depths = queues.depths(app.client, app.queues())
     waiting = behind(app.client, list(depths))
-    names = paused(app.client)
+    names = queues.paused(app.client)
     return {
         queue: {"queued": counts["queued"], "behind": waiting[queue], **counts, "paused": queue in names}
         for queue, counts in depths.items()

@@ -20,7 +20,7 @@ def status(app: App, json: bool) -> None:
 
     Stopped jobs count as failed.
     """
-    from packmule.jobs import reader, wire
+    from packmule.jobs import cluster, keys
     from packmule.scheduler.leader import candidates, leader
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
     from packmule.scheduler.schedules.schedule_store import entries
@@ -28,8 +28,8 @@ def status(app: App, json: bool) -> None:
     from packmule.terminal.queue import depths_by_queue, show_queues
 
     found = depths_by_queue(app)
-    workers = reader.workers(app.client)
-    server = reader.server(app.client)
+    workers = cluster.workers(app.client)
+    server = cluster.server(app.client)
     used, allowed = MemoryLimit(app.client, app.settings.memory_high_water).usage()
     server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
     leads, running = leader(app.client), candidates(app.client)
@@ -38,7 +38,7 @@ def status(app: App, json: bool) -> None:
         of_jobs = {"queues": found, "workers": workers, "server": server}
         show.as_json({**of_jobs, "leader": leads, "schedulers": running, "faulty_schedules": faulty})
         return
-    no_more = ": workers take no jobs until some is free" if app.client.exists(wire.FULL) else ""
+    no_more = ": workers take no jobs until some is free" if app.client.exists(keys.FULL) else ""
     bound = f" of {allowed >> 20} MiB" if allowed else ", unlimited"
     show.facts(
         {

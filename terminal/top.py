@@ -79,7 +79,7 @@ def _keys() -> Iterator[None]:
 
 
 def _found(app: App, period: str, order: str) -> dict[str, Any]:
-    from packmule.jobs import reader
+    from packmule.jobs import queues
     from packmule.observe import statistics
 
     client, count = app.client, PERIODS[period]
@@ -89,8 +89,8 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
     hours = max(1, count // 60)
     rates = statistics.rates(client)
     by_queue = statistics.by(found, statistics.queue_of)
-    depths = reader.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
-    ages = reader.ages(client, list(depths))
+    depths = queues.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
+    ages = queues.ages(client, list(depths))
     types = [
         statistics.summary(name, each) for name, each in statistics.by(found, statistics.type_of).items()
     ]

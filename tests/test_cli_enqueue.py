@@ -19,7 +19,7 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.tests.command_line import DEADLINE, ROOT, CommandLine, Run, complaint, environment_in, until
 
 SAMPLES = Path(str(resources.files("packmule.jobs") / "samples"))
@@ -62,7 +62,7 @@ def workers(
     commands = CommandLine(home, settings)
     with log.open("w") as output, commands.started("worker", "--processes", "2", stderr=output) as pool:
         try:
-            until(lambda: redis.scard(wire.WORKERS) >= 2, "the workers", log.read_text)
+            until(lambda: redis.scard(keys.WORKERS) >= 2, "the workers", log.read_text)
             yield
         finally:
             pool.terminate()
@@ -94,7 +94,7 @@ def test_without_wait_the_job_id_is_all_that_is_printed(packmule: CommandLine, r
     done = packmule.run("enqueue", *EMAIL, "--in", "1h")
     assert (done.returncode, done.stderr) == (0, "")
     id = done.stdout.removesuffix("\n")
-    assert wire.JOB_ID.fullmatch(id)
+    assert keys.JOB_ID.fullmatch(id)
     record = reader.read(redis, id)
     assert (record.status, record.queue, record.name) == ("scheduled", "high", "packmule.jobs.email.email")
     assert record.kwargs == {"to": ["ada@example.com"], "subject": "Hello", "body": "Hi"}
@@ -266,8 +266,8 @@ def test_options_reach_the_record(here: Run, redis: Redis) -> None:
     record = reader.read(redis, id)
     assert (record.queue, record.timeout, record.retries_left) == ("low", "300", 2)
     assert record.description == "the sum"
-    assert redis.hget(wire.job_key(id), "result_ttl") == b"5400"
-    due = redis.zscore(wire.registry_key("scheduled", "low"), id)
+    assert redis.hget(keys.job_key(id), "result_ttl") == b"5400"
+    due = redis.zscore(keys.registry_key("scheduled", "low"), id)
     assert due is not None
     assert abs(due - time.time() - 26 * 3600) < 30
 
@@ -280,7 +280,7 @@ def test_values_of_a_call_are_json_where_they_can_be(here: Run, redis: Redis) ->
 def test_a_job_id_enqueues_once(here: Run, redis: Redis) -> None:
     printed = {here("enqueue", *EMAIL, "--in", "1h", "--job-id", "hello-ada").stdout for _ in range(2)}
     assert printed == {"hello-ada\n"}
-    ids = redis.zrange(wire.registry_key("scheduled", "high"), 0, -1)
+    ids = redis.zrange(keys.registry_key("scheduled", "high"), 0, -1)
     assert ids.count(b"hello-ada") == 1
 
 

@@ -12,7 +12,7 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.observe.blocked import behind, waiting
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
 from packmule.worker.order import Strict
@@ -151,7 +151,7 @@ def test_a_slot_is_released_only_from_a_worker_that_is_gone_unless_forced(
     assert f"job {first} runs on worker w1: cancel it" in said
     assert "--force" in said
     assert claim(client, "w2") == []
-    client.delete(wire.claims_key("w1"))
+    client.delete(keys.claims_key("w1"))
     assert output(here("limits")).split()[-2] == "gone"
     assert output(packmule.run("limits", "release", KEY, first)).startswith(f"{KEY} released: job {first}")
     assert [job.id for job in claim(client, "w2")] == [second]  # the group goes on
@@ -188,7 +188,7 @@ def test_keys_of_another_kind_stop_nothing(here: Run, client: Redis, enqueue: Ca
     client.set("pm:group:default:odd", "x")
     client.hset("pm:groups:default", "odd", "")
     client.set("pm:groups:low", "x")
-    client.hset(wire.job_key(job.id), "limits", '{"no": "list"}')
+    client.hset(keys.job_key(job.id), "limits", '{"no": "list"}')
     client.hset(f"pm:holders:{KEY}", "odd", "nonsense")
     client.delete("pm:due")
     client.set("pm:due", "x")
@@ -200,8 +200,8 @@ def test_ten_thousand_groups_are_read_fast_and_the_largest_are_shown(client: Red
     with client.pipeline(transaction=False) as pipeline:
         for number in range(10_000):
             group = f"fair shop.crawl:{number}"
-            pipeline.hset(wire.groups_key("default"), group, f"head{number}")
-            pipeline.rpush(wire.group_key("default", group), *"abc"[: 1 + (number == 77)])
+            pipeline.hset(keys.groups_key("default"), group, f"head{number}")
+            pipeline.rpush(keys.group_key("default", group), *"abc"[: 1 + (number == 77)])
         pipeline.execute()
     before = time.monotonic()
     found = waiting(client, ["default"], 20)

@@ -8,8 +8,7 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs.pause import paused
-from packmule.jobs.queue_rate import rates
+from packmule.jobs.queues import paused, rates
 from packmule.tests.command_line import CommandLine, complaint, environment_in
 
 

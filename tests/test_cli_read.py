@@ -13,7 +13,7 @@ from redis import Redis
 from packmule.config import VARIABLES
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import registry, wire
+from packmule.jobs import keys, registry
 from packmule.tests.command_line import DEADLINE, CommandLine, Done, Run, complaint, environment_in
 
 
@@ -95,13 +95,13 @@ def test_jobs_that_were_stopped_are_listed_alone_though_they_count_as_failed(
     here: Run, redis: Redis, jobs: dict[str, str]
 ) -> None:
     assert output(here("job", "list", "--status", "stopped")) == "no jobs\n"
-    redis.hset(wire.job_key(jobs["failed"]), "status", "stopped")
+    redis.hset(keys.job_key(jobs["failed"]), "status", "stopped")
     try:
         (record,) = json.loads(output(here("job", "list", "--status", "stopped", "--json")))
         assert (record["id"], record["status"]) == (jobs["failed"], "stopped")
         assert json.loads(output(here("status", "--json")))["queues"]["default"]["failed"] == 1
     finally:
-        redis.hset(wire.job_key(jobs["failed"]), "status", "failed")
+        redis.hset(keys.job_key(jobs["failed"]), "status", "failed")
 
 
 def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 NAP = """
@@ -109,7 +109,7 @@ def test_a_burst_drains_every_queue_and_leaves(packmule: CommandLine, client: Re
     ]
     packmule.output("worker", "--burst")
     assert [reader.read(client, id).result for id in ids] == [1, 2, 3]
-    assert client.scard(wire.WORKERS) == 0
+    assert client.scard(keys.WORKERS) == 0
 
 
 def test_a_worker_serves_only_the_queues_it_is_given(packmule: CommandLine, client: Redis) -> None:
@@ -138,7 +138,7 @@ def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(
         record = reader.read(client, id)
         assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
     assert reader.ids(client, "default", "queued", 10) == waiting
-    assert client.scard(wire.WORKERS) == 0
+    assert client.scard(keys.WORKERS) == 0
 
 
 def test_a_job_that_outlives_the_grace_is_given_back_whole(packmule: CommandLine, client: Redis) -> None:

@@ -12,7 +12,7 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.scheduler.leader import leader
 from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.schedule import Schedule
@@ -187,7 +187,7 @@ def test_one_is_run_by_hand_and_the_ledger_says_so(here: Run, client: Redis) -> 
     output(here("schedule", "add", "tell", "shop.told", "tick={tick}", "--every", "1h", "--queue", "low"))
     id = output(here("schedule", "run", "tell")).strip()
     assert id.startswith("cron-tell-run-")
-    assert client.lrange(wire.queue_key("low"), 0, -1) == [id.encode()]
+    assert client.lrange(keys.queue_key("low"), 0, -1) == [id.encode()]
     assert reader.read(client, id).kwargs["tick"].endswith("+00:00")
     (line,) = facts(here, "tell")["ticks"]  # type: ignore[misc]
     assert (line["did"], line["why"], line["job"]) == ("enqueued", "by hand", id)

@@ -18,7 +18,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from packmule.jobs import reader, registry, wire
+from packmule.jobs import keys, reader, registry
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
@@ -145,10 +145,10 @@ def test_dependents_that_a_dead_worker_left_behind_are_enqueued_by_a_pool(queue,
     end = outcome.finished(claimed, b"2", now, now)
     assert claims.finish_and_claim("c2", [end], 0).parents == [parent.id]
     assert enqueue_forgotten(client) == 0  # its worker may be at it
-    client.zadd(wire.PARENTS, {parent.id: now - FORGOTTEN_SECONDS - 1})
+    client.zadd(keys.PARENTS, {parent.id: now - FORGOTTEN_SECONDS - 1})
     assert enqueue_forgotten(client) == 1
     assert child.get_status() == "queued"
-    assert client.zcard(wire.PARENTS) == 0
+    assert client.zcard(keys.PARENTS) == 0
 
 
 def test_repeats_are_scheduled_again(queue, work):

@@ -19,7 +19,7 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.tests.command_line import (
     DEADLINE,
     CommandLine,
@@ -120,12 +120,12 @@ def test_rq_info_and_the_dashboard_show_our_workers(
     site.packmule.output("enqueue", "call", "shop.add", "a=1", "--in", "1h")
     with site.packmule.started("worker") as worker:
         try:
-            until(lambda: client.scard(wire.WORKERS), "a worker")
+            until(lambda: client.scard(keys.WORKERS), "a worker")
             done = site.packmule.output("enqueue", "call", "shop.add", "a=1")
             until(lambda: reader.read(client, done).status == "finished", "the job")
-            (key,) = client.smembers(wire.WORKERS)
+            (key,) = client.smembers(keys.WORKERS)
             until(lambda: client.hget(key, "state") == b"idle", "a heartbeat")
-            name = wire.worker_name(key.decode())
+            name = keys.worker_name(key.decode())
             info = subprocess.check_output(
                 [sys.executable, "-m", "rq.cli", "info", "--raw", "--url", server.url], text=True
             )

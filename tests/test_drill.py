@@ -12,7 +12,7 @@ from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill.ledger import HELD_UP, KILLED, POOL_GONE, Fault, Ledger, Run, State, judge, percentile
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 DONE = State("finished", 0)
@@ -72,13 +72,13 @@ def test_here_a_drill_uses_its_own_queues_and_leaves_the_server_unchanged(
     assert (done.returncode, found["broken"]) == (0, []), done
     assert found["acknowledged"] == found["completed"] > 0
     assert lasting(client) == before
-    assert client.lrange(wire.queue_key("default"), 0, -1) == [id.encode()]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
     assert client.info("server")["process_id"] == pid
 
 
 def test_ctrl_c_ends_a_drill_and_leaves_nothing(packmule: CommandLine, client: Redis, tmp_path: Path) -> None:
     with packmule.started("drill", "--here", "--minutes", "5") as process:
-        until(lambda: client.scard(wire.WORKERS) > 0, "a worker")
+        until(lambda: client.scard(keys.WORKERS) > 0, "a worker")
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out) == (130, "")

@@ -66,14 +66,14 @@ def test_only_settings_read_the_environment():
     assert [path.name for path in readers] == ["config.py"]
 
 
-def test_only_the_wire_knows_rqs_keys():
+def test_only_one_module_knows_the_names_of_rqs_keys():
     knowing = [
         path
         for _, path in modules()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("rq:")
     ]
-    assert {path.name for path in knowing} == {"wire.py"}
+    assert {path.name for path in knowing} == {"keys.py"}
 
 
 def test_scripts_are_short_and_say_what_they_take_and_return():

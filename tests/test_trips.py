@@ -11,7 +11,7 @@ from redis import Redis
 from redis.connection import AbstractConnection
 
 from packmule.coordination.cache.cache import Cache
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, queues, reader
 from packmule.jobs.client import Client
 from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
@@ -124,7 +124,7 @@ def idle(client: Redis, name: str) -> IdleWait:
     claims.finish_and_claim(claims.next_id(), [], 1)
     wake, waker = os.pipe()
     os.close(waker)  # which ends a wait at once
-    waits = IdleWait(client, name, claims, [wire.queue_key("default")], [wake])
+    waits = IdleWait(client, name, claims, [keys.queue_key("default")], [wake])
     assert waits.wait().is_empty
     os.close(wake)
     waits.wake = []
@@ -159,7 +159,7 @@ def test_reading_a_job_and_counting_queues_is_one_trip_each(client, trips):
     before = trips()
     reader.read(client, id)
     assert trips() - before == 1
-    reader.depths(client, ["high", "default", "low"])
+    queues.depths(client, ["high", "default", "low"])
     assert trips() - before == 2
 
 
@@ -207,4 +207,4 @@ def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips):
     before = trips()
     enqueuer.round(leadership.check())
     assert trips() - before == 2
-    assert client.llen(wire.queue_key("default")) == 90
+    assert client.llen(keys.queue_key("default")) == 90

@@ -19,7 +19,7 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.terminal.up import PROCFILE
 from packmule.tests.command_line import DEADLINE, ROOT, CommandLine, environment_in, free_port, until
 
@@ -110,7 +110,7 @@ def test_ctrl_c_drains_a_job_of_six_seconds(
     record = reader.read(client, long)
     assert (record.status, record.result, record.deaths) == ("finished", "slept", 0), log()
     assert reader.read(client, waiting).status == "queued"
-    assert client.scard(wire.WORKERS) == 0
+    assert client.scard(keys.WORKERS) == 0
     assert "SIGKILL" not in log()
     assert "clock started" in log()
     assert "dashboard started" not in log()

@@ -11,7 +11,8 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
 
 log = logging.getLogger("packmule.worker")
 
@@ -48,9 +49,9 @@ class Commands:
         if self._pubsub is None:
             self._pubsub = self.client.pubsub()  # type: ignore[no-untyped-call]
             self._workers = set()
-        if added := [wire.commands_channel(name) for name in workers - self._workers]:
+        if added := [keys.commands_channel(name) for name in workers - self._workers]:
             self._pubsub.subscribe(*added)
-        if gone := [wire.commands_channel(name) for name in self._workers - workers]:
+        if gone := [keys.commands_channel(name) for name in self._workers - workers]:
             self._pubsub.unsubscribe(*gone)
         self._workers = set(workers)
 
@@ -66,7 +67,7 @@ class Commands:
             while self.sockets and (message := self._pubsub.get_message(timeout=0)) is not None:
                 if message["type"] != "message":
                     continue
-                worker = wire.text(message["channel"]).removeprefix(wire.commands_channel(""))
+                worker = as_text(message["channel"]).removeprefix(keys.commands_channel(""))
                 if command := command_of(worker, message["data"]):
                     yield worker, command
         except (RedisError, OSError) as error:

@@ -14,7 +14,8 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
 
 log = logging.getLogger("packmule.worker")
 
@@ -34,7 +35,7 @@ def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
         job = job_class(job_id, client, serializer=queue.serializer)
         job._status = JobStatus.FINISHED
     queue.enqueue_dependents(job, refresh_job_status=False)
-    client.zrem(wire.PARENTS, job_id)
+    client.zrem(keys.PARENTS, job_id)
 
 
 def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]) -> None:
@@ -48,13 +49,13 @@ def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]
 
 def enqueue_forgotten(client: Redis) -> int:
     """Enqueue the dependents of jobs whose worker died after it had acknowledged their end; of how many."""
-    forgotten = cast(list[bytes], client.zrangebyscore(wire.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
-    for job_id in map(wire.text, forgotten):
+    forgotten = cast(list[bytes], client.zrangebyscore(keys.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
+    for job_id in map(as_text, forgotten):
         try:
             enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, job_id)
         except RedisError:
             raise
         except Exception:  # whatever RQ's code makes of a corrupt record
             log.exception("job %s: its dependents can't be enqueued", job_id)
-            client.zrem(wire.PARENTS, job_id)
+            client.zrem(keys.PARENTS, job_id)
     return len(forgotten)

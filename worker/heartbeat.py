@@ -12,7 +12,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.started import Marks
@@ -51,9 +51,9 @@ class Heartbeat:
             last, told_at = told.get(name, (None, 0.0))
             if job != last or now - told_at >= REGISTRATION_INTERVAL:
                 told[name] = job, now
-                news += wire.worker_key(name), job
-        args = [wire.LEASE_SECONDS, wire.WORKER_TTL, wire.time_text(time.time()), len(living), *living, *news]
-        _renew(self.client, [wire.LEASES], args)
+                news += keys.worker_key(name), job
+        args = [keys.LEASE_SECONDS, keys.WORKER_TTL, wire.time_text(time.time()), len(living), *living, *news]
+        _renew(self.client, [keys.LEASES], args)
         self._told = told
 
 

@@ -11,8 +11,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.backoff import retry_until_available
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.worker.crash_report import CrashReport
 
 Verdict = Literal["returned", "died", "overran", "stopped"]
@@ -21,7 +22,7 @@ Scope = Literal["all", "expired", "named"]
 MOST_DEATHS = 3
 """A job whose process died this often fails, so that it can't go on killing workers."""
 
-_rescue = Script("worker", "rescue", after=wire.LIMITS)
+_rescue = Script("worker", "rescue", after=keys.LIMITS)
 
 
 class Rescued(NamedTuple):
@@ -52,12 +53,12 @@ def rescue(
     reply = _rescue(
         client,
         keys=[
-            wire.claims_key(worker),
-            wire.waiting_key(worker),
-            wire.LEASES,
-            wire.worker_key(worker),
-            wire.WORKERS,
-            wire.QUARANTINE,
+            keys.claims_key(worker),
+            keys.waiting_key(worker),
+            keys.LEASES,
+            keys.worker_key(worker),
+            keys.WORKERS,
+            keys.QUARANTINE,
         ],
         args=[
             worker,
@@ -71,7 +72,7 @@ def rescue(
         ],
     )
     back, failed = reply or ((), ())
-    return Rescued([wire.text(id) for id in back], [wire.text(id) for id in failed])
+    return Rescued([as_text(id) for id in back], [as_text(id) for id in failed])
 
 
 def record_crash(client: Redis, worker: str, execution: str, report: CrashReport) -> None:
@@ -90,9 +91,9 @@ def rescue_expired(client: Redis, now: float | None = None) -> dict[str, Rescued
     if now is None:
         now = server_time(client)
     reason = "the worker vanished: its lease ended with no sign of life from its host"
-    expired = cast(list[bytes], client.zrangebyscore(wire.LEASES, "-inf", now))
+    expired = cast(list[bytes], client.zrangebyscore(keys.LEASES, "-inf", now))
     return {
-        worker: rescue(client, worker, "died", reason, scope="expired") for worker in map(wire.text, expired)
+        worker: rescue(client, worker, "died", reason, scope="expired") for worker in map(as_text, expired)
     }
 
 
@@ -110,11 +111,11 @@ def close_waiting(client: Redis, worker: str) -> None:
     their name decides.
     """
     try:
-        ids = (client.hget(wire.claims_key(worker), wire.WAITERS) or b"").split()
+        ids = (client.hget(keys.claims_key(worker), keys.WAITERS) or b"").split()
         waiting = client.client_list(client_id=[int(id) for id in ids]) if ids else []
     except (ResponseError, ValueError):
         return  # the claims are corrupt, and tell of no connections
-    name = wire.connection_name(worker)
+    name = keys.connection_name(worker)
     for other in waiting:
         if other["name"] == name:
             try:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.worker.scoreboard import RunningJob
 
 MARK_SECONDS = 0.05
 """A job that has run for this long is marked at the next look; one that ends sooner costs no write for it."""
 
-_mark = Script("worker", "mark_started", after=wire.EVENTS)
+_mark = Script("worker", "mark_started", after=keys.EVENTS)
 
 
 class Marks:
@@ -30,8 +30,8 @@ class Marks:
         long = {job.execution: job for job in running if time.monotonic() - job.started > MARK_SECONDS}
         for execution in long.keys() - before:
             job = long[execution]
-            keys = [wire.claims_key(worker), wire.job_key(job.id)]
-            _mark(self.client, keys, [job.id, execution, worker, wire.time_text(time.time())])
+            key_names = [keys.claims_key(worker), keys.job_key(job.id)]
+            _mark(self.client, key_names, [job.id, execution, worker, wire.time_text(time.time())])
         if long or before:
             self._marked[worker] = set(long)
 

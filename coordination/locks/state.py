@@ -14,6 +14,7 @@ from packmule.coordination.locks import grants
 from packmule.coordination.locks.node import Node
 from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.embedded_server import ServerFailed
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict
 
@@ -133,7 +134,7 @@ def _look(client: redis.Redis, name: str | None) -> _Seen:
         cursor, until = 0, time.monotonic() + LOOK_SECONDS
         while True:
             cursor, keys = client.scan(cursor, grants.keys("*")[0], PAGE)
-            entries |= _entries(client, [_text(key).removeprefix(grants.keys("")[0]) for key in keys])
+            entries |= _entries(client, [as_text(key).removeprefix(grants.keys("")[0]) for key in keys])
             if cursor == 0 or time.monotonic() > until:
                 return _Seen(entries, "", cursor == 0)
     except (redis.RedisError, ServerFailed) as error:
@@ -151,7 +152,7 @@ def _entries(client: redis.Redis, names: Sequence[str]) -> dict[str, _Entry]:
         replies: list[Any] = pipeline.execute(raise_on_error=False)
     rows = zip(names, replies[::3], replies[1::3], replies[2::3], strict=True)
     return {
-        name: _Entry(_text(value), max(0, left), int(token) if _is_number(token) else 0)
+        name: _Entry(as_text(value), max(0, left), int(token) if _is_number(token) else 0)
         for name, value, left, token in rows
         if isinstance(value, bytes)
     }
@@ -178,7 +179,3 @@ def _held(name: str, value: str, entries: Sequence[_Entry | None]) -> Held:
 
 def _is_number(token: object) -> bool:
     return isinstance(token, bytes) and token.isdigit()
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

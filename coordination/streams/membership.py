@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.coordination.streams.dead_letters import rest_key, set_aside
-from packmule.coordination.streams.stream import Stream, block_ms, parse, text
+from packmule.coordination.streams.stream import Stream, block_ms, parse
 from packmule.units import DAY
 
 Fields = dict[bytes, bytes]
@@ -56,7 +57,7 @@ class Membership:
     def take_over(self, forget_after: float) -> None:
         """Take over what dead members hold, and remove those unseen for `forget_after` that hold nothing."""
         args = [self.group, self.name, _ms(self.min_idle), self._cursor, _ms(forget_after)]
-        self._cursor = text(_take_over(self.client, [self.stream.key], args))
+        self._cursor = as_text(_take_over(self.client, [self.stream.key], args))
 
     def read(self, count: int, seconds: float) -> list[tuple[str, Fields]]:
         """Up to `count` new entries; wait up to `seconds` for the first. They are then held."""
@@ -71,14 +72,14 @@ class Membership:
             return []
         # For one stream, in either version of the protocol.
         entries = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
-        return [(text(id), fields) for id, fields in entries]
+        return [(as_text(id), fields) for id, fields in entries]
 
     def held(self) -> dict[str, int]:
         """The ids of the entries held, oldest first, each with its number of deliveries."""
         pending: list[dict[str, Any]] = self.client.xpending_range(
             self.stream.key, self.group, "-", "+", MOST_HELD, consumername=self.name
         )
-        return {text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
+        return {as_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
 
     def find(self, id: str) -> Fields | None:
         """The entry's fields, without counting a delivery; None if it was trimmed."""

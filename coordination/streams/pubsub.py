@@ -16,6 +16,7 @@ import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
+from packmule.coordination.redis.replies import as_text
 
 log = logging.getLogger("packmule.pubsub")
 
@@ -155,7 +156,7 @@ class Subscriber:
                     return MISSED
             elif kind in ("message", "pmessage"):
                 try:
-                    return Message(_text(reply["channel"]), msgspec.json.decode(reply["data"]))
+                    return Message(as_text(reply["channel"]), msgspec.json.decode(reply["data"]))
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     self.dropped += 1
         return None
@@ -184,7 +185,3 @@ class Subscriber:
             os.close(self._wakes)
             os.close(self._wake)
             self._wakes = self._wake = -1
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -13,6 +13,7 @@ import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 
 FIELD = "e"
@@ -71,7 +72,7 @@ class Stream:
             raise ValueError("an entry needs at least one event")
         packed = msgspec.msgpack.encode(list(events))
         entry = self.client.xadd(self.key, {FIELD: packed}, maxlen=self.max_entries, approximate=True)
-        return text(entry)
+        return as_text(entry)
 
     def trim(self) -> int:
         """Remove exactly the surplus and the entries too old by the server's clock; returns how many."""
@@ -86,7 +87,7 @@ class Stream:
         """The id of the last entry ever appended, "0-0" if there was none."""
         if not self.client.exists(self.key):
             return _BEGINNING
-        return text(self.client.xinfo_stream(self.key)["last-generated-id"])
+        return as_text(self.client.xinfo_stream(self.key)["last-generated-id"])
 
     def read(self, after: str = "0", *, count: int = READ_ENTRIES, block: float = 0.0) -> list[Event]:
         """The events after an id, of up to `count` entries.
@@ -134,19 +135,19 @@ class _Reader:
         if self._skip is not None:
             found: Any = self.stream.client.xrange(self.stream.key, self.after, self.after)
             for id, fields in found:
-                whole = self._unpack(text(id), fields.get(FIELD.encode(), b""))
+                whole = self._unpack(as_text(id), fields.get(FIELD.encode(), b""))
                 events += [event for event in whole if index_of(event) > self._skip]
         while True:
             after, number, missed, entries = _read_after(
                 self.stream.client, [self.stream.key], [self.after, self._number, count]
             )
             if missed:
-                first = text(entries[0]) if entries else text(after)
+                first = as_text(entries[0]) if entries else as_text(after)
                 events.append(Event(first, Missed(missed if missed > 0 else None)))
             for id, value in zip(entries[::2], entries[1::2], strict=True):
-                events += self._unpack(text(id), value)
+                events += self._unpack(as_text(id), value)
             # Moved only now, so that an error before this skips nothing.
-            self.after, self._number, self._skip = text(after), text(number), None
+            self.after, self._number, self._skip = as_text(after), as_text(number), None
             if events or not entries:
                 return events
 
@@ -219,11 +220,6 @@ def block_ms(client: Redis, seconds: float) -> int:
     """Milliseconds that a command may block: fewer than the client waits for a reply."""
     timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
     return max(1, int(1000 * (seconds if timeout is None else min(seconds, timeout / 2))))
-
-
-def text(value: bytes | str) -> str:
-    """A reply as text."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 _all = msgspec.msgpack.Decoder(list[Any])

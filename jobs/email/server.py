@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from socket import IPPROTO_TCP, TCP_NODELAY, getfqdn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from packmule.coordination.redis.replies import as_text
+
 TIMEOUT = 15.0
 """Seconds that one answer of the server may take."""
 
@@ -120,7 +122,7 @@ class Server:
 
     def words(self, code: int, words: bytes | str) -> str:
         """A reply as one printable line, without the password, should the server repeat it."""
-        text = words.decode(errors="replace") if isinstance(words, bytes) else words
+        text = as_text(words)
         if self._password:
             text = text.replace(self._password, "***")
         return f"{code} " + " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_WORDS]

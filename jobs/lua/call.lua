@@ -12,6 +12,8 @@ end
 
 local own = {} -- what a script knows to say in its notes: its `worker`, and the time `at` as RQ's text
 
+local ALIVE = {queued = true, started = true, scheduled = true, deferred = true} -- statuses of jobs that have yet to end
+
 local batches -- batch.lua, in scripts that count
 
 -- Keep a note of a job or key that makes no sense.

@@ -28,7 +28,6 @@ local jobs = cmsgpack.unpack(ARGV[1])
 local replies, listed, taken = {}, {}, 0
 
 local GONE_SECONDS = 60
-local ALIVE = {queued = true, started = true, scheduled = true, deferred = true}
 
 -- What to reply for a job that was enqueued before.
 local function known(id, call)

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from redis import Redis
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.streams import dead_letters
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Event
 from packmule.errors import Error
-from packmule.jobs import wire
 from packmule.observe import events
 from packmule.observe.events import Wanted
 from packmule.observe.webhooks.endpoints import Endpoint
@@ -149,7 +149,7 @@ def resend(client: Redis, endpoint: Endpoint, allowed: Allowed) -> tuple[int, in
                     status = sender.post(parsed.id, parsed._asdict())
                     if not _is_accepted(status):
                         return sent, int(client.llen(key))
-            client.lrem(key, -1, wire.text(records[0]))
+            client.lrem(key, -1, as_text(records[0]))
             sent += 1
     except (NotSent, InvalidTarget):
         pass

@@ -6,7 +6,7 @@ import logging
 
 from redis import Redis
 
-from packmule.jobs import wire
+from packmule.jobs import keys
 
 DEFAULT_SHARE = 0.9
 """Of the server's `maxmemory`, if it has one."""
@@ -47,9 +47,9 @@ class MemoryLimit:
         self._warned = fault
         is_full = allowed > 0 and used > allowed * (FREE_SHARE if self.is_full else 1)
         if is_full:
-            self.client.set(wire.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
+            self.client.set(keys.FULL, f"{used} {allowed}", ex=FULL_SECONDS)
         elif self.is_full:
-            self.client.delete(wire.FULL)
+            self.client.delete(keys.FULL)
         if is_full != self.is_full:
             verdict = "new jobs are refused" if is_full else "jobs are accepted again"
             log.warning("the server uses %d of %d MiB: %s", used >> 20, allowed >> 20, verdict)
@@ -59,7 +59,7 @@ class MemoryLimit:
     def lift(self) -> None:
         """Accept jobs again, because this scheduler stops checking."""
         if self.is_full:
-            self.client.delete(wire.FULL)
+            self.client.delete(keys.FULL)
             self.is_full = False
 
     def usage(self) -> tuple[int, int]:

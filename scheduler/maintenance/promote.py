@@ -7,8 +7,9 @@ import time
 
 from redis import Redis
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.scheduler.leader import FENCE, require_leading
 
 JOBS_A_CALL = 300
@@ -17,7 +18,7 @@ JOBS_A_CALL = 300
 QUEUES_A_CALL = 200
 """About how many queues one call checks, which takes a millisecond if nothing is due."""
 
-_promote = Script("scheduler.maintenance", "promote", after=(*wire.GROUPS, *FENCE))
+_promote = Script("scheduler.maintenance", "promote", after=(*keys.GROUPS, *FENCE))
 
 
 def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | None:
@@ -33,9 +34,9 @@ def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | No
         left = ends_at - time.monotonic()
         now = wire.time_text(time.time())
         args = [JOBS_A_CALL, now, term, f"{left:.3f}", cursor, QUEUES_A_CALL]
-        reply = _promote(client, [wire.QUEUES], args)
+        reply = _promote(client, [keys.QUEUES], args)
         require_leading(reply)
-        due, cursor = map(wire.text, reply)
+        due, cursor = map(as_text, reply)
         nearest = min(nearest, float(due or math.inf))
         if cursor == "0":
             return nearest if nearest < math.inf else None

@@ -7,8 +7,9 @@ import contextlib
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.observe import audit, events
 from packmule.scheduler.leader import FENCE, require_leading
 from packmule.scheduler.maintenance.queue_scan import QueueScan
@@ -16,7 +17,7 @@ from packmule.scheduler.maintenance.queue_scan import QueueScan
 JOBS_A_CALL = 500
 """Ids of each kind that one call removes: few enough that it occupies the server for about a millisecond."""
 
-_prune = Script("scheduler.maintenance", "prune", after=(*wire.CALL, *FENCE))
+_prune = Script("scheduler.maintenance", "prune", after=(*keys.CALL, *FENCE))
 
 
 class Pruner:
@@ -36,11 +37,11 @@ class Pruner:
 
         def step(queue: str, cursor: str) -> str:
             nonlocal removed
-            keys = [wire.registry_key(status, queue) for status in ("finished", "failed", "canceled")]
-            keys += wire.workers_key(queue), wire.WORKERS
-            reply = _prune(self.client, keys, [JOBS_A_CALL, cursor, term])
+            key_names = [keys.registry_key(status, queue) for status in ("finished", "failed", "canceled")]
+            key_names += keys.workers_key(queue), keys.WORKERS
+            reply = _prune(self.client, key_names, [JOBS_A_CALL, cursor, term])
             require_leading(reply)
-            count, cursor = int(reply[0]), wire.text(reply[1])
+            count, cursor = int(reply[0]), as_text(reply[1])
             removed += count
             return cursor if cursor != "0" or count >= JOBS_A_CALL else ""
 

@@ -6,16 +6,17 @@ import time
 
 from redis import Redis
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.scheduler.leader import FENCE, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND, QueueScan
 
 KEYS_A_CALL = 1000
 """Keys that one call checks: few enough that it occupies the server for about a millisecond."""
 
-_repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*wire.LIMITS, *FENCE))
-_repair_orphans = Script("scheduler.maintenance", "repair_orphans", after=(*wire.GROUPS, *FENCE))
+_repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*keys.LIMITS, *FENCE))
+_repair_orphans = Script("scheduler.maintenance", "repair_orphans", after=(*keys.GROUPS, *FENCE))
 
 
 class GroupRepair:
@@ -35,10 +36,10 @@ class GroupRepair:
 
         def check(queue: str, cursor: str) -> str:
             nonlocal seen
-            reply = _repair_groups(self.client, [wire.groups_key(queue)], [queue, cursor, term])
+            reply = _repair_groups(self.client, [keys.groups_key(queue)], [queue, cursor, term])
             require_leading(reply)
             seen += int(reply[1])
-            return "" if reply[0] == b"0" else wire.text(reply[0])
+            return "" if reply[0] == b"0" else as_text(reply[0])
 
         self._scan.run(check)
         return seen > 0
@@ -60,10 +61,10 @@ class OrphanRepair:
         """
         repaired, ends_at = 0, time.monotonic() + LONGEST_ROUND
         while True:
-            args = [self._cursor, KEYS_A_CALL, term, wire.LEASE_SECONDS, wire.WORKER_TTL]
-            reply = _repair_orphans(self.client, [wire.LEASES], args)
+            args = [self._cursor, KEYS_A_CALL, term, keys.LEASE_SECONDS, keys.WORKER_TTL]
+            reply = _repair_orphans(self.client, [keys.LEASES], args)
             require_leading(reply)
-            self._cursor = wire.text(reply[0])
+            self._cursor = as_text(reply[0])
             repaired += int(reply[1])
             if self._cursor == "0" or time.monotonic() > ends_at:
                 return repaired

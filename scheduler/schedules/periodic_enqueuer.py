@@ -16,10 +16,11 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import registry, wire
-from packmule.jobs.cancel import cancel
+from packmule.jobs import keys, registry
 from packmule.jobs.client import Client, UnknownQueue
+from packmule.jobs.control import cancel
 from packmule.jobs.handle import JobHandles
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import InvalidOption, Options
@@ -49,9 +50,9 @@ FAULTY_RETRY_INTERVAL = 10.0
 _NOTHING = (b"\x90", b"")
 """An empty list of jobs, as `enqueue.lua` takes it."""
 
-_due = Script("scheduler.schedules", "due_schedules", after=wire.CALL)
-_repair = Script("scheduler.schedules", "repair_schedules", after=(*wire.CALL, *FENCE))
-_decide = Script("jobs", "enqueue", after=(*wire.LIMITS, *FENCE, ("scheduler.schedules", "decide")))
+_due = Script("scheduler.schedules", "due_schedules", after=keys.CALL)
+_repair = Script("scheduler.schedules", "repair_schedules", after=(*keys.CALL, *FENCE))
+_decide = Script("jobs", "enqueue", after=(*keys.LIMITS, *FENCE, ("scheduler.schedules", "decide")))
 
 log = logging.getLogger("packmule.scheduler")
 
@@ -92,7 +93,7 @@ class PeriodicEnqueuer:
         """Make some schedules due whose next tick was lost; return how many. Raises `NotLeading`."""
         reply = _repair(self.client, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
         require_leading(reply)
-        self._cursor = wire.text(reply[0])
+        self._cursor = as_text(reply[0])
         return int(reply[1])
 
     def round(self, term: str) -> float | None:
@@ -107,7 +108,7 @@ class PeriodicEnqueuer:
         soonest = float(found[1]) if found[1] else None
         works: list[tuple[str, Work, Any]] = []
         for name, record, *rest in found[2:]:
-            due = Due(wire.text(name), record, *map(wire.text, rest))
+            due = Due(as_text(name), record, *map(as_text, rest))
             works.append((due.name, self._decide_due(due, now, term), None))
         has_failed = has_begun = is_over = False
         ends_at = time.monotonic() + LONGEST_ROUND
@@ -186,7 +187,7 @@ class PeriodicEnqueuer:
         due.job, due.status = id, "queued"
         if replies and not isinstance(replies[0], int):
             due.status = ""
-            holder = wire.text(replies[0])
+            holder = as_text(replies[0])
             self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique key"})
         elif replies and replies[0] == 0:
             log.info("schedule %s: job %s already exists", due.name, id)
@@ -208,18 +209,18 @@ class PeriodicEnqueuer:
 
         Raises `NotLeading`.
         """
-        keys = [
-            wire.QUEUES,
-            wire.UNIQUE,
+        key_names = [
+            keys.QUEUES,
+            keys.UNIQUE,
             schedule_store.SCHEDULES,
             schedule_store.state_key(due.name),
             schedule_store.NEXT,
         ]
-        keys.append(schedule_store.ticks_key(due.name))
+        key_names.append(schedule_store.ticks_key(due.name))
         sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
         score = "" if upcoming is None else f"{upcoming:.3f}"
         args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
-        reply = yield keys, [*args, schedule_store.LEDGER_ENTRIES]
+        reply = yield key_names, [*args, schedule_store.LEDGER_ENTRIES]
         require_leading(reply)
         if reply == b"changed":
             return None

@@ -14,9 +14,10 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import NotFound, UsageError
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, read
 
 SCHEDULES = "pm:schedules"
@@ -30,7 +31,7 @@ MOST_NAMES = 10
 
 log = logging.getLogger("packmule.scheduler")
 
-_put = Script("scheduler.schedules", "put_schedule", after=wire.CALL)
+_put = Script("scheduler.schedules", "put_schedule", after=keys.CALL)
 
 
 class NoSuchSchedule(NotFound, LookupError):
@@ -205,7 +206,7 @@ def resume(client: Redis, *names: str) -> list[str]:
             pipeline.zadd(NEXT, {each.name: now})
         pipeline.execute()
     with contextlib.suppress(ResponseError):  # not permitted: the leader finds it a little later
-        client.publish(wire.SCHEDULER, "0")
+        client.publish(keys.SCHEDULER, "0")
     return [each.name for each in found]
 
 
@@ -233,10 +234,10 @@ def ticks_key(name: str) -> str:
 
 
 def _put_record(client: Redis, schedule: Schedule, replace: bool) -> str:
-    keys = [SCHEDULES, state_key(schedule.name), NEXT]
+    key_names = [SCHEDULES, state_key(schedule.name), NEXT]
     record = msgspec.json.encode(schedule)
     args = [schedule.name, record, schedule.owner, int(schedule.paused), int(replace)]
-    return wire.text(_put(client, keys, args))
+    return as_text(_put(client, key_names, args))
 
 
 def _remove(client: Redis, found: Entry) -> str:
@@ -271,13 +272,11 @@ def _pairs(client: Redis) -> dict[str, bytes]:
         records: Any = client.hgetall(SCHEDULES)
     except ResponseError:  # the key holds another type: the leader sets it aside
         return {}
-    return {wire.text(name): record for name, record in records.items()}
+    return {as_text(name): record for name, record in records.items()}
 
 
 def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
-    fields = (
-        {wire.text(key): wire.text(value) for key, value in state.items()} if isinstance(state, dict) else {}
-    )
+    fields = {as_text(key): as_text(value) for key, value in state.items()} if isinstance(state, dict) else {}
     fault = fields.get("fault")
     schedule = None
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from packmule.jobs import wire
 from packmule.scheduler.schedules.cron import previous
 from packmule.scheduler.schedules.schedule import Schedule
-
-ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
 
 LATE = 15.0
 """Seconds after which a tick counts as missed: well above the time that a change of leaders takes."""
@@ -54,7 +53,7 @@ def next_step(schedule: Schedule, last: int, now: float, due: Due) -> Step:
         step = _missed(schedule, tick, last, missed_until, int(now) - schedule.window)
         if step is not None:
             return step
-    if due.status not in ALIVE or schedule.overlap == "allow":
+    if due.status not in wire.ALIVE or schedule.overlap == "allow":
         return Step(tick, "enqueued", tick, tick)
     if schedule.overlap == "skip":
         return _skip(tick, tick, f"job {due.job} is {due.status}")

@@ -16,7 +16,7 @@ import pytest
 
 from packmule.coordination.key_template import InvalidKeyTemplate, UnfitValue, template
 from packmule.coordination.limits.rate import InvalidRate, Rate
-from packmule.jobs.rate_by import rate_by
+from packmule.jobs.limits import rate_by
 
 
 def charge(

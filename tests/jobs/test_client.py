@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from packmule.config import Settings
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import client as client_module
-from packmule.jobs import entry, registry, wire
+from packmule.jobs import entry, keys, registry, wire
 from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.entry import JobTooLarge
 from packmule.jobs.job_type import InvalidCall
@@ -130,13 +130,13 @@ def test_options_of_one_enqueue_win_over_the_decorators(client):
 
 def test_a_payload_is_json_and_a_large_one_is_compressed(client):
     small, large = sample_jobs.echo.enqueue("x"), sample_jobs.echo.enqueue("x" * 50_000)
-    assert json.loads(client.hget(wire.job_key(small), "data")) == [
+    assert json.loads(client.hget(keys.job_key(small), "data")) == [
         "packmule.tests.jobs.sample_jobs.echo",
         None,
         ["x"],
         {},
     ]
-    stored = client.hget(wire.job_key(large), "data")
+    stored = client.hget(keys.job_key(large), "data")
     assert len(stored) < 500
     assert json.loads(zlib.decompress(stored))[2] == ["x" * 50_000]
     assert rq_job(client, large).args == ["x" * 50_000]
@@ -203,7 +203,7 @@ def test_a_delay_counts_by_the_servers_clock(client, monkeypatch):
     monkeypatch.setattr(entry.time, "time", lambda: 0.0)
     before = server_time(client)
     id = sample_jobs.add.options(delay=30).enqueue(1)
-    due = client.zscore(wire.registry_key("scheduled", "default"), id)
+    due = client.zscore(keys.registry_key("scheduled", "default"), id)
     assert before + 30 - 0.001 <= due <= server_time(client) + 30
 
 
@@ -222,14 +222,14 @@ def test_rq_reads_a_delayed_job(client):
 def test_an_instant_in_another_time_zone_is_the_same_instant(client):
     zone = datetime(2030, 6, 1, 12, tzinfo=datetime.strptime("+0200", "%z").tzinfo)
     id = sample_jobs.add.options(at=zone).enqueue(1)
-    due = client.zscore(wire.registry_key("scheduled", "default"), id)
+    due = client.zscore(keys.registry_key("scheduled", "default"), id)
     assert due == datetime(2030, 6, 1, 10, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize("when", [{"delay": 60}, {"at": datetime(2030, 6, 1, tzinfo=UTC)}])
 def test_jobs_delayed_together_are_due_in_order(client, when):
     ids = sample_jobs.add.options(**when).enqueue_many([(n,) for n in range(1000)])
-    due = client.zrange(wire.registry_key("scheduled", "default"), 0, -1)
+    due = client.zrange(keys.registry_key("scheduled", "default"), 0, -1)
     assert [id.decode() for id in due] == ids
 
 
@@ -248,7 +248,7 @@ def test_a_job_id_is_enqueued_once_while_its_job_exists(client):
     assert rq_queue(client).job_ids == ["once"]
     assert rq_job(client, "once").args == [1]
     sample_jobs.add.options(job_id="once", delay=60).enqueue(3)
-    assert client.exists(wire.registry_key("scheduled", "default")) == 0
+    assert client.exists(keys.registry_key("scheduled", "default")) == 0
     assert perform_all(client) == ["once"]
     again.enqueue(4)
     assert rq_queue(client).job_ids == []
@@ -267,7 +267,7 @@ def test_a_call_sent_again_after_its_job_left_no_record_enqueues_nothing(
     call = sample_jobs.noop.options(result_ttl=result_ttl, **options)
     id = call.enqueue()
     assert perform_all(client) == [id]
-    client.delete(wire.job_key(id))  # as it is at once, or when five seconds are over
+    client.delete(keys.job_key(id))  # as it is at once, or when five seconds are over
     (args, named) = sent[0]
     assert send(*args, **named) == [0]
     assert rq_queue(client).job_ids == []
@@ -310,7 +310,7 @@ def test_a_delayed_job_whose_reply_was_lost_is_scheduled_once(client, losing):
     losing.to_lose = 1
     id = sample_jobs.add.options(delay=60).enqueue(1)
     assert losing.lost == 1
-    assert client.zrange(wire.registry_key("scheduled", "default"), 0, -1) == [id.encode()]
+    assert client.zrange(keys.registry_key("scheduled", "default"), 0, -1) == [id.encode()]
 
 
 @pytest.mark.parametrize("at_front", [False, True])
@@ -411,7 +411,7 @@ def test_a_key_of_another_type_in_the_way_leaves_no_record_that_would_pass_for_e
     assert not Job.exists("once", connection=client)
     client.delete(key)
     again.enqueue()
-    assert client.exists(key, wire.job_key("once")) == 2
+    assert client.exists(key, keys.job_key("once")) == 2
 
 
 # --- where it goes

@@ -14,7 +14,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import reader, wire
+from packmule.jobs import cluster, keys, queues, reader, wire
 from packmule.jobs.client import Client
 from packmule.jobs.reader import NoSuchJob, Progress
 from packmule.tests.jobs import sample_jobs
@@ -86,7 +86,7 @@ def test_a_job_is_read_in_one_trip(client):
 
 def test_progress_is_read_as_it_was_counted(client):
     id = sample_jobs.noop.enqueue()
-    client.hset(wire.progress_key(id), mapping={"done": 30.0, "total": 40.0, "message": "resizing"})
+    client.hset(keys.progress_key(id), mapping={"done": 30.0, "total": 40.0, "message": "resizing"})
     progress = reader.read(client, id).progress
     assert progress == Progress(30, 40, "resizing")
     assert progress.percent == 75
@@ -217,9 +217,9 @@ def test_started_jobs_are_listed_by_their_ids_alone(client, claims):
 def test_those_that_were_stopped_are_found_among_the_failed(client):
     failed, stopped, other = sample_jobs.noop.enqueue_many([()] * 3)
     for at, id in enumerate((failed, stopped, other, "gone")):
-        client.zadd(wire.registry_key("failed", "default"), {id: at})
+        client.zadd(keys.registry_key("failed", "default"), {id: at})
     for id in (stopped, other):
-        client.hset(wire.job_key(id), "status", "stopped")
+        client.hset(keys.job_key(id), "status", "stopped")
     assert reader.ids(client, "default", "stopped", 10) == [other, stopped]
     assert reader.ids(client, "default", "stopped", 1) == [other]
     assert set(reader.ids(client, "default", "failed", 10)) == {failed, stopped, other, "gone"}
@@ -235,7 +235,7 @@ def test_depths_count_every_status_and_clean_nothing_up(client, claims):
     client.zadd("rq:wip:default", {"abandoned:x": 1})
     client.zadd("rq:finished:default", {"expired": 1})
     for _ in range(2):
-        assert reader.depths(client, ["default", "empty"])["default"] == {
+        assert queues.depths(client, ["default", "empty"])["default"] == {
             "queued": 3,
             "scheduled": 1,
             "started": 2,
@@ -245,34 +245,34 @@ def test_depths_count_every_status_and_clean_nothing_up(client, claims):
             "canceled": 0,
         }
     assert client.zscore("rq:wip:default", "abandoned:x") == 1
-    assert set(reader.depths(client, ["empty"])["empty"].values()) == {0}
+    assert set(queues.depths(client, ["empty"])["empty"].values()) == {0}
 
 
 def test_queues_that_were_ever_enqueued_to_are_known(client):
     sample_jobs.noop.options(queue="mail").enqueue()
     sample_jobs.noop.options(queue="image", delay=60).enqueue()
     Queue("rqs", connection=client, serializer=JSONSerializer).enqueue("shop.send")
-    assert reader.queues(client) == ["image", "mail", "rqs"]
+    assert queues.names(client) == ["image", "mail", "rqs"]
 
 
 def test_workers_are_listed_while_they_give_signs_of_life(client):
-    assert reader.workers(client) == []
+    assert cluster.workers(client) == []
     for name in ("w2", "w1"):
-        key = wire.worker_key(name)
-        client.sadd(wire.WORKERS, key)
+        key = keys.worker_key(name)
+        client.sadd(keys.WORKERS, key)
         client.hset(
             key,
             mapping={"state": "busy", "queues": "high,low", "current_job": "j1", "successful_job_count": 3},
         )
-    client.sadd(wire.WORKERS, wire.worker_key("gone"))
-    first, second = reader.workers(client)
+    client.sadd(keys.WORKERS, keys.worker_key("gone"))
+    first, second = cluster.workers(client)
     assert (first["name"], second["name"]) == ("w1", "w2")
     assert (first["state"], first["queues"], first["current_job"]) == ("busy", "high,low", "j1")
     assert (first["done"], first["failed"]) == (3, 0)
 
 
 def test_the_server_says_what_it_is(client):
-    server = reader.server(client)
+    server = cluster.server(client)
     assert server["server"] == "valkey"
     assert server["version"][0].isdigit()
     assert server["clients"] >= 1
@@ -299,14 +299,14 @@ def test_the_server_says_what_it_is(client):
 )
 def test_a_corrupt_record_is_still_read(client, field, value):
     id = sample_jobs.noop.enqueue()
-    client.hset(wire.job_key(id), field, value)
+    client.hset(keys.job_key(id), field, value)
     record = reader.read(client, id)
     assert (record.id, record.queue) == (id, "default")
     assert (record.attempts, record.deaths, record.retries_left) == (0, 0, 0)
     assert record.name == "packmule.tests.jobs.sample_jobs.noop" or record.name.startswith("(the payload is")
 
 
-@pytest.mark.parametrize("key", [wire.job_key, wire.results_key, wire.progress_key])
+@pytest.mark.parametrize("key", [keys.job_key, keys.results_key, keys.progress_key])
 def test_a_key_of_another_type_is_no_job(client, key):
     id = sample_jobs.noop.enqueue()
     client.delete(key(id))
@@ -321,7 +321,7 @@ def test_a_key_of_another_type_is_no_job(client, key):
 )
 def test_corrupt_progress_is_none(client, counters_):
     id = sample_jobs.noop.enqueue()
-    client.hset(wire.progress_key(id), mapping=counters_)
+    client.hset(keys.progress_key(id), mapping=counters_)
     assert reader.read(client, id).progress is None
 
 
@@ -330,25 +330,25 @@ def test_corrupt_progress_is_none(client, counters_):
 )
 def test_a_result_that_cannot_be_read_says_so(client, value):
     id = sample_jobs.noop.enqueue()
-    client.xadd(wire.results_key(id), {"return_value": value})
+    client.xadd(keys.results_key(id), {"return_value": value})
     assert reader.read(client, id).result == "(a result that is not JSON)"
 
 
 @pytest.mark.parametrize("value", ["not base64!", b64encode(b"not zlib"), b"\xff"])
 def test_an_error_that_cannot_be_read_says_so(client, value):
     id = sample_jobs.noop.enqueue()
-    client.xadd(wire.results_key(id), {"exc_string": value})
+    client.xadd(keys.results_key(id), {"exc_string": value})
     assert reader.read(client, id).error == "(an error text that can't be read)"
 
 
 def test_an_error_text_that_unpacks_without_end_is_cut(client, monkeypatch):
     monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", 1000)
     id = sample_jobs.noop.enqueue()
-    client.xadd(wire.results_key(id), {"exc_string": b64encode(zlib.compress(b"x" * 1_000_000))})
+    client.xadd(keys.results_key(id), {"exc_string": b64encode(zlib.compress(b"x" * 1_000_000))})
     assert reader.read(client, id).error == "x" * 1000
 
 
 def test_an_id_that_is_no_text_does_not_stop_a_list(client):
     id = sample_jobs.noop.enqueue()
-    client.lpush(wire.queue_key("default"), b"\xff\xfe")
+    client.lpush(keys.queue_key("default"), b"\xff\xfe")
     assert reader.ids(client, "default", "queued", 10)[1] == id

@@ -18,9 +18,9 @@ from rq.serializers import JSONSerializer
 
 from packmule import job
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import wire
-from packmule.jobs.cancel import cancel
+from packmule.jobs import keys
 from packmule.jobs.client import Client, ServerFull
+from packmule.jobs.control import cancel
 from packmule.jobs.job_type import InvalidCall, InvalidJob
 from packmule.jobs.options import InvalidOption, Options
 from packmule.scheduler.maintenance.promote import promote
@@ -33,7 +33,7 @@ from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.rescue import MOST_DEATHS, rescue
 
-SCHEDULED = wire.registry_key("scheduled", "default")
+SCHEDULED = keys.registry_key("scheduled", "default")
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def waiting(client: Redis) -> dict[str, float]:
 
 
 def places(client: Redis) -> dict[bytes, bytes]:
-    return client.hgetall(wire.UNIQUE)
+    return client.hgetall(keys.UNIQUE)
 
 
 # --- which calls are the same
@@ -196,7 +196,7 @@ def test_a_running_job_keeps_others_out(client):
     id = sample_jobs.only.enqueue(1)
     assert [job.id for job in claim(client)] == [id]
     assert sample_jobs.only.enqueue(1) == id  # claimed
-    client.hset(wire.job_key(id), "status", "started")  # marked, once it takes its time
+    client.hset(keys.job_key(id), "status", "started")  # marked, once it takes its time
     assert sample_jobs.only.enqueue(1) == id
     assert queued(client) == []
 
@@ -217,7 +217,7 @@ def test_a_job_that_waits_for_a_retry_keeps_others_out(client):
 def test_a_scheduled_job_keeps_others_out_however_far_off_it_is(client):
     far = sample_jobs.only.options(delay=timedelta(days=365 * 50))
     id = far.enqueue(1)
-    assert client.ttl(wire.UNIQUE) == -1
+    assert client.ttl(keys.UNIQUE) == -1
     sample_jobs.only.enqueue_many([(n,) for n in range(2, 100)])  # and these look for places to give up
     assert sample_jobs.only.enqueue(1) == id
 
@@ -261,7 +261,7 @@ def test_a_job_that_went_back_after_a_death_keeps_its_place_and_a_quarantined_on
 def test_a_record_that_will_never_run_frees_its_place(client, harm, more):
     once = sample_jobs.only.options(**more)
     id = once.enqueue(1)
-    harm(client, wire.job_key(id))
+    harm(client, keys.job_key(id))
     assert once.enqueue(1) != id
 
 
@@ -297,7 +297,7 @@ def test_with_a_ttl_the_place_is_held_for_that_time_though_the_job_has_finished(
     perform(client)
     assert once.enqueue(1) == id
     (key,) = places(client)
-    client.hset(wire.UNIQUE, key, f"{id} {time.time() - 0.001:.6f}")
+    client.hset(keys.UNIQUE, key, f"{id} {time.time() - 0.001:.6f}")
     assert once.enqueue(1) != id
 
 
@@ -353,12 +353,12 @@ def test_the_last_of_debounced_calls_wins_and_its_time_is_moved_on(client):
 
 def test_the_longest_wait_holds_however_many_calls_come(client):
     id = sample_jobs.refresh.enqueue(1)
-    since = float(client.hget(wire.job_key(id), "debounced_since"))
-    client.hset(wire.job_key(id), "debounced_since", f"{since - 35:.6f}")
+    since = float(client.hget(keys.job_key(id), "debounced_since"))
+    client.hset(keys.job_key(id), "debounced_since", f"{since - 35:.6f}")
     for n in range(3):
         assert sample_jobs.refresh.enqueue(1, str(n)) == id
         assert 4 < waiting(client)[id] <= 5
-    client.hset(wire.job_key(id), "debounced_since", f"{since - 100:.6f}")
+    client.hset(keys.job_key(id), "debounced_since", f"{since - 100:.6f}")
     assert sample_jobs.refresh.enqueue(1, "last") == id
     assert waiting(client)[id] < 0
     promote(client)
@@ -368,7 +368,7 @@ def test_the_longest_wait_holds_however_many_calls_come(client):
 def test_without_a_longest_wait_calls_put_it_off_for_ever(client):
     often = sample_jobs.only.options(debounce=30)
     id = often.enqueue(1)
-    client.hset(wire.job_key(id), "debounced_since", "1.0")
+    client.hset(keys.job_key(id), "debounced_since", "1.0")
     assert often.enqueue(1) == id
     assert 29 < waiting(client)[id] <= 30
 
@@ -394,13 +394,13 @@ def test_a_debounced_job_moves_to_the_queue_of_the_last_call(client):
     id = sample_jobs.refresh.enqueue(1)
     assert sample_jobs.refresh.options(queue="low").enqueue(1) == id
     assert waiting(client) == {}
-    assert client.zrange(wire.registry_key("scheduled", "low"), 0, -1) == [id.encode()]
+    assert client.zrange(keys.registry_key("scheduled", "low"), 0, -1) == [id.encode()]
     assert rq_job(client, id).origin == "low"
 
 
 def test_a_key_in_the_way_leaves_the_debounced_job_as_it_was(client):
     id = sample_jobs.refresh.enqueue(1, "first")
-    client.set(wire.registry_key("scheduled", "low"), "in the way")
+    client.set(keys.registry_key("scheduled", "low"), "in the way")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         sample_jobs.refresh.options(queue="low").enqueue(1, "second")
     assert rq_job(client, id).args == [1, "first"]
@@ -409,19 +409,19 @@ def test_a_key_in_the_way_leaves_the_debounced_job_as_it_was(client):
 
 def test_a_full_memory_leaves_the_debounced_job_as_it_was(client):
     id = sample_jobs.refresh.enqueue(1, "first")
-    before = client.hgetall(wire.job_key(id)), client.zscore(SCHEDULED, id)
+    before = client.hgetall(keys.job_key(id)), client.zscore(SCHEDULED, id)
     client.config_set("maxmemory", 1)
     try:
         with pytest.raises(ServerFull, match="maxmemory"):
             sample_jobs.refresh.enqueue(1, "second")
     finally:
         client.config_set("maxmemory", 0)
-    assert (client.hgetall(wire.job_key(id)), client.zscore(SCHEDULED, id)) == before
+    assert (client.hgetall(keys.job_key(id)), client.zscore(SCHEDULED, id)) == before
 
 
 def test_debounced_jobs_expire_from_their_time_on(client):
     id = sample_jobs.refresh.options(expires=10).enqueue(1)
-    assert abs(float(client.hget(wire.job_key(id), "expires_at")) - time.time() - 40) < 5
+    assert abs(float(client.hget(keys.job_key(id), "expires_at")) - time.time() - 40) < 5
 
 
 # --- many at once
@@ -627,7 +627,7 @@ def test_a_place_that_makes_no_sense_is_free(client):
     sample_jobs.only.enqueue(1)
     (key,) = places(client)
     for nonsense in ("", "a", "a b", " ", "a b c", b"\xff\x00"):
-        client.hset(wire.UNIQUE, key, nonsense)
+        client.hset(keys.UNIQUE, key, nonsense)
         id = sample_jobs.only.enqueue(1)
         assert sample_jobs.only.enqueue(1) == id
 
@@ -703,10 +703,10 @@ def test_a_default_that_cannot_be_hashed_may_be_part_of_a_key(client):
 
 
 def test_a_key_of_another_type_in_the_place_of_the_places_is_told_and_leaves_no_job(client):
-    client.set(wire.UNIQUE, "in the way")
+    client.set(keys.UNIQUE, "in the way")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         sample_jobs.only.enqueue(1)
-    assert client.keys("*") == [wire.UNIQUE.encode()]
+    assert client.keys("*") == [keys.UNIQUE.encode()]
     sample_jobs.noop.enqueue()
 
 

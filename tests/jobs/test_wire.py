@@ -15,7 +15,8 @@ import pytest
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat, utcparse
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys, wire
 from packmule.jobs.wire import InvalidPayload, Invocation
 
 VALID = wire.encode_call("shop.jobs.report", ("2026-11", 2), {"copies": [1, 2.5, None, "ü"]})
@@ -35,9 +36,9 @@ def test_times_come_back_as_they_were():
 
 
 def test_job_ids_are_unique_and_fit_their_pattern():
-    ids = {wire.new_job_id() for _ in range(1000)}
+    ids = {keys.new_job_id() for _ in range(1000)}
     assert len(ids) == 1000
-    assert all(wire.JOB_ID.fullmatch(id) for id in ids)
+    assert all(keys.JOB_ID.fullmatch(id) for id in ids)
 
 
 def test_a_payload_is_json_that_rqs_serializer_reads():
@@ -186,14 +187,14 @@ def test_whatever_damage_a_payload_takes_it_is_read_or_refused(original):
 
 
 def test_keys_are_rqs():
-    assert wire.queue_key("high") == "rq:queue:high"
-    assert wire.queue_name("rq:queue:high") == "high"
-    assert wire.worker_name(wire.worker_key("w1")) == "w1"
+    assert keys.queue_key("high") == "rq:queue:high"
+    assert keys.queue_name("rq:queue:high") == "high"
+    assert keys.worker_name(keys.worker_key("w1")) == "w1"
 
 
 def test_an_id_that_is_no_text_is_still_shown():
-    assert wire.text(b"caf\xc3\xa9") == wire.text("café") == "café"
-    assert wire.text(b"\xff") == "\ufffd"
+    assert as_text(b"caf\xc3\xa9") == as_text("café") == "café"
+    assert as_text(b"\xff") == "\ufffd"
 
 
 def test_an_error_text_is_kept_as_rq_reads_it():

@@ -13,7 +13,7 @@ from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.streams.stream import Stream
-from packmule.jobs import cancel, registry, wire
+from packmule.jobs import control, keys, registry
 from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
@@ -78,7 +78,7 @@ def test_an_end_that_rqs_code_recorded_emits_an_event(server, client):
 def test_promoting_or_canceling_a_scheduled_job_emits_an_event(client):
     due = time.time() + 0.05
     id, other = (pool_jobs.add.options(delay=delay).enqueue(1) for delay in (0.05, 100))
-    assert cancel.cancel(client, other) == "canceled"
+    assert control.cancel(client, other) == "canceled"
     until(lambda: promote(client) is None or "promoted" in types(client, id))
     assert types(client, id) == ["scheduled", "promoted"]
     assert emitted(client, id)[0][5]["due"] == pytest.approx(due, abs=1)
@@ -110,7 +110,7 @@ def test_a_running_job_that_a_stopping_worker_gives_back_emits_returned(server, 
 
 def test_a_corrupt_job_emits_quarantined(client):
     id = pool_jobs.add.enqueue(1)
-    client.hdel(wire.job_key(id), "data")
+    client.hdel(keys.job_key(id), "data")
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
     assert types(client, id) == ["enqueued", "quarantined"]
     assert emitted(client, id)[1][3:4] == ["w1"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from packmule.coordination.counters.histogram import percentile
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, queues, wire
 from packmule.observe import metrics, statistics
 from packmule.observe.statistics import Statistics
 from packmule.tests.command_line import CommandLine, complaint, environment_in
@@ -63,7 +63,7 @@ def test_a_repeated_or_refused_call_counts_nothing(client):
         claims._held = dict(held)
         claims.finish_and_claim("c2", [finished(first, b"2", 1.0, 2.0)], 0)
     assert counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished == 1
-    client.hset(wire.claims_key("w1"), second.id, "somebody else's")
+    client.hset(keys.claims_key("w1"), second.id, "somebody else's")
     claims.finish_and_claim("c3", [finished(second, b"2", 1.0, 2.0)], 0)
     assert counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished == 1
     assert claims._held == {}
@@ -101,7 +101,7 @@ def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):
     client.set(f"pm:top:busiest:{hour}", "no sorted set")
     id = pool_jobs.add.enqueue(1)
     assert drained(server) == 0
-    assert client.hget(wire.job_key(id), "status") == b"finished"
+    assert client.hget(keys.job_key(id), "status") == b"finished"
     assert statistics.totals(client) == {}
     assert "packmule.tests.worker.pool_jobs.add" in {kind for _, kind in statistics.hours(client, 1)}
 
@@ -144,7 +144,7 @@ def test_the_age_of_the_next_job_is_shown(packmule, client):
         enqueued = wire.time_text(time.time() - ago) if ago else "no time"
         client.hset(f"rq:job:{queue}", mapping={"enqueued_at": enqueued})
     client.set("rq:queue:text", "no list")
-    ages = reader.ages(client, ["high", "low", "odd", "text", "default"])
+    ages = queues.ages(client, ["high", "low", "odd", "text", "default"])
     assert ages == {"high": pytest.approx(90, abs=5), "low": 0}
     (line,) = re.findall(
         r'packmule_queue_age_seconds\{queue="high"\} (\S+)', metrics.exposition(client, ["high"])

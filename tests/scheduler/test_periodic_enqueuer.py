@@ -16,7 +16,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from packmule import job
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
@@ -90,7 +91,7 @@ def clock(client: Redis) -> Clockwork:
 
 
 def ids(client: Redis, queue: str = "default") -> list[str]:
-    return [wire.text(id) for id in client.lrange(wire.queue_key(queue), 0, -1)]
+    return [as_text(id) for id in client.lrange(keys.queue_key(queue), 0, -1)]
 
 
 def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
@@ -102,8 +103,8 @@ def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
 
 
 def finish(client: Redis, id: str) -> None:
-    client.hset(wire.job_key(id), "status", "finished")
-    client.lrem(wire.queue_key("default"), 1, id)
+    client.hset(keys.job_key(id), "status", "finished")
+    client.lrem(keys.queue_key("default"), 1, id)
 
 
 def test_a_tick_enqueues_a_job_with_its_id_and_arguments_as_rq_reads_them(client, clock):
@@ -192,7 +193,7 @@ def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock,
 def test_a_tick_whose_job_is_long_gone_is_not_enqueued_again(client, clock):
     found = clock.put(every=10)
     clock.until(found)
-    client.delete(wire.job_key(ids(client)[0]), wire.queue_key("default"))
+    client.delete(keys.job_key(ids(client)[0]), keys.queue_key("default"))
     clock.enqueuer.ahead -= 3600
     client.zadd(schedule_store.NEXT, {"s": 0})
     clock.round()
@@ -426,7 +427,7 @@ def test_a_faulty_schedule_that_was_corrected_works_again(client, clock):
 
 
 def test_a_queue_of_another_type_fails_the_tick(client, clock):
-    client.set(wire.queue_key("low"), "x")
+    client.set(keys.queue_key("low"), "x")
     found = clock.put(queue="low")
     clock.until(found)
     assert did(client) == [("failed", 0)]

@@ -17,7 +17,7 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.jobs.client import Client
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
 from packmule.tests.jobs import sample_jobs
@@ -36,11 +36,11 @@ def rq_queue(client: Redis, name: str = "default") -> Queue:
 
 
 def scheduled(client: Redis, queue: str = "default") -> int:
-    return int(client.zcard(wire.registry_key("scheduled", queue)))
+    return int(client.zcard(keys.registry_key("scheduled", queue)))
 
 
 def quarantine(client: Redis) -> list[dict[str, str]]:
-    return [json.loads(entry) for entry in client.lrange(wire.QUARANTINE, 0, -1)]
+    return [json.loads(entry) for entry in client.lrange(keys.QUARANTINE, 0, -1)]
 
 
 def promote_all(client: Redis) -> float | None:
@@ -125,7 +125,7 @@ def test_a_queue_with_many_due_jobs_does_not_delay_the_others(client):
 
 def test_a_call_checks_some_of_many_queues_and_a_round_all(client):
     names = [f"q{number}" for number in range(5 * QUEUES_A_CALL)]
-    client.sadd(wire.QUEUES, *map(wire.queue_key, names))
+    client.sadd(keys.QUEUES, *map(keys.queue_key, names))
     sample_jobs.noop.options(delay=50, queue=names[1]).enqueue()
     for name in (names[0], names[700], names[-1]):
         sample_jobs.noop.options(delay=0, queue=name).enqueue_many([()] * 2)
@@ -255,10 +255,10 @@ def test_a_job_that_rq_scheduled_is_promoted_and_rq_reads_it(client, schedule: C
 
 
 def test_corrupt_entries_are_set_aside_with_their_reason_and_others_are_promoted(client):
-    due = wire.registry_key("scheduled", "default")
+    due = keys.registry_key("scheduled", "default")
     good = sample_jobs.noop.options(delay=0).enqueue_many([()] * 2)
-    client.hset(wire.job_key("half"), "status", "scheduled")
-    client.set(wire.job_key("text"), "no record")
+    client.hset(keys.job_key("half"), "status", "scheduled")
+    client.set(keys.job_key("text"), "no record")
     client.zadd(due, {"half": 1, "text": 2, "expired": 3, b"\xff": 4})
     promote(client)
     assert rq_queue(client).job_ids == good
@@ -268,12 +268,12 @@ def test_corrupt_entries_are_set_aside_with_their_reason_and_others_are_promoted
     }
     assert all(wire.time_seconds(entry["at"]) for entry in quarantine(client))
     assert scheduled(client) == 0
-    assert client.get(wire.job_key("text")) == b"no record"
+    assert client.get(keys.job_key("text")) == b"no record"
 
 
 def test_scheduled_jobs_of_another_type_are_moved_aside_and_stop_no_other_queue(client):
-    client.sadd(wire.QUEUES, wire.queue_key("a"))
-    client.set(wire.registry_key("scheduled", "a"), "in the way")
+    client.sadd(keys.QUEUES, keys.queue_key("a"))
+    client.set(keys.registry_key("scheduled", "a"), "in the way")
     id = sample_jobs.noop.options(delay=0, queue="b").enqueue()
     promote(client)
     assert rq_queue(client, "b").job_ids == [id]
@@ -283,7 +283,7 @@ def test_scheduled_jobs_of_another_type_are_moved_aside_and_stop_no_other_queue(
 
 def test_a_queue_of_another_type_is_moved_aside_and_loses_no_job(client):
     id = sample_jobs.noop.options(delay=0).enqueue()
-    client.set(wire.queue_key("default"), "in the way")
+    client.set(keys.queue_key("default"), "in the way")
     promote(client)
     assert rq_queue(client).job_ids == [id]
     assert client.get("pm:broken:rq:queue:default") == b"in the way"
@@ -293,16 +293,16 @@ def test_a_queue_of_another_type_is_moved_aside_and_loses_no_job(client):
 @pytest.mark.parametrize("score", ["-inf", "+inf"])
 def test_an_infinite_due_time_does_no_harm(client, score):
     id = sample_jobs.noop.options(delay=60).enqueue()
-    client.zadd(wire.registry_key("scheduled", "default"), {id: score})
+    client.zadd(keys.registry_key("scheduled", "default"), {id: score})
     promote(client)
     assert rq_queue(client).job_ids == ([id] if score == "-inf" else [])
 
 
 def test_the_quarantine_is_bounded(client):
-    client.rpush(wire.QUARANTINE, *["{}"] * 10_000)
-    client.hset(wire.job_key("half"), "status", "scheduled")
+    client.rpush(keys.QUARANTINE, *["{}"] * 10_000)
+    client.hset(keys.job_key("half"), "status", "scheduled")
     sample_jobs.noop.options(delay=60).enqueue()
-    client.zadd(wire.registry_key("scheduled", "default"), {"half": 1})
+    client.zadd(keys.registry_key("scheduled", "default"), {"half": 1})
     promote(client)
-    assert client.llen(wire.QUARANTINE) == 10_000
+    assert client.llen(keys.QUARANTINE) == 10_000
     assert quarantine(client)[-1]["job_id"] == "half"

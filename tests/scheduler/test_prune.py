@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import cancel, reader, wire
+from packmule.jobs import control, keys, reader
 from packmule.jobs.client import Client, ServerFull
 from packmule.observe import audit, events
 from packmule.scheduler.leader import NotLeading
@@ -25,17 +25,17 @@ def client(client: Redis) -> Redis:
 
 
 def test_ids_of_expired_jobs_are_pruned(client):
-    client.sadd(wire.QUEUES, "rq:queue:default")
+    client.sadd(keys.QUEUES, "rq:queue:default")
     now = time.time()
     for registry_of in ("finished", "failed"):
-        key = wire.registry_key(registry_of, "default")
+        key = keys.registry_key(registry_of, "default")
         client.zadd(key, {f"old{n}": now - 5 for n in range(1200)} | {"new": now + 60, "kept": float("inf")})
     id = sample_jobs.noop.enqueue()
-    cancel.cancel(client, id)
+    control.cancel(client, id)
     client.zadd("rq:canceled:default", {f"gone{n}": 1 for n in range(1200)})
     assert Pruner(client).prune() == 3600
     for registry_of in ("finished", "failed"):
-        key = wire.registry_key(registry_of, "default")
+        key = keys.registry_key(registry_of, "default")
         assert client.zrange(key, 0, -1) == [b"new", b"kept"]
     assert client.zrange("rq:canceled:default", 0, -1) == [id.encode()]
 
@@ -43,19 +43,19 @@ def test_ids_of_expired_jobs_are_pruned(client):
 def test_a_round_is_bounded_and_the_next_one_continues(client, monkeypatch):
     monkeypatch.setattr("packmule.scheduler.maintenance.queue_scan.LONGEST_ROUND", 0)
     for name in "abc":
-        client.sadd(wire.QUEUES, f"rq:queue:{name}")
-        client.zadd(wire.registry_key("failed", name), {f"old{n}": 1 for n in range(1000)})
+        client.sadd(keys.QUEUES, f"rq:queue:{name}")
+        client.zadd(keys.registry_key("failed", name), {f"old{n}": 1 for n in range(1000)})
     pruner = Pruner(client)
     assert [pruner.prune() for _ in range(10)] == [500, 500, 0] * 3 + [0]
 
 
 def test_workers_that_are_gone_are_pruned(client):
-    client.sadd(wire.WORKERS, "rq:worker:gone", "rq:worker:here")
+    client.sadd(keys.WORKERS, "rq:worker:gone", "rq:worker:here")
     client.sadd("rq:workers:default", "rq:worker:gone", "rq:worker:here")
-    client.sadd(wire.QUEUES, "rq:queue:default")
+    client.sadd(keys.QUEUES, "rq:queue:default")
     client.hset("rq:worker:here", "state", "idle")
     Pruner(client).prune()
-    assert client.smembers(wire.WORKERS) == client.smembers("rq:workers:default") == {b"rq:worker:here"}
+    assert client.smembers(keys.WORKERS) == client.smembers("rq:workers:default") == {b"rq:worker:here"}
 
 
 def test_old_events_are_trimmed_and_new_ones_stay(client):
@@ -67,7 +67,7 @@ def test_old_events_are_trimmed_and_new_ones_stay(client):
 
 
 def test_corrupt_keys_do_not_stop_pruning(client):
-    client.sadd(wire.QUEUES, "rq:queue:a", "rq:queue:b")
+    client.sadd(keys.QUEUES, "rq:queue:a", "rq:queue:b")
     client.set("rq:finished:a", "no sorted set")
     client.set("pm:events", "no stream")
     client.zadd("rq:finished:b", {"old": 1})
@@ -75,7 +75,7 @@ def test_corrupt_keys_do_not_stop_pruning(client):
 
 
 def test_a_former_leader_prunes_nothing(client):
-    client.sadd(wire.QUEUES, "rq:queue:default")
+    client.sadd(keys.QUEUES, "rq:queue:default")
     client.zadd("rq:finished:default", {"old": 1})
     client.hset("pm:leader", "term", "8")
     with pytest.raises(NotLeading):
@@ -92,9 +92,9 @@ def test_above_the_memory_limit_new_jobs_are_refused_and_others_run(client):
     with pytest.raises(ServerFull, match="PACKMULE_MEMORY_HIGH_WATER"):
         sample_jobs.noop.enqueue()
     assert reader.read(client, id).status == "queued"
-    assert 0 < client.ttl(wire.FULL) <= 5
+    assert 0 < client.ttl(keys.FULL) <= 5
     limit.lift()
-    assert not client.exists(wire.FULL)
+    assert not client.exists(keys.FULL)
     assert limit.check() < 1
     limit.high_water = str(used * 100)
     assert limit.check() > 1
@@ -104,7 +104,7 @@ def test_above_the_memory_limit_new_jobs_are_refused_and_others_run(client):
 
 
 def test_the_scheduler_prunes_and_checks_the_memory_limit(client):
-    client.sadd(wire.QUEUES, "rq:queue:default")
+    client.sadd(keys.QUEUES, "rq:queue:default")
     client.zadd("rq:finished:default", {"old": 1})
     scheduler = Scheduler(client, high_water="1024")
     scheduler.step()

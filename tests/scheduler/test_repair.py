@@ -7,7 +7,8 @@ import time
 import pytest
 from redis import Redis
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.repair import OrphanRepair
@@ -37,14 +38,14 @@ def claim(client: Redis, worker: str = "w") -> list[str]:
 def test_jobs_of_a_worker_whose_lease_was_lost_run_again(client):
     id = sample_jobs.noop.enqueue()
     assert claim(client) == [id]
-    client.rpush(wire.waiting_key("other"), "job-in-hand")
-    client.delete(wire.LEASES)
+    client.rpush(keys.waiting_key("other"), "job-in-hand")
+    client.delete(keys.LEASES)
     assert rescue_expired(client) == {}
     assert OrphanRepair(client).repair() == 2
-    assert {wire.text(name) for name in client.zrange(wire.LEASES, 0, -1)} == {"w", "other"}
+    assert {as_text(name) for name in client.zrange(keys.LEASES, 0, -1)} == {"w", "other"}
     assert rescue_expired(client) == {}, "one that lives has time to renew its lease"
     for name in ("w", "other"):
-        client.zadd(wire.LEASES, {name: 1})
+        client.zadd(keys.LEASES, {name: 1})
     assert rescue_expired(client)["w"].back == [id]
     assert claim(client) == [id]
 
@@ -52,19 +53,19 @@ def test_jobs_of_a_worker_whose_lease_was_lost_run_again(client):
 def test_workers_with_a_lease_keep_it(client):
     sample_jobs.noop.enqueue()
     claim(client)
-    client.zadd(wire.LEASES, {"w": time.time() + 5})
-    before = client.zscore(wire.LEASES, "w")
+    client.zadd(keys.LEASES, {"w": time.time() + 5})
+    before = client.zscore(keys.LEASES, "w")
     assert OrphanRepair(client).repair() == 0
-    assert client.zscore(wire.LEASES, "w") == before
+    assert client.zscore(keys.LEASES, "w") == before
 
 
 def test_every_record_of_a_worker_gets_an_expiry(client):
-    client.hset(wire.worker_key("gone"), "state", "idle")
-    client.hset(wire.worker_key("here"), "state", "idle")
-    client.expire(wire.worker_key("here"), 60)
+    client.hset(keys.worker_key("gone"), "state", "idle")
+    client.hset(keys.worker_key("here"), "state", "idle")
+    client.expire(keys.worker_key("here"), 60)
     assert OrphanRepair(client).repair() == 1
-    assert 400 < client.ttl(wire.worker_key("gone")) <= 480
-    assert client.ttl(wire.worker_key("here")) <= 60
+    assert 400 < client.ttl(keys.worker_key("gone")) <= 480
+    assert client.ttl(keys.worker_key("here")) <= 60
 
 
 def test_a_slot_whose_holder_is_gone_is_freed(client):
@@ -73,7 +74,7 @@ def test_a_slot_whose_holder_is_gone_is_freed(client):
     assert claim(client) == [first]
     assert claim(client, "w2") == []
     assert OrphanRepair(client).repair() == 0
-    client.delete(wire.claims_key("w"))
+    client.delete(keys.claims_key("w"))
     assert OrphanRepair(client).repair() == 1
     assert claim(client, "w2") == [second]
 
@@ -81,17 +82,17 @@ def test_a_slot_whose_holder_is_gone_is_freed(client):
 def test_jobs_of_a_group_without_a_head_go_on(client):
     ids = [limited_jobs.alone.enqueue("p", str(number)) for number in range(3)]
     assert claim(client) == ids[:1]
-    client.delete(wire.groups_key("default"), wire.queue_key("default"))
+    client.delete(keys.groups_key("default"), keys.queue_key("default"))
     assert OrphanRepair(client).repair() == 1
-    assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[1].encode()]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [ids[1].encode()]
 
 
 def test_jobs_behind_a_deleted_record_go_on(client):
     ids = [limited_jobs.alone.enqueue("p", str(number)) for number in range(4)]
     claim(client)
-    client.delete(wire.groups_key("default"), wire.queue_key("default"), *map(wire.job_key, ids[1:3]))
+    client.delete(keys.groups_key("default"), keys.queue_key("default"), *map(keys.job_key, ids[1:3]))
     assert OrphanRepair(client).repair() == 1
-    assert client.lrange(wire.queue_key("default"), 0, -1) == [ids[3].encode()]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [ids[3].encode()]
 
 
 def test_many_slots_without_holders_are_freed_in_bounded_steps(client):
@@ -109,11 +110,11 @@ def test_corrupt_keys_stop_nothing(client):
     client.set("pm:group:default:g", "no list")
     client.hset("pm:holders:b", "job", "nonsense")
     client.rpush("pm:group:a:b:c", "no-job")
-    client.set(wire.LEASES, "no sorted set")
+    client.set(keys.LEASES, "no sorted set")
     client.hset("pm:claims:w", "a", "b")
     assert OrphanRepair(client).repair() == 2
     assert client.exists("pm:holders:b", "pm:holders:a") == 0
-    assert client.zscore(wire.LEASES, "w")
+    assert client.zscore(keys.LEASES, "w")
 
 
 def test_a_leaders_round_continues_where_the_last_call_ended(client):
@@ -122,7 +123,7 @@ def test_a_leaders_round_continues_where_the_last_call_ended(client):
     scheduler.step()
     scheduler.leadership.resign()
     scheduler.leadership.close()
-    assert client.zscore(wire.LEASES, "w")
+    assert client.zscore(keys.LEASES, "w")
 
 
 def test_a_former_leader_repairs_nothing(client):
@@ -130,4 +131,4 @@ def test_a_former_leader_repairs_nothing(client):
     client.hset("pm:leader", "term", "8")
     with pytest.raises(NotLeading):
         OrphanRepair(client).repair("7")
-    assert client.zscore(wire.LEASES, "w") is None
+    assert client.zscore(keys.LEASES, "w") is None

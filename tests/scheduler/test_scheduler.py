@@ -23,7 +23,7 @@ from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import (
     CANDIDACY,
@@ -193,7 +193,7 @@ def test_the_scheduler_waits_for_an_embedded_server_that_cannot_start(client, mo
 
 def test_candidates_are_notified_when_the_leader_resigns(client):
     first, second = Scheduler(client, term=60), Scheduler(client, term=60)
-    with Subscriber(client, [wire.SCHEDULER]) as second._messages:
+    with Subscriber(client, [keys.SCHEDULER]) as second._messages:
         first.step()
         second.step()
         second._sleep(0)  # listens
@@ -300,7 +300,7 @@ def received(subscriber: Subscriber) -> list[float]:
 
 
 def test_schedulers_are_notified_of_jobs_due_before_their_next_check(client):
-    with Subscriber(client, [wire.SCHEDULER]) as subscriber:
+    with Subscriber(client, [keys.SCHEDULER]) as subscriber:
         received(subscriber)
         sample_jobs.noop.options(delay=2).enqueue()
         assert received(subscriber) == []
@@ -318,7 +318,7 @@ def test_schedulers_are_notified_of_retries(client):
     sample_jobs.noop.options(retries=3).enqueue_many([()] * 2)
     claims = Claims(client, "w", Strict(["default"]))
     jobs = claims.finish_and_claim(claims.next_id(), [], 2).jobs
-    with Subscriber(client, [wire.SCHEDULER]) as subscriber:
+    with Subscriber(client, [keys.SCHEDULER]) as subscriber:
         received(subscriber)
         failed = [outcome.failed(job, "ValueError", 1, 2) for job in jobs]
         claims.finish_and_claim(claims.next_id(), failed, 0)
@@ -327,17 +327,17 @@ def test_schedulers_are_notified_of_retries(client):
 
 def test_a_message_ends_a_schedulers_sleep(client):
     scheduler = Scheduler(client)
-    with Subscriber(client, [wire.SCHEDULER]) as scheduler._messages:
+    with Subscriber(client, [keys.SCHEDULER]) as scheduler._messages:
         scheduler.step()
         scheduler._sleep(0)  # listens
         assert scheduler.step() >= 0
         for message in ('"nonsense"', "no json", "[]", "null", "true", "-1", "1" * 400, "1e308", "0.1"):
-            client.publish(wire.SCHEDULER, message)
+            client.publish(keys.SCHEDULER, message)
         began = time.monotonic()
         scheduler._sleep(30)
         assert time.monotonic() < began + 15
         scheduler.step()
-        client.publish(wire.SCHEDULER, "0")
+        client.publish(keys.SCHEDULER, "0")
         scheduler._sleep(30)
         assert scheduler._do_due() >= 0
 
@@ -352,7 +352,7 @@ def test_without_permission_to_publish_or_subscribe_jobs_are_only_a_little_late(
     with connect(spare.url.replace("://", "://mute:x@"), Path("unused")) as own:
         monkeypatch.setattr(Client, "_default", Client(own))
         scheduler = Scheduler(own)
-        with Subscriber(own, [wire.SCHEDULER]) as scheduler._messages:
+        with Subscriber(own, [keys.SCHEDULER]) as scheduler._messages:
             scheduler.step()
             id = sample_jobs.noop.options(delay=0.2).enqueue()
             scheduler._sleep(0.05)

@@ -28,7 +28,8 @@ from redis import Redis  # noqa: E402
 
 from packmule.coordination.redis.connection import connect  # noqa: E402
 from packmule.coordination.redis.embedded_server import EmbeddedServer  # noqa: E402
-from packmule.jobs import wire  # noqa: E402
+from packmule.coordination.redis.replies import as_text  # noqa: E402
+from packmule.jobs import keys  # noqa: E402
 from packmule.scheduler.leader import Leader, leader  # noqa: E402
 from packmule.scheduler.schedules import schedule_store  # noqa: E402
 from packmule.scheduler.schedules.schedule import Schedule, schedule  # noqa: E402
@@ -218,14 +219,14 @@ class Judge:
     def look(self) -> None:
         """Take what waits from the queue, as if it had been performed, and read on in the ledgers."""
         with self.client.pipeline() as pipeline:
-            pipeline.lrange(wire.queue_key("default"), 0, -1)
-            pipeline.delete(wire.queue_key("default"))
+            pipeline.lrange(keys.queue_key("default"), 0, -1)
+            pipeline.delete(keys.queue_key("default"))
             for name in self.schedules:
                 pipeline.lrange(schedule_store.ticks_key(name), -LOOKED_AT, -1)
             waiting, _, *ledgers = pipeline.execute()
-        ids = [wire.text(id) for id in waiting]
+        ids = [as_text(id) for id in waiting]
         if ids:
-            self.client.delete(*map(wire.job_key, ids))
+            self.client.delete(*map(keys.job_key, ids))
         self.jobs.update(ids)
         for name, ledger in zip(self.schedules, ledgers, strict=True):
             for line in map(msgspec.json.decode, ledger):

@@ -29,7 +29,8 @@ from redis.exceptions import RedisError
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import reader
 from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.private_server import private_server
@@ -279,7 +280,7 @@ def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Rep
     report.most_slots = max(ledger.most_at_once(key) for key in ledger.runs if key[0] == "c")
     report.rate_excess = max(ledger.excess(key, 20, 5, 0.1) for key in ledger.runs if key[0] == "r")
     for pattern in ("groups", "group", "holders", "blocked"):
-        report.left += map(wire.text, client.keys(f"pm:{pattern}:*"))
+        report.left += map(as_text, client.keys(f"pm:{pattern}:*"))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.tests.worker import bad_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, pool, until
 
@@ -28,7 +28,7 @@ PAYLOADS = {
 
 def test_bad_jobs_fail_with_their_reasons_and_their_worker_lives(server, client):
     with pool(server, stderr=subprocess.DEVNULL) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
         for job, reason in (
             (bad_jobs.recurse, "RecursionError: maximum recursion depth exceeded"),
@@ -47,9 +47,9 @@ def test_bad_jobs_fail_with_their_reasons_and_their_worker_lives(server, client)
 def test_payloads_that_make_no_sense_fail_with_their_reasons_and_their_worker_lives(server, client):
     ids = pool_jobs.add.enqueue_many([(1,)] * len(PAYLOADS))
     for id, payload in zip(ids, PAYLOADS, strict=True):
-        client.hset(wire.job_key(id), "data", payload)
+        client.hset(keys.job_key(id), "data", payload)
     with pool(server) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
         for id, reason in zip(ids, PAYLOADS.values(), strict=True):
             record = ended(client, id)

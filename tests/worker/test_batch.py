@@ -11,11 +11,12 @@ from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import cancel, reader, registry, wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import control, keys, reader, registry
 from packmule.jobs.batch import Batch, BatchClosed, Counts, NoSuchBatch, batches
+from packmule.jobs.control import retry
 from packmule.jobs.options import InvalidOption
-from packmule.jobs.purge import purge
-from packmule.jobs.requeue import requeue
+from packmule.jobs.queues import purge
 from packmule.tests.worker import batch_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
@@ -44,7 +45,7 @@ def test_a_batch_counts_its_jobs_and_calls_back_once(server, client, tmp_path):
         "done: 300 done, 0 failed, 0 canceled",
         "well: 300 done, 0 failed, 0 canceled",
     ]
-    assert client.ttl(wire.batch_key(batch.id)) > 600_000
+    assert client.ttl(keys.batch_key(batch.id)) > 600_000
     assert [state.name for state in batches(client)] == ["numbers"]
 
 
@@ -151,8 +152,8 @@ def test_an_end_that_rqs_code_recorded_counts(client):
     )
     registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
     client.hset(job.key, "batch", batch.id)
-    client.hset(f"{wire.batch_key(batch.id)}:jobs", job.id, "p")
-    client.hset(wire.batch_key(batch.id), "total", 1)
+    client.hset(f"{keys.batch_key(batch.id)}:jobs", job.id, "p")
+    client.hset(keys.batch_key(batch.id), "total", 1)
     batch.seal()
     work(client)
     assert batch.wait(1).counts == Counts(1, 1, 0, 0)
@@ -161,7 +162,7 @@ def test_an_end_that_rqs_code_recorded_counts(client):
 def test_canceling_one_job_counts_it(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
-    assert cancel.cancel(client, ids[0]) == "canceled"
+    assert control.cancel(client, ids[0]) == "canceled"
     work(client)
     assert batch.state().counts == Counts(2, 1, 0, 1)
 
@@ -222,7 +223,7 @@ def test_a_job_of_a_paused_batch_can_be_canceled_alone(client):
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
     batch.pause()
     work(client)
-    assert cancel.cancel(client, ids[0]) == "canceled"
+    assert control.cancel(client, ids[0]) == "canceled"
     batch.resume()
     work(client)
     assert batch.state().counts == Counts(2, 1, 0, 1)
@@ -247,7 +248,7 @@ def test_a_paused_batch_can_be_canceled(client):
     batch.cancel()
     work(client)
     assert batch.state().counts == Counts(2, 0, 0, 2)
-    assert client.scard(wire.PAUSED_BATCHES) == 0
+    assert client.scard(keys.PAUSED_BATCHES) == 0
 
 
 def test_a_batch_in_a_batch_counts_as_one(client, tmp_path):
@@ -286,7 +287,7 @@ def test_a_job_that_keeps_killing_its_process_counts_as_failed(client):
         batch_jobs.double.options(batch=batch.id).enqueue(1)
     for death in range(3):
         Claims(client, "w1", Strict(["default"])).finish_and_claim(f"c{death}", [], 1)
-        running = [wire.text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
+        running = [as_text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
         rescue(client, "w1", "died", "why", running)
     assert batch.state().counts == Counts(1, 0, 1, 0)
 
@@ -294,7 +295,7 @@ def test_a_job_that_keeps_killing_its_process_counts_as_failed(client):
 def test_jobs_that_are_purged_or_make_no_sense_count_too(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,), (3,)])
-    client.hdel(wire.job_key(ids[0]), "data")
+    client.hdel(keys.job_key(ids[0]), "data")
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
     assert purge(client, "default") == 1
     assert batch.state().counts == Counts(3, 0, 1, 1)
@@ -311,7 +312,7 @@ def test_a_failed_job_that_is_let_run_again_is_counted_anew_and_nothing_is_calle
         id = batch_jobs.fail_once.options(batch=batch.id, retries=0).enqueue(str(once))
     work(client)
     assert batch.state().counts == Counts(1, 0, 1, 0)
-    requeue(client, id)
+    retry(client, id)
     assert batch.state().counts == Counts(1, 0, 0, 0)
     work(client)
     assert batch.state().counts == Counts(1, 1, 0, 0)
@@ -335,10 +336,10 @@ def test_a_killed_worker_leaves_the_counts_exact(server, client, tmp_path):
 def test_corrupt_keys_of_a_batch_stop_no_worker_and_lose_no_job(client, key):
     with Batch.create(collect=True, on_complete=batch_jobs.double.prepare(7)) as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
-    client.delete(wire.batch_key(batch.id) + key)
-    client.set(wire.batch_key(batch.id) + key, "nothing of ours")
+    client.delete(keys.batch_key(batch.id) + key)
+    client.set(keys.batch_key(batch.id) + key, "nothing of ours")
     if key == ":held":
-        client.sadd(wire.PAUSED_BATCHES, batch.id)
+        client.sadd(keys.PAUSED_BATCHES, batch.id)
         work(client)
         batch.resume()
     work(client)
@@ -365,8 +366,8 @@ def test_an_end_that_rqs_code_recorded_counts_though_its_worker_died_then(client
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
-    client.hset(wire.job_key(ids[0]), "status", "finished")
-    running = [wire.text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
+    client.hset(keys.job_key(ids[0]), "status", "finished")
+    running = [as_text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
     rescue(client, "w1", "died", "why", running)
     assert batch.state().counts == Counts(2, 1, 0, 0)
     Job.fetch(ids[1], client, JSONSerializer).cancel()
@@ -378,7 +379,7 @@ def test_results_of_rqs_code_are_collected(client):
     batch = Batch.create(collect=True)
     id = batch_jobs.double.options(batch=batch.id).enqueue(1)
     registry.load([], ["packmule.tests.worker.pool_jobs.callback"])
-    client.hset(wire.job_key(id), "success_callback_name", "packmule.tests.worker.pool_jobs.callback")
+    client.hset(keys.job_key(id), "success_callback_name", "packmule.tests.worker.pool_jobs.callback")
     batch.seal()
     work(client)
     assert [result.value for result in batch.results()] == [2]
@@ -387,26 +388,26 @@ def test_results_of_rqs_code_are_collected(client):
 def test_results_of_a_job_that_ran_again_expire_with_the_batch(client):
     with Batch.create(collect=True) as batch:
         id = batch_jobs.double.options(batch=batch.id).enqueue(1)
-    cancel.cancel(client, id)
-    requeue(client, id)
+    control.cancel(client, id)
+    retry(client, id)
     work(client)
-    assert client.ttl(f"{wire.batch_key(batch.id)}:results") > 0
+    assert client.ttl(f"{keys.batch_key(batch.id)}:results") > 0
 
 
 @pytest.mark.parametrize("keep", ["1e99", "inf", "nan", "many", "0.4"])
 def test_a_corrupt_time_to_keep_is_the_usual_one(client, keep):
     with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)
-    client.hset(wire.batch_key(batch.id), "keep", keep)
+    client.hset(keys.batch_key(batch.id), "keep", keep)
     work(client)
-    assert client.ttl(wire.batch_key(batch.id)) > 600_000
+    assert client.ttl(keys.batch_key(batch.id)) > 600_000
 
 
 def test_a_corrupt_callback_keeps_the_batch_from_nothing(client):
     with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)
-    callback = wire.text(client.hget(wire.batch_key(batch.id), "on_complete"))
-    client.hdel(wire.job_key(callback), "origin")
+    callback = as_text(client.hget(keys.batch_key(batch.id), "on_complete"))
+    client.hdel(keys.job_key(callback), "origin")
     work(client)
     assert batch.state().ended
 
@@ -415,7 +416,7 @@ def test_a_corrupt_callback_keeps_the_batch_from_nothing(client):
 def test_counts_that_are_no_numbers_are_counted_anew(client, field):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,), (-1,)])
-    client.hset(wire.batch_key(batch.id), field, "many")
+    client.hset(keys.batch_key(batch.id), field, "many")
     work(client)
     batch.cancel()
     assert batch.state().counts == Counts(3, 2, 1, 0)
@@ -425,7 +426,7 @@ def test_counts_that_are_no_numbers_are_counted_anew(client, field):
 def test_a_batch_whose_jobs_are_forgotten_can_be_ended(client):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
-    client.delete(f"{wire.batch_key(batch.id)}:jobs")
+    client.delete(f"{keys.batch_key(batch.id)}:jobs")
     work(client)
     batch.cancel()
     assert batch.state().ended

@@ -8,8 +8,8 @@ import pytest
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import reader, wire
-from packmule.jobs.cancel import cancel
+from packmule.jobs import keys, reader
+from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.executor_jobs import EXECUTORS
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
@@ -61,8 +61,8 @@ def test_a_worker_that_is_told_to_shut_down_finishes_its_job_and_is_replaced(ser
         until(lambda: lines(notes) == ["begin a"])
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         (before,) = children_of(process.pid)
-        (key,) = client.smembers(wire.WORKERS)
-        send_shutdown_command(client, wire.worker_name(key.decode()))
+        (key,) = client.smembers(keys.WORKERS)
+        send_shutdown_command(client, keys.worker_name(key.decode()))
         gate.touch()
         assert ended(client, id).result == "a"
         until(lambda: children_of(process.pid) not in ([before], []))
@@ -77,8 +77,8 @@ def test_a_killed_horse_fails_its_job_and_is_replaced(server, client, tmp_path):
         until(lambda: lines(notes) == ["begin a"])
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         (before,) = children_of(process.pid)
-        (key,) = client.smembers(wire.WORKERS)
-        send_kill_horse_command(client, wire.worker_name(key.decode()))
+        (key,) = client.smembers(keys.WORKERS)
+        send_kill_horse_command(client, keys.worker_name(key.decode()))
         record = ended(client, id)
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
         assert children_of(process.pid) != [before]

@@ -8,7 +8,7 @@ import time
 import pytest
 from redis import Redis
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
@@ -62,8 +62,8 @@ def test_outcomes_whose_reply_was_lost_are_recorded_once(client, claims):
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
-    assert client.xlen(wire.results_key(id)) == 1
-    assert client.hget(wire.worker_key("w1"), "successful_job_count") == b"1"
+    assert client.xlen(keys.results_key(id)) == 1
+    assert client.hget(keys.worker_key("w1"), "successful_job_count") == b"1"
 
 
 def test_an_outcome_after_a_rescue_is_refused_and_named(client, claims):
@@ -104,14 +104,14 @@ def test_queues_in_no_order_all_come_first_sometimes():
 def test_ids_moved_by_a_blocking_wait_are_claimed_first(client, claims):
     first, second = pool_jobs.add.enqueue_many([(1,), (2,)])
     urgent = pool_jobs.add.options(queue="high").enqueue(3)
-    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
     assert [job.id for job in claims.finish_and_claim("c1", [], 3).jobs] == [first, urgent, second]
 
 
 def test_a_rescue_returns_claimed_and_waiting_ids_in_their_order(client, claims):
     ids = pool_jobs.add.enqueue_many([(number,) for number in range(4)])
     claims.finish_and_claim("c1", [], 2)
-    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
     assert sorted(rescue(client, "w1", "returned").back) == sorted(ids[:3])
     # What waited was claimed by nobody yet: it comes to stand in front.
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode() for id in [ids[2], *ids[:2], ids[3]]]
@@ -122,7 +122,7 @@ def test_a_rescue_of_a_living_worker_does_nothing(client, claims):
     pool_jobs.add.enqueue(1)
     claims.finish_and_claim("c1", [], 1)
     assert rescue(client, "w1", "died", scope="expired").back == []
-    assert client.hlen(wire.claims_key("w1")) == 2
+    assert client.hlen(keys.claims_key("w1")) == 2
 
 
 def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
@@ -150,7 +150,7 @@ def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_deat
 )
 def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, value):
     id = pool_jobs.add.enqueue(1)
-    client.hset(wire.job_key(id), field, value)
+    client.hset(keys.job_key(id), field, value)
     after = pool_jobs.add.enqueue(2)
     claim = claims.finish_and_claim("c1", [], 2)
     assert [job.id for job in claim.jobs] == [after]
@@ -162,24 +162,24 @@ def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, 
 def test_what_is_no_job_is_set_aside_and_the_rest_goes_on(client, claims, corruption):
     id = pool_jobs.add.enqueue(1)
     if corruption == "string":
-        client.set(wire.job_key(id), "not a hash")
+        client.set(keys.job_key(id), "not a hash")
     elif corruption == "no data":
-        client.hdel(wire.job_key(id), "data")
+        client.hdel(keys.job_key(id), "data")
     else:
         client.delete("rq:queue:default")
         client.set("rq:queue:default", "not a list")
         client.lpush("rq:queue:low", pool_jobs.add.options(queue="low", at_front=True).enqueue(2))
     after = pool_jobs.add.options(queue="low").enqueue(3)
     assert after in [job.id for job in claims.finish_and_claim("c1", [], 5).jobs]
-    (entry,) = client.lrange(wire.QUARANTINE, 0, -1)
+    (entry,) = client.lrange(keys.QUARANTINE, 0, -1)
     assert json.loads(entry)["reason"]
 
 
 def test_a_record_that_expired_in_the_queue_is_passed_over(client, claims):
     gone, there = pool_jobs.add.enqueue_many([(1,), (2,)])
-    client.delete(wire.job_key(gone))
+    client.delete(keys.job_key(gone))
     assert [job.id for job in claims.finish_and_claim("c1", [], 2).jobs] == [there]
-    assert client.llen(wire.QUARANTINE) == 0
+    assert client.llen(keys.QUARANTINE) == 0
 
 
 def test_a_result_ttl_of_zero_deletes_and_minus_one_keeps_for_ever(client, claims):
@@ -187,8 +187,8 @@ def test_a_result_ttl_of_zero_deletes_and_minus_one_keeps_for_ever(client, claim
     kept = pool_jobs.add.options(result_ttl=-1).enqueue(1)
     jobs = claims.finish_and_claim("c1", [], 2).jobs
     claims.finish_and_claim("c2", [finished(job) for job in jobs], 0)
-    assert client.exists(wire.job_key(deleted), wire.results_key(deleted)) == 0
-    assert client.ttl(wire.job_key(kept)) == client.ttl(wire.results_key(kept)) == -1
+    assert client.exists(keys.job_key(deleted), keys.results_key(deleted)) == 0
+    assert client.ttl(keys.job_key(kept)) == client.ttl(keys.results_key(kept)) == -1
     assert client.zscore("rq:finished:default", kept) == float("inf")
 
 
@@ -244,23 +244,23 @@ def test_a_wish_to_stop_is_for_the_job_that_it_names_and_for_none_that_follows()
 
 def test_times_to_live_beyond_all_bounds_are_cut(client, claims):
     id = pool_jobs.add.enqueue(1)
-    client.hset(wire.job_key(id), mapping={"result_ttl": 10**17, "failure_ttl": 10**17})
+    client.hset(keys.job_key(id), mapping={"result_ttl": 10**17, "failure_ttl": 10**17})
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     claims.finish_and_claim("c2", [finished(job)], 0)
     assert reader.read(client, id).status == "finished"
-    assert client.ttl(wire.job_key(id)) > 10**9
+    assert client.ttl(keys.job_key(id)) > 10**9
 
     other = pool_jobs.add.enqueue(1)
-    client.hset(wire.job_key(other), "failure_ttl", 10**17)
+    client.hset(keys.job_key(other), "failure_ttl", 10**17)
     (job,) = claims.finish_and_claim("c3", [], 1).jobs
     assert rescue(client, "w1", "overran", "too long", [job.execution]).failed == [other]
 
 
 def test_a_result_key_of_another_type_costs_the_result_and_no_more(client, claims):
     spoilt, sound = pool_jobs.add.enqueue_many([(1,), (2,)])
-    client.set(wire.results_key(spoilt), "not a stream")
+    client.set(keys.results_key(spoilt), "not a stream")
     jobs = claims.finish_and_claim("c1", [], 2).jobs
     claims.finish_and_claim("c2", [finished(job) for job in jobs], 0)
-    assert client.hget(wire.job_key(spoilt), "status") == b"finished"
+    assert client.hget(keys.job_key(spoilt), "status") == b"finished"
     assert reader.read(client, sound).result == 1
-    assert "WRONGTYPE" in json.loads(client.lrange(wire.QUARANTINE, 0, -1)[0])["reason"]
+    assert "WRONGTYPE" in json.loads(client.lrange(keys.QUARANTINE, 0, -1)[0])["reason"]

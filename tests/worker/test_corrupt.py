@@ -12,7 +12,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.jobs import reader, wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, pool, until
 from packmule.worker.order import Strict
@@ -36,7 +37,7 @@ REGISTRIES = ("started", "finished", "failed", "scheduled")
 
 
 def corrupt_record(client: Redis, id: str, dice: random.Random) -> None:
-    key = wire.job_key(id)
+    key = keys.job_key(id)
     match dice.randrange(8):
         case 0:
             client.delete(key)
@@ -46,8 +47,8 @@ def corrupt_record(client: Redis, id: str, dice: random.Random) -> None:
             with suppress(ResponseError):
                 client.hdel(key, dice.choice(FIELDS))
         case 3:
-            client.delete(wire.results_key(id))
-            client.set(wire.results_key(id), "no stream")
+            client.delete(keys.results_key(id))
+            client.set(keys.results_key(id), "no stream")
         case 4:
             client.set(f"{key}:dependents", "no set")
         case _:
@@ -56,7 +57,7 @@ def corrupt_record(client: Redis, id: str, dice: random.Random) -> None:
 
 
 def corrupt_others(client: Redis, queue: str, dice: random.Random) -> None:
-    registry = wire.registry_key(dice.choice(REGISTRIES), queue)
+    registry = keys.registry_key(dice.choice(REGISTRIES), queue)
     match dice.randrange(5):
         case 0:
             client.delete(registry)
@@ -64,10 +65,10 @@ def corrupt_others(client: Redis, queue: str, dice: random.Random) -> None:
         case 1:
             client.delete(registry)
         case 2:
-            client.delete(wire.queue_key(queue))
-            client.set(wire.queue_key(queue), "no list")
+            client.delete(keys.queue_key(queue))
+            client.set(keys.queue_key(queue), "no list")
         case 3:
-            for worker in client.smembers(wire.WORKERS):
+            for worker in client.smembers(keys.WORKERS):
                 client.hset(worker, "successful_job_count", dice.choice(VALUES))
         case _:
             push_garbage(client, queue, dice)
@@ -75,11 +76,11 @@ def corrupt_others(client: Redis, queue: str, dice: random.Random) -> None:
 
 def push_garbage(client: Redis, queue: str, dice: random.Random) -> None:
     with suppress(ResponseError):  # the queue itself is none at the moment
-        client.lpush(wire.queue_key(queue), dice.choice([b"\xff\xfe", b"nobody", b"", b"a b", b"x" * 300]))
+        client.lpush(keys.queue_key(queue), dice.choice([b"\xff\xfe", b"nobody", b"", b"a b", b"x" * 300]))
 
 
 def quarantined(client: Redis) -> set[str]:
-    return {json.loads(entry)["job_id"] for entry in client.lrange(wire.QUARANTINE, 0, -1)}
+    return {json.loads(entry)["job_id"] for entry in client.lrange(keys.QUARANTINE, 0, -1)}
 
 
 def has_an_end(client: Redis, id: str) -> bool:
@@ -108,7 +109,7 @@ def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
     ]
     sound, victims = [], []
     with pool(server, 2, threads=threads) as process:
-        until(lambda: client.scard(wire.WORKERS) == 2)
+        until(lambda: client.scard(keys.WORKERS) == 2)
         children = children_of(process.pid)
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
@@ -130,7 +131,7 @@ def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
         assert children_of(process.pid) == children
         process.terminate()
         assert process.wait(DEADLINE) == 0
-    assert client.zcard(wire.LEASES) == 0
+    assert client.zcard(keys.LEASES) == 0
     assert len(lines(ledger)) > 50
 
 
@@ -146,7 +147,7 @@ def test_claims_that_are_overwritten_are_set_aside_and_their_worker_goes_on(serv
         gate.touch()
         assert [ended(client, pool_jobs.add.enqueue(n)).result for n in range(5)] == [1, 2, 3, 4, 5]
         assert key.decode() in quarantined(client)
-        worker = wire.worker_key(key.decode().removeprefix("pm:claims:"))
+        worker = keys.worker_key(key.decode().removeprefix("pm:claims:"))
         client.delete(worker)
         client.set(worker, "no hash")
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
@@ -158,12 +159,12 @@ def test_claims_that_are_overwritten_are_set_aside_and_their_worker_goes_on(serv
 
 def test_leases_that_are_overwritten_are_set_aside_and_workers_go_on(server, client):
     with pool(server) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
-        client.delete(wire.LEASES)
-        client.set(wire.LEASES, "no sorted set")
+        client.delete(keys.LEASES)
+        client.set(keys.LEASES, "no sorted set")
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
-        until(lambda: client.type(wire.LEASES) == b"zset" and client.zcard(wire.LEASES) == 1)
+        until(lambda: client.type(keys.LEASES) == b"zset" and client.zcard(keys.LEASES) == 1)
         assert children_of(process.pid) == children
 
 
@@ -173,22 +174,22 @@ def test_a_rescue_takes_corrupt_records_as_they_are(client, verdict, value):
     ids = pool_jobs.add.enqueue_many([(1,)] * (len(FIELDS) + 1))
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], len(ids))
     for id, field in zip(ids, FIELDS, strict=False):
-        client.hset(wire.job_key(id), field, value)
-    client.hdel(wire.job_key(ids[-1]), "origin")
+        client.hset(keys.job_key(id), field, value)
+    client.hdel(keys.job_key(ids[-1]), "origin")
     client.set(f"rq:executions:{ids[0]}", "no sorted set")
-    running = client.hvals(wire.claims_key("w1"))
-    rescued = rescue(client, "w1", verdict, "why", [wire.text(execution) for execution in running])
+    running = client.hvals(keys.claims_key("w1"))
+    rescued = rescue(client, "w1", verdict, "why", [as_text(execution) for execution in running])
     assert len(rescued.back) + len(rescued.failed) >= len(ids) - 2
     assert ids[-1] in quarantined(client)
 
 
 @pytest.mark.parametrize("key", ["pm:claims:w1", "pm:waiting:w1", "rq:worker:w1"])
 def test_what_belongs_to_a_dead_worker_may_be_corrupt_and_others_are_rescued_all_the_same(client, key):
-    client.zadd(wire.LEASES, {"w1": 1, "w2": 2})
+    client.zadd(keys.LEASES, {"w1": 1, "w2": 2})
     client.set(key, "of another type")
     id = pool_jobs.add.enqueue(1)
     Claims(client, "w2", Strict(["default"])).finish_and_claim("c1", [], 1)
-    client.zadd(wire.LEASES, {"w2": 2})
+    client.zadd(keys.LEASES, {"w2": 2})
     client.hset("pm:claims:w2", ".waiters", "\udcff no numbers".encode(errors="surrogateescape"))
     assert rescue_expired(client)["w2"].back == [id]
-    assert client.zcard(wire.LEASES) == 0
+    assert client.zcard(keys.LEASES) == 0

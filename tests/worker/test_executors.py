@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result(server, client):
     with pool(server, threads=20):
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         began = time.monotonic()
         sums = pool_jobs.add.enqueue_many([(number,) for number in range(20)])
         waits = executor_jobs.where.enqueue_many([(0.2,)] * 40)
@@ -28,7 +28,7 @@ def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result
 
 def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):
     with pool(server, tasks=100):
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         began = time.monotonic()
         ids = executor_jobs.where_async.enqueue_many([(0.5,)] * 200)
         results = [ended(client, id).result for id in ids]
@@ -65,7 +65,7 @@ def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_thro
         record = ended(client, id)
         assert record.result == id
         assert record.progress == reader.Progress(1, 2, f"I was {id}")
-        assert client.hget(wire.job_key(id), "checkpoint") == f'{{"at":"{id}"}}'.encode()
+        assert client.hget(keys.job_key(id), "checkpoint") == f'{{"at":"{id}"}}'.encode()
         failed = ended(client, executor_jobs.fail_isolated.enqueue())
         assert failed.reason == "ValueError: broken in its own process"
         assert "executor_jobs.py" in failed.error
@@ -75,7 +75,7 @@ def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_thro
 @pytest.mark.parametrize("step", [10**9, 10**7, 10**4])
 def test_an_isolated_job_that_wants_more_memory_than_it_may_have_fails_and_nothing_else(server, client, step):
     with pool(server) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
         record = ended(client, executor_jobs.eat_memory.enqueue(step))
         assert children_of(process.pid) == children
@@ -85,7 +85,7 @@ def test_an_isolated_job_that_wants_more_memory_than_it_may_have_fails_and_nothi
 
 def test_an_isolated_job_that_uses_more_processor_time_than_it_may_fails_with_that_reason(server, client):
     with pool(server) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
         record = ended(client, executor_jobs.eat_cpu.enqueue())
         assert children_of(process.pid) == children

@@ -8,7 +8,8 @@ from redis.exceptions import ConnectionError
 from rq import Queue
 from rq.worker import Worker
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
 from packmule.worker.heartbeat import Heartbeat
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
@@ -30,8 +31,8 @@ def registered(client: Redis) -> Worker:
 
 def told(client: Redis) -> tuple[str | None, str | None]:
     """The state and the job that RQ knows of the worker."""
-    state, job = client.hmget(wire.worker_key("w"), ["state", "current_job"])
-    return state and wire.text(state), job and wire.text(job)
+    state, job = client.hmget(keys.worker_key("w"), ["state", "current_job"])
+    return state and as_text(state), job and as_text(job)
 
 
 def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, scoreboard: Scoreboard) -> None:
@@ -41,11 +42,11 @@ def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, scoreboa
     scoreboard.start(MAIN, "j1", "e1", 60)
     heartbeat.beat()
     assert told(client) == ("busy", "j1")
-    assert client.ttl(wire.worker_key("w")) == pytest.approx(wire.WORKER_TTL, abs=2)
+    assert client.ttl(keys.worker_key("w")) == pytest.approx(keys.WORKER_TTL, abs=2)
     scoreboard.clear(MAIN)
     heartbeat.beat()
     assert told(client) == ("idle", None)
-    assert client.zcard(wire.LEASES) == 1
+    assert client.zcard(keys.LEASES) == 1
 
 
 def test_a_worker_that_signed_off_meanwhile_is_soon_forgotten(
@@ -53,18 +54,18 @@ def test_a_worker_that_signed_off_meanwhile_is_soon_forgotten(
 ) -> None:
     registered.register_death()
     Heartbeat(client, {"w": scoreboard}).beat()  # one that began before it left
-    assert 0 < client.ttl(wire.worker_key("w")) <= 60
+    assert 0 < client.ttl(keys.worker_key("w")) <= 60
 
 
 def test_a_worker_that_was_struck_off_is_not_written_anew(client: Redis, scoreboard: Scoreboard) -> None:
     Heartbeat(client, {"w": scoreboard}).beat()
-    assert not client.exists(wire.worker_key("w"))
+    assert not client.exists(keys.worker_key("w"))
 
 
 def test_a_registration_that_is_no_hash_ends_no_lease(client: Redis, scoreboard: Scoreboard) -> None:
-    client.set(wire.worker_key("w"), "x")
+    client.set(keys.worker_key("w"), "x")
     Heartbeat(client, {"w": scoreboard}).beat()
-    assert client.zcard(wire.LEASES) == 1
+    assert client.zcard(keys.LEASES) == 1
 
 
 def test_what_was_not_told_for_redis_was_away_is_told_later(

@@ -12,8 +12,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.locks.redlock import Redlock
-from packmule.jobs import reader, wire
-from packmule.jobs.cancel import cancel
+from packmule.jobs import keys, reader
+from packmule.jobs.control import cancel
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.worker import limit_faults, limited_jobs, pool_jobs
@@ -152,7 +152,7 @@ def test_a_slot_whose_holder_vanished_without_a_trace_is_free(client, desk):
     second = limited_jobs.alone.enqueue("p", "2")
     desk.claim()
     assert desk.claim(worker="w2") == []
-    client.delete(wire.claims_key("w1"))
+    client.delete(keys.claims_key("w1"))
     GroupRepair(client).repair()
     assert ids(desk.claim(worker="w2")) == [second]
 
@@ -163,7 +163,7 @@ def test_a_group_that_lost_its_head_gets_another(client, desk, how):
     if how == "list emptied":
         client.delete("rq:queue:default")
     else:
-        client.delete(wire.job_key(enqueued[0]))
+        client.delete(keys.job_key(enqueued[0]))
         assert desk.claim() == []
     GroupRepair(client).repair()
     assert ids(desk.claim()) == enqueued[1:]
@@ -259,10 +259,10 @@ def test_pools_perform_a_singleton_once_at_a_time_and_all_in_order(server, clien
 def test_a_waiting_singleton_starts_at_once_when_another_worker_has_ended_the_first(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 3):
-        until(lambda: client.scard(wire.WORKERS) == 3)
+        until(lambda: client.scard(keys.WORKERS) == 3)
         first, second = (limited_jobs.alone.enqueue(str(path), str(number), 0.5) for number in range(2))
         assert ended(client, first).status == ended(client, second).status == "finished"
-    gap = float(client.hget(wire.job_key(second), "x") or 0)
+    gap = float(client.hget(keys.job_key(second), "x") or 0)
     assert gap == 0
     assert_alone(lines(path))
 
@@ -287,7 +287,7 @@ def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
         worker = reader.read(client, first).worker or ""
         until(lambda: reader.read(client, first).worker)
         worker = reader.read(client, first).worker
-        pid = int(client.hget(wire.worker_key(worker), "pid"))
+        pid = int(client.hget(keys.worker_key(worker), "pid"))
         assert pid in children_of(process.pid)
         cancel(client, first)
         assert ended(client, second).status == "finished"
@@ -403,7 +403,7 @@ def test_a_slot_that_a_limited_job_leaves_free_goes_to_the_next_at_once(client, 
 def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
     enqueued = limited_jobs.in_turn.enqueue_many([("p", "a")] * 50)
     for id in enqueued[:-1]:
-        client.delete(wire.job_key(id))
+        client.delete(keys.job_key(id))
     assert desk.claim() == []
     GroupRepair(client).repair()
     assert ids(desk.claim()) == enqueued[-1:]

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.worker import limited_jobs, pool_jobs
@@ -112,7 +112,7 @@ def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client,
 @pytest.mark.parametrize("limits", LIMITS)
 def test_corrupt_limits_fail_only_their_own_job(server, client, limits):
     id = pool_jobs.add.enqueue(1)
-    client.hset(wire.job_key(id), mapping={"group": "g", "limits": limits})
+    client.hset(keys.job_key(id), mapping={"group": "g", "limits": limits})
     with pool(server, 1) as process:
         until(lambda: children_of(process.pid))
         children = children_of(process.pid)
@@ -140,7 +140,7 @@ def test_pools_go_on_whatever_is_written_to_the_keys_of_limits(server, client, t
     dice = random.Random(seed)
     path = str(tmp_path / "notes")
     with pool(server, 2, queues="high,default,low") as process:
-        until(lambda: client.scard(wire.WORKERS) == 2)
+        until(lambda: client.scard(keys.WORKERS) == 2)
         children = children_of(process.pid)
         sound: list[str] = []
         end = time.monotonic() + 2.5
@@ -159,7 +159,7 @@ def test_pools_go_on_whatever_is_written_to_the_keys_of_limits(server, client, t
         assert {ended(client, id).status for id in last} == {"finished"}
         final = limited_jobs.alone.enqueue(path, "last")
         deadline = time.monotonic() + DEADLINE
-        while client.hget(wire.job_key(final), "status") != b"finished":
+        while client.hget(keys.job_key(final), "status") != b"finished":
             assert time.monotonic() < deadline
             GroupRepair(client).repair()
             promote(client)

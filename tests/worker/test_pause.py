@@ -7,9 +7,8 @@ import time
 import pytest
 
 from packmule.coordination.limits.rate import Rate
-from packmule.jobs import reader, wire
-from packmule.jobs.pause import pause, paused, resume
-from packmule.jobs.queue_rate import limit, rates
+from packmule.jobs import keys, reader
+from packmule.jobs.queues import pause, paused, rates, resume, set_rate
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import ended, pool, until
 from packmule.worker.order import Strict
@@ -35,7 +34,7 @@ def test_nothing_is_claimed_from_a_paused_queue_and_from_others_it_is(client):
 def test_what_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(client):
     first, second = executor_jobs.where.enqueue_many([()] * 2)
     pause(client, "default")
-    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
     claims = Claims(client, "w1", Strict(["default"]))
     assert claims.claim_moved(0, "1").is_empty
     assert client.lrange("rq:queue:default", 0, -1) == [first.encode(), second.encode()]
@@ -43,7 +42,7 @@ def test_what_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(
 
 def test_idle_workers_heed_a_pause_and_go_on_at_once_when_it_ends(server, client):
     with pool(server, 3):
-        until(lambda: client.scard(wire.WORKERS) == 3)
+        until(lambda: client.scard(keys.WORKERS) == 3)
         time.sleep(0.2)  # until all are waiting
         pause(client, "default")
         waits = pool_jobs.add.enqueue(1)
@@ -71,7 +70,7 @@ def test_a_busy_worker_performs_only_what_it_has_claimed_once_its_queue_is_pause
 
 
 def test_a_queue_with_a_rate_lets_so_many_begin_whoever_enqueued_them(client):
-    limit(client, "default", Rate.parse("10/s burst 3"))
+    set_rate(client, "default", Rate.parse("10/s burst 3"))
     assert rates(client) == {"default": "10/s burst 3"}
     enqueued = pool_jobs.add.enqueue_many([(number,) for number in range(8)])
     other = pool_jobs.add.options(queue="low").enqueue(1)
@@ -84,25 +83,25 @@ def test_a_queue_with_a_rate_lets_so_many_begin_whoever_enqueued_them(client):
     assert Claims(client, "w2", Strict(["default"])).finish_and_claim("1", [], 1).next_due is None  # w1 looks
     time.sleep(claim.next_due)
     assert [job.id for job in claims.finish_and_claim("3", [], 10).jobs] == enqueued[3:4]
-    limit(client, "default", None)
+    set_rate(client, "default", None)
     assert [job.id for job in claims.finish_and_claim("4", [], 10).jobs] == enqueued[4:]
 
 
 def test_a_push_to_a_queue_whose_rate_is_used_up_waits_in_its_list(client):
-    limit(client, "default", Rate.parse("1/h"))
+    set_rate(client, "default", Rate.parse("1/h"))
     claims = Claims(client, "w1", Strict(["default"]))
     for moved in (1, 0):
         id = pool_jobs.add.enqueue(1)
-        client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+        client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
         assert len(claims.claim_moved(0, claims.next_id()).jobs) == moved
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
 
 
 def test_idle_pools_keep_a_queues_rate(server, client, tmp_path):
     path = tmp_path / "notes"
-    limit(client, "default", Rate.parse("10/s burst 1"))
+    set_rate(client, "default", Rate.parse("10/s burst 1"))
     with pool(server, 2):
-        until(lambda: client.scard(wire.WORKERS) == 2)
+        until(lambda: client.scard(keys.WORKERS) == 2)
         enqueued = pool_jobs.note.enqueue_many([(str(path), str(number)) for number in range(15)])
         began = time.monotonic()
         for id in enqueued:
@@ -112,6 +111,6 @@ def test_idle_pools_keep_a_queues_rate(server, client, tmp_path):
 
 @pytest.mark.parametrize("value", ["", "x", "0 0", "1e3 5", "-1 5"])
 def test_a_rate_that_makes_no_sense_limits_nothing(client, value):
-    client.hset(wire.QUEUE_RATES, "default", value)
+    client.hset(keys.QUEUE_RATES, "default", value)
     pool_jobs.add.enqueue(1)
     assert len(Claims(client, "w1", Strict(["default"])).finish_and_claim("1", [], 5).jobs) == 1

@@ -13,7 +13,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, is_alive, lines, pool, until
@@ -33,8 +33,8 @@ def test_burst_performs_everything_and_leaves_nothing_behind(server, client):
     assert [job.return_value() for job in jobs] == [number + 1 for number in range(300)]
     assert client.keys("pm:claims:*") == []
     assert client.zcard("rq:wip:default") == 0
-    assert client.smembers(wire.WORKERS) == set()
-    assert client.zcard(wire.LEASES) == 0
+    assert client.smembers(keys.WORKERS) == set()
+    assert client.zcard(keys.LEASES) == 0
     assert client.zcard("rq:finished:default") == 300
 
 
@@ -188,7 +188,7 @@ def test_children_die_with_their_pool_whatever_they_do(server, client, tmp_path)
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server, 2) as process:
-        until(lambda: client.scard(wire.WORKERS) == 2 and lines(notes) == ["begin a"])
+        until(lambda: client.scard(keys.WORKERS) == 2 and lines(notes) == ["begin a"])
         children = children_of(process.pid)
         process.kill()
         until(lambda: not any(is_alive(pid) for pid in children))
@@ -203,14 +203,14 @@ def test_the_jobs_of_a_vanished_host_run_elsewhere_once_its_lease_has_ended(serv
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert rescue_expired(client) == {}
-        (worker,) = client.zrange(wire.LEASES, 0, -1)
-        client.zadd(wire.LEASES, {worker: 1})  # as after ten seconds
+        (worker,) = client.zrange(keys.LEASES, 0, -1)
+        client.zadd(keys.LEASES, {worker: 1})  # as after ten seconds
         assert rescue_expired(client)[worker.decode()].back == [id]
     gate.touch()
     assert drained(server) == 0
     record = reader.read(client, id)
     assert (record.result, record.deaths) == ("a", 1)
-    assert client.smembers(wire.WORKERS) == set()
+    assert client.smembers(keys.WORKERS) == set()
 
 
 def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, tmp_path):
@@ -219,8 +219,8 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
     with pool(server) as process:
         until(lambda: lines(notes) == ["begin a"])
         os.killpg(process.pid, signal.SIGSTOP)
-        (worker,) = client.zrange(wire.LEASES, 0, -1)
-        client.zadd(wire.LEASES, {worker: 1})
+        (worker,) = client.zrange(keys.LEASES, 0, -1)
+        client.zadd(keys.LEASES, {worker: 1})
         assert rescue_expired(client)[worker.decode()].back == [id]
         client.rpop("rq:queue:default")  # nobody else performs it in this test
         gate.touch()
@@ -228,22 +228,22 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
         until(lambda: lines(notes) == ["begin a", "end a"])
         next_one = pool_jobs.add.enqueue(1)
         assert ended(client, next_one).result == 2
-        until(lambda: client.smembers(wire.WORKERS) == {wire.worker_key(worker.decode()).encode()})
+        until(lambda: client.smembers(keys.WORKERS) == {keys.worker_key(worker.decode()).encode()})
     assert reader.read(client, id).status == "queued"
-    assert client.xlen(wire.results_key(id)) == 0
+    assert client.xlen(keys.results_key(id)) == 0
 
 
 def test_an_idle_worker_that_was_taken_for_dead_is_known_again_once_it_has_work(server, client):
     with pool(server):
-        until(lambda: client.zcard(wire.LEASES) == 1)
-        (worker,) = client.zrange(wire.LEASES, 0, -1)
+        until(lambda: client.zcard(keys.LEASES) == 1)
+        (worker,) = client.zrange(keys.LEASES, 0, -1)
         time.sleep(LEASE_INTERVAL)
-        client.zadd(wire.LEASES, {worker: 1})
+        client.zadd(keys.LEASES, {worker: 1})
         assert worker.decode() in rescue_expired(client)
-        assert client.smembers(wire.WORKERS) == set()
+        assert client.smembers(keys.WORKERS) == set()
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
-        key = wire.worker_key(worker.decode())
-        until(lambda: client.smembers(wire.WORKERS) == {key.encode()})
+        key = keys.worker_key(worker.decode())
+        until(lambda: client.smembers(keys.WORKERS) == {key.encode()})
         assert client.hget(key, "queues") == b"high,default,low"
         assert 0 < client.ttl(key) <= 480
 
@@ -275,16 +275,16 @@ def test_progress_stays_readable_after_the_job(server, client):
     id = pool_jobs.progress.enqueue()
     assert drained(server) == 0
     assert reader.read(client, id).progress == reader.Progress(5, 5, "step 5")
-    assert client.hget(wire.progress_key(id), "attempt") == b"1"
+    assert client.hget(keys.progress_key(id), "attempt") == b"1"
 
 
 def test_suspended_workers_claim_nothing_until_they_are_resumed(server, client):
-    client.set(wire.SUSPENDED, 1)
+    client.set(keys.SUSPENDED, 1)
     id = pool_jobs.add.enqueue(1)
     with pool(server):
-        until(lambda: client.zcard(wire.LEASES) == 1)
+        until(lambda: client.zcard(keys.LEASES) == 1)
         assert reader.read(client, id).status == "queued"
-        client.delete(wire.SUSPENDED)
+        client.delete(keys.SUSPENDED)
         assert ended(client, id).result == 2
 
 
@@ -293,7 +293,7 @@ def test_a_pool_waits_for_a_redis_that_is_away(spare_server):
     with Redis.from_url(server.url) as client:
         produce = Client(client).send
         with pool(server):
-            until(lambda: client.scard(wire.WORKERS) == 1)
+            until(lambda: client.scard(keys.WORKERS) == 1)
             server.stop()
             time.sleep(0.5)  # long enough for the workers to notice
             server.ensure()

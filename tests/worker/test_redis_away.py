@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import executor_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
@@ -77,7 +77,7 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
     with Redis.from_url(server.url) as client:
         Client(client).make_default()
         with pool(server, 2, threads=threads) as process:
-            until(lambda: client.scard(wire.WORKERS) == 2)
+            until(lambda: client.scard(keys.WORKERS) == 2)
             children = children_of(process.pid)
             until(lambda: sum(each["cmd"] == "blmove" for each in client.client_list()) == 6)
             with fault(server, client):  # while they wait for work
@@ -97,7 +97,7 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
         assert len(set(lines(ledger))) == len(ids)
         assert len(lines(ledger)) == len(ids)
         assert {reader.read(client, id).deaths for id in ids} == {0}
-        assert client.llen(wire.QUARANTINE) == 0
+        assert client.llen(keys.QUARANTINE) == 0
 
 
 @pytest.mark.parametrize("fault", [killed, full, replica])

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
@@ -67,7 +67,7 @@ def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_run
 
 def test_a_retry_is_not_hit_by_the_expiry(server, client, tmp_path):
     id = pool_jobs.fail.options(expires=20).enqueue(str(tmp_path / "notes"))
-    client.hset(wire.job_key(id), mapping={"expires_at": 1, "attempts": 1})
+    client.hset(keys.job_key(id), mapping={"expires_at": 1, "attempts": 1})
     assert drained(server) == 0
     assert reader.read(client, id).reason == "ValueError: it is broken"
 
@@ -120,23 +120,23 @@ def test_a_checkpoint_of_an_older_execution_is_refused(client):
     claims = Claims(client, "w1", Strict(["default"]))
     (old,) = claims.finish_and_claim("c1", [], 1).jobs
     worker._save(id, old.execution, b"1")
-    assert client.hget(wire.job_key(id), "checkpoint") == b"1"
+    assert client.hget(keys.job_key(id), "checkpoint") == b"1"
     rescue(client, "w1", "died", "gone")
     (new,) = claims.finish_and_claim("c2", [], 1).jobs
     assert new.checkpoint == b"1"
     worker._save(id, old.execution, b"2")
-    assert client.hget(wire.job_key(id), "checkpoint") == b"1"
+    assert client.hget(keys.job_key(id), "checkpoint") == b"1"
     worker._save(id, new.execution, b"3")
-    assert client.hget(wire.job_key(id), "checkpoint") == b"3"
+    assert client.hget(keys.job_key(id), "checkpoint") == b"3"
 
 
 def test_a_checkpoint_revives_no_record_that_was_deleted(client):
     id = pool_jobs.add.enqueue(1)
     worker = Worker(["default"], "w1", client)
     (job,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
-    client.delete(wire.job_key(id))
+    client.delete(keys.job_key(id))
     worker._save(id, job.execution, b"1")
-    assert client.exists(wire.job_key(id)) == 0
+    assert client.exists(keys.job_key(id)) == 0
 
 
 def test_two_signals_end_a_job_that_makes_no_checkpoints_and_it_starts_anew(server, client, tmp_path):

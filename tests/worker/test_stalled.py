@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.pool import stalled
@@ -29,7 +29,7 @@ def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims)
     ids = pool_jobs.add.enqueue_many([(number,) for number in range(4)])
     jobs = claims.finish_and_claim("c1", [], 4).jobs
     moved = pool_jobs.add.enqueue(5)
-    client.lmove("rq:queue:default", wire.waiting_key("w1"), "LEFT", "RIGHT")
+    client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
     claims.claim_moved(0, "m1")
     scoreboard = Scoreboard()
     begun(scoreboard, jobs)

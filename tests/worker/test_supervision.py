@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, is_alive, lines, pool, until
 from packmule.worker.order import Strict, Weighted, of, parse
@@ -50,13 +50,13 @@ def test_a_process_that_grows_to_twice_its_bound_is_killed_in_the_midst_of_its_j
 
 def test_signals_make_the_pool_larger_and_smaller(server, client):
     with pool(server) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         for _ in range(2):
             process.send_signal(signal.SIGTTIN)
             time.sleep(0.05)  # two pending signals would be one
-        until(lambda: len(children_of(process.pid)) == client.scard(wire.WORKERS) == 3)
+        until(lambda: len(children_of(process.pid)) == client.scard(keys.WORKERS) == 3)
         process.send_signal(signal.SIGTTOU)
-        until(lambda: len(children_of(process.pid)) == client.scard(wire.WORKERS) == 2)
+        until(lambda: len(children_of(process.pid)) == client.scard(keys.WORKERS) == 2)
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
 
 
@@ -119,20 +119,20 @@ def test_a_process_that_is_frozen_for_a_moment_only_goes_on(server, client, tmp_
 def test_a_job_that_forks_and_returns_twice_is_performed_once_and_its_worker_lives(server, client, tmp_path):
     notes = tmp_path / "notes"
     with pool(server) as process:
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
         id = executor_jobs.fork_and_return.enqueue(str(notes))
         assert ended(client, id).result == "done"
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
         assert children_of(process.pid) == children
-    assert client.xlen(wire.results_key(id)) == 1
+    assert client.xlen(keys.results_key(id)) == 1
     assert lines(notes) == ["x"]
 
 
 def test_no_job_is_lost_to_a_child_that_a_dead_worker_left_behind_with_its_sockets(server, client, tmp_path):
     notes = tmp_path / "notes"
     with pool(server):
-        until(lambda: client.scard(wire.WORKERS) == 1)
+        until(lambda: client.scard(keys.WORKERS) == 1)
         time.sleep(0.2)  # so that it waits by its connections
         id = executor_jobs.die_once_with_a_child_left.enqueue(str(notes))
         assert ended(client, id).result == "lived"
@@ -147,7 +147,7 @@ def test_nothing_is_left_of_a_pool_that_is_killed_while_it_drains(server, client
     notes = tmp_path / "notes"
     executor_jobs.note_when_told_isolated.enqueue(str(notes), str(tmp_path / "never"), "a")
     with pool(server, 2) as process:
-        until(lambda: lines(notes) == ["begin a"] and client.scard(wire.WORKERS) == 2)
+        until(lambda: lines(notes) == ["begin a"] and client.scard(keys.WORKERS) == 2)
         family = children_of(process.pid)
         family += [pid for child in family for pid in children_of(child)]
         process.terminate()
@@ -198,7 +198,7 @@ def test_what_comes_for_a_worker_while_a_job_keeps_its_lock_is_performed_once_by
 ):
     path = tmp_path / "notes"
     with pool(server, 2):
-        until(lambda: client.scard(wire.WORKERS) == 2)
+        until(lambda: client.scard(keys.WORKERS) == 2)
         time.sleep(0.3)  # until both wait on all queues
         long = executor_jobs.keep_the_lock.enqueue(str(path), 6 * 10**7)
         until(lambda: lines(path) == ["begins"])

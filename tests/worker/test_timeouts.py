@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, reader
 from packmule.jobs.reader import JobInfo
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.executor_jobs import EXECUTORS
@@ -42,7 +42,7 @@ def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, c
     with ExitStack() as pools:
         for how in HOWS:
             pools.enter_context(pool(server, queues=how, **options))
-        until(lambda: client.scard(wire.WORKERS) == len(HOWS))
+        until(lambda: client.scard(keys.WORKERS) == len(HOWS))
         ids = {how: getattr(executor_jobs, resist).options(queue=how).enqueue(how) for how in HOWS}
         found = {how: ended(client, id) for how, id in ids.items()}
     for how, info in found.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.tests.worker import executor_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
@@ -28,7 +28,7 @@ def waiting(client, claims) -> Iterator[IdleWait]:
     claims.finish_and_claim("first", [], 1)
     wake, waker = os.pipe()
     os.write(waker, b"!")
-    idle = IdleWait(client, "w1", claims, [wire.queue_key("default"), wire.queue_key("low")], [wake])
+    idle = IdleWait(client, "w1", claims, [keys.queue_key("default"), keys.queue_key("low")], [wake])
     assert idle.wait().is_empty
     os.read(wake, 1)
     yield idle
@@ -54,7 +54,7 @@ def test_moves_that_are_ended_bring_what_was_pushed_before(client, waiting):
     id = executor_jobs.where.enqueue()
     assert [job.id for job in waiting.end().jobs] == [id]
     later = executor_jobs.where.enqueue()
-    assert client.lrange(wire.queue_key("default"), 0, -1) == [later.encode()]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [later.encode()]
 
 
 def test_a_job_whose_reply_was_lost_is_recovered(client, waiting):
@@ -66,10 +66,10 @@ def test_a_job_whose_reply_was_lost_is_recovered(client, waiting):
 
 def test_a_job_that_was_moved_and_never_claimed_is_recovered(client, waiting):
     for other in client.client_list():
-        if other["name"] == wire.connection_name("w1"):
+        if other["name"] == keys.connection_name("w1"):
             client.client_kill_filter(_id=other["id"])
     id = executor_jobs.where.enqueue()
-    client.lmove(wire.queue_key("default"), wire.waiting_key("w1"), "LEFT", "RIGHT")
+    client.lmove(keys.queue_key("default"), keys.waiting_key("w1"), "LEFT", "RIGHT")
     assert [job.id for job in waiting.recover().jobs] == [id]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from redis import Redis
 
-from packmule.jobs import reader, wire
+from packmule.jobs import keys, queues
 
 LOOK_INTERVAL = 1.0
 PATIENCE = 1.0
@@ -51,9 +51,9 @@ class Autoscale:
         """How many jobs wait."""
         with self.client.pipeline(transaction=False) as pipeline:
             for queue in self.queues:
-                pipeline.llen(wire.queue_key(queue))
+                pipeline.llen(keys.queue_key(queue))
             return sum(pipeline.execute())
 
     def _age(self) -> float:
         """For how many seconds the next job of the slowest queue has waited."""
-        return max(reader.ages(self.client, self.queues).values(), default=0.0)
+        return max(queues.ages(self.client, self.queues).values(), default=0.0)

@@ -7,7 +7,8 @@ from typing import cast
 
 from redis import Redis
 
-from packmule.jobs import wire
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
 from packmule.worker.rescue import close_waiting, rescue
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
@@ -42,16 +43,16 @@ def give_back(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
     scoreboard.revoke(job)
     time.sleep(STORE_SECONDS)
     close_waiting(client, worker)
-    claims = cast(dict[bytes, bytes], client.hgetall(wire.claims_key(worker)))
+    claims = cast(dict[bytes, bytes], client.hgetall(keys.claims_key(worker)))
     now, in_hand = scoreboard.read_one(MAIN), scoreboard.held()
     # Only after that was read: whatever the worker claims once it goes on is its own.
     if now is None or now.execution != job.execution or job.execution not in in_hand:
         return []
     begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not acknowledged yet
     unbegun = [
-        wire.text(execution)
+        as_text(execution)
         for id, execution in claims.items()
-        if not id.startswith(b".") and wire.text(execution) not in begun
+        if not id.startswith(b".") and as_text(execution) not in begun
     ]
     back = rescue(client, worker, "returned", executions=unbegun, scope="named").back if unbegun else []
     scoreboard.show_held(())

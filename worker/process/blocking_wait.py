@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.worker.process.claim import NOTHING, Claim, Claims
 from packmule.worker.rescue import close_waiting
 
@@ -118,7 +118,7 @@ class IdleWait:
     def _begin(self, place: int, waiter: _Waiter) -> None:
         waiter.claim_id = self.claims.next_id()
         waiter.until = time.monotonic() + BLOCK_SECONDS + ANSWER_SECONDS
-        move = ("BLMOVE", waiter.queue, wire.waiting_key(self.worker), "LEFT", "RIGHT", BLOCK_SECONDS)
+        move = ("BLMOVE", waiter.queue, keys.waiting_key(self.worker), "LEFT", "RIGHT", BLOCK_SECONDS)
         take = self.claims.command_for_moved(place, waiter.claim_id)
         waiter.connection.send_packed_command(waiter.connection.pack_commands([move, take]))
 
@@ -153,13 +153,13 @@ class IdleWait:
             # Not by the pool, which counts all that it has ever made and refuses the hundredth.
             connection: Any = pool.connection_class(**pool.connection_kwargs)
             connection.connect()
-            connection.send_command("CLIENT", "SETNAME", wire.connection_name(self.worker))
+            connection.send_command("CLIENT", "SETNAME", keys.connection_name(self.worker))
             connection.read_response()
             connection.send_command("CLIENT", "ID")
             self._waiters.append(_Waiter(connection, int(connection.read_response()), queue))
         # Whoever rescues from this worker closes them, so they must be known before an id can arrive.
         ids = " ".join(str(waiter.client_id) for waiter in self._waiters)
-        self.client.hset(wire.claims_key(self.worker), wire.WAITERS, ids)
+        self.client.hset(keys.claims_key(self.worker), keys.WAITERS, ids)
 
 
 def _refuse_silence(until: float) -> None:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 from redis import Redis
 
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.worker.order import Order
 from packmule.worker.process import claimed
 from packmule.worker.process.claimed import Claimed, Row
@@ -28,7 +29,7 @@ MOST = 64
 """Jobs that one claim takes at most, unless a worker is told otherwise."""
 
 _PARTS = (("worker.process", "gather"), ("worker.process", "statistics"), ("worker.process", "acknowledge"))
-_finish_and_claim = Script("worker.process", "finish_and_claim", after=(*wire.LIMITS, *_PARTS))
+_finish_and_claim = Script("worker.process", "finish_and_claim", after=(*keys.LIMITS, *_PARTS))
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -81,12 +82,12 @@ class Claims:
         self.worker = worker
         self.order = order
         self._keys = (
-            wire.claims_key(worker),
-            wire.waiting_key(worker),
-            wire.worker_key(worker),
-            wire.LEASES,
-            wire.QUARANTINE,
-            wire.SUSPENDED,
+            keys.claims_key(worker),
+            keys.waiting_key(worker),
+            keys.worker_key(worker),
+            keys.LEASES,
+            keys.QUARANTINE,
+            keys.SUSPENDED,
         )
         self._prefix = secrets.token_hex(4)
         self._calls = 0
@@ -104,12 +105,12 @@ class Claims:
         When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
         """
         now = time.time()
-        lease = wire.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
+        lease = keys.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # A mere acknowledgement must not use up a queue's turn.
-        keys = [*self._keys, *map(wire.queue_key, self.order.next() if want else ())]
+        key_names = [*self._keys, *map(keys.queue_key, self.order.next() if want else ())]
         counts = count_outcomes(outcomes, self._held)
-        claim = self.read(_finish_and_claim(self.client, keys, [request, counts]))
+        claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]))
         for ended in outcomes:
             self._held.pop(ended.execution, None)
         self._leased_at = now if lease else self._leased_at
@@ -169,4 +170,4 @@ class ClaimSize:
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:
-    return [wire.text(value) for value in values]
+    return [as_text(value) for value in values]

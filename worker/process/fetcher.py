@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
-from packmule.jobs import wire
+from packmule.jobs import keys
 from packmule.worker.order import Order
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import NOTHING, Claim, Claims
@@ -65,7 +65,7 @@ class Fetcher:
         paused_for = PAUSED_SECONDS if last.paused else None
         spans = (BLOCK_SECONDS, max_idle_time, last.next_due, paused_for)
         span = max(0.0, min(each for each in spans if each is not None))
-        paused = {wire.queue_key(name) for name in last.paused}
+        paused = {keys.queue_key(name) for name in last.paused}
         return self._recovered(lambda: self._idle.wait(span, paused))
 
     def stop_waiting(self) -> Claim:

@@ -10,12 +10,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import wire
+from packmule.jobs import keys
 
 PROGRESS_TTL = 86_400
 
 log = logging.getLogger("packmule.worker")
-_write = Script("worker.process", "write", after=wire.EVENTS)
+_write = Script("worker.process", "write", after=keys.EVENTS)
 
 
 class ProgressStore:
@@ -35,15 +35,15 @@ class ProgressStore:
         # An empty total overwrites one that an earlier attempt knew.
         known = "" if total is None else total
         fields = ["done", done, "total", known, "message", message, "attempt", attempt]
-        self._write(id, execution, wire.progress_key(id), "progress", PROGRESS_TTL, fields)
+        self._write(id, execution, keys.progress_key(id), "progress", PROGRESS_TTL, fields)
 
     def save(self, id: str, execution: str, cursor: bytes) -> None:
         """Store a checkpoint of the job `id` in its record."""
-        self._write(id, execution, wire.job_key(id), "checkpoint", 0, ["checkpoint", cursor])
+        self._write(id, execution, keys.job_key(id), "checkpoint", 0, ["checkpoint", cursor])
 
     def _write(self, id: str, execution: str, key: str, what: str, ttl: int, fields: Sequence[Any]) -> None:
         try:
-            written = _write(self.client, [wire.claims_key(self.worker), key], [id, execution, ttl, *fields])
+            written = _write(self.client, [keys.claims_key(self.worker), key], [id, execution, ttl, *fields])
         except RedisError as error:
             log.warning("job %s: its %s was not stored: %s", id, what, error)
             return

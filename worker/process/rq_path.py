@@ -19,7 +19,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from packmule.coordination.redis.backoff import UNAVAILABLE
-from packmule.jobs import registry, wire
+from packmule.jobs import keys, registry, wire
 from packmule.jobs.interrupts import Interrupted, Killed, Stopped
 from packmule.jobs.options import LONGEST_SPAN
 from packmule.worker.deadlines import LOOK
@@ -130,7 +130,7 @@ def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
 def _is_started(worker: BaseWorker, claimed: Claimed) -> bool:
     """Whether nobody has recorded the job's end, or its record is none any more."""
     try:
-        return worker.connection.hget(wire.job_key(claimed.id), "status") == b"started"
+        return worker.connection.hget(keys.job_key(claimed.id), "status") == b"started"
     except ResponseError:
         return True
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from redis import Redis
 
 from packmule.coordination.locks.redlock import Lock, NoQuorum, NotAcquired, Redlock, SameServer
-from packmule.jobs import wire
+from packmule.jobs import keys
 
-TTL = wire.LEASE_SECONDS
+TTL = keys.LEASE_SECONDS
 """A lock outlives its holder as long as a worker's lease does. No lock of ours lasts longer, so a lock node
 that may have forgotten some has no vote for this long."""
 

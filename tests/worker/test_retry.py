@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from rq.registry import FailedJobRegistry
 
-from packmule.jobs import cancel, reader, wire
-from packmule.jobs.purge import purge
+from packmule.jobs import control, keys, reader
+from packmule.jobs.control import NotRetried, retry
+from packmule.jobs.queues import purge
 from packmule.jobs.reader import NoSuchJob
-from packmule.jobs.requeue import NotRequeued, requeue
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, lines
 
@@ -19,9 +19,9 @@ def test_a_failed_job_runs_again_with_its_count_of_attempts(server, client, tmp_
     notes = tmp_path / "notes"
     id = pool_jobs.fail.options(retries=0).enqueue(str(notes))
     assert drained(server) == 0
-    requeue(client, id)
+    retry(client, id)
     assert reader.read(client, id).status == "queued"
-    assert client.ttl(wire.job_key(id)) == client.ttl(wire.results_key(id)) == -1
+    assert client.ttl(keys.job_key(id)) == client.ttl(keys.results_key(id)) == -1
     assert FailedJobRegistry("default", client).get_job_ids() == []
     assert drained(server) == 0
     assert ended(client, id).status == "failed"
@@ -30,8 +30,8 @@ def test_a_failed_job_runs_again_with_its_count_of_attempts(server, client, tmp_
 
 def test_a_canceled_job_runs_after_all(server, client):
     id = pool_jobs.add.enqueue(1)
-    assert cancel.cancel(client, id) == "canceled"
-    requeue(client, id)
+    assert control.cancel(client, id) == "canceled"
+    retry(client, id)
     assert drained(server) == 0
     assert ended(client, id).result == 2
     assert client.zcard("rq:canceled:default") == 0
@@ -39,35 +39,35 @@ def test_a_canceled_job_runs_after_all(server, client):
 
 def test_only_what_has_ended_badly_runs_again(server, client):
     id = pool_jobs.add.enqueue(1)
-    with pytest.raises(NotRequeued, match="is queued; only failed, stopped and canceled jobs"):
-        requeue(client, id)
+    with pytest.raises(NotRetried, match="is queued; only failed, stopped and canceled jobs"):
+        retry(client, id)
     assert drained(server) == 0
-    with pytest.raises(NotRequeued, match="is finished"):
-        requeue(client, id)
+    with pytest.raises(NotRetried, match="is finished"):
+        retry(client, id)
     with pytest.raises(NoSuchJob):
-        requeue(client, "nobody")
-    client.set(wire.job_key("text"), "no hash")
+        retry(client, "nobody")
+    client.set(keys.job_key("text"), "no hash")
     with pytest.raises(NoSuchJob):
-        requeue(client, "text")
+        retry(client, "text")
 
 
 def test_a_unique_job_whose_place_another_has_taken_stays_where_it_is(client):
     first = pool_jobs.add.options(unique=True).enqueue(1)
-    cancel.cancel(client, first)
+    control.cancel(client, first)
     second = pool_jobs.add.options(unique=True).enqueue(1)
-    with pytest.raises(NotRequeued, match=f"{second} holds its place"):
-        requeue(client, first)
-    cancel.cancel(client, second)
-    requeue(client, first)
+    with pytest.raises(NotRetried, match=f"{second} holds its place"):
+        retry(client, first)
+    control.cancel(client, second)
+    retry(client, first)
     assert pool_jobs.add.options(unique=True).enqueue(1) == first
 
 
 def test_a_list_of_another_type_leaves_the_job_failed(client):
     id = pool_jobs.add.enqueue(1)
-    cancel.cancel(client, id)
-    client.set(wire.queue_key("default"), "no list")
+    control.cancel(client, id)
+    client.set(keys.queue_key("default"), "no list")
     with pytest.raises(Exception, match="WRONGTYPE"):
-        requeue(client, id)
+        retry(client, id)
     assert reader.read(client, id).status == "canceled"
 
 
@@ -89,6 +89,6 @@ def test_a_purge_takes_those_behind_others_of_their_group_too(client):
 
 
 def test_a_purge_passes_ids_without_a_record(client):
-    client.rpush(wire.queue_key("default"), "gone", b"\xff")
+    client.rpush(keys.queue_key("default"), "gone", b"\xff")
     assert purge(client, "default") == 0
-    assert client.llen(wire.queue_key("default")) == 0
+    assert client.llen(keys.queue_key("default")) == 0

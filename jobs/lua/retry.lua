@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the job's record    KEYS[2]  the set of queues    KEYS[3]  the places of unique jobs (enqueue.lua)
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
--- Returns  "requeued" if it does, "" if there is no such job, "held <id>" where another job holds its place, else
+-- Returns  "retried" if it does, "" if there is no such job, "held <id>" where another job holds its place, else
 --          its status as it is
 
 local record, id = KEYS[1], ARGV[1]
@@ -15,7 +15,6 @@ if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
 
-local ALIVE = {queued = true, started = true, scheduled = true, deferred = true}
 if unique then
   local holder = (redis.call('HGET', KEYS[3], unique) or ''):match('^%S+')
   if holder and holder ~= id and ALIVE[redis.pcall('HGET', 'rq:job:' .. holder, 'status')] then
@@ -35,4 +34,4 @@ call('SADD', KEYS[2], 'rq:queue:' .. queue)
 emit('enqueued', id, queue)
 batches.ended(id, 'p')
 write_events()
-return 'requeued'
+return 'retried'

@@ -1,0 +1,41 @@
+"""Replies of Redis as text, and pipelines that survive keys of an unexpected type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import Redis
+
+
+def as_text(value: bytes | str) -> str:
+    """A reply as text; bytes that are not UTF-8 become replacement characters.
+
+    >>> as_text(b"mail")
+    'mail'
+    """
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def as_texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The fields of a hash as text.
+
+    >>> as_texts({b"status": b"queued"})
+    {'status': 'queued'}
+    """
+    return {as_text(name): as_text(value) for name, value in fields.items()}
+
+
+def pipelined(client: Redis, commands: Sequence[tuple[Any, ...]], otherwise: Any) -> list[Any]:
+    """The replies to `commands`, in one round trip; `otherwise` in the place of each error.
+
+    >>> pipelined(client, [("LLEN", "a"), ("LLEN", "b")], 0)  # doctest: +SKIP
+    [3, 0]
+    """
+    if not commands:
+        return []
+    with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        replies = pipeline.execute(raise_on_error=False)
+    return [otherwise if isinstance(reply, Exception) else reply for reply in replies]

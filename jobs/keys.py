@@ -1,0 +1,190 @@
+"""The names of RQ's keys and ours, of channels and job ids, and the Lua files in front of scripts on them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+QUEUES = "rq:queues"
+"""The set of the keys of all queues that jobs were ever enqueued to."""
+
+WORKERS = "rq:workers"
+"""The set of the keys of all registered workers."""
+
+SUSPENDED = "rq:suspended"
+"""Exists while `rq suspend` keeps all workers from claiming."""
+
+LEASE_SECONDS = 10.0
+"""A worker's right to its claims lasts this long if nobody renews it."""
+
+WORKER_TTL = 480
+"""Seconds after which RQ forgets a worker that doesn't renew its registration: RQ's own default."""
+
+REGISTRIES = {
+    "scheduled": "rq:scheduled:{}",
+    "started": "rq:wip:{}",
+    "finished": "rq:finished:{}",
+    "failed": "rq:failed:{}",
+    "deferred": "rq:deferred:{}",
+    "canceled": "rq:canceled:{}",
+}
+"""RQ's sorted sets of job ids by status, one per queue; `started` holds `<job id>:<execution id>`."""
+
+LEASES = "pm:leases"
+"""The sorted set of workers by the end of their lease."""
+
+WAITERS = ".waiters"
+"""The field of a worker's claims that holds the ids of the connections on which it waits for jobs."""
+
+PARENTS = "pm:parents"
+"""The sorted set of ended jobs whose dependents are still to be enqueued."""
+
+UNIQUE = "pm:unique"
+"""The hash of unique jobs' keys to the jobs that hold them."""
+
+PAUSED = "pm:paused"
+"""The set of the names of paused queues."""
+
+QUEUE_RATES = "pm:queue-rates"
+"""The hash of queues to their rate: microseconds per job, microseconds per burst, and the rate's text."""
+
+DUE = "pm:due"
+"""The sorted set of the groups that are blocked until a time, by that time."""
+
+BATCHES = "pm:batches"
+"""The sorted set of batches by the time of their creation."""
+
+PAUSED_BATCHES = "pm:batches-paused"
+"""The set of paused batches."""
+
+QUARANTINE = "pm:quarantine"
+"""The list of records and keys that were set aside, as JSON."""
+
+JOB_EVENTS = "pm:events"
+"""The stream of what became of jobs."""
+
+STATISTICS = "pm:stats:"
+"""How the keys of all statistics begin."""
+
+AUDIT = "pm:audit"
+"""The stream of the commands that changed something."""
+
+FULL = "pm:full"
+"""Exists while the server is too full to take more jobs."""
+
+SCHEDULER = "pm:scheduler"
+"""The channel that tells schedulers in how many seconds something is due, or that one has `"resigned"`."""
+
+EVENTS = (("jobs", "events"),)
+"""The Lua file in front of scripts that emit events of jobs."""
+
+CALL = (*EVENTS, ("jobs", "call"))
+"""The files in front of scripts that continue when a key is of an unexpected type."""
+
+GROUPS = (*CALL, ("jobs", "groups"), ("jobs", "batch"))
+"""The files in front of scripts that move jobs of groups or end jobs of batches."""
+
+LIMITS = (*GROUPS, ("jobs", "limits"))
+"""The files in front of scripts that claim jobs, return them or enqueue new ones."""
+
+
+def new_job_id() -> str:
+    """A job id that nobody else has: 128 random bits in hex."""
+    return secrets.token_hex(16)
+
+
+def queue_key(queue: str) -> str:
+    """The list of the ids of the jobs that wait in `queue`, the next one at its head."""
+    return f"rq:queue:{queue}"
+
+
+def queue_name(key: str) -> str:
+    """The name of the queue whose list is `key`."""
+    return key.removeprefix("rq:queue:")
+
+
+def registry_key(status: str, queue: str) -> str:
+    """RQ's sorted set of the jobs of `queue` in `status`."""
+    return REGISTRIES[status].format(queue)
+
+
+def job_key(job_id: str) -> str:
+    """The hash that is the record of a job."""
+    return f"rq:job:{job_id}"
+
+
+def results_key(job_id: str) -> str:
+    """The stream of a job's results, the newest last."""
+    return f"rq:results:{job_id}"
+
+
+def progress_key(job_id: str) -> str:
+    """The hash of a job's progress counters."""
+    return f"pm:progress:{job_id}"
+
+
+def worker_key(worker: str) -> str:
+    """The hash in which a worker registers."""
+    return f"rq:worker:{worker}"
+
+
+def worker_name(key: str) -> str:
+    """The name of the worker whose hash is `key`."""
+    return key.removeprefix("rq:worker:")
+
+
+def workers_key(queue: str) -> str:
+    """The set of the keys of the workers that serve a queue."""
+    return f"rq:workers:{queue}"
+
+
+def claims_key(worker: str) -> str:
+    """The hash of the jobs that `worker` has claimed: job id to execution id."""
+    return f"pm:claims:{worker}"
+
+
+def waiting_key(worker: str) -> str:
+    """The list of ids that were moved to `worker` while it was idle and are not yet claimed."""
+    return f"pm:waiting:{worker}"
+
+
+def commands_channel(worker: str) -> str:
+    """RQ's channel for commands to `worker`."""
+    return f"rq:pubsub:{worker}"
+
+
+def connection_name(worker: str) -> str:
+    """The name in `CLIENT LIST` of the connections on which `worker` waits; Redis allows no spaces there."""
+    return "packmule-wait:" + re.sub(r"[^!-~]", "_", worker)
+
+
+def groups_key(queue: str) -> str:
+    """The hash of a queue's groups of waiting jobs to their heads; empty for a blocked group."""
+    return f"pm:groups:{queue}"
+
+
+def group_key(queue: str, group: str) -> str:
+    """The list of the jobs of a group that wait behind its head."""
+    return f"pm:group:{queue}:{group}"
+
+
+def blocked_name(queue: str, group: str) -> str:
+    """The member that stands for a group in `DUE` and `blocked_key`."""
+    return f"{queue}\n{group}"
+
+
+def blocked_key(key: str) -> str:
+    """The sorted set of the groups that are blocked until a slot of `key` is free, in order."""
+    return f"pm:blocked:{key}"
+
+
+def holders_key(key: str) -> str:
+    """The hash of the jobs that hold slots of `key`: job id to worker and execution id."""
+    return f"pm:holders:{key}"
+
+
+def batch_key(batch: str) -> str:
+    """The hash of a batch; followed by `:jobs`, `:results` or `:held` it is one of its other keys."""
+    return f"pm:batch:{batch}"

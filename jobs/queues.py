@@ -1,0 +1,115 @@
+"""Queues: list, measure, pause, resume and purge them, and limit how many of their jobs start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from redis import Redis
+
+from packmule.coordination.limits.rate import Rate
+from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import keys, wire
+from packmule.jobs.cluster import wake_workers
+
+PURGED_A_CALL = 500
+"""Few enough that one call holds the server for only a few milliseconds."""
+
+_purge = Script("jobs", "purge", after=keys.GROUPS)
+
+
+def names(client: Redis) -> list[str]:
+    """The names of all queues that jobs were ever enqueued to, sorted."""
+    return sorted(keys.queue_name(as_text(key)) for key in client.smembers(keys.QUEUES))
+
+
+def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The number of jobs in each status, by queue; one round trip, and nothing is cleaned up.
+
+    >>> depths(client, ["mail"])  # doctest: +SKIP
+    {'mail': {'queued': 3, 'scheduled': 0, 'started': 1, 'finished': 9, 'failed': 0, ...}}
+    """
+    with client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.llen(keys.queue_key(queue))
+            for status in keys.REGISTRIES:
+                pipeline.zcard(keys.registry_key(status, queue))
+        counts = iter(pipeline.execute())
+    return {queue: {status: next(counts) for status in ("queued", *keys.REGISTRIES)} for queue in queues}
+
+
+def ages(client: Redis, queues: Sequence[str]) -> dict[str, float]:
+    """The seconds that the next job of each queue has waited; queues without one are left out. Two trips."""
+    with client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.lindex(keys.queue_key(queue), 0)
+        found = pipeline.execute(raise_on_error=False)
+    heads = {queue: head for queue, head in zip(queues, found, strict=True) if isinstance(head, bytes)}
+    with client.pipeline(transaction=False) as pipeline:
+        for head in heads.values():
+            pipeline.hget(keys.job_key(as_text(head)), "enqueued_at")
+        instants = [_instant(answer) for answer in pipeline.execute(raise_on_error=False)]
+    now = time.time()
+    return {queue: max(0.0, now - at) for queue, at in zip(heads, instants, strict=True) if at is not None}
+
+
+def pause(client: Redis, queue: str) -> bool:
+    """Keep all workers from taking jobs of `queue`; False if it was paused already.
+
+    Running jobs run to their end, and jobs can still be enqueued.
+    """
+    return bool(client.sadd(keys.PAUSED, queue))
+
+
+def resume(client: Redis, queue: str) -> bool:
+    """Let workers take jobs of `queue` again, and notify them; False if it was not paused."""
+    was_paused = bool(client.srem(keys.PAUSED, queue))
+    wake_workers(client)
+    return was_paused
+
+
+def paused(client: Redis) -> set[str]:
+    """The names of paused queues."""
+    return {as_text(name) for name in client.smembers(keys.PAUSED)}
+
+
+def purge(client: Redis, queue: str) -> int:
+    """Delete the jobs that wait in `queue` and return how many; running and scheduled jobs stay.
+
+    It continues until the queue is empty, so jobs that are enqueued meanwhile are deleted too.
+    """
+    total = 0
+    while True:
+        deleted, taken = _purge(client, [keys.queue_key(queue)], [queue, PURGED_A_CALL])
+        total += int(deleted)
+        if not taken:
+            return total
+
+
+def set_rate(client: Redis, queue: str, rate: Rate | None) -> None:
+    """Limit how many jobs of `queue` may start per interval, across all workers; None lifts the limit.
+
+    Each worker keeps to it from its next claim on, and it survives restarts.
+    """
+    if rate is None:
+        client.hdel(keys.QUEUE_RATES, queue)
+    else:
+        client.hset(keys.QUEUE_RATES, queue, f"{rate.interval_us} {rate.capacity_us} {rate}")
+    wake_workers(client)
+
+
+def rates(client: Redis) -> dict[str, str]:
+    """The rates of the queues that have one, as text: `{"mail": "100/m"}`."""
+    return {
+        as_text(queue): as_text(value).split(" ", 2)[-1]
+        for queue, value in client.hgetall(keys.QUEUE_RATES).items()
+    }
+
+
+def _instant(answer: object) -> float | None:
+    """A record's field as Unix seconds; None if it is absent or corrupt."""
+    try:
+        return wire.time_seconds(as_text(answer)) if isinstance(answer, bytes) else None
+    except (ValueError, OverflowError):
+        return None
