@@ -27,9 +27,10 @@ from packmule.jobs import reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
+from packmule.tests.fork_server import Forked
 from packmule.tests.private_server import private_server
 from packmule.tests.worker import batch_jobs
-from packmule.tests.worker.pools import HERE, children_of, is_alive
+from packmule.tests.worker.pools import children_of, is_alive
 
 POOLS, PROCESSES, JOBS = 2, 2, 150
 RUNNING_BATCHES = 4
@@ -39,16 +40,9 @@ LONGEST_END = 60.0
 
 def start(server: EmbeddedServer, log: Path) -> subprocess.Popen[bytes]:
     """A pool in a session of its own."""
-    command = [
-        sys.executable,
-        str(HERE / "run_pool.py"),
-        server.url,
-        str(PROCESSES),
-        "grace=2",
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+    command = ["packmule.tests.worker.run_pool", server.url, str(PROCESSES), "grace=2"]
     with log.open("ab") as output:
-        return subprocess.Popen(command, env=environment, start_new_session=True, stderr=output)
+        return Forked(command, start_new_session=True, stderr=output)
 
 
 def kill_server(server: EmbeddedServer) -> None:
@@ -117,7 +111,7 @@ def run(worker_kills: int, server_kills: int, seed: int = 1) -> tuple[list[str],
         struck_at = 0.0
         while (wanted := faults["worker"] + faults["server"] < worker_kills + server_kills) or running:
             with suppress(RedisError):
-                scheduler.tick()
+                scheduler.step()
                 running = [batch for batch in running if batch.state().ended is None]
             if wanted and len(running) < RUNNING_BATCHES:
                 batches.append(fill(place / "notes", len(batches)))

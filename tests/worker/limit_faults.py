@@ -33,12 +33,13 @@ from packmule.coordination.redis.replies import as_text
 from packmule.jobs import reader
 from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
+from packmule.tests.fork_server import Forked
 from packmule.tests.private_server import private_server
 from packmule.tests.worker import (
     limit_ledger,
     limited_jobs,
 )
-from packmule.tests.worker.pools import HERE, children_of, is_alive
+from packmule.tests.worker.pools import children_of, is_alive
 
 POOLS, PROCESSES = 3, 2
 SETTLED_SECONDS = 1.5
@@ -107,16 +108,9 @@ class Crowd:
             self.start()
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            str(HERE / "run_pool.py"),
-            self.server.url,
-            str(PROCESSES),
-            "grace=2",
-        ]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+        command = ["packmule.tests.worker.run_pool", self.server.url, str(PROCESSES), "grace=2"]
         with self.log.open("ab") as output:
-            process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=output)
+            process = Forked(command, start_new_session=True, stderr=output)
         self.pools.append((process, time.monotonic()))
 
     def break_something(self, dice: random.Random) -> None:
@@ -219,7 +213,7 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
 
 def _schedule(scheduler: Scheduler, done: threading.Event) -> None:
     while not done.is_set():
-        done.wait(max(0.01, scheduler.tick()))
+        done.wait(max(0.01, scheduler.step()))
 
 
 def _load(crowd: Crowd, place: Path, kills: int, until: float, dice: random.Random) -> list[str]:
