@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 
 import click
 import msgspec
+import pytest
 
 from packmule import cli
 from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
@@ -22,7 +24,7 @@ from packmule.jobs.options import (
 from packmule.observe.events import TYPES
 from packmule.observe.webhooks.endpoints import ENDS, Webhook
 from packmule.scheduler.schedules.schedule import Schedule
-from packmule.tests.docs.pages import ROOT, named, page, rows
+from packmule.tests.docs.pages import PAGES, ROOT, named, page, rows
 
 
 def leaves(group: click.Group, path: str = "packmule") -> Iterator[str]:
@@ -58,6 +60,19 @@ def test_every_command_that_a_page_names_exists():
             words = text.split()
             known = any(" ".join(words[:length]) in commands | groups for length in (2, 3))
             assert known, f"{path.name}: {text}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_line_that_a_page_shows_is_valid(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in re.findall(r"^\$ (packmule .*)$", page(name), flags=re.MULTILINE):
+        command: click.Command = cli.cli
+        _, *arguments = shlex.split(line, comments=True)
+        while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+            found = command.get_command(click.Context(command), arguments.pop(0))
+            assert found is not None, line
+            command = found
+        command.make_context(line, arguments)
 
 
 def test_every_setting_is_on_its_page_with_its_default():
