@@ -1,27 +1,17 @@
 """A cache hit beside a bare GET of the same bytes, in one run.
 
-Run: .venv/bin/python benchmarks/cache.py [rounds]
+python benchmarks/cache.py [rounds]
 """
 
 from __future__ import annotations
 
-import operator
-import os
-import platform
-import shutil
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+from functools import partial
 
-sys.path[0] = str(Path(__file__).parents[1])
+from harness import arguments, by_turns, client_of, machine, microseconds, private_server, ratio, table
 
 from packmule.coordination.cache.cache import Cache
-from packmule.coordination.redis.connection import connect
-from packmule.coordination.redis.embedded_server import EmbeddedServer
 
 BATCH = 50
 SMALL = {"eur": 12, "name": "a chair", "tags": ["wood", "red"]}
@@ -51,39 +41,21 @@ def ways(client, cache) -> dict[str, Callable[[], object]]:
     }
 
 
-def microseconds(way: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    for _ in range(BATCH):
-        way()
-    return (time.perf_counter() - start) / BATCH * 1_000_000
-
-
 def main(rounds: int) -> None:
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
-    try:
-        server.ensure()
-        with connect(None, server.data_dir) as client, Cache(client, "bench") as cache:
-            measured = ways(client, cache)
-            figures: dict[str, list[float]] = {name: [] for name in measured}
-            for way in measured.values():
-                way()
-            for _ in range(rounds):
-                for name, way in measured.items():
-                    figures[name].append(microseconds(way))
-            print(
-                f"{os.cpu_count()} cores, Python {platform.python_version()}, redis {version('redis')}, "
-                f"Valkey {client.info('server')['valkey_version']} on a unix socket; "
-                f"medians of {rounds} turns of {BATCH}\n\n{'':48}x GET"
-            )
-        for name, values in figures.items():
-            # Each beside the bare GETs of its own turn, for the machine's pace drifts.
-            base = figures["bare GET of 100 kB" if "100 kB" in name else BASE]
-            ratio = statistics.median(map(operator.truediv, values, base))
-            print(f"{name:36}{statistics.median(values):7.1f} µs{ratio:8.2f}")
-    finally:
-        server.stop()
-        shutil.rmtree(server.data_dir)
+    """Measure and print."""
+    with private_server() as server, client_of(server) as client, Cache(client, "bench") as cache:
+        measured = ways(client, cache)
+        for way in measured.values():
+            way()
+        timed = {name: partial(microseconds, BATCH, way) for name, way in measured.items()}
+        figures = by_turns(timed, rounds)
+        print(f"{machine('redis', client=client)}; medians of {rounds} rounds of {BATCH}\n")
+    rows = []
+    for name, values in figures.items():
+        base = figures["bare GET of 100 kB" if "100 kB" in name else BASE]
+        rows.append((name, f"{statistics.median(values):.1f} µs", f"{ratio(values, base):.2f}"))
+    table(("", "a call", "x GET"), rows)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main(*arguments(100))

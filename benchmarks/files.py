@@ -2,9 +2,9 @@
 
     python benchmarks/files.py [megabytes] [runs]
 
-The file (200 MB unless said) is made anew, of numbers, dates, instants, truth values and quoted texts. Each
-way runs in a fresh process, once to warm the page cache and then `runs` times (3 unless said), by turns with
-the others; the median is printed. Time is from the call to a Parquet file in zstd (for the `csv` module: to
+The file (200 MB by default) holds numbers, dates, instants, truth values and quoted texts. Each way runs in a
+fresh process, once to warm the page cache and then `runs` times (3 by default), by turns with the others; the
+median is printed. Time is from the call to a Parquet file in zstd (for the `csv` module: to
 the last row read, the floor of what pure Python could do), imports not included. RSS is the process's peak.
 Peers that are not installed are left out.
 """
@@ -12,19 +12,18 @@ Peers that are not installed are left out.
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from harness import arguments, by_turns, has, machine, table
+
 MB = 1_000_000
 
 
@@ -122,44 +121,38 @@ def measure(way: str, folder: Path) -> None:
     print(json.dumps({"seconds": seconds, "rows": rows, "rss": peak / 1000}))
 
 
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package) if package else platform.python_version()
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def measured(way: str, folder: Path, rows: int) -> dict[str, float]:
+    """The figures of one run in a fresh process."""
+    command = [sys.executable, __file__, "--measure", way, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    figure: dict[str, float] = json.loads(done.stdout)
+    if figure["rows"] != rows:
+        raise SystemExit(f"{way} wrote {figure['rows']} rows of {rows}")
+    return figure
 
 
 def main(megabytes: int, runs: int) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = generate(folder / "source.csv", megabytes * MB)
         size = (folder / "source.csv").stat().st_size / MB
-        cores = len(os.sched_getaffinity(0))
-        print(f"{size:.0f} MB of CSV, {rows:,} rows; Python {platform.python_version()}, {cores} cores\n")
-        found = {way: version(package) for way, (_, package) in WAYS.items()}
-        figures: dict[str, list[dict[str, float]]] = {way: [] for way, known in found.items() if known}
-        for run in range(runs + 1):
-            for way, measured in figures.items():
-                done = subprocess.run(
-                    [sys.executable, __file__, "--measure", way, name],
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
-                    stdout=subprocess.PIPE,
-                    check=True,
-                )
-                figure = json.loads(done.stdout)
-                if figure["rows"] != rows:
-                    raise SystemExit(f"{way} wrote {figure['rows']} rows of {rows}")
-                if run:
-                    measured.append(figure)
-        print(f"{'':24}{'version':>10}{'MB/s':>8}{'s':>8}{'RSS MB':>8}")
-        for way, measured in figures.items():
-            seconds = statistics.median(figure["seconds"] for figure in measured)
-            rss = statistics.median(figure["rss"] for figure in measured)
-            print(f"{way:24}{found[way]:>10}{size / seconds:8.0f}{seconds:8.2f}{rss:8.0f}")
+        print(f"{machine('duckdb', 'polars', 'pyarrow')}; {size:.0f} MB of CSV, {rows:,} rows\n")
+        ways = {
+            way: partial(measured, way, folder, rows)
+            for way, (_, package) in WAYS.items()
+            if not package or has(package)
+        }
+        figures = {way: found[1:] for way, found in by_turns(ways, runs + 1).items()}
+    lines = []
+    for way, found in figures.items():
+        seconds, rss = (statistics.median(each[name] for each in found) for name in ("seconds", "rss"))
+        lines.append((way, f"{size / seconds:.0f}", f"{seconds:.2f}", f"{rss:.0f}"))
+    table(("", "MB/s", "s", "RSS MB"), lines)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measure(sys.argv[2], Path(sys.argv[3]))
     else:
-        main(*(int(argument) for argument in [*sys.argv[1:], *("200", "3")[len(sys.argv) - 1 :]]))
+        main(*arguments(200, 3))

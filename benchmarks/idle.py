@@ -1,22 +1,20 @@
 """Many idle workers: what they ask of the server at rest, and how many of them a job wakes.
 
+    python benchmarks/idle.py [workers] [seconds]
+
 Each worker is its waiting alone, in this process, with the connections and commands of a worker process.
-Run it with `python benchmarks/idle.py [workers] [seconds]`.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import bench_jobs
+from harness import arguments, machine, private_server
 from redis import Redis
 
-from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.worker.order import Strict
@@ -29,28 +27,22 @@ JOBS = 500
 
 def main(workers: int, seconds: float) -> None:
     """Start the server and the workers, watch them, and print three lines."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = EmbeddedServer(Path(folder))
-        server.ensure()
-        try:
-            client = Redis(unix_socket_path=str(server.socket_path))
-            waits = {name: _idle(client, name) for name in (f"w{number}" for number in range(workers))}
-            poller, names = _poller(waits)
-            before = _calls(client)
-            ends = time.monotonic() + seconds
-            while (left := ends - time.monotonic()) > 0:
-                for descriptor, _ in poller.poll(left):  # a move that has timed out is begun again
-                    each = waits[names[descriptor]]
-                    each.arrived()
-                    each.claims.finish_and_claim(each.claims.next_id(), [], 1)
-                    each.wait(0)
-            at_rest = (_calls(client) - before) / workers / seconds
-            print(f"{workers:,} idle workers, Valkey {client.info('server')['valkey_version']}")
-            print(f"at rest: {at_rest:.3f} commands a second and worker, seen for {seconds:g} s")
-            wakes, took = _wakes(client, waits, poller, names)
-            print(f"wakes a job: {wakes / JOBS:.2f}; enqueue to claimed {1000 * took / JOBS:.2f} ms")
-        finally:
-            server.stop()
+    with private_server() as server, Redis(unix_socket_path=str(server.socket_path)) as client:
+        waits = {name: _idle(client, name) for name in (f"w{number}" for number in range(workers))}
+        poller, names = _poller(waits)
+        before = _calls(client)
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(left):  # a move that has timed out begins again
+                each = waits[names[descriptor]]
+                each.arrived()
+                each.claims.finish_and_claim(each.claims.next_id(), [], 1)
+                each.wait(0)
+        at_rest = (_calls(client) - before) / workers / seconds
+        print(f"{machine(client=client)}; {workers:,} idle workers\n")
+        print(f"at rest: {at_rest:.3f} commands a second and worker, seen for {seconds:g} s")
+        wakes, took = _wakes(client, waits, poller, names)
+        print(f"wakes a job: {wakes / JOBS:.2f}; enqueue to claimed {1000 * took / JOBS:.2f} ms")
 
 
 def _idle(client: Redis, name: str) -> IdleWait:
@@ -104,4 +96,4 @@ def _wakes(
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 1000, float(sys.argv[2]) if sys.argv[2:] else 30.0)
+    main(*arguments(1000, 30.0))

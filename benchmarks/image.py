@@ -2,7 +2,7 @@
 
     python benchmarks/image.py [runs]
 
-Each way runs in a process of its own, once to warm up and then `runs` times (7 unless said), by turns with
+Each way runs in a process of its own, once to warm up and then `runs` times (7 by default), by turns with
 the others. CPU is the median of all threads' time, from the source file to three files written. RSS is the
 process's peak above what it had with everything imported. PSNR and SSIM (luma, blocks of 8x8) compare the
 1600 px rendition with an unencoded Lanczos reduction of all pixels.
@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import PIL
+from harness import ROOT, arguments, by_turns, machine, table
 from PIL import Image, ImageChops, ImageMath, ImageOps, ImageStat, features
 
-ROOT = Path(__file__).parents[1]
 WIDTHS = (1600, 800, 200)
 SOURCES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000)}
 WAYS = {
@@ -126,36 +124,33 @@ def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
     for name, way in WAYS.items():
         own = folder / way
         (own / "out").mkdir(parents=True)
-        os.link(folder / "source.jpg", own / "source.jpg")
+        (own / "source.jpg").hardlink_to(folder / "source.jpg")
         command = [sys.executable, __file__, "--serve", way, str(own)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        servers[name] = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, **pipes
-        )
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    for turn in range(runs + 1):
-        for name, server in servers.items():
-            server.stdin.write("run\n")
-            server.stdin.flush()
-            answer = json.loads(server.stdout.readline())
-            if turn:
-                figures[name].append(answer)
+        servers[name] = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+
+    def run(server: subprocess.Popen[str]) -> dict[str, float]:
+        server.stdin.write("run\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
+
+    figures = by_turns({name: partial(run, server) for name, server in servers.items()}, runs + 1)
     for server in servers.values():
         server.communicate()
-    return figures
+    return {name: found[1:] for name, found in figures.items()}
 
 
 def main(runs: int) -> None:
-    sys.path.insert(0, str(ROOT))
+    """Measure and print."""
     from packmule.jobs.image.resize import resizer
 
     if resizer() == "Pillow":
         del WAYS["image job, cykooz"]
     print(
-        f"Python {platform.python_version()}, Pillow {PIL.__version__}, libjpeg-turbo "
-        f"{features.version('libjpeg_turbo')}, {resizer()}, {os.cpu_count()} cores, {runs} runs"
+        f"{machine('Pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}, {resizer()}; medians of "
+        f"{runs} runs\n"
     )
-    print(f"{'':22}{'source':>8}{'CPU ms':>9}{'wall ms':>9}{'RSS MB':>8}{'PSNR dB':>9}{'SSIM':>8}")
+    rows = []
     for source, size in SOURCES.items():
         with tempfile.TemporaryDirectory(prefix="packmule-bench-") as place:
             folder = Path(place)
@@ -164,18 +159,14 @@ def main(runs: int) -> None:
             reference = photo.resize(target, Image.Resampling.LANCZOS)
             for name, figures in measure(folder, runs).items():
                 with Image.open(folder / WAYS[name] / f"out/{WIDTHS[0]}.jpg") as made:
-                    likeness = psnr(made, reference), ssim(made, reference)
-                cpu, wall, rss = (
-                    statistics.median(run[key] for run in figures) for key in ("cpu", "wall", "rss")
-                )
-                print(
-                    f"{name:22}{source:>8}{cpu:9.0f}{wall:9.0f}{rss:8.0f}{likeness[0]:9.2f}{likeness[1]:8.4f}",
-                    flush=True,
-                )
+                    likeness = f"{psnr(made, reference):.2f}", f"{ssim(made, reference):.4f}"
+                medians = (statistics.median(run[key] for run in figures) for key in ("cpu", "wall", "rss"))
+                rows.append((name, source, *(f"{each:.0f}" for each in medians), *likeness))
+    table(("", "source", "CPU ms", "wall ms", "RSS MB", "PSNR dB", "SSIM"), rows)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2], Path(sys.argv[3]))
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+        main(*arguments(7))

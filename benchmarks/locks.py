@@ -2,46 +2,28 @@
 
     python benchmarks/locks.py [seconds a measurement]
 
-Each server is a Valkey of its own behind a socket of this machine. The ways take turns; each figure is the
-median of three measurements, with the longest time that one lock took, in milliseconds. Without pottery only
-ours is measured: `make bench-peers` makes an environment, build/peers, that has it.
+Each figure is the median of three measurements, with the longest time that one lock took, in milliseconds.
+Without pottery only ours is measured: `make bench-peers` makes an environment, build/peers, that has it.
 """
 
 from __future__ import annotations
 
 import os
-import platform
-import shutil
 import signal
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import redis
+from harness import arguments, by_turns, has, machine, private_server, table
 
 from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 
 ROUNDS = 3
 SOCKET_TIMEOUT = 5.0
-"""Seconds after which pottery's clients give a paused server up; by default they never do."""
-
-
-@contextmanager
-def server() -> Iterator[EmbeddedServer]:
-    started = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-")))
-    started.ensure()
-    try:
-        yield started
-    finally:
-        started.stop()
-        shutil.rmtree(started.data_dir)
+"""Seconds after which pottery's clients give up on a paused server; by default they never do."""
 
 
 def ours(servers: list[EmbeddedServer], renew: bool) -> Callable[[], object]:
@@ -62,45 +44,48 @@ def pottery(servers: list[EmbeddedServer]) -> Callable[[], object]:
     return once
 
 
-def measure(ways: dict[str, Callable[[], object]], seconds: float) -> dict[str, tuple[float, float]]:
-    """Of each way: locks a second, and the longest time in milliseconds."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    longest = dict.fromkeys(ways, 0.0)
-    for _ in range(ROUNDS):
-        for name, once in ways.items():
-            taken, begun = 0, time.perf_counter()
-            now = begun
-            while now - begun < seconds:
-                once()
-                before, now = now, time.perf_counter()
-                longest[name] = max(longest[name], (now - before) * 1000)
-                taken += 1
-            rates[name].append(taken / (now - begun))
-    return {name: (statistics.median(rates[name]), longest[name]) for name in ways}
+def timed(once: Callable[[], object], seconds: float) -> tuple[float, float]:
+    """Locks a second, and the longest time that one took in milliseconds."""
+    taken, longest, began = 0, 0.0, time.perf_counter()
+    now = began
+    while now - began < seconds:
+        once()
+        before, now = now, time.perf_counter()
+        longest = max(longest, (now - before) * 1000)
+        taken += 1
+    return taken / (now - began), longest
 
 
-def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    peers = find_spec("pottery") is not None
-    peer = f"pottery {version('pottery')}" if peers else "pottery is not installed"
-    print(f"Python {platform.python_version()}, redis-py {version('redis')}, {peer}, {os.cpu_count()} cores")
-    print(f"{'locks/s (longest, ms)':24}{'ours':>18}{'ours, renewed':>18}{'pottery':>18}")
-    for count, paused in ((1, False), (3, False), (5, False), (5, True)):
-        with ExitStack() as closing:
-            servers = [closing.enter_context(server()) for _ in range(count)]
-            ways = {"ours": ours(servers, renew=False), "ours, renewed": ours(servers, renew=True)}
-            if peers:
-                ways["pottery"] = pottery(servers)
-            for once in ways.values():
-                once()
-            if paused:
-                pid = servers[-1].pid()
-                os.kill(pid, signal.SIGSTOP)
-                closing.callback(os.kill, pid, signal.SIGCONT)
-            figures = measure(ways, seconds)
-        row = "".join(f"{rate:10,.0f} ({most:5,.0f})" for rate, most in figures.values())
-        print(f"{count} server{'s' * (count > 1)}{', one paused' * paused:15}".ljust(24) + row)
+def measure(count: int, is_paused: bool, seconds: float) -> dict[str, str]:
+    """Of each way over `count` servers, the last of them paused: the locks a second and the longest time."""
+    with ExitStack() as closing:
+        servers = [closing.enter_context(private_server()) for _ in range(count)]
+        ways = {"ours": ours(servers, renew=False), "ours, renewed": ours(servers, renew=True)}
+        if has("pottery"):
+            ways["pottery"] = pottery(servers)
+        for once in ways.values():
+            once()
+        if is_paused:
+            pid = servers[-1].pid()
+            os.kill(pid, signal.SIGSTOP)
+            closing.callback(os.kill, pid, signal.SIGCONT)
+        figures = by_turns(
+            {name: lambda once=once: timed(once, seconds) for name, once in ways.items()}, ROUNDS
+        )
+    rates = {name: [rate for rate, _ in found] for name, found in figures.items()}
+    longest = {name: max(most for _, most in found) for name, found in figures.items()}
+    return {name: f"{statistics.median(rates[name]):,.0f} ({longest[name]:,.0f})" for name in ways}
+
+
+def main(seconds: float) -> None:
+    """Measure and print."""
+    print(f"{machine('redis', 'pottery')}; locks a second (the longest, in ms)\n")
+    found = {
+        f"{count} server{'s' * (count > 1)}{', one paused' * is_paused}": measure(count, is_paused, seconds)
+        for count, is_paused in ((1, False), (3, False), (5, False), (5, True))
+    }
+    table(("", *found["1 server"]), [(name, *cells.values()) for name, cells in found.items()])
 
 
 if __name__ == "__main__":
-    main()
+    main(*arguments(1.0))

@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
-import platform
 import socket
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from aiosmtpd.smtp import SMTP
+from harness import arguments, by_turns, machine, rate_in, table
 
 from packmule.jobs import current
 from packmule.jobs.email import Mailer, email
@@ -82,14 +79,6 @@ def catcher(report: Connection) -> None:
         report.poll(None)
 
 
-def a_second(send: Callable[[], object], seconds: float) -> float:
-    sent, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        send()
-        sent += 1
-    return sent / passed
-
-
 def measure(url: str, letter: Letter, seconds: float) -> dict[str, float]:
     mailer = Mailer(url, "mule@example.org")
     current.provide(mailer)
@@ -103,18 +92,15 @@ def measure(url: str, letter: Letter, seconds: float) -> dict[str, float]:
         "each": each,
         "job": lambda: email("ada@example.org", "s", template="welcome", variables=VARIABLES),
     }
-    figures: dict[str, list[float]] = {name: [] for name in ways}
     for send in ways.values():
         send()
-    for _ in range(ROUNDS):
-        for name, send in ways.items():
-            figures[name].append(a_second(send, seconds))
+    figures = by_turns({name: partial(rate_in, seconds, send) for name, send in ways.items()}, ROUNDS)
     mailer.close()
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+def main(seconds: float) -> None:
+    """Measure and print."""
     letter = compose(
         Renderer().content("welcome", VARIABLES),
         subject="s",
@@ -122,10 +108,8 @@ def main() -> None:
         to=["ada@example.org"],
         job_id="bench",
     )
-    names = ", ".join(f"{name} {version(name)}" for name in ("aiosmtpd", "jinja2"))
-    machine = f"{os.cpu_count()} cores; a mail has {len(letter.content):,} bytes"
-    print(f"Python {platform.python_version()}, {names}, {machine}")
-    print(f"{'mails/s to':12}{'kept':>8}{'each':>8}{'job':>8}")
+    print(f"{machine('aiosmtpd', 'jinja2')}; a mail has {len(letter.content):,} bytes\n")
+    rows = []
     forked = multiprocessing.get_context("fork")
     for serve in (raw, aiosmtpd, catcher):
         here, there = forked.Pipe()
@@ -135,8 +119,9 @@ def main() -> None:
         here.send("stop")
         server.join(2)
         server.terminate()
-        print(f"{serve.__name__:12}" + "".join(f"{figures[name]:8,.0f}" for name in ("kept", "each", "job")))
+        rows.append((serve.__name__, *(f"{figures[name]:,.0f}" for name in ("kept", "each", "job"))))
+    table(("mails/s to", "kept", "each", "job"), rows)
 
 
 if __name__ == "__main__":
-    main()
+    main(*arguments(1.0))

@@ -11,32 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import bench_jobs
+from harness import PROCESSES, arguments, client_of, in_a_pool, machine, private_server, table
 
-from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import client as client_module
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.jobs.options import Options
-from packmule.worker.pool.pool import Pool
 from packmule.worker.process import claim
-
-PROCESSES = 2
 
 
 @contextmanager
@@ -89,7 +82,7 @@ def both() -> Iterator[None]:
 
 def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tuple[float, float]:
     """Jobs a second, enqueued in bulk and performed."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     producer = Client(client)
     batch = Batch.create(client=producer) if in_batch else None
@@ -98,10 +91,7 @@ def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tu
     if batch:
         batch.seal()
     enqueued = time.perf_counter()
-    child = os.fork()
-    if not child:
-        os._exit(Pool(lambda: connect(None, server.data_dir), ["default"], PROCESSES, burst=True).run())
-    os.waitpid(child, 0)
+    in_a_pool(server)
     performed = time.perf_counter()
     assert client.zcard("rq:finished:default") == count
     if batch:
@@ -112,7 +102,7 @@ def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tu
 
 def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
     """Seconds of `packmule status` with so many jobs waiting: the whole command, and without any job."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     spans = []
     for count in (0, waiting):
         client.flushall()
@@ -133,7 +123,6 @@ def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
 
 def main(count: int, rounds: int, waiting: int) -> None:
     """Measure and print."""
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
     cases: dict[str, tuple[Callable[[], Any], bool]] = {
         "neither events nor statistics": (neither, False),
         "events alone": (no_statistics, False),
@@ -142,30 +131,24 @@ def main(count: int, rounds: int, waiting: int) -> None:
         "both, and all in one batch": (both, True),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    try:
-        server.ensure()
+    with private_server() as server:
         for turn in range(rounds):
             for name, (setup, in_batch) in list(cases.items())[:: 1 if turn % 2 else -1]:
                 with setup():
                     found[name].append(measure(server, count, in_batch=in_batch))
         print(
-            f"{os.cpu_count()} cores, Python {platform.python_version()}, {count:,} no-op jobs, {PROCESSES} "
-            f"processes, medians of {rounds} rounds\n"
+            f"{machine(client=client_of(server))}; {count:,} no-op jobs, {PROCESSES} processes, medians of "
+            f"{rounds} rounds\n"
         )
         best = statistics.median(performed for _, performed in found["neither events nor statistics"])
+        rows = []
         for name, rates in found.items():
             enqueued, performed = (statistics.median(each) for each in zip(*rates, strict=True))
-            share = performed / best
-            print(f"{name:32}{enqueued:>9,.0f} enqueued{performed:>9,.0f} performed/s {share:6.1%}")
+            rows.append((name, f"{enqueued:,.0f}", f"{performed:,.0f}", f"{performed / best:.1%}"))
+        table(("", "enqueued/s", "performed/s", "share"), rows)
         full, empty = status(server, waiting)
-        print(
-            f"\npackmule status: {full * 1000:.0f} ms with {waiting:,} jobs, {empty * 1000:.0f} ms with none"
-        )
-    finally:
-        server.stop()
-        shutil.rmtree(server.data_dir)
+    print(f"\npackmule status: {full * 1000:.0f} ms with {waiting:,} jobs, {empty * 1000:.0f} ms with none")
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*(*given, *(40_000, 3, 1_000_000)[len(given) :]))
+    main(*arguments(40_000, 3, 1_000_000))

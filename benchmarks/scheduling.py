@@ -1,6 +1,6 @@
 """The scheduler: promotion beside RQ's, ticks among many schedules, and what an idle leader costs.
 
-    python benchmarks/scheduling.py [jobs] [schedules]
+    python benchmarks/scheduling.py [jobs] [schedules] [seconds at rest]
 
 Jobs that are due all at once are promoted while a pool of two performs them. RQ's scheduler gets a
 twentieth of them, with no worker beside it.
@@ -11,26 +11,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import platform
 import random
-import shutil
 import signal
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 import bench_jobs
+from harness import arguments, client_of, machine, private_server
 from redis import Redis
 from rq import Queue
 from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
-from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys
 from packmule.jobs.client import Client
@@ -45,18 +40,17 @@ from packmule.worker.pool.pool import Pool
 
 RQ_SHARE = 20
 SLOW_US = 1000
-IDLE_SECONDS = 60.0
 LATE_JOBS = 300
 
 
 def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
     """Jobs promoted a second, and the longest script call meanwhile, in milliseconds."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     Client(client).send(bench_jobs.noop.job, [((), {})] * count, Options(delay=0.0))
     child = os.fork()
     if not child:
-        os._exit(Pool(lambda: connect(None, server.data_dir), ["default"], 2).run())
+        os._exit(Pool(lambda: client_of(server), ["default"], 2).run())
     leader = Scheduler(client)
     client.config_set("slowlog-log-slower-than", SLOW_US)
     client.slowlog_reset()
@@ -77,7 +71,7 @@ def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
 
 def rqs_promotion(server: EmbeddedServer, count: int) -> float:
     """Jobs promoted a second by RQ's scheduler."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     queue = Queue("default", client, serializer=JSONSerializer)
     due = datetime.now(UTC) - timedelta(seconds=1)
@@ -96,7 +90,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
 
     And ticks decided a second when all of them are due at once.
     """
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     for number in range(count):
         schedule_store.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
@@ -128,7 +122,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
 
 def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
     """How late jobs are promoted at rest, median and 99th of a hundred, in milliseconds: ours and RQ's."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     queue = Queue("default", client, serializer=JSONSerializer)
     producer = Client(client)
@@ -153,27 +147,27 @@ def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
     }
 
 
-def idle(server: EmbeddedServer) -> tuple[float, float]:
+def idle(server: EmbeddedServer, seconds: float) -> tuple[float, float]:
     """Commands a second of a leader with three empty queues and a schedule, and its share of a core."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     client.sadd(keys.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
     schedule_store.put(client, schedule("s", {"job": bench_jobs.noop.job.name, "every": "1h"}))
     with running(server) as process:
         time.sleep(5)
         spent = cpu(process)
-        sent = commands(client, IDLE_SECONDS)
+        sent = commands(client, seconds)
         spent = cpu(process) - spent
-    return sent / IDLE_SECONDS, spent / IDLE_SECONDS
+    return sent / seconds, spent / seconds
 
 
 @contextlib.contextmanager
 def running(server: EmbeddedServer) -> Iterator[int]:
     """A scheduler in a process of its own, once it leads; its process id."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     process = os.fork()
     if not process:
-        own = connect(None, server.data_dir)
+        own = client_of(server)
         Scheduler(own, enqueuer=PeriodicEnqueuer(own, Client(own))).run()
         os._exit(0)
     while leader(client) is None:
@@ -199,31 +193,23 @@ def cpu(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main(jobs: int, schedules: int) -> None:
+def main(jobs: int, schedules: int, idle_seconds: float) -> None:
     """Measure and print."""
     logging.disable(logging.CRITICAL)
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
-    try:
-        server.ensure()
-        print(f"{os.cpu_count()} cores, Python {platform.python_version()}, rq {version('rq')}\n")
+    with private_server() as server:
+        print(f"{machine('rq', client=client_of(server))}\n")
         rate, longest = promotion(server, jobs)
-        print(
-            f"promoted, {jobs:,} due at once   {rate:>10,.0f} a second, longest script call {longest:.1f} ms"
-        )
+        print(f"promoted, {jobs:,} due at once: {rate:,.0f} a second, longest script call {longest:.1f} ms")
         few = jobs // RQ_SHARE
-        print(f"by RQ's scheduler of {few:,}: {rqs_promotion(server, few):,.0f} a second")
+        print(f"by RQ's scheduler, {few:,}: {rqs_promotion(server, few):,.0f} a second")
         due, none, rate = ticks(server, schedules)
-        print(f"a tick among {schedules:,} schedules: {due:.1f} ms; a round without one {none:.1f} ms")
+        print(f"a tick among {schedules:,} schedules: {due:.1f} ms; a round without one: {none:.1f} ms")
         print(f"all of them due at once: {rate:,.0f} ticks a second")
         for whose, (median, most) in sorted(lateness(server).items()):
             print(f"{whose}: promoted {median:.1f} ms late at rest, p99 {most:.1f} ms")
-        trips, share = idle(server)
+        trips, share = idle(server, idle_seconds)
         print(f"an idle leader: {trips:.2f} commands a second, {share:.2%} of a core")
-    finally:
-        server.stop()
-        shutil.rmtree(server.data_dir)
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*(*given, *(100_000, 10_000)[len(given) :]))
+    main(*arguments(100_000, 10_000, 60.0))

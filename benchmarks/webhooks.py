@@ -6,16 +6,12 @@ python benchmarks/webhooks.py [events]
 from __future__ import annotations
 
 import os
-import platform
-import shutil
 import socket
-import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
-from packmule.coordination.redis.connection import connect
+from harness import arguments, client_of, machine, private_server, table
+
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.observe.events import stream
 from packmule.observe.webhooks import sender
@@ -54,7 +50,7 @@ def receive(listening: socket.socket, total: int) -> None:
 
 def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
     """Webhooks a second."""
-    client = connect(None, server.data_dir)
+    client = client_of(server)
     client.flushall()
     listening = socket.create_server(("127.0.0.1", 0))
     child = os.fork()
@@ -66,7 +62,7 @@ def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
     stop = threading.Event()
     sending = threading.Thread(
         target=sender.run,
-        args=(lambda: connect(None, server.data_dir), [endpoint], Allowed(["127.0.0.1"]), stop),
+        args=(lambda: client_of(server), [endpoint], Allowed(["127.0.0.1"]), stop),
     )
     sending.start()
     source = stream(client)
@@ -86,16 +82,11 @@ def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
 
 def main(events: int) -> None:
     """Measure and print."""
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
-    try:
-        server.ensure()
-        print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {events:,} signed webhooks\n")
-        for concurrency in (1, 4):
-            print(f"{concurrency} at a time {measure(server, events, concurrency):>10,.0f} a second")
-    finally:
-        server.stop()
-        shutil.rmtree(server.data_dir)
+    with private_server() as server, client_of(server) as client:
+        print(f"{machine(client=client)}; {events:,} signed webhooks\n")
+        rows = [(f"{count} at a time", f"{measure(server, events, count):,.0f}") for count in (1, 4)]
+    table(("", "a second"), rows)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3_000)
+    main(*arguments(3_000))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shlex
 import signal
 import statistics
@@ -13,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from types import FrameType
+
+from harness import machine
 
 from packmule.coordination.redis.embedded_server import ServerFailed
 from peers.figures import FIGURES, LONG, Figure, Values
@@ -86,10 +86,9 @@ def _measure(setup: Setup, figure: str, jobs: int, results: dict[tuple[str, str]
 def _machine(setups: tuple[Setup, ...], jobs: int, rounds: int) -> str:
     command = shlex.join(["python", "-m", "peers", *sys.argv[1:]])
     with Stage(setups[0]) as stage:
-        server = stage.client.info("server")["valkey_version"]
+        system = machine(client=stage.client, at="a loopback port")
     return (
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, Valkey {server} on a loopback port, "
-        f"append-only file synced every second; {versions(setups)}.\n"
+        f"{system}, append-only file synced every second; {versions(setups)}.\n"
         f"{jobs:,} jobs or a share of them, medians of {rounds} rounds in which the systems took turns: "
         f"{command}\n"
     )
