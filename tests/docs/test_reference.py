@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from packmule import cli
 from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
+from packmule.jobs import current
 from packmule.jobs.job_type import Traits
 from packmule.jobs.options import (
     DEFAULT_FAILURE_TTL,
@@ -110,6 +112,12 @@ def test_every_option_of_a_job_is_on_its_page_with_its_default():
     assert said["timeout"] == f"{DEFAULT_TIMEOUT:g}"
     assert said["result_ttl"] == f"{DEFAULT_RESULT_TTL:g}"
     assert said["failure_ttl"] == f"{DEFAULT_FAILURE_TTL / 86_400 / 365:g} year"
+
+
+def test_every_function_of_the_running_job_is_on_the_page_of_jobs():
+    said = {name.partition("(")[0] for name in first_cells(section("jobs", "Inside a job"))}
+    functions = inspect.getmembers(current, inspect.isfunction)
+    assert said == {f"current.{name}" for name, found in functions if found.__module__ == current.__name__}
 
 
 def test_every_field_of_a_schedule_is_on_its_page():
