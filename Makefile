@@ -27,8 +27,8 @@ drill: $(VENV)/.dev ## install, then kill workers, schedulers, Redis and lock no
 	@$(RUN)/python tests/scheduler/tick_faults.py $(or $(TICKS),50)
 	@$(RUN)/python tests/coordination/lock_faults.py $(LOCKS)
 
-test: $(VENV)/.dev ## run the tests; ARGS="tests/worker -k drain" narrows them
-	@$(RUN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## run the tests, in parallel; ARGS="tests/worker -k drain" runs some, one by one
+	@PYTHONDONTWRITEBYTECODE= $(RUN)/python -m pytest $(or $(ARGS),-n auto --dist worksteal)
 
 check: lint test ## formatting, lint, types and tests
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -15,6 +16,11 @@ from packmule.jobs.input_limits import InputLimits
 from packmule.tests.private_server import private_server
 
 MIB = 1024 * 1024
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes a core, for tests wait more than they compute; each has a server of its own."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")

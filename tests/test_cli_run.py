@@ -24,6 +24,13 @@ import time
 def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "slept"
+
+
+@job
+def nap_until_stopped() -> str:
+    while not current.running().is_draining():
+        time.sleep(0.01)
+    return "slept"
 """
 
 
@@ -126,7 +133,7 @@ def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(
     packmule: CommandLine, client: Redis
 ) -> None:
     with packmule.started("worker", "--processes", "1", "--no-scheduler") as worker:
-        running = packmule.output("enqueue", "call", "shop.nap", "seconds=3")
+        running = packmule.output("enqueue", "call", "shop.nap_until_stopped")
         until(lambda: reader.read(client, running).status == "started", "the job to start")
         waiting = [packmule.output("enqueue", "call", "shop.add", "a=1") for _ in range(2)]
         worker.terminate()

@@ -21,36 +21,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import msgspec
+from redis import Redis
 
-import msgspec  # noqa: E402
-from redis import Redis  # noqa: E402
-
-from packmule.coordination.redis.connection import connect  # noqa: E402
-from packmule.coordination.redis.embedded_server import EmbeddedServer  # noqa: E402
-from packmule.coordination.redis.replies import as_text  # noqa: E402
-from packmule.jobs import keys  # noqa: E402
-from packmule.scheduler.leader import Leader, leader  # noqa: E402
-from packmule.scheduler.schedules import schedule_store  # noqa: E402
-from packmule.scheduler.schedules.schedule import Schedule, schedule  # noqa: E402
-from packmule.tests.coordination.lock_proxy import Proxy  # noqa: E402
-from packmule.tests.jobs import sample_jobs  # noqa: E402
-from packmule.tests.private_server import private_server  # noqa: E402
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from packmule.coordination.redis.connection import connect, lock_clients
-from packmule.jobs.client import Client
-from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.coordination.redis.replies import as_text
+from packmule.jobs import keys
+from packmule.scheduler.leader import Leader, leader
+from packmule.scheduler.schedules import schedule_store
+from packmule.scheduler.schedules.schedule import Schedule, schedule
+from packmule.tests.coordination.lock_proxy import Proxy
+from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.private_server import private_server
 
-url, *nodes = sys.argv[1:]
-with connect(url, Path("unused"), socket_timeout=5) as client:
-    enqueuer = PeriodicEnqueuer(client, Client(client))
-    Scheduler(client, lock_clients(nodes, url, Path("unused")), enqueuer).run()
-"""
 LONGEST_ELECTION = 30.0
 LOOKED_AT = 200
 """Entries of a ledger that are read at once: more seconds than lie between two looks."""
@@ -65,8 +50,9 @@ class Scheduling:
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
-        command = [sys.executable, "-c", PROGRAM, self.home.url, *(way.url for way in self.ways)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        command = ["packmule.tests.scheduler.run_tick_scheduler", self.home.url]
+        command += [way.url for way in self.ways]
+        self.process = Forked(command, stderr=subprocess.DEVNULL)
 
 
 class Crew:

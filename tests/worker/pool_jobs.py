@@ -54,6 +54,15 @@ def note_when_told(path: str, gate: str, text: str) -> str:
 
 
 @job
+def note_until_stopped(path: str, text: str) -> str:
+    """Ends when its worker has been told to stop."""
+    note(path, f"begin {text}")
+    while not current.running().is_draining():
+        time.sleep(0.01)
+    return text
+
+
+@job
 def overwrite_itself() -> None:
     """Make the record no hash, and of its executions no sorted set."""
     running = get_current_job()

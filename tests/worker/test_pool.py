@@ -152,16 +152,14 @@ def test_a_long_job_holds_up_neither_what_was_claimed_with_it_nor_what_ended_bef
 
 
 def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(server, client, tmp_path):
-    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    notes = tmp_path / "notes"
     pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
-    running = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    running = pool_jobs.note_until_stopped.enqueue(str(notes), "a")
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
     with pool(server) as process:
         until(lambda: lines(notes) == ["begin a"])
         until(lambda: client.llen("rq:queue:default") < 100)
         process.terminate()
-        time.sleep(0.2)  # the signal has long arrived when the job is let go
-        gate.touch()
         assert process.wait(DEADLINE) == 0
     assert reader.read(client, running).result == "a"
     assert Queue("default", client, serializer=JSONSerializer).job_ids == rest
@@ -234,13 +232,15 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
 
 
 def test_an_idle_worker_that_was_taken_for_dead_is_known_again_once_it_has_work(server, client):
-    with pool(server):
+    with pool(server) as process:
         until(lambda: client.zcard(keys.LEASES) == 1)
         (worker,) = client.zrange(keys.LEASES, 0, -1)
         time.sleep(LEASE_INTERVAL)
+        os.killpg(process.pid, signal.SIGSTOP)  # so that it can't come back while the test looks
         client.zadd(keys.LEASES, {worker: 1})
         assert worker.decode() in rescue_expired(client)
         assert client.smembers(keys.WORKERS) == set()
+        os.killpg(process.pid, signal.SIGCONT)
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
         key = keys.worker_key(worker.decode())
         until(lambda: client.smembers(keys.WORKERS) == {key.encode()})
