@@ -1,4 +1,4 @@
-"""What it costs to be seen: no-op jobs without and with events, statistics and a batch; a full server.
+"""What events, statistics and batches cost no-op jobs, and `packmule status` on a full server.
 
     python benchmarks/observe.py [jobs] [rounds] [waiting]
 
@@ -34,7 +34,7 @@ from packmule.worker.process import claim
 
 @contextmanager
 def changed(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Have `owner.name` be `value` meanwhile."""
+    """Replace `owner.name` by `value` within the block."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -81,7 +81,7 @@ def both() -> Iterator[None]:
 
 
 def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tuple[float, float]:
-    """Jobs a second, enqueued in bulk and performed."""
+    """Jobs per second, enqueued in bulk and performed."""
     client = client_of(server)
     client.flushall()
     producer = Client(client)
@@ -101,7 +101,7 @@ def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tu
 
 
 def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
-    """Seconds of `packmule status` with so many jobs waiting: the whole command, and without any job."""
+    """Seconds that `packmule status` takes with `waiting` jobs queued, and without any job."""
     client = client_of(server)
     spans = []
     for count in (0, waiting):
@@ -122,7 +122,7 @@ def status(server: EmbeddedServer, waiting: int) -> tuple[float, float]:
 
 
 def main(count: int, rounds: int, waiting: int) -> None:
-    """Measure and print."""
+    """Measure every variant, and print the medians."""
     cases: dict[str, tuple[Callable[[], Any], bool]] = {
         "neither events nor statistics": (neither, False),
         "events alone": (no_statistics, False),

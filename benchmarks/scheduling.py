@@ -1,9 +1,9 @@
-"""The scheduler: promotion beside RQ's, ticks among many schedules, and what an idle leader costs.
+"""The scheduler: promotion beside RQ's, ticks among many schedules, and the cost of an idle leader.
 
     python benchmarks/scheduling.py [jobs] [schedules] [seconds at rest]
 
-Jobs that are due all at once are promoted while a pool of two performs them. RQ's scheduler gets a
-twentieth of them, with no worker beside it.
+Jobs that are all due at once are promoted while a pool of two processes performs them. RQ's scheduler gets a
+twentieth of them, and no worker runs beside it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LATE_JOBS = 300
 
 
 def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
-    """Jobs promoted a second, and the longest script call meanwhile, in milliseconds."""
+    """Jobs promoted per second, and the longest script call meanwhile in milliseconds."""
     client = client_of(server)
     client.flushall()
     Client(client).send(bench_jobs.noop.job, [((), {})] * count, Options(delay=0.0))
@@ -70,7 +70,7 @@ def promotion(server: EmbeddedServer, count: int) -> tuple[float, float]:
 
 
 def rqs_promotion(server: EmbeddedServer, count: int) -> float:
-    """Jobs promoted a second by RQ's scheduler."""
+    """Jobs that RQ's scheduler promotes per second."""
     client = client_of(server)
     client.flushall()
     queue = Queue("default", client, serializer=JSONSerializer)
@@ -86,9 +86,9 @@ def rqs_promotion(server: EmbeddedServer, count: int) -> float:
 
 
 def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
-    """Milliseconds of a round that decides a tick among so many schedules, and of one without.
+    """Milliseconds of a round among `count` schedules with one tick due, and of a round with none.
 
-    And ticks decided a second when all of them are due at once.
+    The third value is the ticks decided per second when all of them are due at once.
     """
     client = client_of(server)
     client.flushall()
@@ -98,7 +98,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
     leader = Scheduler(client, enqueuer=enqueuer)
     leader.leadership.hold()
     term = leader.leadership.check()
-    for _ in range(count // 100 + 2):  # each is looked at once after it was put
+    for _ in range(count // 100 + 2):  # each is checked once after it was put
         enqueuer.round(term)
     spans = []
     for due in (["s5"], []):
@@ -121,7 +121,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
 
 
 def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
-    """How late jobs are promoted at rest, median and 99th of a hundred, in milliseconds: ours and RQ's."""
+    """How late jobs of ours and of RQ's are promoted without load: median and p99 in milliseconds."""
     client = client_of(server)
     client.flushall()
     queue = Queue("default", client, serializer=JSONSerializer)
@@ -148,7 +148,7 @@ def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
 
 
 def idle(server: EmbeddedServer, seconds: float) -> tuple[float, float]:
-    """Commands a second of a leader with three empty queues and a schedule, and its share of a core."""
+    """Commands per second of a leader with three empty queues and a schedule, and its share of a core."""
     client = client_of(server)
     client.flushall()
     client.sadd(keys.QUEUES, *(f"rq:queue:{name}" for name in ("high", "default", "low")))
@@ -163,7 +163,7 @@ def idle(server: EmbeddedServer, seconds: float) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def running(server: EmbeddedServer) -> Iterator[int]:
-    """A scheduler in a process of its own, once it leads; its process id."""
+    """Start a scheduler as a process, wait until it leads, and yield its process id."""
     client = client_of(server)
     process = os.fork()
     if not process:
@@ -178,7 +178,7 @@ def running(server: EmbeddedServer) -> Iterator[int]:
 
 
 def commands(client: Redis, seconds: float) -> int:
-    """Commands that the server receives in that time; what scripts call is not among them."""
+    """Commands that the server receives in that time, without those that scripts call."""
     count, ends_at = 0, time.monotonic() + seconds
     with client.monitor() as monitor:
         while (left := ends_at - time.monotonic()) > 0:
@@ -194,21 +194,21 @@ def cpu(process: int) -> float:
 
 
 def main(jobs: int, schedules: int, idle_seconds: float) -> None:
-    """Measure and print."""
+    """Measure and print everything."""
     logging.disable(logging.CRITICAL)
     with private_server() as server:
         print(f"{machine('rq', client=client_of(server))}\n")
         rate, longest = promotion(server, jobs)
-        print(f"promoted, {jobs:,} due at once: {rate:,.0f} a second, longest script call {longest:.1f} ms")
+        print(f"promoted, {jobs:,} due at once: {rate:,.0f} per second, longest script call {longest:.1f} ms")
         few = jobs // RQ_SHARE
-        print(f"by RQ's scheduler, {few:,}: {rqs_promotion(server, few):,.0f} a second")
+        print(f"by RQ's scheduler, {few:,}: {rqs_promotion(server, few):,.0f} per second")
         due, none, rate = ticks(server, schedules)
         print(f"a tick among {schedules:,} schedules: {due:.1f} ms; a round without one: {none:.1f} ms")
-        print(f"all of them due at once: {rate:,.0f} ticks a second")
+        print(f"all of them due at once: {rate:,.0f} ticks per second")
         for whose, (median, most) in sorted(lateness(server).items()):
-            print(f"{whose}: promoted {median:.1f} ms late at rest, p99 {most:.1f} ms")
+            print(f"{whose}: promoted {median:.1f} ms late without load, p99 {most:.1f} ms")
         trips, share = idle(server, idle_seconds)
-        print(f"an idle leader: {trips:.2f} commands a second, {share:.2%} of a core")
+        print(f"an idle leader: {trips:.2f} commands per second, {share:.2%} of a core")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many webhooks one process sends a second to a receiver on this machine, with 1 and 4 at a time.
+"""How many webhooks per second one process sends to a local receiver, with 1 and 4 at a time.
 
 python benchmarks/webhooks.py [events]
 """
@@ -23,7 +23,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 def receive(listening: socket.socket, total: int) -> None:
-    """Answer requests, whose bodies come behind their heads, until `total` have come."""
+    """Answer `total` requests."""
     left = threading.Semaphore(0)
 
     def serve(connection: socket.socket) -> None:
@@ -49,7 +49,7 @@ def receive(listening: socket.socket, total: int) -> None:
 
 
 def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
-    """Webhooks a second."""
+    """Webhooks per second."""
     client = client_of(server)
     client.flushall()
     listening = socket.create_server(("127.0.0.1", 0))
@@ -81,11 +81,11 @@ def measure(server: EmbeddedServer, events: int, concurrency: int) -> float:
 
 
 def main(events: int) -> None:
-    """Measure and print."""
+    """Measure both, and print the rates."""
     with private_server() as server, client_of(server) as client:
         print(f"{machine(client=client)}; {events:,} signed webhooks\n")
         rows = [(f"{count} at a time", f"{measure(server, events, count):,.0f}") for count in (1, 4)]
-    table(("", "a second"), rows)
+    table(("", "per second"), rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from packmule.terminal.parameters import complete_queues
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from packmule.observe.blocked import Group, Holder, Limit
+    from packmule.observe.blocked import Group
+    from packmule.observe.slots import Holder, Limit
 
 MOST_NAMED = 3
 """How many holders are named beside a group; the table of holders has the rest."""
@@ -102,7 +103,7 @@ def waits_for(group: Group, holders: Sequence[Holder]) -> str:
         return f"its time, in {group.seconds or 0:.1f} s"
     if group.waits_for == "turn":
         return "its turn"
-    if group.waits_for == "look":
+    if group.waits_for == "check":
         return "the scheduler's next check"
     named = ", ".join(f"job {each.job} on {each.worker}" for each in holders[:MOST_NAMED])
     more = " and others" if len(holders) > MOST_NAMED else ""

@@ -1,9 +1,9 @@
-"""The scheduler's fault run: three schedulers tick each second while they are killed, frozen and cut off.
+"""The scheduler's fault run: three schedulers tick every second while they are killed, frozen and cut off.
 
     python tests/scheduler/tick_faults.py [faults] [schedules]
 
-There are three lock nodes, and each scheduler reaches them and Redis by ways that can be cut. At the end
-the ledger of each schedule must tell of each second once, and each tick that was enqueued must have one job.
+There are three lock nodes. Each scheduler reaches them and Redis through proxies that can be cut. At the end
+the ledger of each schedule must list every second once, and each enqueued tick must have one job.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from packmule.tests.jobs import sample_jobs
 from packmule.tests.private_server import private_server
 
 LONGEST_ELECTION = 30.0
-LOOKED_AT = 200
-"""Entries of a ledger that are read at once: more seconds than lie between two looks."""
+READ_AT_ONCE = 200
+"""Entries of a ledger that are read at once: more than the seconds between two reads."""
 
 
 @dataclass
 class Scheduling:
-    """A scheduler's process, its way to the job server, and those to the lock nodes."""
+    """A scheduler's process, its proxy to the job server, and its proxies to the lock nodes."""
 
     home: Proxy
     ways: list[Proxy]
@@ -56,7 +56,7 @@ class Scheduling:
 
 
 class Crew:
-    """Three schedulers, one of them leading, and what can be done to them."""
+    """Three schedulers, one of them leading, and the faults that can be injected."""
 
     def __init__(self, client: Redis, server: EmbeddedServer, nodes: list[EmbeddedServer]) -> None:
         self.client = client
@@ -81,7 +81,7 @@ class Crew:
                 way.close()
 
     def leading(self) -> tuple[Scheduling, str]:
-        """The one that leads, and its term."""
+        """The leading scheduler, and its term."""
         self.until_led()
         found = leader(self.client)
         for each in self.all:
@@ -90,7 +90,7 @@ class Crew:
         return self.leading()
 
     def until_led(self, other_than: str = "") -> float:
-        """Wait for a leader in a term other than that; how long it took."""
+        """Wait for a leader in a term other than `other_than`; return the seconds that it took."""
         began = time.monotonic()
         found: Leader | None = None
         while found is None or found.term == other_than:
@@ -100,7 +100,7 @@ class Crew:
         return time.monotonic() - began
 
     def kill(self) -> float:
-        """Kill the leader, and start another in its place."""
+        """Kill the leader, and start it again once another leads."""
         led, term = self.leading()
         led.process.kill()
         took = self.until_led(term)
@@ -109,14 +109,14 @@ class Crew:
         return took
 
     def kill_any(self) -> None:
-        """Kill one, whether it leads or not, and start another at once."""
+        """Kill any scheduler, and start it again at once."""
         each = self.chance.choice(self.all)
         each.process.kill()
         each.process.wait()
         each.start()
 
     def stop(self) -> float:
-        """Stop the leader in order, and start another."""
+        """Terminate the leader, and start it again once another leads."""
         led, term = self.leading()
         led.process.terminate()
         took = self.until_led(term)
@@ -125,7 +125,7 @@ class Crew:
         return took
 
     def freeze(self) -> float:
-        """Freeze the leader for longer than its term, and let it go on beside the next."""
+        """Freeze the leader for longer than its term, and thaw it beside the next leader."""
         led, term = self.leading()
         led.process.send_signal(signal.SIGSTOP)
         try:
@@ -134,20 +134,20 @@ class Crew:
             led.process.send_signal(signal.SIGCONT)
 
     def freeze_briefly(self) -> None:
-        """Freeze the leader for about its term: it may lead still, or not."""
+        """Freeze the leader for about its term, so that it may still lead or not."""
         led, _ = self.leading()
         led.process.send_signal(signal.SIGSTOP)
         time.sleep(self.chance.uniform(0.1, 3.5))
         led.process.send_signal(signal.SIGCONT)
 
     def cut_off(self) -> float:
-        """Part the leader from a majority of the lock nodes, in both directions or for answers alone."""
+        """Cut the leader off from a majority of the lock nodes, in both directions or only for replies."""
         led, term = self.leading()
         with self._cut(self.chance.sample(led.ways, 2)):
             return self.until_led(term)
 
     def cut_from_redis(self) -> float:
-        """Part the leader from the job server, but not from the lock nodes."""
+        """Cut the leader off from the job server, but not from the lock nodes."""
         led, term = self.leading()
         led.home.mode = self.chance.choice(["drop", "swallow", "cut"])
         try:
@@ -156,13 +156,13 @@ class Crew:
             led.home.mode = "pass"
 
     def cut_one(self) -> None:
-        """Part the leader from one lock node for a while."""
+        """Cut the leader off from one lock node for a while."""
         led, _ = self.leading()
         with self._cut([self.chance.choice(led.ways)]):
             time.sleep(self.chance.uniform(0.5, 3))
 
     def kill_node(self) -> None:
-        """Kill a lock node; it votes again once no lock can have outlived it there."""
+        """Kill a lock node; it votes again when no lock that it forgot can still be held."""
         node = self.chance.choice(self.nodes)
         os.kill(node.pid() or 0, signal.SIGKILL)
         time.sleep(self.chance.uniform(0, 1))
@@ -181,13 +181,13 @@ class Crew:
 
 
 def each_second(name: str, number: int) -> Schedule:
-    """A schedule that is due each second; every other skips ticks while its last job waits."""
+    """A schedule that is due every second; every other one skips ticks while its last job is queued."""
     overlap = ("allow", "skip")[number % 2]
     return schedule(name, {"job": sample_jobs.noop.job.name, "cron": "* * * * * *", "overlap": overlap})
 
 
 class Judge:
-    """Reads what was enqueued and what the ledgers say, whenever it is asked, and finds what doesn't fit."""
+    """Compares the enqueued jobs with the ledgers, and collects the contradictions."""
 
     def __init__(self, client: Redis, schedules: int) -> None:
         self.client = client
@@ -202,13 +202,13 @@ class Judge:
         for each in self.schedules.values():
             schedule_store.put(self.client, each)
 
-    def look(self) -> None:
-        """Take what waits from the queue, as if it had been performed, and read on in the ledgers."""
+    def update(self) -> None:
+        """Empty the queue, as if its jobs had been performed, and read on in the ledgers."""
         with self.client.pipeline() as pipeline:
             pipeline.lrange(keys.queue_key("default"), 0, -1)
             pipeline.delete(keys.queue_key("default"))
             for name in self.schedules:
-                pipeline.lrange(schedule_store.ticks_key(name), -LOOKED_AT, -1)
+                pipeline.lrange(schedule_store.ticks_key(name), -READ_AT_ONCE, -1)
             waiting, _, *ledgers = pipeline.execute()
         ids = [as_text(id) for id in waiting]
         if ids:
@@ -237,7 +237,7 @@ class Judge:
             self.broken.append(f"{name}: tick {tick} was skipped for no reason")
 
     def conclude(self, began: int, ended: int) -> list[str]:
-        """What is wrong with the whole."""
+        """All contradictions, at the end of the run."""
         late = [name for name in self.schedules if self.first.get(name, ended) > began + 2]
         short = [name for name in self.schedules if self.upto.get(name, 0) < ended]
         odd = [
@@ -247,7 +247,7 @@ class Judge:
         ]
         return [
             *self.broken,
-            *(f"{name} began late" for name in late),
+            *(f"{name} started late" for name in late),
             *(f"{name} stopped" for name in short),
             *odd,
         ]
@@ -255,7 +255,7 @@ class Judge:
 
 @dataclass
 class Report:
-    """What was done how often, what became of the ticks, and how long nobody led."""
+    """The faults, the outcomes of the ticks, and the seconds without a leader."""
 
     faults: Counter[str]
     ticks: Counter[str]
@@ -276,7 +276,7 @@ class Report:
 
 
 def run(faults: int, schedules: int, seed: int) -> Report:
-    """Make so many faults, and judge what became of the ticks."""
+    """Inject `faults` faults, and judge the ticks of `schedules` schedules."""
     with ExitStack() as closing:
         server, *nodes = [closing.enter_context(private_server()) for _ in range(4)]
         client = closing.enter_context(connect(server.url, Path("unused")))
@@ -299,7 +299,7 @@ def run(faults: int, schedules: int, seed: int) -> Report:
             done[fault.__name__] += 1
             if span is not None:
                 took.append(span)
-            judge.look()
+            judge.update()
             time.sleep(crew.chance.uniform(0.2, 1.0))
         crew.until_led()
         ended = int(client.time()[0])
@@ -311,12 +311,12 @@ def run(faults: int, schedules: int, seed: int) -> Report:
             time.sleep(0.1)
         for each in crew.all:
             each.process.send_signal(signal.SIGSTOP)
-        judge.look()
+        judge.update()
         return Report(done, judge.did, ended - began, took, judge.conclude(began, ended))
 
 
 def main() -> None:
-    """Run, print, and exit with 1 if something was broken."""
+    """Run, print the report, and exit with 1 if a promise was broken."""
     faults, schedules = (int(text) for text in [*sys.argv[1:], *("500", "100")[len(sys.argv) - 1 :]])
     seed = random.randrange(10**6)
     report = run(faults, schedules, seed)

@@ -1,0 +1,99 @@
+"""Slots: the limits of jobs, the keys of their slots, and the jobs that hold these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from redis import Redis
+
+from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.jobs import keys
+
+MOST_WORKERS = 1_000
+MOST_CLAIMS = 10_000
+MOST_HOLDERS = 20
+"""Holders that are listed of one key; if there are more, these are chosen at random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What limits a job: a `singleton`, `slots` (`most` at once) or `rate` of `key`, or `turns` between keys.
+
+    A rate lets one job start every `interval` seconds, and after a pause `most` of them at once.
+    """
+
+    kind: str
+    key: str
+    most: int = 1
+    interval: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A job that holds a slot of `key`; `is_alive` if its worker still claims it."""
+
+    key: str
+    job: str
+    worker: str
+    is_alive: bool
+
+
+def limits_of(group: str, text: bytes | None) -> list[Limit]:
+    """The limits of the group called `group`, whose first job's record has the limits `text`."""
+    try:
+        rows = msgspec.json.decode(text or b"[]", type=list[list[str | int]])
+        limits = [_limit(*row) for row in rows]
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return []
+    if not group.startswith("fair "):
+        return limits
+    rest = "".join(f" {row[0]} {row[1]}" for row in rows)
+    return [Limit("turns", group.removeprefix("fair ").removesuffix(rest)), *limits]
+
+
+def _limit(kind: Any, key: Any, most: Any = 1, capacity: Any = 1) -> Limit:
+    if kind == "rate":
+        return Limit("rate", str(key), max(1, int(capacity) // int(most)), int(most) / 1e6)
+    return Limit("singleton" if kind == "lock" else "slots", str(key), int(most))
+
+
+def holders(client: Redis, slots: Sequence[str]) -> list[Holder]:
+    """The holders of slots of the keys `slots`, at most `MOST_HOLDERS` of each, in two round trips."""
+    slots = list(dict.fromkeys(slots))
+    commands = [("HRANDFIELD", keys.holders_key(key), MOST_HOLDERS, "WITHVALUES") for key in slots]
+    found = [
+        (key, *map(as_text, (job, *holder.rsplit(b" ", 1))))
+        for key, pairs in zip(slots, pipelined(client, commands, []), strict=True)
+        for job, holder in sorted(_pairs(pairs))
+        if b" " in holder
+    ]
+    claims = pipelined(client, [("HGET", keys.claims_key(each[2]), each[1]) for each in found], None)
+    return [
+        Holder(key, job, worker, claim is not None and as_text(claim) == execution)
+        for (key, job, worker, execution), claim in zip(found, claims, strict=True)
+    ]
+
+
+def claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
+    """The keys of slots that jobs claimed from `queues` hold."""
+    workers = cast(list[bytes], client.zrange(keys.LEASES, 0, MOST_WORKERS - 1))
+    claims = pipelined(client, [("HKEYS", keys.claims_key(as_text(each))) for each in workers], [])
+    ids = [id for each in claims for id in map(as_text, each) if not id.startswith(".")][:MOST_CLAIMS]
+    records = pipelined(client, [("HMGET", keys.job_key(id), "origin", "limits") for id in ids], [None, None])
+    return [
+        limit.key
+        for origin, text in records
+        if text and origin and as_text(origin) in queues
+        for limit in limits_of("", text)
+        if limit.kind != "rate"
+    ]
+
+
+def _pairs(flat: Sequence[Any]) -> list[tuple[bytes, bytes]]:
+    """Pairs of fields and values, from the reply of either protocol version."""
+    if flat and isinstance(flat[0], list | tuple):
+        return [(pair[0], pair[1]) for pair in flat]
+    return list(zip(flat[::2], flat[1::2], strict=True))
