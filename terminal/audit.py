@@ -57,7 +57,7 @@ class Audited(click.Command):
 @click.option("--json", "json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def audit(app: App, since: str, json: bool) -> None:
-    """Print what operators did: who paused, canceled, purged, ..., and when."""
+    """Print what operators did, and when."""
     from packmule.observe import audit as source
     from packmule.scheduler.schedules.cron import shown
     from packmule.terminal import show

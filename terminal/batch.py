@@ -9,7 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import Duration
+from packmule.terminal.parameters import Duration, json_option
 
 if TYPE_CHECKING:
     from packmule.jobs.batch import State
@@ -27,7 +27,7 @@ def batch() -> None:
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most this many."
 )
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def batch_list(app: App, limit: int, json: bool) -> None:
     """List batches, the newest first."""
@@ -45,7 +45,7 @@ def batch_list(app: App, limit: int, json: bool) -> None:
 
 @batch.command("show")
 @click.argument("id")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def batch_show(app: App, id: str, json: bool) -> None:
     """Show one batch: its state, counts and failed jobs."""
@@ -63,10 +63,13 @@ def batch_show(app: App, id: str, json: bool) -> None:
 @batch.command("wait")
 @click.argument("id")
 @click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def batch_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
-    """Wait until a batch has ended; exit 1 unless all of its jobs finished."""
+    """Wait until a batch has ended.
+
+    Exit with 1 unless all of its jobs finished.
+    """
     return follow_batch(app, id, json, timeout)
 
 
@@ -87,7 +90,10 @@ def batch_cancel(app: App, id: str) -> None:
 @click.argument("id")
 @click.pass_obj
 def batch_pause(app: App, id: str) -> None:
-    """Pause a batch: workers take no more of its jobs; running ones go on."""
+    """Pause a batch: workers take no more of its jobs.
+
+    Running jobs go on.
+    """
     from packmule.jobs.batch import Batch
 
     click.echo(f"{id} {'paused' if Batch(app.client, id).pause() else 'was already paused, or has ended'}")

@@ -13,6 +13,7 @@ import click
 from packmule.config import VARIABLES, Settings, secret
 from packmule.errors import Unavailable
 from packmule.terminal.app import App
+from packmule.terminal.parameters import json_option
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -36,12 +37,13 @@ class Finding:
 
 
 @click.command()
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def check(app: App, json: bool) -> int:
-    """Check the settings, and that Redis, storage and mail server are reachable.
+    """Check the settings and whether servers are reachable.
 
-    Exit with 3 if Redis can't be reached, and with 1 for other faults.
+    Redis, the lock nodes, the storage and the mail server are asked. Exit with 3 if Redis can't be reached,
+    and with 1 for other faults.
     """
     from packmule.terminal import show
 

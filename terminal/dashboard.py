@@ -19,7 +19,10 @@ from packmule.terminal.app import App
 )
 @click.pass_obj
 def dashboard(app: App, host: str | None, port: int | None) -> None:
-    """Serve the dashboard; it has no login yet, so keep it on this machine."""
+    """Serve the dashboard over HTTP.
+
+    It has no login yet: serve it on this machine only.
+    """
     import waitress
 
     from packmule.coordination.redis.embedded_server import EmbeddedServer

@@ -37,7 +37,7 @@ class DemoFailed(Error):
 @click.command()
 @click.pass_obj
 def demo(app: App) -> None:
-    """Run a real e-mail, image and file job on the samples that are included."""
+    """Run an e-mail, an image and a file job on samples."""
     app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
     app.produce()
     run_demo(app.client, app.storage, app.settings)

@@ -62,7 +62,10 @@ def drill(
     here: bool,
     as_json: bool,
 ) -> int:
-    """Kill and freeze workers and Redis under load; check that no job is lost."""
+    """Kill workers and Redis under load and check the promises.
+
+    No job may be lost, stuck or wrongly recorded.
+    """
     import secrets
 
     from packmule.drill import job_states

@@ -38,7 +38,10 @@ def events(
     limit: int | None,
     json: bool,
 ) -> None:
-    """Print what happened to jobs: enqueued, started, finished, failed, ..."""
+    """Print what happened to jobs, as it is kept or live.
+
+    Jobs are enqueued, scheduled, started, finished, failed and so on.
+    """
     from collections import deque
 
     from packmule.observe import events as source

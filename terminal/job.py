@@ -9,7 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import Duration, complete_queues
+from packmule.terminal.parameters import Duration, complete_queues, json_option
 
 if TYPE_CHECKING:
     from packmule.observe.blocked import Wait
@@ -26,10 +26,13 @@ def job() -> None:
 @job.command("show")
 @click.argument("id")
 @click.option("--traceback", is_flag=True, help="Show the whole traceback of a failure.")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
-    """Show one job: its arguments, progress, result or error, and what it waits for."""
+    """Show one job.
+
+    Its arguments, progress, result or error, and what it waits for.
+    """
     from packmule.jobs import reader
     from packmule.observe.blocked import wait_of
     from packmule.terminal import show
@@ -68,7 +71,7 @@ def _waits_for(wait: Wait) -> str | None:
     show_default=True,
     help="At most this many of each queue and status.",
 )
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
     """List jobs by queue and status.
@@ -109,7 +112,10 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
 )
 @click.pass_obj
 def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
-    """Cancel waiting jobs and stop running ones; exit 1 if one had already ended."""
+    """Cancel waiting jobs and stop running ones.
+
+    Exit with 1 if one had already ended.
+    """
     from packmule.jobs.control import cancel
 
     statuses = [cancel(app.client, id, timeout) for id in ids]
@@ -128,7 +134,10 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
 )
 @click.pass_obj
 def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
-    """Run failed, stopped or canceled jobs again; exit 1 if one can't be."""
+    """Run failed, stopped or canceled jobs again.
+
+    Exit with 1 if one is in another state.
+    """
     from packmule.jobs import reader
     from packmule.jobs.client import known_queue
     from packmule.jobs.control import NotRetried, retry
@@ -151,10 +160,13 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
 @job.command("wait")
 @click.argument("id")
 @click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
-    """Wait until a job has ended and print its result; exit 1 if it failed."""
+    """Wait until a job has ended and print its result.
+
+    Exit with 1 if it failed.
+    """
     from packmule.terminal.follow import follow_one
 
     return follow_one(app.client, id, "job", json, timeout)

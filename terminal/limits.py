@@ -9,7 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import complete_queues
+from packmule.terminal.parameters import complete_queues, json_option
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,10 +28,13 @@ MOST_NAMED = 3
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most this many groups."
 )
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_context
 def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> None:
-    """Show what blocks jobs: the largest groups, queues' rates, and holders of slots."""
+    """Show which limits block jobs.
+
+    The largest groups of blocked jobs, the rates of queues, and the holders of slots.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from packmule.jobs.client import known_queue
@@ -79,7 +82,10 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
 )
 @click.pass_obj
 def limits_release(app: App, key: str, job: str, force: bool) -> None:
-    """Release the slot KEY that JOB holds although its worker is gone."""
+    """Release the slot KEY that JOB holds.
+
+    Its worker must be gone, unless --force is given.
+    """
     from packmule.jobs.control import release_slot
 
     worker = release_slot(app.client, key, job, force)

@@ -8,6 +8,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
+from packmule.terminal.parameters import json_option
 
 if TYPE_CHECKING:
     from packmule.coordination.locks.state import Held
@@ -17,10 +18,10 @@ SINGLETON = "singleton "
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_context
 def locks(ctx: click.Context, json: bool) -> None:
-    """Show who holds which lock, on how many lock nodes, and for how long."""
+    """Show who holds which lock."""
     if ctx.invoked_subcommand is not None:
         return
     import msgspec
@@ -55,7 +56,10 @@ def locks(ctx: click.Context, json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def locks_release(app: App, name: str, yes: bool) -> None:
-    """Release the lock NAME, unless its holder has changed since it was shown."""
+    """Release the lock NAME.
+
+    It is refused if the holder changes before you confirm.
+    """
     from packmule.coordination.locks.state import LockNotReleased, lock_state, release
 
     clients = app.lock_nodes()

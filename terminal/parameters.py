@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any
 
 import click
-import msgspec
 
 from packmule import units
 from packmule.config import Settings, SettingsError
+
+json_option = click.option("--json", "json", is_flag=True, help="Print JSON.")
 
 
 class Duration(click.ParamType[float]):
@@ -139,6 +140,8 @@ def size(text: str) -> dict[str, int]:
 
 def assignments(what: str, texts: Sequence[str], parse: bool = False) -> dict[str, Any]:
     """Each `NAME=VALUE` of `texts`; with `parse`, a value that is valid JSON is parsed."""
+    import msgspec
+
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -6,7 +6,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import complete_queues
+from packmule.terminal.parameters import complete_queues, json_option
 
 
 @click.group()
@@ -15,7 +15,7 @@ def queue() -> None:
 
 
 @queue.command("list")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def queue_list(app: App, json: bool) -> None:
     """List queues with their numbers of jobs by status.
@@ -63,7 +63,10 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def queue_purge(app: App, name: str, yes: bool) -> None:
-    """Delete all waiting jobs of a queue; running and scheduled ones stay."""
+    """Delete all waiting jobs of a queue.
+
+    Running and scheduled jobs stay.
+    """
     from packmule.jobs.client import known_queue
     from packmule.jobs.queues import purge
 
@@ -78,9 +81,10 @@ def queue_purge(app: App, name: str, yes: bool) -> None:
 @click.argument("rate")
 @click.pass_obj
 def queue_limit(app: App, name: str, rate: str) -> None:
-    """Limit how many jobs of a queue may start per interval, across all workers.
+    """Limit how many jobs of a queue start per interval.
 
-    RATE is such as 100/m, 5/30s or "10/s burst 1"; the word none removes the limit.
+    The limit holds across all workers. RATE is such as 100/m, 5/30s or "10/s burst 1"; the word none
+    removes the limit.
     """
     from packmule.coordination.limits.rate import InvalidRate, Rate
     from packmule.jobs.client import known_queue

@@ -9,7 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import assignments, complete_calls, complete_queues
+from packmule.terminal.parameters import assignments, complete_calls, complete_queues, json_option
 
 if TYPE_CHECKING:
     from packmule.scheduler.schedules.schedule import Schedule
@@ -24,10 +24,13 @@ def schedule() -> None:
 
 
 @schedule.command("list")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def schedule_list(app: App, json: bool) -> None:
-    """List schedules with their next ticks, and faulty ones with the reason."""
+    """List schedules with their next ticks.
+
+    Of a faulty schedule the reason is shown below.
+    """
     from packmule.scheduler.schedules.schedule_store import entries
     from packmule.terminal import show
 
@@ -61,10 +64,13 @@ def schedule_list(app: App, json: bool) -> None:
     show_default=True,
     help="Show at most this many ticks.",
 )
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
-    """Show one schedule and its last ticks: enqueued, or skipped and why."""
+    """Show one schedule and its last ticks.
+
+    A tick was enqueued, or skipped for the reason shown.
+    """
     import msgspec
 
     from packmule.scheduler.schedules.schedule_store import entry, ledger
@@ -211,7 +217,10 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.pass_obj
 def schedule_run(app: App, name: str) -> None:
-    """Enqueue one job of a schedule now, besides its ticks, and print its id."""
+    """Enqueue one job of a schedule now and print its id.
+
+    Its ticks stay as they are.
+    """
     from packmule.scheduler.schedules.periodic_enqueuer import run_now
 
     found = _readable(app, name)
@@ -225,7 +234,7 @@ def schedule_run(app: App, name: str) -> None:
 @schedule.command("next")
 @click.argument("name")
 @click.argument("count", type=click.IntRange(1, MOST_TICKS), default=5)
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
     """Print the next COUNT (5) ticks of a schedule, even if it is paused."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.parameters import json_option
 
 if TYPE_CHECKING:
     from packmule.scheduler.leader import Leader
 
 
 @click.command()
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def status(app: App, json: bool) -> None:
     """Show queues, workers, the leading scheduler and the server.

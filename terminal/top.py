@@ -40,7 +40,10 @@ REFRESH = 1.0
 @click.option("--json", "json", is_flag=True, help="Print the page once, as one JSON object.")
 @click.pass_obj
 def top(app: App, period: str, order: str, once: bool, json: bool) -> None:
-    """Show live what is running and what ran lately; q or Ctrl-C ends it."""
+    """Show live what runs and what ran lately.
+
+    The key q or Ctrl-C ends it.
+    """
     from packmule.terminal import show
 
     if json:

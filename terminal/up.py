@@ -30,7 +30,10 @@ STOPPED_BY_US = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 @click.option("--lock-nodes", type=click.Choice(["1", "3", "5"]), help="Start this many lock nodes as well.")
 @click.pass_obj
 def up(app: App, lock_nodes: str | None) -> int:
-    """Run all processes of the Procfile in this terminal; Ctrl-C drains them."""
+    """Run all processes of the Procfile in this terminal.
+
+    Ctrl-C drains the workers and stops the others.
+    """
     if lock_nodes and app.settings.lock_urls:
         raise click.UsageError("--lock-nodes starts its own servers: unset PACKMULE_LOCK_URLS")
     _ = app.client  # an unreachable server is reported once, before anything starts

@@ -12,6 +12,7 @@ import click
 from packmule.config import SettingsError, secret
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
+from packmule.terminal.parameters import json_option
 
 if TYPE_CHECKING:
     from packmule.observe.webhooks.endpoints import Endpoint
@@ -47,7 +48,7 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
 
 
 @webhooks.command("list")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def webhooks_list(given: tuple[App, list[Endpoint], Allowed], json: bool) -> None:
     """List the webhooks with their numbers of waiting and dead events."""
@@ -83,7 +84,7 @@ def webhooks_list(given: tuple[App, list[Endpoint], Allowed], json: bool) -> Non
 @webhooks.command("dead", cls=Audited)
 @click.argument("name")
 @click.option("--resend", is_flag=True, help="Send them again, the oldest first, until one is refused.")
-@click.option("--json", "json", is_flag=True)
+@json_option
 @click.pass_obj
 def webhooks_dead(given: tuple[App, list[Endpoint], Allowed], name: str, resend: bool, json: bool) -> int:
     """List the events that a webhook has given up on, and why."""
