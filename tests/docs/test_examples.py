@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from packmule.jobs.batch import batches
+from packmule.scheduler.schedules.cron import Cron
 from packmule.scheduler.schedules.schedule_file import read_file
-from packmule.tests.docs.pages import PAGES, blocks, modules, page
+from packmule.tests.docs.pages import PAGES, blocks, modules, named, page, rows
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -71,6 +72,9 @@ def test_the_page_of_limits_runs(shell):
 def test_the_page_of_schedules_runs(shell, tmp_path):
     shell.add({**modules("schedules"), **modules("jobs")})
     shell.python("nightly.py")
+    expressions = [text for row in rows(page("schedules")) for text in named(row[0]) if " " in text]
+    assert len(expressions) > 4
+    assert all(Cron(text, "Europe/Madrid").next(0) for text in expressions)
     (tmp_path / "schedules.toml").write_text(blocks("schedules", "toml")[0])
     (nightly,) = read_file(tmp_path / "schedules.toml")
     assert (nightly.name, nightly.overlap, nightly.jitter) == ("nightly", "skip", 120)
