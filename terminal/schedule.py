@@ -13,7 +13,7 @@ from packmule.terminal.parameters import assignments, complete_calls, complete_q
 
 if TYPE_CHECKING:
     from packmule.scheduler.schedules.schedule import Schedule
-    from packmule.scheduler.schedules.schedule_store import Entry
+    from packmule.scheduler.schedules.schedule_store import StoredSchedule
 
 MOST_TICKS = 1000
 
@@ -270,7 +270,7 @@ def _producer(app: App) -> Any:
     return Client(app.client, app.settings.queues, app.settings.max_job_bytes)
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
+def _facts(entry: StoredSchedule) -> dict[str, Any]:
     """A schedule as JSON, with instants as texts in its time zone."""
     return {
         "name": entry.name,
@@ -284,7 +284,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _next(entry: Entry) -> str | None:
+def _next(entry: StoredSchedule) -> str | None:
     """The next tick of an active schedule that is not decided yet."""
     if entry.schedule is None or entry.state != "active":
         return None

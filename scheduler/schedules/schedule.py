@@ -193,8 +193,8 @@ def from_code(names: Iterable[str]) -> tuple[list[Schedule], list[str]]:
         traits = registry.find(name).traits
         if traits.cron is None and traits.every is None:
             continue
-        said = {"cron": traits.cron, "every": traits.every, "tz": traits.tz}
-        table = {field: value for field, value in said.items() if value is not None}
+        timing = {"cron": traits.cron, "every": traits.every, "tz": traits.tz}
+        table = {field: value for field, value in timing.items() if value is not None}
         try:
             more = dict(traits.schedule or {})
             called = str(more.pop("name", name.replace(".", "-")))

@@ -47,7 +47,7 @@ class NameTaken(UsageError, ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredSchedule:
     """A schedule and its state: active, paused, removed, ended or faulty.
 
     `due_at` is the Unix time at which the scheduler checks it next. All ticks up to the Unix time `last` are
@@ -120,7 +120,7 @@ def sync(
     return faults
 
 
-def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
+def entries(client: Redis, names: Iterable[str] | None = None) -> list[StoredSchedule]:
     """All schedules, or those called `names`, sorted by name. Takes two round trips."""
     if names is None:
         records = _pairs(client)
@@ -142,7 +142,7 @@ def entries(client: Redis, names: Iterable[str] | None = None) -> list[Entry]:
     ]
 
 
-def known(client: Redis, names: Iterable[str]) -> list[Entry]:
+def known(client: Redis, names: Iterable[str]) -> list[StoredSchedule]:
     """The schedules called `names`, each once. Raises `NoSuchSchedule`, which lists all unknown names."""
     wanted = list(dict.fromkeys(names))
     found = {entry.name: entry for entry in entries(client, wanted)}
@@ -153,7 +153,7 @@ def known(client: Redis, names: Iterable[str]) -> list[Entry]:
     return [found[name] for name in wanted]
 
 
-def entry(client: Redis, name: str) -> Entry:
+def entry(client: Redis, name: str) -> StoredSchedule:
     """The schedule called `name`. Raises `NoSuchSchedule`."""
     return known(client, [name])[0]
 
@@ -240,7 +240,7 @@ def _put_record(client: Redis, schedule: Schedule, replace: bool) -> str:
     return as_text(_put(client, key_names, args))
 
 
-def _remove(client: Redis, found: Entry) -> str:
+def _remove(client: Redis, found: StoredSchedule) -> str:
     name, state = found.name, state_key(found.name)
     owner = found.schedule.owner if found.schedule else "operator"
     if owner == "operator":
@@ -275,7 +275,7 @@ def _pairs(client: Redis) -> dict[str, bytes]:
     return {as_text(name): record for name, record in records.items()}
 
 
-def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
+def _entry(name: str, record: bytes, state: Any, due: Any) -> StoredSchedule:
     fields = {as_text(key): as_text(value) for key, value in state.items()} if isinstance(state, dict) else {}
     fault = fields.get("fault")
     schedule = None
@@ -284,7 +284,7 @@ def _entry(name: str, record: bytes, state: Any, due: Any) -> Entry:
     except InvalidSchedule as error:
         fault = str(error)
     state_name = next((each for each in ("removed", "paused", "ended") if each in fields), "active")
-    return Entry(
+    return StoredSchedule(
         name,
         schedule,
         "faulty" if fault and state_name == "active" else state_name,

@@ -1,4 +1,4 @@
-"""Requests to addresses that others chose, and the signatures of webhooks."""
+"""Outgoing requests to URLs that others chose, and the signatures of webhooks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOPBACK = Allowed(["127.0.0.0/8"])
 def receiver(
     status: int = 200, headers: dict[str, str] | None = None
 ) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """The URL of a server on loopback that answers with `status`, and what it got."""
+    """The URL of a server on loopback that answers with `status`, and the requests that it received."""
     got: list[tuple[str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):

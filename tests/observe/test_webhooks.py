@@ -168,7 +168,7 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
             process.wait()
         hold.set()
         entry = client.xpending_range("pm:events", "webhook:shop", "-", "+", 1)[0]
-        # As if a minute had gone by since it was delivered.
+        # As if it had been delivered more than a minute ago.
         client.xclaim("pm:events", "webhook:shop", entry["consumer"], 0, [entry["message_id"]], idle=70_000)
         with packmule.started(*command) as process:
             until(lambda: set(receiver.jobs) == {f"j{n}" for n in range(5)}, "all of them")
@@ -190,7 +190,7 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("[a", "is no TOML"),
         ('[a]\nurl = "ftp://x"', "is not an http"),
@@ -201,9 +201,9 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
         ('[a]\nurl = "https://u:p@x.example"', "would appear in logs"),
     ],
 )
-def test_an_invalid_file_is_refused(tmp_path, text, said, packmule):
+def test_an_invalid_file_is_refused(tmp_path, text, expected, packmule):
     (tmp_path / "hooks.toml").write_text(text)
-    assert said in complaint(packmule.run("webhooks", "--file", "hooks.toml", "list"), 2)
+    assert expected in complaint(packmule.run("webhooks", "--file", "hooks.toml", "list"), 2)
 
 
 def test_a_missing_file_and_an_unknown_webhook_are_reported(packmule, tmp_path):

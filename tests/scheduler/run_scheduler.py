@@ -1,4 +1,4 @@
-"""A scheduler in a process of its own, for tests: run_scheduler.py URL TERM, its leader's term in seconds."""
+"""A scheduler as a process, for tests: run_scheduler.py URL TERM (seconds)."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_macros_are_understood_in_any_case(macro):
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "expected"),
     [
         ("31 2 30 2 *", "no month of 2 has a day 30"),
         ("* * */20 * 1L", "never matches"),
@@ -223,10 +223,10 @@ def test_macros_are_understood_in_any_case(macro):
         ("0 0 * * MON#6", ", not MON#6"),
     ],
 )
-def test_an_invalid_expression_is_refused_in_one_sentence_with_the_field_and_its_values(expression, said):
+def test_an_invalid_expression_is_refused_in_one_sentence_with_the_field_and_its_values(expression, expected):
     with pytest.raises(InvalidWhen) as refused:
         Cron(expression)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -1,4 +1,4 @@
-"""Schedulers are killed, frozen and cut off, and each tick is enqueued once, or skipped for a reason."""
+"""Schedulers are killed, frozen and cut off; each tick is still enqueued once, or skipped for a reason."""
 
 from __future__ import annotations
 

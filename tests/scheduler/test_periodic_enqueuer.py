@@ -1,4 +1,4 @@
-"""Ticks: each is decided once, enqueued or skipped for a reason, whoever leads, whatever the clock does."""
+"""The periodic enqueuer: each tick is decided once, whoever leads and however the clock is set."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Clockwork:
         return found
 
     def round(self) -> float | None:
-        """Rounds until nothing more is due; seconds until something is."""
+        """Run rounds until nothing more is due; return the seconds until the next tick."""
         for _ in range(100):
             due = self.enqueuer.round(self.leadership.check())
             if due is None or due > 0:
@@ -71,7 +71,7 @@ class Clockwork:
         return self.round()
 
     def until(self, found: Schedule, ticks: int = 1) -> int:
-        """Go on to just after so many ticks; the last of them."""
+        """Move the clock to just after that many ticks; return the last of them."""
         now = self.now
         tick = int(now)
         for _ in range(ticks):
@@ -233,8 +233,8 @@ def test_missed_ticks_follow_the_misfire_policy(client, clock, misfire, window, 
     first = found.next(int(clock.now))
     clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
     assert did(client) == expected
-    said = [line for line in schedule_store.ledger(client, "s") if line["did"] == "skipped"]
-    assert all("missed" in line["why"] for line in said)
+    skipped = [line for line in schedule_store.ledger(client, "s") if line["did"] == "skipped"]
+    assert all("missed" in line["why"] for line in skipped)
     clock.until(found)
     assert did(client)[len(expected) :] == [("enqueued", 0)]
 
@@ -473,7 +473,7 @@ def test_schedules_that_lost_their_next_tick_get_it_back(client, clock):
     assert client.zcard(schedule_store.NEXT) == 500
 
 
-# --- what operators and deploys say
+# --- operators and deploys
 
 
 def test_a_paused_schedule_resumes_without_the_ticks_in_between(client, clock):
@@ -541,8 +541,8 @@ def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
     schedule_store.sync(client, [code("a"), code("b")], "code")
     schedule_store.pause(client, "a")
     assert schedule_store.remove(client, "b") == {"b": "code"}
-    for said in ([code("a", every=30), code("b", every=30)], [], [code("a"), code("b")]):
-        schedule_store.sync(client, said, "code")
+    for deployed in ([code("a", every=30), code("b", every=30)], [], [code("a"), code("b")]):
+        schedule_store.sync(client, deployed, "code")
         clock.later(100)
     assert states(client) == {"a": "paused", "b": "removed"}
     assert ids(client) == []
@@ -600,9 +600,9 @@ def test_faults_of_a_schedule_are_logged_when_it_is_stored(client, clock, tmp_pa
     tables = {"bad": sample_jobs.add.job.name, "good": NOOP}
     file.write_text("".join(f'[{name}]\njob = "{job}"\nevery = "1h"\n' for name, job in tables.items()))
     PeriodicEnqueuer(client, clock.enqueuer.producer, file).sync()
-    told = [record.getMessage() for record in caplog.records if "schedule bad" in record.getMessage()]
-    assert len(told) == 1
-    assert "missing a required argument" in told[0]
+    messages = [record.getMessage() for record in caplog.records if "schedule bad" in record.getMessage()]
+    assert len(messages) == 1
+    assert "missing a required argument" in messages[0]
     assert "schedule good" not in caplog.text
     assert schedule_store.entry(client, "good").schedule.source == str(file)
 
@@ -695,7 +695,7 @@ def test_ten_thousand_schedules_cost_one_round_trip_per_round(client, clock):
     clock.enqueuer.round(clock.leadership.check())
     took = time.monotonic() - began
     assert len(ids(client)) == 1
-    assert took < 0.25  # here 1 ms; the rest is for machines that others keep busy
+    assert took < 0.25  # 1 ms on an idle machine
     assert clock.enqueuer.round(clock.leadership.check()) > 0
     assert client.info("stats")["total_commands_processed"] - before < 60
 

@@ -1,4 +1,4 @@
-"""Promotion: each due job goes to its queue once and in order, and what is corrupt stops nothing."""
+"""Promotion: each due job goes to its queue once and in order, and corrupt keys stop nothing."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_beside_rqs_scheduler_each_job_is_enqueued_once(client, server, comes_fi
         while scheduled(client):
             assert time.monotonic() < deadline
             promote(client)
-        time.sleep(1.5)  # whatever RQ's had in hand comes now
+        time.sleep(1.5)  # so that RQ's scheduler finishes what it started
     finally:
         process.terminate()
         process.join()
@@ -251,7 +251,7 @@ def test_a_job_that_rq_scheduled_is_promoted_and_rq_reads_it(client, schedule: C
     assert ScheduledJobRegistry(queue=queue).get_job_ids() == []
 
 
-# --- what is corrupt
+# --- corrupt keys
 
 
 def test_corrupt_entries_are_set_aside_with_their_reason_and_others_are_promoted(client):

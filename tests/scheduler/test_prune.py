@@ -136,17 +136,17 @@ def test_a_server_that_is_out_of_memory_raises_the_same_error(spare_server):
 
 def test_a_share_of_a_missing_maxmemory_is_logged_once_until_it_is_set(client, caplog):
     limit = MemoryLimit(client, "80%")
-    told = "PACKMULE_MEMORY_HIGH_WATER=80% has no effect: the server has no maxmemory"
+    warning = "PACKMULE_MEMORY_HIGH_WATER=80% has no effect: the server has no maxmemory"
     for _ in range(2):
         limit.check()
-    assert caplog.messages == [told]
+    assert caplog.messages == [warning]
     client.config_set("maxmemory", 10**12)
     try:
         limit.check()
     finally:
         client.config_set("maxmemory", 0)
     limit.check()
-    assert caplog.messages == [told, told]
+    assert caplog.messages == [warning, warning]
     for bytes_or_nothing in ("1000000000000", ""):
         MemoryLimit(client, bytes_or_nothing).check()
-    assert caplog.messages == [told, told]
+    assert caplog.messages == [warning, warning]

@@ -1,4 +1,4 @@
-"""Repair: whatever lost its owner is found among all other keys, and goes on."""
+"""Repair: keys that lost their owner are found among all others and repaired."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from packmule.worker.rescue import rescue_expired
 @pytest.fixture
 def client(client: Redis) -> Redis:
     Client(client).make_default()
-    with client.pipeline(transaction=False) as pipeline:  # keys enough for several calls
+    with client.pipeline(transaction=False) as pipeline:  # enough keys for several calls
         for number in range(3000):
             pipeline.set(f"pm:cache:many:{number}", "x")
         pipeline.execute()

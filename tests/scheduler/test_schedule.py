@@ -1,4 +1,4 @@
-"""Schedules: what people write becomes one, and what can't be meant is refused with its place."""
+"""Schedules: tables become schedules, and invalid ones are refused with file and line."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_table_becomes_a_schedule_that_survives_redis():
 
 
 def test_a_date_means_its_first_instant_in_the_zone():
-    said = {"job": "shop.report", "every": 60, "tz": "Europe/Madrid"}
-    assert schedule("s", {**said, "end": date(2026, 12, 1)}) == schedule("s", {**said, "end": "2026-12-01"})
+    table = {"job": "shop.report", "every": 60, "tz": "Europe/Madrid"}
+    assert schedule("s", {**table, "end": date(2026, 12, 1)}) == schedule("s", {**table, "end": "2026-12-01"})
 
 
 def test_ticks_lie_between_start_and_end():
@@ -79,7 +79,7 @@ def test_jitter_delays_a_tick_by_the_same_time_whenever_it_is_computed():
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "expected"),
     [
         ({"job": "j"}, "give one of cron, every and at"),
         ({"job": "j", "cron": "* * * * *", "every": 5}, "give one of cron, every and at"),
@@ -108,11 +108,11 @@ def test_jitter_delays_a_tick_by_the_same_time_whenever_it_is_computed():
         ({"job": "j", "every": 60, "kwargs": {"a": object()}}, "can't be written as JSON"),
     ],
 )
-def test_an_invalid_schedule_is_refused_in_one_sentence_with_its_name(table, said):
+def test_an_invalid_schedule_is_refused_in_one_sentence_with_its_name(table, expected):
     with pytest.raises(InvalidSchedule) as refused:
         schedule("nightly", table)
     assert str(refused.value).startswith("schedule nightly: ")
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -180,7 +180,7 @@ def test_a_file_holds_a_table_for_each_schedule(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         (
             "30 2 * * *",
@@ -201,16 +201,16 @@ def test_a_file_holds_a_table_for_each_schedule(tmp_path):
         ("paused = true", 'owner = "code"', ", line 13: schedule often: there is no setting 'owner'"),
     ],
 )
-def test_a_mistake_in_a_file_is_reported_with_its_line(tmp_path, old, new, said):
+def test_a_mistake_in_a_file_is_reported_with_its_line(tmp_path, old, new, expected):
     path = write(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(InvalidFile) as refused:
         read_file(path)
     assert str(refused.value).startswith(str(path))
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "expected"),
     [
         ("job = 5", "job must be a text in quotes, not 5"),
         ("every = [1]", "every must be a span such as 30s, 5m or 1h30m, or whole seconds, not [1]"),
@@ -223,14 +223,14 @@ def test_a_mistake_in_a_file_is_reported_with_its_line(tmp_path, old, new, said)
         ("tz = ['" + "x" * 99 + "']", 'tz must be a text in quotes, not ["' + "x" * 58 + "..."),
     ],
 )
-def test_a_value_of_another_type_is_reported_in_plain_words_with_its_line(tmp_path, wrong, said):
+def test_a_value_of_another_type_is_reported_in_plain_words_with_its_line(tmp_path, wrong, expected):
     field = wrong.partition(" ")[0]
     good = {"job": 'job = "shop.poll"', "window": "window = 5", "every": 'every = "30s"'}
     lines = {**good, field: wrong}
     path = write(tmp_path, "\n".join(["[often]", *lines.values()]))
     with pytest.raises(InvalidFile) as refused:
         read_file(path)
-    assert str(refused.value) == f"{path}, line {list(lines).index(field) + 2}: schedule often: {said}"
+    assert str(refused.value) == f"{path}, line {list(lines).index(field) + 2}: schedule often: {expected}"
 
 
 def test_an_unreadable_file_is_reported(tmp_path):

@@ -49,7 +49,7 @@ class Start(Protocol):
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start schedulers as processes of their own; they log to the file `log` in the test's folder."""
+    """Start schedulers as processes; they log to the file `log` in the test's folder."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(url: str, term: float = 5.0) -> subprocess.Popen[bytes]:
@@ -385,8 +385,8 @@ def sent(client: Redis, seconds: float) -> int:
 def test_an_idle_leader_sends_fewer_than_two_commands_a_second_and_a_candidate_one(client, server, start):
     process = start(server.url, term=3.0)
     wait_for(lambda: leads(client, process))
-    wait_for(lambda: sent(client, 1) <= 3)  # until it has done what it does at first
-    assert 0 < sent(client, 10) < 20 + 3  # as many as may fall together
+    wait_for(lambda: sent(client, 1) <= 3)  # until its first duties are done
+    assert 0 < sent(client, 10) < 20 + 3  # as many as may coincide
     start(server.url, term=3.0)
     wait_for(lambda: candidates(client) == 2)
     wait_for(lambda: sent(client, 1) <= 5)
