@@ -1,0 +1,194 @@
+"""Handles: an id that can be waited for, read and steered, from threads and from coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import threading
+import time
+
+import pytest
+from redis import Redis
+
+import packmule
+from packmule.config import Settings
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import wire
+from packmule.jobs.client import Client
+from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
+from packmule.jobs.reader import NoSuchJob
+from packmule.tests.jobs import sample_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+
+
+@pytest.fixture(autouse=True)
+def own(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Client:
+    made = Client(client)
+    monkeypatch.setattr(Client, "_default", made)
+    return made
+
+
+def perform(client: Redis, value: bytes = b"7", error: str | None = None) -> None:
+    """Claim all jobs and end each with `value`, or with `error`."""
+    claims = Claims(client, "w", Strict(["default"]))
+    jobs = claims.finish_and_claim(claims.next_id(), [], 100).jobs
+    outcomes = [
+        outcome.finished(job, value, 1.0, 2.0) if error is None else outcome.failed(job, error, 1.0, 2.0)
+        for job in jobs
+    ]
+    claims.finish_and_claim(claims.next_id(), outcomes, 0)
+
+
+def test_a_handle_is_the_id_wherever_a_text_is_taken(client):
+    handle = sample_jobs.noop.enqueue()
+    assert client.exists(wire.job_key(handle)) == 1
+    assert (isinstance(handle, str), f"{handle}", {handle: 1}[str(handle)]) == (True, str(handle), 1)
+    assert json.loads(json.dumps([handle])) == [handle]
+    for plain in (pickle.loads(pickle.dumps(handle)), copy.deepcopy(handle), str(handle)):
+        assert (plain, type(plain)) == (handle, str)
+
+
+def test_a_handle_may_be_an_argument_an_option_and_a_result(client, own):
+    first = sample_jobs.noop.enqueue()
+    second = sample_jobs.echo.options(job_id=JobHandle("chosen", own)).enqueue({"after": first, first: 1})
+    assert second.refresh().args == [{"after": first, first: 1}]
+    assert sample_jobs.noop.options(job_id=second).enqueue() == "chosen"
+    assert wire.encode_json([first]) == json.dumps([first]).encode()
+
+
+def test_a_job_that_waits_has_a_status_and_no_progress(client):
+    handle = sample_jobs.add.enqueue(1)
+    assert (handle.status, handle.progress, handle.refresh().args) == ("queued", None, [1])
+    with pytest.raises(TimeoutError, match=f"job {handle} is still queued"):
+        handle.wait(0)
+    assert sample_jobs.add.options(delay=60).enqueue(1).status == "scheduled"
+
+
+def test_the_result_is_what_the_job_returned(client):
+    handle = sample_jobs.add.enqueue(1)
+    threading.Timer(0.1, perform, (client,)).start()
+    assert handle.result(timeout=30) == 7
+    assert handle.wait().status == "finished"
+
+
+def test_the_result_of_a_failed_job_raises_its_error(client):
+    handle = sample_jobs.add.enqueue(1)
+    perform(client, error="Traceback\n  line\nshop.OutOfStock: no horses left")
+    with pytest.raises(
+        JobRaised, match=f"job {handle} .*sample_jobs.add.* failed: OutOfStock: no horses"
+    ) as it:
+        handle.result()
+    assert it.value.traceback.startswith("Traceback\n")
+    assert isinstance(it.value, packmule.errors.JobFailed)
+
+
+def test_a_canceled_job_has_no_result_and_may_be_retried(client):
+    handle = sample_jobs.add.enqueue(1)
+    assert handle.cancel() == "canceled"
+    with pytest.raises(JobCanceled, match="was canceled"):
+        handle.result()
+    handle.retry()
+    assert handle.status == "queued"
+
+
+def test_a_handle_of_no_job_says_so(own):
+    handle = own.job("nobody")
+    for look in (handle.refresh, handle.wait, handle.result, handle.cancel, handle.retry):
+        with pytest.raises(NoSuchJob, match="nobody"):
+            look()
+
+
+def test_many_handles_know_which_calls_made_no_job(client, own):
+    handles = sample_jobs.only.enqueue_many([(1,), (2,), (1,)])
+    assert isinstance(handles, JobHandles)
+    assert handles.held == {2}
+    assert handles[0] == handles[2] != handles[1]
+    assert [handle.status for handle in handles] == ["queued"] * 3
+    assert all(handle.client is own for handle in handles)
+    assert sample_jobs.only.enqueue_many([(3,)]).held == frozenset()
+
+
+def test_coroutines_enqueue_and_get_results_without_blocking_the_loop(client):
+    async def main() -> list[object]:
+        handle = await sample_jobs.add.aenqueue(1)
+        many = await sample_jobs.add.options(queue="low").aenqueue_many([(1,), (2,)])
+        assert (await handle.astatus(), await handle.aprogress(), len(many)) == ("queued", None, 2)
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                beats += 1
+                await asyncio.sleep(0.001)
+
+        beating = asyncio.create_task(beat())
+        waiting = asyncio.create_task(handle.aresult(timeout=30))
+        await asyncio.sleep(0.1)
+        assert beats > 5
+        assert not waiting.done()
+        await asyncio.to_thread(perform, client)
+        result = await waiting
+        beating.cancel()
+        assert await many[0].acancel() == "canceled"
+        await many[0].aretry()
+        return [result, (await handle.await_end()).status, (await many[0].arefresh()).status]
+
+    assert asyncio.run(main()) == [7, "finished", "queued"]
+
+
+def test_a_hundred_coroutines_wait_while_other_threads_work(client):
+    async def main() -> None:
+        handles = await sample_jobs.noop.aenqueue_many([()] * 100)
+        waiting = [asyncio.create_task(handle.aresult(timeout=60)) for handle in handles]
+        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(lambda: "free") == "free"
+        await asyncio.to_thread(perform, client)
+        assert await asyncio.gather(*waiting) == [7] * 100
+
+    asyncio.run(main())
+
+
+def test_a_coroutine_that_waits_too_long_gets_a_timeout(client):
+    async def main() -> None:
+        handle = await sample_jobs.noop.aenqueue()
+        with pytest.raises(TimeoutError, match=f"job {handle} has not ended after 0.05 s"):
+            await handle.aresult(timeout=0.05)
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began >= 0.05
+
+
+def test_two_clients_work_side_by_side(client, own, spare_server):
+    elsewhere: EmbeddedServer = spare_server()
+    with Client(Settings(redis_url=elsewhere.url, queues=("reports",))) as reports:
+        there = reports.enqueue(sample_jobs.add.options(queue="reports", job_id="one"), 1)
+        here = own.enqueue(sample_jobs.add.options(job_id="one"), 2)
+        assert there == here == "one"
+        assert (there.refresh().args, here.refresh().args) == ([1], [2])
+        assert (there.client, here.client) == (reports, own)
+        many = reports.enqueue_many(sample_jobs.add.options(queue="reports"), [(1,), {"a": 2}])
+        assert [handle.refresh().queue for handle in many] == ["reports", "reports"]
+        assert Client.default() is own
+        assert asyncio.run(reports.aenqueue(sample_jobs.noop.options(queue="reports"))).status == "queued"
+
+
+def test_a_client_connects_when_it_is_first_used_and_again_after_it_was_closed(server):
+    made = Client(Settings(data_dir=server.data_dir))
+    assert "redis" not in vars(made)
+    made.close()
+    handle = made.enqueue(sample_jobs.noop)
+    made.close()
+    assert "redis" not in vars(made)
+    assert handle.status == "queued"
+    made.close()
+
+
+def test_a_client_leaves_a_connection_that_it_was_handed_open(client):
+    with Client(client) as made:
+        made.enqueue(sample_jobs.noop)
+    assert client.ping()
