@@ -202,8 +202,9 @@ class Client:
         if not holders:
             return JobHandles([JobHandle(each.job[0], self) for each in entries])
         ids = [each.id for each in entries]
-        held = [position for position, id in enumerate(ids) if id in holders]
-        return JobHandles([JobHandle(holders.get(id, id), self) for id in ids], held)
+        handles = JobHandles([JobHandle(holders.get(id, id), self) for id in ids])
+        handles.held = frozenset(position for position, id in enumerate(ids) if id in holders)
+        return handles
 
     def entries(
         self, job: JobType, calls: Sequence[entry.Call], options: Options, trace: str = ""

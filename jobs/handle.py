@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from packmule.errors import JobFailed
@@ -151,9 +151,7 @@ class JobHandles(list[JobHandle]):
     call's arguments, without it keeps its own.
     """
 
-    def __init__(self, handles: Sequence[JobHandle], held: Collection[int] = ()) -> None:
-        super().__init__(handles)
-        self.held = frozenset(held)
+    held: frozenset[int] = frozenset()
 
 
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:

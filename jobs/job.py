@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -82,14 +83,14 @@ class JobCall(Generic[P]):
 
         Raises what `Client.enqueue` does.
         """
-        return _client().send(self.job, [(args, kwargs)], self.changed)[0]
+        return _clients().default().send(self.job, [(args, kwargs)], self.changed)[0]
 
     def enqueue_many(self, calls: Calls) -> JobHandles:
         """Enqueue one job a call, hundreds a round trip, and return their handles in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments.
         """
-        return _client().enqueue_many(self, calls)
+        return _clients().default().enqueue_many(self, calls)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         """Like `enqueue`, without blocking the event loop."""
@@ -158,9 +159,9 @@ def _register(function: Callable[P, R], options: Options, traits: Traits) -> Job
     return cast(JobFunction[P, R], registered)
 
 
-def _client() -> Client:
-    """The process's default client."""
-    # It loads redis-py, which a module that only declares jobs does without.
+@cache
+def _clients() -> type[Client]:
+    """The class of clients, which loads redis-py: a module that only declares jobs does without."""
     from packmule.jobs.client import Client  # noqa: PLC0415
 
-    return Client.default()
+    return Client
