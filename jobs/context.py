@@ -1,0 +1,139 @@
+"""What a worker lends to a job while it performs it: its identity, where its reports go, and resources."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+Report = Callable[[float, float | None, str], None]
+Save = Callable[[bytes], None]
+
+REPORT_INTERVAL = 0.1
+"""Seconds between two reports of progress that leave the process; the last one always does."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
+
+    `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
+    `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch.
+    """
+
+    id: str
+    attempt: int
+    report: Report
+    cursor: bytes | None
+    save: Save
+    is_draining: Callable[[], bool]
+    fence: int | None = None
+    batch: str = ""
+    saved: bytes | None = None
+    saved_at: float = float("-inf")
+    done: float = 0.0
+    reported_at: float = float("-inf")
+    pending: deque[tuple[float, float | None, str]] = field(default_factory=lambda: deque(maxlen=1))
+    is_late: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def flush(self, after: float = 0.0) -> None:
+        """Send the report that throttling held back if the last is `after` seconds old, from any thread."""
+        with self.lock:
+            now = time.monotonic()
+            if self.pending and now - self.reported_at >= after:
+                self.reported_at = now
+                done, total, message = self.pending.pop()
+                # A file's name may hold bytes that are not UTF-8, and no report is worth a failed job.
+                self.report(done, total, message.encode(errors="backslashreplace").decode())
+
+    def keep(self) -> None:
+        """Save the checkpoint that throttling held back, if any."""
+        if self.cursor is not None and self.cursor is not self.saved:
+            self.saved = self.cursor
+            self.saved_at = time.monotonic()
+            self.save(self.cursor)
+
+
+class LateReports:
+    """Sends from a thread the reports that throttling held back, if their jobs report nothing more."""
+
+    def __init__(self) -> None:
+        self.begin()
+        os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        """Start without a thread, as in a process that was just forked."""
+        self._jobs: SimpleQueue[Running] = SimpleQueue()
+        self._has_thread = False
+
+    def send(self, job: Running) -> None:
+        """Flush `job` when its next report is due."""
+        if not self._has_thread:
+            self._has_thread = True
+            threading.Thread(target=self._run, args=(self._jobs,), name="progress", daemon=True).start()
+        self._jobs.put(job)
+
+    def _run(self, jobs: SimpleQueue[Running]) -> None:
+        while True:
+            job = jobs.get()
+            time.sleep(max(0.0, job.reported_at + REPORT_INTERVAL - time.monotonic()))
+            job.is_late = False
+            with suppress(OSError):  # a fork that ends closes its pipe
+                job.flush(REPORT_INTERVAL)
+
+
+late_reports = LateReports()
+_running: ContextVar[Running | None] = ContextVar("running", default=None)
+
+running = _running.get
+"""The job that this code runs in, or None outside of one."""
+
+resources: dict[type, object] = {}
+"""What this process lends its jobs, by type."""
+
+
+@contextmanager
+def performing(
+    id: str,
+    attempt: int,
+    report: Report,
+    cursor: bytes | None = None,
+    save: Save = lambda cursor: None,
+    is_draining: Callable[[], bool] = lambda: False,
+    fence: int | None = None,
+    batch: str = "",
+) -> Iterator[Running]:
+    """Make `id` the running job of this context; at the end, send what throttling held back.
+
+    The worker wraps each body in it; the arguments are those of `Running`.
+    """
+    job = Running(id, attempt, report, cursor, save, is_draining, fence, batch, saved=cursor)
+    token = _running.set(job)
+    try:
+        yield job
+    except BaseException:
+        job.keep()
+        raise
+    finally:
+        _running.reset(token)
+        job.flush()
+
+
+def provide(*lent: object) -> None:
+    """Lend each of `lent` to every job of this process by its type, in place of one lent before."""
+    for each in lent:
+        resources[type(each)] = each
+
+
+def close() -> None:
+    """Close the resources that have a `close` method, as a worker does when it stops."""
+    for each in resources.values():
+        if callable(closing := getattr(each, "close", None)):
+            closing()
