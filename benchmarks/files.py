@@ -46,12 +46,12 @@ def generate(path: Path, size: int) -> int:
 def ours(folder: Path) -> Callable[[], int]:
     import duckdb  # noqa: F401  imports are not timed
 
-    from packmule.jobs import current
+    from packmule.jobs import context
     from packmule.jobs.files import file
     from packmule.jobs.input_limits import InputLimits
     from packmule.jobs.storage import Storage
 
-    current.provide(Storage(str(folder)), InputLimits(10**12, 1, 1))
+    context.provide(Storage(str(folder)), InputLimits(10**12, 1, 1))
     return lambda: int(file("source.csv", to="parquet", out="out.parquet")["rows"])
 
 

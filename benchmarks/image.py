@@ -42,12 +42,12 @@ def plain(folder: Path) -> None:
 
 
 def job(folder: Path) -> Callable[[Path], object]:
-    from packmule.jobs import current
+    from packmule.jobs import context
     from packmule.jobs.image import Rendition, image
     from packmule.jobs.input_limits import InputLimits
     from packmule.jobs.storage import Storage
 
-    current.provide(Storage(str(folder)), InputLimits(10**9, 1, 10**9))
+    context.provide(Storage(str(folder)), InputLimits(10**9, 1, 10**9))
     renditions = [Rendition(width=width, name=str(width)) for width in WIDTHS]
     return lambda _: image("source.jpg", renditions, "out")
 

@@ -23,7 +23,7 @@ from typing import Any
 from aiosmtpd.smtp import SMTP
 from harness import arguments, by_turns, machine, rate_in, table
 
-from packmule.jobs import current
+from packmule.jobs import context
 from packmule.jobs.email import Mailer, email
 from packmule.jobs.email.catcher import Catcher
 from packmule.jobs.email.message import Letter, compose
@@ -81,7 +81,7 @@ def catcher(report: Connection) -> None:
 
 def measure(url: str, letter: Letter, seconds: float) -> dict[str, float]:
     mailer = Mailer(url, "mule@example.org")
-    current.provide(mailer)
+    context.provide(mailer)
 
     def each() -> None:
         mailer.send(letter)

@@ -26,11 +26,11 @@ class App:
     def trace(self) -> None:
         """Trace what this process enqueues and performs, if the settings ask for it."""
         if self.settings.tracing != "none":
-            from packmule.jobs import current
+            from packmule.jobs import context
             from packmule.observe.tracing import export_traces
 
             exporting = export_traces(self.settings.tracing)
-            current.provide(exporting)
+            context.provide(exporting)
             self.closing.callback(exporting.close)
 
     @property
@@ -99,12 +99,12 @@ class App:
     def provide(self, smtp_url: str | None) -> None:
         """Provide this process's jobs with what they need."""
         from packmule.coordination.cache.cache import Cache
-        from packmule.jobs import current
+        from packmule.jobs import context
         from packmule.jobs.email import Mailer
         from packmule.jobs.input_limits import InputLimits
 
         settings = self.settings
-        current.provide(
+        context.provide(
             self.storage,
             InputLimits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
             Mailer(smtp_url, settings.mail_from, settings.templates),

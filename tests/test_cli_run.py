@@ -19,6 +19,8 @@ from packmule.tests.command_line import DEADLINE, CommandLine, complaint, enviro
 NAP = """
 import time
 
+from packmule.jobs import context
+
 
 @job
 def nap(seconds: float) -> str:
@@ -28,7 +30,7 @@ def nap(seconds: float) -> str:
 
 @job
 def nap_until_stopped() -> str:
-    while not current.running().is_draining():
+    while not context.running().is_draining():
         time.sleep(0.01)
     return "slept"
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import current
+from packmule.jobs import context
 from packmule.terminal.logs import AsJson
 from packmule.tests.command_line import CommandLine, environment_in
 
@@ -51,7 +51,7 @@ def test_a_traceback_and_odd_text_stay_in_one_line() -> None:
         int("broken")
     except ValueError:
         record.exc_info = sys.exc_info()
-    with current.performing("j1", 1, lambda *_: None):
+    with context.performing("j1", 1, lambda *_: None):
         line = AsJson().format(record)
     assert "\n" not in line
     found = json.loads(line)

@@ -41,8 +41,8 @@ class Mailer:
     gone stale is replaced before the mail is handed over, and a forked child opens its own. After
     `MAX_IDLE` seconds of disuse a connection is closed by the next mail, or by `close()`.
 
-    >>> from packmule import current
-    >>> current.provide(Mailer("smtp://127.0.0.1:2525", "shop@example.org"))
+    >>> from packmule.jobs import context
+    >>> context.provide(Mailer("smtp://127.0.0.1:2525", "shop@example.org"))
     """
 
     def __init__(self, url: str | None, sender: str, templates: str | None = None) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from packmule.jobs import current, reader
+from packmule.jobs import context, current, reader
 from packmule.jobs.current import NoResource
 
 Reports = list[tuple[float, float | None, str]]
@@ -22,19 +22,19 @@ def sent() -> Reports:
 
 
 def performing(sent: Reports, id: str = "j1", attempt: int = 1):
-    return current.performing(id, attempt, lambda *report: sent.append(report))
+    return context.performing(id, attempt, lambda *report: sent.append(report))
 
 
 def test_outside_of_a_job_progress_does_nothing():
     current.progress(1, 2, "alone")
-    assert current.running() is None
+    assert context.running() is None
     assert current.job_id() is None
 
 
 def test_inside_a_job_its_id_and_attempt_are_known(sent):
     with performing(sent, "j7", 3):
         assert current.job_id() == "j7"
-        assert current.running().attempt == 3
+        assert context.running().attempt == 3
     assert current.job_id() is None
 
 
@@ -57,21 +57,21 @@ def test_reports_in_a_tight_loop_leave_at_most_ten_times_a_second(sent):
         for done in range(20_000):
             current.progress(done, 1_000_000)
         took = time.monotonic() - began
-    assert 2 <= len(sent) <= took / current.REPORT_INTERVAL + 2
+    assert 2 <= len(sent) <= took / context.REPORT_INTERVAL + 2
     assert sent[-1] == (19_999, 1_000_000, "")
 
 
 def test_a_steady_job_keeps_reporting(sent):
     times: list[float] = []
     deadline = time.monotonic() + 10
-    with current.performing("j1", 1, lambda *_: times.append(time.monotonic())):
+    with context.performing("j1", 1, lambda *_: times.append(time.monotonic())):
         done = 0
         while len(times) < 4:
             assert time.monotonic() < deadline
             done += 1
             current.progress(done)
     gaps = [after - before for before, after in pairwise(times[:4])]
-    assert min(gaps) >= current.REPORT_INTERVAL * 0.99
+    assert min(gaps) >= context.REPORT_INTERVAL * 0.99
 
 
 def test_completion_is_reported_at_once(sent):
@@ -117,7 +117,7 @@ def test_a_held_report_leaves_in_time_though_the_job_says_nothing_more(sent):
             while sent[-1] != (2, 10, ""):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            time.sleep(current.REPORT_INTERVAL)
+            time.sleep(context.REPORT_INTERVAL)
             sent.append((0, 10, ""))
 
 
@@ -127,7 +127,7 @@ def test_a_fork_of_a_process_that_held_a_report_sends_its_own_in_time(sent):
         current.progress(2, 10)
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
-        with current.performing("j2", 1, lambda done, *_: os.write(writer, b"%d" % done)):
+        with context.performing("j2", 1, lambda done, *_: os.write(writer, b"%d" % done)):
             current.progress(3, 10)
             current.progress(4, 10)
             time.sleep(5)
@@ -231,12 +231,12 @@ class Lent:
 
 
 def test_a_resource_is_found_by_its_type_and_a_later_one_replaces_it(monkeypatch):
-    monkeypatch.setattr(current, "_resources", {})
+    monkeypatch.setattr(context, "resources", {})
     first, second = Lent(), Lent()
-    current.provide(first, "text")
+    context.provide(first, "text")
     assert current.resource(Lent) is first
     assert current.resource(str) == "text"
-    current.provide(second)
+    context.provide(second)
     assert current.resource(Lent) is second
 
 
@@ -244,7 +244,7 @@ def test_a_missing_resource_is_named_with_the_way_out():
     class Missing:
         pass
 
-    with pytest.raises(NoResource, match=r"^no Missing here: .*current\.provide"):
+    with pytest.raises(NoResource, match=r"^no Missing here: .*context\.provide"):
         current.resource(Missing)
 
 
@@ -255,8 +255,8 @@ def test_resources_that_can_close_are_closed_when_a_worker_stops(monkeypatch):
         def close(self) -> None:
             self.closed = True
 
-    monkeypatch.setattr(current, "_resources", {})
+    monkeypatch.setattr(context, "resources", {})
     kept = Kept()
-    current.provide(kept, 7)
-    current.close()
+    context.provide(kept, 7)
+    context.close()
     assert kept.closed

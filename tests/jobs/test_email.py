@@ -15,7 +15,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
-from packmule.jobs import current, registry
+from packmule.jobs import context, current, registry
 from packmule.jobs.email import (
     InsecureServer,
     InvalidAddress,
@@ -120,12 +120,12 @@ def listen():
 @pytest.fixture
 def worker(monkeypatch, tmp_path):
     """Stands where a worker does: `worker(url)` lends its resources, and gives the mailer."""
-    monkeypatch.setattr(current, "_resources", {})
+    monkeypatch.setattr(context, "resources", {})
     mailers = []
 
     def lend(url, templates=None, attachment_bytes=1_000_000):
         mailer = Mailer(url, "Packmule <mule@example.org>", str(templates) if templates else None)
-        current.provide(mailer, Storage(str(tmp_path / "files")), InputLimits(1, attachment_bytes, 1))
+        context.provide(mailer, Storage(str(tmp_path / "files")), InputLimits(1, attachment_bytes, 1))
         mailers.append(mailer)
         return mailer
 
@@ -178,7 +178,7 @@ def tls(certificate):
 def performed(job_id, *args, **kwargs):
     """The email job run as a worker runs it: (result, reports of progress)."""
     reports = []
-    with current.performing(job_id, 1, lambda *report: reports.append(report)):
+    with context.performing(job_id, 1, lambda *report: reports.append(report)):
         return email(*args, **kwargs), reports
 
 

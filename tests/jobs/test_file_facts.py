@@ -17,7 +17,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
-from packmule.jobs import current
+from packmule.jobs import context
 from packmule.jobs.files import WorkbookRefused, file
 from packmule.jobs.files.signatures import DOCX, ODS, XLSX
 from packmule.jobs.input_limits import InputLimits
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def storage(tmp_path):
     store = Storage(str(tmp_path / "files"))
-    current.provide(store, InputLimits(file_bytes=100_000_000, attachment_bytes=1, pixels=1))
+    context.provide(store, InputLimits(file_bytes=100_000_000, attachment_bytes=1, pixels=1))
     return store
 
 
@@ -149,7 +149,7 @@ def test_progress_counts_the_bytes_hashed(storage):
     content = bytes(5_000_000)
     storage.write_bytes("uploads/a", content)
     reports = []
-    with current.performing("a", 1, lambda *report: reports.append(report)):
+    with context.performing("a", 1, lambda *report: reports.append(report)):
         file("uploads/a")
     assert reports[-1][:2] == (5_000_000, 5_000_000)
     assert [report[0] for report in reports] == sorted(report[0] for report in reports)

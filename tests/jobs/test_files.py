@@ -18,7 +18,7 @@ import duckdb
 import openpyxl
 import pytest
 
-from packmule.jobs import current
+from packmule.jobs import context
 from packmule.jobs.files import (
     EmptyFile,
     MismatchedColumns,
@@ -42,7 +42,7 @@ LIMITS = InputLimits(file_bytes=100_000_000, attachment_bytes=1, pixels=1)
 @pytest.fixture
 def storage(tmp_path):
     store = Storage(str(tmp_path / "files"))
-    current.provide(store, LIMITS)
+    context.provide(store, LIMITS)
     return store
 
 
@@ -280,7 +280,7 @@ def test_no_path_leads_out_of_the_storage(storage, name):
 def test_a_missing_or_too_large_file_is_told_before_any_work(storage):
     with pytest.raises(MissingFile):
         file("uploads/none.csv", to="parquet")
-    current.provide(InputLimits(file_bytes=10, attachment_bytes=1, pixels=1))
+    context.provide(InputLimits(file_bytes=10, attachment_bytes=1, pixels=1))
     with pytest.raises(TooLarge):
         converted(storage, numbers(5))
 
@@ -308,7 +308,7 @@ def test_a_very_long_line_is_refused_alone(storage):
 
 def test_the_default_output_is_named_after_the_job_or_the_content(storage):
     storage.write_bytes("uploads/my data.csv", b"a,b\n1,2\n")
-    with current.performing("7f0c", 1, lambda *_: None):
+    with context.performing("7f0c", 1, lambda *_: None):
         assert file("uploads/my data.csv", to="parquet")["path"] == "converted/7f0c/my data.parquet"
     path = file("uploads/my data.csv", to="parquet")["path"]
     assert len(path.split("/")[1]) == 16
@@ -332,7 +332,7 @@ def test_progress_of_a_large_file_rises_to_a_hundred(storage, tmp_path):
     count = big_csv(tmp_path / "big.csv", 60_000_000)  # enough for several reports on a fast machine
     source = storage.put(tmp_path / "big.csv")
     reports = []
-    with current.performing("big", 1, lambda *report: reports.append(report)):
+    with context.performing("big", 1, lambda *report: reports.append(report)):
         result = file(source, to="parquet")
     done = [report[0] for report in reports]
     assert result["rows"] == count
@@ -379,11 +379,11 @@ def test_a_conversion_stays_within_its_memory(tmp_path):
     big_csv(tmp_path / "big.csv", 100_000_000)
     script = """
 import sys
-from packmule import current
+from packmule.jobs import context
 from packmule.jobs.files import file
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.storage import Storage
-current.provide(Storage(sys.argv[1]), InputLimits(10**9, 1, 1))
+context.provide(Storage(sys.argv[1]), InputLimits(10**9, 1, 1))
 assert "duckdb" not in sys.modules and "python_calamine" not in sys.modules
 file("big.csv", to="parquet", out="o.parquet")
 # Not getrusage, whose peak a child inherits from its parent.

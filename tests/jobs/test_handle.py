@@ -15,7 +15,7 @@ from redis import Redis
 import packmule
 from packmule.config import Settings
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import wire
+from packmule.jobs import keys, wire
 from packmule.jobs.client import Client
 from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
 from packmule.jobs.reader import NoSuchJob
@@ -45,7 +45,7 @@ def perform(client: Redis, value: bytes = b"7", error: str | None = None) -> Non
 
 def test_a_handle_is_the_id_wherever_a_text_is_taken(client):
     handle = sample_jobs.noop.enqueue()
-    assert client.exists(wire.job_key(handle)) == 1
+    assert client.exists(keys.job_key(handle)) == 1
     assert (isinstance(handle, str), f"{handle}", {handle: 1}[str(handle)]) == (True, str(handle), 1)
     assert json.loads(json.dumps([handle])) == [handle]
     for plain in (pickle.loads(pickle.dumps(handle)), copy.deepcopy(handle), str(handle)):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageEnhance, ImageOps, ImageStat
 
 from packmule.coordination.cache.cache import Cache
-from packmule.jobs import current
+from packmule.jobs import context
 from packmule.jobs.image import ImageTooLarge, Rendition, UnreadableImage, image
 from packmule.jobs.image import cascade as decoding
 from packmule.jobs.image.resize import resize, resizer
@@ -46,7 +46,7 @@ def folder(tmp_path):
 @pytest.fixture
 def storage(folder):
     storage = Storage(str(folder))
-    current.provide(storage, LIMITS)
+    context.provide(storage, LIMITS)
     return storage
 
 
@@ -158,7 +158,7 @@ def test_a_small_one_made_from_a_large_one_is_as_good(storage, upright):
 def test_the_result_tells_the_facts_in_the_order_asked_and_progress_is_reported(storage):
     path = storage.put(PHOTO)
     reports = []
-    with current.performing("job-7", 1, lambda *report: reports.append(report)) as running:
+    with context.performing("job-7", 1, lambda *report: reports.append(report)) as running:
         facts = image(path, [{"width": 100}, {"width": 400, "format": "webp"}, {"width": 50, "name": "tiny"}])
         running.flush()
     assert facts["source"] == {"path": path, "format": "jpeg", "width": 1024, "height": 768}
@@ -363,7 +363,7 @@ def test_a_header_that_claims_billions_of_pixels_is_refused_undecoded(storage, f
 def test_the_pixel_limit_of_the_setting_holds_below_and_above_pillows_own(storage, upright, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     made(storage, PHOTO.read_bytes(), {"width": 10})
-    current.provide(InputLimits(file_bytes=20_000_000, attachment_bytes=1, pixels=1024 * 768 - 1))
+    context.provide(InputLimits(file_bytes=20_000_000, attachment_bytes=1, pixels=1024 * 768 - 1))
     with pytest.raises(ImageTooLarge, match="768x1024"):
         made(storage, PHOTO.read_bytes(), {"width": 10})
 
@@ -392,7 +392,7 @@ def test_scan_markers_in_data_that_is_not_decoded_do_not_count(storage, upright)
 
 
 def test_a_source_over_the_limit_of_bytes_is_refused(storage, folder):
-    current.provide(InputLimits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
+    context.provide(InputLimits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
     with pytest.raises(TooLarge, match=r"in/source\.bin"):
         made(storage, PHOTO.read_bytes(), {"width": 100})
     assert nothing_written(storage, folder)
@@ -437,7 +437,7 @@ def test_a_missing_source_is_named(storage):
 
 def test_a_store_behind_a_url_works_alike():
     storage = Storage(f"memory://{uuid4().hex}")
-    current.provide(storage, LIMITS)
+    context.provide(storage, LIMITS)
     path = storage.put(PHOTO)
     facts = image(path, [{"width": 200}, {"width": 100, "format": "png"}], "out")
     assert storage.names("out/") == ["out/photo-100x75.png", "out/photo-200x150.jpg"]
@@ -483,12 +483,12 @@ def test_without_the_extra_resizer_pillow_does_the_same_job(storage, folder):
     program = (
         "import sys\n"
         "sys.modules['cykooz_resizer'] = None\n"
-        "from packmule import current\n"
+        "from packmule.jobs import context\n"
         "from packmule.jobs.image import image\n"
         "from packmule.jobs.image.resize import resizer\n"
         "from packmule.jobs.input_limits import InputLimits\n"
         "from packmule.jobs.storage import Storage\n"
-        "current.provide(Storage(sys.argv[1]), InputLimits(10**7, 1, 10**8))\n"
+        "context.provide(Storage(sys.argv[1]), InputLimits(10**7, 1, 10**8))\n"
         "assert resizer() == 'Pillow'\n"
         "image('a.jpg', [{'width': 320}, {'width': 99, 'height': 301, 'fit': 'cover'}], 'there')\n"
     )
@@ -504,9 +504,9 @@ def test_without_the_extra_resizer_pillow_does_the_same_job(storage, folder):
 
 @pytest.fixture
 def cache(client, storage, monkeypatch):
-    monkeypatch.setattr(current, "_resources", dict(current._resources))
+    monkeypatch.setattr(context, "resources", dict(context.resources))
     with Cache(client, "jobs") as lent:
-        current.provide(lent)
+        context.provide(lent)
         yield lent
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from rq import Retry, get_current_job
 
 from packmule import current, job
+from packmule.jobs import context
 
 
 @job
@@ -57,7 +58,7 @@ def note_when_told(path: str, gate: str, text: str) -> str:
 def note_until_stopped(path: str, text: str) -> str:
     """Ends when its worker has been told to stop."""
     note(path, f"begin {text}")
-    while not current.running().is_draining():
+    while not context.running().is_draining():
         time.sleep(0.01)
     return text
 

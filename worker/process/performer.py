@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import rq
 
-from packmule.jobs import current, registry, tracing, wire
+from packmule.jobs import context, registry, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
 from packmule.worker.process import outcome
@@ -130,7 +130,7 @@ class Performer:
                 retry = traits.may_retry(error) and not isinstance(error, Retry)
                 return outcome.failed(job, _trace(error), started, now, retry=retry, at_once=traits.at_once)
 
-    def _running(self, job: Claimed) -> AbstractContextManager[current.Running]:
+    def _running(self, job: Claimed) -> AbstractContextManager[context.Running]:
         def report(done: float, total: float | None, message: str) -> None:
             self.report(job.id, job.execution, job.attempt, done, total, message)
 
@@ -138,7 +138,7 @@ class Performer:
             self.save(job.id, job.execution, cursor)
 
         fence = self.fences.get(job.execution)
-        return current.performing(
+        return context.performing(
             job.id, job.attempt, report, job.checkpoint, save, self.is_draining, fence, job.batch
         )
 

@@ -10,9 +10,9 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.local import LocalStack
 
-from packmule.jobs import current
+from packmule.jobs import context
 
-_known: ContextVar[tuple[current.Running, Job] | None] = ContextVar("known", default=None)
+_known: ContextVar[tuple[context.Running, Job] | None] = ContextVar("known", default=None)
 
 
 class JobStack(LocalStack):
@@ -24,7 +24,7 @@ class JobStack(LocalStack):
     @property
     def top(self) -> Job | None:
         """The job that runs in this thread or task, the same object each time; None outside of one."""
-        running = current.running()
+        running = context.running()
         job: Job | None = super().top
         if job is not None or running is None:
             return job

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from rq.utils import now
 from rq.worker import DequeueStrategy
 
-from packmule.jobs import current
+from packmule.jobs import context
 from packmule.jobs.interrupts import Interrupted
 from packmule.worker import order
 from packmule.worker.dependents import enqueue_dependents_of
@@ -154,7 +154,7 @@ class Worker(RQWorker):
             self.fetcher.close()
             self._leave()
             self.singletons.close()
-            current.close()
+            context.close()
 
     def _work(self, burst: bool, max_jobs: int | None, max_idle_time: float | None) -> int:
         """Perform jobs until told to stop, or until there are no more to perform; how many were claimed."""
