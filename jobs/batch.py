@@ -1,4 +1,4 @@
-"""Batches: thousands of jobs under one id, counted together, with callbacks when all have ended."""
+"""Batches: up to thousands of jobs under one id, counted together, with callbacks when all have ended."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 from rq.command import send_command
 
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import as_text, as_texts
 from packmule.coordination.redis.scripts import Script
+from packmule.errors import NotFound, UsageError
 from packmule.jobs import current, keys, reader, wire
 from packmule.jobs.client import BatchClosed, Client
 from packmule.jobs.job import Prepared
@@ -24,10 +25,10 @@ KEEP = 7 * 86_400.0
 
 JOBS_A_TRIP = 250
 CLAIMED_SECONDS = 5.0
-"""How long a cancel waits for jobs that workers are about to start."""
+"""How many seconds a cancel waits for jobs that workers are about to start."""
 
 NESTED = "batch:"
-"""In front of its id, a batch among the jobs of another."""
+"""The prefix of the id of a batch that counts as a job of another batch."""
 
 _change = Script("jobs", "change_batch", after=keys.GROUPS)
 _cancel = Script("jobs", "cancel_in_batch", after=keys.GROUPS)
@@ -35,12 +36,16 @@ _cancel = Script("jobs", "cancel_in_batch", after=keys.GROUPS)
 __all__ = ["Batch", "BatchClosed", "Counts", "NoSuchBatch", "Result", "State"]
 
 
-class NoSuchBatch(LookupError):
-    """No batch of that id: it never was, or it ended longer ago than batches are kept."""
+class NoSuchBatch(NotFound, LookupError):
+    """No batch has that id: it never existed, or it ended longer ago than it was kept."""
+
+
+class InvalidKeep(UsageError, ValueError):
+    """The time for which a batch is to be kept after its end is out of range."""
 
 
 class Counts(NamedTuple):
-    """How many jobs a batch has, and how many of them ended how. A batch within it counts as one."""
+    """The number of jobs in a batch, and how many of them ended how. A nested batch counts as one job."""
 
     total: int
     done: int
@@ -49,12 +54,12 @@ class Counts(NamedTuple):
 
     @property
     def pending(self) -> int:
-        """How many have not ended."""
+        """The number of jobs that have not ended."""
         return max(0, self.total - self.done - self.failed - self.canceled)
 
 
 class State(NamedTuple):
-    """A batch at one moment; times are Unix seconds. One that is not sealed may grow, and doesn't end."""
+    """A batch at one moment; times are Unix seconds. A batch that is not sealed can grow and can't end."""
 
     id: str
     name: str
@@ -68,7 +73,7 @@ class State(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What one job of a batch left: the `value` that it returned, or the `error` that ended it."""
+    """The outcome of one job of a batch: the `value` that it returned, or the `error` that ended it."""
 
     job: str
     value: Any
@@ -76,10 +81,10 @@ class Result(NamedTuple):
 
 
 class Batch:
-    """The batch called `id`, on `client`'s server.
+    """The batch `id` on `client`'s server.
 
-    A `with` block seals it: it can't end, nor call back, before all of its jobs are enqueued. If the block
-    raises, the batch is canceled. Jobs that run in it may add others.
+    The end of a `with` block seals it: until then it can neither end nor call back, so that all of its jobs
+    can be enqueued first. If the block raises, the batch is canceled. Its running jobs may add others.
 
     >>> with Batch.create("import 42", on_complete=report.prepare(42)) as batch:  # doctest: +SKIP
     ...     resize.options(batch=batch.id).enqueue_many([("a.jpg",), ("b.jpg",)])
@@ -104,16 +109,16 @@ class Batch:
         keep: float = KEEP,
         client: Client | None = None,
     ) -> Batch:
-        """Make a batch, by the process's default client if no other is given.
+        """Create a batch, with the process's default client unless another is given.
 
-        When all of its jobs have ended, `on_complete` is enqueued once, and `on_success` if all finished.
-        With `collect` what each job returned, up to 64 KiB, is kept with the batch, for `results`. In its
-        `parent` it counts as one job, failed if not all of its own have finished; batches nest no deeper. It
-        is kept for `keep` seconds after its end. Raises `BatchClosed` for a parent that takes no more,
-        `ValueError` for a `keep` that is none, and what `Client.enqueue` does.
+        When all of its jobs have ended, `on_complete` is enqueued once, and `on_success` too if all of them
+        finished. With `collect` the batch keeps what each job returned, up to 64 KiB each, for `results`. In
+        its `parent` the batch counts as one job, which fails unless all of its own jobs finish; batches nest
+        no deeper. The batch is kept for `keep` seconds after its end. Raises `BatchClosed` if the parent
+        takes no more jobs, `InvalidKeep`, and what `Client.enqueue` raises.
         """
         if not 1 <= keep <= LONGEST_SPAN:
-            raise ValueError(f"keep={keep!r}: give a second or more, at most a hundred years")
+            raise InvalidKeep(f"keep={keep!r}: give at least 1 second and at most a hundred years")
         client = client or Client.default()
         id = keys.new_job_id()
         fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
@@ -127,7 +132,7 @@ class Batch:
 
     @classmethod
     def current(cls) -> Batch | None:
-        """The batch of the job that this code runs in, or that it is called back about."""
+        """The batch that this code's job is in, or is called back about; None without one."""
         id = current.batch_id()
         return cls(Client.default().redis, id) if id else None
 
@@ -143,7 +148,7 @@ class Batch:
             self.cancel()
 
     def state(self) -> State:
-        """How the batch stands, in one round trip. Raises `NoSuchBatch`."""
+        """The batch as it is now, in one round trip. Raises `NoSuchBatch`."""
         with self.client.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(self._key)
             pipeline.sismember(keys.PAUSED_BATCHES, self.id)
@@ -151,7 +156,7 @@ class Batch:
                 found, is_paused = pipeline.execute()
             except ResponseError as error:
                 raise NoSuchBatch(f"batch {self.id} can't be read: {error}") from None
-        fields = {as_text(name): as_text(value) for name, value in found.items()}
+        fields = as_texts(found)
         if "created" not in fields:
             raise self._missing()
         counts = Counts(*(wire.whole(fields.get(name)) for name in Counts._fields))
@@ -168,31 +173,31 @@ class Batch:
         )
 
     def seal(self) -> bool:
-        """Let it end when its jobs have; whether it was not sealed before. Raises `NoSuchBatch`."""
+        """Let the batch end once its jobs have; False if it was sealed already. Raises `NoSuchBatch`."""
         return self._changed("seal")
 
     def pause(self) -> bool:
-        """Let no worker take its jobs, nor those of batches within it. Whether it changed."""
+        """Keep workers from taking its jobs and those of nested batches; False if it was paused already."""
         return self._all_changed("pause")
 
     def resume(self) -> bool:
-        """Let its jobs go on, before others. Whether it changed."""
+        """Return its jobs to the front of their queues; False if it was not paused."""
         return self._all_changed("resume")
 
     def cancel(self) -> None:
-        """Cancel its jobs that wait, tell those that run to stop, and take no more. Raises `NoSuchBatch`.
+        """Cancel its waiting jobs, stop its running ones, and take no more. Raises `NoSuchBatch`.
 
-        If it is cut off, call it again: until then none of its jobs begins but those that workers were about
-        to start.
+        If this is interrupted, call it again: until then none of its jobs starts, except those that workers
+        were about to start.
         """
         self._changed("stop")
         deadline = time.monotonic() + CLAIMED_SECONDS
         while self._cancel_all() and time.monotonic() < deadline:
-            time.sleep(reader.POLL_INTERVAL)  # a worker has them in its hands: they start, or come back
-        self._changed("resume")  # those that were held go back, to be passed over like the others
+            time.sleep(reader.POLL_INTERVAL)  # workers hold the rest: they start, or come back
+        self._changed("resume")  # jobs that were held go back, for workers to pass over like the others
 
     def _cancel_all(self) -> int:
-        """Cancel all that can be; how many jobs workers are about to start."""
+        """Cancel all jobs that can be; the number of jobs that workers are about to start."""
         about = 0
         for ids in self._jobs("p"):
             for id in ids:
@@ -210,7 +215,7 @@ class Batch:
         return about
 
     def wait(self, timeout: float | None = None) -> State:
-        """The state once it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""
+        """Wait until it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
         while True:
             state = self.state()
@@ -223,12 +228,12 @@ class Batch:
             time.sleep(reader.POLL_INTERVAL)
 
     def failed(self) -> Iterator[str]:
-        """The ids of jobs that failed last, in no order; a batch within it as `batch:<id>`."""
+        """The ids of its failed jobs, in no order; a nested batch as `batch:<id>`."""
         for ids in self._jobs("f"):
             yield from ids
 
     def results(self) -> Iterator[Result]:
-        """What its jobs left, in no order, each once; for a batch that collects."""
+        """The outcomes of its jobs, in no order, each once; only for a batch that collects."""
         seen: set[str] = set()
         for id, value in self.client.hscan_iter(f"{self._key}:results", count=JOBS_A_TRIP):
             job = as_text(id)
@@ -267,11 +272,13 @@ class Batch:
         return has_changed
 
     def _missing(self) -> NoSuchBatch:
-        return NoSuchBatch(f"no batch is called {self.id}: check the id, or it ended too long ago")
+        return NoSuchBatch(
+            f"no batch has the id {self.id}: check the id; it may also have ended too long ago"
+        )
 
 
 def batches(client: Redis, limit: int = 20) -> list[State]:
-    """The latest batches that are still kept, the newest first."""
+    """The latest `limit` batches that are still kept, the newest first."""
     found = []
     for id in cast(list[bytes], client.zrevrange(keys.BATCHES, 0, limit - 1)):
         try:

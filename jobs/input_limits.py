@@ -1,4 +1,4 @@
-"""How much a job may take on before it refuses; lent to jobs as a resource."""
+"""The largest inputs that ready-made jobs accept; lent to jobs as a resource."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
-    """Upper bounds that ready-made jobs check before work begins. Bytes and pixels."""
+    """Upper bounds in bytes and pixels, which ready-made jobs check before they start work."""
 
     file_bytes: int
     attachment_bytes: int

@@ -1,4 +1,4 @@
-"""What ends a run of a job early: its own wish to run again, a cancel, or a worker that stops."""
+"""The exceptions that end a run of a job early: `Retry`, which it raises itself, and those raised in it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from packmule.jobs.options import in_seconds
 
 
 class Retry(Exception):
-    """Raised by a job that wants to run again `after` seconds (or a `timedelta`), for `reason`.
+    """Raise this in a job to run it again `after` seconds (or a `timedelta`), for `reason`.
 
-    It uses up none of the job's retries. `limit` bounds its attempts: the one that reaches it fails.
+    It uses none of the job's retries. `limit` bounds the attempts: the one that reaches it fails.
 
     >>> from packmule import Retry
     >>> raise Retry(after=30, reason="the report is not ready yet", limit=20)
     Traceback (most recent call last):
-    jobs.interrupts.Retry: the report is not ready yet
+    packmule.jobs.interrupts.Retry: the report is not ready yet
     """
 
     def __init__(
@@ -30,15 +30,15 @@ class Retry(Exception):
 
 
 class Stopped(BaseException):
-    """Raised in a running job that somebody cancelled. Clean up and let it pass."""
+    """Raised in a running job when it is canceled. Clean up and let it pass."""
 
 
 class Killed(BaseException):
-    """Raised in a running job that is killed by RQ's command: it has failed, and its retries hold."""
+    """Raised in a running job by RQ's kill command: the job fails, and its retries apply."""
 
 
 class Interrupted(BaseException):
-    """The worker stops, and the job goes on elsewhere: from its last `current.checkpoint`, which raises this.
+    """Raised by `current.checkpoint` when the worker stops: another worker continues from that checkpoint.
 
-    A worker that has to stop at once raises it in the job.
+    A worker that has to stop at once raises it in the job wherever it is.
     """

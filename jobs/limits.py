@@ -12,6 +12,7 @@ import msgspec
 from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 from packmule.coordination.keys import bounded
 from packmule.coordination.limits.rate import InvalidRate, Rate
+from packmule.errors import UsageError
 
 Policy = Literal["wait", "skip", "replace"]
 POLICIES = ("wait", "skip", "replace")
@@ -22,12 +23,12 @@ _BY = re.compile(r"(?P<value>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
 """A limit for each value of a key: `100/m by {domain}`."""
 
 
-class InvalidLimit(ValueError):
-    """A limit that can't be kept, told when the job is decorated."""
+class InvalidLimit(UsageError, ValueError):
+    """A limit in a job's decorator can't be kept."""
 
 
 class Slots(NamedTuple):
-    """At most `most` jobs at once, for each value of `key` on its own where that is given."""
+    """At most `most` jobs at once: for each value of `key`, or in all if `key` is None."""
 
     most: int
     key: KeyTemplate | None
@@ -41,10 +42,11 @@ class RateBy(NamedTuple):
 
 
 class CallLimits(NamedTuple):
-    """What a job's record says of its limits.
+    """The limits of one call, as the job's record has them.
 
-    `group` names those that wait for each other. `limits` is JSON, a list of `["lock", key, 1, policy]`,
-    `["slots", key, most]` and `["rate", key, microseconds a job, microseconds a whole burst]`.
+    `group` is the name of the group of jobs that wait for each other. `limits` is JSON, a list of
+    `["lock", key, 1, policy]`, `["slots", key, most]` and `["rate", key, microseconds per job, microseconds
+    per whole burst]`. `lock` is the key of the singleton's lock.
     """
 
     group: str
@@ -53,7 +55,7 @@ class CallLimits(NamedTuple):
 
 
 class JobLimits(NamedTuple):
-    """The limits of one job type, as its decorator names them."""
+    """The limits of one job type, as its decorator gives them."""
 
     name: str
     lock: KeyTemplate | Literal[True] | None
@@ -63,7 +65,7 @@ class JobLimits(NamedTuple):
     fair: KeyTemplate | None
 
     def of(self, arguments: Mapping[str, Any]) -> CallLimits:
-        """Those of a call with these `arguments` by name. Raises `UnfitValue`."""
+        """The limits of a call with these `arguments`, by name. Raises `UnfitValue`."""
 
         def key(kind: KeyTemplate | Literal[True] | None) -> str:
             return bounded(
@@ -93,7 +95,7 @@ def job_limits(
     rate: str | None,
     fair: str | None,
 ) -> JobLimits | None:
-    """The limits of the job type `name`, None where it has none. Raises `InvalidLimit`."""
+    """The limits of the job type `name`, None if it has none. Raises `InvalidLimit`."""
     try:
         lock: KeyTemplate | Literal[True] | None
         lock = template(singleton, signature) if isinstance(singleton, str) else (True if singleton else None)
@@ -105,9 +107,9 @@ def job_limits(
     if policy not in POLICIES:
         raise InvalidLimit(f"singleton_policy={policy!r}: give {', '.join(POLICIES[:-1])} or {POLICIES[-1]}")
     if policy != "wait" and lock is None:
-        raise InvalidLimit("singleton_policy says what becomes of a second singleton: add singleton=True")
+        raise InvalidLimit("singleton_policy is for a job with a singleton: add singleton=True")
     if turns is not None and not turns.fields:
-        raise InvalidLimit(f"fair={fair!r}: name an argument in braces, whose values take turns")
+        raise InvalidLimit(f"fair={fair!r}: name an argument in braces; its values take turns")
     if lock is None and slots is None and by is None and turns is None:
         return None
     return JobLimits(name, lock, policy, slots, by, turns)  # type: ignore[arg-type]  # checked above
@@ -119,7 +121,7 @@ def _slots(text: int | str, signature: inspect.Signature) -> Slots:
     if isinstance(text, bool) or not number.strip().isdecimal() or not 1 <= int(number) <= MOST_SLOTS:
         raise InvalidLimit(
             f"concurrency={text!r}: give a number from 1 to {MOST_SLOTS}, "
-            "or one for each value of an argument, such as '5 by {tenant}'"
+            "or a number for each value of an argument, such as '5 by {tenant}'"
         )
     return Slots(int(number), template(key, signature) if by else None)
 

@@ -1,4 +1,4 @@
-"""Reading jobs back: one job with its progress and result, lists of them, and the depth of queues."""
+"""Read jobs back: one job with its progress, result and error, and the ids of a queue's jobs by status."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.replies import as_text, as_texts
+from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 
 POLL_INTERVAL = 0.05
 MOST_FAILED = 10_000
-"""As many of those that failed last are looked at for those that were stopped."""
+"""Stopped jobs are looked for among at most this many of a queue's latest failed ones."""
 
 _QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
-"""A dotted name as a traceback writes it before an error's text."""
+"""The dotted name of an error's class, as a traceback writes it before the error's text."""
 
 
-class NoSuchJob(LookupError):
-    """No job of that id: it never was, or its time to live is over."""
+class NoSuchJob(NotFound, LookupError):
+    """No job has that id: it never existed, or its time to live is over."""
 
 
 def no_such_job(id: str) -> NoSuchJob:
-    """The error for an id that names no job."""
-    return NoSuchJob(f"no job is called {id}: check the id, or its result was kept for a shorter time")
+    """The error to raise for an id that names no job."""
+    return NoSuchJob(f"no job has the id {id}: check it; the job may have outlived its result TTL")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job says it is: `done` of `total` units (None where it doesn't know), and doing what."""
+    """The progress that a job reports: `done` of `total` units (None if unknown), and a message."""
 
     done: float
     total: float | None
@@ -50,10 +51,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """A job as it stands in Redis. Times are RQ's texts in UTC, spans seconds; what isn't known is None.
+    """A job as Redis has it now. Times are RQ's texts in UTC; what is unknown is None.
 
-    `crash` is the report of the last process that died performing it
-    (`worker/crash_report.py`).
+    `attempts` counts failed attempts and `deaths` the processes that died performing the job; `crash` is the
+    report of the last of them (`worker/crash_report.py`). `timeout` is in seconds, as text.
     """
 
     id: str
@@ -79,17 +80,21 @@ class JobInfo:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen to it by itself."""
+        """Whether nothing more happens to the job by itself."""
         return self.status in wire.ENDED
 
     @property
     def reason(self) -> str | None:
-        """The last line of the error: what went wrong, without the way there and the module of its name."""
+        """The last line of the error, without the module of its class: `ValueError: no such month`."""
         return _QUALIFIED.sub(r"\1", self.error.strip().rpartition("\n")[2]) if self.error else None
 
 
 def read(client: Redis, id: str) -> JobInfo:
-    """The job called `id`, in one round trip. Raises `NoSuchJob`, also for a record that is none."""
+    """The job `id`, in one round trip. Raises `NoSuchJob`, also if its record is not that of a job.
+
+    >>> read(client, "2a9f").status  # doctest: +SKIP
+    'finished'
+    """
     with client.pipeline(transaction=False) as pipeline:
         pipeline.hgetall(keys.job_key(id))
         pipeline.xrevrange(keys.results_key(id), count=1)
@@ -98,15 +103,15 @@ def read(client: Redis, id: str) -> JobInfo:
             fields, results, progress = pipeline.execute()
         except ResponseError as error:
             raise NoSuchJob(f"job {id} can't be read: {error}") from None
-    if b"data" not in fields:
+    data = fields.pop(b"data", None)
+    if data is None:
         raise no_such_job(id)
-    return _job_info(
-        id, as_texts(fields), fields[b"data"], as_texts(results[0][1]) if results else {}, as_texts(progress)
-    )
+    result = as_texts(results[0][1]) if results else {}
+    return _job_info(id, as_texts(fields), data, result, as_texts(progress))
 
 
 def read_if_there(client: Redis, id: str) -> JobInfo | None:
-    """The job called `id`, or None if its time to live is over."""
+    """The job `id`, or None if there is none or its time to live is over."""
     try:
         return read(client, id)
     except NoSuchJob:
@@ -114,10 +119,10 @@ def read_if_there(client: Redis, id: str) -> JobInfo | None:
 
 
 def wait(client: Redis, id: str, timeout: float | None = None) -> JobInfo:
-    """The job once it has ended.
+    """Wait until the job `id` has ended, and return it.
 
-    Raises `NoSuchJob`, also for a job that was deleted when it finished (a result TTL of 0), and
-    `TimeoutError` when `timeout` seconds were not enough.
+    Raises `NoSuchJob`, also if the job was deleted when it finished (a result TTL of 0), and `TimeoutError`
+    if `timeout` seconds are not enough.
     """
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     while True:
@@ -130,10 +135,10 @@ def wait(client: Redis, id: str, timeout: float | None = None) -> JobInfo:
 
 
 def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
-    """Up to `limit` ids of the jobs of `queue` in `status`: the next to run first, the latest to end first.
+    """Up to `limit` ids of the jobs of `queue` in `status`: the next to run first, or the last to end first.
 
-    Ended jobs are ordered as RQ keeps them, by when their time to live ends. It keeps those that were stopped
-    among the failed, of which the last `MOST_FAILED` are looked at for them.
+    Ended jobs are ordered as RQ keeps them, by when their time to live ends. RQ keeps stopped jobs among the
+    failed ones, so only the latest `MOST_FAILED` of those are searched for them.
     """
     if status == "stopped":
         return _stopped(client, ids(client, queue, "failed", MOST_FAILED))[:limit]
@@ -156,7 +161,7 @@ def _stopped(client: Redis, failed: Sequence[str]) -> list[str]:
 
 
 def collected(text: str) -> tuple[Any, str | None]:
-    """What a job left, the value that it returned and the error that ended it, as a batch collects them."""
+    """The value and the error of a job, decoded from the form in which a batch collects them."""
     if text == "!":
         return None, "the result was too large to be collected"
     return (_value(text[1:]), None) if text.startswith("+") else (None, _error(text[1:]))

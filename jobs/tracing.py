@@ -1,4 +1,4 @@
-"""Tracing: one trace from the enqueue to the job, by OpenTelemetry where a process has loaded it."""
+"""Tracing: one trace from the enqueue to the job, if the process has loaded OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLUSH_MS = 2000
 
 
 def flush() -> None:
-    """Send what is left, if this process traces."""
+    """Send the remaining spans, if this process traces."""
     if (trace := sys.modules.get("opentelemetry.trace")) is not None:
         flushes = getattr(trace.get_tracer_provider(), "force_flush", None)
         if flushes is not None:
@@ -22,7 +22,7 @@ def flush() -> None:
 
 
 def sending(job_type: str, queue: str) -> AbstractContextManager[str]:
-    """A span around an enqueue; as its value the jobs' W3C `traceparent`, "" where nobody traces."""
+    """A span around an enqueue; it yields the jobs' W3C `traceparent`, "" if the process does not trace."""
     trace = sys.modules.get("opentelemetry.trace")
     return nullcontext("") if trace is None else _sent(trace, job_type, queue)
 
@@ -39,7 +39,7 @@ def _sent(trace: Any, job_type: str, queue: str) -> Iterator[str]:
 def performing(
     job_type: str, queue: str, id: str, attempt: int, parent: str
 ) -> AbstractContextManager[object]:
-    """A span around a job's body, a child of the enqueue's; what the body raises is recorded."""
+    """A span around a job's body, a child of the enqueue's; it records what the body raises."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return nullcontext()
@@ -53,12 +53,12 @@ def performing(
         record_exception=False,
         set_status_on_exception=False,
     )
-    return _told(trace, span)
+    return _recorded(trace, span)
 
 
 @contextmanager
-def _told(trace: Any, started: AbstractContextManager[Any]) -> Iterator[None]:
-    """Record what ends the body: all but an end that only means that it runs again."""
+def _recorded(trace: Any, started: AbstractContextManager[Any]) -> Iterator[None]:
+    """Record an error that ends the body, unless it only means that the job runs again."""
     with started as span:
         try:
             yield
@@ -80,7 +80,7 @@ def _attributes(operation: str, job_type: str, queue: str) -> dict[str, str | in
 
 
 def _context(trace: Any, parent: str) -> Any:
-    """The context that a `traceparent` means; None for one that means nothing."""
+    """The context of a `traceparent`; None if it is not valid."""
     try:
         _, trace_id, span_id, flags = parent.split("-")
         at = trace.SpanContext(int(trace_id, 16), int(span_id, 16), True, trace.TraceFlags(int(flags, 16)))

@@ -1,4 +1,4 @@
-"""Unique jobs: which calls are the same, and how long one of them keeps the others out."""
+"""Unique jobs: which calls are equal, and for how long one of them holds their place."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import InvalidOption, Options, in_seconds
 
 LONGEST_KEY = 250
-"""Characters; of a longer key its SHA-256 is kept."""
+"""A key of more characters is replaced by its SHA-256."""
 
 Uniqueness = tuple[str, str, float, float]
-"""What `enqueue.lua` takes of a unique job: its key, a rule, the rule's seconds, the longest wait or 0."""
+"""A unique job's key, rule, the rule's seconds, and its longest wait or 0, as `enqueue.lua` takes them."""
 
 
 def check(job: JobType) -> None:
-    """Raise `InvalidJob` if `job` is unique by a key that its arguments can't fill."""
+    """Raise `InvalidJob` if `job` is unique by a key that its arguments can't fill in."""
     if isinstance(job.options.unique, str):
         try:
             _template(job.options.unique, job.function)
@@ -32,7 +32,7 @@ def check(job: JobType) -> None:
 
 
 def uniqueness(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options) -> Uniqueness:
-    """How one valid call is unique. Raises `InvalidOption`, or `InvalidCall` without a key."""
+    """How one valid call is unique. Raises `InvalidOption`, or `InvalidCall` if it has no key."""
     key = _key(job, args, kwargs, options.unique or True)
     if options.debounce is not None:
         return key, "debounce", in_seconds(options.debounce), in_seconds(options.debounce_limit or 0)
@@ -44,12 +44,12 @@ def uniqueness(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], opt
 
 
 def skipping(lock: str) -> Uniqueness:
-    """How a singleton with `policy="skip"` is unique: no second one is enqueued while the first lives."""
+    """How a singleton with the policy `skip` is unique: by its lock, until it has ended."""
     return f"singleton {lock}", "life", 0.0, 0.0
 
 
 def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: bool | str) -> str:
-    """The same text for calls that are the same, whether arguments are positional, named or left out."""
+    """A call's key: the same for equal calls, whether arguments are positional, named or defaults."""
     given = job.arguments_of(args, kwargs)
     try:
         said = [unique, _template(unique, job.function).fill(given) if isinstance(unique, str) else given]
@@ -58,7 +58,7 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
     except InvalidKeyTemplate as error:
         raise InvalidOption(f"unique={unique!r}: {error}") from None
     except (TypeError, ValueError) as error:
-        raise InvalidCall(f"{job.name}: can't tell whether it is unique: {error}") from None
+        raise InvalidCall(f"{job.name}: its arguments can't be compared: {error}") from None
     if len(job.name) + len(values) > LONGEST_KEY:
         values = hashlib.sha256(values.encode()).hexdigest()
     return f"{job.name}:{values}"

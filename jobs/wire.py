@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from packmule.errors import UsageError
+
 ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
 """The statuses in which nothing more happens to a job by itself."""
 
@@ -20,23 +22,23 @@ ALIVE = frozenset({"queued", "started", "scheduled", "deferred"})
 """The statuses in which a job has yet to end."""
 
 COMPRESS_FROM = 512
-"""Payloads from this many bytes on are compressed where that saves space; RQ reads both."""
+"""Payloads of more bytes are compressed if that saves space; RQ reads both."""
 
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
-"""A payload that would unpack to more than this is refused before it does."""
+"""A payload that would unpack to more is refused before it is unpacked."""
 
 _PICKLE = b"\x80"
-"""How a pickle begins, and neither JSON nor zlib's output does."""
+"""The first byte of a pickle, and never of JSON or of zlib's output."""
 
 
-class InvalidPayload(ValueError):
-    """A job's payload that is not the JSON list that RQ's JSONSerializer writes."""
+class InvalidPayload(UsageError, ValueError):
+    """A job's payload is not the JSON list that RQ's JSONSerializer writes."""
 
 
 class Invocation(NamedTuple):
-    """What a payload asks for: the dotted `name` of a callable and its arguments.
+    """The call in a payload: the dotted `name` of a callable, and its arguments.
 
-    `instance` is the object whose method RQ would call; here it is always None.
+    RQ can call a method of the object `instance`; here it is always None.
     """
 
     name: str
@@ -60,7 +62,7 @@ def _second_text(second: int) -> str:
 
 
 def time_seconds(text: str) -> float | None:
-    """RQ's text of a time as Unix seconds; None for an empty one."""
+    """RQ's text of a time as Unix seconds, None if it is empty. Raises `ValueError`."""
     if not text:
         return None
     return datetime.fromisoformat(text).timestamp()
@@ -78,26 +80,26 @@ encode_json = msgspec.json.Encoder(enc_hook=plain).encode
 
 
 def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """The payload of a call, as JSON. Raises `TypeError` or `ValueError` for what JSON can't carry."""
+    """The payload of a call, as JSON. Raises `TypeError` or `ValueError` if JSON can't carry an argument."""
     try:
         payload = encode_json((name, None, args, kwargs))
         if payload.count(b"null") > 1:
-            # NaN and infinity were written as null, without a word; json refuses them.
+            # msgspec silently writes NaN and infinity as null; json refuses them.
             json.dumps(msgspec.to_builtins((args, kwargs), str_keys=True, enc_hook=plain), allow_nan=False)
     except RecursionError:
-        raise ValueError("it is nested too deep, or holds itself") from None
+        raise ValueError("it is nested too deeply, or contains itself") from None
     return payload
 
 
 def packed(payload: bytes) -> bytes:
-    """`payload` as it is stored: compressed where that saves space."""
+    """`payload` as it is stored: compressed if that saves space."""
     if len(payload) <= COMPRESS_FROM:
         return payload
     return min(payload, zlib.compress(payload), key=len)
 
 
 def decode_call(data: bytes) -> Invocation:
-    """What the payload `data` asks for. Raises `InvalidPayload` with the reason."""
+    """The call in the payload `data`. Raises `InvalidPayload` with the reason."""
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -105,10 +107,10 @@ def decode_call(data: bytes) -> Invocation:
 
 
 def _decode_rare(data: bytes) -> Invocation:
-    """A payload that is compressed, or what is wrong with it."""
+    """The call in a compressed payload; raises for anything else."""
     content = _unpacked(data)
     if content[:1] == _PICKLE:
-        raise InvalidPayload("the payload is a pickle; enqueue with rq's JSONSerializer")
+        raise InvalidPayload("the payload is a pickle: enqueue with RQ's JSONSerializer")
     try:
         call = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -139,7 +141,7 @@ def _unpacked(data: bytes) -> bytes:
 RESULT_TYPES = {"finished": 1, "failed": 2, "stopped": 3, "retried": 4}
 
 NO_RESULT = b64encode(b"null").decode()
-"""The return value of a job that returned None, as a result stream keeps it."""
+"""What a result stream keeps for a job that returned None."""
 
 
 def error_text(traceback: str) -> str:

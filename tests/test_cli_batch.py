@@ -61,7 +61,7 @@ def test_a_batch_is_canceled(packmule: CommandLine, client: Redis, two_files: li
 
 def test_mistakes_are_told_in_one_line(packmule: CommandLine, two_files: list[str]) -> None:
     for command in ("show", "wait", "cancel", "pause", "resume"):
-        assert "no batch is called nobody" in complaint(packmule.run("batch", command, "nobody"), 2)
+        assert "no batch has the id nobody" in complaint(packmule.run("batch", command, "nobody"), 2)
     assert "one job_id can't name 2 jobs" in complaint(
         packmule.run("enqueue", "file", *two_files, "--job-id", "x"), 2
     )

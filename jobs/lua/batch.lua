@@ -1,34 +1,34 @@
--- Batches: jobs that are counted together, each once, by how it ended last. Put behind groups.lua in front of the
--- scripts that change what becomes of jobs; it has no KEYS[1] of its own and Returns nothing.
+-- Batches: jobs that are counted together, each once, by how it ended last. It follows groups.lua, in front of the
+-- scripts that change jobs; it has no KEYS[1] of its own and Returns nothing.
 --
 -- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
--- pm:batch:<id>:jobs   a hash of job id to "p" (not ended), "d", "f" or "c"; a batch within it is "batch:<id>"
--- pm:batch:<id>:held   the jobs that came up while it was paused    pm:batch:<id>:results  job id to its result
+-- pm:batch:<id>:jobs   a hash of job id to "p" (pending), "d" (done), "f" or "c"; a nested batch is "batch:<id>"
+-- pm:batch:<id>:held   the jobs claimed while it was paused    pm:batch:<id>:results  job id to its result
 
 batches = lazy(function(batches)
   local COUNTERS = {d = 'done', f = 'failed', c = 'canceled'}
   local LONGEST_RESULT, LONGEST_SPAN = 65536, 3153600000
   local function key_of(batch) return 'pm:batch:' .. batch end
 
-  -- How a job ended, by its status; nothing while it goes on. RQ deletes what finished and is kept for no time.
+  -- How a job with this status ended, or nothing if it has not. A finished job with a result TTL of 0 has no status.
   function batches.state_of(status)
     return ({finished = 'd', failed = 'f', stopped = 'f', canceled = 'c'})[status or 'finished']
   end
 
-  -- The batch that a record's field names, if the job counts in it; its callbacks name it with a word behind.
+  -- The batch in a record's field, if the job counts in it. Callbacks have a word behind the id and don't count.
   function batches.of(field)
     return type(field) == 'string' and field ~= '' and not field:find(' ', 1, true) and field
   end
 
-  -- Why no job can be added, or nothing.
+  -- Why no job can be added to a batch, or nothing.
   function batches.refusal(batch)
     local fields = redis.pcall('HMGET', key_of(batch), 'created', 'ended', 'stopped')
-    if fields.err or not fields[1] then return 'no batch is called ' .. batch end
+    if fields.err or not fields[1] then return 'no batch has the id ' .. batch end
     if fields[2] then return 'batch ' .. batch .. ' has ended' end
     if fields[3] then return 'batch ' .. batch .. ' is canceled' end
   end
 
-  -- New jobs, an array of ids, count from now on.
+  -- Count new jobs, an array of ids.
   function batches.add(batch, ids)
     local pairs_of = {}
     for _, id in ipairs(ids) do
@@ -39,7 +39,7 @@ batches = lazy(function(batches)
     redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
   end
 
-  -- A callback waits as a deferred job: now it is queued, or it never will be.
+  -- Enqueue a callback, which waits as a deferred job, or delete it if it is not wanted.
   local function call_back(id, is_wanted)
     if not id or id == '' then return end
     local record = 'rq:job:' .. id
@@ -49,7 +49,7 @@ batches = lazy(function(batches)
     if is_wanted then
       redis.call('HSET', record, 'status', 'queued', 'enqueued_at', own.at or '')
       redis.pcall('SADD', 'rq:queues', 'rq:queue:' .. fields[1])
-      call('LLEN', 'rq:queue:' .. fields[1]) -- for what is no list there must not end this step in its midst
+      call('LLEN', 'rq:queue:' .. fields[1]) -- or a key of another type would end this step halfway
       groups.join(fields[1], fields[3], id, 'RPUSH')
       emit('enqueued', id, fields[1])
     else
@@ -57,7 +57,7 @@ batches = lazy(function(batches)
     end
   end
 
-  -- Counters that are no numbers, or that don't count what is there, are counted anew.
+  -- Compute the counters again, for they are not numbers or don't match the jobs.
   function batches.recount(batch)
     local states = call('HVALS', key_of(batch) .. ':jobs')
     local sums = {done = 0, failed = 0, canceled = 0}
@@ -73,7 +73,7 @@ batches = lazy(function(batches)
     return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or 604800
   end
 
-  -- If all have ended, and nobody adds any more: end the batch, once.
+  -- End a sealed batch, once, if all of its jobs have ended.
   function batches.settle(batch)
     local key = key_of(batch)
     local fields = redis.pcall('HMGET', key, 'total', 'done', 'failed', 'canceled', 'sealed', 'ended', 'parent', 'keep',
@@ -98,8 +98,8 @@ batches = lazy(function(batches)
     if fields[7] then batches.count(fields[7], {'batch:' .. batch}, {others == 0 and 'd' or 'f'}) end
   end
 
-  -- Jobs of a batch have come into these states, "p" for one that runs again after its end. `results` are what those
-  -- that ended have to say, by id.
+  -- Record the new states of jobs of a batch; "p" is for a job that runs again after its end. `results` has the
+  -- collected results of ended jobs, by id.
   function batches.count(batch, ids, states, results)
     local key = key_of(batch)
     local before = call('HMGET', key .. ':jobs', unpack(ids))
@@ -123,12 +123,12 @@ batches = lazy(function(batches)
         call('HSET', key .. ':results', id, #result > LONGEST_RESULT and '!' or result)
       end
       local ended, keep = unpack(redis.pcall('HMGET', key, 'ended', 'keep'))
-      if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- one that ran again
+      if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- for a job that ran again
     end
     batches.settle(batch)
   end
 
-  -- The same of one job, if it is in a batch.
+  -- Record the new state of one job, if it counts in a batch.
   function batches.ended(id, state)
     local batch = batches.of(redis.pcall('HGET', 'rq:job:' .. id, 'batch'))
     if batch then batches.count(batch, {id}, {state}) end

@@ -1,7 +1,7 @@
--- What other scripts are built on. Put behind events.lua in front of them; it has no KEYS[1] of its own and Returns nothing.
+-- What other scripts are built on. It follows events.lua, in front of them; it has no KEYS[1] and Returns nothing.
 
--- A table whose functions `fill` puts there when the first of them is wanted: most calls of a script that moves jobs
--- want none of them, and to make them all takes longer than to move a job.
+-- A table that `fill` fills with functions when the first of them is used: most calls of a script that moves jobs
+-- use none of them, and creating them all takes longer than moving a job.
 local function lazy(fill)
   return setmetatable({}, {__index = function(functions, name)
     setmetatable(functions, nil)
@@ -10,13 +10,13 @@ local function lazy(fill)
   end})
 end
 
-local own = {} -- what a script knows to say in its notes: its `worker`, and the time `at` as RQ's text
+local own = {} -- for notes in the quarantine: the script's `worker`, and the time `at` as RQ's text
 
-local ALIVE = {queued = true, started = true, scheduled = true, deferred = true} -- statuses of jobs that have yet to end
+local ALIVE = {queued = true, started = true, scheduled = true, deferred = true} -- statuses of jobs that have not ended
 
 local batches -- batch.lua, in scripts that count
 
--- Keep a note of a job or key that makes no sense.
+-- Note a corrupt job or key in the quarantine.
 local function set_aside(id, reason)
   redis.pcall('RPUSH', 'pm:quarantine', cjson.encode({job_id = id, reason = reason, worker = own.worker, at = own.at}))
   redis.pcall('LTRIM', 'pm:quarantine', -10000, -1)
@@ -24,8 +24,8 @@ local function set_aside(id, reason)
   if batches then batches.ended(id, 'f') end
 end
 
--- Call a command; where the key is of a type that it can't be, set that aside, and call it on an empty one: an error
--- in the midst of a script would lose the ids that it has in its hands.
+-- Call a command. A key of an unexpected type is set aside, and the command is called on an empty one: an error
+-- halfway through a script would lose the ids that it has taken.
 local function call(command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
@@ -36,11 +36,11 @@ local function call(command, key, ...)
   return redis.call(command, key, ...)
 end
 
-local soonest = {} -- of each queue, when the first of the jobs is due that this call schedules
+local soonest = {} -- by queue, when the first job that this call schedules is due
 
 local function scheduled(queue, due) soonest[queue] = math.min(due, soonest[queue] or due) end
 
--- The leading scheduler looks once a second, and hears of what is due before that, if it is the first of its queue
+-- The leading scheduler looks once a second. Notify it of a job that is due earlier, if that is the first of its queue
 -- and this user may publish.
 local function notify_scheduler()
   for queue, due in pairs(soonest) do

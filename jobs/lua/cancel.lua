@@ -1,9 +1,9 @@
--- Cancel a job that has not started: take it from where it waits and keep it as canceled.
+-- Cancel a job that has not started: remove it from where it waits, and keep its record as canceled.
 --
 -- KEYS[1]  the job's record
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
--- Returns  "canceled" if it was, "" if there is no such job, "claimed" for one that a worker is about to
---          start, else its status as it is
+-- Returns  "canceled" if it was, "" if there is no such job, "claimed" if a worker is about to start it,
+--          otherwise its unchanged status
 
 local record, id = KEYS[1], ARGV[1]
 local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data', 'group', 'batch')

@@ -1,8 +1,8 @@
--- Cancel those of a batch's jobs that wait. Their ids stay in their queues' lists, and workers pass them over there.
+-- Cancel the waiting jobs of a batch. Their ids stay in their queues' lists, where workers pass them over.
 --
 -- KEYS[1]   the batch    KEYS[2]  the leases, which name the workers
 -- ARGV[1]   the batch    ARGV[2]  now as RQ's text    ARGV[3+]  ids of its jobs
--- Returns   the ids of those that run, which must be told to stop, and how many workers are about to start
+-- Returns   the ids of running jobs, which must be stopped, and how many jobs workers are about to start
 
 own.at = ARGV[2]
 local claimed = {}
@@ -22,7 +22,7 @@ for i = 3, #ARGV do
   elseif status and claimed[id] then
     about = about + 1
   else
-    -- Its end may have been recorded by RQ's code alone, and its record may be gone.
+    -- RQ's code alone may have recorded its end, and its record may be gone.
     local is_there = not fields.err and queue and status
     local ended = is_there and batches.state_of(status)
     canceled[#canceled + 1], states[#states + 1] = id, ended or 'c'

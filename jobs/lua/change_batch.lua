@@ -1,9 +1,9 @@
--- Seal, pause, resume or stop a batch; one that is stopped is paused, and takes no more jobs.
+-- Seal, pause, resume or stop a batch. A stopped batch is paused and takes no more jobs.
 --
 -- KEYS[1]  the batch    KEYS[2]  the set of paused batches
 -- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
--- Returns  "" if there is no such batch, "ended" if it has; else "changed", or "same" where it was so before; while
---          jobs that were held go back, "more"
+-- Returns  "" if there is no such batch, "ended" if it has ended, "same" if nothing had to change, "more" if more
+--          held jobs must go back, otherwise "changed"
 
 local JOBS_A_CALL = 500
 local batch, change = ARGV[1], ARGV[2]
@@ -18,14 +18,14 @@ if change == 'seal' then
   batches.settle(batch)
 elseif change == 'stop' then
   changed = redis.call('HSET', KEYS[1], 'stopped', '1', 'sealed', '1')
-  call('SADD', KEYS[2], batch) -- until its jobs are canceled none is to begin
+  call('SADD', KEYS[2], batch) -- so that none of its jobs starts before it is canceled
   if tonumber(fields[4] or 0) ~= call('HLEN', KEYS[1] .. ':jobs') then batches.recount(batch) end
   batches.settle(batch)
 elseif change == 'pause' then
   changed = call('SADD', KEYS[2], batch)
 else
   changed = call('SREM', KEYS[2], batch)
-  local held = call('RPOP', KEYS[1] .. ':held', JOBS_A_CALL) or {} -- the last first, for each goes to the front
+  local held = call('RPOP', KEYS[1] .. ':held', JOBS_A_CALL) or {} -- the last first, since each goes to the front
   for _, id in ipairs(held) do
     local queue, group = unpack(redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'group'))
     if queue then

@@ -1,35 +1,32 @@
--- Store new jobs and put each in its queue, or among the scheduled.
+-- Store new jobs, and put each in its queue or among the scheduled ones.
 --
 -- KEYS[1]  the set of queues
 -- KEYS[2]  the places of unique jobs: a hash of key to "<job id> <Unix time until which it is held, or 0>"
 -- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], uniqueness, group, batch]
--- ARGV[2+] each job's payload, for this msgpack has no bytes
---          call names the call that enqueues a job whose id was chosen, and is "" for an id that is one of a kind
---          place is "back" or "front" of the queue (the last one comes first then), or "at" or "in":
---          scheduled for Unix time `when`, or for `when` seconds from now by the server's clock; or "held": a batch
---          will enqueue it when it ends
+-- ARGV[2+] each job's payload, since this msgpack has no bytes
+--          call names the call that enqueues a job of a chosen id; it is "" for a random id
+--          place is "back" or "front" of the queue (then the last job comes first), "at" for Unix time `when`, "in" for
+--          `when` seconds from now by the server's clock, or "held" if a batch enqueues the job when it ends
 --          uniqueness is nothing, or for a unique job [key, rule, seconds, limit]:
---            "life"      kept out while the holder of the key's place is alive
---            "ttl"       kept out for `seconds` from the holder's enqueue, unless it failed
---            "throttle"  the same, though it failed
---            "debounce"  while the holder waits for its first time, replace it and let it wait anew, but not
---                        longer than `limit` seconds in all (0: no limit)
---          group is nothing, or the name of those among which the job waits (groups.lua)
---          batch is nothing, or the one in which the job counts (batch.lua); all jobs of a call have the same
--- Returns  an error that begins with BATCH where the batch takes no more, else a list: 1 for each job that was enqueued, 0 for one whose id was known already, and for one that
---          was kept out or has replaced another the id of the holder
+--            "life"      kept out while the holder of the place is alive
+--            "ttl"       kept out for `seconds` from the holder's enqueue, unless the holder failed
+--            "throttle"  the same, even if the holder failed
+--            "debounce"  while the holder has yet to be due, it is replaced and its wait starts again, up to `limit`
+--                        seconds in all (0: no limit)
+--          group is nothing, or the group in which the job waits (groups.lua)
+--          batch is nothing, or the batch in which the job counts (batch.lua); all jobs of a call have the same
+-- Returns  an error that begins with BATCH if the batch takes no more jobs, otherwise a list: 1 for an enqueued job, 0
+--          for a job whose id was known, and the holder's id for a job that was kept out or replaced another
 --
--- Known means that its record exists, or that this same call's job ended within the last minute and left
--- none, or that it has replaced another in this time: so a command that is sent again because its reply was
--- lost enqueues nothing twice.
-
+-- An id is known if its record exists, or if this same call's job, within the last minute, ended and left no record or
+-- replaced another job. So a command that is sent again because its reply was lost enqueues nothing twice.
 
 local jobs = cmsgpack.unpack(ARGV[1])
 local replies, listed, taken = {}, {}, 0
 
 local GONE_SECONDS = 60
 
--- What to reply for a job that was enqueued before.
+-- The reply for a job that was enqueued before, or nothing.
 local function known(id, call)
   if redis.call('EXISTS', 'rq:job:' .. id) == 1 then
     return 0
@@ -38,13 +35,13 @@ local function known(id, call)
   return gone == call and 0 or gone and gone:match('^>(.+)')
 end
 
--- Who took a place, and until when he holds it whatever becomes of him.
+-- The job that took a place, and the time until which it holds it in any case.
 local function parse(entry)
   local id, till = (entry or ''):match('^(%S+) (%S+)$')
   return id, tonumber(till) or 0
 end
 
--- Who holds the place `key`; of a debounced job also its queue, and since when it waits.
+-- The job that holds the place `key`; for a debounced job also its queue, and since when it has waited.
 local function holder(key, rule)
   local id, till = parse(redis.call('HGET', KEYS[2], key))
   if not id then
@@ -54,7 +51,7 @@ local function holder(key, rule)
   local found = redis.pcall('HMGET', record, 'unique', 'status', 'origin', 'enqueued_at', 'debounced_since')
   local owner, status, queue, enqueued, since = unpack(found)
   local is_there = not found.err and owner == key
-  -- Without data or a queue it was set aside, or will be, whatever its status says.
+  -- A record without data or a queue is set aside sooner or later, whatever its status.
   local is_alive = is_there and ALIVE[status] and queue and redis.call('HEXISTS', record, 'data') == 1
   if rule == 'debounce' then
     if is_alive and status == 'scheduled' and not enqueued then
@@ -68,7 +65,8 @@ local function holder(key, rule)
   end
 end
 
--- The place first: a key of another type fails here, and a record without a place would pass for enqueued.
+-- The place comes before the record: a key of another type fails here, and a record without a place would count as
+-- enqueued.
 local function put(id, queue, place, due, group)
   local list = 'rq:queue:' .. queue
   if place == 'back' or place == 'front' then
@@ -109,7 +107,7 @@ for i, job in ipairs(jobs) do
   end
   -- The same id twice in one call finds its own record, so that it is pushed once.
   if not reply then
-    if job[9] and not batch then -- jobs before this one are known: nothing was changed yet
+    if job[9] and not batch then -- all jobs before this one were known: nothing has changed yet
       local why = batches.refusal(job[9])
       if why then return redis.error_reply('BATCH ' .. why) end
       batch = job[9]
@@ -131,7 +129,10 @@ for i, job in ipairs(jobs) do
     redis.call('HSET', record, 'data', ARGV[i + 1], unpack(fields))
     if batch then added[#added + 1] = id end
     local is_waiting = place == 'back' or place == 'front'
-    if place ~= 'held' then emit(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, due and not is_waiting and {due = due} or nil) end
+    if place ~= 'held' then
+      local details = due and not is_waiting and {due = due} or nil
+      emit(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, details)
+    end
     if key then
       local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
       redis.call('HSET', KEYS[2], key, string.format('%s %.6f', target, till))
@@ -141,8 +142,8 @@ for i, job in ipairs(jobs) do
   replies[i] = reply or replaced or 1
 end
 
--- Nobody tells when a job has ended. So for each place that is taken two are looked at, and those are given up
--- whose job has left no record: on the whole there are no more than twice as many places as records.
+-- Nothing reports here that a job has ended. So each place that is taken pays for a look at two others, which are given
+-- up if their job has left no record: there are about twice as many places as records at most.
 local some = taken > 0 and redis.call('HRANDFIELD', KEYS[2], 2 * taken, 'WITHVALUES') or {}
 for i = 1, #some, 2 do
   local id, till = parse(some[i + 1])

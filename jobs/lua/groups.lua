@@ -1,5 +1,5 @@
--- Groups: jobs that share a turn or a limit wait for each other outside of their queue's list. Put behind
--- call.lua in front of the scripts that move jobs; it has no KEYS[1] of its own and Returns nothing.
+-- Groups: jobs that share a turn or a limit wait for each other outside their queue's list. It follows call.lua, in
+-- front of the scripts that move jobs; it has no KEYS[1] of its own and Returns nothing.
 --
 -- One job of a group, its head, is in the queue's list. When it is claimed, the next one becomes the head, at the
 -- list's end, so that all groups take turns. A group whose first job may not run yet has no head: it is blocked until
@@ -10,7 +10,7 @@
 -- pm:blocked:<key>   groups blocked for a slot, in order    pm:due  blocked groups by the time at which they may go on
 
 local groups = lazy(function(groups)
-  groups.LONGEST_BLOCK = 3600 -- seconds after which a blocked group looks again, so that no wrong time blocks it for ever
+  groups.LONGEST_BLOCK = 3600 -- seconds, so that no wrong time blocks a group for ever
 
   function groups.members_of(queue, group) return 'pm:group:' .. queue .. ':' .. group end
 
@@ -26,14 +26,14 @@ local groups = lazy(function(groups)
     return id
   end
 
-  -- A job comes to wait: in its queue's list, or behind others of its group.
+  -- Let a job wait: in its queue's list, or behind others of its group.
   function groups.join(queue, group, id, push)
-    if not group then return redis.call(push, 'rq:queue:' .. queue, id) end -- or fail, and let the caller know
+    if not group then return redis.call(push, 'rq:queue:' .. queue, id) end -- this may fail, for the caller to see
     local is_first = call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
     call(push, is_first and 'rq:queue:' .. queue or groups.members_of(queue, group), id)
   end
 
-  -- A job leaves its queue's list, to run or for good. Whether another takes its place.
+  -- A job leaves its queue's list, to run or for good. Whether it was its group's head, so that another follows.
   function groups.leave(queue, group, id)
     local held = call('HGET', 'pm:groups:' .. queue, group) == id
     if held then advance(queue, group, 'RPUSH') end
@@ -70,7 +70,7 @@ local groups = lazy(function(groups)
     end
   end
 
-  -- A job waits no longer, behind others of its group or in the list. How many places behind others it had.
+  -- Remove a job, wherever it waits. How many places it had behind others of its group.
   function groups.drop(queue, group, id)
     groups.leave(queue, group, id)
     return call('LREM', groups.members_of(queue, group), 1, id)
@@ -84,7 +84,7 @@ local groups = lazy(function(groups)
     end
   end
 
-  -- Seconds until the next goes on, or until `soonest`, as text, for the worker to look then; "" if there is no need.
+  -- Seconds, as text, until `soonest` or until the next group is due, if this worker is the one to look then; else "".
   function groups.next_due(now, worker, soonest)
     local first = math.min(call('ZRANGE', 'pm:due', 0, 0, 'WITHSCORES')[2] or math.huge, soonest)
     if first == math.huge then return '' end

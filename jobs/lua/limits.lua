@@ -1,5 +1,5 @@
--- Limits: what a job needs in order to run, slots and tokens. Put behind groups.lua in front of the scripts that
--- claim jobs and give them back; it has no KEYS[1] of its own and Returns nothing.
+-- Limits: the slots and tokens that a job needs in order to run. It follows groups.lua, in front of the scripts that
+-- claim and return jobs; it has no KEYS[1] of its own and Returns nothing.
 --
 -- pm:holders:<key>   a hash of job to its worker and execution    pm:rate:jobs:<key>  a token bucket
 
@@ -7,8 +7,8 @@ local limits = lazy(function(limits)
   local IS_KIND = {lock = true, slots = true, rate = true}
   local function is_number(value) return type(value) == 'number' and value >= 1 and value < 1e17 end
 
-  -- What a job says of its limits: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}. What
-  -- makes no sense is left out, for the worker will fail the job for it.
+  -- The limits in a job's record: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}.
+  -- Corrupt ones are left out; the worker will fail the job because of them.
   function limits.parse(text)
     local is_json, found = pcall(cjson.decode, text or '[]')
     local parsed = {}
@@ -21,8 +21,8 @@ local limits = lazy(function(limits)
     return parsed
   end
 
-  -- Whether a job finds a slot, its own or a free one. One whose holder no longer claims its job is free; `own` is how
-  -- the holders of this very claim begin.
+  -- Whether a job has a slot or a slot is free. A slot is free if its holder no longer claims its job. `own` is how the
+  -- holders of this claim begin.
   function limits.has_slot(limit, id, own)
     local key, most = 'pm:holders:' .. limit[2], limit[3]
     if call('HLEN', key) < most or call('HEXISTS', key, id) == 1 then return true end
@@ -36,22 +36,22 @@ local limits = lazy(function(limits)
 
   local function full_at(key, now, capacity)
     local at = tonumber(call('GET', 'pm:rate:jobs:' .. key)) or 0
-    if at > now + capacity then -- of a slower rate that was, or garbage: written down, or it would never be over
+    if at > now + capacity then -- left by a slower rate, or garbage: it is written down, or it would never end
       at = now + capacity
       call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at), 'PX', math.ceil(capacity / 1000))
     end
     return math.max(now, at == at and at or 0)
   end
 
-  -- Where a job may not run, the slots that it leaves free are for others that wait for them.
+  -- A job that may not run leaves its other slots to groups that are blocked until one is free.
   local function pass_on(all, refusing, id, own)
     for _, limit in ipairs(all) do
       if limit ~= refusing and limit[1] ~= 'rate' and limits.has_slot(limit, id, own) then groups.unblock_next(limit[2]) end
     end
   end
 
-  -- Whether a job may run now, and then it takes its slots and tokens; else the slot that it lacks, or its time.
-  -- `now` is in whole microseconds, in which the buckets count too.
+  -- Whether a job may run now: then it takes its slots and tokens. Otherwise the key of the slot that it lacks, or the
+  -- time at which it may run. `now` is in whole microseconds, as the buckets are.
   function limits.admit(all, id, own, number, now)
     local full = {}
     for _, limit in ipairs(all) do
@@ -75,8 +75,8 @@ local limits = lazy(function(limits)
     return true
   end
 
-  -- The queues that have a rate, each with how many of its jobs may begin now; those that may begin none are added to
-  -- `paused`. And the time at which the first of these may go on.
+  -- The queues that have a rate, each with how many of its jobs may start now; queues that may start none are added to
+  -- `paused`. And the time at which the first of these may start one.
   function limits.rooms(paused, now)
     local rooms, soonest, settings = {}, math.huge, call('HGETALL', 'pm:queue-rates')
     for i = 1, #settings, 2 do
@@ -94,7 +94,7 @@ local limits = lazy(function(limits)
     return rooms, soonest
   end
 
-  -- As many jobs of these queues begin as the claim has counted.
+  -- Take the tokens of the jobs that the claim has counted, by queue.
   function limits.begin(rooms, now)
     for queue, room in pairs(rooms) do
       if room.begun > 0 then
@@ -104,9 +104,9 @@ local limits = lazy(function(limits)
     end
   end
 
-  -- A job from its queue's list is claimed. Whether it may run, whether another has followed, whether it is blocked.
+  -- Claim a job from its queue's list. Whether it may run, whether another job followed it, and whether it is blocked.
   function limits.claim(queue, group, text, id, own, number, now)
-    -- RQ's code knows of no places but the queue's list to take a canceled job from.
+    -- RQ's code removes a canceled job only from the queue's list.
     local is_canceled = redis.call('HGET', 'rq:job:' .. id, 'status') == 'canceled'
     if text and not is_canceled then
       local is_admitted, key, due = limits.admit(limits.parse(text), id, own, number, now)
@@ -118,8 +118,8 @@ local limits = lazy(function(limits)
     return not is_canceled, groups.leave(queue, group, id), false
   end
 
-  -- A job gives its slots back; one that was returned unperformed its tokens too. While it only waits for its lock the
-  -- slot is nobody's, for the next would find the same lock taken.
+  -- Release a job's slots, and its tokens too if it was returned unperformed. If it is only postponed until its lock
+  -- is free, no group is unblocked: the next job would find the same lock taken.
   function limits.release(text, id, is_returned, is_postponed)
     for _, limit in ipairs(limits.parse(text)) do
       local kind, key, interval = limit[1], limit[2], limit[3]
@@ -132,7 +132,7 @@ local limits = lazy(function(limits)
     end
   end
 
-  -- A new job of a singleton that replaces: those that wait are canceled, and the one that runs is told to stop.
+  -- A new job of a singleton with the policy "replace": cancel the waiting jobs, and stop the running one.
   function limits.replace(queue, group, fields, now)
     for i = 1, #fields, 2 do
       local limit = fields[i] == 'limits' and limits.parse(fields[i + 1])[1] or {}

@@ -1,9 +1,9 @@
--- Take a slot from the job that holds it, and let the next group that waits for one go on.
+-- Take a slot from the job that holds it, and unblock the next group that waits for one.
 --
 -- KEYS[1]  the holders of the slots
--- ARGV[1]  what the slots are of    ARGV[2]  the job
--- ARGV[3]  1 to do so although its worker claims the job still
--- Returns  "" if the job holds no slot, "alive" if it keeps it, "released" if not; and its worker
+-- ARGV[1]  the key of the slots    ARGV[2]  the job
+-- ARGV[3]  1 to take it even if its worker still claims the job
+-- Returns  "" if the job holds no slot, "alive" if it keeps it, otherwise "released"; and its worker
 
 local key, id, is_forced = ARGV[1], ARGV[2], ARGV[3] == '1'
 

@@ -1,9 +1,9 @@
--- Let a job that has failed, or was stopped or canceled, wait in its queue again, with all its chances but retries.
+-- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
 --
 -- KEYS[1]  the job's record    KEYS[2]  the set of queues    KEYS[3]  the places of unique jobs (enqueue.lua)
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
--- Returns  "retried" if it does, "" if there is no such job, "held <id>" where another job holds its place, else
---          its status as it is
+-- Returns  "retried" if it was, "" if there is no such job, "held <id>" if another job holds its place, otherwise
+--          its unchanged status
 
 local record, id = KEYS[1], ARGV[1]
 local fields = redis.pcall('HMGET', record, 'status', 'origin', 'data', 'group', 'unique')
@@ -23,7 +23,7 @@ if unique then
   redis.call('HSET', KEYS[3], unique, id .. ' 0')
 end
 
-groups.join(queue, group, id, 'RPUSH') -- first, for a key of another type fails here
+groups.join(queue, group, id, 'RPUSH') -- first, since a key of another type fails here
 redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2], 'ended_at', '', 'worker_name', '')
 redis.call('HDEL', record, 'deaths', 'expires_at')
 redis.call('PERSIST', record)

@@ -136,7 +136,7 @@ def test_the_last_try_tells_the_result(client, claims):
 
 
 def test_a_job_that_is_not_there_is_named(client):
-    with pytest.raises(NoSuchJob, match="no job is called nowhere"):
+    with pytest.raises(NoSuchJob, match="no job has the id nowhere"):
         reader.read(client, "nowhere")
     assert reader.read_if_there(client, "nowhere") is None
 

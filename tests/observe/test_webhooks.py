@@ -192,7 +192,7 @@ def test_a_killed_sender_skips_nothing(packmule, client, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[a", "is no TOML"),
+        ("[a", "is not valid TOML"),
         ('[a]\nurl = "ftp://x"', "is not an http"),
         ('[a]\nurl = "https://x.example"\ntypes = ["done"]', "'done' is not a type of event"),
         ('[a]\nurl = "https://x.example"\ntyps = ["finished"]', "typs"),

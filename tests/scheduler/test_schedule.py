@@ -195,8 +195,8 @@ def test_a_file_holds_a_table_for_each_schedule(tmp_path):
         ("cron =", "corn =", ", line 5: schedule nightly: there is no setting 'corn'"),
         ('every = "30s"', "", ", line 9: schedule often: give one of cron"),
         ("[often]", "[often", "(at line 9"),
-        ("[often]", "[nightly]", "is no TOML"),
-        ("[often]", "", "is no TOML"),
+        ("[often]", "[nightly]", "is not valid TOML"),
+        ("[often]", "", "is not valid TOML"),
         ("# what", "stray = 1\n# what", ", line 2: stray is outside a table"),
         ("paused = true", 'owner = "code"', ", line 13: schedule often: there is no setting 'owner'"),
     ],
@@ -239,5 +239,5 @@ def test_an_unreadable_file_is_reported(tmp_path):
     with pytest.raises(InvalidFile, match="is a directory"):
         read_file(tmp_path)
     (tmp_path / "bytes").write_bytes(b"\xff")
-    with pytest.raises(InvalidFile, match="is no TOML"):
+    with pytest.raises(InvalidFile, match="is not valid TOML"):
         read_file(tmp_path / "bytes")

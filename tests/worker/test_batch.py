@@ -99,7 +99,7 @@ def test_a_batch_that_has_ended_takes_no_more(client):
         pass
     with pytest.raises(BatchClosed, match="has ended"):
         batch_jobs.double.options(batch=batch.id).enqueue(1)
-    with pytest.raises(BatchClosed, match="no batch is called nobody"):
+    with pytest.raises(BatchClosed, match="no batch has the id nobody"):
         batch_jobs.double.options(batch="nobody").enqueue(1)
     assert client.keys("rq:job:*") == []
 
@@ -433,7 +433,7 @@ def test_a_batch_whose_jobs_are_forgotten_can_be_ended(client):
 
 
 def test_what_can_not_be_meant_is_refused(client):
-    with pytest.raises(NoSuchBatch, match="no batch is called nobody"):
+    with pytest.raises(NoSuchBatch, match="no batch has the id nobody"):
         Batch(client, "nobody").state()
     with pytest.raises(NoSuchBatch):
         Batch(client, "nobody").cancel()
