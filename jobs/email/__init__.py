@@ -1,4 +1,4 @@
-"""The e-mail job: renders a mail, and sends it over SMTP."""
+"""The email job: renders a mail and sends it over SMTP."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from packmule.jobs.email.mailer import Mailer
 from packmule.jobs.email.message import Attachment, InvalidMessage, compose
 from packmule.jobs.email.plaintext import plaintext
 from packmule.jobs.email.rendering import Content, InvalidTemplate, Renderer
-from packmule.jobs.email.server import InsecureServer, InvalidServer, Refused, TemporaryFailure
+from packmule.jobs.email.server import InsecureServer, InvalidServer, MailRefused, TemporaryFailure
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
-from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
 
 __all__ = [
     "InsecureServer",
@@ -23,8 +23,8 @@ __all__ = [
     "InvalidMessage",
     "InvalidServer",
     "InvalidTemplate",
+    "MailRefused",
     "Mailer",
-    "Refused",
     "TemporaryFailure",
     "address",
     "email",
@@ -38,13 +38,13 @@ HOPELESS = (
     InvalidTemplate,
     MissingFile,
     OutsideStorage,
-    Refused,
-    TooLarge,
+    MailRefused,
+    FileTooLarge,
 )
-"""What sending again would not cure."""
+"""Errors that sending again would not fix."""
 
 STEPS = 3
-"""Rendered, connected, sent."""
+"""The steps of its progress: rendered, connected, sent."""
 
 
 @job(queue="high", timeout=60, retries=5, give_up_on=HOPELESS, at_once=True)
@@ -62,19 +62,19 @@ def email(
     reply_to: str | list[str] | None = None,
     sender: str | None = None,
 ) -> dict[str, Any]:
-    """Send one mail to all of `to`, `cc` and `bcc`, and return what became of it.
+    """Send one mail to all of `to`, `cc` and `bcc`.
 
-    It says either `body` (plain text) and/or `html`, sent as they are, or `template`, rendered with
-    `variables`: `welcome` is `welcome.html` and/or `welcome.txt` of the templates folder. A mail that has
-    HTML alone gets a plain text made from it. A `subject` with `{{` in it is rendered with `variables` too.
+    Its content is either `body` (plain text) and/or `html`, sent as they are, or `template`, rendered with
+    `variables`: `welcome` means `welcome.html` and/or `welcome.txt` in the templates folder. A mail with HTML
+    only also gets a plain text made from it. A `subject` that contains `{{` is rendered with `variables` too.
     `attachments` are paths in the storage. An address is `ada@example.org` or `Ada <ada@example.org>`.
 
-    Returns `{"message_id": str, "accepted": [address, ...], "refused": {address: the server's words},
+    Returns `{"message_id": str, "accepted": [address, ...], "refused": {address: the server's reply},
     "bytes": size of the mail}`. Raises `InvalidAddress`, `InvalidMessage`, `InvalidTemplate` or
-    `StorageError` for a mail that can't be built; `Refused`, `TemporaryFailure`, `InsecureServer` or
-    `InvalidServer` for one that the server has taken for nobody.
+    `StorageError` if the mail can't be built; `MailRefused`, `TemporaryFailure`, `InsecureServer` or
+    `InvalidServer` if the server accepted it for no recipient.
 
-    Run again after a crash, it may send a second copy, with the Message-ID of the first.
+    If it runs again after a crash, it may send a second copy, with the Message-ID of the first.
 
     >>> email.enqueue("ada@example.org", "Hello {{ name }}", template="welcome",
     ...               variables={"name": "Ada"})  # doctest: +SKIP
@@ -83,7 +83,7 @@ def email(
     current.progress(0, STEPS, "rendering")
     if template is None and variables and "{{" not in subject:
         raise InvalidMessage(
-            "variables are for a template, or a subject with {{ }}; body and html are sent as they are"
+            "variables need a template, or a subject with {{ }}; body and html are sent as they are"
         )
     letter = compose(
         _content(mailer.renderer, body, html, template, variables or {}),
@@ -119,12 +119,12 @@ def _content(
 
 
 def _attached(paths: Sequence[str]) -> list[Attachment]:
-    """The files at `paths`. Raises `InvalidMessage` before reading any if together they are too large."""
+    """The files at `paths`. Raises `InvalidMessage` before reading any if they are too large in total."""
     storage, limit = current.resource(Storage), current.resource(InputLimits).attachment_bytes
     total = sum(storage.size(path) for path in paths)
     if total > limit:
         raise InvalidMessage(
-            f"the attachments come to {total:,} bytes, over the limit of {limit:,}; "
+            f"the attachments have {total:,} bytes in total, over the limit of {limit:,}; "
             "send a link, or raise PACKMULE_MAX_ATTACHMENT_BYTES"
         )
     return [Attachment(PurePosixPath(path).name, storage.read_bytes(path, max_bytes=limit)) for path in paths]

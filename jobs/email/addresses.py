@@ -1,4 +1,4 @@
-"""E-mail addresses: their syntax, checked before anything is sent, and their form on the wire."""
+"""Email addresses: their syntax, checked before anything is sent, and their encoding in headers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from email.utils import quote
 
 import idna
 
+from packmule.errors import UsageError
+
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What no header may contain: control characters, line ends of every kind, and halves of characters."""
+"""Characters that no header may contain: control characters, line ends and lone surrogates."""
 
 MAX_LOCAL = 64
 MAX_ADDRESS = 254
@@ -25,23 +27,23 @@ _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<spec>[^<>]*)>")
 _QUOTED = re.compile(r'"(?P<inner>(?:[^"\\]|\\.)*)"')
 
 
-class InvalidAddress(ValueError):
-    """A text that is not an e-mail address; it says what is wrong with it."""
+class InvalidAddress(UsageError, ValueError):
+    """A text is not an email address; the error says what is wrong with it."""
 
 
 def address(text: str) -> str:
-    """`text` as it stands in a header: its display name if any, and its domain in ASCII.
+    """`text` as it is written in a header: with its display name, if any, and its domain in ASCII.
 
     >>> address("Ada <ada@bücher.example>")
     'Ada <ada@xn--bcher-kva.example>'
 
-    Only the syntax is checked; whether the mailbox exists is for its server to say. Raises `InvalidAddress`.
+    Only the syntax is checked: whether the mailbox exists is up to its server. Raises `InvalidAddress`.
     """
     return str(parse(text))
 
 
 def parse(text: str) -> Address:
-    """One address, with or without display name, in its parts. Raises `InvalidAddress`."""
+    """Parse one address, with or without a display name. Raises `InvalidAddress`."""
     if unfit := UNFIT.search(text):
         raise _invalid(text, f"it contains {unfit.group()!r}")
     named = _NAMED.fullmatch(text.strip())
@@ -50,7 +52,7 @@ def parse(text: str) -> Address:
     if not at:
         raise _invalid(text, "it has no @; write name@example.org")
     if not _LOCAL.fullmatch(local):
-        raise _invalid(text, "before the @ it needs letters, digits or signs such as . + - _")
+        raise _invalid(text, "before the @ it may have letters, digits and signs such as . + - _")
     ascii_domain = _ascii(text, domain)
     if len(local.encode()) > MAX_LOCAL or len(local.encode()) + 1 + len(ascii_domain) > MAX_ADDRESS:
         raise _invalid(text, f"it is longer than {MAX_LOCAL} bytes before the @ or {MAX_ADDRESS} in all")
@@ -58,7 +60,7 @@ def parse(text: str) -> Address:
 
 
 def on_the_wire(known: Address) -> str:
-    """`known` as the bytes of a header have it: its name in quotes, or encoded if it is not ASCII."""
+    """`known` as encoded in a header: its name quoted if necessary, or encoded if it is not ASCII."""
     name = known.display_name
     if not name:
         return known.addr_spec
@@ -74,11 +76,11 @@ def _display_name(text: str, name: str) -> str:
         raise _invalid(text, f"its name is longer than {MAX_NAME} characters")
     if quoted := _QUOTED.fullmatch(name):
         return re.sub(r"\\(.)", r"\1", quoted["inner"])
-    # Unquoted, these would make one text of two addresses.
+    # Unquoted, these could turn one address into two.
     if set(name) & set('",;:@'):
         raise _invalid(
             text,
-            'put a name with , ; : or @ in quotes, as in "Sales, Berlin" <sales@example.org>, '
+            'put a name that contains , ; : or @ in quotes, as in "Sales, Berlin" <sales@example.org>, '
             "and give several addresses as a list",
         )
     return name
@@ -94,7 +96,7 @@ def _ascii(text: str, domain: str) -> str:
 
 
 def _invalid(text: str, why: str) -> InvalidAddress:
-    return InvalidAddress(f"{_short(text)} is not an e-mail address: {why}")
+    return InvalidAddress(f"{_short(text)} is not an email address: {why}")
 
 
 def _short(text: str) -> str:

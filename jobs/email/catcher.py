@@ -1,4 +1,4 @@
-"""The mail catcher of development: an SMTP server that files every mail it is given."""
+"""The mail catcher for development: an SMTP server that stores every mail it receives."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from types import TracebackType
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from packmule.errors import Error
 from packmule.jobs.storage import Storage, StorageError
 from packmule.units import MIB
 
 MAX_MAIL = 40 * MIB
-"""Bytes of one mail: room for 25 MiB of attachments, which are a third larger on the way."""
+"""Bytes of one mail: room for 25 MiB of attachments, which encoding enlarges by a third."""
 
 READY = 30.0
 """Seconds that a busy machine may take to start the server's thread."""
 
 
-class CatcherFailed(Exception):
-    """The catcher can't listen where it was told to."""
+class CatcherFailed(Error):
+    """The mail catcher can't listen on its address."""
 
 
 class Catcher:
-    """Receives any mail on `host:port` and files it in `storage` as `<folder>/<UTC time>-<id>.eml`.
+    """Receives any mail on `host:port` and stores it in `storage` as `<folder>/<UTC time>-<id>.eml`.
 
-    A mail is acknowledged once it is stored, and not before; who sends one that can't be stored is told
-    to try again. Its envelope stands in front of it, as `X-Envelope-From` and `X-Envelope-To`, where blind
-    copies show too. `port` 0 takes any free one.
+    A mail is acknowledged only once it is stored; if it can't be stored, the sender is asked to try again.
+    The envelope is added in front, as `X-Envelope-From` and `X-Envelope-To`, which also shows blind copies.
+    `port` 0 means any free port.
 
     >>> with Catcher(Storage("memory://mails")) as url:
     ...     url.rpartition(":")[0]
@@ -48,7 +49,7 @@ class Catcher:
         self._controller: Controller | None = None
 
     def start(self) -> str:
-        """Listen, and return the URL to send to. Raises `CatcherFailed`."""
+        """Start listening; returns the URL to send to. Raises `CatcherFailed`."""
         try:
             listener = socket.create_server((self._host, self._port))
         except OSError as error:
@@ -56,20 +57,20 @@ class Catcher:
                 f"the mail catcher can't listen on {self._host}:{self._port}: {error.strerror}"
             ) from None
         host, port = listener.getsockname()[:2]
-        # Connections inherit it; without it each greeting waits 40 ms for an acknowledgement.
+        # Inherited by connections; without it each greeting waits 40 ms for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._controller = _Listening(self, listener, host, port)
         self._controller.start()
         return f"smtp://{host}:{port}"
 
     def stop(self) -> None:
-        """Stop listening; mails that were acknowledged are stored, others were not taken."""
+        """Stop listening. All mails that were acknowledged are stored."""
         if self._controller is not None:
             self._controller.stop()
             self._controller = None
 
     def __enter__(self) -> str:
-        """Start, and give the URL."""
+        """Start; returns the URL."""
         return self.start()
 
     def __exit__(
@@ -79,7 +80,7 @@ class Catcher:
         self.stop()
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Store a mail, then acknowledge it; aiosmtpd calls this when one has come in."""
+        """Store a mail, then acknowledge it; aiosmtpd calls this for each mail."""
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}.eml"
         head = f"X-Envelope-From: {envelope.mail_from}\r\nX-Envelope-To: {', '.join(envelope.rcpt_tos)}\r\n"
         mail = head.encode(errors="surrogateescape") + (envelope.original_content or b"")
@@ -91,7 +92,7 @@ class Catcher:
 
 
 class _Listening(Controller):
-    """aiosmtpd's server thread, on a socket that already listens: the port is known, and surely ours."""
+    """aiosmtpd's server thread on a socket that already listens, so the port is known and certainly ours."""
 
     def __init__(self, catcher: Catcher, listener: socket.socket, host: str, port: int) -> None:
         super().__init__(

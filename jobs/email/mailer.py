@@ -1,4 +1,4 @@
-"""The mailer that a worker lends to its jobs: kept connections, and one SMTP transaction a mail."""
+"""The mailer that a worker provides to its jobs: it keeps connections, and sends one mail per transaction."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import NamedTuple
 from packmule.jobs import current
 from packmule.jobs.email.message import Letter
 from packmule.jobs.email.rendering import Renderer
-from packmule.jobs.email.server import InvalidServer, Refused, Server, TemporaryFailure
+from packmule.jobs.email.server import InvalidServer, MailRefused, Server, TemporaryFailure
 
 MAX_IDLE = 30.0
-"""Seconds after which an unused connection is closed rather than used; servers hang up on idle ones too."""
+"""Seconds after which an unused connection is closed instead of used; servers drop idle ones too."""
 
 _OK = 250
 _WILL_FORWARD = 251
@@ -24,7 +24,7 @@ _CLOSING = 421
 
 
 class _Kept(NamedTuple):
-    """A connection between two mails, with the process that opened it."""
+    """An idle connection and the process that opened it."""
 
     connection: smtplib.SMTP
     process: int
@@ -32,14 +32,14 @@ class _Kept(NamedTuple):
 
 
 class Mailer:
-    """Sends mail through one server, and renders it; lend one to the jobs of a process.
+    """Renders mails and sends them through one server; provide one to the jobs of a process.
 
     `url` is described at `jobs.email.server.Server`; without one, sending raises `InvalidServer`. `sender` is
     the From of mails that name none. `templates` is the user's folder of templates.
 
-    A connection is kept from one mail to the next, for each thread that sends at the time. One that has
-    gone stale is replaced before the mail is handed over, and a forked child opens its own. After
-    `MAX_IDLE` seconds of disuse a connection is closed by the next mail, or by `close()`.
+    Connections are kept between mails, one for each thread that sends at the same time. A stale connection is
+    replaced before the mail is transmitted, and a forked child opens its own. A connection unused for
+    `MAX_IDLE` seconds is closed by the next mail, or by `close()`.
 
     >>> from packmule.jobs import context
     >>> context.provide(Mailer("smtp://127.0.0.1:2525", "shop@example.org"))
@@ -53,33 +53,33 @@ class Mailer:
         self._kept: deque[_Kept] = deque()
 
     def send(self, letter: Letter) -> dict[str, str]:
-        """Hand `letter` to the server; the result maps each refused recipient to the server's words.
+        """Send `letter`; returns the refused recipients, each with the server's reply.
 
-        The server has taken the mail for all other recipients when this returns. Raises `Refused` or
-        `TemporaryFailure` when it has taken it for none (or, where the text says so, possibly for some),
-        `InsecureServer`, and `InvalidServer` where there is no URL.
+        When this returns, the server has accepted the mail for all other recipients. Raises `MailRefused` or
+        `TemporaryFailure` if it accepted it for none (or, if the text says so, possibly for some),
+        `InsecureServer`, and `InvalidServer` if there is no URL.
         """
         if self._server is None:
             raise InvalidServer(
-                "no mail server is set: put its URL into PACKMULE_SMTP_URL (smtp://user:password@host)"
+                "no mail server is set: set PACKMULE_SMTP_URL to its URL (smtp://user:password@host)"
             )
         connection, refused = self._begin(self._server, letter)
         with _closed_on_failure(connection):
-            current.progress(2, 3, f"handing over to {self._server}")
-            _hand_over(self._server, connection, letter)
+            current.progress(2, 3, f"sending to {self._server}")
+            _transmit(self._server, connection, letter)
         self._kept.append(_Kept(connection, os.getpid(), time.monotonic()))
         return refused
 
     def close(self) -> None:
-        """Take leave of the server on every kept connection."""
+        """Close all kept connections, with a QUIT."""
         while (connection := self._next_kept()) is not None:
             _leave(connection)
 
     def _begin(self, server: Server, letter: Letter) -> tuple[smtplib.SMTP, dict[str, str]]:
-        """A connection on which the server has agreed to the envelope, and the recipients it refused.
+        """A connection on which the server accepted the envelope, and the recipients it refused.
 
-        The mail's first commands are the test of a kept connection: nothing is sent twice by asking again
-        on a new one, and no trip is spent on asking beforehand.
+        The mail's first commands test a kept connection: repeating them on a new one sends nothing twice, and
+        no round trip is spent on a separate test.
         """
         while (connection := self._next_kept()) is not None:
             with suppress(smtplib.SMTPServerDisconnected), _closed_on_failure(connection):
@@ -92,14 +92,14 @@ class Mailer:
             raise TemporaryFailure(f"{server} hung up: {error}") from None
 
     def _next_kept(self) -> smtplib.SMTP | None:
-        """The connection unused for longest that is still fit to use; unfit ones are closed on the way."""
+        """The kept connection unused for longest; those that are too old or a parent's are closed."""
         while True:
             try:
                 connection, process, since = self._kept.popleft()
             except IndexError:
                 return None
             if process != os.getpid():
-                # The parent still speaks on it: close our end of it without a word.
+                # The parent still uses it: close our copy without a QUIT.
                 connection.close()
             elif time.monotonic() - since > MAX_IDLE:
                 _leave(connection)
@@ -108,7 +108,7 @@ class Mailer:
 
 
 def _envelope(server: Server, connection: smtplib.SMTP, letter: Letter) -> dict[str, str]:
-    """Name sender and recipients to the server; returns those refused, or raises if it refused all."""
+    """Send the envelope; returns the refused recipients, or raises if the server refused all."""
     code, reply = connection.mail(letter.sender, _options(server, connection, letter))
     _stay(server, code, reply)
     if code != _OK:
@@ -120,7 +120,7 @@ def _envelope(server: Server, connection: smtplib.SMTP, letter: Letter) -> dict[
         if code not in {_OK, _WILL_FORWARD}:
             refused[recipient] = (code, reply)
     if len(refused) == len(letter.recipients):
-        # A recipient refused for now makes it worth trying again.
+        # One recipient refused temporarily makes a retry worthwhile.
         recipient, (code, reply) = min(refused.items(), key=lambda item: item[1][0])
         others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise server.refusal(f"refused {recipient}{others}", code, reply)
@@ -128,38 +128,38 @@ def _envelope(server: Server, connection: smtplib.SMTP, letter: Letter) -> dict[
 
 
 def _options(server: Server, connection: smtplib.SMTP, letter: Letter) -> list[str]:
-    """What MAIL says beside the sender: the size, so that too large a mail is refused before it travels."""
+    """The options of MAIL: the size, so that a mail that is too large is refused before it is sent."""
     options = [f"size={len(letter.content)}"] if connection.has_extn("size") else []
     connection.command_encoding = "utf-8" if letter.needs_utf8 else "ascii"
     if letter.needs_utf8:
         if not connection.has_extn("smtputf8"):
-            raise Refused(f"{server} takes only ASCII before the @ of an address (it offers no SMTPUTF8)")
+            raise MailRefused(f"{server} accepts only ASCII before the @ of an address (no SMTPUTF8)")
         options.append("smtputf8")
     return options
 
 
-def _hand_over(server: Server, connection: smtplib.SMTP, letter: Letter) -> None:
+def _transmit(server: Server, connection: smtplib.SMTP, letter: Letter) -> None:
     try:
         code, reply = connection.data(letter.content)
     except smtplib.SMTPResponseException as error:
-        raise server.refusal("did not take the mail", error.smtp_code, error.smtp_error) from None
+        raise server.refusal("did not accept the mail", error.smtp_code, error.smtp_error) from None
     except OSError as error:
         raise TemporaryFailure(
-            f"{server} hung up before it confirmed {letter.message_id}, and may have taken it: {error}"
+            f"{server} hung up before it confirmed {letter.message_id}, and may have accepted it: {error}"
         ) from None
     if code != _OK:
-        raise server.refusal("did not take the mail", code, reply)
+        raise server.refusal("did not accept the mail", code, reply)
 
 
 def _stay(server: Server, code: int, reply: bytes) -> None:
-    """Treat the notice of a server that is about to hang up (421) as the hang-up itself."""
+    """Treat a server's notice that it is about to hang up (421) as the hang-up itself."""
     if code == _CLOSING:
         raise smtplib.SMTPServerDisconnected(server.words(code, reply))
 
 
 @contextmanager
 def _closed_on_failure(connection: smtplib.SMTP) -> Iterator[None]:
-    """Close a connection whose transaction broke off: nobody knows in which state it is."""
+    """Close a connection whose transaction was interrupted, because its state is unknown."""
     try:
         yield
     except BaseException:

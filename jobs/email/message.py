@@ -1,4 +1,4 @@
-"""A mail in MIME: its headers, its parts, and the envelope it travels in."""
+"""A mail in MIME: its headers, its parts and its envelope."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime, make_msgid
 
+from packmule.errors import UsageError
 from packmule.jobs.email.addresses import UNFIT, on_the_wire, parse
 from packmule.jobs.email.rendering import Content
 
 
-class InvalidMessage(ValueError):
-    """A mail that can't be built as asked; nothing was sent."""
+class InvalidMessage(UsageError, ValueError):
+    """A mail can't be built from its arguments; nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file to go with a mail: the name that the reader sees, and its bytes."""
+    """An attached file: the name that the reader sees, and its bytes."""
 
     name: str
     content: bytes
@@ -30,7 +31,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail ready to go. `needs_utf8` says that an address has more than ASCII before its @."""
+    """A mail ready to send. `needs_utf8` says that an address has non-ASCII characters before its @."""
 
     message_id: str
     sender: str
@@ -51,14 +52,14 @@ def compose(
     attachments: Sequence[Attachment] = (),
     job_id: str | None = None,
 ) -> Letter:
-    """Build the mail; those in `bcc` are on its envelope and nowhere in its text.
+    """Build the mail; recipients in `bcc` appear in its envelope only.
 
-    The Message-ID depends on `job_id` and on what the mail says alone: when a job runs again after its
-    outcome was lost, the second copy carries the ID of the first, so that mail systems which suppress
-    duplicates do, and a person can tell. What it says is part of it because a job id may be used anew (a
-    daily report), and that mail must not pass for the old one.
+    The Message-ID depends only on `job_id` and on the content. If a job runs again after its outcome was
+    lost, the second copy has the ID of the first, so that mail systems can suppress it and a person can
+    recognise it. The content is included because a job id may be reused (for a daily report), and the new
+    mail must not be taken for a copy of the old one.
 
-    Raises `InvalidAddress`, and `InvalidMessage` for what no header can carry.
+    Raises `InvalidAddress`, and `InvalidMessage` for text that a header can't contain.
     """
     message = EmailMessage(policy=POLICY)
     author = parse(sender)
@@ -93,9 +94,9 @@ def compose(
 
 
 class _Policy(EmailPolicy):
-    """The standard library's SMTP policy, but for headers of addresses: one address a line.
+    """The standard library's SMTP policy, except that headers of addresses have one address per line.
 
-    Its own folding drops the quotes of a long name, and what follows a comma in it is an address then.
+    Its own folding drops the quotes of a long name, and a comma in the name then starts a new address.
     """
 
     def fold_binary(self, name: str, value: str) -> bytes:
@@ -104,12 +105,12 @@ class _Policy(EmailPolicy):
         return f"{name}: {f',{self.linesep} '.join(map(on_the_wire, value.addresses))}{self.linesep}".encode()
 
 
-# Bodies are encoded to ASCII, so that any server may take them, whether or not it offers 8BITMIME.
+# Bodies are encoded to ASCII, so that any server accepts them, whether or not it offers 8BITMIME.
 POLICY = _Policy(linesep="\r\n", cte_type="7bit")
 
 
 def _fill(message: EmailMessage, content: Content, attachments: Sequence[Attachment]) -> None:
-    """Add the parts: the alternatives from the plainest to the richest, then the files."""
+    """Add the parts: the alternatives from plain to rich, then the attachments."""
     if content.text is not None:
         message.set_content(_encodable("text", content.text))
     if content.html is not None:
@@ -129,7 +130,7 @@ def _fill(message: EmailMessage, content: Content, attachments: Sequence[Attachm
 
 def _media_type(name: str) -> tuple[str, str]:
     guessed, encoding = mimetypes.guess_type(name)
-    # A compressed table is no table, and an attached mail may not be encoded as one.
+    # A compressed table is not a table, and an attached mail must not be encoded as a mail.
     if guessed is None or encoding is not None or guessed.startswith(("message/", "multipart/")):
         guessed = "application/gzip" if encoding == "gzip" else "application/octet-stream"
     maintype, _, subtype = guessed.partition("/")
@@ -147,7 +148,7 @@ def _digest(
 
 
 def _header(what: str, text: str) -> str:
-    """`text` itself. Refusing line ends here is what keeps a value from becoming a second header."""
+    """`text`, checked: refusing line ends here keeps a value from becoming a second header."""
     if unfit := UNFIT.search(text):
         raise InvalidMessage(
             f"the {what} contains {unfit.group()!r} (at {unfit.start() + 1}); a header is one line of text"
@@ -160,6 +161,6 @@ def _encodable(what: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidMessage(
-            f"the {what} contains {text[error.start]!r}, half of a character; send it whole"
+            f"the {what} contains {text[error.start]!r}, a lone surrogate, which is half of a character"
         ) from None
     return text

@@ -1,4 +1,4 @@
-"""Plain text out of HTML: what a mail says to a reader that shows no HTML."""
+"""Plain text made from HTML, for mail readers that don't show HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARAGRAPH = 2
 
 
 def plaintext(html: str) -> str:
-    """The text of `html` with a line for each block, links followed by their address, and no markup.
+    """The text of `html` without markup: a line per block, and each link followed by its address.
 
     >>> plaintext('<h1>Hello</h1><p>See <a href="https://example.org">the page</a> &amp; reply</p>')
     'Hello\\n\\nSee the page (https://example.org) & reply\\n'
@@ -32,7 +32,7 @@ def plaintext(html: str) -> str:
 
 
 class _Reader(HTMLParser):
-    """Collects the shown text in `pieces`; `blank` is how many line ends they end with."""
+    """Collects the visible text in `pieces`; `blank` counts the line ends at its end."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -88,11 +88,11 @@ class _Reader(HTMLParser):
             self.blank = 0
 
     def end_lines(self, wanted: int) -> None:
-        """Make the text end with `wanted` line ends, unless it has them or is the bullet of an item."""
+        """End the text with `wanted` line ends, unless it has them or ends with an item's bullet."""
         self.pieces.append("\n" * (wanted - self.blank))
         self.blank = max(wanted, self.blank)
 
 
 def _ends(tag: str) -> int:
-    """How many line ends part what is inside of `tag` from what is outside."""
+    """How many line ends separate the content of `tag` from its surroundings."""
     return PARAGRAPH if tag in _PARAGRAPHS else int(tag in _LINES)

@@ -1,4 +1,4 @@
-"""Templates: Jinja2 in a sandbox, from the user's folder and the one that is shipped."""
+"""Templates: Jinja2 in a sandbox, from the user's folder and ours."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from jinja2 import (
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from packmule.errors import UsageError
+
 SHIPPED = Path(__file__).parent / "templates"
 
 MAX_OUTPUT = 1_000_000
-"""Characters that one rendered part of a mail may have."""
+"""The most characters of one rendered part of a mail."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 _BODY_FAULTS = (
@@ -35,28 +37,28 @@ _BODY_FAULTS = (
     TypeError,
     ValueError,
 )
-"""What an expression of a template can raise of its own."""
+"""Errors that an expression in a template can raise."""
 
 
-class InvalidTemplate(Exception):
-    """A template that is not there, that can't be rendered, or that lacks a variable."""
+class InvalidTemplate(UsageError):
+    """A template is missing, can't be rendered, or lacks a variable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a mail says, as plain text, as HTML, or as both."""
+    """A mail's content, as plain text, HTML, or both."""
 
     text: str | None
     html: str | None
 
 
 class Renderer:
-    """Renders templates by name from `folder`, where one is given, and then from those shipped.
+    """Renders templates by name, from `folder` if given and then from those that Packmule ships.
 
-    Templates run in Jinja2's sandbox: they reach neither Python's internals nor files outside the folders,
-    can't change their variables, must be given every variable they use, and may say up to `MAX_OUTPUT`
-    characters. Their run time and memory are bounded by the job's timeout and its process. Values are
-    escaped in `.html` templates and nowhere else. Build one a process: it caches what it has compiled.
+    Templates run in Jinja2's sandbox: they can reach neither Python's internals nor files outside the
+    folders, can't change their variables, must be given every variable they use, and may produce up to
+    `MAX_OUTPUT` characters. Their run time and memory are bounded by the job's timeout and process. Values
+    are escaped in `.html` templates only. Create one per process: it caches compiled templates.
 
     >>> Renderer().subject("Hello {{ name }}", {"name": "Ada"})
     'Hello Ada'
@@ -72,7 +74,7 @@ class Renderer:
         self._compiled = lru_cache(maxsize=256)(self._environment.from_string)
 
     def content(self, template: str, variables: Mapping[str, Any]) -> Content:
-        """`template` rendered: `welcome` means `welcome.html`, `welcome.txt`, or both, of one folder.
+        """Render `template`: `welcome` means `welcome.html`, `welcome.txt` or both, from one folder.
 
         Raises `InvalidTemplate`.
         """
@@ -85,14 +87,14 @@ class Renderer:
         )
 
     def subject(self, source: str, variables: Mapping[str, Any]) -> str:
-        """A subject line that has `{{` in it, rendered. Raises `InvalidTemplate`."""
+        """Render a subject line that contains `{{`. Raises `InvalidTemplate`."""
         return self._rendered("subject", lambda: self._compiled(source), variables)
 
     def _parts(self, template: str) -> list[str]:
-        """The files of `template` in the first folder that has any, so that no mail mixes two folders."""
+        """The files of `template` in the first folder that has any; a mail never mixes two folders."""
         if not _NAME.fullmatch(template):
             raise InvalidTemplate(
-                f"template {template!r}: give the name of a file in the templates folder without its suffix, "
+                f"template {template!r}: give the name of a file in the templates folder without suffix, "
                 "such as welcome or orders/shipped"
             )
         for folder in self._folders:
@@ -102,7 +104,7 @@ class Renderer:
         raise InvalidTemplate(
             f"template {template!r}: there is no {template}.html or {template}.txt in "
             + " or ".join(str(folder) for folder in self._folders)
-            + "; PACKMULE_TEMPLATES names the folder of your own"
+            + "; set PACKMULE_TEMPLATES to your own folder"
         )
 
     def _part(self, name: str, variables: Mapping[str, Any]) -> str:
@@ -119,7 +121,7 @@ class Renderer:
             place = f"template {error.name}" if error.name else where
             raise InvalidTemplate(f"{place}, line {error.lineno}: {error.message}") from None
         except TemplateNotFound as error:
-            raise InvalidTemplate(f"{where}: it includes {error.name!r}, which is not there") from None
+            raise InvalidTemplate(f"{where}: it includes {error.name!r}, which does not exist") from None
         except TemplateError as error:
             raise InvalidTemplate(f"{where}: {error.message}") from None
         except _BODY_FAULTS as error:
@@ -137,7 +139,7 @@ def _bounded(where: str, pieces: Iterable[str]) -> str:
 
 
 def _missing(error: UndefinedError) -> str:
-    """Jinja2's `'name' is undefined` with the way out; of other undefined things, Jinja2's own words."""
+    """Jinja2's `'name' is undefined` with the way out; for anything else undefined, Jinja2's message."""
     message = str(error.message)
     if message.endswith("' is undefined"):
         name = message.removeprefix("'").removesuffix("' is undefined")

@@ -1,4 +1,4 @@
-"""An SMTP server as a URL names it: how to reach it, and how to log in without giving the password away."""
+"""An SMTP server named by a URL: connecting to it, and logging in without exposing the password."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ from socket import IPPROTO_TCP, TCP_NODELAY, getfqdn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from packmule.coordination.redis.replies import as_text
+from packmule.errors import Error, Unavailable, UsageError
 
 TIMEOUT = 15.0
-"""Seconds that one answer of the server may take."""
+"""Seconds that one reply of the server may take."""
 
 MAX_WORDS = 500
-"""Characters of a reply that are passed on."""
+"""Characters of a reply that errors quote."""
 
 _HOW = (
-    "the SMTP URL can't be read: write smtp://user:password@host:587 or smtps://user:password@host, "
+    "the SMTP URL is invalid: write smtp://user:password@host:587 or smtps://user:password@host, "
     "with %-escapes for signs such as @ / ? # : in the password"
 )
 _PORTS = {"smtp": 25, "smtps": 465}
 SUBMISSION_PORT = 587
-"""Where `smtp://` with a user goes, unless the URL names a port."""
+"""The port of `smtp://` with a user, unless the URL names one."""
 
 
-class InvalidServer(ValueError):
-    """A mail server's URL that can't be used."""
+class InvalidServer(UsageError, ValueError):
+    """The mail server's URL is missing or invalid."""
 
 
-class InsecureServer(Exception):
-    """A server to which the mail or the password would not have travelled as safely as the URL asks."""
+class InsecureServer(Unavailable):
+    """The server offers less security for the mail or the password than the URL requires."""
 
 
-class Refused(Exception):
-    """The server said no for good (5xx); the text has its words."""
+class MailRefused(Error):
+    """The server refused permanently (5xx); the text quotes its reply."""
 
 
-class TemporaryFailure(Exception):
-    """The server can't be reached, or said "not now" (4xx): trying again later makes sense."""
+class TemporaryFailure(Unavailable):
+    """The server can't be reached or refused temporarily (4xx), so a later retry may succeed."""
 
 
 class Server:
     """A mail server. `url` is `smtp://[user:password@]host[:port]` or `smtps://...`, with percent-escapes.
 
-    `smtp` takes up TLS (STARTTLS) where the server offers it, at port 25 or, with a user, 587; `smtps` is TLS
-    from the first byte, at port 465. After a `?` may stand, joined by `&`:
+    `smtp` uses TLS (STARTTLS) if the server offers it, at port 25 or, with a user, 587. `smtps` is TLS from
+    the first byte, at port 465. Options follow a `?`, joined by `&`:
 
     - `tls=required`: send nothing to a server that doesn't offer TLS;
-    - `ca=/path/ca.pem`: trust the certificates that this file vouches for, instead of the system's;
-    - `verify=no`: accept any certificate, which hides the mail from listeners, but not from an impostor.
+    - `ca=/path/ca.pem`: trust the authorities in this file instead of the system's;
+    - `verify=no`: accept any certificate, which protects against eavesdroppers but not against impostors.
 
-    A password travels under TLS, or within this machine. Raises `InvalidServer`.
+    A password is sent only over TLS or within this machine. Raises `InvalidServer`.
     """
 
     def __init__(self, url: str) -> None:
-        # No error shows the URL: one that can't be read may have its password in any part.
+        # No error quotes the URL: in an invalid one, the password may be in any part.
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -72,7 +73,7 @@ class Server:
         }
         if any(value not in known.get(name, ()) for name, value in options.items()):
             raise InvalidServer(
-                "after its ? the SMTP URL takes tls=required, ca=/path/ca.pem and verify=no, joined by &"
+                "the options of the SMTP URL are tls=required, ca=/path/ca.pem and verify=no, joined by &"
             )
         self._tls_from_start = parts.scheme == "smtps"
         self._tls_required = "tls" in options
@@ -81,19 +82,19 @@ class Server:
         self._user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password or "")
         if not (self._user or "").isascii() or not self._password.isascii():
-            raise InvalidServer("SMTP logins are ASCII; choose such a user and password")
+            raise InvalidServer("SMTP logins must be ASCII: choose such a user and password")
         self.host = parts.hostname
         usual = SUBMISSION_PORT if self._user and not self._tls_from_start else _PORTS[parts.scheme]
         self.port = port or usual
 
     def __str__(self) -> str:
-        """`host:port`, to name the server in a text."""
+        """The server as `host:port`."""
         return f"{self.host}:{self.port}"
 
     def connect(self) -> smtplib.SMTP:
-        """A connection that is ready for mail: greeted, under TLS as the URL asks, logged in.
+        """A connection ready for mail: greeted, under TLS as the URL requires, and logged in.
 
-        Raises `TemporaryFailure`, `Refused` or `InsecureServer`.
+        Raises `TemporaryFailure`, `MailRefused` or `InsecureServer`.
         """
         try:
             connection = self._opened()
@@ -103,10 +104,10 @@ class Server:
                 connection.close()
                 raise
         except smtplib.SMTPResponseException as error:
-            raise self.refusal("does not take mail", error.smtp_code, error.smtp_error) from None
+            raise self.refusal("does not accept mail", error.smtp_code, error.smtp_error) from None
         except ssl.SSLCertVerificationError as error:
             raise InsecureServer(
-                f"{self} has a certificate that is not trusted ({error.verify_message}): name its CA with "
+                f"the certificate of {self} is not trusted ({error.verify_message}): name its CA with "
                 "?ca=/path/ca.pem in PACKMULE_SMTP_URL, or accept any with ?verify=no"
             ) from None
         except OSError as error:
@@ -115,13 +116,13 @@ class Server:
             ) from error
         return connection
 
-    def refusal(self, what: str, code: int, words: bytes | str) -> Refused | TemporaryFailure:
-        """The exception for a reply of 4xx or 5xx, with the server's own words."""
-        kind = TemporaryFailure if 400 <= code < 500 else Refused  # noqa: PLR2004
+    def refusal(self, what: str, code: int, words: bytes | str) -> MailRefused | TemporaryFailure:
+        """The error for a 4xx or 5xx reply, which it quotes."""
+        kind = TemporaryFailure if 400 <= code < 500 else MailRefused  # noqa: PLR2004
         return kind(f"{self} {what}: {self.words(code, words)}")
 
     def words(self, code: int, words: bytes | str) -> str:
-        """A reply as one printable line, without the password, should the server repeat it."""
+        """A reply as one printable line; the password is masked in case the server repeats it."""
         text = as_text(words)
         if self._password:
             text = text.replace(self._password, "***")
@@ -134,7 +135,7 @@ class Server:
 
     def _prepare(self, connection: smtplib.SMTP) -> None:
         if connection.sock is not None:
-            # The end of a mail must not wait until its beginning is acknowledged.
+            # The end of a mail must not wait for the acknowledgement of its beginning.
             connection.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         connection.ehlo_or_helo_if_needed()
         if not self._tls_from_start and connection.has_extn("starttls"):
@@ -142,7 +143,7 @@ class Server:
             connection.ehlo_or_helo_if_needed()
         encrypted = isinstance(connection.sock, ssl.SSLSocket)
         if self._tls_required and not encrypted:
-            raise InsecureServer(f"{self} offers no TLS, and PACKMULE_SMTP_URL says tls=required")
+            raise InsecureServer(f"{self} offers no TLS, but PACKMULE_SMTP_URL says tls=required")
         if self._user is not None:
             self._log_in(connection, self._user, encrypted)
 
@@ -154,11 +155,11 @@ class Server:
         try:
             connection.login(user, self._password)
         except smtplib.SMTPAuthenticationError as error:
-            raise self.refusal(f"does not let {user} in", error.smtp_code, error.smtp_error) from None
+            raise self.refusal(f"does not let {user} log in", error.smtp_code, error.smtp_error) from None
         except smtplib.SMTPServerDisconnected:
             raise
         except smtplib.SMTPException as error:
-            raise Refused(
+            raise MailRefused(
                 f"{self} can't log {user} in: {error}; leave user and password out of the URL?"
             ) from None
 
@@ -176,7 +177,7 @@ class Server:
 
 @lru_cache(maxsize=1)
 def _own_name() -> str:
-    """What we greet with; looked up once, lest a slow name server hold up every connection."""
+    """Our name in greetings; looked up once, so that a slow name server doesn't delay each connection."""
     name = getfqdn()
     return name if "." in name else "[127.0.0.1]"
 

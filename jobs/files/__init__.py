@@ -1,4 +1,4 @@
-"""The file job: tells what a file is, or converts a table to Parquet."""
+"""The file job: detects what a file is, or converts a table to Parquet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from packmule.jobs.files.table import CountMismatch, MismatchedColumns, TooWide
 from packmule.jobs.files.text import UnreadableText
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
-from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
 from packmule.units import MIB
 
 __all__ = [
@@ -47,7 +47,7 @@ CHUNK = MIB
 HOPELESS = (
     EmptyFile, MismatchedColumns, NotATable, TooManyRefused, TooWide, UnfitKey,
     UnreadableText, WorkbookRefused,
-    MissingFile, OutsideStorage, TooLarge,
+    MissingFile, OutsideStorage, FileTooLarge,
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ HOPELESS = (
     give_up_on=HOPELESS,
     isolate=True,
     max_memory=8 * 1024**3,
-    max_cpu=14_400,  # of all its threads together
+    max_cpu=14_400,  # for all its threads together
 )
 def file(
     source: str,
@@ -69,19 +69,19 @@ def file(
     sheet: str | None = None,
     max_refused: int | None = None,
 ) -> dict[str, Any]:
-    """Tell what the stored file `source` is, or with `to="parquet"` convert its table to Parquet (zstd).
+    """Detect what the stored file `source` is, or with `to="parquet"` convert its table to Parquet (zstd).
 
-    Without `to` it returns the type by content (whatever the name says), size in bytes and SHA-256, and of
-    CSV, JSON Lines, Excel and Parquet the columns with their types::
+    Without `to`, it returns the type by content (regardless of the name), the size in bytes, the SHA-256, and
+    for CSV, JSON Lines, Excel and Parquet the columns with their types::
 
         {"source": "uploads/a.csv", "type": "text/csv", "bytes": 48219, "sha256": "0f5a...",
          "columns": [{"name": "date", "type": "DATE"}, ...]}
 
-    With it, CSV (any delimiter; UTF-8, UTF-16 or Windows-1252), JSON Lines or the first sheet (or `sheet`) of
-    an Excel or OpenDocument workbook becomes `out`, `converted/<job id>/<source's stem>.parquet` unless said.
-    `columns` gives types by column name, such as `{"zip": "VARCHAR"}`; the others are found. A row that does
-    not fit is refused, not lost: all are in `<out>.refused.jsonl`, the first 100 in the result, and more than
-    `max_refused` of them fail the job::
+    With `to`, it converts CSV (any delimiter; UTF-8, UTF-16 or Windows-1252), JSON Lines, or the first sheet
+    (or `sheet`) of an Excel or OpenDocument workbook. It writes `out`, by default
+    `converted/<job id>/<source's stem>.parquet`. `columns` gives types by column name, such as
+    `{"zip": "VARCHAR"}`; the others are detected. A row that doesn't fit is refused, not lost: all refused
+    rows are in `<out>.refused.jsonl`, the first 100 in the result. More than `max_refused` fail the job::
 
         {"source": "uploads/a.csv", "path": "converted/7f0c/a.parquet", "rows": 1460, "refused": 1,
          "refusals": [{"line": 17, "column": "wind", "reason": "Could not convert string \"-\" to 'DOUBLE'",
@@ -90,8 +90,8 @@ def file(
          "columns": [{"name": "date", "type": "DATE"}, ...], "bytes": 16310, "seconds": 0.2}
 
     Raises `NotATable`, `EmptyFile`, `MismatchedColumns`, `TooManyRefused`, `TooWide`, `UnfitKey`,
-    `UnreadableText`, `WorkbookRefused`, `ConversionFailed`, `CountMismatch`, `MissingFile`, `TooLarge`;
-    nothing is written then.
+    `UnreadableText`, `WorkbookRefused`, `ConversionFailed`, `CountMismatch`, `MissingFile`, `FileTooLarge`;
+    then nothing is written.
 
     >>> file.enqueue("uploads/a.csv", to="parquet", columns={"zip": "VARCHAR"})  # doctest: +SKIP
     """
@@ -129,7 +129,7 @@ def _converted(
     with working(source, content, columns, sheet, _percent) as work, storage.write(path) as target:
         with Refusals(source, work.folder / "refused", max_refused) as refusals:
             converted = to_parquet(work, kind_of(content), target, refusals)
-        # Before the output, which is then never there without it; and an older run's is not left to mislead.
+        # Written first, so that the output never exists without it; an older run's report is replaced.
         if refusals.count or storage.exists(refused_path):
             with storage.write(refused_path) as report:
                 shutil.copyfile(refusals.file, report)
@@ -154,7 +154,7 @@ def _percent(done: float, message: str) -> None:
 
 
 def _nothing(done: float, message: str) -> None:
-    """Inspecting reports the bytes hashed, and looking at columns is short."""
+    """No progress: inspecting reports the bytes hashed, and detecting columns is quick."""
 
 
 def _listed(columns: Mapping[str, str]) -> list[dict[str, str]]:
@@ -162,7 +162,7 @@ def _listed(columns: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _sha256(content: Path, total: int | None = None) -> str:
-    """The hexadecimal digest; with `total` the bytes done are reported as progress."""
+    """The hexadecimal digest; with `total`, it reports the bytes hashed as progress."""
     digest = hashlib.sha256()
     with content.open("rb") as chunks:
         while chunk := chunks.read(CHUNK):

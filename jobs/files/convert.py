@@ -1,4 +1,4 @@
-"""A table to Parquet: any reader's rows to a verified file, and a plain word for what can be wrong."""
+"""Converting a table to Parquet: the rows of any reader become a verified file."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from packmule.errors import Error, UsageError
 from packmule.jobs.files import delimited, excel, jsonlines
-from packmule.jobs.files.database import Database, DatabaseError, opened
+from packmule.jobs.files.database import Database, QueryFailed, opened
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.signatures import Kind
 from packmule.jobs.files.table import CountMismatch, Table, Work, declared, described, write_parquet
 
 TABULAR_NAMES = (".csv", ".tsv", ".tab", ".txt")
 WORK_FILES = ("source", "utf-8", "sample", "cleaned", "sheet")
-"""Names in a work folder: all that DuckDB may open, beside the output."""
+"""The files in a work folder; DuckDB may open these and the output only."""
 
 
-class NotATable(ValueError):
-    """A file that is not CSV, JSON Lines or Excel; the text says what it looks like."""
+class NotATable(UsageError, ValueError):
+    """A file is not CSV, JSON Lines or Excel; the text says what it looks like."""
 
 
-class EmptyFile(ValueError):
-    """A file without anything to make rows of."""
+class EmptyFile(UsageError, ValueError):
+    """A file contains nothing to convert."""
 
 
-class ConversionFailed(RuntimeError):
-    """DuckDB could not read the table to its end; nothing was written."""
+class ConversionFailed(Error, RuntimeError):
+    """DuckDB could not read the whole table; nothing was written."""
 
 
 class Reader(Protocol):
-    """What the module of each format offers."""
+    """The functions of each format's module."""
 
     def columns(self, work: Work, database: Database) -> Mapping[str, str]: ...
     def table(self, work: Work, database: Database, refusals: Refusals) -> Table: ...
@@ -45,7 +46,7 @@ READERS: dict[str, Reader] = {"csv": delimited, "jsonl": jsonlines, "excel": exc
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What was written: rows by the file's own footer, columns and their types, and the table's origin."""
+    """What was written: the rows counted in the file's footer, the columns' types, and the table's origin."""
 
     rows: int
     columns: Mapping[str, str]
@@ -60,18 +61,18 @@ def working(
     sheet: str | None,
     progress: Callable[[float, str], None],
 ) -> Iterator[Work]:
-    """A `Work` for `file` with a private folder, which is gone at the end. Raises `MismatchedColumns`."""
+    """A `Work` for `file` with a private folder, removed at the end. Raises `MismatchedColumns`."""
     given = declared(source, columns)
     with TemporaryDirectory(prefix="packmule-") as name:
         folder = Path(name)
-        # Under a name of ours, for DuckDB would take `*`, `?` and `[` in the file's own for a pattern.
+        # Under a name of ours, because DuckDB treats `*`, `?` and `[` in the file's own name as a pattern.
         link = folder / "source"
         link.symlink_to(file.resolve())
         yield Work(source, link, folder, given, sheet, progress)
 
 
 def to_parquet(work: Work, kind: Kind, target: Path, refusals: Refusals) -> Converted:
-    """Write the table to `target`; rows that don't fit go to `refusals`.
+    """Write the table to `target`, and the rows that don't fit to `refusals`.
 
     Raises `NotATable`, `EmptyFile`, `MismatchedColumns`, `TooWide`, `TooManyRefused`, `WorkbookRefused`,
     `UnreadableText`, `ConversionFailed`, `CountMismatch`.
@@ -85,13 +86,14 @@ def to_parquet(work: Work, kind: Kind, target: Path, refusals: Refusals) -> Conv
         reader.collect(database, table, refusals)
         if table.rows is not None and rows + refusals.count != table.rows:
             raise CountMismatch(
-                f"{work.source} has {table.rows:,} rows, but {rows:,} written and {refusals.count:,} refused"
+                f"{work.source} has {table.rows:,} rows, but {rows:,} were written "
+                f"and {refusals.count:,} refused"
             )
         return Converted(rows, described(database, target), table.origin)
 
 
 def columns_of(work: Work, kind: Kind) -> Mapping[str, str]:
-    """The table's columns and their types, by its first rows (a workbook's by all). Raises as above."""
+    """The columns and their types, judged by the first rows (in a workbook by all). Raises as above."""
     with _explained(work), opened(work.folder, _files(work)) as database:
         if kind.reader == "parquet":
             return described(database, work.file)
@@ -107,7 +109,7 @@ def _reader(work: Work, kind: Kind) -> Reader:
         return READERS[kind.reader]
     if kind.type == "application/x-empty" or (kind == Kind("text/plain") and _is_blank(work.file)):
         raise EmptyFile(f"{work.source} is empty: there is nothing to convert")
-    # One column has no delimiter to be told by, so that here the name decides.
+    # One column has no delimiter to be recognised by, so here the name decides.
     if (
         kind.type == "text/plain"
         and work.source.lower().endswith(TABULAR_NAMES)
@@ -126,7 +128,7 @@ def _is_blank(file: Path) -> bool:
 def _explained(work: Work) -> Iterator[None]:
     try:
         yield
-    except DatabaseError as error:
+    except QueryFailed as error:
         raise ConversionFailed(
             f"{work.source} can't be converted: {str(error).replace(str(work.folder), '')}"
         ) from error

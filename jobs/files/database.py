@@ -1,4 +1,4 @@
-"""DuckDB for one job: in memory, bounded, closed to every file but the job's own, and interruptible."""
+"""DuckDB for one job: in memory, bounded, interruptible, and limited to the job's own files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packmule.errors import Error
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MEMORY = "512MB"
 THREADS = 2
 POLL = 0.05
-"""Seconds between two looks at a query's progress."""
+"""Seconds between two checks of a query's progress."""
 
 
-class DatabaseError(Exception):
-    """A query failed; the text is DuckDB's own reason in one line."""
+class QueryFailed(Error):
+    """A query failed; the text is DuckDB's reason in one line."""
 
 
 class Database:
-    """A connection whose queries run beside the calling thread, which stays free to be interrupted."""
+    """A connection whose queries run in another thread, so that the calling thread can be interrupted."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
@@ -30,11 +32,11 @@ class Database:
     def run(
         self, sql: str, parameters: object = None, report: Callable[[float], None] | None = None
     ) -> list[tuple[Any, ...]]:
-        """The rows of `sql`; `report` is told the percent done, about twenty times a second.
+        """The rows of `sql`; `report` gets the percentage done, about twenty times a second.
 
-        A signal's or a timeout's exception that is raised here meanwhile stops the query before it goes on
-        its way: a query would run to its end in one call that no Python signal handler can interrupt.
-        Raises `DatabaseError`.
+        If a signal or timeout raises an exception here, the query is stopped before the exception continues.
+        In the calling thread the query would be one long call that no Python signal handler can interrupt.
+        Raises `QueryFailed`.
         """
         with ThreadPoolExecutor(1, "duckdb") as executor:
             query = executor.submit(self._fetched, sql, parameters)
@@ -44,29 +46,29 @@ class Database:
                         # -1 until the query has begun.
                         report(max(self._connection.query_progress(), 0.0))
             finally:
-                # More than once, for a query that has not begun yet can't be interrupted.
+                # Repeated, because a query that hasn't begun yet can't be interrupted.
                 while not query.done():
                     self._connection.interrupt()
                     wait([query], POLL)
             return query.result()
 
     def _fetched(self, sql: str, parameters: object) -> list[tuple[Any, ...]]:
-        from duckdb import Error  # noqa: PLC0415  a worker that converts nothing stays small
+        from duckdb import Error  # noqa: PLC0415  keeps workers that convert nothing small
 
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except (Error, RuntimeError) as error:
-            raise DatabaseError(_reason(error)) from error
+            raise QueryFailed(_reason(error)) from error
 
 
 @contextmanager
 def opened(folder: Path, files: Iterable[Path]) -> Iterator[Database]:
-    """A database that may read and write `files` alone and spills to `folder`; closed at the end.
+    """A database that may read and write only `files` and spills to `folder`; closed at the end.
 
-    The configuration is locked, extensions are off, and memory and threads are bounded, so that a
-    hostile file gains nothing by what it makes DuckDB do.
+    The configuration is locked, extensions are off, and memory and threads are bounded, which limits what a
+    hostile file can make DuckDB do.
     """
-    import duckdb  # noqa: PLC0415  a worker that converts nothing stays small
+    import duckdb  # noqa: PLC0415  keeps workers that convert nothing small
 
     connection = duckdb.connect(
         config={
@@ -94,7 +96,7 @@ def opened(folder: Path, files: Iterable[Path]) -> Iterator[Database]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of DuckDB's message, without the name of the error's class."""
+    """The first line of DuckDB's message, without the error's class name."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     _, separator, reason = line.partition(" Error: ")
     return reason if separator else line

@@ -1,4 +1,4 @@
-"""CSV and its relatives as a table, and the place in the file of each row refused."""
+"""CSV and its relatives as a table, with the position of each refused row in the file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from packmule.jobs.files.text import DELIMITERS, Text, as_utf8
 from packmule.units import MIB
 
 REJECTS = "store_rejects = true, rejects_limit = 0, rejects_line_size_limit = 1000"
-"""Options that make a read set bad rows aside in `reject_errors`: all of them, lines cut at 1,000 bytes."""
+"""Options that collect all bad rows of a read in `reject_errors`, with lines cut at 1,000 bytes."""
 BATCH = 10_000
 
 
 def columns(work: Work, database: Database) -> Mapping[str, str]:
-    """The columns and their types, by the first rows. Raises `TooWide`."""
+    """The columns and their types, judged by the first rows. Raises `TooWide`."""
     return dialect_of(work, database, _utf8(work).file).columns
 
 
 def table(work: Work, database: Database, refusals: Refusals) -> Table:
-    """The rows, typed; those that don't fit are for `collect` once the table was read.
+    """The typed rows; `collect` gets those that don't fit once the table has been read.
 
     Raises `MismatchedColumns`, `TooWide`, `UnreadableText`.
     """
@@ -36,11 +36,11 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
 
 
 def collect(database: Database, table: Table, refusals: Refusals) -> None:
-    """Move what the read refused into `refusals`, with lines as an editor counts them."""
+    """Move the refused rows into `refusals`, with line numbers as in an editor."""
     with Path(table.parameters["source"]).open("rb") as content:
         line, offset = 1, 0
         for at, column, reason, text in rejected(database):
-            # DuckDB counts records, and one in quotes may span several lines of the file.
+            # DuckDB counts records, and a quoted field may span several lines of the file.
             while offset < at and (chunk := content.read(min(at - offset, MIB))):
                 line += chunk.count(b"\n")
                 offset += len(chunk)
@@ -48,7 +48,7 @@ def collect(database: Database, table: Table, refusals: Refusals) -> None:
 
 
 def rejected(database: Database) -> Iterator[tuple[int, str | None, str, str]]:
-    """Yield (byte offset, column, reason, text) of each row that a read with `REJECTS` refused, in order."""
+    """Yield (byte offset, column, reason, text) of each row refused by a read with `REJECTS`, in order."""
     last = -1
     while True:
         rows = database.run(
@@ -65,7 +65,7 @@ def rejected(database: Database) -> Iterator[tuple[int, str | None, str, str]]:
 
 
 def has_one_column(file: Path) -> bool:
-    """Whether most of the first lines have no delimiter at all, as a table of one column has."""
+    """Whether most of the first lines have no delimiter at all, as in a table of one column."""
     with file.open("rb") as content:
         lines = [line for line in content.readlines(64 * 1024) if line.strip()]
     return sum(not set(DELIMITERS) & set(line.decode("utf-8", "replace")) for line in lines) * 2 > len(lines)
@@ -73,7 +73,7 @@ def has_one_column(file: Path) -> bool:
 
 def _reason(message: str, text: str) -> str:
     reason = re.sub(r'^Error when converting column ".*?"\. ', "", message.partition("\n")[0])
-    # A quote that is never closed takes lines along that look like rows of their own.
+    # A quote that is never closed swallows lines that look like rows of their own.
     return f"{reason} The row spans {text.count(chr(10)) + 1} lines." if "unterminated" in reason else reason
 
 

@@ -1,4 +1,4 @@
-"""Excel and OpenDocument sheets: checked for bombs, then read by a bounded process of their own into CSV."""
+"""Excel and OpenDocument sheets: checked for bombs, then read into CSV by a bounded process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from packmule.errors import UsageError
 from packmule.jobs.files.database import Database, quoted
 from packmule.jobs.files.delimited import REJECTS, rejected
 from packmule.jobs.files.refusals import Refusals
@@ -20,23 +21,23 @@ MAX_UNPACKED = GIB
 MAX_MEMBERS = 10_000
 MAX_RATIO = 200
 SMALL = 16 * MIB
-"""Bytes that may unpack from however few."""
+"""Bytes that any file may unpack to, whatever the ratio."""
 MEMORY = 2 * GIB
-"""Address space of the reading process, in bytes; its own, so that no workbook can end the worker."""
+"""Address space of the reading process in bytes; a separate process, so no workbook can kill the worker."""
 
 
-class WorkbookRefused(ValueError):
-    """A workbook that can't be read, or that takes more than a job may spend on it."""
+class WorkbookRefused(UsageError, ValueError):
+    """A workbook can't be read, or needs more than a job may use."""
 
 
 def columns(work: Work, database: Database) -> Mapping[str, str]:
-    """The columns of the sheet and their types, by all its rows. Raises `WorkbookRefused`."""
+    """The columns of the sheet and their types, judged by all rows. Raises `WorkbookRefused`."""
     del database
     return cast(Mapping[str, str], _read(work, work.stage(0, 100, "reading"))["columns"])
 
 
 def table(work: Work, database: Database, refusals: Refusals) -> Table:
-    """The rows below the header, which is the first row with a value; those that don't fit are for `collect`.
+    """The rows below the header, which is the first row with a value; `collect` gets those that don't fit.
 
     Raises `WorkbookRefused`, `MismatchedColumns`, `TooWide`.
     """
@@ -47,7 +48,7 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
     for name, kind in work.given.items():
         if kind in INTEGERS and found[name] == "DOUBLE":
             raise MismatchedColumns(
-                f"{work.source}: column {name} has fractions, which {kind} would round: give DOUBLE"
+                f"{work.source}: column {name} has fractions, which {kind} would round: use DOUBLE"
             )
     number = "row"
     while number in {name.lower() for name in types}:
@@ -62,20 +63,20 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
 
 
 def collect(database: Database, table: Table, refusals: Refusals) -> None:
-    """Move what the read refused into `refusals`, with row numbers of the sheet."""
+    """Move the refused rows into `refusals`, with the sheet's row numbers."""
     for _, column, reason, text in rejected(database):
         row, _, cells = text.partition(",")
         refusals.add(int(row), column, reason, cells)
 
 
 def _read(work: Work, report: Report) -> dict[str, Any]:
-    """Write the wanted sheet and return what `sheet.py` says of it. Raises `WorkbookRefused`."""
+    """Write the wanted sheet as CSV; returns what `sheet.py` reports. Raises `WorkbookRefused`."""
     _check_archive(work.source, work.file)
     script = Path(__file__).with_name("sheet.py")
     arguments = [str(work.file), str(work.folder / "sheet"), work.sheet or "", str(MAX_COLUMNS), str(MEMORY)]
     found: dict[str, Any] = {}
     with subprocess.Popen(  # noqa: S603  our own script
-        # -P keeps this folder off the script's path, for its modules have names that others have too.
+        # -P keeps this folder off the script's path, because its modules' names could shadow others.
         [sys.executable, "-P", str(script), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -101,7 +102,7 @@ def _read(work: Work, report: Report) -> dict[str, Any]:
 
 
 def _check_archive(source: str, file: Path) -> None:
-    """Raises `WorkbookRefused` for a ZIP that unpacks to more than a workbook would."""
+    """Raise `WorkbookRefused` for a ZIP that unpacks to more than a workbook would."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
@@ -109,9 +110,9 @@ def _check_archive(source: str, file: Path) -> None:
     unpacked = sum(member.file_size for member in members)
     packed = max(1, sum(member.compress_size for member in members))
     if len(members) > MAX_MEMBERS:
-        raise WorkbookRefused(f"{source} has {len(members):,} parts, and the limit is {MAX_MEMBERS:,}")
+        raise WorkbookRefused(f"{source} has {len(members):,} parts, but the limit is {MAX_MEMBERS:,}")
     if unpacked > MAX_UNPACKED or (unpacked > SMALL and unpacked > MAX_RATIO * packed):
         raise WorkbookRefused(
             f"{source} unpacks from {packed:,} to {unpacked:,} bytes: "
-            f"more than {MAX_UNPACKED:,}, or {MAX_RATIO}-fold, is refused"
+            f"the limit is {MAX_UNPACKED:,} bytes or {MAX_RATIO} times its size"
         )

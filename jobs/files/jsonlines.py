@@ -1,4 +1,4 @@
-"""JSON Lines: each line is held to the types that the first ones show, and DuckDB reads the good ones."""
+"""JSON Lines: each line is checked against types guessed from the first ones; DuckDB reads the good ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from packmule.errors import UsageError
 from packmule.jobs.files.database import Database
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.table import MismatchedColumns, Table, Work, check_width, typed
@@ -28,7 +29,7 @@ REPORT_EVERY = 4096
 """Lines between two reports of progress."""
 
 BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a line that is no JSON raises."""
+"""Errors of decoding a line that is not JSON."""
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
 
@@ -46,29 +47,28 @@ CHECKS: dict[str, Any] = {
     "TIMESTAMPTZ": Annotated[datetime, msgspec.Meta(tz=True)],
     "JSON": Any,
 }
-"""What a value of each type must be in JSON; `null` and an absent key are fine everywhere."""
+"""The JSON form of each type's values; `null` and a missing key are always valid."""
 
 
-class UnfitKey(ValueError):
-    """A key of the objects that can't be a column's name."""
+class UnfitKey(UsageError, ValueError):
+    """A key of the objects can't be a column name."""
 
 
 def columns(work: Work, database: Database) -> Mapping[str, str]:
-    """The columns and their types, by the first lines. Raises `TooWide` or `UnfitKey`."""
+    """The columns and their types, judged by the first lines. Raises `TooWide` or `UnfitKey`."""
     del database
     with _utf8(work).file.open("rb") as content:
-        shown = _shown(content)
-    _check_names(work.source, shown)
-    return shown
+        sampled = _sampled(content)
+    _check_names(work.source, sampled)
+    return sampled
 
 
 def table(work: Work, database: Database, refusals: Refusals) -> Table:
-    """Check every line and return the table of the good ones; the others go to `refusals`.
+    """Check every line; returns the table of the good ones, while the others go to `refusals`.
 
-    Where there are bad lines, the good ones are copied. Types are those of the first 10,000 lines; a column
-    of whole numbers that meets a fraction becomes DOUBLE, a key that comes later adds a column, objects and
-    lists are kept as JSON. Raises `MismatchedColumns`, `TooWide`, `UnfitKey`, `TooManyRefused`,
-    `UnreadableText`.
+    If there are bad lines, the good ones are copied. Types are guessed from the first 10,000 lines. A column
+    of whole numbers becomes DOUBLE at the first fraction, a later key adds a column, and objects and lists
+    are kept as JSON. Raises `MismatchedColumns`, `TooWide`, `UnfitKey`, `TooManyRefused`, `UnreadableText`.
     """
     del database
     text = _utf8(work)
@@ -102,11 +102,11 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
 
 
 def collect(database: Database, table: Table, refusals: Refusals) -> None:
-    """Nothing: lines are refused before the table is read."""
+    """Does nothing: lines are refused before the table is read."""
 
 
 class _Schema:
-    """The columns as known so far, and the decoder that holds a line to them."""
+    """The columns known so far, and the decoder that checks a line against them."""
 
     def __init__(self, work: Work, file: Path) -> None:
         self._work = work
@@ -116,11 +116,11 @@ class _Schema:
                 f"use {', '.join(CHECKS)}"
             )
         with file.open("rb") as content:
-            self.columns = typed(work.source, _shown(content), work.given)
+            self.columns = typed(work.source, _sampled(content), work.given)
         self._build()
 
     def check(self, line: bytes) -> tuple[str | None, str] | None:
-        """None for a good line, else the column at fault (if one is) and the reason."""
+        """None for a good line, otherwise the faulty column, if it is a single one, and the reason."""
         try:
             self._decode(line)
         except msgspec.ValidationError as error:
@@ -130,7 +130,7 @@ class _Schema:
         return None
 
     def _learned(self, line: bytes) -> bool:
-        """Whether the line is good once the schema is widened by what it shows."""
+        """Whether the line fits once the schema is widened for it."""
         try:
             row = msgspec.json.decode(line)
         except BROKEN:
@@ -173,16 +173,14 @@ class _Schema:
 
 
 def _check_names(source: str, names: Collection[str]) -> None:
-    """Raises `UnfitKey` for keys that can't be column names, and `TooWide`."""
+    """Raise `UnfitKey` for keys that can't be column names, or `TooWide`."""
     check_width(source, names)
     taken: dict[str, str] = {}
     for name in names:
         if not name.isprintable() or not name or '"' in name or "\\" in name:
-            raise UnfitKey(f"{source} has the key {name!r}, which can't name a column: rename it")
+            raise UnfitKey(f"{source} has the key {name!r}, which can't be a column name: rename it")
         if (other := taken.setdefault(name.lower(), name)) != name:
-            raise UnfitKey(
-                f"{source} has the keys {other} and {name}, which differ in capitals alone: rename one"
-            )
+            raise UnfitKey(f"{source} has the keys {other} and {name}, which differ only in case: rename one")
 
 
 def _utf8(work: Work) -> Text:
@@ -190,7 +188,7 @@ def _utf8(work: Work) -> Text:
 
 
 def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (number from 1, offset, line) of each line that isn't blank; an over-long one is cut."""
+    """Yield (number from 1, offset, line) of each line that isn't blank; an over-long line is cut."""
     start = 0
     for number, line in enumerate(iter(partial(content.readline, MAX_LINE + 1), b""), start=1):
         size = len(line)
@@ -210,8 +208,8 @@ def _copy(file: Path, target: BinaryIO, size: int) -> None:
             size -= len(chunk)
 
 
-def _shown(content: BinaryIO) -> dict[str, str]:
-    """The columns of the first lines, each with the type that nearly all its values have."""
+def _sampled(content: BinaryIO) -> dict[str, str]:
+    """The columns of the first lines, each with the type of nearly all its values."""
     seen: dict[str, Counter[str]] = {}
     for number, start, line in _lines(content):
         if number > SAMPLE_LINES or start > SAMPLE_BYTES:
@@ -246,7 +244,7 @@ def _category(value: object) -> str:  # noqa: PLR0911  one for each kind of valu
 
 
 def _decided(categories: Counter[str]) -> str:
-    """The type for values of these categories: theirs if nearly all agree, else text, else JSON."""
+    """The type for values of these categories: theirs if nearly all agree, otherwise text or JSON."""
     counts = Counter({kind: count for kind, count in categories.items() if kind != "NULL"})
     if counts["DOUBLE"]:
         counts["DOUBLE"] += counts.pop("BIGINT", 0)

@@ -1,4 +1,4 @@
-"""The rows that a conversion refused: counted, the first kept for the result, all written as JSON Lines."""
+"""The rows that a conversion refused: counted, all written as JSON Lines, the first kept for the result."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from packmule.errors import UsageError
+
 KEPT = 100
-"""How many refused rows a result names."""
+"""How many refused rows a result lists."""
 CUT = 200
-"""Characters of a refused row's text, and of a reason, that are kept."""
+"""Characters kept of a refused row's text and of its reason."""
 
 
-class TooManyRefused(ValueError):
+class TooManyRefused(UsageError, ValueError):
     """More rows were refused than the job allows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """One row that is not in the output: `line` from 1, and `column`, None where no single one is."""
+class RefusedRow:
+    """A row missing from the output: its `line`, from 1, and the faulty `column`, if it is a single one."""
 
     line: int
     column: str | None
@@ -29,7 +31,7 @@ class Refused:
 
 
 class Refusals:
-    """Collects refused rows into `file` as JSON Lines; use it as a context manager.
+    """Writes refused rows to `file` as JSON Lines; use it as a context manager.
 
     `add` raises `TooManyRefused` as soon as there are more than `limit`.
     """
@@ -56,9 +58,10 @@ class Refusals:
         if self._limit is not None and self.count > self._limit:
             where = f"line {line:,}" + (f", column {column}" if column else "")
             raise TooManyRefused(
-                f"{self._source}: more than {self._limit:,} rows refused, the last at {where}: {reason[:CUT]}"
+                f"{self._source}: more than {self._limit:,} rows were refused, "
+                f"the last at {where}: {reason[:CUT]}"
             )
-        refused = asdict(Refused(line, column, reason[:CUT], text[:CUT]))
+        refused = asdict(RefusedRow(line, column, reason[:CUT], text[:CUT]))
         if len(self.first) < KEPT:
             self.first.append(refused)
         self._lines.write(json.dumps(refused, ensure_ascii=False) + "\n")

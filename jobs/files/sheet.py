@@ -1,8 +1,8 @@
-"""A sheet of a workbook as CSV, by its own process: `python sheet.py SOURCE TARGET SHEET COLUMNS MEMORY`.
+"""Reads a sheet of a workbook into CSV, as a process: `python sheet.py SOURCE TARGET SHEET COLUMNS MEMORY`.
 
-COLUMNS is how many a sheet may have, MEMORY how many bytes of address space the process may take.
+COLUMNS is the most columns of a sheet, MEMORY the most bytes of address space of the process.
 
-Each line it prints is a JSON object: the rows done so far, at last the columns with their types, or an error.
+Each line it prints is a JSON object: the rows done so far, and at last the columns' types or an error.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, TextIO
 
 REPORT_EVERY = 2000
 EXACT = 2**53
-"""Below it every whole number that a spreadsheet shows is exact."""
+"""Whole numbers below this are exact in a spreadsheet."""
 
 
 def main(source: str, target: str, sheet: str, max_columns: int, memory: int) -> dict[str, Any]:
-    """Write the sheet called `sheet` (the first if empty) to `target`, and return what it is.
+    """Write the sheet `sheet` (the first if empty) to `target`; returns its facts.
 
-    Each row begins with its number in the sheet. An empty cell is an empty field, a text is in quotes.
+    Each row begins with its number in the sheet. An empty cell is an empty field; text is quoted.
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     from python_calamine import CalamineError, CalamineWorkbook  # noqa: PLC0415  under the limit
@@ -37,8 +37,8 @@ def main(source: str, target: str, sheet: str, max_columns: int, memory: int) ->
             chosen = sheet or names[0]
             cells = workbook.get_sheet_by_name(chosen)
             if cells.total_width > max_columns:
-                return {"error": f"has {cells.total_width:,} columns, and the limit is {max_columns:,}"}
-            with open(target, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  no package of ours is loaded
+                return {"error": f"has {cells.total_width:,} columns, but the limit is {max_columns:,}"}
+            with open(target, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  loads no package of ours
                 return {
                     "sheet": chosen,
                     "sheets": names[:100],
@@ -97,7 +97,7 @@ def _field(cell: Any, kinds: set[str]) -> str:  # noqa: PLR0911  one for each ki
 
 
 def _type(kinds: set[str]) -> str:
-    """One type for all values of a column; where there is none, text."""
+    """One type for all values of a column; text if there is none."""
     if len(kinds) == 1:
         return next(iter(kinds))
     if kinds == {"BIGINT", "DOUBLE"}:
@@ -106,7 +106,7 @@ def _type(kinds: set[str]) -> str:
 
 
 def _names(header: list[Any]) -> list[str]:
-    """The header's cells as names: none empty, none twice (DuckDB does not tell capitals apart)."""
+    """The header's cells as names: none empty, none twice (DuckDB ignores case)."""
     names: list[str] = []
     taken: set[str] = set()
     for index, cell in enumerate(header):

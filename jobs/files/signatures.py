@@ -1,4 +1,4 @@
-"""What a file is, told by its content and never by its name."""
+"""What a file is, judged by its content and never by its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packmule.units import MIB
 
 HEAD = 64 * 1024
 ZIP_TAIL = 66_000
-"""Bytes at a ZIP's end that hold its end record, whose comment may have 65,535."""
+"""Bytes at a ZIP's end that contain its end record, whose comment may have 65,535 bytes."""
 MAX_ZIP_DIRECTORY = 8 * MIB
 
 Reader = Literal["csv", "jsonl", "excel", "parquet"]
@@ -59,14 +59,14 @@ READERS: dict[str, Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A media type, and which reader makes a table of such a file, if any."""
+    """A media type, and the reader that reads such a file as a table, if any."""
 
     type: str
     reader: Reader | None = None
 
 
 def kind_of(file: Path) -> Kind:
-    """What `file` is; `application/octet-stream` where nothing fits, `application/x-empty` for no bytes.
+    """The kind of `file`; `application/octet-stream` if unknown, `application/x-empty` if it has no bytes.
 
     >>> from pathlib import Path
     >>> kind_of(Path("jobs/samples/weather.csv"))
@@ -92,12 +92,12 @@ def kind_of(file: Path) -> Kind:
 
 
 def _zip_kind(content: BinaryIO) -> str:
-    """The office format that a ZIP's member names tell, or that it is a ZIP."""
+    """The office format that a ZIP's member names reveal, or ZIP."""
     size = content.seek(0, 2)
     content.seek(max(0, size - ZIP_TAIL))
     tail = content.read()
     end = tail.rfind(b"PK\x05\x06")
-    # A directory of many megabytes would be held in memory whole, and no office file has one.
+    # A directory of many megabytes would be loaded whole into memory, and no office file has one.
     if end < 0 or len(tail) < end + 22 or struct.unpack_from("<I", tail, end + 12)[0] > MAX_ZIP_DIRECTORY:
         return "application/zip"
     try:
@@ -114,7 +114,7 @@ def _zip_kind(content: BinaryIO) -> str:
 
 
 def _ole_kind(content: BinaryIO, head: bytes) -> str:
-    """Excel's old format is an OLE2 file whose directory has a stream `Workbook` (or `Book`)."""
+    """Excel's old format, which is an OLE2 file with a stream `Workbook` (or `Book`), or OLE2."""
     if len(head) >= 52:  # noqa: PLR2004  the header up to the directory's sector number
         shift, sector = struct.unpack_from("<H", head, 30)[0], struct.unpack_from("<I", head, 48)[0]
         if shift in (9, 12):
@@ -146,7 +146,7 @@ def _text_kind(head: bytes) -> Kind:
 
 
 def _json_kind(text: str, whole: bool) -> Kind | None:
-    """JSON Lines if most of the first lines are objects; a single object may be either."""
+    """JSON Lines if most of the first lines are objects; a single object may be JSON or JSON Lines."""
     lines = [line for line in text.splitlines()[:50] if line.strip()]
     objects = sum(_is_json(line, dict) for line in lines)
     if len(lines) > 1 and objects * 2 >= len(lines):

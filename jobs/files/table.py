@@ -1,4 +1,4 @@
-"""A table on its way to Parquet: what DuckDB reads it from, its columns and their types."""
+"""A table to be converted: what DuckDB reads it from, its columns and their types."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packmule.errors import Error, UsageError
 from packmule.jobs.files.database import Database
 
 MAX_COLUMNS = 2_000
-"""What DuckDB's 512 MB allow where all columns are text."""
+"""As many as DuckDB's 512 MB allow if all columns are text."""
 MAX_NAME = 255
 INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
 TYPES = INTEGERS | {
@@ -21,27 +22,27 @@ TYPES = INTEGERS | {
 DECIMAL = re.compile(r"DECIMAL\(\d{1,2}, ?\d{1,2}\)")
 
 Report = Callable[[float], None]
-"""Told the percent done of a part of the work."""
+"""A callback with the percentage done of one stage."""
 
 
-class MismatchedColumns(ValueError):
-    """`columns` names a column that the table has not, or a type that its values can't have."""
+class MismatchedColumns(UsageError, ValueError):
+    """`columns` names a column that the table lacks, or a type that its values can't have."""
 
 
-class TooWide(ValueError):
-    """A table with more columns, or longer column names, than a conversion takes on."""
+class TooWide(UsageError, ValueError):
+    """A table has more columns, or longer column names, than a conversion supports."""
 
 
-class CountMismatch(RuntimeError):
-    """The rows read, written and refused don't add up: the output is not kept."""
+class CountMismatch(Error, RuntimeError):
+    """The rows read, written and refused don't add up, so the output is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """One file to read as a table: `source` is its name in messages, `file` its content.
 
-    `folder` is a private one for what is needed on the way. `given` holds the caller's column types, `sheet`
-    the wanted sheet of a workbook, and `progress` is told the percent done and what is being done.
+    `folder` is a private folder for temporary files, `given` are the caller's column types, `sheet` is the
+    wanted sheet of a workbook, and `progress` is called with the percentage done and the current step.
     """
 
     source: str
@@ -52,16 +53,16 @@ class Work:
     progress: Callable[[float, str], None]
 
     def stage(self, start: float, end: float, message: str) -> Report:
-        """A report for one step, whose 0 to 100 % are `start` to `end` of the whole."""
+        """A callback for one stage, whose 0 to 100 % are `start` to `end` of the whole."""
         return lambda percent: self.progress(start + (end - start) * min(percent, 100) / 100, message)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that DuckDB can read: `relation` stands after FROM, with `parameters` by name.
+    """A table that DuckDB can read: `relation` is what follows FROM, with `parameters` by name.
 
-    `columns` gives each column's type, and `rows` how many rows there are, refused ones included, where that
-    is known. `origin` says what it was read from: an encoding or a sheet.
+    `columns` maps columns to types. `rows` is the number of rows including refused ones, if known. `origin`
+    says what it was read from: an encoding or a sheet.
     """
 
     relation: str
@@ -72,7 +73,7 @@ class Table:
 
 
 def declared(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
-    """The caller's types in upper case. Raises `MismatchedColumns` for one that DuckDB or Parquet has not."""
+    """The caller's types in upper case. Raises `MismatchedColumns` for an unsupported type."""
     given = {name: kind.strip().upper() for name, kind in (columns or {}).items()}
     for name, kind in given.items():
         if kind not in TYPES and not DECIMAL.fullmatch(kind):
@@ -92,19 +93,19 @@ def typed(source: str, found: Mapping[str, str], given: Mapping[str, str]) -> di
 
 
 def check_width(source: str, names: Collection[object]) -> None:
-    """Raises `TooWide`."""
+    """Raise `TooWide` if there are too many names, or too long ones."""
     if len(names) > MAX_COLUMNS:
-        raise TooWide(f"{source} has {len(names):,} columns, and the limit is {MAX_COLUMNS:,}")
+        raise TooWide(f"{source} has {len(names):,} columns, but the limit is {MAX_COLUMNS:,}")
     longest = max(map(str, names), key=len, default="")
     if len(longest) > MAX_NAME:
         raise TooWide(
-            f"{source} has a column name of {len(longest):,} characters, {longest[:40]}...; "
+            f"{source} has a column name with {len(longest):,} characters, {longest[:40]}...; "
             f"the limit is {MAX_NAME}"
         )
 
 
 def write_parquet(database: Database, work: Work, table: Table, target: Path) -> int:
-    """Write `table` to `target` as Parquet (zstd) and return its rows, read back from the file's own footer.
+    """Write `table` to `target` as Parquet (zstd); returns the number of rows in the file's footer.
 
     Raises `CountMismatch`.
     """

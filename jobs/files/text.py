@@ -1,4 +1,4 @@
-"""Text as UTF-8: what encoding a file is in, a UTF-8 copy of it where it is another, and its delimiter."""
+"""Text as UTF-8: a file's encoding, a UTF-8 copy if it has another one, and its delimiter."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from packmule.errors import UsageError
 from packmule.units import MIB
 
 CHUNK = MIB
@@ -26,26 +27,26 @@ BYTE_ORDER_MARKS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1b"))
-"""Bytes that no text has."""
+"""Bytes that text never contains."""
 
 
-class UnreadableText(ValueError):
-    """A text that does not go on in the encoding that it begins in."""
+class UnreadableText(UsageError, ValueError):
+    """A text begins in an encoding that its rest doesn't follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file in UTF-8, and the encoding that it came in."""
+    """A file in UTF-8, and its original encoding."""
 
     file: Path
     encoding: str
 
 
 def as_utf8(source: str, file: Path, copy: Path, report: Callable[[float], None]) -> Text:
-    """`file` itself if it is UTF-8, else `copy` made of it that is; `report` is told the percent done.
+    """`file` itself if it is UTF-8, otherwise `copy`, converted; `report` gets the percentage done.
 
-    A file that is not UTF-8 and has no byte order mark counts as Windows-1252 (Latin-1's superset), unless
-    it has at least as many valid UTF-8 sequences as broken ones around the breaks: then it is UTF-8 with bad
+    A file that is not UTF-8 and has no byte order mark counts as Windows-1252 (Latin-1's superset). But if it
+    has at least as many valid UTF-8 sequences as broken ones around the breaks, it counts as UTF-8 with bad
     rows. Raises `UnreadableText`, which names `source`.
     """
     with file.open("rb") as content:
@@ -64,7 +65,7 @@ def as_utf8(source: str, file: Path, copy: Path, report: Callable[[float], None]
 
 
 def _chunks(file: Path, report: Callable[[float], None]) -> Iterator[bytes]:
-    """Yield the content of `file`, at last an empty chunk."""
+    """Yield the content of `file`, and an empty chunk at the end."""
     size, done = file.stat().st_size, 0
     with file.open("rb") as content:
         while chunk := content.read(CHUNK):
@@ -75,21 +76,21 @@ def _chunks(file: Path, report: Callable[[float], None]) -> Iterator[bytes]:
 
 
 def decoded_head(head: bytes) -> str | None:
-    """The first bytes of a file as text, or None if they are no text."""
+    """The first bytes of a file as text, or None if they aren't text."""
     encoding = _marked(head) or _unmarked_utf16(head)
     if encoding is None:
         if any(control in head for control in CONTROLS):
             return None
         encoding = "utf-8"
     try:
-        # Not final: the last character may be cut.
+        # Not final, because the last character may be cut.
         return codecs.getincrementaldecoder(encoding)().decode(head).removeprefix("\ufeff")
     except UnicodeError:
         return head.decode("cp1252", "replace") if encoding == "utf-8" else None
 
 
 def delimiter(text: str) -> str | None:
-    """The delimiter by which most of `text`'s lines have the same number of fields, at least two, or None."""
+    """The delimiter that gives most lines of `text` the same number of fields, at least two; or None."""
     lines = [
         line for line in text.splitlines(keepends=True)[:SAMPLED_LINES] if line.strip() and line[0] != "#"
     ]
@@ -103,11 +104,11 @@ def delimiter(text: str) -> str | None:
 
 
 def _field_counts(lines: list[str], delimiter: str) -> Iterator[list[int]]:
-    """Yield each line's number of fields, by either quote and without regard to any."""
+    """Yield the fields per line with each kind of quote, and then without regard to quotes."""
     for quote in ('"', "'"):
         with suppress(csv.Error):
             yield [len(row) for row in csv.reader(lines, delimiter=delimiter, quotechar=quote) if row]
-    # For a quote that is never closed takes all lines after it into one field.
+    # Because a quote that is never closed swallows all lines after it into one field.
     yield [line.count(delimiter) + 1 for line in lines]
 
 
@@ -116,7 +117,7 @@ def _marked(head: bytes) -> str | None:
 
 
 def _unmarked_utf16(head: bytes) -> str | None:
-    """UTF-16 without a mark: in text of mostly Latin letters, every other byte is zero."""
+    """UTF-16 without a mark: in text with mostly Latin letters, every other byte is zero."""
     sample = head[:1024]
     half = len(sample) // 2
     if half == 0:

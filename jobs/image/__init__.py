@@ -1,4 +1,4 @@
-"""The image job: one photograph or drawing, decoded once, made into any number of renditions."""
+"""The image job: decodes an image once and makes any number of renditions from it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from packmule.jobs.image.reuse import Made, Reuse
 from packmule.jobs.image.source import ImageTooLarge, UnreadableImage, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
-from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
 
 __all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]
 
 MAX_RENDITIONS = 100
-HOPELESS = (UnreadableImage, ImageTooLarge, MissingFile, OutsideStorage, TooLarge)
+HOPELESS = (UnreadableImage, ImageTooLarge, MissingFile, OutsideStorage, FileTooLarge)
 Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MAX_RENDITIONS)]
 
 
@@ -35,20 +35,20 @@ Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MA
     max_cpu=300,
 )
 def image(source: str, renditions: Renditions, out: str | None = None) -> dict[str, Any]:
-    """Make `renditions` of the stored image `source`, upright and in sRGB, without its metadata.
+    """Make `renditions` of the stored image `source`, upright, in sRGB, and without metadata.
 
-    Sizes are in pixels. Each rendition is a `Rendition` or a dict of its fields, and is written to the
-    folder `out` (`renditions/<job id>` unless said) as `<name>.<suffix>`, or without a name as
-    `<source's stem>-<width>x<height>.<suffix>`. Of an animation the first frame is taken.
+    Sizes are in pixels. Each rendition is a `Rendition` or a dict of its fields, and is written to the folder
+    `out` (default: `renditions/<job id>`) as `<name>.<suffix>`, or without a name as
+    `<source's stem>-<width>x<height>.<suffix>`. Of an animation, the first frame is used.
 
-    Returns the source's facts, and each rendition's in the order asked for::
+    Returns the facts of the source, and of the renditions in the order given::
 
         {"source": {"path": "uploads/a.jpg", "format": "jpeg", "width": 6000, "height": 4000},
          "renditions": [{"path": "renditions/7f0c/a-800x533.jpg", "format": "jpeg",
                          "width": 800, "height": 533, "bytes": 90210}]}
 
-    Raises `MissingFile`, `TooLarge`, `UnreadableImage` or `ImageTooLarge`; what is wrong with the source or
-    with a size is found before anything is written.
+    Raises `MissingFile`, `FileTooLarge`, `UnreadableImage` or `ImageTooLarge`. The source and the sizes are
+    checked before anything is written.
 
     >>> image.enqueue("uploads/a.jpg", [Rendition(width=800), Rendition(width=200)])  # doctest: +SKIP
     """
@@ -95,7 +95,7 @@ def _largest_first(pair: tuple[str, Plan]) -> int:
 
 
 def _run(file: Path) -> str:
-    """The name of this run's folder: the job's id, so that a retry writes over its own, or the content's."""
+    """The name of this run's folder: the job's id, so that a retry overwrites its files, or the digest."""
     job_id = current.job_id()
     if job_id is not None:
         return job_id
@@ -110,12 +110,12 @@ def _check(planned: Plan, max_pixels: int) -> None:
         raise ImageTooLarge(f"a rendition of {width}x{height} is over the limit of {max_pixels:,} pixels")
     if max(width, height) > side:
         raise ImageTooLarge(
-            f"a rendition of {width}x{height} is too large for {planned.format}, which takes {side:,} a side"
+            f"a rendition of {width}x{height} is too large for {planned.format}, with at most {side:,} a side"
         )
 
 
 def _paths(source: str, folder: str, plans: list[Plan]) -> list[str]:
-    """A path for each plan; where two would be the same, the later ones get a number."""
+    """A path for each plan; if several would be the same, the later ones get a number."""
     paths: list[str] = []
     for planned in plans:
         width, height = planned.size

@@ -1,4 +1,4 @@
-"""One decode, many renditions: each is made from the smallest image at hand that is large enough."""
+"""Many renditions from one decode: each is made from the smallest available image that is large enough."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from packmule.jobs.image.source import SIDEWAYS, Source, readable
 T = TypeVar("T")
 
 ENOUGH = 1.9
-"""How many times a rendition's sides an image must have to be a good origin of it."""
+"""How many times longer than a rendition's sides those of its origin must be."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,14 +26,14 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image of that EXIF orientation upright."""
+"""The operation that turns an image with this EXIF orientation upright."""
 
 
 class Cascade:
-    """The decoded pixels of `source`, as it was stored: turned and brought to sRGB only when small.
+    """The decoded pixels of `source` as stored; only small images are turned upright and converted to sRGB.
 
-    A JPEG is decoded at the least of its eighths that serves the largest of `frames`, the upright sizes
-    that the whole source will be shown at. Raises `UnreadableImage`.
+    A JPEG is decoded at the smallest eighth of its size that suffices for the largest of `frames`, the
+    upright sizes that the whole source will have. Raises `UnreadableImage`.
     """
 
     def __init__(self, source: Source, frames: Sequence[Size]) -> None:
@@ -47,18 +47,18 @@ class Cascade:
         self._to_srgb = ToSRGB(source.picture.info.get("icc_profile"), decoded.mode)
 
     def rendition(self, plan: Plan) -> Image.Image:
-        """The image that `plan` describes, upright and in sRGB (`L`, `RGB` or `RGBA`); large ones first."""
+        """The image for `plan`, upright and in sRGB (`L`, `RGB` or `RGBA`). Call it for the largest first."""
         frame, size = self._stored(plan.frame), self._stored(plan.size)
         origin = next((image for image in reversed(self._images) if _serves(image, frame)), self._images[0])
         small = resize(origin, size, _box(origin.size, self._stored(plan.crop)))
         if plan.shows_all:
             self._images.append(small)
         small = self._to_srgb(small)
-        turn = UPRIGHT.get(self._orientation)
-        return small if turn is None else small.transpose(turn)
+        operation = UPRIGHT.get(self._orientation)
+        return small if operation is None else small.transpose(operation)
 
     def _stored(self, pair: tuple[T, T]) -> tuple[T, T]:
-        """Width and height of something upright, as they are in the stored image."""
+        """An upright width and height, as they are in the stored image."""
         return (pair[1], pair[0]) if self._orientation in SIDEWAYS else pair
 
 
@@ -68,6 +68,6 @@ def _serves(image: Image.Image, frame: Size) -> bool:
 
 
 def _box(size: Size, crop: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The centred share `crop` of an image of that size, as left, top, right and bottom."""
+    """The centred part `crop` of an image of that size, as left, top, right and bottom."""
     left, top = size[0] * (1 - crop[0]) / 2, size[1] * (1 - crop[1]) / 2
     return left, top, size[0] - left, size[1] - top

@@ -1,4 +1,4 @@
-"""Colour: eight bits a channel before resizing, and sRGB after it, when there is little left to convert."""
+"""Colour: eight bits per channel before resizing, and sRGB after it, when few pixels are left."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from packmule.jobs.image.resize import difference
 RESIZABLE = frozenset({"L", "RGB", "RGBA", "CMYK"})
 _SRGB = ImageCms.createProfile("sRGB")
 _SAME = 2
-"""Steps of 255 by which a profile may differ from sRGB and pass for it."""
+"""Steps of 255 by which a profile may differ from sRGB and still count as sRGB."""
 
 
 def eight_bit(picture: Image.Image) -> Image.Image:
     """`picture` in one of the modes `L`, `RGB`, `RGBA` and `CMYK`.
 
-    Raises `ValueError` for samples of 32 bits, whose range the file does not tell.
+    Raises `ValueError` for 32-bit samples, because the file doesn't say their range.
     """
     if picture.mode.startswith("I;16"):
-        # A plain conversion would clip all above 255 to white.
+        # A plain conversion would clip everything above 255 to white.
         return picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if picture.mode in {"I", "F"}:
-        raise ValueError("its samples have 32 bits: store it with 8 or 16")
+        raise ValueError("its samples have 32 bits: save it with 8 or 16")
     if picture.has_transparency_data:
         return picture if picture.mode == "RGBA" else picture.convert("RGBA")
     if picture.mode in RESIZABLE:
@@ -48,7 +48,7 @@ class ToSRGB:
 
 
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """A transform from `profile` to sRGB, or None if it is broken, for other channels, or changes nothing."""
+    """A transform from `profile` to sRGB; None if it is broken, for other channels, or changes nothing."""
     target = "RGBA" if mode == "RGBA" else "RGB"
     try:
         transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(BytesIO(profile)), _SRGB, mode, target)
@@ -56,14 +56,14 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
     if mode == "CMYK":
         return transform
-    # Most photographs carry a profile that is sRGB in effect: a few colours tell, and spare all the pixels.
+    # Most photographs have a profile equivalent to sRGB: a few colours show it, to save converting all.
     sample = _sample().convert(mode)
     changed = difference(sample.convert("RGB"), _applied(transform, sample).convert("RGB"))
     return transform if changed > _SAME else None
 
 
 def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
-    # It returns None only when told to work in place.
+    # It returns None only when it works in place.
     return cast(Image.Image, ImageCms.applyTransform(image, transform))
 
 

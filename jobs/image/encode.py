@@ -1,4 +1,4 @@
-"""Encoding: an sRGB image written as JPEG, PNG or WebP, without any metadata."""
+"""Encoding: an sRGB image as JPEG, PNG or WebP, without metadata."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ENCODINGS: dict[Format, Encoding] = {
 
 
 def encoded(image: Image.Image, format: Format, quality: int) -> bytes:
-    """The file of `image` (mode `L`, `RGB` or `RGBA`) in that format; `quality` (1 to 100) is not for PNG.
+    """`image` (mode `L`, `RGB` or `RGBA`) as a file of that format; `quality` (1 to 100) is not for PNG.
 
-    JPEG has no transparency: there the image is laid on white.
+    JPEG has no transparency, so there the image gets a white background.
     """
     if format == "jpeg" and image.mode == "RGBA":
         image = _on_white(image)
-    # Pillow's encoders write some of what the decoder has found: profile, comment, resolution.
+    # Pillow's encoders would write some of the decoder's metadata: profile, comment, resolution.
     image.info = {}
     file = BytesIO()
     image.save(file, format.upper(), quality=quality, **ENCODINGS[format].options)

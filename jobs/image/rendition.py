@@ -1,4 +1,4 @@
-"""Renditions: what a caller asks for, and the sizes and crop that this means for one source."""
+"""Renditions: what a caller asks for, and the resulting size and crop for a given source."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 
 class Rendition(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One image to make. `width` and `height` are in pixels, and at least one is needed.
+    """One image to make. `width` and `height` are in pixels; at least one is required.
 
-    `fit` says what to do when the source has other proportions: `contain` fits inside and never enlarges;
-    `cover` fills exactly and crops around the centre; `stretch` distorts. The latter two need both sides.
-    `format` is the source's where it is one of the three, else PNG with transparency and JPEG without.
-    `quality` is 1 to 100, for JPEG and WebP. `name` is the file's name without suffix.
+    `fit` says what to do if the source has other proportions: `contain` fits inside and never enlarges;
+    `cover` fills exactly and crops around the centre; `stretch` distorts. The last two need both sides. The
+    default `format` is the source's if it is one of the three, otherwise PNG with transparency and JPEG
+    without. `quality` is 1 to 100, for JPEG and WebP. `name` is the file's name without suffix.
 
     >>> Rendition(width=800, format="webp")
     Rendition(width=800, height=None, fit='contain', format='webp', quality=80, name=None)
@@ -32,7 +32,7 @@ class Rendition(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     name: Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00-\x1f\x7f]+$", max_length=100)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what has no size."""
+        """Check that the size is complete."""
         if self.width is None and self.height is None:
             raise ValueError("a rendition needs a width or a height")
         if self.fit != "contain" and (self.width is None or self.height is None):
@@ -41,7 +41,7 @@ class Rendition(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A rendition of one source: `size` in pixels, from the centred share `crop` of the upright image."""
+    """A rendition of one source: `size` in pixels, from the centred part `crop` of the upright image."""
 
     size: Size
     crop: tuple[float, float]
@@ -51,17 +51,17 @@ class Plan:
 
     @property
     def frame(self) -> Size:
-        """The size that the whole source has at the rendition's scale."""
+        """The size of the whole source at the rendition's scale."""
         return round(self.size[0] / self.crop[0]), round(self.size[1] / self.crop[1])
 
     @property
     def shows_all(self) -> bool:
-        """Whether nothing is cropped, so that smaller ones can be made from it."""
+        """Whether nothing is cropped, so that smaller renditions can be made from it."""
         return self.crop == (1.0, 1.0)
 
 
 def plan(rendition: Rendition, source: Size, format: Format | None, has_alpha: bool) -> Plan:
-    """What `rendition` means for an upright source of that size, format (None if not kept) and alpha."""
+    """The plan of `rendition` for an upright source of that size, format (None if not kept) and alpha."""
     size, crop = _geometry(rendition, source)
     kind = rendition.format or format or ("png" if has_alpha else "jpeg")
     return Plan(size, crop, kind, rendition.quality, rendition.name)

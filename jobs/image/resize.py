@@ -1,4 +1,4 @@
-"""Resizing with Lanczos, by the extra cykooz-resizer where it is installed and works, else by Pillow."""
+"""Resizing with Lanczos, by cykooz-resizer if it is installed and works, otherwise by Pillow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CLOSE = 16
 
 
 def resize(image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
-    """The part `box` of `image` (mode `L`, `RGB`, `RGBA` or `CMYK`) at `size`, both in pixels."""
+    """The part `box` of `image` (mode `L`, `RGB`, `RGBA` or `CMYK`), resized to `size`; both in pixels."""
     if size == image.size and box == (0, 0, *size):
         return image.copy()
     fast = _cykooz()
@@ -29,7 +29,7 @@ def resizer() -> str:
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:
-    """The largest difference of a pixel between two images of one size and mode, in steps of 255."""
+    """The largest difference of a pixel between two images of the same size and mode, in steps of 255."""
     return max(high for _, high in ImageStat.Stat(ImageChops.difference(one, other)).extrema)
 
 
@@ -44,14 +44,14 @@ def _with_cykooz(module: ModuleType, image: Image.Image, size: tuple[int, int], 
         crop_box=module.CropBox(left, top, right - left, bottom - top),
     )
     target = Image.new(image.mode, size)
-    # A resizer keeps buffers and is not for two threads at once.
+    # A resizer has buffers and must not be shared between threads.
     module.Resizer().resize_pil(image, target, options)
     return target
 
 
 @cache
 def _cykooz() -> ModuleType | None:
-    """The extra's module, or None: it reaches into Pillow's memory, and so must first prove itself."""
+    """The optional module, or None: it accesses Pillow's memory, so it must pass a self-test first."""
     try:
         module = import_module("cykooz_resizer")
         sample = Image.linear_gradient("L").convert("RGB")

@@ -1,4 +1,4 @@
-"""Reuse: renditions that were made of the same bytes with the same options are copied, not made again."""
+"""Reuse: renditions made before from the same bytes with the same options are copied, not made again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from packmule.jobs import current
 from packmule.jobs.image.rendition import Plan
 from packmule.jobs.image.resize import resizer
 from packmule.jobs.storage import Storage, StorageError
-from packmule.jobs.storage.stores import explained
+from packmule.jobs.storage.store import explained
 from packmule.units import DAY
 
 KEEP_SECONDS = 7.0 * DAY
 
 
 class Made(NamedTuple):
-    """A stored rendition: where it was left, the SHA-256 of its bytes, and how many they are."""
+    """A stored rendition: its path, SHA-256 and size in bytes."""
 
     path: str
     digest: str
@@ -31,9 +31,9 @@ class Made(NamedTuple):
 
 
 class Reuse:
-    """The renditions `plans` of the source `file`, where they were made before and are still stored.
+    """Renditions of the source `file` by `plans` that were made before and are still stored.
 
-    What is remembered is in this process's `Cache`; where none is lent, or Redis is unavailable, nothing is.
+    They are remembered in this process's `Cache`. Without one, or while Redis is unavailable, nothing is.
     """
 
     def __init__(self, storage: Storage, file: Path, plans: Sequence[Plan]) -> None:
@@ -45,12 +45,12 @@ class Reuse:
         except current.NoResource:
             return
         digest = _sha256(file)
-        # Other versions make other bytes. Names are no part of it: copies have names of their own.
+        # Other versions make other bytes. Names don't matter: copies have their own.
         options = [PIL.__version__, resizer(), [[p.size, p.crop, p.format, p.quality] for p in plans]]
         self._key = f"image/{digest}/{hashlib.sha256(msgspec.json.encode(options)).hexdigest()}"
 
     def made(self) -> list[Made]:
-        """What was made before, in the order of the plans; empty if nothing is known."""
+        """The renditions made before, in the order of the plans; empty if unknown."""
         known = self._cache.get(self._key) if self._cache else None
         try:
             found = msgspec.convert(known or [], list[Made])
@@ -59,7 +59,7 @@ class Reuse:
         return found if len(found) == self._count else []
 
     def copy(self, made: Made, path: str) -> bool:
-        """Leave a copy of it at `path`; False if it is gone or has changed, and nothing is left there."""
+        """Copy it to `path`; False, with nothing written, if it is gone or has changed."""
         try:
             with self._storage.read(made.path, made.bytes) as old, self._storage.write(path) as new:
                 with explained("copy", made.path):
@@ -70,7 +70,7 @@ class Reuse:
         return True
 
     def remember(self, made: Sequence[Made]) -> None:
-        """Let later jobs copy these, in the order of the plans."""
+        """Remember these for later jobs, in the order of the plans."""
         if self._cache:
             self._cache.put(self._key, list(made), ttl=KEEP_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Opening an untrusted image file: its format, size and orientation, and the refusal of hostile ones."""
+"""Opening an untrusted image: its format, size and orientation, and the refusal of hostile files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from packmule.errors import UsageError
 from packmule.jobs.image.rendition import Format, Size
 
 READABLE = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-"""Pillow's decoders that are fit for untrusted files; some others (EPS for one) start programs."""
+"""Pillow's decoders that are safe for untrusted files; some others, such as EPS, start programs."""
 
 KEPT: dict[str, Format] = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "WEBP": "webp"}
 MAX_SCANS = 100
-"""Scans of one JPEG: a progressive photograph has about ten, and each costs a pass over all pixels."""
+"""The most scans of one JPEG: a progressive photograph has about ten, and each is a pass over all pixels."""
 
 SIDEWAYS = frozenset({5, 6, 7, 8})
-"""EXIF orientations of images stored with width and height in each other's place."""
+"""EXIF orientations of images stored with width and height swapped."""
 
 DECODER_ERRORS = (
     OSError,
@@ -36,7 +37,7 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders raise for a broken file."""
+"""Errors that Pillow's decoders raise for a broken file."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SCAN, _END = 0xDA, 0xD9
@@ -44,17 +45,17 @@ _WITHOUT_LENGTH = {0x01, 0xD8}
 _SEQUENTIAL_FRAMES = {0xC0, 0xC1, 0xC9}
 
 
-class UnreadableImage(ValueError):
-    """A file that is no image, is broken, or is in a format that is not read."""
+class UnreadableImage(UsageError, ValueError):
+    """A file is not an image, is broken, or has an unsupported format."""
 
 
-class ImageTooLarge(ValueError):
-    """An image, or a rendition asked for, over a limit of pixels or of work."""
+class ImageTooLarge(UsageError, ValueError):
+    """An image or a rendition exceeds the limit of pixels or work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open image. `size` is in pixels and upright; `kept` is its format if a rendition can have it too."""
+    """An open image. `size` is in pixels, upright; `kept` is its format if renditions can have it too."""
 
     path: str
     picture: Image.Image
@@ -67,11 +68,11 @@ class Source:
 
 @contextmanager
 def opened(file: Path, path: str, max_pixels: int) -> Iterator[Source]:
-    """The image in `file`, known to people as `path`; its pixels are not decoded yet where that can wait.
+    """The image in `file`, named `path` in errors; if possible, its pixels are not decoded yet.
 
     Raises `UnreadableImage`, or `ImageTooLarge` for more than `max_pixels` pixels or `MAX_SCANS` scans.
     """
-    # Pillow's own limit is one of the process; ours comes with the job, and is checked on the header.
+    # Pillow's own limit is per process; ours is per job, and is checked on the header.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
@@ -89,7 +90,7 @@ def opened(file: Path, path: str, max_pixels: int) -> Iterator[Source]:
             _refuse_many_scans(file, path)
         if kept == "png":
             with readable(path):
-                picture.load()  # A PNG may carry its EXIF data behind its pixels.
+                picture.load()  # A PNG may have its EXIF data after its pixels.
         # Pillow turns a TIFF upright by itself.
         orientation = 1 if kind == "TIFF" else _orientation(picture)
         size = (height, width) if orientation in SIDEWAYS else (width, height)
@@ -100,18 +101,18 @@ def opened(file: Path, path: str, max_pixels: int) -> Iterator[Source]:
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Make what a decoder raises in this block an `UnreadableImage` that names `path`."""
+    """Turn a decoder's error in this block into an `UnreadableImage` that names `path`."""
     try:
         yield
     except DECODER_ERRORS as error:
         reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise UnreadableImage(
-            f"{path} is not an image that can be read (JPEG, PNG, WebP, GIF, TIFF or BMP){reason}"
+            f"{path} is not a readable image (JPEG, PNG, WebP, GIF, TIFF or BMP){reason}"
         ) from error
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; upright where there is none or it is broken."""
+    """The EXIF orientation, 1 to 8; 1 (upright) if it is missing or broken."""
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation)
     except DECODER_ERRORS:
@@ -121,18 +122,18 @@ def _orientation(picture: Image.Image) -> int:
 
 def _refuse_many_scans(file: Path, path: str) -> None:
     with file.open("rb") as content, mmap(content.fileno(), 0, access=ACCESS_READ) as data:
-        # The bytes of the marker turn up by chance too: only many of them make the exact count worth it.
+        # The marker's bytes also occur by chance: only many of them justify the exact count.
         if _in_one_scan(data) or not _has_many(data, bytes([0xFF, _SCAN])):
             return
         scans = 0
         for code, _ in _markers(data):
             scans += code == _SCAN
             if scans > MAX_SCANS:
-                raise ImageTooLarge(f"{path} is a JPEG of more than {MAX_SCANS} scans, a decoding bomb")
+                raise ImageTooLarge(f"{path} is a JPEG with over {MAX_SCANS} scans, a decompression bomb")
 
 
 def _in_one_scan(data: mmap) -> bool:
-    """Whether the first scan is sequential and of all components, so that a decoder needs no other."""
+    """Whether the first scan is sequential and has all components, so that a decoder needs no other."""
     components = 0
     for code, position in _markers(data):
         if code in _SEQUENTIAL_FRAMES:
@@ -143,7 +144,7 @@ def _in_one_scan(data: mmap) -> bool:
 
 
 def _markers(data: mmap) -> Iterator[tuple[int, int]]:
-    """The code of each marker before the end of the image, and where its segment begins."""
+    """Yield the code of each marker before the end of the image, and where its segment begins."""
     position = 2
     while (marker := _MARKER.search(data, position)) and data[marker.end() - 1] != _END:
         code, position = data[marker.end() - 1], marker.end()

@@ -1,4 +1,4 @@
-"""Storage: the one door through which jobs take and leave files, local or behind an fsspec URL."""
+"""Storage: where jobs read and write files, in a local folder or behind an fsspec URL."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from packmule.jobs.storage.stores import (
+from packmule.jobs.storage.local import LocalFolder
+from packmule.jobs.storage.remote import RemoteStore
+from packmule.jobs.storage.store import (
     TEMPORARY,
-    Folder,
+    FileTooLarge,
     MissingFile,
     OutsideStorage,
-    Remote,
     StorageError,
     Store,
-    TooLarge,
     explained,
     present,
 )
 
-__all__ = ["MissingFile", "OutsideStorage", "Storage", "StorageError", "TooLarge"]
+__all__ = ["FileTooLarge", "MissingFile", "OutsideStorage", "Storage", "StorageError"]
 
 
 class Storage:
     """Files under one root. `url` is a local folder, `file://...`, or any fsspec URL (`s3://bucket/prefix`).
 
-    Every path is relative, POSIX and inside the root (no `..`, no leading `/`, no symlink that leads out);
-    any other raises `OutsideStorage`. Safe to share between threads and to use after a fork.
+    Paths are relative POSIX paths inside the root (no `..`, no leading `/`, no symlink that leads out); any
+    other path raises `OutsideStorage`. Safe in threads and after a fork.
 
     >>> storage = Storage("memory://docs")
     >>> storage.write_bytes("notes/a.txt", b"hello")
@@ -45,38 +45,38 @@ class Storage:
         self._store: Store
         if protocol in {"file", "local"}:
             folder = unquote(url.removeprefix(f"{protocol}://")) if "://" in url else url
-            self._store = Folder(Path(folder).expanduser().resolve())
+            self._store = LocalFolder(Path(folder).expanduser().resolve())
         else:
-            self._store = Remote(url, protocol)
+            self._store = RemoteStore(url, protocol)
 
     def read(self, path: str, max_bytes: int | None = None) -> AbstractContextManager[Path]:
-        """A local file with the content of `path`, for reading only, valid inside the `with` block.
+        """A local file with the content of `path`, to be read only, and only inside the `with` block.
 
-        It is the file itself in a local store and a temporary download otherwise.
-        Raises `MissingFile`, or `TooLarge` for more than `max_bytes` bytes, before any work.
+        In a local folder it is the file itself, otherwise a temporary download. Raises `MissingFile`, or
+        `FileTooLarge` for more than `max_bytes` bytes, before any work.
         """
         return self._store.read(_checked(path), max_bytes)
 
     def write(self, path: str) -> AbstractContextManager[Path]:
-        """A local path to write to, which becomes `path` when the `with` block ends without an exception.
+        """A local path to write to; the file becomes `path` if the `with` block ends without an exception.
 
-        The file appears whole (synced, replacing an older one in one step) or not at all; the path given
-        has the same suffix as `path` and does not exist yet. Raises `StorageError` if nothing was written.
+        It appears whole (synced, and replacing an older file in one step) or not at all. The local path has
+        the suffix of `path` and doesn't exist yet. Raises `StorageError` if nothing was written.
         """
         return self._store.write(_checked(path))
 
     def read_bytes(self, path: str, max_bytes: int | None = None) -> bytes:
-        """The content of `path`. Raises `MissingFile`, or `TooLarge` for more than `max_bytes` bytes."""
+        """The content of `path`. Raises `MissingFile`, or `FileTooLarge` for more than `max_bytes` bytes."""
         with self.read(path, max_bytes) as file:
             return file.read_bytes()
 
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Make `data` the content of `path`, whole or not at all."""
+        """Write `data` to `path`, whole or not at all."""
         with self.write(path) as file, explained("write", path):
             file.write_bytes(data)
 
     def exists(self, path: str) -> bool:
-        """Whether `path` is a file of the store (a folder is not)."""
+        """Whether `path` is a file in the storage; False for a folder."""
         return self._store.size(_checked(path)) is not None
 
     def size(self, path: str) -> int:
@@ -84,17 +84,17 @@ class Storage:
         return present(path, self._store.size(_checked(path)), None)
 
     def names(self, prefix: str = "") -> list[str]:
-        """The paths of all files that begin with `prefix`, sorted; unfinished ones are not among them."""
+        """The paths of all files that begin with `prefix`, sorted, without unfinished ones."""
         folder = prefix.rpartition("/")[0]
         if folder:
             _checked(folder)
         return sorted(name for name in self._store.files(folder) if name.startswith(prefix) and _is_fit(name))
 
     def put(self, local: Path, folder: str = "uploads") -> str:
-        """Copy the file `local` of this machine into the store and return its path there.
+        """Copy the file `local` into the storage; returns its path there.
 
-        The path is `<folder>/<16 hex digits of its SHA-256>/<file name>`, so that the same file put twice
-        is stored once. Raises `MissingFile` if `local` is not a file.
+        The path is `<folder>/<16 hex digits of its SHA-256>/<file name>`, so a file put twice is stored once.
+        Raises `MissingFile` if `local` is not a file.
         """
         if not local.is_file():
             raise MissingFile(f"{local} is not a file")
@@ -110,15 +110,15 @@ class Storage:
         return path
 
     def locate(self, path: str) -> str:
-        """The full location of `path`, to show to a person: an absolute name, or a URL without password."""
+        """The full location of `path` to display: an absolute path, or a URL without its password."""
         return self._store.locate(_checked(path))
 
 
 def _checked(path: str) -> str:
-    """`path` itself. Raises `OutsideStorage` unless it is a plain relative path."""
+    """`path`, checked to be a plain relative path. Raises `OutsideStorage`."""
     if not _is_fit(path):
         raise OutsideStorage(
-            f"{path!r} is not a path in the storage: give one such as uploads/a.jpg, without .. and leading /"
+            f"{path!r} is not a path in the storage: use one such as uploads/a.jpg, without .. and leading /"
         )
     return path
 
@@ -126,7 +126,7 @@ def _checked(path: str) -> str:
 def _is_fit(path: str) -> bool:
     parts = path.split("/")
     plain = all(part not in {"", ".", ".."} for part in parts) and parts[0] != TEMPORARY
-    # Control characters (Cc), and lone surrogates (Cs), which stand for bytes that are no UTF-8.
+    # Control characters (Cc), and lone surrogates (Cs), which stand for bytes that aren't UTF-8.
     return plain and "\\" not in path and not any(unicodedata.category(c) in {"Cc", "Cs"} for c in path)
 
 
@@ -136,7 +136,7 @@ def _sha256(file: Path) -> str:
 
 
 def _safe_name(name: str) -> str:
-    """`name` made of letters, digits and `. _ -` alone, of at most 150 bytes, its suffix kept."""
+    """`name` reduced to letters, digits and `. _ -`, at most 150 bytes long, with its suffix."""
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in unicodedata.normalize("NFC", name))
     stem, suffix = PurePosixPath(safe.lstrip(".")).stem, PurePosixPath(safe).suffix[:20]
     return (stem.encode()[:100].decode(errors="ignore") or "file") + suffix

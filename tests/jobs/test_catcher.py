@@ -73,7 +73,7 @@ def test_a_mail_that_can_not_be_stored_is_not_acknowledged(storage):
     storage.write_bytes("mail", b"a file where the folder should be")
     with Catcher(storage) as url:
         mailer = Mailer(url, "mule@example.org")
-        with pytest.raises(TemporaryFailure, match=r"did not take the mail: 451 not stored"):
+        with pytest.raises(TemporaryFailure, match=r"did not accept the mail: 451 not stored"):
             mailer.send(letter())
     assert storage.names() == ["mail"]
 

@@ -32,7 +32,7 @@ from packmule.jobs.files import (
 )
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
-from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, TooLarge
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
 
 ROOT = Path(__file__).parents[2]
 WEATHER = ROOT / "jobs/samples/weather.csv"
@@ -131,7 +131,9 @@ def test_an_older_runs_report_does_not_outlive_a_clean_run(storage):
 def test_more_refused_rows_than_allowed_fail_the_job_and_leave_nothing(storage):
     bad = ["1,2"] * 5
     assert converted(storage, numbers(500, *bad), max_refused=5)["refused"] == 5
-    with pytest.raises(TooManyRefused, match=r"^uploads/a.csv: more than 4 rows refused, the last at line 6"):
+    with pytest.raises(
+        TooManyRefused, match=r"^uploads/a.csv: more than 4 rows were refused, the last at line 6"
+    ):
         storage.write_bytes("uploads/a.csv", numbers(500, *bad).encode())
         file("uploads/a.csv", to="parquet", out="strict/a.parquet", max_refused=4)
     assert storage.names("strict/") == []
@@ -281,7 +283,7 @@ def test_a_missing_or_too_large_file_is_told_before_any_work(storage):
     with pytest.raises(MissingFile):
         file("uploads/none.csv", to="parquet")
     context.provide(InputLimits(file_bytes=10, attachment_bytes=1, pixels=1))
-    with pytest.raises(TooLarge):
+    with pytest.raises(FileTooLarge):
         converted(storage, numbers(5))
 
 
@@ -294,7 +296,7 @@ def test_a_very_wide_table_is_refused_and_one_within_the_limit_converts(storage)
     def wide(count):
         return ",".join(f"c{i}" for i in range(count)) + "\n" + ",".join("x" * 5 for _ in range(count)) + "\n"
 
-    with pytest.raises(TooWide, match=r"^uploads/a.csv has 20,000 columns, and the limit is 2,000"):
+    with pytest.raises(TooWide, match=r"^uploads/a.csv has 20,000 columns, but the limit is 2,000"):
         converted(storage, wide(20_000))
     assert len(converted(storage, wide(2_000))["columns"]) == 2_000
 

@@ -21,7 +21,7 @@ from packmule.jobs.image import cascade as decoding
 from packmule.jobs.image.resize import resize, resizer
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
-from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage, StorageError
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "jobs/samples/photo.jpg"
@@ -338,12 +338,15 @@ def with_scans(progressive: bytes, extra: int) -> bytes:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (b"", "not an image that can be read"),
-        (b"Dear image,\nhow are you?\n", "not an image that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n", "not an image"),
+        (b"", "not a readable image"),
+        (b"Dear image,\nhow are you?\n", "not a readable image"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",
+            "not a readable image",
+        ),
         (PHOTO.read_bytes()[:90_000], "truncated"),
-        (PHOTO.read_bytes()[:300], "not an image that can be read"),
-        (png_claiming(300, 300), "not an image that can be read"),
+        (PHOTO.read_bytes()[:300], "not a readable image"),
+        (png_claiming(300, 300), "not a readable image"),
     ],
 )
 def test_what_is_no_whole_image_is_refused_in_one_line(storage, folder, source, reason):
@@ -380,7 +383,7 @@ def test_a_rendition_over_a_limit_is_refused(storage, folder):
 
 def test_a_jpeg_of_too_many_scans_is_refused_and_a_progressive_one_is_not(storage, upright, folder):
     progressive = saved(upright, "JPEG", progressive=True)
-    with pytest.raises(ImageTooLarge, match="more than 100 scans"):
+    with pytest.raises(ImageTooLarge, match="over 100 scans"):
         made(storage, with_scans(progressive, 100), {"width": 100})
     assert nothing_written(storage, folder)
     made(storage, with_scans(progressive, 50), {"width": 100})
@@ -393,7 +396,7 @@ def test_scan_markers_in_data_that_is_not_decoded_do_not_count(storage, upright)
 
 def test_a_source_over_the_limit_of_bytes_is_refused(storage, folder):
     context.provide(InputLimits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
-    with pytest.raises(TooLarge, match=r"in/source\.bin"):
+    with pytest.raises(FileTooLarge, match=r"in/source\.bin"):
         made(storage, PHOTO.read_bytes(), {"width": 100})
     assert nothing_written(storage, folder)
 

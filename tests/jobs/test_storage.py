@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, StorageError, TooLarge
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage, StorageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_a_missing_file_is_named(storage):
 def test_a_file_over_the_limit_is_refused_with_both_sizes(storage):
     storage.write_bytes("a.bin", bytes(2000))
     assert len(storage.read_bytes("a.bin", max_bytes=2000)) == 2000
-    with pytest.raises(TooLarge, match=r"a.bin has 2,000 bytes.* 1,999"):
+    with pytest.raises(FileTooLarge, match=r"a.bin has 2,000 bytes.* 1,999"):
         storage.read_bytes("a.bin", max_bytes=1999)
 
 
