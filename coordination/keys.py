@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-
-from redis.exceptions import ResponseError
+from typing import TYPE_CHECKING
 
 from packmule.errors import Conflict, UsageError
+
+if TYPE_CHECKING:  # a module that only declares jobs does without redis-py
+    from redis.exceptions import ResponseError
 
 LONGEST = 160
 """Bytes up to which a key stays readable; the end of a longer key is replaced by a hash."""

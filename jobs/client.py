@@ -19,7 +19,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict, UsageError
-from packmule.jobs import control, entry, keys, reader, tracing, wire
+from packmule.jobs import entry, keys, reader, tracing, wire
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidCall, JobType
@@ -182,10 +182,14 @@ class Client:
 
     def cancel(self, id: str, timeout: float = 5.0) -> str:
         """Cancel the job called `id` and return its status. Raises `NoSuchJob` and `NotCanceled`."""
+        from packmule.jobs import control  # noqa: PLC0415  it loads RQ, which an enqueue does without
+
         return control.cancel(self.redis, id, timeout)
 
     def retry(self, id: str) -> None:
         """Run the ended job called `id` again. Raises `NoSuchJob` and `NotRetried`."""
+        from packmule.jobs import control  # noqa: PLC0415
+
         control.retry(self.redis, id)
 
     def send(self, job: JobType, calls: Sequence[entry.Call], options: Options | None = None) -> JobHandles:
