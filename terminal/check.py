@@ -83,9 +83,9 @@ def _schedules(settings: Settings) -> str:
 
     from packmule.jobs import registry
     from packmule.jobs.client import Client
-    from packmule.scheduler.schedules.periodic_enqueuer import faults_of
     from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
     from packmule.scheduler.schedules.schedule_file import read_file
+    from packmule.scheduler.schedules.schedule_jobs import faults_of
 
     found, faults = from_code(registry.names())
     if settings.schedules is not None:

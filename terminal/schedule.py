@@ -73,11 +73,12 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     """
     import msgspec
 
-    from packmule.scheduler.schedules.schedule_store import entry, ledger
+    from packmule.scheduler.schedules import ledger
+    from packmule.scheduler.schedules.schedule_store import entry
     from packmule.terminal import show
 
     found = entry(app.client, name)
-    ticks = ledger(app.client, name, limit)
+    ticks = ledger.read(app.client, name, limit)
     if json:
         show.as_json({**_facts(found), "ticks": ticks})
         return
@@ -153,13 +154,13 @@ def schedule_add(
     A VALUE that is valid JSON is parsed; `{tick}` in one becomes the tick.
     """
     from packmule.scheduler.schedules import schedule_store
-    from packmule.scheduler.schedules.periodic_enqueuer import probe
     from packmule.scheduler.schedules.schedule import schedule as made
+    from packmule.scheduler.schedules.schedule_jobs import check
 
     table = {option: value for option, value in given.items() if value is not None}
     found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
     app.load_jobs()
-    tick = probe(found, _producer(app), time.time())
+    tick = check(found, _producer(app), time.time())
     said = schedule_store.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "unchanged"}[said]
     is_paused = schedule_store.entry(app.client, name).state == "paused"
@@ -221,7 +222,7 @@ def schedule_run(app: App, name: str) -> None:
 
     Its ticks stay as they are.
     """
-    from packmule.scheduler.schedules.periodic_enqueuer import run_now
+    from packmule.scheduler.schedules.schedule_jobs import run_now
 
     found = _readable(app, name)
     app.load_jobs()

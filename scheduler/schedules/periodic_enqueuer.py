@@ -5,33 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import secrets
 import sys
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, registry
-from packmule.jobs.client import Client, UnknownQueue
+from packmule.jobs.client import Client
 from packmule.jobs.control import cancel
-from packmule.jobs.handle import JobHandles
-from packmule.jobs.job_type import InvalidCall
-from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.options import Options
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.toml_file import InvalidFile
 from packmule.scheduler.leader import FENCE, NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
-from packmule.scheduler.schedules import schedule_store
+from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.cron import LAST_INSTANT
-from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, from_code, read
+from packmule.scheduler.schedules.schedule import Schedule, from_code, read
 from packmule.scheduler.schedules.schedule_file import read_file
+from packmule.scheduler.schedules.schedule_jobs import faults_of
 from packmule.scheduler.schedules.tick_policy import Due, Step, next_step, upcoming_after
 
 SCHEDULES_A_ROUND = 100
@@ -172,23 +169,24 @@ class PeriodicEnqueuer:
             with contextlib.suppress(NoSuchJob, TimeoutError):
                 cancel(self.client, due.job, timeout=0)
         if step.did != "enqueued":
-            return (yield from self._write(due, step, upcoming, term, entry=_line(step, now))) is not None
+            entry = ledger.entry_of(step, now)
+            return (yield from self._write(due, step, upcoming, term, entry=entry)) is not None
         id = schedule.job_id(step.tick)
         options = Options(job_id=id, queue=schedule.queue)
         written = self.producer.written(registry.find(schedule.job), schedule.call(step.tick), options)
-        line = _line(step, now, id)
+        entry = ledger.entry_of(step, now, id)
         try:
-            replies = yield from self._write(due, step, upcoming, term, entry=line, job=id, written=written)
+            replies = yield from self._write(due, step, upcoming, term, entry=entry, job=id, written=written)
         except ResponseError as error:
-            self._correct(due.name, line, {"did": "failed", "why": str(error)})
+            ledger.correct(self.client, due.name, entry, {"did": "failed", "why": str(error)})
             raise
         if replies is None:
             return False
         due.job, due.status = id, "queued"
         if replies and not isinstance(replies[0], int):
             due.status = ""
-            holder = as_text(replies[0])
-            self._correct(due.name, line, {"did": "skipped", "why": f"job {holder} holds its unique key"})
+            why = f"job {as_text(replies[0])} holds its unique key"
+            ledger.correct(self.client, due.name, entry, {"did": "skipped", "why": why})
         elif replies and replies[0] == 0:
             log.info("schedule %s: job %s already exists", due.name, id)
         return True
@@ -215,78 +213,18 @@ class PeriodicEnqueuer:
             schedule_store.SCHEDULES,
             schedule_store.state_key(due.name),
             schedule_store.NEXT,
+            ledger.ticks_key(due.name),
         ]
-        key_names.append(schedule_store.ticks_key(due.name))
         sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
         score = "" if upcoming is None else f"{upcoming:.3f}"
         args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
-        reply = yield key_names, [*args, schedule_store.LEDGER_ENTRIES]
+        reply = yield key_names, [*args, ledger.MOST_ENTRIES]
         require_leading(reply)
         if reply == b"changed":
             return None
         due.last = str(step.last)
         answer: Sequence[Any] = reply
         return answer
-
-    def _correct(self, name: str, line: bytes, changes: dict[str, str]) -> None:
-        """Change the ledger's last entry, if only the script's reply shows what happened."""
-        key = schedule_store.ticks_key(name)
-        if self.client.lindex(key, -1) == line:
-            corrected = msgspec.json.encode({**msgspec.json.decode(line), **changes})
-            self.client.lset(key, -1, corrected.decode())
-
-
-def faults_of(schedules: Sequence[Schedule], producer: Client, now: float) -> list[str]:
-    """A line for each schedule whose jobs could not be enqueued."""
-    faults = []
-    for schedule in schedules:
-        try:
-            probe(schedule, producer, now)
-        except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, registry.NotRegistered) as error:
-            fault, name = str(error), f"schedule {schedule.name}"
-            faults.append(fault if name in fault else f"{name}: {fault}")
-    return faults
-
-
-def probe(schedule: Schedule, producer: Client, now: float) -> int:
-    """Check that a schedule's jobs can be enqueued; return its first tick after `now`.
-
-    Raises `InvalidSchedule` if it has no tick, and whatever an enqueue raises.
-    """
-    tick = schedule.next(int(now))
-    if tick is None:
-        raise InvalidSchedule(f"schedule {schedule.name}: {schedule.timing} has no more ticks")
-    options = Options(job_id=schedule.job_id(tick), queue=schedule.queue)
-    producer.written(registry.find(schedule.job), schedule.call(tick), options)
-    return tick
-
-
-def run_now(client: Redis, schedule: Schedule, producer: Client) -> JobHandles:
-    """Enqueue one job of a schedule by hand, in addition to its ticks, and record it in the ledger."""
-    now = int(client.time()[0])
-    id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
-    options = Options(job_id=id, queue=schedule.queue)
-    ids = producer.send(registry.find(schedule.job), [schedule.call(now)], options)
-    did = "skipped" if ids.held else "enqueued"
-    line = {"tick": now, "did": did, "why": "by hand", "job": str(ids[0]), "at": now}
-    with client.pipeline() as pipeline:
-        pipeline.rpush(schedule_store.ticks_key(schedule.name), msgspec.json.encode(line))
-        pipeline.ltrim(schedule_store.ticks_key(schedule.name), -schedule_store.LEDGER_ENTRIES, -1)
-        pipeline.execute()
-    return ids
-
-
-def _line(step: Step, now: float, job: str = "") -> bytes:
-    if not step.did:
-        return b""
-    line: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
-    if step.to > step.tick:
-        line["to"] = step.to
-    if step.why:
-        line["why"] = step.why
-    if job:
-        line["job"] = job
-    return msgspec.json.encode(line)
 
 
 def _is_loaded(schedule: Schedule) -> bool:

@@ -18,6 +18,7 @@ from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import NotFound, UsageError
 from packmule.jobs import keys
+from packmule.scheduler.schedules import ledger
 from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, read
 
 SCHEDULES = "pm:schedules"
@@ -25,7 +26,6 @@ NEXT = "pm:schedule-due"
 KEPT_SECONDS = 30 * 86_400
 """How long the state of a deleted schedule is kept, in case it comes back."""
 
-LEDGER_ENTRIES = 500
 MOST_NAMES = 10
 """Schedules that a deploy's log line names; it counts the others."""
 
@@ -158,21 +158,6 @@ def entry(client: Redis, name: str) -> StoredSchedule:
     return known(client, [name])[0]
 
 
-def ledger(client: Redis, name: str, most: int = LEDGER_ENTRIES) -> list[dict[str, Any]]:
-    """The last ticks of a schedule, the newest last.
-
-    Each line has `tick` in Unix time and, if it covers several ticks, `to` of the last. `did` is enqueued,
-    skipped or failed, with `why` and `job`; `at` is the Unix time of the decision.
-    """
-    found = []
-    for line in client.lrange(ticks_key(name), -most, -1):
-        try:
-            found.append(msgspec.json.decode(line, type=dict[str, Any]))
-        except msgspec.DecodeError:
-            continue
-    return found
-
-
 def pause(client: Redis, *names: str) -> list[str]:
     """Pause schedules, whatever deploys declare; return the names of those that were not paused.
 
@@ -228,11 +213,6 @@ def state_key(name: str) -> str:
     return f"pm:schedule:{name}"
 
 
-def ticks_key(name: str) -> str:
-    """The list of a schedule's last ticks."""
-    return f"pm:ticks:{name}"
-
-
 def _put_record(client: Redis, schedule: Schedule, replace: bool) -> str:
     key_names = [SCHEDULES, state_key(schedule.name), NEXT]
     record = msgspec.json.encode(schedule)
@@ -260,7 +240,7 @@ def _forget(client: Redis, name: str, keeps_flags: bool) -> None:
     with client.pipeline() as pipeline:
         pipeline.hdel(SCHEDULES, name)
         pipeline.zrem(NEXT, name)
-        pipeline.expire(ticks_key(name), KEPT_SECONDS)
+        pipeline.expire(ledger.ticks_key(name), KEPT_SECONDS)
         if not keeps_flags:
             pipeline.hdel(state_key(name), "paused")
             pipeline.expire(state_key(name), KEPT_SECONDS)

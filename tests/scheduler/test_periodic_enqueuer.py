@@ -21,7 +21,7 @@ from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules import schedule_store
+from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.cron import shown
 from packmule.scheduler.schedules.periodic_enqueuer import (
     FAILED_RETRY_INTERVAL,
@@ -96,10 +96,7 @@ def ids(client: Redis, queue: str = "default") -> list[str]:
 
 def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
     """What happened by the ledger, and how many seconds each entry covers."""
-    return [
-        (line["did"], line.get("to", line["tick"]) - line["tick"])
-        for line in schedule_store.ledger(client, name)
-    ]
+    return [(line["did"], line.get("to", line["tick"]) - line["tick"]) for line in ledger.read(client, name)]
 
 
 def finish(client: Redis, id: str) -> None:
@@ -114,7 +111,7 @@ def test_a_tick_enqueues_a_job_with_its_id_and_arguments_as_rq_reads_them(client
     assert ids(client) == [found.job_id(tick)]
     job = Job.fetch(found.job_id(tick), client, JSONSerializer)
     assert job.kwargs == {"value": [f"at {shown(tick, 'Asia/Kathmandu')}"]}
-    (line,) = schedule_store.ledger(client, "s")
+    (line,) = ledger.read(client, "s")
     assert (line["tick"], line["did"], line["job"]) == (tick, "enqueued", found.job_id(tick))
     assert clock.round() > 50
     assert len(ids(client)) == 1
@@ -233,7 +230,7 @@ def test_missed_ticks_follow_the_misfire_policy(client, clock, misfire, window, 
     first = found.next(int(clock.now))
     clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
     assert did(client) == expected
-    skipped = [line for line in schedule_store.ledger(client, "s") if line["did"] == "skipped"]
+    skipped = [line for line in ledger.read(client, "s") if line["did"] == "skipped"]
     assert all("missed" in line["why"] for line in skipped)
     clock.until(found)
     assert did(client)[len(expected) :] == [("enqueued", 0)]
@@ -259,9 +256,7 @@ def test_a_clock_a_day_ahead_causes_no_storm_and_an_hour_back_no_duplicates(clie
     assert ids(client) == many
     clock.later(3600)
     assert len(set(ids(client))) == len(ids(client)) <= 2 * (LATE + 4)
-    covered = [
-        range(line["tick"], line.get("to", line["tick"]) + 1) for line in schedule_store.ledger(client, "s")
-    ]
+    covered = [range(line["tick"], line.get("to", line["tick"]) + 1) for line in ledger.read(client, "s")]
     assert all(later.start == sooner.stop for sooner, later in pairwise(covered))
     assert found
 
@@ -301,10 +296,7 @@ def test_of_many_schedules_decided_together_each_gets_its_own_reply(client, cloc
     (first,) = [name for name in names if did(client, name) == [("enqueued", 0)]]
     held = [did(client, name) for name in names if name != first]
     assert held == [[("skipped", 0)]] * 19
-    assert (
-        f"cron-{first}-"
-        in schedule_store.ledger(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
-    )
+    assert f"cron-{first}-" in ledger.read(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
     assert did(client, "other") == [("enqueued", 0)]
 
 
@@ -318,7 +310,7 @@ def test_a_round_out_of_time_leaves_the_rest_to_the_next_and_loses_nothing(clien
         rounds += 1
     assert rounds > 30
     for number in range(30):
-        lines = schedule_store.ledger(client, f"s{number}")
+        lines = ledger.read(client, f"s{number}")
         assert [line["did"] for line in lines] in (["enqueued"] * 2, ["enqueued"] * 3)
         assert [line["tick"] for line in lines] == list(range(lines[0]["tick"], lines[-1]["tick"] + 1, 60))
 
@@ -331,7 +323,7 @@ def test_an_overlapping_tick_is_skipped_and_the_ledger_names_the_job(client, clo
     first = clock.until(found)
     clock.until(found)
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in schedule_store.ledger(client, "s")[-1]["why"]
+    assert found.job_id(first) in ledger.read(client, "s")[-1]["why"]
     finish(client, found.job_id(first))
     clock.until(found)
     assert did(client)[-1] == ("enqueued", 0)
@@ -381,7 +373,7 @@ def test_a_tick_whose_unique_job_already_exists_is_skipped(client, clock):
     clock.until(found)
     assert ids(client) == [found.job_id(first)]
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in schedule_store.ledger(client, "s")[-1]["why"]
+    assert found.job_id(first) in ledger.read(client, "s")[-1]["why"]
 
 
 # --- faults
@@ -431,7 +423,7 @@ def test_a_queue_of_another_type_fails_the_tick(client, clock):
     found = clock.put(queue="low")
     clock.until(found)
     assert did(client) == [("failed", 0)]
-    assert "WRONGTYPE" in schedule_store.ledger(client, "s")[0]["why"]
+    assert "WRONGTYPE" in ledger.read(client, "s")[0]["why"]
 
 
 @pytest.mark.parametrize(
@@ -440,7 +432,7 @@ def test_a_queue_of_another_type_fails_the_tick(client, clock):
         schedule_store.SCHEDULES,
         schedule_store.NEXT,
         schedule_store.state_key("s"),
-        schedule_store.ticks_key("s"),
+        ledger.ticks_key("s"),
         LEADER,
     ],
 )
@@ -673,11 +665,11 @@ def test_schedules_that_cannot_be_stored_stop_no_other_duty(client, clock, monke
 
 
 def test_the_ledger_is_bounded(client, clock, monkeypatch):
-    monkeypatch.setattr(schedule_store, "LEDGER_ENTRIES", 5)
+    monkeypatch.setattr(ledger, "MOST_ENTRIES", 5)
     clock.put(every=1, overlap="skip")
     for _ in range(20):
         clock.later(1)
-    assert client.llen(schedule_store.ticks_key("s")) == 5
+    assert client.llen(ledger.ticks_key("s")) == 5
 
 
 # --- cost

@@ -29,7 +29,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
 from packmule.scheduler.leader import Leader, leader
-from packmule.scheduler.schedules import schedule_store
+from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.schedule import Schedule, schedule
 from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.fork_server import Forked
@@ -208,14 +208,14 @@ class Judge:
             pipeline.lrange(keys.queue_key("default"), 0, -1)
             pipeline.delete(keys.queue_key("default"))
             for name in self.schedules:
-                pipeline.lrange(schedule_store.ticks_key(name), -READ_AT_ONCE, -1)
+                pipeline.lrange(ledger.ticks_key(name), -READ_AT_ONCE, -1)
             waiting, _, *ledgers = pipeline.execute()
         ids = [as_text(id) for id in waiting]
         if ids:
             self.client.delete(*map(keys.job_key, ids))
         self.jobs.update(ids)
-        for name, ledger in zip(self.schedules, ledgers, strict=True):
-            for line in map(msgspec.json.decode, ledger):
+        for name, entries in zip(self.schedules, ledgers, strict=True):
+            for line in map(msgspec.json.decode, entries):
                 self._read(name, line)
 
     def _read(self, name: str, line: dict[str, int | str]) -> None:
