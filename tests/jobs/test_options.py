@@ -1,4 +1,4 @@
-"""Options: what can't be meant is refused before anything is sent."""
+"""Options: invalid ones are refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
     ],
     ids=str,
 )
-def test_a_value_that_cannot_be_meant_is_refused_by_name(said):
+def test_an_invalid_value_is_refused_and_names_its_option(said):
     (name,) = said
     with pytest.raises(InvalidOption, match=f"^{name}=") as refused:
         Options(**said)
@@ -101,7 +101,7 @@ def test_delay_and_at_exclude_each_other():
     ],
     ids=str,
 )
-def test_what_can_be_meant_is_taken(said):
+def test_valid_values_are_accepted(said):
     (name,) = said
     assert getattr(Options(**said), name) == said[name]
 
@@ -111,13 +111,13 @@ def test_an_unknown_option_is_refused():
         Options(dely=5)
 
 
-def test_options_win_over_those_they_are_laid_over_where_they_say_something():
+def test_given_options_override_those_below_them():
     base = Options(queue="low", timeout=60, retries=3)
     assert Options(timeout=5, retries=0).over(base) == Options(queue="low", timeout=5, retries=0)
     assert Options().over(base) is base
 
 
-def test_a_contradiction_between_the_two_layers_is_refused():
+def test_a_contradiction_between_two_layers_of_options_is_refused():
     with pytest.raises(InvalidOption, match="not both"):
         Options(at=NOW).over(Options(delay=60))
 

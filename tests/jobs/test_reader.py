@@ -1,4 +1,4 @@
-"""Reading jobs back: progress, result and error as they are stored, and whatever is stored wrongly."""
+"""Reading jobs back: progress, results and errors, and corrupt records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def claims(client: Redis) -> Claims:
 
 
 def finish(claims: Claims, result: object = None, error: str | None = None, ended: float = 20.0) -> str:
-    """Claim the next job and acknowledge its end, as a worker does; its id."""
+    """Claim the next job and acknowledge its end, as a worker does; return its id."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
     if error is None:
         end = outcome.finished(job, msgspec.json.encode(result), 10.0, ended)
@@ -47,26 +47,26 @@ def finish(claims: Claims, result: object = None, error: str | None = None, ende
 
 
 def start(claims: Claims) -> None:
-    """Claim the next job and let it be seen as started."""
+    """Claim the next job and mark it as started."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
     Marks(claims.client).mark("w1", [RunningJob(0, job.id, job.execution, 0.0, float("inf"), False)])
 
 
 def test_a_waiting_job_is_read_with_its_call(client):
     id = sample_jobs.decorated.options(queue="default").enqueue("ada")
-    record = reader.read(client, id)
-    assert (record.id, record.name, record.args, record.kwargs) == (
+    info = reader.read(client, id)
+    assert (info.id, info.name, info.args, info.kwargs) == (
         id,
         "packmule.tests.jobs.sample_jobs.decorated",
         ["ada"],
         {},
     )
-    assert (record.status, record.queue, record.description) == ("queued", "default", "all said")
-    assert (record.timeout, record.retries_left, record.attempts, record.deaths) == ("3", 3, 0, 0)
-    assert (record.started_at, record.ended_at, record.worker) == (None, None, None)
-    assert (record.progress, record.result, record.error, record.reason) == (None, None, None, None)
-    assert not record.has_ended
-    assert wire.time_seconds(record.created_at) == pytest.approx(time.time(), abs=60)
+    assert (info.status, info.queue, info.description) == ("queued", "default", "all said")
+    assert (info.timeout, info.retries_left, info.attempts, info.deaths) == ("3", 3, 0, 0)
+    assert (info.started_at, info.ended_at, info.worker) == (None, None, None)
+    assert (info.progress, info.result, info.error, info.reason) == (None, None, None, None)
+    assert not info.has_ended
+    assert wire.time_seconds(info.created_at) == pytest.approx(time.time(), abs=60)
 
 
 def test_a_job_is_read_in_one_trip(client):
@@ -109,33 +109,33 @@ def test_percent_is_known_with_a_total_and_never_above_100(progress, percent):
 def test_a_result_is_read_as_it_was_returned(client, claims, result):
     id = sample_jobs.noop.enqueue()
     assert finish(claims, result) == id
-    record = reader.read(client, id)
-    assert (record.status, record.result, record.has_ended) == ("finished", result, True)
-    assert (record.error, record.worker) == (None, "w1")
-    assert record.ended_at == "1970-01-01T00:00:20.000000Z"
+    info = reader.read(client, id)
+    assert (info.status, info.result, info.has_ended) == ("finished", result, True)
+    assert (info.error, info.worker) == (None, "w1")
+    assert info.ended_at == "1970-01-01T00:00:20.000000Z"
     assert Job.fetch(id, client, JSONSerializer).return_value() == result
 
 
 def test_an_error_and_its_reason_are_read(client, claims):
     id = sample_jobs.noop.enqueue()
     finish(claims, error='Traceback:\n  File "a.py", line 1\nValueError: it is broken\n')
-    record = reader.read(client, id)
-    assert (record.status, record.has_ended, record.result) == ("failed", True, None)
-    assert record.error.startswith("Traceback:")
-    assert record.reason == "ValueError: it is broken"
+    info = reader.read(client, id)
+    assert (info.status, info.has_ended, info.result) == ("failed", True, None)
+    assert info.error.startswith("Traceback:")
+    assert info.reason == "ValueError: it is broken"
 
 
-def test_the_last_try_tells_the_result(client, claims):
+def test_the_result_is_that_of_the_last_attempt(client, claims):
     id = sample_jobs.noop.options(retries=1, retry_intervals=[0]).enqueue()
     finish(claims, error="ValueError: first")
-    record = reader.read(client, id)
-    assert (record.status, record.reason, record.attempts) == ("queued", "ValueError: first", 1)
+    info = reader.read(client, id)
+    assert (info.status, info.reason, info.attempts) == ("queued", "ValueError: first", 1)
     finish(claims, result="at last")
-    record = reader.read(client, id)
-    assert (record.status, record.result, record.error) == ("finished", "at last", None)
+    info = reader.read(client, id)
+    assert (info.status, info.result, info.error) == ("finished", "at last", None)
 
 
-def test_a_job_that_is_not_there_is_named(client):
+def test_an_unknown_job_id_is_named_in_the_error(client):
     with pytest.raises(NoSuchJob, match="no job has the id nowhere"):
         reader.read(client, "nowhere")
     assert reader.read_if_there(client, "nowhere") is None
@@ -145,15 +145,15 @@ def test_a_job_that_rq_enqueued_is_read(client):
     job = Queue("mail", connection=client, serializer=JSONSerializer).enqueue(
         "shop.send", "ada", copies=2, job_timeout="5m"
     )
-    record = reader.read(client, job.id)
-    assert (record.name, record.args, record.kwargs) == ("shop.send", ["ada"], {"copies": 2})
-    assert (record.queue, record.timeout) == ("mail", "300")
+    info = reader.read(client, job.id)
+    assert (info.name, info.args, info.kwargs) == ("shop.send", ["ada"], {"copies": 2})
+    assert (info.queue, info.timeout) == ("mail", "300")
 
 
 # --- waiting
 
 
-def test_waiting_ends_when_the_job_does(client, claims):
+def test_a_wait_ends_when_the_job_does(client, claims):
     id = sample_jobs.noop.enqueue()
     ending = threading.Timer(0.2, finish, (claims, "done"))
     ending.start()
@@ -161,7 +161,7 @@ def test_waiting_ends_when_the_job_does(client, claims):
     ending.join()
 
 
-def test_waiting_for_too_long_is_a_timeout_that_tells_the_status(client):
+def test_a_wait_that_times_out_reports_the_status(client):
     id = sample_jobs.noop.enqueue()
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=rf"^job {id} is still queued after 0.2 s$"):
@@ -169,13 +169,13 @@ def test_waiting_for_too_long_is_a_timeout_that_tells_the_status(client):
     assert 0.2 <= time.monotonic() - began < 5
 
 
-def test_waiting_for_an_ended_job_takes_no_time_even_with_a_timeout_of_zero(client, claims):
+def test_a_wait_with_a_timeout_of_zero_returns_an_ended_job(client, claims):
     id = sample_jobs.noop.enqueue()
     finish(claims, error="ValueError: no")
     assert reader.wait(client, id, timeout=0).status == "failed"
 
 
-def test_waiting_for_a_job_that_leaves_no_record_says_so(client, claims):
+def test_a_wait_for_a_job_that_leaves_no_record_raises_no_such_job(client, claims):
     id = sample_jobs.noop.options(result_ttl=0).enqueue()
     ending = threading.Timer(0.1, finish, (claims,))
     ending.start()
@@ -214,7 +214,7 @@ def test_started_jobs_are_listed_by_their_ids_alone(client, claims):
     assert reader.ids(client, "default", "started", 10) == [id]
 
 
-def test_those_that_were_stopped_are_found_among_the_failed(client):
+def test_stopped_jobs_are_found_among_the_failed_ones(client):
     failed, stopped, other = sample_jobs.noop.enqueue_many([()] * 3)
     for at, id in enumerate((failed, stopped, other, "gone")):
         client.zadd(keys.registry_key("failed", "default"), {id: at})
@@ -248,14 +248,14 @@ def test_depths_count_every_status_and_clean_nothing_up(client, claims):
     assert set(queues.depths(client, ["empty"])["empty"].values()) == {0}
 
 
-def test_queues_that_were_ever_enqueued_to_are_known(client):
+def test_all_queues_that_were_enqueued_to_are_listed(client):
     sample_jobs.noop.options(queue="mail").enqueue()
     sample_jobs.noop.options(queue="image", delay=60).enqueue()
     Queue("rqs", connection=client, serializer=JSONSerializer).enqueue("shop.send")
     assert queues.names(client) == ["image", "mail", "rqs"]
 
 
-def test_workers_are_listed_while_they_give_signs_of_life(client):
+def test_workers_are_listed_until_their_record_expires(client):
     assert cluster.workers(client) == []
     for name in ("w2", "w1"):
         key = keys.worker_key(name)
@@ -271,14 +271,14 @@ def test_workers_are_listed_while_they_give_signs_of_life(client):
     assert (first["done"], first["failed"]) == (3, 0)
 
 
-def test_the_server_says_what_it_is(client):
+def test_the_server_reports_its_kind_and_version(client):
     server = cluster.server(client)
     assert server["server"] == "valkey"
     assert server["version"][0].isdigit()
     assert server["clients"] >= 1
 
 
-# --- what is stored wrongly
+# --- corrupt records
 
 
 @pytest.mark.parametrize(
@@ -300,14 +300,14 @@ def test_the_server_says_what_it_is(client):
 def test_a_corrupt_record_is_still_read(client, field, value):
     id = sample_jobs.noop.enqueue()
     client.hset(keys.job_key(id), field, value)
-    record = reader.read(client, id)
-    assert (record.id, record.queue) == (id, "default")
-    assert (record.attempts, record.deaths, record.retries_left) == (0, 0, 0)
-    assert record.name == "packmule.tests.jobs.sample_jobs.noop" or record.name.startswith("(the payload is")
+    info = reader.read(client, id)
+    assert (info.id, info.queue) == (id, "default")
+    assert (info.attempts, info.deaths, info.retries_left) == (0, 0, 0)
+    assert info.name == "packmule.tests.jobs.sample_jobs.noop" or info.name.startswith("(the payload is")
 
 
 @pytest.mark.parametrize("key", [keys.job_key, keys.results_key, keys.progress_key])
-def test_a_key_of_another_type_is_no_job(client, key):
+def test_a_key_of_another_type_is_not_a_job(client, key):
     id = sample_jobs.noop.enqueue()
     client.delete(key(id))
     client.set(key(id), "in the way")
@@ -319,7 +319,7 @@ def test_a_key_of_another_type_is_no_job(client, key):
 @pytest.mark.parametrize(
     "counters_", [{"done": "x"}, {"done": "1", "total": "x"}, {"message": "no count"}, {b"\xff": b"\xff"}]
 )
-def test_corrupt_progress_is_none(client, counters_):
+def test_corrupt_progress_is_read_as_none(client, counters_):
     id = sample_jobs.noop.enqueue()
     client.hset(keys.progress_key(id), mapping=counters_)
     assert reader.read(client, id).progress is None
@@ -328,14 +328,14 @@ def test_corrupt_progress_is_none(client, counters_):
 @pytest.mark.parametrize(
     "value", ["not base64!", b64encode(b"\x80pickle"), b64encode(b"[" * 100_000), b"\xff"]
 )
-def test_a_result_that_cannot_be_read_says_so(client, value):
+def test_an_unreadable_result_is_replaced_by_a_note(client, value):
     id = sample_jobs.noop.enqueue()
     client.xadd(keys.results_key(id), {"return_value": value})
     assert reader.read(client, id).result == "(a result that is not JSON)"
 
 
 @pytest.mark.parametrize("value", ["not base64!", b64encode(b"not zlib"), b"\xff"])
-def test_an_error_that_cannot_be_read_says_so(client, value):
+def test_an_unreadable_error_is_replaced_by_a_note(client, value):
     id = sample_jobs.noop.enqueue()
     client.xadd(keys.results_key(id), {"exc_string": value})
     assert reader.read(client, id).error == "(an error text that can't be read)"
@@ -348,7 +348,7 @@ def test_an_error_text_that_unpacks_without_end_is_cut(client, monkeypatch):
     assert reader.read(client, id).error == "x" * 1000
 
 
-def test_an_id_that_is_no_text_does_not_stop_a_list(client):
+def test_an_id_that_is_not_utf8_does_not_stop_a_list(client):
     id = sample_jobs.noop.enqueue()
     client.lpush(keys.queue_key("default"), b"\xff\xfe")
     assert reader.ids(client, "default", "queued", 10)[1] == id

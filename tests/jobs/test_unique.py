@@ -1,4 +1,4 @@
-"""Unique jobs: the first or the last of calls that are the same, however many producers make them."""
+"""Unique jobs: the first or the last of equal calls makes the job, however many producers call."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def claim(client: Redis) -> list[Claimed]:
 
 
 def perform(client: Redis, end: Callable[[Claimed], Outcome] | None = None) -> list[str]:
-    """Claim and end, as a worker does, all that is in the default queue; the ids."""
+    """Claim and end all jobs of the default queue, as a worker does; return their ids."""
     claims = Claims(client, "w", Strict(["default"]))
     jobs = claims.finish_and_claim(claims.next_id(), [], 100).jobs
     claims.finish_and_claim(claims.next_id(), [(end or done)(job) for job in jobs], 0)
@@ -72,7 +72,7 @@ def queued(client: Redis) -> list[str]:
 
 
 def waiting(client: Redis) -> dict[str, float]:
-    """The scheduled jobs, and in how many seconds each is due."""
+    """The scheduled jobs, and the seconds until each is due."""
     seconds, microseconds = client.time()
     found = client.zrange(SCHEDULED, 0, -1, withscores=True)
     return {id.decode(): due - seconds - microseconds / 1e6 for id, due in found}
@@ -82,10 +82,10 @@ def places(client: Redis) -> dict[bytes, bytes]:
     return client.hgetall(keys.UNIQUE)
 
 
-# --- which calls are the same
+# --- which calls are equal
 
 
-def test_a_call_is_kept_out_while_one_of_the_same_arguments_waits(client):
+def test_a_call_is_kept_out_while_an_equal_one_waits(client):
     id = sample_jobs.only.enqueue(1)
     assert [sample_jobs.only.enqueue(1), sample_jobs.only.enqueue(2) == id] == [id, False]
     assert len(queued(client)) == 2
@@ -100,12 +100,12 @@ def test_a_call_is_kept_out_while_one_of_the_same_arguments_waits(client):
         ((), {"a": 1, "c": None}),
     ],
 )
-def test_positional_named_and_default_arguments_make_the_same_call(client, args, kwargs):
+def test_positional_named_and_default_arguments_make_equal_calls(client, args, kwargs):
     assert sample_jobs.only.enqueue(*args, **kwargs) == sample_jobs.only.enqueue(1)
     assert len(queued(client)) == 1
 
 
-def test_calls_that_differ_anywhere_are_not_the_same(client):
+def test_calls_that_differ_in_any_argument_are_not_equal(client):
     calls: list[Any] = [
         *[(1,), (2,), (1, 3), (1, 2, 3), (1, 2, 3, 4)],
         *[
@@ -125,17 +125,17 @@ def test_calls_that_differ_anywhere_are_not_the_same(client):
         (date(2026, 1, 2), "2026-01-02"),
     ],
 )
-def test_what_is_the_same_in_json_is_the_same(one, other):
+def test_arguments_that_are_equal_in_json_are_equal(one, other):
     assert sample_jobs.only.enqueue(1, c=one) == sample_jobs.only.enqueue(1, c=other)
 
 
-def test_what_an_annotation_makes_the_same_is_the_same():
+def test_arguments_that_an_annotation_makes_equal_are_equal():
     plan, number = sample_jobs.plan.options(unique=True), sample_jobs.by_number.options(unique=True)
     assert plan.enqueue(datetime(2026, 1, 2, tzinfo=UTC)) == plan.enqueue("2026-01-02T00:00:00Z")
     assert number.enqueue({2: "b", 1: "a"}) == number.enqueue({"1": "a", "2": "b"})
 
 
-def test_a_key_counts_the_arguments_it_names_and_no_others(client):
+def test_a_key_depends_only_on_the_arguments_that_it_names(client):
     id = sample_jobs.invoice.enqueue(7, "2026-11")
     assert sample_jobs.invoice.enqueue(7, "2026-12", copies=3) == id
     assert sample_jobs.invoice.enqueue(8, "2026-11") != id
@@ -143,26 +143,26 @@ def test_a_key_counts_the_arguments_it_names_and_no_others(client):
     assert rq_job(client, id).args == [7, "2026-11"]
 
 
-def test_values_of_a_key_run_into_each_other_nowhere():
+def test_values_in_a_key_cannot_run_into_each_other():
     keyed = sample_jobs.invoice.options(unique="{account}:{copies}:{month}")
     calls = [(1, "", 23), (12, "", 3), ("1", "3", 2), ("a:b", "c"), ("a", "b:c"), ('a"', "b"), ("a", '"b')]
     assert len(set(keyed.enqueue_many(calls))) == len(calls)
 
 
-def test_a_key_without_arguments_is_one_for_all_calls_of_the_job():
+def test_a_key_without_arguments_makes_all_calls_of_the_job_equal():
     whole = sample_jobs.invoice.options(unique="nightly report, größer")
     assert whole.enqueue(1) == whole.enqueue(2)
     assert sample_jobs.only.options(unique="nightly report, größer").enqueue(1) != whole.enqueue(1)
 
 
-def test_a_key_of_long_arguments_is_kept_short_and_still_tells_them_apart(client):
+def test_a_key_of_long_arguments_stays_short_and_distinct(client):
     keyed = sample_jobs.echo.options(unique=True)
     ids = [keyed.enqueue("x" * 10_000 + end) for end in "aba"]
     assert (ids[0] == ids[2], ids[0] == ids[1]) == (True, False)
     assert max(map(len, places(client))) < 300
 
 
-def test_an_enqueue_may_be_unique_by_another_key_or_not_at_all(client):
+def test_an_enqueue_can_be_unique_by_another_key_or_not_at_all(client):
     id = sample_jobs.only.enqueue(1)
     assert sample_jobs.only.options(unique=False).enqueue(1) != id
     assert sample_jobs.only.options(unique="{b}").enqueue(1) != id
@@ -171,7 +171,7 @@ def test_an_enqueue_may_be_unique_by_another_key_or_not_at_all(client):
     assert len(set(both)) == 2
 
 
-# --- for its life
+# --- held while the job is alive
 
 
 def test_rq_reads_a_unique_job(client):
@@ -196,7 +196,7 @@ def test_a_running_job_keeps_others_out(client):
     id = sample_jobs.only.enqueue(1)
     assert [job.id for job in claim(client)] == [id]
     assert sample_jobs.only.enqueue(1) == id  # claimed
-    client.hset(keys.job_key(id), "status", "started")  # marked, once it takes its time
+    client.hset(keys.job_key(id), "status", "started")  # as a worker marks a job that takes long
     assert sample_jobs.only.enqueue(1) == id
     assert queued(client) == []
 
@@ -214,11 +214,11 @@ def test_a_job_that_waits_for_a_retry_keeps_others_out(client):
     assert retried.enqueue(1) != id
 
 
-def test_a_scheduled_job_keeps_others_out_however_far_off_it_is(client):
+def test_a_scheduled_job_keeps_others_out_however_late_it_is_due(client):
     far = sample_jobs.only.options(delay=timedelta(days=365 * 50))
     id = far.enqueue(1)
     assert client.ttl(keys.UNIQUE) == -1
-    sample_jobs.only.enqueue_many([(n,) for n in range(2, 100)])  # and these look for places to give up
+    sample_jobs.only.enqueue_many([(n,) for n in range(2, 100)])  # each of which looks for places to give up
     assert sample_jobs.only.enqueue(1) == id
 
 
@@ -229,7 +229,7 @@ def test_a_deferred_job_keeps_others_out(client):
     assert sample_jobs.only.enqueue(1) == id
 
 
-def test_a_cancelled_or_deleted_job_frees_its_place(client):
+def test_a_canceled_or_deleted_job_frees_its_place(client):
     id = sample_jobs.only.enqueue(1)
     cancel(client, id)
     second = sample_jobs.only.enqueue(1)
@@ -238,7 +238,7 @@ def test_a_cancelled_or_deleted_job_frees_its_place(client):
     assert sample_jobs.only.enqueue(1) not in (id, second)
 
 
-def test_a_job_that_went_back_after_a_death_keeps_its_place_and_a_quarantined_one_frees_it(client):
+def test_a_rescued_job_keeps_its_place_and_a_quarantined_job_frees_it(client):
     id = sample_jobs.only.enqueue(1)
     for death in range(MOST_DEATHS):
         assert sample_jobs.only.enqueue(1) == id
@@ -265,7 +265,7 @@ def test_a_record_that_will_never_run_frees_its_place(client, harm, more):
     assert once.enqueue(1) != id
 
 
-def test_a_failed_job_that_is_requeued_takes_its_place_again(client):
+def test_a_failed_job_takes_its_place_again_when_it_is_retried(client):
     id = sample_jobs.only.enqueue(1)
     perform(client, raised)
     sample_jobs.only.enqueue_many([(n,) for n in range(2, 100)])
@@ -273,7 +273,7 @@ def test_a_failed_job_that_is_requeued_takes_its_place_again(client):
     assert sample_jobs.only.enqueue(1) == id
 
 
-def test_another_job_under_a_chosen_id_holds_no_place_that_it_did_not_take(client):
+def test_a_new_job_of_a_chosen_id_does_not_hold_the_place_of_the_old_one(client):
     sample_jobs.only.options(job_id="nightly", result_ttl=0).enqueue(1)
     perform(client)
     sample_jobs.only.options(job_id="nightly").enqueue(2)
@@ -281,17 +281,17 @@ def test_another_job_under_a_chosen_id_holds_no_place_that_it_did_not_take(clien
     assert sample_jobs.only.enqueue(2) == "nightly"
 
 
-def test_a_chosen_id_is_kept_out_by_whoever_holds_the_place(client):
+def test_a_job_of_a_chosen_id_is_kept_out_by_the_holder_of_the_place(client):
     id = sample_jobs.only.enqueue(1)
     assert sample_jobs.only.options(job_id="chosen").enqueue(1) == id
     assert not Job.exists("chosen", connection=client)
 
 
-# --- for a time
+# --- held for a time
 
 
 @pytest.mark.parametrize("result_ttl", [0, 500])
-def test_with_a_ttl_the_place_is_held_for_that_time_though_the_job_has_finished(client, result_ttl):
+def test_a_ttl_holds_the_place_after_the_job_has_finished(client, result_ttl):
     once = sample_jobs.only.options(unique_ttl=60, result_ttl=result_ttl)
     id = once.enqueue(1)
     perform(client)
@@ -301,7 +301,7 @@ def test_with_a_ttl_the_place_is_held_for_that_time_though_the_job_has_finished(
     assert once.enqueue(1) != id
 
 
-def test_with_a_ttl_the_place_is_free_after_it_though_the_job_waits():
+def test_a_ttl_frees_the_place_even_if_the_job_still_waits():
     once = sample_jobs.only.options(unique_ttl=timedelta(seconds=0.2))
     id = once.enqueue(1)
     deadline = time.monotonic() + 10
@@ -310,7 +310,7 @@ def test_with_a_ttl_the_place_is_free_after_it_though_the_job_waits():
     assert once.enqueue(1) != id
 
 
-def test_a_failed_job_frees_its_place_before_its_ttl_has_ended_but_not_a_throttled_one(client):
+def test_a_failed_job_frees_its_place_before_its_ttl_unless_it_is_throttled(client):
     once = sample_jobs.only.options(unique_ttl=60)
     id, throttled = once.enqueue(1), sample_jobs.ping.enqueue(1)
     perform(client, raised)
@@ -318,7 +318,7 @@ def test_a_failed_job_frees_its_place_before_its_ttl_has_ended_but_not_a_throttl
     assert sample_jobs.ping.enqueue(1) == throttled
 
 
-def test_throttle_lets_the_first_through_and_no_other_in_its_time(client):
+def test_throttle_enqueues_only_the_first_call_of_its_span(client):
     ids = [sample_jobs.ping.enqueue(1, reason) for reason in ("first", "second")]
     perform(client)
     ids.append(sample_jobs.ping.enqueue(1, "third"))
@@ -333,7 +333,7 @@ def test_throttle_lets_the_first_through_and_no_other_in_its_time(client):
 # --- debounce
 
 
-def test_the_last_of_debounced_calls_wins_and_its_time_is_moved_on(client):
+def test_the_last_debounced_call_wins_and_delays_the_job(client):
     id = sample_jobs.refresh.enqueue(1, "first")
     assert 29 < waiting(client)[id] <= 30
     client.zadd(SCHEDULED, {id: time.time() + 5})
@@ -351,7 +351,7 @@ def test_the_last_of_debounced_calls_wins_and_its_time_is_moved_on(client):
     assert [29 < due <= 30 for due in waiting(client).values()] == [True]
 
 
-def test_the_longest_wait_holds_however_many_calls_come(client):
+def test_the_longest_wait_bounds_the_delay_however_many_calls_come(client):
     id = sample_jobs.refresh.enqueue(1)
     since = float(client.hget(keys.job_key(id), "debounced_since"))
     client.hset(keys.job_key(id), "debounced_since", f"{since - 35:.6f}")
@@ -365,7 +365,7 @@ def test_the_longest_wait_holds_however_many_calls_come(client):
     assert rq_job(client, perform(client)[0]).args == [1, "last"]
 
 
-def test_without_a_longest_wait_calls_put_it_off_for_ever(client):
+def test_without_a_longest_wait_calls_can_delay_the_job_for_ever(client):
     often = sample_jobs.only.options(debounce=30)
     id = often.enqueue(1)
     client.hset(keys.job_key(id), "debounced_since", "1.0")
@@ -374,7 +374,7 @@ def test_without_a_longest_wait_calls_put_it_off_for_ever(client):
 
 
 @pytest.mark.parametrize("state", ["queued", "retry", "finished", "cancelled"])
-def test_a_call_after_the_debounced_job_has_had_its_time_waits_for_a_time_of_its_own(client, state):
+def test_a_call_after_the_debounced_job_was_due_makes_a_job_of_its_own(client, state):
     id = sample_jobs.refresh.options(retries=1, retry_intervals=[50]).enqueue(1, "first")
     if state == "cancelled":
         cancel(client, id)
@@ -398,7 +398,7 @@ def test_a_debounced_job_moves_to_the_queue_of_the_last_call(client):
     assert rq_job(client, id).origin == "low"
 
 
-def test_a_key_in_the_way_leaves_the_debounced_job_as_it_was(client):
+def test_a_key_of_another_type_leaves_the_debounced_job_unchanged(client):
     id = sample_jobs.refresh.enqueue(1, "first")
     client.set(keys.registry_key("scheduled", "low"), "in the way")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
@@ -407,7 +407,7 @@ def test_a_key_in_the_way_leaves_the_debounced_job_as_it_was(client):
     assert list(waiting(client)) == [id]
 
 
-def test_a_full_memory_leaves_the_debounced_job_as_it_was(client):
+def test_a_full_memory_leaves_the_debounced_job_unchanged(client):
     id = sample_jobs.refresh.enqueue(1, "first")
     before = client.hgetall(keys.job_key(id)), client.zscore(SCHEDULED, id)
     client.config_set("maxmemory", 1)
@@ -419,7 +419,7 @@ def test_a_full_memory_leaves_the_debounced_job_as_it_was(client):
     assert (client.hgetall(keys.job_key(id)), client.zscore(SCHEDULED, id)) == before
 
 
-def test_debounced_jobs_expire_from_their_time_on(client):
+def test_debounced_jobs_expire_counted_from_when_they_are_due(client):
     id = sample_jobs.refresh.options(expires=10).enqueue(1)
     assert abs(float(client.hget(keys.job_key(id), "expires_at")) - time.time() - 40) < 5
 
@@ -427,7 +427,7 @@ def test_debounced_jobs_expire_from_their_time_on(client):
 # --- many at once
 
 
-def test_of_a_thousand_calls_each_key_gets_one_job_and_all_calls_its_id(client, enqueue):
+def test_a_thousand_calls_make_one_job_a_key_and_all_return_its_id(client, enqueue):
     calls = [((n % 100, str(n)), {}) for n in range(1000)]
     ids = enqueue.send(sample_jobs.invoice.job, calls)
     assert ids[:100] == queued(client)
@@ -437,14 +437,14 @@ def test_of_a_thousand_calls_each_key_gets_one_job_and_all_calls_its_id(client, 
     assert enqueue.send(sample_jobs.invoice.job, calls[:3]) == ids[:3]
 
 
-def test_of_a_thousand_debounced_calls_the_last_of_each_key_wins(client):
+def test_the_last_of_a_thousand_debounced_calls_wins_for_each_key(client):
     ids = sample_jobs.refresh.enqueue_many([(n % 100, str(n)) for n in range(1000)])
     assert ids == ids[:100] * 10
     assert list(waiting(client)) == ids[:100]
     assert [rq_job(client, id).args[1] for id in ids[:100]] == [str(n) for n in range(900, 1000)]
 
 
-def test_at_the_front_one_of_equal_calls_is_enqueued_in_the_order_of_the_calls(client):
+def test_equal_calls_at_the_front_are_enqueued_once_in_the_order_of_the_calls(client):
     ids = sample_jobs.only.options(at_front=True).enqueue_many([(n % 300,) for n in range(900)])
     assert ids == ids[:300] * 3
     assert queued(client) == ids[:300]
@@ -462,7 +462,7 @@ class Crowd:
         read, write = os.pipe()
         self.pids = [self._fork(read, write) for _ in range(count)]
         os.close(read)
-        os.close(write)  # the last writer: all read the end, and go
+        os.close(write)  # the last writer: all readers see the end, and start
 
     def _fork(self, read: int, write: int) -> int:
         pid = os.fork()
@@ -500,7 +500,7 @@ def test_fifty_producers_at_once_debounce_into_one_job(client, server):
     assert rq_job(client, id).args == [1, "19"]
 
 
-def test_producers_killed_in_the_midst_leave_one_job_a_key_and_no_place_without_one(client, server):
+def test_killed_producers_leave_one_job_a_key_and_no_place_without_a_job(client, server):
     def enqueue_for_ever() -> None:
         for n in iter(int, None):
             sample_jobs.invoice.enqueue_many([(key, str(n)) for key in range(10)])
@@ -513,7 +513,7 @@ def test_producers_killed_in_the_midst_leave_one_job_a_key_and_no_place_without_
             time.sleep(0.02 * (number % 3))
             os.kill(pid, signal.SIGKILL)
         assert crowd.wait() == [-signal.SIGKILL] * 8
-        perform(client)  # what is free is taken anew in the next turn
+        perform(client)  # free places are taken again in the next round
     ids = sample_jobs.invoice.enqueue_many([(key,) for key in range(10)])
     assert queued(client) == ids
     ids = sample_jobs.refresh.enqueue_many([(key,) for key in range(10)])
@@ -536,7 +536,7 @@ def losing(server, client, tmp_path, monkeypatch) -> Iterator[LosingProxy]:
 
 
 @pytest.mark.parametrize("more", [{}, {"unique_ttl": 60}, {"throttle": 60}])
-def test_a_unique_call_sent_again_after_its_reply_was_lost_keeps_its_own_job(client, losing, more):
+def test_a_unique_call_resent_after_a_lost_reply_keeps_its_own_job(client, losing, more):
     losing.to_lose = 2
     ids = sample_jobs.only.options(**more).enqueue_many([(1,), (2,), (1,)])
     assert losing.lost == 2
@@ -545,7 +545,7 @@ def test_a_unique_call_sent_again_after_its_reply_was_lost_keeps_its_own_job(cli
 
 
 @pytest.mark.parametrize("result_ttl", [0, 500])
-def test_a_unique_job_that_ended_before_its_call_was_sent_again_runs_once(client, losing, result_ttl):
+def test_a_unique_job_that_ended_before_its_call_was_resent_runs_once(client, losing, result_ttl):
     losing.to_lose = 1
     losing.on_loss = lambda: perform(client)
     id = sample_jobs.only.options(result_ttl=result_ttl).enqueue(1)
@@ -553,7 +553,7 @@ def test_a_unique_job_that_ended_before_its_call_was_sent_again_runs_once(client
     assert id not in queued(client)
 
 
-def test_a_debounced_call_sent_again_does_not_undo_what_came_after_it(client, losing, monkeypatch):
+def test_a_resent_debounced_call_does_not_undo_a_later_call(client, losing, monkeypatch):
     mine = Client.default()
     other = Client(client)
     id = sample_jobs.refresh.enqueue(1, "first")
@@ -567,9 +567,7 @@ def test_a_debounced_call_sent_again_does_not_undo_what_came_after_it(client, lo
 
 
 @pytest.mark.parametrize("result_ttl", [0, 500])
-def test_a_debounced_call_whose_job_ended_before_it_was_sent_again_makes_no_second(
-    client, losing, result_ttl
-):
+def test_a_resent_debounced_call_whose_job_ended_makes_no_second_job(client, losing, result_ttl):
     call = sample_jobs.refresh.options(result_ttl=result_ttl)
 
     def run() -> None:
@@ -585,7 +583,7 @@ def test_a_debounced_call_whose_job_ended_before_it_was_sent_again_makes_no_seco
     assert (waiting(client), queued(client)) == ({}, [])
 
 
-def test_a_first_debounced_call_sent_again_does_not_undo_what_came_after_it(client, losing):
+def test_a_resent_first_debounced_call_does_not_undo_a_later_call(client, losing):
     other = Client(client)
     losing.on_loss = lambda: other.enqueue(sample_jobs.refresh, 1, "later")
     losing.to_lose = 1
@@ -597,7 +595,7 @@ def test_a_first_debounced_call_sent_again_does_not_undo_what_came_after_it(clie
 # --- places are given up
 
 
-def test_places_of_jobs_without_a_record_do_not_pile_up(client):
+def test_places_of_jobs_without_a_record_do_not_accumulate(client):
     once = sample_jobs.only.options(result_ttl=0)
     for n in range(30):
         once.enqueue_many([(n * 100 + m,) for m in range(100)])
@@ -609,7 +607,7 @@ def test_places_of_jobs_without_a_record_do_not_pile_up(client):
     assert len(places(client)) < 20
 
 
-def test_places_that_hold_are_never_given_up(client):
+def test_places_that_are_held_are_never_given_up(client):
     ids = [
         *sample_jobs.only.enqueue_many([(n,) for n in range(50)]),
         *sample_jobs.ping.options(result_ttl=0, queue="low").enqueue_many([(n,) for n in range(50)]),
@@ -623,7 +621,7 @@ def test_places_that_hold_are_never_given_up(client):
     assert sample_jobs.ping.enqueue_many([(n,) for n in range(50)]) == ids[50:]
 
 
-def test_a_place_that_makes_no_sense_is_free(client):
+def test_a_corrupt_place_is_free(client):
     sample_jobs.only.enqueue(1)
     (key,) = places(client)
     for nonsense in ("", "a", "a b", " ", "a b c", b"\xff\x00"):
@@ -632,11 +630,11 @@ def test_a_place_that_makes_no_sense_is_free(client):
         assert sample_jobs.only.enqueue(1) == id
 
 
-# --- what can't be meant
+# --- invalid keys and rules
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "message"),
     [
         ("{acount}", "the function has no argument acount; it has a, b"),
         ("{a} {}", "braces contain an argument's name"),
@@ -649,14 +647,14 @@ def test_a_place_that_makes_no_sense_is_free(client):
         ("{a:>9}", "braces contain an argument's name"),
     ],
 )
-def test_a_key_that_the_arguments_cannot_fill_is_told_when_the_function_is_decorated(client, template, told):
+def test_a_key_that_the_arguments_cannot_fill_is_refused_by_the_decorator(client, template, message):
     def plain(a: int, b: int = 1) -> int:
         return a
 
     plain.__qualname__ = "plain"
     with pytest.raises(InvalidJob) as refused:
         job(unique=template)(plain)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     with pytest.raises(InvalidOption, match=r"^unique="):
         sample_jobs.add.options(unique=template).enqueue(1)
@@ -664,7 +662,7 @@ def test_a_key_that_the_arguments_cannot_fill_is_told_when_the_function_is_decor
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "message"),
     [
         ({"throttle": 1, "debounce": 1}, "debounce or throttle, not both"),
         ({"unique_ttl": 1, "throttle": 1}, "unique_ttl or throttle, not both"),
@@ -675,8 +673,8 @@ def test_a_key_that_the_arguments_cannot_fill_is_told_when_the_function_is_decor
         ({"debounce": 5, "job_id": "a"}, "leave job_id out"),
     ],
 )
-def test_rules_that_exclude_each_other_are_refused(said, told):
-    with pytest.raises(InvalidOption, match=told):
+def test_rules_that_exclude_each_other_are_refused(said, message):
+    with pytest.raises(InvalidOption, match=message):
         Options(**said)
 
 
@@ -691,7 +689,7 @@ def test_a_default_that_json_cannot_carry_is_refused_as_part_of_a_key(client, mo
     job(unique="{a}")(plain).enqueue(1)
 
 
-def test_a_default_that_cannot_be_hashed_may_be_part_of_a_key(client):
+def test_an_unhashable_default_can_be_part_of_a_key(client):
     def plain(a: int, b: list[int] = [], c: Any = {"x": 1}) -> int:  # noqa: B006  people write such
         return a
 
@@ -702,7 +700,7 @@ def test_a_default_that_cannot_be_hashed_may_be_part_of_a_key(client):
         assert once.enqueue(1, [2]) != once.enqueue(1)
 
 
-def test_a_key_of_another_type_in_the_place_of_the_places_is_told_and_leaves_no_job(client):
+def test_a_corrupt_key_of_places_raises_an_error_and_leaves_no_job(client):
     client.set(keys.UNIQUE, "in the way")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         sample_jobs.only.enqueue(1)
@@ -710,10 +708,10 @@ def test_a_key_of_another_type_in_the_place_of_the_places_is_told_and_leaves_no_
     sample_jobs.noop.enqueue()
 
 
-# --- what it costs
+# --- cost
 
 
-def test_a_unique_enqueue_is_one_call_of_the_script_and_a_fixed_few_commands(client):
+def test_a_unique_enqueue_takes_one_script_call_and_a_fixed_number_of_commands(client):
     sample_jobs.only.enqueue(1)
     sample_jobs.only.enqueue(2)
 

@@ -1,4 +1,4 @@
-"""The wire: what we write RQ reads, and no payload, however hostile, does more than raise InvalidPayload."""
+"""The wire: RQ reads what we write, and the worst that a hostile payload does is raise InvalidPayload."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_times_are_written_as_rq_writes_them_and_read_by_it():
     assert wire.time_text(0) == "1970-01-01T00:00:00.000000Z"
 
 
-def test_times_come_back_as_they_were():
+def test_times_survive_a_round_trip():
     now = round(time.time(), 6)
     assert wire.time_seconds(wire.time_text(now)) == pytest.approx(now, abs=1e-6)
     assert wire.time_seconds("") is None
@@ -57,7 +57,7 @@ def test_what_rqs_serializer_writes_is_read():
     assert wire.decode_call(data) == wire.decode_call(zlib.compress(data)) == call
 
 
-def test_a_payload_is_compressed_where_that_saves_space():
+def test_a_payload_is_compressed_if_that_saves_space():
     small, large = b"[" + b"x" * 100, b"[" + b"x" * 10_000
     noise = b"[" + random.Random(1).randbytes(10_000)
     assert wire.packed(small) == small
@@ -67,7 +67,7 @@ def test_a_payload_is_compressed_where_that_saves_space():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"deep": float("-inf")}]])
-def test_numbers_that_json_does_not_have_are_refused_rather_than_turned_into_null(value):
+def test_nan_and_infinity_are_refused_instead_of_becoming_null(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         wire.encode_call("shop.jobs.report", (value, None), {})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -124,7 +124,7 @@ def test_a_hostile_payload_is_an_invalid_payload(data):
 
 
 @pytest.mark.parametrize("form", [lambda data: data, zlib.compress])
-def test_a_pickle_is_told_from_other_faults_and_never_opened(form, tmp_path):
+def test_a_pickle_is_named_as_such_and_never_loaded(form, tmp_path):
     marker = tmp_path / "opened"
 
     class Trap:
@@ -136,12 +136,12 @@ def test_a_pickle_is_told_from_other_faults_and_never_opened(form, tmp_path):
     assert not marker.exists()
 
 
-def test_a_method_call_is_told_from_other_faults():
+def test_a_method_call_is_named_as_such():
     with pytest.raises(InvalidPayload, match="method"):
         wire.decode_call(HOSTILE["a method call"])
 
 
-def test_a_bomb_is_refused_before_it_unpacks():
+def test_a_compression_bomb_is_refused_before_it_unpacks():
     packer = zlib.compressobj(9)
     mib = b" " * 2**20
     bomb = packer.compress(b"[")
@@ -157,7 +157,7 @@ def test_a_bomb_is_refused_before_it_unpacks():
         tracemalloc.stop()
 
 
-def test_a_payload_of_just_the_limit_is_read(monkeypatch):
+def test_a_payload_of_exactly_the_limit_is_read(monkeypatch):
     monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", len(VALID))
     assert wire.decode_call(zlib.compress(VALID)).name == "shop.jobs.report"
     monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", len(VALID) - 1)
@@ -168,7 +168,7 @@ def test_a_payload_of_just_the_limit_is_read(monkeypatch):
 @pytest.mark.parametrize(
     "original", [VALID, zlib.compress(VALID), pickle.dumps(VALID)], ids=["json", "zlib", "pickle"]
 )
-def test_whatever_damage_a_payload_takes_it_is_read_or_refused(original):
+def test_a_damaged_payload_is_read_or_refused(original):
     chance = random.Random(7)
     refused = 0
     for _ in range(5000):
@@ -186,16 +186,16 @@ def test_whatever_damage_a_payload_takes_it_is_read_or_refused(original):
     assert refused > 1000
 
 
-def test_keys_are_rqs():
+def test_keys_are_named_as_rq_names_them():
     assert keys.queue_key("high") == "rq:queue:high"
     assert keys.queue_name("rq:queue:high") == "high"
     assert keys.worker_name(keys.worker_key("w1")) == "w1"
 
 
-def test_an_id_that_is_no_text_is_still_shown():
+def test_an_id_that_is_not_utf8_is_still_shown():
     assert as_text(b"caf\xc3\xa9") == as_text("café") == "café"
     assert as_text(b"\xff") == "\ufffd"
 
 
-def test_an_error_text_is_kept_as_rq_reads_it():
+def test_an_error_text_is_stored_as_rq_reads_it():
     assert zlib.decompress(b64decode(wire.error_text("bad \udcff"))).decode() == "bad \\udcff"
