@@ -96,20 +96,7 @@ def _exit_code(error: Exception) -> int | None:
         return Unavailable.exit_code
     if isinstance(error, TimeoutError):
         return Error.exit_code
-    return _remainder(error)
-
-
-def _remainder(error: Exception) -> int | None:
-    """The exit codes of errors that are not yet under `Error`, by their names."""
-    codes = {
-        3: "UnfitServer ServerFailed",
-        2: "InvalidOption UnknownQueue NoSuchJob NoSuchBatch InvalidCall InvalidJob NotRegistered "
-        "StorageError InvalidFile SameServer "
-        "InvalidAddress InvalidServer",
-        1: "BatchClosed ServerFull CatcherFailed NotReleased LockNotReleased",
-    }
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return next((code for code, named in codes.items() if names.intersection(named.split())), None)
+    return None
 
 
 if __name__ == "__main__":

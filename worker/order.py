@@ -7,14 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from packmule.errors import UsageError
+
 Order: TypeAlias = "Strict | Shuffled | Weighted"
 
 _WEIGHTED = re.compile(r"(?P<name>.+):(?P<weight>\d+)")
 MOST_WEIGHT = 1000
 
 
-class InvalidWeight(ValueError):
-    """A queue's weight that is no whole number from 1 to `MOST_WEIGHT`."""
+class InvalidWeight(UsageError, ValueError):
+    """A queue's weight that is not a whole number from 1 to `MOST_WEIGHT`."""
 
 
 class Strict:

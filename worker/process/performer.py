@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import rq
 
+from packmule.errors import JobFailed, UsageError
 from packmule.jobs import context, registry, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
@@ -22,15 +23,15 @@ Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
 
 
-class ResultTooLarge(ValueError):
+class ResultTooLarge(UsageError, ValueError):
     """A job returned more than a result may hold."""
 
 
-class ResultUnwritable(TypeError):
+class ResultUnwritable(UsageError, TypeError):
     """A job returned what JSON can't hold."""
 
 
-class Expired(Exception):
+class Expired(JobFailed):
     """A job was not started in the time that its `expires` gave it."""
 
 

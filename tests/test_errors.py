@@ -1,0 +1,88 @@
+"""The errors are one tree: each has its own name, one sentence, and a place beside its raise."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections import Counter
+from pathlib import Path
+
+import packmule
+from packmule import cli, errors
+
+ROOT = Path(packmule.__file__).parent
+NO_PRODUCT = {"benchmarks", "build", "deploy", "docs", "tests"}
+CONTROL_FLOW = {"Interrupted", "Killed", "Later", "NotLeading", "Retry", "Stopped", "_Abandoned"}
+"""Exceptions that end a job or a step in order; no user, operator or author of a job has to handle them."""
+
+
+def product() -> list[Path]:
+    """The modules that are installed, but those that run something when they are imported."""
+    paths = [path.relative_to(ROOT) for path in ROOT.rglob("*.py")]
+    return [
+        path
+        for path in sorted(paths)
+        if path.parts[0] not in NO_PRODUCT
+        and not path.parts[0].startswith(".")
+        and path.name != "__main__.py"
+    ]
+
+
+def exceptions() -> list[tuple[Path, ast.ClassDef, type[BaseException]]]:
+    """Each exception class of ours: where it is defined, its syntax, and the class."""
+    found = []
+    for path in product():
+        classes = [
+            node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ClassDef)
+        ]
+        for node in classes:
+            module = ".".join(["packmule", *path.with_suffix("").parts]).removesuffix(".__init__")
+            kind = getattr(importlib.import_module(module), node.name, None) if node.bases else None
+            if isinstance(kind, type) and issubclass(kind, BaseException):
+                found.append((path, node, kind))
+    return found
+
+
+FOUND = exceptions()
+ERRORS = [each for each in FOUND if each[1].name not in CONTROL_FLOW and each[0].name != "errors.py"]
+
+
+def test_no_two_exceptions_have_the_same_name() -> None:
+    names = Counter(node.name for _, node, _ in FOUND)
+    assert [name for name, count in names.items() if count > 1] == []
+    assert set(names) >= CONTROL_FLOW
+
+
+def test_every_error_is_in_the_tree() -> None:
+    assert [str(kind) for _, _, kind in ERRORS if not issubclass(kind, errors.Error)] == []
+    assert {kind.exit_code for _, _, kind in ERRORS} == {1, 2, 3}
+
+
+def test_every_error_says_in_one_sentence_what_it_is() -> None:
+    said = {node.name: " ".join((ast.get_docstring(node) or "").split()) for _, node, _ in ERRORS}
+    assert [name for name, text in said.items() if not text.endswith(".")] == []
+    assert [name for name, text in said.items() if re.search(r"[.!?] +[A-Z`]", text)] == []
+
+
+def test_every_error_is_defined_where_it_is_raised() -> None:
+    """In its module, or in the `__init__` of its folder, which the module itself can't import."""
+    elsewhere = []
+    for path, node, _ in ERRORS:
+        nearby = {path, path.with_name("__init__.py")}
+        texts = [(ROOT / each).read_text() for each in nearby if (ROOT / each).exists()]
+        if not any(re.search(rf"(?<!class )\b{node.name}[(]|raise {node.name}\b", text) for text in texts):
+            elsewhere.append(f"{path}: {node.name}")
+    assert elsewhere == []
+
+
+def test_an_error_ends_a_command_with_its_exit_code_and_a_bug_shows_its_traceback() -> None:
+    from redis.exceptions import ConnectionError as NoConnection
+
+    assert [cli._exit_code(kind("x")) for kind in (errors.Error, errors.NotFound, errors.Unavailable)] == [
+        1,
+        2,
+        3,
+    ]
+    assert [cli._exit_code(error) for error in (NoConnection("x"), TimeoutError("x"))] == [3, 1]
+    assert cli._exit_code(ValueError("a bug")) is None
