@@ -20,7 +20,7 @@ from packmule.tests.worker import (
     pool_jobs,  # noqa: F401  registers jobs
 )
 from packmule.worker.pool import autoscale as scaling
-from packmule.worker.pool import pool
+from packmule.worker.pool import enforcement, pool
 
 url, processes, *options = sys.argv[1:]
 values = dict(option.split("=") for option in options)
@@ -34,7 +34,7 @@ wanted: dict[str, Any] = {
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")
     wanted["autoscale"] = int(least), int(most)
-pool.FROZEN_SECONDS = float(values.get("frozen", pool.FROZEN_SECONDS))
+enforcement.FROZEN_SECONDS = float(values.get("frozen", enforcement.FROZEN_SECONDS))
 scaling.IDLE_SECONDS = float(values.get("idle", scaling.IDLE_SECONDS))
 sys.exit(
     pool.Pool(

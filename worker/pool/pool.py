@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import gc
 import logging
@@ -18,41 +17,28 @@ from types import FrameType
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 
-from packmule.coordination.redis.backoff import BackOff, is_transient
+from packmule.coordination.redis.backoff import BackOff
 from packmule.worker import order
-from packmule.worker.commands import Command, Commands
-from packmule.worker.crash_report import CrashReport, report_crash
-from packmule.worker.deadlines import LOOK
-from packmule.worker.dependents import enqueue_forgotten
-from packmule.worker.heartbeat import INTERVAL, Heartbeat
-from packmule.worker.kernel import resident_memory
-from packmule.worker.pool import child, stalled
+from packmule.worker.crash_report import report_crash
+from packmule.worker.pool import child
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
+from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
+from packmule.worker.pool.upkeep import Death, Upkeep
 from packmule.worker.process.claim import MOST
 from packmule.worker.process.worker import Worker
-from packmule.worker.rescue import Verdict, rescue, rescue_expired, server_time
-from packmule.worker.scoreboard import RunningJob, Scoreboard
-from packmule.worker.started import Marks
+from packmule.worker.scoreboard import Scoreboard
+from packmule.worker.wake import WakePipe
 
 TICK = 0.04
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
 ANSWER_SECONDS = 1.0
-"""How long a pool waits for Redis: while it does, it looks after nothing else."""
-
-FROZEN_SECONDS = 10.0
-"""A process that has been stopped by a signal for this long is as good as dead: its jobs go elsewhere."""
-
-RESCUE_INTERVAL = 1.0
-"""Seconds between two looks for leases that ended: how much longer a vanished singleton keeps others out."""
-
-MEMORY_FACTOR = 2
-"""A process that leaves at its `max_memory` is killed, in the midst of a job, at so many times that."""
+"""How long a pool waits for an answer of Redis: while it waits, it does nothing else."""
 
 log = logging.getLogger("packmule.worker")
 
@@ -101,52 +87,37 @@ class Pool:
         self.autoscale = autoscale
         self.lock_nodes = lock_nodes
         self._children: dict[int, Child] = {}
-        self._scoreboards: dict[str, Scoreboard] = {}
-        self._dead: dict[str, tuple[Verdict, str, list[str], CrashReport]] = {}
         self._start_backoff = BackOff(0.1, BACK_OFF_CAP)
         self._start_not_before = 0.0
         self._drained = 0
         self._stop_signals = 0
         self._stop_deadline = float("inf")
         self._clean = True
-        self._is_heard = False
-        self._clock = 0.0
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
-        wake, waker = os.pipe()
-        os.set_blocking(waker, False)
-        os.set_blocking(wake, False)
+        wake = WakePipe()
         self._lifeline, self._life = os.pipe()
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wake.writer, warn_on_full_buffer=False)
         self._install_signal_handlers()
-        self.client = self._impatient_client()
-        self.commands = Commands(self.client)
-        scale = Autoscale(self.client, list(self.weights), *self.autoscale) if self.autoscale else None
-        heartbeat = Heartbeat(self.client, self._scoreboards)
-        self.marks = Marks(self.client)
-        gc.freeze()  # what exists now is shared by all children for as long as nobody writes to it
-        next_beat = next_look = 0.0
+        client = self._impatient_client()
+        self.upkeep = Upkeep(client)
+        commands = self.upkeep.commands
+        scale = Autoscale(client, list(self.weights), *self.autoscale) if self.autoscale else None
+        gc.freeze()  # what exists now is shared by all children as long as nobody writes to it
         while not self._is_done():
             self._start_missing()
-            if time.monotonic() >= next_beat:
-                self._beat(heartbeat)
-                next_beat = time.monotonic() + INTERVAL
-                next_look = time.monotonic() + RESCUE_INTERVAL
-            elif self._is_heard and time.monotonic() >= next_look:
-                self._rescue_vanished()
-                next_look = time.monotonic() + RESCUE_INTERVAL
+            self.upkeep.do_due()
             if scale and not self._stop_signals:
                 self._scale(scale)
-            select.select([wake, *self.commands.sockets], [], [], TICK)
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake, 4096)
-            for worker, command in self.commands.received():
-                self._obey(worker, command)
+            select.select([wake.reader, *commands.sockets], [], [], TICK)
+            wake.drain()
+            for name, command in commands.received():
+                obey(self._workers(), name, command)
             self._enforce()
             self._stop_children()
             self._reap()
-        self.commands.close()
+        self.upkeep.close()
         return 0 if self._clean else 1
 
     def _impatient_client(self) -> Redis:
@@ -210,38 +181,12 @@ class Pool:
                 lock_nodes=self.lock_nodes(),
             ).work(burst=self.burst, max_jobs=self.max_jobs)
 
-        self._scoreboards[name] = scoreboard
+        self.upkeep.scoreboards[name] = scoreboard
         self._start(name, scoreboard, main)
 
     def _start(self, name: str, scoreboard: Scoreboard | None, main: Main) -> None:
         started = child.start(name, scoreboard, main, self._life)
         self._children[started.pid] = started
-
-    def _beat(self, heartbeat: Heartbeat) -> None:
-        try:
-            self._is_heard = False
-            heartbeat.beat()
-            self._is_heard = True
-            self._clock = server_time(self.client) - time.monotonic()
-            self.commands.listen(set(self._scoreboards))
-            enqueue_forgotten(self.client)
-            self._rescue_dead()
-        except (RedisError, OSError) as error:
-            self.commands.close()
-            self._is_heard = False
-            log.warning("no heartbeat: %s", error)
-        else:
-            self._rescue_vanished()
-
-    def _rescue_vanished(self) -> None:
-        """Give back what workers held whose lease has ended, wherever they were."""
-        try:
-            for worker, rescued in rescue_expired(self.client, self._clock + time.monotonic()).items():
-                if rescued.back or rescued.failed:
-                    log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
-        except (RedisError, OSError) as error:
-            self._is_heard = False
-            log.warning("vanished workers can't be seen: %s", error)
 
     def _scale(self, scale: Autoscale) -> None:
         busy = sum(1 for each in self._workers() if each.running())
@@ -257,55 +202,15 @@ class Pool:
         self.processes = max(1, self.processes + by)
         log.info("the pool wants %d processes", self.processes)
 
-    def _obey(self, worker: str, command: Command) -> None:
-        """Do what was published to a worker of ours."""
-        for each in self._workers():
-            if each.name != worker:
-                continue
-            running = each.running()
-            if command.command == "shutdown":
-                each.send(signal.SIGTERM)
-            elif command.command == "wake-up":
-                each.send(LOOK)
-            elif command.command == "kill-horse" and running:
-                named = [job.execution for job in running]
-                each.kill("overran", "the job's process was killed by a command", named)
-            elif command.command == "stop-job" and each.scoreboard:
-                for job in running:
-                    if job.id == command.job_id:
-                        each.scoreboard.request_stop(job)
-
     def _enforce(self) -> None:
-        """Tell workers of jobs that are overdue or asked to stop, and kill those in which one goes on."""
+        """Interrupt and kill workers whose jobs must end, and mark and rescue the jobs of the others."""
         for each in self._workers():
             running = each.running()
-            if each.deadlines.tell(running):
-                each.send(LOOK)
-            self._mark(each, running)
-            self._rescue_stalled(each)
-            if judgement := each.deadlines.judge(running):
-                each.kill(judgement.verdict, judgement.reason, [judgement.execution])
-            if each.stopped_at and time.monotonic() > each.stopped_at + FROZEN_SECONDS:
-                each.kill("returned", "the process was frozen", [])
-            if self.max_memory and (used := resident_memory(each.pid)) > MEMORY_FACTOR * self.max_memory:
-                named = [job.execution for job in running]
-                each.kill("overran", f"the job's process used {used >> 20} MiB and was killed", named)
-
-    def _mark(self, each: Child, running: list[RunningJob]) -> None:
-        """Let long jobs be seen as started, unless the last heartbeat found Redis away."""
-        if self._is_heard:
-            try:
-                self.marks.mark(each.name, running)
-            except RedisError:
-                self._is_heard = False
-
-    def _rescue_stalled(self, each: Child) -> None:
-        """Return what a worker holds back that can't do it itself."""
-        if self._is_heard and each.scoreboard and stalled.is_stalled(each.scoreboard):
-            try:
-                stalled.give_back(self.client, each.name, each.scoreboard)
-            except RedisError:
-                self._is_heard = False
+            interrupt(each, running)
+            self.upkeep.mark(each.name, running)
+            if each.scoreboard:
+                self.upkeep.rescue_stalled(each.name, each.scoreboard)
+            kill_if_needed(each, running, self.max_memory)
 
     def _stop_children(self) -> None:
         """After a signal to stop: pass it on, and kill what goes on after the grace or a second signal."""
@@ -351,8 +256,7 @@ class Pool:
     def _on_worker_exit(self, ended: Child, scoreboard: Scoreboard, code: int, usage: struct_rusage) -> None:
         """Take note of a worker's end, and rescue what it held unless it left in order."""
         running = scoreboard.read()
-        del self._scoreboards[ended.name]
-        self.marks.forget(ended.name)
+        self.upkeep.remove(ended.name)
         scoreboard.close()
         if code == 0 and not running:
             self._drained += self.burst and self.max_jobs is None
@@ -361,24 +265,9 @@ class Pool:
         executions = [job.execution for job in running] or [NOTHING_RAN]
         verdict, reason, named = ended.killed_as or ("died", report.cause, executions)
         log.warning("%s: %s", ended.name, reason or "stopped before its job had ended")
-        self._dead[ended.name] = verdict, reason, named or [NOTHING_RAN], report
-        try:
-            self._rescue_dead()
-        except RedisError as error:
-            log.warning("%s: what it held waits for redis, or its lease's end: %s", ended.name, error)
+        self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report))
         if not ended.killed_as and not running:
             self._back_off(ended)
-
-    def _rescue_dead(self) -> None:
-        """Give back what dead workers held. Raises what redis-py does; call it again then."""
-        for name, (verdict, reason, executions, report) in list(self._dead.items()):
-            try:
-                rescue(self.client, name, verdict, reason, executions, report=report)
-            except ResponseError as error:
-                if is_transient(error):
-                    raise
-                log.error("%s: what it held can't be given back: %s", name, error)
-            del self._dead[name]
 
     def _back_off(self, ended: Child) -> None:
         """Start nothing for a while if children die as soon as they start, before they have a job."""
