@@ -94,9 +94,9 @@ def sync(
     """
     faults = []
     done: dict[str, list[str]] = {"new": [], "changed": [], "same": [], "dropped": []}
-    there = {entry.name: entry for entry in entries(client)}
+    stored = {entry.name: entry for entry in entries(client)}
     for schedule in schedules:
-        entry = there.get(schedule.name)
+        entry = stored.get(schedule.name)
         if entry is None or entry.schedule != schedule:
             outcome = _put_record(client, schedule, True)
             if outcome in done:
@@ -106,17 +106,14 @@ def sync(
                     f"schedule {schedule.name} of the {owner} is not stored: the {outcome} has that name"
                 )
     wanted = {schedule.name for schedule in schedules}
-    for entry in there.values():
+    for entry in stored.values():
         found = entry.schedule
         if found is None or (found.owner, found.source) != (owner, source) or entry.name in wanted:
             continue
         if may_go(found):
             _forget(client, entry.name, entry.state in ("removed", "paused"))
             done["dropped"].append(entry.name)
-    for outcome in ("new", "changed", "dropped"):
-        if names := done[outcome]:
-            more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-            log.info("schedules of the %s, %s: %s%s", owner, outcome, ", ".join(names[:MOST_NAMES]), more)
+    _log_deploy(owner, done)
     return faults
 
 
@@ -211,6 +208,13 @@ def instant(text: str) -> int | None:
 def state_key(name: str) -> str:
     """The hash of a schedule's state."""
     return f"pm:schedule:{name}"
+
+
+def _log_deploy(owner: str, done: dict[str, list[str]]) -> None:
+    for outcome in ("new", "changed", "dropped"):
+        if names := done[outcome]:
+            more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+            log.info("schedules of the %s, %s: %s%s", owner, outcome, ", ".join(names[:MOST_NAMES]), more)
 
 
 def _put_record(client: Redis, schedule: Schedule, replace: bool) -> str:

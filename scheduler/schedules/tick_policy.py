@@ -64,7 +64,7 @@ def next_step(schedule: Schedule, last: int, now: float, due: Due) -> Step:
 
 
 def _missed(schedule: Schedule, tick: int, last: int, until: int, oldest: int) -> Step | None:
-    """The ticks from `tick` to `until` that the misfire policy skips; None if it enqueues `tick`."""
+    """The step that skips missed ticks from `tick` up to `until`; None if the policy enqueues `tick`."""
     if schedule.misfire == "skip":
         return _skip(tick, previous(schedule, until, last), "missed")
     if tick < oldest:
