@@ -22,7 +22,7 @@ def packmule(server: EmbeddedServer, tmp_path: Path) -> CommandLine:
 
 
 @pytest.fixture
-def told(client: Redis) -> list[list[object]]:
+def emitted(client: Redis) -> list[list[object]]:
     rows: list[list[object]] = [
         ["enqueued", "a", "low", "", 1795600000.25],
         ["finished", "a", "low", "w1", 1795600002.0, {"started": 1795600000.5, "ended": 1795600002.0}],
@@ -34,7 +34,7 @@ def told(client: Redis) -> list[list[object]]:
     return rows
 
 
-def test_what_is_kept_is_shown_one_a_line(packmule: CommandLine, told: object) -> None:
+def test_what_is_kept_is_shown_one_a_line(packmule: CommandLine, emitted: object) -> None:
     assert packmule.output("events").splitlines() == [
         "2026-11-25 09:46:40.250 enqueued    a low",
         "2026-11-25 09:46:42.000 finished    a low        w1 took=1.500s",
@@ -52,7 +52,7 @@ def test_what_is_kept_is_shown_one_a_line(packmule: CommandLine, told: object) -
     )
 
 
-def test_it_follows_until_ctrl_c(packmule: CommandLine, told: object, client: Redis) -> None:
+def test_it_follows_until_ctrl_c(packmule: CommandLine, emitted: object, client: Redis) -> None:
     with packmule.started("events", "--follow", "--limit", "1") as process:
         assert process.stdout is not None
         assert " b " in process.stdout.readline()
@@ -71,7 +71,7 @@ def test_mistakes_are_told_in_one_line(packmule: CommandLine) -> None:
     assert "'soon' is not a time: write 10m" in complaint(packmule.run("events", "--since", "soon"), 2)
 
 
-def test_events_are_read_by_job_type_and_queue(client: Redis, told: object) -> None:
+def test_events_are_read_by_job_type_and_queue(client: Redis, emitted: object) -> None:
     found = list(events.read(client, wanted=Wanted(types=("enqueued",))))
     assert found == [JobEvent(found[0].id, "enqueued", "a", "low", "", 1795600000.25, {})]
     assert [event.job for event in events.read(client, wanted=Wanted(queues=("high",)))] == ["b"]
