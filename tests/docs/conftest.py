@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from packmule.tests.docs.pages import ROOT, modules
+from packmule.tests.fork_server import Forked
 
 
 class Shell:
@@ -24,7 +24,7 @@ class Shell:
             "PACKMULE_REDIS_URL": url,
             "PACKMULE_MODULES": "",
         }
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Forked] = []
 
     def add(self, files: dict[str, str]) -> None:
         """Write Python files; those that declare jobs become `PACKMULE_MODULES`."""
@@ -37,21 +37,32 @@ class Shell:
         """Write the Python files that a page shows."""
         self.add(modules(name))
 
-    def run(self, *command: str) -> str:
-        """What a command prints; it has to exit with 0."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, timeout=100, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    def python(self, file: str | Path) -> str:
-        """What a Python program prints."""
-        return self.run(sys.executable, str(file))
+    def python(self, file: str, *arguments: str) -> str:
+        """What a program of the folder prints; it has to exit with 0."""
+        with self._started(file.removesuffix(".py"), *arguments, stderr=subprocess.PIPE) as program:
+            out, err = program.communicate(timeout=100)
+        assert program.returncode == 0, err
+        return out
 
     def packmule(self, *arguments: str) -> str:
         """What a command of ours prints."""
-        return self.run(sys.executable, "-m", "packmule", *arguments)
+        return self.python("packmule", *arguments)
+
+    def example(self, name: str) -> str:
+        """What a program of `docs/examples` prints."""
+        self.add({name: (ROOT / "docs" / "examples" / name).read_text()})
+        return self.python(name)
+
+    def _started(self, *words: str, stderr: int) -> Forked:
+        return Forked(
+            list(words),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
 
     def work(self) -> None:
         """Perform all that is queued."""
@@ -59,14 +70,8 @@ class Shell:
 
     def start_worker(self) -> None:
         """Have a worker run until the test ends."""
-        command = [sys.executable, "-m", "packmule", "worker", "--processes", "1"]
-        self.workers.append(
-            subprocess.Popen(command, cwd=self.folder, env=self.environment, stderr=subprocess.DEVNULL)
-        )
-
-    def example(self, name: str) -> Path:
-        """The path of a file of `docs/examples`."""
-        return ROOT / "docs" / "examples" / name
+        words = ["packmule", "worker", "--processes", "1"]
+        self.workers.append(self._started(*words, stderr=subprocess.DEVNULL))
 
 
 @pytest.fixture
@@ -74,5 +79,5 @@ def shell(server, client, tmp_path) -> Iterator[Shell]:
     shell = Shell(tmp_path, server.url)
     yield shell
     for worker in shell.workers:
-        worker.terminate()
-        worker.wait(60)
+        with worker:
+            worker.terminate()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import pytest
 
@@ -101,7 +100,7 @@ def test_the_page_of_coordination_runs(shell):
 
 
 def test_the_example_of_limits_runs(shell):
-    assert shell.python(shell.example("limits.py")).splitlines() == [
+    assert shell.example("limits.py").splitlines() == [
         *(f"login attempt {number}" for number in range(1, 6)),
         "too many: wait 60 s",
         "True, 40 left, all of it again in 36 s",
@@ -111,7 +110,7 @@ def test_the_example_of_limits_runs(shell):
 
 def test_the_example_of_the_cache_runs_and_runs_again(shell):
     for _ in range(2):
-        assert shell.python(shell.example("cache.py")).splitlines() == [
+        assert shell.example("cache.py").splitlines() == [
             "looking up the chair",
             "looking up the table",
             "12 12 80",
@@ -128,7 +127,7 @@ def test_the_example_of_the_cache_runs_and_runs_again(shell):
 
 
 def test_the_example_of_events_runs(shell):
-    assert shell.python(shell.example("events.py")).splitlines() == [
+    assert shell.example("events.py").splitlines() == [
         "ordered 1",
         "paid 1",
         "closed 1",
@@ -138,7 +137,7 @@ def test_the_example_of_events_runs(shell):
 
 def test_every_key_that_the_examples_leave_is_documented(shell, client):
     shell.add({**modules("jobs"), **modules("limits"), **modules("batches")})
-    shell.run(sys.executable, "-c", "from shop import report; report.options(delay=60).enqueue('2026-11')")
+    shell.packmule("enqueue", "call", "shop.report", "month=2026-11", "--in", "60s")
     shell.packmule("enqueue", "call", "payments.settle", "account_id=1")
     shell.packmule("enqueue", "call", "payments.crawl", "domain=example.org", "tenant=1")
     shell.packmule("enqueue", "call", "accounts.invoice", "account_id=1")
