@@ -1,1 +1,1 @@
-"""The fault drill: inject faults under load, and judge what the promises are worth."""
+"""The fault drill: inject faults under load, and check that every promise is kept."""

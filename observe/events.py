@@ -27,7 +27,7 @@ TYPES = (
 class JobEvent(NamedTuple):
     """A change of a job: `type` is one of TYPES, `at` Unix time, and `worker` "" if none took part.
 
-    `details` depend on the type, for example `started` and `ended` of a finished job (docs/internals.md).
+    `details` depend on the type, for example `started` and `ended` of a finished job (docs/events.md).
     """
 
     id: str

@@ -1,1 +1,1 @@
-"""Maintenance: what the leader keeps in order."""
+"""Maintenance: the leader promotes, repairs, prunes, and limits memory."""

@@ -109,7 +109,7 @@ class PeriodicEnqueuer:
             works.append((due.name, self._decide_due(due, now, term), None))
         has_failed = has_begun = is_over = False
         ends_at = time.monotonic() + LONGEST_ROUND
-        while works:
+        while works:  # each turn sends one step of every schedule, in one round trip
             steps = []
             for name, work, reply in works:
                 try:
@@ -122,7 +122,7 @@ class PeriodicEnqueuer:
                     log.error("schedule %s: %s", name, error)
                 is_over = time.monotonic() > ends_at
                 if is_over and not has_begun:
-                    break  # nothing was sent yet; once it was, read all replies
+                    break  # leave the rest to the next round; later turns must read all replies
             if is_over and has_begun:
                 break
             replies = _decide.each(self.client, [call for _, _, call in steps])
