@@ -138,7 +138,7 @@ def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
         while client.zcard("rq:scheduled:default"):
             time.sleep(0.1)
     late: dict[str, list[float]] = {}
-    for event in events.read(client, wanted=events.Wanted(types=["promoted"])):
+    for event in events.read(client, only=events.EventFilter(types=["promoted"])):
         whose, at = due[event.job]
         late.setdefault(whose, []).append(1000 * (event.at - at))
     return {

@@ -39,7 +39,7 @@ class JobEvent(NamedTuple):
     details: Mapping[str, Any]
 
 
-class Wanted(NamedTuple):
+class EventFilter(NamedTuple):
     """A filter: events of one job, of some types, of some queues; None or empty for all."""
 
     job: str | None = None
@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
         )
 
 
-ALL = Wanted()
+ALL = EventFilter()
 
 
 def stream(client: Redis) -> Stream:
@@ -83,19 +83,19 @@ def _plain(value: Any) -> str | int | float | None:
     return value if value is None or isinstance(value, str | int | float) else repr(value)
 
 
-def read(client: Redis, since: str = "0", wanted: Wanted = ALL) -> Iterator[JobEvent]:
+def read(client: Redis, since: str = "0", only: EventFilter = ALL) -> Iterator[JobEvent]:
     """The stored events after `since`, an id or Unix milliseconds, the oldest first."""
     for event in stream(client).read_all(since):
-        if (parsed := parse(event)) in wanted:
+        if (parsed := parse(event)) in only:
             yield parsed  # type: ignore[misc]
 
 
 def follow(
-    client: Redis, since: str = "$", wanted: Wanted = ALL, stop: threading.Event | None = None
+    client: Redis, since: str = "$", only: EventFilter = ALL, stop: threading.Event | None = None
 ) -> Iterator[JobEvent | Missed]:
     """Events after `since` ("$": from now on) as they come, and `Missed` if some were trimmed unread."""
     for event in stream(client).follow(since, stop=stop):
         if isinstance(event.value, Missed):
             yield event.value
-        elif (parsed := parse(event)) in wanted:
+        elif (parsed := parse(event)) in only:
             yield parsed  # type: ignore[misc]

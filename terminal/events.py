@@ -49,16 +49,16 @@ def events(
     for each in types:
         if each not in source.TYPES:
             raise click.BadParameter(f"{each!r} is not one of {', '.join(source.TYPES)}", param_hint="--type")
-    wanted = source.Wanted(job, types, (queue,) if queue else ())
+    only = source.EventFilter(job, types, (queue,) if queue else ())
     after = since or ("$" if follow and limit is None else "0")
     if after != "$":
-        kept = source.read(app.client, after, wanted)
+        kept = source.read(app.client, after, only)
         for event in deque(kept, limit) if limit else kept:
             after = event.id
             _show(event, json)
     if not follow:
         return
-    for found in source.follow(app.client, after, wanted):
+    for found in source.follow(app.client, after, only):
         if isinstance(found, source.JobEvent):
             _show(found, json)
         else:

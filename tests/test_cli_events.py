@@ -12,7 +12,7 @@ from redis import Redis
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.streams.stream import Stream
 from packmule.observe import events
-from packmule.observe.events import JobEvent, Wanted
+from packmule.observe.events import EventFilter, JobEvent
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in
 
 
@@ -72,9 +72,9 @@ def test_mistakes_are_told_in_one_line(packmule: CommandLine) -> None:
 
 
 def test_events_are_read_by_job_type_and_queue(client: Redis, emitted: object) -> None:
-    found = list(events.read(client, wanted=Wanted(types=("enqueued",))))
+    found = list(events.read(client, only=EventFilter(types=("enqueued",))))
     assert found == [JobEvent(found[0].id, "enqueued", "a", "low", "", 1795600000.25, {})]
-    assert [event.job for event in events.read(client, wanted=Wanted(queues=("high",)))] == ["b"]
+    assert [event.job for event in events.read(client, only=EventFilter(queues=("high",)))] == ["b"]
 
 
 def test_what_a_job_says_forges_no_line_and_odd_events_end_nothing(

@@ -19,7 +19,7 @@ from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Event
 from packmule.errors import Error
 from packmule.observe import events
-from packmule.observe.events import Wanted
+from packmule.observe.events import EventFilter
 from packmule.observe.webhooks.endpoints import Endpoint
 from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
 from packmule.observe.webhooks.signature import sign
@@ -44,7 +44,7 @@ def group_of(name: str) -> str:
 
 
 def run(
-    connect: Callable[[], Redis], hooks: Sequence[Endpoint], allowed: Allowed, stop: threading.Event
+    connect: Callable[[], Redis], endpoints: Sequence[Endpoint], allowed: Allowed, stop: threading.Event
 ) -> None:
     """Send events until `stop` is set. Any number of processes may run: one of them sends each event.
 
@@ -52,7 +52,7 @@ def run(
     with a connection. A new group starts with events from now on.
     """
     threads = []
-    for endpoint in hooks:
+    for endpoint in endpoints:
         for number in range(endpoint.hook.concurrency):
             member = f"{socket.gethostname()}-{os.getpid()}-{number}"
             sender = Sender(connect(), endpoint, allowed, member)
@@ -71,7 +71,7 @@ class Sender:
         self.endpoint = endpoint
         self.group = group_of(endpoint.name)
         self.stream = events.stream(client)
-        self.wanted = Wanted(types=endpoint.hook.types, queues=endpoint.hook.queues)
+        self.only = EventFilter(types=endpoint.hook.types, queues=endpoint.hook.queues)
         self.outgoing = Outgoing(endpoint.hook.url, allowed)
         self.consumer = Consumer(
             self.stream,
@@ -92,7 +92,7 @@ class Sender:
     def handle(self, event: Event) -> None:
         """Send an event if the webhook wants it. Raises `NotAccepted`, `NotSent` or `InvalidTarget`."""
         parsed = events.parse(event)
-        if parsed is None or parsed not in self.wanted:
+        if parsed is None or parsed not in self.only:
             return
         status = self.post(event.id, parsed._asdict())
         if status in PERMANENT:
