@@ -12,8 +12,10 @@ import click
 import msgspec
 import pytest
 
+import packmule
 from packmule import cli
 from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
+from packmule.errors import Error
 from packmule.jobs import current
 from packmule.jobs.job_type import Traits
 from packmule.jobs.options import (
@@ -117,7 +119,19 @@ def test_every_option_of_a_job_is_on_its_page_with_its_default():
 def test_every_function_of_the_running_job_is_on_the_page_of_jobs():
     said = {name.partition("(")[0] for name in first_cells(section("jobs", "Inside a job"))}
     functions = inspect.getmembers(current, inspect.isfunction)
-    assert said <= {f"current.{name}" for name, found in functions if found.__module__ == current.__name__}
+    assert said == {f"current.{name}" for name, found in functions if found.__module__ == current.__name__}
+
+
+def test_every_name_that_packmule_exports_is_on_the_page_of_jobs_or_batches():
+    text = page("jobs") + page("batches")
+    assert [name for name in packmule.__all__ if not re.search(rf"\b{name}\b", text)] == []
+    errors = first_cells(section("jobs", "Errors"))
+    exported = [getattr(packmule, name) for name in packmule.__all__ if name != "Error"]
+    assert {found.__name__ for found in exported if inspect.isclass(found) and issubclass(found, Error)} == {
+        *errors
+    }
+    for row in rows(section("jobs", "Errors")):
+        assert {str(getattr(packmule, name).exit_code) for name in named(row[0])} == {row[2]}
 
 
 def test_every_field_of_a_schedule_is_on_its_page():
