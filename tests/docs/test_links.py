@@ -44,6 +44,7 @@ def test_lines_fit(name):
 def test_files_that_a_page_names_exist(name):
     files = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.*") if ".venv" not in path.parts}
     names = {file.rpartition("/")[2] for file in files}
-    for text in re.findall(r"`([\w./-]+\.(?:py|lua|md|toml|yml))`", DOCUMENTS[name].read_text()):
-        found = text in files if "/" in text else text in names
-        assert found or MADE_OR_YOURS.match(text), f"{name}: {text}"
+    for span in re.findall(r"`([^`\n]+)`", DOCUMENTS[name].read_text()):
+        for text in re.findall(r"[\w./-]+\.(?:py|lua|md|toml|yml)\b", span):
+            found = text in files if "/" in text else text in names
+            assert found or MADE_OR_YOURS.match(text), f"{name}: {text}"
