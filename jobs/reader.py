@@ -107,7 +107,7 @@ def read(client: Redis, id: str) -> JobInfo:
     if data is None:
         raise no_such_job(id)
     result = as_texts(results[0][1]) if results else {}
-    return _job_info(id, as_texts(fields), data, result, as_texts(progress))
+    return job_info(id, as_texts(fields), data, result, as_texts(progress))
 
 
 def read_if_there(client: Redis, id: str) -> JobInfo | None:
@@ -167,7 +167,7 @@ def collected(text: str) -> tuple[Any, str | None]:
     return (_value(text[1:]), None) if text.startswith("+") else (None, _error(text[1:]))
 
 
-def _job_info(
+def job_info(
     id: str, fields: dict[str, str], data: bytes, result: dict[str, str], progress: dict[str, str]
 ) -> JobInfo:
     try:

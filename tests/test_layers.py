@@ -13,7 +13,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"terminal"},
-    {"drill"},
+    {"drill", "testing"},
     {"worker", "scheduler", "dashboard"},
     {"observe"},
     {"__init__"},

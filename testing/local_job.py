@@ -1,0 +1,147 @@
+"""Performing a job in this process, without a server, to the end of its last retry."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from packmule.errors import UsageError
+from packmule.jobs import keys, reader, wire
+from packmule.jobs.entry import Call as Arguments
+from packmule.jobs.entry import Entry
+from packmule.jobs.job_type import JobType
+from packmule.jobs.options import Options
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Performer
+
+MOST_ATTEMPTS = 1000
+"""A job that has run this often without an end never has one."""
+
+
+class EndlessJob(UsageError):
+    """A job asked to run again each time it ran."""
+
+
+@dataclass
+class LocalJob:
+    """A job that was enqueued without a server, and what became of it."""
+
+    type: JobType
+    options: Options
+    entry: Entry
+    status: str
+    retries_left: int
+    began: float = field(default_factory=time.monotonic)
+    attempts: int = 0
+    checkpoint: bytes | None = None
+    progress: dict[str, str] = field(default_factory=dict)
+    result: dict[str, str] = field(default_factory=dict)
+    times: dict[str, str] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self.status in wire.ENDED
+
+    def call(self) -> Arguments:
+        """Its arguments, as a worker reads them."""
+        call = wire.decode_call(self.entry.payload)
+        return call.args, call.kwargs
+
+    def info(self) -> reader.JobInfo:
+        """What a reader would find in Redis."""
+        kept = self.entry.job[5]
+        texts = {name: str(value) for name, value in zip(kept[::2], kept[1::2], strict=True)}
+        texts |= {
+            "status": self.status,
+            "attempts": str(self.attempts),
+            "retries_left": str(self.retries_left),
+        }
+        return reader.job_info(self.entry.id, texts, self.entry.payload, self.result, self.progress)
+
+    def __str__(self) -> str:
+        args, kwargs = self.call()
+        said = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        return f"{self.type.name}({', '.join(said)}) in {self.entry.job[2]}, {self.status}"
+
+
+class LocalPerformer(Performer):
+    """Performs jobs as a worker does, and keeps the error that ended the last run."""
+
+    def __init__(self, max_result_bytes: int) -> None:
+        super().__init__(self._keep_progress, self._keep_checkpoint, max_result_bytes=max_result_bytes)
+        self._jobs: dict[str, LocalJob] = {}
+        self._tokens = itertools.count(1)
+        self._error: BaseException | None = None
+
+    def perform_to_end(self, job: LocalJob) -> None:
+        """Run `job`, and again while it has retries or asks for it. Raises `EndlessJob`."""
+        job.error = None
+        while not job.has_ended:
+            job.attempts += 1
+            if job.attempts > MOST_ATTEMPTS:
+                raise EndlessJob(f"{job} has run {MOST_ATTEMPTS} times: give its Retry a limit")
+            job.status = "started"
+            ended = self._run(job)
+            job.status = ended.status
+            job.result = {ended.name: ended.value} if ended.name else {}
+            job.times = {"started_at": ended.started_at, "ended_at": ended.ended_at}
+            changed = dict(zip(ended.fields[::2], ended.fields[1::2], strict=True))
+            job.retries_left = int(changed.get("retries_left", job.retries_left))
+
+    def ended_by(self, call: Call, error: BaseException, started: float) -> Outcome:
+        """The outcome of a job that `error` ended, which is kept."""
+        self._error = error
+        return super().ended_by(call, error, started)
+
+    def _run(self, job: LocalJob) -> Outcome:
+        execution = keys.new_job_id()
+        if job.type.limits and job.type.limits.lock:
+            self.fences[execution] = next(self._tokens)
+        call = self.prepare(
+            Claimed(
+                job.entry.id,
+                execution,
+                job.entry.job[2],
+                job.entry.payload,
+                retries_left=job.retries_left,
+                attempt=job.attempts,
+                checkpoint=job.checkpoint,
+                is_grouped=True,  # its limits don't hold here
+                batch=job.options.batch or "",
+            )
+        )
+        if isinstance(call, Outcome):
+            return call
+        self._jobs[job.entry.id] = job
+        self._error = None
+        is_async = call.type.is_async
+        ended = _awaited(self.perform_async(call, lambda: None)) if is_async else self.perform(call)
+        job.error = self._error
+        return ended
+
+    def _keep_progress(
+        self, id: str, execution: str, attempt: int, done: float, total: float | None, message: str
+    ) -> None:
+        self._jobs[id].progress = {"done": f"{done}", "total": f"{total or ''}", "message": message}
+
+    def _keep_checkpoint(self, id: str, execution: str, cursor: bytes) -> None:
+        self._jobs[id].checkpoint = cursor
+
+
+def _awaited(coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Run `coroutine` to its end: in this thread, or beside a loop that runs here in another one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as beside:
+        return beside.submit(copy_context().run, asyncio.run, coroutine).result()
