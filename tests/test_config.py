@@ -1,4 +1,4 @@
-"""Settings: each variable is read, checked and named when it is wrong; passwords stay hidden."""
+"""Settings: each variable is read, checked, and named if it is invalid; passwords stay hidden."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_variable_sets_its_setting_and_no_other(name):
 
 
 @pytest.mark.parametrize(("name", "text"), BAD, ids=[f"{name}={text[:9]}" for name, text in BAD])
-def test_a_value_that_cannot_be_used_is_refused_with_its_variable_in_the_text(name, text):
+def test_an_invalid_value_is_refused_with_its_variable(name, text):
     variable = VARIABLES[name][0]
     with pytest.raises(SettingsError, match=f"^{variable}=.*: .*[a-z]") as refused:
         Settings.from_env({variable: text})
@@ -99,7 +99,7 @@ def test_words_for_no_and_nothing_at_all_are_no(text):
     assert Settings.from_env({"PACKMULE_ALLOW_EVICTION": text}).allow_eviction is False
 
 
-def test_the_names_of_platforms_are_read_and_ours_win():
+def test_platform_variables_are_read_but_ours_win():
     platform = {"REDIS_URL": "redis://platform", "PORT": "5000"}
     settings = Settings.from_env(platform)
     assert (settings.redis_url, settings.port) == ("redis://platform", 5000)
@@ -123,7 +123,7 @@ def test_the_process_environment_is_read_by_default(monkeypatch):
     assert Settings.from_env().processes == 11
 
 
-def test_storage_is_a_folder_of_the_data_directory_unless_said():
+def test_storage_is_a_folder_of_the_data_directory_by_default():
     assert Settings(data_dir=Path("/data")).storage_url == "/data/files"
     assert Settings(storage="s3://bucket").storage_url == "s3://bucket"
 
@@ -151,7 +151,7 @@ def test_settings_cannot_be_changed_in_place():
         ("packmule@localhost", "packmule@localhost"),
     ],
 )
-def test_a_password_is_masked_wherever_it_stands_and_nothing_else_is(url, shown):
+def test_only_passwords_are_masked_wherever_they_are(url, shown):
     assert mask(url) == shown
 
 

@@ -1,4 +1,4 @@
-"""Processes that ask a cache for one key, as forks of a test."""
+"""Forked processes that ask a cache for the same key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ forked = multiprocessing.get_context("fork")
 
 
 def ask(data_dir, start, sender, seconds: float, options: dict[str, Any], terms: dict[str, Any]) -> None:
-    """Once: the value and how long it took; each computation is counted in Redis and takes `seconds`."""
+    """Ask once; returns the value and the time it took. A computation is counted and takes `seconds`."""
     with connect(None, data_dir) as client, Cache(client, "race", **options) as cache:
 
         def compute() -> int:
@@ -32,7 +32,7 @@ def ask(data_dir, start, sender, seconds: float, options: dict[str, Any], terms:
 def crowd(
     data_dir, number: int, seconds: float, options: dict[str, Any], terms: dict[str, Any]
 ) -> list[tuple[int, float]]:
-    """What so many processes got that asked at once."""
+    """The answers of many processes that ask at once."""
     start, pipes, processes = forked.Barrier(number), [], []
     for _ in range(number):
         receiver, sender = forked.Pipe(duplex=False)
@@ -47,11 +47,11 @@ def crowd(
 
 
 ENOUGH = 20
-"""Changes that a race needs to say anything."""
+"""The fewest changes that make a race meaningful."""
 
 
 def race(data_dir, seed: int, ends: float, sender) -> None:
-    """Reads and changes: each value must be as new as the last invalidation before it was asked for.
+    """Read and change values: each must be as new as the last invalidation before the read.
 
     A change is known to others as `settled` when it has been invalidated.
     """
@@ -64,14 +64,14 @@ def race(data_dir, seed: int, ends: float, sender) -> None:
 
         def compute() -> int:
             value = int(client.get("truth") or 0)
-            # Sometimes longer than the lease, and in a way that the renewal can't keep up with.
+            # Sometimes longer than the lease, and without renewal.
             time.sleep(chance.choice([0.0, 0.001, 0.01]))
             if chance.random() < 0.02:
                 cache._renewer.reset()
                 time.sleep(0.2)
             return value
 
-        # On a busy machine it goes on until there were enough changes.
+        # On a busy machine it continues until there were enough changes.
         while time.time() < ends or (int(client.get("settled") or 0) <= ENOUGH and time.time() < ends + 60):
             if chance.random() < 0.2:
                 changed = client.incr("truth")
@@ -91,7 +91,7 @@ def race(data_dir, seed: int, ends: float, sender) -> None:
 
 
 def run(target: Callable[..., None], *args: Any) -> Any:
-    """A process of its own, to be killed."""
+    """Start a process that the test may kill."""
     process = forked.Process(target=target, args=args)
     process.start()
     return process

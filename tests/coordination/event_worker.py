@@ -1,4 +1,4 @@
-"""One process of the streams' tests: a consumer that notes what it handles, and may stop at a word."""
+"""One process of the streams' tests: a consumer that records events, and may stop at a given one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The locks' fault run: processes count under a lock of five nodes while nodes, holders and clocks break.
+"""The locks' fault run: processes count under a lock of five nodes while nodes, holders and clocks fail.
 
     python tests/coordination/lock_faults.py [events of each kind] [seconds at most]
 
@@ -33,7 +33,7 @@ WORKER = Path(__file__).with_name("lock_worker.py")
 
 @dataclass(frozen=True)
 class Report:
-    """What was broken how often, what the processes noted, and whether the counters are right."""
+    """How often each fault was injected, what the processes recorded, and whether the counters are right."""
 
     events: dict[str, int]
     noted: dict[str, int]
@@ -46,7 +46,7 @@ class Report:
 
 
 def run(events: int, seconds: float = 600.0, processes: int = 6) -> Report:
-    """Break things `events` times in each way, or until `seconds` are over, and count what was lost."""
+    """Inject each fault `events` times, or until `seconds` are over, and count lost writes."""
     with ExitStack() as closing:
         servers = [closing.enter_context(private_server()) for _ in range(6)]
         *nodes, home = servers
@@ -96,7 +96,7 @@ def break_things(
     resource: redis.Redis,
     clock: Path,
 ) -> dict[str, int]:
-    """Break a minority of nodes, the holder and the clock, side by side; how often each."""
+    """Break a minority of nodes, the holder and the clock concurrently; returns how often each."""
 
     def stop_nodes(sent: signal.Signals) -> None:
         broken = random.sample(nodes, random.choice((1, 2)))
@@ -172,7 +172,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def judge(done: dict[str, int], noted: list[list[str]], resource: redis.Redis) -> Report:
-    """Compare what the processes say they wrote with what is there."""
+    """Compare what the processes recorded with what is stored."""
     writes = sorted((int(line[1]), int(line[2])) for line in noted if line[0] == "wrote")
     counts = Counter(line[0] for line in noted)
     assert not [line for line in noted if line[0] == "child" and line[1] != "0"], "a forked child failed"

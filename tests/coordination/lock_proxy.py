@@ -1,4 +1,4 @@
-"""A proxy before a lock node that delays its answers, swallows them, or cuts the connection instead."""
+"""A proxy in front of a lock node that delays or drops replies, or cuts the connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Proxy:
-    """Listens at `path` and passes everything on to the socket `target`; answers as `mode` says.
+    """Listens at `path` and forwards everything to the socket `target`; `mode` says what replies meet.
 
     Modes are `pass`, `slow` (30 ms late), `swallow` (no answer, and in the end no connection), `cut` (the
     connection ends instead, once a command with `only` in it has come) and `cut once`. Commands are passed
@@ -63,4 +63,4 @@ class Proxy:
                     if not swallowed:
                         near.sendall(data)
                     elif self.mode not in ("swallow", "drop"):
-                        return  # what comes after a gap would be taken for another answer
+                        return  # after a gap, a later reply would be taken for another

@@ -1,4 +1,4 @@
-"""One process of the locks' fault run: reads a counter and writes it one higher, under the lock."""
+"""One process of the locks' fault run: increments a counter under the lock."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MARGIN = 0.1
 
 
 def note(*words: object) -> None:
-    """One line of the record; whole, whoever else writes."""
+    """Append one line to the record, atomically."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def increment(redlock: Redlock, resource: redis.Redis, name: str) -> None:
-    """Once; what came of it is noted."""
+    """Count once, and record the outcome."""
     try:
         with redlock.acquire("the counter", ttl=TTL, wait=2.0, renew=random.random() < 0.5) as lock:
             value = int(fence.read(resource, "fenced", lock.fence) or 0)
@@ -55,7 +55,7 @@ def work(redlock: Redlock, url: str, name: str, forks: bool) -> None:
 
 
 def fork(redlock: Redlock, url: str) -> None:
-    """A child goes on with what it inherited."""
+    """A forked child continues with what it inherited."""
     child = os.fork()
     if child == 0:
         status = 1

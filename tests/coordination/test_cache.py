@@ -1,4 +1,4 @@
-"""The cache: one computes and nobody gets what was invalidated, whoever is killed, and without Redis too."""
+"""The cache: one process computes, no invalidated value is returned, crashes and outages do no harm."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def never():
 
 @pytest.fixture
 def counted():
-    """Computes 1, 2, 3 ... and so tells how often."""
+    """Computes 1, 2, 3 ..., the number of calls so far."""
     numbers = iter(range(1, 1000))
     return lambda: next(numbers)
 
@@ -50,7 +50,7 @@ def counted():
 # Keeping
 
 
-def test_what_was_computed_is_kept_until_its_time_ends(client, cache, counted):
+def test_a_computed_value_is_kept_until_it_expires(client, cache, counted):
     assert cache.get_or_compute("a", counted, ttl=0.3) == 1
     assert cache.get_or_compute("a", never, ttl=0.3) == 1
     assert cache.get("a") == 1
@@ -63,21 +63,21 @@ def test_what_was_computed_is_kept_until_its_time_ends(client, cache, counted):
 @pytest.mark.parametrize(
     "value", [None, False, 0, "", b"", [], {"a": [1, 2.5, None, "größer"]}, b"\x00\xff", 2**70, "\x00"]
 )
-def test_any_json_and_bytes_come_back_as_they_were_and_none_is_a_hit(cache, value):
+def test_json_values_and_bytes_come_back_unchanged_and_none_is_a_hit(cache, value):
     assert cache.get_or_compute("a", lambda: value, ttl=60) == value
     again = cache.get_or_compute("a", never, ttl=60)
     assert (again, type(again)) == (value, type(value))
     assert cache.get("a", "nothing") == value
 
 
-def test_a_miss_brings_what_a_hit_brings(cache):
+def test_a_miss_returns_the_same_as_a_hit(cache):
     assert cache.get_or_compute("a", lambda: (1, {2: "b"}), ttl=60) == [1, {"2": "b"}]
     assert cache.get("a") == [1, {"2": "b"}]
     assert cache.get_or_compute("b", lambda: bytearray(b"x"), ttl=60) == b"x"
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, {"a": b"b"}, math.nan, [math.inf], "\ud800", {(1,): 2}])
-def test_a_value_that_cannot_be_kept_is_refused_and_nobody_waits_for_it(client, cache, value):
+def test_a_value_that_is_not_cacheable_is_refused_and_no_reader_waits(client, cache, value):
     with pytest.raises(NotCacheable, match="keeps bytes and JSON values, not this"):
         cache.get_or_compute("a", lambda: value, ttl=60)
     with pytest.raises(NotCacheable):
@@ -98,7 +98,7 @@ def test_any_text_can_be_a_key_and_a_tag(cache, key):
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 1e-9, math.nan, math.inf, "60", None, True])
-def test_a_time_that_is_none_is_refused_before_anything_is_computed(cache, ttl):
+def test_an_invalid_ttl_is_refused_before_anything_is_computed(cache, ttl):
     with pytest.raises(ValueError, match=r"ttl=.*: give a number of seconds from 0.001"):
         cache.get_or_compute("a", never, ttl=ttl)
     with pytest.raises(ValueError, match="give a number of seconds"):
@@ -110,7 +110,7 @@ def test_a_time_that_is_none_is_refused_before_anything_is_computed(cache, ttl):
             cache.get_or_compute("a", never, ttl=1, stale_ttl=ttl if ttl != 1e-9 else -1)
 
 
-def test_other_bad_arguments_are_refused_with_what_to_give(client, cache):
+def test_other_invalid_arguments_are_refused_with_advice(client, cache):
     for name in ("", "a b", "größer", "a:b", None):
         with pytest.raises(InvalidName, match="is not a valid name"):
             Cache(client, name)
@@ -127,7 +127,7 @@ def test_other_bad_arguments_are_refused_with_what_to_give(client, cache):
             cache.get_or_compute(key, never, ttl=1)
 
 
-def test_a_large_value_is_returned_and_not_sent_and_nobody_waits_for_it(client, cache, counted, caplog):
+def test_a_large_value_is_returned_but_not_stored_and_no_reader_waits(client, cache, counted, caplog):
     sent = client.info("stats")["total_net_input_bytes"]
     large = bytes(1_000_000_000)
     assert cache.get_or_compute("a", lambda: large, ttl=60) is large
@@ -141,7 +141,7 @@ def test_a_large_value_is_returned_and_not_sent_and_nobody_waits_for_it(client, 
         cache.put("a", large, ttl=60)
 
 
-def test_a_value_as_large_as_allowed_is_kept(client):
+def test_a_value_at_the_size_limit_is_kept(client):
     with Cache(client, "small", max_bytes=1000) as cache:
         assert cache.put("a", bytes(1000), ttl=60)
         assert len(cache.get("a")) == 1000
@@ -152,7 +152,7 @@ def test_a_value_as_large_as_allowed_is_kept(client):
 @pytest.mark.parametrize(
     "stored", [b"", b"pmc1", b"x" * 100, b"pmc1" + b"\xff" * 200, b"pmc1" + bytes(40) + b"{"]
 )
-def test_what_is_no_entry_is_a_miss_and_written_over(client, cache, stored):
+def test_a_foreign_value_is_a_miss_and_is_overwritten(client, cache, stored):
     client.set("pm:cache:shop:a", stored, ex=60)
     assert cache.get("a", "nothing") == "nothing"
     assert cache.get_or_compute("a", lambda: "new", ttl=60) == "new"
@@ -167,7 +167,7 @@ def test_a_key_of_another_type_is_left_alone(client, cache, caplog):
     assert "WRONGTYPE" in caplog.text
 
 
-def test_no_key_outlives_its_use(client, cache):
+def test_every_key_expires(client, cache):
     for number in range(5):
         cache.get_or_compute(f"key {number}", lambda: 1, ttl=0.2, stale_ttl=0.2, tags=["a", "b"])
     assert {key for key in client.keys("*") if client.pttl(key) < 0} == set()
@@ -178,14 +178,14 @@ def test_no_key_outlives_its_use(client, cache):
 # Invalidating
 
 
-def test_an_invalidated_key_is_computed_anew(cache, counted):
+def test_an_invalidated_key_is_computed_again(cache, counted):
     cache.get_or_compute("a", counted, ttl=60, stale_ttl=60)
     cache.invalidate("a")
     assert cache.get("a") is None
     assert cache.get_or_compute("a", counted, ttl=60) == 2
 
 
-def test_a_tag_invalidates_all_that_has_it_and_nothing_else(client, cache, counted):
+def test_a_tag_invalidates_exactly_the_values_that_have_it(client, cache, counted):
     for key, tags in {"a": ["x"], "b": ["x", "y"], "c": ["y"], "d": []}.items():
         cache.get_or_compute(key, counted, ttl=60, stale_ttl=60, tags=tags)
     before = client.info("commandstats")
@@ -199,7 +199,7 @@ def test_a_tag_invalidates_all_that_has_it_and_nothing_else(client, cache, count
     assert cache.get_or_compute("c", never, ttl=60, tags=["y"]) == 3
 
 
-def test_what_was_kept_without_a_tag_is_no_hit_for_who_names_it(cache, counted):
+def test_a_value_kept_without_a_tag_is_a_miss_for_a_reader_that_names_it(cache, counted):
     cache.get_or_compute("a", counted, ttl=60)
     assert cache.get("a", tags=["x"]) is None
     assert cache.get_or_compute("a", counted, ttl=60, tags=["x"]) == 2
@@ -219,7 +219,7 @@ def test_a_tag_lives_as_long_as_its_longest_entry(client, cache):
 
 
 @pytest.mark.parametrize("how", ["key", "tag", "put"])
-def test_what_is_invalidated_while_it_is_computed_is_not_kept(client, cache, counted, how):
+def test_a_value_invalidated_during_its_computation_is_not_kept(client, cache, counted, how):
     def slow():
         {
             "key": lambda: cache.invalidate("a"),
@@ -234,7 +234,7 @@ def test_what_is_invalidated_while_it_is_computed_is_not_kept(client, cache, cou
 
 
 @pytest.mark.parametrize("how", ["key", "tag"])
-def test_who_comes_after_an_invalidation_does_not_wait_for_an_older_computation(cache, counted, how):
+def test_a_reader_after_an_invalidation_does_not_wait_for_an_older_computation(cache, counted, how):
     begun, end, old = threading.Event(), threading.Event(), []
 
     def slow():
@@ -255,7 +255,7 @@ def test_who_comes_after_an_invalidation_does_not_wait_for_an_older_computation(
     assert cache.get_or_compute("a", never, ttl=60, tags=["x"]) == 1
 
 
-def test_nobody_ever_gets_what_was_invalidated_before_asking(server, client):
+def test_no_reader_gets_a_value_invalidated_before_it_asked(server, client):
     ends, pipes, processes = time.time() + 3, [], []
     for seed in range(6):
         receiver, sender = cache_worker.forked.Pipe(duplex=False)
@@ -273,14 +273,14 @@ def test_nobody_ever_gets_what_was_invalidated_before_asking(server, client):
 # One computes
 
 
-def test_of_many_processes_one_computes_and_all_get_it(server, client):
+def test_one_of_many_processes_computes_and_all_get_the_value(server, client):
     answers = cache_worker.crowd(server.data_dir, CROWD, 0.5, {}, {"ttl": 60})
     assert Counter(value for value, _ in answers) == {1: CROWD}
     assert int(client.get("computations")) == 1
     assert not client.exists("pm:computing:race:cold")
 
 
-def test_who_waits_hears_of_the_end_at_once_and_does_not_spin(client, cache):
+def test_a_waiting_reader_is_woken_at_once_and_does_not_spin(client, cache):
     begun, waited = threading.Event(), []
 
     def slow():
@@ -299,11 +299,11 @@ def test_who_waits_hears_of_the_end_at_once_and_does_not_spin(client, cache):
     before = client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
     cache.get_or_compute("a", slow, ttl=60)
     thread.join()
-    assert waited[0] < 0.4  # and not when it would have looked again
+    assert waited[0] < 0.4  # sooner than the next poll
     assert client.info("commandstats")["cmdstat_mget"]["calls"] - before <= 6
 
 
-def test_a_computation_that_takes_longer_than_its_lease_keeps_it(server, client):
+def test_a_computation_longer_than_its_lease_keeps_the_lease(server, client):
     answers = cache_worker.crowd(server.data_dir, 4, 1.5, {"lease": 0.4}, {"ttl": 60})
     assert Counter(value for value, _ in answers) == {1: 4}
 
@@ -340,7 +340,7 @@ def late(data_dir) -> None:
         client.set("late", cache.get_or_compute("a", compute, ttl=60))
 
 
-def test_a_late_value_of_one_that_lost_its_lease_changes_nothing(server, client, cache):
+def test_a_late_value_of_a_process_that_lost_its_lease_is_ignored(server, client, cache):
     process = cache_worker.run(late, server.data_dir)
     until(lambda: client.exists("computing"))
     assert cache.get_or_compute("a", lambda: "new", ttl=60) == "new"
@@ -350,14 +350,14 @@ def test_a_late_value_of_one_that_lost_its_lease_changes_nothing(server, client,
     assert cache.get("a") == "new"
 
 
-def test_what_computing_raises_is_raised_and_the_next_tries(client, cache, counted):
+def test_an_error_in_the_computation_is_raised_and_the_next_reader_tries(client, cache, counted):
     with pytest.raises(ZeroDivisionError):
         cache.get_or_compute("a", lambda: 1 // 0, ttl=60)
     assert not client.keys("*")
     assert cache.get_or_compute("a", counted, ttl=60) == 1
 
 
-def test_who_computes_for_too_long_is_overtaken_by_one_who_waits(client, counted):
+def test_a_process_that_computes_for_too_long_is_overtaken_by_a_waiter(client, counted):
     begun, end = threading.Event(), threading.Event()
     with Cache(client, "shop", lease=0.3, longest=0.5) as cache:
 
@@ -379,7 +379,7 @@ def test_who_computes_for_too_long_is_overtaken_by_one_who_waits(client, counted
 # Stale values, and early ones
 
 
-def test_a_stale_value_is_returned_at_once_while_one_computes(client, cache):
+def test_a_stale_value_is_returned_at_once_while_another_computes(client, cache):
     cache.put("a", "old", ttl=0.05, stale_ttl=60)
     until(lambda: cache.get("a") is None)
     begun, end, new = threading.Event(), threading.Event(), []
@@ -405,7 +405,7 @@ def test_a_stale_value_whose_tag_was_invalidated_is_never_returned(client, cache
     assert cache.get_or_compute("a", counted, ttl=60, tags=["x"]) == 1
 
 
-def test_a_value_is_renewed_by_chance_before_its_end_the_likelier_the_slower_it_is():
+def test_a_value_is_refreshed_early_at_random_likelier_the_slower_it_is():
     def share(cost: float, left: float) -> float:
         from packmule.coordination.cache.lookup import Found
 
@@ -414,12 +414,12 @@ def test_a_value_is_renewed_by_chance_before_its_end_the_likelier_the_slower_it_
 
     assert share(0.0, 0.001) == 0.0
     assert share(1.0, 0.0) == 1.0
-    # The chance that -log of an even number below one exceeds left / cost is exp(-left / cost).
+    # The chance that -log of a uniform number below one exceeds left / cost is exp(-left / cost).
     for cost, left in ((1.0, 1.0), (1.0, 2.0), (0.1, 0.05)):
         assert abs(share(cost, left) - math.exp(-left / cost)) < 0.05
 
 
-def test_an_early_renewal_is_one_and_others_get_the_value_meanwhile(client, cache):
+def test_only_one_reader_refreshes_early_and_others_get_the_value_meanwhile(client, cache):
     cache.put("a", "old", ttl=60)
     raw = client.get("pm:cache:shop:a")
     entry = unpacked(raw)
@@ -439,7 +439,7 @@ def test_an_early_renewal_is_one_and_others_get_the_value_meanwhile(client, cach
 # Without Redis
 
 
-def test_without_redis_everything_is_computed_and_the_log_says_so_once(spare_server, counted, caplog):
+def test_without_redis_everything_is_computed_and_logged_once(spare_server, counted, caplog):
     server = spare_server()
     client = redis.Redis.from_url(server.url)
     with Cache(client, "shop") as cache:
@@ -462,7 +462,7 @@ def test_without_redis_everything_is_computed_and_the_log_says_so_once(spare_ser
     client.close()
 
 
-def test_a_redis_that_goes_away_during_the_computation_does_not_matter(spare_server, caplog):
+def test_an_outage_during_the_computation_does_not_matter(spare_server, caplog):
     server = spare_server()
     client = redis.Redis.from_url(server.url)
     with Cache(client, "shop") as cache:
@@ -499,7 +499,7 @@ def test_a_restarted_redis_is_found_at_once(spare_server, counted):
     client.close()
 
 
-def test_a_full_redis_keeps_nothing_and_breaks_nobody(spare_server, counted, caplog):
+def test_a_full_redis_keeps_nothing_and_raises_nothing(spare_server, counted, caplog):
     server = spare_server()
     client = redis.Redis.from_url(server.url)
     client.config_set("maxmemory", "1")
@@ -509,7 +509,7 @@ def test_a_full_redis_keeps_nothing_and_breaks_nobody(spare_server, counted, cap
     client.close()
 
 
-def test_a_cache_goes_on_in_a_forked_child(client, cache):
+def test_a_cache_works_in_a_forked_child(client, cache):
     cache.put("a", 1, ttl=60)
     child = os.fork()
     if child == 0:
@@ -521,12 +521,12 @@ def test_a_cache_goes_on_in_a_forked_child(client, cache):
 # Functions
 
 
-def test_a_functions_results_are_kept_by_its_arguments(cache):
+def test_a_functions_results_are_kept_by_argument(cache):
     calls = []
 
     @cache.cached(ttl=60, key="price/{0}/{currency}", tags=["product/{product}"])
     def price(product, currency="eur"):
-        """What it costs."""
+        """Its price."""
         calls.append((product, currency))
         return {"product": product, currency: 12}
 
@@ -534,7 +534,7 @@ def test_a_functions_results_are_kept_by_its_arguments(cache):
     assert price("7") == {"product": "7", "eur": 12}
     price(7, "usd")
     assert calls == [(7, "eur"), ("7", "eur"), (7, "usd")]
-    assert (price.__name__, price.__doc__) == ("price", "What it costs.")
+    assert (price.__name__, price.__doc__) == ("price", "Its price.")
     price.invalidate(7)
     price(7)
     cache.invalidate_tag("product/7")
@@ -565,7 +565,7 @@ def test_a_method_is_cached_by_the_arguments_that_its_key_names(cache):
     assert cache.get("stock/3") == ["a", 3]
 
 
-def test_keys_of_different_arguments_and_functions_are_never_the_same(cache):
+def test_different_arguments_and_functions_never_share_a_key(cache):
     @cache.cached(ttl=60, key="{a}/{b}")
     def pair(a, b):
         return [a, b]
@@ -579,7 +579,7 @@ def test_keys_of_different_arguments_and_functions_are_never_the_same(cache):
             return c
 
 
-def test_functions_and_templates_that_do_not_fit_are_refused(cache):
+def test_unsuitable_functions_and_templates_are_refused(cache):
     async def waits(a):
         return a
 

@@ -1,4 +1,4 @@
-"""We send what redis-py sends, and no number reaches the C code that a signal could crash."""
+"""Commands are encoded as redis-py does, but no number reaches the C code that a signal could crash."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from packmule.coordination.redis.connection import connect
         ("PING",),
     ],
 )
-def test_a_command_is_written_as_redis_py_writes_it(command):
+def test_a_command_is_encoded_as_redis_py_does(command):
     assert CommandPacker().pack(*command) == HiredisRespSerializer().pack(*command)
 
 
 @pytest.mark.parametrize("value", [None, True, [], object()])
-def test_what_is_neither_text_nor_a_number_is_refused_as_by_redis_py(value):
+def test_a_value_that_is_neither_text_nor_a_number_is_refused_as_redis_py_does(value):
     for packer in (CommandPacker(), HiredisRespSerializer()):
         with pytest.raises(redis.DataError, match="must be str, int, float or bytes"):
             packer.pack("SET", "key", value)
@@ -36,7 +36,7 @@ def test_what_is_neither_text_nor_a_number_is_refused_as_by_redis_py(value):
 
 @pytest.fixture
 def packed(monkeypatch):
-    """The arguments of all that hiredis is asked to write."""
+    """The arguments of all commands that hiredis is asked to encode."""
     seen = []
     write = hiredis.pack_command
 

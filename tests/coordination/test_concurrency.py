@@ -1,4 +1,4 @@
-"""Concurrency limits: never more holders than slots, and whoever is gone counts until its lease ends."""
+"""Concurrency limits: never more holders than slots, and a vanished holder counts until its lease ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def until(condition, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def test_as_many_hold_at_once_as_there_are_slots(client):
+def test_there_are_as_many_holders_at_once_as_slots(client):
     limit = ConcurrencyLimit(client, "imports", slots=2, lease=30)
     first, _ = limit.acquire("acme"), limit.acquire("acme")
     with pytest.raises(NoFreeSlot, match="acme already has 2 at once") as refused:
@@ -32,7 +32,7 @@ def test_as_many_hold_at_once_as_there_are_slots(client):
     limit.acquire("acme")
 
 
-def test_a_block_holds_a_slot_and_frees_it_though_it_fails(client):
+def test_a_block_holds_a_slot_and_frees_it_even_if_it_fails(client):
     limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
     with pytest.raises(KeyError), limit.hold("acme") as slot:
         assert 25 < slot.until - time.monotonic() <= 30
@@ -42,7 +42,7 @@ def test_a_block_holds_a_slot_and_frees_it_though_it_fails(client):
     assert not client.keys("*")
 
 
-def test_a_lease_that_ended_counts_no_more_and_its_holder_does_nothing(client):
+def test_an_ended_lease_no_longer_counts_and_its_holder_changes_nothing(client):
     limit = ConcurrencyLimit(client, "imports", slots=2, lease=0.05)
     longer = ConcurrencyLimit(client, "imports", slots=2, lease=30)
     longer.acquire("acme")
@@ -58,7 +58,7 @@ def test_a_lease_that_ended_counts_no_more_and_its_holder_does_nothing(client):
     longer.release(slot)
 
 
-def test_a_renewed_lease_begins_anew(client):
+def test_a_renewed_lease_starts_over(client):
     limit = ConcurrencyLimit(client, "imports", slots=1, lease=0.6)
     slot = first = limit.acquire("acme")
     while time.monotonic() < first.until + 0.3:
@@ -69,7 +69,7 @@ def test_a_renewed_lease_begins_anew(client):
     assert slot.until > first.until
 
 
-def test_no_key_outlives_its_last_lease(client):
+def test_a_key_expires_with_its_last_lease(client):
     ConcurrencyLimit(client, "imports", slots=3, lease=30).acquire("acme")
     ConcurrencyLimit(client, "imports", slots=3, lease=0.1).acquire("acme")
     assert 29_000 < client.pttl("pm:slots:imports:acme") <= 30_001
@@ -87,7 +87,7 @@ def test_the_clients_clock_does_not_matter(client, monkeypatch):
         limit.acquire("acme")
 
 
-def test_a_command_that_is_sent_again_takes_no_second_slot(client, monkeypatch):
+def test_a_repeated_command_takes_no_second_slot(client, monkeypatch):
     limit = ConcurrencyLimit(client, "imports", slots=2, lease=30)
     monkeypatch.setattr("uuid.uuid4", lambda: type("Same", (), {"hex": "same"}))
     limit.acquire("acme")
@@ -95,7 +95,7 @@ def test_a_command_that_is_sent_again_takes_no_second_slot(client, monkeypatch):
     assert client.zcard(limit.key("acme")) == 1
 
 
-def test_a_key_that_holds_something_else_is_named(client):
+def test_a_key_with_a_foreign_value_is_named(client):
     limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
     slot = limit.acquire("acme")
     client.set(limit.key("acme"), "in the way")
@@ -105,19 +105,19 @@ def test_a_key_that_holds_something_else_is_named(client):
 
 
 @pytest.mark.parametrize("slots", [0, -1, True, 1.5, "2", 10**9])
-def test_a_number_of_slots_that_is_none_is_refused(client, slots):
+def test_an_invalid_number_of_slots_is_refused(client, slots):
     with pytest.raises(ValueError, match="give a whole number"):
         ConcurrencyLimit(client, "imports", slots=slots, lease=30)
 
 
 @pytest.mark.parametrize("lease", [0, -1, 1e-9, float("nan"), float("inf"), "30", None])
-def test_a_lease_that_is_none_is_refused(client, lease):
+def test_an_invalid_lease_is_refused(client, lease):
     with pytest.raises(ValueError, match="give a number of seconds"):
         ConcurrencyLimit(client, "imports", slots=1, lease=lease)
 
 
 def contend(data_dir, ends: float) -> None:
-    """Hold slots until they were all held at once, and hundreds of times."""
+    """Hold slots until all were held at once, and hundreds of times."""
     with connect(None, data_dir) as client:
         limit = ConcurrencyLimit(client, "race", slots=3, lease=5)
         while time.time() < ends and not (client.exists("full") and client.llen("seen") > 300):

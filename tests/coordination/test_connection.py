@@ -1,4 +1,4 @@
-"""Connecting to real servers of every kind: TCP, TLS, unix socket, Sentinel, embedded, unfit and absent."""
+"""Connecting to real servers of every kind: TCP, TLS, Unix socket, Sentinel, embedded, unfit and absent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def valkey(folder: Path, config: str = "", *flags: str) -> Iterator[int]:
-    """A Valkey on a port of loopback, with `config` as its file; yields the port."""
+    """A Valkey on a loopback port, with `config` as its configuration file; yields the port."""
     port = free_port()
     path = folder / f"{port}.conf"
     path.write_text(f'port {port}\nbind 127.0.0.1\ndir "{folder}"\nsave ""\n{config}\n')
@@ -57,7 +57,7 @@ def wait_for_port(port: int) -> None:
 
 @contextmanager
 def tls_front(port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """A TLS endpoint on loopback that passes everything on to `port`; yields its own port."""
+    """A TLS endpoint on loopback that forwards everything to `port`; yields its own port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -134,7 +134,7 @@ def test_without_a_url_the_embedded_server_is_started(spare_server):
         assert client.info("server")["process_id"] == server.pid()
 
 
-def test_a_client_heals_when_the_embedded_server_is_killed_under_it(spare_server):
+def test_a_client_recovers_when_the_embedded_server_is_killed(spare_server):
     server = spare_server()
     with connect(None, server.data_dir) as client:
         client.set("before", "1")
@@ -146,7 +146,7 @@ def test_a_client_heals_when_the_embedded_server_is_killed_under_it(spare_server
             assert pipeline.get("before").incr("after").execute() == [b"1", 1]
 
 
-def test_a_blocked_read_heals_when_the_embedded_server_is_killed_under_it(spare_server):
+def test_a_blocked_read_recovers_when_the_embedded_server_is_killed(spare_server):
     server = spare_server()
     popped = []
     with connect(None, server.data_dir) as reader, connect(None, server.data_dir) as writer:
@@ -173,7 +173,7 @@ def test_a_blocking_read_may_take_longer_than_the_check(server, monkeypatch):
         assert client.blpop(["nothing"], timeout=0.5) is None
 
 
-def test_a_socket_timeout_bounds_the_wait_for_an_answer(server):
+def test_a_socket_timeout_bounds_the_wait_for_a_reply(server):
     with connect(server.url, NOWHERE, socket_timeout=0.1) as client:
         begun = time.monotonic()
         with pytest.raises(redis.TimeoutError):
@@ -181,7 +181,7 @@ def test_a_socket_timeout_bounds_the_wait_for_an_answer(server):
         assert time.monotonic() - begun < 5
 
 
-def test_a_client_shows_its_name_and_answers_in_bytes(server):
+def test_a_client_shows_its_name_and_returns_bytes(server):
     with connect(server.url, NOWHERE, name="worker-7") as client:
         assert client.client_getname() == "worker-7"
         client.set("key", "välue")
@@ -203,7 +203,7 @@ def test_a_password_a_database_and_keepalive_reach_a_tcp_server(tmp_path):
             connect(f"redis://127.0.0.1:{port}", NOWHERE)
 
 
-def test_a_client_heals_when_a_tcp_server_drops_its_connections(tmp_path):
+def test_a_client_recovers_when_a_tcp_server_drops_its_connections(tmp_path):
     with valkey(tmp_path, "appendonly yes") as port, connect(f"redis://127.0.0.1:{port}", NOWHERE) as client:
         client.set("key", "value")
         with redis.Redis(port=port) as other:
@@ -257,7 +257,7 @@ def test_an_evicting_server_is_refused_unless_allowed(spare_server):
     assert "allkeys-lru" in warnings[0]
 
 
-def test_a_server_that_keeps_nothing_on_disk_is_warned_of(tmp_path):
+def test_a_server_that_stores_nothing_on_disk_causes_a_warning(tmp_path):
     warnings: list[str] = []
     with valkey(tmp_path) as port:
         url = f"redis://127.0.0.1:{port}"
@@ -273,14 +273,14 @@ def test_a_server_that_keeps_nothing_on_disk_is_warned_of(tmp_path):
     assert len(warnings) == 1
 
 
-def test_the_embedded_server_deserves_no_warning(spare_server):
+def test_the_embedded_server_causes_no_warning(spare_server):
     warnings: list[str] = []
     connect(None, spare_server().data_dir, warn=warnings.append).close()
     assert not warnings
 
 
 @pytest.mark.parametrize("version", ["6.2.0", "6.2.14", "7.2.4", "10.0.1", "255.255.255", "", "unknown"])
-def test_new_enough_and_unknown_versions_pass(version):
+def test_recent_and_unknown_versions_are_accepted(version):
     refuse_old(version)
 
 
@@ -326,7 +326,7 @@ def test_old_versions_are_refused(version):
         "redis+sentinel://:geheim@localhost:26379/main?db=1",
     ],
 )
-def test_a_url_that_can_not_be_meant_is_refused_without_showing_it(url):
+def test_an_invalid_url_is_refused_without_quoting_it(url):
     with pytest.raises(InvalidURL) as refused:
         connect(url, NOWHERE)
     text = str(refused.value)
@@ -334,7 +334,7 @@ def test_a_url_that_can_not_be_meant_is_refused_without_showing_it(url):
     assert "\n" not in text
 
 
-def test_an_absent_server_is_one_line_without_the_password():
+def test_an_absent_server_is_reported_in_one_line_without_the_password():
     begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"\*\*\*@127.0.0.1:.*is it running\?") as failed:
         connect(f"redis://:geheim@127.0.0.1:{free_port()}/0", NOWHERE)
@@ -346,7 +346,7 @@ def test_an_absent_server_is_one_line_without_the_password():
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-def test_something_that_never_answers_does_not_hold_the_caller(scheme, monkeypatch):
+def test_a_server_that_never_answers_does_not_block_the_caller(scheme, monkeypatch):
     monkeypatch.setattr(connection_module, "CHECK_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()

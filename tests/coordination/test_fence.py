@@ -1,4 +1,4 @@
-"""Guards: the last holder wins, in Redis by script and in a database by one condition."""
+"""Guarded values: the last holder wins, in Redis by a script and in a database by one condition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packmule.coordination.locks import fence
 from packmule.coordination.locks.fence import Overtaken
 
 
-def test_a_holder_writes_as_often_as_it_likes_and_a_later_one_takes_over(client):
+def test_a_holder_writes_repeatedly_until_a_later_one_takes_over(client):
     fence.write(client, "a", "one", 5)
     fence.write(client, "a", "two", 5)
     fence.write(client, "a", b"three", 6)
@@ -21,7 +21,7 @@ def test_a_holder_writes_as_often_as_it_likes_and_a_later_one_takes_over(client)
     assert client.get("a") == b"three"
 
 
-def test_reading_alone_shuts_out_earlier_holders(client):
+def test_a_read_is_enough_to_refuse_earlier_holders(client):
     fence.write(client, "a", 1, 5)
     assert fence.read(client, "a", 7) == b"1"
     with pytest.raises(Overtaken):
@@ -51,20 +51,20 @@ def test_a_values_token_outlives_it(client):
 
 
 @pytest.mark.parametrize("token", [0, -1, 2**53])
-def test_a_token_that_no_lock_gives_is_refused(client, token):
+def test_an_impossible_token_is_refused(client, token):
     with pytest.raises(ValueError, match="is not a fencing token"):
         fence.write(client, "a", 1, token)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf])
-def test_a_ttl_that_cannot_be_meant_is_refused(client, ttl):
+def test_an_invalid_ttl_is_refused(client, ttl):
     with pytest.raises(ValueError, match="a number of seconds above zero"):
         fence.write(client, "a", 1, 5, ttl=ttl)
     with pytest.raises(ValueError, match="needs a key"):
         fence.read(client, "", 5)
 
 
-def test_the_same_in_a_database():
+def test_a_database_row_can_be_guarded_too():
     database = sqlite3.connect(":memory:")
     database.execute("CREATE TABLE stock (id INTEGER PRIMARY KEY, pieces INTEGER, fence INTEGER)")
     database.execute("INSERT INTO stock VALUES (1, 10, 0)")

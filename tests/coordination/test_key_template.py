@@ -1,4 +1,4 @@
-"""Key templates: checked at the definition, filled alike for equal calls and differently for others."""
+"""Key templates: checked at definition, with equal keys for equal calls and different keys for others."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_positional_named_and_default_arguments_are_filled_in():
         ("\x00\r\n", "%00%0D%0A"),
     ],
 )
-def test_a_value_is_shown_readably_and_in_one_way(value, shown):
+def test_a_value_has_one_readable_form(value, shown):
     assert key("{to}", 1, to=value) == shown
 
 
@@ -125,7 +125,7 @@ def test_a_key_is_the_same_in_every_process():
         ("{" * 10**6, "up to 200"),
     ],
 )
-def test_a_template_that_can_not_be_filled_is_refused_at_the_definition(text, fault):
+def test_a_template_that_cannot_be_filled_is_refused_at_definition(text, fault):
     with pytest.raises(InvalidKeyTemplate) as refused:
         template(text, SIGNATURE)
     assert fault in str(refused.value)
@@ -133,12 +133,12 @@ def test_a_template_that_can_not_be_filled_is_refused_at_the_definition(text, fa
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800", [10**5000], {object()}])
-def test_a_value_that_makes_no_key_is_refused_with_its_arguments_name(value):
+def test_a_value_unfit_for_a_key_is_refused_with_its_arguments_name(value):
     with pytest.raises(UnfitValue, match="the argument to can't be part of a key: "):
         key("{to}", 1, to=value)
 
 
-def test_a_value_that_holds_itself_is_refused():
+def test_a_value_that_contains_itself_is_refused():
     value: list[object] = []
     value.append(value)
     with pytest.raises(UnfitValue):
@@ -162,12 +162,12 @@ def test_the_domain_of_an_address_can_be_a_key(to):
 @pytest.mark.parametrize(
     "to", [None, 1, "", "ada", "ada@", "@", [], ["a@a.org", "b@b.org"], ["a@a.org", None], "a@b,c@d", b"a@b"]
 )
-def test_what_has_no_single_domain_is_refused(to):
+def test_addresses_without_a_common_domain_are_refused(to):
     with pytest.raises(UnfitValue, match="the argument to can't be part of a key"):
         key("{to@}", 1, to=to)
 
 
-def test_long_values_make_short_keys_that_differ():
+def test_long_values_make_short_but_different_keys():
     long = [key("{to}", 1, to="a" * length) for length in range(150, 400)]
     assert max(len(each) for each in long) <= 160
     assert len(set(long)) == len(long)
@@ -186,7 +186,7 @@ def test_different_arguments_have_different_keys():
 
 
 def test_the_job_that_comes_off_the_wire_has_the_key_of_the_call():
-    # So that a worker can tell it from the payload, where the record has none.
+    # So that a worker can derive it from the payload if the record has none.
     filled = template("{to}", SIGNATURE).fill
     for value in [
         1,
@@ -202,7 +202,7 @@ def test_the_job_that_comes_off_the_wire_has_the_key_of_the_call():
         assert filled({"to": value}) == filled({"to": json.loads(msgspec.json.encode(value))})
 
 
-def test_any_template_is_made_or_refused():
+def test_any_template_is_accepted_or_refused():
     rng = random.Random(4)
     pieces = [
         "{",
@@ -235,7 +235,7 @@ def test_any_template_is_made_or_refused():
     assert made > 1000
 
 
-def test_a_rate_goes_by_an_argument_or_by_none():
+def test_a_rate_may_depend_on_an_argument():
     assert rate_by("100/m", SIGNATURE) == (Rate(100, 60.0), None)
     rate, by = rate_by(" 100/m burst 20  by {domain}:{account_id} ", SIGNATURE)
     assert rate == Rate(100, 60.0, 20)
@@ -255,7 +255,7 @@ def test_a_rate_goes_by_an_argument_or_by_none():
         (10, InvalidRate, "write it as text"),
     ],
 )
-def test_a_rate_by_what_is_not_there_is_refused(text, error, fault):
+def test_a_rate_by_an_unknown_argument_is_refused(text, error, fault):
     with pytest.raises(error) as refused:
         rate_by(text, SIGNATURE)
     assert fault in str(refused.value)

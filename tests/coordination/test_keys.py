@@ -1,4 +1,4 @@
-"""Names of keys: of bounded length, and different for different texts."""
+"""Keys: bounded in length, and different for different texts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def test_a_short_key_stays_as_it_is(key):
 
 
 @pytest.mark.parametrize("key", ["a" * (LONGEST + 1), "ü" * LONGEST, "\ud800", "a\udfff", "~", "x" * 10**6])
-def test_any_other_is_shortened_to_what_redis_takes(client, key):
+def test_any_other_key_is_shortened_to_a_valid_one(client, key):
     assert len(bounded(key).encode()) <= LONGEST
     assert client.set(bounded(key), 1)
 
 
-def test_nobody_can_write_the_short_form_of_anothers_key():
+def test_nobody_can_forge_the_short_form_of_anothers_key():
     long = "a" * 1000
     assert bounded(bounded(long)) != bounded(long)
 
@@ -32,12 +32,12 @@ def test_different_keys_stay_different():
 
 
 @pytest.mark.parametrize("key", [None, 1, b"a", ["a"]])
-def test_what_is_no_text_is_refused(key):
+def test_a_key_that_is_not_text_is_refused(key):
     with pytest.raises(TypeError, match="a key must be text"):
         bounded(key)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "ä", "a" * 101, None, "a\n"])
-def test_a_name_that_could_run_into_a_key_is_refused(name):
+def test_an_ambiguous_name_is_refused(name):
     with pytest.raises(InvalidName, match="is not a valid name"):
         named(name)

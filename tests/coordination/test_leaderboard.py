@@ -1,4 +1,4 @@
-"""Leaderboards by the hour, and histograms that add up."""
+"""Hourly leaderboards, and mergeable histograms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_scores_add_up_over_hours(client):
     assert board.top(1, hours=2) == [("bob", 25.0)]
 
 
-def test_the_best_of_each_stays(client):
+def test_the_best_score_of_each_member_is_kept(client):
     board = Leaderboard(client, "laps")
     for score in (3, 7, 5):
         board.best("ada", score)
@@ -31,7 +31,7 @@ def test_the_best_of_each_stays(client):
     assert board.top_best(hours=2) == [("bob", 9.0), ("ada", 7.0)]
 
 
-def test_it_holds_no_more_than_its_size(client):
+def test_a_leaderboard_keeps_no_more_than_its_size(client):
     board = Leaderboard(client, "small", size=3)
     for number in range(10):
         board.add(f"m{number}", number)

@@ -1,4 +1,4 @@
-"""Pub/sub: a subscriber comes back by itself, and knows when it may have missed something."""
+"""Pub/sub: a subscriber reconnects by itself, and learns when it may have missed something."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def subscriber(client):
 
 
 def hear(subscriber, seconds=20.0):
-    """What comes first."""
+    """The next message."""
     deadline = time.monotonic() + seconds
     while (message := subscriber.wait(0.5)) is None:
         assert time.monotonic() < deadline
@@ -34,7 +34,7 @@ def subscribers(client):
     return [each for each in client.client_list(_type="pubsub") if int(each["sub"])]
 
 
-def test_it_begins_with_missed_and_then_hears_what_is_published_in_order(client, subscriber):
+def test_a_subscription_begins_with_missed_and_then_gets_messages_in_order(client, subscriber):
     for n in range(50):
         assert publish(client, "news", {"n": n, "text": "größer"}) == 1
     assert [subscriber.wait(20) for _ in range(50)] == [
@@ -54,7 +54,7 @@ def test_several_channels_and_patterns_are_one_subscription(client):
         Subscriber(client)
 
 
-def test_what_is_no_json_is_dropped_and_counted(client, subscriber):
+def test_a_message_that_is_not_json_is_dropped_and_counted(client, subscriber):
     for data in (b"", b"{", b"\xff", b'"\xff"', b"1 2"):
         client.publish("news", data)
     publish(client, "news", None)
@@ -72,7 +72,7 @@ def test_waiting_ends_in_time(subscriber):
     assert 0.2 <= time.monotonic() - begun < 2
 
 
-def test_one_that_is_cut_off_comes_back_and_is_told(client, subscriber):
+def test_a_disconnected_subscriber_reconnects_and_gets_missed(client, subscriber):
     for _ in range(3):
         publish(client, "news", 1)
         assert hear(subscriber) == Message("news", 1)
@@ -83,7 +83,7 @@ def test_one_that_is_cut_off_comes_back_and_is_told(client, subscriber):
         assert hear(subscriber) == Message("news", 2)
 
 
-def test_a_restart_of_the_server_is_told(spare_server):
+def test_a_restart_of_the_server_causes_missed(spare_server):
     server = spare_server()
     with connect(None, server.data_dir) as client, Subscriber(client, ["news"]) as subscriber:
         assert subscriber.wait(20) is MISSED
@@ -93,7 +93,7 @@ def test_a_restart_of_the_server_is_told(spare_server):
         assert hear(subscriber) == Message("news", 1)
 
 
-def test_while_there_is_no_server_it_waits_and_then_comes_back(spare_server, tmp_path):
+def test_a_subscriber_waits_while_there_is_no_server_and_then_reconnects(spare_server, tmp_path):
     server = spare_server()
     path = tmp_path / "proxy.sock"
     proxy = LosingProxy(path, server.socket_path)
@@ -114,7 +114,7 @@ def test_while_there_is_no_server_it_waits_and_then_comes_back(spare_server, tmp
         proxy.close()
 
 
-def test_who_reads_too_slowly_is_cut_off_by_the_server_and_told(client, subscriber):
+def test_a_slow_reader_is_disconnected_by_the_server_and_gets_missed(client, subscriber):
     text = "x" * (LARGEST_MESSAGE - 2)
     sent = 0
     while publish(client, "news", text):
@@ -127,7 +127,7 @@ def test_who_reads_too_slowly_is_cut_off_by_the_server_and_told(client, subscrib
     assert hear(subscriber) == Message("news", "on")
 
 
-def test_closing_wakes_who_waits_and_ends_iterating(client):
+def test_closing_wakes_a_waiting_reader_and_ends_iteration(client):
     subscriber = Subscriber(client, ["news"])
     heard = []
     reading = threading.Thread(target=lambda: heard.extend(subscriber))
@@ -145,7 +145,7 @@ def test_closing_wakes_who_waits_and_ends_iterating(client):
         assert time.monotonic() - begun < 20
 
 
-def test_a_refusal_that_will_not_pass_is_raised(client):
+def test_an_error_that_is_not_transient_is_raised(client):
     client.acl_setuser(
         "shy", enabled=True, nopass=True, commands=["+@all"], keys=["*"], channels=["mine"], reset=True
     )

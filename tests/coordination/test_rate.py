@@ -1,4 +1,4 @@
-"""Rates: what is text of one is read exactly, and all else is refused with what to write instead."""
+"""Rates: valid text is parsed exactly, and anything else is refused with advice."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_rate_is_read_from_its_text(text, rate):
         (100, r"write it as text"),
     ],
 )
-def test_what_is_no_rate_is_refused_with_what_to_write(text, advice):
+def test_an_invalid_rate_is_refused_with_advice(text, advice):
     with pytest.raises(InvalidRate, match=advice) as refused:
         Rate.parse(text)
     assert len(str(refused.value)) < 250
@@ -76,7 +76,7 @@ def test_what_is_no_rate_is_refused_with_what_to_write(text, advice):
         (1, 1.0, -1),
     ],
 )
-def test_numbers_that_make_no_rate_are_refused(limit, period, burst):
+def test_invalid_numbers_of_a_rate_are_refused(limit, period, burst):
     with pytest.raises(InvalidRate):
         Rate(limit, period, burst)
 
@@ -89,7 +89,7 @@ def test_a_rate_reads_back_from_its_own_text():
         assert Rate.parse(str(rate)) == rate
 
 
-def test_any_text_is_a_rate_or_refused():
+def test_any_text_is_parsed_or_refused():
     rng = random.Random(4)
     read = 0
     for _ in range(20_000):
@@ -102,7 +102,7 @@ def test_any_text_is_a_rate_or_refused():
         except InvalidRate:
             continue
         read += 1
-        # All that Lua computes is whole and exact, and never faster than asked for.
+        # All numbers in Lua are whole and exact, and never faster than the rate.
         assert rate.interval_us * rate.limit >= rate.period_us
         assert rate.capacity_us <= CENTURY * 1_000_000 < 2**53 - 2**51
         assert rate.interval_us * rate.limit <= rate.period_us * 1.01

@@ -1,4 +1,4 @@
-"""Rate limits: exact under any number of processes, by the server's clock, and gone when not needed."""
+"""Rate limits: exact with any number of processes, on the server's clock, with keys that expire."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def kind(request):
     return request.param
 
 
-def test_as_much_is_allowed_as_the_rate_says(client, kind):
+def test_exactly_the_rate_is_allowed(client, kind):
     limit = kind(client, "logins", "3/m")
     answers = [limit.hit("ada") for _ in range(5)]
     assert [answer.allowed for answer in answers] == [True, True, True, False, False]
@@ -35,7 +35,7 @@ def test_as_much_is_allowed_as_the_rate_says(client, kind):
     assert 55 < answers[2].reset_after <= 60
 
 
-def test_each_key_and_each_name_is_limited_on_its_own(client, kind):
+def test_each_key_and_each_name_is_limited_separately(client, kind):
     limit, other = kind(client, "logins", "1/m"), kind(client, "tokens", "1/m")
     assert limit.hit("ada").allowed
     assert limit.hit("bob").allowed
@@ -43,7 +43,7 @@ def test_each_key_and_each_name_is_limited_on_its_own(client, kind):
     assert not limit.hit("ada").allowed
 
 
-def test_what_is_refused_counts_nothing(client, kind):
+def test_a_refused_call_counts_nothing(client, kind):
     limit = kind(client, "logins", "2/2s")
     for _ in range(2):
         limit.hit("ada")
@@ -53,7 +53,7 @@ def test_what_is_refused_counts_nothing(client, kind):
     assert limit.hit("ada").allowed
 
 
-def test_after_retry_after_and_not_before_it_is_allowed(client, kind):
+def test_a_call_is_allowed_after_retry_after_and_not_before(client, kind):
     limit = kind(client, "logins", "20/2s")
     limit.hit("ada", 20)
     asked_at = time.monotonic()
@@ -64,7 +64,7 @@ def test_after_retry_after_and_not_before_it_is_allowed(client, kind):
     assert time.monotonic() - asked_at > refused.retry_after
 
 
-def test_a_cost_counts_as_so_many(client, kind):
+def test_a_cost_counts_as_that_many_events(client, kind):
     limit = kind(client, "api", "10/h")
     assert limit.hit("ada", 7).remaining == 3
     assert not limit.hit("ada", 4).allowed
@@ -72,14 +72,14 @@ def test_a_cost_counts_as_so_many(client, kind):
 
 
 @pytest.mark.parametrize("cost", [0, -1, 11, 1.0, True, "1", None, 10**30, float("nan")])
-def test_a_cost_that_could_never_be_allowed_is_refused(client, kind, cost):
+def test_a_cost_that_can_never_be_allowed_is_refused(client, kind, cost):
     limit = kind(client, "api", "10/h")
     with pytest.raises(ValueError, match="whole numbers from 1 to 10"):
         limit.hit("ada", cost)
     assert not client.keys("*")
 
 
-def test_peeking_tells_what_a_hit_would_answer_and_counts_nothing(client, kind):
+def test_peek_answers_like_hit_and_counts_nothing(client, kind):
     limit = kind(client, "api", "2/h")
     assert limit.peek("ada") == (True, 2, 0.0, 0.0)
     assert not client.keys("*")
@@ -90,7 +90,7 @@ def test_peeking_tells_what_a_hit_would_answer_and_counts_nothing(client, kind):
     assert limit.peek("ada").retry_after > 1000
 
 
-def test_a_reset_forgets(client, kind):
+def test_reset_forgets_all_events(client, kind):
     limit = kind(client, "api", "1/h")
     limit.hit("ada")
     limit.reset("ada")
@@ -98,7 +98,7 @@ def test_a_reset_forgets(client, kind):
     assert limit.hit("ada").allowed
 
 
-def test_what_is_required_and_refused_is_raised_with_its_time(client, kind):
+def test_require_raises_with_retry_after(client, kind):
     limit = kind(client, "api", "1/m")
     assert limit.require("ada").allowed
     with pytest.raises(RateLimitExceeded, match=r"ada is limited to 1/m: try again in \S+ s") as refused:
@@ -134,7 +134,7 @@ def test_the_clients_clock_does_not_matter(client, kind, monkeypatch):
         lambda client, key: client.zadd(key, {"a": 1}),
     ],
 )
-def test_a_key_that_holds_something_else_is_named_and_left_alone(client, kind, spoil):
+def test_a_key_with_a_foreign_value_is_named_and_left_alone(client, kind, spoil):
     limit = kind(client, "api", "5/m")
     key = limit.key("ada")
     spoil(client, key)
@@ -146,7 +146,7 @@ def test_a_key_that_holds_something_else_is_named_and_left_alone(client, kind, s
     assert limit.hit("ada").allowed
 
 
-def test_no_key_outlives_its_use(client, kind):
+def test_every_key_expires(client, kind):
     limit = kind(client, "api", "10/s")
     for number in range(20):
         limit.hit(f"key {number}", number % 10 + 1)
@@ -157,7 +157,7 @@ def test_no_key_outlives_its_use(client, kind):
         time.sleep(0.05)
 
 
-def test_a_bucket_is_kept_to_the_microsecond(client):
+def test_a_bucket_is_exact_to_the_microsecond(client):
     limit = TokenBucket(client, "api", "7/m")
     answers = [limit.hit("ada") for _ in range(7)]
     full_at = int(client.get(limit.key("ada")))
@@ -176,7 +176,7 @@ def test_a_window_holds_no_more_than_its_limit(client):
 
 
 @pytest.mark.parametrize("rate", ["10001/h", "1000000/s"])
-def test_a_window_that_would_hold_too_much_is_refused(client, rate):
+def test_a_window_that_would_store_too_much_is_refused(client, rate):
     with pytest.raises(ValueError, match="use a TokenBucket"):
         SlidingWindow(client, "api", rate)
 
@@ -194,7 +194,7 @@ def test_the_largest_window_is_filled_and_left_in_one_call_each(client):
     assert limit.hit("ada", 10_000).allowed
 
 
-def test_a_lower_rate_holds_at_once(client, kind):
+def test_a_lower_rate_applies_at_once(client, kind):
     kind(client, "api", "100/h").hit("ada", 100)
     lower = kind(client, "api", "10/h")
     refused = lower.hit("ada")
@@ -203,7 +203,7 @@ def test_a_lower_rate_holds_at_once(client, kind):
     assert refused.retry_after <= 3600
 
 
-# The same scripts at instants of the test's choosing, beside models in Python's exact numbers.
+# The same scripts at chosen times, compared with exact models in Python.
 
 
 @dataclass
@@ -246,7 +246,7 @@ def test_the_scripts_agree_with_exact_models_at_any_instant(client, kind, text, 
     limit, rng = kind(client, "model", text), random.Random(seed)
     model = (BucketModel if kind is TokenBucket else WindowModel)(limit.rate)
     source, replaced = re.subn(r"redis\.call\('TIME'\)", "{ARGV[5], ARGV[6]}", limit._script.source)
-    # Those instants don't pass on the server, so what it keeps must not end.
+    # These times don't pass on the server, so its keys must not expire.
     source, unending = re.subn(
         r"(, 'PX', math\.ceil\(.*?\)\)\n)|(redis\.call\('PEXPIRE'.*\n)",
         lambda found: ")\n" if found[1] else "",
@@ -275,7 +275,7 @@ def hits(kind, data_dir, rate, seconds, cost, start, sender) -> None:
 
 
 def race(server, kind, rate: str, seconds: float, cost: int = 1) -> list[tuple[float, float]]:
-    """What many processes were allowed that asked as fast as they could: instants before and after."""
+    """The calls allowed to many processes that call as fast as they can: times before and after each."""
     forked = multiprocessing.get_context("fork")
     start, pipes, processes = forked.Barrier(PROCESSES), [], []
     for _ in range(PROCESSES):
@@ -292,7 +292,7 @@ def race(server, kind, rate: str, seconds: float, cost: int = 1) -> list[tuple[f
 
 
 def most_within(allowed, span: float) -> int:
-    """The most events that lay within any `span` for sure, whenever between its two instants each was."""
+    """The most events that certainly lay within any `span`, wherever between its two times each happened."""
     return max(
         sum(before >= first and after <= first + span for before, after in allowed) for first, _ in allowed
     )
@@ -302,7 +302,7 @@ def most_within(allowed, span: float) -> int:
 def test_no_span_of_a_period_ever_has_more_than_the_limit(server, client, cost):
     allowed = race(server, SlidingWindow, "60/s", 3.5, cost)
     assert most_within(allowed, 1.0) * cost <= 60
-    # Nor is it stricter than that: each period is used up.
+    # Nor is it stricter: each period is used up.
     assert len(allowed) * cost == 4 * 60
 
 
@@ -313,5 +313,5 @@ def test_a_bucket_allows_its_burst_and_then_the_rate_in_any_span(server, client)
         assert most_within(allowed, span) <= 10 + span * 100
 
 
-def test_many_that_come_at_once_get_exactly_the_burst(server, client):
+def test_simultaneous_callers_get_exactly_the_burst(server, client):
     assert len(race(server, TokenBucket, "50/d", 0.3)) == 50

@@ -1,4 +1,4 @@
-"""Redlock on real servers that are paused, killed, emptied and cut off."""
+"""Redlock on real servers that are paused, killed, emptied and disconnected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from packmule.tests.coordination.lock_proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 PATIENT = 2.0
-"""A node timeout for tests that aren't about it, on machines that are busy."""
+"""A node timeout for tests that aren't about timeouts, on busy machines."""
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 def holders(servers: list[EmbeddedServer], name: str) -> list[bytes | None]:
-    """What each server believes of the lock."""
+    """The lock's value on each server."""
     found = []
     for server in servers:
         with redis.Redis.from_url(server.url) as client:
@@ -82,7 +82,7 @@ def holders(servers: list[EmbeddedServer], name: str) -> list[bytes | None]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_one_holds_it_others_dont_and_after_the_release_they_do(nodes, redlock, count):
+def test_one_holds_the_lock_and_others_get_it_after_the_release(nodes, redlock, count):
     servers = nodes(count)
     mine, theirs = redlock(servers), redlock(servers)
     with mine.acquire("a") as lock:
@@ -119,11 +119,11 @@ def test_validity_is_the_ttl_less_elapsed_time_and_drift(nodes, redlock):
     proxy.close()
 
 
-def test_a_grant_that_comes_after_its_end_is_none_and_is_given_back(nodes, redlock):
+def test_a_grant_that_arrives_after_its_end_is_given_back(nodes, redlock):
     servers = nodes(1)
     locks = redlock(servers)
     turn = locks._quorum._mutex
-    turn.acquire()  # as other threads do while they connect to nodes that are gone
+    turn.acquire()  # as other threads do while they connect to dead nodes
     threading.Timer(0.3, turn.release).start()
     with pytest.raises(NotAcquired):
         locks.acquire("a", ttl=0.2, wait=0)
@@ -141,7 +141,7 @@ def test_no_wall_clock_is_read(nodes, redlock, monkeypatch):
     assert not re.search(r"time\.time|datetime|perf_counter|time\.strf", text)
 
 
-def test_tokens_rise_whoever_takes_the_lock_and_whichever_nodes_are_there(nodes, redlock):
+def test_tokens_rise_for_any_holder_and_any_majority_of_nodes(nodes, redlock):
     servers = nodes(3)
     tokens = []
     for turn in range(9):
@@ -151,7 +151,7 @@ def test_tokens_rise_whoever_takes_the_lock_and_whichever_nodes_are_there(nodes,
     assert tokens == sorted(set(tokens))
 
 
-def test_the_highest_token_is_written_back_to_a_majority_before_the_lock_is_handed_out(nodes, redlock):
+def test_the_highest_token_is_written_to_a_majority_before_the_lock_is_granted(nodes, redlock):
     servers = nodes(5)
     clients = [redis.Redis.from_url(server.url) for server in servers]
     for client, count in zip(clients, (7, 100, 3, 50, 9), strict=True):
@@ -164,7 +164,7 @@ def test_the_highest_token_is_written_back_to_a_majority_before_the_lock_is_hand
         client.close()
 
 
-def test_a_token_rises_over_nodes_that_lost_their_counters(nodes, redlock):
+def test_tokens_rise_even_if_nodes_lose_their_counters(nodes, redlock):
     servers = nodes(3)
     first = redlock(servers).acquire("a", renew=False)
     first.release()
@@ -189,7 +189,7 @@ def test_a_paused_node_of_five_costs_less_than_60_ms(nodes, redlock):
     assert sorted(took)[len(took) * 98 // 100] < 0.06
 
 
-def test_an_attempt_without_a_quorum_is_undone_even_where_the_answer_comes_late(nodes, redlock):
+def test_an_attempt_without_a_quorum_is_undone_even_on_late_nodes(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers, timeout=0.1)
     locks.acquire("warm").release()
@@ -198,12 +198,12 @@ def test_an_attempt_without_a_quorum_is_undone_even_where_the_answer_comes_late(
         pytest.raises(NoQuorum, match=r"1 of 3 lock nodes answered, but 2 must agree"),
     ):
         locks.acquire("a", wait=0)
-    for server in servers:  # their answers come behind the attempt and its release
+    for server in servers:  # they answer after the attempt and its release
         server.ensure()
     assert holders(servers, "a") == [None] * 3
 
 
-def test_a_grant_whose_answer_is_lost_is_given_back(nodes, redlock):
+def test_a_grant_whose_reply_is_lost_is_given_back(nodes, redlock):
     servers = nodes(3)
     proxies = [Proxy(server.data_dir / "p.sock", server.socket_path) for server in servers[:2]]
     locks = redlock([*(proxy.url for proxy in proxies), servers[2]], timeout=0.3)
@@ -217,7 +217,7 @@ def test_a_grant_whose_answer_is_lost_is_given_back(nodes, redlock):
         proxy.close()
 
 
-def test_the_error_names_the_nodes_that_are_missing_and_no_password(nodes, redlock):
+def test_the_error_names_the_missing_nodes_and_no_password(nodes, redlock):
     servers = nodes(1)
     locks = redlock([servers[0], "redis://:s3cret@127.0.0.1:1", "unix:///nowhere.sock"])
     with pytest.raises(NoQuorum, match=r"127\.0\.0\.1:1: .*; /nowhere\.sock: ") as refused:
@@ -226,7 +226,7 @@ def test_the_error_names_the_nodes_that_are_missing_and_no_password(nodes, redlo
     assert set(locks.faults()) == {"127.0.0.1:1", "/nowhere.sock"}
 
 
-def test_a_key_of_another_type_is_an_error_that_says_so(nodes, redlock):
+def test_a_key_of_another_type_is_a_clear_error(nodes, redlock):
     servers = nodes(1)
     locks = redlock(servers)
     with redis.Redis.from_url(servers[0].url) as client:
@@ -248,7 +248,7 @@ def test_only_the_holder_deletes_and_extends(nodes, redlock):
     assert holders(servers, "a") == [b"another's"] * 3
 
 
-def test_extending_moves_the_end_and_a_different_ttl_stays(nodes, redlock):
+def test_extending_moves_the_end_and_keeps_a_new_ttl(nodes, redlock):
     servers = nodes(3)
     lock = redlock(servers).acquire("a", ttl=2, renew=False)
     before = lock.until
@@ -265,7 +265,7 @@ def test_extending_moves_the_end_and_a_different_ttl_stays(nodes, redlock):
         lock.extend()
 
 
-def test_a_lock_past_its_end_is_not_extended_though_the_servers_still_have_it(nodes, redlock):
+def test_a_lock_past_its_end_is_not_extended_even_if_the_servers_still_have_it(nodes, redlock):
     servers = nodes(3)
     lock = redlock(servers).acquire("a", ttl=0.3, renew=False)
     for server in servers:
@@ -277,7 +277,7 @@ def test_a_lock_past_its_end_is_not_extended_though_the_servers_still_have_it(no
     assert holders(servers, "a") == [None] * 3
 
 
-def test_an_extension_whose_answers_come_after_the_end_is_none(nodes, redlock):
+def test_an_extension_whose_replies_arrive_after_the_end_does_not_count(nodes, redlock):
     servers = nodes(1)
     lock = redlock(servers).acquire("a", ttl=2, renew=False)
     while lock.until - time.monotonic() > 0.15:
@@ -285,12 +285,12 @@ def test_an_extension_whose_answers_come_after_the_end_is_none(nodes, redlock):
     pid = servers[0].pid()
     os.kill(pid, signal.SIGSTOP)
     threading.Timer(0.3, lambda: os.kill(pid, signal.SIGCONT)).start()
-    with pytest.raises(LockLost):  # though the server, to which the lock was free, has said yes
+    with pytest.raises(LockLost):  # although the server, where the lock was free, said yes
         lock.extend()
     assert holders(servers, "a") == [None]
 
 
-def test_too_few_answers_leave_the_lock_held_until_its_end(nodes, redlock):
+def test_with_too_few_replies_the_lock_is_held_until_its_end(nodes, redlock):
     servers = nodes(3)
     lock = redlock(servers, timeout=0.1).acquire("a", renew=False)
     with stopped(*servers[:2]):
@@ -316,7 +316,7 @@ def test_a_node_that_lost_the_lock_gets_it_back_from_its_holder(nodes, redlock):
     assert lock.release()
 
 
-def test_renewal_holds_it_for_longer_than_its_ttl_and_not_after_the_release(nodes, redlock):
+def test_renewal_holds_a_lock_beyond_its_ttl_but_not_after_the_release(nodes, redlock):
     servers = nodes(3)
     with redlock(servers).acquire("a", ttl=0.5) as lock:
         first = lock.until
@@ -330,7 +330,7 @@ def test_renewal_holds_it_for_longer_than_its_ttl_and_not_after_the_release(node
         assert unrenewed.until == first
 
 
-def test_a_lost_lock_is_told_once_and_the_with_block_ends_in_an_error(nodes, redlock):
+def test_a_lost_lock_is_reported_once_and_the_with_block_raises(nodes, redlock):
     servers = nodes(3)
     told: list[Lock] = []
     with (
@@ -346,13 +346,13 @@ def test_a_lost_lock_is_told_once_and_the_with_block_ends_in_an_error(nodes, red
     assert told == [lock]
 
 
-def test_what_the_block_raises_is_not_hidden_by_the_loss(nodes, redlock):
+def test_an_exception_in_the_block_is_not_hidden_by_the_loss(nodes, redlock):
     with pytest.raises(KeyError), redlock(nodes(1)).acquire("a", ttl=0.1, renew=False):
         time.sleep(0.15)
         raise KeyError
 
 
-def test_a_lock_that_its_owner_forgot_is_not_renewed(nodes, redlock):
+def test_a_lock_that_was_garbage_collected_is_not_renewed(nodes, redlock):
     servers = nodes(1)
     locks = redlock(servers)
     locks.acquire("a", ttl=0.5)
@@ -366,7 +366,7 @@ def test_waiters_are_woken_by_the_release(nodes, redlock):
     acquired: list[float] = []
 
     def wait() -> None:
-        # A pause of a minute: nothing but the message can make this test pass.
+        # A pause of a minute: only the message can make this test pass.
         with redlock(servers, retry=60).acquire("a", wait=50):
             acquired.append(time.monotonic())
 
@@ -381,7 +381,7 @@ def test_waiters_are_woken_by_the_release(nodes, redlock):
     assert acquired[0] - released < 1.0
 
 
-def test_waiters_get_it_without_a_message_too(nodes, redlock):
+def test_waiters_get_the_lock_without_a_message_too(nodes, redlock):
     servers = nodes(3)
     redlock(servers).acquire("a", ttl=0.4, renew=False)
     begun = time.monotonic()
@@ -389,7 +389,7 @@ def test_waiters_get_it_without_a_message_too(nodes, redlock):
         assert time.monotonic() - begun < 2
 
 
-def test_waiting_ends_when_it_was_to_end(nodes, redlock):
+def test_waiting_ends_on_time(nodes, redlock):
     servers = nodes(1)
     with redlock(servers).acquire("a"):
         begun = time.monotonic()
@@ -400,7 +400,7 @@ def test_waiting_ends_when_it_was_to_end(nodes, redlock):
 
 @contextmanager
 def bare_node(folder: Path, *options: str) -> Iterator[str]:
-    """A server with the options given, killed at the end; its URL."""
+    """A server with these options, killed at the end; yields its URL."""
     path = folder / "bare.sock"
     command = [
         get_binary_path(),
@@ -439,7 +439,7 @@ def test_a_node_that_restarted_empty_has_no_vote_until_the_longest_ttl_has_passe
         eventually(lambda: not locks.faults())
         lock = locks.acquire("a", ttl=3, renew=False)
         with redis.Redis.from_url(durable[1].url) as client:
-            client.delete("pm:lock:a")  # so that the lock stands on two: the bare node and one more
+            client.delete("pm:lock:a")  # so that the lock is on two: the bare node and another
     with bare_node(tmp_path, "--appendonly", "no") as url:
         others = redlock([url, *durable], **options)
         with pytest.raises(NotAcquired):
@@ -448,7 +448,7 @@ def test_a_node_that_restarted_empty_has_no_vote_until_the_longest_ttl_has_passe
         assert lock.until > time.monotonic()
         begun = time.monotonic()
         kill(durable[0])
-        # Now the bare node's vote is needed: it comes when no lock from before its restart can be held.
+        # Now the bare node's vote is needed: it votes once no lock from before its restart can be held.
         with others.acquire("a", ttl=3, wait=8):
             assert lock.until < time.monotonic()
             assert time.monotonic() - begun > 1
@@ -464,12 +464,12 @@ def test_a_node_that_restarted_empty_has_no_vote_until_the_longest_ttl_has_passe
         (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru", "--appendonly", "yes"), False),
     ],
 )
-def test_a_node_that_keeps_what_it_grants_votes_at_once(tmp_path, redlock, options, votes):
+def test_a_durable_node_votes_at_once_after_a_restart(tmp_path, redlock, options, votes):
     with bare_node(tmp_path, *options) as url:
         assert (not redlock([url]).faults()) is votes
 
 
-def test_over_the_network_only_a_node_that_syncs_always_votes_at_once(tmp_path, nodes, redlock):
+def test_over_the_network_only_a_node_that_always_syncs_votes_at_once(tmp_path, nodes, redlock):
     server = nodes(1)[0]
     with redis.Redis.from_url(server.url) as client:
         client.config_set("port", free_port())
@@ -511,11 +511,11 @@ def test_threads_share_one_redlock_and_exclude_each_other(nodes, redlock):
     assert count == 50
 
 
-def test_a_forked_child_holds_nothing_of_its_parents_and_may_take_locks_itself(nodes, redlock):
+def test_a_forked_child_holds_none_of_its_parents_locks_and_may_take_its_own(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers)
     with locks.acquire("a", ttl=1) as lock:
-        locks._quorum._mutex.acquire()  # as if another thread were asking
+        locks._quorum._mutex.acquire()  # as if another thread were calling
         child = os.fork()
         if child == 0:
             status = 1
@@ -540,7 +540,7 @@ def test_a_forked_child_holds_nothing_of_its_parents_and_may_take_locks_itself(n
         lock.extend()
 
 
-def test_an_exception_in_the_middle_of_an_attempt_leaves_nothing_behind(nodes, redlock):
+def test_an_exception_during_an_attempt_leaves_nothing_behind(nodes, redlock):
     servers = nodes(1)
     proxy = Proxy(servers[0].data_dir / "p.sock", servers[0].socket_path)
     locks = redlock([proxy.url])
@@ -566,7 +566,7 @@ def test_an_exception_in_the_middle_of_an_attempt_leaves_nothing_behind(nodes, r
     proxy.close()
 
 
-def test_a_restart_of_the_nodes_between_two_locks_is_not_noticed(nodes, redlock):
+def test_a_restart_of_the_nodes_between_two_locks_does_not_matter(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers)
     locks.acquire("a").release()
@@ -588,7 +588,7 @@ def test_a_node_may_forget_its_scripts(nodes, redlock):
 
 
 @pytest.mark.parametrize("name", ["with spaces  and\nlines", "größer/☃", "a" * 10_000, "{a}:*?[b]"])
-def test_any_name_is_a_name(nodes, redlock, name):
+def test_a_lock_may_have_any_name(nodes, redlock, name):
     servers = nodes(1)
     with redlock(servers).acquire(name):
         with pytest.raises(NotAcquired):
@@ -597,12 +597,12 @@ def test_any_name_is_a_name(nodes, redlock, name):
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 0.001, math.nan, math.inf, 30.1])
-def test_a_ttl_that_cannot_be_meant_is_refused(redlock, ttl):
+def test_an_invalid_ttl_is_refused(redlock, ttl):
     with pytest.raises(ValueError, match=r"a lock's TTL is from 0\.01 to 30 s"):
         redlock(["unix:///nowhere.sock"]).acquire("a", ttl=ttl)
 
 
-def test_what_else_cannot_be_meant_is_refused(redlock):
+def test_other_invalid_arguments_are_refused(redlock):
     locks = redlock(["unix:///nowhere.sock"])
     with pytest.raises(ValueError, match="needs a name"):
         locks.acquire("")
@@ -622,23 +622,23 @@ def test_an_even_number_of_nodes_is_refused(redlock, count):
         redlock([f"redis://host{n}" for n in range(count)])
 
 
-def test_one_server_under_two_addresses_is_refused(nodes, redlock):
+def test_the_same_server_under_two_addresses_is_refused(nodes, redlock):
     one, two = nodes(2)
     with pytest.raises(SameServer, match="are the same server"):
         redlock([one.url, two.url, f"{one.url}?db=1"]).acquire("a", wait=0)
 
 
-def test_a_counter_under_the_lock_loses_nothing_whatever_breaks():
+def test_a_counter_under_the_lock_loses_no_write_under_faults():
     report = lock_faults.run(events=3, seconds=60)
     assert all(count == 3 for count in report.events.values())
     assert len(report.events) >= 6
     assert report.writes > 20
     assert (report.lost, report.plain_lost) == (0, 0)
     assert report.stale_refused >= report.events["holder frozen"]
-    assert report.tokens_rise  # over all writes in their order, so none came from a holder that was overtaken
+    assert report.tokens_rise  # over all writes in order, so none came from an overtaken holder
 
 
-def test_the_example_of_the_documents_runs(server, client):
+def test_the_documented_example_runs(server, client):
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "examples" / "locks.py")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PACKMULE_REDIS_URL": server.url},
@@ -656,7 +656,7 @@ def test_the_example_of_the_documents_runs(server, client):
     assert client.get("invoices:last") == b"1"
 
 
-def test_a_frozen_holder_is_refused_by_its_fence_and_knows_that_it_lost(nodes, redlock, client):
+def test_a_frozen_holder_is_refused_by_its_fence_and_learns_that_it_lost(nodes, redlock, client):
     servers = nodes(3)
     old = redlock(servers).acquire("a", ttl=0.2, renew=False)
     assert fence.read(client, "counter", old.fence) is None
@@ -674,7 +674,7 @@ def test_a_frozen_holder_is_refused_by_its_fence_and_knows_that_it_lost(nodes, r
     assert not old.release()
 
 
-def test_the_channel_and_keys_are_those_of_the_documents():
+def test_the_channel_and_keys_are_as_documented():
     keys = (ROOT / "docs" / "redis-keys.md").read_text()
     assert grants.channel("<lock>") in keys
     for key in (*grants.keys("<lock>"), "pm:fenced:{<key>}"):

@@ -1,4 +1,4 @@
-"""Scripts: called by their hash in one trip, and sent whole where the server lacks them."""
+"""Scripts: called by hash in one round trip, and sent whole if the server lacks them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_script_that_the_server_knows_is_one_command(client, lead):
     assert (calls_of(client, "evalsha"), calls_of(client, "eval")) == (before[0] + 1, before[1])
 
 
-def test_a_script_is_sent_whole_once_and_known_from_then_on(client, lead):
+def test_a_script_is_sent_whole_only_once(client, lead):
     client.script_flush()
     before = calls_of(client, "eval")
     for _ in range(3):
@@ -40,7 +40,7 @@ def test_a_script_is_sent_whole_once_and_known_from_then_on(client, lead):
     assert calls_of(client, "eval") == before + 1
 
 
-def test_many_calls_are_one_trip_and_each_has_its_reply_or_its_error(client, lead):
+def test_many_calls_take_one_round_trip_and_each_has_its_reply_or_error(client, lead):
     calls = [(["a"], ["me", 1, 9]), (["b"], ["me", "no term", 9]), (["a"], ["you", 0, 9])]
     client.script_flush()
     for _ in range(2):
@@ -52,12 +52,12 @@ def test_many_calls_are_one_trip_and_each_has_its_reply_or_its_error(client, lea
     assert lead.each(client, []) == []
 
 
-def test_the_hash_is_the_one_that_the_server_gives(client, lead):
+def test_the_hash_matches_the_servers(client, lead):
     loaded = client.script_load(lead.source)
     assert (loaded.decode() if isinstance(loaded, bytes) else loaded) == lead.sha
 
 
-def test_an_error_in_a_script_is_raised_and_the_script_not_run_twice(client, lead):
+def test_an_error_in_a_script_is_raised_without_running_it_twice(client, lead):
     before = calls_of(client, "hget")
     with pytest.raises(ResponseError, match="compare"):
         lead(client, ["leader"], ["me", "no term", 60_000])
@@ -78,6 +78,6 @@ def test_a_script_can_be_called_from_many_threads_after_the_server_forgot_it(cli
     assert led == [1] * 8
 
 
-def test_a_script_that_is_not_there_is_noticed_when_it_is_made():
+def test_a_missing_script_is_reported_at_creation():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.lua"):
         Script("scheduler", "nowhere")

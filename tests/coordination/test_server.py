@@ -40,7 +40,7 @@ with connect(None, Path(sys.argv[1])) as client:
 
 @pytest.fixture
 def stopped_server() -> Iterator[EmbeddedServer]:
-    """A server in an empty directory, started by nobody yet."""
+    """A server in an empty directory, not started yet."""
     with tempfile.TemporaryDirectory(prefix="packmule-") as folder:
         server = EmbeddedServer(Path(folder) / "data_dir")
         yield server
@@ -49,7 +49,7 @@ def stopped_server() -> Iterator[EmbeddedServer]:
 
 @contextmanager
 def starters(data_dir: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that connect to the embedded server of `data_dir` once told a line, and leave at another."""
+    """Processes that connect to the server of `data_dir` after one line of input, and leave after another."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", STARTER, str(data_dir)],
@@ -102,7 +102,7 @@ def fork_and_linger(work: Callable[[], object]) -> int:
 
 
 def starts(server: EmbeddedServer) -> int:
-    """How many server processes have ever begun on this directory."""
+    """How many server processes have ever started in this directory."""
     return server.log_path.read_text().count("just started")
 
 
@@ -114,7 +114,7 @@ def test_six_processes_starting_at_once_get_one_server(stopped_server):
     assert starts(stopped_server) == 1
 
 
-def test_a_server_outlives_its_starter_and_is_adopted(stopped_server):
+def test_a_server_outlives_its_starter_and_others_use_it(stopped_server):
     with starters(stopped_server.data_dir, 1) as (starter,):
         tell(starter)
         pid, run_id = hear(starter).split()
@@ -126,7 +126,7 @@ def test_a_server_outlives_its_starter_and_is_adopted(stopped_server):
     assert starts(stopped_server) == 1
 
 
-def test_a_starter_killed_at_any_moment_leaves_no_wedge(stopped_server):
+def test_a_starter_killed_at_any_moment_leaves_nothing_stuck(stopped_server):
     for milliseconds in range(0, 60, 5):
         starter = fork_and_linger(stopped_server.ensure)
         time.sleep(milliseconds / 1000)  # the moment of the kill is what this varies
@@ -179,7 +179,7 @@ def test_a_second_handle_starts_no_second_server(spare_server: SpareServer):
     assert starts(server) == 1
 
 
-def test_a_server_that_answers_nothing_is_not_joined_by_another(spare_server, monkeypatch):
+def test_no_second_server_starts_beside_an_unresponsive_one(spare_server, monkeypatch):
     server = spare_server()
     monkeypatch.setattr(server_module, "START_TIMEOUT", 0.5)
     pid = server.pid()
@@ -200,7 +200,7 @@ def test_a_stale_socket_is_replaced(stopped_server):
     assert stopped_server.pid() is not None
 
 
-def test_a_server_loading_its_file_is_waited_for(spare_server: SpareServer, monkeypatch):
+def test_a_server_that_loads_its_file_is_waited_for(spare_server: SpareServer, monkeypatch):
     server = spare_server()
     with redis.Redis.from_url(server.url) as client:
         client.eval("for i = 1, 400000 do redis.call('SET', 'key:' .. i, i) end", 0)
@@ -231,7 +231,7 @@ def test_any_length_of_path_works(length):
             server.stop()
 
 
-def test_a_folder_open_to_others_gets_no_socket(tmp_path, monkeypatch):
+def test_no_socket_is_created_in_a_folder_open_to_others(tmp_path, monkeypatch):
     monkeypatch.setattr(server_module, "_SHORT_PATHS", tmp_path)
     shared = tmp_path / f"packmule-{os.getuid()}"
     shared.mkdir()
@@ -240,7 +240,7 @@ def test_a_folder_open_to_others_gets_no_socket(tmp_path, monkeypatch):
         EmbeddedServer(tmp_path / ("a" * 120)).ensure()
 
 
-def test_the_last_one_out_stops_the_server(spare_server: SpareServer):
+def test_the_last_client_to_leave_stops_the_server(spare_server: SpareServer):
     server = spare_server()
     pid = server.pid()
     with connect(None, server.data_dir) as first, connect(None, server.data_dir) as second:
@@ -256,7 +256,7 @@ def test_the_last_one_out_stops_the_server(spare_server: SpareServer):
     assert starts(server) == 1
 
 
-def test_of_two_that_leave_together_one_stops_the_server(spare_server: SpareServer):
+def test_one_of_two_clients_that_leave_together_stops_the_server(spare_server: SpareServer):
     for _ in range(5):
         server = spare_server()
         with ThreadPoolExecutor(2) as leaving:
@@ -265,7 +265,7 @@ def test_of_two_that_leave_together_one_stops_the_server(spare_server: SpareServ
         assert server.pid() is None
 
 
-def test_coming_and_going_all_the_time_loses_nothing(stopped_server):
+def test_clients_that_come_and_go_lose_nothing(stopped_server):
     def come_and_go(worker: int) -> None:
         for turn in range(10):
             with connect(None, stopped_server.data_dir) as client:
@@ -307,7 +307,7 @@ def test_stopping_is_complete_and_can_be_repeated(spare_server: SpareServer):
 
 
 @pytest.mark.parametrize("inside", ["", "below"])
-def test_a_file_in_place_of_the_directory_is_one_clear_line(tmp_path, inside):
+def test_a_file_in_place_of_the_directory_is_a_clear_error(tmp_path, inside):
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(ServerFailed, match="set PACKMULE_DATA_DIR to a writable folder") as failed:
         EmbeddedServer(tmp_path / "file" / inside).ensure()
@@ -337,7 +337,7 @@ def test_a_corrupt_append_only_file_is_named_as_the_reason(spare_server: SpareSe
         assert client.dbsize() == 200
 
 
-def test_an_append_only_file_cut_off_at_its_end_is_loaded(spare_server: SpareServer):
+def test_a_truncated_append_only_file_is_loaded(spare_server: SpareServer):
     server = spare_server()
     with redis.Redis.from_url(server.url) as client:
         client.set("whole", "1")
@@ -350,7 +350,7 @@ def test_an_append_only_file_cut_off_at_its_end_is_loaded(spare_server: SpareSer
         assert client.keys() == [b"whole"]
 
 
-def test_a_lock_held_without_a_server_ends_in_a_clear_line(stopped_server, monkeypatch):
+def test_a_lock_held_without_a_server_is_a_clear_error(stopped_server, monkeypatch):
     monkeypatch.setattr(server_module, "START_TIMEOUT", 0.2)
     stopped_server.data_dir.mkdir()
     with (stopped_server.data_dir / "server.lock").open("w") as lock:

@@ -63,7 +63,7 @@ def dead_letters(client):
     return [json.loads(line) for line in client.lrange("s:dead:g", 0, -1)]
 
 
-def test_what_is_appended_is_read_in_order_with_an_id_for_each_event(stream):
+def test_appended_events_are_read_in_order_and_each_has_an_id(stream):
     entry = stream.append([["started", "a"], {"n": 1.5}, None, "größer", b"\x00"])
     events = stream.read()
     assert values(events) == [["started", "a"], {"n": 1.5}, None, "größer", b"\x00"]
@@ -72,7 +72,7 @@ def test_what_is_appended_is_read_in_order_with_an_id_for_each_event(stream):
         stream.append([])
 
 
-def test_reading_goes_on_after_an_event_an_entry_or_a_time(stream):
+def test_reading_continues_after_an_event_an_entry_or_a_time(stream):
     first, second = stream.append([1, 2, 3]), stream.append([4])
     assert values(stream.read(f"{first}/1")) == [3, 4]
     assert values(stream.read(f"{first}/2")) == values(stream.read(first)) == [4]
@@ -84,12 +84,12 @@ def test_reading_goes_on_after_an_event_an_entry_or_a_time(stream):
             stream.read(wrong)
 
 
-def test_what_a_script_appends_is_read(stream, client):
+def test_events_appended_by_a_script_are_read(stream, client):
     client.eval("redis.call('XADD', KEYS[1], '*', 'e', cmsgpack.pack({{'done', 'id', 2}, {}}))", 1, "s")
     assert values(stream.read()) == [["done", "id", 2], []]
 
 
-def test_a_blocking_read_ends_when_something_comes_and_otherwise_in_time(stream):
+def test_a_blocking_read_ends_at_the_first_event_or_on_time(stream):
     begun = time.monotonic()
     assert stream.read(block=0.3) == []
     assert 0.3 <= time.monotonic() - begun < 2
@@ -110,7 +110,7 @@ def test_a_long_load_never_grows_the_stream_past_its_cap(client):
     assert client.xlen("s") == 500
 
 
-def test_what_is_too_old_is_trimmed(client):
+def test_entries_that_are_too_old_are_trimmed(client):
     stream = Stream(client, "s", max_entries=500, max_age=3600)
     now = int(client.time()[0] * 1000)
     for age in (7200, 3700, 3500, 10):
@@ -120,12 +120,12 @@ def test_what_is_too_old_is_trimmed(client):
 
 
 @pytest.mark.parametrize("bound", [{"max_entries": 0}, {"max_entries": 5, "max_age": 0}])
-def test_bounds_that_hold_nothing_are_refused(client, bound):
+def test_bounds_that_allow_nothing_are_refused(client, bound):
     with pytest.raises(ValueError, match="more than 0"):
         Stream(client, "s", **bound)
 
 
-def test_a_follower_that_is_overtaken_by_the_trimming_is_told_how_much_it_missed(client, stream):
+def test_a_follower_overtaken_by_trimming_learns_how_much_it_missed(client, stream):
     stream.append([0])
     events = stream.follow("0")
     assert next(events).value == 0
@@ -136,7 +136,7 @@ def test_a_follower_that_is_overtaken_by_the_trimming_is_told_how_much_it_missed
     assert [next(events).value for _ in range(4)] == [7, 8, 9, 10]
 
 
-def test_a_quiet_stream_that_loses_all_to_age_has_missed_nothing(client, stream):
+def test_a_reader_of_a_quiet_stream_that_loses_all_to_age_has_missed_nothing(client, stream):
     stream.append([0])
     events = stream.follow("0")
     assert next(events).value == 0
@@ -145,7 +145,7 @@ def test_a_quiet_stream_that_loses_all_to_age_has_missed_nothing(client, stream)
     assert next(events).value == 1
 
 
-def test_one_who_comes_back_with_an_id_that_was_trimmed_is_told(client, stream):
+def test_a_reader_that_returns_with_a_trimmed_id_gets_missed(client, stream):
     ids = [stream.append([n]) for n in range(10)]
     client.xtrim("s", maxlen=4, approximate=False)
     assert values(stream.read(ids[2])) == [Missed(None), 6, 7, 8, 9]
@@ -153,7 +153,7 @@ def test_one_who_comes_back_with_an_id_that_was_trimmed_is_told(client, stream):
     assert values(stream.read()) == [6, 7, 8, 9]
 
 
-def test_a_follower_begins_now_and_stops_when_told(stream):
+def test_a_follower_begins_now_and_stops_on_request(stream):
     stream.append(["before"])
     stop = threading.Event()
     events = stream.follow(stop=stop)
@@ -163,7 +163,7 @@ def test_a_follower_begins_now_and_stops_when_told(stream):
     assert list(events) == []
 
 
-def test_a_follower_skips_nothing_over_a_restart_and_a_new_stream(spare_server):
+def test_a_follower_skips_nothing_across_a_restart_and_a_new_stream(spare_server):
     server = spare_server()
     with connect(None, server.data_dir) as client:
         stream = Stream(client, "s", max_entries=1000)
@@ -190,7 +190,7 @@ def test_an_event_that_cannot_be_unpacked_costs_the_others_nothing(client, strea
     assert values(stream.read()) == [1, 2, 3]
 
 
-def test_each_event_is_handled_by_one_of_the_group_and_acknowledged(client, stream):
+def test_each_event_is_handled_by_one_member_and_acknowledged(client, stream):
     seen = []
     pair = [Consumer(stream, "g", name) for name in ("a", "b")]
     with running(*pair, handle=lambda event: seen.append(event.value)):
@@ -261,7 +261,7 @@ def test_only_the_entry_that_kills_its_consumers_is_set_aside(server, client, st
     assert "not finished in 3 deliveries" in record["reason"]
 
 
-def test_a_failing_event_is_tried_again_and_then_set_aside_alone(client, stream):
+def test_a_failing_event_is_retried_and_then_set_aside_alone(client, stream):
     seen = []
 
     def handle(event):
@@ -281,7 +281,7 @@ def test_a_failing_event_is_tried_again_and_then_set_aside_alone(client, stream)
     assert not client.exists("s:rest:g")
 
 
-def test_what_cannot_be_unpacked_is_set_aside_and_the_rest_handled(client, stream):
+def test_an_entry_that_cannot_be_unpacked_is_set_aside_and_the_rest_handled(client, stream):
     seen = []
     client.xadd("s", {"e": b"\x93\x01\xa1\xff\x02"})
     client.xadd("s", {"e": b"\xc1"})
@@ -309,7 +309,7 @@ def test_pauses_grow_while_the_handler_fails(client, stream):
     assert times[5] - times[0] < 5
 
 
-def test_later_delivers_the_rest_again_and_lets_others_pass(client, stream):
+def test_later_delivers_the_rest_again_without_holding_up_others(client, stream):
     seen = []
 
     def handle(event):
@@ -327,7 +327,7 @@ def test_later_delivers_the_rest_again_and_lets_others_pass(client, stream):
     assert dead_letters(client) == []
 
 
-def test_stopped_in_the_middle_of_an_entry_the_next_goes_on_there(client, stream):
+def test_after_a_stop_within_an_entry_the_next_consumer_continues_there(client, stream):
     seen = []
     stream.append(list(range(6)))
     stream.append([6])
@@ -345,7 +345,7 @@ def test_stopped_in_the_middle_of_an_entry_the_next_goes_on_there(client, stream
     assert seen == list(range(7))
 
 
-def test_who_takes_long_over_an_entry_keeps_it(client, stream):
+def test_a_consumer_that_handles_an_entry_slowly_keeps_it(client, stream):
     seen = []
 
     def handle(event):
@@ -361,7 +361,7 @@ def test_who_takes_long_over_an_entry_keeps_it(client, stream):
 
 
 @pytest.mark.parametrize("lost", ["group", "stream"])
-def test_a_deleted_group_or_stream_is_made_anew_and_nothing_skipped(client, stream, lost):
+def test_a_deleted_group_or_stream_is_recreated_and_nothing_skipped(client, stream, lost):
     seen = set()
     with running(Consumer(stream, "g", "one"), handle=lambda event: seen.add(event.value)):
         stream.append([1])
@@ -376,7 +376,7 @@ def test_a_deleted_group_or_stream_is_made_anew_and_nothing_skipped(client, stre
         until(lambda: 3 in seen)
 
 
-def test_entries_trimmed_before_they_were_handled_stop_nobody(client, stream):
+def test_entries_trimmed_before_they_were_handled_do_not_stop_a_consumer(client, stream):
     seen = []
 
     def handle(event):
@@ -407,8 +407,8 @@ def test_a_restart_of_the_server_skips_nothing(spare_server):
             until(lambda: seen == set(range(30)))
 
 
-def test_a_reply_that_was_lost_on_the_way_skips_nothing(server, client, stream):
-    """The entries were given to a consumer that never heard of it, as when a connection breaks."""
+def test_a_lost_reply_skips_nothing(server, client, stream):
+    """Entries delivered to a consumer that never received them, as when a connection breaks."""
     client.xgroup_create("s", "g", id="0", mkstream=True)
     stream.append([1])
     seen = []
@@ -420,7 +420,7 @@ def test_a_reply_that_was_lost_on_the_way_skips_nothing(server, client, stream):
         until(lambda: {1, 2, 3} <= set(seen))
 
 
-def test_a_wrong_kind_of_key_is_an_error_and_no_loop(client, stream):
+def test_a_key_of_another_type_is_an_error_and_not_retried(client, stream):
     client.set("s", "x")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         Consumer(stream, "g", "one").run(print)

@@ -1,4 +1,4 @@
-"""The mail catcher: what it files, when it acknowledges, and what a kill leaves behind."""
+"""The mail catcher: what it stores, when it acknowledges, and what a kill leaves behind."""
 
 import select
 import smtplib
@@ -31,7 +31,7 @@ def connect(url):
     return smtplib.SMTP(parts.hostname, parts.port, timeout=30)
 
 
-def test_a_mail_is_filed_byte_for_byte_behind_its_envelope(storage):
+def test_a_mail_is_stored_byte_for_byte_after_its_envelope(storage):
     with Catcher(storage) as url:
         mailer = Mailer(url, "mule@example.org")
         sent = letter(
@@ -51,7 +51,7 @@ def test_a_mail_is_filed_byte_for_byte_behind_its_envelope(storage):
     assert name.endswith(".eml")
 
 
-def test_two_mails_of_one_moment_are_two_files(storage):
+def test_two_mails_at_the_same_moment_are_two_files(storage):
     with Catcher(storage, folder="caught/here") as url:
         mailer = Mailer(url, "mule@example.org")
         for _ in range(20):
@@ -60,7 +60,7 @@ def test_two_mails_of_one_moment_are_two_files(storage):
     assert len(storage.names("caught/here/")) == 20
 
 
-def test_an_address_beyond_ascii_is_caught(storage):
+def test_a_mail_to_a_non_ascii_address_is_caught(storage):
     with Catcher(storage) as url:
         mailer = Mailer(url, "mule@example.org")
         mailer.send(letter(to=["jörg@example.org"]))
@@ -69,7 +69,7 @@ def test_an_address_beyond_ascii_is_caught(storage):
     assert "X-Envelope-To: jörg@example.org\r\n".encode() in content
 
 
-def test_a_mail_that_can_not_be_stored_is_not_acknowledged(storage):
+def test_a_mail_that_cannot_be_stored_is_not_acknowledged(storage):
     storage.write_bytes("mail", b"a file where the folder should be")
     with Catcher(storage) as url:
         mailer = Mailer(url, "mule@example.org")
@@ -78,14 +78,14 @@ def test_a_mail_that_can_not_be_stored_is_not_acknowledged(storage):
     assert storage.names() == ["mail"]
 
 
-def test_too_large_a_mail_is_refused(storage):
+def test_a_mail_that_is_too_large_is_refused(storage):
     with Catcher(storage) as url, connect(url) as client:
         client.ehlo()
         assert client.mail("a@example.org", [f"size={MAX_MAIL + 1}"])[0] == 552
         assert client.mail("a@example.org", [f"size={MAX_MAIL}"])[0] == 250
 
 
-def test_a_taken_port_is_told_in_one_line(storage):
+def test_a_port_in_use_is_reported_in_one_line(storage):
     with Catcher(storage) as url:
         port = urlsplit(url).port
         with pytest.raises(CatcherFailed, match=rf"can't listen on 127.0.0.1:{port}: Address already in use"):
@@ -126,7 +126,7 @@ def test_a_kill_leaves_every_acknowledged_mail_whole_and_nothing_else(storage, t
         acknowledged = [letter(f"{n} " + "x" * 50_000, job_id=f"job-{n}") for n in range(10)]
         for sent in acknowledged:
             mailer.send(sent)
-        # Three clients are in the midst of their mail when the kill comes: in its text, and at its very end.
+        # Three clients are sending a mail when the kill comes: within its text, and at its very end.
         halves = [connect(url) for _ in range(3)]
         for client in halves:
             client.ehlo()
@@ -149,7 +149,7 @@ def test_a_kill_leaves_every_acknowledged_mail_whole_and_nothing_else(storage, t
     for name in storage.names("mail/"):
         content = storage.read_bytes(name)
         filed[message_from_bytes(content)["message-id"]] = content.split(b"\r\n", 2)[2]
-    # The mail with its last line sent may be there, whole; of the two others there is nothing.
+    # The mail whose last line was sent may be there, whole; of the two others there is nothing.
     whole = filed.pop(None, None)
     assert whole in {None, b"Subject: half\r\n\r\nonly half\r\n"}
     assert filed == {sent.message_id: sent.content for sent in acknowledged}

@@ -1,4 +1,4 @@
-"""The e-mail job against real SMTP servers: what arrives, what is refused, and how connections are kept."""
+"""The email job against real SMTP servers: what arrives, what is refused, and how connections are kept."""
 
 import base64
 import os
@@ -38,7 +38,7 @@ PASSWORD = "s3cret-pass"
 
 
 class Post:
-    """A handler that keeps what arrives, and answers as told."""
+    """A handler that keeps what arrives and replies as configured."""
 
     def __init__(self, **replies):
         self.replies = replies
@@ -103,7 +103,7 @@ class Listening(Controller):
 
 @pytest.fixture
 def listen():
-    """Starts servers: `listen(Post(), **options of aiosmtpd)` gives one with a `port`."""
+    """Starts servers: `listen(Post(), **options of aiosmtpd)` returns one with a `port`."""
     servers = []
 
     def start(post, hostname="127.0.0.1", **options):
@@ -119,7 +119,7 @@ def listen():
 
 @pytest.fixture
 def worker(monkeypatch, tmp_path):
-    """Stands where a worker does: `worker(url)` lends its resources, and gives the mailer."""
+    """Acts as a worker: `worker(url)` provides its resources and returns the mailer."""
     monkeypatch.setattr(context, "resources", {})
     mailers = []
 
@@ -136,7 +136,7 @@ def worker(monkeypatch, tmp_path):
 
 @pytest.fixture
 def post(listen, worker):
-    """A plain server that takes everything, and a worker that sends to it."""
+    """A plain server that accepts everything, and a worker that sends to it."""
     handler = Post()
     server = listen(handler)
     handler.server = server
@@ -176,7 +176,7 @@ def tls(certificate):
 
 
 def performed(job_id, *args, **kwargs):
-    """The email job run as a worker runs it: (result, reports of progress)."""
+    """Run the email job as a worker does: (result, progress reports)."""
     reports = []
     with context.performing(job_id, 1, lambda *report: reports.append(report)):
         return email(*args, **kwargs), reports
@@ -223,7 +223,7 @@ def test_a_mail_arrives_with_text_html_and_attachments_unchanged(post, tmp_path)
     }
 
 
-def test_blind_copies_go_out_and_do_not_show(post):
+def test_blind_copies_are_sent_and_not_shown(post):
     email(
         ["a@example.org", "b@example.org"],
         "s",
@@ -263,7 +263,7 @@ def test_any_display_name_stays_one_name_of_one_address(post, name):
     )
     raw = message_from_bytes(post.mails[0][2])
     for header, others in (("To", ["bob@example.org"]), ("From", [])):
-        # The addresses are parted before encoded words are decoded, as every reader of mail must.
+        # Addresses are separated before encoded words are decoded, as any mail reader must do.
         ((encoded, spec), *rest) = getaddresses([raw[header].replace("\r\n", "")])
         assert str(make_header(decode_header(encoded))) == name
         assert spec in {"ada@example.org", "mule@example.org"}
@@ -273,18 +273,18 @@ def test_any_display_name_stays_one_name_of_one_address(post, name):
 @pytest.mark.parametrize(
     "name", ['a"b;c=d, e.txt', "long; with = signs, commas " * 5 + ".csv", "ü" * 80 + ".csv"]
 )
-def test_any_name_of_an_attachment_arrives(post, name):
+def test_any_attachment_name_arrives(post, name):
     current.resource(Storage).write_bytes(name, b"x")
     email("a@example.org", "s", "t", attachments=[name])
     assert [part.get_filename() for part in post.parsed[0].iter_attachments()] == [name]
 
 
-def test_a_domain_beyond_ascii_travels_as_idna(post):
+def test_a_non_ascii_domain_is_sent_as_idna(post):
     email("ada@bücher.example", "s", "t")
     assert post.mails[0][1] == ["ada@xn--bcher-kva.example"]
 
 
-def test_a_local_part_beyond_ascii_is_sent_where_the_server_offers_smtputf8(post):
+def test_a_non_ascii_local_part_is_sent_if_the_server_offers_smtputf8(post):
     email("jörg@example.org", "s", "t")
     assert post.mails[0][1] == ["jörg@example.org"]
     assert "jörg@example.org".encode() in post.mails[0][2]
@@ -292,7 +292,7 @@ def test_a_local_part_beyond_ascii_is_sent_where_the_server_offers_smtputf8(post
     assert post.mails[1][2].isascii()
 
 
-def test_a_local_part_beyond_ascii_is_refused_where_the_server_does_not(listen, worker):
+def test_a_non_ascii_local_part_is_refused_if_the_server_does_not(listen, worker):
     server = listen(Post(), enable_SMTPUTF8=False)
     worker(f"smtp://127.0.0.1:{server.port}")
     with pytest.raises(MailRefused, match="only ASCII before the @"):
@@ -300,7 +300,7 @@ def test_a_local_part_beyond_ascii_is_refused_where_the_server_does_not(listen, 
     assert server.handler.mails == []
 
 
-def test_the_message_id_is_the_same_when_a_job_runs_again_and_another_for_another_mail(post):
+def test_a_rerun_keeps_the_message_id_and_another_mail_has_another(post):
     ids = [performed(job, "a@example.org", "s", body)[0]["message_id"] for job, body in
            [("j1", "t"), ("j1", "t"), ("j2", "t"), ("j1", "u")]]  # fmt: skip
     assert ids[0] == ids[1]
@@ -337,7 +337,7 @@ def test_the_job_is_registered_under_its_dotted_name_and_checks_its_call():
         ("ada@bücher.example", "ada@xn--bcher-kva.example"),
     ],
 )
-def test_an_address_is_taken(text, shown):
+def test_a_valid_address_is_accepted(text, shown):
     assert address(text) == shown
 
 
@@ -353,7 +353,7 @@ def test_an_address_is_taken(text, shown):
         "a@" + ".".join(["b" * 60] * 5), "a" * 501 + " <a@example.org>",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_in_one_line(text):
+def test_an_invalid_address_is_refused_in_one_line(text):
     with pytest.raises(InvalidAddress, match="is not an email address: ") as refused:
         address(text)
     assert "\n" not in str(refused.value)
@@ -367,7 +367,7 @@ def test_the_refusal_of_an_address_says_why():
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\x00"])
-def test_a_header_can_not_be_smuggled_in(post, end):
+def test_a_header_cannot_be_injected(post, end):
     injected = f"Hello{end}Bcc: evil@example.org"
     for kwargs in (
         {"to": "a@example.org", "subject": injected},
@@ -381,13 +381,13 @@ def test_a_header_can_not_be_smuggled_in(post, end):
     assert post.mails == []
 
 
-def test_half_of_a_character_is_refused(post):
+def test_a_lone_surrogate_is_refused(post):
     for kwargs in ({"body": "\ud800"}, {"html": "\ud800"}):
         with pytest.raises(InvalidMessage, match="half of a character"):
             email("a@example.org", "s", **kwargs)
 
 
-def test_a_mail_says_its_content_in_one_way(post):
+def test_a_mail_takes_its_content_from_one_source(post):
     for kwargs in ({}, {"body": "t", "template": "welcome"}, {"html": "t", "template": "welcome"}):
         with pytest.raises(InvalidMessage, match="either a template, or a body"):
             email("a@example.org", "s", **kwargs)
@@ -400,7 +400,7 @@ def test_a_mail_to_nobody_is_refused(post):
         email([], "s", "t")
 
 
-def test_attachments_over_the_limit_together_are_refused(post, worker):
+def test_attachments_over_the_limit_in_total_are_refused(post, worker):
     worker(f"smtp://127.0.0.1:{post.server.port}", attachment_bytes=100)
     for name in "ab":
         current.resource(Storage).write_bytes(f"{name}.txt", b"x" * 60)
@@ -423,7 +423,7 @@ def test_the_shipped_template_is_rendered_with_html_escaped_and_text_not(post):
     assert "Welcome, <b>Ada & Co</b>!" in mail.get_body(("plain",)).get_content()
 
 
-def test_a_folder_of_ones_own_comes_first_and_is_not_mixed_with_the_shipped_one(post, worker, tmp_path):
+def test_the_users_folder_comes_first_and_is_not_mixed_with_the_shipped_one(post, worker, tmp_path):
     (tmp_path / "welcome.html").write_text("<p>Mine, {{ name }}</p>")
     worker(f"smtp://127.0.0.1:{post.server.port}", templates=tmp_path)
     email("a@example.org", "s", template="welcome", variables={"name": "Ada"})
@@ -432,7 +432,7 @@ def test_a_folder_of_ones_own_comes_first_and_is_not_mixed_with_the_shipped_one(
     assert mail.get_body(("plain",)).get_content() == "Mine, Ada\n"
 
 
-def test_a_template_of_text_alone_is_a_mail_of_text_alone(post, worker, tmp_path):
+def test_a_text_only_template_makes_a_text_only_mail(post, worker, tmp_path):
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders/shipped.txt").write_text("{{ n }} parcels")
     worker(f"smtp://127.0.0.1:{post.server.port}", templates=tmp_path)
@@ -461,14 +461,14 @@ def test_a_missing_variable_is_named_in_one_line(post):
 @pytest.mark.parametrize(
     "name", ["../secret", "/etc/passwd", "a/../../secret", "welcome.html", "..", "", "a\\b", "a\0"]
 )
-def test_a_template_name_can_not_leave_the_folder(tmp_path, name):
+def test_a_template_name_cannot_leave_the_folder(tmp_path, name):
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "own/a").mkdir(parents=True)
     with pytest.raises(InvalidTemplate, match="give the name of a file in the templates folder"):
         Renderer(str(tmp_path / "own")).content(name, {})
 
 
-def test_an_unknown_template_is_told_with_the_folders_searched(tmp_path):
+def test_an_unknown_template_is_reported_with_the_folders_searched(tmp_path):
     with pytest.raises(InvalidTemplate, match=rf"in {tmp_path} or .*PACKMULE_TEMPLATES"):
         Renderer(str(tmp_path)).content("nosuch", {})
 
@@ -501,7 +501,7 @@ def test_a_hostile_or_broken_template_fails_in_one_line(tmp_path, source):
     assert "\n" not in str(refused.value)
 
 
-def test_an_endless_template_stops_at_the_limit_of_output(tmp_path):
+def test_an_endless_template_stops_at_the_output_limit(tmp_path):
     (tmp_path / "t.txt").write_text(
         "{% for i in range(99999) %}{% for j in range(99999) %}spam {% endfor %}{% endfor %}"
     )
@@ -548,7 +548,7 @@ def test_a_connection_idle_for_too_long_is_replaced(post, monkeypatch):
     assert post.peers[0] != post.peers[1]
 
 
-def test_threads_that_send_at_once_use_connections_of_their_own(listen, worker):
+def test_threads_that_send_at_once_use_separate_connections(listen, worker):
     meeting = threading.Barrier(2, timeout=30)
 
     class Slow(Post):
@@ -566,7 +566,7 @@ def test_threads_that_send_at_once_use_connections_of_their_own(listen, worker):
     assert len(set(server.handler.peers)) == 2
 
 
-def test_a_forked_child_opens_its_own_connection_and_spares_its_parents(post):
+def test_a_forked_child_opens_its_own_connection_and_leaves_its_parents_alone(post):
     email("a@example.org", "s", "parent")
     child = os.fork()
     if child == 0:
@@ -593,7 +593,7 @@ def test_a_refused_recipient_is_listed_and_the_others_get_the_mail(listen, worke
 
 
 @pytest.mark.parametrize("step", ["MAIL", "a@example.org", "DATA"])
-def test_a_refusal_for_good_and_one_for_now_are_told_apart(listen, worker, step):
+def test_permanent_and_temporary_refusals_are_distinguished(listen, worker, step):
     for reply, kind in (
         ("550 5.7.1 we don't want\x1b[31m it", MailRefused),
         ("451 4.7.1 later, please", TemporaryFailure),
@@ -608,14 +608,14 @@ def test_a_refusal_for_good_and_one_for_now_are_told_apart(listen, worker, step)
         assert len(server.handler.mails) == 1
 
 
-def test_all_refused_of_which_one_for_now_makes_trying_again_worth_it(listen, worker):
+def test_if_all_recipients_are_refused_one_temporary_refusal_allows_a_retry(listen, worker):
     server = listen(Post(**{"a@example.org": "550 no", "b@example.org": "450 greylisted"}))
     worker(f"smtp://127.0.0.1:{server.port}")
     with pytest.raises(TemporaryFailure, match=r"b@example.org and 1 more: 450 greylisted"):
         email(["a@example.org", "b@example.org"], "s", "t")
 
 
-def test_a_server_that_hangs_up_while_it_takes_the_mail_is_a_temporary_failure(listen, worker):
+def test_a_server_that_hangs_up_during_the_mail_is_a_temporary_failure(listen, worker):
     class Rude(Post):
         async def handle_DATA(self, server, session, envelope):  # noqa: N802
             server.transport.abort()
@@ -627,7 +627,7 @@ def test_a_server_that_hangs_up_while_it_takes_the_mail_is_a_temporary_failure(l
         email("a@example.org", "s", "t")
 
 
-def test_a_server_out_of_reach_is_a_temporary_failure(worker):
+def test_an_unreachable_server_is_a_temporary_failure(worker):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     worker(f"smtp://127.0.0.1:{port}")
@@ -637,7 +637,7 @@ def test_a_server_out_of_reach_is_a_temporary_failure(worker):
         email("a@example.org", "s", "t")
 
 
-def test_too_large_a_mail_is_refused_before_it_travels(listen, worker):
+def test_a_mail_that_is_too_large_is_refused_before_it_is_sent(listen, worker):
     server = listen(Post(), data_size_limit=1000)
     worker(f"smtp://127.0.0.1:{server.port}")
     with pytest.raises(MailRefused, match=r"refused the sender .*: 552"):
@@ -651,7 +651,7 @@ def test_without_a_server_the_setting_is_named(worker):
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-def test_tls_is_taken_up_and_the_certificate_checked(listen, worker, certificate, tls, scheme):
+def test_tls_is_used_if_offered_and_the_certificate_checked(listen, worker, certificate, tls, scheme):
     options = {"ssl_context": tls} if scheme == "smtps" else {"tls_context": tls, "require_starttls": True}
     server = listen(Post(), **options)
     worker(f"{scheme}://127.0.0.1:{server.port}")
@@ -675,7 +675,7 @@ def test_a_certificate_of_another_host_is_not_trusted(listen, worker, certificat
         email("a@example.org", "s", "t")
 
 
-def test_tls_required_is_required(post, worker):
+def test_tls_required_is_enforced(post, worker):
     worker(f"smtp://127.0.0.1:{post.server.port}?tls=required")
     with pytest.raises(InsecureServer, match="offers no TLS"):
         email("a@example.org", "s", "t")
@@ -690,7 +690,7 @@ def test_a_missing_ca_file_is_named(listen, worker, tls):
 
 
 class Door:
-    """An authenticator that lets `mule` in with the password, and repeats a wrong one aloud."""
+    """An authenticator that accepts `mule` with the password, and repeats a wrong one in its reply."""
 
     def __init__(self):
         self.tries = 0
@@ -704,7 +704,7 @@ class Door:
         )
 
 
-def test_a_login_lets_the_mail_through_under_tls(listen, worker, tls, certificate):
+def test_a_login_over_tls_lets_the_mail_through(listen, worker, tls, certificate):
     server = listen(Post(), tls_context=tls, auth_required=True, authenticator=Door())
     worker(f"smtp://mule%40example.org:{PASSWORD}@127.0.0.1:{server.port}?ca={certificate[0]}")
     email("a@example.org", "s", "t")
@@ -712,7 +712,7 @@ def test_a_login_lets_the_mail_through_under_tls(listen, worker, tls, certificat
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-def test_a_refused_login_is_told_without_the_password(listen, worker):
+def test_a_refused_login_is_reported_without_the_password(listen, worker):
     server = listen(Post(), auth_required=True, auth_require_tls=False, authenticator=Door())
     worker(f"smtp://mule:wrong-{PASSWORD}@127.0.0.1:{server.port}")
     with pytest.raises(MailRefused, match=r"does not let mule log in: 535") as refused:
@@ -725,7 +725,7 @@ def test_a_refused_login_is_told_without_the_password(listen, worker):
         assert hidden not in " ".join(chain)
 
 
-def test_a_server_without_logins_is_told(post, worker):
+def test_a_server_without_logins_is_reported(post, worker):
     worker(f"smtp://mule:{PASSWORD}@127.0.0.1:{post.server.port}")
     with pytest.raises(MailRefused, match="can't log mule in") as refused:
         email("a@example.org", "s", "t")
@@ -733,7 +733,7 @@ def test_a_server_without_logins_is_told(post, worker):
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-def test_no_password_goes_in_the_clear_to_another_machine(listen, worker):
+def test_no_password_is_sent_unencrypted_to_another_machine(listen, worker):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

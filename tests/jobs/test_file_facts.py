@@ -1,4 +1,4 @@
-"""What the file job tells of a file: its type by content whatever the name, size, hash and columns."""
+"""What the file job reports of a file: its type by content whatever the name, size, hash and columns."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def parquet(path):
         ("application/x-empty", b""),
     ],
 )
-def test_the_type_is_told_by_content_whatever_the_name(storage, tmp_path, expected, content):
+def test_the_type_is_detected_by_content_whatever_the_name(storage, tmp_path, expected, content):
     if callable(content):
         content = content(tmp_path)
     if expected == ODS:

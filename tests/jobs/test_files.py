@@ -1,4 +1,4 @@
-"""The file job's conversions: every row is written or refused with its reason, and half a file never is."""
+"""The file job's conversions: every row is written or refused with a reason, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def storage(tmp_path):
 
 
 def rows(storage, result):
-    """The rows of a conversion's output, read back from its Parquet, in order."""
+    """The rows of a conversion's output, read back from its Parquet in order."""
     with storage.read(result["path"]) as parquet:
         return duckdb.connect().execute("FROM read_parquet($file)", {"file": str(parquet)}).fetchall()
 
@@ -66,7 +66,7 @@ def places(result):
 
 
 def numbers(count, *strays, at=0):
-    """A CSV of `count` good rows with `strays` put in after row `at`."""
+    """A CSV of `count` good rows with `strays` inserted after row `at`."""
     lines = [f'{i},"name {i}",2020-01-{i % 28 + 1:02d},{i / 2}' for i in range(count)]
     return "\n".join(["id,name,day,price", *lines[:at], *strays, *lines[at:]]) + "\n"
 
@@ -93,7 +93,7 @@ def test_the_sample_becomes_parquet_with_each_row_and_its_types(storage):
     assert storage.names() == ["out/a.parquet", "uploads/a.csv"]
 
 
-def test_bad_rows_are_refused_with_line_column_and_reason_and_add_up(storage):
+def test_bad_rows_are_refused_with_line_column_and_reason_and_the_counts_add_up(storage):
     good = 400
     strays = [
         'x,"bad id",2020-01-01,1.5',
@@ -103,7 +103,7 @@ def test_bad_rows_are_refused_with_line_column_and_reason_and_add_up(storage):
     ]
     result = converted(storage, numbers(good, *strays, at=100))
     assert (result["rows"], result["refused"]) == (good + 1, 3)
-    # The header and 100 rows come before; the row that spans two lines counts as two.
+    # After the header and 100 rows; the row that spans two lines counts as two.
     assert places(result) == [(102, "id"), (105, "day"), (106, None)]
     assert "x" in result["refusals"][0]["reason"]
     assert result["refusals"][0]["text"] == strays[0]
@@ -156,7 +156,7 @@ def test_a_number_too_long_for_64_bits_keeps_all_its_digits(storage):
     assert rows(storage, result)[0] == ("12345678901234567890", 1)
 
 
-def test_declared_types_win_and_what_does_not_fit_is_refused(storage):
+def test_declared_types_win_and_values_that_do_not_fit_are_refused(storage):
     result = converted(storage, "zip,n\n1,2\n3,four\n", columns={"zip": "varchar", "n": "BIGINT"})
     assert types(result) == {"zip": "VARCHAR", "n": "BIGINT"}
     assert rows(storage, result) == [("1", 2)]
@@ -202,14 +202,14 @@ def test_latin_1_that_begins_late_is_recognised_too(storage):
     assert rows(storage, result)[-1] == ("café", 1)
 
 
-def test_one_broken_byte_in_utf_8_refuses_its_row_alone(storage):
+def test_one_broken_byte_in_utf_8_refuses_only_its_row(storage):
     content = numbers(300, '1,"café",2020-01-01,1', '2,"naïve",2020-01-01,1').encode()
     result = converted(storage, content + b'3,"\xff",2020-01-01,1\n')
     assert (result["rows"], result["refused"]) == (302, 1)
     assert places(result) == [(304, "name")]
 
 
-def test_utf_16_that_breaks_off_is_told_in_one_line(storage):
+def test_truncated_utf_16_is_reported_in_one_line(storage):
     with pytest.raises(UnreadableText, match=r"^uploads/a.csv begins as utf-16, but"):
         converted(storage, "a,b\n1,2\n".encode("utf-16") + b"\x00")
     assert storage.names("out/") == []
@@ -223,12 +223,12 @@ def test_an_unclosed_quote_does_not_swallow_the_quotes_of_other_rows(storage):
 
 
 @pytest.mark.parametrize("ends", ["\r\n", "\r", "mixed"])
-def test_lines_may_end_in_any_way(storage, ends):
+def test_any_line_ends_are_read(storage, ends):
     content = "a,b\r\n1,2\n3,4\r\n" if ends == "mixed" else "a,b\n1,2\n3,4\n".replace("\n", ends)
     assert rows(storage, converted(storage, content)) == [(1, 2), (3, 4)]
 
 
-def test_a_header_alone_gives_a_table_without_rows(storage):
+def test_a_header_without_rows_gives_an_empty_table(storage):
     result = converted(storage, "a,b,c\n")
     assert (result["rows"], list(types(result))) == (0, ["a", "b", "c"])
     assert rows(storage, result) == []
@@ -239,7 +239,7 @@ def test_one_column_is_a_table_by_its_name(storage):
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "  \n"])
-def test_an_empty_file_is_told_in_one_line(storage, content):
+def test_an_empty_file_is_reported_in_one_line(storage, content):
     with pytest.raises(EmptyFile, match=r"^uploads/a.csv is empty"):
         converted(storage, content)
 
@@ -254,7 +254,7 @@ def test_an_empty_file_is_told_in_one_line(storage, content):
         (b"<!DOCTYPE html><p>", "text/html"),
     ],
 )
-def test_what_is_no_table_is_named_for_what_it_looks_like(storage, content, looks):
+def test_a_file_that_is_not_a_table_is_reported_with_its_type(storage, content, looks):
     with pytest.raises(NotATable) as failed:
         converted(storage, content)
     assert str(failed.value) == f"uploads/a.csv is not CSV, JSON Lines or Excel: it looks like {looks}"
@@ -279,7 +279,7 @@ def test_no_path_leads_out_of_the_storage(storage, name):
         file("uploads/a.csv", to="parquet", out=name)
 
 
-def test_a_missing_or_too_large_file_is_told_before_any_work(storage):
+def test_a_missing_or_too_large_file_is_reported_before_any_work(storage):
     with pytest.raises(MissingFile):
         file("uploads/none.csv", to="parquet")
     context.provide(InputLimits(file_bytes=10, attachment_bytes=1, pixels=1))
@@ -301,7 +301,7 @@ def test_a_very_wide_table_is_refused_and_one_within_the_limit_converts(storage)
     assert len(converted(storage, wide(2_000))["columns"]) == 2_000
 
 
-def test_a_very_long_line_is_refused_alone(storage):
+def test_only_a_very_long_line_is_refused(storage):
     result = converted(storage, numbers(300, f'5,"{"y" * 3_000_000}",2020-01-01,1', at=200))
     assert (result["rows"], result["refused"]) == (300, 1)
     assert result["refusals"][0]["line"] == 202
@@ -345,7 +345,7 @@ def test_progress_of_a_large_file_rises_to_a_hundred(storage, tmp_path):
 
 
 class TimedOut(Exception):
-    """What a soft timeout raises in the main thread."""
+    """The exception that a soft timeout raises in the main thread."""
 
 
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
@@ -388,7 +388,7 @@ from packmule.jobs.storage import Storage
 context.provide(Storage(sys.argv[1]), InputLimits(10**9, 1, 1))
 assert "duckdb" not in sys.modules and "python_calamine" not in sys.modules
 file("big.csv", to="parquet", out="o.parquet")
-# Not getrusage, whose peak a child inherits from its parent.
+# Not getrusage, because a child inherits its parent's peak.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
     done = subprocess.run(
@@ -430,7 +430,7 @@ def test_json_lines_keep_their_types(storage):
     assert second == (2, None, None, None, False, None, 2.5, "key")
 
 
-def test_broken_json_lines_are_refused_with_line_and_reason_and_add_up(storage):
+def test_broken_json_lines_are_refused_with_line_and_reason_and_the_counts_add_up(storage):
     good = [{"id": i, "name": f"n{i}"} for i in range(300)]
     bad = ['{"id": 1, "name": "brok\n', "[1, 2]\n", '{"id": "seven"}\n', "\n", '{"id": 1} trailing\n']
     result = converted(storage, lines(*good[:200], *bad, *good[200:]), "uploads/a.jsonl")
@@ -440,14 +440,14 @@ def test_broken_json_lines_are_refused_with_line_and_reason_and_add_up(storage):
     assert rows(storage, result) == [(row["id"], row["name"]) for row in good]
 
 
-def test_json_lines_widen_for_what_comes_after_the_sample(storage):
+def test_the_schema_of_json_lines_widens_after_the_sample(storage):
     content = lines(*({"n": i} for i in range(12_000)), {"n": 0.5}, {"n": 1, "new": [1]})
     result = converted(storage, content, "uploads/a.jsonl")
     assert types(result) == {"n": "DOUBLE", "new": "JSON"}
     assert rows(storage, result)[-2:] == [(0.5, None), (1.0, "[1]")]
 
 
-def test_json_lines_with_hostile_keys_and_depth_are_only_data(storage):
+def test_hostile_keys_and_depth_in_json_lines_are_only_data(storage):
     deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}\n"
     key = "x'); DROP TABLE y"
     content = lines({key: 1, "a": 2}, deep, {key: 2, "a": 3})
@@ -457,7 +457,7 @@ def test_json_lines_with_hostile_keys_and_depth_are_only_data(storage):
 
 
 @pytest.mark.parametrize("row", [{"": 1}, {'say "hi"': 1}, {"id": 1, "ID": 2}])
-def test_json_keys_that_can_not_name_a_column_are_told(storage, row):
+def test_json_keys_that_cannot_be_column_names_are_reported(storage, row):
     with pytest.raises(UnfitKey, match=r"^uploads/a.jsonl has the key"):
         converted(storage, lines(row, row), "uploads/a.jsonl")
 
@@ -532,7 +532,7 @@ def test_a_workbook_that_unpacks_to_a_bomb_is_refused(storage, tmp_path):
         converted(storage, bomb, "uploads/a.xlsx")
 
 
-def test_a_workbook_with_one_cell_in_the_last_corner_does_not_take_the_memory(storage, tmp_path):
+def test_a_workbook_with_one_cell_in_the_last_corner_needs_little_memory(storage, tmp_path):
     good = workbook(tmp_path / "a.xlsx", ["a"], [1])
     with zipfile.ZipFile(good) as archive:
         sheet = archive.read("xl/worksheets/sheet1.xml")
@@ -544,7 +544,7 @@ def test_a_workbook_with_one_cell_in_the_last_corner_does_not_take_the_memory(st
     assert storage.names("out/") == []
 
 
-def test_a_torn_workbook_is_told_in_one_line(storage, tmp_path):
+def test_a_truncated_workbook_is_reported_in_one_line(storage, tmp_path):
     good = workbook(tmp_path / "a.xlsx", ["a"], [1])
     content = rezipped(good, tmp_path / "b.xlsx", "xl/worksheets/sheet1.xml", b"<worksheet><sheetData><row")
     with pytest.raises(WorkbookRefused, match=r"^uploads/a.xlsx can't be read: "):

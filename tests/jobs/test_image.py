@@ -1,4 +1,4 @@
-"""The image job: upright, in true colours, of the exact size; hostile files refused; whole files or none."""
+"""The image job: upright, true in colour, exact in size; hostile files are refused; no partial files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def storage(folder):
 
 @pytest.fixture(scope="module")
 def upright():
-    """The sample as people see it, 1024x768."""
+    """The sample, upright, 1024x768."""
     with Image.open(PHOTO) as photo:
         return ImageOps.exif_transpose(photo)
 
@@ -105,13 +105,13 @@ def test_every_orientation_of_a_jpeg_comes_out_upright(storage, upright, orienta
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [2, 6, 7])
-def test_orientation_holds_in_other_formats(storage, upright, format, orientation):
+def test_orientation_works_in_other_formats(storage, upright, format, orientation):
     [whole] = made(storage, oriented(upright, orientation, format), {"width": 480})
     assert mean_error(whole, upright.resize((480, 360), Image.Resampling.LANCZOS)) < 4
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_data_does_not_hinder(storage, upright):
+def test_broken_exif_data_does_not_matter(storage, upright):
     [whole] = made(
         storage, saved(upright, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(9)), {"width": 480}
     )
@@ -149,13 +149,13 @@ def test_covering_crops_the_middle_and_stretching_keeps_all(storage, upright):
     assert mean_error(stretch, upright.resize((200, 400), Image.Resampling.LANCZOS)) < 5
 
 
-def test_a_small_one_made_from_a_large_one_is_as_good(storage, upright):
+def test_a_small_rendition_made_from_a_large_one_is_as_good(storage, upright):
     many = made(storage, PHOTO.read_bytes(), *({"width": width} for width in (100, 900, 450, 850, 220)))
     for picture in many:
         assert mean_error(picture, upright.resize(picture.size, Image.Resampling.LANCZOS)) < 5
 
 
-def test_the_result_tells_the_facts_in_the_order_asked_and_progress_is_reported(storage):
+def test_the_result_has_the_facts_in_the_order_given_and_progress_is_reported(storage):
     path = storage.put(PHOTO)
     reports = []
     with context.performing("job-7", 1, lambda *report: reports.append(report)) as running:
@@ -171,7 +171,7 @@ def test_the_result_tells_the_facts_in_the_order_asked_and_progress_is_reported(
     assert reports[-1][:2] == (4, 4)
 
 
-def test_two_renditions_of_one_name_are_kept_apart(storage):
+def test_two_renditions_of_the_same_name_get_different_paths(storage):
     storage.write_bytes("a.jpg", PHOTO.read_bytes())
     facts = image("a.jpg", [{"width": 9000}, {"width": 5000, "quality": 5}], "out")
     assert [fact["path"] for fact in facts["renditions"]] == ["out/a-1024x768.jpg", "out/a-1024x768-2.jpg"]
@@ -217,7 +217,7 @@ def test_an_adobe_rgb_image_comes_out_in_srgb(storage, upright, format):
 
 
 @pytest.mark.parametrize("profile", [b"not a profile", ADOBE_RGB[:200]])
-def test_a_broken_profile_is_passed_over(storage, upright, profile):
+def test_a_broken_profile_is_ignored(storage, upright, profile):
     [picture] = made(storage, saved(upright, "JPEG", icc_profile=profile), {"width": 512})
     assert mean_error(picture, upright.resize((512, 384), Image.Resampling.LANCZOS)) < 4
 
@@ -243,7 +243,7 @@ def test_samples_of_32_bits_are_refused_with_the_reason(storage, upright, folder
     assert nothing_written(storage, folder)
 
 
-def test_transparency_is_kept_where_it_can_be_and_laid_on_white_in_a_jpeg(storage, upright):
+def test_transparency_is_kept_except_in_jpeg_which_gets_a_white_background(storage, upright):
     clear = upright.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(clear.size))
     clear.paste((0, 0, 0, 0), (0, 0, 1024, 300))
@@ -298,7 +298,7 @@ def test_the_first_frame_of_an_animation_is_taken(storage):
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
-def test_metadata_stays_behind(storage, upright, format):
+def test_metadata_is_removed(storage, upright, format):
     exif = Image.Exif()
     exif[0x8298] = "someone's copyright"
     exif.get_ifd(0x8825)[1] = "N"
@@ -310,7 +310,7 @@ def test_metadata_stays_behind(storage, upright, format):
     assert not {"exif", "comment", "xmp", "dpi", "photoshop"} & set(picture.info)
 
 
-def test_quality_counts(storage):
+def test_quality_changes_the_size(storage):
     low, high = (
         image("in/source.bin", [{"width": 400, "quality": quality}], f"out{quality}")["renditions"][0][
             "bytes"
@@ -330,7 +330,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def with_scans(progressive: bytes, extra: int) -> bytes:
-    """A progressive JPEG whose last scan comes `extra` times more."""
+    """A progressive JPEG whose last scan is repeated `extra` times."""
     last = progressive.rindex(b"\xff\xda")
     return progressive[:-2] + progressive[last:-2] * extra + b"\xff\xd9"
 
@@ -349,7 +349,7 @@ def with_scans(progressive: bytes, extra: int) -> bytes:
         (png_claiming(300, 300), "not a readable image"),
     ],
 )
-def test_what_is_no_whole_image_is_refused_in_one_line(storage, folder, source, reason):
+def test_a_file_that_is_not_a_whole_image_is_refused_in_one_line(storage, folder, source, reason):
     with pytest.raises(UnreadableImage, match=rf"^in/source\.bin.*{reason}") as refused:
         made(storage, source, {"width": 100}, {"width": 50})
     assert "\n" not in str(refused.value)
@@ -363,7 +363,7 @@ def test_a_header_that_claims_billions_of_pixels_is_refused_undecoded(storage, f
     assert nothing_written(storage, folder)
 
 
-def test_the_pixel_limit_of_the_setting_holds_below_and_above_pillows_own(storage, upright, monkeypatch):
+def test_the_pixel_limit_applies_below_and_above_pillows_own(storage, upright, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     made(storage, PHOTO.read_bytes(), {"width": 10})
     context.provide(InputLimits(file_bytes=20_000_000, attachment_bytes=1, pixels=1024 * 768 - 1))
@@ -381,7 +381,7 @@ def test_a_rendition_over_a_limit_is_refused(storage, folder):
     assert nothing_written(storage, folder)
 
 
-def test_a_jpeg_of_too_many_scans_is_refused_and_a_progressive_one_is_not(storage, upright, folder):
+def test_a_jpeg_with_too_many_scans_is_refused_but_a_progressive_one_is_not(storage, upright, folder):
     progressive = saved(upright, "JPEG", progressive=True)
     with pytest.raises(ImageTooLarge, match="over 100 scans"):
         made(storage, with_scans(progressive, 100), {"width": 100})
@@ -394,14 +394,14 @@ def test_scan_markers_in_data_that_is_not_decoded_do_not_count(storage, upright)
     made(storage, photo + b"\xff\xda" * 200, {"width": 100})
 
 
-def test_a_source_over_the_limit_of_bytes_is_refused(storage, folder):
+def test_a_source_over_the_byte_limit_is_refused(storage, folder):
     context.provide(InputLimits(file_bytes=100_000, attachment_bytes=1, pixels=1_000_000))
     with pytest.raises(FileTooLarge, match=r"in/source\.bin"):
         made(storage, PHOTO.read_bytes(), {"width": 100})
     assert nothing_written(storage, folder)
 
 
-def test_a_failing_rendition_leaves_only_whole_ones(storage, folder):
+def test_a_failing_rendition_leaves_only_whole_files(storage, folder):
     storage.write_bytes("out/second.jpg/in-the-way.txt", b"x")
     with pytest.raises(StorageError, match=r"out/second\.jpg"):
         made(storage, PHOTO.read_bytes(), {"width": 400, "name": "first"}, {"width": 200, "name": "second"})
@@ -438,7 +438,7 @@ def test_a_missing_source_is_named(storage):
         image("uploads/none.jpg", [{"width": 10}])
 
 
-def test_a_store_behind_a_url_works_alike():
+def test_a_store_behind_a_url_works_the_same():
     storage = Storage(f"memory://{uuid4().hex}")
     context.provide(storage, LIMITS)
     path = storage.put(PHOTO)
@@ -469,7 +469,7 @@ def test_a_call_is_checked_before_it_is_enqueued():
         image.job.validate((), {"source": "a.jpg", "renditions": []})
 
 
-def test_the_extra_resizer_gives_what_pillow_gives(upright):
+def test_the_optional_resizer_gives_the_same_result_as_pillow(upright):
     if resizer() == "Pillow":
         pytest.skip("the extra cykooz-resizer is not installed")
     for mode in ("L", "RGB", "RGBA", "CMYK"):
@@ -480,7 +480,7 @@ def test_the_extra_resizer_gives_what_pillow_gives(upright):
         assert mean_error(fast, slow) < 1.5
 
 
-def test_without_the_extra_resizer_pillow_does_the_same_job(storage, folder):
+def test_without_the_optional_resizer_pillow_is_used(storage, folder):
     storage.write_bytes("a.jpg", PHOTO.read_bytes())
     here = image("a.jpg", [{"width": 320}, {"width": 99, "height": 301, "fit": "cover"}], "here")
     program = (
@@ -525,7 +525,7 @@ def decoded(monkeypatch):
 SIZES = [{"width": 400, "name": "large"}, {"width": 100, "format": "webp"}]
 
 
-def test_the_same_bytes_with_the_same_options_are_copied_and_not_made_again(storage, cache, decoded):
+def test_the_same_bytes_with_the_same_options_are_copied_instead_of_made_again(storage, cache, decoded):
     storage.write_bytes("a.jpg", PHOTO.read_bytes())
     storage.write_bytes("b.jpg", PHOTO.read_bytes())
     first = image("a.jpg", SIZES, "first")
@@ -576,7 +576,7 @@ def test_the_same_job_again_copies_onto_itself(storage, cache, decoded):
 
 
 @pytest.mark.parametrize("known", [None, [], 5, [["a", "b"]], [["../a", "b", 1], ["/etc/passwd", "b", 1]]])
-def test_what_the_cache_holds_by_mistake_does_no_harm(storage, client, cache, decoded, known):
+def test_a_wrong_value_in_the_cache_does_no_harm(storage, client, cache, decoded, known):
     storage.write_bytes("a.jpg", PHOTO.read_bytes())
     image("a.jpg", SIZES, "first")
     (key,) = (key.decode().removeprefix("pm:cache:jobs:") for key in client.keys("pm:cache:*"))

@@ -1,4 +1,4 @@
-"""Storage: rooted paths, whole files or none, and the same manners behind an fsspec URL."""
+"""Storage: paths inside the root, whole files or none, and the same behaviour behind an fsspec URL."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unfinished(folder: Path) -> list[Path]:
     return list((folder / ".tmp").iterdir())
 
 
-def test_what_is_written_is_read_and_listed(storage):
+def test_a_written_file_is_read_and_listed(storage):
     storage.write_bytes("b/deep/two.txt", b"22")
     storage.write_bytes("a.txt", b"1")
     storage.write_bytes("a.txt", b"one")
@@ -135,7 +135,7 @@ def test_links_that_lead_out_are_refused_and_not_listed(tmp_path, folder):
     assert storage.read_bytes("inner.txt") == b"in"
 
 
-def test_a_link_laid_while_writing_does_not_lead_out(tmp_path, folder):
+def test_a_link_created_while_writing_does_not_lead_out(tmp_path, folder):
     storage = Storage(str(folder))
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -154,7 +154,7 @@ def test_a_temporary_folder_that_is_a_link_out_is_refused(tmp_path, folder):
         Storage(str(folder)).write_bytes("a.txt", b"x")
 
 
-def test_a_pipe_in_the_folder_is_no_file(folder):
+def test_a_pipe_in_the_folder_does_not_count_as_a_file(folder):
     folder.mkdir()
     os.mkfifo(folder / "pipe")
     with pytest.raises(MissingFile):
@@ -162,7 +162,7 @@ def test_a_pipe_in_the_folder_is_no_file(folder):
     assert Storage(str(folder)).names() == []
 
 
-def test_a_folder_or_a_file_in_the_way_is_told(folder):
+def test_a_folder_or_file_in_the_way_is_reported(folder):
     storage = Storage(str(folder))
     storage.write_bytes("a/b.txt", b"x")
     with pytest.raises(StorageError, match="can't write a: it is a folder"):
@@ -185,7 +185,7 @@ def test_new_files_and_folders_follow_the_umask(folder):
     assert stat.S_IMODE((folder / "a").stat().st_mode) == 0o750
 
 
-def test_a_full_disk_leaves_nothing_and_is_told_in_one_line(folder):
+def test_a_full_disk_leaves_nothing_and_is_reported_in_one_line(folder):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_nothing_and_is_told_in_one_line(folder):
     assert unfinished(folder) == []
 
 
-def test_a_killed_writer_leaves_nothing_under_the_name(folder):
+def test_a_killed_writer_leaves_no_file(folder):
     program = (
         "import sys, time\n"
         "from packmule.jobs.storage import Storage\n"
@@ -276,7 +276,7 @@ def test_an_odd_file_name_is_made_safe(folder, tmp_path, name, stored):
     assert last == stored or (stored is None and last.endswith(".csv") and len(last.encode()) <= 150)
 
 
-def test_putting_what_is_no_file_is_refused(storage, tmp_path):
+def test_putting_a_path_that_is_not_a_file_is_refused(storage, tmp_path):
     for local in (tmp_path, tmp_path / "absent"):
         with pytest.raises(MissingFile, match=local.name):
             storage.put(local)
@@ -285,7 +285,7 @@ def test_putting_what_is_no_file_is_refused(storage, tmp_path):
         storage.put(tmp_path / "a", "../up")
 
 
-def test_a_location_is_whole_and_has_no_password(folder):
+def test_a_location_is_complete_and_has_no_password(folder):
     assert Storage(str(folder)).locate("a/b.txt") == str(folder / "a/b.txt")
     assert Storage("ftp://user:hidden@host/x").locate("a/b.txt") == "ftp://user:***@host/x/a/b.txt"
     assert Storage("memory://").locate("a.txt") == "memory://a.txt"
