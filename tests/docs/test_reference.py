@@ -29,6 +29,7 @@ from packmule.observe.events import TYPES
 from packmule.observe.webhooks.endpoints import ENDS, Webhook
 from packmule.scheduler.schedules.schedule import Schedule
 from packmule.tests.docs.pages import PAGES, ROOT, named, page, rows
+from packmule.tests.test_layers import FLOOR
 
 
 def leaves(group: click.Group, path: str = "packmule") -> Iterator[str]:
@@ -148,6 +149,12 @@ def test_every_field_of_a_webhook_and_every_type_of_event_is_on_its_page():
     assert first_cells(section("events", "Webhooks")) == [*Webhook.__struct_fields__]
     assert sorted(first_cells(section("events", "Types"))) == sorted(TYPES)
     assert set(ENDS) <= set(TYPES)
+
+
+def test_the_house_is_drawn_with_every_room_the_higher_floors_first():
+    drawn = re.findall(r"^(\w+)(?:/|\.py) ", section("internals", "The house"), flags=re.MULTILINE)
+    assert {*drawn} == {*FLOOR} - {"__main__"}
+    assert drawn == sorted(drawn, key=FLOOR.__getitem__)
 
 
 def test_every_key_that_the_code_names_is_documented():
