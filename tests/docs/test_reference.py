@@ -13,8 +13,12 @@ import msgspec
 import pytest
 
 import packmule
-from packmule import cli
+from packmule import Batch, JobHandle, cli
 from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
+from packmule.coordination.cache.cache import Cache
+from packmule.coordination.limits.rate_limit import TokenBucket
+from packmule.coordination.streams.consumer import Consumer
+from packmule.coordination.streams.stream import Stream
 from packmule.errors import Error
 from packmule.jobs import current
 from packmule.jobs.job_type import Traits
@@ -121,6 +125,39 @@ def test_every_function_of_the_running_job_is_on_the_page_of_jobs():
     said = {name.partition("(")[0] for name in first_cells(section("jobs", "Inside a job"))}
     functions = inspect.getmembers(current, inspect.isfunction)
     assert said == {f"current.{name}" for name, found in functions if found.__module__ == current.__name__}
+
+
+def members(kind: type) -> set[str]:
+    """The public names of a class that are not those of a class it builds on outside of ours."""
+    bases = [base for base in kind.__mro__ if not base.__module__.startswith("packmule")]
+    inherited = {name for base in bases for name in dir(base)}
+    return {name for name in dir(kind) if not name.startswith("_")} - inherited
+
+
+def test_every_member_of_a_handle_is_on_the_page_of_jobs():
+    text = section("jobs", "Handles")
+    assert {name for name in members(JobHandle) if f"`{name}" not in text} == {"client"}
+
+
+def test_every_method_that_a_page_lists_exists():
+    said = {
+        JobHandle: section("jobs", "Handles"),
+        Batch: section("batches", "What you can ask for").partition("| method |")[2],
+        TokenBucket: section("coordination", "Rate and concurrency limits").partition("| method |")[2],
+        Cache: section("coordination", "Cache"),
+    }
+    for kind, text in said.items():
+        listed = {name.partition("(")[0] for name in first_cells(text.partition("\n\n*")[0])}
+        assert listed, kind
+        assert {name for name in listed if name.islower() and not hasattr(kind, name)} == set(), kind
+    for name in first_cells(section("coordination", "Streams")):
+        kind, _, method = name.partition("(")[0].partition(".")
+        assert hasattr({"Stream": Stream, "Consumer": Consumer}[kind], method), name
+
+
+def test_every_argument_of_a_new_batch_is_on_the_page_of_batches():
+    listed = first_cells(section("batches", "What you can ask for").partition("| method |")[0])
+    assert {*inspect.signature(Batch.create).parameters} - {*listed} <= {"client"}
 
 
 def test_every_name_that_packmule_exports_is_on_the_page_of_jobs_or_batches():
