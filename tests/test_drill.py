@@ -45,7 +45,7 @@ def lasting(client: Redis) -> set[bytes]:
 def test_a_short_drill_loses_nothing_and_leaves_nothing(packmule: CommandLine, tmp_path: Path) -> None:
     words = "--kills 12 --terms 2 --redis-kills 1 --pools 2 --processes 3 --seed 10 --json"
     with packmule.started("drill", *words.split()) as process:
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=120)
     found = json.loads(out)
     assert (process.returncode, found["broken"], err) == (0, [], ""), out
     assert found["acknowledged"] == found["completed"] > 50

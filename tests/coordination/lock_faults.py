@@ -165,7 +165,7 @@ def break_things(
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "a process does not go on"
         time.sleep(0.01)

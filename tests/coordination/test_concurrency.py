@@ -14,7 +14,7 @@ from packmule.coordination.limits.concurrency import ConcurrencyLimit, NoFreeSlo
 from packmule.coordination.redis.connection import connect
 
 
-def until(condition, seconds: float = 10.0) -> None:
+def until(condition, seconds: float = 60.0) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends

@@ -253,7 +253,7 @@ def test_only_the_entry_that_kills_its_consumers_is_set_aside(server, client, st
         stream.append([each])
     for name in ("a", "b", "c"):
         with processes(server, name) as (process,):
-            assert process.wait(20) == -signal.SIGKILL
+            assert process.wait(60) == -signal.SIGKILL
     with processes(server, "d"):
         until(lambda: pending(client) == 0)
     [record] = dead_letters(client)

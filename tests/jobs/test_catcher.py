@@ -136,12 +136,12 @@ def test_a_kill_leaves_every_acknowledged_mail_whole_and_nothing_else(storage, t
             client.send(b"Subject: half\r\n\r\nonly half\r\n")
         halves[0].send(b".\r\n")
         process.kill()
-        process.wait(30)
+        process.wait(60)
         with pytest.raises(TemporaryFailure):
             mailer.send(letter())
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)
         process.stdout.close()
     for client in halves:
         client.close()

@@ -63,7 +63,7 @@ def test_reports_in_a_tight_loop_leave_at_most_ten_times_a_second(sent):
 
 def test_a_steady_job_keeps_reporting(sent):
     times: list[float] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with context.performing("j1", 1, lambda *_: times.append(time.monotonic())):
         done = 0
         while len(times) < 4:
@@ -113,7 +113,7 @@ def test_a_held_report_leaves_in_time_though_the_job_says_nothing_more(sent):
         for _ in range(3):
             current.progress(1, 10)
             current.progress(2, 10)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while sent[-1] != (2, 10, ""):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -211,7 +211,7 @@ def test_numbers_leave_as_plain_floats(sent):
 
 def test_threads_do_not_see_each_others_job():
     seen: dict[str, str | None] = {}
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
 
     def perform(id: str) -> None:
         with performing([], id):

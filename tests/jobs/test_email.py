@@ -98,7 +98,7 @@ class Listening(Controller):
             self.loop.call_soon(done.set)
 
         self.loop.call_soon_threadsafe(close)
-        assert done.wait(30)
+        assert done.wait(60)
 
 
 @pytest.fixture

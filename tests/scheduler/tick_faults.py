@@ -120,7 +120,7 @@ class Crew:
         led, term = self.leading()
         led.process.terminate()
         took = self.until_led(term)
-        assert led.process.wait(timeout=10) == 0
+        assert led.process.wait(timeout=60) == 0
         led.start()
         return took
 
@@ -303,7 +303,7 @@ def run(faults: int, schedules: int, seed: int) -> Report:
             time.sleep(crew.chance.uniform(0.2, 1.0))
         crew.until_led()
         ended = int(client.time()[0])
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (
             any((entry.last or 0) < ended for entry in schedule_store.entries(client))
             and time.monotonic() < deadline

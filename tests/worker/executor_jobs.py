@@ -111,7 +111,7 @@ def die_isolated_once(path: str) -> str:
 
 @job(isolate=True)
 def leave_child() -> int:
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
 
 
 @job(isolate=True)

@@ -18,7 +18,7 @@ from packmule.jobs import reader
 from packmule.jobs.reader import JobInfo
 from packmule.tests.fork_server import Forked
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def once_started(job: Job, do: Callable[[], object]) -> threading.Thread:
     """Does something as soon as the job is running, beside the worker."""
 
     def wait_and_do() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while job.get_status(refresh=True) != "started" and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)  # from its claim to its body

@@ -40,7 +40,7 @@ def test_a_batch_counts_its_jobs_and_calls_back_once(server, client, tmp_path):
         batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(300)])
         assert batch.state().counts == Counts(300, 0, 0, 0)
     assert drained(server, 2) == 0
-    assert batch.wait(1).counts == Counts(300, 300, 0, 0)
+    assert batch.wait(60).counts == Counts(300, 300, 0, 0)
     assert sorted(lines(notes)) == [
         "done: 300 done, 0 failed, 0 canceled",
         "well: 300 done, 0 failed, 0 canceled",
@@ -91,7 +91,7 @@ def test_a_batch_grows_while_it_runs_from_its_own_jobs(server, client):
     with Batch.create() as batch:
         batch_jobs.split.options(batch=batch.id).enqueue(5)
     assert drained(server, 2) == 0
-    assert batch.wait(1).counts == Counts(63, 63, 0, 0)
+    assert batch.wait(60).counts == Counts(63, 63, 0, 0)
 
 
 def test_a_batch_that_has_ended_takes_no_more(client):
@@ -111,7 +111,7 @@ def test_an_enqueue_sent_again_counts_once(client):
     assert batch.state().counts.total == 1
     batch.seal()
     work(client)
-    assert batch.wait(1).counts == Counts(1, 1, 0, 0)
+    assert batch.wait(60).counts == Counts(1, 1, 0, 0)
     # Its reply lost, it may even come after the batch has ended.
     assert batch_jobs.double.options(batch=batch.id, job_id="chosen").enqueue(1) == "chosen"
 
@@ -156,7 +156,7 @@ def test_an_end_that_rqs_code_recorded_counts(client):
     client.hset(keys.batch_key(batch.id), "total", 1)
     batch.seal()
     work(client)
-    assert batch.wait(1).counts == Counts(1, 1, 0, 0)
+    assert batch.wait(60).counts == Counts(1, 1, 0, 0)
 
 
 def test_canceling_one_job_counts_it(client):
@@ -178,7 +178,7 @@ def test_a_canceled_batch_ends_and_its_waiting_jobs_never_run(server, client, tm
             pool_jobs.note.options(**options).enqueue_many([(str(notes), str(n)) for n in range(600)])
             pool_jobs.note.options(**options, delay=0.1).enqueue(str(notes))
         batch.cancel()
-        assert batch.wait(10).counts == Counts(602, 0, 1, 601)
+        assert batch.wait(60).counts == Counts(602, 0, 1, 601)
         assert ended(client, running).status == "stopped"
         until(lambda: lines(tmp_path / "end"))
         assert lines(tmp_path / "end") == ["done: 0 done, 1 failed, 601 canceled"]
@@ -327,7 +327,7 @@ def test_a_killed_worker_leaves_the_counts_exact(server, client, tmp_path):
         for done in (20, 60, 120):
             until(lambda done=done: batch.state().counts.done > done)
             os.kill(children_of(process.pid)[0], signal.SIGKILL)
-        assert batch.wait(20).counts == Counts(200, 200, 0, 0)
+        assert batch.wait(60).counts == Counts(200, 200, 0, 0)
         until(lambda: lines(notes))
     assert lines(notes) == ["end: 200 done, 0 failed, 0 canceled"]
 

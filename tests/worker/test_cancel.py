@@ -10,6 +10,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, reader
 from packmule.jobs.control import cancel
+from packmule.tests.pace import pace
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.executor_jobs import EXECUTORS
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("produce")
 def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server, client, tmp_path, executor):
     nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
-    with pool(server, **options) as process:
+    with pool(server, **options) as process, pace() as second:
         id = getattr(executor_jobs, nap).options(timeout=60, retries=3).enqueue(str(notes))
         until(lambda: lines(notes) == ["begin"] and reader.read(client, id).status == "started")
         children = children_of(process.pid)
@@ -29,7 +30,7 @@ def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server
         told = time.monotonic()
         send_stop_job_command(client, id, serializer=JSONSerializer)
         record = ended(client, id)
-        assert time.monotonic() - told < 1
+        assert time.monotonic() - told < 1 * second()
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("stopped", 0)
     assert record.reason == "Stopped: the job was cancelled"
@@ -40,13 +41,13 @@ def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tmp_path, executor):
     _, resist, options = EXECUTORS[executor]
-    with pool(server, **options):
+    with pool(server, **options), pace() as second:
         id = getattr(executor_jobs, resist).options(timeout=60, retries=3).enqueue("swallow")
         until(lambda: reader.read(client, id).status == "started")
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         told = time.monotonic()
         assert cancel(client, id) == "stopped"
-        assert time.monotonic() - told < 1.2
+        assert time.monotonic() - told < 1.2 * second()
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
     record = reader.read(client, id)
     assert record.reason.endswith("the job was cancelled while it ran")

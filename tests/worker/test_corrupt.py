@@ -127,7 +127,7 @@ def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
             assert ended(client, pool_jobs.add.options(queue=queue).enqueue(1)).result == 2
         until(lambda: client.llen("rq:queue:default") == client.llen("rq:queue:low") == 0)
         stuck = [id for id in victims if not has_an_end(client, id)]
-        until(lambda: not [id for id in stuck if not has_an_end(client, id)], 10)
+        until(lambda: not [id for id in stuck if not has_an_end(client, id)])
         assert children_of(process.pid) == children
         process.terminate()
         assert process.wait(DEADLINE) == 0

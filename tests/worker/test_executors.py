@@ -119,7 +119,7 @@ def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_wo
 def test_what_an_isolated_job_leaves_running_is_killed_with_its_end(server, client):
     with pool(server):
         left = ended(client, executor_jobs.leave_child.enqueue()).result
-        until(lambda: not is_alive(left), 5)
+        until(lambda: not is_alive(left))
 
 
 def test_isolated_processes_die_with_their_pool(server, client, tmp_path):
@@ -130,7 +130,7 @@ def test_isolated_processes_die_with_their_pool(server, client, tmp_path):
         (worker,) = children_of(process.pid)
         (isolated,) = children_of(worker)
         process.kill()
-        until(lambda: not is_alive(worker) and not is_alive(isolated), 5)
+        until(lambda: not is_alive(worker) and not is_alive(isolated))
 
 
 def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(server, client, tmp_path):

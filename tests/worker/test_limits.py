@@ -365,7 +365,7 @@ def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client
         until(lambda: lines(path) == ["+1"])
         (key,) = client.keys("pm:lock:*")
         client.set(key, "another", px=4500)
-        until(lambda: promote(client) is None and lines(path).count("+1") == 2, 20)
+        until(lambda: promote(client) is None and lines(path).count("+1") == 2)
         cancel(client, id)
 
 

@@ -132,7 +132,7 @@ def test_a_bucket_of_garbage_loses_no_job(client, value):
         jobs.extend(job.id for job in claims_of(client).finish_and_claim(str(time.time()), [], 1).jobs)
         return jobs == [id]
 
-    until(is_claimed, 5)
+    until(is_claimed)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

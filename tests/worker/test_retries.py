@@ -105,7 +105,7 @@ def test_a_drain_ends_a_job_at_its_next_checkpoint_and_another_pool_goes_on(
     with pool(server, **options) as process:
         until(lambda: lines(notes) == ["from 0", "0", "1", "2"])
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
     record = reader.read(client, id)
     assert (record.status, record.attempts, record.deaths, record.retries_left) == ("queued", 0, 0, 2)
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]

@@ -9,6 +9,7 @@ import pytest
 
 from packmule.jobs import keys, reader
 from packmule.jobs.reader import JobInfo
+from packmule.tests.pace import pace
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.executor_jobs import EXECUTORS
 from packmule.tests.worker.pools import ended, lines, pool, until
@@ -27,19 +28,19 @@ def seconds_of(info: JobInfo) -> float:
 def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, client, tmp_path, executor):
     nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
-    with pool(server, **options):
+    with pool(server, **options), pace() as second:
         info = ended(client, getattr(executor_jobs, nap).enqueue(str(notes)))
     assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "JobTimeoutException"]
     assert (info.status, info.deaths) == ("failed", 0)
     assert info.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
-    assert 0.9 < seconds_of(info) < 2
+    assert 0.9 < seconds_of(info) < 1 + 1 * second()
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, client, executor):
     _, resist, options = EXECUTORS[executor]
     found = {}
-    with ExitStack() as pools:
+    with ExitStack() as pools, pace() as second:
         for how in HOWS:
             pools.enter_context(pool(server, queues=how, **options))
         until(lambda: client.scard(keys.WORKERS) == len(HOWS))
@@ -48,7 +49,7 @@ def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, c
     for how, info in found.items():
         assert (info.status, info.deaths) == ("failed", 0), how
         assert "its timeout of 1 s" in info.reason, how
-        assert seconds_of(info) < 3, how
+        assert seconds_of(info) < 1 + 2 * second(), how
     assert "was killed with its process" in found["swallow"].reason
 
 
