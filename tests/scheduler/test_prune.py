@@ -72,6 +72,7 @@ def test_corrupt_keys_do_not_stop_pruning(client):
     client.set("pm:events", "no stream")
     client.zadd("rq:finished:b", {"old": 1})
     assert Pruner(client).prune() == 1
+    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", "rq:finished:a")]
 
 
 def test_a_former_leader_prunes_nothing(client):

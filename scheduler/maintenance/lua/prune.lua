@@ -35,4 +35,5 @@ remove('ZREM', KEYS[3], gone('rq:job:', canceled))
 for i = 4, 5 do
   remove('SREM', KEYS[i], gone('', call('SRANDMEMBER', KEYS[i], ARGV[1]))) -- all, if there are fewer
 end
+write_events()
 return {removed, found[1]}

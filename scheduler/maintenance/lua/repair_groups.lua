@@ -39,4 +39,5 @@ for i = 1, #found[2], 2 do
   end
 end
 
+write_events()
 return {found[1], #found[2] / 2}

@@ -25,4 +25,5 @@ for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.6f
 end
 
 local nearest = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.6f', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+write_events()
 return {string.format('%.6f', now), nearest or '', unpack(found)}

@@ -47,4 +47,5 @@ else
   call('ZADD', KEYS[3], seconds, name)
   redis.pcall('PUBLISH', 'pm:scheduler', '0')
 end
+write_events()
 return old and 'changed' or 'new'
