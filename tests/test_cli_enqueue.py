@@ -302,7 +302,7 @@ def test_debounced_and_throttled_jobs_from_the_command_line(here: Run, redis: Re
     first, last = [here(*words, f"b={b}", *keyed) for b in (1, 2)]
     id = first.stdout.strip()
     assert last.stdout == first.stdout
-    assert "has taken the new arguments" in last.stderr
+    assert "now has the new arguments" in last.stderr
     assert reader.read(redis, id).kwargs == {"a": 78, "b": 2}
     throttled = [here(*words, "--queue", "low", "--throttle", "1h").stdout for _ in range(2)]
     assert throttled[0] == throttled[1] != first.stdout

@@ -203,6 +203,6 @@ def test_what_sends_webhooks_runs_too_if_there_are_some(
     environment["PACKMULE_WEBHOOKS"] = "hooks.toml"
     process = start()
     log = tmp_path / "up.log"
-    until(lambda: "made the group webhook:shop" in log.read_text(), "its group", log.read_text)
+    until(lambda: "created the group webhook:shop" in log.read_text(), "its group", log.read_text)
     process.send_signal(signal.SIGINT)
     assert process.wait(DEADLINE) == 0
