@@ -4,16 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from packmule.errors import Conflict, Error, JobFailed, NotFound, Unavailable, UsageError
-from packmule.jobs import current
-from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
-from packmule.jobs.interrupts import Retry, Stopped
-from packmule.jobs.job import job
-from packmule.jobs.job_type import InvalidCall, InvalidJob, JobSettings
-from packmule.jobs.options import InvalidOption, JobOptions
 
 if TYPE_CHECKING:
+    from packmule.jobs import current
     from packmule.jobs.batch import Batch
     from packmule.jobs.client import Client
+    from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
+    from packmule.jobs.interrupts import Retry, Stopped
+    from packmule.jobs.job import job
+    from packmule.jobs.job_type import InvalidCall, InvalidJob, JobSettings
+    from packmule.jobs.options import InvalidOption, JobOptions
     from packmule.jobs.reader import JobInfo, NoSuchJob
 
 __all__ = [  # noqa: RUF022  in the groups in which they are looked for
@@ -47,13 +47,30 @@ __all__ = [  # noqa: RUF022  in the groups in which they are looked for
     "NoSuchJob",
 ]
 
-_LATE = {"Batch": "batch", "Client": "client", "JobInfo": "reader", "NoSuchJob": "reader"}
-"""What talks to Redis, by its module in `packmule.jobs`: redis-py takes longer to load than all the rest."""
+_HOMES = {
+    "batch": ("Batch",),
+    "client": ("Client",),
+    "handle": ("JobCanceled", "JobHandle", "JobHandles", "JobRaised"),
+    "interrupts": ("Retry", "Stopped"),
+    "job": ("job",),
+    "job_type": ("InvalidCall", "InvalidJob", "JobSettings"),
+    "options": ("InvalidOption", "JobOptions"),
+    "reader": ("JobInfo", "NoSuchJob"),
+}
+"""The modules of `packmule.jobs` and what they define, loaded on first use: a command's help needs none."""
+
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load what talks to Redis when it is first asked for."""
-    if name not in _LATE:
+    """Load what is asked for from its module."""
+    if name == "current":
+        return import_module("packmule.jobs.current")
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(import_module(f"packmule.jobs.{_LATE[name]}"), name)
-    return globals()[name]
+    value = globals()[name] = getattr(import_module(f"packmule.jobs.{_HOME_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
