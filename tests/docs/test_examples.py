@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 
 import pytest
 
@@ -83,6 +84,15 @@ def test_the_page_of_schedules_runs(shell, tmp_path):
     )  # fmt: skip
     assert len(shell.packmule("schedule", "next", "nightly", "3").splitlines()) == 3
     assert "30 2 * * *" in shell.packmule("schedule", "show", "nightly")
+
+
+def test_the_page_of_events_runs(shell, tmp_path):
+    (tmp_path / "webhooks.toml").write_text(blocks("events", "toml")[0])
+    secret = b64encode(b"thirty-two bytes of a secret ...").decode()
+    shell.environment |= {"PACKMULE_WEBHOOKS": "webhooks.toml", "PACKMULE_SECRET_BILLING": f"whsec_{secret}"}
+    for line in re.findall(r"^\$ packmule (webhooks.*?)\s*(?:#.*)?$", page("events"), flags=re.MULTILINE):
+        shell.packmule(*line.split())
+    assert "https://billing.example.org/hooks/jobs" in shell.packmule("webhooks", "list", "--json")
 
 
 def test_the_page_of_batches_runs_beside_a_worker(shell, client):

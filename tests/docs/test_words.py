@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rq.job import JobStatus
 
-from packmule.tests.docs.pages import ROOT, named, page, rows
+from packmule.tests.docs.pages import PAGES, ROOT, named, page, rows
 
 ROOMS = ("coordination", "jobs", "observe", "worker", "scheduler", "dashboard", "drill", "terminal")
 SOURCES = [
@@ -67,6 +67,11 @@ def defined(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_name_is_made_of_a_private_word(path):
     assert {name for name in defined(path) if words(name) & PRIVATE} == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_uses_a_private_word(name):
+    assert {*re.findall(r"[a-z]+", page(name).lower())} & PRIVATE == set()
 
 
 def test_each_term_of_the_glossary_is_in_the_code():
