@@ -21,7 +21,10 @@ local function refusal()
 end
 
 local refused = refusal()
-if refused then return refused end
+if refused then
+  write_events()
+  return refused
+end
 
 redis.call('HSET', KEYS[4], 'last', ARGV[6])
 for field, value in pairs({held = ARGV[10], fault = ARGV[11], ended = ARGV[7] == '' and '1' or ''}) do
