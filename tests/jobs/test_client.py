@@ -354,10 +354,10 @@ def test_nothing_is_enqueued_if_any_call_is_invalid(client, function, calls, err
     assert client.dbsize() == 0
 
 
-def test_an_argument_that_holds_itself_is_refused(client):
+def test_an_argument_that_contains_itself_is_refused(client):
     loop: dict[str, object] = {}
     loop["self"] = loop
-    with pytest.raises(InvalidCall, match="holds itself"):
+    with pytest.raises(InvalidCall, match="contains itself"):
         sample_jobs.echo.enqueue(loop)
     assert client.dbsize() == 0
 
