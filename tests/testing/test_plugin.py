@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from packmule.tests.docs.pages import modules
+
 PROJECT = """
 import json
 import os
@@ -56,9 +60,12 @@ def close_the_month(month: str) -> None:
 """
 
 
-def test_the_fixtures_work_in_a_project_of_its_own(tmp_path):
-    (tmp_path / "test_shop.py").write_text(PROJECT)
-    (tmp_path / "shop.py").write_text(SHOP)
+@pytest.mark.parametrize(
+    ("files", "passed"), [({"test_shop.py": PROJECT, "shop.py": SHOP}, 5), (modules("testing"), 3)]
+)
+def test_the_fixtures_work_in_a_project_of_its_own(files, passed, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PACKMULE_")}
     environment |= {"PACKMULE_MODULES": "shop", "PYTHONPATH": str(tmp_path)}
     environment.pop("REDIS_URL", None)
@@ -66,5 +73,13 @@ def test_the_fixtures_work_in_a_project_of_its_own(tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False
     )
-    assert "5 passed" in done.stdout, done.stdout + done.stderr
+    assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
     assert not (tmp_path / ".packmule").exists()
+
+
+def test_the_pages_program_without_pytest_runs(tmp_path):
+    for name, text in modules("testing").items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "without_pytest.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout == "1 of 2026-11\n"
