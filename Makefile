@@ -48,7 +48,7 @@ bench-peers: ## measure other job systems beside ours; ARGS="--only noop --peers
 	@! command -v npm >/dev/null || $(MAKE) --silent --no-print-directory build/bullmq/node_modules || true
 	@PYTHONPATH=benchmarks build/peers/bin/python -m peers $(ARGS)
 
-lock: build/uv/bin/uv ## write the lock files anew, keeping versions that fit; FLAGS=--upgrade takes the newest
+lock: build/uv/bin/uv ## write the lock files again, keeping versions that still fit; FLAGS=--upgrade takes the newest
 	@$(LOCK) --extra build --output-file requirements.lock
 	@$(LOCK) --extra build --extra dev --extra fast --extra otel --constraint requirements.lock \
 		--output-file requirements-dev.lock

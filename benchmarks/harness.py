@@ -89,7 +89,7 @@ def rate(count: int, run: Callable[[], object]) -> float:
 
 
 def rate_in(seconds: float, once: Callable[[], object]) -> float:
-    """How often a second `once` is done, when it is repeated for so many seconds."""
+    """How often per second `once` runs if it is repeated for `seconds`."""
     count, began = 0, time.perf_counter()
     while (passed := time.perf_counter() - began) < seconds:
         once()
@@ -98,7 +98,7 @@ def rate_in(seconds: float, once: Callable[[], object]) -> float:
 
 
 def microseconds(times: int, once: Callable[[], object]) -> float:
-    """The microseconds of one call, when it is repeated so many times."""
+    """The microseconds of one call if it is repeated `times` times."""
     began = time.perf_counter()
     for _ in range(times):
         once()

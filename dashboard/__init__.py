@@ -21,7 +21,7 @@ def create_app(client: Redis, url: str) -> Flask:
     app = Flask(__name__, static_folder=web.blueprint.static_folder)
     app.config["RQ_DASHBOARD_REDIS_URL"] = (mask(url),)
     web.config.serializer = JSONSerializer
-    # Left alone it connects anew for each page, and knows neither an embedded server nor every Sentinel URL.
+    # Left alone it connects again for each page, and knows neither an embedded server nor every Sentinel URL.
     web.from_url = lambda *args, **options: (None, client)
     web.setup_rq_connection(app)
     app.register_blueprint(web.blueprint)

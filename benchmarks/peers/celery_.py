@@ -13,7 +13,7 @@ app = Celery(broker=bodies.URL, backend=bodies.URL if results else None)
 app.conf.update(
     task_ignore_result=not results,
     worker_prefetch_multiplier=int(os.environ["BENCH_PREFETCH"]),
-    result_backend_thread_safe=True,  # otherwise each greenlet looks for its backend anew, which takes 8 ms
+    result_backend_thread_safe=True,  # otherwise each greenlet looks for its backend again, which takes 8 ms
 )
 TASKS = {name: app.task(name=name)(body) for name, body in bodies.PLAIN.items()}
 

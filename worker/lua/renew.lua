@@ -1,5 +1,5 @@
 -- Renew the leases of living workers, and tell RQ what they do. A worker that signed off meanwhile, or was struck
--- off, stays so: its record would be written anew, and go on for minutes.
+-- off, stays so: its record would be written again, and stay for minutes.
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  the lease in seconds    ARGV[2]  seconds after which RQ forgets a worker    ARGV[3]  now as RQ's text
