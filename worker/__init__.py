@@ -1,4 +1,4 @@
-"""Workers: they claim jobs, perform them, acknowledge what came of it, and are rescued from when they die."""
+"""Workers: they claim jobs, perform them and acknowledge the outcomes; a dead worker's jobs are rescued."""
 
 from packmule.worker.process.worker import Worker
 

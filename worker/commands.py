@@ -1,4 +1,4 @@
-"""Commands: what is published to the workers of a pool, such as to stop a job or to shut down."""
+"""Commands that RQ publishes to workers, such as to stop a job or to shut down."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ class Command(msgspec.Struct, frozen=True):
 
 
 def command_of(worker: str, data: bytes) -> Command | None:
-    """What was published to `worker`; None, and a line in the log, for what makes no sense."""
+    """The command in a message to `worker`; logs a message that makes no sense, and returns None."""
     try:
         return msgspec.json.decode(data, type=Command)
     except msgspec.DecodeError as error:
-        log.warning("worker %s: a command that makes no sense was passed over: %s", worker, error)
+        log.warning("worker %s: ignored a command that makes no sense: %s", worker, error)
         return None
 
 
 class Commands:
-    """One subscription for all workers of a pool, by one connection.
+    """One subscription, on one connection, for all workers of a pool.
 
-    What is sent while that is lost is lost too, so whoever sends a command looks whether it had its effect.
+    Commands that are sent while the connection is lost are lost, so senders check whether theirs had an
+    effect.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -45,7 +46,7 @@ class Commands:
         self._workers: set[str] = set()
 
     def listen(self, workers: set[str]) -> None:
-        """Listen for these workers, and no longer for others. Raises what redis-py does."""
+        """Listen for commands to these workers and no others. Raises what redis-py does."""
         if self._pubsub is None:
             self._pubsub = self.client.pubsub()  # type: ignore[no-untyped-call]
             self._workers = set()
@@ -57,12 +58,12 @@ class Commands:
 
     @property
     def sockets(self) -> list[Any]:
-        """What becomes readable when a command arrives."""
+        """The socket that becomes readable when a command arrives, if there is a connection."""
         connection = self._pubsub.connection if self._pubsub else None
         return [connection._sock] if connection is not None and connection._sock is not None else []
 
     def received(self) -> Iterator[tuple[str, Command]]:
-        """The commands that have arrived, each with its worker's name."""
+        """The commands that have arrived, each with the name of its worker."""
         try:
             while self.sockets and (message := self._pubsub.get_message(timeout=0)) is not None:
                 if message["type"] != "message":
@@ -71,11 +72,11 @@ class Commands:
                 if command := command_of(worker, message["data"]):
                     yield worker, command
         except (RedisError, OSError) as error:
-            log.warning("commands can't be heard: %s", error)
+            log.warning("can't receive commands: %s", error)
             self.close()
 
     def close(self) -> None:
-        """Let the connection go; `listen` makes another."""
+        """Close the connection; `listen` opens another."""
         if self._pubsub is not None:
             with contextlib.suppress(RedisError, OSError):
                 self._pubsub.close()

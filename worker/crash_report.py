@@ -16,11 +16,11 @@ from packmule.worker.scoreboard import RunningJob
 
 
 class CrashReport(msgspec.Struct, frozen=True):
-    """How a process died; it is kept with the job that the process was performing.
+    """How a process died. The report is stored with the job that the process was performing.
 
-    `cause` is for people. `signal` is the name of the one that killed it, `exit_code` its own, one of the two
-    None. `out_of_memory` tells that the kernel killed for memory meanwhile, None where it doesn't say.
-    `peak_memory` is in bytes, `seconds` how long the job ran. `at` is RQ's text of the time.
+    `cause` is a sentence for people. Of `signal` (a name) and `exit_code` one is None. `out_of_memory` says
+    whether the kernel killed the process for memory, None if it doesn't say. `peak_memory` is in bytes;
+    `seconds` is how long the job ran. `at` is RQ's text of the time.
     """
 
     cause: str
@@ -49,7 +49,7 @@ def report_crash(
     seconds = time.monotonic() - running.started if running else 0.0
     cause = f"died of {killed_by}" if killed_by else f"exited with code {code}"
     if out_of_memory:
-        cause += ", killed by the kernel for want of memory,"
+        cause += ", killed by the kernel because memory ran out,"
     doing = (
         f"the process performing this job {cause} after {seconds:.1f} s of it"
         if running

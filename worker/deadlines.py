@@ -1,4 +1,4 @@
-"""Deadlines: which of the jobs that a worker performs must be told to end, and which process be killed."""
+"""Deadlines: which of a worker's jobs must be interrupted, and which process must be killed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from packmule.worker.rescue import Verdict
 from packmule.worker.scoreboard import RunningJob
 
 LOOK = signal.SIGURG
-"""Tells a worker to look whether a job of its own is overdue or asked to stop. By default it is ignored."""
+"""The signal that makes a worker check whether a job of its own must end. It is ignored by default."""
 
 OVERRUN_SECONDS = 1.0
-"""A job this far past its timeout has ignored the exception in it, and is killed."""
+"""A job this far past its timeout has ignored the exception, and is killed."""
 
 STOP_SECONDS = 0.5
 """A job that was asked to stop has this long to clean up."""
@@ -29,25 +29,25 @@ class Judgement(NamedTuple):
 
 
 class Deadlines:
-    """Remembers for one worker what it was told and when."""
+    """Remembers of one worker which jobs were interrupted, and when."""
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
+        self._interrupted_at: dict[str, float] = {}
 
     def tell(self, running: Sequence[RunningJob]) -> bool:
-        """Whether the worker must be told to look: once for each job that is overdue or asked to stop."""
+        """Whether to signal the worker: once for each job that is overdue or was asked to stop."""
         now = time.monotonic()
         due = {job.execution for job in running if job.stop_requested or now > job.deadline}
-        news = due - self._told.keys()
-        self._told = {execution: self._told.get(execution, now) for execution in due}
+        news = due - self._interrupted_at.keys()
+        self._interrupted_at = {execution: self._interrupted_at.get(execution, now) for execution in due}
         return bool(news)
 
     def judge(self, running: Sequence[RunningJob]) -> Judgement | None:
-        """The first job that went on after it was told to end."""
+        """The first job that went on after it was interrupted."""
         now = time.monotonic()
         for job in running:
-            told = self._told.get(job.execution, now)
-            if job.stop_requested and now > told + STOP_SECONDS:
+            interrupted_at = self._interrupted_at.get(job.execution, now)
+            if job.stop_requested and now > interrupted_at + STOP_SECONDS:
                 return Judgement(job.execution, "stopped", "the job was cancelled while it ran")
             if now > job.deadline + OVERRUN_SECONDS:
                 return Judgement(job.execution, "overran", overran(job))

@@ -1,4 +1,4 @@
-"""Dependents: jobs that wait for others are enqueued by RQ's own code once those have ended."""
+"""Dependents: RQ's own code enqueues the jobs that waited for a job once it has ended."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from packmule.jobs import keys
 log = logging.getLogger("packmule.worker")
 
 FORGOTTEN_SECONDS = 10.0
-"""A worker that has not enqueued an ended job's dependents by then is dead."""
+"""A worker that has not enqueued an ended job's dependents after this long is dead."""
 
 
 def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
-    """Enqueue what waited for the job; sent twice it does no harm. Raises what redis-py does.
+    """Enqueue the jobs that waited for this one; doing it twice does no harm. Raises what redis-py does.
 
     A job whose record is gone has finished, with a result TTL of 0.
     """
@@ -39,7 +39,7 @@ def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
 
 
 def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]) -> None:
-    """Enqueue what waited for these jobs; log what RQ's code raises, which may be anything."""
+    """Enqueue the jobs that waited for these; log what RQ's code raises, which may be anything."""
     for id in ids:
         try:
             enqueue_dependents(queue, job_class, id)
@@ -48,7 +48,7 @@ def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]
 
 
 def enqueue_forgotten(client: Redis) -> int:
-    """Enqueue the dependents of jobs whose worker died after it had acknowledged their end; of how many."""
+    """Enqueue the dependents of jobs whose worker died after acknowledging them; how many jobs."""
     forgotten = cast(list[bytes], client.zrangebyscore(keys.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
     for job_id in map(as_text, forgotten):
         try:

@@ -1,4 +1,4 @@
-"""Heartbeats: one round trip renews the leases of all workers of a pool; RQ hears of them less often."""
+"""Heartbeats: one round trip renews the leases of all workers of a pool."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.started import Marks
 
 INTERVAL = 3.0
-"""Seconds between heartbeats: a lease outlives two that are lost."""
+"""Seconds between heartbeats: a lease outlives two lost ones."""
 
 REGISTRATION_INTERVAL = 30.0
-"""Seconds between signs of life to RQ; a change of what the worker does is told at the next heartbeat."""
+"""Seconds between renewals of RQ's registration; a change of the running job is written at the next beat."""
 
 LOOK_INTERVAL = 0.1
 
@@ -35,32 +35,32 @@ class Heartbeat:
     def __init__(self, client: Redis, workers: Mapping[str, Scoreboard]) -> None:
         self.client = client
         self.workers = workers
-        self._told: dict[str, tuple[str, float]] = {}
+        self._written: dict[str, tuple[str, float]] = {}
 
     def beat(self) -> None:
-        """Renew all of them for another lease. Raises what redis-py does when the server is unavailable."""
+        """Renew all leases. Raises what redis-py does when the server is unavailable."""
         living = {name: scoreboard for name, scoreboard in self.workers.items() if scoreboard.is_registered}
         if not living:
             return
         now = time.monotonic()
-        told = {name: self._told[name] for name in living if name in self._told}
+        written = {name: self._written[name] for name in living if name in self._written}
         news: list[str] = []
         for name, scoreboard in living.items():
             running = scoreboard.read()
             job = running[0].id if running else ""
-            last, told_at = told.get(name, (None, 0.0))
-            if job != last or now - told_at >= REGISTRATION_INTERVAL:
-                told[name] = job, now
+            last, written_at = written.get(name, (None, 0.0))
+            if job != last or now - written_at >= REGISTRATION_INTERVAL:
+                written[name] = job, now
                 news += keys.worker_key(name), job
         args = [keys.LEASE_SECONDS, keys.WORKER_TTL, wire.time_text(time.time()), len(living), *living, *news]
         _renew(self.client, [keys.LEASES], args)
-        self._told = told
+        self._written = written
 
 
 class HeartbeatThread:
-    """Beats in a thread, for a worker without a pool, and has it look at its own deadlines.
+    """Beats in a thread, for a worker without a pool, and makes the worker check its own deadlines.
 
-    A job that holds the interpreter's lock holds both up.
+    A job that keeps the interpreter's lock delays both.
     """
 
     def __init__(self, heartbeat: Heartbeat) -> None:
@@ -70,7 +70,7 @@ class HeartbeatThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it and wait for the end."""
+        """Stop the thread, and wait for its end."""
         self._stopped.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""The order in which queues are served: strictly one by one, in turns by their weights, or by chance."""
+"""The order in which queues are served: strict, by weight, or random."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InvalidWeight(UsageError, ValueError):
 
 
 class Strict:
-    """The first queue first, whatever waits in the others."""
+    """The first queue comes first, however full the others are."""
 
     def __init__(self, queues: Sequence[str]) -> None:
         self.queues = list(queues)
@@ -42,7 +42,7 @@ class Shuffled:
 
 
 class Weighted:
-    """Each queue comes first in its share of the claims, evenly spread, so that none ever starves.
+    """Each queue comes first in its share of the claims, evenly spread, so none starves.
 
     >>> order = Weighted({"high": 2, "low": 1})
     >>> [order.next()[0] for _ in range(6)]
@@ -54,7 +54,7 @@ class Weighted:
         self._credits = dict.fromkeys(weights, 0)
 
     def next(self) -> Sequence[str]:
-        """The order for the next claim: the queue whose turn it is, then those next in line."""
+        """The order for the next claim: the queue whose turn it is, then the queues that follow."""
         for queue, weight in self.weights.items():
             self._credits[queue] += weight
         order = sorted(self._credits, key=self._credits.__getitem__, reverse=True)
@@ -65,7 +65,7 @@ class Weighted:
 def parse(names: Sequence[str]) -> dict[str, int | None]:
     """Queues with their weights, None without one: `parse(["high:5,low:1"]) == {"high": 5, "low": 1}`.
 
-    Raises `InvalidWeight`; weights are for all of the queues or for none.
+    Either all queues have weights or none has. Raises `InvalidWeight`.
     """
     queues: dict[str, int | None] = {}
     for name in (name.strip() for text in names for name in text.split(",")):
@@ -80,6 +80,6 @@ def parse(names: Sequence[str]) -> dict[str, int | None]:
 
 
 def of(queues: Mapping[str, int | None]) -> Strict | Weighted:
-    """The order that these queues ask for."""
+    """The order that `parse`d queues ask for: by weight if they have weights, else strict."""
     weights = {queue: weight for queue, weight in queues.items() if weight is not None}
     return Weighted(weights) if weights else Strict(list(queues))

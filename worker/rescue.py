@@ -1,4 +1,4 @@
-"""Rescue: what a worker held goes back to its queues when the worker stops, dies or loses its lease."""
+"""Rescue: a worker's jobs go back to their queues when it stops, dies or loses its lease."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Verdict = Literal["returned", "died", "overran", "stopped"]
 Scope = Literal["all", "expired", "named"]
 
 MOST_DEATHS = 3
-"""A job whose process died this often fails, so that it can't go on killing workers."""
+"""A job fails once its process has died this often, so that it can't go on killing workers."""
 
 _rescue = Script("worker", "rescue", after=keys.LIMITS)
 
 
 class Rescued(NamedTuple):
-    """Ids that went back to their queues, and ids that ended for good."""
+    """The ids of jobs that went back to their queues, and of jobs that failed or stopped."""
 
     back: list[str]
     failed: list[str]
@@ -41,7 +41,7 @@ def rescue(
     scope: Scope = "all",
     report: CrashReport | None = None,
 ) -> Rescued:
-    """Return all that `worker` holds to the front of its queues, and end its lease.
+    """Return all jobs that `worker` holds to the front of their queues, and end its lease.
 
     The verdict applies to `executions` if they are given, and otherwise to the jobs that are marked as
     started; the others just go back. `reason` is what a job that fails by it will show; `report` is kept
@@ -84,13 +84,13 @@ def record_crash(client: Redis, worker: str, execution: str, report: CrashReport
 
 
 def rescue_expired(client: Redis, now: float | None = None) -> dict[str, Rescued]:
-    """Rescue from every worker whose lease has ended; what each held. Several pools may do it at once.
+    """Rescue the jobs of every worker whose lease has ended, by worker. Several pools may do it at once.
 
-    `now` is the server's Unix time as far as it is known, which saves a call; the script looks for itself.
+    `now` is the server's Unix time, if it is known: that saves a call. The script checks it by its own clock.
     """
     if now is None:
         now = server_time(client)
-    reason = "the worker vanished: its lease ended with no sign of life from its host"
+    reason = "the worker vanished: its lease ended, and its host gave no sign of life"
     expired = cast(list[bytes], client.zrangebyscore(keys.LEASES, "-inf", now))
     return {
         worker: rescue(client, worker, "died", reason, scope="expired") for worker in map(as_text, expired)
@@ -106,19 +106,18 @@ def server_time(client: Redis) -> float:
 def close_waiting(client: Redis, worker: str) -> None:
     """Close the connections on which a dead worker waited for jobs.
 
-    They can outlive it, half open or held by a process that a job left behind, and a push would then move
-    an id into the list of nobody. Ids of connections are used again after a restart of the server, so
-    their name decides.
+    They can outlive it, half open or held by a process that a job left behind. A push would then move an id
+    into a list that nobody reads. A restarted server uses connection ids again, so their name decides.
     """
     try:
         ids = (client.hget(keys.claims_key(worker), keys.WAITERS) or b"").split()
         waiting = client.client_list(client_id=[int(id) for id in ids]) if ids else []
     except (ResponseError, ValueError):
-        return  # the claims are corrupt, and tell of no connections
+        return  # the claims are corrupt, and name no connections
     name = keys.connection_name(worker)
     for other in waiting:
         if other["name"] == name:
             try:
                 client.client_kill_filter(_id=other["id"])
             except ResponseError:
-                continue  # it has gone by itself meanwhile
+                continue  # it closed meanwhile

@@ -1,4 +1,4 @@
-"""RQ's side of the worker: RQ's options, commands and housekeeping, and what RQ's own code calls on it."""
+"""RQ's side of a worker: RQ's options, commands and maintenance, and the methods that RQ's code calls."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ log = logging.getLogger("packmule.worker")
 
 
 class RQWorker(BaseWorker):
-    """A worker in RQ's eyes. One that is not `supervised` by a pool takes RQ's commands itself."""
+    """A worker as RQ sees it. It receives RQ's commands itself unless a pool supervises it."""
 
     executors: Executors
 
     trusts_all: ClassVar[bool] = False
-    """For a subclass to set: perform whatever RQ would, pickles and unregistered functions too, by RQ's own
-    code. Whoever can enqueue can then run any code here."""
+    """A subclass may set this to perform whatever RQ would, even pickles and unregistered functions. Anyone
+    who can enqueue can then run any code here."""
 
     def __init__(
         self, queues: Any, name: str | None, connection: Redis | None, supervised: bool, **rq_options: Any
@@ -53,27 +53,27 @@ class RQWorker(BaseWorker):
                 setup_loghandlers(level, *formats, name=name)
 
     def sign_on(self, burst: bool, with_scheduler: bool) -> None:
-        """Register with RQ, and start its scheduler if it is wanted."""
+        """Register with RQ, and start RQ's scheduler if it is wanted."""
         self.register_birth()  # type: ignore[no-untyped-call]
         self.set_state(WorkerStatus.IDLE)
         if with_scheduler:
             self._start_scheduler(burst)
 
     def sign_on_again(self) -> None:
-        """Come back from the dead: whoever rescued from this worker has struck it off."""
+        """Register again: a pool took this worker for dead, and removed its registration."""
         try:
-            self.connection.delete(self.key)  # what is left there; RQ registers no name twice
+            self.connection.delete(self.key)  # what is left of it: RQ refuses to register a name twice
             self.register_birth()  # type: ignore[no-untyped-call]
         except (RedisError, ValueError) as error:
             log.warning("worker %s could not register again: %s", self.name, error)
 
     def listen(self) -> None:
-        """Take RQ's commands from now on, in a worker without a pool."""
+        """Receive RQ's commands from now on, unless the pool does."""
         if not self.supervised:
             self.subscribe()  # type: ignore[no-untyped-call]
 
     def stop_fork(self, signum: int) -> None:
-        """Do what a signal means in a process forked from this one that has no handler of its own (yet)."""
+        """Handle a signal to stop in a process forked from this one that has no handler of its own (yet)."""
         if self.scheduler and multiprocessing.current_process().name == "Scheduler":
             self.scheduler.request_stop()  # type: ignore[no-untyped-call]
         else:
@@ -81,10 +81,10 @@ class RQWorker(BaseWorker):
             signal.raise_signal(signum)
 
     def sign_off(self) -> None:
-        """Take it all back, first what outlives this process."""
+        """Undo `sign_on` and `listen`; first end what would outlive this process."""
         process = self.scheduler._process if self.scheduler else None
         while process and process.is_alive():
-            process.terminate()  # again where it was lost, as a signal is that comes in the midst of a fork
+            process.terminate()  # again, since a signal that arrives during a fork is lost
             process.join(1)
         if self._shutdown_requested_date:
             self.set_shutdown_requested_date()  # type: ignore[no-untyped-call]
@@ -92,15 +92,15 @@ class RQWorker(BaseWorker):
         self.register_death()  # type: ignore[no-untyped-call]
 
     def maintain(self) -> None:
-        """Now and then clean RQ's registries and look after RQ's scheduler, in a worker without a pool."""
+        """Let RQ clean its registries and check its scheduler when that is due, unless a pool supervises."""
         if not self.supervised and self.should_run_maintenance_tasks:
             try:
                 self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
             except RedisError as error:
-                log.warning("no maintenance: %s", error)
+                log.warning("RQ's maintenance failed: %s", error)
 
     def order_of(self, strategy: DequeueStrategy) -> order.Order | None:
-        """The order that RQ's dequeue strategy means; None for the default. Raises `ValueError`."""
+        """The order of RQ's dequeue strategy; None for the default. Raises `ValueError`."""
         match DequeueStrategy(strategy):
             case DequeueStrategy.ROUND_ROBIN:
                 return order.Weighted(dict.fromkeys(self.queue_names(), 1))
@@ -111,7 +111,7 @@ class RQWorker(BaseWorker):
 
     @property
     def all_by_rq(self) -> bool:
-        """Whether an option that only RQ's code heeds makes every job its affair."""
+        """Whether RQ's code must perform every job, because of an option that only it supports."""
         return (
             self.trusts_all
             or bool(self._exc_handlers)
@@ -122,24 +122,24 @@ class RQWorker(BaseWorker):
         )
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Perform `job` and record its end by RQ's code, in this process."""
+        """Let RQ's code perform `job` in this process and record its end."""
         if self.execution is None:
             self.prepare_execution(job)
         self.perform_job(job, queue)
         self.set_state(WorkerStatus.IDLE)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Called by RQ's code around jobs; its `timeout` would cut short the registration that we renew."""
+        """Called by RQ's code around jobs. Its `timeout` would shorten the registration that we renew."""
         super().heartbeat(None, pipeline)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """Called by RQ's code when a job's function has ended; one that was broken off is not its affair."""
+        """Called by RQ's code when a job's function has ended; an interruption is passed on to our code."""
         if isinstance(error := sys.exc_info()[1], BREAKS):
             raise error
         super().handle_execution_ended(job, queue, heartbeat_ttl)
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """Called by RQ's subscription for each command to this worker, in a thread of its own."""
+        """Called by RQ's subscription, in its thread, for each command to this worker."""
         command = command_of(self.name, message["data"])
         if command is None:
             return
@@ -151,6 +151,6 @@ class RQWorker(BaseWorker):
             case "kill-horse":
                 self.executors.break_off(Killed("killed by a command"))
             case "stop-job" if self.executors.stop(command.job_id):
-                pass  # the heartbeat's thread sees it and sends the signal
+                pass  # the heartbeat's thread sees it, and sends the signal
             case _:
-                log.info("passed over the command %s: no such job is running", command.command)
+                log.info("ignored the command %s: no such job is running", command.command)

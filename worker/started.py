@@ -1,4 +1,4 @@
-"""Marks: jobs are seen as started once they take longer than next to no time."""
+"""Marks: a job's record says `started` once the job has run for a moment."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from packmule.jobs import keys, wire
 from packmule.worker.scoreboard import RunningJob
 
 MARK_SECONDS = 0.05
-"""A job that has run for this long is marked at the next look; one that ends sooner costs no write for it."""
+"""A job that has run for this long is marked at the next check; a shorter one costs no write."""
 
 _mark = Script("worker", "mark_started", after=keys.EVENTS)
 
 
 class Marks:
-    """Marks what workers perform, from outside: a job may never let its own process do it."""
+    """Marks running jobs from outside their process, which a job may block."""
 
     def __init__(self, client: Redis) -> None:
         self.client = client
         self._marked: dict[str, set[str]] = {}
 
     def mark(self, worker: str, running: Sequence[RunningJob]) -> None:
-        """Mark those that have run for long enough, each once. Raises what redis-py does."""
+        """Mark the jobs that have run for long enough, each once. Raises what redis-py does."""
         before = self._marked.get(worker, set())
         long = {job.execution: job for job in running if time.monotonic() - job.started > MARK_SECONDS}
         for execution in long.keys() - before:
@@ -36,5 +36,5 @@ class Marks:
             self._marked[worker] = set(long)
 
     def forget(self, worker: str) -> None:
-        """A worker is gone."""
+        """Forget a worker that has ended."""
         self._marked.pop(worker, None)

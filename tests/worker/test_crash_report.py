@@ -36,7 +36,7 @@ def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):
     found = report(-9, before)
     assert found.out_of_memory is True
     assert found.cause == (
-        "the process performing this job died of SIGKILL, killed by the kernel for want of memory, "
+        "the process performing this job died of SIGKILL, killed by the kernel because memory ran out, "
         "after 2.0 s of it"
     )
 

@@ -1,8 +1,8 @@
--- Let a job be seen as started, while the worker's claims name its execution.
+-- Mark a job as started, if the worker's claims still name its execution.
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  the job's record
 -- ARGV[1]  the job    ARGV[2]  its execution    ARGV[3]  the worker    ARGV[4]  now as RQ's text
--- Returns  1 if it was marked, 0 if it has ended or was marked before
+-- Returns  1 if it was marked now, 0 if it has ended or was already marked
 
 local id, execution, worker, now_text = unpack(ARGV)
 if redis.call('HGET', KEYS[1], id) ~= execution then

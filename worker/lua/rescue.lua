@@ -1,19 +1,18 @@
--- Return what a worker holds to the front of the queues it came from, and end its lease.
--- A worker that stops calls it for itself; a pool calls it for a child that died, or for a worker whose
--- lease has ended. Calling it twice does no harm: the second call finds nothing.
+-- Return a worker's jobs to the front of the queues that they came from, and end its lease.
+-- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
+-- ended. Calling it twice does no harm: the second call finds nothing.
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
 -- KEYS[5]  the set of workers     KEYS[6]  the quarantine
 -- ARGV[1]  the worker
 -- ARGV[2]  verdict: "returned" (a clean stop), "died", "overran" (killed for its job's timeout) or "stopped"
--- ARGV[3]  the executions that it is for, each followed by a space; "" where that is not known: then those
---          that are seen as started
--- ARGV[4]  the number of deaths at which a job fails instead of running again
+-- ARGV[3]  the executions to which the verdict applies, each followed by a space; "" for those marked as started
+-- ARGV[4]  after this many deaths a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
--- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on
---          and loses nothing but the executions of ARGV[3]
--- ARGV[8]  the crash report, or "" where there is none
--- Returns  [ids that went back, ids that failed], or nothing if the lease goes on
+-- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on and
+--          loses only the executions of ARGV[3]
+-- ARGV[8]  the crash report, or ""
+-- Returns  [ids that went back, ids that failed], or nothing if the lease has not ended
 
 local worker, verdict, named, deaths, reason, now_text, scope, report = unpack(ARGV)
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
@@ -28,7 +27,7 @@ end
 local back, failed = {}, {}
 own.worker, own.at = worker, now_text
 
--- What a read of a key brings; where it is of a type that it can't be, that is set aside, and `otherwise` brought.
+-- The reply of a read. A key of the wrong type is set aside, and `otherwise` is returned.
 local function read(otherwise, command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) == 'table' and reply.err then
@@ -39,7 +38,7 @@ local function read(otherwise, command, key, ...)
   return reply
 end
 
--- The queue that a job came from; nothing where its record is gone, or none, or RQ's code has recorded its end.
+-- The queue that a job came from; false if its record is gone or corrupt, or RQ's code has recorded its end.
 local function queue_of(id)
   local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'status')
   if fields.err then
@@ -57,7 +56,7 @@ local function queue_of(id)
   elseif redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
     local list = 'rq:queue:' .. queue
     if redis.call('EXISTS', list) == 1 then
-      set_aside(list, 'the key is no list')
+      set_aside(list, 'the key is not a list')
       redis.call('RENAME', list, 'pm:broken:' .. list)
     end
   end
@@ -92,16 +91,16 @@ end
 
 local function is_named(execution) return named == '' or named:find(execution .. ' ', 1, true) ~= nil end
 
--- Whether the job has had its last chance: cancelled, its process died too often, or its retries are used up.
+-- Whether the job ends here: it was cancelled, its process died too often, or its retries are used up.
 local function is_over(id, execution)
   if not is_named(execution) or (named == '' and redis.call('HGET', 'rq:job:' .. id, 'status') ~= 'started') then
-    return false -- it goes on elsewhere as if nothing had been: it may not have begun
+    return false -- it goes back unchanged: it may not have started
   elseif verdict == 'died' then
     if report ~= '' then
       redis.call('HSET', 'rq:job:' .. id, 'crash', report)
     end
     local count = redis.pcall('HINCRBY', 'rq:job:' .. id, 'deaths', 1)
-    return type(count) ~= 'number' or count >= tonumber(deaths) -- a count that is no number may have been anything
+    return type(count) ~= 'number' or count >= tonumber(deaths) -- a corrupt count may have been anything
   elseif verdict == 'overran' then
     local left = tonumber(redis.call('HGET', 'rq:job:' .. id, 'retries_left')) or 0
     redis.call('HSET', 'rq:job:' .. id, 'retries_left', math.max(left - 1, 0))
@@ -110,7 +109,7 @@ local function is_over(id, execution)
   return verdict == 'stopped'
 end
 
--- The last claimed goes back first, so that the first claimed comes to stand in front.
+-- The last claimed goes back first, so the first claimed ends up in front.
 local held = read({}, 'HGETALL', KEYS[1])
 for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
@@ -121,7 +120,7 @@ for i = #held - 1, 1, -2 do
   if queue then
     local started = 'rq:wip:' .. queue
     redis.pcall('ZREM', started, id .. ':' .. execution)
-    -- Performed by RQ's code, the job has executions of RQ's making too.
+    -- RQ's code adds executions of its own to the jobs that it performs.
     for _, other in ipairs(read({}, 'ZRANGE', 'rq:executions:' .. id, 0, -1)) do
       redis.pcall('ZREM', started, id .. ':' .. other)
       redis.call('DEL', 'rq:execution:' .. id .. ':' .. other)

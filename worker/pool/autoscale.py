@@ -1,4 +1,4 @@
-"""Autoscaling: how many worker processes a pool should have, by the depth and the age of its queues."""
+"""Autoscaling: how many processes a pool should have, by the depth and age of its queues."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from packmule.jobs import keys, queues
 
 LOOK_INTERVAL = 1.0
 PATIENCE = 1.0
-"""A job that has waited for this long wants another process."""
+"""Another process starts once a job has waited this long."""
 
 IDLE_SECONDS = 30.0
-"""A process too many is ended after the queues have been empty for this long."""
+"""A surplus process ends once the queues have been empty for this long."""
 
 
 class Autoscale:
-    """Between `least` and `most` processes: up by half while jobs wait, down one by one when none do."""
+    """Between `least` and `most` processes: up by half while jobs wait, down one by one while none do."""
 
     def __init__(self, client: Redis, queues: Sequence[str], least: int, most: int) -> None:
         self.client = client
@@ -29,9 +29,9 @@ class Autoscale:
         self._empty_since = time.monotonic()
 
     def wanted(self, processes: int, busy: int) -> int:
-        """How many processes there should be, where there are `processes` of which `busy` have a job.
+        """How many processes a pool should have that has `processes`, of which `busy` run a job.
 
-        Looks at the queues once a second at most. Raises what redis-py does.
+        Checks the queues once a second at most. Raises what redis-py does.
         """
         now = time.monotonic()
         if now < self._next_look:
@@ -48,12 +48,12 @@ class Autoscale:
         return min(max(processes, self.least), self.most)
 
     def _depth(self) -> int:
-        """How many jobs wait."""
+        """How many jobs wait in all queues."""
         with self.client.pipeline(transaction=False) as pipeline:
             for queue in self.queues:
                 pipeline.llen(keys.queue_key(queue))
             return sum(pipeline.execute())
 
     def _age(self) -> float:
-        """For how many seconds the next job of the slowest queue has waited."""
+        """Seconds that the oldest job at the head of a queue has waited."""
         return max(queues.ages(self.client, self.queues).values(), default=0.0)

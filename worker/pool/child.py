@@ -1,4 +1,4 @@
-"""A process of a pool: how it is started, and what the pool remembers of it."""
+"""A process of a pool: how it starts, and what the pool remembers of it."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ log = logging.getLogger("packmule.worker")
 
 @dataclass
 class Child:
-    """A process of the pool: a worker with its scoreboard, or a companion without any."""
+    """A process of the pool: a worker, or a companion, which has no scoreboard."""
 
     name: str
     pid: int
     scoreboard: Scoreboard | None
     started_at: float = field(default_factory=time.monotonic)
     stopped_at: float | None = None
-    """Since when it is frozen, by a SIGSTOP."""
-    told_to_stop: bool = False
+    """When a SIGSTOP froze it."""
+    stop_sent: bool = False
     killed_as: tuple[Verdict, str, list[str]] | None = None
-    """The verdict on what it performed, the reason, and the executions that it is for."""
+    """The verdict on its jobs, the reason, and the executions to which it applies."""
     kills_before: int | None = field(default_factory=out_of_memory_kills)
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     def running(self) -> list[RunningJob]:
-        """What it performs now."""
+        """The jobs that run there now."""
         return self.scoreboard.read() if self.scoreboard else []
 
     def send(self, signum: int) -> None:
-        """Send it a signal, if it is there."""
+        """Send it a signal, if it exists."""
         try:
             os.kill(self.pid, signum)
         except ProcessLookupError:
-            return  # it is a zombie's successor at most: the pool will reap it
+            return  # it has ended, and the pool is about to reap it
 
     def kill(self, verdict: Verdict, reason: str, executions: list[str]) -> None:
-        """Kill it, once, and remember why."""
+        """Kill it once, and remember why."""
         if not self.killed_as:
             self.killed_as = verdict, reason, executions
             self.send(signal.SIGKILL)
@@ -62,7 +62,7 @@ def start(name: str, scoreboard: Scoreboard | None, main: Main, life: int) -> Ch
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    # Held back until the child has handlers of its own, so that no signal to stop is lost in between.
+    # Signals wait until the child has handlers of its own, so that none is lost in between.
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     pid = os.fork()
     if pid == 0:
@@ -85,7 +85,7 @@ def _be_child(name: str, main: Main, life: int, parent: int) -> None:
         main()
         code = 0
     except Exception:
-        log.exception("%s: ended by an error", name)
+        log.exception("%s: ended with an error", name)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -156,9 +156,9 @@ class Pool:
             if name not in running:
                 self._start(name, None, main)
         if not self.burst:
-            going = [each for each in self._workers() if not each.told_to_stop]
+            going = [each for each in self._workers() if not each.stop_sent]
             for each in going[self.processes :]:
-                each.told_to_stop = True
+                each.stop_sent = True
                 each.send(signal.SIGTERM)
 
     def _start_worker(self) -> None:
@@ -219,8 +219,8 @@ class Pool:
         # Companions last, for a job that finishes may still need them.
         workers_left = bool(self._workers())
         for each in self._children.values():
-            if not each.told_to_stop and (each.scoreboard or not workers_left):
-                each.told_to_stop = True
+            if not each.stop_sent and (each.scoreboard or not workers_left):
+                each.stop_sent = True
                 each.send(signal.SIGTERM)
                 each.send(signal.SIGCONT)
         if time.monotonic() < self._stop_deadline and self._stop_signals == 1:

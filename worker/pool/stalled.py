@@ -17,11 +17,11 @@ STALLED_SECONDS = 0.06
 have returned them, but the job is in a long call that keeps the interpreter's lock."""
 
 STORE_SECONDS = 0.001
-"""By then what either process has written to the shared memory is seen by the other."""
+"""After this long each process sees what the other has written to the shared memory."""
 
 
 def is_stalled(scoreboard: Scoreboard) -> bool:
-    """Whether the worker holds back jobs that it can't return itself."""
+    """Whether the worker holds unstarted jobs and can't return them itself."""
     job = scoreboard.read_one(MAIN)
     return (
         job is not None
@@ -32,10 +32,10 @@ def is_stalled(scoreboard: Scoreboard) -> bool:
 
 
 def give_back(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
-    """Return what the worker has claimed and not begun, in its place; the ids. Raises what redis-py does.
+    """Return what the worker has claimed and not started, in its place; the ids. Raises what redis-py does.
 
-    The worker is told first: when its job ends it starts none of the others, and returns what has come for
-    it.
+    The scoreboard tells the worker first: when its job ends, it starts none of the others, and returns jobs
+    that have arrived for it.
     """
     job = scoreboard.read_one(MAIN)
     if job is None:
@@ -44,11 +44,11 @@ def give_back(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
     time.sleep(STORE_SECONDS)
     close_waiting(client, worker)
     claims = cast(dict[bytes, bytes], client.hgetall(keys.claims_key(worker)))
-    now, in_hand = scoreboard.read_one(MAIN), scoreboard.held()
-    # Only after that was read: whatever the worker claims once it goes on is its own.
-    if now is None or now.execution != job.execution or job.execution not in in_hand:
+    now, held = scoreboard.read_one(MAIN), scoreboard.held()
+    # Checked after the claims were read: what the worker claims once it goes on is its own.
+    if now is None or now.execution != job.execution or job.execution not in held:
         return []
-    begun = in_hand[: in_hand.index(job.execution) + 1]  # some of it has ended and is not acknowledged yet
+    begun = held[: held.index(job.execution) + 1]  # some of these have ended and are not acknowledged yet
     unbegun = [
         as_text(execution)
         for id, execution in claims.items()

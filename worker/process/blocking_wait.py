@@ -1,4 +1,4 @@
-"""Waiting for work: a blocking move into the worker's own list, and behind it the claim of what it brings."""
+"""Waiting for jobs: a blocking move into the worker's own list, and behind it a claim of what it moves."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from packmule.worker.rescue import close_waiting
 
 BLOCK_SECONDS = 25
 ANSWER_SECONDS = 5
-"""A connection that says nothing for so long after its move must have ended is a dead one."""
+"""A connection is dead if it gives no answer for this long after its move must have ended."""
 
 UNBLOCK_SECONDS = 0.01
 
 
 @dataclass
 class _Waiter:
-    """A connection that waits on one queue; its claim's id while a move is under way there."""
+    """A connection that waits on one queue; `claim_id` is set while a move is under way."""
 
     connection: Any
     client_id: int
@@ -37,9 +37,9 @@ class _Waiter:
 class IdleWait:
     """Waits on `queues` (keys), one connection each: a push moves its id into the worker's list.
 
-    The claim of that id is sent together with the move, and the server runs it at once behind it: from a push
-    to the job in hand it takes one wake and no round trip. The id is in Redis all the time, under the
-    worker's lease. `wake` are descriptors that end the wait when they become readable.
+    The claim of that id is sent together with the move, and the server runs it directly after the move. So a
+    pushed job arrives without a further round trip. Its id is in Redis all the time, under the worker's
+    lease. `wake` are descriptors that end the wait when they become readable.
     """
 
     def __init__(
@@ -54,14 +54,13 @@ class IdleWait:
         self._lost: list[tuple[int, str]] = []
 
     def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Claim:
-        """What was claimed when a push, a readable descriptor, or the end of `seconds` ends the wait.
+        """Wait for a push, a readable descriptor, or the end of `seconds`; return what was claimed.
 
-        No move is begun on queues (keys) that are `paused`.
-
-        Moves may still be under way then: `end` them, or go on. When it raises, `recover`.
+        No move begins on queues (keys) that are `paused`. Moves may still be under way afterwards: `end`
+        them, or wait again. If it raises, call `recover`.
         """
         if not self._waiters:
-            # Moves on connections that were closed may go on until the server has noticed.
+            # Moves on closed connections may go on until the server notices.
             close_waiting(self.client, self.worker)
             self._connect()
         for place, waiter in enumerate(self._waiters):
@@ -75,31 +74,31 @@ class IdleWait:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether there are moves under way, which may bring more jobs."""
+        """Whether moves are under way, which may bring more jobs."""
         return any(waiter.claim_id for waiter in self._waiters)
 
     def arrived(self) -> Claim:
-        """What moves that are under way have brought until now. When it raises, `recover`."""
+        """What the moves under way have brought until now. If it raises, call `recover`."""
         waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}
         readable, _, _ = select.select(waiting, [], [], 0)
         return self._read([waiting[each] for each in readable])
 
     def end(self) -> Claim:
-        """End moves that are under way; what pushes that were faster brought. When it raises, `recover`."""
+        """End the moves under way; return what faster pushes brought. If it raises, call `recover`."""
         waiting = [waiter for waiter in self._waiters if waiter.claim_id]
         self._unblock(waiting)
-        told_at = time.monotonic()
+        unblocked_at = time.monotonic()
         for waiter in waiting:
-            # A call that reached the server before the move that it was to end had no effect.
+            # A call that overtook the move that it was to end had no effect.
             while not select.select([waiter.connection._sock], [], [], UNBLOCK_SECONDS)[0]:
-                _refuse_silence(told_at + ANSWER_SECONDS)
+                _refuse_silence(unblocked_at + ANSWER_SECONDS)
                 self._unblock([waiter])
         return self._read(waiting)
 
     def recover(self) -> Claim:
-        """What was claimed by moves whose connections are lost; call it again when it raises."""
+        """What moves claimed whose connections are lost; if it raises, call it again."""
         self.close()
-        close_waiting(self.client, self.worker)  # from here on they claim nothing more
+        close_waiting(self.client, self.worker)  # from here on they claim no more
         claim = NOTHING
         for place, claim_id in self._lost:
             claim = claim.with_more(self.claims.claim_moved(place, claim_id))
@@ -107,7 +106,7 @@ class IdleWait:
         return claim
 
     def close(self) -> None:
-        """Close the connections; what moves under way may bring can be recovered."""
+        """Close the connections; `recover` returns what moves under way claimed."""
         for place, waiter in enumerate(self._waiters):
             if waiter.claim_id:
                 self._lost.append((place, waiter.claim_id))
@@ -129,7 +128,7 @@ class IdleWait:
             pipeline.execute()
 
     def _read(self, waiters: Sequence[_Waiter]) -> Claim:
-        """What has been claimed. Raises `ResponseError` if it is nothing, and a move was refused."""
+        """What has been claimed. Raises `ResponseError` if that is nothing and a move was refused."""
         claim = NOTHING
         refusals: list[ResponseError] = []
         for waiter in waiters:
@@ -139,7 +138,7 @@ class IdleWait:
                 for reply in (moved, claimed)
                 if isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)
             ]
-            if not isinstance(claimed, ResponseError):  # else what was moved is there for the next claim
+            if not isinstance(claimed, ResponseError):  # otherwise the next claim finds what was moved
                 claim = claim.with_more(self.claims.read(claimed))
         for waiter in waiters:
             waiter.claim_id = ""  # only now: until all are read, all can be recovered
@@ -150,21 +149,21 @@ class IdleWait:
     def _connect(self) -> None:
         pool = self.client.connection_pool
         for queue in self.queues:
-            # Not by the pool, which counts all that it has ever made and refuses the hundredth.
+            # Not from the pool, which counts all connections that it ever made, and refuses the hundredth.
             connection: Any = pool.connection_class(**pool.connection_kwargs)
             connection.connect()
             connection.send_command("CLIENT", "SETNAME", keys.connection_name(self.worker))
             connection.read_response()
             connection.send_command("CLIENT", "ID")
             self._waiters.append(_Waiter(connection, int(connection.read_response()), queue))
-        # Whoever rescues from this worker closes them, so they must be known before an id can arrive.
+        # A rescue of this worker closes them, so they must be known before an id can arrive.
         ids = " ".join(str(waiter.client_id) for waiter in self._waiters)
         self.client.hset(keys.claims_key(self.worker), keys.WAITERS, ids)
 
 
 def _refuse_silence(until: float) -> None:
     if time.monotonic() > until:
-        raise TimeoutError("a waiting connection gives no answer")
+        raise TimeoutError("a connection that waits for jobs gives no answer")
 
 
 def _reply(connection: Any) -> Any:

@@ -20,7 +20,7 @@ from packmule.worker.process.outcome import Outcome, corrupt
 from packmule.worker.process.statistics import count_outcomes
 
 LEASE_INTERVAL = 1.0
-"""Seconds between renewals of the lease by claims, beside the heartbeat's."""
+"""Seconds between renewals of the lease by claims, which complement the heartbeat's."""
 
 LONGEST_CLAIM = 0.01
 """Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
@@ -36,11 +36,11 @@ _pack = msgspec.msgpack.Encoder().encode
 class Claim(NamedTuple):
     """What one call returned.
 
-    `jobs` are claimed now; `unreadable` are the outcomes of claimed records that make no sense. `stale`
-    are ids whose outcome was refused, for this worker's lease on them had ended. `parents` are ids of ended
-    jobs with dependents. While `suspended` (by `rq suspend`) nothing is claimed, and from `paused` queues
-    nothing either. In `next_due` seconds jobs that wait for a limit go on, and this worker is to look then.
-    It `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server's data are gone.
+    `jobs` are claimed now; `unreadable` are the outcomes of claimed jobs whose records are corrupt. `stale`
+    are ids whose outcomes were refused, since this worker's lease had ended. `parents` are ids of ended jobs
+    with dependents. While `suspended` (by `rq suspend`) nothing is claimed, nor ever from `paused` queues. In
+    `next_due` seconds jobs that wait for a limit may go on, and this worker should claim again then. It
+    `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server lost its data.
     """
 
     jobs: list[Claimed]
@@ -58,7 +58,7 @@ class Claim(NamedTuple):
         return not self.jobs and not self.unreadable
 
     def with_more(self, more: Claim) -> Claim:
-        """Both in one."""
+        """This claim and another as one."""
         return Claim(
             self.jobs + more.jobs,
             self.unreadable + more.unreadable,
@@ -75,7 +75,7 @@ NOTHING = Claim([], [], [], [], False)
 
 
 class Claims:
-    """The claims of the worker called `worker` on queues, served in the `order`'s order."""
+    """Claims jobs for `worker` from its queues, in the order that `order` gives."""
 
     def __init__(self, client: Redis, worker: str, order: Order) -> None:
         self.client = client
@@ -95,19 +95,19 @@ class Claims:
         self._held: dict[str, Claimed] = {}
 
     def next_id(self) -> str:
-        """An id for one claim; used again, it brings the same jobs again."""
+        """An id for one claim; a second claim with the same id returns the same jobs."""
         self._calls += 1
         return f"{self._prefix}{self._calls:x}"
 
     def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Claim:
         """Acknowledge `outcomes` and claim up to `want` jobs: one round trip.
 
-        When the reply was lost, call it again with the same `claim_id`: nothing is lost and nothing doubled.
+        If the reply was lost, call it again with the same `claim_id`: no job is lost or claimed twice.
         """
         now = time.time()
         lease = keys.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
-        # A mere acknowledgement must not use up a queue's turn.
+        # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(keys.queue_key, self.order.next() if want else ())]
         counts = count_outcomes(outcomes, self._held)
         claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]))
@@ -117,14 +117,14 @@ class Claims:
         return claim
 
     def command_for_moved(self, place: int, claim_id: str) -> tuple[Any, ...]:
-        """The command that claims one job of the waiting list, to be sent behind a blocking move into it.
+        """The command that claims one job of the waiting list; send it behind a blocking move into that list.
 
-        Claims of several places may be under way at once, beside the one of `finish_and_claim`.
+        Claims of several places may be under way at once, beside that of `finish_and_claim`.
         """
         return _finish_and_claim.command(self._keys, [self._request_for_moved(place, claim_id)])
 
     def claim_moved(self, place: int, claim_id: str) -> Claim:
-        """Do what `command_for_moved` does, or did before its reply was lost."""
+        """Claim what `command_for_moved` claims, or claimed before its reply was lost."""
         return self.read(
             _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id)])
         )
@@ -133,7 +133,7 @@ class Claims:
         return _pack((f".claim{place}", claim_id, 1, self.worker, wire.time_text(time.time()), 0, ()))
 
     def read(self, reply: Sequence[Any]) -> Claim:
-        """What the script's reply means."""
+        """The claim in a reply of the script."""
         stale, parents, rows, suspended, paused, next_due, is_forgotten = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []

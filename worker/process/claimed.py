@@ -22,7 +22,7 @@ FURTHEST = 10.0**11
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A job that this worker holds under `execution`; spans are in seconds, `attempt` is 1 the first time."""
+    """A job that this worker holds under `execution`; spans are in seconds, and `attempt` starts at 1."""
 
     id: str
     execution: str
@@ -36,22 +36,22 @@ class Claimed(msgspec.Struct, frozen=True):
     attempt: int = 1
     front_on_retry: bool = False
     expires_at: float | None = None
-    """Unix seconds by which the first attempt must have started."""
+    """Unix seconds by which the first attempt must start."""
     checkpoint: bytes | None = None
-    """Where an earlier run of the job stood, as JSON."""
+    """The checkpoint that an earlier run saved, as JSON."""
     limits: str = ""
-    """The limits that it keeps, as the record has them."""
+    """The limits that apply to it, as they stand in the record."""
     lock: str | None = None
     """The name of the singleton's lock."""
     is_grouped: bool = False
-    """Whether the record tells with which others it waits; else nobody has looked at its limits."""
+    """Whether the record names the group with which it waits; if not, nobody has checked its limits."""
     enqueued_at: bytes | None = None
     batch: str = ""
-    """The batch in which it counts; one that calls back about a batch has a word behind."""
+    """The id of its batch; in a batch's callback a word follows the id."""
     trace: str = ""
     """The W3C `traceparent` of its enqueue."""
     by_rq: bool = False
-    """Whether callbacks, webhooks or repeats ask for RQ's own way of performing."""
+    """Whether RQ's own code must perform it, because of callbacks, webhooks or repeats."""
 
 
 _Key = Annotated[str, msgspec.Meta(min_length=1)]
@@ -75,7 +75,7 @@ class _Rate(msgspec.Struct, frozen=True, array_like=True, tag="rate"):
 
 
 class Row(NamedTuple):
-    """A job as the script hands it out; `rare` are the fields that most jobs don't have, in its order."""
+    """A job as the script returns it; `rare` are the fields that most jobs lack, in the script's order."""
 
     id: bytes
     execution: bytes
@@ -87,9 +87,9 @@ class Row(NamedTuple):
 
 
 def read(row: Row) -> Claimed:
-    """The job that a row of the script's reply means. Raises `ValueError` for numbers that are none."""
+    """The job in a row of the script's reply. Raises `ValueError` for a field that is not a number."""
     if not row.queue:
-        raise ValueError("it names no queue")
+        raise ValueError("the record names no queue")
     id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
     timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
     if row.rare is None:
@@ -121,19 +121,19 @@ def read(row: Row) -> Claimed:
 
 
 def _lock(limits: bytes) -> str | None:
-    """The name of the lock among a record's limits. Raises `DecodeError` for those that make no sense."""
+    """The name of the lock among a record's limits. Raises `DecodeError` if they are corrupt."""
     found = msgspec.json.decode(limits, type=list[_Lock | _Slots | _Rate])
     return next((limit.key for limit in found if isinstance(limit, _Lock)), None)
 
 
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:
-    """The number that a field tells, within bounds that Redis and Lua can hold. Raises `ValueError`."""
+    """The number in a field, within bounds that Redis and Lua can hold. Raises `ValueError`."""
     return max(-1, min(int(text or otherwise), most))
 
 
 def _seconds(text: bytes | None, otherwise: float) -> float:
-    """The span or instant that a field tells. Raises `ValueError` for one beyond all calendars."""
+    """The span or instant in a field. Raises `ValueError` for one beyond all calendars."""
     seconds = float(text or otherwise)
     if not -FURTHEST <= seconds <= FURTHEST:
-        raise ValueError(f"{seconds} seconds are no time")
+        raise ValueError(f"{seconds} seconds are beyond all calendars")
     return seconds

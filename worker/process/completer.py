@@ -45,7 +45,7 @@ class Completer:
         self._show_held = show_held
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
-        self._in_hand: list[str] = []
+        self._held: list[str] = []
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = 0.0
         self._is_waiting = self._is_awaiting = self._closed = False
@@ -58,12 +58,12 @@ class Completer:
         """Keep claimed jobs to perform. Set `is_awaiting` if more may arrive meanwhile."""
         with self._lock:
             self._unstarted.extend(jobs)
-            self._in_hand += [job.execution for job in jobs]
+            self._held += [job.execution for job in jobs]
             self._is_awaiting = self._is_awaiting or is_awaiting
             if len(self._unstarted) > 1 or self._is_awaiting:
                 self._began = time.monotonic()
                 self._active.set()
-                self._show_held(self._in_hand)
+                self._show_held(self._held)
 
     def next(self) -> Claimed | None:
         """The job to perform now; None when none is left."""
@@ -84,7 +84,7 @@ class Completer:
     def done(self, ended: Outcome, beside: bool = False) -> None:
         """Keep an outcome for the next acknowledgement, which is now if it asks for that.
 
-        `beside` tells that it comes from another thread than the main one, which then hands it in.
+        Set `beside` in any thread but the main one, which then acknowledges it.
         """
         with self._lock:
             if not self._outcomes:
@@ -119,7 +119,7 @@ class Completer:
             self._return(self._unstarted)
             self._is_awaiting = False
             self._active.clear()
-            self._in_hand.clear()
+            self._held.clear()
             self._show_held(())
             outcomes, self._outcomes = self._outcomes, []
             return outcomes

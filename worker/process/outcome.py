@@ -17,18 +17,18 @@ RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
 
 MAX_TRACEBACK = 32 * 1024
-"""Characters of a traceback that are kept: its end, which tells what went wrong."""
+"""Characters of a traceback that are kept: its end, which names the error."""
 
 FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """The end of one execution, in the form in which `finish_and_claim.lua` takes it.
+    """The end of one execution, in the form that `finish_and_claim.lua` takes.
 
-    `status` is the job's next one, or `settled` where its end is recorded already. `kind` is RQ's number for
-    the result, 0 where nothing was performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended`
-    the same in Unix seconds; `name` and `value` are the result's field. `fields` go into the record, names
-    and values in turn. `front` and `delay` (seconds) say where a job that runs again is put.
+    `status` is the job's next one, or `settled` if its end is already recorded. `kind` is RQ's number for the
+    result, or 0 if nothing was performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended` the
+    same in Unix seconds. `name` and `value` are the result's field. `fields` go into the record, as names and
+    values in turn. `front` and `delay` (seconds) say where a job that runs again goes.
     """
 
     id: str
@@ -47,16 +47,16 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     front: bool = False
     delay: float = 0.0
     is_marked: bool = True
-    """Whether the job may stand in the registry of started ones."""
+    """Whether the job may be in the registry of started jobs."""
     at_once: bool = False
-    """Whether to hand it in before the next job starts: what the job did outside can't be undone."""
+    """Whether to acknowledge it before the next job starts: the job's effects can't be undone."""
     limits: str = ""
-    """The limits whose slots the job gives back, as its record has them."""
+    """The limits whose slots the job gives back, as they stand in its record."""
     batch: str = ""
 
 
 def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
-    """The job returned; `result` is its value as JSON, empty for None."""
+    """The job returned a value; `result` is that value as JSON, empty for None."""
     return Outcome(
         job.id,
         job.execution,
@@ -86,7 +86,7 @@ def failed(
     status: str = "failed",
     at_once: bool = False,
 ) -> Outcome:
-    """The job raised; it runs again if `retry` and it has retries left. `status` may be `stopped` too."""
+    """The job raised an error; it runs again if `retry` and retries are left. `status` may be `stopped`."""
     if retry and job.retries_left > 0:
         delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
         return again(job, traceback, started, ended, delay, job.retries_left - 1, at_once)
@@ -144,13 +144,13 @@ def _unfinished(
 
 
 def refused(job: Claimed, error: Exception, started: float) -> Outcome:
-    """The job was not performed, for `error`: one line that no retry would change."""
+    """The job was not performed because of `error`, which a retry would not change."""
     reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
     return failed(job, reason, started, time.time(), retry=False)
 
 
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:
-    """The failure of a claimed record whose fields make no sense."""
+    """The job failed, since fields of its record are corrupt."""
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
     limits = (row.rare and row.rare[9]) or b""
     batch = (row.rare and row.rare[10]) or b""
@@ -161,7 +161,7 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
 
 
 def returned(job: Claimed) -> Outcome:
-    """The job was not started: back to the front of its queue, its attempts as they were."""
+    """The job was not started: it goes back to the front of its queue, and no attempt counts."""
     return Outcome(job.id, job.execution, job.queue, "queued", front=True, limits=job.limits)
 
 
@@ -172,12 +172,12 @@ def limited(job: Claimed, found: CallLimits) -> Outcome:
 
 
 def postponed(job: Claimed, seconds: float) -> Outcome:
-    """The job was not started and may not be yet: it and those behind it look again in so many seconds."""
+    """The job may not start yet: it and the jobs behind it try again in `seconds`."""
     return Outcome(job.id, job.execution, job.queue, "queued", delay=seconds, limits=job.limits)
 
 
 def settled(job: Claimed) -> Outcome:
-    """The job's end is recorded already."""
+    """The job's end is already recorded."""
     return Outcome(job.id, job.execution, job.queue, "settled", limits=job.limits, batch=job.batch)
 
 

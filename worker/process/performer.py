@@ -1,4 +1,4 @@
-"""Performing: a claimed job in, its outcome out. Nothing here talks to Redis."""
+"""Performing: it turns a claimed job into an outcome, without Redis."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Call(NamedTuple):
 
 
 class Performer:
-    """Makes calls of claimed jobs, and outcomes of calls; it never raises, whatever the job does.
+    """Turns claimed jobs into calls, and calls into outcomes. It never raises, whatever a job does.
 
-    `report` takes a job's id, execution, attempt, done, total and message; `save` its id, execution and
-    checkpoint. `is_draining` tells whether the worker stops; `max_result_bytes` bounds a result's JSON.
+    `report` takes a job's id, execution, attempt, done, total and message; `save` takes its id, execution and
+    checkpoint. `is_draining` says whether the worker is stopping; `max_result_bytes` limits a result's JSON.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Performer:
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
         self.in_body = False
-        """Whether the main thread is in a job's own code, where a signal may raise."""
+        """Whether the main thread runs a job's own code, where a signal handler may raise."""
 
     def prepare(self, job: Claimed) -> Call | Outcome:
-        """What the job asks to call; or its failure, where that can't or mustn't be done."""
+        """The call that the job asks for, or its failure if that call is impossible or not allowed."""
         try:
             name, _, args, kwargs = wire.decode_call(job.data)
             job_type = registry.find(name)
@@ -82,7 +82,7 @@ class Performer:
         return Call(job, job_type, *bound)
 
     def perform(self, call: Call) -> Outcome:
-        """Perform a plain function, and tell how it ended."""
+        """Perform a plain function."""
         started = time.time()
         try:
             with self._running(call.job), _traced(call):
@@ -92,7 +92,7 @@ class Performer:
             return self.ended_by(call, error, started)
 
     def perform_interruptibly(self, call: Call) -> Outcome:
-        """Like `perform`, in the main thread, where an `interrupt` may come by a signal."""
+        """Perform in the main thread, where a signal may interrupt."""
         started = time.time()
         try:
             self.in_body = True
@@ -100,11 +100,11 @@ class Performer:
                 return self.perform(call)
             finally:
                 self.in_body = False
-        except BaseException as error:  # it came in the moment between the body and its outcome
+        except BaseException as error:  # it arrived between the body and its outcome
             return self.ended_by(call, error, started)
 
     async def perform_async(self, call: Call, reason: Callable[[], BaseException | None]) -> Outcome:
-        """Perform an async function; `reason` tells why its task was cancelled, if the worker did it."""
+        """Perform an async function; `reason` returns why the worker cancelled its task, if it did."""
         started = time.time()
         try:
             with self._running(call.job), _traced(call):
@@ -149,7 +149,7 @@ class Performer:
         return outcome.finished(call.job, result, started, time.time(), call.type.traits.at_once)
 
     def _leave_if_forked(self) -> None:
-        """A job that forks must not come home twice: its child ends here, as there may be one of us."""
+        """End a child that the job forked, which would return here as a second worker."""
         if os.getpid() != self.process:
             os._exit(1)
 
@@ -174,7 +174,7 @@ def _traced(call: Call) -> AbstractContextManager[object]:
 
 
 def _asked_to_retry(returned: rq.Retry, attempt: int) -> Retry:
-    """What a job means that returns RQ's `Retry` instead of raising ours."""
+    """Our `Retry` for a job that returned RQ's."""
     after = returned.intervals[min(attempt, len(returned.intervals)) - 1] if returned.intervals else 0
     return Retry(after, "the job returned a Retry", limit=returned.max + 1)
 

@@ -1,4 +1,4 @@
-"""What `rq.get_current_job()` returns in a job that our own code performs: fetched when one asks for it."""
+"""`rq.get_current_job()` in jobs that our own code performs: it fetches the job when asked."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _known: ContextVar[tuple[context.Running, Job] | None] = ContextVar("known", def
 
 
 class JobStack(LocalStack):
-    """RQ's stack of running jobs, which also knows those of ours; performing a job costs nothing for it."""
+    """RQ's stack of running jobs, extended to ours at no cost to jobs that don't ask."""
 
     connection: Redis
     serializer: Any
 
     @property
     def top(self) -> Job | None:
-        """The job that runs in this thread or task, the same object each time; None outside of one."""
+        """The job that runs in this thread or task, always as the same object; None outside of a job."""
         running = context.running()
         job: Job | None = super().top
         if job is not None or running is None:
@@ -31,14 +31,14 @@ class JobStack(LocalStack):
         known = _known.get()
         if known is None or known[0] is not running:
             job = Job.fetch(running.id, self.connection, self.serializer)
-            job._status = JobStatus.STARTED  # the record says so only for jobs that take a while
+            job._status = JobStatus.STARTED  # the record says so only once a job has run for a moment
             known = running, job
             _known.set(known)
         return known[1]
 
 
 def install(connection: Redis, serializer: Any) -> None:
-    """Let RQ find the jobs of ours by this connection, in this process."""
+    """Let RQ find our running jobs by this connection, in this process."""
     stack: Any = rq.job._job_stack
-    stack.__class__ = JobStack  # in place, for a job may be on it that runs a worker
+    stack.__class__ = JobStack  # in place: a job that runs a worker may be on it
     stack.connection, stack.serializer = connection, serializer

@@ -1,4 +1,4 @@
-"""RQ's own way of performing, for the jobs that use what only RQ offers: callbacks, webhooks, repeats."""
+"""Performing by RQ's own code, for jobs with features that only RQ has: callbacks, webhooks, repeats."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Performer
 
 MARGIN = 60
-"""Seconds beyond the job's timeout that its callbacks have, and that RQ's record of the execution stays."""
+"""Seconds after the job's timeout for its callbacks, and until RQ's record of the execution expires."""
 
 STARTED_SECONDS = 365 * 24 * 3600
-"""So far off that RQ's clean-up never takes a claimed job for abandoned."""
+"""Long enough that RQ's clean-up never takes a claimed job for abandoned."""
 
 BREAKS = (Stopped, Killed, Interrupted)
-"""What ends a job from outside. RQ's code records no such end by itself."""
+"""What interrupts a job from outside. RQ's code does not record such an end."""
 
 log = logging.getLogger("packmule.worker")
 
 
 def longest(claimed: Claimed) -> float:
-    """Seconds until the job is overdue for us: RQ's code itself ends it in time, and its callbacks follow."""
+    """Seconds until the job is overdue for us: RQ's code ends it in time, and its callbacks follow."""
     return claimed.timeout + MARGIN if claimed.timeout > 0 else 0
 
 
 def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting: bool) -> Outcome:
-    """Let RQ perform the job and record its end; refuse one that calls strangers, unless `trusting`."""
+    """Let RQ perform the job and record its end. Unless `trusting`, refuse unregistered functions."""
     started = time.time()
     adopted = False
     try:
         job = worker.job_class.fetch(claimed.id, worker.connection, worker.serializer)
         if not trusting:
-            _refuse_strangers(job, claimed)
+            _refuse_unregistered(job, claimed)
         _adopt(worker, job, claimed)
         adopted = True
         _make_interruptible(job, performer)
@@ -70,7 +70,7 @@ def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting
         )
         return outcome.returned(claimed)
     except Exception:
-        # A corrupt record, or an error around the job; those in it end in RQ's code.
+        # A corrupt record, or an error around the job: RQ's code handles errors in it.
         text = traceback.format_exc()
         if adopted and not _is_started(worker, claimed):
             return outcome.settled(claimed)
@@ -80,7 +80,7 @@ def perform(worker: BaseWorker, claimed: Claimed, performer: Performer, trusting
 
 
 def _end_broken_off(worker: BaseWorker, claimed: Claimed, reason: BaseException) -> Outcome:
-    """Let RQ record the end of a job that was stopped or killed; give it back if the worker stops."""
+    """Let RQ record that a job was stopped or killed; give the job back if the worker stops."""
     try:
         job = worker.job_class.fetch(claimed.id, worker.connection, worker.serializer)
     except NoSuchJobError:
@@ -104,8 +104,8 @@ def _end_broken_off(worker: BaseWorker, claimed: Claimed, reason: BaseException)
     return outcome.settled(claimed)
 
 
-def _refuse_strangers(job: Job, claimed: Claimed) -> None:
-    """Raise `NotRegistered` or `InvalidPayload` unless all that the job calls is registered."""
+def _refuse_unregistered(job: Job, claimed: Claimed) -> None:
+    """Raise `NotRegistered` or `InvalidPayload` unless all functions that the job calls are registered."""
     registry.find(wire.decode_call(claimed.data).name)
     for callback in (job._success_callback_name, job._failure_callback_name, job._stopped_callback_name):
         if callback:
@@ -113,7 +113,7 @@ def _refuse_strangers(job: Job, claimed: Claimed) -> None:
 
 
 def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
-    """Mark the job, with the claim as the execution of RQ's code: the started registry names it once."""
+    """Mark the job as started, with our execution id for RQ's: the started registry then names it once."""
     ttl = int(min(claimed.timeout, LONGEST_SPAN) if claimed.timeout > 0 else LONGEST_SPAN) + MARGIN
     execution = Execution(claimed.execution, job.id, worker.connection, worker_name=worker.name)
     with worker.connection.pipeline() as pipeline:
@@ -128,7 +128,7 @@ def _adopt(worker: BaseWorker, job: Job, claimed: Claimed) -> Execution:
 
 
 def _is_started(worker: BaseWorker, claimed: Claimed) -> bool:
-    """Whether nobody has recorded the job's end, or its record is none any more."""
+    """Whether the job's end is not recorded, or its record is not a hash any more."""
     try:
         return worker.connection.hget(keys.job_key(claimed.id), "status") == b"started"
     except ResponseError:
@@ -136,11 +136,11 @@ def _is_started(worker: BaseWorker, claimed: Claimed) -> bool:
 
 
 def _clear(worker: BaseWorker, claimed: Claimed) -> None:
-    """Take back what `_adopt` and RQ's code wrote about an execution that goes on elsewhere or not at all."""
+    """Undo what `_adopt` and RQ's code wrote about an execution that ends here."""
     job = worker.job_class(claimed.id, worker.connection, serializer=worker.serializer)
     with worker.connection.pipeline() as pipeline:
         worker.cleanup_execution(job, pipeline)
-        pipeline.execute(raise_on_error=False)  # a key of another type keeps nothing of the execution
+        pipeline.execute(raise_on_error=False)  # a key of another type holds nothing of the execution
 
 
 def _make_interruptible(job: Job, performer: Performer) -> None:
@@ -149,7 +149,7 @@ def _make_interruptible(job: Job, performer: Performer) -> None:
     def interruptible() -> Any:
         performer.in_body = True
         try:
-            signal.raise_signal(LOOK)  # what came while RQ's code prepared the job
+            signal.raise_signal(LOOK)  # for a signal that came while RQ's code prepared the job
             return perform()
         finally:
             performer.in_body = False

@@ -1,4 +1,4 @@
-"""Singletons: while one of these jobs runs, this process holds its Redlock."""
+"""Singletons: this process holds a Redlock while it runs such a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TTL = keys.LEASE_SECONDS
 that may have forgotten some has no vote for this long."""
 
 RETRY_SECONDS = 0.5
-"""After which a singleton is claimed again whose lock could not be had: its last holder was killed."""
+"""Seconds until a singleton is claimed again whose lock is taken: its last holder was killed."""
 
 log = logging.getLogger("packmule.worker")
 
@@ -26,8 +26,8 @@ class Singletons:
     `fences` receives the fencing token of each execution that holds a lock. `lost` is called with an
     execution whose lock was lost.
 
-    The claim's script lets one of them run at a time already. The lock is for what that script can't see, a
-    job server that failed over and forgot who runs, and brings the fencing token.
+    The claim script already lets only one of them run at a time. The lock protects against what the script
+    can't see, a job server that failed over and forgot who runs. It also gives the fencing token.
     """
 
     def __init__(self, nodes: Sequence[Redis], fences: dict[str, int], lost: Callable[[str], object]) -> None:

@@ -50,11 +50,11 @@ class Worker(RQWorker):
     """One process that performs jobs; in RQ's eyes a worker like its own.
 
     A pool gives it a `scoreboard`, on which it shows what it performs, and a `lifeline`, a descriptor that
-    becomes readable when the pool is gone. On its own, as in
-    `rq worker --worker-class worker.Worker`, it looks after its heartbeat itself. It performs up to `threads`
-    plain functions and `tasks` async ones at once, claims at most `most` jobs at a time, and leaves after
-    `max_memory` bytes. `serve` is the order of the queues where that is not theirs; `lock_nodes` keep the
-    locks of singletons, the job server where there are none. Other options are RQ's.
+    becomes readable when the pool is gone. On its own, as in `rq worker --worker-class
+    packmule.worker.Worker`, it renews its leases itself. It performs up to `threads` plain functions and
+    `tasks` async ones at once, claims at most `most` jobs at a time, and leaves when it uses more than
+    `max_memory` bytes. `serve` is the order of the queues, strict by default. `lock_nodes` keep the locks of
+    singletons, by default the job server does. Other options are RQ's.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class Worker(RQWorker):
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN if self.supervised else self._stop)
-        # Not sys.stderr, which a program may have replaced by what is no file.
+        # Not sys.stderr, which a program may have replaced by something that is not a file.
         faulthandler.register(signal.SIGQUIT, sys.__stderr__ or 2, all_threads=True)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
@@ -275,8 +275,8 @@ class Worker(RQWorker):
             return
         if not self.stopping:
             self._shutdown_requested_date, self._stop_requested = now(), bool(self.scoreboard.read())
-            self._told_to_stop = time.monotonic()
-        elif not self.supervised and time.monotonic() - self._told_to_stop > ECHO_SECONDS:
+            self._stopped_at = time.monotonic()
+        elif not self.supervised and time.monotonic() - self._stopped_at > ECHO_SECONDS:
             self.stopping_cold = True
             self.executors.break_off(Interrupted("the worker was told to stop at once"))
         self.stopping = True

@@ -12,7 +12,7 @@ from packmule.worker.scoreboard import Scoreboard
 
 
 class AsyncioExecutor:
-    """Performs up to `limit` async jobs at once; `done` takes each outcome, in the loop's thread.
+    """Performs up to `limit` async jobs at once, and calls `done` with each outcome in the loop's thread.
 
     The loop starts with the first job.
     """
@@ -31,23 +31,23 @@ class AsyncioExecutor:
 
     @property
     def free(self) -> int:
-        """How many more jobs it can take."""
+        """How many more jobs it can start."""
         return self.limit - self._busy
 
     def start(self, call: Call) -> None:
-        """Perform the job, beside the others; there must be a free place."""
+        """Start the job beside the others; `free` must be positive."""
         self._busy += 1
         entry = self.scoreboard.take()
         self.scoreboard.start(entry, call.job.id, call.job.execution, call.job.timeout)
         self._running_loop().call_soon_threadsafe(self._begin, call, entry)
 
     def interrupt(self, execution: str, error: BaseException) -> None:
-        """Cancel the job's task for the reason `error`; does nothing where it has ended."""
+        """Cancel the job's task because of `error`; does nothing if the job has ended."""
         if self._loop:
             self._loop.call_soon_threadsafe(self._cancel, execution, error)
 
     def close(self) -> None:
-        """End the loop; jobs that still run are left where they are."""
+        """Stop the loop; jobs that still run are abandoned."""
         if self._loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
@@ -60,7 +60,7 @@ class AsyncioExecutor:
 
     def _begin(self, call: Call, entry: int) -> None:
         task = asyncio.get_running_loop().create_task(self._perform(call, entry))
-        self._tasks[call.job.execution] = task  # and so it is not collected before its end
+        self._tasks[call.job.execution] = task  # this reference keeps it from being collected
 
     async def _perform(self, call: Call, entry: int) -> None:
         execution = call.job.execution

@@ -66,12 +66,12 @@ class Executors:
 
     @property
     def free(self) -> int:
-        """How many more jobs can be taken, whatever kind they turn out to be."""
+        """How many more jobs can be started, of whichever kind."""
         return min(self.event_loop.free, self.threads.free) if self.threads else self.event_loop.free
 
     @property
     def is_busy(self) -> bool:
-        """Whether jobs run beside the main thread."""
+        """Whether jobs run beside the main thread, or have ended there and are not acknowledged."""
         return self.completer.is_expecting
 
     def runs_beside(self, call: Call) -> bool:
@@ -79,7 +79,7 @@ class Executors:
         return call.type.is_async or (self.threads is not None and not call.type.traits.isolate)
 
     def perform(self, call: Call) -> None:
-        """Perform the call, or start it where it runs beside; its outcome goes to the completer."""
+        """Perform the call, or start it beside the main thread; its outcome goes to the completer."""
         if self.runs_beside(call):
             self.completer.expect()
         if call.type.is_async:
@@ -100,20 +100,20 @@ class Executors:
             self._done(ended)
 
     def stop(self, id: str) -> bool:
-        """Ask the job to stop; whether it runs. Whoever watches the deadlines sends the signal."""
+        """Ask the job to stop; whether it runs. The heartbeat's thread, or the pool, sends the signal."""
         asked = [job for job in self.scoreboard.read() if job.id == id]
         for job in asked:
             self.scoreboard.request_stop(job)
         return bool(asked)
 
     def break_off(self, error: BaseException, execution: str | None = None) -> None:
-        """End what runs by `error`, at once, or one `execution` alone; any thread may call it."""
+        """Interrupt all running jobs, or one `execution`, by `error` at once. Any thread may call it."""
         executions = [job.execution for job in self.scoreboard.read()]
         self._broken_off = {each: error for each in executions if execution in (None, each)}
         signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
 
     def close(self) -> None:
-        """Let the threads and the event loop end."""
+        """End the threads and the event loop."""
         self.event_loop.close()
         if self.threads:
             self.threads.close()
@@ -134,18 +134,18 @@ class Executors:
         elif ended.overran:
             self._done(self.performer.ended_by(call, JobTimeoutException(_why(ended, running)), started))
         else:
-            # Dying is no failure: the job runs again, unless it did it too often.
+            # A crash is not a failure: the job runs again, unless it has crashed too often.
             report = report_crash(self.worker, ended.code, running, ended.usage, self._kills)
             self._kills = out_of_memory_kills()
             self.over(job.execution)
-            self.record_crash(job.execution, report)  # which takes the claim, too
+            self.record_crash(job.execution, report)  # which ends the claim, too
 
     def _done(self, ended: Outcome, beside: bool = False) -> None:
         self.over(ended.execution)
         self.completer.done(ended, beside)
 
     def _look(self, signum: int, frame: FrameType | None) -> None:
-        """Interrupt what is to be broken off, asked to stop, or overdue; an idle worker looks for work."""
+        """Interrupt jobs that must end, and end the wait of an idle worker."""
         self.wake()
         now = time.monotonic()
         raised: BaseException | None = None
@@ -175,7 +175,7 @@ class Executors:
 
 
 def late(job: RunningJob) -> str:
-    """What a job that exceeds its timeout is told."""
+    """The message in a job that exceeds its timeout."""
     return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"
 
 

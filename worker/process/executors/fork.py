@@ -24,7 +24,7 @@ from packmule.worker.scoreboard import MAIN, Scoreboard
 
 LOOK_SECONDS = 0.05
 KILL_EARLIER = 0.3
-"""Seconds before the pool would kill the whole worker, the isolated process is killed alone."""
+"""The isolated process is killed alone this many seconds before the pool would kill the whole worker."""
 
 _LENGTH = struct.Struct("<I")
 _encode = msgspec.msgpack.Encoder().encode
@@ -32,7 +32,7 @@ _decode = msgspec.msgpack.Decoder(tuple[str, Any]).decode
 
 
 class Ended(NamedTuple):
-    """How an isolated process ended without an outcome: its exit code (negative for a signal) and use."""
+    """How an isolated process ended without an outcome: exit code (negative for a signal) and usage."""
 
     code: int
     usage: resource.struct_rusage
@@ -47,10 +47,10 @@ class ForkExecutor:
         self.performer = performer
         self.scoreboard = scoreboard
         self.pid = 0
-        """The process that runs now, 0 if none does."""
+        """The process that runs now, or 0."""
 
     def perform(self, call: Call) -> Outcome | Ended:
-        """Perform the job. Its entry must have been started."""
+        """Perform the job; its entry of the scoreboard must be started."""
         sys.stdout.flush()
         sys.stderr.flush()
         reader, writer = os.pipe()
@@ -86,10 +86,10 @@ class ForkExecutor:
             try:
                 ended = performer.perform_interruptibly(call)
                 resource.setrlimit(resource.RLIMIT_AS, unlimited)
-            except MemoryError as error:  # there was not even room for telling how it ended
+            except MemoryError as error:  # not even enough memory for the outcome
                 resource.setrlimit(resource.RLIMIT_AS, unlimited)
                 ended = performer.ended_by(call, error.__context__ or error, started)
-            tracing.flush()  # before the outcome, after which this process is killed
+            tracing.flush()  # before the outcome: this process is killed after it
             _send(writer, "outcome", ended)
             code = 0
         finally:
@@ -99,10 +99,10 @@ class ForkExecutor:
             os._exit(code)
 
     def _follow(self, reader: int) -> Outcome | Ended:
-        """Take what the process sends, until its outcome or its end."""
+        """Receive what the process sends, until its outcome or its end."""
         receive = _Receiver(reader)
         ended: Outcome | None = None
-        overran = stopped = told_to_drain = False
+        overran = stopped = drain_sent = False
         code: int | None = None
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         asked_at = float("inf")
@@ -122,8 +122,8 @@ class ForkExecutor:
                 code = os.waitstatus_to_exitcode(status) if pid else None
             running = self.scoreboard.read_one(MAIN)
             now = time.monotonic()
-            if self.performer.is_draining() and not told_to_drain and code is None:
-                told_to_drain = True
+            if self.performer.is_draining() and not drain_sent and code is None:
+                drain_sent = True
                 self._send(signal.SIGTERM)
             if running and running.stop_requested:
                 asked_at = min(asked_at, now)
@@ -132,7 +132,7 @@ class ForkExecutor:
             if stopped or overran:
                 break
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # what the job started and left behind goes too
+            os.killpg(self.pid, signal.SIGKILL)  # with what the job started and left behind
         if code is None:
             _, status, usage = os.wait4(self.pid, 0)
             code = os.waitstatus_to_exitcode(status)
@@ -141,13 +141,13 @@ class ForkExecutor:
         return Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
 
     def kill(self) -> None:
-        """Kill the process that runs now, with all that it started."""
+        """Kill the process that runs now, with all processes that it started."""
         if self.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def look(self) -> bool:
-        """Pass a call to look at the deadlines on; whether there was a process to pass it to."""
+        """Pass the signal `LOOK` to the process that runs now; whether there is one."""
         if self.pid:
             self._send(LOOK)
         return bool(self.pid)
@@ -158,7 +158,7 @@ class ForkExecutor:
 
 
 class _Receiver:
-    """Reads messages, each with its length in front."""
+    """Reads messages, each preceded by its length."""
 
     def __init__(self, reader: int) -> None:
         self.reader = reader

@@ -14,7 +14,7 @@ from packmule.worker.scoreboard import Scoreboard
 
 
 class ThreadsExecutor:
-    """Performs up to `limit` jobs at once, each in a thread; `done` takes each outcome in that thread."""
+    """Performs up to `limit` jobs at once, each in a thread, which calls `done` with the outcome."""
 
     def __init__(
         self, performer: Performer, scoreboard: Scoreboard, done: Callable[[Outcome], object], limit: int
@@ -24,18 +24,18 @@ class ThreadsExecutor:
         self.done = done
         self.limit = limit
         self._calls: queue.SimpleQueue[tuple[Call, int] | None] = queue.SimpleQueue()
-        self._lock = threading.RLock()  # a signal handler may come in while its own thread holds it
+        self._lock = threading.RLock()  # a signal handler may run while its own thread holds it
         self._running: dict[str, int] = {}
         self._threads = 0
         self._busy = 0
 
     @property
     def free(self) -> int:
-        """How many more jobs it can take."""
+        """How many more jobs it can start."""
         return self.limit - self._busy
 
     def start(self, call: Call) -> None:
-        """Perform the job in a thread that is free; there must be one, or room for one more."""
+        """Start the job in a free or new thread; `free` must be positive."""
         with self._lock:
             self._busy += 1
             entry = self.scoreboard.take()
@@ -46,13 +46,13 @@ class ThreadsExecutor:
         self._calls.put((call, entry))
 
     def interrupt(self, execution: str, error: BaseException) -> None:
-        """Raise an error like `error` in the job's thread, at its next step in Python."""
+        """Raise an error like `error` in the job's thread, at its next Python instruction."""
         with self._lock:
             if (ident := self._running.get(execution)) is not None:
                 _raise_in(ident, _kind_of(error))
 
     def close(self) -> None:
-        """Let idle threads end; jobs that still run are left where they are."""
+        """End idle threads; jobs that still run are abandoned."""
         for _ in range(self._threads):
             self._calls.put(None)
 
@@ -73,7 +73,7 @@ class ThreadsExecutor:
             ended = self.performer.perform(call)
             with self._lock:
                 del self._running[execution]  # from here on no interrupt is sent
-                _raise_in(ident, None)  # and one that was sent too late is taken back
+                _raise_in(ident, None)  # and one that was sent too late is withdrawn
         except BaseException as error:
             self._running.pop(execution, None)
             return self.performer.ended_by(call, error, started)
@@ -85,7 +85,7 @@ def _raise_in(ident: int, kind: type[BaseException] | None) -> None:
 
 
 def _kind_of(error: BaseException) -> type[BaseException]:
-    """A type whose errors are what `error` is and say what it says: a thread can be sent types alone."""
+    """A type whose instances equal `error`: only a type can be raised in another thread."""
     kind = type(error)
 
     def says_the_same(self: BaseException) -> None:

@@ -1,5 +1,5 @@
--- Acknowledging: the outcomes of a claim are written. The first part of finish_and_claim.lua, which tells its KEYS[1]
--- and what it takes and Returns.
+-- Acknowledging: it writes the outcomes of a claim. The first part of finish_and_claim.lua, whose head names KEYS[1],
+-- what it takes and what it Returns.
 
 local claims = KEYS[1]
 local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(ARGV[1]))
@@ -8,7 +8,7 @@ local stale, parents, jobs = {}, {}, {}
 
 own.worker, own.at = worker, now_text
 
--- What the worker holds of the jobs that it acknowledges, and which claim was its last.
+-- Which of the acknowledged jobs the worker still holds, and which claim was its last.
 local ids, records, extras = {}, {}, {KEYS[6], 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
 for i, outcome in ipairs(outcomes) do
   ids[i], records[i], extras[i + 5] = outcome[1], 'rq:job:' .. outcome[1], 'rq:job:' .. outcome[1] .. ':dependents'
@@ -19,18 +19,18 @@ local none_waits = redis.call('EXISTS', unpack(extras)) == 0
 local suspended = none_waits and 0 or redis.call('EXISTS', KEYS[6])
 local paused = none_waits and {} or call('SMEMBERS', 'pm:paused')
 
--- The first write is one that a full memory refuses, so that nothing is taken off a list before all can be written.
+-- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
 if want + #outcomes > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
 
-local GONE_SECONDS = 60 -- how long a re-sent enqueue may come after a job that left no record
+local GONE_SECONDS = 60 -- how late a repeated enqueue may arrive after a job that left no record
 local function ends(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
 
 local function place(id, queue, status, ttl, front, delay)
   local group = status == 'queued' and delay > 0 and redis.pcall('HGET', 'rq:job:' .. id, 'group')
   if type(group) == 'string' then
-    groups.block(queue, group, id, nil, now + delay) -- its lock was taken, so that the next would not get it either
+    groups.block(queue, group, id, nil, now + delay) -- its lock is taken, so the next job would not get it either
     none_waits = false
   elseif status == 'queued' then
     call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
@@ -59,7 +59,7 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
       unpack(extra))
   end
   if type(written) == 'table' then
-    set_aside(id, written.err) -- what stands there is no record any more
+    set_aside(id, written.err) -- the key is not a record any more
   elseif kind == 0 then
     place(id, queue, status, ttl, front, delay)
   elseif status ~= 'finished' or ttl ~= 0 then
@@ -87,7 +87,7 @@ local function finish(id, execution, queue, status, ttl, kind, started, ended, b
   end
 end
 
--- Which enqueue of a chosen id a job came from.
+-- The enqueue of a chosen id that a job came from.
 local function call_of(record)
   local name = redis.pcall('HGET', record, 'call')
   return type(name) == 'string' and name or ''
@@ -101,12 +101,12 @@ local function settled_status(id, queue)
   return status
 end
 
-local counted = {} -- of each batch the jobs, their states and results
+local counted = {} -- per batch the jobs, their states and results
 
 local function count(batch, id, status, result)
   local state = batches.state_of(status)
   if not batches.of(batch) or not state then return end
-  if result == '' then -- RQ's code recorded the end, and this too
+  if result == '' then -- RQ's code recorded the end and the result
     local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
     for i, name in ipairs(last and last[2] or {}) do
       if name == 'return_value' or name == 'exc_string' then result = last[2][i + 1] end
@@ -126,7 +126,7 @@ local function acknowledge()
     if held[i + 1] == execution then
       if has_parent then
         parents[#parents + 1] = id
-        redis.call('ZADD', 'pm:parents', now, id) -- until its dependents are enqueued, whoever does it
+        redis.call('ZADD', 'pm:parents', now, id) -- until someone has enqueued its dependents
       end
       if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
         redis.call('SET', 'pm:gone:' .. id, call_of(records[i]), 'EX', GONE_SECONDS)

@@ -5,7 +5,7 @@
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  the quarantine    KEYS[6]  rq:suspended
 -- KEYS[7+] the queues' lists, in the order in which they are served
 -- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
---          the mark is the field of the claims that names the last claim of those that may be sent again
+--          the mark is the field of the claims that names the last claim, which may be sent again
 --          an outcome is the array of worker/process/outcome.py's Outcome
 -- ARGV[2]  the statistics of the outcomes (statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
@@ -13,20 +13,20 @@
 --          1 if RQ no longer knows the worker, asked when its lease is renewed]
 --          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
 --
--- An outcome counts only while the claims name its execution: a worker that lost its lease meanwhile
--- changes nothing. Sent again with the same claim id, the script returns the same jobs and acknowledges
--- nothing a second time, so that a lost reply loses and doubles nothing.
+-- An outcome counts only while the claims name its execution: a worker that has lost its lease changes nothing.
+-- If it is sent again with the same claim id, the script returns the same jobs and acknowledges nothing twice: a
+-- lost reply loses and doubles nothing.
 
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
   'expires_at', 'checkpoint', 'group', 'limits', 'batch', 'trace',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
 local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
 
-local looks = 4 * want + 64 -- at jobs that may not run, a call
+local looks = 4 * want + 64 -- how many jobs that may not run a call looks at
 local has_followed, has_blocked = false, false
 local is_paused, rooms, soonest, is_paused_batch = {}, {}, math.huge, {}
 
--- Add a job to the reply; whether it may run, and its record is one.
+-- Add a job to the reply; whether it may run and its record is intact.
 local function take(id, number)
   local execution = claim_id .. '-' .. number
   local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'data', 'timeout', unpack(WANTED))
@@ -34,18 +34,18 @@ local function take(id, number)
     set_aside(id, values.err)
     return false
   elseif not values[2] then
-    -- A record that expired or was deleted while its id waited is no loss; half a record is.
+    -- A record that expired or was deleted while its id waited is no loss, but half a record is.
     if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record holds no data') end
     return false
   end
   local group, needs, batch = values[12] or values[13], values[13], values[14]
   if again then
-    -- it was let run before
+    -- it was allowed to run before
   elseif is_paused_batch[batch] then
     if group then groups.leave(values[1] or '', group, id) end
     call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
     return false
-  elseif values[LAST_RARE + 1] == 'canceled' and not group then -- whoever did it couldn't reach its place in the list
+  elseif values[LAST_RARE + 1] == 'canceled' and not group then -- the cancel could not remove it from its list
     return false
   end
   if group and values[1] and not again then
@@ -81,13 +81,13 @@ local function claim(list)
     looks = looks - 1
     local number = #jobs + 1
     if take(id, number) then
-      gather('HSET', claims, id, claim_id .. '-' .. number) -- mark.lua shows those as started that take their time
+      gather('HSET', claims, id, claim_id .. '-' .. number) -- mark_started.lua marks those that run for a moment
     end
   end
-  if #ids > 0 and (has_followed or #ids == asked) and looks > 0 then claim(list) end -- behind those that may not run
+  if #ids > 0 and (has_followed or #ids == asked) and looks > 0 then claim(list) end -- what is behind jobs that may not run
 end
 
--- Back to where it came from, if a blocking move brought it from a queue that is paused.
+-- Return a job that a blocking move brought from a queue that is paused.
 local function is_moved_back(id)
   local queue = redis.pcall('HGET', 'rq:job:' .. id, 'origin')
   if not is_paused[queue] then return false end

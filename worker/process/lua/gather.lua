@@ -1,5 +1,5 @@
--- Gathering: what the jobs of one call write to one key is one command. Put in front of acknowledge.lua; it has no KEYS[1]
--- of its own and Returns nothing.
+-- Gathering: what the jobs of a call write to the same key becomes one command. Stands in front of acknowledge.lua;
+-- it has no KEYS[1] of its own and Returns nothing.
 
 local gathered = {}
 

@@ -1,4 +1,4 @@
--- Write what a running job says of itself, its progress or a checkpoint, unless the worker has lost its lease on it.
+-- Write the progress or a checkpoint of a running job, unless the worker has lost its claim.
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  the hash to write to
 -- ARGV[1]  the job    ARGV[2]  its execution    ARGV[3]  seconds to keep the hash, 0 for the record that is there
