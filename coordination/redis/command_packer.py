@@ -34,14 +34,13 @@ class CommandPacker(HiredisRespSerializer):
 
 
 def pack(*args: Any) -> bytes:
-    """One command as the server reads it, for connections that are written to directly."""
-    return _packer.pack(*args)[0]
+    """The bytes of one command whose name is one word, for connections that are written to directly."""
+    ready = tuple([each if type(each) in _TEXTS else _plain(each) for each in args])
+    packed: bytes = hiredis.pack_command(ready)
+    return packed
 
 
 def _plain(value: Any) -> Any:
     if type(value) in _NUMBERS:
         return repr(value)
     return bytes(value) if isinstance(value, bytearray | memoryview) else value
-
-
-_packer = CommandPacker()
