@@ -44,7 +44,7 @@ from packmule.tests.worker.pools import children_of, is_alive
 POOLS, PROCESSES = 3, 2
 SETTLED_SECONDS = 1.5
 RETURN_SECONDS = 0.5
-"""Until workers have noticed that the server is there again."""
+"""Until workers notice that the server is available again."""
 
 KINDS = {
     "s": limited_jobs.counted,
@@ -54,7 +54,7 @@ KINDS = {
 }
 KEYS = ("s1", "s2", "s3", "c1", "c2", "r1", "f1", "f2", "f3")
 BACKLOGS = {"r": 40}
-"""How many jobs of a key are kept waiting, by its first letter; else six."""
+"""How many jobs of a key wait at any time, by the key's first letter; six by default."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the jobs of the limits' fault run entered in their ledger, and whether the limits were kept."""
+"""The ledger of the limits' fault run, and whether the limits were kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools of real processes for tests, and what waits for them to have done something."""
+"""Pools of real processes for tests, and functions that wait for what they do."""
 
 from __future__ import annotations
 

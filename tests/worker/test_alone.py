@@ -1,4 +1,4 @@
-"""A worker without a pool heeds what RQ's own would: commands, signals, options, and what only RQ offers."""
+"""A worker without a pool supports what RQ's own does: commands, signals, options and callbacks."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_commands_reach_every_executor(queue, client, executor):
     assert time.monotonic() - began < 20
 
 
-def test_a_command_that_comes_before_the_body_is_heeded_in_it(queue, client, monkeypatch):
+def test_a_command_that_arrives_before_the_jobs_body_interrupts_it(queue, client, monkeypatch):
     job = queue.enqueue(
         "packmule.tests.worker.pool_jobs.sleep_long",
         on_stopped=Callback("packmule.tests.worker.pool_jobs.called_back"),
@@ -181,7 +181,7 @@ def test_a_killed_job_fails_and_its_retries_hold(queue, client):
     assert [(what[0].id, what[2]) for what in killed] == [(job.id, signal.SIGKILL)]
 
 
-def test_senseless_commands_are_passed_over(queue, worker, client):
+def test_commands_that_make_no_sense_are_ignored_by_a_lone_worker(queue, worker, client):
     job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep", 0.7)
 
     def send() -> None:
@@ -240,7 +240,7 @@ def test_a_process_that_a_job_started_can_be_terminated(queue, worker):
     assert job.return_value() == -signal.SIGTERM
 
 
-def test_rqs_scheduler_ends_even_if_it_has_just_begun(queue, client):
+def test_rqs_scheduler_ends_even_if_it_has_just_started(queue, client):
     for _ in range(4):
         queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
         Worker(["default"], connection=client).work(max_jobs=1, with_scheduler=True)
@@ -256,7 +256,7 @@ def test_exception_handlers_are_called(queue, client, tmp_path):
     assert job.get_status(refresh=True) == "failed"
 
 
-def test_the_workers_own_result_ttl_holds(queue, client):
+def test_the_workers_own_result_ttl_is_used(queue, client):
     job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
     Worker(["default"], connection=client, default_result_ttl=5000).work(burst=True)
     assert 4000 < client.ttl(job.key) <= 5000
@@ -292,7 +292,7 @@ def test_a_job_knows_itself_in_every_executor(queue, client):
     assert [job.return_value(refresh=True) for job in jobs] == [[job.id, True] for job in jobs]
 
 
-def test_dependents_of_a_job_whose_record_does_not_stay_are_enqueued(queue, worker):
+def test_dependents_of_a_job_with_a_result_ttl_of_zero_are_enqueued(queue, worker):
     parent = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1, result_ttl=0)
     child = queue.enqueue("packmule.tests.worker.pool_jobs.add", 2, depends_on=parent)
     worker.work(burst=True)
@@ -305,7 +305,7 @@ def test_a_burst_with_a_scheduler_performs_what_is_due(queue, worker):
     assert job.get_status(refresh=True) == "finished"
 
 
-def test_queues_take_turns_if_that_is_the_strategy(client, queue):
+def test_queues_take_turns_with_the_round_robin_strategy(client, queue):
     queues = [Queue(name, connection=client, serializer=JSONSerializer) for name in ("a", "b", "c")]
     jobs = [each.enqueue("packmule.tests.worker.pool_jobs.add", 1) for each in queues for _ in range(3)]
     Worker(queues, connection=client).work(burst=True, dequeue_strategy="round_robin")
@@ -347,7 +347,7 @@ def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
     assert client.hget(corrupt.key, "status") == b"failed"
 
 
-def test_what_overwrites_its_own_record_under_rqs_code_stops_no_worker(queue, worker, client):
+def test_a_job_that_overwrites_its_own_record_under_rqs_code_stops_no_worker(queue, worker, client):
     job = queue.enqueue(
         "packmule.tests.worker.pool_jobs.overwrite_itself",
         on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
@@ -368,7 +368,7 @@ def test_expired_ids_leave_rqs_registries(queue, worker, client):
     assert FinishedJobRegistry(queue=queue).get_job_ids(cleanup=False) == []
 
 
-def test_a_subclass_that_trusts_all_performs_pickles_and_what_nobody_registered(client):
+def test_a_subclass_that_trusts_all_performs_pickles_and_unregistered_functions(client):
     class Trusting(Worker):
         trusts_all = True
 

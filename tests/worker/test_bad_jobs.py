@@ -26,7 +26,7 @@ PAYLOADS = {
 }
 
 
-def test_bad_jobs_fail_with_their_reasons_and_their_worker_lives(server, client):
+def test_jobs_that_misbehave_fail_with_their_reasons_and_their_worker_lives(server, client):
     with pool(server, stderr=subprocess.DEVNULL) as process:
         until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
@@ -44,7 +44,7 @@ def test_bad_jobs_fail_with_their_reasons_and_their_worker_lives(server, client)
         assert children_of(process.pid) == children
 
 
-def test_payloads_that_make_no_sense_fail_with_their_reasons_and_their_worker_lives(server, client):
+def test_corrupt_payloads_fail_with_their_reasons_and_their_worker_lives(server, client):
     ids = pool_jobs.add.enqueue_many([(1,)] * len(PAYLOADS))
     for id, payload in zip(ids, PAYLOADS, strict=True):
         client.hset(keys.job_key(id), "data", payload)

@@ -1,4 +1,4 @@
-"""Batches: each job counts once, by how it ended last, and the callbacks are enqueued once."""
+"""Batches: each job counts once, by its last end, and the callbacks are enqueued once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_batch_counts_its_jobs_and_calls_back_once(server, client, tmp_path):
     assert [state.name for state in batches(client)] == ["numbers"]
 
 
-def test_where_a_job_failed_there_is_no_success(client, tmp_path):
+def test_a_batch_with_a_failed_job_calls_no_success_callback(client, tmp_path):
     notes = tmp_path / "notes"
     done, well = (batch_jobs.report.prepare(str(notes), title) for title in ("done", "well"))
     with Batch.create(on_complete=done, on_success=well) as batch:
@@ -61,7 +61,7 @@ def test_where_a_job_failed_there_is_no_success(client, tmp_path):
     assert len(client.keys("rq:job:*")) == 3
 
 
-def test_an_empty_batch_has_ended_well_when_it_is_sealed(client, tmp_path):
+def test_an_empty_batch_succeeds_when_it_is_sealed(client, tmp_path):
     with Batch.create(on_success=batch_jobs.report.prepare(str(tmp_path / "notes"), "well")) as batch:
         assert batch.state().ended is None
     assert batch.state().ended is not None
@@ -87,14 +87,14 @@ def test_a_retried_job_counts_when_its_last_attempt_ends(client, tmp_path):
     assert batch.state().counts == Counts(1, 1, 0, 0)
 
 
-def test_a_batch_grows_while_it_runs_from_its_own_jobs(server, client):
+def test_jobs_of_a_batch_may_add_jobs_to_it(server, client):
     with Batch.create() as batch:
         batch_jobs.split.options(batch=batch.id).enqueue(5)
     assert drained(server, 2) == 0
     assert batch.wait(60).counts == Counts(63, 63, 0, 0)
 
 
-def test_a_batch_that_has_ended_takes_no_more(client):
+def test_a_batch_that_has_ended_accepts_no_more_jobs(client):
     with Batch.create() as batch:
         pass
     with pytest.raises(BatchClosed, match="has ended"):
@@ -191,7 +191,7 @@ def test_a_canceled_batch_ends_and_its_waiting_jobs_never_run(server, client, tm
         batch_jobs.nap.options(batch=batch.id).enqueue(0)
 
 
-def test_a_block_that_raises_cancels_the_batch(client):
+def test_an_error_in_the_with_block_cancels_the_batch(client):
     with pytest.raises(RuntimeError), Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)
         raise RuntimeError
@@ -229,7 +229,7 @@ def test_a_job_of_a_paused_batch_can_be_canceled_alone(client):
     assert batch.state().counts == Counts(2, 1, 0, 1)
 
 
-def test_a_cancel_that_was_cut_off_is_finished_by_another(client):
+def test_a_second_cancel_finishes_one_that_was_cut_off(client):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
     assert batch._changed("stop")  # and then its process died
@@ -269,7 +269,7 @@ def test_a_batch_in_a_batch_counts_as_one(client, tmp_path):
         Batch.create(parent=parent)
 
 
-def test_canceling_and_pausing_reach_into_a_batch_within(client):
+def test_canceling_and_pausing_affect_a_nested_batch(client):
     with Batch.create() as parent, Batch.create(parent=parent) as child:
         batch_jobs.double.options(batch=child.id).enqueue(1)
     parent.pause()
@@ -292,7 +292,7 @@ def test_a_job_that_keeps_killing_its_process_counts_as_failed(client):
     assert batch.state().counts == Counts(1, 0, 1, 0)
 
 
-def test_jobs_that_are_purged_or_make_no_sense_count_too(client):
+def test_purged_and_corrupt_jobs_count_too(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,), (3,)])
     client.hdel(keys.job_key(ids[0]), "data")
@@ -304,9 +304,7 @@ def test_jobs_that_are_purged_or_make_no_sense_count_too(client):
     assert batch.state().counts == Counts(3, 0, 1, 2)
 
 
-def test_a_failed_job_that_is_let_run_again_is_counted_anew_and_nothing_is_called_back_twice(
-    client, tmp_path
-):
+def test_a_retried_job_counts_by_its_new_end_and_no_callback_runs_twice(client, tmp_path):
     notes, once = tmp_path / "notes", tmp_path / "once"
     with Batch.create(on_complete=batch_jobs.report.prepare(str(notes), "end")) as batch:
         id = batch_jobs.fail_once.options(batch=batch.id, retries=0).enqueue(str(once))
@@ -362,7 +360,7 @@ def test_jobs_that_a_worker_is_about_to_start_are_not_canceled_behind_its_back(c
     assert client.zcard("rq:canceled:default") == 0
 
 
-def test_an_end_that_rqs_code_recorded_counts_though_its_worker_died_then(client):
+def test_an_end_that_rqs_code_recorded_counts_even_if_the_worker_died_then(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1)
@@ -395,7 +393,7 @@ def test_results_of_a_job_that_ran_again_expire_with_the_batch(client):
 
 
 @pytest.mark.parametrize("keep", ["1e99", "inf", "nan", "many", "0.4"])
-def test_a_corrupt_time_to_keep_is_the_usual_one(client, keep):
+def test_a_corrupt_ttl_counts_as_the_default(client, keep):
     with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)
     client.hset(keys.batch_key(batch.id), "keep", keep)
@@ -403,7 +401,7 @@ def test_a_corrupt_time_to_keep_is_the_usual_one(client, keep):
     assert client.ttl(keys.batch_key(batch.id)) > 600_000
 
 
-def test_a_corrupt_callback_keeps_the_batch_from_nothing(client):
+def test_a_batch_ends_even_if_its_callback_is_corrupt(client):
     with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)
     callback = as_text(client.hget(keys.batch_key(batch.id), "on_complete"))
@@ -413,7 +411,7 @@ def test_a_corrupt_callback_keeps_the_batch_from_nothing(client):
 
 
 @pytest.mark.parametrize("field", ["done", "failed", "total"])
-def test_counts_that_are_no_numbers_are_counted_anew(client, field):
+def test_corrupt_counts_start_again(client, field):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,), (-1,)])
     client.hset(keys.batch_key(batch.id), field, "many")
@@ -432,7 +430,7 @@ def test_a_batch_whose_jobs_are_forgotten_can_be_ended(client):
     assert batch.state().ended
 
 
-def test_what_can_not_be_meant_is_refused(client):
+def test_unknown_batches_and_invalid_options_are_refused(client):
     with pytest.raises(NoSuchBatch, match="no batch has the id nobody"):
         Batch(client, "nobody").state()
     with pytest.raises(NoSuchBatch):
@@ -450,5 +448,5 @@ def test_what_can_not_be_meant_is_refused(client):
     assert client.keys("pm:batch*") == []
 
 
-def test_only_the_batchs_own_jobs_tell_its_id(client):
+def test_only_the_batchs_own_jobs_know_its_id(client):
     assert Batch.current() is None

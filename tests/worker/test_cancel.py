@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_running_job_that_is_told_to_stop_may_clean_up_and_ends_stopped(server, client, tmp_path, executor):
+def test_a_running_job_that_is_asked_to_stop_may_clean_up_and_ends_stopped(
+    server, client, tmp_path, executor
+):
     nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
     with pool(server, **options) as process, pace() as second:
@@ -55,7 +57,7 @@ def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tm
     assert client.zscore("rq:failed:default", id) is not None
 
 
-def test_a_worker_that_is_told_to_shut_down_finishes_its_job_and_is_replaced(server, client, tmp_path):
+def test_a_worker_finishes_its_job_after_a_shutdown_command_and_is_replaced(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     with pool(server) as process:
         id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
@@ -87,7 +89,7 @@ def test_a_killed_horse_fails_its_job_and_is_replaced(server, client, tmp_path):
     assert "killed by a command" in record.reason
 
 
-def test_commands_that_make_no_sense_are_passed_over(server, client):
+def test_commands_that_make_no_sense_are_ignored(server, client):
     with pool(server):
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         (channel,) = client.pubsub_channels("rq:pubsub:*")

@@ -35,7 +35,7 @@ def mark_started(client: Redis, job: Claimed) -> None:
     Marks(client).mark("w1", [RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)])
 
 
-def test_a_job_is_seen_as_started_when_it_takes_its_time_and_until_its_end(client, claims):
+def test_a_long_job_is_marked_as_started_until_its_end(client, claims):
     id = pool_jobs.add.enqueue(1)
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     mark_started(client, job)
@@ -48,7 +48,7 @@ def test_a_job_is_seen_as_started_when_it_takes_its_time_and_until_its_end(clien
     assert client.zcard("rq:wip:default") == 0
 
 
-def test_a_claim_whose_reply_was_lost_brings_the_same_jobs_again(client, claims):
+def test_a_repeated_claim_returns_the_same_jobs_after_a_lost_reply(client, claims):
     ids = pool_jobs.add.enqueue_many([(number,) for number in range(5)])
     first = claims.finish_and_claim("c1", [], 3)
     again = claims.finish_and_claim("c1", [], 3)
@@ -57,7 +57,7 @@ def test_a_claim_whose_reply_was_lost_brings_the_same_jobs_again(client, claims)
     assert client.llen("rq:queue:default") == 2
 
 
-def test_outcomes_whose_reply_was_lost_are_recorded_once(client, claims):
+def test_outcomes_are_recorded_once_after_a_lost_reply(client, claims):
     (id,) = pool_jobs.add.enqueue_many([(1,)])
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
@@ -66,7 +66,7 @@ def test_outcomes_whose_reply_was_lost_are_recorded_once(client, claims):
     assert client.hget(keys.worker_key("w1"), "successful_job_count") == b"1"
 
 
-def test_an_outcome_after_a_rescue_is_refused_and_named(client, claims):
+def test_an_outcome_after_a_rescue_is_refused_and_reported(client, claims):
     (id,) = pool_jobs.add.enqueue_many([(1,)])
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     rescue(client, "w1", "died", "gone")
@@ -94,14 +94,14 @@ def test_only_a_claim_uses_up_a_queues_turn(client):
     assert [job.queue for job in claims.finish_and_claim("3", [], 1).jobs] == ["low"]
 
 
-def test_queues_in_no_order_all_come_first_sometimes():
+def test_with_a_random_order_each_queue_comes_first_sometimes():
     order = Shuffled(["a", "b", "c"])
     turns = [order.next() for _ in range(200)]
     assert {turn[0] for turn in turns} == {"a", "b", "c"}
     assert {tuple(sorted(turn)) for turn in turns} == {("a", "b", "c")}
 
 
-def test_ids_moved_by_a_blocking_wait_are_claimed_first(client, claims):
+def test_ids_that_a_blocking_move_brought_are_claimed_first(client, claims):
     first, second = pool_jobs.add.enqueue_many([(1,), (2,)])
     urgent = pool_jobs.add.options(queue="high").enqueue(3)
     client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
@@ -135,7 +135,7 @@ def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
     assert reader.read(client, retried).retries_left == 0
 
 
-def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_death(client, claims):
+def test_unstarted_jobs_of_a_vanished_worker_count_no_death(client, claims):
     alone, first, second = pool_jobs.add.enqueue_many([(1,), (2,), (3,)])
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     mark_started(client, job)
@@ -148,7 +148,7 @@ def test_of_the_jobs_of_a_vanished_worker_those_that_had_not_begun_count_no_deat
     ("field", "value"),
     [("timeout", "soon"), ("retries_left", "x"), ("retry_intervals", "{"), ("origin", b"\xff")],
 )
-def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, value):
+def test_a_job_with_a_corrupt_record_fails_and_the_error_names_the_field(client, claims, field, value):
     id = pool_jobs.add.enqueue(1)
     client.hset(keys.job_key(id), field, value)
     after = pool_jobs.add.enqueue(2)
@@ -159,7 +159,7 @@ def test_a_record_that_makes_no_sense_fails_and_names_it(client, claims, field, 
 
 
 @pytest.mark.parametrize("corruption", ["string", "no data", "list of another type"])
-def test_what_is_no_job_is_set_aside_and_the_rest_goes_on(client, claims, corruption):
+def test_ids_without_a_sound_record_are_set_aside_and_the_rest_continues(client, claims, corruption):
     id = pool_jobs.add.enqueue(1)
     if corruption == "string":
         client.set(keys.job_key(id), "not a hash")
@@ -175,14 +175,14 @@ def test_what_is_no_job_is_set_aside_and_the_rest_goes_on(client, claims, corrup
     assert json.loads(entry)["reason"]
 
 
-def test_a_record_that_expired_in_the_queue_is_passed_over(client, claims):
+def test_a_job_whose_record_expired_in_the_queue_is_skipped(client, claims):
     gone, there = pool_jobs.add.enqueue_many([(1,), (2,)])
     client.delete(keys.job_key(gone))
     assert [job.id for job in claims.finish_and_claim("c1", [], 2).jobs] == [there]
     assert client.llen(keys.QUARANTINE) == 0
 
 
-def test_a_result_ttl_of_zero_deletes_and_minus_one_keeps_for_ever(client, claims):
+def test_a_result_ttl_of_zero_deletes_the_record_and_minus_one_keeps_it(client, claims):
     deleted = pool_jobs.add.options(result_ttl=0).enqueue(1)
     kept = pool_jobs.add.options(result_ttl=-1).enqueue(1)
     jobs = claims.finish_and_claim("c1", [], 2).jobs
@@ -192,7 +192,7 @@ def test_a_result_ttl_of_zero_deletes_and_minus_one_keeps_for_ever(client, claim
     assert client.zscore("rq:finished:default", kept) == float("inf")
 
 
-def test_batches_grow_for_short_jobs_and_fall_for_long_ones():
+def test_claims_grow_with_short_jobs_and_shrink_with_long_ones():
     claim_size = ClaimSize()
     sizes = []
     for _ in range(8):
@@ -211,7 +211,7 @@ def test_retries_follow_their_intervals_or_back_off_with_jitter():
         assert len(set(delays)) > 1
 
 
-def test_a_slot_tells_what_is_performed_and_until_when():
+def test_the_scoreboard_shows_running_jobs_and_their_deadlines():
     scoreboard = Scoreboard(3)
     assert (scoreboard.is_registered, scoreboard.read()) == (False, [])
     scoreboard.register()
@@ -230,7 +230,7 @@ def test_a_slot_tells_what_is_performed_and_until_when():
     scoreboard.close()
 
 
-def test_a_wish_to_stop_is_for_the_job_that_it_names_and_for_none_that_follows():
+def test_a_request_to_stop_affects_only_the_job_that_it_names():
     scoreboard = Scoreboard()
     scoreboard.start(MAIN, "job", "first", 5)
     (first,) = scoreboard.read()
@@ -242,7 +242,7 @@ def test_a_wish_to_stop_is_for_the_job_that_it_names_and_for_none_that_follows()
     scoreboard.close()
 
 
-def test_times_to_live_beyond_all_bounds_are_cut(client, claims):
+def test_ttls_beyond_the_longest_are_cut(client, claims):
     id = pool_jobs.add.enqueue(1)
     client.hset(keys.job_key(id), mapping={"result_ttl": 10**17, "failure_ttl": 10**17})
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
@@ -256,7 +256,7 @@ def test_times_to_live_beyond_all_bounds_are_cut(client, claims):
     assert rescue(client, "w1", "overran", "too long", [job.execution]).failed == [other]
 
 
-def test_a_result_key_of_another_type_costs_the_result_and_no_more(client, claims):
+def test_a_result_key_of_another_type_loses_only_the_result(client, claims):
     spoilt, sound = pool_jobs.add.enqueue_many([(1,), (2,)])
     client.set(keys.results_key(spoilt), "not a stream")
     jobs = claims.finish_and_claim("c1", [], 2).jobs

@@ -1,4 +1,4 @@
-"""The completer, with a performing thread that takes its time."""
+"""The completer, beside a thread that performs slowly."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_short_jobs_are_acknowledged_together_at_the_end(completer, desk):
     assert desk.acknowledged == []
 
 
-def test_while_a_long_job_runs_ended_ones_are_acknowledged_and_unstarted_ones_given_back(completer, desk):
+def test_during_a_long_job_outcomes_are_acknowledged_and_unstarted_jobs_returned(completer, desk):
     completer.take([claimed(id) for id in "abcd"])
     completer.done(finished(completer.next()))
     long = completer.next()
@@ -76,14 +76,14 @@ def test_while_a_long_job_runs_ended_ones_are_acknowledged_and_unstarted_ones_gi
     assert [ended.id for ended in completer.drain()] == ["b"]
 
 
-def test_an_outcome_that_asks_for_it_is_acknowledged_before_the_next_job(completer, desk):
+def test_an_at_once_outcome_is_acknowledged_before_the_next_job(completer, desk):
     completer.take([claimed("a"), claimed("b")])
     completer.done(finished(completer.next(), at_once=True))
     assert desk.acknowledged == [("a", "finished")]
     assert desk.threads == {"MainThread"}
 
 
-def test_what_a_stop_leaves_unstarted_is_returned_in_order(completer, desk):
+def test_unstarted_jobs_are_returned_in_order_at_a_stop(completer, desk):
     completer.take([claimed(id) for id in "abc"])
     completer.done(finished(completer.next()))
     assert [(ended.id, ended.status) for ended in completer.drain()] == [
@@ -93,7 +93,7 @@ def test_what_a_stop_leaves_unstarted_is_returned_in_order(completer, desk):
     ]
 
 
-def test_an_outcome_from_beside_wakes_the_main_thread_that_waits(completer, desk):
+def test_an_outcome_from_another_thread_ends_the_main_threads_wait(completer, desk):
     completer.take([claimed("a")])
     job = completer.next()
     completer.expect()

@@ -1,4 +1,4 @@
-"""Corruption: whatever is written into records, lists and registries, workers go on with what is sound."""
+"""Corruption: whatever is written into records, lists and registries, workers perform the sound jobs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def has_an_end(client: Redis, id: str) -> bool:
 
 
 @pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 4), (3, 1)])
-def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
+def test_workers_continue_whatever_happens_to_records_lists_and_registries(
     server, client, tmp_path, seed, threads
 ):
     dice = random.Random(seed)
@@ -135,7 +135,7 @@ def test_workers_go_on_whatever_becomes_of_records_lists_and_registries(
     assert len(lines(ledger)) > 50
 
 
-def test_claims_that_are_overwritten_are_set_aside_and_their_worker_goes_on(server, client, tmp_path):
+def test_overwritten_claims_are_set_aside_and_their_worker_continues(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     with pool(server) as process:
         pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
@@ -157,7 +157,7 @@ def test_claims_that_are_overwritten_are_set_aside_and_their_worker_goes_on(serv
         assert children_of(process.pid) == children
 
 
-def test_leases_that_are_overwritten_are_set_aside_and_workers_go_on(server, client):
+def test_overwritten_leases_are_set_aside_and_workers_continue(server, client):
     with pool(server) as process:
         until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
@@ -170,7 +170,7 @@ def test_leases_that_are_overwritten_are_set_aside_and_workers_go_on(server, cli
 
 @pytest.mark.parametrize("verdict", ["died", "overran", "stopped", "returned"])
 @pytest.mark.parametrize("value", VALUES[:10])
-def test_a_rescue_takes_corrupt_records_as_they_are(client, verdict, value):
+def test_a_rescue_copes_with_corrupt_records(client, verdict, value):
     ids = pool_jobs.add.enqueue_many([(1,)] * (len(FIELDS) + 1))
     Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], len(ids))
     for id, field in zip(ids, FIELDS, strict=False):
@@ -184,7 +184,7 @@ def test_a_rescue_takes_corrupt_records_as_they_are(client, verdict, value):
 
 
 @pytest.mark.parametrize("key", ["pm:claims:w1", "pm:waiting:w1", "rq:worker:w1"])
-def test_what_belongs_to_a_dead_worker_may_be_corrupt_and_others_are_rescued_all_the_same(client, key):
+def test_workers_are_rescued_even_if_keys_of_another_are_corrupt(client, key):
     client.zadd(keys.LEASES, {"w1": 1, "w2": 2})
     client.set(key, "of another type")
     id = pool_jobs.add.enqueue(1)

@@ -42,14 +42,14 @@ def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):
 
 
 @pytest.mark.parametrize(("code", "after"), [(-9, 4), (-11, 5), (1, 5)])
-def test_other_ends_are_not(cgroup, code, after):
+def test_other_deaths_are_not_out_of_memory(cgroup, code, after):
     kills(cgroup, 4)
     before = out_of_memory_kills()
     kills(cgroup, after)
     assert report(code, before).out_of_memory is False
 
 
-def test_where_the_kernel_does_not_say_nothing_is_claimed(cgroup):
+def test_out_of_memory_is_unknown_if_the_kernel_does_not_say(cgroup):
     assert out_of_memory_kills() is None
     assert report(-9, None).out_of_memory is None
     (cgroup / "memory.events").write_text("nonsense\n")

@@ -37,7 +37,7 @@ def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):
 
 
 @pytest.mark.parametrize("job", ["tell_who", "tell_who_async"])
-def test_jobs_that_run_beside_each_other_know_who_they_are(server, client, job):
+def test_concurrent_jobs_know_their_own_ids(server, client, job):
     with pool(server, threads=10, tasks=10):
         ids = getattr(executor_jobs, job).enqueue_many([(0.3,)] * 20)
         assert [ended(client, id).result for id in ids] == ids
@@ -45,7 +45,7 @@ def test_jobs_that_run_beside_each_other_know_who_they_are(server, client, job):
     assert found == [reader.Progress(2, 2, f"I was {id}") for id in ids]
 
 
-def test_a_long_plain_job_holds_up_no_async_one_that_has_begun(server, client, tmp_path):
+def test_a_long_plain_job_does_not_delay_running_async_jobs(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     beside = executor_jobs.where_async.enqueue(0.3)
     long = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
@@ -56,7 +56,7 @@ def test_a_long_plain_job_holds_up_no_async_one_that_has_begun(server, client, t
         assert ended(client, long).result == "a"
 
 
-def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_through(server, client):
+def test_an_isolated_job_runs_in_its_own_process_and_its_progress_and_result_arrive(server, client):
     with pool(server) as process:
         own, parent = ended(client, executor_jobs.where_isolated.enqueue()).result
         assert children_of(process.pid) == [parent]
@@ -73,7 +73,7 @@ def test_an_isolated_job_runs_in_a_process_of_its_own_and_all_it_says_comes_thro
 
 
 @pytest.mark.parametrize("step", [10**9, 10**7, 10**4])
-def test_an_isolated_job_that_wants_more_memory_than_it_may_have_fails_and_nothing_else(server, client, step):
+def test_only_the_isolated_job_fails_that_exceeds_its_max_memory(server, client, step):
     with pool(server) as process:
         until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
@@ -83,7 +83,7 @@ def test_an_isolated_job_that_wants_more_memory_than_it_may_have_fails_and_nothi
     assert record.reason.startswith("MemoryError")
 
 
-def test_an_isolated_job_that_uses_more_processor_time_than_it_may_fails_with_that_reason(server, client):
+def test_an_isolated_job_over_its_max_cpu_fails_with_that_reason(server, client):
     with pool(server) as process:
         until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
@@ -97,7 +97,7 @@ def test_an_isolated_job_that_uses_more_processor_time_than_it_may_fails_with_th
     ("how", "cause"),
     [("kill", "died of SIGKILL"), ("exit", "exited with code 0"), ("segfault", "died of SIGSEGV")],
 )
-def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_worker(
+def test_a_job_whose_isolated_process_dies_three_times_fails_and_its_worker_lives(
     server, client, tmp_path, how, cause
 ):
     with (tmp_path / "log").open("wb") as log, pool(server, stderr=log) as process:
@@ -116,7 +116,7 @@ def test_an_isolated_process_that_dies_three_times_fails_its_job_and_harms_no_wo
     assert client.zcard("rq:wip:default") == 0
 
 
-def test_what_an_isolated_job_leaves_running_is_killed_with_its_end(server, client):
+def test_processes_that_an_isolated_job_leaves_are_killed_at_its_end(server, client):
     with pool(server):
         left = ended(client, executor_jobs.leave_child.enqueue()).result
         until(lambda: not is_alive(left))

@@ -1,4 +1,4 @@
-"""Heartbeats: leases go on, RQ hears what workers do, and who has gone is not told of again."""
+"""Heartbeats: leases are renewed, and RQ's hashes of living workers updated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def told(client: Redis) -> tuple[str | None, str | None]:
     return state and as_text(state), job and as_text(job)
 
 
-def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, scoreboard: Scoreboard) -> None:
+def test_heartbeats_write_the_running_job_for_rq(
+    client: Redis, registered: Worker, scoreboard: Scoreboard
+) -> None:
     heartbeat = Heartbeat(client, {"w": scoreboard})
     heartbeat.beat()
     assert told(client) == ("idle", None)
@@ -49,7 +51,7 @@ def test_rq_hears_what_a_worker_does(client: Redis, registered: Worker, scoreboa
     assert client.zcard(keys.LEASES) == 1
 
 
-def test_a_worker_that_signed_off_meanwhile_is_soon_forgotten(
+def test_a_worker_that_signed_off_is_soon_forgotten(
     client: Redis, registered: Worker, scoreboard: Scoreboard
 ) -> None:
     registered.register_death()
@@ -57,18 +59,20 @@ def test_a_worker_that_signed_off_meanwhile_is_soon_forgotten(
     assert 0 < client.ttl(keys.worker_key("w")) <= 60
 
 
-def test_a_worker_that_was_struck_off_is_not_written_anew(client: Redis, scoreboard: Scoreboard) -> None:
+def test_the_hash_of_a_removed_worker_is_not_written_again(client: Redis, scoreboard: Scoreboard) -> None:
     Heartbeat(client, {"w": scoreboard}).beat()
     assert not client.exists(keys.worker_key("w"))
 
 
-def test_a_registration_that_is_no_hash_ends_no_lease(client: Redis, scoreboard: Scoreboard) -> None:
+def test_leases_are_renewed_even_if_a_registration_is_not_a_hash(
+    client: Redis, scoreboard: Scoreboard
+) -> None:
     client.set(keys.worker_key("w"), "x")
     Heartbeat(client, {"w": scoreboard}).beat()
     assert client.zcard(keys.LEASES) == 1
 
 
-def test_what_was_not_told_for_redis_was_away_is_told_later(
+def test_a_registration_that_was_not_written_during_an_outage_is_written_later(
     client: Redis, registered: Worker, scoreboard: Scoreboard
 ) -> None:
     away = Redis(unix_socket_path="/nonexistent/socket")

@@ -1,4 +1,4 @@
-"""Limits of jobs: singletons, slots, rates and turns, as the claim keeps them and as pools perform them."""
+"""Limits of jobs: singletons, slots, rates and turns, in claims and in pools."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_singletons_of_different_keys_do_not_wait_for_each_other(desk):
     assert ids(desk.claim()) == [enqueued[0], enqueued[1], enqueued[3]]
 
 
-def test_a_waiting_singleton_goes_on_before_what_was_enqueued_after_it(desk):
+def test_a_waiting_singleton_runs_before_jobs_that_were_enqueued_later(desk):
     limited_jobs.alone.enqueue("p", "1")
     second = limited_jobs.alone.enqueue("p", "2")
     (job,) = desk.claim()
@@ -91,7 +91,7 @@ def test_no_more_jobs_run_at_once_than_there_are_slots(client, desk):
     assert client.hlen(f"pm:holders:{JOBS}.two_a_tenant:t") == 2
 
 
-def test_a_claim_whose_reply_was_lost_takes_no_second_slot(desk):
+def test_a_repeated_claim_takes_no_second_slot_after_a_lost_reply(desk):
     enqueued = [limited_jobs.two_a_tenant.enqueue("p", "t", str(number)) for number in range(5)]
     for _ in range(2):
         assert ids(desk.workers["w1"].finish_and_claim("same", [], 5).jobs) == enqueued[:2]
@@ -128,7 +128,7 @@ def test_keys_take_turns_however_many_jobs_one_has(client, desk):
     assert client.exists("pm:groups:default") == 0
 
 
-def test_a_retried_or_returned_job_of_a_group_lets_no_second_head_into_the_list(client, desk):
+def test_a_group_has_one_head_in_the_list_after_a_retry_or_a_return(client, desk):
     limited_jobs.in_turn.enqueue_many([("p", "a")] * 10)
     for _ in range(5):
         (job,) = desk.claim(1)
@@ -199,7 +199,7 @@ def test_a_scheduled_job_joins_its_group_when_it_is_due(client, desk):
     assert len(desk.claim()) == 6
 
 
-def test_the_scheduler_lets_a_job_go_on_whose_time_has_come(client, desk):
+def test_the_scheduler_unblocks_a_job_whose_time_has_come(client, desk):
     limited_jobs.ten_a_second.enqueue("p", "d", "1")
     second = limited_jobs.ten_a_second.enqueue("p", "d", "2")
     desk.claim()
@@ -247,7 +247,7 @@ def assert_alone(notes: list[str]) -> None:
         assert (begun[0], gone[0], begun[1:]) == ("+", "-", gone[1:])
 
 
-def test_pools_perform_a_singleton_once_at_a_time_and_all_in_order(server, client, tmp_path):
+def test_pools_perform_singletons_one_at_a_time_and_in_order(server, client, tmp_path):
     path = tmp_path / "notes"
     enqueued = limited_jobs.alone.enqueue_many([(str(path), str(number), 0.01) for number in range(30)])
     with pool(server, 2), pool(server, 2):
@@ -279,7 +279,7 @@ def test_a_rate_is_kept_by_idle_pools_to_the_tenth_of_a_second(server, client, t
     assert times[-1] - times[0] < 4
 
 
-def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
+def test_the_next_singleton_runs_after_its_holder_was_killed(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 2) as process:
         first = limited_jobs.alone_by_account.enqueue(str(path), "a", "1", 60)
@@ -294,13 +294,13 @@ def test_a_killed_holder_of_a_singleton_gives_way(server, client, tmp_path):
         assert ended(client, second).status == "finished"
 
 
-def test_burst_leaves_what_may_not_run_yet(server, client, tmp_path):
+def test_burst_leaves_blocked_jobs(server, client, tmp_path):
     enqueued = limited_jobs.ten_a_second.enqueue_many([(str(tmp_path / "n"), "d", str(n)) for n in range(3)])
     assert drained(server, 1) == 0
     assert Counter(reader.read(client, id).status for id in enqueued)["finished"] >= 1
 
 
-def test_a_singleton_that_replaces_ends_the_one_that_runs(server, client, tmp_path):
+def test_a_singleton_that_replaces_stops_the_running_one(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 2):
         first = limited_jobs.replaces.enqueue(str(path), "1", 60)
@@ -358,7 +358,7 @@ def test_a_singleton_waits_while_another_holds_its_lock(server, client, tmp_path
         assert ended(client, id).status == "finished"
 
 
-def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client, tmp_path):
+def test_a_singleton_whose_lock_is_lost_is_interrupted_and_runs_again(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 1):
         id = limited_jobs.alone.enqueue(str(path), "1", 8)
@@ -369,7 +369,7 @@ def test_a_singleton_whose_lock_is_lost_ends_there_and_runs_again(server, client
         cancel(client, id)
 
 
-def test_a_worker_finds_what_may_run_behind_any_number_that_may_not(client, desk):
+def test_a_worker_finds_a_job_that_may_run_behind_many_that_may_not(client, desk):
     first = limited_jobs.alone.enqueue("p", "x")
     (job,) = desk.claim()
     assert job.id == first
@@ -382,7 +382,7 @@ def test_a_worker_finds_what_may_run_behind_any_number_that_may_not(client, desk
     assert ids(desk.claim(1)) == [plain]
 
 
-def test_a_slot_goes_to_the_group_that_has_waited_longest(client, desk):
+def test_the_group_that_has_waited_longest_gets_a_free_slot(client, desk):
     enqueued = [limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "zyxabc"]
     (job,) = desk.claim()
     for expected in enqueued[1:]:
@@ -391,7 +391,7 @@ def test_a_slot_goes_to_the_group_that_has_waited_longest(client, desk):
         assert job.id == expected
 
 
-def test_a_slot_that_a_limited_job_leaves_free_goes_to_the_next_at_once(client, desk):
+def test_a_slot_that_a_blocked_job_leaves_free_goes_to_the_next_at_once(client, desk):
     first, _, third = (limited_jobs.slot_and_rate.enqueue("p", domain) for domain in "aab")
     (job,) = desk.claim(1)
     assert job.id == first
@@ -401,7 +401,7 @@ def test_a_slot_that_a_limited_job_leaves_free_goes_to_the_next_at_once(client, 
     assert later
 
 
-def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
+def test_deleted_jobs_block_their_group_until_its_repair(client, desk):
     enqueued = limited_jobs.in_turn.enqueue_many([("p", "a")] * 50)
     for id in enqueued[:-1]:
         client.delete(keys.job_key(id))
@@ -410,7 +410,7 @@ def test_jobs_that_were_deleted_hold_up_their_group_for_one_look(client, desk):
     assert ids(desk.claim()) == enqueued[-1:]
 
 
-def test_a_taken_lock_is_asked_for_once_in_a_while_and_not_by_each_that_waits(client, desk):
+def test_jobs_that_wait_for_a_taken_lock_do_not_all_retry_it(client, desk):
     enqueued = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(30)])
     (job,) = desk.claim()
     desk.claim()
@@ -423,7 +423,7 @@ def test_a_taken_lock_is_asked_for_once_in_a_while_and_not_by_each_that_waits(cl
     assert ids(desk.claim()) == enqueued[:1]  # in order
 
 
-def test_a_bucket_that_a_slower_rate_left_is_over_in_this_ones_time(client, desk):
+def test_a_new_rate_caps_the_debt_that_a_slower_rate_left(client, desk):
     client.set(f"pm:rate:jobs:{JOBS}.ten_a_second:d", int((time.time() + 86_400) * 1_000_000))
     id = limited_jobs.ten_a_second.enqueue("p", "d", "x")
     assert desk.claim() == []

@@ -1,4 +1,4 @@
-"""Corruption of what limits keep: whatever stands there, no job that is sound is lost and nothing stops."""
+"""Corruption of the keys of limits: no sound job is lost, and nothing stops."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_bucket_of_garbage_loses_no_job(client, value):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_pools_go_on_whatever_is_written_to_the_keys_of_limits(server, client, tmp_path, seed):
+def test_pools_continue_whatever_is_written_to_the_keys_of_limits(server, client, tmp_path, seed):
     dice = random.Random(seed)
     path = str(tmp_path / "notes")
     with pool(server, 2, queues="high,default,low") as process:

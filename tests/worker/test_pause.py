@@ -1,4 +1,4 @@
-"""Pausing a queue, and its rate: by every worker, at once, for as long as it takes."""
+"""Pausing a queue, and its rate: every worker obeys at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from packmule.worker.process.claim import Claims
 pytestmark = pytest.mark.usefixtures("produce")
 
 
-def test_nothing_is_claimed_from_a_paused_queue_and_from_others_it_is(client):
+def test_jobs_are_claimed_from_all_queues_but_the_paused_one(client):
     waits = executor_jobs.where.options(queue="high").enqueue()
     runs = executor_jobs.where.enqueue()
     assert pause(client, "high")
@@ -32,7 +32,7 @@ def test_nothing_is_claimed_from_a_paused_queue_and_from_others_it_is(client):
     assert [job.id for job in claims.finish_and_claim("2", [], 5).jobs] == [waits]
 
 
-def test_what_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(client):
+def test_a_job_that_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(client):
     first, second = executor_jobs.where.enqueue_many([()] * 2)
     pause(client, "default")
     client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
@@ -41,7 +41,7 @@ def test_what_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(
     assert client.lrange("rq:queue:default", 0, -1) == [first.encode(), second.encode()]
 
 
-def test_idle_workers_heed_a_pause_and_go_on_at_once_when_it_ends(server, client):
+def test_idle_workers_obey_a_pause_and_continue_at_once_when_it_ends(server, client):
     with pool(server, 3):
         until(lambda: client.scard(keys.WORKERS) == 3)
         time.sleep(0.2)  # until all are waiting
@@ -71,7 +71,7 @@ def test_a_busy_worker_performs_only_what_it_has_claimed_once_its_queue_is_pause
         until(lambda: client.zcard("rq:finished:default") == 200)
 
 
-def test_a_queue_with_a_rate_lets_so_many_begin_whoever_enqueued_them(client):
+def test_a_queues_rate_limits_how_many_jobs_start(client):
     set_rate(client, "default", Rate.parse("10/s burst 3"))
     assert rates(client) == {"default": "10/s burst 3"}
     enqueued = pool_jobs.add.enqueue_many([(number,) for number in range(8)])
@@ -112,7 +112,7 @@ def test_idle_pools_keep_a_queues_rate(server, client, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["", "x", "0 0", "1e3 5", "-1 5"])
-def test_a_rate_that_makes_no_sense_limits_nothing(client, value):
+def test_a_corrupt_rate_limits_nothing(client, value):
     client.hset(keys.QUEUE_RATES, "default", value)
     pool_jobs.add.enqueue(1)
     assert len(Claims(client, "w1", Strict(["default"])).finish_and_claim("1", [], 5).jobs) == 1

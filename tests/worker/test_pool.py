@@ -1,4 +1,4 @@
-"""The pool, with real processes that really die."""
+"""The pool, with real processes that are killed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_queues_are_served_in_their_order(server, client, tmp_path):
     assert lines(path) == ["high", "default", "low"]
 
 
-def test_a_failing_job_is_retried_as_often_as_it_may_and_keeps_its_reason(server, client, tmp_path):
+def test_a_failing_job_uses_up_its_retries_and_keeps_its_reason(server, client, tmp_path):
     id = pool_jobs.fail.enqueue(str(tmp_path / "notes"))
     assert drained(server) == 0
     assert len(lines(tmp_path / "notes")) == 3
@@ -64,7 +64,7 @@ def test_an_exception_to_give_up_on_is_not_retried(server, client, tmp_path):
     assert reader.read(client, id).status == "failed"
 
 
-def test_a_retry_with_back_off_waits_among_the_scheduled(server, client, tmp_path):
+def test_a_retry_with_back_off_is_scheduled(server, client, tmp_path):
     id = pool_jobs.give_up.options(retries=1).enqueue(str(tmp_path))  # a folder: IsADirectoryError, retried
     assert drained(server) == 0
     record = reader.read(client, id)
@@ -107,7 +107,7 @@ def test_a_job_that_keeps_killing_its_process_fails_after_three_deaths(server, c
     assert record.crash["host"] == socket.gethostname()
 
 
-def test_jobs_claimed_with_the_one_that_dies_go_back_uncounted(server, client, tmp_path):
+def test_jobs_claimed_with_one_that_kills_its_process_count_no_death(server, client, tmp_path):
     pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
     id = pool_jobs.die_once.enqueue(str(tmp_path / "notes"))
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
@@ -134,9 +134,7 @@ def test_a_job_that_ignores_its_timeout_is_killed(server, client):
     assert record.deaths == 0
 
 
-def test_a_long_job_holds_up_neither_what_was_claimed_with_it_nor_what_ended_before_it(
-    server, client, tmp_path
-):
+def test_a_long_job_delays_neither_the_jobs_claimed_with_it_nor_earlier_outcomes(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     before = pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
     long = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
@@ -168,7 +166,7 @@ def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(serve
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_what_outlasts_the_grace_or_a_second_signal_is_given_back(server, client, tmp_path, signals):
+def test_jobs_that_outlast_the_grace_or_a_second_signal_go_back(server, client, tmp_path, signals):
     notes = tmp_path / "notes"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(tmp_path / "never"), "a")
     with pool(server, grace=0.5 if signals == 1 else 25) as process:
@@ -231,7 +229,7 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
     assert client.xlen(keys.results_key(id)) == 0
 
 
-def test_an_idle_worker_that_was_taken_for_dead_is_known_again_once_it_has_work(server, client):
+def test_an_idle_worker_that_was_taken_for_dead_registers_again_with_its_next_job(server, client):
     with pool(server) as process:
         until(lambda: client.zcard(keys.LEASES) == 1)
         (worker,) = client.zrange(keys.LEASES, 0, -1)
@@ -256,7 +254,7 @@ def test_an_idle_worker_that_was_taken_for_dead_is_known_again_once_it_has_work(
         ("exits", "SystemExit: 3"),
     ],
 )
-def test_a_result_that_can_not_be_kept_or_an_exit_fails_with_its_reason(server, client, job, reason):
+def test_an_unwritable_result_or_an_exit_fails_the_job_with_its_reason(server, client, job, reason):
     id = getattr(pool_jobs, job).enqueue()
     assert drained(server) == 0
     record = reader.read(client, id)
@@ -288,7 +286,7 @@ def test_suspended_workers_claim_nothing_until_they_are_resumed(server, client):
         assert ended(client, id).result == 2
 
 
-def test_a_pool_waits_for_a_redis_that_is_away(spare_server):
+def test_a_pool_waits_while_redis_is_unavailable(spare_server):
     server = spare_server()
     with Redis.from_url(server.url) as client:
         produce = Client(client).send

@@ -1,4 +1,4 @@
-"""Redis dies, hangs, cuts connections, fills up or becomes a replica: workers wait, and go on."""
+"""Redis dies, hangs, cuts connections, fills up or becomes a replica: workers wait and continue."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def replica(server: EmbeddedServer, client: Redis) -> Iterator[None]:
     ("fault", "threads"),
     [(killed, 1), (killed, 5), (connections_cut, 1), (paused, 5), (full, 1), (replica, 5)],
 )
-def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_path, fault, threads):
+def test_workers_survive_an_outage_and_no_job_is_lost_or_doubled(spare_server, tmp_path, fault, threads):
     server = spare_server()
     ledger = tmp_path / "ledger"
     with Redis.from_url(server.url) as client:
@@ -102,7 +102,7 @@ def test_workers_outlast_it_and_nothing_is_lost_or_doubled(spare_server, tmp_pat
 
 
 @pytest.mark.parametrize("fault", [killed, full, replica])
-def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_server, tmp_path, fault):
+def test_a_crash_of_an_isolated_job_during_an_outage_is_counted_afterwards(spare_server, tmp_path, fault):
     server = spare_server()
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     with Redis.from_url(server.url) as client:
@@ -120,7 +120,7 @@ def test_the_death_of_an_isolated_job_meanwhile_is_counted_afterwards(spare_serv
 
 
 @pytest.mark.parametrize("fault", [killed, frozen])
-def test_a_timeout_bites_while_redis_is_away(spare_server, fault):
+def test_a_timeout_bites_while_redis_is_unavailable(spare_server, fault):
     server = spare_server()
     with Redis.from_url(server.url) as client:
         Client(client).make_default()

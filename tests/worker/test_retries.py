@@ -1,4 +1,4 @@
-"""Running again: what is retried and what is not, expiry, and checkpoints to go on from."""
+"""Retries: what is retried and what is not, expiry, and checkpoints."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_job_may_ask_to_run_again_up_to_its_limit_and_uses_up_no_retries(serve
     assert len(lines(tmp_path / "too late")) == 3
 
 
-def test_a_job_that_runs_again_later_waits_among_the_scheduled(server, client):
+def test_a_job_with_a_retry_interval_is_scheduled(server, client):
     later, interval = executor_jobs.retry_later.enqueue(), executor_jobs.fail_once_in_a_while.enqueue()
     assert drained(server) == 0
     for id, seconds in ((later, 30), (interval, 7)):
@@ -65,7 +65,7 @@ def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_run
     assert reader.read(client, in_time).status == "finished"
 
 
-def test_a_retry_is_not_hit_by_the_expiry(server, client, tmp_path):
+def test_a_job_does_not_expire_before_its_retry(server, client, tmp_path):
     id = pool_jobs.fail.options(expires=20).enqueue(str(tmp_path / "notes"))
     client.hset(keys.job_key(id), mapping={"expires_at": 1, "attempts": 1})
     assert drained(server) == 0
@@ -139,7 +139,7 @@ def test_a_checkpoint_revives_no_record_that_was_deleted(client):
     assert client.exists(keys.job_key(id)) == 0
 
 
-def test_two_signals_end_a_job_that_makes_no_checkpoints_and_it_starts_anew(server, client, tmp_path):
+def test_two_signals_end_a_job_without_checkpoints_and_it_starts_again(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = executor_jobs.note_when_told_isolated.enqueue(str(notes), str(gate), "a")
     with pool(server) as process:

@@ -1,4 +1,4 @@
-"""What an operator does to jobs: requeue those that have ended badly, purge those that wait."""
+"""What an operator does to jobs: retry ended ones, and purge waiting ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_canceled_job_runs_after_all(server, client):
     assert client.zcard("rq:canceled:default") == 0
 
 
-def test_only_what_has_ended_badly_runs_again(server, client):
+def test_only_jobs_that_failed_stopped_or_were_canceled_are_retried(server, client):
     id = pool_jobs.add.enqueue(1)
     with pytest.raises(NotRetried, match="is queued; only failed, stopped and canceled jobs"):
         retry(client, id)
@@ -51,7 +51,7 @@ def test_only_what_has_ended_badly_runs_again(server, client):
         retry(client, "text")
 
 
-def test_a_unique_job_whose_place_another_has_taken_stays_where_it_is(client):
+def test_a_unique_job_is_not_retried_once_another_has_its_key(client):
     first = pool_jobs.add.options(unique=True).enqueue(1)
     control.cancel(client, first)
     second = pool_jobs.add.options(unique=True).enqueue(1)
@@ -71,7 +71,7 @@ def test_a_list_of_another_type_leaves_the_job_failed(client):
     assert reader.read(client, id).status == "canceled"
 
 
-def test_a_purge_deletes_what_waits_and_nothing_else(client):
+def test_a_purge_deletes_only_waiting_jobs(client):
     ids = pool_jobs.add.enqueue_many([(n,) for n in range(1100)])
     later = pool_jobs.add.options(delay=60).enqueue(1)
     other = pool_jobs.add.options(queue="low").enqueue(1)
@@ -82,13 +82,13 @@ def test_a_purge_deletes_what_waits_and_nothing_else(client):
         reader.read(client, ids[0])
 
 
-def test_a_purge_takes_those_behind_others_of_their_group_too(client):
+def test_a_purge_also_deletes_jobs_behind_others_of_their_group(client):
     limited_jobs.in_turn.enqueue_many([("p", str(number % 3)) for number in range(30)])
     assert purge(client, "default") == 30
     assert client.keys("pm:group*") == []
 
 
-def test_a_purge_passes_ids_without_a_record(client):
+def test_a_purge_ignores_ids_without_a_record(client):
     client.rpush(keys.queue_key("default"), "gone", b"\xff")
     assert purge(client, "default") == 0
     assert client.llen(keys.queue_key("default")) == 0

@@ -1,4 +1,4 @@
-"""Stalled workers: what the pool gives back in their place, and what the worker makes of it."""
+"""Stalled workers: what the pool gives back in their place, and how the worker continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def begun(scoreboard: Scoreboard, jobs) -> None:
     scoreboard.start(MAIN, jobs[1].id, jobs[1].execution, 60)
 
 
-def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims):
+def test_unstarted_jobs_of_a_stalled_worker_go_back_and_ended_ones_do_not(client, claims):
     ids = pool_jobs.add.enqueue_many([(number,) for number in range(4)])
     jobs = claims.finish_and_claim("c1", [], 4).jobs
     moved = pool_jobs.add.enqueue(5)
@@ -40,7 +40,7 @@ def test_what_is_not_begun_goes_back_and_what_has_ended_does_not(client, claims)
     assert not scoreboard.end(jobs[1].execution)
 
 
-def test_a_worker_that_went_on_meanwhile_loses_nothing(client, claims, monkeypatch):
+def test_a_worker_that_continues_loses_no_job(client, claims, monkeypatch):
     pool_jobs.add.enqueue_many([(number,) for number in range(6)])
     jobs = claims.finish_and_claim("c1", [], 4).jobs
     scoreboard = Scoreboard()
@@ -56,7 +56,7 @@ def test_a_worker_that_went_on_meanwhile_loses_nothing(client, claims, monkeypat
     assert client.llen("rq:queue:default") == 0
 
 
-def test_jobs_beside_the_main_threads_are_none_of_its_business(client, claims):
+def test_a_worker_with_concurrent_jobs_never_counts_as_stalled(client, claims):
     pool_jobs.add.enqueue_many([(number,) for number in range(2)])
     scoreboard = Scoreboard(2)
     begun(scoreboard, claims.finish_and_claim("c1", [], 2).jobs)

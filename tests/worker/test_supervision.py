@@ -1,4 +1,4 @@
-"""Supervision: recycling, resizing, frozen processes, dumps, and what a job's own forks may leave."""
+"""Supervision: recycling, resizing, frozen processes, dumps, and processes that jobs fork."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_a_process_with_threads_and_tasks_leaves_after_its_number_of_jobs_too(se
     assert set(Counter(pids).values()) == {4}
 
 
-def test_a_process_that_has_grown_too_large_leaves_after_its_job(server, client):
+def test_a_process_over_its_max_memory_leaves_after_its_job(server, client):
     with pool(server, max_memory=200_000_000):
         first = ended(client, executor_jobs.grow.enqueue(170_000_000)).result
         until(lambda: ended(client, executor_jobs.where.enqueue()).result[0] != first)
 
 
-def test_a_process_that_grows_to_twice_its_bound_is_killed_in_the_midst_of_its_job(server, client):
+def test_a_process_that_uses_twice_its_max_memory_is_killed_during_its_job(server, client):
     with pool(server, max_memory=200_000_000):
         record = ended(client, executor_jobs.grow_and_stay.enqueue(500_000_000))
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
@@ -101,7 +101,7 @@ def test_the_jobs_of_a_frozen_process_run_elsewhere(server, client, tmp_path):
     assert (record.deaths, record.attempts) == (0, 0)
 
 
-def test_a_process_that_is_frozen_for_a_moment_only_goes_on(server, client, tmp_path):
+def test_a_process_that_was_frozen_for_a_moment_continues(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
     with pool(server, frozen=1) as process:
@@ -156,7 +156,7 @@ def test_nothing_is_left_of_a_pool_that_is_killed_while_it_drains(server, client
     assert len(family) == 3
 
 
-def test_weights_share_the_first_places_and_spread_them_evenly():
+def test_queues_come_first_evenly_in_proportion_to_their_weights():
     order = Weighted({"high": 5, "default": 3, "low": 1})
     firsts = [order.next()[0] for _ in range(900)]
     assert Counter(firsts) == {"high": 500, "default": 300, "low": 100}
@@ -171,7 +171,7 @@ def test_queues_without_weights_are_served_strictly():
     assert isinstance(of(parse(["high:1,low:1"])), Weighted)
 
 
-def test_a_queue_of_little_weight_gets_its_share_and_never_starves(server, client, tmp_path):
+def test_a_queue_with_a_low_weight_gets_its_share(server, client, tmp_path):
     notes = tmp_path / "notes"
     for queue in ("high", "low"):
         pool_jobs.note.options(queue=queue).enqueue_many([(str(notes), queue)] * 200)
@@ -181,7 +181,7 @@ def test_a_queue_of_little_weight_gets_its_share_and_never_starves(server, clien
     assert 20 <= Counter(served[:100])["low"] <= 30
 
 
-def test_a_job_that_keeps_the_interpreters_lock_holds_up_none_of_its_claim(server, client, tmp_path):
+def test_jobs_claimed_with_one_that_blocks_its_process_run_elsewhere(server, client, tmp_path):
     path = tmp_path / "notes"
     pool_jobs.add.enqueue_many([(1,)] * 40)
     long = executor_jobs.keep_the_lock.enqueue(str(path), 8 * 10**7)
@@ -193,9 +193,7 @@ def test_a_job_that_keeps_the_interpreters_lock_holds_up_none_of_its_claim(serve
     assert Counter(lines(path)) == Counter(["begins", "ends", *(f"note {number}" for number in range(20))])
 
 
-def test_what_comes_for_a_worker_while_a_job_keeps_its_lock_is_performed_once_by_another(
-    server, client, tmp_path
-):
+def test_a_job_that_arrives_at_a_stalled_worker_is_performed_once_by_another(server, client, tmp_path):
     path = tmp_path / "notes"
     with pool(server, 2):
         until(lambda: client.scard(keys.WORKERS) == 2)

@@ -37,7 +37,7 @@ def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, clien
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_job_that_goes_on_past_its_timeout_is_ended_whatever_it_does(server, client, executor):
+def test_a_job_that_ignores_its_timeout_is_killed_whatever_it_does(server, client, executor):
     _, resist, options = EXECUTORS[executor]
     found = {}
     with ExitStack() as pools, pace() as second:

@@ -1,4 +1,4 @@
-"""Waiting: what a push brings while the worker looks, looks away, or has lost its connection."""
+"""Waiting: a push while the worker waits, is busy, or has lost its connection."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def waiting(client, claims) -> Iterator[IdleWait]:
     os.close(waker)
 
 
-def test_a_push_brings_the_job_and_not_its_id_alone(client, claims, waiting):
+def test_a_push_returns_the_whole_job_and_not_only_its_id(client, claims, waiting):
     id = executor_jobs.where.enqueue()
     (job,) = waiting.wait().jobs
     assert (job.id, job.queue) == (id, "default")
     assert claims.finish_and_claim("next", [finished(job, b"1", 1.0, 2.0)], 1).stale == []
 
 
-def test_what_comes_while_the_worker_is_busy_is_there_at_its_next_look(waiting):
+def test_jobs_that_arrive_while_the_worker_is_busy_are_read_later(waiting):
     ids = {executor_jobs.where.enqueue(), executor_jobs.where.options(queue="low").enqueue()}
     assert {job.id for job in waiting.arrived().jobs} == ids
     assert not waiting.is_under_way
 
 
-def test_moves_that_are_ended_bring_what_was_pushed_before(client, waiting):
+def test_ended_moves_return_what_was_pushed_before(client, waiting):
     id = executor_jobs.where.enqueue()
     assert [job.id for job in waiting.end().jobs] == [id]
     later = executor_jobs.where.enqueue()
@@ -73,14 +73,14 @@ def test_a_job_that_was_moved_and_never_claimed_is_recovered(client, waiting):
     assert [job.id for job in waiting.recover().jobs] == [id]
 
 
-def test_a_server_without_the_script_leaves_the_job_to_the_next_claim(client, claims, waiting):
+def test_the_next_claim_gets_a_job_that_was_moved_on_a_server_without_the_script(client, claims, waiting):
     client.script_flush()
     id = executor_jobs.where.enqueue()
     assert waiting.wait().is_empty
     assert [job.id for job in claims.finish_and_claim("next", [], 1).jobs] == [id]
 
 
-def test_a_worker_bears_any_number_of_lost_connections(client, waiting):
+def test_a_worker_survives_any_number_of_lost_connections(client, waiting):
     for _ in range(client.connection_pool.max_connections):
         waiting.close()
         assert waiting.recover().is_empty
