@@ -10,6 +10,7 @@ from packmule.config import Settings, SettingsError
 if TYPE_CHECKING:
     from redis import Redis
 
+    from packmule.jobs.client import Client
     from packmule.jobs.storage import Storage
 
 READY_JOBS = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files")
@@ -81,9 +82,13 @@ class App:
 
     def produce(self) -> None:
         """Let `.enqueue(...)` use the settings' Redis."""
+        self.jobs_on(self.client).make_default()
+
+    def jobs_on(self, client: Redis) -> Client:
+        """What enqueues jobs on a server, as the settings say."""
         from packmule.jobs.client import Client
 
-        Client(self.client, self.settings.queues, self.settings.max_job_bytes).make_default()
+        return Client(client, self.settings.queues, self.settings.max_job_bytes)
 
     def load_jobs(self) -> None:
         """Register the ready-made jobs and those of the user's modules."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
@@ -59,7 +60,6 @@ class Audited(click.Command):
 def audit(app: App, since: str, json: bool) -> None:
     """Print what operators did, and when."""
     from packmule.observe import audit as source
-    from packmule.scheduler.schedules.cron import shown
     from packmule.terminal import show
 
     for action in source.read(app.client, since):
@@ -67,7 +67,8 @@ def audit(app: App, since: str, json: bool) -> None:
             show.as_json(action._asdict())
         else:
             subject = " ".join(f"{name}={_word(value)}" for name, value in action.subject.items())
-            click.echo(f"{shown(int(action.at))} {action.who} {action.action} {subject}".rstrip())
+            at = datetime.fromtimestamp(action.at)
+            click.echo(f"{at:%Y-%m-%d %H:%M:%S} {action.who} {action.action} {subject}".rstrip())
 
 
 def _word(value: Any) -> str:

@@ -57,7 +57,8 @@ def batch_show(app: App, id: str, json: bool) -> None:
     if json:
         show.as_json(facts)
     else:
-        show.facts(facts | {"failed jobs": "\n".join(facts["failed jobs"])})
+        times = {"created": show.moment(facts["created"]), "ended": show.moment(facts["ended"])}
+        show.facts(facts | times | {"failed jobs": "\n".join(facts["failed jobs"])})
 
 
 @batch.command("wait")

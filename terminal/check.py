@@ -50,7 +50,7 @@ def check(app: App, json: bool) -> int:
     settings = app.settings
     findings = {
         "modules": _finding(app.load_jobs),
-        "schedules": _finding(lambda: _schedules(settings)),
+        "schedules": _finding(lambda: _schedules(app)),
         "webhooks": _finding(lambda: _webhooks(settings)),
         "redis": _finding(lambda: _server(app.client, settings.memory_high_water)),
         "locks": _finding(lambda: _locks(settings)),
@@ -77,23 +77,21 @@ def _finding(probe: Callable[[], Any]) -> Finding:
         return Finding(False, f"FAULT: {error}")
 
 
-def _schedules(settings: Settings) -> str:
+def _schedules(app: App) -> str:
     """How many schedules the modules and the file have, or their faults."""
     from redis import Redis
 
     from packmule.jobs import registry
-    from packmule.jobs.client import Client
     from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
     from packmule.scheduler.schedules.schedule_file import read_file
     from packmule.scheduler.schedules.schedule_jobs import faults_of
 
     found, faults = from_code(registry.names())
-    if settings.schedules is not None:
-        found += read_file(settings.schedules)
-    producer = Client(
-        Redis(), settings.queues, settings.max_job_bytes
-    )  # it only validates calls, so it never connects
-    faults += faults_of(found, producer, time.time())
+    if app.settings.schedules is not None:
+        found += read_file(app.settings.schedules)
+    faults += faults_of(
+        found, app.jobs_on(Redis()), time.time()
+    )  # it only validates calls: it never connects
     if faults:
         raise InvalidSchedule("; ".join(faults))
     return f"ok, {len(found)}"

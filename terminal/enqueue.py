@@ -189,14 +189,14 @@ def _enqueue(
     files: str | None = None,
 ) -> int:
     """Enqueue one job, or a batch; what the argument `files` names is copied into the storage first."""
-    from packmule.jobs.client import Client, known_queue
+    from packmule.jobs.client import known_queue
     from packmule.terminal.follow import follow_one
 
     if wait and options.result_ttl == 0:
         raise click.UsageError(
             "--wait and --result-ttl 0 exclude each other: no result is kept that could be shown"
         )
-    producer = Client(app.client, app.settings.queues, app.settings.max_job_bytes)
+    jobs = app.jobs_on(app.client)
     # Checked before anything is copied, so that a refused call leaves nothing behind.
     for call in calls:
         job_type.validate((), call)
@@ -209,8 +209,8 @@ def _enqueue(
                 _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
             )
     if len(calls) > 1:
-        return _enqueue_batch(app, producer, job_type, calls, options, wait, json)
-    ids = producer.send(job_type, [((), calls[0])], options)
+        return _enqueue_batch(app, jobs, job_type, calls, options, wait, json)
+    ids = jobs.send(job_type, [((), calls[0])], options)
     id = str(ids[0])
     if ids.held:
         replaced = options.over(job_type.options).is_debounced
@@ -224,7 +224,7 @@ def _enqueue(
 
 def _enqueue_batch(
     app: App,
-    producer: Client,
+    jobs: Client,
     job_type: JobType,
     calls: list[dict[str, Any]],
     options: Options,
@@ -237,8 +237,8 @@ def _enqueue_batch(
     from packmule.terminal.batch import follow_batch
 
     name = job_type.name.rpartition(".")[2]
-    with Batch.create(options.description or name, client=producer) as batch:
-        producer.send(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
+    with Batch.create(options.description or name, client=jobs) as batch:
+        jobs.send(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
     if wait:
         return follow_batch(app, batch.id, json)
     click.echo(batch.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,7 +72,7 @@ def _show(event: JobEvent, json: bool) -> None:
     if json:
         show.as_json(event._asdict())
         return
-    at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    at = datetime.fromtimestamp(event.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     said = " ".join(f"{name}={value}" for name, value in _details(event))
     parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
     click.echo(show.plain(" ".join(part for part in parts if part).rstrip()))

@@ -160,7 +160,7 @@ def schedule_add(
     table = {option: value for option, value in given.items() if value is not None}
     found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
     app.load_jobs()
-    tick = check(found, _producer(app), time.time())
+    tick = check(found, app.jobs_on(app.client), time.time())
     said = schedule_store.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "unchanged"}[said]
     is_paused = schedule_store.entry(app.client, name).state == "paused"
@@ -226,7 +226,7 @@ def schedule_run(app: App, name: str) -> None:
 
     found = _readable(app, name)
     app.load_jobs()
-    ids = run_now(app.client, found, _producer(app))
+    ids = run_now(app.client, found, app.jobs_on(app.client))
     if ids.held:
         click.echo(f"packmule: job {ids[0]} is equal and pending: nothing was enqueued", err=True)
     click.echo(ids[0])
@@ -263,12 +263,6 @@ def _readable(app: App, name: str) -> Schedule:
     if found.schedule is None:
         raise InvalidSchedule(f"schedule {name} can't be read: {found.fault}")
     return found.schedule
-
-
-def _producer(app: App) -> Any:
-    from packmule.jobs.client import Client
-
-    return Client(app.client, app.settings.queues, app.settings.max_job_bytes)
 
 
 def _facts(entry: StoredSchedule) -> dict[str, Any]:

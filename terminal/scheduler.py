@@ -35,12 +35,10 @@ def scheduler(app: App, schedules: Path | None) -> None:
 
 
 def run_scheduler(app: App) -> None:
-    from packmule.jobs.client import Client
     from packmule.scheduler.scheduler import Scheduler
     from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 
     settings = app.settings
     client = app.connect(SCHEDULER_TIMEOUT)
-    producer = Client(client, settings.queues, settings.max_job_bytes)
-    enqueuer = PeriodicEnqueuer(client, producer, settings.schedules)
+    enqueuer = PeriodicEnqueuer(client, app.jobs_on(client), settings.schedules)
     Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -73,8 +74,8 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int, cut:
     whole, words = [], []
     for position, column in enumerate(columns):
         texts = [column, *(row[position].plain for row in cells)]
-        whole.append(max(len(line) for text in texts for line in text.splitlines() or [""]))
-        words.append(max(len(word) for text in texts for word in text.split() or [""]))
+        whole.append(max(cell_len(line) for text in texts for line in text.splitlines() or [""]))
+        words.append(max(cell_len(word) for text in texts for word in text.split() or [""]))
         if column == cut:
             words[-1] = min(words[-1], CUT)
     gap = 2 if sum(whole) + 2 * (len(columns) - 1) <= width else 1
