@@ -12,7 +12,10 @@ end
 
 local own = {} -- for notes in the quarantine: the script's `worker`, and the time `at` as RQ's text
 
-local ALIVE = {queued = true, started = true, scheduled = true, deferred = true} -- statuses of jobs that have not ended
+-- Whether a job of this status has yet to end.
+local function is_pending(status)
+  return status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred'
+end
 
 local batches -- batch.lua, in scripts that count
 

@@ -52,7 +52,7 @@ local function holder(key, rule)
   local owner, status, queue, enqueued, since = unpack(found)
   local is_there = not found.err and owner == key
   -- A record without data or a queue is set aside sooner or later, whatever its status.
-  local is_alive = is_there and ALIVE[status] and queue and redis.call('HEXISTS', record, 'data') == 1
+  local is_alive = is_there and is_pending(status) and queue and redis.call('HEXISTS', record, 'data') == 1
   if rule == 'debounce' then
     if is_alive and status == 'scheduled' and not enqueued then
       return id, queue, tonumber(since) or now

@@ -17,7 +17,7 @@ end
 
 if unique then
   local holder = (redis.call('HGET', KEYS[3], unique) or ''):match('^%S+')
-  if holder and holder ~= id and ALIVE[redis.pcall('HGET', 'rq:job:' .. holder, 'status')] then
+  if holder and holder ~= id and is_pending(redis.pcall('HGET', 'rq:job:' .. holder, 'status')) then
     return 'held ' .. holder
   end
   redis.call('HSET', KEYS[3], unique, id .. ' 0')
