@@ -1,1 +1,1 @@
-"""The pool: the supervisor of worker processes, and what it looks after."""
+"""The pool: the supervisor of worker processes."""

@@ -44,14 +44,13 @@ log = logging.getLogger("packmule.worker")
 
 
 class Pool:
-    """Runs `processes` workers on `queues`, and beside them `companions`: functions by name, one process
-    each.
+    """Runs `processes` workers on `queues`, and one process for each of the named `companions`.
 
-    `connect` makes a client; each process calls it for itself. `grace` is how long, in seconds, running jobs
-    may go on after SIGTERM or SIGINT before they are given back; a second signal ends them at once.
-    `queues` may carry weights (`["high:5", "low:1"]`). A process leaves, and another starts, after `max_jobs`
-    jobs or when it uses `max_memory` bytes. `autoscale` is the least and the most processes. `threads`,
-    `tasks`, `most` and what `lock_nodes` makes are the worker's.
+    `connect` makes a client; each process calls it for itself. After SIGTERM or SIGINT running jobs have
+    `grace` seconds before they are given back; a second signal ends them at once. `queues` may carry weights
+    (`["high:5", "low:1"]`). A process leaves, and another starts, after `max_jobs` jobs or when it uses more
+    than `max_memory` bytes. `autoscale` is the fewest and the most processes. `threads`, `tasks`, `most` and
+    the clients that `lock_nodes` makes are options of the workers.
     """
 
     def __init__(
@@ -193,7 +192,7 @@ class Pool:
         try:
             wanted = scale.wanted(self.processes, busy)
         except RedisError as error:
-            log.warning("the queues' depths can't be seen: %s", error)
+            log.warning("can't read the queues' depths: %s", error)
             return
         if wanted != self.processes:
             self._resize(wanted - self.processes)
@@ -213,10 +212,10 @@ class Pool:
             kill_if_needed(each, running, self.max_memory)
 
     def _stop_children(self) -> None:
-        """After a signal to stop: pass it on, and kill what goes on after the grace or a second signal."""
+        """Pass a signal to stop on; kill processes that go on after the grace or a second signal."""
         if not self._stop_signals:
             return
-        # Companions last, for a job that finishes may still need them.
+        # Companions last: a job that finishes may still need them.
         workers_left = bool(self._workers())
         for each in self._children.values():
             if not each.stop_sent and (each.scoreboard or not workers_left):
@@ -231,7 +230,7 @@ class Pool:
                 self._clean = self._clean and each.scoreboard is None
 
     def _reap(self) -> None:
-        """Take note of children that ended, froze or went on, and of a container's orphans."""
+        """Handle children that ended, froze or continued, and reap a container's orphans."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
@@ -254,7 +253,7 @@ class Pool:
                 self._back_off(ended)
 
     def _on_worker_exit(self, ended: Child, scoreboard: Scoreboard, code: int, usage: struct_rusage) -> None:
-        """Take note of a worker's end, and rescue what it held unless it left in order."""
+        """Handle a worker's end; rescue its jobs unless it left in order."""
         running = scoreboard.read()
         self.upkeep.remove(ended.name)
         scoreboard.close()
@@ -264,13 +263,13 @@ class Pool:
         report = report_crash(ended.name, code, running[0] if running else None, usage, ended.kills_before)
         executions = [job.execution for job in running] or [NOTHING_RAN]
         verdict, reason, named = ended.killed_as or ("died", report.cause, executions)
-        log.warning("%s: %s", ended.name, reason or "stopped before its job had ended")
+        log.warning("%s: %s", ended.name, reason or "ended before its job did")
         self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report))
         if not ended.killed_as and not running:
             self._back_off(ended)
 
     def _back_off(self, ended: Child) -> None:
-        """Start nothing for a while if children die as soon as they start, before they have a job."""
+        """Pause before the next start if children die as soon as they start."""
         if time.monotonic() - ended.started_at > QUICK_DEATH:
             self._start_backoff.reset()
         else:

@@ -1,1 +1,1 @@
-"""A worker process: what claims, performs and acknowledges jobs."""
+"""A worker process: it claims, performs and acknowledges jobs."""

@@ -15,10 +15,10 @@ from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
 
 SLOW_SECONDS = 0.1
-"""A job that took less is not worth a place among the slowest."""
+"""A job that took less is not counted among the slowest."""
 
 MOST_OF_A_NAME = 200
-"""Bytes of a payload in which its callable's name ends; a longer one only costs a group of its own."""
+"""Bytes of a payload that its callable's name fits in; a longer name only costs a group of its own."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -69,7 +69,7 @@ class _Group:
         self.seconds = 0.0
 
     def fields(self) -> Iterator[str | int]:
-        """Names of fields and by how much they grow, in turn."""
+        """Names of fields and their increments, in turn."""
         for letter, counts in (("k", self.kinds), ("r", self.runs), ("w", self.waits)):
             for number, count in counts.items():
                 yield f"{self.prefix}{letter}{number}"
@@ -79,7 +79,7 @@ class _Group:
 
 
 def _name(job: Claimed) -> str:
-    """The dotted name of the job's callable, which a payload begins with."""
+    """The dotted name of the job's callable, which the payload starts with."""
     if job.data[:2] == b'["' and (end := job.data.find(b'"', 2)) > 0:
         return job.data[2 : min(end, MOST_OF_A_NAME)].decode(errors="replace")
     try:
@@ -89,7 +89,7 @@ def _name(job: Claimed) -> str:
 
 
 def _seconds(text: bytes | None) -> float | None:
-    """RQ's text of a time as Unix seconds; None for what is none."""
+    """RQ's text of a time as Unix seconds; None if it isn't one."""
     try:
         return _second(text[:19]) + int(text[20:26]) / 1_000_000 if text else None
     except ValueError:
