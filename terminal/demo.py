@@ -78,7 +78,7 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
     started = time.monotonic()
     log = settings.data_dir / "demo.log"
     with _worker(settings, log):
-        ended = follow(client, jobs, DEADLINE)
+        ended = follow(client, jobs, DEADLINE, hint_after=DEADLINE)
     seconds = time.monotonic() - started
     for id, label in jobs.items():
         if ended[id].status != "finished":
@@ -93,11 +93,8 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
     if missing:
         raise DemoFailed(f"these outputs are not in the storage: {', '.join(missing)}")
     show.out.print(f"All 3 finished in {seconds:.1f} s:\n")
-    show.table(
-        ("job", "output", ""),
-        [(label, storage.locate(path), about) for label, path, about in rows],
-        empty="",
-    )
+    outputs = [(label, f"{about}\n{_relative(storage.locate(path))}") for label, path, about in rows]
+    show.table(("job", "output"), outputs, empty="")
     show.out.print(
         "\nSee the jobs with: packmule job list --queue demo\n"
         f"or with: packmule up, and the dashboard on http://{settings.host}:{settings.port}"
@@ -135,6 +132,12 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 pool.kill()
                 pool.wait()
+
+
+def _relative(path: str) -> str:
+    """A path as it is typed in the working directory."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 Row = tuple[str, str, str]

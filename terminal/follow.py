@@ -18,14 +18,19 @@ from packmule.terminal.show import err, progress
 NO_WORKER_SECONDS = 2.0
 
 
-def follow(client: Redis, labels: Mapping[str, str], timeout: float | None = None) -> dict[str, JobInfo]:
+def follow(
+    client: Redis,
+    labels: Mapping[str, str],
+    timeout: float | None = None,
+    hint_after: float = NO_WORKER_SECONDS,
+) -> dict[str, JobInfo]:
     """Show a progress bar for each of `labels`, job ids and what to call them, until all have ended.
 
-    The bars go to standard error, and only to a terminal. Raises `NoSuchJob`, and `TimeoutError` after
-    `timeout` seconds.
+    The bars go to standard error, and only to a terminal. If no worker runs after `hint_after` seconds, a
+    hint says so. Raises `NoSuchJob`, and `TimeoutError` after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-    hint_at = time.monotonic() + NO_WORKER_SECONDS
+    hint_at = time.monotonic() + hint_after
     ended: dict[str, JobInfo] = {}
     with _bars() as bars:
         tasks = {id: bars.add_task(label, total=100, state="") for id, label in labels.items()}

@@ -248,8 +248,8 @@ def test_check_ends_with_exit_code_3_where_redis_cannot_be_reached(here: Run) ->
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("job", "show", "gone"), ("gone", "check the id")),
-        (("job", "wait", "gone"), ("gone", "check the id")),
+        (("job", "show", "gone"), ("gone", "check it")),
+        (("job", "wait", "gone"), ("gone", "check it")),
         (("job", "list", "--queue", "hihg"), ("'hihg'", "high, default, low", "PACKMULE_QUEUES")),
         (("job", "list", "--status", "done"), ("'done'", "'finished'", "packmule job list --help")),
         (("job", "wait", "gone", "--timeout", "long"), ("--timeout", "'long'", "1h30m")),
