@@ -42,7 +42,7 @@ class JobOptions(TypedDict, total=False):
     timeout: float | timedelta | None
     """How long the job may run, 180 s by default; RQ keeps whole seconds, rounded up."""
     result_ttl: float | timedelta | None
-    """How long a finished job is kept, 500 s by default; 0 deletes it at once, -1 keeps it for ever."""
+    """How long a finished job is kept, 500 s by default; 0 deletes it at once, -1 keeps it forever."""
     failure_ttl: float | timedelta | None
     """How long a failed job is kept, a year by default."""
     retries: int | None
@@ -170,7 +170,7 @@ def _check_span(name: str, value: Any) -> None:
         if keeps_for_ever or (0 <= seconds <= LONGEST_SPAN and not never_runs):
             return
     least = "of 0 or more" if may_be_none else "above 0"
-    more = ", or -1 to keep it for ever" if is_kept else ""
+    more = ", or -1 to keep it forever" if is_kept else ""
     raise InvalidOption(f"{name}={value!r}: give seconds {least}, at most a hundred years{more}")
 
 

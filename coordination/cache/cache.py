@@ -48,7 +48,7 @@ class Cache:
 
     The process that computes a value holds a lease of `lease` seconds and renews it. If it is killed, another
     process computes the value once the lease has ended. A lease is renewed for at most `longest` seconds, so
-    that a process that hangs doesn't hold up the others for ever.
+    that a process that hangs doesn't hold up the others forever.
 
     While Redis is unavailable, everything is computed and nothing is kept; this is logged twice a minute.
     Only invalidation raises then, because the old value would come back. Safe in threads and after a fork.

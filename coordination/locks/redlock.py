@@ -73,7 +73,7 @@ class Redlock:
     ) -> Lock:
         """Take the lock `name` for `ttl` seconds, and renew it in the background if `renew`.
 
-        Tries for `wait` seconds: once with 0, for ever with `math.inf`. If a renewal finds the lock lost, it
+        Tries for `wait` seconds: once with 0, forever with `math.inf`. If a renewal finds the lock lost, it
         calls `on_lost` with the lock, in the renewing thread; it should return quickly. A lock whose object
         is garbage-collected is not renewed.
 

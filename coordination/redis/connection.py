@@ -112,7 +112,7 @@ def connect(
     >>> with connect("redis://localhost:6379/0", Path(".packmule")) as client:  # doctest: +SKIP
     ...     client.ping()
     """
-    # A client without a timeout could wait for ever on something that isn't Redis, so a second one checks.
+    # A client without a timeout could wait forever on something that isn't Redis, so a second one checks.
     with _client(url, data_dir, name, CHECK_TIMEOUT) as probe:
         try:
             warnings = check(probe, allow_eviction=allow_eviction)

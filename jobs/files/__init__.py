@@ -27,7 +27,7 @@ from packmule.jobs.files.text import UnreadableText
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
-from packmule.units import MIB
+from packmule.units import GIB, MIB
 
 __all__ = [
     "ConversionFailed",
@@ -57,7 +57,7 @@ HOPELESS = (
     retries=1,
     give_up_on=HOPELESS,
     isolate=True,
-    max_memory=8 * 1024**3,
+    max_memory=8 * GIB,
     max_cpu=14_400,  # for all its threads together
 )
 def file(

@@ -17,6 +17,7 @@ from packmule.jobs.image.source import ImageTooLarge, UnreadableImage, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
+from packmule.units import GIB
 
 __all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]
 
@@ -31,7 +32,7 @@ Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MA
     retries=1,
     give_up_on=HOPELESS,
     isolate=True,
-    max_memory=2 * 1024**3,
+    max_memory=2 * GIB,
     max_cpu=300,
 )
 def image(source: str, renditions: Renditions, out: str | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@
 -- pm:blocked:<key>   groups blocked for a slot, in order    pm:due  blocked groups by the time at which they may go on
 
 local groups = lazy(function(groups)
-  groups.LONGEST_BLOCK = 3600 -- seconds, so that no wrong time blocks a group for ever
+  groups.LONGEST_BLOCK = 3600 -- seconds, so that no wrong time blocks a group forever
 
   function groups.members_of(queue, group) return 'pm:group:' .. queue .. ':' .. group end
 

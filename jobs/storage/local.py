@@ -59,7 +59,7 @@ class LocalFolder:
                 status = self._inside(path).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        # Opening a pipe or a device could block for ever, so they don't count as files.
+        # Opening a pipe or a device could block forever, so they don't count as files.
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def files(self, folder: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Pruning: remove what has expired, so that nothing grows for ever."""
+"""Pruning: remove what has expired, so that nothing grows forever."""
 
 from __future__ import annotations
 

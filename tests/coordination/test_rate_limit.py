@@ -150,7 +150,7 @@ def test_every_key_expires(client, kind):
     limit = kind(client, "api", "10/s")
     for number in range(20):
         limit.hit(f"key {number}", number % 10 + 1)
-        assert client.pttl(limit.key(f"key {number}")) in {-2, *range(1002)}  # -1 would be for ever
+        assert client.pttl(limit.key(f"key {number}")) in {-2, *range(1002)}  # -1 would be forever
     ends = time.monotonic() + 5
     while client.keys("*"):
         assert time.monotonic() < ends

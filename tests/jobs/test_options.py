@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
         {"timeout": 1e17},
         {"result_ttl": -2},
         {"result_ttl": 10**30},
-        {"failure_ttl": "for ever"},
+        {"failure_ttl": "forever"},
         {"delay": -1},
         {"delay": timedelta(seconds=-1)},
         {"delay": 1e12},

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the value    KEYS[2]  the last token seen
 -- ARGV[1]  the holder's token    ARGV[2]  the value to write
--- ARGV[3]  milliseconds to keep the value, 0 for ever    ARGV[4]  milliseconds to keep the token
+-- ARGV[3]  milliseconds to keep the value, 0 forever    ARGV[4]  milliseconds to keep the token
 -- Returns  {1}, or {0, the token seen} if a later holder has used it
 
 local seen = redis.call('GET', KEYS[2])
