@@ -202,7 +202,7 @@ def test_a_stale_socket_is_replaced(stopped_server):
 
 def test_a_server_that_loads_its_file_is_waited_for(spare_server: SpareServer, monkeypatch):
     server = spare_server()
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.url, socket_timeout=60) as client:
         client.eval("for i = 1, 400000 do redis.call('SET', 'key:' .. i, i) end", 0)
     kill_server(server)
     monkeypatch.setattr(server_module, "START_TIMEOUT", 0.2)
