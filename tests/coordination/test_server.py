@@ -200,15 +200,24 @@ def test_a_stale_socket_is_replaced(stopped_server):
     assert stopped_server.pid() is not None
 
 
-def test_a_server_that_loads_its_file_is_waited_for(spare_server: SpareServer, monkeypatch):
+def test_a_server_that_loads_its_file_is_waited_for(spare_server: SpareServer):
     server = spare_server()
     with redis.Redis.from_url(server.url, socket_timeout=60) as client:
         client.eval("for i = 1, 400000 do redis.call('SET', 'key:' .. i, i) end", 0)
     kill_server(server)
-    monkeypatch.setattr(server_module, "START_TIMEOUT", 0.2)
     server.ensure()
     with redis.Redis.from_url(server.url) as client:
         assert client.dbsize() == 400_000
+
+
+def test_loading_may_take_longer_than_a_start(tmp_path, monkeypatch):
+    server, loaded_at = EmbeddedServer(tmp_path), time.monotonic() + 0.5
+    monkeypatch.setattr(
+        server, "_ping", lambda: b"+PONG" if time.monotonic() > loaded_at else b"-LOADING the dataset"
+    )
+    monkeypatch.setattr(server_module, "START_TIMEOUT", 0.1)
+    server.ensure()
+    assert time.monotonic() > loaded_at
 
 
 @pytest.mark.parametrize("length", [80, 104, 240])
