@@ -87,7 +87,7 @@ def _complain(text: str) -> None:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """The exit code for an error that a user can mend; None for a bug of ours, which shows its traceback."""
+    """The exit code for an error that a user can fix; None for a bug of ours, which shows its traceback."""
     from redis.exceptions import RedisError
 
     if isinstance(error, Error):
