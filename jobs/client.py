@@ -94,6 +94,7 @@ class Client:
             if made is None:
                 settings = self.settings or Settings.from_env()
                 made = connect(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
+                self.__dict__["redis"] = made  # before another thread that waits for the lock looks
                 atexit.register(self.close)
             return made
 

@@ -13,7 +13,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs.client import Client
 from packmule.jobs.input_limits import InputLimits
-from packmule.tests.private_server import private_server
+from packmule.testing import private_server
 
 MIB = 1024 * 1024
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.testing import private_server
 from packmule.tests.coordination.lock_proxy import Proxy
-from packmule.tests.private_server import private_server
 
 LIBRARY = os.environ.get("FAKETIME_LIBRARY", "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 WORKER = Path(__file__).with_name("lock_worker.py")

@@ -188,6 +188,23 @@ def test_a_client_connects_when_it_is_first_used_and_again_after_it_was_closed(s
     made.close()
 
 
+def test_threads_that_use_a_client_first_share_one_connection(server):
+    together = threading.Barrier(8)
+    seen = []
+
+    def look() -> None:
+        together.wait()
+        seen.append(made.redis)
+
+    with Client(Settings(data_dir=server.data_dir)) as made:
+        threads = [threading.Thread(target=look) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {id(each) for each in seen} == {id(made.redis)}
+
+
 def test_a_client_leaves_a_connection_that_it_was_handed_open(client):
     with Client(client) as made:
         made.enqueue(sample_jobs.noop)

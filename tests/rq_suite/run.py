@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from packmule.tests.private_server import private_server
+from packmule.testing import private_server
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "build" / "rq-suite"

@@ -31,10 +31,10 @@ from packmule.jobs import keys
 from packmule.scheduler.leader import Leader, leader
 from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.schedule import Schedule, schedule
+from packmule.testing import private_server
 from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
-from packmule.tests.private_server import private_server
 
 LONGEST_ELECTION = 30.0
 READ_AT_ONCE = 200

@@ -27,8 +27,8 @@ from packmule.jobs import reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
+from packmule.testing import private_server
 from packmule.tests.fork_server import Forked
-from packmule.tests.private_server import private_server
 from packmule.tests.worker import batch_jobs
 from packmule.tests.worker.pools import children_of, is_alive
 

@@ -33,8 +33,8 @@ from packmule.coordination.redis.replies import as_text
 from packmule.jobs import reader
 from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
+from packmule.testing import private_server
 from packmule.tests.fork_server import Forked
-from packmule.tests.private_server import private_server
 from packmule.tests.worker import (
     limit_ledger,
     limited_jobs,
