@@ -34,7 +34,7 @@ def test_each_job_completes_and_a_kill_repeats_no_more_than_a_claim(server, clie
             until(lambda already=already: len(lines(ledger)) > already)
             time.sleep(dice.uniform(0, 0.1))
             os.kill(children_of(process.pid)[0], signal.SIGKILL)  # the older one
-        until(lambda: client.zcard("rq:finished:high") + client.zcard("rq:finished:low") == len(ids))
+        until(lambda: client.zcard("rq:finished:high") + client.zcard("rq:finished:low") == len(ids), 240)
         assert {ended(client, id).status for id in dice.sample(ids, 200)} == {"finished"}
         until(lambda: client.zcard("rq:wip:high") == client.zcard("rq:wip:low") == 0)
     noted = Counter(lines(ledger))
