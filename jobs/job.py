@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,7 +21,7 @@ from typing import (
 from packmule.jobs import registry, unique
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidJob, JobSettings, JobType, Traits, job_type
-from packmule.jobs.options import JobOptions, Options
+from packmule.jobs.options import JobOptions, Options, refuse_unknown
 
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
@@ -34,6 +34,8 @@ Calls = Iterable[Mapping[str, Any] | Sequence[Any]]
 """Calls of one function, each a mapping of argument names or a sequence of positional arguments."""
 
 _TRAITS = tuple(field.name for field in fields(Traits))
+_OPTIONS = tuple(field.name for field in fields(Options))
+_SETTINGS = _OPTIONS + _TRAITS
 
 
 class JobFunction(Protocol[P, R_co]):
@@ -132,6 +134,7 @@ def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     Raises `InvalidOption` for a setting that can't be meant, and `InvalidJob` for a function that a worker
     could not import or whose arguments JSON can't carry.
     """
+    refuse_unknown(settings, _SETTINGS)
     traits = Traits(**{name: settings.pop(name) for name in _TRAITS if name in settings})
     options = Options(**settings)
     if function is not None:
@@ -155,8 +158,13 @@ def _register(function: Callable[P, R], options: Options, traits: Traits) -> Job
     registered.job = registered_type
     for offered in ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "prepare"):
         setattr(registered, offered, getattr(call, offered))
-    registered.options = lambda **changes: JobCall(registered_type, Options(**changes))
+    registered.options = partial(_with_options, registered_type)
     return cast(JobFunction[P, R], registered)
+
+
+def _with_options(job: JobType, /, **changes: Any) -> JobCall[Any]:
+    refuse_unknown(changes, _OPTIONS)
+    return JobCall(job, Options(**changes))
 
 
 @cache

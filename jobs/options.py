@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
@@ -77,6 +77,17 @@ class JobOptions(TypedDict, total=False):
     """Keep equal jobs out for this long after the enqueue, even if the job fails; implies `unique`."""
     batch: str | None
     """The id of the batch in which the job counts, unless another job holds its place or id."""
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise `InvalidOption` if a name in `given` is none of `known`; the text offers the nearest of these."""
+    for name in given:
+        if name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415  only a mistake needs it
+
+            near = get_close_matches(name, known, 1)
+            way_out = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise InvalidOption(f"no option is called {name!r}: {way_out}")
 
 
 @dataclass(frozen=True, slots=True)

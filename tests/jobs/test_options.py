@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from packmule import job
 from packmule.jobs.options import InvalidOption, Options, in_seconds
+from packmule.tests.jobs import sample_jobs
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -125,3 +128,17 @@ def test_a_contradiction_between_two_layers_of_options_is_refused():
 def test_spans_are_seconds_or_timedeltas():
     assert in_seconds(timedelta(minutes=1, milliseconds=500)) == 60.5
     assert in_seconds(3) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "way_out"),
+    [("quue", "did you mean queue?"), ("isolated", "there are queue, timeout"), ("zzz", "there are queue")],
+)
+def test_an_unknown_option_is_refused_with_the_nearest_one(misspelt, way_out):
+    with pytest.raises(InvalidOption, match=rf"^no option is called '{misspelt}': {re.escape(way_out)}"):
+        sample_jobs.add.options(**{misspelt: 1})
+
+
+def test_an_unknown_setting_of_a_job_is_refused_with_the_nearest_one():
+    with pytest.raises(InvalidOption, match=r"no option is called 'isolated': did you mean isolate\?"):
+        job(isolated=True)
