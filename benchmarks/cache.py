@@ -9,9 +9,10 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-from harness import arguments, by_turns, client_of, machine, microseconds, private_server, ratio, table
+from harness import arguments, by_turns, client_of, machine, microseconds, ratio, table
 
 from packmule.coordination.cache.cache import Cache
+from packmule.testing import private_server
 
 BATCH = 50
 SMALL = {"eur": 12, "name": "a chair", "tags": ["wood", "red"]}

@@ -9,13 +9,10 @@ from __future__ import annotations
 import operator
 import os
 import platform
-import shutil
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
@@ -35,18 +32,6 @@ def arguments(*defaults: float) -> list[float]:
     """The numbers of the command line, each of its default's type, and the defaults of those not given."""
     given = [type(default)(word) for default, word in zip(defaults, sys.argv[1:], strict=False)]
     return [*given, *defaults[len(given) :]]
-
-
-@contextmanager
-def private_server() -> Iterator[EmbeddedServer]:
-    """A running Valkey of its own, with its append-only file on, behind a unix socket; gone afterwards."""
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="packmule-bench-")))
-    try:
-        server.ensure()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.data_dir)
 
 
 def client_of(server: EmbeddedServer) -> Redis:

@@ -12,11 +12,12 @@ import select
 import time
 
 import bench_jobs
-from harness import arguments, machine, private_server
+from harness import arguments, machine
 from redis import Redis
 
 from packmule.jobs import keys
 from packmule.jobs.client import Client
+from packmule.testing import private_server
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims

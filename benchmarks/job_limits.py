@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any
 
 import bench_jobs
-from harness import PROCESSES, arguments, client_of, in_a_pool, machine, private_server, rate, ratio, table
+from harness import PROCESSES, arguments, client_of, in_a_pool, machine, rate, ratio, table
 from redis import Redis
 
 from packmule.jobs.client import Client
+from packmule.testing import private_server
 
 KEYS = 1000
 LIMITED_KEYS = 100

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import redis
-from harness import arguments, by_turns, has, machine, private_server, table
+from harness import arguments, by_turns, has, machine, table
 
 from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.testing import private_server
 
 ROUNDS = 3
 SOCKET_TIMEOUT = 5.0

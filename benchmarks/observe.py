@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import bench_jobs
-from harness import PROCESSES, arguments, client_of, in_a_pool, machine, private_server, table
+from harness import PROCESSES, arguments, client_of, in_a_pool, machine, table
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.scripts import Script
@@ -29,6 +29,7 @@ from packmule.jobs import client as client_module
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.jobs.options import Options
+from packmule.testing import private_server
 from packmule.worker.process import claim
 
 
@@ -84,10 +85,10 @@ def measure(server: EmbeddedServer, count: int, *, in_batch: bool = False) -> tu
     """Jobs per second, enqueued in bulk and performed."""
     client = client_of(server)
     client.flushall()
-    producer = Client(client)
-    batch = Batch.create(client=producer) if in_batch else None
+    jobs = Client(client)
+    batch = Batch.create(client=jobs) if in_batch else None
     began = time.perf_counter()
-    producer.send(bench_jobs.noop.job, [((), {})] * count, Options(batch=batch.id if batch else None))
+    jobs.send(bench_jobs.noop.job, [((), {})] * count, Options(batch=batch.id if batch else None))
     if batch:
         batch.seal()
     enqueued = time.perf_counter()

@@ -12,11 +12,12 @@ import statistics
 from collections.abc import Callable, Iterator
 from itertools import cycle
 
-from harness import arguments, by_turns, client_of, has, machine, microseconds, private_server, ratio, table
+from harness import arguments, by_turns, client_of, has, machine, microseconds, ratio, table
 
 from packmule.coordination.limits.concurrency import ConcurrencyLimit
 from packmule.coordination.limits.rate_limit import SlidingWindow, TokenBucket
 from packmule.coordination.redis.scripts import Script
+from packmule.testing import private_server
 
 KEYS = 1000
 BATCH = 100

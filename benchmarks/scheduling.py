@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import bench_jobs
-from harness import arguments, client_of, machine, private_server
+from harness import arguments, client_of, machine
 from redis import Redis
 from rq import Queue
 from rq.scheduler import RQScheduler
@@ -36,6 +36,7 @@ from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.scheduler.schedules.schedule import schedule
+from packmule.testing import private_server
 from packmule.worker.pool.pool import Pool
 
 RQ_SHARE = 20
@@ -94,7 +95,7 @@ def ticks(server: EmbeddedServer, count: int) -> tuple[float, float, float]:
     client.flushall()
     for number in range(count):
         schedule_store.put(client, schedule(f"s{number}", {"job": bench_jobs.noop.job.name, "every": "1h"}))
-    enqueuer = PeriodicEnqueuer(client, Client(client))
+    enqueuer = PeriodicEnqueuer(Client(client))
     leader = Scheduler(client, enqueuer=enqueuer)
     leader.leadership.hold()
     term = leader.leadership.check()
@@ -125,12 +126,12 @@ def lateness(server: EmbeddedServer) -> dict[str, tuple[float, float]]:
     client = client_of(server)
     client.flushall()
     queue = Queue("default", client, serializer=JSONSerializer)
-    producer = Client(client)
+    jobs = Client(client)
     due = {}
     with running(server):
         for _ in range(LATE_JOBS):
             span = random.uniform(0.1, 3)
-            (id,) = producer.send(bench_jobs.noop.job, [((), {})], Options(delay=span))
+            (id,) = jobs.send(bench_jobs.noop.job, [((), {})], Options(delay=span))
             due[id] = "ours", client.zscore("rq:scheduled:default", id)
             job = queue.enqueue_in(timedelta(seconds=1 + span), bench_jobs.noop.job.name)
             due[job.id] = "RQ's, due a second later or more", client.zscore("rq:scheduled:default", job.id)
@@ -168,7 +169,7 @@ def running(server: EmbeddedServer) -> Iterator[int]:
     process = os.fork()
     if not process:
         own = client_of(server)
-        Scheduler(own, enqueuer=PeriodicEnqueuer(own, Client(own))).run()
+        Scheduler(own, enqueuer=PeriodicEnqueuer(Client(own))).run()
         os._exit(0)
     while leader(client) is None:
         time.sleep(0.01)

@@ -20,7 +20,6 @@ from harness import (
     in_a_pool,
     in_processes,
     machine,
-    private_server,
     rate,
     table,
 )
@@ -29,6 +28,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs.client import Client
+from packmule.testing import private_server
 
 ONE_BY_ONE = 2_000
 RQ_SHARE = 10

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 
-from harness import arguments, client_of, machine, private_server, table
+from harness import arguments, client_of, machine, table
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.observe.events import stream
@@ -18,6 +18,7 @@ from packmule.observe.webhooks import sender
 from packmule.observe.webhooks.endpoints import Endpoint, Webhook
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.observe.webhooks.signature import key_of
+from packmule.testing import private_server
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 

@@ -226,7 +226,7 @@ def schedule_run(app: App, name: str) -> None:
 
     found = _readable(app, name)
     app.load_jobs()
-    ids = run_now(app.client, found, app.jobs_on(app.client))
+    ids = run_now(found, app.jobs_on(app.client))
     if ids.held:
         click.echo(f"packmule: job {ids[0]} is equal and pending: nothing was enqueued", err=True)
     click.echo(ids[0])

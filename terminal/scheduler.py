@@ -40,5 +40,5 @@ def run_scheduler(app: App) -> None:
 
     settings = app.settings
     client = app.connect(SCHEDULER_TIMEOUT)
-    enqueuer = PeriodicEnqueuer(client, app.jobs_on(client), settings.schedules)
+    enqueuer = PeriodicEnqueuer(app.jobs_on(client), settings.schedules)
     Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()

@@ -200,7 +200,7 @@ def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips, monkeyp
     monkeypatch.setattr(periodic_enqueuer, "LONGEST_ROUND", 60)  # seconds, for a busy machine
     leadership = Leadership(client)
     assert leadership.hold()
-    enqueuer = PeriodicEnqueuer(client, Client(client))
+    enqueuer = PeriodicEnqueuer(Client(client))
     for number in range(90):
         schedule_store.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))
     enqueuer.round(leadership.check())  # the scripts are loaded, and it is known when they are due

@@ -11,7 +11,6 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from packmule.coordination.redis.replies import as_text
@@ -60,14 +59,14 @@ Work = Generator[DecideCall, Any, float | None]
 
 
 class PeriodicEnqueuer:
-    """Decides due ticks, in rounds of bounded length, and enqueues their jobs as `producer` would.
+    """Decides due ticks, in rounds of bounded length, and enqueues their jobs by `client`.
 
     `file` holds schedules that are stored when this scheduler starts. Tests move its clock `ahead`.
     """
 
-    def __init__(self, client: Redis, producer: Client, file: Path | None = None) -> None:
+    def __init__(self, client: Client, file: Path | None = None) -> None:
         self.client = client
-        self.producer = producer
+        self.redis = client.redis
         self.file = file
         self.ahead = 0.0
         self._cursor = "0"
@@ -75,20 +74,20 @@ class PeriodicEnqueuer:
     def sync(self) -> None:
         """Store the schedules of the loaded jobs and of the file; faults are logged."""
         found, faults = from_code(registry.names())
-        faults += schedule_store.sync(self.client, found, "code", may_go=_is_loaded)
+        faults += schedule_store.sync(self.redis, found, "code", may_go=_is_loaded)
         if self.file is not None:
             try:
                 listed = read_file(self.file)
-                faults += schedule_store.sync(self.client, listed, "file", str(self.file.resolve()))
+                faults += schedule_store.sync(self.redis, listed, "file", str(self.file.resolve()))
                 found += listed
             except InvalidFile as error:
                 faults.append(f"{error}: the stored schedules are left unchanged")
-        for fault in (*faults, *faults_of(found, self.producer, time.time())):
+        for fault in (*faults, *faults_of(found, self.client, time.time())):
             log.error("%s", fault)
 
     def repair(self, term: str) -> int:
         """Make some schedules due whose next tick was lost; return how many. Raises `NotLeading`."""
-        reply = _repair(self.client, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
+        reply = _repair(self.redis, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
         require_leading(reply)
         self._cursor = as_text(reply[0])
         return int(reply[1])
@@ -99,7 +98,7 @@ class PeriodicEnqueuer:
         Returns the seconds until a schedule is due, or None if there is none.
         """
         found = _due(
-            self.client, [schedule_store.NEXT, schedule_store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead]
+            self.redis, [schedule_store.NEXT, schedule_store.SCHEDULES], [SCHEDULES_A_ROUND, self.ahead]
         )
         now = float(found[0])
         soonest = float(found[1]) if found[1] else None
@@ -125,7 +124,7 @@ class PeriodicEnqueuer:
                     break  # leave the rest to the next round; later turns must read all replies
             if is_over and has_begun:
                 break
-            replies = _decide.each(self.client, [call for _, _, call in steps])
+            replies = _decide.each(self.redis, [call for _, _, call in steps])
             works = [(name, work, reply) for (name, work, _), reply in zip(steps, replies, strict=True)]
             has_begun = True
         if has_failed:
@@ -167,18 +166,18 @@ class PeriodicEnqueuer:
         """Carry out one step; return whether the schedule was still as it had been read."""
         if step.held and schedule.overlap == "cancel":
             with contextlib.suppress(NoSuchJob, TimeoutError):
-                cancel(self.client, due.job, timeout=0)
+                cancel(self.redis, due.job, timeout=0)
         if step.did != "enqueued":
             entry = ledger.entry_of(step, now)
             return (yield from self._write(due, step, upcoming, term, entry=entry)) is not None
         id = schedule.job_id(step.tick)
         options = Options(job_id=id, queue=schedule.queue)
-        written = self.producer.written(registry.find(schedule.job), schedule.call(step.tick), options)
+        written = self.client.written(registry.find(schedule.job), schedule.call(step.tick), options)
         entry = ledger.entry_of(step, now, id)
         try:
             replies = yield from self._write(due, step, upcoming, term, entry=entry, job=id, written=written)
         except ResponseError as error:
-            ledger.correct(self.client, due.name, entry, {"did": "failed", "why": str(error)})
+            ledger.correct(self.redis, due.name, entry, {"did": "failed", "why": str(error)})
             raise
         if replies is None:
             return False
@@ -186,7 +185,7 @@ class PeriodicEnqueuer:
         if replies and not isinstance(replies[0], int):
             due.status = ""
             why = f"job {as_text(replies[0])} holds its unique key"
-            ledger.correct(self.client, due.name, entry, {"did": "skipped", "why": why})
+            ledger.correct(self.redis, due.name, entry, {"did": "skipped", "why": why})
         elif replies and replies[0] == 0:
             log.info("schedule %s: job %s already exists", due.name, id)
         return True

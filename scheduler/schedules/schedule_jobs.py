@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from redis import Redis
-
 from packmule.jobs import registry
 from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.handle import JobHandles
@@ -16,7 +14,7 @@ from packmule.scheduler.schedules import ledger
 from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule
 
 
-def check(schedule: Schedule, producer: Client, now: float) -> int:
+def check(schedule: Schedule, client: Client, now: float) -> int:
     """Check that a schedule's jobs can be enqueued; return its first tick after `now`.
 
     Raises `InvalidSchedule` if it has no tick, and whatever an enqueue raises.
@@ -25,29 +23,29 @@ def check(schedule: Schedule, producer: Client, now: float) -> int:
     if tick is None:
         raise InvalidSchedule(f"schedule {schedule.name}: {schedule.timing} has no more ticks")
     options = Options(job_id=schedule.job_id(tick), queue=schedule.queue)
-    producer.written(registry.find(schedule.job), schedule.call(tick), options)
+    client.written(registry.find(schedule.job), schedule.call(tick), options)
     return tick
 
 
-def faults_of(schedules: Sequence[Schedule], producer: Client, now: float) -> list[str]:
+def faults_of(schedules: Sequence[Schedule], client: Client, now: float) -> list[str]:
     """A line for each schedule whose jobs could not be enqueued."""
     faults = []
     for schedule in schedules:
         try:
-            check(schedule, producer, now)
+            check(schedule, client, now)
         except (InvalidSchedule, InvalidCall, InvalidOption, UnknownQueue, registry.NotRegistered) as error:
             fault, name = str(error), f"schedule {schedule.name}"
             faults.append(fault if name in fault else f"{name}: {fault}")
     return faults
 
 
-def run_now(client: Redis, schedule: Schedule, producer: Client) -> JobHandles:
+def run_now(schedule: Schedule, client: Client) -> JobHandles:
     """Enqueue one job of a schedule by hand, in addition to its ticks, and record it in the ledger."""
-    now = int(client.time()[0])
+    now = int(client.redis.time()[0])
     id = f"cron-{schedule.name}-run-{secrets.token_hex(8)}"
     options = Options(job_id=id, queue=schedule.queue)
-    ids = producer.send(registry.find(schedule.job), [schedule.call(now)], options)
+    ids = client.send(registry.find(schedule.job), [schedule.call(now)], options)
     did = "skipped" if ids.held else "enqueued"
     entry = {"tick": now, "did": did, "why": "by hand", "job": str(ids[0]), "at": now}
-    ledger.append(client, schedule.name, entry)
+    ledger.append(client.redis, schedule.name, entry)
     return ids

@@ -13,5 +13,5 @@ from packmule.tests.jobs import sample_jobs  # noqa: F401  registers jobs
 
 url, *nodes = sys.argv[1:]
 with connect(url, Path("unused"), socket_timeout=5) as client:
-    enqueuer = PeriodicEnqueuer(client, Client(client))
+    enqueuer = PeriodicEnqueuer(Client(client))
     Scheduler(client, lock_clients(nodes, url, Path("unused")), enqueuer).run()

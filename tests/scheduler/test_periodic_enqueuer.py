@@ -49,7 +49,7 @@ class Clockwork:
         self.client = client
         self.leadership = Leadership(client, term=30)
         assert self.leadership.hold()
-        self.enqueuer = PeriodicEnqueuer(client, Client(client, ["default", "low"]))
+        self.enqueuer = PeriodicEnqueuer(Client(client, ["default", "low"]))
 
     def put(self, name: str = "s", job: str = NOOP, **table: Any) -> Schedule:
         found = schedule(
@@ -141,7 +141,7 @@ def test_a_schedule_of_a_single_instant_ticks_once_and_ends(client, clock):
 
 def test_two_leaders_at_the_same_time_decide_a_tick_once(client, clock):
     found = clock.put(every=10)
-    other = PeriodicEnqueuer(client, clock.enqueuer.producer)
+    other = PeriodicEnqueuer(clock.enqueuer.client)
     for _ in range(5):
         clock.enqueuer.ahead += 10
         other.ahead = clock.enqueuer.ahead
@@ -155,7 +155,7 @@ def test_two_leaders_at_the_same_time_decide_a_tick_once(client, clock):
 
 def test_a_decision_on_what_was_read_before_another_decision_is_refused(client, clock, monkeypatch):
     clock.put(every=10)
-    other = PeriodicEnqueuer(client, clock.enqueuer.producer)
+    other = PeriodicEnqueuer(clock.enqueuer.client)
     clock.enqueuer.ahead = other.ahead = 10
     term = clock.leadership.check()
     send = clock.enqueuer._write
@@ -593,7 +593,7 @@ def test_faults_of_a_schedule_are_logged_when_it_is_stored(client, clock, tmp_pa
     file = tmp_path / "schedules.toml"
     tables = {"bad": sample_jobs.add.job.name, "good": NOOP}
     file.write_text("".join(f'[{name}]\njob = "{job}"\nevery = "1h"\n' for name, job in tables.items()))
-    PeriodicEnqueuer(client, clock.enqueuer.producer, file).sync()
+    PeriodicEnqueuer(clock.enqueuer.client, file).sync()
     messages = [record.getMessage() for record in caplog.records if "schedule bad" in record.getMessage()]
     assert len(messages) == 1
     assert "missing a required argument" in messages[0]

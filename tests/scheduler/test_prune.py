@@ -126,11 +126,11 @@ def test_a_memory_limit_is_a_size_or_a_share():
 
 def test_a_server_that_is_out_of_memory_raises_the_same_error(spare_server):
     with connect(None, spare_server().data_dir) as client:
-        producer = Client(client)
-        producer.send(sample_jobs.noop.job, [((), {})])
+        jobs = Client(client)
+        jobs.send(sample_jobs.noop.job, [((), {})])
         client.config_set("maxmemory", "1mb")
         with pytest.raises(ServerFull, match="maxmemory"):
-            producer.send(sample_jobs.noop.job, [((), {})])
+            jobs.send(sample_jobs.noop.job, [((), {})])
         client.config_set("maxmemory", "0")
         assert client.llen("rq:queue:default") == 1
 
