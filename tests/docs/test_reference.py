@@ -197,8 +197,7 @@ def test_the_house_is_drawn_with_every_room_the_higher_floors_first():
 def test_every_key_that_the_code_names_is_documented():
     rooms = ("coordination", "jobs", "observe", "scheduler", "worker")
     sources = [
-        *(path for room in rooms for path in ROOT.glob(f"{room}/**/*.py")),
-        *ROOT.glob("*/**/lua/**/*.lua"),
+        path for room in rooms for suffix in ("py", "lua") for path in ROOT.glob(f"{room}/**/*.{suffix}")
     ]
     keys = {
         match.rstrip(":") for path in sources for match in re.findall(r"[\"'](pm:[a-z]+:?)", path.read_text())
