@@ -154,7 +154,7 @@ class JobHandles(list[JobHandle]):
     held: frozenset[int] = frozenset()
 
 
-def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
     """Call `function` in a thread of its own, for a coroutine that awaits what it returns."""
     import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
 

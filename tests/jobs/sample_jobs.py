@@ -43,6 +43,11 @@ def echo(value: Any) -> Any:
 
 
 @job
+def call_back(function: str) -> None:
+    pass
+
+
+@job
 def bare(first, second=2):
     return [first, second]
 
