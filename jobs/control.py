@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq.command import send_command
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -25,7 +27,7 @@ _release = Script("jobs", "release_slot", after=keys.LIMITS)
 
 
 class NotCanceled(Conflict, TimeoutError):
-    """A running job did not stop in time."""
+    """A running job did not stop in time, or RQ can't read the record of one that waits for others."""
 
 
 class NotRetried(Conflict):
@@ -56,8 +58,7 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
         if status in wire.ENDED:
             return status
         if status == "deferred":
-            # RQ knows which jobs it waits for.
-            Job.fetch(id, client, JSONSerializer).cancel()
+            _cancel_deferred(client, id)
             return "canceled"
         now = time.monotonic()
         if status == "started" and now >= send_at:
@@ -67,6 +68,18 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
         if now > deadline:
             raise NotCanceled(f"job {id} is still {status} after {timeout:g} s: is its worker alive?")
         time.sleep(LOOK_INTERVAL)
+
+
+def _cancel_deferred(client: Redis, id: str) -> None:
+    """Cancel a job that waits for others by RQ's own code, which knows for which."""
+    try:
+        Job.fetch(id, client, JSONSerializer).cancel()
+    except NoSuchJobError:
+        raise no_such_job(id) from None
+    except RedisError:
+        raise
+    except Exception as error:  # whatever RQ's code makes of a corrupt record
+        raise NotCanceled(f"job {id} can't be canceled: its record is corrupt ({error!r:.200})") from None
 
 
 def retry(client: Redis, id: str) -> None:

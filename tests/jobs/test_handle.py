@@ -17,6 +17,7 @@ from packmule.config import Settings
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, wire
 from packmule.jobs.client import Client
+from packmule.jobs.control import NotCanceled
 from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
 from packmule.jobs.reader import NoSuchJob
 from packmule.tests.jobs import sample_jobs
@@ -100,6 +101,21 @@ def test_a_handle_of_no_job_says_so(own):
     for look in (handle.refresh, handle.wait, handle.result, handle.cancel, handle.retry):
         with pytest.raises(NoSuchJob, match="nobody"):
             look()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("timeout", b"soon"), ("created_at", b"yesterday"), ("origin", b"\xff")]
+)
+def test_a_corrupt_job_that_waits_for_others_is_not_canceled(client, field, value):
+    handle = sample_jobs.noop.enqueue()
+    client.hset(keys.job_key(handle), mapping={"status": "deferred", field: value})
+    with pytest.raises(NotCanceled, match=f"job {handle} can't be canceled: its record is corrupt"):
+        handle.cancel()
+
+
+def test_an_argument_may_be_called_function(client):
+    handle = asyncio.run(sample_jobs.call_back.aenqueue(function="a"))
+    assert handle.refresh().kwargs == {"function": "a"}
 
 
 def test_many_handles_know_which_calls_made_no_job(client, own):
