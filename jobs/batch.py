@@ -155,6 +155,8 @@ class Batch:
             try:
                 found, is_paused = pipeline.execute()
             except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
                 raise NoSuchBatch(f"batch {self.id} can't be read: {error}") from None
         fields = as_texts(found)
         if "created" not in fields:

@@ -14,7 +14,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.coordination.redis.replies import as_text, as_texts
+from packmule.coordination.redis.replies import UNREADABLE, as_text, as_texts
 from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 
@@ -102,6 +102,8 @@ def read(client: Redis, id: str) -> JobInfo:
         try:
             fields, results, progress = pipeline.execute()
         except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise  # the server is busy or refuses: the job may well be there
             raise NoSuchJob(f"job {id} can't be read: {error}") from None
     data = fields.pop(b"data", None)
     if data is None:
@@ -201,7 +203,7 @@ def job_info(
 def _crash(text: str | None) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(text, type=dict[str, Any]) if text else None
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
@@ -218,7 +220,7 @@ def _value(text: str | None) -> Any:
         return None
     try:
         return msgspec.json.decode(b64decode(text))
-    except (ValueError, msgspec.DecodeError, RecursionError):
+    except (ValueError, *UNREADABLE):
         return "(a result that is not JSON)"
 
 

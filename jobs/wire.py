@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import UsageError
 
 ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
@@ -102,7 +103,7 @@ def decode_call(data: bytes) -> Invocation:
     """The call in the payload `data`. Raises `InvalidPayload` with the reason."""
     try:
         return _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return _decode_rare(data)
 
 
@@ -113,7 +114,7 @@ def _decode_rare(data: bytes) -> Invocation:
         raise InvalidPayload("the payload is a pickle: enqueue with RQ's JSONSerializer")
     try:
         call = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InvalidPayload(f"the payload is not JSON: {error}") from None
     match call:
         case [str(name), None, list(args), dict(kwargs)]:

@@ -11,7 +11,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.jobs import keys
 
 log = logging.getLogger("packmule.worker")
@@ -28,7 +28,7 @@ def command_of(worker: str, data: bytes) -> Command | None:
     """The command in a message to `worker`; logs a message that makes no sense, and returns None."""
     try:
         return msgspec.json.decode(data, type=Command)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         log.warning("worker %s: ignored a command that makes no sense: %s", worker, error)
         return None
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import UsageError
 
 RAW, JSON, OVERSIZE = b"b", b"j", b"x"
@@ -58,7 +59,7 @@ def unpacked(raw: bytes | None) -> Entry | None:
     begin = _HEAD.size + length
     try:
         tags = msgspec.json.decode(raw[_HEAD.size : begin], type=dict[str, str]) if length else {}
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return Entry(id, kind, stale_ms, cost, tags, memoryview(raw)[begin:])
 

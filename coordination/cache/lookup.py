@@ -6,11 +6,10 @@ import math
 import random
 from typing import Any, NamedTuple
 
-import msgspec
-
 from packmule.coordination.cache.entry import OVERSIZE, Entry, id_of, unpacked
 from packmule.coordination.cache.lease import Lease, Place, tag_key, take
 from packmule.coordination.cache.link import TIMEOUT, Link
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.coordination.release_listener import ReleaseListener
 
 LOOK_AGAIN = 0.25
@@ -66,7 +65,7 @@ def look(link: Link, at: Place) -> Found:
             return NOTHING._replace(id=entry.id)
     try:
         value = entry.value() if entry.kind != OVERSIZE else None
-    except (msgspec.DecodeError, ValueError):
+    except UNREADABLE:
         return NOTHING._replace(id=entry.id)
     return Found(entry.id, entry, value, (left - entry.stale_ms) / 1000)
 

@@ -1,11 +1,15 @@
-"""Replies of Redis as text, and pipelines that survive keys of an unexpected type."""
+"""Replies of Redis as text, what can't be read of them, and pipelines that survive a key of another type."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from redis import Redis
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it can't read: no JSON, no UTF-8, or brackets nested without end."""
 
 
 def as_text(value: bytes | str) -> str:

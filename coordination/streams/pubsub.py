@@ -16,7 +16,7 @@ import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import UNREADABLE, as_text
 
 log = logging.getLogger("packmule.pubsub")
 
@@ -157,7 +157,7 @@ class Subscriber:
             elif kind in ("message", "pmessage"):
                 try:
                     return Message(as_text(reply["channel"]), msgspec.json.decode(reply["data"]))
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except UNREADABLE:
                     self.dropped += 1
         return None
 

@@ -13,7 +13,7 @@ import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.redis.scripts import Script
 
 FIELD = "e"
@@ -200,18 +200,18 @@ def unpack(id: str, value: bytes) -> tuple[list[Event], str]:
     """The events of an entry, and what is wrong with those left out, or ""."""
     try:
         return [Event(f"{id}/{n}", each) for n, each in enumerate(_all.decode(value))], ""
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         pass
     # One job's broken name must not cost the others in the entry their events.
     events, fault = [], ""
     try:
         raws = _each.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return [], f"it is not a msgpack array ({error})"
     for n, raw in enumerate(raws):
         try:
             events.append(Event(f"{id}/{n}", msgspec.msgpack.decode(raw)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             fault = fault or f"its event {n} can't be unpacked ({error})"
     return events, fault
 

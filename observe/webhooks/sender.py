@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from redis import Redis
 
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.streams import dead_letters
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Event
@@ -129,7 +129,7 @@ def dead(client: Redis, name: str) -> Iterator[dict[str, Any]]:
 def _decoded(record: bytes | str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(record, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return {"id": "", "deliveries": 0, "reason": f"the record is corrupt: {error}", "events": []}
 
 

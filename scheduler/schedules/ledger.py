@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from redis import Redis
 
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.scheduler.schedules.tick_policy import Step
 
 MOST_ENTRIES = 500
@@ -41,7 +42,7 @@ def read(client: Redis, name: str, most: int = MOST_ENTRIES) -> list[dict[str, A
     for entry in client.lrange(ticks_key(name), -most, -1):
         try:
             found.append(msgspec.json.decode(entry, type=dict[str, Any]))
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue
     return found
 

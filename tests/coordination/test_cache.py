@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from packmule.coordination.cache.cache import Cache, EntryTooLarge, NotCacheable
-from packmule.coordination.cache.entry import Entry, unpacked
+from packmule.coordination.cache.entry import ID_BYTES, JSON, Entry, unpacked
 from packmule.coordination.key_template import InvalidKeyTemplate, UnfitValue
 from packmule.coordination.keys import InvalidName
 from packmule.coordination.redis.connection import connect
@@ -150,7 +150,15 @@ def test_a_value_at_the_size_limit_is_kept(client):
 
 
 @pytest.mark.parametrize(
-    "stored", [b"", b"pmc1", b"x" * 100, b"pmc1" + b"\xff" * 200, b"pmc1" + bytes(40) + b"{"]
+    "stored",
+    [
+        b"",
+        b"pmc1",
+        b"x" * 100,
+        b"pmc1" + b"\xff" * 200,
+        b"pmc1" + bytes(40) + b"{",
+        Entry(bytes(ID_BYTES), JSON, 0, 0, {}, b"[" * 100_000).packed(),
+    ],
 )
 def test_a_foreign_value_is_a_miss_and_is_overwritten(client, cache, stored):
     client.set("pm:cache:shop:a", stored, ex=60)

@@ -185,6 +185,7 @@ def test_a_follower_skips_nothing_across_a_restart_and_a_new_stream(spare_server
 def test_an_event_that_cannot_be_unpacked_costs_the_others_nothing(client, stream):
     client.xadd("s", {"e": b"\x93\x01\xa1\xff\x02"})
     client.xadd("s", {"e": b"no msgpack"})
+    client.xadd("s", {"e": b"\x91" * 100_000})
     client.xadd("s", {"other": b"x"})
     stream.append([3])
     assert values(stream.read()) == [1, 2, 3]

@@ -10,11 +10,13 @@ from base64 import b64encode
 import msgspec
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from packmule.jobs import cluster, keys, queues, reader, wire
+from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.jobs.reader import NoSuchJob, Progress
 from packmule.tests.jobs import sample_jobs
@@ -295,6 +297,7 @@ def test_the_server_reports_its_kind_and_version(client):
         ("retries_left", b"-1"),
         (b"\xff\xfe", b"a name that is no text"),
         ("created_at", b"yesterday"),
+        ("crash", b'{"cause": ' + b"[" * 100_000),
     ],
 )
 def test_a_corrupt_record_is_still_read(client, field, value):
@@ -314,6 +317,18 @@ def test_a_key_of_another_type_is_not_a_job(client, key):
     with pytest.raises(NoSuchJob, match=f"job {id} can't be read"):
         reader.read(client, id)
     assert reader.read_if_there(client, id) is None
+
+
+def test_a_server_that_refuses_does_not_make_a_job_unknown(client):
+    id = sample_jobs.noop.enqueue()
+    client.acl_setuser("stranger", enabled=True, nopass=True, categories=["+@all"], commands=["-hgetall"])
+    socket = client.connection_pool.connection_kwargs["server"].socket_path
+    with Redis(unix_socket_path=str(socket), username="stranger", password="") as stranger:
+        with pytest.raises(ResponseError, match="permission"):
+            reader.read(stranger, id)
+        with pytest.raises(ResponseError, match="permission"):
+            Batch(stranger, "b").state()
+    client.acl_deluser("stranger")
 
 
 @pytest.mark.parametrize(

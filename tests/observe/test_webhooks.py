@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from packmule.coordination.streams.dead_letters import dead_letters_key
 from packmule.coordination.streams.stream import Stream
+from packmule.jobs import keys
 from packmule.jobs.toml_file import InvalidFile
 from packmule.observe.webhooks import sender
 from packmule.observe.webhooks.endpoints import Endpoint, Webhook, read_endpoints
@@ -135,6 +137,13 @@ def test_an_event_that_a_receiver_never_accepts_is_a_dead_letter_and_can_be_sent
         receiver.answer = lambda event: 200
         assert sender.resend(client, hook, LOOPBACK) == (1, 0)
         assert receiver.jobs == ["y", "x"]
+
+
+@pytest.mark.parametrize("record", [b"{", b'{"id": "\xff"}', b'{"id": ' + b"[" * 100_000])
+def test_a_corrupt_dead_letter_is_listed_as_such(client, record):
+    client.lpush(dead_letters_key(keys.JOB_EVENTS, sender.group_of("a")), record)
+    (found,) = sender.dead(client, "a")
+    assert found["reason"].startswith("the record is corrupt: ")
 
 
 def test_foreign_events_are_ignored(server, client):

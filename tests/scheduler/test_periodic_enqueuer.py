@@ -331,6 +331,13 @@ def test_an_overlapping_tick_is_skipped_and_the_ledger_names_the_job(client, clo
     assert did(client)[-1] == ("enqueued", 0)
 
 
+@pytest.mark.parametrize("entry", [b"{", b'{"did": "\xff"}', b'{"did": ' + b"[" * 100_000])
+def test_corrupt_entries_of_a_ledger_are_passed_over(client, entry):
+    ledger.append(client, "s", {"tick": 1, "did": "enqueued"})
+    client.rpush(ledger.ticks_key("s"), entry)
+    assert [line["did"] for line in ledger.read(client, "s")] == ["enqueued"]
+
+
 def test_by_default_ticks_overlap(client, clock):
     found = clock.put()
     clock.until(found)

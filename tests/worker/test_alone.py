@@ -182,7 +182,7 @@ def test_a_killed_job_fails_and_its_retries_hold(queue, client):
 
 
 def test_commands_that_make_no_sense_are_ignored_by_a_lone_worker(queue, worker, client):
-    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep", 0.7)
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long")
 
     def send() -> None:
         for text in (
@@ -191,13 +191,16 @@ def test_commands_that_make_no_sense_are_ignored_by_a_lone_worker(queue, worker,
             '{"command": 1}',
             '{"command": "dance"}',
             '{"command": "stop-job", "job_id": 1}',
+            b'{"command": "\xff"}',
+            b'{"command": "dance", "a": ' + b"[" * 100_000,
         ):
             client.publish(worker.pubsub_channel_name, text)
+        send_stop_job_command(client, job.id, JSONSerializer)
 
     thread = once_started(job, send)
     worker.work(burst=True)
     thread.join()
-    assert job.get_status(refresh=True) == "finished"
+    assert job.get_status(refresh=True) == "stopped"
 
 
 def test_the_shutdown_command_ends_an_idle_worker(worker, client):

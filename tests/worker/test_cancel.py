@@ -90,9 +90,13 @@ def test_a_killed_horse_fails_its_job_and_is_replaced(server, client, tmp_path):
 
 
 def test_commands_that_make_no_sense_are_ignored(server, client):
-    with pool(server):
+    with pool(server) as process:
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         (channel,) = client.pubsub_channels("rq:pubsub:*")
-        for text in (b"\xff", b"[]", b'{"command": "dance"}', b'{"command": "stop-job"}'):
+        unreadable = b"\xff", b'{"command": "\xff"}', b'{"command": "dance", "a": ' + b"[" * 100_000
+        for text in (*unreadable, b"[]", b'{"command": "dance"}', b'{"command": "stop-job"}'):
             client.publish(channel, text)
+        (before,) = children_of(process.pid)
+        send_shutdown_command(client, channel.decode().removeprefix("rq:pubsub:"))
+        until(lambda: children_of(process.pid) not in ([before], []))
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2

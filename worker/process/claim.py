@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis import Redis
 
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.worker.order import Order
@@ -142,7 +142,7 @@ class Claims:
                 job = claimed.read(row)
                 self._held[job.execution] = job
                 jobs.append(job)
-            except (ValueError, msgspec.DecodeError, RecursionError) as error:
+            except (ValueError, *UNREADABLE) as error:
                 unreadable.append(corrupt(row, error, time.time()))
         return Claim(
             jobs,
