@@ -18,7 +18,7 @@ from packmule.errors import NotFound, UsageError
 from packmule.jobs import current, keys, reader, wire
 from packmule.jobs.client import BatchClosed, Client
 from packmule.jobs.job import Prepared
-from packmule.jobs.options import LONGEST_SPAN
+from packmule.jobs.options import LONGEST_SPAN, InvalidOption
 
 KEEP = 7 * 86_400.0
 """Seconds that an ended batch is kept."""
@@ -117,13 +117,17 @@ class Batch:
         no deeper. The batch is kept for `keep` seconds after its end. Raises `BatchClosed` if the parent
         takes no more jobs, `InvalidKeep`, and what `Client.enqueue` raises.
         """
-        if not 1 <= keep <= LONGEST_SPAN:
-            raise InvalidKeep(f"keep={keep!r}: give at least 1 second and at most a hundred years")
+        if not (isinstance(keep, int | float) and 1 <= keep <= LONGEST_SPAN):
+            raise InvalidKeep(f"keep={keep!r}: give seconds from 1 to a hundred years")
+        if not (parent is None or isinstance(parent, Batch)):
+            raise InvalidOption(f"parent={parent!r}: give a Batch")
         client = client or Client.default()
         id = keys.new_job_id()
         fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
         callbacks = []
         for field, prepared in (("on_complete", on_complete), ("on_success", on_success)):
+            if not (prepared is None or isinstance(prepared, Prepared)):
+                raise InvalidOption(f"{field}={prepared!r}: give a prepared call, such as report.prepare(42)")
             if prepared is not None:
                 callbacks.append((keys.new_job_id(), prepared))
                 fields += field, callbacks[-1][0]
@@ -224,9 +228,8 @@ class Batch:
             if state.ended is not None:
                 return state
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"batch {self.id}: {state.counts.pending} jobs have not ended after {timeout:g} s"
-                )
+                why = f"jobs pending: {state.counts.pending}" if state.is_sealed else "it is not sealed"
+                raise TimeoutError(f"batch {self.id} has not ended after {timeout:g} s: {why}")
             time.sleep(reader.POLL_INTERVAL)
 
     def failed(self) -> Iterator[str]:

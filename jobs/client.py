@@ -22,7 +22,7 @@ from packmule.errors import Conflict, UsageError
 from packmule.jobs import entry, keys, reader, tracing, wire
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
-from packmule.jobs.job_type import InvalidCall, JobType
+from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Client:
         self._connecting = threading.Lock()
         if isinstance(server, Redis):
             self.redis = server
+        elif server is not None and not isinstance(server, Settings):
+            raise UsageError(f"Client({server!r}): give a redis.Redis, or Settings(redis_url=...)")
         else:
             self.settings = server or Settings.from_env()
             queues = self.settings.queues if queues is None else queues
@@ -139,7 +141,7 @@ class Client:
         exists changes nothing, so a call with a `job_id` that failed can be made again. Raises `InvalidCall`,
         `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `BatchClosed` or `ServerFull`.
         """
-        prepared = function.prepare(*args, **kwargs)
+        prepared = _job(function).prepare(*args, **kwargs)
         return self.send(prepared.job, [prepared.call], prepared.options)[0]
 
     def enqueue_many(
@@ -152,8 +154,8 @@ class Client:
         Each call is a mapping of argument names, or a sequence of positional arguments. None is sent unless
         all are valid. Of equal unique jobs in one call the first keeps its place, with `at_front` the last.
         """
-        prepared = function.prepare()
-        return self.send(prepared.job, [_pair(call) for call in calls], prepared.options)
+        prepared = _job(function).prepare()
+        return self.send(prepared.job, [entry.pair(call) for call in calls], prepared.options)
 
     async def aenqueue(
         self, function: JobFunction[P, Any] | JobCall[P], /, *args: P.args, **kwargs: P.kwargs
@@ -220,7 +222,7 @@ class Client:
         writer = EntryWriter(job, options, self.max_bytes, trace)
         if self.queues is not None:
             known_queue(writer.queue, self.queues)
-        return [writer.write(call, position) for position, call in enumerate(calls)]
+        return writer.write_all(calls)
 
     def written(self, job: JobType, call: entry.Call, options: Options) -> tuple[bytes, bytes]:
         """One call as `enqueue.lua` takes it, its two arguments, for a script that has a condition in front.
@@ -271,13 +273,11 @@ def known_queue(name: str, queues: Sequence[str]) -> str:
     return name
 
 
-def _pair(call: Mapping[str, Any] | Sequence[Any]) -> entry.Call:
-    """Positional and named arguments. Raises `InvalidCall` for one bare value, above all a text."""
-    if isinstance(call, Mapping):
-        return (), call
-    if isinstance(call, Sequence) and not isinstance(call, str | bytes):
-        return call, {}
-    raise InvalidCall(f"{call!r} is not a call: give a tuple of arguments, or a dict of named ones")
+def _job(function: JobFunction[P, Any] | JobCall[P]) -> JobFunction[P, Any] | JobCall[P]:
+    """`function`, if it is a job. Raises `InvalidJob`."""
+    if not hasattr(function, "prepare"):
+        raise InvalidJob(f"{function!r} is not a job: give a function that is decorated with @job")
+    return function
 
 
 def _called(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:

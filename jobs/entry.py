@@ -74,6 +74,18 @@ class EntryWriter:
         self._place, self._time = _place(options)
         self._is_scheduled = options.is_scheduled
 
+    def write_all(self, calls: Sequence[Call]) -> list[Entry]:
+        """The entries of `calls`. Raises `InvalidCall` or `JobTooLarge`; of many it names the position."""
+        entries: list[Entry] = []
+        try:
+            for position, call in enumerate(calls):
+                entries.append(self.write(call, position))
+        except InvalidCall as error:
+            if len(calls) == 1:
+                raise
+            raise type(error)(f"calls[{len(entries)}]: {error}") from None
+        return entries
+
     def write(self, call: Call, position: int = 0) -> Entry:
         """The entry of one call, the `position`-th of its enqueue. Raises `InvalidCall` and `JobTooLarge`."""
         job, options = self.job, self.options
@@ -104,6 +116,15 @@ class EntryWriter:
             (id, call_id, self.queue, self._place, when, fields, uniqueness, group, options.batch),
             wire.packed(payload),
         )
+
+
+def pair(call: Mapping[str, Any] | Sequence[Any]) -> Call:
+    """Positional and named arguments. Raises `InvalidCall` for one bare value, above all a text."""
+    if isinstance(call, Mapping):
+        return (), call
+    if isinstance(call, Sequence) and not isinstance(call, str | bytes):
+        return call, {}
+    raise InvalidCall(f"{call!r} is not a call: give a tuple of arguments, or a dict of named ones")
 
 
 def called_back(entry: Entry, batch: str) -> Entry:

@@ -168,7 +168,19 @@ class JobType:
             # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
             return bound, msgspec.convert(bound.arguments, self.arguments, str_keys=True)
         except (TypeError, msgspec.ValidationError) as error:
-            raise InvalidCall(f"{self.name}: {_explained(error)}") from None
+            raise InvalidCall(f"{self.name}: {_explained(error)}{self._way_out(kwargs)}") from None
+
+    def _way_out(self, kwargs: Mapping[str, Any]) -> str:
+        """What to do about the first of `kwargs` that is no argument, an option above all."""
+        parameters = self.signature.parameters
+        if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            return ""
+        for name in kwargs:
+            if name in JobOptions.__annotations__ and name not in parameters:
+                return f", which is an option: give it to .options({name}=...)"
+            if name not in parameters:
+                return f": there are {', '.join(parameters)}" if parameters else ": there are none"
+        return ""
 
 
 def job_type(

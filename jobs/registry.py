@@ -63,10 +63,21 @@ def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
 
 def _imported(module: str) -> Any:
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ImportError as error:
         raise NotRegistered(
             f"can't import {module}: {error} (looked in the working directory too)"
         ) from error
     except Exception as error:  # whatever the user's own code raises
         raise NotRegistered(f"can't import {module}: {type(error).__name__}: {error}") from error
+    if _is_hidden(module.partition(".")[0]):
+        raise NotRegistered(f"can't import {module}: Python has a module of this name: rename yours")
+    return found
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether Python's own module `name` was imported although the working directory has one."""
+    if name not in sys.stdlib_module_names:
+        return False
+    ours = [path.resolve() for path in (Path(f"{name}.py"), Path(name, "__init__.py")) if path.exists()]
+    return bool(ours) and Path(getattr(sys.modules[name], "__file__", None) or "").resolve() not in ours

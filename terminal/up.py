@@ -36,7 +36,9 @@ def up(app: App, lock_nodes: str | None) -> int:
     """
     if lock_nodes and app.settings.lock_urls:
         raise click.UsageError("--lock-nodes starts its own servers: unset PACKMULE_LOCK_URLS")
-    _ = app.client  # an unreachable server is reported once, before anything starts
+    # A module or a server that is missing is reported once, before anything starts.
+    app.load_jobs()
+    _ = app.client
     urls = start_lock_nodes(app.settings.data_dir, int(lock_nodes or 0), app.closing)
     if urls:
         click.echo(

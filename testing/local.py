@@ -223,7 +223,7 @@ def _parted(job: JobType, named: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     }
     options = {name: value for name, value in named.items() if name not in kwargs}
     if unknown := set(options) - _OPTIONS:
-        raise InvalidCall(f"{job.name} takes no {min(unknown)}, and no option is called that")
+        raise InvalidCall(f"{job.name} has no argument {min(unknown)!r}, and no option is called that")
     return kwargs, options
 
 

@@ -157,6 +157,15 @@ def test_nothing_is_started_when_redis_cannot_be_reached(
     assert line.startswith("packmule: unix:///nowhere/server.sock: ")
 
 
+def test_nothing_is_started_when_a_module_cannot_be_imported(
+    start: Callable[[], subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment["PACKMULE_MODULES"] = "nowhere"
+    assert start().wait(DEADLINE) == 2
+    (line,) = (tmp_path / "up.log").read_text().splitlines()
+    assert line.startswith("packmule: PACKMULE_MODULES: can't import nowhere: ")
+
+
 def test_lock_nodes_are_started_used_and_stopped_with_the_rest(
     start: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -19,11 +19,12 @@ from rq.serializers import JSONSerializer
 
 from packmule.config import Settings
 from packmule.coordination.redis.connection import connect
+from packmule.errors import UsageError
 from packmule.jobs import client as client_module
 from packmule.jobs import entry, keys, registry, wire
 from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.entry import JobTooLarge
-from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.job_type import InvalidCall, InvalidJob
 from packmule.jobs.options import Options
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.losing_proxy import LosingProxy
@@ -354,6 +355,27 @@ def test_nothing_is_enqueued_if_any_call_is_invalid(client, function, calls, err
     assert client.dbsize() == 0
 
 
+def test_an_invalid_call_among_many_is_named_by_its_position():
+    with pytest.raises(InvalidCall, match=r"^calls\[2\]: .*: argument a: expected `int`, got `str`$"):
+        sample_jobs.add.enqueue_many([(1,), (2,), ("3",), (4,)])
+    with pytest.raises(InvalidCall, match=rf"^{sample_jobs.add.job.name}: argument a: "):
+        sample_jobs.add.enqueue_many([("3",)])
+
+
+@pytest.mark.parametrize("given", ["redis://localhost", b"", 5])
+def test_a_client_of_something_that_is_no_server_is_refused(given):
+    with pytest.raises(UsageError, match=r"give a redis.Redis, or Settings\(redis_url=\.\.\.\)$"):
+        Client(given)
+
+
+@pytest.mark.parametrize("function", [print, "shop.report"])
+def test_a_client_enqueues_nothing_that_is_no_job(client, function):
+    with pytest.raises(InvalidJob, match=r"is not a job: give a function that is decorated with @job$"):
+        Client(client).enqueue(function)
+    with pytest.raises(InvalidJob, match="is not a job"):
+        Client(client).enqueue_many(function, [()])
+
+
 def test_an_argument_that_contains_itself_is_refused(client):
     loop: dict[str, object] = {}
     loop["self"] = loop
@@ -365,7 +387,7 @@ def test_an_argument_that_contains_itself_is_refused(client):
 def test_arguments_over_the_limit_are_refused_with_both_sizes_and_the_way_out(client):
     with pytest.raises(
         JobTooLarge,
-        match=r"^packmule\.tests\.jobs\.sample_jobs\.echo: .* 100053 bytes, .* 100000: .*storage.*PACKMULE_",
+        match=r"^calls\[1\]: packmule\.tests\.jobs\.sample_jobs\.echo: .* 100053 bytes, .* 100000: .*storage.*PACKMULE_",
     ):
         sample_jobs.echo.enqueue_many([("x",), ("x" * 100_000,)])
     assert client.dbsize() == 0

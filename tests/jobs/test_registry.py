@@ -126,7 +126,14 @@ def test_defaults_are_left_to_the_function():
     [
         (sample_jobs.add, (), {}, "missing a required argument: 'a'"),
         (sample_jobs.add, (1, 2, 3), {}, "too many positional arguments"),
-        (sample_jobs.add, (1,), {"c": 3}, "got an unexpected keyword argument 'c'"),
+        (sample_jobs.add, (1,), {"c": 3}, "got an unexpected keyword argument 'c': there are a, b"),
+        (
+            sample_jobs.add,
+            (1,),
+            {"queue": "low"},
+            "which is an option: give it to .options(queue=...)",
+        ),
+        (sample_jobs.noop, (), {"a": 3}, "got an unexpected keyword argument 'a': there are none"),
         (sample_jobs.add, (1,), {"a": 3}, "multiple values for argument 'a'"),
         (sample_jobs.noop, (1,), {}, "too many positional arguments"),
         (sample_jobs.add, ("1",), {}, "argument a: expected `int`, got `str`"),
@@ -308,6 +315,13 @@ def test_an_allowed_name_that_is_no_function_is_refused(in_project, name):
 def test_what_is_allowed_and_decorated_keeps_its_decorators_options(in_project):
     registry.load([], ["packmule.tests.jobs.sample_jobs.decorated"])
     assert registry.find("packmule.tests.jobs.sample_jobs.decorated").options.queue == "low"
+
+
+def test_a_module_that_pythons_own_of_that_name_hides_is_named(in_project):
+    registry.load(["colorsys"])
+    (in_project / "colorsys.py").touch()
+    with pytest.raises(NotRegistered, match=r"^can't import colorsys: Python has a module of this name: "):
+        registry.load(["colorsys"])
 
 
 def test_the_working_directory_comes_after_what_is_installed(in_project):

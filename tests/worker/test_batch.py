@@ -12,6 +12,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.replies import as_text
+from packmule.errors import UsageError
 from packmule.jobs import control, keys, reader, registry
 from packmule.jobs.batch import Batch, BatchClosed, Counts, NoSuchBatch, batches
 from packmule.jobs.control import retry
@@ -267,6 +268,31 @@ def test_a_batch_in_a_batch_counts_as_one(client, tmp_path):
     assert lines(notes) == ["all: 2 done, 1 failed, 0 canceled"]
     with pytest.raises(BatchClosed, match="has ended"):
         Batch.create(parent=parent)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ({"on_complete": batch_jobs.report}, r"^on_complete=<function report .*give a prepared call"),
+        ({"on_success": "report"}, "^on_success='report': give a prepared call"),
+        ({"parent": "f00"}, "^parent='f00': give a Batch$"),
+        ({"keep": "7d"}, "^keep='7d': give seconds from 1"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_makes_no_batch(client, argument, says):
+    with pytest.raises(UsageError, match=says):
+        Batch.create(**argument)
+    assert client.dbsize() == 0
+
+
+def test_a_wait_for_a_batch_says_what_is_missing(client):
+    batch = Batch.create()
+    batch_jobs.double.options(batch=batch.id).enqueue(1)
+    with pytest.raises(TimeoutError, match=r"has not ended after 0 s: it is not sealed$"):
+        batch.wait(timeout=0)
+    batch.seal()
+    with pytest.raises(TimeoutError, match=r"has not ended after 0 s: jobs pending: 1$"):
+        batch.wait(timeout=0)
 
 
 def test_canceling_and_pausing_affect_a_nested_batch(client):
