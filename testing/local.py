@@ -71,7 +71,7 @@ class LocalClient(Client):
     def send(self, job: JobType, calls: Sequence[Arguments], options: Options | None = None) -> JobHandles:
         """Check the calls as any client does, and keep them; perform them if this client is inline."""
         options = options.over(job.options) if options else job.options
-        handles, held = JobHandles(), set()
+        handles, held, new = JobHandles(), set(), []
         for position, entry in enumerate(self.entries(job, calls, options)):
             holder = self._holder(entry)
             if holder is not None:
@@ -80,26 +80,21 @@ class LocalClient(Client):
                 status = "scheduled" if options.is_scheduled else "queued"
                 self.jobs[entry.id] = LocalJob(job, options, entry, status, options.retries or 0)
                 self._waiting.append(entry.id)
+                new.append(entry.id)
             handles.append(JobHandle(holder or entry.id, self))
         handles.held = frozenset(held)
         if self.is_inline:
-            self.drain()
+            # No others: they are performed by the enqueue that made them, in another thread or around this.
+            for id in new:
+                self._perform(id)
         return handles
 
     def drain(self) -> JobHandles:
         """Perform all jobs that wait, and those that they enqueue, in order; the handles of these jobs."""
         performed = JobHandles()
         while self._waiting:
-            id = self._waiting.popleft()
-            job = self.jobs[id]
-            performed.append(JobHandle(id, self))
-            self._performer.perform_to_end(job)
-            # KeyboardInterrupt and pytest's own exceptions are not the job's to keep.
-            is_ours = job.error is None or isinstance(job.error, Exception)
-            if job.status == "failed" and (self.raises or not is_ours):
-                info = job.info()
-                text = f"job {id} ({info.name}) failed: {info.reason}"
-                raise job.error or JobRaised(text, info.error or "")
+            performed.append(JobHandle(self._waiting[0], self))
+            self._perform(self._waiting[0])
         return performed
 
     def assert_enqueued(
@@ -149,7 +144,19 @@ class LocalClient(Client):
         job.status = "queued"
         self._waiting.append(str(id))
         if self.is_inline:
-            self.drain()
+            self._perform(str(id))
+
+    def _perform(self, id: str) -> None:
+        """Perform the job called `id`, which waits. Raises what ended it, if it is to be raised."""
+        self._waiting.remove(id)
+        job = self.jobs[id]
+        self._performer.perform_to_end(job)
+        # KeyboardInterrupt and pytest's own exceptions are not the job's to keep.
+        is_ours = job.error is None or isinstance(job.error, Exception)
+        if job.status == "failed" and (self.raises or not is_ours):
+            info = job.info()
+            text = f"job {id} ({info.name}) failed: {info.reason}"
+            raise job.error or JobRaised(text, info.error or "")
 
     def _job(self, id: str) -> LocalJob:
         try:

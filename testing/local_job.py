@@ -74,17 +74,15 @@ class LocalJob:
 
 
 class LocalPerformer(Performer):
-    """Performs jobs as a worker does, and keeps the error that ended the last run."""
+    """Performs jobs as a worker does, and keeps in each the error that ended its last run."""
 
     def __init__(self, max_result_bytes: int) -> None:
         super().__init__(self._keep_progress, self._keep_checkpoint, max_result_bytes=max_result_bytes)
         self._jobs: dict[str, LocalJob] = {}
         self._tokens = itertools.count(1)
-        self._error: BaseException | None = None
 
     def perform_to_end(self, job: LocalJob) -> None:
         """Run `job`, and again while it has retries or asks for it. Raises `EndlessJob`."""
-        job.error = None
         while not job.has_ended:
             job.attempts += 1
             if job.attempts > MOST_ATTEMPTS:
@@ -99,10 +97,11 @@ class LocalPerformer(Performer):
 
     def ended_by(self, call: Call, error: BaseException, started: float) -> Outcome:
         """The outcome of a job that `error` ended, which is kept."""
-        self._error = error
+        self._jobs[call.job.id].error = error
         return super().ended_by(call, error, started)
 
     def _run(self, job: LocalJob) -> Outcome:
+        job.error = None
         execution = keys.new_job_id()
         if job.type.limits and job.type.limits.lock:
             self.fences[execution] = next(self._tokens)
@@ -122,11 +121,8 @@ class LocalPerformer(Performer):
         if isinstance(call, Outcome):
             return call
         self._jobs[job.entry.id] = job
-        self._error = None
         is_async = call.type.is_async
-        ended = _awaited(self.perform_async(call, lambda: None)) if is_async else self.perform(call)
-        job.error = self._error
-        return ended
+        return _awaited(self.perform_async(call, lambda: None)) if is_async else self.perform(call)
 
     def _keep_progress(
         self, id: str, execution: str, attempt: int, done: float, total: float | None, message: str

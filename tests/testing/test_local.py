@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import date
 
 import pytest
@@ -15,8 +16,10 @@ from packmule.jobs.handle import JobCanceled, JobRaised
 from packmule.jobs.job_type import InvalidCall
 from packmule.testing.local import NoServer, NotDrained
 from packmule.testing.local_job import EndlessJob
+from packmule.tests.command_line import until
 
 runs: list[object] = []
+may_end = threading.Event()
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +85,27 @@ def alone() -> int | None:
 @job
 def any_names(queue: str, **more: int) -> str:
     return queue
+
+
+@job
+def first_of_many(number: int) -> int:
+    if number == 0:
+        chain.enqueue("2026-11")
+    if number == 1:
+        raise ValueError("one")
+    return number
+
+
+@job
+def waits_first(number: int) -> None:
+    runs.append(number)
+    if number == 1:
+        assert may_end.wait(60)
+
+
+@job
+def tries_another() -> str:
+    return flaky.enqueue(4).status
 
 
 @job
@@ -155,6 +179,31 @@ def test_a_job_may_enqueue_another_and_return_its_handle():
     with testing.inline() as client:
         inner = chain.enqueue("2026-11").result()
         assert client.job(inner).result()["month"] == "2026-11"
+
+
+def test_an_error_is_that_of_its_own_job_alone():
+    with testing.inline(raises=False) as client:
+        handle = tries_another.enqueue()
+        inner = list(client.jobs.values())[-1]
+        assert (handle.result(), client.jobs[handle].error, type(inner.error)) == ("failed", None, ValueError)
+        client.raises = True
+        with pytest.raises(ValueError, match="one"):
+            first_of_many.enqueue_many([(0,), (1,), (2,)])
+        jobs = [job for job in client.jobs.values() if job.type.name.endswith("first_of_many")]
+        assert [job.status for job in jobs] == ["finished", "failed", "queued"]
+
+
+def test_each_thread_performs_what_it_enqueues():
+    may_end.clear()
+    with testing.inline():
+        other = threading.Thread(target=waits_first.enqueue_many, args=([(1,), (2,)],))
+        other.start()
+        until(lambda: runs == [1], "the first job")
+        waits_first.enqueue(3)
+        assert runs == [1, 3]
+        may_end.set()
+        other.join()
+        assert runs == [1, 3, 2]
 
 
 def test_a_singleton_gets_a_rising_fencing_token():
