@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from packmule.config import Settings
-from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.connection import checked, connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
@@ -76,14 +76,12 @@ class Client:
     ) -> None:
         self.settings: Settings | None = None
         self._connecting = threading.Lock()
-        if isinstance(server, Redis):
-            self.redis = server
-        elif server is not None and not isinstance(server, Settings):
-            raise UsageError(f"Client({server!r}): give a redis.Redis, or Settings(redis_url=...)")
-        else:
+        if server is None or isinstance(server, Settings):
             self.settings = server or Settings.from_env()
             queues = self.settings.queues if queues is None else queues
             max_bytes = self.settings.max_job_bytes if max_bytes is None else max_bytes
+        else:
+            self.redis = checked(server)
         self.queues = queues
         most = Settings().max_job_bytes if max_bytes is None else max_bytes
         self.max_bytes = min(most, wire.MAX_PAYLOAD_BYTES)

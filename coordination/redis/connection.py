@@ -78,6 +78,10 @@ class UnfitServer(Unavailable, RuntimeError):
     """The server would lose jobs or can't run our scripts; the text says how to change that."""
 
 
+class InvalidClient(UsageError, TypeError):
+    """What was given is not a client of redis-py, or one that turns replies into text."""
+
+
 class EmbeddedConnection(UnixDomainSocketConnection):
     """A connection to the embedded server; connecting starts the server if it isn't running."""
 
@@ -122,6 +126,17 @@ def connect(
     for warning in warnings:
         warn(warning)
     return _client(url, data_dir, name, socket_timeout)
+
+
+def checked(client: object) -> redis.Redis:
+    """`client`, if it is a `redis.Redis` whose replies are bytes. Raises `InvalidClient`."""
+    if not isinstance(client, redis.Redis):
+        raise InvalidClient(
+            f"a {type(client).__name__} is no server: give a redis.Redis, or Settings(redis_url=...)"
+        )
+    if client.get_encoder().decode_responses:
+        raise InvalidClient("jobs are read as bytes: make the redis.Redis without decode_responses")
+    return client
 
 
 def lock_clients(urls: Sequence[str], redis_url: str | None, data_dir: Path) -> list[redis.Redis]:

@@ -18,8 +18,7 @@ from rq.registry import ScheduledJobRegistry
 from rq.serializers import JSONSerializer
 
 from packmule.config import Settings
-from packmule.coordination.redis.connection import connect
-from packmule.errors import UsageError
+from packmule.coordination.redis.connection import InvalidClient, connect
 from packmule.jobs import client as client_module
 from packmule.jobs import entry, keys, registry, wire
 from packmule.jobs.client import Client, UnknownQueue
@@ -185,6 +184,11 @@ def test_large_payloads_are_split_over_calls_and_stay_in_order(client, monkeypat
     ids = sample_jobs.echo.enqueue_many([(msgspec.json.encode(list(range(n))).hex(),) for n in range(200)])
     assert calls_of(client, "evalsha") > before + 2
     assert rq_queue(client).job_ids == ids
+
+
+def test_a_connection_that_turns_replies_into_text_is_refused():
+    with pytest.raises(InvalidClient, match="without decode_responses"):
+        Client(Redis(decode_responses=True))
 
 
 def test_no_calls_are_no_jobs(client):
@@ -362,10 +366,11 @@ def test_an_invalid_call_among_many_is_named_by_its_position():
         sample_jobs.add.enqueue_many([("3",)])
 
 
-@pytest.mark.parametrize("given", ["redis://localhost", b"", 5])
+@pytest.mark.parametrize("given", ["redis://:secret@localhost", b"", 5])
 def test_a_client_of_something_that_is_no_server_is_refused(given):
-    with pytest.raises(UsageError, match=r"give a redis.Redis, or Settings\(redis_url=\.\.\.\)$"):
+    with pytest.raises(InvalidClient, match=r"give a redis.Redis, or Settings\(redis_url=\.\.\.\)$") as it:
         Client(given)
+    assert "secret" not in str(it.value)
 
 
 @pytest.mark.parametrize("function", [print, "shop.report"])
