@@ -74,7 +74,8 @@ class AsyncioExecutor:
     def _cancel(self, execution: str, error: BaseException) -> None:
         if task := self._tasks.get(execution):
             self._reasons[execution] = error
-            task.cancel()
+            # After its first step: a task that is canceled before it ends without an outcome.
+            asyncio.get_running_loop().call_soon(task.cancel)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
