@@ -109,7 +109,9 @@ class Executors:
     def break_off(self, error: BaseException, execution: str | None = None) -> None:
         """Interrupt all running jobs, or one `execution`, by `error` at once. Any thread may call it."""
         executions = [job.execution for job in self.scoreboard.read()]
-        self._broken_off = {each: error for each in executions if execution in (None, each)}
+        # Locks that are lost together break off one job each before the signal arrives.
+        earlier = {each: why for each, why in self._broken_off.items() if each in executions}
+        self._broken_off = earlier | {each: error for each in executions if execution in (None, each)}
         signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
 
     def close(self) -> None:
