@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis import Redis
+
+if TYPE_CHECKING:
+    from redis import Redis  # declaring jobs does without
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that it can't read: no JSON, no UTF-8, or brackets nested without end."""
