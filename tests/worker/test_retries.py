@@ -11,7 +11,6 @@ from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.worker import Worker
 from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -116,26 +115,26 @@ def test_a_drain_ends_a_job_at_its_next_checkpoint_and_another_pool_goes_on(
 
 def test_a_checkpoint_of_an_older_execution_is_refused(client):
     id = pool_jobs.add.enqueue(1)
-    worker = Worker(["default"], "w1", client)
+    store = ProgressStore(client, "w1")
     claims = Claims(client, "w1", Strict(["default"]))
     (old,) = claims.finish_and_claim("c1", [], 1).jobs
-    worker._save(id, old.execution, b"1")
+    store.save(id, old.execution, b"1")
     assert client.hget(keys.job_key(id), "checkpoint") == b"1"
     rescue(client, "w1", "died", "gone")
     (new,) = claims.finish_and_claim("c2", [], 1).jobs
     assert new.checkpoint == b"1"
-    worker._save(id, old.execution, b"2")
+    store.save(id, old.execution, b"2")
     assert client.hget(keys.job_key(id), "checkpoint") == b"1"
-    worker._save(id, new.execution, b"3")
+    store.save(id, new.execution, b"3")
     assert client.hget(keys.job_key(id), "checkpoint") == b"3"
 
 
 def test_a_checkpoint_revives_no_record_that_was_deleted(client):
     id = pool_jobs.add.enqueue(1)
-    worker = Worker(["default"], "w1", client)
+    store = ProgressStore(client, "w1")
     (job,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
     client.delete(keys.job_key(id))
-    worker._save(id, job.execution, b"1")
+    store.save(id, job.execution, b"1")
     assert client.exists(keys.job_key(id)) == 0
 
 
