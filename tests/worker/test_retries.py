@@ -11,6 +11,7 @@ from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.progress import ProgressStore
 from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")
