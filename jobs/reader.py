@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import time
-import zlib
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +19,6 @@ from packmule.jobs import keys, wire
 POLL_INTERVAL = 0.05
 MOST_FAILED = 10_000
 """Stopped jobs are looked for among at most this many of a queue's latest failed ones."""
-
-_QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
-"""The dotted name of an error's class, as a traceback writes it before the error's text."""
 
 
 class NoSuchJob(NotFound, LookupError):
@@ -86,7 +81,7 @@ class JobInfo:
     @property
     def reason(self) -> str | None:
         """The last line of the error, without the module of its class: `ValueError: no such month`."""
-        return _QUALIFIED.sub(r"\1", self.error.strip().rpartition("\n")[2]) if self.error else None
+        return wire.reason(self.error) if self.error else None
 
 
 def read(client: Redis, id: str) -> JobInfo:
@@ -166,7 +161,7 @@ def collected(text: str) -> tuple[Any, str | None]:
     """The value and the error of a job, decoded from the form in which a batch collects them."""
     if text == "!":
         return None, "the result was too large to be collected"
-    return (_value(text[1:]), None) if text.startswith("+") else (None, _error(text[1:]))
+    return (_value(text[1:]), None) if text.startswith("+") else (None, wire.traceback(text[1:]))
 
 
 def job_info(
@@ -196,7 +191,7 @@ def job_info(
         retries_left=wire.whole(fields.get("retries_left")),
         progress=_progress(progress),
         result=_value(result.get("return_value")),
-        error=_error(result.get("exc_string")),
+        error=wire.traceback(result.get("exc_string")),
     )
 
 
@@ -222,13 +217,3 @@ def _value(text: str | None) -> Any:
         return msgspec.json.decode(b64decode(text))
     except (ValueError, *UNREADABLE):
         return "(a result that is not JSON)"
-
-
-def _error(text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        unpacked = zlib.decompressobj().decompress(b64decode(text), wire.MAX_PAYLOAD_BYTES)
-        return unpacked.decode(errors="replace")
-    except (ValueError, zlib.error):
-        return "(an error text that can't be read)"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -145,9 +146,28 @@ NO_RESULT = b64encode(b"null").decode()
 """What a result stream keeps for a job that returned None."""
 
 
+_QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
+"""The dotted name of an error's class, as a traceback writes it before the error's text."""
+
+
 def error_text(traceback: str) -> str:
     """A traceback as a result stream keeps it: compressed, in base64."""
     return b64encode(zlib.compress(traceback.encode("utf-8", "backslashreplace"))).decode()
+
+
+def traceback(text: str | None) -> str | None:
+    """The traceback that `error_text` wrote."""
+    if text is None:
+        return None
+    try:
+        return zlib.decompressobj().decompress(b64decode(text), MAX_PAYLOAD_BYTES).decode(errors="replace")
+    except (ValueError, zlib.error):
+        return "(an error text that can't be read)"
+
+
+def reason(traceback: str) -> str:
+    """Its last line, without the module of the error's class: `ValueError: no such month`."""
+    return _QUALIFIED.sub(r"\1", traceback.strip().rpartition("\n")[2])
 
 
 def whole(text: str | bytes | None) -> int:

@@ -45,6 +45,25 @@ def test_a_worker_logs_objects_that_name_the_job(
     assert {"time", "level", "logger", "pid", "message"} <= lines[0].keys()
 
 
+RUDE = """
+
+@job
+def rude() -> None:
+    raise ValueError("red: \x1b[31m" + "x" * 1000)
+"""
+
+
+def test_a_worker_logs_why_a_job_failed(server: EmbeddedServer, client: Redis, tmp_path: Path) -> None:
+    packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url, RUDE))
+    id = packmule.output("enqueue", "call", "shop.boom")
+    rude = packmule.output("enqueue", "call", "shop.rude")
+    done = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
+    assert f"WARNING job {id} failed: ValueError: the shelf is empty\n" in done.stderr
+    assert f"WARNING job {rude} failed: ValueError: red:  [31mxxx" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "x" * 500 not in done.stderr
+
+
 def test_a_traceback_and_odd_text_stay_in_one_line() -> None:
     record = logging.LogRecord("x", logging.ERROR, __file__, 1, "odd \udcff\n%s", ("text",), None)
     try:

@@ -22,6 +22,7 @@ class Shell:
             **os.environ,
             "PYTHONPATH": str(folder),
             "PACKMULE_REDIS_URL": url,
+            "REPORTS_REDIS_URL": url,
             "PACKMULE_MODULES": "",
         }
         self.workers: list[Forked] = []

@@ -21,6 +21,9 @@ SUSPENDED_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
 """Seconds after which a worker checks paused queues again, though `resume` wakes it, too."""
 
+LONGEST_REASON = 500
+"""Characters of an error that a log line has."""
+
 log = logging.getLogger("packmule.worker")
 
 
@@ -104,4 +107,6 @@ def _log(outcomes: Sequence[Outcome], stale: Sequence[str]) -> None:
             log.warning("job %s: its outcome was refused, since the worker's lease had ended", id)
     for ended in outcomes:
         if ended.status == "failed":
-            log.warning("job %s failed", ended.id)
+            # A job chooses its error's text, so it may hold what a terminal would obey.
+            shown = "".join(sign if sign.isprintable() else " " for sign in ended.reason[:LONGEST_REASON])
+            log.warning("job %s failed: %s", ended.id, shown)

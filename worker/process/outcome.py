@@ -54,6 +54,11 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The limits whose slots the job gives back, as they stand in its record."""
     batch: str = ""
 
+    @property
+    def reason(self) -> str:
+        """The last line of the error that ended the job."""
+        return wire.reason(wire.traceback(self.value) or "") if self.name == "exc_string" else ""
+
 
 def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
     """The job returned a value; `result` is that value as JSON, empty for None."""
