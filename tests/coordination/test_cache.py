@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 import redis
 
+from packmule.coordination.cache import link
 from packmule.coordination.cache.cache import Cache, EntryTooLarge, NotCacheable
 from packmule.coordination.cache.entry import ID_BYTES, JSON, Entry, unpacked
 from packmule.coordination.key_template import InvalidKeyTemplate, UnfitValue
@@ -24,7 +25,8 @@ CROWD = 40
 
 
 @pytest.fixture
-def cache(client):
+def cache(client, monkeypatch):
+    monkeypatch.setattr(link, "TIMEOUT", 30.0)  # a busy machine isn't a server that is unavailable
     with Cache(client, "shop", lease=0.6) as opened:
         yield opened
 

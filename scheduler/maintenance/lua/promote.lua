@@ -44,6 +44,17 @@ local function make_way(list)
   end
 end
 
+-- RQ schedules an id before it writes the record, so an id without one stays scheduled for a while.
+local WRITTEN_WITHIN, CHECK_SECONDS = 10, 0.5
+
+local function await_record(scheduled, id)
+  local key = 'pm:unwritten:' .. id
+  local since = tonumber(redis.pcall('GET', key))
+  if since and now - since > WRITTEN_WITHIN then return end -- it has expired, or was deleted
+  if not since then redis.call('SET', key, string.format('%.3f', now), 'EX', 6 * WRITTEN_WITHIN) end
+  redis.call('ZADD', scheduled, string.format('%.6f', now + CHECK_SECONDS), id)
+end
+
 local function promote(queue, most)
   local scheduled, list = 'rq:scheduled:' .. queue, 'rq:queue:' .. queue
   local ids = redis.call('ZRANGEBYSCORE', scheduled, '-inf', string.format('%.6f', now), 'LIMIT', 0, most)
@@ -53,11 +64,10 @@ local function promote(queue, most)
   for _, id in ipairs(ids) do
     local record = 'rq:job:' .. id
     local fields = redis.pcall('HMGET', record, 'data', 'enqueue_at_front', 'group')
-    if fields.err or not fields[1] then
-      -- A record may have expired meanwhile; one that is not a job is set aside for inspection.
-      if fields.err or redis.call('EXISTS', record) == 1 then
-        set_aside(id, fields.err or 'the record holds no data')
-      end
+    if not fields.err and not fields[1] and redis.call('EXISTS', record) == 0 then
+      await_record(scheduled, id)
+    elseif fields.err or not fields[1] then
+      set_aside(id, fields.err or 'the record holds no data')
     else
       local push = fields[2] == '1' and 'LPUSH' or 'RPUSH'
       redis.call('HSET', record, 'status', 'queued', 'enqueued_at', ARGV[2])
