@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
@@ -26,7 +26,7 @@ from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
 
 if TYPE_CHECKING:
-    from packmule.jobs.job import JobCall, JobFunction, Prepared
+    from packmule.jobs.job import Calls, JobCall, JobFunction, Prepared
 
 P = ParamSpec("P")
 
@@ -145,7 +145,7 @@ class Client:
     def enqueue_many(
         self,
         function: JobFunction[..., Any] | JobCall[...],
-        calls: Iterable[Mapping[str, Any] | Sequence[Any]],
+        calls: Calls,
     ) -> JobHandles:
         """Enqueue one job a call, hundreds a round trip, and return their handles in order.
 
@@ -164,7 +164,7 @@ class Client:
     async def aenqueue_many(
         self,
         function: JobFunction[..., Any] | JobCall[...],
-        calls: Iterable[Mapping[str, Any] | Sequence[Any]],
+        calls: Calls,
     ) -> JobHandles:
         """Like `enqueue_many`, without blocking the event loop."""
         return await in_thread(self.enqueue_many, function, calls)

@@ -21,7 +21,7 @@ from typing import (
 from packmule.jobs import registry, unique
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidJob, JobSettings, JobType, Traits, job_type
-from packmule.jobs.options import JobOptions, Options, refuse_unknown
+from packmule.jobs.options import OPTION_NAMES, JobOptions, Options, refuse_unknown
 
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
@@ -34,8 +34,7 @@ Calls = Iterable[Mapping[str, Any] | Sequence[Any]]
 """Calls of one function, each a mapping of argument names or a sequence of positional arguments."""
 
 _TRAITS = tuple(field.name for field in fields(Traits))
-_OPTIONS = tuple(field.name for field in fields(Options))
-_SETTINGS = _OPTIONS + _TRAITS
+_SETTINGS = OPTION_NAMES + _TRAITS
 
 
 class JobFunction(Protocol[P, R_co]):
@@ -163,7 +162,7 @@ def _register(function: Callable[P, R], options: Options, traits: Traits) -> Job
 
 
 def _with_options(job: JobType, /, **changes: Any) -> JobCall[Any]:
-    refuse_unknown(changes, _OPTIONS)
+    refuse_unknown(changes, OPTION_NAMES)
     return JobCall(job, Options(**changes))
 
 

@@ -165,6 +165,9 @@ class Options:
 _NAMES = tuple(field.name for field in fields(Options))
 
 
+OPTION_NAMES = tuple(option.name for option in fields(Options))
+
+
 def in_seconds(span: float | timedelta) -> float:
     """A span in seconds."""
     return span.total_seconds() if isinstance(span, timedelta) else float(span)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import fields
 from inspect import Parameter
 from typing import Any, NoReturn
 
@@ -22,10 +21,8 @@ from packmule.jobs.entry import Entry
 from packmule.jobs.handle import JobHandle, JobHandles, JobRaised
 from packmule.jobs.job import JobCall, JobFunction
 from packmule.jobs.job_type import InvalidCall, JobType
-from packmule.jobs.options import DEFAULT_QUEUE, Options
+from packmule.jobs.options import DEFAULT_QUEUE, OPTION_NAMES, Options
 from packmule.testing.local_job import LocalJob, LocalPerformer
-
-_OPTIONS = {option.name for option in fields(Options)}
 
 
 class NoServer(UsageError):
@@ -226,10 +223,10 @@ def _parted(job: JobType, named: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     kwargs = {
         name: value
         for name, value in named.items()
-        if name in parameters or (takes_any and name not in _OPTIONS)
+        if name in parameters or (takes_any and name not in OPTION_NAMES)
     }
     options = {name: value for name, value in named.items() if name not in kwargs}
-    if unknown := set(options) - _OPTIONS:
+    if unknown := options.keys() - OPTION_NAMES:
         raise InvalidCall(f"{job.name} has no argument {min(unknown)!r}, and no option is called that")
     return kwargs, options
 

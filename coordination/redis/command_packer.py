@@ -26,9 +26,8 @@ class CommandPacker(HiredisRespSerializer):
         """
         command, *rest = args  # a command's name may be of two words
         words = command.encode().split() if isinstance(command, str) else command.split()
-        ready = [each if type(each) in _TEXTS else _plain(each) for each in rest]
         try:
-            return [hiredis.pack_command((*words, *ready))]
+            return [pack(*words, *rest)]
         except TypeError as error:
             raise DataError(error) from None
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import UsageError
 from packmule.jobs.files.database import Database
 from packmule.jobs.files.refusals import Refusals
@@ -28,8 +29,6 @@ SURE = 0.99
 REPORT_EVERY = 4096
 """Lines between two reports of progress."""
 
-BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Errors of decoding a line that is not JSON."""
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
 
@@ -125,7 +124,7 @@ class _Schema:
             self._decode(line)
         except msgspec.ValidationError as error:
             return None if self._learned(line) else _fault(error)
-        except BROKEN as error:
+        except UNREADABLE as error:
             return None, f"longer than {MAX_LINE:,} bytes" if len(line) > MAX_LINE else str(error)
         return None
 
@@ -133,7 +132,7 @@ class _Schema:
         """Whether the line fits once the schema is widened for it."""
         try:
             row = msgspec.json.decode(line)
-        except BROKEN:
+        except UNREADABLE:
             return False
         if not isinstance(row, dict):
             return False
@@ -216,7 +215,7 @@ def _sampled(content: BinaryIO) -> dict[str, str]:
             break
         try:
             row = msgspec.json.decode(line)
-        except BROKEN:
+        except UNREADABLE:
             continue
         if isinstance(row, dict):
             for name, value in row.items():
