@@ -10,6 +10,7 @@ import click
 
 from packmule.config import Settings
 from packmule.errors import Error, Unavailable, UsageError
+from packmule.terminal.say import complain
 
 SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
@@ -71,19 +72,14 @@ def main() -> None:
         code = UsageError.exit_code
     except click.UsageError as error:
         help = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        _complain(error.format_message().rstrip(".") + help)
+        complain(error.format_message().rstrip(".") + help)
         code = UsageError.exit_code
     except Exception as error:
         code = _exit_code(error)
         if code is None:
             raise
-        _complain(str(error))
+        complain(str(error))
     sys.exit(code or 0)
-
-
-def _complain(text: str) -> None:
-    """Print an error on one line, however many lines its text has."""
-    click.echo(f"packmule: {' '.join(text.split())}", err=True)
 
 
 def _exit_code(error: Exception) -> int | None:

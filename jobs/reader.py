@@ -146,7 +146,9 @@ def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
         found = cast(list[bytes], client.zrevrange(keys.registry_key(status, queue), 0, limit - 1))
     else:
         found = cast(list[bytes], client.zrange(keys.registry_key(status, queue), 0, limit - 1))
-    return [as_text(id).partition(":")[0] for id in found]
+    if status == "started":  # RQ writes `<job id>:<execution id>`
+        return [as_text(id).rpartition(":")[0] or as_text(id) for id in found]
+    return [as_text(id) for id in found]
 
 
 def _stopped(client: Redis, failed: Sequence[str]) -> list[str]:

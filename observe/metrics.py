@@ -11,6 +11,7 @@ from packmule.coordination.counters.histogram import upper_bound
 from packmule.jobs import batch, cluster, keys
 from packmule.jobs.queues import ages, depths
 from packmule.observe import statistics
+from packmule.plain_text import plain_lines
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
@@ -108,4 +109,4 @@ def _line(name: str, labels: Labels, value: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return plain_lines(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

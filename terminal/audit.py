@@ -9,6 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.parameters import Since
+from packmule.terminal.say import complain, say
 
 RECORDED_OPTIONS = ("failed", "force", "resend")
 """Options that say what was done. Others, and the arguments of jobs, may hold secrets."""
@@ -45,7 +46,7 @@ class Audited(click.Command):
         try:
             audit.record(app.client, ctx.command_path.partition(" ")[2], subject)
         except RedisError as error:
-            click.echo(f"packmule: done, but not recorded in the audit: {error}", err=True)
+            complain(f"done, but not recorded in the audit: {error}")
 
 
 @click.command()
@@ -68,7 +69,7 @@ def audit(app: App, since: str, json: bool) -> None:
         else:
             subject = " ".join(f"{name}={_word(value)}" for name, value in action.subject.items())
             at = datetime.fromtimestamp(action.at)
-            click.echo(f"{at:%Y-%m-%d %H:%M:%S} {action.who} {action.action} {subject}".rstrip())
+            say(f"{at:%Y-%m-%d %H:%M:%S} {action.who} {action.action} {subject}".rstrip())
 
 
 def _word(value: Any) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from packmule.plain_text import plain
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import Duration, json_option
+from packmule.terminal.say import say
 
 if TYPE_CHECKING:
     from packmule.jobs.batch import State
@@ -58,7 +60,8 @@ def batch_show(app: App, id: str, json: bool) -> None:
         show.as_json(facts)
     else:
         times = {"created": show.moment(facts["created"]), "ended": show.moment(facts["ended"])}
-        show.facts(facts | times | {"failed jobs": "\n".join(facts["failed jobs"])})
+        failed = "\n".join(map(plain, facts["failed jobs"]))
+        show.facts(facts | times | {"failed jobs": show.lines(failed) if failed else None})
 
 
 @batch.command("wait")
@@ -84,7 +87,7 @@ def batch_cancel(app: App, id: str) -> None:
     found = Batch(app.client, id)
     found.cancel()
     counts = found.state().counts
-    click.echo(f"{id}: {counts.canceled:,} canceled, {counts.pending:,} being stopped")
+    say(f"{id}: {counts.canceled:,} canceled, {counts.pending:,} being stopped")
 
 
 @batch.command("pause", cls=Audited)
@@ -97,7 +100,7 @@ def batch_pause(app: App, id: str) -> None:
     """
     from packmule.jobs.batch import Batch
 
-    click.echo(f"{id} {'paused' if Batch(app.client, id).pause() else 'was already paused, or has ended'}")
+    say(f"{id} {'paused' if Batch(app.client, id).pause() else 'was already paused, or has ended'}")
 
 
 @batch.command("resume", cls=Audited)
@@ -107,7 +110,7 @@ def batch_resume(app: App, id: str) -> None:
     """Resume a paused batch."""
     from packmule.jobs.batch import Batch
 
-    click.echo(f"{id} {'resumed' if Batch(app.client, id).resume() else 'was not paused'}")
+    say(f"{id} {'resumed' if Batch(app.client, id).resume() else 'was not paused'}")
 
 
 def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) -> int:
@@ -120,7 +123,7 @@ def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) ->
         show.as_json(_facts(state))
     else:
         total, done, failed, canceled = state.counts
-        click.echo(f"{done:,} of {total:,} done, {failed:,} failed, {canceled:,} canceled")
+        say(f"{done:,} of {total:,} done, {failed:,} failed, {canceled:,} canceled")
     return 0 if state.counts.done == state.counts.total else 1
 
 

@@ -8,6 +8,7 @@ import sys
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.say import say
 
 
 @click.command()
@@ -38,5 +39,5 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
             f"can't listen on {host}:{port} ({error}): choose another with --host or --port"
         ) from None
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
-    click.echo(f"The dashboard is on http://{host}:{port}", err=True)
+    say(f"The dashboard is on http://{host}:{port}", err=True)
     server.run()

@@ -93,7 +93,9 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
     if missing:
         raise DemoFailed(f"these outputs are not in the storage: {', '.join(missing)}")
     show.out.print(f"All 3 finished in {seconds:.1f} s:\n")
-    outputs = [(label, f"{about}\n{_relative(storage.locate(path))}") for label, path, about in rows]
+    outputs = [
+        (label, show.lines(f"{about}\n{_relative(storage.locate(path))}")) for label, path, about in rows
+    ]
     show.table(("job", "output"), outputs, empty="")
     show.out.print(
         "\nSee the jobs with: packmule job list --queue demo\n"

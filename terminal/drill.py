@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.say import say
 
 if TYPE_CHECKING:
     from packmule.drill.ledger import Verdict
@@ -176,9 +177,9 @@ def report(
     )
     show.out.print()
     for sentence in verdict.broken:
-        show.out.print(f"broken: {sentence}", markup=False)
+        say(f"broken: {sentence}")
     kept = f"A promise was broken: see {evidence}" if evidence else "Every promise was kept"
-    show.out.print(f"{kept} ({seconds:.0f} s, --seed {seed}).", markup=False)
+    show.out.print(f"{kept} ({seconds:.0f} s, --seed {seed}).")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.enqueue_options import enqueue_options, split
 from packmule.terminal.parameters import assignments, complete_calls, size
+from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
@@ -215,10 +216,10 @@ def _enqueue(
     if ids.held:
         replaced = options.over(job_type.options).is_debounced
         done = "it now has the new arguments" if replaced else "nothing was enqueued"
-        click.echo(f"packmule: job {id} is equal and pending: {done}", err=True)
+        complain(f"job {id} is equal and pending: {done}")
     if wait:
         return follow_one(app.client, id, job_type.name.rpartition(".")[2], json)
-    click.echo(id)
+    say(id)
     return 0
 
 
@@ -241,7 +242,7 @@ def _enqueue_batch(
         jobs.send(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
     if wait:
         return follow_batch(app, batch.id, json)
-    click.echo(batch.id)
+    say(batch.id)
     return 0
 
 

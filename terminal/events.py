@@ -10,6 +10,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.parameters import Since, complete_queues
+from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.observe.events import JobEvent
@@ -63,7 +64,7 @@ def events(
             _show(found, json)
         else:
             lost = "some" if found.entries is None else f"{found.entries:,} entries of"
-            click.echo(f"packmule: {lost} events were trimmed before they were read", err=True)
+            complain(f"{lost} events were trimmed before they were read")
 
 
 def _show(event: JobEvent, json: bool) -> None:
@@ -75,7 +76,7 @@ def _show(event: JobEvent, json: bool) -> None:
     at = datetime.fromtimestamp(event.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     said = " ".join(f"{name}={value}" for name, value in _details(event))
     parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
-    click.echo(show.plain(" ".join(part for part in parts if part).rstrip()))
+    say(" ".join(part for part in parts if part).rstrip())
 
 
 def _details(event: JobEvent) -> list[tuple[str, Any]]:

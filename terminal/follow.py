@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 
@@ -12,7 +11,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch, State
 from packmule.jobs.reader import JobInfo
+from packmule.plain_text import plain
 from packmule.terminal import show
+from packmule.terminal.say import complain
 from packmule.terminal.show import err, progress
 
 NO_WORKER_SECONDS = 2.0
@@ -33,7 +34,7 @@ def follow(
     hint_at = time.monotonic() + hint_after
     ended: dict[str, JobInfo] = {}
     with _bars() as bars:
-        tasks = {id: bars.add_task(label, total=100, state="") for id, label in labels.items()}
+        tasks = {id: bars.add_task(plain(label), total=100, state="") for id, label in labels.items()}
         while len(ended) < len(labels):
             for id in labels.keys() - ended.keys():
                 info = reader.read(client, id)
@@ -60,7 +61,7 @@ def follow_one(client: Redis, id: str, label: str, json: bool, timeout: float | 
     elif info.status == "finished":
         show.result(info)
     else:
-        print(f"packmule: job {id} {info.status}: {info.reason}", file=sys.stderr)
+        complain(f"job {id} {info.status}: {info.reason}")
     return 0 if info.status == "finished" else 1
 
 
@@ -94,11 +95,11 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
 
 def _bars() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         console=err,
         disable=not err.is_terminal,
     )
@@ -112,8 +113,8 @@ def _percent(info: JobInfo) -> float:
 
 def _state(info: JobInfo) -> str:
     if info.has_ended:
-        return info.status
-    return (progress(info) or info.status).partition("% ")[2] or info.status
+        return plain(info.status)
+    return plain((progress(info) or info.status).partition("% ")[2] or info.status)
 
 
 def _hint_without_workers(client: Redis, bars: Progress) -> None:

@@ -10,6 +10,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import Duration, complete_queues, json_option
+from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.observe.blocked import Wait
@@ -120,7 +121,7 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
 
     statuses = [cancel(app.client, id, timeout) for id in ids]
     for id, status in zip(ids, statuses, strict=True):
-        click.echo(f"{id} {status}")
+        say(f"{id} {status}")
     return 0 if set(statuses) <= {"canceled", "stopped"} else 1
 
 
@@ -150,9 +151,9 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
     for id in ids:
         try:
             retry(app.client, id)
-            click.echo(f"{id} queued")
+            say(f"{id} queued")
         except (NotRetried, reader.NoSuchJob) as error:
-            click.echo(f"packmule: {error}", err=True)
+            complain(f"{error}")
             refused += 1
     return 1 if refused else 0
 

@@ -10,6 +10,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import complete_queues, json_option
+from packmule.terminal.say import say
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -89,7 +90,7 @@ def limits_release(app: App, key: str, job: str, force: bool) -> None:
     from packmule.jobs.control import release_slot
 
     worker = release_slot(app.client, key, job, force)
-    click.echo(f"{key} released: job {job} of worker {worker or 'unknown'} held it")
+    say(f"{key} released: job {job} of worker {worker or 'unknown'} held it")
 
 
 def _words(limit: Limit) -> str:

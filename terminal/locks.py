@@ -9,6 +9,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import json_option
+from packmule.terminal.say import say
 
 if TYPE_CHECKING:
     from packmule.coordination.locks.state import Held
@@ -48,7 +49,7 @@ def locks(ctx: click.Context, json: bool) -> None:
         show.out.print()
         show.table(("lock node", "has no vote because"), list(state.faults.items()), "")
     for node in state.unfinished:
-        show.out.print(f"{node} holds too many keys: only some were searched for locks", markup=False)
+        say(f"{node} holds too many keys: only some were searched for locks")
 
 
 @locks.command("release", cls=Audited)
@@ -71,14 +72,14 @@ def locks_release(app: App, name: str, yes: bool) -> None:
             + (f" ({silent})" if silent else "")
         )
     held = max(state.locks, key=lambda each: each.nodes)
-    click.echo(
+    say(
         f"{name}: held by process {held.process or 'unknown'} on {held.host}, on {held.nodes} of {held.of} "
         f"nodes, for {held.seconds:.1f} s more, with fence {held.fence or 'unknown'}."
     )
     if not yes and not click.confirm("Release it?"):
         raise LockNotReleased(f"{name} was not released")
     count = release(clients, held)
-    click.echo(
+    say(
         f"{name} released on {count} of {held.of} nodes. Its holder does not know: if it is alive, it may "
         "take the lock back at its next renewal, and only what checks fences refuses its writes with "
         f"{held.fence or 'its token'}."

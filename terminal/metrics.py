@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.say import say
 
 
 @click.command()
@@ -29,5 +30,5 @@ def metrics(app: App, address: str | None) -> None:
     except (OSError, OverflowError) as error:
         raise click.UsageError(f"can't listen on {address}: {error}") from None
     with server:
-        click.echo(f"The metrics are at http://{host}:{server.server_address[1]}/metrics", err=True)
+        say(f"The metrics are at http://{host}:{server.server_address[1]}/metrics", err=True)
         server.serve_forever()

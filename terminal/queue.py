@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from packmule.plain_text import plain
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import complete_queues, json_option
+from packmule.terminal.say import say
 
 
 @click.group()
@@ -43,7 +45,7 @@ def queue_pause(app: App, names: tuple[str, ...]) -> None:
     from packmule.jobs.queues import pause
 
     for name in [known_queue(name, app.queues()) for name in names]:
-        click.echo(f"{name} {'paused' if pause(app.client, name) else 'was already paused'}")
+        say(f"{name} {'paused' if pause(app.client, name) else 'was already paused'}")
 
 
 @queue.command("resume", cls=Audited)
@@ -55,7 +57,7 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
     from packmule.jobs.queues import resume
 
     for name in [known_queue(name, app.queues()) for name in names]:
-        click.echo(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
+        say(f"{name} {'resumed' if resume(app.client, name) else 'was not paused'}")
 
 
 @queue.command("purge", cls=Audited)
@@ -72,8 +74,8 @@ def queue_purge(app: App, name: str, yes: bool) -> None:
 
     known_queue(name, app.queues())
     if not yes:
-        click.confirm(f"Delete all jobs waiting in {name}?", abort=True)
-    click.echo(f"{name}: {purge(app.client, name):,} jobs deleted")
+        click.confirm(f"Delete all jobs waiting in {plain(name)}?", abort=True)
+    say(f"{name}: {purge(app.client, name):,} jobs deleted")
 
 
 @queue.command("limit", cls=Audited)
@@ -95,7 +97,7 @@ def queue_limit(app: App, name: str, rate: str) -> None:
     except InvalidRate as error:
         raise click.BadParameter(str(error), param_hint="RATE") from None
     set_rate(app.client, known_queue(name, app.queues()), wanted)
-    click.echo(f"{name} {'has no rate limit' if wanted is None else f'is limited to {wanted}'}")
+    say(f"{name} {'has no rate limit' if wanted is None else f'is limited to {wanted}'}")
 
 
 def depths_by_queue(app: App) -> dict[str, dict[str, int | bool]]:

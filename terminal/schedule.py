@@ -10,6 +10,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import assignments, complete_calls, complete_queues, json_option
+from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.scheduler.schedules.schedule import Schedule
@@ -165,7 +166,7 @@ def schedule_add(
     done = {"new": "added", "changed": "changed", "same": "unchanged"}[said]
     is_paused = schedule_store.entry(app.client, name).state == "paused"
     then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
-    click.echo(f"{name} {done}: {found.timing}, {then}")
+    say(f"{name} {done}: {found.timing}, {then}")
 
 
 @schedule.command("pause", cls=Audited)
@@ -180,7 +181,7 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
 
     done = pause(app.client, *names)
     for name in names:
-        click.echo(f"{name} {'paused' if name in done else 'was already paused'}")
+        say(f"{name} {'paused' if name in done else 'was already paused'}")
 
 
 @schedule.command("resume", cls=Audited)
@@ -195,7 +196,7 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
 
     done = resume(app.client, *names)
     for name in names:
-        click.echo(f"{name} {'resumed' if name in done else 'was not paused'}")
+        say(f"{name} {'resumed' if name in done else 'was not paused'}")
 
 
 @schedule.command("remove", cls=Audited)
@@ -211,7 +212,7 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
             if owner == "operator"
             else f"; the {owner} still has it: packmule schedule resume {name} brings it back"
         )
-        click.echo(f"{name} removed{stays}")
+        say(f"{name} removed{stays}")
 
 
 @schedule.command("run", cls=Audited)
@@ -228,8 +229,8 @@ def schedule_run(app: App, name: str) -> None:
     app.load_jobs()
     ids = run_now(found, app.jobs_on(app.client))
     if ids.held:
-        click.echo(f"packmule: job {ids[0]} is equal and pending: nothing was enqueued", err=True)
-    click.echo(ids[0])
+        complain(f"job {ids[0]} is equal and pending: nothing was enqueued")
+    say(ids[0])
 
 
 @schedule.command("next")
@@ -252,7 +253,7 @@ def schedule_next(app: App, name: str, count: int, json: bool) -> None:
         show.as_json(texts)
         return
     for text in texts:
-        click.echo(text)
+        say(text)
 
 
 def _readable(app: App, name: str) -> Schedule:

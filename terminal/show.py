@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from packmule.jobs.reader import JobInfo
+from packmule.plain_text import plain, plain_json, plain_lines
 
 STATUS_STYLES = {
     "finished": "green",
@@ -38,16 +39,14 @@ CUT = 12
 UNITS = ((0.001, "us", 1e-6), (1.0, "ms", 1e-3), (120.0, "s", 1.0), (7200.0, "min", 60.0))
 AGES = ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600))
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""What would forge lines or steer a terminal, were it printed as a job gave it."""
-
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-err = Console(stderr=True, highlight=False)
+# Text is never taken for rich's markup: what a job wrote may look like it.
+out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def as_json(value: Any) -> None:
     """Print `value` as one line of JSON."""
-    print(msgspec.json.encode(value).decode())
+    print(_json(value))
 
 
 def table(
@@ -65,7 +64,7 @@ def table(
     if rows:
         out.print(grid(columns, rows, min(out.width, widest), cut))
     else:
-        out.print(empty, markup=False)
+        out.print(plain(empty))
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int, cut: str | None = None) -> Table:
@@ -171,8 +170,8 @@ def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) ->
             "job": info.id,
             "status": status(info.status),
             "calls": info.name,
-            "arguments": msgspec.json.encode(info.kwargs).decode() if info.kwargs else None,
-            "positional": msgspec.json.encode(info.args).decode() if info.args else None,
+            "arguments": _json(info.kwargs) if info.kwargs else None,
+            "positional": _json(info.args) if info.args else None,
             "description": info.description if info.description != info.name else None,
             "queue": info.queue,
             "created": moment(info.created_at),
@@ -187,10 +186,8 @@ def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) ->
             "last crash": _crash(info),
             "retries left": info.retries_left or None,
             "progress": progress(info),
-            "result": msgspec.json.format(msgspec.json.encode(info.result)).decode()
-            if info.result is not None
-            else None,
-            "error": info.error.strip() if info.error and traceback else info.reason,
+            "result": lines(_pretty(info.result)) if info.result is not None else None,
+            "error": lines(info.error.strip()) if info.error and traceback else info.reason,
         }
     )
 
@@ -206,7 +203,20 @@ def _crash(info: JobInfo) -> str | None:
 def result(info: JobInfo) -> None:
     """Print a finished job's result alone, as JSON; nothing for None."""
     if info.result is not None:
-        print(msgspec.json.format(msgspec.json.encode(info.result)).decode())
+        print(_pretty(info.result))
+
+
+def lines(text: str) -> Text:
+    """A cell of several lines, for text that is shown beside its name: other text is one line."""
+    return Text(plain_lines(text))
+
+
+def _json(value: Any) -> str:
+    return plain_json(msgspec.json.encode(value).decode())
+
+
+def _pretty(value: Any) -> str:
+    return plain_json(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def status(name: str) -> Text:
@@ -223,21 +233,11 @@ def progress(info: JobInfo) -> str | None:
     return f"{amount} {info.progress.message}".strip()
 
 
-def plain(text: str) -> str:
-    """`text` with its control characters written out."""
-    return _CONTROLS.sub(_shown, text)
-
-
-def _shown(control: re.Match[str]) -> str:
-    return f"\\x{ord(control[0]):02x}"
-
-
 def _text(value: Any) -> Text:
-    """Text that is shown as it is: it may hold what rich takes for colours, or a terminal for commands."""
     if isinstance(value, Text):
         return value
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, int):
         return Text(f"{value:,}")
-    return Text("\n".join(map(plain, str(value).splitlines())))
+    return Text(plain(value))

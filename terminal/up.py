@@ -14,6 +14,7 @@ import click
 
 from packmule.config import child_environment
 from packmule.terminal.app import App
+from packmule.terminal.say import say
 
 PROCFILE = """\
 worker: packmule worker
@@ -41,9 +42,7 @@ def up(app: App, lock_nodes: str | None) -> int:
     _ = app.client
     urls = start_lock_nodes(app.settings.data_dir, int(lock_nodes or 0), app.closing)
     if urls:
-        click.echo(
-            f"For commands in other terminals: export PACKMULE_LOCK_URLS={shlex.quote(','.join(urls))}"
-        )
+        say(f"For commands in other terminals: export PACKMULE_LOCK_URLS={shlex.quote(','.join(urls))}")
     return run_procfile(app.settings.grace, urls, has_webhooks=app.settings.webhooks is not None)
 
 

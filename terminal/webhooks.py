@@ -13,6 +13,7 @@ from packmule.config import SettingsError, secret
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import json_option
+from packmule.terminal.say import say
 
 if TYPE_CHECKING:
     from packmule.observe.webhooks.endpoints import Endpoint
@@ -99,7 +100,7 @@ def webhooks_dead(given: tuple[App, list[Endpoint], Allowed], name: str, resend:
         )
     if resend:
         sent, left = source.resend(app.client, endpoint, allowed)
-        click.echo(f"{sent:,} sent, {left:,} left")
+        say(f"{sent:,} sent, {left:,} left")
         return 1 if left else 0
     found = list(source.dead(app.client, name))
     if json:

@@ -86,6 +86,6 @@ def test_what_a_job_says_forges_no_line_and_odd_events_end_nothing(
     ]
     Stream(client, "pm:events", max_entries=100).append([*rows, ["failed", "c", "low", "", 9e10, {1: 2}]])
     (first, last) = packmule.output("events").splitlines()
-    assert first.endswith(r"message=one\x0atwo\x1b[2J odd=[1] done=1")
+    assert first.endswith(r"message=one\ntwo\x1b[2J odd=[1] done=1")
     assert " c " in last
     assert len(packmule.output("events", "--json").splitlines()) == 2

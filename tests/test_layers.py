@@ -20,7 +20,7 @@ FLOORS = [
     {"jobs"},
     {"coordination"},
     {"config"},
-    {"errors", "units"},
+    {"errors", "plain_text", "units"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 

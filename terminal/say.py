@@ -1,0 +1,17 @@
+"""Say: one plain line to a person, on standard output or as a complaint on standard error."""
+
+from __future__ import annotations
+
+import click
+
+from packmule.plain_text import plain
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print `text` as one line; with `err`, on standard error."""
+    click.echo(plain(text), err=err)
+
+
+def complain(text: object) -> None:
+    """Print `text` as one line on standard error, however many lines it has."""
+    click.echo(f"packmule: {plain(' '.join(str(text).split()))}", err=True)

@@ -1,0 +1,262 @@
+"""Text that others wrote: what a terminal shows of it is plain, whatever it holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import pytest
+from redis import Redis
+from rich.console import Console
+
+from packmule.coordination.locks import grants
+from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import keys, wire
+from packmule.observe import audit, events
+from packmule.plain_text import plain, plain_json
+from packmule.scheduler import leader
+from packmule.scheduler.schedules import ledger, schedule_store
+from packmule.terminal import follow
+from packmule.tests.command_line import ROOT, CommandLine, Done, Run, environment_in
+
+NASTY = (
+    "[/red][bold]:boom:{x}\x1b[2J\x1b]0;owned\x07\x9b31m\x7f\u202egnp.exe\u2066\u061c\u200b\ufeff"
+    "\r\nforged line\x0b\x85\u2028forged line\u2029\U000e0041"
+)
+"""Markup, ANSI escapes, C1 controls, bidi and unseen characters, and every kind of line end."""
+
+UNSEEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""What no output may hold; a line feed ends the lines that we make."""
+
+NOW = int(time.time())
+JOB = f"id {NASTY}"
+QUEUE = f"queue {NASTY}"
+WORKER = f"worker {NASTY}"
+NAME = f"name {NASTY}"
+
+
+@pytest.fixture(scope="module")
+def redis(server: EmbeddedServer) -> Iterator[Redis]:
+    with connect(None, server.data_dir) as client:
+        client.flushall()
+        hostile(client)
+        yield client
+        client.flushall()
+
+
+@pytest.fixture
+def here(
+    redis: Redis,
+    server: EmbeddedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Run a command in this process."""
+    packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url))
+    return packmule.in_this_process(monkeypatch, capsys)
+
+
+def hostile(client: Redis) -> None:
+    """Write what whoever reaches the server can write: records of which every text is NASTY."""
+    client.sadd(keys.QUEUES, keys.queue_key(QUEUE))
+    call = msgspec.json.encode([NAME, None, [NASTY], {f"argument {NASTY}": NASTY}])
+    for status in ("queued", *keys.REGISTRIES, "stopped"):
+        for id in (f"{status} {JOB}",):
+            client.hset(keys.job_key(id), mapping=record(status, call))
+            client.hset(keys.progress_key(id), mapping={"done": "3", "total": "4", "message": NASTY})
+            result = wire.error_text(f"Traceback (most recent call last):\n  {NASTY}\nValueError: {NASTY}")
+            kind = "finished" if status == "finished" else "failed"
+            value = msgspec.json.encode({NASTY: NASTY}).decode()
+            said = {"return_value": wire.b64encode(value.encode()).decode()} if kind == "finished" else {}
+            client.xadd(
+                keys.results_key(id),
+                {"type": wire.RESULT_TYPES[kind], "created_at": NOW, **(said or {"exc_string": result})},
+            )
+            if status == "queued":
+                client.rpush(keys.queue_key(QUEUE), id)
+            else:
+                place = "failed" if status == "stopped" else status
+                member = f"{id}:execution" if status == "started" else id
+                client.zadd(keys.registry_key(place, QUEUE), {member: NOW + 9_999})
+    client.sadd(keys.WORKERS, keys.worker_key(WORKER))
+    client.hset(
+        keys.worker_key(WORKER),
+        mapping={"state": NASTY, "queues": QUEUE, "current_job": JOB, "last_heartbeat": NASTY},
+    )
+    client.sadd(keys.PAUSED, QUEUE)
+    client.hset(keys.QUEUE_RATES, QUEUE, f"1000000 1000000 {NASTY}")
+    client.zadd(keys.LEASES, {WORKER: NOW + 9_999})
+    limits = msgspec.json.encode([["slots", f"slot {NASTY}", 1]]).decode()
+    client.hset(keys.job_key("queued " + JOB), mapping={"limits": limits, "group": f"group {NASTY}"})
+    client.hset(keys.groups_key(QUEUE), f"group {NASTY}", "")
+    client.rpush(keys.group_key(QUEUE, f"group {NASTY}"), "queued " + JOB)
+    client.zadd(keys.blocked_key(f"slot {NASTY}"), {keys.blocked_name(QUEUE, f"group {NASTY}"): NOW})
+    client.hset(keys.holders_key(f"slot {NASTY}"), JOB, f"{WORKER} execution")
+    batch = f"batch {NASTY}"
+    client.zadd(keys.BATCHES, {batch: NOW})
+    client.hset(
+        keys.batch_key(batch),
+        mapping={"name": NASTY, "created": NOW, "total": 2, "failed": 1, "sealed": 1, "parent": batch},
+    )
+    client.hset(f"{keys.batch_key(batch)}:jobs", mapping={f"failed {JOB}": "failed"})
+    for type in (NASTY, *events.TYPES):
+        details = {f"detail {NASTY}": NASTY, "reason": NASTY}
+        events.stream(client).append([[type, JOB, QUEUE, WORKER, float(NOW), details]])
+    audit.stream(client).append(
+        [[float(NOW), f"who {NASTY}", f"did {NASTY}", {f"subject {NASTY}": [NASTY], "name": NASTY}]]
+    )
+    client.hset(schedule_store.SCHEDULES, f"schedule {NASTY}", f"no schedule {NASTY}")
+    schedule = {"name": f"sound {NASTY}", "every": "5m", "job": NAME, "args": [NASTY], "owner": NASTY}
+    client.hset(schedule_store.SCHEDULES, f"sound {NASTY}", msgspec.json.encode(schedule))
+    client.hset(schedule_store.state_key(f"sound {NASTY}"), mapping={"job": JOB, "fault": NASTY})
+    tick = {"tick": NOW, "did": NASTY, "why": NASTY, "job": JOB, "at": NOW}
+    client.rpush(ledger.ticks_key(f"sound {NASTY}"), msgspec.json.encode(tick))
+    client.hset(leader.LEADER, mapping={"name": NASTY, "term": NASTY, "since": NOW, "until": NOW + 9_999})
+    client.set(grants.keys(f"lock {NASTY}")[0], f"host {NASTY}.12.{NASTY}", ex=9_999)
+    minute, hour = NOW // 60, NOW // 3600
+    for key in (f"minute:{minute}", f"minute:{minute + 1}", f"hour:{hour}", "total"):
+        client.hset(f"{keys.STATISTICS}{key}", f"{QUEUE}\x1f{NAME}\x1fk1", 3)
+
+
+def record(status: str, call: bytes) -> dict[str, str | bytes]:
+    return {
+        "status": status,
+        "origin": QUEUE,
+        "data": call,
+        "description": NASTY,
+        "created_at": NASTY,
+        "enqueued_at": NASTY,
+        "started_at": NASTY,
+        "ended_at": NASTY,
+        "worker_name": WORKER,
+        "timeout": NASTY,
+        "batch": f"batch {NASTY}",
+        "crash": msgspec.json.encode(
+            {"cause": NASTY, "at": NASTY, "worker": NASTY, "host": NASTY, "peak_memory": 1}
+        ),
+    }
+
+
+COMMANDS = (
+    *(("job", "show", f"{status} {JOB}") for status in ("queued", "started", "finished", "failed")),
+    ("job", "show", "--traceback", f"failed {JOB}"),
+    ("job", "list"),
+    ("job", "list", "--status", "failed", "--queue", QUEUE),
+    ("job", "wait", f"finished {JOB}"),
+    ("job", "wait", f"failed {JOB}"),
+    ("job", "wait", f"queued {JOB}", "--timeout", "0.1s"),
+    ("job", "show", f"no {JOB}"),
+    ("job", "cancel", f"finished {JOB}"),
+    ("job", "retry", f"finished {JOB}"),
+    ("batch", "list"),
+    ("batch", "show", f"batch {NASTY}"),
+    ("batch", "wait", f"batch {NASTY}", "--timeout", "0.1s"),
+    ("queue", "list"),
+    ("queue", "pause", f"no {QUEUE}"),
+    ("queue", "pause", QUEUE),
+    ("schedule", "list"),
+    ("schedule", "show", f"schedule {NASTY}"),
+    ("schedule", "show", f"sound {NASTY}"),
+    ("schedule", "next", f"schedule {NASTY}"),
+    ("schedule", "next", f"sound {NASTY}"),
+    ("status",),
+    ("top", "--once"),
+    ("events",),
+    ("limits",),
+    ("locks",),
+    ("metrics",),
+    ("audit",),
+)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))
+def test_no_command_shows_markup_controls_or_forged_lines(here: Run, words: tuple[str, ...]) -> None:
+    done = here(*words)
+    is_plain(done)
+    assert "boom" in done.stdout + done.stderr, "it showed nothing of the hostile texts"
+
+
+READ_AS_JSON = tuple(
+    words
+    for words in COMMANDS
+    if words[0] != "metrics" and words[1:2] not in (("cancel",), ("retry",), ("pause",))
+)
+
+
+@pytest.mark.parametrize("words", READ_AS_JSON, ids=lambda words: " ".join(words[:2]))
+def test_json_is_plain_too_and_holds_the_texts_as_they_are(here: Run, words: tuple[str, ...]) -> None:
+    done = here(*(word for word in words if word not in ("--once", "--traceback")), "--json")
+    is_plain(done)
+    for line in done.stdout.splitlines():
+        json.loads(line)
+    if done.returncode == 0:
+        assert NASTY in "".join(texts([json.loads(line) for line in done.stdout.splitlines()]))
+
+
+def test_bars_of_jobs_that_run_show_no_markup_and_no_controls(redis: Redis) -> None:
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=True, width=400, color_system=None, markup=False)
+    with mock.patch.object(follow, "err", console):
+        follow.follow(redis, {f"failed {JOB}": NASTY, f"finished {JOB}": NASTY})
+        with pytest.raises(TimeoutError):
+            follow.follow(redis, {f"started {JOB}": NASTY}, timeout=0.1)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", drawn.getvalue())  # how bars are drawn again
+    assert "[/red][bold]:boom:{x}\\x1b[2J" in shown
+    assert not UNSEEN.search(shown), shown.encode("unicode_escape")
+    assert not re.search(r"^forged", shown, re.MULTILINE)
+
+
+def test_each_command_prints_by_the_helpers_that_make_text_plain() -> None:
+    printing = {
+        path.name
+        for path in (ROOT / "terminal").glob("*.py")
+        if re.search(r"click\.echo\(|(?<![.\w])print\(|sys\.std(out|err)\.write", path.read_text())
+    }
+    assert printing == {"say.py", "show.py", "metrics.py"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Ada \u0645\u0631\u062d\u0628\u0627 \U0001f469\u200d\U0001f52c", None),
+        ("a\tb\r\nc", r"a\tb\r\nc"),
+        ("\x00\x1b\x7f\x9b", r"\x00\x1b\x7f\x9b"),
+        ("\u202e\u2066\U000e0041\ud800", r"\u202e\u2066\U000e0041\ud800"),
+    ],
+)
+def test_what_cannot_be_seen_is_written_out_and_other_text_stays(text: str, shown: str | None) -> None:
+    assert plain(text) == (text if shown is None else shown)
+    whole = plain_json(json.dumps(text, ensure_ascii="\ud800" in text))
+    assert json.loads(whole) == text
+    assert not UNSEEN.search(whole)
+
+
+def is_plain(done: Done) -> None:
+    for output in (done.stdout, done.stderr):
+        assert not UNSEEN.search(output), output.encode("unicode_escape")
+        assert not re.search(r"^forged", output, re.MULTILINE), output
+    assert "Traceback (most recent" not in done.stderr, done.stderr
+    assert "[/red]" in done.stdout + done.stderr
+
+
+def texts(value: object) -> Iterator[str]:
+    """All texts in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in (*value, *value.values()):
+            yield from texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts(each)
