@@ -23,7 +23,9 @@ from packmule.jobs.interrupts import Killed
 from packmule.worker import order
 from packmule.worker.commands import command_of
 from packmule.worker.process.executors.executors import Executors
+from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.rq_path import BREAKS
+from packmule.worker.trusting import TrustAll
 
 log = logging.getLogger("packmule.worker")
 
@@ -110,11 +112,15 @@ class RQWorker(BaseWorker):
                 return None
 
     @property
+    def lookup(self) -> Lookup:
+        """What this worker may call."""
+        return TrustAll(self.serializer) if self.trusts_all else Registered()
+
+    @property
     def all_by_rq(self) -> bool:
         """Whether RQ's code must perform every job, because of an option that only it supports."""
         return (
-            self.trusts_all
-            or bool(self._exc_handlers)
+            bool(self._exc_handlers)
             or self._work_horse_killed_handler is not None
             or self.disable_default_exception_handler
             or (self.job_class, self.queue_class) != (Job, Queue)

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import rq
 
 from packmule.errors import JobFailed, UsageError
-from packmule.jobs import context, registry, tracing, wire
+from packmule.jobs import context, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.outcome import Outcome
 
 Report = Callable[[str, str, int, float, float | None, str], None]
@@ -49,6 +50,7 @@ class Performer:
 
     `report` takes a job's id, execution, attempt, done, total and message; `save` takes its id, execution and
     checkpoint. `is_draining` says whether the worker is stopping; `max_result_bytes` limits a result's JSON.
+    `lookup` says what may be called.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class Performer:
         save: Save,
         is_draining: Callable[[], bool] = lambda: False,
         max_result_bytes: int = 1024 * 1024,
+        lookup: Lookup | None = None,
     ) -> None:
         self.report = report
         self.save = save
         self.is_draining = is_draining
         self.max_result_bytes = max_result_bytes
+        self.lookup = lookup or Registered()
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
@@ -71,8 +75,7 @@ class Performer:
     def prepare(self, job: Claimed) -> Call | Outcome:
         """The call that the job asks for, or its failure if that call is impossible or not allowed."""
         try:
-            name, _, args, kwargs = wire.decode_call(job.data)
-            job_type = registry.find(name)
+            job_type, args, kwargs = self.lookup.call(job.data)
             if job_type.limits and not job.is_grouped:
                 return outcome.limited(job, job_type.limits.of(job_type.arguments_of(args, kwargs)))
             bound = job_type.bind(args, kwargs)
@@ -155,7 +158,7 @@ class Performer:
 
     def _encoded(self, name: str, value: Any, attempt: int) -> bytes:
         try:
-            result = wire.encode_json(value)
+            result = self.lookup.encode(value)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(value, rq.Retry):
                 raise _asked_to_retry(value, attempt) from None

@@ -83,7 +83,9 @@ class Worker(RQWorker):
         self.stopping = self.stopping_cold = False
         self.order = serve or order.Strict(self.queue_names())
         progress = ProgressStore(self.connection, self.name)
-        self.performer = Performer(progress.report, progress.save, lambda: self.stopping, max_result_bytes)
+        self.performer = Performer(
+            progress.report, progress.save, lambda: self.stopping, max_result_bytes, self.lookup
+        )
         self.claim_size = ClaimSize(most)
         self.singletons = Singletons(
             lock_nodes or [self.connection], self.performer.fences, self._stop_singleton
