@@ -25,7 +25,7 @@ from harness import PROCESSES, arguments, client_of, in_a_pool, machine, table
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import client as client_module
+from packmule.jobs import delivery
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.jobs.options import Options
@@ -58,7 +58,7 @@ def silent(script: Script) -> Script:
 @contextmanager
 def no_events() -> Iterator[None]:
     with (
-        changed(client_module, "_enqueue", silent(client_module._enqueue)),
+        changed(delivery, "_enqueue", silent(delivery._enqueue)),
         changed(claim, "_finish_and_claim", silent(claim._finish_and_claim)),
     ):
         yield

@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from redis import Redis
-from redis.exceptions import ResponseError
 from rq.command import send_command
 
-from packmule.coordination.redis.replies import as_text, as_texts
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.errors import NotFound, UsageError
-from packmule.jobs import current, keys, reader, wire
-from packmule.jobs.client import BatchClosed, Client
+from packmule.errors import UsageError
+from packmule.jobs import batch_state, current, keys, reader, wire
+from packmule.jobs.batch_state import NoSuchBatch, State, no_such_batch
+from packmule.jobs.client import Client
 from packmule.jobs.job import Prepared
 from packmule.jobs.options import LONGEST_SPAN, InvalidOption
 
@@ -33,43 +33,9 @@ NESTED = "batch:"
 _change = Script("jobs", "change_batch", after=keys.GROUPS)
 _cancel = Script("jobs", "cancel_in_batch", after=keys.GROUPS)
 
-__all__ = ["Batch", "BatchClosed", "Counts", "NoSuchBatch", "Result", "State"]
-
-
-class NoSuchBatch(NotFound, LookupError):
-    """No batch has that id: it never existed, or it ended longer ago than it was kept."""
-
 
 class InvalidKeep(UsageError, ValueError):
     """The time for which a batch is to be kept after its end is out of range."""
-
-
-class Counts(NamedTuple):
-    """The number of jobs in a batch, and how many of them ended how. A nested batch counts as one job."""
-
-    total: int
-    done: int
-    failed: int
-    canceled: int
-
-    @property
-    def pending(self) -> int:
-        """The number of jobs that have not ended."""
-        return max(0, self.total - self.done - self.failed - self.canceled)
-
-
-class State(NamedTuple):
-    """A batch at one moment; times are Unix seconds. A batch that is not sealed can grow and can't end."""
-
-    id: str
-    name: str
-    counts: Counts
-    is_sealed: bool
-    is_paused: bool
-    is_canceled: bool
-    created: float
-    ended: float | None
-    parent: str | None
 
 
 class Result(NamedTuple):
@@ -92,8 +58,8 @@ class Batch:
     0
     """
 
-    def __init__(self, client: Redis, id: str) -> None:
-        self.client = client
+    def __init__(self, client: Client | Redis, id: str) -> None:
+        self.redis = client.redis if isinstance(client, Client) else client
         self.id = id
         self._key = keys.batch_key(id)
 
@@ -107,7 +73,7 @@ class Batch:
         collect: bool = False,
         parent: Batch | None = None,
         keep: float = KEEP,
-        client: Client | None = None,
+        client: Client | Redis | None = None,
     ) -> Batch:
         """Create a batch, with the process's default client unless another is given.
 
@@ -121,7 +87,7 @@ class Batch:
             raise InvalidKeep(f"keep={keep!r}: give seconds from 1 to a hundred years")
         if not (parent is None or isinstance(parent, Batch)):
             raise InvalidOption(f"parent={parent!r}: give a Batch")
-        client = client or Client.default()
+        client = Client(client) if isinstance(client, Redis) else client or Client.default()
         id = keys.new_job_id()
         fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
         callbacks = []
@@ -132,13 +98,13 @@ class Batch:
                 callbacks.append((keys.new_job_id(), prepared))
                 fields += field, callbacks[-1][0]
         client.create_batch(id, parent.id if parent else None, fields, callbacks)
-        return cls(client.redis, id)
+        return cls(client, id)
 
     @classmethod
     def current(cls) -> Batch | None:
         """The batch that this code's job is in, or is called back about; None without one."""
         id = current.batch_id()
-        return cls(Client.default().redis, id) if id else None
+        return cls(Client.default(), id) if id else None
 
     def __enter__(self) -> Batch:
         return self
@@ -153,30 +119,7 @@ class Batch:
 
     def state(self) -> State:
         """The batch as it is now, in one round trip. Raises `NoSuchBatch`."""
-        with self.client.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(self._key)
-            pipeline.sismember(keys.PAUSED_BATCHES, self.id)
-            try:
-                found, is_paused = pipeline.execute()
-            except ResponseError as error:
-                if "WRONGTYPE" not in str(error):
-                    raise
-                raise NoSuchBatch(f"batch {self.id} can't be read: {error}") from None
-        fields = as_texts(found)
-        if "created" not in fields:
-            raise self._missing()
-        counts = Counts(*(wire.whole(fields.get(name)) for name in Counts._fields))
-        return State(
-            self.id,
-            fields.get("name", ""),
-            counts,
-            "sealed" in fields,
-            bool(is_paused),
-            "stopped" in fields,
-            _seconds(fields["created"]) or 0.0,
-            _seconds(fields.get("ended")),
-            fields.get("parent"),
-        )
+        return batch_state.read(self.redis, self.id)
 
     def seal(self) -> bool:
         """Let the batch end once its jobs have; False if it was sealed already. Raises `NoSuchBatch`."""
@@ -209,15 +152,15 @@ class Batch:
             for id in ids:
                 if id.startswith(NESTED):
                     with suppress(NoSuchBatch):
-                        Batch(self.client, id.removeprefix(NESTED)).cancel()
+                        Batch(self.redis, id.removeprefix(NESTED)).cancel()
             jobs = [id for id in ids if not id.startswith(NESTED)]
             now = wire.time_text(time.time())
             key_names = [self._key, keys.LEASES]
-            running, count = _cancel(self.client, key_names, [self.id, now, *jobs])
+            running, count = _cancel(self.redis, key_names, [self.id, now, *jobs])
             about += count
             for id in map(as_text, running):
-                worker = as_text(self.client.hget(keys.job_key(id), "worker_name") or b"")
-                send_command(self.client, worker, "stop-job", job_id=id)
+                worker = as_text(self.redis.hget(keys.job_key(id), "worker_name") or b"")
+                send_command(self.redis, worker, "stop-job", job_id=id)
         return about
 
     def wait(self, timeout: float | None = None) -> State:
@@ -240,7 +183,7 @@ class Batch:
     def results(self) -> Iterator[Result]:
         """The outcomes of its jobs, in no order, each once; only for a batch that collects."""
         seen: set[str] = set()
-        for id, value in self.client.hscan_iter(f"{self._key}:results", count=JOBS_A_TRIP):
+        for id, value in self.redis.hscan_iter(f"{self._key}:results", count=JOBS_A_TRIP):
             job = as_text(id)
             if job not in seen:
                 seen.add(job)
@@ -248,7 +191,7 @@ class Batch:
 
     def _jobs(self, state: str) -> Iterator[list[str]]:
         found = []
-        for id, at in self.client.hscan_iter(f"{self._key}:jobs", count=JOBS_A_TRIP):
+        for id, at in self.redis.hscan_iter(f"{self._key}:jobs", count=JOBS_A_TRIP):
             if as_text(at) == state:
                 found.append(as_text(id))
             if len(found) == JOBS_A_TRIP:
@@ -262,7 +205,7 @@ class Batch:
         for ids in self._jobs("p"):
             for id in ids:
                 if id.startswith(NESTED):
-                    Batch(self.client, id.removeprefix(NESTED))._changed(change)
+                    Batch(self.redis, id.removeprefix(NESTED))._changed(change)
         return changed
 
     def _changed(self, change: str) -> bool:
@@ -270,31 +213,8 @@ class Batch:
         has_changed = False
         while verdict == "more":
             args = [self.id, change, wire.time_text(time.time())]
-            verdict = as_text(_change(self.client, key_names, args))
+            verdict = as_text(_change(self.redis, key_names, args))
             has_changed = has_changed or verdict in ("changed", "more")
         if not verdict:
-            raise self._missing()
+            raise no_such_batch(self.id)
         return has_changed
-
-    def _missing(self) -> NoSuchBatch:
-        return NoSuchBatch(
-            f"no batch has the id {self.id}: check the id; it may also have ended too long ago"
-        )
-
-
-def batches(client: Redis, limit: int = 20) -> list[State]:
-    """The latest `limit` batches that are still kept, the newest first."""
-    found = []
-    for id in cast(list[bytes], client.zrevrange(keys.BATCHES, 0, limit - 1)):
-        try:
-            found.append(Batch(client, as_text(id)).state())
-        except NoSuchBatch:
-            client.zrem(keys.BATCHES, id)
-    return found
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

@@ -11,15 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 
 from redis import Redis
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from packmule.config import Settings
 from packmule.coordination.redis.connection import checked, connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.coordination.redis.replies import as_text
-from packmule.coordination.redis.scripts import Script
-from packmule.errors import Conflict, UsageError
-from packmule.jobs import entry, keys, reader, tracing, wire
+from packmule.errors import UsageError
+from packmule.jobs import delivery, entry, reader, tracing, wire
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
@@ -29,19 +26,6 @@ if TYPE_CHECKING:
     from packmule.jobs.job import Calls, JobCall, JobFunction, Prepared
 
 P = ParamSpec("P")
-
-_enqueue = Script("jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit")))
-_create_batch = Script(
-    "jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
-)
-
-
-class BatchClosed(Conflict, RuntimeError):
-    """A batch takes no more jobs: it has ended, was canceled, or never existed."""
-
-
-class ServerFull(Conflict, RuntimeError):
-    """The server has no memory left for more jobs; nothing was enqueued."""
 
 
 class UnknownQueue(UsageError, ValueError):
@@ -137,7 +121,7 @@ class Client:
 
         If an equal job holds the place of a unique one, the handle is that job's. Enqueueing an id that
         exists changes nothing, so a call with a `job_id` that failed can be made again. Raises `InvalidCall`,
-        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `BatchClosed` or `ServerFull`.
+        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `NoSuchBatch`, `BatchClosed` or `ServerFull`.
         """
         prepared = _job(function).prepare(*args, **kwargs)
         return self.send(prepared.job, [prepared.call], prepared.options)[0]
@@ -203,7 +187,7 @@ class Client:
             entries = self.entries(job, calls, options, trace)
             # At the front each goes before the one sent earlier, so the first call's is sent last.
             at_front = options.at_front and not options.is_scheduled
-            holders = self._deliver(entries[::-1] if at_front else entries)
+            holders = delivery.deliver(self.redis, entries[::-1] if at_front else entries)
         if not holders:
             return JobHandles([JobHandle(each.job[0], self) for each in entries])
         ids = [each.id for each in entries]
@@ -246,20 +230,7 @@ class Client:
                 )
             (written,) = self.entries(job, [call], replace(complete, job_id=id, batch=None))
             entries.append(entry.called_back(written, batch))
-        key_names = [keys.QUEUES, keys.UNIQUE, keys.batch_key(batch), keys.BATCHES]
-        args = [*entry.arguments(entries), entry.pack((batch, parent or "", fields))]
-        _called(_create_batch, self.redis, key_names, args)
-
-    def _deliver(self, entries: Sequence[Entry]) -> dict[str, str]:
-        """Send `entries` to the server; by its id, the holder of each job that was kept out."""
-        holders: dict[str, str] = {}
-        for chunk in entry.chunks(entries):
-            replies = _called(_enqueue, self.redis, [keys.QUEUES, keys.UNIQUE], entry.arguments(chunk))
-            if any(each.job[6] for each in chunk):
-                for each, reply in zip(chunk, replies, strict=True):
-                    if not isinstance(reply, int):
-                        holders[each.id] = as_text(reply)
-        return holders
+        delivery.create_batch(self.redis, batch, parent, fields, entries)
 
 
 def known_queue(name: str, queues: Sequence[str]) -> str:
@@ -276,23 +247,3 @@ def _job(function: JobFunction[P, Any] | JobCall[P]) -> JobFunction[P, Any] | Jo
     if not hasattr(function, "prepare"):
         raise InvalidJob(f"{function!r} is not a job: give a function that is decorated with @job")
     return function
-
-
-def _called(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
-    """The reply of `enqueue.lua`. Raises `BatchClosed` and `ServerFull` for its refusals."""
-    try:
-        return script(redis, key_names, args)
-    except ResponseError as error:
-        if str(error).startswith("BATCH "):
-            raise BatchClosed(str(error).removeprefix("BATCH ")) from None
-        if str(error).startswith("FULL "):
-            used, allowed = (int(size) >> 20 for size in str(error).split()[1:3])
-            raise ServerFull(
-                f"the server uses {used:,} MiB, and jobs are taken up to {allowed:,}: let workers "
-                "catch up, purge what nobody needs, or raise PACKMULE_MEMORY_HIGH_WATER"
-            ) from None
-        if isinstance(error, OutOfMemoryError):
-            raise ServerFull(
-                "the server has reached its maxmemory: let workers catch up, or give it more"
-            ) from None
-        raise

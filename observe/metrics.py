@@ -8,7 +8,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.counters.histogram import upper_bound
-from packmule.jobs import batch, cluster, keys
+from packmule.jobs import batch_state, cluster, keys
 from packmule.jobs.queues import ages, depths
 from packmule.observe import statistics
 from packmule.plain_text import plain_lines
@@ -65,7 +65,7 @@ def _length(client: Redis) -> int:
 
 
 def _running(client: Redis) -> int:
-    return sum(state.ended is None for state in batch.batches(client, 100))
+    return sum(state.ended is None for state in batch_state.latest(client, 100))
 
 
 def _counters(client: Redis) -> Iterator[str]:

@@ -14,7 +14,7 @@ from packmule.terminal.parameters import Duration, json_option
 from packmule.terminal.say import say
 
 if TYPE_CHECKING:
-    from packmule.jobs.batch import State
+    from packmule.jobs.batch_state import State
 
 MOST_NAMED = 20
 """How many failed jobs `show` names at most."""
@@ -33,10 +33,10 @@ def batch() -> None:
 @click.pass_obj
 def batch_list(app: App, limit: int, json: bool) -> None:
     """List batches, the newest first."""
-    from packmule.jobs.batch import batches
+    from packmule.jobs.batch_state import latest
     from packmule.terminal import show
 
-    found = batches(app.client, limit)
+    found = latest(app.client, limit)
     if json:
         show.as_json([_facts(state) for state in found])
         return

@@ -9,7 +9,8 @@ from redis import Redis
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from packmule.jobs import keys, reader
-from packmule.jobs.batch import Batch, State
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import State
 from packmule.jobs.reader import JobInfo
 from packmule.plain_text import plain
 from packmule.terminal import show

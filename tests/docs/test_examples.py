@@ -7,7 +7,7 @@ from base64 import b64encode
 
 import pytest
 
-from packmule.jobs.batch import batches
+from packmule.jobs.batch_state import latest
 from packmule.scheduler.schedules.cron import Cron
 from packmule.scheduler.schedules.schedule_file import read_file
 from packmule.tests.docs.pages import PAGES, blocks, modules, named, page, rows
@@ -99,7 +99,7 @@ def test_the_page_of_batches_runs_beside_a_worker(shell, client):
     shell.page("batches")
     shell.start_worker()
     assert shell.python("start.py") == "100 done, 0 failed\n"
-    (state,) = batches(client)
+    (state,) = latest(client)
     shell.packmule("batch", "wait", state.id)
 
 

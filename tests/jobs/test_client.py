@@ -19,8 +19,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.config import Settings
 from packmule.coordination.redis.connection import InvalidClient, connect
-from packmule.jobs import client as client_module
-from packmule.jobs import entry, keys, registry, wire
+from packmule.jobs import delivery, entry, keys, registry, wire
 from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.entry import JobTooLarge
 from packmule.jobs.job_type import InvalidCall, InvalidJob
@@ -265,9 +264,9 @@ def test_a_call_sent_again_after_its_job_left_no_record_enqueues_nothing(
     client, monkeypatch, options, result_ttl
 ):
     sent = []
-    send = client_module._enqueue
+    send = delivery._enqueue
     monkeypatch.setattr(
-        client_module, "_enqueue", lambda *args, **named: sent.append((args, named)) or send(*args, **named)
+        delivery, "_enqueue", lambda *args, **named: sent.append((args, named)) or send(*args, **named)
     )
     call = sample_jobs.noop.options(result_ttl=result_ttl, **options)
     id = call.enqueue()

@@ -19,8 +19,9 @@ from rq.serializers import JSONSerializer
 from packmule import job
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import keys
-from packmule.jobs.client import Client, ServerFull
+from packmule.jobs.client import Client
 from packmule.jobs.control import cancel
+from packmule.jobs.delivery import ServerFull
 from packmule.jobs.job_type import InvalidCall, InvalidJob
 from packmule.jobs.options import InvalidOption, Options
 from packmule.scheduler.maintenance.promote import promote

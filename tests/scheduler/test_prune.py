@@ -9,7 +9,8 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import control, keys, reader
-from packmule.jobs.client import Client, ServerFull
+from packmule.jobs.client import Client
+from packmule.jobs.delivery import ServerFull
 from packmule.observe import audit, events
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit

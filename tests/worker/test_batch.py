@@ -14,8 +14,10 @@ from rq.serializers import JSONSerializer
 from packmule.coordination.redis.replies import as_text
 from packmule.errors import UsageError
 from packmule.jobs import control, keys, reader, registry
-from packmule.jobs.batch import Batch, BatchClosed, Counts, NoSuchBatch, batches
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts, NoSuchBatch, latest
 from packmule.jobs.control import retry
+from packmule.jobs.delivery import BatchClosed
 from packmule.jobs.options import InvalidOption
 from packmule.jobs.queues import purge
 from packmule.tests.worker import batch_jobs, pool_jobs
@@ -47,7 +49,7 @@ def test_a_batch_counts_its_jobs_and_calls_back_once(server, client, tmp_path):
         "well: 300 done, 0 failed, 0 canceled",
     ]
     assert client.ttl(keys.batch_key(batch.id)) > 600_000
-    assert [state.name for state in batches(client)] == ["numbers"]
+    assert [state.name for state in latest(client)] == ["numbers"]
 
 
 def test_a_batch_with_a_failed_job_calls_no_success_callback(client, tmp_path):
@@ -100,7 +102,7 @@ def test_a_batch_that_has_ended_accepts_no_more_jobs(client):
         pass
     with pytest.raises(BatchClosed, match="has ended"):
         batch_jobs.double.options(batch=batch.id).enqueue(1)
-    with pytest.raises(BatchClosed, match="no batch has the id nobody"):
+    with pytest.raises(NoSuchBatch, match="no batch has the id nobody"):
         batch_jobs.double.options(batch="nobody").enqueue(1)
     assert client.keys("rq:job:*") == []
 

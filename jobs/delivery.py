@@ -1,0 +1,79 @@
+"""Delivery: send written jobs and batches to the server, and tell why it refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.scripts import Script
+from packmule.errors import Conflict
+from packmule.jobs import entry, keys
+from packmule.jobs.batch_state import no_such_batch
+from packmule.jobs.entry import Entry
+
+_enqueue = Script("jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit")))
+_create_batch = Script(
+    "jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
+)
+
+
+class BatchClosed(Conflict, RuntimeError):
+    """A batch takes no more jobs: it has ended or was canceled."""
+
+
+class ServerFull(Conflict, RuntimeError):
+    """The server has no memory left for more jobs; nothing was enqueued."""
+
+
+def deliver(redis: Redis, entries: Sequence[Entry]) -> dict[str, str]:
+    """Enqueue `entries`, hundreds a round trip; by its id, the holder of each job that was kept out.
+
+    Raises `NoSuchBatch`, `BatchClosed` and `ServerFull`.
+    """
+    holders: dict[str, str] = {}
+    for chunk in entry.chunks(entries):
+        replies = _called(_enqueue, redis, [keys.QUEUES, keys.UNIQUE], entry.arguments(chunk))
+        if any(each.is_unique for each in chunk):
+            for each, reply in zip(chunk, replies, strict=True):
+                if not isinstance(reply, int):
+                    holders[each.id] = as_text(reply)
+    return holders
+
+
+def create_batch(
+    redis: Redis, batch: str, parent: str | None, fields: Sequence[str], callbacks: Sequence[Entry]
+) -> None:
+    """Make the batch called `batch`, a hash of `fields`, and store its `callbacks`, in one trip.
+
+    Raises what `deliver` does, because of its parent.
+    """
+    key_names = [keys.QUEUES, keys.UNIQUE, keys.batch_key(batch), keys.BATCHES]
+    args = [*entry.arguments(callbacks), entry.pack((batch, parent or "", fields))]
+    _called(_create_batch, redis, key_names, args)
+
+
+def _called(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
+    """The reply of `enqueue.lua`, or an error of ours for its refusal."""
+    try:
+        return script(redis, key_names, args)
+    except ResponseError as error:
+        refusal, _, why = str(error).partition(" ")
+        if refusal == "BATCH" and why.startswith("no batch has the id "):
+            raise no_such_batch(why.removeprefix("no batch has the id ")) from None
+        if refusal == "BATCH":
+            raise BatchClosed(why) from None
+        if refusal == "FULL":
+            used, allowed = (int(size) >> 20 for size in why.split()[:2])
+            raise ServerFull(
+                f"the server uses {used:,} MiB, and jobs are taken up to {allowed:,}: let workers "
+                "catch up, purge what nobody needs, or raise PACKMULE_MEMORY_HIGH_WATER"
+            ) from None
+        if isinstance(error, OutOfMemoryError):
+            raise ServerFull(
+                "the server has reached its maxmemory: let workers catch up, or give it more"
+            ) from None
+        raise
