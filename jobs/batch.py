@@ -23,6 +23,9 @@ from packmule.jobs.options import LONGEST_SPAN, InvalidOption
 KEEP = 7 * 86_400.0
 """Seconds that an ended batch is kept."""
 
+LONGEST_NAME = 1000
+"""Characters of a batch's name that are kept."""
+
 JOBS_A_TRIP = 250
 CLAIMED_SECONDS = 5.0
 """How many seconds a cancel waits for jobs that workers are about to start."""
@@ -89,7 +92,7 @@ class Batch:
             raise InvalidOption(f"parent={parent!r}: give a Batch")
         client = Client(client) if isinstance(client, Redis) else client or Client.default()
         id = keys.new_job_id()
-        fields = ["name", name, "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
+        fields = ["name", name[:LONGEST_NAME], "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
         callbacks = []
         for field, prepared in (("on_complete", on_complete), ("on_success", on_success)):
             if not (prepared is None or isinstance(prepared, Prepared)):

@@ -9,15 +9,27 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from packmule.errors import NotFound
+from packmule.errors import NotFound, UsageError
 from packmule.jobs import context, wire
 from packmule.jobs.context import REPORT_INTERVAL, running
 from packmule.jobs.interrupts import Interrupted
+from packmule.units import KIB
 
 T = TypeVar("T")
 
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints that leave the process; the last before a failure always does."""
+
+
+LONGEST_MESSAGE = 1000
+"""Characters of a progress message that are kept."""
+
+MOST_CHECKPOINT_BYTES = 256 * KIB
+"""Bytes of JSON that a checkpoint may take."""
+
+
+class CheckpointTooLarge(UsageError, ValueError):
+    """A job's checkpoint takes more bytes than its record should hold."""
 
 
 class NoResource(NotFound, LookupError):
@@ -52,8 +64,8 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
 
     It is cheap enough for an inner loop: a report leaves the process at most ten times a second, and the
     latest within a tenth of a second. Within an attempt `done` never decreases. No number makes the job fail:
-    a negative `done` counts as 0, and a `total` that is not above 0 as none. Outside of a job it does
-    nothing, so a job stays callable as a plain function.
+    a negative `done` counts as 0, and a `total` that is not above 0 as none. Of `message` the first 1,000
+    characters are kept. Outside of a job it does nothing, so a job stays callable as a plain function.
 
     >>> from packmule import current
     >>> current.progress(40, 100, "resizing")
@@ -66,7 +78,7 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     if total is not None:
         total = float(total)
         total = total if 0 < total < math.inf else None
-    job.pending.append((job.done, total, message))
+    job.pending.append((job.done, total, message[:LONGEST_MESSAGE]))
     if total is not None and before < total <= job.done:
         job.flush()
     elif time.monotonic() - job.reported_at >= REPORT_INTERVAL:
@@ -99,7 +111,8 @@ def checkpoint(cursor: Any) -> None:
     A retry, a run after a crash and the next worker after a deploy get it from `resume`. Call it as often as
     you like: it leaves the process once a second. Whatever was done after the last one is done again, so
     doing it twice must be harmless. If the worker is stopping, the job ends here and continues elsewhere.
-    Outside of a job it does nothing. Raises `TypeError` for a value that JSON can't hold.
+    Outside of a job it does nothing. Raises `TypeError` for a value that JSON can't hold, and
+    `CheckpointTooLarge` for one of more than 256 KiB.
 
     >>> from packmule import current
     >>> for row in range(current.resume(0), 1000):
@@ -108,7 +121,13 @@ def checkpoint(cursor: Any) -> None:
     job = running()
     if job is None:
         return
-    job.cursor = wire.encode_json(cursor)
+    encoded = wire.encode_json(cursor)
+    if len(encoded) > MOST_CHECKPOINT_BYTES:
+        raise CheckpointTooLarge(
+            f"the checkpoint takes {len(encoded)} bytes, and {MOST_CHECKPOINT_BYTES} are the most: "
+            "put the data in storage, and keep its path"
+        )
+    job.cursor = encoded
     if job.is_draining():
         job.keep()
         raise Interrupted

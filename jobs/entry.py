@@ -27,6 +27,9 @@ from packmule.jobs.options import (
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
 
+LONGEST_DESCRIPTION = 1000
+"""Characters of a job's description that are kept."""
+
 pack = msgspec.msgpack.Encoder(enc_hook=wire.plain).encode
 
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -179,7 +182,7 @@ def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
     fields: list[Any] = [
         "created_at", now,
         "origin", queue,
-        "description", options.description or job.name,
+        "description", (options.description or job.name)[:LONGEST_DESCRIPTION],
         "timeout", _whole(options.timeout or DEFAULT_TIMEOUT),
         "status", "scheduled" if options.is_scheduled else "queued",
     ]  # fmt: skip

@@ -98,7 +98,7 @@ def job_limits(
     """The limits of the job type `name`, None if it has none. Raises `InvalidLimit`."""
     try:
         lock: KeyTemplate | Literal[True] | None
-        lock = template(singleton, signature) if isinstance(singleton, str) else (True if singleton else None)
+        lock = _named(singleton, signature) if isinstance(singleton, str) else (True if singleton else None)
         slots = _slots(concurrency, signature) if concurrency is not None else None
         by = rate_by(rate, signature) if rate is not None else None
         turns = template(fair, signature) if fair is not None else None
@@ -123,7 +123,15 @@ def _slots(text: int | str, signature: inspect.Signature) -> Slots:
             f"concurrency={text!r}: give a number from 1 to {MOST_SLOTS}, "
             "or a number for each value of an argument, such as '5 by {tenant}'"
         )
-    return Slots(int(number), template(key, signature) if by else None)
+    return Slots(int(number), _named(key, signature) if by else None)
+
+
+def _named(text: str, signature: inspect.Signature) -> KeyTemplate:
+    """The key template in `text`. Raises `InvalidKeyTemplate` if it names no argument in braces."""
+    found = template(text, signature)
+    if not found.fields:
+        raise InvalidKeyTemplate(f"{text!r} is the same key for all calls: put an argument in braces")
+    return found
 
 
 def rate_by(text: str, signature: inspect.Signature) -> RateBy:

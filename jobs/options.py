@@ -50,7 +50,7 @@ class JobOptions(TypedDict, total=False):
     retry_intervals: Sequence[float | timedelta] | None
     """How long to wait before each retry; without it, exponential back-off with jitter."""
     description: str | None
-    """What commands and pages show, the function's name by default."""
+    """What commands and pages show, the function's name by default; the first 1,000 characters are kept."""
     delay: float | timedelta | None
     """Wait this long, by Redis's clock, before the job is queued."""
     at: datetime | None

@@ -66,4 +66,9 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
 
 @lru_cache(maxsize=1024)
 def _template(text: str, function: Callable[..., Any]) -> KeyTemplate:
-    return template(text, inspect.signature(function))
+    """The template of a key. Raises `InvalidKeyTemplate`, also for the bare name of an argument."""
+    signature = inspect.signature(function)
+    found = template(text, signature)
+    if not found.fields and text.strip() in signature.parameters:
+        raise InvalidKeyTemplate(f"{text!r} is the same key for all calls: put the argument in braces")
+    return found

@@ -440,6 +440,11 @@ def test_a_key_of_another_type_in_the_way_leaves_no_record_that_would_pass_for_e
     assert client.exists(key, keys.job_key("once")) == 2
 
 
+def test_a_description_is_cut_to_a_bounded_length(client):
+    id = sample_jobs.noop.options(description="x" * 100_000).enqueue()
+    assert len(Job.fetch(id, client, JSONSerializer).description) == 1000
+
+
 # --- where it goes
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from packmule.jobs import context, current, reader
-from packmule.jobs.current import NoResource
+from packmule.jobs.current import CheckpointTooLarge, NoResource
 
 Reports = list[tuple[float, float | None, str]]
 
@@ -260,3 +260,19 @@ def test_resources_that_can_close_are_closed_when_a_worker_stops(monkeypatch):
     context.provide(kept, 7)
     context.close()
     assert kept.closed
+
+
+def test_of_a_long_progress_message_the_beginning_is_kept(sent):
+    with performing(sent):
+        current.progress(1, 10, "m" * 100_000)
+    assert sent == [(1, 10, "m" * 1000)]
+
+
+def test_a_checkpoint_of_too_many_bytes_is_refused_and_the_last_one_stays():
+    saved: list[bytes] = []
+    with context.performing("j1", 1, lambda *report: None, save=saved.append):
+        current.checkpoint("a" * 1000)
+        with pytest.raises(CheckpointTooLarge, match="put the data in storage, and keep its path"):
+            current.checkpoint("b" * 300_000)
+        assert current.resume() == "a" * 1000
+    assert saved == [b'"' + b"a" * 1000 + b'"']

@@ -227,6 +227,15 @@ def test_a_singleton_that_replaces_cancels_those_that_wait(client, desk):
     assert reader.read(client, fifth).status == "queued"
 
 
+@pytest.mark.parametrize("settings", [{"singleton": "a"}, {"concurrency": "5 by a"}, {"unique": "a"}])
+def test_an_argument_without_braces_is_no_key(settings):
+    from packmule.jobs.job import job
+    from packmule.jobs.job_type import InvalidJob
+
+    with pytest.raises(InvalidJob, match=r"'a'.*the same key for all calls: put .* in braces"):
+        job(**settings)(pool_jobs.add)
+
+
 def test_a_job_that_plain_rq_enqueued_keeps_the_limits_of_its_type(server, client, tmp_path):
     queue = Queue("default", connection=client, serializer=JSONSerializer)
     path = tmp_path / "notes"
