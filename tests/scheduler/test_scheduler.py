@@ -168,6 +168,24 @@ def test_an_invalid_stored_term_prevents_nobody_from_leading(client, term):
     assert who_leads(client).name == leadership.name
 
 
+@pytest.mark.parametrize("key", [f"pm:lock:{LOCK}", f"pm:fence:{LOCK}", LEADER])
+@pytest.mark.parametrize("garbage", [b"\xff\x00", "9" * 40, ["a list"]])
+def test_garbage_in_the_leaders_keys_prevents_nobody_from_leading(client, key, garbage):
+    if isinstance(garbage, list):
+        client.rpush(key, *garbage)
+    else:
+        client.set(key, garbage)
+    first, second = Leadership(client), Leadership(client)
+    wait_for(first.hold)
+    assert promote(client, first.check(), first.held_for) is None
+    assert not second.hold()
+    first.resign()
+    wait_for(second.hold)
+    assert int(second.check()) > 0
+    first.close()
+    second.close()
+
+
 def test_a_leader_that_cannot_reach_the_job_server_gets_no_new_term(client, spare_server, monkeypatch):
     with connect(spare_server().url, Path("unused")) as node:
         wait_for(lambda: not Redlock([node], longest_ttl=1).faults())

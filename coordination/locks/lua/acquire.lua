@@ -5,16 +5,15 @@
 -- ARGV[3]  seconds to keep the counter
 -- Returns  the token, or 0 if another holds the lock
 
-local taken = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
-if not taken then
+if holder(KEYS[1]) then
   return 0
 end
-local token = redis.call('INCR', KEYS[2])
+local token = count(KEYS[2]) + 1
 if token == 1 then
   -- New, forgotten or lost: microseconds since 1970 exceed any count that began earlier.
   local time = redis.call('TIME')
   token = time[1] * 1000000 + time[2]
-  redis.call('SET', KEYS[2], string.format('%.0f', token))
 end
-redis.call('EXPIRE', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], string.format('%.0f', token), 'EX', ARGV[3])
 return token

@@ -6,15 +6,15 @@
 -- ARGV[5]  1 if this node votes: it then grants the lock to a holder whose lock it lost or never had
 -- Returns  1 if the holder has the lock here, 0 if not
 
-local holder = redis.call('GET', KEYS[1])
-if holder == ARGV[1] then
+local found = holder(KEYS[1])
+if found == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif not holder and ARGV[5] == '1' then
+elseif not found and ARGV[5] == '1' then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 else
   return 0
 end
-if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[3]) then
+if count(KEYS[2]) < tonumber(ARGV[3]) then
   redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
 end
 return 1

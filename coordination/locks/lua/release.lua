@@ -5,13 +5,13 @@
 -- ARGV[3]  seconds to keep the counter    ARGV[4]  the channel of the waiters
 -- Returns  1 if the holder had the lock here, 0 if not
 
-local held = redis.call('GET', KEYS[1]) == ARGV[1]
+local held = holder(KEYS[1]) == ARGV[1]
 if held then
   redis.call('DEL', KEYS[1])
 end
 if ARGV[2] ~= '0' then
   -- Not worth failing for: a full memory refuses it, and the next holder raises the counter as well.
-  if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[2]) then
+  if count(KEYS[2]) < tonumber(ARGV[2]) then
     redis.pcall('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
   end
   redis.call('PUBLISH', ARGV[4], 'released')
