@@ -70,6 +70,7 @@ class PeriodicEnqueuer:
         self.file = file
         self.ahead = 0.0
         self._cursor = "0"
+        self._has_declared = False
 
     def sync(self) -> None:
         """Store the schedules of the loaded jobs and of the file; faults are logged."""
@@ -82,14 +83,21 @@ class PeriodicEnqueuer:
                 found += listed
             except InvalidFile as error:
                 faults.append(f"{error}: the stored schedules are left unchanged")
+        self._has_declared = bool(found)
         for fault in (*faults, *faults_of(found, self.client, time.time())):
             log.error("%s", fault)
 
     def repair(self, term: str) -> int:
-        """Make some schedules due whose next tick was lost; return how many. Raises `NotLeading`."""
+        """Make some schedules due whose next tick was lost; return how many. Raises `NotLeading`.
+
+        If the key of all schedules was lost, those of code and file are stored again.
+        """
         reply = _repair(self.redis, [schedule_store.SCHEDULES, schedule_store.NEXT], [self._cursor, term])
         require_leading(reply)
         self._cursor = as_text(reply[0])
+        if self._has_declared and not self.redis.exists(schedule_store.SCHEDULES):
+            log.error("all schedules were lost: those of code and file are stored again")
+            self.sync()
         return int(reply[1])
 
     def round(self, term: str) -> float | None:

@@ -474,6 +474,24 @@ def test_schedules_that_lost_their_next_tick_get_it_back(client, clock):
     assert client.zcard(schedule_store.NEXT) == 500
 
 
+@pytest.mark.parametrize("loss", ["deleted", "of another type"])
+def test_lost_schedules_of_code_are_stored_again_without_a_restart(client, clock, loss, caplog):
+    scheduler = Scheduler(client, enqueuer=clock.enqueuer)
+    scheduler.leadership = clock.leadership
+    scheduler.step()
+    last = schedule_store.entry(client, "coded").last
+    client.delete(schedule_store.SCHEDULES)
+    if loss == "of another type":
+        client.set(schedule_store.SCHEDULES, "no hash")
+    for _ in range(3):
+        for duty in scheduler._duties:
+            duty.due_at = 0
+        scheduler.step()
+    assert schedule_store.entry(client, "coded").last >= last
+    assert client.zscore(schedule_store.NEXT, "coded") > 0
+    assert caplog.text.count("all schedules were lost") == 1
+
+
 # --- operators and deploys
 
 
