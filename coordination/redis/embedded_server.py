@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from packmule.coordination.redis.trust import distrusted, is_private
 from packmule.errors import Unavailable
 
 START_TIMEOUT = 30.0
@@ -78,6 +79,7 @@ class EmbeddedServer:
         Takes one PING if it runs, some 50 ms if it must start, and up to `LOADING_TIMEOUT` while it loads a
         large append-only file. Raises `ServerFailed`.
         """
+        self._refuse_shared()
         log_from: int | None = None
         silence_ends = time.monotonic() + START_TIMEOUT
         loading_ends = time.monotonic() + LOADING_TIMEOUT
@@ -219,12 +221,16 @@ class EmbeddedServer:
     def _make_directories(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.data_dir / "data").mkdir(mode=0o700, exist_ok=True)
+        self.socket_path.parent.mkdir(mode=0o700, exist_ok=True)
+        self._refuse_shared()
+
+    def _refuse_shared(self) -> None:
+        """Raise `ServerFailed` if other users could have put a server, or its data, in our place."""
+        if fault := distrusted(self.data_dir):
+            raise ServerFailed(f"{self.data_dir}: {fault}, or set PACKMULE_DATA_DIR to a folder of your own")
         folder = self.socket_path.parent
-        if folder != self.data_dir:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()
-            if (found.st_mode, found.st_uid) != (0o040700, os.getuid()):
-                raise ServerFailed(f"{folder}: not a private folder of this user: remove it")
+        if folder != self.data_dir and folder.exists() and not is_private(folder):
+            raise ServerFailed(f"{folder}: not a private folder of this user: remove it")
 
     @contextmanager
     def _lock(self) -> Iterator[int | None]:

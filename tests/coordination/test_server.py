@@ -249,6 +249,67 @@ def test_no_socket_is_created_in_a_folder_open_to_others(tmp_path, monkeypatch):
         EmbeddedServer(tmp_path / ("a" * 120)).ensure()
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_folder_of_another_user_is_not_trusted(spare_server: SpareServer, monkeypatch, is_running):
+    server = spare_server()
+    if not is_running:
+        server.stop()
+    if os.getuid():
+        monkeypatch.setattr(os, "getuid", lambda: 12_345)
+    else:
+        os.chown(server.data_dir, 12_345, -1)
+    with pytest.raises(
+        ServerFailed, match="belongs to user [^ ]+, who can change what is in it: run chown "
+    ) as failed:
+        server.ensure()
+    assert "PACKMULE_DATA_DIR" in str(failed.value)
+    assert str(server.data_dir) in str(failed.value)
+    monkeypatch.undo()
+    os.chown(server.data_dir, os.getuid(), -1)
+    server.ensure()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o702, 0o720, 0o1777])
+def test_a_folder_that_others_may_write_to_is_not_trusted(spare_server: SpareServer, mode):
+    server = spare_server()
+    server.data_dir.chmod(mode)
+    with pytest.raises(ServerFailed, match=f"others can write to it: run chmod go-w {server.data_dir}"):
+        server.ensure()
+    server.data_dir.chmod(0o755)
+    server.ensure()
+
+
+def test_a_folder_of_root_may_be_shared_with_the_group_that_uses_it(spare_server: SpareServer, monkeypatch):
+    server = spare_server()
+    if os.getuid():
+        pytest.skip("only root has folders of root")
+    server.data_dir.chmod(0o2770)
+    monkeypatch.setattr(os, "getuid", lambda: 12_345)  # as in a pod with a group of its own
+    server.ensure()
+
+
+def test_no_socket_in_a_folder_of_another_user_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "_SHORT_PATHS", tmp_path)
+    server = EmbeddedServer(tmp_path / ("a" * 120))
+    server.socket_path.parent.mkdir(mode=0o755)
+    with socket.socket(socket.AF_UNIX) as forged:
+        forged.bind(str(server.socket_path))
+        forged.listen()
+
+        def answer() -> None:
+            accepted, _ = forged.accept()
+            with accepted:
+                accepted.sendall(b"+PONG\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(ServerFailed, match="not a private folder of this user: remove it"):
+            server.ensure()
+        with socket.socket(socket.AF_UNIX) as last:
+            last.connect(str(server.socket_path))
+        answering.join()
+
+
 def test_the_last_client_to_leave_stops_the_server(spare_server: SpareServer):
     server = spare_server()
     pid = server.pid()
