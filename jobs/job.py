@@ -151,6 +151,7 @@ def _register(function: Callable[P, R], options: Options, traits: Traits) -> Job
         )
     registered_type = job_type(name, function, options, traits)
     unique.check(registered_type)
+    _check_schedule(registered_type)
     registry.add(registered_type)
     call: JobCall[P] = JobCall(registered_type, None)
     registered: Any = function
@@ -159,6 +160,18 @@ def _register(function: Callable[P, R], options: Options, traits: Traits) -> Job
         setattr(registered, offered, getattr(call, offered))
     registered.options = partial(_with_options, registered_type)
     return cast(JobFunction[P, R], registered)
+
+
+def _check_schedule(job: JobType) -> None:
+    """Raise `InvalidJob` if the decorator declares a schedule that can't be kept."""
+    if job.traits.cron is None and job.traits.every is None:
+        return
+    from packmule.jobs.schedule import InvalidSchedule, declared  # noqa: PLC0415  most jobs have none
+
+    try:
+        declared(job)
+    except InvalidSchedule as error:
+        raise InvalidJob(f"{job.name} can't be a job: {error}") from None
 
 
 def _with_options(job: JobType, /, **changes: Any) -> JobCall[Any]:

@@ -65,7 +65,7 @@ class JobSettings(JobOptions, total=False):
 class Traits:
     """What `JobSettings` says of how all jobs of a type are performed and scheduled, as a checked value.
 
-    `jobs.limits` reads `singleton`, `concurrency`, `rate` and `fair`; the scheduler reads and checks `cron`,
+    `jobs.limits` reads `singleton`, `concurrency`, `rate` and `fair`, and `jobs.schedule` reads `cron`,
     `every`, `tz` and `schedule`. Raises `InvalidJob` for what can't be meant.
     """
 

@@ -34,6 +34,11 @@ def find(name: str) -> JobType:
         ) from None
 
 
+def types() -> list[JobType]:
+    """All registered jobs, in the order of their names."""
+    return [_registered[name] for name in names()]
+
+
 def names() -> list[str]:
     """The dotted names of all registered jobs, sorted."""
     return sorted(_registered)

@@ -128,7 +128,7 @@ def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) ->
 
 
 def _facts(state: State) -> dict[str, Any]:
-    from packmule.scheduler.schedules.cron import shown
+    from packmule.jobs.cron import shown
 
     return {
         "batch": state.id,

@@ -82,16 +82,14 @@ def _schedules(app: App) -> str:
     from redis import Redis
 
     from packmule.jobs import registry
-    from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code
+    from packmule.jobs.schedule import InvalidSchedule, declared
     from packmule.scheduler.schedules.schedule_file import read_file
     from packmule.scheduler.schedules.schedule_jobs import faults_of
 
-    found, faults = from_code(registry.names())
+    found = [each for each in map(declared, registry.types()) if each is not None]
     if app.settings.schedules is not None:
         found += read_file(app.settings.schedules)
-    faults += faults_of(
-        found, app.jobs_on(Redis()), time.time()
-    )  # it only validates calls: it never connects
+    faults = faults_of(found, app.jobs_on(Redis()), time.time())  # it validates calls, and never connects
     if faults:
         raise InvalidSchedule("; ".join(faults))
     return f"ok, {len(found)}"

@@ -13,7 +13,7 @@ from packmule.terminal.parameters import assignments, complete_calls, complete_q
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
-    from packmule.scheduler.schedules.schedule import Schedule
+    from packmule.jobs.schedule import Schedule
     from packmule.scheduler.schedules.schedule_store import StoredSchedule
 
 MOST_TICKS = 1000
@@ -154,8 +154,8 @@ def schedule_add(
 
     A VALUE that is valid JSON is parsed; `{tick}` in one becomes the tick.
     """
+    from packmule.jobs.schedule import schedule as made
     from packmule.scheduler.schedules import schedule_store
-    from packmule.scheduler.schedules.schedule import schedule as made
     from packmule.scheduler.schedules.schedule_jobs import check
 
     table = {option: value for option, value in given.items() if value is not None}
@@ -257,7 +257,7 @@ def schedule_next(app: App, name: str, count: int, json: bool) -> None:
 
 
 def _readable(app: App, name: str) -> Schedule:
-    from packmule.scheduler.schedules.schedule import InvalidSchedule
+    from packmule.jobs.schedule import InvalidSchedule
     from packmule.scheduler.schedules.schedule_store import entry
 
     found = entry(app.client, name)
@@ -289,6 +289,6 @@ def _next(entry: StoredSchedule) -> str | None:
 
 
 def _shown(tick: Any, tz: str) -> str:
-    from packmule.scheduler.schedules.cron import LAST_INSTANT, shown
+    from packmule.jobs.cron import LAST_INSTANT, shown
 
     return shown(tick, tz) if isinstance(tick, int) and 0 <= tick <= LAST_INSTANT else "-"

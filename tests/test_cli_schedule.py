@@ -13,9 +13,9 @@ from redis import Redis
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader
+from packmule.jobs.schedule import Schedule
 from packmule.scheduler.leader import leader
 from packmule.scheduler.schedules import ledger, schedule_store
-from packmule.scheduler.schedules.schedule import Schedule
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
 
 MORE = """

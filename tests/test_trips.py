@@ -13,11 +13,11 @@ from redis.connection import AbstractConnection
 from packmule.coordination.cache.cache import Cache
 from packmule.jobs import keys, queues, reader
 from packmule.jobs.client import Client
+from packmule.jobs.schedule import schedule
 from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import periodic_enqueuer, schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
-from packmule.scheduler.schedules.schedule import schedule
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait

@@ -18,14 +18,14 @@ from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, registry
 from packmule.jobs.client import Client
 from packmule.jobs.control import cancel
+from packmule.jobs.cron import LAST_INSTANT
 from packmule.jobs.options import Options
 from packmule.jobs.reader import NoSuchJob
+from packmule.jobs.schedule import Schedule, declared, read
 from packmule.jobs.toml_file import InvalidFile
 from packmule.scheduler.leader import FENCE, NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
 from packmule.scheduler.schedules import ledger, schedule_store
-from packmule.scheduler.schedules.cron import LAST_INSTANT
-from packmule.scheduler.schedules.schedule import Schedule, from_code, read
 from packmule.scheduler.schedules.schedule_file import read_file
 from packmule.scheduler.schedules.schedule_jobs import faults_of
 from packmule.scheduler.schedules.tick_policy import Due, Step, next_step, upcoming_after
@@ -74,8 +74,8 @@ class PeriodicEnqueuer:
 
     def sync(self) -> None:
         """Store the schedules of the loaded jobs and of the file; faults are logged."""
-        found, faults = from_code(registry.names())
-        faults += schedule_store.sync(self.redis, found, "code", may_go=_is_loaded)
+        found = [each for each in map(declared, registry.types()) if each is not None]
+        faults = schedule_store.sync(self.redis, found, "code", may_go=_is_loaded)
         if self.file is not None:
             try:
                 listed = read_file(self.file)

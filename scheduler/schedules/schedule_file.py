@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from packmule.jobs.schedule import InvalidSchedule, Schedule, schedule
 from packmule.jobs.toml_file import InvalidFile, read_toml
-from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, schedule
 
 _FIELDS = frozenset(Schedule.__struct_fields__) - {"name", "owner", "source"}
 

@@ -10,8 +10,8 @@ from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.handle import JobHandles
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.schedule import InvalidSchedule, Schedule
 from packmule.scheduler.schedules import ledger
-from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule
 
 
 def check(schedule: Schedule, client: Client, now: float) -> int:

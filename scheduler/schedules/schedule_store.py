@@ -18,8 +18,8 @@ from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import NotFound, UsageError
 from packmule.jobs import keys
+from packmule.jobs.schedule import InvalidSchedule, Schedule, read
 from packmule.scheduler.schedules import ledger
-from packmule.scheduler.schedules.schedule import InvalidSchedule, Schedule, read
 
 SCHEDULES = "pm:schedules"
 NEXT = "pm:schedule-due"

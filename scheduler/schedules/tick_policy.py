@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from packmule.jobs import wire
-from packmule.scheduler.schedules.cron import previous
-from packmule.scheduler.schedules.schedule import Schedule
+from packmule.jobs.cron import previous
+from packmule.jobs.schedule import Schedule
 
 LATE = 15.0
 """Seconds after which a tick counts as missed: well above the time that a change of leaders takes."""

@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 
 from packmule.jobs.batch_state import latest
-from packmule.scheduler.schedules.cron import Cron
+from packmule.jobs.cron import Cron
 from packmule.scheduler.schedules.schedule_file import read_file
 from packmule.tests.docs.pages import PAGES, blocks, modules, named, page, rows
 

@@ -29,9 +29,9 @@ from packmule.jobs.options import (
     DEFAULT_TIMEOUT,
     Options,
 )
+from packmule.jobs.schedule import Schedule
 from packmule.observe.events import TYPES
 from packmule.observe.webhooks.endpoints import ENDS, Webhook
-from packmule.scheduler.schedules.schedule import Schedule
 from packmule.tests.docs.pages import PAGES, ROOT, named, page, rows
 from packmule.tests.test_layers import FLOOR
 

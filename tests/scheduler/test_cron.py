@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from croniter import croniter
 
-from packmule.scheduler.schedules.cron import (
+from packmule.jobs.cron import (
     MACROS,
     At,
     Cron,

@@ -19,17 +19,17 @@ from packmule import job
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
 from packmule.jobs.client import Client
+from packmule.jobs.cron import shown
+from packmule.jobs.schedule import Schedule, schedule
 from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules import ledger, schedule_store
-from packmule.scheduler.schedules.cron import shown
 from packmule.scheduler.schedules.periodic_enqueuer import (
     FAILED_RETRY_INTERVAL,
     SCHEDULES_A_ROUND,
     TICKS_A_ROUND,
     PeriodicEnqueuer,
 )
-from packmule.scheduler.schedules.schedule import Schedule, schedule
 from packmule.scheduler.schedules.tick_policy import LATE
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.pace import pace

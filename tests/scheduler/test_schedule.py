@@ -10,10 +10,10 @@ import pytest
 
 from packmule import job
 from packmule.jobs import registry
+from packmule.jobs.cron import instant
 from packmule.jobs.job_type import InvalidJob
+from packmule.jobs.schedule import InvalidSchedule, declared, read, schedule
 from packmule.jobs.toml_file import InvalidFile
-from packmule.scheduler.schedules.cron import instant
-from packmule.scheduler.schedules.schedule import InvalidSchedule, from_code, read, schedule
 from packmule.scheduler.schedules.schedule_file import read_file
 
 
@@ -25,12 +25,7 @@ def report(month: str) -> None: ...
 def poll() -> None: ...
 
 
-@job(cron="61 * * * *")
-def never() -> None: ...
-
-
-@job(every=60, schedule={"overlap": "sometimes"})
-def sometimes() -> None: ...
+def plain() -> None: ...
 
 
 def test_a_table_becomes_a_schedule_that_survives_redis():
@@ -130,19 +125,32 @@ def test_a_corrupt_record_raises_invalid_schedule(record):
         read(record, "a")
 
 
-def test_decorators_declare_schedules_and_invalid_ones_are_reported():
-    found, faults = from_code([each for each in registry.names() if each.startswith(__name__)])
+def test_decorators_declare_schedules():
+    found = [declared(each.job) for each in (report, poll)]
     prefix = __name__.replace(".", "-")
     assert {each.name: (each.timing, each.owner) for each in found} == {
         f"{prefix}-report": ("30 2 * * * (Europe/Madrid)", "code"),
         "often": ("every 300 s", "code"),
     }
-    assert len(faults) == 2
-    assert f"@job of {__name__}.never: " in faults[0]
-    assert "minute" in faults[0]
-    assert "overlap" in faults[1]
-    with pytest.raises(InvalidJob, match="add cron or every"):
-        job(tz="UTC")(poll)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"cron": "61 * * * *"}, "minute"),
+        ({"every": "5x"}, "not a duration"),
+        ({"every": 60, "tz": "Europe/Nowhere"}, "Nowhere"),
+        ({"every": 60, "schedule": {"overlap": "sometimes"}}, "overlap must be allow, skip, wait or cancel"),
+        ({"every": 60, "schedule": {"quue": "low"}}, "quue"),
+        ({"every": 60, "schedule": ["overlap"]}, "give a table of names and values"),
+        ({"every": 60, "schedule": {"name": "a b"}}, "not a valid name"),
+        ({"tz": "UTC"}, "add cron or every"),
+    ],
+)
+def test_a_schedule_that_cannot_be_kept_is_refused_when_the_job_is_declared(settings, says):
+    with pytest.raises(InvalidJob, match=says):
+        job(**settings)(plain)
+    assert f"{__name__}.plain" not in registry.names()
 
 
 GOOD = """

@@ -28,9 +28,9 @@ from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
+from packmule.jobs.schedule import Schedule, schedule
 from packmule.scheduler.leader import Leader, leader
 from packmule.scheduler.schedules import ledger, schedule_store
-from packmule.scheduler.schedules.schedule import Schedule, schedule
 from packmule.testing import private_server
 from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.fork_server import Forked

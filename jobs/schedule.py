@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
 
 from packmule.errors import UsageError
-from packmule.jobs import registry
-from packmule.scheduler.schedules.cron import (
+from packmule.jobs.cron import (
     LAST_INSTANT,
     LONGEST_INTERVAL,
     At,
@@ -26,6 +25,7 @@ from packmule.scheduler.schedules.cron import (
     shown,
     zone,
 )
+from packmule.jobs.job_type import JobType
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 TICK = "{tick}"
@@ -186,22 +186,21 @@ def read(record: bytes, name: str) -> Schedule:
     return found
 
 
-def from_code(names: Iterable[str]) -> tuple[list[Schedule], list[str]]:
-    """The schedules that decorators of registered jobs declare, and a line for each that is invalid."""
-    found, faults = [], []
-    for name in names:
-        traits = registry.find(name).traits
-        if traits.cron is None and traits.every is None:
-            continue
-        timing = {"cron": traits.cron, "every": traits.every, "tz": traits.tz}
-        table = {field: value for field, value in timing.items() if value is not None}
-        try:
-            more = dict(traits.schedule or {})
-            called = str(more.pop("name", name.replace(".", "-")))
-            found.append(schedule(called, {**more, **table, "job": name, "owner": "code"}))
-        except (InvalidSchedule, TypeError, ValueError) as error:
-            faults.append(f"@job of {name}: {error}")
-    return found, faults
+def declared(job: JobType) -> Schedule | None:
+    """The schedule that a job's decorator declares, if it does. Raises `InvalidSchedule`."""
+    traits = job.traits
+    if traits.cron is None and traits.every is None:
+        return None
+    timing = {"cron": traits.cron, "every": traits.every, "tz": traits.tz}
+    table = {field: value for field, value in timing.items() if value is not None}
+    try:
+        more = dict(traits.schedule or {})
+        called = str(more.pop("name", job.name.replace(".", "-")))
+    except (TypeError, ValueError) as error:
+        raise InvalidSchedule(
+            f"schedule={traits.schedule!r}: give a table of names and values: {error}"
+        ) from None
+    return schedule(called, {**more, **table, "job": job.name, "owner": "code"})
 
 
 def _when(schedule: Schedule) -> When:
