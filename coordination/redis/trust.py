@@ -16,7 +16,8 @@ def distrusted(folder: Path) -> str | None:
         return None
     user = os.getuid()
     if found.st_uid not in (user, 0):
-        return f"it belongs to user {_name(found.st_uid)}, who can change what is in it: run chown {_name(user)} {folder}"
+        owner = _name(found.st_uid)
+        return f"it belongs to user {owner}, who can change what is in it: run chown {_name(user)} {folder}"
     # Root's folder may be writable by a group: this user could not write to it otherwise.
     shared = stat.S_IWOTH if found.st_uid != user else stat.S_IWOTH | stat.S_IWGRP
     return f"others can write to it: run chmod go-w {folder}" if found.st_mode & shared else None

@@ -259,7 +259,7 @@ def test_a_folder_of_another_user_is_not_trusted(spare_server: SpareServer, monk
     else:
         os.chown(server.data_dir, 12_345, -1)
     with pytest.raises(
-        ServerFailed, match="belongs to user [^ ]+, who can change what is in it: run chown "
+        ServerFailed, match=r"belongs to user [^ ]+, who can change what is in it: run chown "
     ) as failed:
         server.ensure()
     assert "PACKMULE_DATA_DIR" in str(failed.value)
