@@ -33,8 +33,8 @@ CLAIMED_SECONDS = 5.0
 NESTED = "batch:"
 """The prefix of the id of a batch that counts as a job of another batch."""
 
-_change = Script("jobs", "change_batch", after=keys.GROUPS)
-_cancel = Script("jobs", "cancel_in_batch", after=keys.GROUPS)
+_change = Script("jobs", "change_batch")
+_cancel = Script("jobs", "cancel_in_batch")
 
 
 class InvalidKeep(UsageError, ValueError):

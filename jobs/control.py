@@ -21,9 +21,9 @@ LOOK_INTERVAL = 0.05
 STOP_INTERVAL = 1.0
 """Seconds after which a stop command is sent again to a worker that did not react."""
 
-_cancel = Script("jobs", "cancel", after=keys.GROUPS)
-_retry = Script("jobs", "retry", after=keys.GROUPS)
-_release = Script("jobs", "release_slot", after=keys.LIMITS)
+_cancel = Script("jobs", "cancel")
+_retry = Script("jobs", "retry")
+_release = Script("jobs", "release_slot")
 
 
 class NotCanceled(Conflict, TimeoutError):
@@ -88,7 +88,7 @@ def retry(client: Redis, id: str) -> None:
     Its deaths are counted from zero again. Raises `NoSuchJob`, and `NotRetried` if the job is in another
     status or if another job holds its unique key.
     """
-    key_names = [keys.job_key(id), keys.QUEUES, keys.UNIQUE]
+    key_names = [keys.job_key(id), keys.UNIQUE]
     status = as_text(_retry(client, key_names, [id, wire.time_text(time.time())]))
     if not status:
         raise no_such_job(id)

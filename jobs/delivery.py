@@ -15,10 +15,8 @@ from packmule.jobs import entry, keys
 from packmule.jobs.batch_state import no_such_batch
 from packmule.jobs.entry import Entry
 
-_enqueue = Script("jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit")))
-_create_batch = Script(
-    "jobs", "enqueue", after=(*keys.LIMITS, ("jobs", "memory_limit"), ("jobs", "create_batch"))
-)
+_enqueue = Script("jobs", "enqueue")
+_create_batch = Script("jobs", "create_batch")
 
 
 class BatchClosed(Conflict, RuntimeError):
@@ -36,7 +34,7 @@ def deliver(redis: Redis, entries: Sequence[Entry]) -> dict[str, str]:
     """
     holders: dict[str, str] = {}
     for chunk in entry.chunks(entries):
-        replies = _called(_enqueue, redis, [keys.QUEUES, keys.UNIQUE], entry.arguments(chunk))
+        replies = _called(_enqueue, redis, [keys.UNIQUE], entry.arguments(chunk))
         if any(each.is_unique for each in chunk):
             for each, reply in zip(chunk, replies, strict=True):
                 if not isinstance(reply, int):
@@ -51,7 +49,7 @@ def create_batch(
 
     Raises what `deliver` does, because of its parent.
     """
-    key_names = [keys.QUEUES, keys.UNIQUE, keys.batch_key(batch), keys.BATCHES]
+    key_names = [keys.UNIQUE, keys.batch_key(batch), keys.BATCHES]
     args = [*entry.arguments(callbacks), entry.pack((batch, parent or "", fields))]
     _called(_create_batch, redis, key_names, args)
 

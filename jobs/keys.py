@@ -1,4 +1,4 @@
-"""The names of RQ's keys and ours, of channels and job ids, and the Lua files in front of scripts on them."""
+"""The names of RQ's keys and ours, of channels and job ids."""
 
 from __future__ import annotations
 
@@ -76,18 +76,6 @@ FULL = "pm:full"
 
 SCHEDULER = "pm:scheduler"
 """The channel that tells schedulers in how many seconds something is due, or that one has `"resigned"`."""
-
-EVENTS = (("jobs", "events"),)
-"""The Lua file in front of scripts that emit events of jobs."""
-
-CALL = (*EVENTS, ("jobs", "call"))
-"""The files in front of scripts that continue when a key is of an unexpected type."""
-
-GROUPS = (*CALL, ("jobs", "groups"), ("jobs", "batch"))
-"""The files in front of scripts that move jobs of groups or end jobs of batches."""
-
-LIMITS = (*GROUPS, ("jobs", "limits"))
-"""The files in front of scripts that claim jobs, return them or enqueue new ones."""
 
 
 def new_job_id() -> str:

@@ -16,7 +16,7 @@ from packmule.jobs.cluster import wake_workers
 PURGED_A_CALL = 500
 """Few enough that one call holds the server for only a few milliseconds."""
 
-_purge = Script("jobs", "purge", after=keys.GROUPS)
+_purge = Script("jobs", "purge")
 
 
 def names(client: Redis) -> list[str]:

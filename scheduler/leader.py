@@ -39,9 +39,6 @@ QUORUM_RETRY_INTERVAL = 0.1
 EXTEND = 0.65
 """The part of a term after which the leader extends it."""
 
-FENCE = (("scheduler", "fence"),)
-"""The Lua file in front of the scripts that only the leader may run."""
-
 _lead = Script("scheduler", "lead")
 _who_leads = Script("scheduler", "who_leads")
 _resign = Script("scheduler", "resign")

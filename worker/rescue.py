@@ -22,7 +22,7 @@ Scope = Literal["all", "expired", "named"]
 MOST_DEATHS = 3
 """A job fails once its process has died this often, so that it can't go on killing workers."""
 
-_rescue = Script("worker", "rescue", after=keys.LIMITS)
+_rescue = Script("worker", "rescue")
 
 
 class Rescued(NamedTuple):
@@ -58,7 +58,6 @@ def rescue(
             keys.LEASES,
             keys.worker_key(worker),
             keys.WORKERS,
-            keys.QUARANTINE,
         ],
         args=[
             worker,

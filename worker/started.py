@@ -14,7 +14,7 @@ from packmule.worker.scoreboard import RunningJob
 MARK_SECONDS = 0.05
 """A job that has run for this long is marked at the next check; a shorter one costs no write."""
 
-_mark = Script("worker", "mark_started", after=keys.EVENTS)
+_mark = Script("worker", "mark_started")
 
 
 class Marks:

@@ -21,12 +21,9 @@ COUNTER_SECONDS = DAY
 
 _HOST = socket.gethostname()
 
-COUNTER = (("coordination.locks", "counter"),)
-"""The Lua file in front of the scripts that take, extend and release a lock."""
-
-_acquire = Script("coordination.locks", "acquire", after=COUNTER)
-_extend = Script("coordination.locks", "extend", after=COUNTER)
-_release = Script("coordination.locks", "release", after=COUNTER)
+_acquire = Script("coordination.locks", "acquire")
+_extend = Script("coordination.locks", "extend")
+_release = Script("coordination.locks", "release")
 
 
 class NoQuorum(Unavailable, redis.ConnectionError):

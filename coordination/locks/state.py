@@ -25,7 +25,7 @@ PAGE = 5_000
 PATIENCE = 2.0
 """Seconds that a node may take to report whether it votes."""
 
-_release = Script("coordination.locks", "release", after=grants.COUNTER)
+_release = Script("coordination.locks", "release")
 
 T = TypeVar("T")
 

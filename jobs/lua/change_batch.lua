@@ -1,39 +1,43 @@
 -- Seal, pause, resume or stop a batch. A stopped batch is paused and takes no more jobs.
+-- requires: batches, events, groups, guarded, quarantine, queues, records
 --
 -- KEYS[1]  the batch    KEYS[2]  the set of paused batches
 -- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
 -- Returns  "" if there is no such batch, "ended" if it has ended, "same" if nothing had to change, "more" if more
 --          held jobs must go back, otherwise "changed"
 
+local key, paused = KEYS[1], KEYS[2]
+local batch, change, now_text = ARGV[1], ARGV[2], ARGV[3]
+
 local JOBS_A_CALL = 500
-local batch, change = ARGV[1], ARGV[2]
-own.at = ARGV[3]
-local fields = redis.pcall('HMGET', KEYS[1], 'created', 'ended', 'sealed', 'total')
+local call = guarded.call
+quarantine.called(now_text)
+local fields = redis.pcall('HMGET', key, 'created', 'ended', 'sealed', 'total')
 if fields.err or not fields[1] then return '' end
 if fields[2] then return 'ended' end
 
 local changed = 0
 if change == 'seal' then
-  changed = fields[3] and 0 or redis.call('HSET', KEYS[1], 'sealed', '1')
+  changed = fields[3] and 0 or redis.call('HSET', key, 'sealed', '1')
   batches.settle(batch)
 elseif change == 'stop' then
-  changed = redis.call('HSET', KEYS[1], 'stopped', '1', 'sealed', '1')
-  call('SADD', KEYS[2], batch) -- so that none of its jobs starts before it is canceled
-  if tonumber(fields[4] or 0) ~= call('HLEN', KEYS[1] .. ':jobs') then batches.recount(batch) end
+  changed = redis.call('HSET', key, 'stopped', '1', 'sealed', '1')
+  call('SADD', paused, batch) -- so that none of its jobs starts before it is canceled
+  if tonumber(fields[4] or 0) ~= call('HLEN', key .. ':jobs') then batches.recount(batch) end
   batches.settle(batch)
 elseif change == 'pause' then
-  changed = call('SADD', KEYS[2], batch)
+  changed = call('SADD', paused, batch)
 else
-  changed = call('SREM', KEYS[2], batch)
-  local held = call('RPOP', KEYS[1] .. ':held', JOBS_A_CALL) or {} -- the last first, since each goes to the front
+  changed = call('SREM', paused, batch)
+  local held = call('RPOP', key .. ':held', JOBS_A_CALL) or {} -- the last first, since each goes to the front
   for _, id in ipairs(held) do
-    local queue, group = unpack(redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'group'))
+    local queue, group = unpack(records.read(id, 'origin', 'group'))
     if queue then
-      call('LLEN', 'rq:queue:' .. queue)
+      queues.make_way(queue)
       groups.join(queue, group, id, 'LPUSH')
     end
   end
   if #held == JOBS_A_CALL then changed = 'more' end
 end
-write_events()
+events.write()
 return changed == 'more' and 'more' or changed == 0 and 'same' or 'changed'

@@ -1,11 +1,17 @@
--- Create a batch. In front of enqueue.lua, which stores its callbacks in the same step; the batch enqueues them later.
+-- Create a batch, and store its callbacks in the same step; the batch enqueues them later.
+-- requires: batches, coordination/redis/clock, enqueueing, guarded, memory
 --
--- KEYS[1]  and KEYS[2] are enqueue.lua's, as are its ARGV but the last    KEYS[3]  the batch    KEYS[4]  all batches
+-- KEYS[1]  the places of unique jobs    KEYS[2]  the batch    KEYS[3]  all batches
+-- ARGV[1]  and those that follow but the last: as enqueue.lua has them
 -- ARGV[#]  msgpack: [batch, parent or "", [field, value, ...]]
--- Returns  an error that begins with BATCH if the parent takes no more jobs, otherwise what enqueue.lua returns
+-- Returns  an error that begins with FULL or, if the parent takes no more jobs, with BATCH; otherwise what enqueue.lua
+--          returns
+
+local places, key, all = KEYS[1], KEYS[2], KEYS[3]
+local jobs, payloads, packed = ARGV[1], ARGV, ARGV[#ARGV]
 
 local MOST_LISTED = 10000
-local new_batch, parent, batch_fields = unpack(cmsgpack.unpack(ARGV[#ARGV]))
+local batch, parent, fields = unpack(cmsgpack.unpack(packed))
 
 local function parents_refusal()
   local why = batches.refusal(parent)
@@ -15,14 +21,17 @@ local function parents_refusal()
   return why
 end
 
-if redis.call('EXISTS', KEYS[3]) == 0 then -- otherwise this call is sent again
+local full = memory.refusal()
+if full then return full end
+if redis.call('EXISTS', key) == 0 then -- otherwise this call is sent again
   local why = parent ~= '' and parents_refusal()
   if why then return redis.error_reply('BATCH ' .. why) end
-  redis.call('HSET', KEYS[3], 'created', string.format('%.6f', now), unpack(batch_fields))
+  redis.call('HSET', key, 'created', string.format('%.6f', clock.now), unpack(fields))
   if parent ~= '' then
-    redis.call('HSET', KEYS[3], 'parent', parent)
-    batches.add(parent, {'batch:' .. new_batch})
+    redis.call('HSET', key, 'parent', parent)
+    batches.add(parent, {'batch:' .. batch})
   end
-  call('ZADD', KEYS[4], now, new_batch)
-  redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -MOST_LISTED - 1)
+  guarded.call('ZADD', all, clock.now, batch)
+  redis.call('ZREMRANGEBYRANK', all, 0, -MOST_LISTED - 1)
 end
+return enqueueing.all(places, jobs, payloads)

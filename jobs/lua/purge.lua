@@ -1,18 +1,22 @@
 -- Delete some of the jobs that wait in a queue: their records, results and progress.
+-- requires: batches, events, groups, queues, records
 --
 -- KEYS[1]  the queue's list    ARGV[1]  its name    ARGV[2]  at most how many
 -- Returns  how many jobs were deleted, and how many ids were taken off the list: 0 if none are left
 
-local ids = call('LPOP', KEYS[1], tonumber(ARGV[2])) or {}
+local list = KEYS[1]
+local queue, most = ARGV[1], tonumber(ARGV[2])
+
+local ids = queues.take(list, most)
 local deleted = 0
 for _, id in ipairs(ids) do
-  local record = 'rq:job:' .. id
-  local group = redis.pcall('HGET', record, 'group')
-  if type(group) == 'string' then groups.leave(ARGV[1], group, id) end -- the next of its group becomes the head
+  local record = records.key(id)
+  local group = records.get(id, 'group')
+  if group then groups.leave(queue, group, id) end -- the next of its group becomes the head
   batches.ended(id, 'c')
   deleted = deleted + redis.call('DEL', record)
   redis.call('DEL', 'rq:results:' .. id, 'pm:progress:' .. id, record .. ':dependents')
-  emit('canceled', id, ARGV[1], nil, {reason = 'purged'})
+  events.emit('canceled', id, queue, nil, {reason = 'purged'})
 end
-write_events()
+events.write()
 return {deleted, #ids}

@@ -1,13 +1,15 @@
 -- Take a slot from the job that holds it, and unblock the next group that waits for one.
+-- requires: guarded, limits
 --
 -- KEYS[1]  the holders of the slots
 -- ARGV[1]  the key of the slots    ARGV[2]  the job
 -- ARGV[3]  1 to take it even if its worker still claims the job
 -- Returns  "" if the job holds no slot, "alive" if it keeps it, otherwise "released"; and its worker
 
+local holders = KEYS[1]
 local key, id, is_forced = ARGV[1], ARGV[2], ARGV[3] == '1'
 
-local holder = call('HGET', KEYS[1], id)
+local holder = guarded.call('HGET', holders, id)
 if not holder then
   return {'', ''}
 end

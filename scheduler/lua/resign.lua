@@ -4,9 +4,12 @@
 -- ARGV[1]  the term that ends
 -- Returns  1 if it led, 0 if not
 
-if redis.pcall('HGET', KEYS[1], 'term') ~= ARGV[1] then
+local leader = KEYS[1]
+local term = ARGV[1]
+
+if redis.pcall('HGET', leader, 'term') ~= term then
   return 0
 end
 redis.pcall('PUBLISH', 'pm:scheduler', '"resigned"')
-redis.pcall('HSET', KEYS[1], 'until', '0') -- a full memory refuses this: then the term ends by itself
+redis.pcall('HSET', leader, 'until', '0') -- a full memory refuses this: then the term ends by itself
 return 1

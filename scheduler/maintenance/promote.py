@@ -10,7 +10,7 @@ from redis import Redis
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
-from packmule.scheduler.leader import FENCE, require_leading
+from packmule.scheduler.leader import require_leading
 
 JOBS_A_CALL = 300
 """Jobs that one call moves at most: few enough that it occupies the server for a few milliseconds."""
@@ -18,7 +18,7 @@ JOBS_A_CALL = 300
 QUEUES_A_CALL = 200
 """About how many queues one call checks, which takes a millisecond if nothing is due."""
 
-_promote = Script("scheduler.maintenance", "promote", after=(*keys.GROUPS, *FENCE))
+_promote = Script("scheduler.maintenance", "promote")
 
 
 def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | None:

@@ -11,13 +11,13 @@ from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys
 from packmule.observe import audit, events
-from packmule.scheduler.leader import FENCE, require_leading
+from packmule.scheduler.leader import require_leading
 from packmule.scheduler.maintenance.queue_scan import QueueScan
 
 JOBS_A_CALL = 500
 """Ids of each kind that one call removes: few enough that it occupies the server for about a millisecond."""
 
-_prune = Script("scheduler.maintenance", "prune", after=(*keys.CALL, *FENCE))
+_prune = Script("scheduler.maintenance", "prune")
 
 
 class Pruner:

@@ -9,14 +9,14 @@ from redis import Redis
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys
-from packmule.scheduler.leader import FENCE, require_leading
+from packmule.scheduler.leader import require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND, QueueScan
 
 KEYS_A_CALL = 1000
 """Keys that one call checks: few enough that it occupies the server for about a millisecond."""
 
-_repair_groups = Script("scheduler.maintenance", "repair_groups", after=(*keys.LIMITS, *FENCE))
-_repair_orphans = Script("scheduler.maintenance", "repair_orphans", after=(*keys.GROUPS, *FENCE))
+_repair_groups = Script("scheduler.maintenance", "repair_groups")
+_repair_orphans = Script("scheduler.maintenance", "repair_orphans")
 
 
 class GroupRepair:

@@ -23,7 +23,7 @@ from packmule.jobs.options import Options
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.schedule import Schedule, declared, read
 from packmule.jobs.toml_file import InvalidFile
-from packmule.scheduler.leader import FENCE, NotLeading, require_leading
+from packmule.scheduler.leader import NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
 from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.schedule_file import read_file
@@ -46,9 +46,9 @@ FAULTY_RETRY_INTERVAL = 10.0
 _NOTHING = (b"\x90", b"")
 """An empty list of jobs, as `enqueue.lua` takes it."""
 
-_due = Script("scheduler.schedules", "due_schedules", after=keys.CALL)
-_repair = Script("scheduler.schedules", "repair_schedules", after=(*keys.CALL, *FENCE))
-_decide = Script("jobs", "enqueue", after=(*keys.LIMITS, *FENCE, ("scheduler.schedules", "decide")))
+_due = Script("scheduler.schedules", "due_schedules")
+_repair = Script("scheduler.schedules", "repair_schedules")
+_decide = Script("scheduler.schedules", "decide")
 
 log = logging.getLogger("packmule.scheduler")
 
@@ -215,7 +215,6 @@ class PeriodicEnqueuer:
         Raises `NotLeading`.
         """
         key_names = [
-            keys.QUEUES,
             keys.UNIQUE,
             schedule_store.SCHEDULES,
             schedule_store.state_key(due.name),

@@ -31,7 +31,7 @@ MOST_NAMES = 10
 
 log = logging.getLogger("packmule.scheduler")
 
-_put = Script("scheduler.schedules", "put_schedule", after=keys.CALL)
+_put = Script("scheduler.schedules", "put_schedule")
 
 
 class NoSuchSchedule(NotFound, LookupError):

@@ -1,9 +1,11 @@
 -- Return a worker's jobs to the front of the queues that they came from, and end its lease.
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
 -- ended. Calling it twice does no harm: the second call finds nothing.
+-- requires: coordination/redis/clock, jobs/batches, jobs/corrupt, jobs/events, jobs/limits, jobs/quarantine, jobs/queues
+-- requires: jobs/records
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
--- KEYS[5]  the set of workers     KEYS[6]  the quarantine
+-- KEYS[5]  the set of workers
 -- ARGV[1]  the worker
 -- ARGV[2]  verdict: "returned" (a clean stop), "died", "overran" (killed for its job's timeout) or "stopped"
 -- ARGV[3]  the executions to which the verdict applies, each followed by a space; "" for those marked as started
@@ -14,25 +16,27 @@
 -- ARGV[8]  the crash report, or ""
 -- Returns  [ids that went back, ids that failed], or nothing if the lease has not ended
 
+local claims, waiting, leases, hash, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, verdict, named, deaths, reason, now_text, scope, report = unpack(ARGV)
+
+local now = clock.now
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
 if scope == 'expired' then
-  local lease = redis.call('ZSCORE', KEYS[3], worker)
+  local lease = redis.call('ZSCORE', leases, worker)
   if lease and tonumber(lease) > now then
     return false
   end
 end
 
 local back, failed = {}, {}
-own.worker, own.at = worker, now_text
+quarantine.called(now_text, worker)
 
 -- The reply of a read. A key of the wrong type is set aside, and `otherwise` is returned.
 local function read(otherwise, command, key, ...)
   local reply = redis.pcall(command, key, ...)
   if type(reply) == 'table' and reply.err then
-    set_aside(key, reply.err)
-    redis.call('RENAME', key, 'pm:broken:' .. key)
+    quarantine.move(key, reply.err)
     return otherwise
   end
   return reply
@@ -40,9 +44,9 @@ end
 
 -- The queue that a job came from; false if its record is gone or corrupt, or RQ's code has recorded its end.
 local function queue_of(id)
-  local fields = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'status')
+  local fields = records.read(id, 'origin', 'status')
   if fields.err then
-    set_aside(id, fields.err)
+    corrupt.set_aside(id, fields.err)
     return false
   end
   local queue, status = fields[1], fields[2]
@@ -51,28 +55,23 @@ local function queue_of(id)
     if state then batches.ended(id, state) end
     return false
   elseif not queue then
-    if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record names no queue') end
+    if records.exists(id) then corrupt.set_aside(id, 'the record names no queue') end
     return false
-  elseif redis.call('TYPE', 'rq:queue:' .. queue).ok ~= 'list' then
-    local list = 'rq:queue:' .. queue
-    if redis.call('EXISTS', list) == 1 then
-      set_aside(list, 'the key is not a list')
-      redis.call('RENAME', list, 'pm:broken:' .. list)
-    end
   end
+  queues.make_way(queue)
   return queue
 end
 
 local function to_front(id, queue, was_held)
-  local was_started = was_held and redis.call('HGET', 'rq:job:' .. id, 'status') == 'started'
-  if was_started then emit(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
-  redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'worker_name', '')
-  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  local was_started = was_held and redis.call('HGET', records.key(id), 'status') == 'started'
+  if was_started then events.emit(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
+  redis.call('HSET', records.key(id), 'status', 'queued', 'worker_name', '')
+  queues.push(queue, id, 'LPUSH')
   back[#back + 1] = id
 end
 
 local function fail(id, execution, queue)
-  local record, results = 'rq:job:' .. id, 'rq:results:' .. id
+  local record, results = records.key(id), 'rq:results:' .. id
   local ttl = tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL
   ttl = ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
   local status, kind = unpack(verdict == 'stopped' and {'stopped', 3} or {'failed', 2})
@@ -85,7 +84,7 @@ local function fail(id, execution, queue)
   end
   redis.pcall('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   failed[#failed + 1] = id
-  emit(status, id, queue, worker, {reason = verdict})
+  events.emit(status, id, queue, worker, {reason = verdict})
   batches.ended(id, 'f')
 end
 
@@ -93,30 +92,30 @@ local function is_named(execution) return named == '' or named:find(execution ..
 
 -- Whether the job ends here: it was cancelled, its process died too often, or its retries are used up.
 local function is_over(id, execution)
-  if not is_named(execution) or (named == '' and redis.call('HGET', 'rq:job:' .. id, 'status') ~= 'started') then
+  if not is_named(execution) or (named == '' and redis.call('HGET', records.key(id), 'status') ~= 'started') then
     return false -- it goes back unchanged: it may not have started
   elseif verdict == 'died' then
     if report ~= '' then
-      redis.call('HSET', 'rq:job:' .. id, 'crash', report)
+      redis.call('HSET', records.key(id), 'crash', report)
     end
-    local count = redis.pcall('HINCRBY', 'rq:job:' .. id, 'deaths', 1)
+    local count = redis.pcall('HINCRBY', records.key(id), 'deaths', 1)
     return type(count) ~= 'number' or count >= tonumber(deaths) -- a corrupt count may have been anything
   elseif verdict == 'overran' then
-    local left = tonumber(redis.call('HGET', 'rq:job:' .. id, 'retries_left')) or 0
-    redis.call('HSET', 'rq:job:' .. id, 'retries_left', math.max(left - 1, 0))
+    local left = tonumber(redis.call('HGET', records.key(id), 'retries_left')) or 0
+    redis.call('HSET', records.key(id), 'retries_left', math.max(left - 1, 0))
     return left < 1
   end
   return verdict == 'stopped'
 end
 
 -- The last claimed goes back first, so the first claimed ends up in front.
-local held = read({}, 'HGETALL', KEYS[1])
+local held = read({}, 'HGETALL', claims)
 for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
   local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
   local queue = is_meant and queue_of(id)
-  local needs = is_meant and redis.pcall('HGET', 'rq:job:' .. id, 'limits')
-  if type(needs) == 'string' then limits.release(needs, id, verdict == 'returned') end
+  local needs = is_meant and records.get(id, 'limits')
+  if needs then limits.release(needs, id, verdict == 'returned') end
   if queue then
     local started = 'rq:wip:' .. queue
     redis.pcall('ZREM', started, id .. ':' .. execution)
@@ -133,15 +132,15 @@ for i = #held - 1, 1, -2 do
     end
   end
   if is_meant then
-    redis.call('HDEL', KEYS[1], id)
+    redis.call('HDEL', claims, id)
   end
 end
 if scope == 'named' then
-  write_events()
+  events.write()
   return {back, failed}
 end
 
-local ids = read({}, 'LRANGE', KEYS[2], 0, -1)
+local ids = read({}, 'LRANGE', waiting, 0, -1)
 for i = #ids, 1, -1 do
   local queue = queue_of(ids[i])
   if queue then
@@ -149,15 +148,15 @@ for i = #ids, 1, -1 do
   end
 end
 
-redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('ZREM', KEYS[3], worker)
+redis.call('DEL', claims, waiting)
+redis.call('ZREM', leases, worker)
 if verdict ~= 'returned' then
-  local queues = read(false, 'HGET', KEYS[4], 'queues') or ''
-  for queue in queues:gmatch('[^,]+') do
-    redis.call('SREM', 'rq:workers:' .. queue, KEYS[4])
+  local served = read(false, 'HGET', hash, 'queues') or ''
+  for queue in served:gmatch('[^,]+') do
+    redis.call('SREM', 'rq:workers:' .. queue, hash)
   end
-  redis.call('SREM', KEYS[5], KEYS[4])
-  redis.call('DEL', KEYS[4])
+  redis.call('SREM', workers, hash)
+  redis.call('DEL', hash)
 end
-write_events()
+events.write()
 return {back, failed}

@@ -28,8 +28,7 @@ LONGEST_CLAIM = 0.01
 MOST = 64
 """Jobs that one claim takes at most, unless a worker is told otherwise."""
 
-_PARTS = (("worker.process", "gather"), ("worker.process", "statistics"), ("worker.process", "acknowledge"))
-_finish_and_claim = Script("worker.process", "finish_and_claim", after=(*keys.LIMITS, *_PARTS))
+_finish_and_claim = Script("worker.process", "finish_and_claim")
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -86,7 +85,6 @@ class Claims:
             keys.waiting_key(worker),
             keys.worker_key(worker),
             keys.LEASES,
-            keys.QUARANTINE,
             keys.SUSPENDED,
         )
         self._prefix = secrets.token_hex(4)
@@ -121,12 +119,12 @@ class Claims:
 
         Claims of several places may be under way at once, beside that of `finish_and_claim`.
         """
-        return _finish_and_claim.command(self._keys, [self._request_for_moved(place, claim_id)])
+        return _finish_and_claim.command(self._keys, [self._request_for_moved(place, claim_id), ""])
 
     def claim_moved(self, place: int, claim_id: str) -> Claim:
         """Claim what `command_for_moved` claims, or claimed before its reply was lost."""
         return self.read(
-            _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id)])
+            _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id), ""])
         )
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:

@@ -15,7 +15,7 @@ from packmule.jobs import keys
 PROGRESS_TTL = 86_400
 
 log = logging.getLogger("packmule.worker")
-_write = Script("worker.process", "write", after=keys.EVENTS)
+_write = Script("worker.process", "write")
 
 
 class ProgressStore:

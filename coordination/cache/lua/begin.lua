@@ -9,26 +9,29 @@
 -- A holder with older versions of the tags is overtaken, because its value will not be kept. Repeated after a lost
 -- reply, the script takes the same lease.
 
-local claim = ARGV[1]
-for index = 3, #KEYS do
-  local version = redis.call('GET', KEYS[index])
+local entry, lease, tags = KEYS[1], KEYS[2], {unpack(KEYS, 3)}
+local claim, lease_ms, seen, new_version, tags_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+local caller_length = #claim
+for _, tag in ipairs(tags) do
+  local version = redis.call('GET', tag)
   if not version then
-    version = ARGV[4]
-    redis.call('SET', KEYS[index], version, 'PX', ARGV[5])
-  elseif redis.call('PTTL', KEYS[index]) < tonumber(ARGV[5]) then
-    redis.call('PEXPIRE', KEYS[index], ARGV[5])
+    version = new_version
+    redis.call('SET', tag, version, 'PX', tags_ms)
+  elseif redis.call('PTTL', tag) < tonumber(tags_ms) then
+    redis.call('PEXPIRE', tag, tags_ms)
   end
   claim = claim .. ' ' .. version
 end
-if ARGV[3] ~= 'any' then
+if seen ~= 'any' then
   -- The id follows the four bytes of the entry's mark.
-  if redis.call('GETRANGE', KEYS[1], 4, 19) ~= ARGV[3] then
+  if redis.call('GETRANGE', entry, 4, 19) ~= seen then
     return {'changed'}
   end
-  local held = redis.call('GET', KEYS[2])
-  if held and held ~= claim and string.sub(held, #ARGV[1] + 1) == string.sub(claim, #ARGV[1] + 1) then
-    return {'busy', redis.call('PTTL', KEYS[2])}
+  local held = redis.call('GET', lease)
+  if held and held ~= claim and held:sub(caller_length + 1) == claim:sub(caller_length + 1) then
+    return {'busy', redis.call('PTTL', lease)}
   end
 end
-redis.call('SET', KEYS[2], claim, 'PX', ARGV[2])
+redis.call('SET', lease, claim, 'PX', lease_ms)
 return {'mine', claim}

@@ -5,24 +5,27 @@
 -- ARGV[4]  milliseconds to keep it    ARGV[5]  the channel of the waiters
 -- Returns  1 if it was stored, 0 if not
 
+local entry, lease, tags = KEYS[1], KEYS[2], {unpack(KEYS, 3)}
+local claim, word_length, value, ttl_ms, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
 local kept = 0
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+if redis.call('GET', lease) ~= claim then
   return kept
 end
 local versions = ''
-for index = 3, #KEYS do
-  versions = versions .. ' ' .. (redis.call('GET', KEYS[index]) or '')
+for _, tag in ipairs(tags) do
+  versions = versions .. ' ' .. (redis.call('GET', tag) or '')
 end
-if versions == string.sub(ARGV[1], ARGV[2] + 1) then
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+if versions == claim:sub(word_length + 1) then
+  redis.call('SET', entry, value, 'PX', ttl_ms)
   -- An entry whose tag is gone is invalid, so the tags live at least as long as the entry.
-  for index = 3, #KEYS do
-    if redis.call('PTTL', KEYS[index]) < tonumber(ARGV[4]) then
-      redis.call('PEXPIRE', KEYS[index], ARGV[4])
+  for _, tag in ipairs(tags) do
+    if redis.call('PTTL', tag) < tonumber(ttl_ms) then
+      redis.call('PEXPIRE', tag, ttl_ms)
     end
   end
   kept = 1
 end
-redis.call('DEL', KEYS[2])
-redis.call('PUBLISH', ARGV[5], 'computed')
+redis.call('DEL', lease)
+redis.call('PUBLISH', channel, 'computed')
 return kept

@@ -1,13 +1,15 @@
 -- Count events unless the last period would then hold more than the limit: exact, by the server's clock.
+-- requires: coordination/redis/clock
 --
 -- KEYS[1]  the window: a list of the times of the last events, in Unix microseconds, the newest last
 -- ARGV[1]  how many events    ARGV[2]  the limit
 -- ARGV[3]  the period in microseconds    ARGV[4]  "1" to count them, "0" to look only
 -- Returns  {1 if they fit, how many more would, microseconds until they fit, microseconds until the window is empty}
 
-local key, cost, limit, period = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+local key = KEYS[1]
+local cost, limit, period, is_counted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+
+local now = clock.microseconds
 local length = redis.call('LLEN', key)
 
 local function at(index)
@@ -32,7 +34,7 @@ local live = length - first
 if live + cost > limit then
   return {0, math.max(limit - live, 0), at(length - 1 - limit + cost) + period - now, newest + period - now}
 end
-if ARGV[4] == '0' then
+if not is_counted then
   return {1, limit - live, 0, live > 0 and newest + period - now or 0}
 end
 if first > 0 then

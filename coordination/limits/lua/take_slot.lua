@@ -1,4 +1,5 @@
 -- Take a slot for the length of a lease, if one is free.
+-- requires: coordination/redis/clock
 --
 -- KEYS[1]  the slots: a sorted set of holders by the end of their leases, in Unix seconds
 -- ARGV[1]  the holder    ARGV[2]  the number of slots    ARGV[3]  the lease in seconds
@@ -6,9 +7,10 @@
 --
 -- Repeated after a lost reply, the script takes no second slot.
 
-local key, holder, slots, lease = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+local key = KEYS[1]
+local holder, slots, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local now = clock.now
 
 redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.6f', now))
 if not redis.call('ZSCORE', key, holder) and redis.call('ZCARD', key) >= slots then

@@ -1,4 +1,5 @@
 -- Extend a lock if the caller holds it, and raise the counter to the holder's token.
+-- requires: locked
 --
 -- KEYS[1]  the lock    KEYS[2]  its counter
 -- ARGV[1]  the holder's value    ARGV[2]  the TTL in milliseconds    ARGV[3]  the token
@@ -6,15 +7,18 @@
 -- ARGV[5]  1 if this node votes: it then grants the lock to a holder whose lock it lost or never had
 -- Returns  1 if the holder has the lock here, 0 if not
 
-local found = holder(KEYS[1])
-if found == ARGV[1] then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-elseif not found and ARGV[5] == '1' then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local lock, counter = KEYS[1], KEYS[2]
+local value, ttl_ms, token, counter_ttl, has_vote = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
+
+local holder = locked.by(lock)
+if holder == value then
+  redis.call('PEXPIRE', lock, ttl_ms)
+elseif not holder and has_vote then
+  redis.call('SET', lock, value, 'PX', ttl_ms)
 else
   return 0
 end
-if count(KEYS[2]) < tonumber(ARGV[3]) then
-  redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+if locked.count(counter) < tonumber(token) then
+  redis.call('SET', counter, token, 'EX', counter_ttl)
 end
 return 1

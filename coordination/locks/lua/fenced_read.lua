@@ -4,11 +4,14 @@
 -- ARGV[1]  the holder's token
 -- Returns  {1, the value or nil}, or {0, the token seen} if a later holder has used it
 
-local seen = redis.call('GET', KEYS[2])
-if seen and tonumber(seen) > tonumber(ARGV[1]) then
+local key, seen_key = KEYS[1], KEYS[2]
+local token = ARGV[1]
+
+local seen = redis.call('GET', seen_key)
+if seen and tonumber(seen) > tonumber(token) then
   return {0, seen}
 end
-if seen ~= ARGV[1] then
-  redis.call('SET', KEYS[2], ARGV[1], 'KEEPTTL')
+if seen ~= token then
+  redis.call('SET', seen_key, token, 'KEEPTTL')
 end
-return {1, redis.call('GET', KEYS[1])}
+return {1, redis.call('GET', key)}

@@ -5,15 +5,18 @@
 -- ARGV[3]  milliseconds to keep the value, 0 forever    ARGV[4]  milliseconds to keep the token
 -- Returns  {1}, or {0, the token seen} if a later holder has used it
 
-local seen = redis.call('GET', KEYS[2])
-if seen and tonumber(seen) > tonumber(ARGV[1]) then
+local key, seen_key = KEYS[1], KEYS[2]
+local token, value, value_ms, token_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local seen = redis.call('GET', seen_key)
+if seen and tonumber(seen) > tonumber(token) then
   return {0, seen}
 end
-if ARGV[3] == '0' then
-  redis.call('SET', KEYS[1], ARGV[2])
-  redis.call('SET', KEYS[2], ARGV[1])
+if value_ms == '0' then
+  redis.call('SET', key, value)
+  redis.call('SET', seen_key, token)
 else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[4])
+  redis.call('SET', key, value, 'PX', value_ms)
+  redis.call('SET', seen_key, token, 'PX', token_ms)
 end
 return {1}

@@ -9,7 +9,8 @@
 --
 -- The number reveals missed entries even if the stream is empty: a quiet stream loses its last entry to age.
 
-local key, after, number, count = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local key = KEYS[1]
+local after, number, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 if redis.call('EXISTS', key) == 0 then
   return {'0-0', '0', 0, {}}

@@ -9,15 +9,17 @@
 -- Scan and removal are one step: a consumer that reads in between would lose what it read. Entries keep their count
 -- of deliveries, because a takeover is not a delivery.
 
-local key, group, consumer = KEYS[1], ARGV[1], ARGV[2]
-local claimed = redis.call('XAUTOCLAIM', key, group, consumer, ARGV[3], ARGV[4], 'COUNT', 100, 'JUSTID')
+local key = KEYS[1]
+local group, consumer, idle_ms, cursor, gone_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+
+local claimed = redis.call('XAUTOCLAIM', key, group, consumer, idle_ms, cursor, 'COUNT', 100, 'JUSTID')
 
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
   local other = {}
   for i = 1, #flat, 2 do
     other[flat[i]] = flat[i + 1]
   end
-  if other.name ~= consumer and other.pending == 0 and other.idle > tonumber(ARGV[5]) then
+  if other.name ~= consumer and other.pending == 0 and other.idle > gone_ms then
     redis.call('XGROUP', 'DELCONSUMER', key, group, other.name)
   end
 end

@@ -1,5 +1,6 @@
 -- Remove what has expired in one queue: ids of ended jobs past their time to live, ids of canceled jobs without a
 -- record, and workers that are gone.
+-- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/records, scheduler/fence
 --
 -- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs    KEYS[4]  workers, all of one queue
 -- KEYS[5]  all workers
@@ -7,7 +8,11 @@
 -- ARGV[3]  the leader's term, or ""
 -- Returns  how many were removed, and the next cursor, "0" after the last; "not leading" if another leads
 
-if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
+local ended, canceled, workers = {KEYS[1], KEYS[2]}, KEYS[3], {KEYS[4], KEYS[5]}
+local most, cursor, term = ARGV[1], ARGV[2], ARGV[3]
+
+local call = guarded.call
+if not fence.admits(term) then return 'not leading' end
 
 local removed = 0
 
@@ -23,17 +28,17 @@ local function gone(prefix, found)
   return ids
 end
 
-for i = 1, 2 do
-  remove('ZREM', KEYS[i], call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, ARGV[1]))
+for _, key in ipairs(ended) do
+  remove('ZREM', key, call('ZRANGEBYSCORE', key, '-inf', clock.now, 'LIMIT', 0, most))
 end
 
-local found = call('ZSCAN', KEYS[3], ARGV[2], 'COUNT', ARGV[1])
-local canceled = {}
-for i = 1, #found[2], 2 do canceled[#canceled + 1] = found[2][i] end
-remove('ZREM', KEYS[3], gone('rq:job:', canceled))
+local found = call('ZSCAN', canceled, cursor, 'COUNT', most)
+local ids = {}
+for i = 1, #found[2], 2 do ids[#ids + 1] = found[2][i] end
+remove('ZREM', canceled, gone(records.key(''), ids))
 
-for i = 4, 5 do
-  remove('SREM', KEYS[i], gone('', call('SRANDMEMBER', KEYS[i], ARGV[1]))) -- all, if there are fewer
+for _, key in ipairs(workers) do
+  remove('SREM', key, gone('', call('SRANDMEMBER', key, most))) -- all, if there are fewer
 end
-write_events()
+events.write()
 return {removed, found[1]}

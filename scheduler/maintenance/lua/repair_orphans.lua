@@ -1,6 +1,7 @@
 -- Scan some keys for what a crash, a lost key or a deletion by hand left behind, and repair it: claims of workers
 -- without a lease, slots whose holder is gone, groups without a head, and records of workers without an expiry, because
 -- a killed worker's last write may arrive after its record was deleted.
+-- requires: coordination/redis/clock, jobs/events, jobs/groups, jobs/guarded, jobs/records, scheduler/fence
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  a cursor, "0" at first    ARGV[2]  about how many keys to scan    ARGV[3]  the leader's term, or ""
@@ -8,7 +9,11 @@
 -- ARGV[5]  seconds after which RQ forgets a worker; a living one renews it
 -- Returns  the next cursor, "0" after the last, and how many were repaired; "not leading" if another leads
 
-if ARGV[3] ~= '' and not leads(ARGV[3]) then return 'not leading' end
+local leases = KEYS[1]
+local cursor, keys_to_scan, term, lease_seconds, worker_ttl = unpack(ARGV)
+
+local call = guarded.call
+if not fence.admits(term) then return 'not leading' end
 
 local FIELDS = 100 -- that a call checks of one key
 local left = 1000 -- fields that this call may still check; the next round checks others
@@ -17,7 +22,7 @@ local repair = {}
 
 -- Rescue looks only at leases. A living worker renews this one before it ends.
 local function lease(worker)
-  repaired = repaired + call('ZADD', KEYS[1], 'NX', now + ARGV[4], worker)
+  repaired = repaired + call('ZADD', leases, 'NX', clock.now + lease_seconds, worker)
 end
 
 repair['pm:claims:'] = lease
@@ -41,12 +46,11 @@ repair['pm:group:'] = function(name)
   local first
   for _ = 1, FIELDS do -- skip jobs without a record
     first = call('LINDEX', 'pm:group:' .. name, 0)
-    if not first or redis.call('EXISTS', 'rq:job:' .. first) == 1 then break end
+    if not first or records.exists(first) then break end
     call('LPOP', 'pm:group:' .. name)
   end
-  local found = first and redis.pcall('HMGET', 'rq:job:' .. first, 'origin', 'group') or {}
-  local queue, group = found[1], found[2]
-  if found.err or not queue or not group or queue .. ':' .. group ~= name then return end
+  local queue, group = unpack(first and records.read(first, 'origin', 'group') or {})
+  if not queue or not group or queue .. ':' .. group ~= name then return end
   if call('HSETNX', 'pm:groups:' .. queue, group, '') == 1 then
     repaired = repaired + 1
     groups.unblock(queue .. '\n' .. group)
@@ -55,13 +59,13 @@ end
 
 repair['rq:worker:'] = function(worker)
   local record = 'rq:worker:' .. worker
-  if redis.call('TTL', record) == -1 then repaired = repaired + call('EXPIRE', record, ARGV[5]) end
+  if redis.call('TTL', record) == -1 then repaired = repaired + call('EXPIRE', record, worker_ttl) end
 end
 
-local found = redis.call('SCAN', ARGV[1], 'MATCH', '[pr][mq]:[cwhg]*', 'COUNT', ARGV[2])
+local found = redis.call('SCAN', cursor, 'MATCH', '[pr][mq]:[cwhg]*', 'COUNT', keys_to_scan)
 for _, key in ipairs(found[2]) do
   local kind, name = key:match('^(%l%l:%l+:)(.*)$')
   if repair[kind] then repair[kind](name) end
 end
-write_events()
+events.write()
 return {found[1], repaired}

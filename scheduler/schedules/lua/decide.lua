@@ -1,49 +1,56 @@
--- Decide a tick, once: a decision made meanwhile, or by a later leader, stays. Put in front of enqueue.lua, which
--- enqueues the tick's job, if it has one, in the same step.
+-- Decide a tick, once: a decision made meanwhile, or by a later leader, stays. The tick's job, if it has one, is
+-- enqueued in the same step.
+-- requires: jobs/enqueueing, jobs/events, jobs/guarded, scheduler/fence
 --
--- KEYS[1], KEYS[2], ARGV[1] and ARGV[2] are those of enqueue.lua: a list of one job or none, and its payload
--- KEYS[3]  the schedules        KEYS[4]  this one's state    KEYS[5]  the schedules by their next tick
--- KEYS[6]  its ledger
+-- KEYS[1]  the places of unique jobs    KEYS[2]  the schedules    KEYS[3]  this one's state
+-- KEYS[4]  the schedules by their next tick    KEYS[5]  its ledger
+-- ARGV[1], ARGV[2] are those of enqueue.lua: a list of one job or none, and its payload
 -- ARGV[3]  the schedule         ARGV[4]  SHA-1 of the record that was read    ARGV[5]  the last tick that was read
--- ARGV[6]  its last tick now      ARGV[7]  when it is due next, "" for never
+-- ARGV[6]  its last tick now    ARGV[7]  when it is due next, "" for never
 -- ARGV[8]  the ledger's new entry, or ""    ARGV[9]  the tick's job, or ""    ARGV[10]  the tick that waits, or ""
 -- ARGV[11] the schedule's fault, or ""    ARGV[12]  the leader's term    ARGV[13]  entries that the ledger keeps
 -- Returns  "not leading" if another leads, "changed" if it is not as it was read; otherwise what enqueue.lua returns
 
+local places, schedules, state, by_next_tick, ledger = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local jobs, payloads = ARGV[1], ARGV
+local name, read_sha, read_last, last, due, entry, job, held, fault, term, kept = unpack(ARGV, 3)
+
+local call = guarded.call
+
 local function refusal()
-  if not leads(ARGV[12]) then return 'not leading' end
-  local record = call('HGET', KEYS[3], ARGV[3])
-  local state = call('HMGET', KEYS[4], 'last', 'paused', 'removed')
-  local is_as_read = record and redis.sha1hex(record) == ARGV[4] and (state[1] or '') == ARGV[5]
-  local last = tonumber(state[1]) or 0
-  local goes_back = tonumber(ARGV[6]) < last and last < 253000000000 -- a larger number is no time
-  if not is_as_read or goes_back or state[2] or state[3] then return 'changed' end
+  if not fence.leads(term) then return 'not leading' end
+  local record = call('HGET', schedules, name)
+  local before, paused, removed = unpack(call('HMGET', state, 'last', 'paused', 'removed'))
+  local is_as_read = record and redis.sha1hex(record) == read_sha and (before or '') == read_last
+  before = tonumber(before) or 0
+  local goes_back = tonumber(last) < before and before < 253000000000 -- a larger number is no time
+  if not is_as_read or goes_back or paused or removed then return 'changed' end
 end
 
 local refused = refusal()
 if refused then
-  write_events()
+  events.write()
   return refused
 end
 
-redis.call('HSET', KEYS[4], 'last', ARGV[6])
-for field, value in pairs({held = ARGV[10], fault = ARGV[11], ended = ARGV[7] == '' and '1' or ''}) do
+redis.call('HSET', state, 'last', last)
+for field, value in pairs({held = held, fault = fault, ended = due == '' and '1' or ''}) do
   if value == '' then
-    redis.call('HDEL', KEYS[4], field)
+    redis.call('HDEL', state, field)
   else
-    redis.call('HSET', KEYS[4], field, value)
+    redis.call('HSET', state, field, value)
   end
 end
-if ARGV[9] ~= '' then
-  redis.call('HSET', KEYS[4], 'job', ARGV[9])
+if job ~= '' then
+  redis.call('HSET', state, 'job', job)
 end
-if ARGV[7] == '' then
-  call('ZREM', KEYS[5], ARGV[3])
+if due == '' then
+  call('ZREM', by_next_tick, name)
 else
-  call('ZADD', KEYS[5], ARGV[7], ARGV[3])
+  call('ZADD', by_next_tick, due, name)
 end
-if ARGV[8] ~= '' then
-  call('RPUSH', KEYS[6], ARGV[8])
-  redis.call('LTRIM', KEYS[6], -tonumber(ARGV[13]), -1)
+if entry ~= '' then
+  call('RPUSH', ledger, entry)
+  redis.call('LTRIM', ledger, -tonumber(kept), -1)
 end
-
+return enqueueing.all(places, jobs, payloads)

@@ -1,13 +1,15 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
+-- requires: acknowledge, coordination/redis/clock, gathered, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded
+-- requires: jobs/limits, jobs/quarantine, jobs/queues, jobs/records, statistics
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
--- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  the quarantine    KEYS[6]  rq:suspended
--- KEYS[7+] the queues' lists, in the order in which they are served
+-- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
+-- KEYS[6+] the queues' lists, in the order in which they are served
 -- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
 --          the mark is the field of the claims that names the last claim, which may be sent again
 --          an outcome is the array of worker/process/outcome.py's Outcome
--- ARGV[2]  the statistics of the outcomes (statistics.lua), or ""
+-- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed]
@@ -17,10 +19,35 @@
 -- If it is sent again with the same claim id, the script returns the same jobs and acknowledges nothing twice: a
 -- lost reply loses and doubles nothing.
 
+local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
+local request, counts = ARGV[1], ARGV[2]
+
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
   'expires_at', 'checkpoint', 'group', 'limits', 'batch', 'trace',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
 local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
+
+local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(request))
+local stale, parents, jobs = {}, {}, {}
+local call, now = guarded.call, clock.now
+
+quarantine.called(now_text, worker)
+
+-- Which of the acknowledged jobs the worker still holds, and which claim was its last.
+local ids, extras = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
+for i, outcome in ipairs(outcomes) do
+  ids[i], extras[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
+end
+local held = call('HMGET', claims, mark, unpack(ids))
+local again = held[1] == claim_id
+local is_plain = redis.call('EXISTS', unpack(extras)) == 0
+local is_suspended = is_plain and 0 or redis.call('EXISTS', suspended)
+local paused = is_plain and {} or call('SMEMBERS', 'pm:paused')
+
+-- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
+if want + #outcomes > 0 then
+  redis.call('HSET', claims, mark, claim_id)
+end
 
 local looks = 4 * want + 64 -- how many jobs that may not run a call looks at
 local has_followed, has_blocked = false, false
@@ -29,13 +56,13 @@ local is_paused, rooms, soonest, is_paused_batch = {}, {}, math.huge, {}
 -- Add a job to the reply; whether it may run and its record is intact.
 local function take(id, number)
   local execution = claim_id .. '-' .. number
-  local values = redis.pcall('HMGET', 'rq:job:' .. id, 'origin', 'data', 'timeout', unpack(WANTED))
+  local values = records.read(id, 'origin', 'data', 'timeout', unpack(WANTED))
   if values.err then
-    set_aside(id, values.err)
+    corrupt.set_aside(id, values.err)
     return false
   elseif not values[2] then
     -- A record that expired or was deleted while its id waited is no loss, but half a record is.
-    if redis.call('EXISTS', 'rq:job:' .. id) == 1 then set_aside(id, 'the record holds no data') end
+    if records.exists(id) then corrupt.set_aside(id, 'the record holds no data') end
     return false
   end
   local group, needs, batch = values[12] or values[13], values[13], values[14]
@@ -50,7 +77,7 @@ local function take(id, number)
   end
   if group and values[1] and not again then
     local holder = worker .. ' ' .. claim_id .. '-'
-    local may_run, follows, is_blocked = limits.claim(values[1], group, needs, id, holder, number, now_us)
+    local may_run, follows, is_blocked = limits.claim(values[1], group, needs, id, holder, number, clock.microseconds)
     has_followed, has_blocked = has_followed or follows, has_blocked or is_blocked
     if not may_run then return false end
   end
@@ -69,66 +96,62 @@ end
 
 local function claim(list)
   has_followed = false
-  local room = rooms[list:sub(10)]
+  local room = rooms[queues.name(list)]
   local asked = math.min(want - #jobs, room and room.free - room.begun or want)
-  local ids = asked > 0 and redis.pcall('LPOP', list, asked) or {}
-  if ids.err then
-    set_aside(list, ids.err)
-    redis.call('RENAME', list, 'pm:broken:' .. list)
-    return
-  end
+  local ids = asked > 0 and queues.take(list, asked) or {}
   for _, id in ipairs(ids) do
     looks = looks - 1
     local number = #jobs + 1
     if take(id, number) then
-      gather('HSET', claims, id, claim_id .. '-' .. number) -- mark_started.lua marks those that run for a moment
+      gathered.add('HSET', claims, id, claim_id .. '-' .. number) -- mark_started.lua marks those that run for a moment
     end
   end
   if #ids > 0 and (has_followed or #ids == asked) and looks > 0 then claim(list) end -- what is behind jobs that may not run
 end
 
 -- Return a job that a blocking move brought from a queue that is paused.
-local function is_moved_back(id)
-  local queue = redis.pcall('HGET', 'rq:job:' .. id, 'origin')
-  if not is_paused[queue] then return false end
-  redis.call('LREM', KEYS[2], 1, id)
-  redis.call('LPUSH', 'rq:queue:' .. queue, id)
-  return true
+local function move_back(id)
+  local queue = records.get(id, 'origin')
+  if not queue or not is_paused[queue] then return end
+  redis.call('LREM', waiting, 1, id)
+  queues.push(queue, id, 'LPUSH')
 end
 
 local is_forgotten = 0
 if lease > 0 then
-  call('ZADD', KEYS[4], now + lease, worker)
-  is_forgotten = redis.pcall('HEXISTS', KEYS[3], 'birth') == 1 and 0 or 1
+  call('ZADD', leases, now + lease, worker)
+  is_forgotten = redis.pcall('HEXISTS', hash, 'birth') == 1 and 0 or 1
 end
 if #outcomes > 0 then
-  acknowledge()
+  local blocks = acknowledge.all(outcomes, claims, hash, held, again, is_plain, stale, parents)
+  if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
+  if blocks then is_plain = false end
 end
 if again then
-  local held = redis.call('HGETALL', claims)
-  for i = 1, #held, 2 do
-    local number = held[i + 1]:sub(#claim_id + 2)
-    if held[i + 1] == claim_id .. '-' .. number then
-      take(held[i], number)
+  local all = redis.call('HGETALL', claims)
+  for i = 1, #all, 2 do
+    local number = all[i + 1]:sub(#claim_id + 2)
+    if all[i + 1] == claim_id .. '-' .. number then
+      take(all[i], number)
     end
   end
-elseif want > 0 and suspended == 0 then
-  if not none_waits then
+elseif want > 0 and is_suspended == 0 then
+  if not is_plain then
     groups.unblock_due(now)
-    rooms, soonest = limits.rooms(paused, now_us)
+    rooms, soonest = limits.rooms(paused, clock.microseconds)
     for _, batch in ipairs(call('SMEMBERS', 'pm:batches-paused')) do is_paused_batch[batch] = true end
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
   if #paused > 0 then
-    for _, id in ipairs(call('LRANGE', KEYS[2], 0, -1)) do is_moved_back(id) end
+    for _, id in ipairs(call('LRANGE', waiting, 0, -1)) do move_back(id) end
   end
-  claim(KEYS[2])
-  for i = 7, #KEYS do
-    if not is_paused[KEYS[i]:sub(10)] then claim(KEYS[i]) end
+  claim(waiting)
+  for _, list in ipairs(lists) do
+    if not is_paused[queues.name(list)] then claim(list) end
   end
-  write_gathered()
-  if next(rooms) then limits.begin(rooms, now_us) end
+  gathered.write()
+  if next(rooms) then limits.begin(rooms, clock.microseconds) end
 end
-write_events()
-local next_due = (has_blocked or not none_waits) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
-return {stale, parents, jobs, suspended, paused, next_due, is_forgotten}
+events.write()
+local next_due = (has_blocked or not is_plain) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
+return {stale, parents, jobs, is_suspended, paused, next_due, is_forgotten}

@@ -1,15 +1,16 @@
--- Statistics: add up what a call acknowledges. Put in front of acknowledge.lua; it has no KEYS[1] of its own and
--- Returns nothing.
+-- Statistics: add up what a call acknowledges.
 --
 -- pm:stats:minute:<n>, pm:stats:hour:<n>, pm:stats:total   hashes of <queue>\31<type>\31<what> to a count
 -- pm:top:busiest:<hour>, pm:top:slowest:<hour>             leaderboards (coordination/counters/leaderboard.py)
+
+local statistics = {}
 
 local MOST_MEMBERS = 100 -- of a leaderboard
 local MOST_FIELDS = 20000 -- of one hash: names that somebody makes up without end are counted as "other"
 local PERIODS = {{'pm:stats:minute:', 60, 7500}, {'pm:stats:hour:', 3600, 694800}}
 
 -- `packed` is msgpack: [[field, count, ...], seconds that the worker was busy, [slowest job, its seconds, ...]]
-local function count_statistics(packed, worker, now)
+function statistics.count(packed, worker, now)
   local fields, seconds, slowest = unpack(cmsgpack.unpack(packed))
   local keys = {'pm:stats:total'}
   for i, period in ipairs(PERIODS) do keys[i + 1] = period[1] .. math.floor(now / period[2]) end
@@ -44,3 +45,5 @@ local function count_statistics(packed, worker, now)
     redis.call('EXPIRE', slow, PERIODS[2][3])
   end
 end
+
+return statistics

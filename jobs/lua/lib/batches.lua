@@ -1,0 +1,138 @@
+-- Batches: jobs that are counted together, each once, by how it ended last.
+-- requires: coordination/redis/clock, events, groups, guarded, quarantine, queues, records
+--
+-- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
+-- pm:batch:<id>:jobs   a hash of job id to "p" (pending), "d" (done), "f" or "c"; a nested batch is "batch:<id>"
+-- pm:batch:<id>:held   the jobs claimed while it was paused    pm:batch:<id>:results  job id to its result
+
+local batches = {}
+
+local call = guarded.call
+local COUNTERS = {d = 'done', f = 'failed', c = 'canceled'}
+local LONGEST_RESULT, LONGEST_SPAN = 65536, 3153600000
+local function key_of(batch) return 'pm:batch:' .. batch end
+
+-- How a job with this status ended, or nothing if it has not. A finished job with a result TTL of 0 has no status.
+function batches.state_of(status)
+  return ({finished = 'd', failed = 'f', stopped = 'f', canceled = 'c'})[status or 'finished']
+end
+
+-- The batch in a record's field, if the job counts in it. Callbacks have a word behind the id and don't count.
+function batches.of(field)
+  return type(field) == 'string' and field ~= '' and not field:find(' ', 1, true) and field
+end
+
+-- Why no job can be added to a batch, or nothing.
+function batches.refusal(batch)
+  local fields = redis.pcall('HMGET', key_of(batch), 'created', 'ended', 'stopped')
+  if fields.err or not fields[1] then return 'no batch has the id ' .. batch end
+  if fields[2] then return 'batch ' .. batch .. ' has ended' end
+  if fields[3] then return 'batch ' .. batch .. ' is canceled' end
+end
+
+-- Count new jobs, an array of ids.
+function batches.add(batch, ids)
+  local pairs_of = {}
+  for _, id in ipairs(ids) do
+    pairs_of[#pairs_of + 1] = id
+    pairs_of[#pairs_of + 1] = 'p'
+  end
+  call('HSET', key_of(batch) .. ':jobs', unpack(pairs_of))
+  redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
+end
+
+-- Enqueue a callback, which waits as a deferred job, or delete it if it is not wanted.
+local function call_back(id, is_wanted)
+  if not id or id == '' then return end
+  local queue, status, group = unpack(records.read(id, 'origin', 'status', 'group'))
+  if not queue or status ~= 'deferred' then return end
+  redis.pcall('ZREM', 'rq:deferred:' .. queue, id)
+  if is_wanted then
+    redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', quarantine.at or '')
+    queues.register(queue)
+    queues.make_way(queue) -- or a key of another type would end this step halfway
+    groups.join(queue, group, id, 'RPUSH')
+    events.emit('enqueued', id, queue)
+  else
+    redis.call('DEL', records.key(id))
+  end
+end
+
+-- Compute the counters again, for they are not numbers or don't match the jobs.
+function batches.recount(batch)
+  local states = call('HVALS', key_of(batch) .. ':jobs')
+  local sums = {done = 0, failed = 0, canceled = 0}
+  for _, state in ipairs(states) do
+    local counter = COUNTERS[state]
+    if counter then sums[counter] = sums[counter] + 1 end
+  end
+  redis.pcall('HSET', key_of(batch), 'total', #states, 'done', sums.done, 'failed', sums.failed, 'canceled', sums.canceled)
+end
+
+local function seconds_to_keep(text)
+  local keep = tonumber(text) or 0
+  return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or 604800
+end
+
+-- End a sealed batch, once, if all of its jobs have ended.
+function batches.settle(batch)
+  local key = key_of(batch)
+  local fields = redis.pcall('HMGET', key, 'total', 'done', 'failed', 'canceled', 'sealed', 'ended', 'parent', 'keep',
+    'on_complete', 'on_success')
+  if fields.err or not fields[5] or fields[6] then return end
+  local total, done, failed, canceled = unpack(fields, 1, 4)
+  local sum = tonumber(total or 0)
+  if not sum or sum ~= sum then
+    batches.recount(batch)
+    return batches.settle(batch)
+  end
+  total, done = sum, tonumber(done) or 0
+  local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
+  if done + others < total then return end
+  redis.call('HSET', key, 'ended', string.format('%.6f', clock.now))
+  call_back(fields[9], true)
+  call_back(fields[10], others == 0)
+  redis.pcall('SREM', 'pm:batches-paused', batch)
+  local keep = seconds_to_keep(fields[8])
+  for _, each in ipairs({key, key .. ':jobs', key .. ':results'}) do redis.call('EXPIRE', each, keep) end
+  redis.call('DEL', key .. ':held')
+  if fields[7] then batches.count(fields[7], {'batch:' .. batch}, {others == 0 and 'd' or 'f'}) end
+end
+
+-- Record the new states of jobs of a batch; "p" is for a job that runs again after its end. `results` has the
+-- collected results of ended jobs, by id.
+function batches.count(batch, ids, states, results)
+  local key = key_of(batch)
+  local before = call('HMGET', key .. ':jobs', unpack(ids))
+  local changed, delta = {}, {}
+  for i, id in ipairs(ids) do
+    local old, new = before[i], states[i]
+    if old and old ~= new then
+      changed[#changed + 1] = id
+      changed[#changed + 1] = new
+      if COUNTERS[new] then delta[COUNTERS[new]] = (delta[COUNTERS[new]] or 0) + 1 end
+      if COUNTERS[old] then delta[COUNTERS[old]] = (delta[COUNTERS[old]] or 0) - 1 end
+    end
+  end
+  if #changed == 0 then return end
+  redis.call('HSET', key .. ':jobs', unpack(changed))
+  for counter, by in pairs(delta) do
+    if type(redis.pcall('HINCRBY', key, counter, by)) == 'table' then batches.recount(batch) end
+  end
+  if results and redis.pcall('HGET', key, 'collect') == '1' then
+    for id, result in pairs(results) do
+      call('HSET', key .. ':results', id, #result > LONGEST_RESULT and '!' or result)
+    end
+    local ended, keep = unpack(redis.pcall('HMGET', key, 'ended', 'keep'))
+    if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- for a job that ran again
+  end
+  batches.settle(batch)
+end
+
+-- Record the new state of one job, if it counts in a batch.
+function batches.ended(id, state)
+  local batch = batches.of(records.get(id, 'batch'))
+  if batch then batches.count(batch, {id}, {state}) end
+end
+
+return batches

@@ -1,0 +1,11 @@
+-- Corrupt jobs: they are noted in the quarantine, and count as failed in their batch.
+-- requires: batches, quarantine
+
+local corrupt = {}
+
+function corrupt.set_aside(id, reason)
+  quarantine.note(id, reason)
+  batches.ended(id, 'f')
+end
+
+return corrupt

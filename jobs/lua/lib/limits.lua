@@ -1,0 +1,137 @@
+-- Limits: the slots and tokens that a job needs in order to run.
+-- requires: groups, guarded, records
+--
+-- pm:holders:<key>   a hash of job to its worker and execution    pm:rate:jobs:<key>  a token bucket
+
+local limits = {}
+
+local call = guarded.call
+local IS_KIND = {lock = true, slots = true, rate = true}
+local function is_number(value) return type(value) == 'number' and value >= 1 and value < 1e17 end
+
+-- The limits in a job's record: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}.
+-- Corrupt ones are left out; the worker will fail the job because of them.
+function limits.parse(text)
+  local is_json, found = pcall(cjson.decode, text or '[]')
+  local parsed = {}
+  for _, limit in ipairs(is_json and type(found) == 'table' and found or {}) do
+    if type(limit) == 'table' and IS_KIND[limit[1]] and type(limit[2]) == 'string' and is_number(limit[3])
+      and (limit[1] ~= 'rate' or is_number(limit[4])) then
+      parsed[#parsed + 1] = limit
+    end
+  end
+  return parsed
+end
+
+-- Whether a job has a slot or a slot is free. A slot is free if its holder no longer claims its job. `own` is how the
+-- holders of this claim begin.
+function limits.has_slot(limit, id, own)
+  local key, most = 'pm:holders:' .. limit[2], limit[3]
+  if call('HLEN', key) < most or call('HEXISTS', key, id) == 1 then return true end
+  local held, holder = unpack(call('HRANDFIELD', key, 1, 'WITHVALUES'))
+  local worker, execution = holder:match('^(.*) ([^ ]*)$')
+  if holder:sub(1, #own) == own or (worker and redis.pcall('HGET', 'pm:claims:' .. worker, held) == execution) then
+    return false
+  end
+  return call('HDEL', key, held) == 1 and call('HLEN', key) < most
+end
+
+local function full_at(key, now, capacity)
+  local at = tonumber(call('GET', 'pm:rate:jobs:' .. key)) or 0
+  if at > now + capacity then -- left by a slower rate, or garbage: it is written down, or it would never end
+    at = now + capacity
+    call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at), 'PX', math.ceil(capacity / 1000))
+  end
+  return math.max(now, at == at and at or 0)
+end
+
+-- A job that may not run leaves its other slots to groups that are blocked until one is free.
+local function pass_on(all, refusing, id, own)
+  for _, limit in ipairs(all) do
+    if limit ~= refusing and limit[1] ~= 'rate' and limits.has_slot(limit, id, own) then groups.unblock_next(limit[2]) end
+  end
+end
+
+-- Whether a job may run now: then it takes its slots and tokens. Otherwise the key of the slot that it lacks, or the
+-- time at which it may run. `now` is in whole microseconds, as the buckets are.
+function limits.admit(all, id, own, number, now)
+  local full = {}
+  for _, limit in ipairs(all) do
+    local kind, key, most, capacity = unpack(limit)
+    full[limit] = kind == 'rate' and full_at(key, now, capacity)
+    local wait = full[limit] and full[limit] + most - capacity - now or 0
+    if wait > 0 or kind ~= 'rate' and not limits.has_slot(limit, id, own) then
+      pass_on(all, limit, id, own)
+      return false, kind ~= 'rate' and key, now / 1000000 + math.min(wait / 1000000, groups.LONGEST_BLOCK)
+    end
+  end
+  for _, limit in ipairs(all) do
+    local kind, key, interval = unpack(limit)
+    if kind == 'rate' then
+      local after = full[limit] + interval
+      call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+    else
+      call('HSET', 'pm:holders:' .. key, id, own .. number)
+    end
+  end
+  return true
+end
+
+-- The queues that have a rate, each with how many of its jobs may start now; queues that may start none are added to
+-- `paused`. And the time at which the first of these may start one.
+function limits.rooms(paused, now)
+  local rooms, soonest, settings = {}, math.huge, call('HGETALL', 'pm:queue-rates')
+  for i = 1, #settings, 2 do
+    local queue, interval, capacity = settings[i], settings[i + 1]:match('^([1-9]%d*) ([1-9]%d*)')
+    if interval then
+      local at = full_at('queue:' .. queue, now, tonumber(capacity))
+      local free = math.floor((now + capacity - at) / interval)
+      rooms[queue] = {free = free, begun = 0, at = at, interval = interval}
+      if free < 1 then
+        paused[#paused + 1] = queue
+        soonest = math.min(soonest, (at + interval - capacity) / 1000000)
+      end
+    end
+  end
+  return rooms, soonest
+end
+
+-- Take the tokens of the jobs that the claim has counted, by queue.
+function limits.begin(rooms, now)
+  for queue, room in pairs(rooms) do
+    if room.begun > 0 then
+      local after = room.at + room.begun * room.interval
+      call('SET', 'pm:rate:jobs:queue:' .. queue, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+    end
+  end
+end
+
+-- Claim a job from its queue's list. Whether it may run, whether another job followed it, and whether it is blocked.
+function limits.claim(queue, group, text, id, own, number, now)
+  -- RQ's code removes a canceled job only from the queue's list.
+  local is_canceled = records.get(id, 'status') == 'canceled'
+  if text and not is_canceled then
+    local is_admitted, key, due = limits.admit(limits.parse(text), id, own, number, now)
+    if not is_admitted then
+      groups.block(queue, group, id, key, due)
+      return false, false, true
+    end
+  end
+  return not is_canceled, groups.leave(queue, group, id), false
+end
+
+-- Release a job's slots, and its tokens too if it was returned unperformed. If it is only postponed until its lock
+-- is free, no group is unblocked: the next job would find the same lock taken.
+function limits.release(text, id, is_returned, is_postponed)
+  for _, limit in ipairs(limits.parse(text)) do
+    local kind, key, interval = limit[1], limit[2], limit[3]
+    if kind ~= 'rate' then
+      if call('HDEL', 'pm:holders:' .. key, id) == 1 and not is_postponed then groups.unblock_next(key) end
+    elseif is_returned then
+      local at = tonumber(call('GET', 'pm:rate:jobs:' .. key))
+      if at then call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at - interval), 'KEEPTTL') end
+    end
+  end
+end
+
+return limits

@@ -1,0 +1,23 @@
+-- Records: the hashes that hold jobs. A record may be gone, or its key may hold another type.
+
+local records = {}
+
+function records.key(id) return 'rq:job:' .. id end
+
+-- The values of fields, false for one that is not there; or a table with `err` alone, if the key is no record.
+function records.read(id, ...) return redis.pcall('HMGET', 'rq:job:' .. id, ...) end
+
+-- The text of one field, or nothing.
+function records.get(id, field)
+  local value = redis.pcall('HGET', 'rq:job:' .. id, field)
+  return type(value) == 'string' and value or nil
+end
+
+function records.exists(id) return redis.call('EXISTS', 'rq:job:' .. id) == 1 end
+
+-- Whether a job of this status has yet to end.
+function records.is_pending(status)
+  return status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred'
+end
+
+return records
