@@ -16,11 +16,11 @@ WORKERS = "rq:workers"
 SUSPENDED = "rq:suspended"
 """Exists while `rq suspend` keeps all workers from claiming."""
 
-LEASE_SECONDS = 10.0
-"""A worker's right to its claims lasts this long if nobody renews it."""
+LEASE_SECONDS = 12.0
+"""A worker's right to its claims lasts this long if nobody renews it: longer than a network cut of 10 s."""
 
-WORKER_TTL = 480
-"""Seconds after which RQ forgets a worker that doesn't renew its registration: RQ's own default."""
+WORKER_TTL = 90
+"""Seconds after which RQ forgets a worker that doesn't renew its registration."""
 
 REGISTRIES = {
     "scheduled": "rq:scheduled:{}",
@@ -34,6 +34,9 @@ REGISTRIES = {
 
 LEASES = "pm:leases"
 """The sorted set of workers by the end of their lease."""
+
+LULL = "pm:lull"
+"""Exists for a moment after an outage in which all leases ended, until all could renew theirs."""
 
 WAITERS = ".waiters"
 """The field of a worker's claims that holds the ids of the connections on which it waits for jobs."""

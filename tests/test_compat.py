@@ -161,7 +161,7 @@ def test_repeats_are_scheduled_again(queue, work):
 def test_a_running_job_is_never_taken_for_abandoned_by_rqs_clean_up(queue, client):
     job = queue.enqueue("packmule.tests.worker.pool_jobs.add", 1)
     (claimed,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
-    Marks(client).mark("w1", [RunningJob(0, job.id, claimed.execution, 0.0, float("inf"), False)])
+    Marks(client).mark("w1", [RunningJob(0, job.id, claimed.execution, 0.0, float("inf"), False)], 1.0)
     started = StartedJobRegistry(queue=queue)
     started.cleanup(time.time() + timedelta(days=30).total_seconds())
     assert started.get_job_ids() == [job.id]

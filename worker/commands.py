@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 from redis import Redis
-from redis.exceptions import RedisError
 
+from packmule.coordination.redis.backoff import REDIS_ERRORS
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.jobs import keys
 
@@ -50,10 +50,14 @@ class Commands:
         if self._pubsub is None:
             self._pubsub = self.client.pubsub()  # type: ignore[no-untyped-call]
             self._workers = set()
-        if added := [keys.commands_channel(name) for name in workers - self._workers]:
-            self._pubsub.subscribe(*added)
-        if gone := [keys.commands_channel(name) for name in self._workers - workers]:
-            self._pubsub.unsubscribe(*gone)
+        try:
+            if added := [keys.commands_channel(name) for name in workers - self._workers]:
+                self._pubsub.subscribe(*added)
+            if gone := [keys.commands_channel(name) for name in self._workers - workers]:
+                self._pubsub.unsubscribe(*gone)
+        except REDIS_ERRORS:
+            self.close()
+            raise
         self._workers = set(workers)
 
     @property
@@ -71,13 +75,13 @@ class Commands:
                 worker = as_text(message["channel"]).removeprefix(keys.commands_channel(""))
                 if command := command_of(worker, message["data"]):
                     yield worker, command
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             log.warning("can't receive commands: %s", error)
             self.close()
 
     def close(self) -> None:
         """Close the connection; `listen` opens another."""
         if self._pubsub is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*REDIS_ERRORS):
                 self._pubsub.close()
             self._pubsub = None

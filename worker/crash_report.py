@@ -41,7 +41,7 @@ def report_crash(
 
     `kills_before` is what `out_of_memory_kills` returned when the process started.
     """
-    killed_by = signal.Signals(-code).name if code < 0 else None
+    killed_by = _signal_name(-code) if code < 0 else None
     kills = out_of_memory_kills()
     out_of_memory = (
         None if kills is None or kills_before is None else killed_by == "SIGKILL" and kills > kills_before
@@ -67,3 +67,10 @@ def report_crash(
         host=socket.gethostname(),
         at=wire.time_text(time.time()),
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal, of which only the first and the last have names

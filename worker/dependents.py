@@ -14,6 +14,7 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from packmule.coordination.redis.backoff import is_transient
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
 
@@ -21,6 +22,9 @@ log = logging.getLogger("packmule.worker")
 
 FORGOTTEN_SECONDS = 10.0
 """A worker that has not enqueued an ended job's dependents after this long is dead."""
+
+
+PARENTS_A_CALL = 10
 
 
 def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
@@ -49,13 +53,14 @@ def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]
 
 def enqueue_forgotten(client: Redis) -> int:
     """Enqueue the dependents of jobs whose worker died after acknowledging them; how many jobs."""
-    forgotten = cast(list[bytes], client.zrangebyscore(keys.PARENTS, "-inf", time.time() - FORGOTTEN_SECONDS))
-    for job_id in map(as_text, forgotten):
+    before = time.time() - FORGOTTEN_SECONDS
+    forgotten = cast(list[bytes], client.zrangebyscore(keys.PARENTS, "-inf", before, 0, PARENTS_A_CALL))
+    for name in forgotten:
         try:
-            enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, job_id)
-        except RedisError:
-            raise
-        except Exception:  # whatever RQ's code makes of a corrupt record
-            log.exception("job %s: its dependents can't be enqueued", job_id)
-            client.zrem(keys.PARENTS, job_id)
+            enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, name.decode())
+        except Exception as error:  # whatever RQ's code makes of a corrupt record
+            if isinstance(error, RedisError) and is_transient(error):
+                raise
+            log.error("job %s: its dependents can't be enqueued: %s", as_text(name)[:200], error)
+            client.zrem(keys.PARENTS, name)
     return len(forgotten)

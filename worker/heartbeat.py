@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 
 from redis import Redis
-from redis.exceptions import RedisError
 
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
@@ -17,8 +16,14 @@ from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.started import Marks
 
-INTERVAL = 3.0
-"""Seconds between heartbeats: a lease outlives two lost ones."""
+INTERVAL = 1.0
+"""Seconds between heartbeats. A lease outlives a network cut of 10 s and the tries on either side of it."""
+
+RETRY_INTERVAL = 0.3
+"""Seconds until a heartbeat that failed is tried again."""
+
+WORKERS_A_CALL = 100
+"""Workers whose leases one call renews."""
 
 REGISTRATION_INTERVAL = 30.0
 """Seconds between renewals of RQ's registration; a change of the running job is written at the next beat."""
@@ -38,23 +43,27 @@ class Heartbeat:
         self._written: dict[str, tuple[str, float]] = {}
 
     def beat(self) -> None:
-        """Renew all leases. Raises what redis-py does when the server is unavailable."""
+        """Renew all leases, or find out that the server answers. Raises what redis-py does."""
         living = {name: scoreboard for name, scoreboard in self.workers.items() if scoreboard.is_registered}
-        if not living:
-            return
+        self._written = {name: self._written[name] for name in living if name in self._written}
+        each = list(living.items())
+        for first in range(0, max(1, len(each)), WORKERS_A_CALL):
+            self._renew(dict(each[first : first + WORKERS_A_CALL]))
+
+    def _renew(self, living: Mapping[str, Scoreboard]) -> None:
         now = time.monotonic()
-        written = {name: self._written[name] for name in living if name in self._written}
+        written: dict[str, tuple[str, float]] = {}
         news: list[str] = []
         for name, scoreboard in living.items():
             running = scoreboard.read()
             job = running[0].id if running else ""
-            last, written_at = written.get(name, (None, 0.0))
+            last, written_at = self._written.get(name, (None, 0.0))
             if job != last or now - written_at >= REGISTRATION_INTERVAL:
                 written[name] = job, now
                 news += keys.worker_key(name), job
         args = [keys.LEASE_SECONDS, keys.WORKER_TTL, wire.time_text(time.time()), len(living), *living, *news]
         _renew(self.client, [keys.LEASES], args)
-        self._written = written
+        self._written |= written
 
 
 class HeartbeatThread:
@@ -80,14 +89,15 @@ class HeartbeatThread:
         ((name, scoreboard),) = self._heartbeat.workers.items()
         next_beat = 0.0
         while not self._stopped.wait(LOOK_INTERVAL if next_beat else 0):
-            running = scoreboard.read()
+            seen_at, running = time.monotonic(), scoreboard.read()
             if deadlines.tell(running):
                 signal.pthread_kill(threading.main_thread().ident or 0, LOOK)
             try:
-                marks.mark(name, running)
+                marks.mark(name, running, seen_at)
                 if time.monotonic() < next_beat:
                     continue
-                next_beat = time.monotonic() + INTERVAL
+                next_beat = time.monotonic() + RETRY_INTERVAL
                 self._heartbeat.beat()
-            except RedisError as error:
+                next_beat = time.monotonic() + INTERVAL
+            except Exception as error:  # the lease must not end because of one job
                 log.warning("no heartbeat: %s", error)

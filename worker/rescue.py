@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.coordination.redis.backoff import retry_until_available
+from packmule.coordination.redis.backoff import is_transient, retry_until_available
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.worker.crash_report import CrashReport
 
-Verdict = Literal["returned", "died", "overran", "stopped"]
+Verdict = Literal["returned", "vanished", "died", "overran", "stopped"]
 Scope = Literal["all", "expired", "named"]
 
 MOST_DEATHS = 3
 """A job fails once its process has died this often, so that it can't go on killing workers."""
 
+MOST_WORKERS = 10
+"""Workers that one call rescues, for its caller has more to do."""
+
+log = logging.getLogger("packmule.worker")
 _rescue = Script("worker", "rescue")
+_expired = Script("worker", "expired")
 
 
 class Rescued(NamedTuple):
@@ -82,18 +88,25 @@ def record_crash(client: Redis, worker: str, execution: str, report: CrashReport
     retry_until_available(lambda: rescue(client, worker, "died", report.cause, [execution], "named", report))
 
 
-def rescue_expired(client: Redis, now: float | None = None) -> dict[str, Rescued]:
-    """Rescue the jobs of every worker whose lease has ended, by worker. Several pools may do it at once.
+def rescue_expired(client: Redis) -> dict[str, Rescued]:
+    """Rescue the jobs of workers whose lease has ended, by worker, at most `MOST_WORKERS` at a time.
 
-    `now` is the server's Unix time, if it is known: that saves a call. The script checks it by its own clock.
+    Several pools may do it at once. One that can't be rescued is logged, and tried again a lease later.
     """
-    if now is None:
-        now = server_time(client)
-    reason = "the worker vanished: its lease ended, and its host gave no sign of life"
-    expired = cast(list[bytes], client.zrangebyscore(keys.LEASES, "-inf", now))
-    return {
-        worker: rescue(client, worker, "died", reason, scope="expired") for worker in map(as_text, expired)
-    }
+    rescued: dict[str, Rescued] = {}
+    for name in _expired(client, [keys.LEASES, keys.LULL], [MOST_WORKERS, keys.LEASE_SECONDS]):
+        try:
+            worker = name.decode()
+            rescued[worker] = rescue(client, worker, "vanished", scope="expired")
+        except UnicodeDecodeError:
+            log.warning("removed the lease of a worker whose name is not text: %r", name[:100])
+            client.zrem(keys.LEASES, name)
+        except ResponseError as error:
+            if is_transient(error):
+                raise
+            log.error("worker %s: its jobs can't be given back: %s", worker, error)
+            client.zadd(keys.LEASES, {name: server_time(client) + keys.LEASE_SECONDS}, xx=True)
+    return rescued
 
 
 def server_time(client: Redis) -> float:

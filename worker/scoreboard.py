@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 import time
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
+_ID_BYTES = 219
 _ENTRY = struct.Struct("<ddII220p256p")
 _SIGN = struct.Struct("<I")
 _STOP_REQUESTED_AT = 16
@@ -19,6 +21,7 @@ _REGISTERED, _CONCURRENT = range(2)
 _HELD_AT = 8
 _HELD_LENGTH = struct.Struct("<I")
 _HELD_BYTES = 4096
+_SHORTENED = " ... "
 _HEADER = _HELD_AT + _HELD_LENGTH.size + _HELD_BYTES
 
 MAIN = 0
@@ -26,7 +29,7 @@ MAIN = 0
 
 
 class RunningJob(NamedTuple):
-    """The job `id`, which runs under `execution` and is shown in `entry`.
+    """The job `id` (see `shown_id`), which runs under `execution` and is shown in `entry`.
 
     `started` and `deadline` are monotonic instants. If `stop_requested`, it is to stop before its deadline.
     """
@@ -83,7 +86,7 @@ class Scoreboard:
         """The executions that `show_held` shows, in order."""
         at = _HELD_AT + _HELD_LENGTH.size
         (length,) = _HELD_LENGTH.unpack(self._memory[_HELD_AT:at])
-        return self._memory[at : at + length].decode().split()
+        return self._memory[at : at + length].decode(errors="replace").split()
 
     @property
     def is_concurrent(self) -> bool:
@@ -105,9 +108,10 @@ class Scoreboard:
         now = time.monotonic()
         deadline = now + timeout if timeout > 0 else float("inf")
         at = _HEADER + entry * _ENTRY.size
-        self._memory[at : at + _ENTRY.size] = _ENTRY.pack(
-            now, deadline, 0, 0, id.encode(), execution.encode()
-        )
+        shown = id.encode()
+        if len(shown) > _ID_BYTES:
+            shown = _shortened(shown)
+        self._memory[at : at + _ENTRY.size] = _ENTRY.pack(now, deadline, 0, 0, shown, execution.encode())
 
     def clear(self, entry: int) -> None:
         """Show that no job runs there."""
@@ -144,8 +148,12 @@ class Scoreboard:
         while (again := self._memory[at : at + _ENTRY.size]) != seen:
             seen = again
         started, deadline, stop, _, id, execution = _ENTRY.unpack(seen)
-        name = execution.decode()
-        return RunningJob(entry, id.decode(), name, started, deadline, stop == _sign(name)) if id else None
+        name = execution.decode(errors="replace")  # a job may have overwritten its process's memory
+        return (
+            RunningJob(entry, id.decode(errors="replace"), name, started, deadline, stop == _sign(name))
+            if id
+            else None
+        )
 
     def close(self) -> None:
         """Release the memory."""
@@ -154,6 +162,22 @@ class Scoreboard:
     def _write_sign(self, job: RunningJob, offset: int) -> None:
         at = _HEADER + job.entry * _ENTRY.size + offset
         self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(job.execution))
+
+
+def shown_id(id: str) -> str:
+    """The id as a scoreboard shows it: whole, or its beginning and a hash if it is too long."""
+    data = id.encode(errors="replace")
+    return id if len(data) <= _ID_BYTES else _shortened(data).decode()
+
+
+def is_shortened(id: str) -> bool:
+    """Whether a shown id may not be the whole one."""
+    return _SHORTENED in id
+
+
+def _shortened(data: bytes) -> bytes:
+    end = (_SHORTENED + hashlib.sha256(data).hexdigest()).encode()
+    return data[: _ID_BYTES - len(end)].decode(errors="ignore").encode() + end
 
 
 def _sign(execution: str) -> int:

@@ -51,7 +51,7 @@ def finish(claims: Claims, result: object = None, error: str | None = None, ende
 def start(claims: Claims) -> None:
     """Claim the next job and mark it as started."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
-    Marks(claims.client).mark("w1", [RunningJob(0, job.id, job.execution, 0.0, float("inf"), False)])
+    Marks(claims.client).mark("w1", [RunningJob(0, job.id, job.execution, 0.0, float("inf"), False)], 1.0)
 
 
 def test_a_waiting_job_is_read_with_its_call(client):

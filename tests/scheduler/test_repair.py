@@ -64,7 +64,7 @@ def test_every_record_of_a_worker_gets_an_expiry(client):
     client.hset(keys.worker_key("here"), "state", "idle")
     client.expire(keys.worker_key("here"), 60)
     assert OrphanRepair(client).repair() == 1
-    assert 400 < client.ttl(keys.worker_key("gone")) <= 480
+    assert keys.WORKER_TTL - 30 < client.ttl(keys.worker_key("gone")) <= keys.WORKER_TTL
     assert client.ttl(keys.worker_key("here")) <= 60
 
 

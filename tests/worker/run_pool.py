@@ -1,11 +1,14 @@
 """A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...].
 
-Most names are the pool's own options; `frozen` and `idle` are seconds for two of its constants.
+Most names are the pool's own options; `frozen` and `idle` are seconds for two of its constants. The system
+refuses the first `refused_forks` of its processes.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,17 @@ if "autoscale" in values:
     wanted["autoscale"] = int(least), int(most)
 enforcement.FROZEN_SECONDS = float(values.get("frozen", enforcement.FROZEN_SECONDS))
 scaling.IDLE_SECONDS = float(values.get("idle", scaling.IDLE_SECONDS))
+refusals = iter(range(int(values.get("refused_forks", 0))))
+fork = os.fork
+
+
+def fork_unless_refused() -> int:
+    if next(refusals, None) is not None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return fork()
+
+
+os.fork = fork_unless_refused
 sys.exit(
     pool.Pool(
         lambda: connect(url, Path()),

@@ -32,7 +32,7 @@ def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
 
 def mark_started(client: Redis, job: Claimed) -> None:
     """As a pool does for a job that takes its time."""
-    Marks(client).mark("w1", [RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)])
+    Marks(client).mark("w1", [RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)], 1.0)
 
 
 def test_a_long_job_is_marked_as_started_until_its_end(client, claims):

@@ -185,11 +185,10 @@ def test_a_rescue_copes_with_corrupt_records(client, verdict, value):
 
 @pytest.mark.parametrize("key", ["pm:claims:w1", "pm:waiting:w1", "rq:worker:w1"])
 def test_workers_are_rescued_even_if_keys_of_another_are_corrupt(client, key):
-    client.zadd(keys.LEASES, {"w1": 1, "w2": 2})
     client.set(key, "of another type")
     id = pool_jobs.add.enqueue(1)
     Claims(client, "w2", Strict(["default"])).finish_and_claim("c1", [], 1)
-    client.zadd(keys.LEASES, {"w2": 2})
+    client.zadd(keys.LEASES, {"w1": 1, "w2": 2})
     client.hset("pm:claims:w2", ".waiters", "\udcff no numbers".encode(errors="surrogateescape"))
     assert rescue_expired(client)["w2"].back == [id]
     assert client.zcard(keys.LEASES) == 0

@@ -1,6 +1,6 @@
 -- Renew the leases of living workers, and update their RQ hashes. The hash of a worker that has signed off or was
 -- removed is not written: it would exist again for minutes.
--- requires: coordination/redis/clock
+-- requires: coordination/redis/clock, jobs/events, renewal
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  the lease in seconds    ARGV[2]  seconds after which RQ forgets a worker    ARGV[3]  now as RQ's text
@@ -11,13 +11,7 @@
 local leases = KEYS[1]
 local lease, hash_ttl, now_text, count, names = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), {unpack(ARGV, 5)}
 
-local found = redis.call('TYPE', leases).ok
-if found ~= 'zset' and found ~= 'none' then
-  redis.call('RENAME', leases, 'pm:broken:' .. leases) -- a corrupt key must not stop heartbeats
-end
-for i = 1, count do
-  redis.call('ZADD', leases, clock.now + lease, names[i])
-end
+renewal.renew(leases, clock.now + lease, {unpack(names, 1, count)})
 for i = count + 1, #names, 2 do
   local worker, job = names[i], names[i + 1]
   local known = redis.pcall('HMGET', worker, 'birth', 'death') -- one of another type is skipped
@@ -31,4 +25,5 @@ for i = count + 1, #names, 2 do
     redis.call('EXPIRE', worker, hash_ttl)
   end
 end
+events.write()
 return count

@@ -1,13 +1,14 @@
 -- Return a worker's jobs to the front of the queues that they came from, and end its lease.
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
 -- ended. Calling it twice does no harm: the second call finds nothing.
--- requires: coordination/redis/clock, jobs/batches, jobs/corrupt, jobs/events, jobs/limits, jobs/quarantine, jobs/queues
--- requires: jobs/records
+-- requires: coordination/redis/clock, jobs/batches, jobs/corrupt, jobs/events, jobs/guarded, jobs/limits
+-- requires: jobs/quarantine, jobs/queues, jobs/records
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
 -- KEYS[5]  the set of workers
 -- ARGV[1]  the worker
--- ARGV[2]  verdict: "returned" (a clean stop), "died", "overran" (killed for its job's timeout) or "stopped"
+-- ARGV[2]  verdict: "returned" (a clean stop), "vanished" (its lease ended), "died", "overran" (killed for its job's
+--          timeout) or "stopped"
 -- ARGV[3]  the executions to which the verdict applies, each followed by a space; "" for those marked as started
 -- ARGV[4]  after this many deaths a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
@@ -150,12 +151,12 @@ end
 
 redis.call('DEL', claims, waiting)
 redis.call('ZREM', leases, worker)
-if verdict ~= 'returned' then
+if verdict ~= 'returned' or not read(false, 'HGET', hash, 'death') then -- it has not signed off itself
   local served = read(false, 'HGET', hash, 'queues') or ''
   for queue in served:gmatch('[^,]+') do
-    redis.call('SREM', 'rq:workers:' .. queue, hash)
+    guarded.call('SREM', 'rq:workers:' .. queue, hash)
   end
-  redis.call('SREM', workers, hash)
+  guarded.call('SREM', workers, hash)
   redis.call('DEL', hash)
 end
 events.write()

@@ -58,16 +58,21 @@ class Child:
 
 
 def start(name: str, scoreboard: Scoreboard | None, main: Main, life: int) -> Child:
-    """Fork a process for `main`. It closes `life`, the pool's end of the lifeline, and dies with the pool."""
+    """Fork a process for `main`. It closes `life`, the pool's end of the lifeline, and dies with the pool.
+
+    Raises `OSError` if the system refuses another process.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
     # Signals wait until the child has handlers of its own, so that none is lost in between.
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-    pid = os.fork()
-    if pid == 0:
-        _be_child(name, main, life, parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(name, main, life, parent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     log.info("%s: started, pid %d", name, pid)
     return Child(name, pid, scoreboard)
 

@@ -10,7 +10,7 @@ from packmule.worker.commands import Command
 from packmule.worker.deadlines import LOOK
 from packmule.worker.kernel import resident_memory
 from packmule.worker.pool.child import Child
-from packmule.worker.scoreboard import RunningJob
+from packmule.worker.scoreboard import RunningJob, shown_id
 
 FROZEN_SECONDS = 10.0
 """A process that a signal has stopped for this long is as good as dead: its jobs go elsewhere."""
@@ -52,7 +52,7 @@ def obey(workers: Iterable[Child], name: str, command: Command) -> None:
             worker.kill("overran", "the job's process was killed by a command", _executions(running))
         case "stop-job" if worker.scoreboard:
             for job in running:
-                if job.id == command.job_id:
+                if job.id == shown_id(command.job_id):
                     worker.scoreboard.request_stop(job)
 
 

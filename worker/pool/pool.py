@@ -16,9 +16,6 @@ from resource import struct_rusage
 from types import FrameType
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError
-from redis.retry import Retry
 
 from packmule.coordination.redis.backoff import BackOff
 from packmule.worker import order
@@ -26,8 +23,9 @@ from packmule.worker.crash_report import report_crash
 from packmule.worker.pool import child
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
+from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
-from packmule.worker.pool.upkeep import Death, Upkeep
+from packmule.worker.pool.upkeep import Death, Upkeep, impatient
 from packmule.worker.process.claim import MOST
 from packmule.worker.process.worker import Worker
 from packmule.worker.scoreboard import Scoreboard
@@ -37,9 +35,6 @@ TICK = 0.04
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
-ANSWER_SECONDS = 1.0
-"""How long a pool waits for an answer of Redis: while it waits, it does nothing else."""
-
 log = logging.getLogger("packmule.worker")
 
 
@@ -86,6 +81,7 @@ class Pool:
         self.autoscale = autoscale
         self.lock_nodes = lock_nodes
         self._children: dict[int, Child] = {}
+        self._guard = Guard()
         self._start_backoff = BackOff(0.1, BACK_OFF_CAP)
         self._start_not_before = 0.0
         self._drained = 0
@@ -99,34 +95,39 @@ class Pool:
         self._lifeline, self._life = os.pipe()
         signal.set_wakeup_fd(wake.writer, warn_on_full_buffer=False)
         self._install_signal_handlers()
-        client = self._impatient_client()
+        client = impatient(self.connect())
         self.upkeep = Upkeep(client)
-        commands = self.upkeep.commands
         scale = Autoscale(client, list(self.weights), *self.autoscale) if self.autoscale else None
+        parts = {
+            "start its processes": self._start_missing,
+            "do its duties": self.upkeep.do_due,
+            "scale": lambda: self._scale(scale),
+            "wait": lambda: self._wait(wake),
+            "obey commands": self._obey,
+            "enforce deadlines": self._enforce,
+            "stop its processes": self._stop_children,
+            "reap its processes": self._reap,
+        }
         gc.freeze()  # what exists now is shared by all children as long as nobody writes to it
         while not self._is_done():
-            self._start_missing()
-            self.upkeep.do_due()
-            if scale and not self._stop_signals:
-                self._scale(scale)
-            select.select([wake.reader, *commands.sockets], [], [], TICK)
-            wake.drain()
-            for name, command in commands.received():
-                obey(self._workers(), name, command)
-            self._enforce()
-            self._stop_children()
-            self._reap()
+            for part, do in parts.items():
+                with self._guard(part):
+                    do()
         self.upkeep.close()
         return 0 if self._clean else 1
 
-    def _impatient_client(self) -> Redis:
-        client = self.connect()
-        client.connection_pool.connection_kwargs.update(
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 1, (ConnectionError,)),
-        )
-        return client
+    def _wait(self, wake: WakePipe) -> None:
+        """Wait for a tick, or until a signal or a command arrives."""
+        try:
+            select.select([wake.reader, *self.upkeep.commands.sockets], [], [], TICK)
+        except (OSError, ValueError):  # the connection to the commands is broken
+            self.upkeep.commands.close()
+            time.sleep(TICK)
+        wake.drain()
+
+    def _obey(self) -> None:
+        for name, command in self.upkeep.commands.received():
+            obey(self._workers(), name, command)
 
     def _install_signal_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._on_stop)
@@ -146,13 +147,14 @@ class Pool:
         return [each for each in self._children.values() if each.scoreboard]
 
     def _start_missing(self) -> None:
-        if self._stop_signals or time.monotonic() < self._start_not_before:
+        if self._stop_signals:
             return
         for _ in range(self.processes - len(self._workers()) - self._drained):
-            self._start_worker()
+            if time.monotonic() >= self._start_not_before:
+                self._start_worker()
         running = {each.name for each in self._children.values()}
         for name, main in self.companions.items():
-            if name not in running:
+            if name not in running and time.monotonic() >= self._start_not_before:
                 self._start(name, None, main)
         if not self.burst:
             going = [each for each in self._workers() if not each.stop_sent]
@@ -184,16 +186,22 @@ class Pool:
         self._start(name, scoreboard, main)
 
     def _start(self, name: str, scoreboard: Scoreboard | None, main: Main) -> None:
-        started = child.start(name, scoreboard, main, self._life)
-        self._children[started.pid] = started
-
-    def _scale(self, scale: Autoscale) -> None:
-        busy = sum(1 for each in self._workers() if each.running())
         try:
-            wanted = scale.wanted(self.processes, busy)
-        except RedisError as error:
-            log.warning("can't read the queues' depths: %s", error)
+            started = child.start(name, scoreboard, main, self._life)
+        except OSError as error:  # too many processes, or too little memory
+            if scoreboard:
+                self.upkeep.remove(name)
+                scoreboard.close()
+            self._start_not_before = time.monotonic() + self._start_backoff.next()
+            log.warning("%s: can't be started: %s", name, error)
+        else:
+            self._children[started.pid] = started
+
+    def _scale(self, scale: Autoscale | None) -> None:
+        if scale is None or self._stop_signals or not self.upkeep.is_available:
             return
+        busy = sum(1 for each in self._workers() if each.running())
+        wanted = scale.wanted(self.processes, busy)
         if wanted != self.processes:
             self._resize(wanted - self.processes)
 
@@ -204,12 +212,13 @@ class Pool:
     def _enforce(self) -> None:
         """Interrupt and kill workers whose jobs must end, and mark and rescue the jobs of the others."""
         for each in self._workers():
-            running = each.running()
-            interrupt(each, running)
-            self.upkeep.mark(each.name, running)
-            if each.scoreboard:
-                self.upkeep.rescue_stalled(each.name, each.scoreboard)
-            kill_if_needed(each, running, self.max_memory)
+            with self._guard(f"supervise {each.name}"):
+                now, running = time.monotonic(), each.running()
+                interrupt(each, running)
+                kill_if_needed(each, running, self.max_memory)
+                self.upkeep.mark(each.name, running, now)
+                if each.scoreboard:
+                    self.upkeep.rescue_stalled(each.name, each.scoreboard)
 
     def _stop_children(self) -> None:
         """Pass a signal to stop on; kill processes that go on after the grace or a second signal."""
@@ -247,7 +256,8 @@ class Pool:
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
             if ended.scoreboard:
-                self._on_worker_exit(ended, ended.scoreboard, code, usage)
+                with self._guard(f"rescue the jobs of {ended.name}"):
+                    self._on_worker_exit(ended, ended.scoreboard, code, usage)
             elif code and not self._stop_signals:
                 log.warning("%s: ended with code %d; starting it again", ended.name, code)
                 self._back_off(ended)

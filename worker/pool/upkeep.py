@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError
+from redis.retry import Retry
 
-from packmule.coordination.redis.backoff import is_transient
+from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
 from packmule.worker.commands import Commands
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import enqueue_forgotten
-from packmule.worker.heartbeat import INTERVAL, Heartbeat
+from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL, Heartbeat
 from packmule.worker.pool import stalled
-from packmule.worker.rescue import Verdict, rescue, rescue_expired, server_time
+from packmule.worker.pool.duty import Duty, Guard
+from packmule.worker.rescue import Verdict, rescue, rescue_expired
 from packmule.worker.scoreboard import RunningJob, Scoreboard
 from packmule.worker.started import Marks
 
 RESCUE_INTERVAL = 1.0
 """Seconds between checks for leases that ended: a vanished singleton keeps others out that much longer."""
 
+DEPENDENTS_INTERVAL = 3.0
+
+ANSWER_SECONDS = 0.6
+"""How long a pool waits for an answer of Redis: while it waits, it does nothing else."""
+
 log = logging.getLogger("packmule.worker")
+
+
+def impatient(client: Redis) -> Redis:
+    """The client, made to give up soon and to try no more than twice."""
+    client.connection_pool.connection_kwargs.update(
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1, (ConnectionError,)),
+    )
+    return client
 
 
 class Death(NamedTuple):
@@ -37,8 +57,8 @@ class Death(NamedTuple):
 class Upkeep:
     """Renews the leases of the pool's workers, marks their jobs, and gives back what others held.
 
-    A call that finds Redis unavailable logs it and returns. Until the next heartbeat succeeds, only
-    heartbeats try again, so that an unavailable server takes little of the pool's time.
+    Each duty stands alone: a key that breaks one stops no other. If Redis is unavailable, only heartbeats try
+    again until one succeeds, so that an unavailable server takes little of the pool's time.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -49,35 +69,36 @@ class Upkeep:
         self._heartbeat = Heartbeat(client, self.scoreboards)
         self._marks = Marks(client)
         self._dead: dict[str, Death] = {}
-        self._is_available = False
-        self._clock = 0.0
-        self._next_beat = self._next_rescue = 0.0
+        self._guard = Guard()
+        self.is_available = False
+        """Whether the last heartbeat succeeded, and nothing has failed since."""
+        self._is_away = False
+        self._beat = Duty("renew its leases", self._renew, INTERVAL)
+        self._others = [
+            Duty("rescue the jobs of dead workers", self._rescue_dead),
+            Duty("rescue the jobs of vanished workers", self._rescue_vanished, RESCUE_INTERVAL),
+            Duty("listen for commands", self._listen),
+            Duty("enqueue forgotten dependents", self._enqueue_forgotten, DEPENDENTS_INTERVAL),
+        ]
 
     def do_due(self) -> None:
-        """Renew the leases and rescue jobs, each when it is due."""
-        if time.monotonic() >= self._next_beat:
-            self._beat()
-            self._next_beat = time.monotonic() + INTERVAL
-            self._next_rescue = time.monotonic() + RESCUE_INTERVAL
-        elif self._is_available and time.monotonic() >= self._next_rescue:
-            self._rescue_vanished()
-            self._next_rescue = time.monotonic() + RESCUE_INTERVAL
+        """Do each duty that is due: first renew the leases, then rescue."""
+        for duty in (self._beat, *self._others):
+            if duty.is_due and (self.is_available or duty is self._beat):
+                duty.due_at = time.monotonic() + duty.interval
+                self._attempt(duty.name, duty.do)
 
-    def mark(self, worker: str, running: list[RunningJob]) -> None:
-        """Mark jobs that have run for a while as started."""
-        if self._is_available:
-            try:
-                self._marks.mark(worker, running)
-            except RedisError:
-                self._is_available = False
+    def mark(self, worker: str, running: list[RunningJob], now: float) -> None:
+        """Mark jobs as started that have run for a while; they ran at the monotonic instant `now`."""
+        if self.is_available:
+            self._attempt("mark jobs as started", lambda: self._marks.mark(worker, running, now))
 
     def rescue_stalled(self, worker: str, scoreboard: Scoreboard) -> None:
         """Give back the jobs that the worker claimed and can't start, if it has stalled."""
-        if self._is_available and stalled.is_stalled(scoreboard):
-            try:
-                stalled.give_back(self.client, worker, scoreboard)
-            except RedisError:
-                self._is_available = False
+        if self.is_available and stalled.is_stalled(scoreboard):
+            self._attempt(
+                "give back stalled jobs", lambda: stalled.give_back(self.client, worker, scoreboard)
+            )
 
     def remove(self, worker: str) -> None:
         """Forget a worker whose process has ended."""
@@ -85,52 +106,61 @@ class Upkeep:
         self._marks.forget(worker)
 
     def rescue(self, worker: str, death: Death) -> None:
-        """Give back what a dead worker held, now or after the next heartbeat that succeeds."""
+        """Give back what a dead worker held, now or when Redis is available again."""
         self._dead[worker] = death
-        try:
-            self._rescue_dead()
-        except RedisError as error:
-            log.warning("%s: its jobs wait for redis, or for the end of its lease: %s", worker, error)
+        self.do_due()
 
     def close(self) -> None:
         """Close the subscription to commands."""
         self.commands.close()
 
-    def _beat(self) -> None:
+    def _attempt(self, part: str, call: Callable[[], object]) -> bool:
+        """Call it; whether Redis was available for it. Any other error is logged."""
+        with self._guard(part):
+            try:
+                call()
+            except REDIS_ERRORS as error:
+                if not is_transient(error):
+                    raise
+                self._lose(error)
+                return False
+        return True
+
+    def _lose(self, error: Exception) -> None:
+        if not self._is_away:
+            log.warning("redis is away: %s", error)
+        self._is_away, self.is_available = True, False
+        self._beat.due_at = time.monotonic() + RETRY_INTERVAL
+        self.commands.close()
+
+    def _renew(self) -> None:
         try:
-            self._is_available = False
             self._heartbeat.beat()
-            self._is_available = True
-            self._clock = server_time(self.client) - time.monotonic()
-            self.commands.listen(set(self.scoreboards))
-            enqueue_forgotten(self.client)
-            self._rescue_dead()
-        except (RedisError, OSError) as error:
-            self.commands.close()
-            self._is_available = False
-            log.warning("no heartbeat: %s", error)
-        else:
-            self._rescue_vanished()
+        except REDIS_ERRORS as error:
+            if is_transient(error):
+                raise
+            self.is_available = True  # it answers, so other duties may succeed
+            raise
+        if self._is_away:
+            log.info("redis is back")
+        self._is_away, self.is_available = False, True
+
+    def _rescue_dead(self) -> None:
+        """Give back what dead workers held. What can't be given back is left to the end of the lease."""
+        for worker, (verdict, reason, executions, report) in list(self._dead.items()):
+            give_back = partial(rescue, self.client, worker, verdict, reason, executions, report=report)
+            if not self._attempt(f"give back the jobs of {worker}", give_back):
+                return
+            del self._dead[worker]
 
     def _rescue_vanished(self) -> None:
         """Give back what workers of any pool held whose leases have ended."""
-        try:
-            for worker, rescued in rescue_expired(self.client, self._clock + time.monotonic()).items():
-                if rescued.back or rescued.failed:
-                    log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
-        except (RedisError, OSError) as error:
-            self._is_available = False
-            log.warning("can't check for vanished workers: %s", error)
+        for worker, rescued in rescue_expired(self.client).items():
+            if rescued.back or rescued.failed:
+                log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
 
-    def _rescue_dead(self) -> None:
-        """Give back what dead workers held. Raises what redis-py does; call it again then."""
-        for worker, death in list(self._dead.items()):
-            try:
-                rescue(
-                    self.client, worker, death.verdict, death.reason, death.executions, report=death.report
-                )
-            except ResponseError as error:
-                if is_transient(error):
-                    raise
-                log.error("%s: its jobs can't be given back: %s", worker, error)
-            del self._dead[worker]
+    def _listen(self) -> None:
+        self.commands.listen(set(self.scoreboards))
+
+    def _enqueue_forgotten(self) -> None:
+        enqueue_forgotten(self.client)

@@ -23,7 +23,7 @@ from packmule.worker.process.executors.fork import Ended, ForkExecutor
 from packmule.worker.process.executors.threads import ThreadsExecutor
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
-from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
+from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard, shown_id
 from packmule.worker.started import MARK_SECONDS
 
 
@@ -101,7 +101,7 @@ class Executors:
 
     def stop(self, id: str) -> bool:
         """Ask the job to stop; whether it runs. The heartbeat's thread, or the pool, sends the signal."""
-        asked = [job for job in self.scoreboard.read() if job.id == id]
+        asked = [job for job in self.scoreboard.read() if job.id == shown_id(id)]
         for job in asked:
             self.scoreboard.request_stop(job)
         return bool(asked)

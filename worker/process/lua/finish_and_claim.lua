@@ -1,6 +1,6 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
 -- requires: acknowledge, coordination/redis/clock, gathered, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded
--- requires: jobs/limits, jobs/quarantine, jobs/queues, jobs/records, statistics
+-- requires: jobs/limits, jobs/quarantine, jobs/queues, jobs/records, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -119,7 +119,7 @@ end
 
 local is_forgotten = 0
 if lease > 0 then
-  call('ZADD', leases, now + lease, worker)
+  renewal.renew(leases, now + lease, {worker})
   is_forgotten = redis.pcall('HEXISTS', hash, 'birth') == 1 and 0 or 1
 end
 if #outcomes > 0 then
