@@ -1,4 +1,4 @@
-"""A proxy that loses replies, as when a connection breaks after the server has done its work."""
+"""A proxy that loses replies, as when a connection breaks after the server has done its work, or cuts all off."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 
 
 class LosingProxy:
-    """Passes bytes on and back; while told to, loses the reply to a script, connection and all."""
+    """Passes bytes on and back; while told to, loses the reply to a script, connection and all.
+
+    While `is_cut` it is silent, as a network without a route: what was sent meanwhile arrives later.
+    """
 
     def __init__(self, path: Path, server: Path) -> None:
         self.url = f"unix://{path}"
         self.lost = 0
         self.to_lose = 0
+        self.is_cut = False
         self.on_loss: Callable[[], object] = lambda: None
         self._server = server
         self._closing = threading.Event()
@@ -38,6 +42,9 @@ class LosingProxy:
         with client, socket.socket(socket.AF_UNIX) as server, suppress(ConnectionError):
             server.connect(str(self._server))
             while not self._closing.is_set():
+                if self.is_cut:
+                    self._closing.wait(0.02)
+                    continue
                 for ready in select.select([client, server], [], [], 0.02)[0]:
                     data = ready.recv(2**20)
                     if not data:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from redis import Redis
@@ -14,11 +15,14 @@ from redis import Redis
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
+from packmule.tests.losing_proxy import LosingProxy
 from packmule.tests.pace import pace
-from packmule.tests.worker import executor_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
 
 AWAY_SECONDS = 0.6
+LONG_SECONDS = keys.LEASE_SECONDS + 1.5
+CUT_SECONDS = 9.5
 
 
 @contextmanager
@@ -134,3 +138,73 @@ def test_a_timeout_bites_while_redis_is_unavailable(spare_server, fault):
                 assert 2 < time.monotonic() - began < 2 + 3 * second()
             assert ended(client, id).status == "failed"
             assert "its timeout of 2 s" in reader.read(client, id).reason
+
+
+@pytest.mark.parametrize("fault", [killed, frozen])
+def test_an_outage_longer_than_the_lease_takes_no_job_from_a_living_worker(spare_server, tmp_path, fault):
+    server = spare_server()
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    with Redis.from_url(server.url) as client:
+        Client(client).make_default()
+        with pool(server, 2) as first, pool(server, 2) as second:
+            ids = pool_jobs.note_when_told.enqueue_many([(str(notes), str(gate), str(n)) for n in range(4)])
+            until(lambda: len(lines(notes)) == 4)
+            children = [children_of(each.pid) for each in (first, second)]
+            with fault(server, client):
+                time.sleep(LONG_SECONDS)
+            now = time.time()
+            until(lambda: len(client.zrangebyscore(keys.LEASES, now, "+inf")) == 4)
+            until(lambda: not client.exists(keys.LULL))
+            vanished(client, "gone")
+            until(lambda: client.zscore(keys.LEASES, "gone") is None)  # both could have rescued since
+            gate.touch()
+            assert {ended(client, id).status for id in ids} == {"finished"}
+            assert [children_of(each.pid) for each in (first, second)] == children
+        assert sorted(lines(notes)) == sorted(f"{what} {n}" for what in ("begin", "end") for n in range(4))
+        assert {reader.read(client, id).deaths for id in ids} == {0}
+
+
+def test_after_an_outage_longer_than_the_lease_jobs_of_a_host_that_died_run_again(spare_server, tmp_path):
+    server = spare_server()
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    with Redis.from_url(server.url) as client:
+        Client(client).make_default()
+        with pool(server) as gone, pace() as second:
+            id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+            until(lambda: lines(notes) == ["begin a"])
+            os.killpg(gone.pid, signal.SIGKILL)
+            vanished(client, keys.worker_name(client.smembers(keys.WORKERS).pop().decode()))
+            with pool(server):
+                began = time.monotonic()
+                until(lambda: lines(notes) == ["begin a"] * 2)
+                assert time.monotonic() - began < 10 * second()
+                gate.touch()
+                assert ended(client, id).result == "a"
+
+
+def vanished(client: Redis, worker: str) -> None:
+    client.zadd(keys.LEASES, {worker: 1})
+
+
+def test_a_network_cut_that_is_shorter_than_the_lease_harms_no_job_of_its_host(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    Client(client).make_default()
+    proxy = LosingProxy(tmp_path / "socket", server.socket_path)
+    host = SimpleNamespace(url=proxy.url)
+    try:
+        with pool(host, 3) as cut_off, pool(server):
+            calls = [(str(notes), str(gate), str(n)) for n in range(4)]
+            ids = pool_jobs.note_when_told.enqueue_many(calls)
+            until(lambda: len(lines(notes)) == 4)
+            children = children_of(cut_off.pid)
+            proxy.is_cut = True
+            time.sleep(CUT_SECONDS)
+            proxy.is_cut = False
+            vanished(client, "gone")
+            until(lambda: client.zscore(keys.LEASES, "gone") is None)
+            gate.touch()
+            assert {ended(client, id).status for id in ids} == {"finished"}
+            assert children_of(cut_off.pid) == children
+    finally:
+        proxy.close()
+    assert sorted(lines(notes)) == sorted(f"{what} {n}" for what in ("begin", "end") for n in range(4))
