@@ -66,7 +66,8 @@ def email(
 
     Its content is either `body` (plain text) and/or `html`, sent as they are, or `template`, rendered with
     `variables`: `welcome` means `welcome.html` and/or `welcome.txt` in the templates folder. A mail with HTML
-    only also gets a plain text made from it. A `subject` that contains `{{` is rendered with `variables` too.
+    only also gets a plain text made from it. A `subject` that contains `{{` is rendered with `variables` too;
+    it may use variables, filters and `if`.
     `attachments` are paths in the storage. An address is `ada@example.org` or `Ada <ada@example.org>`.
 
     Returns `{"message_id": str, "accepted": [address, ...], "refused": {address: the server's reply},

@@ -11,21 +11,17 @@ from typing import Any
 
 from jinja2 import (
     FileSystemLoader,
-    StrictUndefined,
     Template,
     TemplateError,
     TemplateNotFound,
     TemplateSyntaxError,
 )
 from jinja2.exceptions import SecurityError, UndefinedError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from packmule.errors import UsageError
+from packmule.jobs.email.bounded import MAX_OUTPUT, BoundedEnvironment, SubjectEnvironment
 
 SHIPPED = Path(__file__).parent / "templates"
-
-MAX_OUTPUT = 1_000_000
-"""The most characters of one rendered part of a mail."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 _BODY_FAULTS = (
@@ -34,6 +30,7 @@ _BODY_FAULTS = (
     LookupError,
     MemoryError,
     RecursionError,
+    SyntaxError,
     TypeError,
     ValueError,
 )
@@ -57,7 +54,7 @@ class Renderer:
 
     Templates run in Jinja2's sandbox: they can reach neither Python's internals nor files outside the
     folders, can't change their variables, must be given every variable they use, and may produce up to
-    `MAX_OUTPUT` characters. Their run time and memory are bounded by the job's timeout and process. Values
+    `MAX_OUTPUT` characters. A subject comes with the job, so it may do little (`SubjectEnvironment`). Values
     are escaped in `.html` templates only. Create one per process: it caches compiled templates.
 
     >>> Renderer().subject("Hello {{ name }}", {"name": "Ada"})
@@ -66,12 +63,11 @@ class Renderer:
 
     def __init__(self, folder: str | None = None) -> None:
         self._folders = [Path(folder), SHIPPED] if folder else [SHIPPED]
-        self._environment = ImmutableSandboxedEnvironment(
+        self._environment = BoundedEnvironment(
             loader=FileSystemLoader(self._folders),
-            undefined=StrictUndefined,
             autoescape=lambda name: name is not None and name.endswith(".html"),
         )
-        self._compiled = lru_cache(maxsize=256)(self._environment.from_string)
+        self._compiled = lru_cache(maxsize=256)(SubjectEnvironment().from_string)
 
     def content(self, template: str, variables: Mapping[str, Any]) -> Content:
         """Render `template`: `welcome` means `welcome.html`, `welcome.txt` or both, from one folder.

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
@@ -507,6 +508,131 @@ def test_an_endless_template_stops_at_the_output_limit(tmp_path):
     )
     with pytest.raises(InvalidTemplate, match=f"more than {MAX_OUTPUT:,} characters"):
         Renderer(str(tmp_path)).content("t", {})
+
+
+CALM = """
+import resource
+from packmule.jobs.email import InvalidMessage, InvalidTemplate
+from packmule.jobs.email.plaintext import plaintext
+from packmule.jobs.email.rendering import Renderer
+
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+"""
+"""What a child begins with that is killed when it computes for long: a tenth of this does for sound code."""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 20000000 }}",
+        "{{ 'a' * 9**10 }}",
+        "{{ 20000000 * 'a' }}",
+        "{{ [x] * 20000000 }}",
+        "{{ 9**(9**9) }}",
+        "{{ x ** (x ** x) }}",
+        "{{ '%99999999d' % 1 }}",
+        "{{ '%*d' % (99999999, 1) }}",
+        "{{ '%.99999999f'|format(1) }}",
+        "{{ 'a'|center(99999999) }}",
+        "{{ 'a'|indent(99999999) }}",
+        "{{ [1]|slice(99999999)|list }}",
+        "{{ 1|round(99999999, 'ceil') }}",
+        "{{ ['a', 'a']|map('center', 99999999)|join }}",
+        "{{ 'a'.ljust(99999999) }}",
+        "{{ range(99999)|join }}",
+        "{% for i in '%1000d'|format(1) %}{{ i }}{% endfor %}",
+        "{% set a = 'a' %}{{ a }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ big }}" * 12,
+        "{{ big ~ big ~ big ~ big ~ big ~ big ~ big ~ big ~ big ~ big ~ big }}",
+        "{{ big + big + big + big + big + big + big + big + big + big + big }}",
+        "{{ big|join(big) }}",
+        "{{ big|replace('b', big) }}",
+        "{{ x" + " + 1" * 400 + " }}",
+        "{{ " + "(" * 480 + "x" + ")" * 480 + " }}",
+        "{{ x }}".ljust(1001),
+        "{{ x|tojson" + "|tojson" * 40 + " }}",
+    ],
+)
+def test_a_subject_takes_neither_memory_nor_time(source):
+    body = f"""
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    Renderer().subject({source!r}, {{"x": 9, "big": "b" * 100_000}})
+except InvalidTemplate as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+    done = subprocess.run([sys.executable, "-c", CALM + body], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+    kilobytes, _, said = done.stdout.partition(" ")
+    assert int(kilobytes) < 15_000
+    assert said.startswith("subject")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "subject"),
+    [
+        ("Order {{ order.id }} of {{ name|upper }}", "Order 7 of ADA"),
+        (
+            "{% if order.lines|length > 1 %}Several{% else %}One{% endif %} of {{ order.id * 2 + 1 }}",
+            "Several of 15",
+        ),
+        ("{{ '%.2f'|format(total) }} EUR, {{ '%d %%' % 3 }}", "12.50 EUR, 3 %"),
+        ("{{ order['lines']|map('title')|join(' & ') ~ '!' }}", "Tea & Milk!"),
+        (
+            "{{ 'big' if total > 10 else 'small' }} {{ missing|default('-') }} {{ total|round(1) }}",
+            "big - 12.5",
+        ),
+        ("{{ '-' * 3 }}{{ 2 ** 3 }}{{ name[:2]|replace('d', 't') }}", "---8At"),
+    ],
+)
+def test_a_subject_has_variables_filters_and_conditions(source, subject):
+    variables = {"name": "Ada", "total": 12.5, "order": {"id": 7, "lines": ["tea", "milk"]}}
+    assert Renderer().subject(source, variables) == subject
+
+
+def test_a_template_of_the_users_multiplies_within_bounds(tmp_path):
+    (tmp_path / "t.txt").write_text("{{ '-' * width }}")
+    assert Renderer(str(tmp_path)).content("t", {"width": 3}).text == "---"
+    with pytest.raises(InvalidTemplate, match="it would make a text or list of more than 1,000,000"):
+        Renderer(str(tmp_path)).content("t", {"width": 9**10})
+
+
+def test_text_is_made_from_any_html_in_little_time():
+    body = """
+for piece in (
+    "<!--", "<", "<a ", "<![CDATA[", "<!", "<?", "&", "<a b=\\"", "</a ", "</", "<script>", "<script></",
+    "&#",     "<title>", "<pre> ", "<a href=x>", "<li>", "<!-->", "<a\\tb='", "<x/", "&#9", "-->", "<br>",
+):
+    plaintext(piece * 60_000)
+plaintext("<pre>" + " " * 300_000 + "x")
+plaintext("&#" + "9" * 300_000)
+"""
+    done = subprocess.run([sys.executable, "-c", CALM + body], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("a<![x]>b", "ab"),
+        ("<![if mso]>a<![endif]>b", "ab"),
+        ("<!--[if mso]>a<![endif]-->b", "b"),
+        ("a<!-->b<!--->c<!-- > -->d<!-- x --!>e", "abcde"),
+        ("a < b <3 <> </> <?php x?>c", "a < b <3 <> c"),
+        ("a<b", "a"),
+        ("a<b c='d>e", "a"),
+        ("<A HREF='https://x.org/?a=1&amp;b=2' title=\"a>b\">x</A>", "x (https://x.org/?a=1&b=2)"),
+        ("<a href = y.org >x</a>", "x (y.org)"),
+        ("<script>if (a < b) '</p>'</script>c<STYLE>p</Style >d<script>e", "cd"),
+        ("<img alt='A &lt; B' src=x><img>", "A < B"),
+        ("&#" + "9" * 5000 + ";&#x1F600;&eacute;&nosuch;", "\ufffd\U0001f600\xe9&nosuch;"),
+        ("<br/>a<br / >b", "a\nb"),
+    ],
+)
+def test_text_is_made_from_odd_html_as_browsers_do(html, text):
+    assert plaintext(html) == f"{text}\n"
 
 
 def test_text_is_made_from_html():
