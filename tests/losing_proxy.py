@@ -1,4 +1,4 @@
-"""A proxy that loses replies, as when a connection breaks after the server has done its work, or cuts all off."""
+"""A proxy that loses replies, as when a connection breaks after the server has done its work, or is cut."""
 
 from __future__ import annotations
 
