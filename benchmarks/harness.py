@@ -110,12 +110,13 @@ def in_processes(task: Callable[[], object]) -> None:
 
 def in_a_pool(server: EmbeddedServer, *queues: str) -> None:
     """Let a pool of PROCESSES, forked from this process, perform all jobs of `queues` (`default`)."""
+    from packmule.worker.options import WorkerOptions
     from packmule.worker.pool.pool import Pool
 
     child = os.fork()
     if not child:
         names = list(queues) or ["default"]
-        os._exit(Pool(lambda: client_of(server), names, PROCESSES, burst=True).run())
+        os._exit(Pool(lambda: client_of(server), names, PROCESSES, WorkerOptions(burst=True)).run())
     os.waitpid(child, 0)
 
 

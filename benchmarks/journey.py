@@ -23,6 +23,7 @@ from packmule import Client
 from packmule.config import Settings
 from packmule.testing import private_server
 from packmule.worker import Worker
+from packmule.worker.options import WorkerOptions
 
 ROOT = Path(packmule.__file__).parent
 OURS = tuple(f"{ROOT}/{room}/" for room in ("coordination", "jobs", "observe", "worker"))
@@ -42,7 +43,7 @@ def visits(jobs: int, client: Client) -> Counter[str]:
             last = path
             entered[str(Path(path).relative_to(ROOT))] += 1
 
-    worker = Worker(["default"], connection=client.redis, most=1)
+    worker = Worker(["default"], connection=client.redis, options=WorkerOptions(most=1))
     sys.setprofile(follow)
     try:
         for _ in range(jobs):

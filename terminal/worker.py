@@ -57,6 +57,7 @@ def worker(
     queues: tuple[str, ...],
     processes: int | None,
     grace: float | None,
+    autoscale: tuple[int, int] | None,
     no_scheduler: bool,
     **options: Any,
 ) -> int:
@@ -64,6 +65,7 @@ def worker(
     from packmule.jobs.client import known_queue
     from packmule.terminal.logs import log_to_stderr
     from packmule.worker import order
+    from packmule.worker.options import WorkerOptions
     from packmule.worker.pool.pool import Pool
 
     log_to_stderr(app.settings.log_format)
@@ -86,11 +88,11 @@ def worker(
         app.connect,
         queues or app.settings.queues,
         processes or app.settings.processes,
+        WorkerOptions(max_result_bytes=app.settings.max_result_bytes, **options),
         grace=app.settings.grace if grace is None else grace,
         companions=companions,
-        max_result_bytes=app.settings.max_result_bytes,
+        autoscale=autoscale,
         lock_nodes=app.lock_nodes,
-        **options,
     ).run()
 
 

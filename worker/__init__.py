@@ -1,5 +1,5 @@
 """Workers: they claim jobs, perform them and acknowledge the outcomes; a dead worker's jobs are rescued."""
 
-from packmule.worker.process.worker import Worker
+from packmule.worker.rq_adapter import Worker
 
 __all__ = ["Worker"]

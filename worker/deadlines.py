@@ -58,3 +58,8 @@ def overran(job: RunningJob) -> str:
     """Why a job that overran its timeout was killed."""
     seconds = job.deadline - job.started
     return f"the job ran on past its timeout of {seconds:g} s and was killed with its process"
+
+
+def late(job: RunningJob) -> str:
+    """The message in a job that exceeds its timeout."""
+    return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"

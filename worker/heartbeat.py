@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from redis import Redis
 
@@ -69,11 +69,13 @@ class Heartbeat:
 class HeartbeatThread:
     """Beats in a thread, for a worker without a pool, and makes the worker check its own deadlines.
 
-    A job that keeps the interpreter's lock delays both.
+    It calls `maintain` before each beat, first when it is made. A job that keeps the interpreter's lock
+    delays all of these.
     """
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    def __init__(self, heartbeat: Heartbeat, maintain: Callable[[], object]) -> None:
         self._heartbeat = heartbeat
+        self._maintain = maintain
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
@@ -99,5 +101,6 @@ class HeartbeatThread:
                 next_beat = time.monotonic() + RETRY_INTERVAL
                 self._heartbeat.beat()
                 next_beat = time.monotonic() + INTERVAL
+                self._maintain()
             except Exception as error:  # the lease must not end because of one job
                 log.warning("no heartbeat: %s", error)

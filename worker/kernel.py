@@ -7,12 +7,19 @@ import os
 import resource
 import signal
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+clock = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds that go on while this process, or its whole machine, is frozen."""
 
 
 def resident_memory(pid: int | None = None) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from packmule.errors import UsageError
@@ -23,11 +24,8 @@ class Strict:
     """The first queue comes first, however full the others are."""
 
     def __init__(self, queues: Sequence[str]) -> None:
-        self.queues = list(queues)
-
-    def next(self) -> Sequence[str]:
+        self.next: Callable[[], Sequence[str]] = itertools.repeat(list(queues)).__next__
         """The order for the next claim."""
-        return self.queues
 
 
 class Shuffled:

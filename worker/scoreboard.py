@@ -11,11 +11,9 @@ from typing import NamedTuple
 from zlib import crc32
 
 _ID_BYTES = 219
-_ENTRY = struct.Struct("<ddII220p256p")
+_ENTRY = struct.Struct("<ddI220p256p")
 _SIGN = struct.Struct("<I")
 _STOP_REQUESTED_AT = 16
-_REVOKED_AT = 20
-_NAMES_AT = 24
 _EMPTY = bytes(_ENTRY.size)
 _REGISTERED, _CONCURRENT = range(2)
 _HELD_AT = 8
@@ -46,8 +44,8 @@ class Scoreboard:
     """Written by one process and read by its parent, across a fork, without locks and system calls.
 
     A read that meets a write is repeated, so it returns one job or the other and never a mixture. The parent
-    writes two signs: that a job is asked to stop, and that the jobs behind it were returned. A sign names its
-    execution, so it never applies to the job that takes the entry next.
+    writes a sign that a job is asked to stop. It names its execution, so it never applies to the job that
+    takes the entry next.
     """
 
     def __init__(self, entries: int = 1) -> None:
@@ -111,29 +109,17 @@ class Scoreboard:
         shown = id.encode()
         if len(shown) > _ID_BYTES:
             shown = _shortened(shown)
-        self._memory[at : at + _ENTRY.size] = _ENTRY.pack(now, deadline, 0, 0, shown, execution.encode())
+        self._memory[at : at + _ENTRY.size] = _ENTRY.pack(now, deadline, 0, shown, execution.encode())
 
     def clear(self, entry: int) -> None:
         """Show that no job runs there."""
         at = _HEADER + entry * _ENTRY.size
         self._memory[at : at + _ENTRY.size] = _EMPTY
 
-    def end(self, execution: str) -> bool:
-        """Clear the main thread's entry; whether the jobs behind `execution` have been revoked."""
-        at = _HEADER + MAIN * _ENTRY.size
-        # First show the end, then read what the parent wrote: it reads again after it has written.
-        self._memory[at + _NAMES_AT : at + _ENTRY.size] = _EMPTY[_NAMES_AT:]
-        revoked = self._memory[at + _REVOKED_AT : at + _NAMES_AT]
-        self._memory[at : at + _ENTRY.size] = _EMPTY
-        return revoked != _EMPTY[: _SIGN.size] and _SIGN.unpack(revoked)[0] == _sign(execution)
-
     def request_stop(self, job: RunningJob) -> None:
         """Ask this job to stop; a job that has taken its entry meanwhile is not affected."""
-        self._write_sign(job, _STOP_REQUESTED_AT)
-
-    def revoke(self, job: RunningJob) -> None:
-        """Forbid the worker to start any of the jobs that it claimed together with this one."""
-        self._write_sign(job, _REVOKED_AT)
+        at = _HEADER + job.entry * _ENTRY.size + _STOP_REQUESTED_AT
+        self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(job.execution))
 
     def read(self) -> list[RunningJob]:
         """The jobs that run now."""
@@ -147,7 +133,7 @@ class Scoreboard:
             return None
         while (again := self._memory[at : at + _ENTRY.size]) != seen:
             seen = again
-        started, deadline, stop, _, id, execution = _ENTRY.unpack(seen)
+        started, deadline, stop, id, execution = _ENTRY.unpack(seen)
         name = execution.decode(errors="replace")  # a job may have overwritten its process's memory
         return (
             RunningJob(entry, id.decode(errors="replace"), name, started, deadline, stop == _sign(name))
@@ -158,10 +144,6 @@ class Scoreboard:
     def close(self) -> None:
         """Release the memory."""
         self._memory.close()
-
-    def _write_sign(self, job: RunningJob, offset: int) -> None:
-        at = _HEADER + job.entry * _ENTRY.size + offset
-        self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(job.execution))
 
 
 def shown_id(id: str) -> str:

@@ -16,6 +16,7 @@ from packmule import job
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import registry
 from packmule.jobs.client import Client
+from packmule.worker.options import WorkerOptions
 from packmule.worker.pool.pool import Pool
 from packmule.worker.process.claim import MOST
 from peers import bodies
@@ -36,9 +37,8 @@ def work() -> None:
     """Run the pool until told to stop."""
     registry.load(READY_MADE)
     threads = THREADS if EXECUTOR == "threads" else 1
-    sys.exit(
-        Pool(client, ["default"], 2, threads=threads, most=int(os.environ.get("BENCH_CLAIM", MOST))).run()
-    )
+    options = WorkerOptions(threads=threads, most=int(os.environ.get("BENCH_CLAIM", MOST)))
+    sys.exit(Pool(client, ["default"], 2, options).run())
 
 
 class Producer:

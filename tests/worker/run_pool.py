@@ -22,6 +22,7 @@ from packmule.tests.worker import (
     limited_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
 )
+from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
 from packmule.worker.pool import enforcement, pool
 
@@ -34,9 +35,10 @@ wanted: dict[str, Any] = {
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory")
     if name in values
 }
+autoscale = None
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")
-    wanted["autoscale"] = int(least), int(most)
+    autoscale = int(least), int(most)
 enforcement.FROZEN_SECONDS = float(values.get("frozen", enforcement.FROZEN_SECONDS))
 scaling.IDLE_SECONDS = float(values.get("idle", scaling.IDLE_SECONDS))
 refusals = iter(range(int(values.get("refused_forks", 0))))
@@ -55,8 +57,8 @@ sys.exit(
         lambda: connect(url, Path()),
         values.get("queues", "high,default,low").split(","),
         int(processes),
+        WorkerOptions(burst=values.get("burst") == "1", **wanted),
         grace=float(values.get("grace", 25)),
-        burst=values.get("burst") == "1",
-        **wanted,
+        autoscale=autoscale,
     ).run()
 )

@@ -22,6 +22,7 @@ from rq.worker import BaseWorker
 from packmule.jobs import registry
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
+from packmule.worker.options import WorkerOptions
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +122,7 @@ def test_a_command_that_arrives_before_the_jobs_body_interrupts_it(queue, client
 
     def prepare_and_stop(*arguments: object) -> None:
         prepare(*arguments)
-        assert worker.executors.stop(job.id)
+        assert worker.process.interruption.stop(job.id)
         time.sleep(0.3)  # and the signal comes while no body runs
 
     monkeypatch.setattr(worker, "prepare_job_execution", prepare_and_stop)
@@ -291,7 +292,7 @@ def test_a_job_knows_itself_in_every_executor(queue, client):
         for function in functions
         for _ in range(3)
     ]
-    Worker(["default"], connection=client, threads=3).work(burst=True)
+    Worker(["default"], connection=client, options=WorkerOptions(threads=3)).work(burst=True)
     assert [job.return_value(refresh=True) for job in jobs] == [[job.id, True] for job in jobs]
 
 

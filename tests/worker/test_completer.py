@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from packmule.worker.kernel import clock
 from packmule.worker.process import outcome
-from packmule.worker.process.claim import NOTHING
+from packmule.worker.process.claim import NOTHING, Claim
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.completer import Completer
+from packmule.worker.process.completer import LONG_SECONDS, STALE_SECONDS, Completer
 from packmule.worker.process.outcome import Outcome
 
 
@@ -25,8 +26,15 @@ def finished(job: Claimed, at_once: bool = False) -> Outcome:
     return msgspec.structs.replace(ended, at_once=at_once)
 
 
+def claim(ids: str, since: float | None = None) -> Claim:
+    """A claim of these jobs, made now or at the instant `since`."""
+    return NOTHING._replace(jobs=[claimed(id) for id in ids], since=clock() if since is None else since)
+
+
 class Desk:
-    """Collects what is acknowledged, and by which thread."""
+    """In the fetcher's place: collects what is acknowledged, and by which thread."""
+
+    has_moves = False
 
     def __init__(self) -> None:
         self.acknowledged: list[tuple[str, str]] = []
@@ -34,10 +42,14 @@ class Desk:
         self.arrived = threading.Event()
         self.woken = threading.Event()
 
-    def __call__(self, outcomes: list[Outcome]) -> None:
+    def acknowledge(self, outcomes: list[Outcome]) -> None:
         self.acknowledged += [(ended.id, ended.status) for ended in outcomes]
         self.threads.add(threading.current_thread().name)
         self.arrived.set()
+
+    def stop_waiting(self) -> Claim:
+        self.has_moves = False
+        return claim("m")
 
 
 @pytest.fixture
@@ -47,13 +59,14 @@ def desk() -> Desk:
 
 @pytest.fixture
 def completer(desk: Desk) -> Iterator[Completer]:
-    completer = Completer(desk, lambda: NOTHING, desk.woken.set, lambda held: None)
+    completer = Completer(desk, desk.woken.set, lambda held: None)
+    completer.start()
     yield completer
     completer.close()
 
 
 def test_short_jobs_are_acknowledged_together_at_the_end(completer, desk):
-    completer.take([claimed("a"), claimed("b")])
+    completer.take(claim("ab"))
     while job := completer.next():
         completer.done(finished(job))
     assert [ended.id for ended in completer.drain()] == ["a", "b"]
@@ -61,7 +74,7 @@ def test_short_jobs_are_acknowledged_together_at_the_end(completer, desk):
 
 
 def test_during_a_long_job_outcomes_are_acknowledged_and_unstarted_jobs_returned(completer, desk):
-    completer.take([claimed(id) for id in "abcd"])
+    completer.take(claim("abcd"))
     completer.done(finished(completer.next()))
     long = completer.next()
     deadline = time.monotonic() + 60
@@ -77,14 +90,14 @@ def test_during_a_long_job_outcomes_are_acknowledged_and_unstarted_jobs_returned
 
 
 def test_an_at_once_outcome_is_acknowledged_before_the_next_job(completer, desk):
-    completer.take([claimed("a"), claimed("b")])
+    completer.take(claim("ab"))
     completer.done(finished(completer.next(), at_once=True))
     assert desk.acknowledged == [("a", "finished")]
     assert desk.threads == {"MainThread"}
 
 
 def test_unstarted_jobs_are_returned_in_order_at_a_stop(completer, desk):
-    completer.take([claimed(id) for id in "abc"])
+    completer.take(claim("abc"))
     completer.done(finished(completer.next()))
     assert [(ended.id, ended.status) for ended in completer.drain()] == [
         ("a", "finished"),
@@ -94,14 +107,39 @@ def test_unstarted_jobs_are_returned_in_order_at_a_stop(completer, desk):
 
 
 def test_an_outcome_from_another_thread_ends_the_main_threads_wait(completer, desk):
-    completer.take([claimed("a")])
+    completer.take(claim("a"))
     job = completer.next()
-    completer.expect()
-    assert completer.may_wait()
-    assert completer.is_expecting
-    completer.done(finished(job), beside=True)
+    assert completer.is_busy
+    assert completer.may_wait(True)
+    thread = threading.Thread(target=completer.done, args=[finished(job)])
+    thread.start()
+    thread.join()
     assert desk.woken.is_set()
-    assert completer.is_expecting
-    assert not completer.may_wait()
+    assert completer.is_busy
+    assert not completer.may_wait(True)
     assert [ended.id for ended in completer.drain()] == ["a"]
-    assert not completer.is_expecting
+    assert not completer.is_busy
+    assert not completer.may_wait(True)  # what it waited for has come
+    assert completer.may_wait(False)
+
+
+def test_what_arrives_during_a_long_job_is_given_back_by_whoever_comes_first(completer, desk):
+    desk.has_moves = True
+    completer.take(claim("a"))
+    completer.done(finished(completer.next()))
+    time.sleep(LONG_SECONDS + 0.02)  # as if the job had kept the other thread from running
+    found = [(ended.id, ended.status) for ended in completer.drain()]
+    assert sorted([*desk.acknowledged, *found]) == [("a", "finished"), ("m", "queued")]
+
+
+def test_jobs_that_were_claimed_before_the_process_was_frozen_are_given_back_unbegun(completer):
+    completer.take(claim("ab", clock() - STALE_SECONDS))
+    assert completer.next() is None
+    assert [(ended.id, ended.status) for ended in completer.drain()] == [("b", "queued"), ("a", "queued")]
+
+
+def test_after_a_long_job_none_of_its_claim_begins(completer):
+    completer.take(claim("ab"))
+    completer.done(finished(completer.next()))
+    completer._began -= LONG_SECONDS  # as if the job had taken that long
+    assert completer.next() is None

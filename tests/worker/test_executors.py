@@ -12,10 +12,10 @@ from packmule.jobs.interrupts import Interrupted
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 from packmule.worker.deadlines import LOOK
-from packmule.worker.process.claim import NOTHING
+from packmule.worker.options import WorkerOptions
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.completer import Completer
-from packmule.worker.process.executors.executors import Executors
+from packmule.worker.process.executors.executors import executors_of
+from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import Scoreboard
@@ -162,35 +162,24 @@ def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(s
 def test_jobs_broken_off_as_they_start_all_go_back(names):
     performer = Performer(lambda *_: None, lambda *_: None)
     scoreboard = Scoreboard.of_worker(1, 2)
-    acknowledged: list[Outcome] = []
-    completer = Completer(acknowledged.extend, lambda: NOTHING, lambda: None, lambda _: None)
+    ended: list[Outcome | None] = []
     before = signal.getsignal(LOOK)
-    executors = Executors(
-        performer,
-        scoreboard,
-        completer,
-        threads=1,
-        tasks=2,
-        record_crash=lambda *_: None,
-        over=lambda _: None,
-        wake=lambda: None,
-        drop_revoked=lambda: None,
-        worker="w",
-    )
+    executors = executors_of(performer, scoreboard, WorkerOptions(tasks=2), lambda *_: None, "w")
+    interruption = Interruption(executors.values(), scoreboard, lambda: None)
     try:
         for execution in names:
             data = wire.encode_call("packmule.tests.worker.executor_jobs.where_async", (60.0,), {})
             call = performer.prepare(Claimed(execution, execution, "default", data))
             assert isinstance(call, Call)
-            executors.perform(call)
+            executors[call.kind].start(call, ended.append)
         signal.pthread_sigmask(signal.SIG_BLOCK, [LOOK])
         for execution in names:  # all before the signal arrives
-            executors.break_off(Interrupted("lost"), execution)
+            interruption.break_off(Interrupted("lost"), execution)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [LOOK])
-        until(lambda: len(acknowledged) == len(names), 20)
-        assert {(each.id, each.status) for each in acknowledged} == {(name, "queued") for name in names}
+        until(lambda: len(ended) == len(names), 20)
+        assert {(each.id, each.status) for each in ended} == {(name, "queued") for name in names}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [LOOK])
-        executors.close()
-        completer.close()
+        for executor in executors.values():
+            executor.close()
         signal.signal(LOOK, before)

@@ -36,8 +36,6 @@ def test_unstarted_jobs_of_a_stalled_worker_go_back_and_ended_ones_do_not(client
     assert set(stalled.give_back(client, "w1", scoreboard)) == {*ids[2:], moved}
     assert scoreboard.held() == []
     assert not stalled.is_stalled(scoreboard)
-    assert scoreboard.end(jobs[1].execution)
-    assert not scoreboard.end(jobs[1].execution)
 
 
 def test_a_worker_that_continues_loses_no_job(client, claims, monkeypatch):
@@ -47,7 +45,7 @@ def test_a_worker_that_continues_loses_no_job(client, claims, monkeypatch):
     begun(scoreboard, jobs)
 
     def go_on(*_: object) -> None:
-        scoreboard.end(jobs[1].execution)
+        scoreboard.clear(MAIN)
         claims.finish_and_claim("c2", [], 2)
         scoreboard.start(MAIN, jobs[2].id, jobs[2].execution, 60)
 

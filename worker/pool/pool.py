@@ -12,22 +12,30 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from resource import struct_rusage
 from types import FrameType
 
 from redis import Redis
+from rq.job import Job
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.backoff import BackOff
 from packmule.worker import order
 from packmule.worker.crash_report import report_crash
+from packmule.worker.dependents import enqueue_dependents_of
+from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import child
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
 from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
 from packmule.worker.pool.upkeep import Death, Upkeep, impatient
-from packmule.worker.process.claim import MOST
+from packmule.worker.process import rq_current
 from packmule.worker.process.worker import Worker
+from packmule.worker.registration import Registration
+from packmule.worker.rq_adapter import Worker as RQWorker
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.wake import WakePipe
 
@@ -43,9 +51,9 @@ class Pool:
 
     `connect` makes a client; each process calls it for itself. After SIGTERM or SIGINT running jobs have
     `grace` seconds before they are given back; a second signal ends them at once. `queues` may carry weights
-    (`["high:5", "low:1"]`). A process leaves, and another starts, after `max_jobs` jobs or when it uses more
-    than `max_memory` bytes. `autoscale` is the fewest and the most processes. `threads`, `tasks`, `most` and
-    the clients that `lock_nodes` makes are options of the workers.
+    (`["high:5", "low:1"]`). A process that leaves as its `options` say is replaced, unless it leaves because
+    the queues are empty. `autoscale` is the fewest and the most processes. `lock_nodes` makes the clients of
+    the nodes that keep the locks of singletons.
     """
 
     def __init__(
@@ -53,16 +61,10 @@ class Pool:
         connect: Callable[[], Redis],
         queues: Sequence[str],
         processes: int,
+        options: WorkerOptions | None = None,
         *,
         grace: float = 25.0,
-        burst: bool = False,
         companions: Mapping[str, Main] | None = None,
-        max_result_bytes: int = 1024 * 1024,
-        threads: int = 1,
-        tasks: int = 100,
-        most: int = MOST,
-        max_jobs: int | None = None,
-        max_memory: int | None = None,
         autoscale: tuple[int, int] | None = None,
         lock_nodes: Callable[[], Sequence[Redis]] = tuple,
     ) -> None:
@@ -70,14 +72,8 @@ class Pool:
         self.weights = order.parse(queues)
         self.processes = processes if autoscale is None else min(max(processes, autoscale[0]), autoscale[1])
         self.grace = grace
-        self.burst = burst
+        self.options = options or WorkerOptions()
         self.companions = companions or {}
-        self.max_result_bytes = max_result_bytes
-        self.threads = threads
-        self.tasks = tasks
-        self.most = most
-        self.max_jobs = max_jobs
-        self.max_memory = max_memory
         self.autoscale = autoscale
         self.lock_nodes = lock_nodes
         self._children: dict[int, Child] = {}
@@ -139,7 +135,7 @@ class Pool:
 
     def _is_done(self) -> bool:
         working = any(each.scoreboard for each in self._children.values())
-        if self.burst and not working and self._drained >= self.processes and not self._stop_signals:
+        if self.options.burst and not working and self._drained >= self.processes and not self._stop_signals:
             self._stop_signals = 1
         return self._stop_signals > 0 and not self._children
 
@@ -156,7 +152,7 @@ class Pool:
         for name, main in self.companions.items():
             if name not in running and time.monotonic() >= self._start_not_before:
                 self._start(name, None, main)
-        if not self.burst:
+        if not self.options.burst:
             going = [each for each in self._workers() if not each.stop_sent]
             for each in going[self.processes :]:
                 each.stop_sent = True
@@ -164,23 +160,28 @@ class Pool:
 
     def _start_worker(self) -> None:
         name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-        scoreboard = Scoreboard.of_worker(self.threads, self.tasks)
+        scoreboard = Scoreboard.of_worker(self.options.threads, self.options.tasks)
 
         def main() -> None:
-            Worker(
-                list(self.weights),
+            client, queues = self.connect(), list(self.weights)
+            queue = Queue(queues[0], connection=client, serializer=JSONSerializer)
+            worker = Worker(
+                client,
                 name,
-                self.connect(),
-                scoreboard=scoreboard,
+                queues,
+                order.of(self.weights),
+                self.options,
+                Registration(client, name, queues),
+                scoreboard,
                 lifeline=self._lifeline,
-                serve=order.of(self.weights),
-                threads=self.threads,
-                tasks=self.tasks,
-                most=self.most,
-                max_memory=self.max_memory,
-                max_result_bytes=self.max_result_bytes,
                 lock_nodes=self.lock_nodes(),
-            ).work(burst=self.burst, max_jobs=self.max_jobs)
+                enqueue_dependents=partial(enqueue_dependents_of, queue, Job),
+                perform_by_rq=lambda job, performer: of_rq().perform_by_rq(job, performer),
+            )
+            of_rq = lru_cache(lambda: RQWorker(queues, name, client))
+            rq_current.install(client, JSONSerializer)
+            worker.stop_by(signal.SIGTERM)
+            worker.run()
 
         self.upkeep.scoreboards[name] = scoreboard
         self._start(name, scoreboard, main)
@@ -215,7 +216,7 @@ class Pool:
             with self._guard(f"supervise {each.name}"):
                 now, running = time.monotonic(), each.running()
                 interrupt(each, running)
-                kill_if_needed(each, running, self.max_memory)
+                kill_if_needed(each, running, self.options.max_memory)
                 self.upkeep.mark(each.name, running, now)
                 if each.scoreboard:
                     self.upkeep.rescue_stalled(each.name, each.scoreboard)
@@ -268,7 +269,7 @@ class Pool:
         self.upkeep.remove(ended.name)
         scoreboard.close()
         if code == 0 and not running:
-            self._drained += self.burst and self.max_jobs is None
+            self._drained += self.options.burst and self.options.max_jobs is None
             return
         report = report_crash(ended.name, code, running[0] if running else None, usage, ended.kills_before)
         executions = [job.execution for job in running] or [NOTHING_RAN]

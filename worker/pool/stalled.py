@@ -14,10 +14,8 @@ from packmule.worker.scoreboard import MAIN, Scoreboard
 
 STALLED_SECONDS = 0.06
 """A worker that still holds unstarted jobs this long after it started one has stalled. Its completer would
-have returned them, but the job is in a long call that keeps the interpreter's lock."""
-
-STORE_SECONDS = 0.001
-"""After this long each process sees what the other has written to the shared memory."""
+have returned them, but the job is in a long call that keeps the interpreter's lock. It's longer than the
+completer's `LONG_SECONDS`, so what the pool gives back is begun nowhere else."""
 
 
 def is_stalled(scoreboard: Scoreboard) -> bool:
@@ -34,14 +32,12 @@ def is_stalled(scoreboard: Scoreboard) -> bool:
 def give_back(client: Redis, worker: str, scoreboard: Scoreboard) -> list[str]:
     """Return what the worker has claimed and not started, in its place; the ids. Raises what redis-py does.
 
-    The scoreboard tells the worker first: when its job ends, it starts none of the others, and returns jobs
-    that have arrived for it.
+    After a job of more than the completer's `LONG_SECONDS` the worker starts none of the others, and returns
+    jobs that have arrived for it.
     """
     job = scoreboard.read_one(MAIN)
     if job is None:
         return []
-    scoreboard.revoke(job)
-    time.sleep(STORE_SECONDS)
     close_waiting(client, worker)
     claims = cast(dict[bytes, bytes], client.hgetall(keys.claims_key(worker)))
     now, held = scoreboard.read_one(MAIN), scoreboard.held()

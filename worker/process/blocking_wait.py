@@ -13,6 +13,7 @@ from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 
 from packmule.jobs import keys
+from packmule.worker.kernel import clock
 from packmule.worker.process.claim import NOTHING, Claim, Claims
 from packmule.worker.rescue import close_waiting
 
@@ -21,6 +22,9 @@ ANSWER_SECONDS = 5
 """A connection is dead if it gives no answer for this long after its move must have ended."""
 
 UNBLOCK_SECONDS = 0.01
+
+LOOK_SECONDS = 2.5
+"""A waiting process wakes this often, so that it knows of a job that arrives whether it was frozen since."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ class IdleWait:
         self.wake = wake
         self._waiters: list[_Waiter] = []
         self._lost: list[tuple[int, str]] = []
+        self._looked_at = clock()
 
     def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Claim:
         """Wait for a push, a readable descriptor, or the end of `seconds`; return what was claimed.
@@ -67,7 +72,14 @@ class IdleWait:
             if not waiter.claim_id and waiter.queue not in paused:
                 self._begin(place, waiter)
         sockets = {waiter.connection._sock.fileno(): waiter for waiter in self._waiters if waiter.claim_id}
-        readable, _, _ = select.select([*sockets, *self.wake], [], [], seconds)
+        self._looked_at = clock()
+        ends = self._looked_at + seconds
+        while True:
+            span = max(0.0, min(ends - self._looked_at, LOOK_SECONDS))
+            readable, _, _ = select.select([*sockets, *self.wake], [], [], span)
+            if readable or self._looked_at >= ends:
+                break
+            self._looked_at = clock()
         if not readable and sockets:
             _refuse_silence(min(waiter.until for waiter in sockets.values()))
         return self._read([sockets[each] for each in readable if each in sockets])
@@ -129,6 +141,7 @@ class IdleWait:
 
     def _read(self, waiters: Sequence[_Waiter]) -> Claim:
         """What has been claimed. Raises `ResponseError` if that is nothing and a move was refused."""
+        since, self._looked_at = self._looked_at, clock()
         claim = NOTHING
         refusals: list[ResponseError] = []
         for waiter in waiters:
@@ -139,7 +152,7 @@ class IdleWait:
                 if isinstance(reply, ResponseError) and not isinstance(reply, NoScriptError)
             ]
             if not isinstance(claimed, ResponseError):  # otherwise the next claim finds what was moved
-                claim = claim.with_more(self.claims.read(claimed))
+                claim = claim.with_more(self.claims.read(claimed, since))
         for waiter in waiters:
             waiter.claim_id = ""  # only now: until all are read, all can be recovered
         if refusals and claim.is_empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from redis import Redis
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
+from packmule.worker.kernel import clock
 from packmule.worker.order import Order
 from packmule.worker.process import claimed
 from packmule.worker.process.claimed import Claimed, Row
@@ -39,7 +41,8 @@ class Claim(NamedTuple):
     are ids whose outcomes were refused, since this worker's lease had ended. `parents` are ids of ended jobs
     with dependents. While `suspended` (by `rq suspend`) nothing is claimed, nor ever from `paused` queues. In
     `next_due` seconds jobs that wait for a limit may go on, and this worker should claim again then. It
-    `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server lost its data.
+    `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server lost its data. Nothing was
+    claimed before the instant `since` of `clock`.
     """
 
     jobs: list[Claimed]
@@ -50,6 +53,7 @@ class Claim(NamedTuple):
     paused: frozenset[str] = frozenset()
     next_due: float | None = None
     is_forgotten: bool = False
+    since: float = math.inf
 
     @property
     def is_empty(self) -> bool:
@@ -67,6 +71,7 @@ class Claim(NamedTuple):
             self.paused | more.paused,
             more.next_due if self.next_due is None else self.next_due,
             self.is_forgotten or more.is_forgotten,
+            min(self.since, more.since),
         )
 
 
@@ -102,13 +107,13 @@ class Claims:
 
         If the reply was lost, call it again with the same `claim_id`: no job is lost or claimed twice.
         """
-        now = time.time()
+        now, since = time.time(), clock()
         lease = keys.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
         request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
         # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(keys.queue_key, self.order.next() if want else ())]
         counts = count_outcomes(outcomes, self._held)
-        claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]))
+        claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]), since)
         for ended in outcomes:
             self._held.pop(ended.execution, None)
         self._leased_at = now if lease else self._leased_at
@@ -123,15 +128,14 @@ class Claims:
 
     def claim_moved(self, place: int, claim_id: str) -> Claim:
         """Claim what `command_for_moved` claims, or claimed before its reply was lost."""
-        return self.read(
-            _finish_and_claim(self.client, self._keys, [self._request_for_moved(place, claim_id), ""])
-        )
+        request = [self._request_for_moved(place, claim_id), ""]
+        return self.read(_finish_and_claim(self.client, self._keys, request), -math.inf)
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
         return _pack((f".claim{place}", claim_id, 1, self.worker, wire.time_text(time.time()), 0, ()))
 
-    def read(self, reply: Sequence[Any]) -> Claim:
-        """The claim in a reply of the script."""
+    def read(self, reply: Sequence[Any], since: float) -> Claim:
+        """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""
         stale, parents, rows, suspended, paused, next_due, is_forgotten = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
@@ -151,6 +155,7 @@ class Claims:
             frozenset(_texts(paused)),
             float(next_due) if next_due else None,
             is_forgotten == 1,
+            since,
         )
 
 

@@ -7,11 +7,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from packmule.jobs import keys
+from packmule.worker.kernel import clock
 from packmule.worker.process import outcome
-from packmule.worker.process.claim import Claim
+from packmule.worker.process.claim import NOTHING, Claim
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.outcome import Outcome
 
 log = logging.getLogger("packmule.worker")
@@ -22,112 +25,120 @@ ACKNOWLEDGE_SECONDS = 0.02
 LONG_SECONDS = 0.05
 """A job that runs longer than this no longer holds up the jobs that were claimed with it."""
 
+STALE_SECONDS = keys.LEASE_SECONDS / 2
+"""A job that was claimed this long ago is given back and not begun: the process was frozen, and other workers
+may have the job by now."""
+
 
 class Completer:
-    """Keeps the claimed jobs that have not started and the outcomes that are not acknowledged.
+    """Owns the claimed jobs that have not started, and the outcomes that are not acknowledged.
 
     A thread beside the performing one checks them every `ACKNOWLEDGE_SECONDS`, and only while it may have
-    something to do. `acknowledge` sends outcomes to Redis. `stop_waiting` ends the wait for more jobs and
-    returns what arrived anyway. `wake` ends the main thread's wait for work. `show_held` gets the executions
-    that the worker holds, while other workers could perform some of them or more may arrive.
+    something to do. `wake` ends the performing thread's wait for work. `show_held` gets the executions that
+    the worker holds, while other workers could perform some of them or more may arrive. No call to Redis is
+    made while its lock is held.
     """
 
     def __init__(
         self,
-        acknowledge: Callable[[Sequence[Outcome]], object],
-        stop_waiting: Callable[[], Claim],
+        fetcher: Fetcher,
         wake: Callable[[], object],
         show_held: Callable[[Sequence[str]], object],
     ) -> None:
-        self._acknowledge = acknowledge
-        self._stop_waiting = stop_waiting
+        self._fetcher = fetcher
         self._wake = wake
         self._show_held = show_held
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
-        self._held: list[str] = []
         self._outcomes: list[Outcome] = []
-        self._began = self._oldest = 0.0
-        self._is_waiting = self._is_awaiting = self._closed = False
-        self._beside = 0
+        self._began = self._oldest = self._claimed_since = 0.0
+        self._is_shown = self._is_waiting = self._is_awaiting = self._closed = False
+        self.running = self._calls = 0
+        """How many jobs `next` returned that are not `done`."""
+        self._performing = threading.get_ident()
         self._active = threading.Event()
         self._thread = threading.Thread(target=self._run, name="completer", daemon=True)
+
+    def start(self) -> None:
+        """Start the completer's thread; the one that calls this performs."""
+        self._performing = threading.get_ident()
         self._thread.start()
 
-    def take(self, jobs: Sequence[Claimed], is_awaiting: bool = False) -> None:
-        """Keep claimed jobs to perform. Set `is_awaiting` if more may arrive meanwhile."""
-        with self._lock:
-            self._unstarted.extend(jobs)
-            self._held += [job.execution for job in jobs]
-            self._is_awaiting = self._is_awaiting or is_awaiting
-            if len(self._unstarted) > 1 or self._is_awaiting:
-                self._began = time.monotonic()
-                self._active.set()
-                self._show_held(self._held)
-
-    def next(self) -> Claimed | None:
-        """The job to perform now; None when none is left."""
-        with self._lock:
-            self._began = time.monotonic()
-            return self._unstarted.popleft() if self._unstarted else None
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs run, or anything is left to start or to acknowledge."""
+        return bool(self.running or self._calls or self._unstarted or self._outcomes)
 
     @property
-    def is_expecting(self) -> bool:
-        """Whether jobs run beside the main thread, or outcomes wait to be acknowledged."""
-        return self._beside > 0 or bool(self._outcomes)
+    def has_pending(self) -> bool:
+        """Whether outcomes or jobs that were not started wait for the next `drain`."""
+        return bool(self._outcomes or self._unstarted)
 
-    def expect(self) -> None:
-        """Count a job that starts beside the main thread: its outcome will come from there."""
+    def take(self, claim: Claim) -> None:
+        """Keep what was claimed, to perform it."""
         with self._lock:
-            self._beside += 1
+            if claim.unreadable:
+                self._keep(claim.unreadable)
+            self._unstarted.extend(claim.jobs)
+            self._claimed_since = claim.since
+            self._began = clock()
+            self._is_awaiting = self._fetcher.has_moves
+            if len(claim.jobs) > 1 or self._is_awaiting:
+                self._active.set()
+                self._is_shown = True
+                self._show_held([job.execution for job in claim.jobs])
 
-    def done(self, ended: Outcome, beside: bool = False) -> None:
-        """Keep an outcome for the next acknowledgement, which is now if it asks for that.
+    def next(self) -> Claimed | None:
+        """The job to perform now; None when none is left, or none may be started any more."""
+        with self._lock:
+            now = clock()
+            if not self._unstarted:
+                return None
+            if now - self._claimed_since > STALE_SECONDS or self._is_long(now):
+                self._return(self._unstarted)
+                return None
+            self._began = now
+            self.running += 1
+            return self._unstarted.popleft()
 
-        Set `beside` in any thread but the main one, which then acknowledges it.
+    def done(self, ended: Outcome | None) -> None:
+        """Keep the outcome of a job that `next` returned; None if its end is recorded already.
+
+        It goes out with the next acknowledgement, which is now if the outcome asks for that.
         """
         with self._lock:
-            if not self._outcomes:
-                self._oldest = time.monotonic()
-            self._outcomes.append(ended)
-            if beside:
-                self._beside -= 1
+            self.running -= 1
+            if ended is not None:
+                if not self._outcomes:
+                    self._oldest = clock()
+                self._outcomes.append(ended)
+            if threading.get_ident() != self._performing:
                 self._active.set()
-                if self._is_waiting:
-                    self._is_waiting = False
-                    self._wake()
-            elif ended.at_once and self._unstarted:
-                self._acknowledge_all()
-
-    def add(self, late: Claim) -> None:
-        """Keep what arrived after the claim that is performed now."""
-        for ended in late.unreadable:
-            self.done(ended)
-        self.take(late.jobs)
-
-    def give_back(self, late: Claim) -> None:
-        """Return the jobs that have not started, and those of a claim that came too late."""
-        for ended in late.unreadable:
-            self.done(ended)
-        with self._lock:
-            self._return(deque(late.jobs))
-            self._return(self._unstarted)
+                self._end_wait()
+                return
+            is_urgent = ended is not None and ended.at_once and bool(self._unstarted)
+        if is_urgent:
+            self._acknowledge()
 
     def drain(self) -> list[Outcome]:
         """Take all outcomes that are not acknowledged; jobs that have not started are returned among them."""
+        if self._is_awaiting and self._is_long(clock()):
+            self._give_back()  # what arrived for this worker during a long job
         with self._lock:
             self._return(self._unstarted)
-            self._is_awaiting = False
+            self._is_awaiting = self._is_waiting = False
             self._active.clear()
-            self._held.clear()
-            self._show_held(())
+            self._hide_held()
             outcomes, self._outcomes = self._outcomes, []
             return outcomes
 
-    def may_wait(self) -> bool:
-        """Whether the main thread may wait for work: from now on an outcome wakes it."""
+    def may_wait(self, was_busy: bool) -> bool:
+        """Whether the performing thread may wait for work: from now on an outcome wakes it.
+
+        `was_busy` is what it knows; if that is true no more, it must not wait.
+        """
         with self._lock:
-            self._is_waiting = not self._outcomes
+            self._is_waiting = not self._outcomes and self.is_busy == was_busy
             return self._is_waiting
 
     def close(self) -> None:
@@ -151,31 +162,62 @@ class Completer:
             if self._closed:
                 return
             time.sleep(ACKNOWLEDGE_SECONDS)
+            now = clock()
+            if (self._unstarted or self._is_awaiting) and self._is_long(now):
+                self._give_back()
+            if self._outcomes and now - self._oldest > ACKNOWLEDGE_SECONDS:
+                self._acknowledge()
             with self._lock:
-                if self._active.is_set() and not self._closed:
-                    self._acknowledge_waiting(time.monotonic())
-                    if not (self._unstarted or self._outcomes or self._is_awaiting):
-                        self._active.clear()
+                if not (self._unstarted or self._outcomes or self._is_awaiting or self._closed):
+                    self._active.clear()
 
-    def _acknowledge_waiting(self, now: float) -> None:
-        if now - self._began > LONG_SECONDS:
+    def _is_long(self, now: float) -> bool:
+        """Whether the jobs that are claimed have waited too long for the one that began last."""
+        return now - self._began > LONG_SECONDS
+
+    def _give_back(self) -> None:
+        """Return the jobs that have not started, and those that blocking moves brought meanwhile."""
+        with self._lock:
             self._return(self._unstarted)
-            if self._is_awaiting:
-                self._is_awaiting = False
-                late = self._stop_waiting()
-                self._return(deque(late.jobs))
-                self._outcomes += late.unreadable
-            self._show_held(())
-        if self._outcomes and now - self._oldest > ACKNOWLEDGE_SECONDS:
-            self._acknowledge_all()
+            is_awaiting, self._is_awaiting = self._is_awaiting, False
+            self._calls += 1
+        late = self._fetcher.stop_waiting() if is_awaiting else NOTHING
+        with self._lock:
+            self._return(deque(late.jobs))
+            self._keep(late.unreadable)
+            self._hide_held()
+            self._calls -= 1
+            self._end_wait()
+
+    def _acknowledge(self) -> None:
+        with self._lock:
+            outcomes, self._outcomes = self._outcomes, []
+            self._calls += 1
+        if outcomes:
+            self._fetcher.acknowledge(outcomes)
+        with self._lock:
+            self._calls -= 1
+            self._end_wait()
+
+    def _keep(self, outcomes: Iterable[Outcome]) -> None:
+        if not self._outcomes:
+            self._oldest = clock()
+        self._outcomes += outcomes
 
     def _return(self, jobs: deque[Claimed]) -> None:
-        if jobs and not self._outcomes:
-            self._oldest = self._began
-        # The last first, for each goes in front of the one before.
-        self._outcomes += [outcome.returned(job) for job in reversed(jobs)]
-        jobs.clear()
+        if jobs:
+            if not self._outcomes:
+                self._oldest = self._began
+            # The last first, for each goes in front of the one before.
+            self._outcomes += [outcome.returned(job) for job in reversed(jobs)]
+            jobs.clear()
 
-    def _acknowledge_all(self) -> None:
-        outcomes, self._outcomes = self._outcomes, []
-        self._acknowledge(outcomes)
+    def _hide_held(self) -> None:
+        if self._is_shown:
+            self._is_shown = False
+            self._show_held(())
+
+    def _end_wait(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._wake()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from redis import Redis
@@ -14,7 +15,7 @@ from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry
 from packmule.jobs import keys
 from packmule.worker.order import Order
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
-from packmule.worker.process.claim import NOTHING, Claim, Claims
+from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims, ClaimSize
 from packmule.worker.process.outcome import Outcome
 
 SUSPENDED_SECONDS = 1.0
@@ -28,62 +29,118 @@ log = logging.getLogger("packmule.worker")
 
 
 class Fetcher:
-    """Claims jobs for `worker` from its queues, which `order` sorts, and waits on `queues` (their keys).
+    """Claims jobs for `worker` from `queues` as `order` says: it owns the claims and the blocking moves.
 
-    A call returns once Redis has answered it, however long that takes. Two threads of a worker may call: the
-    main one, and the completer's. `wake` are descriptors that end a wait when they become readable.
+    A call returns once Redis has answered it, however long that takes. The performing thread calls `exchange`
+    and `wait`; any thread may call the others. `wake` are descriptors that end a wait when they become
+    readable. `answered` is called with each reply that names parents, or a forgotten worker. Nothing else is
+    locked while the fetcher's lock is held.
     """
 
     def __init__(
-        self, client: Redis, worker: str, order: Order, queues: Sequence[str], wake: Sequence[int]
+        self,
+        client: Redis,
+        worker: str,
+        order: Order,
+        queues: Sequence[str],
+        wake: Sequence[int],
+        answered: Callable[[Claim], object],
+        most: int = MOST,
     ) -> None:
         self._claims = Claims(client, worker, order)
-        self._idle = IdleWait(client, worker, self._claims, queues, wake)
+        self._idle = IdleWait(client, worker, self._claims, [keys.queue_key(each) for each in queues], wake)
         self._wake = wake
+        self._answered = answered
+        self._size = ClaimSize(most)
         self._lock = threading.Lock()
-
-    @property
-    def is_waiting(self) -> bool:
+        self._last = self._arrived = NOTHING
+        self._begun, self._begun_at = 0, 0.0
+        self._waits = False
+        self.has_moves = False
         """Whether blocking moves are under way, which may bring more jobs."""
-        return self._idle.is_under_way
 
-    def exchange(self, outcomes: Sequence[Outcome], want: int) -> Claim:
-        """Acknowledge `outcomes` and claim up to `want` jobs, in one round trip."""
-        with self._lock:
-            claim_id = self._claims.next_id()
-            claim = retry_until_available(lambda: self._claims.finish_and_claim(claim_id, outcomes, want))
-            if want and self._idle.is_under_way:
-                claim = claim.with_more(self._recovered(self._idle.arrived))
-        _log(outcomes, claim.stale)
+    def exchange(self, outcomes: Sequence[Outcome], room: int) -> Claim:
+        """Acknowledge `outcomes` and claim what there is room for, in one round trip; in none if both are 0.
+
+        What a wait has brought comes first.
+        """
+        if self._begun:
+            self._size.learn(self._begun, time.monotonic() - self._begun_at)
+        claim = self._arrived
+        if not room and self.has_moves:
+            # So that none brings a job while there is no room; what one brings anyway is given back.
+            self._arrived = claim = claim.with_more(self.stop_waiting())
+        if claim is NOTHING:
+            if room:
+                claim = self._last = self._call(outcomes, min(room, self._size.size))
+            elif outcomes:
+                claim = self._call(outcomes, 0)
+        else:
+            self._arrived = NOTHING
+            if outcomes:
+                claim = claim.with_more(self._call(outcomes, 0))
+        self._begun = len(claim.jobs)
+        if self._begun:
+            self._begun_at = time.monotonic()
         return claim
 
-    def wait(self, last: Claim | None, max_idle_time: float | None) -> Claim:
-        """Wait for a push or a readable descriptor, as long as the `last` claim suggests; what was claimed.
+    def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
+        """Acknowledge `outcomes` alone."""
+        self._call(outcomes, 0)
 
-        If `last` is None, the worker has no room for jobs: only a descriptor ends the wait.
+    def wait(self, room: int, longest: float | None) -> bool:
+        """Wait for a push, a readable descriptor, or `longest`; whether jobs came, which `exchange` returns.
+
+        The last claim may ask for less. Without `room` for jobs only a descriptor ends the wait.
         """
-        if last is None or last.suspended:
-            select.select(self._wake, [], [], SUSPENDED_SECONDS if last else None)
-            return NOTHING
+        last = self._last
+        if not room or last.suspended:
+            select.select(self._wake, [], [], SUSPENDED_SECONDS if room else None)
+            return False
         paused_for = PAUSED_SECONDS if last.paused else None
-        spans = (BLOCK_SECONDS, max_idle_time, last.next_due, paused_for)
+        spans = (BLOCK_SECONDS, longest, last.next_due, paused_for)
         span = max(0.0, min(each for each in spans if each is not None))
         paused = {keys.queue_key(name) for name in last.paused}
-        return self._recovered(lambda: self._idle.wait(span, paused))
+        with self._lock:
+            self._waits = True
+        arrived = self._recovered(lambda: self._idle.wait(span, paused))
+        with self._lock:
+            self._waits = False
+            self.has_moves = self._idle.is_under_way
+        self._arrived = NOTHING if arrived.is_empty else arrived
+        return not arrived.is_empty
 
     def stop_waiting(self) -> Claim:
-        """End the blocking moves that are under way; what they brought before they ended."""
-        with self._lock:
-            return self._recovered(self._idle.end) if self._idle.is_under_way else NOTHING
+        """End the blocking moves that are under way; what they brought before they ended.
 
-    def recover(self) -> Claim:
-        """What blocking moves claimed whose connections were closed."""
+        While the performing thread waits this does nothing.
+        """
         with self._lock:
-            return retry_until_available(self._idle.recover)
+            if self._waits or not self.has_moves:
+                return NOTHING
+            brought = self._recovered(self._idle.end)
+            self.has_moves = False
+            return brought
 
     def close(self) -> None:
         """Close the connections that wait."""
         self._idle.close()
+
+    def _call(self, outcomes: Sequence[Outcome], want: int) -> Claim:
+        with self._lock:
+            claim_id = self._claims.next_id()
+            claim = retry_until_available(lambda: self._claims.finish_and_claim(claim_id, outcomes, want))
+            if want and self.has_moves:
+                claim = claim.with_more(self._recovered(self._idle.arrived))
+                self.has_moves = self._idle.is_under_way
+        if claim.parents or claim.is_forgotten:
+            self._answered(claim)
+        for ended in outcomes:
+            if ended.status == "failed":
+                _log_failure(ended)
+        if claim.stale:
+            _log_stale(outcomes, claim.stale)
+        return claim
 
     def _recovered(self, call: Callable[[], Claim]) -> Claim:
         """What `call` on the waiting connections claimed, even if they are lost meanwhile."""
@@ -99,14 +156,15 @@ class Fetcher:
         return retry_until_available(self._idle.recover)
 
 
-def _log(outcomes: Sequence[Outcome], stale: Sequence[str]) -> None:
+def _log_stale(outcomes: Sequence[Outcome], stale: Sequence[str]) -> None:
     # The pool may have given back jobs for this worker while it stalled: those are not lost.
     returned = {ended.id for ended in outcomes if ended.status == "queued" and not ended.kind}
     for id in stale:
         if id not in returned:
             log.warning("job %s: its outcome was refused, since the worker's lease had ended", id)
-    for ended in outcomes:
-        if ended.status == "failed":
-            # A job chooses its error's text, so it may hold what a terminal would obey.
-            shown = "".join(sign if sign.isprintable() else " " for sign in ended.reason[:LONGEST_REASON])
-            log.warning("job %s failed: %s", ended.id, shown)
+
+
+def _log_failure(ended: Outcome) -> None:
+    # A job chooses its error's text, so it may hold what a terminal would obey.
+    shown = "".join(sign if sign.isprintable() else " " for sign in ended.reason[:LONGEST_REASON])
+    log.warning("job %s failed: %s", ended.id, shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -58,6 +58,10 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     def reason(self) -> str:
         """The last line of the error that ended the job."""
         return wire.reason(wire.traceback(self.value) or "") if self.name == "exc_string" else ""
+
+
+Done = Callable[[Outcome | None], None]
+"""What receives a job's outcome, in any thread; None if its end is recorded already."""
 
 
 def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:

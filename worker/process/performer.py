@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import rq
 
@@ -22,6 +22,7 @@ from packmule.worker.process.outcome import Outcome
 
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
+Kind = Literal["plain", "async", "isolated", "inline"]
 
 
 class ResultTooLarge(UsageError, ValueError):
@@ -37,12 +38,13 @@ class Expired(JobFailed):
 
 
 class Call(NamedTuple):
-    """A claimed job that can be performed: the type of its callable, and the arguments."""
+    """A claimed job that can be performed: the type of its callable, the arguments, and who performs it."""
 
     job: Claimed
     type: JobType
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    kind: Kind
 
 
 class Performer:
@@ -82,7 +84,8 @@ class Performer:
             _refuse_expired(job)
         except Exception as error:  # an invalid payload or call, an unknown name, an expiry
             return outcome.refused(job, error, time.time())
-        return Call(job, job_type, *bound)
+        kind: Kind = "async" if job_type.is_async else "isolated" if job_type.traits.isolate else "plain"
+        return Call(job, job_type, *bound, kind)
 
     def perform(self, call: Call) -> Outcome:
         """Perform a plain function."""
@@ -92,18 +95,6 @@ class Performer:
                 value = call.type.function(*call.args, **call.kwargs)
             return self._finished(call, value, started)
         except BaseException as error:
-            return self.ended_by(call, error, started)
-
-    def perform_interruptibly(self, call: Call) -> Outcome:
-        """Perform in the main thread, where a signal may interrupt."""
-        started = time.time()
-        try:
-            self.in_body = True
-            try:
-                return self.perform(call)
-            finally:
-                self.in_body = False
-        except BaseException as error:  # it arrived between the body and its outcome
             return self.ended_by(call, error, started)
 
     async def perform_async(self, call: Call, reason: Callable[[], BaseException | None]) -> Outcome:

@@ -9,6 +9,7 @@ from redis import Redis
 
 from packmule.coordination.locks.redlock import Lock, NoQuorum, NotAcquired, Redlock, SameServer
 from packmule.jobs import keys
+from packmule.worker.process.outcome import Done, Outcome
 
 TTL = keys.LEASE_SECONDS
 """A lock outlives its holder as long as a worker's lease does. No lock of ours lasts longer, so a lock node
@@ -48,6 +49,15 @@ class Singletons:
         self._locks[execution] = lock
         self._fences[execution] = lock.fence
         return True
+
+    def releasing(self, execution: str, done: Done) -> Done:
+        """`done`, which first releases the lock of `execution`."""
+
+        def release_and_done(ended: Outcome | None) -> None:
+            self.give_back(execution)
+            done(ended)
+
+        return release_and_done
 
     def give_back(self, execution: str) -> None:
         """Release the lock of `execution`, if it had one."""

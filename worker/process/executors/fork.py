@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import resource
 import select
@@ -11,60 +12,124 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
+from rq.timeouts import JobTimeoutException
 
 from packmule.jobs import tracing
-from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS
-from packmule.worker.kernel import address_space, die_with_parent, limit
-from packmule.worker.process.outcome import Outcome
+from packmule.jobs.interrupts import Interrupted, Killed, Stopped
+from packmule.worker.crash_report import CrashReport, report_crash
+from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS, overran
+from packmule.worker.kernel import address_space, die_with_parent, limit, out_of_memory_kills
+from packmule.worker.process import outcome
+from packmule.worker.process.executors.inline import InlineExecutor
+from packmule.worker.process.outcome import Done, Outcome
 from packmule.worker.process.performer import Call, Performer
-from packmule.worker.scoreboard import MAIN, Scoreboard
+from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 
 LOOK_SECONDS = 0.05
 KILL_EARLIER = 0.3
 """The isolated process is killed alone this many seconds before the pool would kill the whole worker."""
 
+FORK_AGAIN_SECONDS = 1.0
+
+HELD_BACK = {signal.SIGTERM, signal.SIGINT, LOOK}
+
+log = logging.getLogger("packmule.worker")
 _LENGTH = struct.Struct("<I")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, Any]).decode
 
 
-class Ended(NamedTuple):
-    """How an isolated process ended without an outcome: exit code (negative for a signal) and usage."""
-
-    code: int
-    usage: resource.struct_rusage
-    overran: bool
-    stopped: bool
-
-
 class ForkExecutor:
-    """Performs one job at a time in a process forked for it; progress and checkpoints come by a pipe."""
+    """Performs one job at a time in a process forked for it; progress and checkpoints come by a pipe.
 
-    def __init__(self, performer: Performer, scoreboard: Scoreboard) -> None:
+    `record_crash` is called with an execution whose process died, and the report.
+    """
+
+    def __init__(
+        self,
+        inline: InlineExecutor,
+        performer: Performer,
+        scoreboard: Scoreboard,
+        record_crash: Callable[[str, CrashReport], None],
+        worker: str,
+        free: int,
+    ) -> None:
+        self.inline = inline
         self.performer = performer
         self.scoreboard = scoreboard
-        self.pid = 0
+        self.record_crash = record_crash
+        self.worker = worker
+        self.free = free
+        self._execution = ""
+        self._pid = 0
         """The process that runs now, or 0."""
+        self._broken_off: BaseException | None = None
+        self._kills = out_of_memory_kills()
 
-    def perform(self, call: Call) -> Outcome | Ended:
-        """Perform the job; its entry of the scoreboard must be started."""
+    def start(self, call: Call, done: Done) -> None:
+        """Perform the call in a fresh process, and call `done` at its end."""
+        job = call.job
+        started = time.time()
+        self._execution, self._broken_off = job.execution, None
+        self.inline.expect(job.execution)
+        self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
+        running = self.scoreboard.read_one(MAIN)
+        try:
+            ended = self._perform(call)
+        except BlockingIOError as full:  # the system has no room for another process now
+            log.warning("job %s waits: no process can be forked for it (%s)", job.id, full)
+            ended = outcome.postponed(job, FORK_AGAIN_SECONDS)
+        self.scoreboard.clear(MAIN)
+        self._execution = ""
+        if isinstance(ended, Outcome):
+            done(ended)
+        elif error := self._broken_off or ended.error(running):
+            done(self.performer.ended_by(call, error, started))
+        else:
+            # A crash is not a failure: the job runs again, unless it has crashed too often.
+            report = report_crash(self.worker, ended.code, running, ended.usage, self._kills)
+            self._kills = out_of_memory_kills()
+            self.record_crash(job.execution, report)  # which ends the claim, too
+            done(None)
+
+    def interrupt(self, execution: str, error: BaseException) -> None:
+        """Interrupt the process, which finds out why; or kill it if the worker breaks the job off."""
+        if execution != self._execution:
+            return
+        if isinstance(error, Interrupted | Killed):
+            self._broken_off = error
+            self._signal_group(signal.SIGKILL)
+        elif self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, LOOK)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
+
+    def _perform(self, call: Call) -> Outcome | _Ended:
         sys.stdout.flush()
         sys.stderr.flush()
         reader, writer = os.pipe()
         parent = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(reader)
-            self._be_child(call, writer, parent)
-        os.close(writer)
+        # Signals wait until the process is known, so that none is lost in between.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
+            try:
+                self._pid = os.fork()
+                if self._pid == 0:
+                    os.close(reader)
+                    self._be_child(call, writer, parent)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+                os.close(writer)
             return self._follow(reader)
         finally:
             os.close(reader)
-            self.pid = 0
+            self._pid = 0
 
     def _be_child(self, call: Call, writer: int, parent: int) -> None:
         code = 1
@@ -74,6 +139,7 @@ class ForkExecutor:
             gc.freeze()
             performer = self.performer
             performer.process = os.getpid()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
             performer.report = lambda *values: _send(writer, "report", values)
             performer.save = lambda *values: _send(writer, "save", values)
             traits = call.type.traits
@@ -84,7 +150,7 @@ class ForkExecutor:
             unlimited = (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2
             started = time.time()
             try:
-                ended = performer.perform_interruptibly(call)
+                ended = self.inline.perform(call)
                 resource.setrlimit(resource.RLIMIT_AS, unlimited)
             except MemoryError as error:  # not even enough memory for the outcome
                 resource.setrlimit(resource.RLIMIT_AS, unlimited)
@@ -98,7 +164,7 @@ class ForkExecutor:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _follow(self, reader: int) -> Outcome | Ended:
+    def _follow(self, reader: int) -> Outcome | _Ended:
         """Receive what the process sends, until its outcome or its end."""
         receive = _Receiver(reader)
         ended: Outcome | None = None
@@ -118,43 +184,52 @@ class ForkExecutor:
             if ended is None and (code is not None or receive.is_over):
                 break
             if code is None and not readable:
-                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self._pid, os.WNOHANG)
                 code = os.waitstatus_to_exitcode(status) if pid else None
             running = self.scoreboard.read_one(MAIN)
             now = time.monotonic()
             if self.performer.is_draining() and not drain_sent and code is None:
                 drain_sent = True
-                self._send(signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGTERM)
             if running and running.stop_requested:
                 asked_at = min(asked_at, now)
             stopped = now > asked_at + STOP_SECONDS - KILL_EARLIER
             overran = running is not None and now > running.deadline + OVERRUN_SECONDS - KILL_EARLIER
             if stopped or overran:
                 break
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # with what the job started and left behind
+        self._signal_group(signal.SIGKILL)  # with what the job started and left behind
         if code is None:
-            _, status, usage = os.wait4(self.pid, 0)
+            _, status, usage = os.wait4(self._pid, 0)
             code = os.waitstatus_to_exitcode(status)
         if ended is not None:
             return ended
-        return Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
+        return _Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
 
-    def kill(self) -> None:
-        """Kill the process that runs now, with all processes that it started."""
-        if self.pid:
+    def _signal_group(self, signum: int) -> None:
+        """Send a signal to the process that runs now, and to all that it started."""
+        if self._pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self._pid, signum)
 
-    def look(self) -> bool:
-        """Pass the signal `LOOK` to the process that runs now; whether there is one."""
-        if self.pid:
-            self._send(LOOK)
-        return bool(self.pid)
 
-    def _send(self, signum: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signum)
+class _Ended(NamedTuple):
+    """How a process ended without an outcome: exit code (negative for a signal), and what it used."""
+
+    code: int
+    usage: resource.struct_rusage
+    overran: bool
+    stopped: bool
+
+    def error(self, job: RunningJob | None) -> BaseException | None:
+        """Why the process was killed on purpose; None if it died."""
+        if self.stopped:
+            return Stopped("the job was cancelled while it ran")
+        if not self.overran:
+            return None
+        if self.code == -signal.SIGXCPU or job is None:
+            return JobTimeoutException("the job used more processor time than its max_cpu allows")
+        return JobTimeoutException(overran(job))
 
 
 class _Receiver:

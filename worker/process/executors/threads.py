@@ -6,26 +6,27 @@ import ctypes
 import queue
 import threading
 import time
-from collections.abc import Callable
 
-from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.outcome import Done, Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import Scoreboard
 
+_NOT_BEGUN = 0
+
 
 class ThreadsExecutor:
-    """Performs up to `limit` jobs at once, each in a thread, which calls `done` with the outcome."""
+    """Performs up to `limit` jobs at once, each in a thread, which calls `done`."""
 
-    def __init__(
-        self, performer: Performer, scoreboard: Scoreboard, done: Callable[[Outcome], object], limit: int
-    ) -> None:
+    def __init__(self, performer: Performer, scoreboard: Scoreboard, limit: int) -> None:
         self.performer = performer
         self.scoreboard = scoreboard
-        self.done = done
         self.limit = limit
-        self._calls: queue.SimpleQueue[tuple[Call, int] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Call, Done, int] | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # a signal handler may run while its own thread holds it
         self._running: dict[str, int] = {}
+        """The thread of each execution, or `_NOT_BEGUN`."""
+        self._early: dict[str, BaseException] = {}
+        """Interruptions of jobs that no thread has begun."""
         self._threads = 0
         self._busy = 0
 
@@ -34,21 +35,25 @@ class ThreadsExecutor:
         """How many more jobs it can start."""
         return self.limit - self._busy
 
-    def start(self, call: Call) -> None:
+    def start(self, call: Call, done: Done) -> None:
         """Start the job in a free or new thread; `free` must be positive."""
         with self._lock:
             self._busy += 1
+            self._running[call.job.execution] = _NOT_BEGUN
             entry = self.scoreboard.take()
         self.scoreboard.start(entry, call.job.id, call.job.execution, call.job.timeout)
         if self._busy > self._threads:
             self._threads += 1
             threading.Thread(target=self._run, name=f"jobs-{self._threads}", daemon=True).start()
-        self._calls.put((call, entry))
+        self._calls.put((call, done, entry))
 
     def interrupt(self, execution: str, error: BaseException) -> None:
         """Raise an error like `error` in the job's thread, at its next Python instruction."""
         with self._lock:
-            if (ident := self._running.get(execution)) is not None:
+            ident = self._running.get(execution)
+            if ident == _NOT_BEGUN:
+                self._early[execution] = error
+            elif ident is not None:
                 _raise_in(ident, _kind_of(error))
 
     def close(self) -> None:
@@ -58,19 +63,20 @@ class ThreadsExecutor:
 
     def _run(self) -> None:
         while item := self._calls.get():
-            call, entry = item
+            call, done, entry = item
             ended = self._perform(call)
             with self._lock:
                 self.scoreboard.give_back(entry)
                 self._busy -= 1
-            self.done(ended)
+            done(ended)
 
     def _perform(self, call: Call) -> Outcome:
         execution, ident, started = call.job.execution, threading.get_ident(), time.time()
         try:
             with self._lock:
                 self._running[execution] = ident
-            ended = self.performer.perform(call)
+                early = self._early.pop(execution, None)
+            ended = self.performer.ended_by(call, early, started) if early else self.performer.perform(call)
             with self._lock:
                 del self._running[execution]  # from here on no interrupt is sent
                 _raise_in(ident, None)  # and one that was sent too late is withdrawn

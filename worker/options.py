@@ -1,0 +1,29 @@
+"""Options of worker processes: one value from the command to the pool to the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from packmule.worker.process.claim import MOST
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker process performs jobs. Spans are in seconds, and memory is in bytes."""
+
+    threads: int = 1
+    """Plain functions performed at once: above 1 each runs in a thread."""
+    tasks: int = 100
+    """Async functions performed at once."""
+    most: int = MOST
+    """Jobs that one claim takes at most."""
+    burst: bool = False
+    """Leave when the queues are empty."""
+    max_jobs: int | None = None
+    """Leave after this many jobs."""
+    max_idle: float | None = None
+    """Leave after this long without a job."""
+    max_memory: int | None = None
+    """Leave when the process uses more than this."""
+    max_result_bytes: int = 1024 * 1024
+    """The most that a result may hold as JSON."""

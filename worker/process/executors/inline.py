@@ -1,0 +1,66 @@
+"""The inline executor: plain functions in the main thread, one after the other."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from packmule.worker.process.outcome import Done, Outcome
+from packmule.worker.process.performer import Call, Performer
+from packmule.worker.scoreboard import MAIN, Scoreboard
+from packmule.worker.started import MARK_SECONDS
+
+
+class InlineExecutor:
+    """Performs jobs in the main thread; `start` returns when the job has ended. `free` is a constant."""
+
+    def __init__(self, performer: Performer, scoreboard: Scoreboard, free: int) -> None:
+        self.performer = performer
+        self.scoreboard = scoreboard
+        self.free = free
+        self._execution = ""
+        self._early: BaseException | None = None
+
+    def start(self, call: Call, done: Done) -> None:
+        """Perform the call, and call `done` with its outcome."""
+        job = call.job
+        began = time.monotonic()
+        self._execution, self._early = job.execution, None
+        self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
+        ended = self.perform(call)
+        self.scoreboard.clear(MAIN)
+        if time.monotonic() - began < MARK_SECONDS:
+            ended = msgspec.structs.replace(ended, is_marked=False)
+        done(ended)
+
+    def expect(self, execution: str) -> None:
+        """Keep an interruption of this execution that comes before `perform`."""
+        self._execution, self._early = execution, None
+
+    def perform(self, call: Call) -> Outcome:
+        """Perform the call in the main thread, where a signal's handler may interrupt it."""
+        performer = self.performer
+        started = time.time()
+        try:
+            performer.in_body = True
+            try:
+                if self._early:
+                    raise self._early
+                return performer.perform(call)
+            finally:
+                performer.in_body = False
+                self._execution = ""
+        except BaseException as error:  # it arrived between the body and its outcome
+            return performer.ended_by(call, error, started)
+
+    def interrupt(self, execution: str, error: BaseException) -> None:
+        """Raise `error` here and now, once for each job: a signal's handler in the main thread calls it."""
+        if execution == self._execution:
+            if self.performer.in_body:
+                self._execution = ""
+                raise error
+            self._early = error
+
+    def close(self) -> None:
+        """Nothing is left to end."""
