@@ -208,3 +208,29 @@ def test_a_network_cut_that_is_shorter_than_the_lease_harms_no_job_of_its_host(s
     finally:
         proxy.close()
     assert sorted(lines(notes)) == sorted(f"{what} {n}" for what in ("begin", "end") for n in range(4))
+
+
+def test_a_worker_gives_up_a_job_whose_end_the_server_forgot(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    Client(client).make_default()
+    with pool(server) as process:
+        id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+        until(lambda: reader.read(client, id).status == "started")
+        children = children_of(process.pid)
+        (claims,) = client.keys("pm:claims:*")
+        before = {key: client.dump(key) for key in (claims, keys.job_key(id), "rq:wip:default")}
+        gate.touch()
+        assert ended(client, id).result == "a"
+        until(lambda: not client.hexists(claims, id))
+        assert ended(client, executor_jobs.where.enqueue()).result
+        with client.pipeline() as failover:  # to a replica that had not seen the end
+            for key, value in before.items():
+                failover.restore(key, 0, value, replace=True)
+            failover.zrem("rq:finished:default", id)
+            failover.execute()
+        assert ended(client, executor_jobs.where.enqueue()).result
+        assert ended(client, id).result == "a"
+        assert lines(notes) == ["begin a", "end a"] * 2
+        assert children_of(process.pid) == children
+        assert set(client.hkeys(claims)) & {id.encode()} == set()
+    assert client.zcard("rq:wip:default") == 0

@@ -89,6 +89,10 @@ class IdleWait:
         """Whether moves are under way, which may bring more jobs."""
         return any(waiter.claim_id for waiter in self._waiters)
 
+    def unread(self) -> set[str]:
+        """The ids of claims that may have been made and whose replies have not been read."""
+        return {waiter.claim_id for waiter in self._waiters} | {claim_id for _, claim_id in self._lost}
+
     def arrived(self) -> Claim:
         """What the moves under way have brought until now. If it raises, call `recover`."""
         waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from redis import Redis
@@ -20,6 +20,7 @@ from packmule.worker.process import claimed
 from packmule.worker.process.claimed import Claimed, Row
 from packmule.worker.process.outcome import Outcome, corrupt
 from packmule.worker.process.statistics import count_outcomes
+from packmule.worker.rescue import rescue
 
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, which complement the heartbeat's."""
@@ -42,7 +43,8 @@ class Claim(NamedTuple):
     with dependents. While `suspended` (by `rq suspend`) nothing is claimed, nor ever from `paused` queues. In
     `next_due` seconds jobs that wait for a limit may go on, and this worker should claim again then. It
     `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server lost its data. Nothing was
-    claimed before the instant `since` of `clock`.
+    claimed before the instant `since` of `clock`. If `history_is_lost`, the server has forgotten the last
+    call, as after a failover or from a backup.
     """
 
     jobs: list[Claimed]
@@ -54,6 +56,7 @@ class Claim(NamedTuple):
     next_due: float | None = None
     is_forgotten: bool = False
     since: float = math.inf
+    history_is_lost: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -72,6 +75,7 @@ class Claim(NamedTuple):
             more.next_due if self.next_due is None else self.next_due,
             self.is_forgotten or more.is_forgotten,
             min(self.since, more.since),
+            self.history_is_lost or more.history_is_lost,
         )
 
 
@@ -95,7 +99,8 @@ class Claims:
         self._prefix = secrets.token_hex(4)
         self._calls = 0
         self._leased_at = 0.0
-        self._held: dict[str, Claimed] = {}
+        self._last = ""
+        self._held: dict[str, Claimed | None] = {}
 
     def next_id(self) -> str:
         """An id for one claim; a second claim with the same id returns the same jobs."""
@@ -109,7 +114,9 @@ class Claims:
         """
         now, since = time.time(), clock()
         lease = keys.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
-        request = _pack((".claim", claim_id, want, self.worker, wire.time_text(now), lease, outcomes))
+        request = _pack(
+            (".claim", claim_id, self._last, want, self.worker, wire.time_text(now), lease, outcomes)
+        )
         # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(keys.queue_key, self.order.next() if want else ())]
         counts = count_outcomes(outcomes, self._held)
@@ -117,7 +124,21 @@ class Claims:
         for ended in outcomes:
             self._held.pop(ended.execution, None)
         self._leased_at = now if lease else self._leased_at
+        self._last = claim_id
         return claim
+
+    def give_up_unheld(self, under_way: Callable[[], Collection[str]]) -> list[str]:
+        """Return jobs that the claims name and this worker doesn't hold: a server has lost their end.
+
+        `under_way` returns the ids of claims whose replies have not been read. Returns the ids of the jobs.
+        """
+        claims = cast(dict[bytes, bytes], self.client.hgetall(self._keys[0]))
+        named = [as_text(execution) for id, execution in claims.items() if not id.startswith(b".")]
+        unread = under_way()
+        unheld = [each for each in named if each.rpartition("-")[0] not in unread and each not in self._held]
+        if not unheld:
+            return []
+        return rescue(self.client, self.worker, "returned", executions=unheld, scope="named").back
 
     def command_for_moved(self, place: int, claim_id: str) -> tuple[Any, ...]:
         """The command that claims one job of the waiting list; send it behind a blocking move into that list.
@@ -132,11 +153,11 @@ class Claims:
         return self.read(_finish_and_claim(self.client, self._keys, request), -math.inf)
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
-        return _pack((f".claim{place}", claim_id, 1, self.worker, wire.time_text(time.time()), 0, ()))
+        return _pack((f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()), 0, ()))
 
     def read(self, reply: Sequence[Any], since: float) -> Claim:
         """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""
-        stale, parents, rows, suspended, paused, next_due, is_forgotten = reply
+        stale, parents, rows, suspended, paused, next_due, is_forgotten, has_lost = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         for row in map(Row._make, rows):
@@ -146,6 +167,7 @@ class Claims:
                 jobs.append(job)
             except (ValueError, *UNREADABLE) as error:
                 unreadable.append(corrupt(row, error, time.time()))
+                self._held[unreadable[-1].execution] = None
         return Claim(
             jobs,
             unreadable,
@@ -156,6 +178,7 @@ class Claims:
             float(next_due) if next_due else None,
             is_forgotten == 1,
             since,
+            has_lost == 1,
         )
 
 

@@ -133,6 +133,8 @@ class Fetcher:
             if want and self.has_moves:
                 claim = claim.with_more(self._recovered(self._idle.arrived))
                 self.has_moves = self._idle.is_under_way
+            if claim.history_is_lost:
+                self._give_up_unheld()
         if claim.parents or claim.is_forgotten:
             self._answered(claim)
         for ended in outcomes:
@@ -141,6 +143,11 @@ class Fetcher:
         if claim.stale:
             _log_stale(outcomes, claim.stale)
         return claim
+
+    def _give_up_unheld(self) -> None:
+        back = retry_until_available(lambda: self._claims.give_up_unheld(self._idle.unread))
+        if back:
+            log.warning("redis has lost its last moments: %d jobs whose end it forgot run again", len(back))
 
     def _recovered(self, call: Callable[[], Claim]) -> Claim:
         """What `call` on the waiting connections claimed, even if they are lost meanwhile."""

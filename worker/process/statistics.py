@@ -23,7 +23,7 @@ MOST_OF_A_NAME = 200
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def count_outcomes(outcomes: Sequence[Outcome], claimed: Mapping[str, Claimed]) -> bytes:
+def count_outcomes(outcomes: Sequence[Outcome], claimed: Mapping[str, Claimed | None]) -> bytes:
     """The counts of `outcomes` as `statistics.lua` takes them; empty if nothing was performed.
 
     `claimed` are the jobs by their executions. How long a job waited is counted at its first attempt. What

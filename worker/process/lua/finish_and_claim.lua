@@ -6,13 +6,14 @@
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
 -- KEYS[6+] the queues' lists, in the order in which they are served
--- ARGV[1]  msgpack: [mark, claim id, jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
---          the mark is the field of the claims that names the last claim, which may be sent again
+-- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, lease in seconds or 0, [outcome, ...]]
+--          the mark is the field of the claims that names the last claim, which may be sent again; if it names
+--          neither this claim nor the last one, the server has lost history
 --          an outcome is the array of worker/process/outcome.py's Outcome
 -- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
---          1 if RQ no longer knows the worker, asked when its lease is renewed]
+--          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
 --          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
 --
 -- An outcome counts only while the claims name its execution: a worker that has lost its lease changes nothing.
@@ -27,7 +28,7 @@ local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
 local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
 
-local mark, claim_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(request))
+local mark, claim_id, last_id, want, worker, now_text, lease, outcomes = unpack(cmsgpack.unpack(request))
 local stale, parents, jobs = {}, {}, {}
 local call, now = guarded.call, clock.now
 
@@ -40,6 +41,7 @@ for i, outcome in ipairs(outcomes) do
 end
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
+local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
 local is_plain = redis.call('EXISTS', unpack(extras)) == 0
 local is_suspended = is_plain and 0 or redis.call('EXISTS', suspended)
 local paused = is_plain and {} or call('SMEMBERS', 'pm:paused')
@@ -154,4 +156,4 @@ elseif want > 0 and is_suspended == 0 then
 end
 events.write()
 local next_due = (has_blocked or not is_plain) and want > 0 and #jobs == 0 and groups.next_due(now, worker, soonest) or ''
-return {stale, parents, jobs, is_suspended, paused, next_due, is_forgotten}
+return {stale, parents, jobs, is_suspended, paused, next_due, is_forgotten, has_lost}
