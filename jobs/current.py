@@ -111,8 +111,8 @@ def checkpoint(cursor: Any) -> None:
     A retry, a run after a crash and the next worker after a deploy get it from `resume`. Call it as often as
     you like: it leaves the process once a second. Whatever was done after the last one is done again, so
     doing it twice must be harmless. If the worker is stopping, the job ends here and continues elsewhere.
-    Outside of a job it does nothing. Raises `TypeError` for a value that JSON can't hold, and
-    `CheckpointTooLarge` for one of more than 256 KiB.
+    Outside of a job it does nothing. Raises `TypeError` or `ValueError` for a value that JSON can't hold,
+    such as NaN, and `CheckpointTooLarge` for one of more than 256 KiB.
 
     >>> from packmule import current
     >>> for row in range(current.resume(0), 1000):
@@ -121,7 +121,7 @@ def checkpoint(cursor: Any) -> None:
     job = running()
     if job is None:
         return
-    encoded = wire.encode_json(cursor)
+    encoded = wire.encode_value(cursor)
     if len(encoded) > MOST_CHECKPOINT_BYTES:
         raise CheckpointTooLarge(
             f"the checkpoint takes {len(encoded)} bytes, and {MOST_CHECKPOINT_BYTES} are the most: "

@@ -78,7 +78,15 @@ def plain(value: object) -> str:
 
 
 encode_json = msgspec.json.Encoder(enc_hook=plain).encode
-"""Write a value that a job takes, returns or keeps."""
+"""Write a value that a job takes, returns or keeps; NaN and infinity become null without a word."""
+
+
+def encode_value(value: Any) -> bytes:
+    """A value as JSON. Raises `TypeError` or `ValueError` if JSON can't carry it, as it can't carry NaN."""
+    written = encode_json(value)
+    if b"null" in written:
+        _refuse_nan(value)
+    return written
 
 
 def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
@@ -86,11 +94,14 @@ def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> by
     try:
         payload = encode_json((name, None, args, kwargs))
         if payload.count(b"null") > 1:
-            # msgspec silently writes NaN and infinity as null; json refuses them.
-            json.dumps(msgspec.to_builtins((args, kwargs), str_keys=True, enc_hook=plain), allow_nan=False)
+            _refuse_nan((args, kwargs))
     except RecursionError:
         raise ValueError("it is nested too deeply, or contains itself") from None
     return payload
+
+
+def _refuse_nan(value: Any) -> None:
+    json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=plain), allow_nan=False)
 
 
 def packed(payload: bytes) -> bytes:

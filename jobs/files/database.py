@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MEMORY = "512MB"
+SPILL = "4GB"
+"""What a query may write to disk beside its output."""
+
 THREADS = 2
 POLL = 0.05
 """Seconds between two checks of a query's progress."""
@@ -65,8 +68,8 @@ class Database:
 def opened(folder: Path, files: Iterable[Path]) -> Iterator[Database]:
     """A database that may read and write only `files` and spills to `folder`; closed at the end.
 
-    The configuration is locked, extensions are off, and memory and threads are bounded, which limits what a
-    hostile file can make DuckDB do.
+    The configuration is locked, extensions are off, and memory, threads and spilled bytes are bounded, which
+    limits what a hostile file can make DuckDB do.
     """
     import duckdb  # noqa: PLC0415  keeps workers that convert nothing small
 
@@ -84,6 +87,7 @@ def opened(folder: Path, files: Iterable[Path]) -> Iterator[Database]:
     try:
         connection.execute("SET allowed_paths = $files", {"files": [str(file) for file in files]})
         for setting in (
+            f"max_temp_directory_size = '{SPILL}'",  # DuckDB ignores it in the config
             "enable_progress_bar = true",
             "enable_progress_bar_print = false",
             "enable_external_access = false",

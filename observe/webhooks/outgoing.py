@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+from packmule.config import mask
 from packmule.errors import Unavailable, UsageError
 
 CONNECT_SECONDS = 5.0
@@ -25,6 +27,8 @@ _NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3ff
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
+_AFTER_HOST = re.compile(r"(?<=[^:/?#])[/?#].+", re.DOTALL)
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -34,6 +38,15 @@ class InvalidTarget(UsageError, ValueError):
 
 class NotSent(Unavailable, ConnectionError):
     """No answer came: the host could not be reached, or took too long."""
+
+
+def shown(url: str) -> str:
+    """`url` for logs and errors: without what follows the host, which is often all that keeps it secret.
+
+    >>> shown("https://hooks.example.org/T0/B0/s3cret?key=1")
+    'https://hooks.example.org/...'
+    """
+    return f"{mask(_AFTER_HOST.sub('/...', url)):.200}"
 
 
 class Allowed:
@@ -70,23 +83,23 @@ class Outgoing:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise InvalidTarget(f"{url!r:.200}: {error}") from None
+            raise InvalidTarget(f"{shown(url)}: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidTarget(f"{url!r:.200} is not an http:// or https:// URL with a host")
+            raise InvalidTarget(f"{shown(url)} is not an http:// or https:// URL with a host")
         if parts.username is not None or parts.password is not None:
             raise InvalidTarget("a user or password in a URL would appear in logs: use the signature")
         self.host = parts.hostname
         try:
             self.host.encode("idna")
         except UnicodeError:
-            raise InvalidTarget(f"{url!r:.200}: its host is not a valid name") from None
+            raise InvalidTarget(f"{shown(url)}: its host is not a valid name") from None
         self.is_tls = parts.scheme == "https"
         self.port = port or (443 if self.is_tls else 80)
         if self.port not in WEB_PORTS and self.port < FIRST_FREE_PORT:
-            raise InvalidTarget(f"{url!r:.200}: use port 80, 443, or one from {FIRST_FREE_PORT} on")
+            raise InvalidTarget(f"{shown(url)}: use port 80, 443, or one from {FIRST_FREE_PORT} on")
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not self._path.isascii() or any(c <= " " for c in self._path):
-            raise InvalidTarget(f"{url!r:.200}: percent-encode everything but printable ASCII")
+            raise InvalidTarget(f"{shown(url)}: percent-encode everything but printable ASCII")
         self._connection: http.client.HTTPConnection | None = None
         self._is_cut = False
 

@@ -21,7 +21,7 @@ from packmule.errors import Error
 from packmule.observe import events
 from packmule.observe.events import EventFilter
 from packmule.observe.webhooks.endpoints import Endpoint
-from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
+from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing, shown
 from packmule.observe.webhooks.signature import sign
 
 DELIVERIES = 15
@@ -96,14 +96,14 @@ class Sender:
             return
         status = self.post(event.id, parsed._asdict())
         if status in PERMANENT:
-            reason = f"{self.endpoint.hook.url} answered {status}"
+            reason = f"{shown(self.endpoint.hook.url)} answered {status}"
             log.error("webhook %s: %s is set aside: %s", self.endpoint.name, event.id, reason)
             record = dead_letters.event_record(
                 event.id, event.value, reason=reason, deliveries=1, consumer=self.consumer.name
             )
             dead_letters.set_aside(self.client, self.stream.key, self.group, record)
         elif not _is_accepted(status):
-            raise NotAccepted(f"{self.endpoint.hook.url} answered {status}")
+            raise NotAccepted(f"{shown(self.endpoint.hook.url)} answered {status}")
 
     def post(self, id: str, fields: dict[str, Any]) -> int:
         """Send one event's fields as signed JSON; return the answer's status."""

@@ -268,6 +268,12 @@ def test_of_a_long_progress_message_the_beginning_is_kept(sent):
     assert sent == [(1, 10, "m" * 1000)]
 
 
+@pytest.mark.parametrize("cursor", [float("nan"), {"at": [float("inf"), None]}])
+def test_a_checkpoint_of_what_json_cannot_hold_is_refused(cursor):
+    with context.performing("j1", 1, lambda *report: None), pytest.raises(ValueError, match="not JSON"):
+        current.checkpoint(cursor)
+
+
 def test_a_checkpoint_of_too_many_bytes_is_refused_and_the_last_one_stays():
     saved: list[bytes] = []
     with context.performing("j1", 1, lambda *report: None, save=saved.append):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from packmule.jobs.files import (
     UnfitKey,
     UnreadableText,
     WorkbookRefused,
+    database,
     file,
 )
 from packmule.jobs.input_limits import InputLimits
@@ -377,6 +379,16 @@ def test_a_timeout_stops_a_conversion_within_a_second_and_leaves_nothing(storage
     assert storage.names() == [source]
     assert list(private.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("duckdb")]
+
+
+def test_a_query_that_spills_too_much_fails_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "MEMORY", "64MB")
+    monkeypatch.setattr(database, "SPILL", "20MB")
+    rows = "SELECT md5(range::VARCHAR) || md5((range + 1)::VARCHAR) AS text FROM range(3000000)"
+    with database.opened(tmp_path, []) as found, pytest.raises(database.QueryFailed) as failed:
+        found.run(f"CREATE TEMPORARY TABLE rows AS {rows}")
+    assert re.search(r"failed to offload data block .* used", str(failed.value))
+    assert "\n" not in str(failed.value)
 
 
 def test_a_conversion_stays_within_its_memory(tmp_path):

@@ -191,3 +191,13 @@ def test_the_signature_matches_the_specification():
 def test_invalid_secrets_are_refused(secret):
     with pytest.raises(InvalidSecret):
         key_of(secret)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x.org/s3cret", "https://x.org:99999/s3cret", "http://[::1/s3cret", "https://x.org/\u00e9s3cret"],
+)
+def test_an_invalid_url_is_named_without_what_follows_its_host(url: str) -> None:
+    with pytest.raises(InvalidTarget) as refused:
+        Outgoing(url)
+    assert "s3cret" not in str(refused.value)

@@ -139,6 +139,19 @@ def test_an_event_that_a_receiver_never_accepts_is_a_dead_letter_and_can_be_sent
         assert receiver.jobs == ["y", "x"]
 
 
+@pytest.mark.parametrize("answer", [422, 500])
+def test_neither_logs_nor_dead_letters_hold_the_secret_part_of_a_url(server, client, caplog, answer):
+    with receiving() as receiver:
+        receiver.answer = lambda event: answer
+        url = f"http://127.0.0.1:{receiver.port}"
+        hook = Endpoint("a", Webhook(f"{url}/T0/B0/s3cret?key=s3cret"), None)
+        with sending(server, hook):
+            emit(client, "x")
+            until(lambda: f"{url}/... answered {answer}" in caplog.text, "the refusal")
+        assert "s3cret" not in caplog.text
+        assert all("s3cret" not in str(dead) for dead in sender.dead(client, "a"))
+
+
 @pytest.mark.parametrize("record", [b"{", b'{"id": "\xff"}', b'{"id": ' + b"[" * 100_000])
 def test_a_corrupt_dead_letter_is_listed_as_such(client, record):
     client.lpush(dead_letters_key(keys.JOB_EVENTS, sender.group_of("a")), record)

@@ -18,6 +18,21 @@ def return_much() -> str:
 
 
 @job
+def return_nan() -> dict[str, float | None]:
+    return {"mean": float("nan"), "none": None}
+
+
+@job
+def return_infinity() -> list[float]:
+    return [1.0, float("-inf")]
+
+
+@job
+def return_nothing_of_it() -> list[float | str | None]:
+    return [1.0, None, "null", float(1)]
+
+
+@job
 def return_itself() -> list[object]:
     held: list[object] = []
     held.append(held)

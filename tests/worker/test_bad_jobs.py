@@ -34,6 +34,11 @@ def test_jobs_that_misbehave_fail_with_their_reasons_and_their_worker_lives(serv
             (bad_jobs.recurse, "RecursionError: maximum recursion depth exceeded"),
             (bad_jobs.return_much, "returned 200000002 bytes, and a result may hold 1048576"),
             (bad_jobs.return_itself, "returned what JSON can't hold"),
+            (
+                bad_jobs.return_nan,
+                "ResultUnwritable: packmule.tests.worker.bad_jobs.return_nan returned",
+            ),
+            (bad_jobs.return_infinity, "ResultUnwritable: packmule.tests.worker.bad_jobs.return_infinity"),
             (bad_jobs.unspeakable, "is no UTF-8"),
             (bad_jobs.odd_error, "Odd"),
         ):
@@ -41,6 +46,7 @@ def test_jobs_that_misbehave_fail_with_their_reasons_and_their_worker_lives(serv
             assert (record.status, record.deaths) == ("failed", 0)
             assert reason in record.error
         assert ended(client, bad_jobs.chatter.enqueue()).result == "said"
+        assert ended(client, bad_jobs.return_nothing_of_it.enqueue()).result == [1.0, None, "null", 1.0]
         assert children_of(process.pid) == children
 
 

@@ -34,7 +34,7 @@ class Registered:
     """Registered functions only, called with JSON."""
 
     find = staticmethod(registry.find)
-    encode = staticmethod(wire.encode_json)
+    encode = staticmethod(wire.encode_value)
 
     def call(self, data: bytes) -> Invoked:
         """The call in the payload `data`. Raises `InvalidPayload` or `NotRegistered`."""
