@@ -111,6 +111,16 @@ def results_key(job_id: str) -> str:
     return f"rq:results:{job_id}"
 
 
+def execution_key(job_id: str, execution: str) -> str:
+    """RQ's hash of one execution of a job."""
+    return f"rq:execution:{job_id}:{execution}"
+
+
+def executions_key(job_id: str) -> str:
+    """RQ's sorted set of the executions of a job."""
+    return f"rq:executions:{job_id}"
+
+
 def progress_key(job_id: str) -> str:
     """The hash of a job's progress counters."""
     return f"pm:progress:{job_id}"

@@ -121,7 +121,7 @@ def decode_call(data: bytes) -> Invocation:
 
 def _decode_rare(data: bytes) -> Invocation:
     """The call in a compressed payload; raises for anything else."""
-    content = _unpacked(data)
+    content = unpacked(data)
     if content[:1] == _PICKLE:
         raise InvalidPayload("the payload is a pickle: enqueue with RQ's JSONSerializer")
     try:
@@ -136,7 +136,8 @@ def _decode_rare(data: bytes) -> Invocation:
     raise InvalidPayload("the payload is not [name, null, [positional], {named}]")
 
 
-def _unpacked(data: bytes) -> bytes:
+def unpacked(data: bytes) -> bytes:
+    """A payload that may be compressed, as it was. Raises `InvalidPayload` for one that is too large."""
     if data[:1] in (b"[", _PICKLE):
         return data
     unpacker = zlib.decompressobj()

@@ -88,7 +88,11 @@ def worker(
         app.connect,
         queues or app.settings.queues,
         processes or app.settings.processes,
-        WorkerOptions(max_result_bytes=app.settings.max_result_bytes, **options),
+        WorkerOptions(
+            max_result_bytes=app.settings.max_result_bytes,
+            webhook_allow=app.settings.webhook_allow,
+            **options,
+        ),
         grace=app.settings.grace if grace is None else grace,
         companions=companions,
         autoscale=autoscale,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from packmule.jobs.options import DEFAULT_RESULT_TTL
 from packmule.worker.process.claim import MOST
 
 
@@ -27,3 +28,7 @@ class WorkerOptions:
     """Leave when the process uses more than this."""
     max_result_bytes: int = 1024 * 1024
     """The most that a result may hold as JSON."""
+    result_ttl: int = int(DEFAULT_RESULT_TTL)
+    """How long results are kept of jobs that don't say it."""
+    webhook_allow: tuple[str, ...] = ()
+    """Internal hosts and networks that RQ's webhooks may reach."""

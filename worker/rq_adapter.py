@@ -5,37 +5,35 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import resource
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from redis import Redis
-from redis.client import Pipeline
 from redis.exceptions import RedisError
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, DEFAULT_RESULT_TTL
-from rq.job import Job
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.logutils import setup_loghandlers
-from rq.queue import Queue
 from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
+from packmule.errors import UsageError
+from packmule.jobs import keys
 from packmule.jobs.interrupts import Interrupted, Killed
+from packmule.observe.webhooks.outgoing import Allowed
 from packmule.worker import order
 from packmule.worker.commands import command_of
 from packmule.worker.dependents import enqueue_dependents_of
 from packmule.worker.heartbeat import Heartbeat, HeartbeatThread
 from packmule.worker.options import WorkerOptions
-from packmule.worker.process import rq_current, rq_path
-from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Performer
-from packmule.worker.process.rq_path import BREAKS
+from packmule.worker.process import rq_current
+from packmule.worker.process.callbacks import Callbacks, job_of
+from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.worker import Worker as WorkerProcess
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.trusting import TrustAll
@@ -44,6 +42,10 @@ ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
 log = logging.getLogger("packmule.worker")
+
+
+class Unsupported(UsageError, ValueError):
+    """An option of RQ's workers that ours do not have."""
 
 
 class Worker(BaseWorker):
@@ -72,6 +74,8 @@ class Worker(BaseWorker):
     ) -> None:
         if rq_options.get("serializer") is None and not self.trusts_all:
             rq_options["serializer"] = JSONSerializer
+        if rq_options.get("disable_default_exception_handler"):
+            raise Unsupported("failed jobs are always recorded: leave disable_default_exception_handler out")
         super().__init__(queues, name=name, connection=connection, **rq_options)
         self.options = options or WorkerOptions()
         self.lock_nodes = lock_nodes
@@ -93,7 +97,16 @@ class Worker(BaseWorker):
         than the default makes it claim jobs one by one. Raises `SystemExit` when it was told to stop twice.
         """
         _set_up_logging(logging_level, date_format, log_format)
-        options = replace(self.options, burst=burst, max_jobs=max_jobs, max_idle=max_idle_time)
+        options = replace(
+            self.options,
+            burst=burst,
+            max_jobs=max_jobs,
+            max_idle=max_idle_time,
+            result_ttl=self.default_result_ttl,
+        )
+        lookup: Lookup = (
+            TrustAll(self.serializer) if self.trusts_all else Registered(Allowed(options.webhook_allow))
+        )
         serve = self._order_of(DequeueStrategy(dequeue_strategy))
         scoreboard = Scoreboard.of_worker(options.threads, options.tasks)
         self._told_to_stop_at: float | None = None
@@ -107,10 +120,9 @@ class Worker(BaseWorker):
             _Registration(self, burst, with_scheduler, scoreboard),
             scoreboard,
             lock_nodes=self.lock_nodes,
-            lookup=TrustAll(self.serializer) if self.trusts_all else None,
+            callbacks=Callbacks(self.connection, lookup, self.job_class, self.serializer),
+            note_error=self._note_error if self._exc_handlers or self._work_horse_killed_handler else None,
             enqueue_dependents=partial(enqueue_dependents_of, self.queues[0], self.job_class),
-            perform_by_rq=self.perform_by_rq,
-            all_by_rq=self._all_by_rq,
         )
         rq_current.install(self.connection, self.serializer)
         self.process.stop_by()
@@ -120,27 +132,6 @@ class Worker(BaseWorker):
         if self._stops_at_once:
             raise SystemExit
         return performed > 0
-
-    def perform_by_rq(self, job: Claimed, performer: Performer) -> Outcome:
-        """Let RQ's code perform a job that uses what only RQ offers."""
-        return rq_path.perform(self, job, performer, self.trusts_all)
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Let RQ's code perform `job` in this process and record its end."""
-        if self.execution is None:
-            self.prepare_execution(job)
-        self.perform_job(job, queue)
-        self.set_state(WorkerStatus.IDLE)
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Called by RQ's code around jobs. Its `timeout` would shorten the registration that we renew."""
-        super().heartbeat(None, pipeline)
-
-    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """Called by RQ's code when a job's function has ended; an interruption is passed on to our code."""
-        if isinstance(error := sys.exc_info()[1], BREAKS):
-            raise error
-        super().handle_execution_ended(job, queue, heartbeat_ttl)
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Called by RQ's subscription, in its thread, for each command to this worker."""
@@ -176,16 +167,18 @@ class Worker(BaseWorker):
             case _:
                 return order.Strict(self.queue_names())
 
-    @property
-    def _all_by_rq(self) -> bool:
-        """Whether RQ's code must perform every job, because of an option that only it supports."""
-        return (
-            bool(self._exc_handlers)
-            or self._work_horse_killed_handler is not None
-            or self.disable_default_exception_handler
-            or (self.job_class, self.queue_class) != (Job, Queue)
-            or self.default_result_ttl != DEFAULT_RESULT_TTL
-        )
+    def _note_error(self, id: str, error: BaseException) -> None:
+        """Call RQ's handlers of errors; log what they raise. A job that was killed has one of its own."""
+        try:
+            record = cast(dict[bytes, bytes], self.connection.hgetall(keys.job_key(id)))
+            job = job_of(self.job_class, id, record, self.connection, self.serializer)
+            if isinstance(error, Killed):
+                usage = resource.getrusage(resource.RUSAGE_SELF)
+                self.handle_work_horse_killed(job, os.getpid(), signal.SIGKILL, usage)  # type: ignore[no-untyped-call]
+            else:
+                self.handle_exception(job, type(error), error, error.__traceback__)
+        except Exception:
+            log.exception("job %s: a handler of its error failed", id)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process.performer.process:

@@ -36,7 +36,12 @@ class Marks:
         long = {job.execution: job for job in running if now - job.started > MARK_SECONDS}
         for execution in long.keys() - before:
             id = self._whole_id(worker, long[execution])
-            key_names = [keys.claims_key(worker), keys.job_key(id)]
+            key_names = [
+                keys.claims_key(worker),
+                keys.job_key(id),
+                keys.execution_key(id, execution),
+                keys.executions_key(id),
+            ]
             _mark(self.client, key_names, [id, execution, worker, wire.time_text(time.time())])
         if long or before:
             self._marked[worker] = set(long)

@@ -104,20 +104,24 @@ class Outgoing:
         self._is_cut = False
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Post `body`; return the status and the beginning of the answer.
+        """Post `body`; return the status and the beginning of the answer. Raises what `send` does."""
+        return self.send("POST", body, headers)
 
-        If the other side had closed the connection, it posts again over a new one: a post may arrive twice.
+    def send(self, method: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a request; return the status and the beginning of the answer.
+
+        If the other side had closed the connection, it sends again over a new one: a post may arrive twice.
         Raises `NotSent`, or `InvalidTarget` if the host is internal.
         """
         was_open = self._connection is not None
         try:
-            return self._exchange(body, headers)
+            return self._exchange(method, body, headers)
         except (http.client.HTTPException, OSError) as error:
             self.close()
             # If we cut the connection, the other side had not closed it.
             if not was_open or self._is_cut or not isinstance(error, ConnectionError):
                 raise NotSent(_described(error)) from None
-        return self.post(body, headers)
+        return self.send(method, body, headers)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -125,7 +129,7 @@ class Outgoing:
             self._connection.close()
             self._connection = None
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _exchange(self, method: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         connection = self._connection = self._connection or self._connected()
         # A receiver that sends a byte a second would never meet the timeout of a single read.
         self._is_cut = False
@@ -133,7 +137,7 @@ class Outgoing:
         end.daemon = True
         end.start()
         try:
-            connection.request("POST", self._path, body, dict(headers))
+            connection.request(method, self._path, body or None, dict(headers))
             answer = connection.getresponse()
             beginning = answer.read(MOST_OF_AN_ANSWER)
             if not answer.isclosed() or answer.will_close:

@@ -23,6 +23,9 @@ from packmule.jobs import registry
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
+from packmule.worker.process.executors.inline import InlineExecutor
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call
 
 
 @pytest.fixture(autouse=True)
@@ -118,14 +121,15 @@ def test_a_command_that_arrives_before_the_jobs_body_interrupts_it(queue, client
         on_stopped=Callback("packmule.tests.worker.pool_jobs.called_back"),
     )
     worker = Worker(["default"], name="mule", connection=client)
-    prepare = worker.prepare_job_execution
+    perform = InlineExecutor.perform
 
-    def prepare_and_stop(*arguments: object) -> None:
-        prepare(*arguments)
-        assert worker.process.interruption.stop(job.id)
-        time.sleep(0.3)  # and the signal comes while no body runs
+    def stop_and_perform(executor: InlineExecutor, call: Call) -> Outcome:
+        if call.job.due is None:
+            assert worker.process.interruption.stop(job.id)
+            time.sleep(0.3)  # and the signal comes while no body runs
+        return perform(executor, call)
 
-    monkeypatch.setattr(worker, "prepare_job_execution", prepare_and_stop)
+    monkeypatch.setattr(InlineExecutor, "perform", stop_and_perform)
     worker.work(burst=True)
     assert job.get_status(refresh=True) == "stopped"
 
@@ -270,7 +274,7 @@ def test_the_workers_own_result_ttl_is_used(queue, client):
 def test_a_job_that_returns_a_retry_runs_again(queue, worker, function):
     job = queue.enqueue(f"packmule.tests.worker.pool_jobs.{function}", 2)
     worker.work(burst=True)
-    assert [result.type.name for result in job.results()] == ["FAILED", "RETRIED", "RETRIED"]
+    assert [result.type.name for result in job.results()] == ["MAX_RETRIES_EXCEEDED", "RETRIED", "RETRIED"]
     assert job.get_status(refresh=True) == "failed"
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
 
@@ -348,10 +352,11 @@ def test_a_corrupt_record_of_rqs_stops_no_worker(queue, worker, client):
     )
     worker.work(burst=True)
     assert good.get_status(refresh=True) == "finished"
-    assert client.hget(corrupt.key, "status") == b"failed"
+    assert client.hget(corrupt.key, "status") == b"finished"
+    assert client.get("called-back") == b"yes"
 
 
-def test_a_job_that_overwrites_its_own_record_under_rqs_code_stops_no_worker(queue, worker, client):
+def test_a_job_with_a_callback_that_overwrites_its_own_record_stops_no_worker(queue, worker, client):
     job = queue.enqueue(
         "packmule.tests.worker.pool_jobs.overwrite_itself",
         on_success=Callback("packmule.tests.worker.pool_jobs.callback"),

@@ -42,10 +42,11 @@ class Desk:
         self.arrived = threading.Event()
         self.woken = threading.Event()
 
-    def acknowledge(self, outcomes: list[Outcome]) -> None:
+    def acknowledge(self, outcomes: list[Outcome]) -> Claim:
         self.acknowledged += [(ended.id, ended.status) for ended in outcomes]
         self.threads.add(threading.current_thread().name)
         self.arrived.set()
+        return NOTHING
 
     def stop_waiting(self) -> Claim:
         self.has_moves = False

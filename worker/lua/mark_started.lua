@@ -1,11 +1,12 @@
 -- Mark a job as started, if the worker's claims still name its execution.
 -- requires: coordination/redis/clock, jobs/events, jobs/records
 --
--- KEYS[1]  the worker's claims    KEYS[2]  the job's record
+-- KEYS[1]  the worker's claims    KEYS[2]  the job's record    KEYS[3]  RQ's record of the execution
+-- KEYS[4]  RQ's set of the job's executions
 -- ARGV[1]  the job    ARGV[2]  its execution    ARGV[3]  the worker    ARGV[4]  now as RQ's text
 -- Returns  1 if it was marked now, 0 if it has ended or was already marked
 
-local claims, record = KEYS[1], KEYS[2]
+local claims, record, of_execution, executions = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, execution, worker, now_text = unpack(ARGV)
 
 local YEAR = 31536000 -- until the job has ended, RQ's registry keeps it
@@ -20,6 +21,11 @@ end
 redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
 redis.call('PERSIST', record)
 redis.pcall('ZADD', 'rq:wip:' .. (queue or ''), clock.second + YEAR, id .. ':' .. execution)
+redis.pcall('HSET', of_execution, 'id', execution, 'created_at', clock.now, 'last_heartbeat', clock.now,
+  'worker_name', worker)
+redis.pcall('ZADD', executions, clock.second + YEAR, execution)
+redis.call('EXPIRE', of_execution, YEAR)
+redis.call('EXPIRE', executions, YEAR)
 events.emit('started', id, queue or '', worker)
 events.write()
 return 1

@@ -1,8 +1,8 @@
 -- Return a worker's jobs to the front of the queues that they came from, and end its lease.
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
 -- ended. Calling it twice does no harm: the second call finds nothing.
--- requires: coordination/redis/clock, jobs/batches, jobs/corrupt, jobs/events, jobs/guarded, jobs/limits
--- requires: jobs/quarantine, jobs/queues, jobs/records
+-- requires: coordination/redis/clock, jobs/batches, jobs/callbacks, jobs/corrupt, jobs/events, jobs/guarded, jobs/limits
+-- requires: jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
 -- KEYS[5]  the set of workers
@@ -43,7 +43,8 @@ local function read(otherwise, command, key, ...)
   return reply
 end
 
--- The queue that a job came from; false if its record is gone or corrupt, or RQ's code has recorded its end.
+-- The queue that a job came from, and whether its callback is due; false if its record is gone or corrupt, or somebody
+-- else has recorded its end.
 local function queue_of(id)
   local fields = records.read(id, 'origin', 'status')
   if fields.err then
@@ -51,7 +52,8 @@ local function queue_of(id)
     return false
   end
   local queue, status = fields[1], fields[2]
-  if status and status ~= 'queued' and status ~= 'started' then
+  local is_due = queue and callbacks.due(id, status) ~= nil
+  if status and status ~= 'queued' and status ~= 'started' and not is_due then
     local state = batches.state_of(status)
     if state then batches.ended(id, state) end
     return false
@@ -60,10 +62,11 @@ local function queue_of(id)
     return false
   end
   queues.make_way(queue)
-  return queue
+  return queue, is_due
 end
 
-local function to_front(id, queue, was_held)
+local function to_front(id, queue, was_held, is_due)
+  if is_due then return callbacks.postpone(id, queue) end
   local was_started = was_held and redis.call('HGET', records.key(id), 'status') == 'started'
   if was_started then events.emit(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
   redis.call('HSET', records.key(id), 'status', 'queued', 'worker_name', '')
@@ -79,10 +82,14 @@ local function fail(id, execution, queue)
   redis.call('HSET', record, 'status', status, 'ended_at', now_text)
   redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker,
     'execution_id', execution, 'exc_string', reason)
-  if ttl > 0 then
+  if callbacks.begin(id, status, verdict == 'stopped' and 'stopped' or 'failure', 'end', ttl) then
+    callbacks.postpone(id, queue)
+  elseif ttl > 0 then
     redis.call('EXPIRE', record, ttl)
     redis.call('EXPIRE', results, ttl)
   end
+  -- A pool enqueues these at its next look, since nobody else knows of them.
+  if redis.call('EXISTS', record .. ':dependents') == 1 then guarded.call('ZADD', 'pm:parents', 0, id) end
   redis.pcall('ZADD', 'rq:failed:' .. queue, ttl < 0 and '+inf' or math.floor(now + ttl), id)
   failed[#failed + 1] = id
   events.emit(status, id, queue, worker, {reason = verdict})
@@ -92,7 +99,7 @@ end
 local function is_named(execution) return named == '' or named:find(execution .. ' ', 1, true) ~= nil end
 
 -- Whether the job ends here: it was cancelled, its process died too often, or its retries are used up.
-local function is_over(id, execution)
+local function is_over(id, execution, is_due)
   if not is_named(execution) or (named == '' and redis.call('HGET', records.key(id), 'status') ~= 'started') then
     return false -- it goes back unchanged: it may not have started
   elseif verdict == 'died' then
@@ -101,12 +108,18 @@ local function is_over(id, execution)
     end
     local count = redis.pcall('HINCRBY', records.key(id), 'deaths', 1)
     return type(count) ~= 'number' or count >= tonumber(deaths) -- a corrupt count may have been anything
-  elseif verdict == 'overran' then
+  elseif verdict == 'overran' and not is_due then
     local left = tonumber(redis.call('HGET', records.key(id), 'retries_left')) or 0
     redis.call('HSET', records.key(id), 'retries_left', math.max(left - 1, 0))
     return left < 1
   end
-  return verdict == 'stopped'
+  return verdict == 'stopped' or verdict == 'overran'
+end
+
+-- Give up the callback of a job: it was stopped, overran or killed its process too often.
+local function give_up(id, queue)
+  quarantine.note(id, 'its callback was given up, since its process ' .. (verdict == 'died' and 'died' or 'was killed'))
+  if callbacks.settle(id, queue) then callbacks.postpone(id, queue) end
 end
 
 -- The last claimed goes back first, so the first claimed ends up in front.
@@ -114,22 +127,19 @@ local held = read({}, 'HGETALL', claims)
 for i = #held - 1, 1, -2 do
   local id, execution = held[i], held[i + 1]
   local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
-  local queue = is_meant and queue_of(id)
+  local queue, is_due
+  if is_meant then queue, is_due = queue_of(id) end
   local needs = is_meant and records.get(id, 'limits')
   if needs then limits.release(needs, id, verdict == 'returned') end
   if queue then
-    local started = 'rq:wip:' .. queue
-    redis.pcall('ZREM', started, id .. ':' .. execution)
-    -- RQ's code adds executions of its own to the jobs that it performs.
-    for _, other in ipairs(read({}, 'ZRANGE', 'rq:executions:' .. id, 0, -1)) do
-      redis.pcall('ZREM', started, id .. ':' .. other)
-      redis.call('DEL', 'rq:execution:' .. id .. ':' .. other)
-    end
-    redis.call('DEL', 'rq:executions:' .. id)
-    if is_over(id, execution) then
-      fail(id, execution, queue)
+    redis.pcall('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+    records.forget_execution(id, execution)
+    if not is_over(id, execution, is_due) then
+      to_front(id, queue, true, is_due)
+    elseif is_due then
+      give_up(id, queue)
     else
-      to_front(id, queue, true)
+      fail(id, execution, queue)
     end
   end
   if is_meant then
@@ -143,9 +153,9 @@ end
 
 local ids = read({}, 'LRANGE', waiting, 0, -1)
 for i = #ids, 1, -1 do
-  local queue = queue_of(ids[i])
+  local queue, is_due = queue_of(ids[i])
   if queue then
-    to_front(ids[i], queue)
+    to_front(ids[i], queue, false, is_due)
   end
 end
 
@@ -160,4 +170,5 @@ if verdict ~= 'returned' or not read(false, 'HGET', hash, 'death') then -- it ha
   redis.call('DEL', hash)
 end
 events.write()
+scheduled.notify()
 return {back, failed}

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from resource import struct_rusage
 from types import FrameType
 
@@ -35,7 +35,6 @@ from packmule.worker.pool.upkeep import Death, Upkeep, impatient
 from packmule.worker.process import rq_current
 from packmule.worker.process.worker import Worker
 from packmule.worker.registration import Registration
-from packmule.worker.rq_adapter import Worker as RQWorker
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.wake import WakePipe
 
@@ -176,9 +175,7 @@ class Pool:
                 lifeline=self._lifeline,
                 lock_nodes=self.lock_nodes(),
                 enqueue_dependents=partial(enqueue_dependents_of, queue, Job),
-                perform_by_rq=lambda job, performer: of_rq().perform_by_rq(job, performer),
             )
-            of_rq = lru_cache(lambda: RQWorker(queues, name, client))
             rq_current.install(client, JSONSerializer)
             worker.stop_by(signal.SIGTERM)
             worker.run()

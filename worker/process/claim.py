@@ -14,6 +14,7 @@ from redis import Redis
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
+from packmule.jobs.options import DEFAULT_RESULT_TTL
 from packmule.worker.kernel import clock
 from packmule.worker.order import Order
 from packmule.worker.process import claimed
@@ -44,7 +45,7 @@ class Claim(NamedTuple):
     `next_due` seconds jobs that wait for a limit may go on, and this worker should claim again then. It
     `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server lost its data. Nothing was
     claimed before the instant `since` of `clock`. If `history_is_lost`, the server has forgotten the last
-    call, as after a failover or from a backup.
+    call, as after a failover or from a backup. The first `callbacks` of the jobs are callbacks that are due.
     """
 
     jobs: list[Claimed]
@@ -57,6 +58,7 @@ class Claim(NamedTuple):
     is_forgotten: bool = False
     since: float = math.inf
     history_is_lost: bool = False
+    callbacks: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -64,7 +66,7 @@ class Claim(NamedTuple):
         return not self.jobs and not self.unreadable
 
     def with_more(self, more: Claim) -> Claim:
-        """This claim and another as one."""
+        """This claim and another as one, of which no job is a callback."""
         return Claim(
             self.jobs + more.jobs,
             self.unreadable + more.unreadable,
@@ -76,6 +78,7 @@ class Claim(NamedTuple):
             self.is_forgotten or more.is_forgotten,
             min(self.since, more.since),
             self.history_is_lost or more.history_is_lost,
+            self.callbacks,
         )
 
 
@@ -83,12 +86,18 @@ NOTHING = Claim([], [], [], [], False)
 
 
 class Claims:
-    """Claims jobs for `worker` from its queues, in the order that `order` gives."""
+    """Claims jobs for `worker` from its queues, in the order that `order` gives.
 
-    def __init__(self, client: Redis, worker: str, order: Order) -> None:
+    Results of jobs that don't say how long they are kept live for `result_ttl` seconds.
+    """
+
+    def __init__(
+        self, client: Redis, worker: str, order: Order, result_ttl: int = int(DEFAULT_RESULT_TTL)
+    ) -> None:
         self.client = client
         self.worker = worker
         self.order = order
+        self.result_ttl = result_ttl
         self._keys = (
             keys.claims_key(worker),
             keys.waiting_key(worker),
@@ -160,11 +169,15 @@ class Claims:
         stale, parents, rows, suspended, paused, next_due, is_forgotten, has_lost = reply
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
-        for row in map(Row._make, rows):
+        callbacks = 0
+        for fields in rows:
+            row = Row(*fields)
             try:
-                job = claimed.read(row)
+                job = claimed.read(row, self.result_ttl)
                 self._held[job.execution] = job
                 jobs.append(job)
+                if row.due:
+                    callbacks += 1
             except (ValueError, *UNREADABLE) as error:
                 unreadable.append(corrupt(row, error, time.time()))
                 self._held[unreadable[-1].execution] = None
@@ -179,6 +192,7 @@ class Claims:
             is_forgotten == 1,
             since,
             has_lost == 1,
+            callbacks,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -17,8 +17,25 @@ from packmule.jobs.options import (
 
 LONGEST_TTL = int(LONGEST_SPAN)
 MOST_ATTEMPTS = 10**9
+CALLBACK_TIMEOUT = 60.0
+"""Seconds for a callback that names none, as in RQ, and for all webhooks of a job."""
+
 FURTHEST = 10.0**11
 """Seconds, some three thousand years."""
+
+
+class Due(NamedTuple):
+    """A callback, or the webhooks, of a job whose outcome is recorded.
+
+    `step` is `callback` or `webhooks`, and `kind` is `success`, `failure` or `stopped`. `record` is the whole
+    record, and `name` and `value` are its last result's field, as both are in Redis.
+    """
+
+    step: str
+    kind: str
+    record: dict[bytes, bytes]
+    name: str = ""
+    value: bytes = b""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -50,10 +67,18 @@ class Claimed(msgspec.Struct, frozen=True):
     """The id of its batch; in a batch's callback a word follows the id."""
     trace: str = ""
     """The W3C `traceparent` of its enqueue."""
-    by_rq: bool = False
-    """Whether RQ's own code must perform it, because of callbacks, webhooks or repeats."""
+    repeats_left: int = 0
+    repeat_intervals: tuple[float, ...] = ()
+    callbacks: tuple[str, ...] = ()
+    """The dotted names of its RQ callbacks."""
+    calls_back: bool = False
+    """Whether it has callbacks or webhooks."""
+    due: Due | None = None
+    """What is due instead of the job itself, whose outcome is recorded."""
 
 
+_Interval = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_SPAN)]
+_Intervals = tuple[_Interval, ...]
 _Key = Annotated[str, msgspec.Meta(min_length=1)]
 _Number = Annotated[int, msgspec.Meta(ge=1, lt=10**17)]
 
@@ -84,28 +109,34 @@ class Row(NamedTuple):
     timeout: bytes | None
     rare: Sequence[bytes | None] | None
     enqueued_at: bytes | None = None
+    due: Sequence[Any] | None = None
 
 
-def read(row: Row) -> Claimed:
+def read(row: Row, default_result_ttl: int = int(DEFAULT_RESULT_TTL)) -> Claimed:
     """The job in a row of the script's reply. Raises `ValueError` for a field that is not a number."""
     if not row.queue:
         raise ValueError("the record names no queue")
     id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
     timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
+    if row.due:
+        return _due(row, *row.due)
     if row.rare is None:
-        return Claimed(id, execution, queue, row.data, timeout, enqueued_at=row.enqueued_at)
+        return Claimed(
+            id, execution, queue, row.data, timeout, default_result_ttl, enqueued_at=row.enqueued_at
+        )
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
-    expires_at, checkpoint, group, limits, batch, trace, *rare = more
+    expires_at, checkpoint, group, limits, batch, trace, *callbacks = more
+    repeats_left, repeat_intervals = (*callbacks[4:], None)[:2]
     return Claimed(
         id=id,
         execution=execution,
         queue=queue,
         data=row.data,
         timeout=timeout,
-        result_ttl=_whole(result_ttl, int(DEFAULT_RESULT_TTL), LONGEST_TTL),
+        result_ttl=_whole(result_ttl, default_result_ttl, LONGEST_TTL),
         failure_ttl=_whole(failure_ttl, int(DEFAULT_FAILURE_TTL), LONGEST_TTL),
         retries_left=_whole(retries_left, 0, MOST_RETRIES),
-        retry_intervals=msgspec.json.decode(intervals, type=tuple[float, ...]) if intervals else (),
+        retry_intervals=msgspec.json.decode(intervals, type=_Intervals) if intervals else (),
         attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
         front_on_retry=front == b"1",
         expires_at=_seconds(expires_at, 0) if expires_at else None,
@@ -116,7 +147,26 @@ def read(row: Row) -> Claimed:
         enqueued_at=row.enqueued_at,
         batch=(batch or b"").decode(),
         trace=(trace or b"").decode(errors="replace"),
-        by_rq=any(value not in (None, b"", b"0") for value in rare),
+        repeats_left=_whole(repeats_left, 0, MOST_RETRIES),
+        repeat_intervals=msgspec.json.decode(repeat_intervals, type=_Intervals) if repeat_intervals else (),
+        callbacks=tuple(name.decode() for name in callbacks[:3] if name),
+        calls_back=any(callbacks[:4]),
+    )
+
+
+def _due(row: Row, step: bytes, kind: bytes, fields: Sequence[bytes], result: Sequence[bytes]) -> Claimed:
+    """The callback in a row, as a job of the callback's own timeout."""
+    record = dict(zip(fields[::2], fields[1::2], strict=True))
+    timeout = _seconds(record.get(kind + b"_callback_timeout"), 0) if step == b"callback" else 0
+    results = dict(zip(result[::2], result[1::2], strict=True))
+    name = next((name for name in (b"return_value", b"exc_string") if name in results), b"")
+    return Claimed(
+        row.id.decode(),
+        row.execution.decode(),
+        (row.queue or b"").decode(),
+        b"",
+        timeout if timeout > 0 else CALLBACK_TIMEOUT,
+        due=Due(step.decode(), kind.decode(), record, name.decode(), results.get(name, b"")),
     )
 
 

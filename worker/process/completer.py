@@ -193,9 +193,11 @@ class Completer:
         with self._lock:
             outcomes, self._outcomes = self._outcomes, []
             self._calls += 1
-        if outcomes:
-            self._fetcher.acknowledge(outcomes)
+        claim = self._fetcher.acknowledge(outcomes) if outcomes else NOTHING
         with self._lock:
+            if not claim.is_empty:
+                self._unstarted.extend(claim.jobs)
+                self._keep(claim.unreadable)
             self._calls -= 1
             self._end_wait()
 

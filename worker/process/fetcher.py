@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
 from packmule.jobs import keys
+from packmule.jobs.options import DEFAULT_RESULT_TTL
 from packmule.worker.order import Order
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims, ClaimSize
@@ -46,8 +47,9 @@ class Fetcher:
         wake: Sequence[int],
         answered: Callable[[Claim], object],
         most: int = MOST,
+        result_ttl: int = int(DEFAULT_RESULT_TTL),
     ) -> None:
-        self._claims = Claims(client, worker, order)
+        self._claims = Claims(client, worker, order, result_ttl)
         self._idle = IdleWait(client, worker, self._claims, [keys.queue_key(each) for each in queues], wake)
         self._wake = wake
         self._answered = answered
@@ -78,15 +80,15 @@ class Fetcher:
         else:
             self._arrived = NOTHING
             if outcomes:
-                claim = claim.with_more(self._call(outcomes, 0))
+                claim = self._call(outcomes, 0).with_more(claim)
         self._begun = len(claim.jobs)
         if self._begun:
             self._begun_at = time.monotonic()
         return claim
 
-    def acknowledge(self, outcomes: Sequence[Outcome]) -> None:
-        """Acknowledge `outcomes` alone."""
-        self._call(outcomes, 0)
+    def acknowledge(self, outcomes: Sequence[Outcome]) -> Claim:
+        """Acknowledge `outcomes` alone; the callbacks that they call for."""
+        return self._call(outcomes, 0)
 
     def wait(self, room: int, longest: float | None) -> bool:
         """Wait for a push, a readable descriptor, or `longest`; whether jobs came, which `exchange` returns.

@@ -20,15 +20,17 @@ MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which names the error."""
 
 FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
+MAX_RETRIES_EXCEEDED = 5
+"""RQ's number for the end of a job that asked to be retried too often; to us it failed."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The end of one execution, in the form that `finish_and_claim.lua` takes.
 
-    `status` is the job's next one, or `settled` if its end is already recorded. `kind` is RQ's number for the
-    result, or 0 if nothing was performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended` the
-    same in Unix seconds. `name` and `value` are the result's field. `fields` go into the record, as names and
-    values in turn. `front` and `delay` (seconds) say where a job that runs again goes.
+    `status` is the job's next one; a callback's is `settled`, or `due` if it was not called. `kind` is RQ's
+    number for the result, or 0 if nothing was performed. `started_at` and `ended_at` are RQ's texts, `began`
+    and `ended` the same in Unix seconds. `name` and `value` are the result's field. `fields` go into the
+    record, as names and values in turn. `front` and `delay` (seconds) say where a job that runs again goes.
     """
 
     id: str
@@ -53,6 +55,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     limits: str = ""
     """The limits whose slots the job gives back, as they stand in its record."""
     batch: str = ""
+    callback: str = ""
+    """The kind of the job's callbacks that this end calls for, if it has any."""
 
     @property
     def reason(self) -> str:
@@ -66,11 +70,17 @@ Done = Callable[[Outcome | None], None]
 
 def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
     """The job returned a value; `result` is that value as JSON, empty for None."""
+    status, delay = "finished", 0.0
+    fields: tuple[str | int, ...] = ()
+    if job.repeats_left > 0:
+        delay = repeat_delay(job.repeats_left, job.repeat_intervals)
+        status = "scheduled" if delay else "queued"
+        fields = ("repeats_left", job.repeats_left - 1, "attempts", 0, "expires_at", "")
     return Outcome(
         job.id,
         job.execution,
         job.queue,
-        "finished",
+        status,
         job.result_ttl,
         FINISHED,
         wire.time_text(started),
@@ -79,9 +89,12 @@ def finished(job: Claimed, result: bytes, started: float, ended: float, at_once:
         f"{ended:.6f}",
         "return_value",
         b64encode(result).decode() if result else wire.NO_RESULT,
+        fields,
+        delay=delay,
         at_once=at_once,
         limits=job.limits,
         batch=job.batch,
+        callback="success" if job.calls_back else "",
     )
 
 
@@ -98,26 +111,27 @@ def failed(
     """The job raised an error; it runs again if `retry` and retries are left. `status` may be `stopped`."""
     if retry and job.retries_left > 0:
         delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
-        return again(job, traceback, started, ended, delay, job.retries_left - 1, at_once)
-    kind = STOPPED if status == "stopped" else FAILED
-    return _unfinished(job, status, kind, traceback, started, ended, (), at_once)
+        retried = again(job, traceback, started, ended, delay, at_once)
+        fields = ("retries_left", job.retries_left - 1, "attempts", job.attempt)
+        return msgspec.structs.replace(retried, fields=fields, callback="failure" if job.calls_back else "")
+    kind, callback = (STOPPED, "stopped") if status == "stopped" else (FAILED, "failure")
+    return _unfinished(job, status, kind, traceback, started, ended, at_once, callback)
 
 
 def again(
-    job: Claimed,
-    reason: str,
-    started: float,
-    ended: float,
-    delay: float,
-    retries_left: int,
-    at_once: bool = False,
+    job: Claimed, reason: str, started: float, ended: float, delay: float, at_once: bool = False
 ) -> Outcome:
-    """The job runs again in `delay` seconds, with `retries_left` after that."""
-    fields = ("retries_left", retries_left, "attempts", job.attempt)
-    outcome = _unfinished(
-        job, "scheduled" if delay else "queued", RETRIED, reason, started, ended, fields, at_once
-    )
-    return msgspec.structs.replace(outcome, front=job.front_on_retry, delay=delay)
+    """The job asked to run again in `delay` seconds: that is no failure."""
+    status = "scheduled" if delay else "queued"
+    retried = _unfinished(job, status, RETRIED, reason, started, ended, at_once)
+    fields = ("attempts", job.attempt, "number_of_retries", job.attempt)
+    return msgspec.structs.replace(retried, fields=fields, front=job.front_on_retry, delay=delay)
+
+
+def exceeded(job: Claimed, returned: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
+    """The job failed, because it `returned` RQ's `Retry` once too often."""
+    failed = _unfinished(job, "failed", MAX_RETRIES_EXCEEDED, "", started, ended, at_once, "failure")
+    return msgspec.structs.replace(failed, name="return_value", value=b64encode(returned).decode())
 
 
 def _unfinished(
@@ -127,8 +141,8 @@ def _unfinished(
     text: str,
     started: float,
     ended: float,
-    fields: tuple[str | int, ...],
     at_once: bool,
+    callback: str = "",
 ) -> Outcome:
     if len(text) > MAX_TRACEBACK:
         text = "...\n" + text[-MAX_TRACEBACK:]
@@ -145,10 +159,10 @@ def _unfinished(
         f"{ended:.6f}",
         "exc_string",
         wire.error_text(text),
-        fields,
         at_once=at_once,
         limits=job.limits,
         batch=job.batch,
+        callback=callback if job.calls_back else "",
     )
 
 
@@ -161,16 +175,26 @@ def refused(job: Claimed, error: Exception, started: float) -> Outcome:
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     """The job failed, since fields of its record are corrupt."""
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
+    if row.due:
+        return settled(Claimed(id, execution, queue, b""))
     limits = (row.rare and row.rare[9]) or b""
     batch = (row.rare and row.rare[10]) or b""
     job = Claimed(
-        id, execution, queue, b"", limits=limits.decode(errors="ignore"), batch=batch.decode(errors="ignore")
+        id,
+        execution,
+        queue,
+        b"",
+        limits=limits.decode(errors="ignore"),
+        batch=batch.decode(errors="ignore"),
+        calls_back=any((row.rare or ())[12:16]),
     )
     return failed(job, f"the job's record is corrupt: {error}", now, now)
 
 
 def returned(job: Claimed) -> Outcome:
     """The job was not started: it goes back to the front of its queue, and no attempt counts."""
+    if job.due:
+        return Outcome(job.id, job.execution, job.queue, "due")
     return Outcome(job.id, job.execution, job.queue, "queued", front=True, limits=job.limits)
 
 
@@ -186,8 +210,13 @@ def postponed(job: Claimed, seconds: float) -> Outcome:
 
 
 def settled(job: Claimed) -> Outcome:
-    """The job's end is already recorded."""
-    return Outcome(job.id, job.execution, job.queue, "settled", limits=job.limits, batch=job.batch)
+    """The callback that was due was called, however it ended."""
+    return Outcome(job.id, job.execution, job.queue, "settled", is_marked=False)
+
+
+def repeat_delay(repeats_left: int, intervals: Sequence[float]) -> float:
+    """Seconds until a job runs again that still repeats: RQ counts its intervals from the end."""
+    return intervals[min(repeats_left, len(intervals)) - 1] if intervals else 0.0
 
 
 def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import traceback
@@ -16,12 +17,16 @@ from packmule.jobs import context, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
 from packmule.worker.process import outcome
-from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.lookup import Lookup, Registered
+from packmule.worker.process.claimed import Claimed, Due
+from packmule.worker.process.lookup import Invoked, Lookup, Registered
 from packmule.worker.process.outcome import Outcome
+
+log = logging.getLogger("packmule.worker")
 
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
+CallBack = Callable[[Claimed, Due], Invoked]
+NoteError = Callable[[str, BaseException], None]
 Kind = Literal["plain", "async", "isolated", "inline"]
 
 
@@ -52,7 +57,8 @@ class Performer:
 
     `report` takes a job's id, execution, attempt, done, total and message; `save` takes its id, execution and
     checkpoint. `is_draining` says whether the worker is stopping; `max_result_bytes` limits a result's JSON.
-    `lookup` says what may be called.
+    `lookup` says what may be called; `call_back` makes the calls of callbacks that are due. `note_error`
+    takes the ids of jobs that failed, and why.
     """
 
     def __init__(
@@ -62,12 +68,16 @@ class Performer:
         is_draining: Callable[[], bool] = lambda: False,
         max_result_bytes: int = 1024 * 1024,
         lookup: Lookup | None = None,
+        call_back: CallBack | None = None,
+        note_error: NoteError | None = None,
     ) -> None:
         self.report = report
         self.save = save
         self.is_draining = is_draining
         self.max_result_bytes = max_result_bytes
         self.lookup = lookup or Registered()
+        self.call_back = call_back
+        self.note_error = note_error
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
@@ -76,16 +86,27 @@ class Performer:
 
     def prepare(self, job: Claimed) -> Call | Outcome:
         """The call that the job asks for, or its failure if that call is impossible or not allowed."""
+        if job.due and self.call_back:
+            return self._prepare_callback(self.call_back, job, job.due)
         try:
             job_type, args, kwargs = self.lookup.call(job.data)
             if job_type.limits and not job.is_grouped:
                 return outcome.limited(job, job_type.limits.of(job_type.arguments_of(args, kwargs)))
             bound = job_type.bind(args, kwargs)
+            for name in job.callbacks:
+                self.lookup.find(name)
             _refuse_expired(job)
         except Exception as error:  # an invalid payload or call, an unknown name, an expiry
             return outcome.refused(job, error, time.time())
-        kind: Kind = "async" if job_type.is_async else "isolated" if job_type.traits.isolate else "plain"
-        return Call(job, job_type, *bound, kind)
+        return Call(job, job_type, *bound, _kind(job_type))
+
+    def _prepare_callback(self, call_back: CallBack, job: Claimed, due: Due) -> Call | Outcome:
+        try:
+            called, args, kwargs = call_back(job, due)
+            return Call(job, called, tuple(args), dict(kwargs), _kind(called))
+        except Exception as error:  # a callback that is not allowed, or a corrupt record
+            log.error("job %s: its %s %s is impossible: %s", job.id, due.kind, due.step, error)
+            return outcome.settled(job)
 
     def perform(self, call: Call) -> Outcome:
         """Perform a plain function."""
@@ -111,16 +132,21 @@ class Performer:
         """The outcome of a job that `error` ended."""
         self._leave_if_forked()
         job, traits = call.job, call.type.traits
+        if self.note_error and not job.due and not isinstance(error, Interrupted | Stopped | Retry):
+            self.note_error(job.id, error)
         now = time.time()
         match error:
             case Interrupted():
                 return outcome.returned(job)
+            case _ if job.due:
+                log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, _trace(error))
+                return outcome.settled(job)
             case Stopped():
                 return outcome.failed(job, _trace(error), started, now, retry=False, status="stopped")
             case Retry() if error.limit is None or job.attempt < error.limit:
-                return outcome.again(
-                    job, str(error), started, now, error.after, job.retries_left, traits.at_once
-                )
+                return outcome.again(job, str(error), started, now, error.after, traits.at_once)
+            case _Returned():
+                return outcome.exceeded(job, error.result, started, now, traits.at_once)
             case _:
                 retry = traits.may_retry(error) and not isinstance(error, Retry)
                 return outcome.failed(job, _trace(error), started, now, retry=retry, at_once=traits.at_once)
@@ -139,6 +165,8 @@ class Performer:
 
     def _finished(self, call: Call, value: Any, started: float) -> Outcome:
         self._leave_if_forked()
+        if call.job.due:
+            return outcome.settled(call.job)
         result = b"" if value is None else self._encoded(call.type.name, value, call.job.attempt)
         return outcome.finished(call.job, result, started, time.time(), call.type.traits.at_once)
 
@@ -148,11 +176,11 @@ class Performer:
             os._exit(1)
 
     def _encoded(self, name: str, value: Any, attempt: int) -> bytes:
+        if isinstance(value, rq.Retry):
+            raise self._asked_to_retry(value, attempt)
         try:
             result = self.lookup.encode(value)
         except (TypeError, ValueError, RecursionError) as error:
-            if isinstance(value, rq.Retry):
-                raise _asked_to_retry(value, attempt) from None
             raise ResultUnwritable(f"{name} returned what JSON can't hold: {error}") from None
         if len(result) > self.max_result_bytes:
             raise ResultTooLarge(
@@ -161,16 +189,32 @@ class Performer:
             )
         return result
 
+    def _asked_to_retry(self, returned: rq.Retry, attempt: int) -> _Returned:
+        """Our `Retry` for a job that returned RQ's."""
+        after = returned.intervals[min(attempt, len(returned.intervals)) - 1] if returned.intervals else 0
+        asked = _Returned(after, "the job returned a Retry", limit=returned.max + 1)
+        try:
+            asked.result = self.lookup.encode(returned)
+        except (TypeError, ValueError):
+            asked.result = wire.encode_json(repr(returned))
+        return asked
+
+
+class _Returned(Retry):
+    """RQ's `Retry`, which a job returned, also as its result."""
+
+    result = b""
+
+
+def _kind(called: JobType) -> Kind:
+    if called.is_async:
+        return "async"
+    return "isolated" if called.traits.isolate else "plain"
+
 
 def _traced(call: Call) -> AbstractContextManager[object]:
     job = call.job
     return tracing.performing(call.type.name, job.queue, job.id, job.attempt, job.trace)
-
-
-def _asked_to_retry(returned: rq.Retry, attempt: int) -> Retry:
-    """Our `Retry` for a job that returned RQ's."""
-    after = returned.intervals[min(attempt, len(returned.intervals)) - 1] if returned.intervals else 0
-    return Retry(after, "the job returned a Retry", limit=returned.max + 1)
 
 
 def _refuse_expired(job: Claimed) -> None:

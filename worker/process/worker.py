@@ -18,25 +18,26 @@ from redis.exceptions import RedisError
 
 from packmule.jobs import context
 from packmule.jobs.interrupts import Interrupted
+from packmule.observe.webhooks.outgoing import Allowed
 from packmule.worker.kernel import resident_memory
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Order
-from packmule.worker.process import outcome, rq_path
+from packmule.worker.process import outcome
+from packmule.worker.process.callbacks import Callbacks
 from packmule.worker.process.claim import Claim
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import executors_of
-from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.fetcher import Fetcher
-from packmule.worker.process.lookup import Lookup
+from packmule.worker.process.lookup import Registered
 from packmule.worker.process.outcome import Done, Outcome
-from packmule.worker.process.performer import Performer
+from packmule.worker.process.performer import NoteError, Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
-from packmule.worker.registration import Registered
+from packmule.worker.registration import Registered as Registration
 from packmule.worker.rescue import record_crash, rescue
-from packmule.worker.scoreboard import MAIN, Scoreboard
+from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.wake import WakePipe
 
 MEMORY_SECONDS = 1.0
@@ -49,7 +50,7 @@ class Worker:
 
     It shows on its `scoreboard` what it performs; whoever runs it renews its lease and enforces deadlines.
     `lifeline` is a descriptor that becomes readable when that supervisor is gone. `lock_nodes` keep the locks
-    of singletons, by default the job server does; `lookup` says what may be called. Its parts call back in
+    of singletons, by default the job server does; `callbacks` say what may be called. Its parts call back in
     three ways: `done` with an outcome, `wake` to end a wait, and `break_off` for a lock that was lost.
     """
 
@@ -60,15 +61,14 @@ class Worker:
         queues: Sequence[str],
         order: Order,
         options: WorkerOptions,
-        registration: Registered,
+        registration: Registration,
         scoreboard: Scoreboard,
         *,
         lifeline: int | None = None,
         lock_nodes: Sequence[Redis] = (),
-        lookup: Lookup | None = None,
+        callbacks: Callbacks | None = None,
+        note_error: NoteError | None = None,
         enqueue_dependents: Callable[[Sequence[str]], None],
-        perform_by_rq: Callable[[Claimed, Performer], Outcome],
-        all_by_rq: bool = False,
     ) -> None:
         self.client = client
         self.name = name
@@ -77,17 +77,24 @@ class Worker:
         self.scoreboard = scoreboard
         self.lifeline = lifeline
         self.enqueue_dependents = enqueue_dependents
-        self.perform_by_rq = perform_by_rq
-        self.all_by_rq = all_by_rq
         self.stopping = False
         self.wake = WakePipe()
         self.performed = 0
         wake = [self.wake.reader] if lifeline is None else [self.wake.reader, lifeline]
-        self.fetcher = Fetcher(client, name, order, queues, wake, self._answered, options.most)
+        self.fetcher = Fetcher(
+            client, name, order, queues, wake, self._answered, options.most, options.result_ttl
+        )
         self.completer = Completer(self.fetcher, self.wake.wake, scoreboard.show_held)
         progress = ProgressStore(client, name)
+        callbacks = callbacks or Callbacks(client, Registered(Allowed(options.webhook_allow)))
         self.performer = Performer(
-            progress.report, progress.save, lambda: self.stopping, options.max_result_bytes, lookup
+            progress.report,
+            progress.save,
+            lambda: self.stopping,
+            options.max_result_bytes,
+            callbacks.lookup,
+            callbacks.call_for,
+            note_error,
         )
         self.executors = executors_of(
             self.performer, scoreboard, options, partial(record_crash, client, name), name
@@ -169,10 +176,10 @@ class Worker:
         """Start what was claimed, as far as there is room; each job ends in the completer's `done`."""
         if claim.is_empty:
             return
-        self.performed += len(claim.jobs)
+        self.performed += len(claim.jobs) - claim.callbacks
         self.completer.take(claim)
-        for _ in range(min(room, len(claim.jobs))):
-            if self.stopping or not (job := self.completer.next()):
+        for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
+            if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
                 break
             self._start(job, self.completer.done)
         self._leave_if_grown()
@@ -183,23 +190,13 @@ class Worker:
                 done(outcome.postponed(job, RETRY_SECONDS))
                 return
             done = self.singletons.releasing(job.execution, done)
-        if job.by_rq or self.all_by_rq:
-            self._start_by_rq(job, done)
-            return
         call = self.performer.prepare(job)
         if isinstance(call, Outcome):
             done(call)
+        elif job.due and not self.executors[call.kind].free:
+            done(outcome.returned(job))  # for whichever worker has room
         else:
             self.executors[call.kind].start(call, done)
-
-    def _start_by_rq(self, job: Claimed, done: Done) -> None:
-        for each in self.executors.values():
-            if isinstance(each, InlineExecutor):
-                each.expect(job.execution)
-        self.scoreboard.start(MAIN, job.id, job.execution, rq_path.longest(job))
-        ended = self.perform_by_rq(job, self.performer)
-        self.scoreboard.clear(MAIN)
-        done(ended)
 
     def _wait(self, is_busy: bool, room: int) -> None:
         """Wait for jobs, for an outcome, or for a signal."""

@@ -1,5 +1,5 @@
 -- Limits: the slots and tokens that a job needs in order to run.
--- requires: groups, guarded, records
+-- requires: groups, guarded
 --
 -- pm:holders:<key>   a hash of job to its worker and execution    pm:rate:jobs:<key>  a token bucket
 
@@ -108,16 +108,14 @@ end
 
 -- Claim a job from its queue's list. Whether it may run, whether another job followed it, and whether it is blocked.
 function limits.claim(queue, group, text, id, own, number, now)
-  -- RQ's code removes a canceled job only from the queue's list.
-  local is_canceled = records.get(id, 'status') == 'canceled'
-  if text and not is_canceled then
+  if text then
     local is_admitted, key, due = limits.admit(limits.parse(text), id, own, number, now)
     if not is_admitted then
       groups.block(queue, group, id, key, due)
       return false, false, true
     end
   end
-  return not is_canceled, groups.leave(queue, group, id), false
+  return true, groups.leave(queue, group, id), false
 end
 
 -- Release a job's slots, and its tokens too if it was returned unperformed. If it is only postponed until its lock

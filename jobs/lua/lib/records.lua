@@ -15,6 +15,11 @@ end
 
 function records.exists(id) return redis.call('EXISTS', 'rq:job:' .. id) == 1 end
 
+-- Delete what RQ's readers know of one execution.
+function records.forget_execution(id, execution)
+  redis.call('DEL', 'rq:executions:' .. id, 'rq:execution:' .. id .. ':' .. execution)
+end
+
 -- Whether a job of this status has yet to end.
 function records.is_pending(status)
   return status == 'queued' or status == 'started' or status == 'scheduled' or status == 'deferred'

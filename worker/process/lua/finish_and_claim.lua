@@ -1,6 +1,6 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
--- requires: acknowledge, coordination/redis/clock, gathered, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded
--- requires: jobs/limits, jobs/quarantine, jobs/queues, jobs/records, statistics, worker/renewal
+-- requires: acknowledge, coordination/redis/clock, gathered, jobs/callbacks, jobs/corrupt, jobs/events, jobs/groups
+-- requires: jobs/guarded, jobs/limits, jobs/quarantine, jobs/queues, jobs/records, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -14,7 +14,9 @@
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
---          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing] or nothing, enqueued_at]
+--          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing, and
+--          repeat_intervals of a job that repeats] or nothing, enqueued_at, nothing, or for a job whose callback is due
+--          what callbacks.row returns]
 --
 -- An outcome counts only while the claims name its execution: a worker that has lost its lease changes nothing.
 -- If it is sent again with the same claim id, the script returns the same jobs and acknowledges nothing twice: a
@@ -68,13 +70,22 @@ local function take(id, number)
     return false
   end
   local group, needs, batch = values[12] or values[13], values[13], values[14]
+  local status = values[LAST_RARE + 1] or 'queued'
+  if status ~= 'queued' and status ~= 'created' then
+    local row = callbacks.row(id, status)
+    if row then
+      jobs[#jobs + 1] = {id, execution, values[1], '', values[3], false, values[LAST_RARE + 2], row}
+      return true
+    elseif not again then -- it was canceled, say, and could not be removed from its list
+      if group then has_followed = groups.leave(values[1] or '', group, id) or has_followed end
+      return false
+    end
+  end
   if again then
     -- it was allowed to run before
   elseif is_paused_batch[batch] then
     if group then groups.leave(values[1] or '', group, id) end
     call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
-    return false
-  elseif values[LAST_RARE + 1] == 'canceled' and not group then -- the cancel could not remove it from its list
     return false
   end
   if group and values[1] and not again then
@@ -87,6 +98,7 @@ local function take(id, number)
   for i = 4, LAST_RARE do
     if values[i] then
       rare = {unpack(values, 4, LAST_RARE)}
+      if values[LAST_RARE] then rare[LAST_RARE - 2] = records.get(id, 'repeat_intervals') or false end
       break
     end
   end
@@ -128,6 +140,10 @@ if #outcomes > 0 then
   local blocks = acknowledge.all(outcomes, claims, hash, held, again, is_plain, stale, parents)
   if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
   if blocks then is_plain = false end
+  for _, id in ipairs(acknowledge.due) do
+    local number = #jobs + 1
+    if take(id, number) then redis.call('HSET', claims, id, claim_id .. '-' .. number) end
+  end
 end
 if again then
   local all = redis.call('HGETALL', claims)

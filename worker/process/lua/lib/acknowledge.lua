@@ -1,12 +1,11 @@
 -- Acknowledging: it writes the outcomes of a claim. worker/process/outcome.py describes an outcome.
--- requires: gathered, jobs/batches, jobs/corrupt, jobs/events, jobs/groups, jobs/limits, jobs/quarantine, jobs/queues
--- requires: jobs/records, jobs/scheduled, coordination/redis/clock
+-- requires: coordination/redis/clock, gathered, jobs/batches, jobs/callbacks, jobs/corrupt, jobs/events, jobs/groups
+-- requires: jobs/limits, jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled
 
 local acknowledge = {}
 
-local GONE_SECONDS = 60 -- how late a repeated enqueue may arrive after a job that left no record
-local ENDS = {'finished', 'failed', 'stopped', 'retried'}
-local KINDS = {'successful_job_count', 'failed_job_count', 'failed_job_count', 'failed_job_count'}
+local ENDS = {'finished', 'failed', 'stopped', 'retried', 'failed'} -- by RQ's number for a result
+local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
 local now, worker, emit = clock.now, quarantine.worker, events.emit
 
@@ -15,6 +14,7 @@ local function ends(status) return status == 'finished' or status == 'failed' or
 local has_blocked = false
 
 local function place(id, queue, status, ttl, front, delay)
+  if status == 'canceled' then return end
   local group = status == 'queued' and delay > 0 and records.get(id, 'group')
   if group then
     groups.block(queue, group, id, nil, now + delay) -- its lock is taken, so the next job would not get it either
@@ -32,53 +32,97 @@ end
 
 local counts, seconds = {}, 0
 
-local function finish(id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay, marked)
-  local record, results = records.key(id), 'rq:results:' .. id
+-- Jobs of this call that somebody canceled by RQ's code while they ran: they stay canceled.
+local function find_canceled(outcomes)
+  local by_queue, found = {}, {}
+  for _, outcome in ipairs(outcomes) do
+    local ids = by_queue[outcome[3]] or {}
+    by_queue[outcome[3]], ids[#ids + 1] = ids, outcome[1]
+  end
+  for queue, ids in pairs(by_queue) do
+    local scores = redis.pcall('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids))
+    for i, id in ipairs(scores.err and {} or ids) do
+      found[id] = scores[i] and records.get(id, 'status') == 'canceled'
+    end
+  end
+  return found
+end
+
+-- Begin a job's callbacks, if it has some for this end. The status until they are done, or nothing.
+local function begin_callbacks(kind, id, status, ttl, front, delay)
+  local waits, place, value = status, 'end', ttl
+  if not ends(status) then
+    waits, place, value = 'scheduled', 'at', string.format('%.6f', now + delay)
+    if status == 'queued' then place, value = 'queue', front and 'front' or 'back' end
+  end
+  return callbacks.begin(id, waits, kind, place, value) and waits or nil
+end
+
+local function write_result(id, execution, ttl, kind, began, stopped, name, value, is_bounded)
+  local results = 'rq:results:' .. id
+  local added = redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'execution_id', execution,
+    'execution_started_at', began, 'execution_ended_at', stopped, name, value)
+  if added.err then return corrupt.set_aside(id, added.err) end
+  if is_bounded then redis.call('XTRIM', results, 'MAXLEN', '~', 10) end
+  if ttl > 0 then redis.call('EXPIRE', results, ttl) end
+end
+
+local function finish(callback, id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value, extra, front, delay, marked)
+  local record = records.key(id)
+  local repeats = kind == 1 and status ~= 'finished'
+  local waits = callback ~= '' and status ~= 'canceled' and begin_callbacks(callback, id, status, ttl, front, delay)
+  if waits then
+    acknowledge.due[#acknowledge.due + 1] = id
+  elseif status == 'finished' and ttl == 0 then
+    redis.call('DEL', record, 'rq:results:' .. id)
+  end
   local written = 0
-  if status == 'finished' and ttl == 0 then
-    redis.call('DEL', record, results)
+  if not waits and status == 'finished' and ttl == 0 then
+    -- nothing is left
   elseif kind == 0 then
     written = redis.pcall('HSET', record, 'status', status, unpack(extra))
   else
-    written = redis.pcall('HSET', record, 'status', status, 'started_at', started, 'ended_at', ended, 'worker_name', worker,
-      unpack(extra))
+    written = redis.pcall('HSET', record, 'status', waits or status, 'started_at', started, 'ended_at', ended,
+      'worker_name', worker, unpack(extra))
   end
   if type(written) == 'table' then
     corrupt.set_aside(id, written.err) -- the key is not a record any more
-  elseif kind == 0 then
-    place(id, queue, status, ttl, front, delay)
-  elseif status ~= 'finished' or ttl ~= 0 then
-    local added = redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'execution_id', execution,
-      'execution_started_at', began, 'execution_ended_at', stopped, name, value)
-    if added.err then
-      corrupt.set_aside(id, added.err)
-    elseif ttl > 0 then
-      redis.call('EXPIRE', results, ttl)
+  elseif written and (waits or status ~= 'finished' or ttl ~= 0) then
+    if kind > 0 then
+      local keep = waits and -1 or ttl
+      if waits or ttl ~= 0 or not repeats then
+        write_result(id, execution, keep, kind, began, stopped, name, value, kind > 1 or repeats)
+      end
+      if keep > 0 and ends(status) then
+        redis.call('EXPIRE', record, keep)
+      else
+        redis.call('PERSIST', record)
+      end
     end
-    if kind > 1 and not added.err then redis.call('XTRIM', results, 'MAXLEN', '~', 10) end
-    if ttl > 0 and ends(status) then
-      redis.call('EXPIRE', record, ttl)
-    else
-      redis.call('PERSIST', record)
-    end
-    place(id, queue, status, ttl, front, delay)
+    if not waits or ends(status) and (status ~= 'finished' or ttl ~= 0) then place(id, queue, status, ttl, front, delay) end
   end
-  if kind == 0 and delay == 0 and marked then
+  if status == 'canceled' then
+    emit('canceled', id, queue, worker)
+  elseif kind == 0 and delay == 0 and marked then
     emit('returned', id, queue, worker)
   elseif kind > 0 then
     emit(ENDS[kind], id, queue, worker,
       {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
-    counts[KINDS[kind]] = (counts[KINDS[kind]] or 0) + 1
+  end
+  if kind > 0 then
+    local counter = kind == 1 and 'successful_job_count' or 'failed_job_count'
+    counts[counter] = (counts[counter] or 0) + 1
     seconds = seconds + stopped - began
   end
 end
 
--- RQ's code has recorded the end of a job. This emits its event, unless that code deleted the record.
-local function settled_status(id, queue)
-  local status = records.get(id, 'status')
-  if not status then return end
-  emit(ends(status) and status or 'retried', id, queue, worker)
-  return status
+-- Record a step of a job's callbacks as done; "due" leaves it to the next claim.
+local function settle(id, queue, status)
+  if status == 'settled' and callbacks.settle(id, queue) then
+    acknowledge.due[#acknowledge.due + 1] = id
+  elseif status == 'due' then
+    callbacks.postpone(id, queue)
+  end
 end
 
 local counted = {} -- per batch the jobs, their states and results
@@ -86,16 +130,12 @@ local counted = {} -- per batch the jobs, their states and results
 local function count(batch, id, status, result)
   local state = batches.state_of(status)
   if not batches.of(batch) or not state then return end
-  if result == '' then -- RQ's code recorded the end and the result
-    local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
-    for i, name in ipairs(last and last[2] or {}) do
-      if name == 'return_value' or name == 'exc_string' then result = last[2][i + 1] end
-    end
-  end
   local all = counted[batch] or {{}, {}, {}}
   counted[batch] = all
   all[1][#all[1] + 1], all[2][#all[2] + 1], all[3][id] = id, state, (state == 'd' and '+' or '-') .. result
 end
+
+acknowledge.due = {} -- the ids of jobs whose callbacks the outcomes call for
 
 -- Write the outcomes. `held` has the executions that `claims` name for their jobs; the call is sent `again` if it was
 -- done before; no record has dependents if `is_plain`. Whether all were accepted, and whether a group was blocked;
@@ -103,7 +143,7 @@ end
 function acknowledge.all(outcomes, claims, hash, held, again, is_plain, stale, parents)
   local keys = {}
   for i, outcome in ipairs(outcomes) do keys[i] = records.key(outcome[1]) end
-  local none_deleted = redis.call('EXISTS', unpack(keys)) == #keys
+  local none_deleted, canceled = redis.call('EXISTS', unpack(keys)) == #keys, find_canceled(outcomes)
   for i, outcome in ipairs(outcomes) do
     local id, execution, queue, status, ttl, kind = unpack(outcome, 1, 6)
     local is_there = none_deleted or redis.call('EXISTS', keys[i]) == 1
@@ -114,20 +154,20 @@ function acknowledge.all(outcomes, claims, hash, held, again, is_plain, stale, p
         parents[#parents + 1] = id
         redis.call('ZADD', 'pm:parents', now, id) -- until someone has enqueued its dependents
       end
-      if is_there and ends(status) and ttl >= 0 and ttl < GONE_SECONDS then
-        redis.call('SET', 'pm:gone:' .. id, records.get(id, 'call') or '', 'EX', GONE_SECONDS)
-      end
-      if outcome[18] ~= '' then
-        limits.release(outcome[18], id, kind == 0 and status ~= 'settled', kind == 0 and outcome[15] > 0)
-      end
-      if status == 'settled' then
-        status = is_there and settled_status(id, queue) or nil
+      if is_there and ends(status) then callbacks.leave_trace(id, ttl) end
+      if outcome[18] ~= '' then limits.release(outcome[18], id, kind == 0, kind == 0 and outcome[15] > 0) end
+      if is_there and (status == 'settled' or status == 'due') then
+        settle(id, queue, status)
       elseif is_there then
-        finish(unpack(outcome, 1, 16))
+        if canceled[id] then status, outcome[4] = 'canceled', 'canceled' end
+        finish(outcome[20], unpack(outcome, 1, 16))
       end
       if outcome[19] ~= '' then count(outcome[19], id, status, outcome[12]) end
       gathered.add('HDEL', claims, id)
-      if outcome[16] then gathered.add('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution) end
+      if outcome[16] then
+        gathered.add('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+        if kind == 0 or outcome[10] - outcome[9] > SURELY_SHORT then records.forget_execution(id, execution) end
+      end
     elseif not again then
       stale[#stale + 1] = id
     elseif has_parent then

@@ -1,0 +1,78 @@
+-- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
+-- job stays claimed, or its id waits in its queue.
+-- requires: guarded, queues, records, scheduled
+--
+-- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value>". The step is "callback" or
+-- "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or "stopped". The place
+-- says what follows: "end" (a TTL), "queue" ("front" or "back") or "at" (a Unix time).
+
+local callbacks = {}
+
+local GONE_SECONDS = 60 -- how late a repeated enqueue may arrive after a job that left no record
+
+-- Note the enqueue of a chosen id that a job came from: its record is about to go.
+function callbacks.leave_trace(id, ttl)
+  if ttl < 0 or ttl >= GONE_SECONDS then return end
+  redis.call('SET', 'pm:gone:' .. id, records.get(id, 'call') or '', 'EX', GONE_SECONDS)
+end
+
+-- What is due for a job of this status: step, kind, place and value, or nothing.
+function callbacks.due(id, status)
+  local text = records.get(id, 'callback_due') or ''
+  local step, of, kind, place, value = text:match('^(%a+) (%a+) (%a+) (%a+) (%S+)$')
+  if of and of == status then return step, kind, place, value end
+end
+
+-- Whether a callback, or after it webhooks, are due for a job whose outcome was recorded with this status.
+function callbacks.begin(id, status, kind, place, value, is_called)
+  local name, hooks = unpack(records.read(id, kind .. '_callback_name', 'webhooks'))
+  local step = not is_called and name and name ~= '' and 'callback'
+    or hooks and hooks ~= '' and kind ~= 'stopped' and place == 'end' and 'webhooks'
+  if not step then return false end
+  redis.call('HSET', records.key(id), 'callback_due', table.concat({step, status, kind, place, value}, ' '))
+  redis.call('HDEL', records.key(id), 'deaths')
+  redis.call('PERSIST', records.key(id))
+  redis.pcall('PERSIST', 'rq:results:' .. id)
+  return true
+end
+
+-- Let a job whose callback or webhooks are still due wait for the next claim.
+function callbacks.postpone(id, queue)
+  queues.push(queue, id, 'LPUSH')
+end
+
+-- A step is done, or given up: begin the next one, or do what follows them. Whether another step is due.
+function callbacks.settle(id, queue)
+  local status = records.get(id, 'status')
+  local step, kind, place, value = callbacks.due(id, status)
+  redis.pcall('HDEL', records.key(id), 'callback_due')
+  if not step then return false end -- it was canceled or enqueued again meanwhile
+  if step == 'callback' and callbacks.begin(id, status, kind, place, value, true) then return true end
+  if place == 'queue' then
+    redis.call('HSET', records.key(id), 'status', 'queued')
+    queues.push(queue, id, value == 'front' and 'LPUSH' or 'RPUSH')
+  elseif place == 'at' then
+    guarded.call('ZADD', scheduled.key(queue), value, id)
+    scheduled.due(queue, tonumber(value))
+  else
+    local ttl = tonumber(value) or -1
+    callbacks.leave_trace(id, ttl)
+    if ttl == 0 and kind == 'success' then
+      redis.call('DEL', records.key(id), 'rq:results:' .. id)
+    elseif ttl > 0 then
+      redis.call('EXPIRE', records.key(id), ttl)
+      redis.call('EXPIRE', 'rq:results:' .. id, ttl)
+    end
+  end
+  return false
+end
+
+-- What a worker needs for the step that is due: step, kind, the whole record, and the last result; or nothing.
+function callbacks.row(id, status)
+  local step, kind = callbacks.due(id, status)
+  if not step then return end
+  local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
+  return {step, kind, redis.call('HGETALL', records.key(id)), last and last[2] or {}}
+end
+
+return callbacks
