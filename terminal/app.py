@@ -41,11 +41,10 @@ class App:
             self._client = self.connect()
         return self._client
 
-    def connect(self, socket_timeout: float | None = None) -> Redis:
+    def connect(self) -> Redis:
         """One more client, for another process or until the command ends.
 
-        The last command to leave an embedded server stops it. `socket_timeout` limits the seconds that an
-        answer may take.
+        The last command to leave an embedded server stops it.
         """
         from packmule.coordination.redis.connection import InvalidURL, connect
         from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -55,7 +54,6 @@ class App:
                 self.settings.redis_url,
                 self.settings.data_dir,
                 allow_eviction=self.settings.allow_eviction,
-                socket_timeout=socket_timeout,
             )
         except InvalidURL as error:
             raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None

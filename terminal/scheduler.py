@@ -9,9 +9,6 @@ import click
 
 from packmule.terminal.app import App
 
-SCHEDULER_TIMEOUT = 5.0
-"""Seconds that an answer may take, so that a scheduler can end although its server is frozen."""
-
 
 @click.command()
 @click.option(
@@ -39,6 +36,6 @@ def run_scheduler(app: App) -> None:
     from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 
     settings = app.settings
-    client = app.connect(SCHEDULER_TIMEOUT)
+    client = app.connect()
     enqueuer = PeriodicEnqueuer(app.jobs_on(client), settings.schedules)
     Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()

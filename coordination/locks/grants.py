@@ -52,7 +52,7 @@ def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
             _acquire,
             keys(name),
             (attempt.value, _milliseconds(ttl), COUNTER_SECONDS),
-            _patience(quorum, ttl),
+            ttl / 4,
             voters=True,
         )
         fence = max(votes.replies, default=0)
@@ -98,7 +98,7 @@ def give_back(quorum: Quorum, grant: Grant) -> bool:
     A node that doesn't answer still gets the command, or forgets the lock at the end of its TTL.
     """
     args = (grant.value, grant.fence, COUNTER_SECONDS, channel(grant.name))
-    votes = quorum.ask(_release, keys(grant.name), args, quorum.timeout, agrees=lambda _: True)
+    votes = quorum.ask(_release, keys(grant.name), args, agrees=lambda _: True)
     return sum(not reply for reply in votes.replies) < quorum.majority
 
 
@@ -114,7 +114,7 @@ def channel(name: str) -> str:
 
 def _confirm(quorum: Quorum, name: str, value: str, fence: int, ttl: float) -> Votes:
     args = (value, _milliseconds(ttl), fence, COUNTER_SECONDS)
-    return quorum.ask(_extend, keys(name), args, _patience(quorum, ttl))
+    return quorum.ask(_extend, keys(name), args, ttl / 4)
 
 
 def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
@@ -123,10 +123,6 @@ def _shortage(quorum: Quorum, name: str, votes: Votes) -> NoQuorum:
         f"{name}: {votes.able} of {len(quorum.nodes)} lock nodes answered, but "
         f"{quorum.majority} must agree: {said}"
     )
-
-
-def _patience(quorum: Quorum, ttl: float) -> float:
-    return min(quorum.timeout, ttl / 4)
 
 
 def _milliseconds(ttl: float) -> int:

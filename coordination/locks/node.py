@@ -19,6 +19,12 @@ costs a twentieth of the time."""
 LONGEST_REST = 2.0
 """Seconds after which the next attempt is due in any case."""
 
+LONGEST_SILENCE = 5.0
+"""Seconds without a reply after which the connection is closed: the server's host may be gone for good."""
+
+LONGEST_ROUND_TRIP = 0.5
+"""Seconds; a reply that came later than that is not counted on again."""
+
 ABSENT = object()
 """Instead of a reply: none has arrived yet, or the connection is lost."""
 
@@ -38,41 +44,55 @@ class Node:
         self.fault = ""
         self.run_id = b""
         self.votes_at = 0.0
+        self.round_trip = 0.0
+        """Seconds from the last answered command to its reply."""
         self._dial_at = 0.0
+        self._sent_at = self._silent_since = 0.0
         self._connection: Any = None
         self.socket: Any = None
 
-    def dial(self, timeout: float, longest_ttl: float) -> None:
-        """Connect if that is due. A server that may have forgotten locks votes only after the longest TTL."""
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to connect."""
+        return self.socket is None and time.monotonic() >= self._dial_at
+
+    def dial(self, timeout: float, longest_ttl: float) -> bool:
+        """Connect; returns False if only the time did not suffice.
+
+        A server that may have forgotten locks votes only after the longest TTL.
+        """
         begun = time.monotonic()
-        if self.socket is not None or begun < self._dial_at:
-            return
         connection = self.connection(timeout)
         try:
             connection.connect()
+            asked_at = time.monotonic()
             connection.send_packed_command(
                 connection.pack_commands([("INFO",), ("CONFIG", "GET", "append*")]), check_health=False
             )
             info = dict(
                 line.split(b":", 1) for line in connection.read_response(True).split() if b":" in line
             )
+            self.round_trip = time.monotonic() - asked_at
             durable = self._is_durable(connection)
             uptime = float(info[b"uptime_in_seconds"])
-            _refuse_eviction(info)
-            self.run_id = info[b"run_id"]
+            _refuse_unfit(info)
+            is_known, self.run_id = self.run_id == info[b"run_id"], info[b"run_id"]
         except (redis.RedisError, OSError, ServerFailed, KeyError) as error:
             connection.disconnect()
             self.fault = " ".join(str(error).split())
             now = time.monotonic()
             self._dial_at = now + min(LONGEST_REST, REST * (now - begun))
-            return
+            return not isinstance(error, redis.TimeoutError)
         now = time.monotonic()
-        self.votes_at = now if durable else now + max(0.0, longest_ttl - uptime)
+        # A clock that was set back makes the uptime too small, or negative: the longest TTL is always enough.
+        votes_at = now if durable else now + min(max(0.0, longest_ttl - uptime), longest_ttl)
+        self.votes_at = min(self.votes_at, votes_at) if is_known else votes_at
         self.fault = ""
         self._connection, self.socket = connection, connection._sock
         self.socket.setblocking(False)
         self._reader = hiredis.Reader()
         self._unanswered = 0
+        return True
 
     def connection(self, timeout: float) -> Any:
         """A new, unconnected connection to this server."""
@@ -86,6 +106,9 @@ class Node:
             taken = 0
         except OSError as error:
             return self.lose(str(error))
+        self._sent_at = time.monotonic()
+        if not self._unanswered:
+            self._silent_since = self._sent_at
         self._unanswered += 1
         return taken == len(command) or self.lose("it accepts no more commands")
 
@@ -102,8 +125,10 @@ class Node:
                 return ABSENT
             while (reply := self._reader.gets()) is not False:
                 self._unanswered -= 1
+                self._silent_since = time.monotonic()
                 if self._unanswered == 0:
                     last = reply
+                    self.round_trip = min(self._silent_since - self._sent_at, LONGEST_ROUND_TRIP)
         except (BlockingIOError, ssl.SSLWantReadError):
             pass
         except (OSError, hiredis.HiredisError) as error:
@@ -114,6 +139,15 @@ class Node:
     def votes(self) -> bool:
         """Whether it votes: it can't have forgotten a lock that is still held."""
         return self.votes_at <= time.monotonic()
+
+    def leave_if_silent(self) -> None:
+        """Close a connection that has given no reply for long; the next one resolves the name again."""
+        if (
+            self.socket is not None
+            and self._unanswered
+            and time.monotonic() - self._silent_since > LONGEST_SILENCE
+        ):
+            self.lose(f"no answer for {LONGEST_SILENCE:g} s")
 
     def lose(self, fault: str) -> bool:
         """Close the connection because of `fault`; always False."""
@@ -142,7 +176,9 @@ class Node:
         )
 
 
-def _refuse_eviction(info: dict[bytes, bytes]) -> None:
+def _refuse_unfit(info: dict[bytes, bytes]) -> None:
+    if info.get(b"role") == b"slave":
+        raise redis.RedisError("it is a read-only replica")
     policy = info.get(b"maxmemory_policy", b"noeviction").decode()
     if policy != "noeviction" and info.get(b"maxmemory") != b"0":
         raise redis.RedisError(f"it deletes locks when its memory is full (maxmemory-policy {policy})")

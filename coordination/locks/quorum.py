@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -17,6 +18,14 @@ from packmule.coordination.locks.node import ABSENT, Node
 from packmule.coordination.redis.command_packer import pack
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import UsageError
+
+TRIPS = 4
+"""A node may take this many times its usual round trip to answer, if that is more than the timeout."""
+
+LONGEST_DIAL = 0.64
+"""Seconds that each step of connecting may take while no majority is connected."""
+
+REPLICA = ("READONLY", "MASTERDOWN", "-READONLY")
 
 
 class SameServer(UsageError, ValueError):
@@ -42,6 +51,8 @@ class Quorum:
         self.majority = len(self.nodes) // 2 + 1
         self.longest_ttl = longest_ttl
         self.timeout = timeout
+        self.dial_within = timeout / 2
+        """Seconds that each step of connecting to a node may take now."""
         self.reset()
         _everywhere.add(self)
 
@@ -60,19 +71,20 @@ class Quorum:
         script: Script,
         keys: Sequence[str],
         args: Sequence[str | int],
-        patience: float,
+        longest: float = math.inf,
         *,
         voters: bool = False,
         agrees: Callable[[int], bool] = bool,
     ) -> Votes:
         """Run a script on all nodes, or on `voters` only, until a majority `agrees` or can no longer do so.
 
-        The script's last argument says whether the node votes. Takes at most `patience` seconds, plus the
-        timeout for each node that must be connected to.
+        The script's last argument says whether the node votes. Nodes may take the timeout to answer, or a few
+        round trips where these are longer, but at most `longest` seconds. Connecting takes extra time.
         """
         with self._mutex:
             try:
-                self._connect(min(self.timeout / 2, patience))
+                self._connect(longest)
+                patience = min(self._answer_within(), longest)
                 return self._ask(script, (len(keys), *keys, *args), patience, voters, agrees)
             except BaseException:
                 self._disconnect()  # how far the exchange got is unknown
@@ -81,15 +93,19 @@ class Quorum:
     def faults(self) -> dict[str, str]:
         """The nodes that can't vote now, and why."""
         with self._mutex:
-            self._connect(self.timeout / 2)
+            self._connect(math.inf)
             return self._faults()
 
     def _disconnect(self) -> None:
         for node in self.nodes:
             node.close()
 
-    def _connect(self, timeout: float) -> None:
-        """Open missing connections, such as those that ended when a server restarted."""
+    def _connect(self, longest: float) -> None:
+        """Open missing connections, such as those that ended when a server restarted.
+
+        Steps get little time while a majority is connected, so that a dead node holds nobody up. Without a
+        majority they get more, because the network may be slow.
+        """
         connected = {node.socket.fileno(): node for node in self.nodes if node.socket is not None}
         poller = select.poll()
         for descriptor in connected:
@@ -97,11 +113,34 @@ class Quorum:
         for descriptor, _ in poller.poll(0):
             connected[descriptor].receive()  # a late reply, or the end of the connection
         for node in self.nodes:
-            if node.socket is None:
-                node.dial(timeout, self.longest_ttl)
-                for other in self.nodes:
-                    if other is not node and node.run_id and other.run_id == node.run_id:
-                        raise SameServer(f"the lock nodes {other.name} and {node.name} are the same server")
+            node.leave_if_silent()
+        late = [node for node in self.nodes if node.is_due]
+        while late:
+            step = min(self.dial_within, longest)
+            late = [node for node in late if not self._dial(node, step)]
+            if len(self._round_trips()) >= self.majority:
+                self.dial_within = self._answer_within() / 2
+                return
+            if step >= min(LONGEST_DIAL, longest):
+                return
+            if late:
+                self.dial_within = min(2 * self.dial_within, LONGEST_DIAL)
+
+    def _dial(self, node: Node, step: float) -> bool:
+        """Connect to `node`; returns False if only the time did not suffice. Raises `SameServer`."""
+        done = node.dial(step, self.longest_ttl)
+        for other in self.nodes:
+            if other is not node and node.run_id and other.run_id == node.run_id:
+                raise SameServer(f"the lock nodes {other.name} and {node.name} are the same server")
+        return done
+
+    def _round_trips(self) -> list[float]:
+        """The round trips to the connected nodes, the shortest first."""
+        return sorted(node.round_trip for node in self.nodes if node.socket is not None)
+
+    def _answer_within(self) -> float:
+        """Seconds in which the nearest majority should have answered."""
+        return max([self.timeout, *(TRIPS * trip for trip in self._round_trips()[: self.majority])])
 
     def _ask(
         self,
@@ -137,6 +176,8 @@ class Quorum:
                     yes += agrees(reply)
                 elif reply is not ABSENT:
                     node.fault = f"it replied {reply}"
+                    if any(word in str(reply) for word in REPLICA):
+                        node.lose(node.fault)  # the name may lead to another server now
         for node in waiting.values():
             node.fault = silence
         able = len(replies) + (0 if silence else len(waiting))

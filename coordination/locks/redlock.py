@@ -28,8 +28,8 @@ class Redlock:
 
     With one server, a lock is lost if that server loses its data. `longest_ttl` (seconds) is the highest TTL
     of a lock and must be the same for all users of these servers: a server that may have forgotten locks in a
-    restart doesn't vote until it has been up for that long. A server may take `timeout` seconds to answer,
-    half of it to connect. `retry` is about how long to wait between two attempts.
+    restart doesn't vote until it has been up for that long. A server may take `timeout` seconds to answer, or
+    four of its round trips where these are longer. `retry` is about how long to wait between two attempts.
 
     It opens its own connections, one per server, when they are first needed; the clients only say how.
     Threads may share it, and a forked child may go on using it. Raises `ValueError` for an even number of
@@ -103,7 +103,7 @@ class Redlock:
                     raise refusal
                 if listener is None:  # try once more: the release may have come before the subscription
                     dials = [node.connection for node in self._quorum.nodes if node.socket is not None]
-                    listener = ReleaseListener(dials, grants.channel(name), self._quorum.timeout / 2)
+                    listener = ReleaseListener(dials, grants.channel(name), self._quorum.dial_within)
                 else:
                     listener.wait(self._retry, left)
         finally:

@@ -5,21 +5,31 @@ from __future__ import annotations
 import logging
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.connection import ConnectionPool, UnixDomainSocketConnection
+from redis.connection import ConnectionPool
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from packmule.config import mask
 from packmule.coordination.redis.command_packer import CommandPacker
+from packmule.coordination.redis.connection_kinds import (
+    EmbeddedConnection,
+    Replica,
+    SentinelConnection,
+    TcpConnection,
+    TlsConnection,
+    UnixConnection,
+    Unreachable,
+)
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.errors import Unavailable, UsageError
+from packmule.coordination.redis.fitness import check
+from packmule.errors import UsageError
 
 CONNECT_TIMEOUT = 3.0
 """Seconds for one attempt to reach a server."""
@@ -27,7 +37,8 @@ CONNECT_TIMEOUT = 3.0
 CHECK_TIMEOUT = 5.0
 """Seconds that a reachable server may take for its first answer."""
 
-OLDEST_SERVER = (6, 2)
+ANSWER_TIMEOUT = 5.0
+"""Seconds that it may take for each answer, unless the caller says otherwise."""
 
 _FORMS = {
     "redis": "redis://[[user]:password@]host[:port][/db]",
@@ -35,6 +46,7 @@ _FORMS = {
     "unix": "unix://[[user]:password@]/path/to.sock[?db=0]",
     "redis+sentinel": "redis+sentinel://[user:password@]host:port[,host:port...]/service[/db]",
 }
+_KINDS = {"redis": TcpConnection, "rediss": TlsConnection, "unix": UnixConnection}
 _OPTIONS = {"db": r"\d+", "protocol": "[23]"}
 _TLS_OPTIONS = {
     "ssl_ca_certs": ".+",
@@ -70,29 +82,8 @@ class InvalidURL(UsageError, ValueError):
     """A Redis URL is invalid; the text says why without quoting it, because it may contain a password."""
 
 
-class Unreachable(Unavailable, redis.ConnectionError):
-    """No usable server answers at the URL; the text names it without the password."""
-
-
-class UnfitServer(Unavailable, RuntimeError):
-    """The server would lose jobs or can't run our scripts; the text says how to change that."""
-
-
 class InvalidClient(UsageError, TypeError):
     """What was given is not a client of redis-py, or one that turns replies into text."""
-
-
-class EmbeddedConnection(UnixDomainSocketConnection):
-    """A connection to the embedded server; connecting starts the server if it isn't running."""
-
-    def __init__(self, *, server: EmbeddedServer, **options: object) -> None:
-        super().__init__(path=str(server.socket_path), **options)  # type: ignore[no-untyped-call]
-        self.server = server
-
-    def _connect(self) -> socket.socket:
-        self.server.ensure()
-        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
-        return connected
 
 
 def connect(
@@ -101,22 +92,23 @@ def connect(
     *,
     allow_eviction: bool = False,
     name: str | None = None,
-    socket_timeout: float | None = None,
+    socket_timeout: float = ANSWER_TIMEOUT,
     warn: Callable[[str], None] = logger.warning,
 ) -> redis.Redis:
     """A client for the server at `url`, or for the embedded server of `data_dir` if `url` is None.
 
     The server is checked first, and warnings go to `warn`, one line each. `name` shows in `CLIENT LIST`.
-    `socket_timeout` bounds the seconds a reply may take (None: no bound); a blocking read must stay below it.
-    Replies are bytes. If the connection is lost, the client reconnects and repeats the command a few times
-    within a second or two, so send only commands that are safe to repeat. Close the client when done.
+    A reply may take `socket_timeout` seconds; a blocking read must stay below that. Replies are bytes. If the
+    connection is lost, or the server has become a replica, the client resolves the name again, reconnects and
+    repeats the command a few times within a second or two: send only commands that are safe to repeat. Close
+    the client when done.
 
-    Raises `InvalidURL`, `Unreachable`, `UnfitServer`, or `ServerFailed` for the embedded server.
+    Raises `InvalidURL`, `Unreachable`, `UnfitServer`, or `ServerFailed` for the embedded server; later the
+    client raises `Unreachable` and `Unanswered`.
 
     >>> with connect("redis://localhost:6379/0", Path(".packmule")) as client:  # doctest: +SKIP
     ...     client.ping()
     """
-    # A client without a timeout could wait forever on something that isn't Redis, so a second one checks.
     with _client(url, data_dir, name, CHECK_TIMEOUT) as probe:
         try:
             warnings = check(probe, allow_eviction=allow_eviction)
@@ -144,7 +136,7 @@ def lock_clients(urls: Sequence[str], redis_url: str | None, data_dir: Path) -> 
 
     They don't connect yet, because some nodes may be down. Raises `InvalidURL`.
     """
-    return [_client(url, data_dir, None, CHECK_TIMEOUT) for url in urls or (redis_url,)]
+    return [_client(url, data_dir, None, ANSWER_TIMEOUT) for url in urls or (redis_url,)]
 
 
 def once_within(seconds: float) -> dict[str, Any]:
@@ -157,46 +149,7 @@ def once_within(seconds: float) -> dict[str, Any]:
     }
 
 
-def check(client: redis.Redis, *, allow_eviction: bool) -> list[str]:
-    """Check that the server is fit for jobs; returns warnings, one line each.
-
-    Raises `UnfitServer` if it is older than `OLDEST_SERVER`, or if it evicts keys when its memory is full and
-    `allow_eviction` is False.
-    """
-    info: Mapping[str, Any] = client.info()
-    refuse_old(str(info.get("redis_version", "")))
-    warnings = []
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        fault = f"the server deletes jobs when its memory is full (maxmemory-policy {policy})"
-        if not allow_eviction:
-            raise UnfitServer(
-                f"{fault}: run CONFIG SET maxmemory-policy noeviction, or set PACKMULE_ALLOW_EVICTION=1"
-            )
-        warnings.append(f"{fault}, and PACKMULE_ALLOW_EVICTION allows it")
-    if not info.get("aof_enabled") and _has_no_save_points(client):
-        warnings.append(
-            "the server stores nothing on disk, so a restart loses all jobs: run CONFIG SET appendonly yes"
-        )
-    return warnings
-
-
-def refuse_old(version: str) -> None:
-    """Raise `UnfitServer` if `version`, such as "6.0.16", is older than `OLDEST_SERVER`."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_SERVER:
-        raise UnfitServer(f"the server is Redis {version}: use Redis 6.2 or later, or any Valkey")
-
-
-def _has_no_save_points(client: redis.Redis) -> bool:
-    try:
-        points: Mapping[Any, Any] = client.config_get("save")
-    except redis.ResponseError:
-        return False  # managed services forbid CONFIG and take care of persistence themselves
-    return not any(points.values())
-
-
-def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: float | None) -> redis.Redis:
+def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: float) -> redis.Redis:
     options: dict[str, Any] = {
         "client_name": name,
         "command_packer": CommandPacker(),
@@ -213,9 +166,10 @@ def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: f
     if url.startswith("redis+sentinel://"):
         return _sentinel_client(url, options)
     _refuse_malformed(url)
-    if not url.startswith("unix://"):
+    scheme = url.partition("://")[0]
+    if scheme != "unix":
         options["socket_keepalive_options"] = _KEEPALIVE
-    return redis.Redis.from_url(url, **options)
+    return redis.Redis.from_url(url, connection_class=_KINDS[scheme], **options)
 
 
 def _sentinel_client(url: str, options: dict[str, Any]) -> redis.Redis:
@@ -241,7 +195,9 @@ def _sentinel_client(url: str, options: dict[str, Any]) -> redis.Redis:
         socket_keepalive_options=_KEEPALIVE,
         **options,
     )
-    master: redis.Redis = sentinel.master_for(unquote(parts["service"]))  # type: ignore[no-untyped-call]
+    master: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+        unquote(parts["service"]), connection_class=SentinelConnection
+    )
     return master
 
 
@@ -279,11 +235,16 @@ def _invalid(scheme: str, fault: str) -> InvalidURL:
 
 
 def _reason(error: redis.RedisError) -> str:
-    if isinstance(error, MasterNotFoundError):
-        return "no sentinel answered with a master for this service"
+    if isinstance(error, Replica):
+        return str(error)
     said = " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, redis.AuthenticationError):
+    cause = error
+    while isinstance(cause.__cause__, redis.RedisError):
+        cause = cause.__cause__
+    if isinstance(cause, MasterNotFoundError):
+        return "no sentinel answered with a master for this service"
+    if isinstance(cause, redis.AuthenticationError):
         return f"the server replied: {said}: check the user and password in the URL"
-    if isinstance(error, redis.ResponseError):
+    if isinstance(cause, redis.ResponseError):
         return f"the server replied: {said}"
     return f"{said}: is it running? If PACKMULE_REDIS_URL is unset, the embedded server is used"

@@ -14,12 +14,19 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from redis import Redis
+from redis.exceptions import TimeoutError
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 
 log = logging.getLogger("packmule.pubsub")
 
+
+QUIET = 8.0
+"""Seconds without a message after which a subscriber asks whether the server is still there."""
+
+ANSWER_TIMEOUT = 3.0
+"""Seconds that the server may take to say so, before the connection counts as lost."""
 
 LARGEST_MESSAGE = 16_000
 """Bytes of JSON. Valkey 9 shares longer messages among subscribers and doesn't count them against the limit
@@ -77,6 +84,8 @@ class Subscriber:
         self.patterns = tuple(dict.fromkeys(patterns))
         self.dropped = 0
         self._pubsub: Any = None
+        self._heard_at = 0.0
+        self._is_asking = False
         self._backoff = BackOff()
         self._reading = threading.Lock()
         self._closing = threading.Event()
@@ -108,7 +117,7 @@ class Subscriber:
                         if (message := self._next()) is not None:
                             return message
                         sockets = [self._pubsub.connection._sock]
-                        pause = ends_at - time.monotonic()
+                        pause = min(ends_at - time.monotonic(), self._ask_if_quiet())
                     except REDIS_ERRORS as error:
                         self._disconnect()
                         if not is_transient(error):
@@ -147,8 +156,10 @@ class Subscriber:
                 self._pubsub.subscribe(*self.channels)
             if self.patterns:
                 self._pubsub.psubscribe(*self.patterns)
+            self._hear()
         # redis-py reconnects silently, but the confirmations then arrive again.
         while self._arrived() and (reply := self._pubsub.get_message(timeout=1.0)) is not None:
+            self._hear()
             kind = reply["type"]
             if kind in ("subscribe", "psubscribe"):
                 if reply["data"] == len(self.channels) + len(self.patterns):
@@ -160,6 +171,23 @@ class Subscriber:
                 except UNREADABLE:
                     self.dropped += 1
         return None
+
+    def _hear(self) -> None:
+        self._heard_at, self._is_asking = time.monotonic(), False
+
+    def _ask_if_quiet(self) -> float:
+        """Ask a server that has been quiet for long whether it is there; returns seconds until the next look.
+
+        A host that is gone without a word closes no connection. Raises redis-py's `TimeoutError`.
+        """
+        left = self._heard_at + QUIET - time.monotonic()
+        if left <= 0 and not self._is_asking:
+            self._pubsub.ping()
+            self._is_asking = True
+        left += ANSWER_TIMEOUT if self._is_asking else 0
+        if left <= 0:
+            raise TimeoutError(f"the server gave no answer for {QUIET + ANSWER_TIMEOUT:g} s")
+        return left
 
     def _arrived(self) -> bool:
         """Whether a reply has begun to arrive, or the connection has ended."""

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from packmule.coordination.redis.connection import connect
+from packmule.coordination.streams import pubsub
 from packmule.coordination.streams.pubsub import LARGEST_MESSAGE, MISSED, Message, Subscriber, publish
 from packmule.tests.losing_proxy import LosingProxy
 
@@ -160,3 +161,19 @@ def test_an_error_that_is_not_transient_is_raised(client):
             subscriber.wait(5)
     finally:
         client.acl_deluser("shy")
+
+
+def test_a_quiet_server_is_asked_and_an_answer_is_enough(client, monkeypatch):
+    def pings() -> int:
+        return int(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
+
+    monkeypatch.setattr(pubsub, "QUIET", 0.05)
+    with Subscriber(client, ["news"]) as quiet:
+        assert quiet.wait(60) is MISSED
+        asked = pings()
+        deadline = time.monotonic() + 60
+        while pings() < asked + 3:
+            assert quiet.wait(0.2) is None
+            assert time.monotonic() < deadline
+        publish(client, "news", 1)
+        assert quiet.wait(60) == Message("news", 1)

@@ -1,0 +1,133 @@
+"""The kinds of connections: they leave a server that can't serve any more, and their errors are ours."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any, NoReturn
+
+import redis
+from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
+from redis.sentinel import SentinelManagedConnection
+
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.errors import Unavailable
+
+_FAILURES = (redis.ConnectionError, redis.TimeoutError)
+_REPLICA = (ReadOnlyError, MasterDownError)
+_REPLICA_IN_SCRIPT = "-READONLY"
+"""In the error with which Redis before 7.0 ends a script on a replica."""
+
+
+class Unreachable(Unavailable, redis.ConnectionError):
+    """No usable server answers at the URL; the text names it without the password."""
+
+
+class Unanswered(Unavailable, redis.TimeoutError):
+    """The server gave no answer in time: whether it performed the command is unknown."""
+
+
+class Replica(Unreachable):
+    """The server is a read-only replica, as after a failover: the next attempt resolves its name again."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(f"{server} is a read-only replica: name its primary, or wait for the failover")
+
+
+class _Serving(AbstractConnection):
+    """What each kind of connection does beyond redis-py's: its errors are ours, and it leaves a replica.
+
+    A replica's refusal closes the connection, so that the next attempt resolves the server's name again and
+    finds the new primary.
+    """
+
+    def connect(self) -> None:
+        """Connect unless that is done. Raises `Unreachable` and `Unanswered`."""
+        try:
+            super().connect()  # type: ignore[no-untyped-call]
+        except Unavailable:
+            raise
+        except _FAILURES as error:
+            self._raise_ours(error)
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send packed commands. Raises `Unreachable` and `Unanswered`."""
+        try:
+            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        except Unavailable:
+            raise
+        except _FAILURES as error:
+            self._raise_ours(error)
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """The next reply. Raises `Unreachable` and `Unanswered`, and what the server refused."""
+        try:
+            return super().read_response(*args, **options)
+        except Unavailable:
+            raise
+        except _FAILURES as error:
+            self._raise_ours(error)
+        except ResponseError as error:
+            if isinstance(error, _REPLICA) or _REPLICA_IN_SCRIPT in str(error):
+                self.disconnect()  # type: ignore[no-untyped-call]
+                raise Replica(self._name()) from None
+            raise
+
+    def _raise_ours(self, error: redis.RedisError) -> NoReturn:
+        """Raise `error` as one of our tree."""
+        if isinstance(error.__context__, BlockingIOError):
+            raise Unanswered(f"{self._name()} gave no answer in time") from error
+        if isinstance(error, redis.TimeoutError):
+            raise Unanswered(str(error)) from error
+        raise Unreachable(str(error)) from error
+
+    def _name(self) -> str:
+        return str(self._host_error())  # type: ignore[no-untyped-call]
+
+
+class _KernelTimed(_Serving):
+    """A connection for whose answers the kernel waits no longer than `socket_timeout` seconds.
+
+    Python's own timeouts cost a further system call for each command and each reply.
+    """
+
+    def __init__(self, *, socket_timeout: float | None = None, **options: Any) -> None:
+        super().__init__(socket_timeout=None, **options)
+        self.answer_timeout = socket_timeout
+
+    def _connect(self) -> socket.socket:
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call,safe-super]
+        if self.answer_timeout is not None:
+            span = struct.pack("ll", *divmod(int(self.answer_timeout * 1e6), 1_000_000))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                connected.setsockopt(socket.SOL_SOCKET, option, span)
+        return connected
+
+
+class TcpConnection(_KernelTimed, Connection):
+    """A connection to `redis://`."""
+
+
+class TlsConnection(_Serving, SSLConnection):
+    """A connection to `rediss://`, with Python's timeouts: those of the kernel would not end a handshake."""
+
+
+class UnixConnection(_KernelTimed, UnixDomainSocketConnection):
+    """A connection to `unix://`."""
+
+
+class SentinelConnection(_KernelTimed, SentinelManagedConnection):
+    """A connection to the primary that the sentinels of `redis+sentinel://` name."""
+
+
+class EmbeddedConnection(UnixConnection):
+    """A connection to the embedded server; connecting starts the server if it isn't running."""
+
+    def __init__(self, *, server: EmbeddedServer, **options: Any) -> None:
+        super().__init__(path=str(server.socket_path), **options)
+        self.server = server
+
+    def _connect(self) -> socket.socket:
+        self.server.ensure()
+        return super()._connect()
