@@ -13,8 +13,9 @@ from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
 from packmule.worker.process import outcome
-from packmule.worker.process.claim import Claims, ClaimSize
+from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.fetcher import ClaimSize
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 from packmule.worker.started import Marks

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -26,14 +28,12 @@ from packmule.worker.rescue import rescue
 LEASE_INTERVAL = 1.0
 """Seconds between renewals of the lease by claims, which complement the heartbeat's."""
 
-LONGEST_CLAIM = 0.01
-"""Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
-
 MOST = 64
 """Jobs that one claim takes at most, unless a worker is told otherwise."""
 
 _finish_and_claim = Script("worker.process", "finish_and_claim")
 _pack = msgspec.msgpack.Encoder().encode
+_queue_key = lru_cache(keys.queue_key)
 
 
 class Claim(NamedTuple):
@@ -105,16 +105,11 @@ class Claims:
             keys.LEASES,
             keys.SUSPENDED,
         )
-        self._prefix = secrets.token_hex(4)
-        self._calls = 0
+        self.next_id = map(f"{secrets.token_hex(4)}{{:x}}".format, itertools.count(1)).__next__
+        """An id for one claim; a second claim with the same id returns the same jobs."""
         self._leased_at = 0.0
         self._last = ""
         self._held: dict[str, Claimed | None] = {}
-
-    def next_id(self) -> str:
-        """An id for one claim; a second claim with the same id returns the same jobs."""
-        self._calls += 1
-        return f"{self._prefix}{self._calls:x}"
 
     def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Claim:
         """Acknowledge `outcomes` and claim up to `want` jobs: one round trip.
@@ -127,7 +122,7 @@ class Claims:
             (".claim", claim_id, self._last, want, self.worker, wire.time_text(now), lease, outcomes)
         )
         # An acknowledgement without a claim must not use up a queue's turn.
-        key_names = [*self._keys, *map(keys.queue_key, self.order.next() if want else ())]
+        key_names = [*self._keys, *map(_queue_key, self.order.next() if want else ())]
         counts = count_outcomes(outcomes, self._held)
         claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]), since)
         for ended in outcomes:
@@ -194,19 +189,6 @@ class Claims:
             has_lost == 1,
             callbacks,
         )
-
-
-class ClaimSize:
-    """The size of the next claim: 1 at first, more while jobs are short."""
-
-    def __init__(self, most: int = MOST) -> None:
-        self.most = most
-        self.size = 1
-
-    def learn(self, jobs: int, seconds: float) -> None:
-        """Adjust to `jobs` jobs that took `seconds` in all: at most double, or fall to what fits."""
-        fitting = int(LONGEST_CLAIM * jobs / seconds) if seconds > 0 else self.most
-        self.size = max(1, min(fitting, self.size * 2, self.most))
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:

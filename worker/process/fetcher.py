@@ -16,12 +16,15 @@ from packmule.jobs import keys
 from packmule.jobs.options import DEFAULT_RESULT_TTL
 from packmule.worker.order import Order
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
-from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims, ClaimSize
+from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims
 from packmule.worker.process.outcome import Outcome
 
 SUSPENDED_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
 """Seconds after which a worker checks paused queues again, though `resume` wakes it, too."""
+
+LONGEST_CLAIM = 0.01
+"""Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
 
 LONGEST_REASON = 500
 """Characters of an error that a log line has."""
@@ -131,7 +134,10 @@ class Fetcher:
     def _call(self, outcomes: Sequence[Outcome], want: int) -> Claim:
         with self._lock:
             claim_id = self._claims.next_id()
-            claim = retry_until_available(lambda: self._claims.finish_and_claim(claim_id, outcomes, want))
+            try:
+                claim = self._claims.finish_and_claim(claim_id, outcomes, want)
+            except (*UNAVAILABLE, ResponseError):  # once more, for as long as that may help
+                claim = retry_until_available(lambda: self._claims.finish_and_claim(claim_id, outcomes, want))
             if want and self.has_moves:
                 claim = claim.with_more(self._recovered(self._idle.arrived))
                 self.has_moves = self._idle.is_under_way
@@ -163,6 +169,19 @@ class Fetcher:
                 raise  # a key of the wrong type is set aside by the next claim
             log.warning("redis refuses to let this worker wait for jobs (%s)", error)
         return retry_until_available(self._idle.recover)
+
+
+class ClaimSize:
+    """The size of the next claim: 1 at first, more while jobs are short."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self.most = most
+        self.size = 1
+
+    def learn(self, jobs: int, seconds: float) -> None:
+        """Adjust to `jobs` jobs that took `seconds` in all: at most double, or fall to what fits."""
+        fitting = int(LONGEST_CLAIM * jobs / seconds) if seconds > 0 else self.most
+        self.size = max(1, min(fitting, self.size * 2, self.most))
 
 
 def _log_stale(outcomes: Sequence[Outcome], stale: Sequence[str]) -> None:

@@ -143,7 +143,8 @@ class Worker:
         while not self.stopping or self.completer.is_busy:
             room = self._room()
             claim = self.fetcher.exchange(self.completer.drain(), room)
-            self._perform_all(claim, room)
+            if claim.jobs or claim.unreadable:
+                self._perform_all(claim, room)
             if claim.jobs or claim.parents or self.completer.has_pending:
                 idle_since = time.monotonic()
                 continue
@@ -174,8 +175,6 @@ class Worker:
 
     def _perform_all(self, claim: Claim, room: int) -> None:
         """Start what was claimed, as far as there is room; each job ends in the completer's `done`."""
-        if claim.is_empty:
-            return
         self.performed += len(claim.jobs) - claim.callbacks
         self.completer.take(claim)
         for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
