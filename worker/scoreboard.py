@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
+import msgspec
+
+from packmule.coordination.redis.replies import UNREADABLE
+
 _ID_BYTES = 219
 _ENTRY = struct.Struct("<ddI220p256p")
 _SIGN = struct.Struct("<I")
@@ -17,10 +21,11 @@ _STOP_REQUESTED_AT = 16
 _EMPTY = bytes(_ENTRY.size)
 _REGISTERED, _CONCURRENT = range(2)
 _HELD_AT = 8
-_HELD_LENGTH = struct.Struct("<I")
-_HELD_BYTES = 4096
+_LENGTH = struct.Struct("<I")
+_TEXT_BYTES = 4096
 _SHORTENED = " ... "
-_HEADER = _HELD_AT + _HELD_LENGTH.size + _HELD_BYTES
+_LOCKS_AT = _HELD_AT + _LENGTH.size + _TEXT_BYTES
+_HEADER = _LOCKS_AT + _LENGTH.size + _TEXT_BYTES
 
 MAIN = 0
 """The entry of the main thread, which runs plain functions."""
@@ -38,6 +43,14 @@ class RunningJob(NamedTuple):
     started: float
     deadline: float
     stop_requested: bool
+
+
+class HeldLock(NamedTuple):
+    """A lock that a process holds, and what its release takes."""
+
+    name: str
+    value: str
+    fence: int
 
 
 class Scoreboard:
@@ -73,18 +86,22 @@ class Scoreboard:
 
     def show_held(self, executions: Sequence[str]) -> None:
         """Show what the worker holds, in order, while others could perform some of it or more may arrive."""
-        text = " ".join(executions).encode()
-        if len(text) > _HELD_BYTES:
-            text = b""
-        at = _HELD_AT + _HELD_LENGTH.size
-        self._memory[at : at + len(text)] = text
-        self._memory[_HELD_AT:at] = _HELD_LENGTH.pack(len(text))
+        self._write_text(_HELD_AT, " ".join(executions).encode())
 
     def held(self) -> list[str]:
         """The executions that `show_held` shows, in order."""
-        at = _HELD_AT + _HELD_LENGTH.size
-        (length,) = _HELD_LENGTH.unpack(self._memory[_HELD_AT:at])
-        return self._memory[at : at + length].decode(errors="replace").split()
+        return self._read_text(_HELD_AT).decode(errors="replace").split()
+
+    def show_locks(self, locks: Sequence[HeldLock]) -> None:
+        """Show locks of singletons that end with this process, for its parent to release if it dies."""
+        self._write_text(_LOCKS_AT, msgspec.json.encode(locks))
+
+    def locks(self) -> list[HeldLock]:
+        """The locks that `show_locks` shows; none if the process died while it wrote them."""
+        try:
+            return msgspec.json.decode(self._read_text(_LOCKS_AT), type=list[HeldLock])
+        except UNREADABLE:
+            return []
 
     @property
     def is_concurrent(self) -> bool:
@@ -144,6 +161,18 @@ class Scoreboard:
     def close(self) -> None:
         """Release the memory."""
         self._memory.close()
+
+    def _write_text(self, at: int, text: bytes) -> None:
+        if len(text) > _TEXT_BYTES:
+            text = b""
+        begin = at + _LENGTH.size
+        self._memory[begin : begin + len(text)] = text
+        self._memory[at:begin] = _LENGTH.pack(len(text))
+
+    def _read_text(self, at: int) -> bytes:
+        begin = at + _LENGTH.size
+        (length,) = _LENGTH.unpack(self._memory[at:begin])
+        return self._memory[begin : begin + min(length, _TEXT_BYTES)]
 
 
 def shown_id(id: str) -> str:

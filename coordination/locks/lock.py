@@ -35,9 +35,9 @@ class Lock:
     """A lock that is held: a context manager that releases it, returned by `Redlock.acquire`.
 
     `fence` is higher than that of any earlier holder. Pass it to the resource that the lock guards, which
-    refuses lower ones. Until the instant `until` of `time.monotonic()` nobody else holds the lock; it is 0
-    once the lock is over. A process may be frozen at any moment, so only the fence proves that the lock was
-    still held when a write arrived.
+    refuses lower ones. `value` proves to the nodes who holds the lock. Until the instant `until` of
+    `time.monotonic()` nobody else holds it; it is 0 once the lock is over. A process may be frozen at any
+    moment, so only the fence proves that the lock was still held when a write arrived.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Lock:
     ) -> None:
         self.name = grant.name
         self.fence = grant.fence
+        self.value = grant.value
         self.ttl = ttl
         self._grant: Grant | None = grant
         self._quorum = quorum

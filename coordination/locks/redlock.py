@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import redis
 
 from packmule.coordination.locks import grants
-from packmule.coordination.locks.grants import NoQuorum
+from packmule.coordination.locks.grants import Grant, NoQuorum
 from packmule.coordination.locks.lock import SHORTEST_TTL, Lock, LockLost, refuse_ttl
 from packmule.coordination.locks.quorum import Quorum, SameServer
 from packmule.coordination.release_listener import ReleaseListener
@@ -109,6 +109,13 @@ class Redlock:
         finally:
             if listener is not None:
                 listener.close()
+
+    def release_of(self, name: str, value: str, fence: int) -> bool:
+        """Release the lock that another process took, which is certainly dead; whether it was held.
+
+        `value` and `fence` are its lock's, which it has left. Does nothing to the lock of a later holder.
+        """
+        return grants.give_back(self._quorum, Grant(name, value, fence, 0.0))
 
     def faults(self) -> dict[str, str]:
         """The nodes that can't vote now, and why; empty if all can."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -21,6 +22,18 @@ def _run(path: str, name: str, seconds: float) -> None:
 
 @job(singleton=True)
 def alone(path: str, name: str, seconds: float = 0.0) -> None:
+    _run(path, name, seconds)
+
+
+@job(singleton=True)
+async def alone_async(path: str, name: str, seconds: float = 0.0) -> None:
+    note(path, f"+{name}")
+    await asyncio.sleep(seconds)
+    note(path, f"-{name}")
+
+
+@job(singleton=True, isolate=True)
+def alone_isolated(path: str, name: str, seconds: float = 0.0) -> None:
     _run(path, name, seconds)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 
@@ -16,6 +18,7 @@ from packmule.jobs import keys, reader
 from packmule.jobs.control import cancel
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
+from packmule.tests.pace import pace
 from packmule.tests.worker import limit_faults, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
@@ -376,6 +379,40 @@ def test_a_singleton_whose_lock_is_lost_is_interrupted_and_runs_again(server, cl
         client.set(key, "another", px=4500)
         until(lambda: promote(client) is None and lines(path).count("+1") == 2)
         cancel(client, id)
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [("alone", {}), ("alone", {"threads": 3}), ("alone_async", {})]
+)
+def test_a_singleton_whose_process_was_killed_runs_again_before_its_lock_would_have_ended(
+    server, client, tmp_path, function, options
+):
+    path = tmp_path / "notes"
+    with pool(server, 1, **options) as process, pace() as second:
+        id = getattr(limited_jobs, function).enqueue(str(path), "1", 60)
+        until(lambda: lines(path) == ["+1"])
+        (before,) = client.mget(client.keys("pm:lock:*"))
+        killed = time.monotonic()
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        until(lambda: lines(path) == ["+1"] * 2)
+        assert time.monotonic() - killed < 3 * second()
+        (after,) = client.mget(client.keys("pm:lock:*"))
+        assert after not in (None, before)
+        cancel(client, id)
+
+
+def test_the_lock_of_an_isolated_singleton_whose_worker_was_killed_stays_until_its_end(
+    server, client, tmp_path
+):
+    path = tmp_path / "notes"
+    with pool(server, 1) as process:
+        limited_jobs.alone_isolated.enqueue(str(path), "1", 60)
+        until(lambda: lines(path) == ["+1"])
+        (before,) = client.mget(client.keys("pm:lock:*"))
+        killed = children_of(process.pid)
+        os.kill(killed[0], signal.SIGKILL)
+        until(lambda: children_of(process.pid) not in (killed, []))
+        assert client.mget(client.keys("pm:lock:*")) == [before], "its process may still be on its way out"
 
 
 def test_a_worker_finds_a_job_that_may_run_behind_many_that_may_not(client, desk):

@@ -29,6 +29,7 @@ from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import child
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
+from packmule.worker.pool.dead_locks import DeadLocks
 from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
 from packmule.worker.pool.upkeep import Death, Upkeep, impatient
@@ -92,6 +93,7 @@ class Pool:
         self._install_signal_handlers()
         client = impatient(self.connect())
         self.upkeep = Upkeep(client)
+        self.dead_locks = DeadLocks(lambda: self.lock_nodes() or [client])
         scale = Autoscale(client, list(self.weights), *self.autoscale) if self.autoscale else None
         parts = {
             "start its processes": self._start_missing,
@@ -109,6 +111,7 @@ class Pool:
                 with self._guard(part):
                     do()
         self.upkeep.close()
+        self.dead_locks.close()
         return 0 if self._clean else 1
 
     def _wait(self, wake: WakePipe) -> None:
@@ -262,7 +265,7 @@ class Pool:
 
     def _on_worker_exit(self, ended: Child, scoreboard: Scoreboard, code: int, usage: struct_rusage) -> None:
         """Handle a worker's end; rescue its jobs unless it left in order."""
-        running = scoreboard.read()
+        running, locks = scoreboard.read(), scoreboard.locks()
         self.upkeep.remove(ended.name)
         scoreboard.close()
         if code == 0 and not running:
@@ -272,6 +275,8 @@ class Pool:
         executions = [job.execution for job in running] or [NOTHING_RAN]
         verdict, reason, named = ended.killed_as or ("died", report.cause, executions)
         log.warning("%s: %s", ended.name, reason or "ended before its job did")
+        with self._guard("release the locks of dead processes"):
+            self.dead_locks.release(locks)
         self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report))
         if not ended.killed_as and not running:
             self._back_off(ended)

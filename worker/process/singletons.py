@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 from redis import Redis
@@ -10,6 +11,7 @@ from redis import Redis
 from packmule.coordination.locks.redlock import Lock, NoQuorum, NotAcquired, Redlock, SameServer
 from packmule.jobs import keys
 from packmule.worker.process.outcome import Done, Outcome
+from packmule.worker.scoreboard import HeldLock
 
 TTL = keys.LEASE_SECONDS
 """A lock outlives its holder as long as a worker's lease does. No lock of ours lasts longer, so a lock node
@@ -25,17 +27,26 @@ class Singletons:
     """The locks of the singletons that this process performs, on `nodes`.
 
     `fences` receives the fencing token of each execution that holds a lock. `lost` is called with an
-    execution whose lock was lost.
+    execution whose lock was lost. `show` gets the locks that the pool may release if this process dies.
 
     The claim script already lets only one of them run at a time. The lock protects against what the script
     can't see, a job server that failed over and forgot who runs. It also gives the fencing token.
     """
 
-    def __init__(self, nodes: Sequence[Redis], fences: dict[str, int], lost: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Redis],
+        fences: dict[str, int],
+        lost: Callable[[str], object],
+        show: Callable[[Sequence[HeldLock]], object],
+    ) -> None:
         self._redlock = Redlock(nodes, longest_ttl=TTL)
         self._fences = fences
         self._lost = lost
+        self._show = show
         self._locks: dict[str, Lock] = {}
+        self._shown: dict[str, HeldLock] = {}
+        self._mutex = threading.Lock()
 
     def take(self, name: str, execution: str) -> bool:
         """Try to lock the singleton `name` for `execution`; whether it succeeded."""
@@ -50,6 +61,13 @@ class Singletons:
         self._fences[execution] = lock.fence
         return True
 
+    def show(self, execution: str) -> None:
+        """Show the lock of `execution` to the pool, for a job whose body ends with this process."""
+        lock = self._locks[execution]
+        with self._mutex:
+            self._shown[execution] = HeldLock(lock.name, lock.value, lock.fence)
+            self._show(list(self._shown.values()))
+
     def releasing(self, execution: str, done: Done) -> Done:
         """`done`, which first releases the lock of `execution`."""
 
@@ -63,6 +81,9 @@ class Singletons:
         """Release the lock of `execution`, if it had one."""
         if lock := self._locks.pop(execution, None):
             del self._fences[execution]
+            with self._mutex:
+                if self._shown.pop(execution, None):
+                    self._show(list(self._shown.values()))
             lock.release()
 
     def close(self) -> None:

@@ -106,6 +106,7 @@ class Worker:
             lambda execution: self.interruption.break_off(
                 Interrupted("the singleton's lock was lost"), execution
             ),
+            scoreboard.show_locks,
         )
         self._memory_checked_at = 0.0
 
@@ -195,6 +196,8 @@ class Worker:
         elif job.due and not self.executors[call.kind].free:
             done(outcome.returned(job))  # for whichever worker has room
         else:
+            if job.lock and call.kind != "isolated":
+                self.singletons.show(job.execution)
             self.executors[call.kind].start(call, done)
 
     def _wait(self, is_busy: bool, room: int) -> None:
