@@ -42,6 +42,7 @@ class Settings:
     webhook_allow: tuple[str, ...] = ()
     processes: int = 2
     grace: float = 25.0
+    unknown_for: float = 600.0
     environment: str = "development"
     log_format: str = "text"
     memory_high_water: str = ""
@@ -188,6 +189,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "webhook_allow": ("PACKMULE_WEBHOOK_ALLOW", _names),
     "processes": ("PACKMULE_PROCESSES", _count),
     "grace": ("PACKMULE_GRACE", duration),
+    "unknown_for": ("PACKMULE_UNKNOWN_FOR", duration),
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
     "tracing": ("PACKMULE_TRACING", _tracing),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from redis import Redis
 from rq.command import send_command
@@ -151,15 +151,16 @@ class Batch:
     def _cancel_all(self) -> int:
         """Cancel all jobs that can be; the number of jobs that workers are about to start."""
         about = 0
+        claimed = _claimed(self.redis)
         for ids in self._jobs("p"):
             for id in ids:
                 if id.startswith(NESTED):
                     with suppress(NoSuchBatch):
                         Batch(self.redis, id.removeprefix(NESTED)).cancel()
-            jobs = [id for id in ids if not id.startswith(NESTED)]
-            now = wire.time_text(time.time())
-            key_names = [self._key, keys.LEASES]
-            running, count = _cancel(self.redis, key_names, [self.id, now, *jobs])
+            jobs = sorted((id for id in ids if not id.startswith(NESTED)), key=claimed.__contains__)
+            unclaimed = sum(id not in claimed for id in jobs)
+            args = [self.id, wire.time_text(time.time()), unclaimed, *jobs]
+            running, count = _cancel(self.redis, [self._key], args)
             about += count
             for id in map(as_text, running):
                 worker = as_text(self.redis.hget(keys.job_key(id), "worker_name") or b"")
@@ -221,3 +222,16 @@ class Batch:
         if not verdict:
             raise no_such_batch(self.id)
         return has_changed
+
+
+def _claimed(client: Redis) -> set[str]:
+    """The ids of all jobs that workers have claimed."""
+    workers = cast(list[bytes], client.zrange(keys.LEASES, 0, -1))
+    claimed: set[str] = set()
+    for first in range(0, len(workers), JOBS_A_TRIP):
+        with client.pipeline(transaction=False) as pipeline:
+            for worker in workers[first : first + JOBS_A_TRIP]:
+                pipeline.hkeys(keys.claims_key(as_text(worker)))
+            for found in pipeline.execute(raise_on_error=False):
+                claimed.update(map(as_text, found if isinstance(found, list) else ()))
+    return claimed

@@ -43,8 +43,14 @@ class JobTooLarge(InvalidCall):
 class Entry(NamedTuple):
     """One job to be enqueued: what the script needs of it, and its payload."""
 
-    job: tuple[str, str, str, str, float, list[Any], unique.Uniqueness | None, str | None, str | None]
-    """Id, the call's id if the job's was chosen, queue, place, time, fields, uniqueness, group, batch."""
+    job: tuple[
+        str, str, str, str, float, list[Any], unique.Uniqueness | None, str | None, str | None, float | None
+    ]
+    """What `enqueue.lua` takes.
+
+    Id, the call's id if the job's was chosen, queue, place, time, fields, uniqueness, group, batch, and the
+    seconds after which the job expires.
+    """
     payload: bytes
 
     @property
@@ -76,6 +82,7 @@ class EntryWriter:
             self._fields += "trace", trace
         self._place, self._time = _place(options)
         self._is_scheduled = options.is_scheduled
+        self._expires = in_seconds(options.expires) if options.expires is not None else None
 
     def write_all(self, calls: Sequence[Call]) -> list[Entry]:
         """The entries of `calls`. Raises `InvalidCall` or `JobTooLarge`; of many it names the position."""
@@ -116,7 +123,18 @@ class EntryWriter:
         # Jobs due at the same instant would run in the order of their ids; microseconds order them.
         when = self._time + position / 1_000_000 if self._is_scheduled else 0.0
         return Entry(
-            (id, call_id, self.queue, self._place, when, fields, uniqueness, group, options.batch),
+            (
+                id,
+                call_id,
+                self.queue,
+                self._place,
+                when,
+                fields,
+                uniqueness,
+                group,
+                options.batch,
+                self._expires,
+            ),
             wire.packed(payload),
         )
 
@@ -132,10 +150,10 @@ def pair(call: Mapping[str, Any] | Sequence[Any]) -> Call:
 
 def called_back(entry: Entry, batch: str) -> Entry:
     """`entry` as the callback of a batch: stored with the batch, and enqueued when that has ended."""
-    id, _, queue, _, _, fields, uniqueness, group, _ = entry.job
+    id, _, queue, _, _, fields, uniqueness, group, _, expires = entry.job
     fields[fields.index("status") + 1] = "deferred"
     fields += "batch", f"{batch} callback"
-    return entry._replace(job=(id, batch, queue, "held", 0.0, fields, uniqueness, group, None))
+    return entry._replace(job=(id, batch, queue, "held", 0.0, fields, uniqueness, group, None, expires))
 
 
 def chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -177,8 +195,7 @@ def _place(options: Options) -> tuple[str, float]:
 
 def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
     """A new record's fields and values in turn, except its payload, as RQ's own Job.restore reads them."""
-    seconds = time.time()
-    now = wire.time_text(seconds)
+    now = wire.time_text(time.time())
     fields: list[Any] = [
         "created_at", now,
         "origin", queue,
@@ -194,10 +211,6 @@ def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
         fields += "result_ttl", _whole(options.result_ttl)
     if options.failure_ttl is not None and options.failure_ttl != DEFAULT_FAILURE_TTL:
         fields += "failure_ttl", _whole(options.failure_ttl)
-    if options.expires is not None:
-        wait = (options.debounce if options.is_debounced else options.delay) or 0
-        due = options.at.timestamp() if options.at else seconds + in_seconds(wait)
-        fields += "expires_at", f"{due + in_seconds(options.expires):.6f}"
     if options.retries:
         fields += "retries_left", options.retries
     if options.retries and options.retry_intervals:

@@ -60,7 +60,10 @@ class JobOptions(TypedDict, total=False):
     at_front: bool | None
     """Put the job before those that wait."""
     job_id: str | None
-    """Up to 200 letters, digits, `_` and `-`; while a job of that id exists, it is not enqueued again."""
+    """Up to 200 letters, digits, `_` and `-`.
+
+    While a job of that id exists, it is not enqueued again, unless it was canceled.
+    """
     unique: bool | str | None
     """Don't enqueue the job while an equal one is alive: queued, scheduled, running or to be retried.
 

@@ -90,6 +90,7 @@ def worker(
         processes or app.settings.processes,
         WorkerOptions(
             max_result_bytes=app.settings.max_result_bytes,
+            unknown_for=app.settings.unknown_for,
             webhook_allow=app.settings.webhook_allow,
             **options,
         ),

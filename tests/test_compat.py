@@ -13,13 +13,14 @@ import pytest
 from redis import Redis
 from rq import Callback, Queue, Repeat, Retry, SimpleWorker
 from rq.job import Job
-from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from packmule.jobs import keys, reader, registry
 from packmule.jobs.client import Client
+from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
 from packmule.worker.dependents import FORGOTTEN_SECONDS, enqueue_forgotten
@@ -91,11 +92,18 @@ def test_rqs_retry_holds_here(queue, work, client, tmp_path):
     assert client.zscore("rq:scheduled:default", later.id) == pytest.approx(time.time() + 60, abs=5)
 
 
-def test_what_nobody_registered_fails_with_its_reason(queue, work):
+def test_what_nobody_registered_goes_back_and_fails_in_the_end_with_its_reason(queue, work, client):
     jobs = [
         queue.enqueue(name)
         for name in ("packmule.tests.worker.pool_jobs.not_registered", "os.getcwd", "nowhere.at_all")
     ]
+    work()
+    for job in jobs:
+        assert job.get_status() == "scheduled"
+        assert job in ScheduledJobRegistry(queue=queue)
+        client.hset(job.key, "unknown_since", time.time() - 3600)
+        client.zadd("rq:scheduled:default", {job.id: 1})
+    promote(client)
     work()
     for job in jobs:
         assert job.get_status() == "failed"
@@ -119,6 +127,7 @@ def test_callbacks_run_if_they_are_registered(queue, work, client):
         1,
         on_success=Callback("packmule.tests.worker.pool_jobs.not_registered"),
     )
+    client.hset(refused.key, "unknown_since", time.time() - 3600)
     work()
     assert job.get_status() == "finished"
     assert job.return_value() == 2

@@ -34,6 +34,7 @@ GOOD = {
     "memory_high_water": ("6G", str(6 << 30)),
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("2M", 2 << 20),
+    "unknown_for": ("20m", 1200.0),
     "max_file_bytes": ("1000", 1000),
     "max_attachment_bytes": ("1000", 1000),
     "max_pixels": ("1000", 1000),

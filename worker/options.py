@@ -32,3 +32,5 @@ class WorkerOptions:
     """How long results are kept of jobs that don't say it."""
     webhook_allow: tuple[str, ...] = ()
     """Internal hosts and networks that RQ's webhooks may reach."""
+    unknown_for: float = 600.0
+    """How long a job whose function is unknown goes back for another worker before it fails."""

@@ -2,7 +2,8 @@
 -- requires: enqueueing, memory
 --
 -- KEYS[1]  the places of unique jobs
--- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], uniqueness, group, batch]
+-- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], uniqueness, group, batch,
+--          expires]
 -- ARGV[2+] each job's payload, since this msgpack has no bytes
 --          call names the call that enqueues a job of a chosen id; it is "" for a random id
 --          place is "back" or "front" of the queue (then the last job comes first), "at" for Unix time `when`, "in" for
@@ -15,11 +16,12 @@
 --                        seconds in all (0: no limit)
 --          group is nothing, or the group in which the job waits (lib/groups.lua)
 --          batch is nothing, or the batch in which the job counts (lib/batches.lua); all jobs of a call have the same
+--          expires is nothing, or the seconds after which the job fails if it has not begun, counted from when it could
 -- Returns  an error that begins with FULL, or with BATCH if the batch takes no more jobs; otherwise a list: 1 for an
 --          enqueued job, 0 for a job whose id was known, and the holder's id for a job that was kept out or replaced
 --          another
 --
--- An id is known if its record exists, or if this same call's job, within the last minute, ended and left no record or
+-- An id is known if its record exists (unless its job was canceled and another call enqueues it), or if this same call's job, within the last minute, ended and left no record or
 -- replaced another job. So a command that is sent again because its reply was lost enqueues nothing twice.
 
 local places = KEYS[1]

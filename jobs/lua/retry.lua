@@ -1,5 +1,5 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: batches, events, groups, guarded, queues, records
+-- requires: batches, canceling, events, groups, guarded, queues, records, singletons
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
@@ -10,7 +10,9 @@ local record, places = KEYS[1], KEYS[2]
 local id, now_text = ARGV[1], ARGV[2]
 
 local call = guarded.call
-local status, queue, data, group, unique = unpack(records.read(id, 'status', 'origin', 'data', 'group', 'unique'))
+local status, queue, data, group, unique, batch, needs = unpack(
+  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits')
+)
 if not queue or not data then
   return ''
 end
@@ -18,17 +20,19 @@ if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
 
-if unique then
-  local holder = (redis.call('HGET', places, unique) or ''):match('^%S+')
-  if holder and holder ~= id and records.is_pending(records.get(holder, 'status')) then
-    return 'held ' .. holder
-  end
-  redis.call('HSET', places, unique, id .. ' 0')
+local other = singletons.other(queue, group, needs, id)
+if not other and unique then
+  local holder = (call('HGET', places, unique) or ''):match('^%S+')
+  other = holder ~= id and records.is_pending(records.get(holder or '', 'status')) and holder
 end
+if other then return 'held ' .. other end
+if unique then call('HSET', places, unique, id .. ' 0') end
 
-groups.join(queue, group, id, 'RPUSH') -- first, since a key of another type fails here
+-- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups.
+if status == 'canceled' and (group or batch) then canceling.withdraw(id, 'queued', queue, group, batch) end
+groups.join(queue, group, id, 'RPUSH')
 redis.call('HSET', record, 'status', 'queued', 'enqueued_at', now_text, 'ended_at', '', 'worker_name', '')
-redis.call('HDEL', record, 'deaths', 'expires_at')
+redis.call('HDEL', record, 'deaths', 'expires_at', 'replaced', 'unknown_since')
 redis.call('PERSIST', record)
 redis.pcall('PERSIST', 'rq:results:' .. id)
 call('ZREM', 'rq:failed:' .. queue, id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 from redis import Redis
-from redis.exceptions import ResponseError
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry
@@ -20,6 +20,7 @@ from rq.serializers import JSONSerializer
 from packmule.config import Settings
 from packmule.coordination.redis.connection import InvalidClient, connect
 from packmule.jobs import delivery, entry, keys, registry, wire
+from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.entry import JobTooLarge
 from packmule.jobs.job_type import InvalidCall, InvalidJob
@@ -87,8 +88,8 @@ def test_rq_reads_a_job_as_if_it_had_enqueued_it(client):
     )
     assert (job.result_ttl, job.failure_ttl, job.ttl) == (None, None, None)
     assert (job.retries_left, job.retry_intervals) == (None, None)
-    for time in (job.created_at, job.enqueued_at):
-        assert before <= time <= datetime.now(UTC)
+    for instant in (job.created_at, job.enqueued_at):
+        assert before <= instant <= datetime.now(UTC)
     assert job.perform() == 3
 
 
@@ -427,22 +428,51 @@ def test_one_job_id_is_not_given_to_many_jobs(client):
         ({}, "rq:queue:default"),
         ({"at_front": True}, "rq:queue:default"),
         ({"delay": 5}, "rq:scheduled:default"),
+        ({}, "rq:queues"),
+        ({"unique": True}, "pm:unique"),
+        ({}, "pm:full"),
+        ({"unique": True}, "pm:events"),
     ],
 )
-def test_a_key_of_another_type_in_the_way_leaves_no_record_that_would_pass_for_enqueued(client, options, key):
-    client.set(key, "in the way")
-    again = sample_jobs.noop.options(job_id="once", **options)
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        again.enqueue()
-    assert not Job.exists("once", connection=client)
-    client.delete(key)
-    again.enqueue()
-    assert client.exists(key, keys.job_key("once")) == 2
+def test_a_key_of_another_type_is_set_aside_and_the_job_is_enqueued(client, options, key):
+    if key == "pm:full":
+        client.rpush(key, "in the way")
+    else:
+        client.set(key, "in the way")
+    sample_jobs.noop.options(job_id="once", **options).enqueue()
+    assert sample_jobs.noop.options(job_id="once", **options).enqueue() == "once"
+    assert Job.fetch("once", client, JSONSerializer).get_status() in ("queued", "scheduled")
+    place = "rq:scheduled:default" if "delay" in options else "rq:queue:default"
+    assert client.type(place) == (b"zset" if "delay" in options else b"list")
+    assert client.smembers("rq:queues") == {b"rq:queue:default"}
+    if key not in ("pm:full", "pm:events"):
+        assert client.get(f"pm:broken:{key}") == b"in the way"
+        assert key.encode() in client.lindex(keys.QUARANTINE, 0)
+
+
+def test_a_deferred_registry_of_another_type_is_set_aside_and_the_batch_is_made(client):
+    client.set("rq:deferred:default", "in the way")
+    batch = Batch.create(on_complete=sample_jobs.noop.prepare())
+    assert client.zcard("rq:deferred:default") == 1
+    client.delete("rq:deferred:default")
+    client.set("rq:deferred:default", "in the way")
+    batch.seal()
+    assert client.llen("rq:queue:default") == 1
 
 
 def test_a_description_is_cut_to_a_bounded_length(client):
     id = sample_jobs.noop.options(description="x" * 100_000).enqueue()
     assert len(Job.fetch(id, client, JSONSerializer).description) == 1000
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+@pytest.mark.parametrize("options", [{}, {"delay": 20}])
+def test_the_servers_clock_alone_decides_when_a_job_expires(client, monkeypatch, ahead, options):
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + ahead)
+    id = sample_jobs.noop.options(expires=40, **options).enqueue()
+    expires_at = float(client.hget(keys.job_key(id), "expires_at"))
+    assert abs(expires_at - now - 40 - options.get("delay", 0)) < 10
 
 
 # --- where it goes

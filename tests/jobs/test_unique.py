@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from redis.exceptions import ResponseError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
@@ -399,13 +398,14 @@ def test_a_debounced_job_moves_to_the_queue_of_the_last_call(client):
     assert rq_job(client, id).origin == "low"
 
 
-def test_a_key_of_another_type_leaves_the_debounced_job_unchanged(client):
+def test_a_key_of_another_type_is_set_aside_and_the_debounced_job_moves_there(client):
     id = sample_jobs.refresh.enqueue(1, "first")
     client.set(keys.registry_key("scheduled", "low"), "in the way")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        sample_jobs.refresh.options(queue="low").enqueue(1, "second")
-    assert rq_job(client, id).args == [1, "first"]
-    assert list(waiting(client)) == [id]
+    assert sample_jobs.refresh.options(queue="low").enqueue(1, "second") == id
+    assert rq_job(client, id).args == [1, "second"]
+    assert list(waiting(client)) == []
+    assert client.zrange(keys.registry_key("scheduled", "low"), 0, -1) == [id.encode()]
+    assert client.get("pm:broken:rq:scheduled:low") == b"in the way"
 
 
 def test_a_full_memory_leaves_the_debounced_job_unchanged(client):
@@ -701,12 +701,12 @@ def test_an_unhashable_default_can_be_part_of_a_key(client):
         assert once.enqueue(1, [2]) != once.enqueue(1)
 
 
-def test_a_corrupt_key_of_places_raises_an_error_and_leaves_no_job(client):
+def test_a_corrupt_key_of_places_is_set_aside_and_jobs_are_unique_from_then_on(client):
     client.set(keys.UNIQUE, "in the way")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        sample_jobs.only.enqueue(1)
-    assert client.keys("*") == [keys.UNIQUE.encode()]
-    sample_jobs.noop.enqueue()
+    id = sample_jobs.only.enqueue(1)
+    assert sample_jobs.only.enqueue(1) == id
+    assert client.llen("rq:queue:default") == 1
+    assert client.get(f"pm:broken:{keys.UNIQUE}") == b"in the way"
 
 
 # --- cost

@@ -35,6 +35,8 @@ wanted: dict[str, Any] = {
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory")
     if name in values
 }
+if "unknown_for" in values:
+    wanted["unknown_for"] = float(values["unknown_for"])
 autoscale = None
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")

@@ -54,7 +54,7 @@ def test_corrupt_payloads_fail_with_their_reasons_and_their_worker_lives(server,
     ids = pool_jobs.add.enqueue_many([(1,)] * len(PAYLOADS))
     for id, payload in zip(ids, PAYLOADS, strict=True):
         client.hset(keys.job_key(id), "data", payload)
-    with pool(server) as process:
+    with pool(server, unknown_for=0) as process:
         until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
         for id, reason in zip(ids, PAYLOADS.values(), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from redis import Redis
@@ -20,7 +21,8 @@ from packmule.jobs.control import retry
 from packmule.jobs.delivery import BatchClosed
 from packmule.jobs.options import InvalidOption
 from packmule.jobs.queues import purge
-from packmule.tests.worker import batch_jobs, pool_jobs
+from packmule.tests.looks import looks, monitored
+from packmule.tests.worker import batch_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
 from packmule.worker.order import Strict
@@ -478,3 +480,78 @@ def test_unknown_batches_and_invalid_options_are_refused(client):
 
 def test_only_the_batchs_own_jobs_know_its_id(client):
     assert Batch.current() is None
+
+
+# --- jobs that end elsewhere, or run again after their end
+
+
+def claim(client: Redis, worker: str, most: int = 50) -> list[str]:
+    claims = Claims(client, worker, Strict(["default"]))
+    return [job.id for job in claims.finish_and_claim(claims.next_id(), [], most).jobs]
+
+
+def test_jobs_of_a_canceled_batch_run_once_each_when_they_are_retried(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(10)])
+    batch.cancel()
+    for id in ids:
+        retry(client, id)
+    assert sorted(claim(client, "w1", 7) + claim(client, "w2") + claim(client, "w1")) == sorted(ids)
+    assert claim(client, "w1") == claim(client, "w2") == []
+
+
+def test_jobs_that_a_paused_and_canceled_batch_held_run_once_each_when_they_are_retried(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(4)])
+    batch.pause()
+    assert claim(client, "w1") == []
+    batch.cancel()
+    for id in ids:
+        retry(client, id)
+    assert sorted(claim(client, "w1") + claim(client, "w2")) == sorted(ids)
+
+
+def test_a_job_behind_others_of_its_group_that_rq_canceled_runs_once_when_it_is_retried(client):
+    first, second = (limited_jobs.two_a_tenant.enqueue("p", "t", str(n)) for n in range(2))
+    Job.fetch(second, client, JSONSerializer).cancel()
+    retry(client, second)
+    assert sorted(claim(client, "w1") + claim(client, "w2")) == sorted([first, second])
+
+
+@pytest.mark.parametrize(
+    "status", ["canceled", "finished", "failed", "stopped", "started", "deferred", "scheduled"]
+)
+def test_a_claim_takes_only_a_record_whose_status_is_queued(client, status):
+    other, again, last = (batch_jobs.double.enqueue(n) for n in range(3))
+    client.hset(keys.job_key(again), "status", status)
+    assert claim(client, "w1") == [other, last]
+    assert reader.read(client, again).status == status
+
+
+def rq_job(client: Redis, id: str) -> Job:
+    return Job.fetch(id, client, JSONSerializer)
+
+
+# --- bounds
+
+
+def test_paused_batches_cost_a_claim_nothing(client):
+    client.sadd(keys.PAUSED_BATCHES, *(f"other-{n}" for n in range(10_000)))
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(5)])
+    claims = Claims(client, "w1", Strict(["default"]))
+    claims.finish_and_claim(claims.next_id(), [], 0)
+    with monitored(client) as commands:
+        assert [job.id for job in claims.finish_and_claim(claims.next_id(), [], 10).jobs] == ids
+    assert not [command for command in commands if command.startswith("SMEMBERS pm:batches-paused")]
+
+
+def test_canceling_a_batch_looks_at_each_worker_once(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(1000)])
+    for worker in range(1000):
+        client.zadd(keys.LEASES, {f"w{worker}": time.time() + 60})
+        client.hset(keys.claims_key(f"w{worker}"), f"job-{worker}", "e")
+    _, most = looks(client, batch.cancel)
+    assert batch.state().counts == Counts(1000, 0, 0, 1000)
+    assert most < 1500

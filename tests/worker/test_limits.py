@@ -15,7 +15,9 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.locks.redlock import Redlock
 from packmule.jobs import keys, reader
-from packmule.jobs.control import cancel
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
+from packmule.jobs.control import NotRetried, cancel, retry
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.pace import pace
@@ -228,6 +230,110 @@ def test_a_singleton_that_replaces_cancels_those_that_wait(client, desk):
     assert desk.claim(worker="w2") == []
     assert reader.read(client, fourth).status == "canceled"
     assert reader.read(client, fifth).status == "queued"
+
+
+def test_of_singletons_that_replace_each_other_in_one_call_the_last_runs(client, desk):
+    with Batch.create() as batch:
+        options = limited_jobs.replaces.options(batch=batch.id)
+        *others, last = options.enqueue_many([("p", str(number)) for number in range(4)])
+    assert batch.state().counts == Counts(4, 0, 0, 3)
+    assert {reader.read(client, id).status for id in others} == {"canceled"}
+    (job,) = desk.claim()
+    assert job.id == last
+    desk.finish(job)
+    assert batch.state().counts == Counts(4, 1, 0, 3)
+    assert batch.state().ended is not None
+
+
+def test_a_delayed_singleton_replaces_others_when_it_is_queued(client, desk):
+    first = limited_jobs.replaces.enqueue("p", "1")
+    delayed = limited_jobs.replaces.options(delay=60).enqueue("p", "2")
+    assert [reader.read(client, id).status for id in (first, delayed)] == ["queued", "scheduled"]
+    client.zadd("rq:scheduled:default", {delayed: 1})
+    promote(client)
+    assert [reader.read(client, id).status for id in (first, delayed)] == ["canceled", "queued"]
+    assert ids(desk.claim()) == [delayed]
+
+
+def test_a_callback_replaces_other_singletons_when_it_is_called(client, desk):
+    first = limited_jobs.replaces.enqueue("p", "1")
+    batch = Batch.create(on_complete=limited_jobs.replaces.prepare("p", "2"))
+    assert reader.read(client, first).status == "queued"
+    batch.seal()
+    assert reader.read(client, first).status == "canceled"
+    (job,) = desk.claim()
+    assert job.id != first
+    assert desk.finish(job, most=5) == []
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+def test_a_newer_singleton_replaces_an_older_one_that_waits_for_its_retry(client, desk, delay):
+    retries = limited_jobs.replaces.options(retries=1, retry_intervals=[delay])
+    older = retries.enqueue("p", "1")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert reader.read(client, older).status in ("queued", "scheduled")
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    assert reader.read(client, older).status == "canceled"
+    client.zadd("rq:scheduled:default", {"nobody": 1})
+    promote(client)
+    (job,) = desk.claim()
+    assert job.id == newer
+    assert desk.finish(job, most=5) == []
+    assert client.keys("pm:retrying:*") == []
+
+
+def test_a_singleton_that_was_replaced_while_it_ran_is_not_retried(client, desk):
+    retries = limited_jobs.replaces.options(retries=1, retry_intervals=[0])
+    older = retries.enqueue("p", "1")
+    (job,) = desk.claim()
+    newer = retries.enqueue("p", "2")
+    claims = desk.workers["w1"]
+    # It failed by itself before its worker got the command to stop it.
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert reader.read(client, older).status == "stopped"
+    (job,) = desk.claim()
+    assert job.id == newer
+    assert desk.finish(job, most=5) == []
+
+
+def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(client, desk):
+    older = limited_jobs.replaces.enqueue("p", "1")
+    desk.claim()
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    rescue(client, "w1", "died")
+    assert reader.read(client, older).status == "stopped"
+    assert ids(desk.claim()) == [newer]
+
+
+def test_a_retry_by_hand_replaces_no_newer_singleton(client, desk):
+    older, newer = (limited_jobs.replaces.enqueue("p", str(number)) for number in range(2))
+    with pytest.raises(NotRetried, match=f"{newer} holds its place"):
+        retry(client, older)
+    (job,) = desk.claim()
+    with pytest.raises(NotRetried, match=f"{newer} holds its place"):
+        retry(client, older)
+    desk.finish(job)
+    retry(client, older)
+    assert ids(desk.claim()) == [older]
+
+
+def test_replaced_and_canceled_jobs_expire_and_leave_their_registry(client, desk):
+    replaced = limited_jobs.replaces.enqueue("p", "1")
+    limited_jobs.replaces.enqueue("p", "2")
+    plain = pool_jobs.add.enqueue(1)
+    cancel(client, plain)
+    with Batch.create() as batch:
+        counted = pool_jobs.add.options(batch=batch.id).enqueue(1)
+        short = pool_jobs.add.options(batch=batch.id, failure_ttl=60).enqueue(1)
+    batch.cancel()
+    for id in (replaced, plain, counted):
+        assert 86_000 < client.ttl(keys.job_key(id)) <= 86_400
+        assert reader.read(client, id).ended_at
+    assert 50 < client.ttl(keys.job_key(short)) <= 60
+    retry(client, plain)
+    assert client.ttl(keys.job_key(plain)) == -1
 
 
 @pytest.mark.parametrize("settings", [{"singleton": "a"}, {"concurrency": "5 by a"}, {"unique": "a"}])

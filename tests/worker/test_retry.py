@@ -6,11 +6,15 @@ import pytest
 from rq.registry import FailedJobRegistry
 
 from packmule.jobs import control, keys, reader
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
 from packmule.jobs.control import NotRetried, retry
 from packmule.jobs.queues import purge
 from packmule.jobs.reader import NoSuchJob
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, lines
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -62,24 +66,13 @@ def test_a_unique_job_is_not_retried_once_another_has_its_key(client):
     assert pool_jobs.add.options(unique=True).enqueue(1) == first
 
 
-def test_a_list_of_another_type_leaves_the_job_failed(client):
+def test_a_list_of_another_type_is_set_aside_and_the_job_is_retried(client):
     id = pool_jobs.add.enqueue(1)
     control.cancel(client, id)
     client.set(keys.queue_key("default"), "no list")
-    with pytest.raises(Exception, match="WRONGTYPE"):
-        retry(client, id)
-    assert reader.read(client, id).status == "canceled"
-
-
-def test_a_purge_deletes_only_waiting_jobs(client):
-    ids = pool_jobs.add.enqueue_many([(n,) for n in range(1100)])
-    later = pool_jobs.add.options(delay=60).enqueue(1)
-    other = pool_jobs.add.options(queue="low").enqueue(1)
-    assert purge(client, "default") == 1100
-    assert purge(client, "default") == 0
-    assert {reader.read(client, id).status for id in (later, other)} == {"scheduled", "queued"}
-    with pytest.raises(NoSuchJob):
-        reader.read(client, ids[0])
+    retry(client, id)
+    assert reader.read(client, id).status == "queued"
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
 
 
 def test_a_purge_also_deletes_jobs_behind_others_of_their_group(client):
@@ -92,3 +85,30 @@ def test_a_purge_ignores_ids_without_a_record(client):
     client.rpush(keys.queue_key("default"), "gone", b"\xff")
     assert purge(client, "default") == 0
     assert client.llen(keys.queue_key("default")) == 0
+
+
+def claimed(client, most=10):
+    claims = Claims(client, "w", Strict(["default"]))
+    return claims.finish_and_claim(claims.next_id(), [], most).jobs
+
+
+def test_an_id_whose_job_was_canceled_can_be_enqueued_anew(server, client):
+    once = pool_jobs.add.options(job_id="once")
+    once.enqueue(1)
+    control.cancel(client, "once")
+    assert reader.read(client, "once").status == "canceled"
+    once.enqueue(5)
+    assert client.zcard("rq:canceled:default") == 0
+    assert client.ttl(keys.job_key("once")) == -1
+    assert [job.id for job in claimed(client)] == ["once"]
+    assert claimed(client) == []
+
+
+def test_a_canceled_batchs_id_that_is_enqueued_anew_runs_once(client):
+    with Batch.create() as batch:
+        pool_jobs.add.options(job_id="once", batch=batch.id).enqueue(1)
+    batch.cancel()
+    pool_jobs.add.options(job_id="once").enqueue(5)
+    assert [job.id for job in claimed(client)] == ["once"]
+    assert claimed(client) == []
+    assert batch.state().counts == Counts(1, 0, 0, 1)

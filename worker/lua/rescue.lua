@@ -2,7 +2,7 @@
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
 -- ended. Calling it twice does no harm: the second call finds nothing.
 -- requires: coordination/redis/clock, jobs/batches, jobs/callbacks, jobs/corrupt, jobs/events, jobs/guarded, jobs/limits
--- requires: jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled
+-- requires: jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled, jobs/singletons
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
 -- KEYS[5]  the set of workers
@@ -65,20 +65,21 @@ local function queue_of(id)
   return queue, is_due
 end
 
-local function to_front(id, queue, was_held, is_due)
+local function to_front(id, queue, was_held, is_due, needs)
   if is_due then return callbacks.postpone(id, queue) end
   local was_started = was_held and redis.call('HGET', records.key(id), 'status') == 'started'
   if was_started then events.emit(verdict == 'returned' and 'returned' or 'rescued', id, queue, worker, {reason = verdict}) end
   redis.call('HSET', records.key(id), 'status', 'queued', 'worker_name', '')
   queues.push(queue, id, 'LPUSH')
+  if needs then singletons.goes_back(id, needs, 0) end
   back[#back + 1] = id
 end
 
-local function fail(id, execution, queue)
+local function fail(id, execution, queue, is_stopped)
   local record, results = records.key(id), 'rq:results:' .. id
   local ttl = tonumber(redis.call('HGET', record, 'failure_ttl')) or FAILURE_TTL
   ttl = ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
-  local status, kind = unpack(verdict == 'stopped' and {'stopped', 3} or {'failed', 2})
+  local status, kind = unpack(is_stopped and {'stopped', 3} or {'failed', 2})
   redis.call('HSET', record, 'status', status, 'ended_at', now_text)
   redis.pcall('XADD', results, 'MAXLEN', '~', 10, '*', 'type', kind, 'worker_name', worker,
     'execution_id', execution, 'exc_string', reason)
@@ -134,12 +135,13 @@ for i = #held - 1, 1, -2 do
   if queue then
     redis.pcall('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
     records.forget_execution(id, execution)
-    if not is_over(id, execution, is_due) then
-      to_front(id, queue, true, is_due)
+    local is_replaced = not is_due and needs and singletons.was_replaced(id, needs)
+    if not is_over(id, execution, is_due) and not is_replaced then
+      to_front(id, queue, true, is_due, needs)
     elseif is_due then
       give_up(id, queue)
     else
-      fail(id, execution, queue)
+      fail(id, execution, queue, verdict == 'stopped' or is_replaced)
     end
   end
   if is_meant then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -53,7 +54,7 @@ class Claimed(msgspec.Struct, frozen=True):
     attempt: int = 1
     front_on_retry: bool = False
     expires_at: float | None = None
-    """Unix seconds by which the first attempt must start."""
+    """Unix seconds of this host by which the first attempt must start."""
     checkpoint: bytes | None = None
     """The checkpoint that an earlier run saved, as JSON."""
     limits: str = ""
@@ -67,6 +68,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """The id of its batch; in a batch's callback a word follows the id."""
     trace: str = ""
     """The W3C `traceparent` of its enqueue."""
+    unknown_since: float | None = None
+    """Unix seconds at which a worker first did not know its function."""
     repeats_left: int = 0
     repeat_intervals: tuple[float, ...] = ()
     callbacks: tuple[str, ...] = ()
@@ -125,7 +128,7 @@ def read(row: Row, default_result_ttl: int = int(DEFAULT_RESULT_TTL)) -> Claimed
             id, execution, queue, row.data, timeout, default_result_ttl, enqueued_at=row.enqueued_at
         )
     result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
-    expires_at, checkpoint, group, limits, batch, trace, *callbacks = more
+    expires_at, checkpoint, group, limits, batch, trace, unknown_since, *callbacks = more
     repeats_left, repeat_intervals = (*callbacks[4:], None)[:2]
     return Claimed(
         id=id,
@@ -139,7 +142,7 @@ def read(row: Row, default_result_ttl: int = int(DEFAULT_RESULT_TTL)) -> Claimed
         retry_intervals=msgspec.json.decode(intervals, type=_Intervals) if intervals else (),
         attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
         front_on_retry=front == b"1",
-        expires_at=_seconds(expires_at, 0) if expires_at else None,
+        expires_at=time.time() + _seconds(expires_at, 0) if expires_at else None,
         checkpoint=checkpoint,
         limits=(limits or b"").decode(),
         lock=_lock(limits) if limits else None,
@@ -147,6 +150,7 @@ def read(row: Row, default_result_ttl: int = int(DEFAULT_RESULT_TTL)) -> Claimed
         enqueued_at=row.enqueued_at,
         batch=(batch or b"").decode(),
         trace=(trace or b"").decode(errors="replace"),
+        unknown_since=_seconds(unknown_since, 0) if unknown_since else None,
         repeats_left=_whole(repeats_left, 0, MOST_RETRIES),
         repeat_intervals=msgspec.json.decode(repeat_intervals, type=_Intervals) if repeat_intervals else (),
         callbacks=tuple(name.decode() for name in callbacks[:3] if name),

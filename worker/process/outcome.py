@@ -16,6 +16,10 @@ from packmule.worker.process.claimed import Claimed, Row
 RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
 
+UNKNOWN_BASE = 1.0
+UNKNOWN_CAP = 30.0
+"""Seconds until a job whose function is unknown is tried again: at first, and at most."""
+
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which names the error."""
 
@@ -112,7 +116,7 @@ def failed(
     if retry and job.retries_left > 0:
         delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
         retried = again(job, traceback, started, ended, delay, at_once)
-        fields = ("retries_left", job.retries_left - 1, "attempts", job.attempt)
+        fields = _tried(job, "retries_left", job.retries_left - 1)
         return msgspec.structs.replace(retried, fields=fields, callback="failure" if job.calls_back else "")
     kind, callback = (STOPPED, "stopped") if status == "stopped" else (FAILED, "failure")
     return _unfinished(job, status, kind, traceback, started, ended, at_once, callback)
@@ -124,8 +128,14 @@ def again(
     """The job asked to run again in `delay` seconds: that is no failure."""
     status = "scheduled" if delay else "queued"
     retried = _unfinished(job, status, RETRIED, reason, started, ended, at_once)
-    fields = ("attempts", job.attempt, "number_of_retries", job.attempt)
+    fields = _tried(job, "number_of_retries", job.attempt)
     return msgspec.structs.replace(retried, fields=fields, front=job.front_on_retry, delay=delay)
+
+
+def _tried(job: Claimed, name: str, value: int) -> tuple[str | int, ...]:
+    """The fields of a job that failed in an attempt, and a further one."""
+    known = ("unknown_since", "") if job.unknown_since else ()
+    return (name, value, "attempts", job.attempt, *known)
 
 
 def exceeded(job: Claimed, returned: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
@@ -170,6 +180,23 @@ def refused(job: Claimed, error: Exception, started: float) -> Outcome:
     """The job was not performed because of `error`, which a retry would not change."""
     reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
     return failed(job, reason, started, time.time(), retry=False)
+
+
+def unknown(job: Claimed, error: Exception, now: float, patience: float) -> Outcome:
+    """The job's function is not registered here: it goes back for a worker that knows it.
+
+    It fails once `patience` seconds have passed since the first worker did not know it. Neither its attempts
+    nor its retries count.
+    """
+    since = job.unknown_since or now
+    left = since + patience - now
+    if left <= 0:
+        return refused(job, error, now)
+    delay = min(max(UNKNOWN_BASE, now - since), UNKNOWN_CAP, left)
+    fields = ("unknown_since", f"{since:.6f}")
+    return Outcome(
+        job.id, job.execution, job.queue, "scheduled", delay=delay, fields=fields, limits=job.limits
+    )
 
 
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:

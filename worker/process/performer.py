@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import rq
 
 from packmule.errors import JobFailed, UsageError
-from packmule.jobs import context, tracing, wire
+from packmule.jobs import context, registry, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
 from packmule.worker.process import outcome
@@ -58,7 +58,8 @@ class Performer:
     `report` takes a job's id, execution, attempt, done, total and message; `save` takes its id, execution and
     checkpoint. `is_draining` says whether the worker is stopping; `max_result_bytes` limits a result's JSON.
     `lookup` says what may be called; `call_back` makes the calls of callbacks that are due. `note_error`
-    takes the ids of jobs that failed, and why.
+    takes the ids of jobs that failed, and why. A job that `lookup` does not know goes back for `unknown_for`
+    seconds.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Performer:
         lookup: Lookup | None = None,
         call_back: CallBack | None = None,
         note_error: NoteError | None = None,
+        unknown_for: float = 600.0,
     ) -> None:
         self.report = report
         self.save = save
@@ -78,6 +80,7 @@ class Performer:
         self.lookup = lookup or Registered()
         self.call_back = call_back
         self.note_error = note_error
+        self.unknown_for = unknown_for
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
@@ -96,7 +99,9 @@ class Performer:
             for name in job.callbacks:
                 self.lookup.find(name)
             _refuse_expired(job)
-        except Exception as error:  # an invalid payload or call, an unknown name, an expiry
+        except registry.NotRegistered as error:
+            return outcome.unknown(job, error, time.time(), self.unknown_for)
+        except Exception as error:  # an invalid payload or call, an expiry
             return outcome.refused(job, error, time.time())
         return Call(job, job_type, *bound, _kind(job_type))
 

@@ -95,6 +95,7 @@ class Worker:
             callbacks.lookup,
             callbacks.call_for,
             note_error,
+            options.unknown_for,
         )
         self.executors = executors_of(
             self.performer, scoreboard, options, partial(record_crash, client, name), name

@@ -1,5 +1,5 @@
 -- Batches: jobs that are counted together, each once, by how it ended last.
--- requires: coordination/redis/clock, events, groups, guarded, quarantine, queues, records
+-- requires: coordination/redis/clock, events, groups, guarded, quarantine, queues, records, singletons
 --
 -- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
 -- pm:batch:<id>:jobs   a hash of job id to "p" (pending), "d" (done), "f" or "c"; a nested batch is "batch:<id>"
@@ -44,11 +44,15 @@ end
 -- Enqueue a callback, which waits as a deferred job, or delete it if it is not wanted.
 local function call_back(id, is_wanted)
   if not id or id == '' then return end
-  local queue, status, group = unpack(records.read(id, 'origin', 'status', 'group'))
+  local fields = records.read(id, 'origin', 'status', 'group', 'limits', 'expires')
+  local queue, status, group, needs, expires = unpack(fields)
   if not queue or status ~= 'deferred' then return end
   redis.pcall('ZREM', 'rq:deferred:' .. queue, id)
   if is_wanted then
     redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', quarantine.at or '')
+    expires = tonumber(expires)
+    if expires then redis.call('HSET', records.key(id), 'expires_at', string.format('%.6f', clock.now + expires)) end
+    for _, other in ipairs(singletons.replace(queue, group, needs)) do batches.ended(other, 'c') end
     queues.register(queue)
     queues.make_way(queue) -- or a key of another type would end this step halfway
     groups.join(queue, group, id, 'RPUSH')

@@ -30,7 +30,7 @@ end
 
 -- Let a job wait: in its queue's list, or behind others of its group.
 function groups.join(queue, group, id, push)
-  if not group then return queues.push_or_fail(queue, id, push) end
+  if not group then return queues.push(queue, id, push) end
   local is_first = call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
   call(push, is_first and queues.key(queue) or groups.members_of(queue, group), id)
 end

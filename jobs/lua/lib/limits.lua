@@ -124,6 +124,7 @@ function limits.release(text, id, is_returned, is_postponed)
   for _, limit in ipairs(limits.parse(text)) do
     local kind, key, interval = limit[1], limit[2], limit[3]
     if kind ~= 'rate' then
+      if limit[4] == 'replace' then call('SREM', 'pm:retrying:' .. key, id) end
       if call('HDEL', 'pm:holders:' .. key, id) == 1 and not is_postponed then groups.unblock_next(key) end
     elseif is_returned then
       local at = tonumber(call('GET', 'pm:rate:jobs:' .. key))

@@ -12,9 +12,6 @@ function queues.name(key) return key:sub(#PREFIX + 1) end
 -- Add a job, by "RPUSH" or "LPUSH".
 function queues.push(name, id, push) return guarded.call(push, PREFIX .. name, id) end
 
--- Add a job, or fail if the key is of another type, for the caller to see.
-function queues.push_or_fail(name, id, push) return redis.call(push, PREFIX .. name, id) end
-
 -- Remove a job; how many were there.
 function queues.remove(name, id) return guarded.call('LREM', PREFIX .. name, 1, id) end
 

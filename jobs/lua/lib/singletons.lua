@@ -1,35 +1,93 @@
--- Singletons with the policy "replace".
--- requires: batches, coordination/redis/clock, events, groups, guarded, limits, queues, records
+-- Singletons with the policy "replace": the one that was queued last runs, those before it are canceled or stopped.
+-- requires: canceling, groups, guarded, limits, queues, records
+--
+-- pm:retrying:<key>  a set of the jobs of a lock that went back, and have yet to run again
 
 local singletons = {}
 
 local call = guarded.call
+local MOST = 500 -- jobs that one replaces; more can wait only if the policy was another before
+local DAY = 86400
 
--- A new job of a singleton with the policy "replace": cancel the waiting jobs, and stop the running one.
-function singletons.replace(queue, group, fields)
-  for i = 1, #fields, 2 do
-    local limit = fields[i] == 'limits' and limits.parse(fields[i + 1])[1] or {}
-    if limit[4] == 'replace' then
-      local waiting = call('LRANGE', groups.members_of(queue, group), 0, -1)
-      waiting[#waiting + 1] = call('HGET', 'pm:groups:' .. queue, group) or nil
-      call('DEL', groups.members_of(queue, group))
-      for _, id in ipairs(waiting) do
-        if records.get(id, 'status') == 'queued' then
-          queues.remove(queue, id)
-          call('HSET', records.key(id), 'status', 'canceled')
-          call('ZADD', 'rq:canceled:' .. queue, clock.second, id)
-          events.emit('canceled', id, queue, nil, {reason = 'replaced'})
-          batches.ended(id, 'c')
-        end
-      end
-      call('HDEL', 'pm:groups:' .. queue, group)
-      call('ZREM', 'pm:blocked:' .. limit[2], queue .. '\n' .. group)
-      local running, holder = unpack(call('HGETALL', 'pm:holders:' .. limit[2]))
-      local worker = running and holder:match('^(.*) ')
-      if worker then
-        call('PUBLISH', 'rq:pubsub:' .. worker, cjson.encode({command = 'stop-job', job_id = running}))
-      end
-    end
+local function lock_of(text)
+  local lock = text and text:find('"replace"', 1, true) and limits.parse(text)[1]
+  return lock and lock[4] == 'replace' and lock[2]
+end
+
+local function cancel(id, queue, canceled)
+  canceling.finish(id, queue, 'replaced')
+  canceled[#canceled + 1] = id
+end
+
+-- Cancel those that wait in the group: its members and its head.
+local function cancel_waiting(queue, group, canceled)
+  local members = groups.members_of(queue, group)
+  local waiting = call('LRANGE', members, 0, MOST - 1)
+  call('LTRIM', members, MOST, -1)
+  local head = call('HGET', 'pm:groups:' .. queue, group)
+  if head and head ~= '' then
+    queues.remove(queue, head)
+    waiting[#waiting + 1] = head
+  end
+  call('HDEL', 'pm:groups:' .. queue, group)
+  for _, id in ipairs(waiting) do
+    if records.get(id, 'status') == 'queued' then cancel(id, queue, canceled) end
+  end
+end
+
+-- Cancel those that went back and wait for their next attempt.
+local function cancel_retrying(key, canceled)
+  for _, id in ipairs(call('SMEMBERS', 'pm:retrying:' .. key)) do
+    local status, queue, group = unpack(records.read(id, 'status', 'origin', 'group'))
+    local waits = queue and (status == 'queued' or status == 'scheduled')
+    if waits and canceling.withdraw(id, status, queue, group) > 0 then cancel(id, queue, canceled) end
+  end
+  call('DEL', 'pm:retrying:' .. key)
+end
+
+-- Stop the one that runs; if it fails or its worker dies before it hears of that, it does not run again.
+local function stop_running(key)
+  local id, holder = unpack(call('HGETALL', 'pm:holders:' .. key))
+  local worker = id and holder:match('^(.*) ')
+  if worker then
+    if records.get(id, 'status') then redis.call('HSET', records.key(id), 'replaced', '1') end
+    call('PUBLISH', 'rq:pubsub:' .. worker, cjson.encode({command = 'stop-job', job_id = id}))
+  end
+end
+
+-- A job with the limits `text` is about to join its queue. The ids of the jobs that it replaces before they started,
+-- for the caller to count in their batches.
+function singletons.replace(queue, group, text)
+  local canceled, key = {}, group and lock_of(text)
+  if key then
+    cancel_waiting(queue, group, canceled)
+    cancel_retrying(key, canceled)
+    call('ZREM', 'pm:blocked:' .. key, queue .. '\n' .. group)
+    stop_running(key)
+  end
+  return canceled
+end
+
+-- The job that a singleton would have to replace: one that waits or runs, but not `id` itself; or nothing.
+function singletons.other(queue, group, text, id)
+  local key = group and lock_of(text)
+  if not key then return end
+  local head = call('HGET', 'pm:groups:' .. queue, group)
+  local others = {head, call('LINDEX', groups.members_of(queue, group), 0), unpack(call('HKEYS', 'pm:holders:' .. key))}
+  for _, other in pairs(others) do
+    if other and other ~= '' and other ~= id then return other end
+  end
+end
+
+-- Whether a job was replaced while it ran.
+function singletons.was_replaced(id, text) return lock_of(text) and records.get(id, 'replaced') ~= nil end
+
+-- A job that began goes back, and can run again after `delay` seconds unless another replaces it before.
+function singletons.goes_back(id, text, delay)
+  local key = lock_of(text)
+  if key then
+    call('SADD', 'pm:retrying:' .. key, id)
+    call('EXPIRE', 'pm:retrying:' .. key, math.ceil(delay) + 7 * DAY)
   end
 end
 

@@ -1,5 +1,5 @@
 -- Unique jobs: each of their keys has a place, which a job holds. enqueue.lua describes the rules.
--- requires: coordination/redis/clock, records
+-- requires: coordination/redis/clock, guarded, records
 --
 -- pm:unique  a hash of key to "<job id> <Unix time until which it is held, or 0>"
 
@@ -15,7 +15,7 @@ end
 
 -- The job that holds the place `key`; for a debounced job also its queue, and since when it has waited.
 function uniqueness.holder(places, key, rule)
-  local id, till = parse(redis.call('HGET', places, key))
+  local id, till = parse(guarded.call('HGET', places, key))
   if not id then
     return
   end
@@ -37,12 +37,18 @@ function uniqueness.holder(places, key, rule)
   end
 end
 
+-- A job is deleted or canceled: it gives up its place, whatever time that was to be held.
+function uniqueness.leave(id)
+  local key = records.get(id, 'unique')
+  if key and parse(guarded.call('HGET', 'pm:unique', key)) == id then guarded.call('HDEL', 'pm:unique', key) end
+end
+
 local taken = 0
 
 -- Give a job the place.
 function uniqueness.take(places, key, id, rule, seconds)
   local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
-  redis.call('HSET', places, key, string.format('%s %.6f', id, till))
+  guarded.call('HSET', places, key, string.format('%s %.6f', id, till))
   taken = taken + 1
 end
 

@@ -1,6 +1,6 @@
 -- Move due jobs from the scheduled ones to their queues, the longest due first, and unblock groups that are due.
 -- requires: coordination/redis/clock, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded, jobs/quarantine, jobs/queues
--- requires: jobs/records, jobs/scheduled, scheduler/fence
+-- requires: jobs/batches, jobs/records, jobs/scheduled, jobs/singletons, scheduler/fence
 --
 -- KEYS[1]  the set of queues
 -- ARGV[1]  the most jobs to move, shared by the queues with due jobs, but at least one of each
@@ -58,8 +58,8 @@ local function promote(queue, most)
   queues.make_way(queue) -- or these jobs would be lost
   redis.call('ZREM', scheduled.key(queue), unpack(ids))
   for _, id in ipairs(ids) do
-    local fields = records.read(id, 'data', 'enqueue_at_front', 'group')
-    local data, at_front, group = unpack(fields, 1, 3)
+    local fields = records.read(id, 'data', 'enqueue_at_front', 'group', 'limits', 'attempts', 'unknown_since')
+    local data, at_front, group, needs, attempts, unknown_since = unpack(fields, 1, 6)
     if not fields.err and not data and not records.exists(id) then
       await_record(queue, id)
     elseif not data then
@@ -68,6 +68,9 @@ local function promote(queue, most)
       local push = at_front == '1' and 'LPUSH' or 'RPUSH'
       redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', now_text)
       if group then
+        local is_new = not attempts and not unknown_since
+        local replaced = is_new and singletons.replace(queue, group, needs) or {}
+        for _, other in ipairs(replaced) do batches.ended(other, 'c') end
         groups.join(queue, group, id, push)
       else
         pushed[push][#pushed[push] + 1] = id

@@ -16,7 +16,7 @@
 --          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
 --          a job is [id, execution id, origin, data, timeout, [each of WANTED but the last two, or nothing, and
 --          repeat_intervals of a job that repeats] or nothing, enqueued_at, nothing, or for a job whose callback is due
---          what callbacks.row returns]
+--          what callbacks.row returns]; for expires_at it has the seconds that are left
 --
 -- An outcome counts only while the claims name its execution: a worker that has lost its lease changes nothing.
 -- If it is sent again with the same claim id, the script returns the same jobs and acknowledges nothing twice: a
@@ -26,7 +26,7 @@ local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3
 local request, counts = ARGV[1], ARGV[2]
 
 local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
-  'expires_at', 'checkpoint', 'group', 'limits', 'batch', 'trace',
+  'expires_at', 'checkpoint', 'group', 'limits', 'batch', 'trace', 'unknown_since',
   'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
 local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
 
@@ -57,6 +57,13 @@ local looks = 4 * want + 64 -- how many jobs that may not run a call looks at
 local has_followed, has_blocked = false, false
 local is_paused, rooms, soonest, is_paused_batch = {}, {}, math.huge, {}
 
+-- Whether a job's batch is paused; each batch is looked up once.
+local function is_held(batch)
+  if is_plain or not batch then return false end
+  if is_paused_batch[batch] == nil then is_paused_batch[batch] = call('SISMEMBER', 'pm:batches-paused', batch) == 1 end
+  return is_paused_batch[batch]
+end
+
 -- Add a job to the reply; whether it may run and its record is intact.
 local function take(id, number)
   local execution = claim_id .. '-' .. number
@@ -76,18 +83,20 @@ local function take(id, number)
     if row then
       jobs[#jobs + 1] = {id, execution, values[1], '', values[3], false, values[LAST_RARE + 2], row}
       return true
-    elseif not again then -- it was canceled, say, and could not be removed from its list
+    elseif not again then -- a cancel left its id there, or somebody added it twice
       if group then has_followed = groups.leave(values[1] or '', group, id) or has_followed end
       return false
     end
   end
   if again then
     -- it was allowed to run before
-  elseif is_paused_batch[batch] then
+  elseif is_held(batch) then
     if group then groups.leave(values[1] or '', group, id) end
     call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
     return false
   end
+  local expires_at = tonumber(values[10])
+  if expires_at then values[10] = string.format('%.6f', expires_at - now) end
   if group and values[1] and not again then
     local holder = worker .. ' ' .. claim_id .. '-'
     local may_run, follows, is_blocked = limits.claim(values[1], group, needs, id, holder, number, clock.microseconds)
@@ -157,7 +166,6 @@ elseif want > 0 and is_suspended == 0 then
   if not is_plain then
     groups.unblock_due(now)
     rooms, soonest = limits.rooms(paused, clock.microseconds)
-    for _, batch in ipairs(call('SMEMBERS', 'pm:batches-paused')) do is_paused_batch[batch] = true end
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
   if #paused > 0 then

@@ -1,6 +1,7 @@
 -- Acknowledging: it writes the outcomes of a claim. worker/process/outcome.py describes an outcome.
--- requires: coordination/redis/clock, gathered, jobs/batches, jobs/callbacks, jobs/corrupt, jobs/events, jobs/groups
--- requires: jobs/limits, jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled
+-- requires: coordination/redis/clock, gathered, jobs/batches, jobs/callbacks, jobs/canceling, jobs/corrupt, jobs/events
+-- requires: jobs/groups, jobs/guarded, jobs/limits, jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled
+-- requires: jobs/singletons
 
 local acknowledge = {}
 
@@ -152,15 +153,27 @@ function acknowledge.all(outcomes, claims, hash, held, again, is_plain, stale, p
     if held[i + 1] == execution then
       if has_parent then
         parents[#parents + 1] = id
-        redis.call('ZADD', 'pm:parents', now, id) -- until someone has enqueued its dependents
+        guarded.call('ZADD', 'pm:parents', now, id) -- until someone has enqueued its dependents
+      end
+      local goes_back = status == 'queued' or status == 'scheduled'
+      local is_replaced = goes_back and outcome[18] ~= '' and singletons.was_replaced(id, outcome[18])
+      if is_replaced and kind > 0 then
+        status, kind, outcome[4], outcome[6] = 'stopped', 3, 'stopped', 3
+        if outcome[20] ~= '' then outcome[20] = 'stopped' end
       end
       if is_there and ends(status) then callbacks.leave_trace(id, ttl) end
-      if outcome[18] ~= '' then limits.release(outcome[18], id, kind == 0, kind == 0 and outcome[15] > 0) end
+      if outcome[18] ~= '' then
+        limits.release(outcome[18], id, kind == 0, kind == 0 and status == 'queued' and outcome[15] > 0)
+      end
       if is_there and (status == 'settled' or status == 'due') then
         settle(id, queue, status)
+      elseif is_there and is_replaced and kind == 0 then
+        canceling.finish(id, queue, 'replaced')
+        batches.ended(id, 'c')
       elseif is_there then
         if canceled[id] then status, outcome[4] = 'canceled', 'canceled' end
         finish(outcome[20], unpack(outcome, 1, 16))
+        if goes_back and outcome[18] ~= '' then singletons.goes_back(id, outcome[18], outcome[15]) end
       end
       if outcome[19] ~= '' then count(outcome[19], id, status, outcome[12]) end
       gathered.add('HDEL', claims, id)

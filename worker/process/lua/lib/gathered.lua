@@ -1,5 +1,5 @@
 -- Gathering: what the jobs of a call write to the same key becomes one command.
--- requires: jobs/quarantine
+-- requires: jobs/guarded
 
 local gathered = {}
 
@@ -17,8 +17,7 @@ end
 function gathered.write()
   for command, keys in pairs(commands) do
     for key, values in pairs(keys) do
-      local written = redis.pcall(command, key, unpack(values))
-      if type(written) == 'table' and written.err then quarantine.note(key, written.err) end
+      guarded.call(command, key, unpack(values))
     end
   end
   commands = {}
