@@ -14,6 +14,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs.client import Client
 from packmule.jobs.input_limits import InputLimits
 from packmule.testing import private_server
+from packmule.tests.network import Pair, network, replicate
 
 MIB = 1024 * 1024
 
@@ -47,6 +48,15 @@ def spare_server() -> Iterator[Callable[[], EmbeddedServer]]:
     """Each call starts a further private server, for this test alone."""
     with ExitStack() as started:
         yield lambda: started.enter_context(private_server())
+
+
+@pytest.fixture
+def pair(spare_server: Callable[[], EmbeddedServer]) -> Iterator[Pair]:
+    """A primary and its replica, private to this test."""
+    first, second = spare_server(), spare_server()
+    replicate(first, second)
+    with network(first) as name:
+        yield Pair(first, second, name)
 
 
 @pytest.fixture

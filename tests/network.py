@@ -95,6 +95,25 @@ def network(server: EmbeddedServer, delay: float = 0.0) -> Iterator[Network]:
         made.close()
 
 
+class Pair:
+    """A primary and its replica, with one name that leads to the primary."""
+
+    def __init__(self, first: EmbeddedServer, second: EmbeddedServer, name: Network) -> None:
+        self.first, self.second, self.name = first, second, name
+
+    def demote(self) -> None:
+        """Swap the roles, as a managed service does: the old primary lives on as a replica."""
+        promote(self.second)
+        replicate(self.second, self.first)
+        self.name.target = self.second.socket_path
+
+    def silence(self) -> None:
+        """Let the old primary's host go without a word."""
+        self.name.silent.add(self.first.socket_path)
+        promote(self.second)
+        self.name.target = self.second.socket_path
+
+
 def replicate(primary: EmbeddedServer, replica: EmbeddedServer) -> None:
     """Make `replica` a replica of `primary`, in step with it."""
     with Redis.from_url(primary.url) as first, Redis.from_url(replica.url) as second:

@@ -19,7 +19,7 @@ costs a twentieth of the time."""
 LONGEST_REST = 2.0
 """Seconds after which the next attempt is due in any case."""
 
-LONGEST_SILENCE = 5.0
+LONGEST_SILENCE = 3.0
 """Seconds without a reply after which the connection is closed: the server's host may be gone for good."""
 
 LONGEST_ROUND_TRIP = 0.5

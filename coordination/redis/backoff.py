@@ -45,7 +45,7 @@ def is_transient(error: Exception) -> bool:
 class BackOff:
     """Pauses in seconds that double from `first` up to `cap`, each shortened at random by up to a half."""
 
-    def __init__(self, first: float = 0.05, cap: float = 5.0) -> None:
+    def __init__(self, first: float = 0.05, cap: float = 2.0) -> None:
         self.first = first
         self.cap = cap
         self._ceiling = first

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,44 +15,11 @@ from packmule.coordination.redis.connection_kinds import Replica, Unanswered
 from packmule.coordination.redis.scripts import Script
 from packmule.coordination.streams.pubsub import MISSED, Subscriber, publish
 from packmule.coordination.streams.stream import Stream
-from packmule.tests.network import Network, network, promote, replicate
 from packmule.tests.pace import pace
 
 NOWHERE = Path("/nonexistent/never-used-with-a-url")
 SOON = 10.0
 """Seconds after which work goes on at the new primary."""
-
-
-class Pair:
-    """A primary and its replica behind one name."""
-
-    def __init__(self, first, second, name: Network) -> None:
-        self.first, self.second, self.name = first, second, name
-
-    def demote(self) -> None:
-        """Swap the roles, as a managed service does: the old primary lives on as a replica."""
-        with Redis.from_url(self.second.url) as second, Redis.from_url(self.first.url) as first:
-            promote(self.second)
-            port = socket.create_server(("127.0.0.1", 0))
-            number = port.getsockname()[1]
-            port.close()
-            second.config_set("port", number)
-            first.replicaof("127.0.0.1", number)
-        self.name.target = self.second.socket_path
-
-    def silence(self) -> None:
-        """Let the old primary's host go without a word."""
-        self.name.silent.add(self.first.socket_path)
-        promote(self.second)
-        self.name.target = self.second.socket_path
-
-
-@pytest.fixture
-def pair(spare_server) -> Iterator[Pair]:
-    first, second = spare_server(), spare_server()
-    replicate(first, second)
-    with network(first) as name:
-        yield Pair(first, second, name)
 
 
 def until(condition, seconds: float = 60.0) -> float:

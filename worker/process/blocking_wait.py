@@ -17,8 +17,8 @@ from packmule.worker.kernel import clock
 from packmule.worker.process.claim import NOTHING, Claim, Claims
 from packmule.worker.rescue import close_waiting
 
-BLOCK_SECONDS = 25
-ANSWER_SECONDS = 5
+BLOCK_SECONDS = 4
+ANSWER_SECONDS = 2
 """A connection is dead if it gives no answer for this long after its move must have ended."""
 
 UNBLOCK_SECONDS = 0.01
