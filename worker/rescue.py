@@ -23,8 +23,8 @@ Scope = Literal["all", "expired", "named"]
 MOST_DEATHS = 3
 """A job fails once its process has died this often, so that it can't go on killing workers."""
 
-MOST_WORKERS = 10
-"""Workers that one call rescues, for its caller has more to do."""
+MOST_WORKERS, RESCUE_SECONDS = 10, 0.1
+"""How many workers one call rescues, and in what time it begins the last: its caller has more to do."""
 
 log = logging.getLogger("packmule.worker")
 _rescue = Script("worker", "rescue")
@@ -56,28 +56,30 @@ def rescue(
     """
     if scope != "named":
         close_waiting(client, worker)
-    reply = _rescue(
-        client,
-        keys=[
-            keys.claims_key(worker),
-            keys.waiting_key(worker),
-            keys.LEASES,
-            keys.worker_key(worker),
-            keys.WORKERS,
-        ],
-        args=[
-            worker,
-            verdict,
-            "".join(f"{execution} " for execution in executions),
-            MOST_DEATHS,
-            wire.error_text(reason),
-            wire.time_text(time.time()),
-            scope,
-            msgspec.json.encode(report) if report else "",
-        ],
-    )
-    back, failed = reply or ((), ())
-    return Rescued([as_text(id) for id in back], [as_text(id) for id in failed])
+    key_names = [
+        keys.claims_key(worker),
+        keys.waiting_key(worker),
+        keys.LEASES,
+        keys.worker_key(worker),
+        keys.WORKERS,
+    ]
+    args = [
+        worker,
+        verdict,
+        "".join(f"{execution} " for execution in executions),
+        MOST_DEATHS,
+        wire.error_text(reason),
+        wire.time_text(time.time()),
+        scope,
+        msgspec.json.encode(report) if report else "",
+    ]
+    rescued = Rescued([], [])
+    has_more = 1
+    while has_more:  # a call moves a few jobs, so that the server serves others in between
+        back, failed, has_more = _rescue(client, key_names, args) or ((), (), 0)
+        rescued.back[:0] = map(as_text, back)
+        rescued.failed.extend(map(as_text, failed))
+    return rescued
 
 
 def record_crash(client: Redis, worker: str, execution: str, report: CrashReport) -> None:
@@ -89,12 +91,15 @@ def record_crash(client: Redis, worker: str, execution: str, report: CrashReport
 
 
 def rescue_expired(client: Redis) -> dict[str, Rescued]:
-    """Rescue the jobs of workers whose lease has ended, by worker, at most `MOST_WORKERS` at a time.
+    """Rescue the jobs of workers whose lease has ended, by worker: call it again until there are none.
 
     Several pools may do it at once. One that can't be rescued is logged, and tried again a lease later.
     """
     rescued: dict[str, Rescued] = {}
+    ends_at = time.monotonic() + RESCUE_SECONDS
     for name in _expired(client, [keys.LEASES, keys.LULL], [MOST_WORKERS, keys.LEASE_SECONDS]):
+        if time.monotonic() > ends_at:
+            break
         try:
             worker = name.decode()
             rescued[worker] = rescue(client, worker, "vanished", scope="expired")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 
 import pytest
 from redis import Redis
@@ -265,3 +266,20 @@ def test_a_result_key_of_another_type_loses_only_the_result(client, claims):
     assert client.hget(keys.job_key(spoilt), "status") == b"finished"
     assert reader.read(client, sound).result == 1
     assert "WRONGTYPE" in json.loads(client.lrange(keys.QUARANTINE, 0, -1)[0])["reason"]
+
+
+def test_a_rescue_of_many_jobs_takes_many_short_calls(client):
+    ids = pool_jobs.add.enqueue_many([(1,)] * 1000)
+    claims = Claims(client, "w1", Strict(["default"]))
+    while claims.finish_and_claim(claims.next_id(), [], 300).jobs:
+        pass
+    moved = pool_jobs.add.enqueue_many([(1,)] * 150)
+    for _ in moved:
+        client.lmove("rq:queue:default", keys.waiting_key("w1"))
+    before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    rescued = rescue(client, "w1", "vanished")
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - before >= 1150 // 64
+    assert sorted(rescued.back) == sorted([*ids, *moved])
+    assert Counter(client.lrange("rq:queue:default", 0, -1)).most_common(1)[0][1] == 1
+    assert client.llen("rq:queue:default") == 1150
+    assert client.exists(keys.claims_key("w1"), keys.waiting_key("w1"), keys.LEASES) == 0

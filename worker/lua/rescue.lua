@@ -1,6 +1,6 @@
 -- Return a worker's jobs to the front of the queues that they came from, and end its lease.
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
--- ended. Calling it twice does no harm: the second call finds nothing.
+-- ended. Calling it twice does no harm: the second call finds nothing. A call moves a few jobs: call it again for more.
 -- requires: coordination/redis/clock, jobs/batches, jobs/callbacks, jobs/corrupt, jobs/events, jobs/guarded, jobs/limits
 -- requires: jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled, jobs/singletons
 --
@@ -15,13 +15,14 @@
 -- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on and
 --          loses only the executions of ARGV[3]
 -- ARGV[8]  the crash report, or ""
--- Returns  [ids that went back, ids that failed], or nothing if the lease has not ended
+-- Returns  [ids that went back, ids that failed, 1 if there are more], or nothing if the lease has not ended
 
 local claims, waiting, leases, hash, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, verdict, named, deaths, reason, now_text, scope, report = unpack(ARGV)
 
 local now = clock.now
 local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
+local JOBS_A_CALL, FIELDS_A_LOOK = 64, 256
 
 if scope == 'expired' then
   local lease = redis.call('ZSCORE', leases, worker)
@@ -123,14 +124,25 @@ local function give_up(id, queue)
   if callbacks.settle(id, queue) then callbacks.postpone(id, queue) end
 end
 
+-- Some of the claimed jobs, each with its execution, in order while they are few.
+local cursor, held, seen = '0', {}, {}
+repeat
+  local found
+  cursor, found = unpack(read({'0', {}}, 'HSCAN', claims, cursor, 'COUNT', FIELDS_A_LOOK))
+  for i = 1, #found, 2 do
+    local id, execution = found[i], found[i + 1]
+    if id:sub(1, 1) ~= '.' and not seen[id] and (scope ~= 'named' or is_named(execution)) then
+      held[#held + 1], seen[id] = {id, execution}, true
+    end
+  end
+until #held >= JOBS_A_CALL or cursor == '0'
+
 -- The last claimed goes back first, so the first claimed ends up in front.
-local held = read({}, 'HGETALL', claims)
-for i = #held - 1, 1, -2 do
-  local id, execution = held[i], held[i + 1]
-  local is_meant = id:sub(1, 1) ~= '.' and (scope ~= 'named' or is_named(execution))
-  local queue, is_due
-  if is_meant then queue, is_due = queue_of(id) end
-  local needs = is_meant and records.get(id, 'limits')
+local left = JOBS_A_CALL
+while left > 0 and #held > 0 do
+  local id, execution = unpack(table.remove(held))
+  local queue, is_due = queue_of(id)
+  local needs = records.get(id, 'limits')
   if needs then limits.release(needs, id, verdict == 'returned') end
   if queue then
     redis.pcall('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
@@ -144,16 +156,19 @@ for i = #held - 1, 1, -2 do
       fail(id, execution, queue, verdict == 'stopped' or is_replaced)
     end
   end
-  if is_meant then
-    redis.call('HDEL', claims, id)
-  end
+  redis.call('HDEL', claims, id)
+  left = left - 1
 end
-if scope == 'named' then
+local has_more = #held > 0 or cursor ~= '0'
+if scope == 'named' or has_more then
   events.write()
-  return {back, failed}
+  scheduled.notify()
+  return {back, failed, has_more and 1 or 0}
 end
 
-local ids = read({}, 'LRANGE', waiting, 0, -1)
+local ids = read({}, 'LRANGE', waiting, -left, -1)
+redis.call('LTRIM', waiting, 0, -left - 1)
+has_more = redis.call('LLEN', waiting) > 0
 for i = #ids, 1, -1 do
   local queue, is_due = queue_of(ids[i])
   if queue then
@@ -161,7 +176,11 @@ for i = #ids, 1, -1 do
   end
 end
 
-redis.call('DEL', claims, waiting)
+if has_more then
+  events.write()
+  return {back, failed, 1}
+end
+redis.call('DEL', claims)
 redis.call('ZREM', leases, worker)
 if verdict ~= 'returned' or not read(false, 'HGET', hash, 'death') then -- it has not signed off itself
   local served = read(false, 'HGET', hash, 'queues') or ''
@@ -173,4 +192,4 @@ if verdict ~= 'returned' or not read(false, 'HGET', hash, 'death') then -- it ha
 end
 events.write()
 scheduled.notify()
-return {back, failed}
+return {back, failed, 0}

@@ -74,9 +74,10 @@ class Upkeep:
         """Whether the last heartbeat succeeded, and nothing has failed since."""
         self._is_away = False
         self._beat = Duty("renew its leases", self._renew, INTERVAL)
+        self._vanished = Duty("rescue the jobs of vanished workers", self._rescue_vanished, RESCUE_INTERVAL)
         self._others = [
             Duty("rescue the jobs of dead workers", self._rescue_dead),
-            Duty("rescue the jobs of vanished workers", self._rescue_vanished, RESCUE_INTERVAL),
+            self._vanished,
             Duty("listen for commands", self._listen),
             Duty("enqueue forgotten dependents", self._enqueue_forgotten, DEPENDENTS_INTERVAL),
         ]
@@ -155,7 +156,10 @@ class Upkeep:
 
     def _rescue_vanished(self) -> None:
         """Give back what workers of any pool held whose leases have ended."""
-        for worker, rescued in rescue_expired(self.client).items():
+        all_rescued = rescue_expired(self.client)
+        if all_rescued:
+            self._vanished.due_at = 0.0  # there may be more
+        for worker, rescued in all_rescued.items():
             if rescued.back or rescued.failed:
                 log.warning("worker %s vanished: %d jobs back in their queues", worker, len(rescued.back))
 
