@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 from rq.command import send_command
 
-from packmule.coordination.redis.replies import as_text, as_texts
+from packmule.coordination.redis.replies import as_text, as_texts, pipelined
 from packmule.jobs import keys, wire
 
 
@@ -15,24 +15,30 @@ def workers(client: Redis) -> list[dict[str, Any]]:
     """The registered workers whose record has not expired, by name.
 
     Each is a dictionary of `name`, `state`, `queues` (separated by commas), `current_job`, `done`, `failed`
-    and `last_heartbeat` (RQ's text).
+    and `last_heartbeat` (RQ's text). The state of one whose lease has ended is `vanished`: it may be busy no
+    more, or Redis was away.
     """
     key_names = sorted(as_text(key) for key in client.smembers(keys.WORKERS))
-    with client.pipeline(transaction=False) as pipeline:
-        for key in key_names:
-            pipeline.hgetall(key)
-        found = [as_texts(fields) for fields in pipeline.execute()] if key_names else []
+    names = [keys.worker_name(key) for key in key_names]
+    commands: list[tuple[str, ...]] = [("HGETALL", key) for key in key_names]
+    replies = pipelined(
+        client, [*commands, ("TIME",), *(("ZSCORE", keys.LEASES, name) for name in names)], {}
+    )
+    found, ends = replies[: len(names)], replies[len(names) + 1 :]
+    now = replies[len(names)][0]
     return [
         {
-            "name": keys.worker_name(key),
-            "state": fields.get("state", "started"),
+            "name": name,
+            "state": "vanished"
+            if (is_gone := isinstance(end, float) and end < now)
+            else fields.get("state", "started"),
             "queues": fields.get("queues", ""),
-            "current_job": fields.get("current_job", ""),
+            "current_job": "" if is_gone else fields.get("current_job", ""),
             "done": wire.whole(fields.get("successful_job_count")),
             "failed": wire.whole(fields.get("failed_job_count")),
             "last_heartbeat": fields.get("last_heartbeat", ""),
         }
-        for key, fields in zip(key_names, found, strict=True)
+        for name, fields, end in zip(names, map(as_texts, found), ends, strict=True)
         if fields
     ]
 

@@ -40,10 +40,10 @@ def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
     waits = ages(client, queues)
     for queue in queues:
         yield _line("packmule_queue_age_seconds", {"queue": queue}, round(waits.get(queue, 0.0), 3))
-    workers = cluster.workers(client)
+    workers = [each for each in cluster.workers(client) if each["state"] != "vanished"]
     info = client.info("memory")
     for name, help, value in (
-        ("packmule_workers", "Registered workers.", len(workers)),
+        ("packmule_workers", "Registered workers that have not vanished.", len(workers)),
         ("packmule_quarantine", "Records that were set aside.", _length(client)),
         ("packmule_batches_running", "Batches that have not ended, of the latest hundred.", _running(client)),
         ("packmule_redis_memory_bytes", "Memory that the server uses.", info["used_memory"]),

@@ -78,7 +78,8 @@ class Registration:
         with self.client.pipeline() as pipeline:
             for each in self._sets():
                 pipeline.srem(each, self.key)
-            pipeline.hset(self.key, "death", wire.time_text(time.time()))
+            pipeline.hset(self.key, mapping={"death": wire.time_text(time.time()), "state": "idle"})
+            pipeline.hdel(self.key, "current_job")
             pipeline.expire(self.key, DEATH_SECONDS)
             pipeline.execute()
 

@@ -273,6 +273,16 @@ def test_workers_are_listed_until_their_record_expires(client):
     assert (first["done"], first["failed"]) == (3, 0)
 
 
+def test_a_worker_whose_lease_has_ended_is_busy_no_more(client):
+    for name, ends_in in (("w1", 5), ("w2", -5)):
+        client.sadd(keys.WORKERS, keys.worker_key(name))
+        client.hset(keys.worker_key(name), mapping={"state": "busy", "current_job": "j1"})
+        client.zadd(keys.LEASES, {name: time.time() + ends_in})
+    first, second = cluster.workers(client)
+    assert (first["state"], first["current_job"]) == ("busy", "j1")
+    assert (second["state"], second["current_job"]) == ("vanished", "")
+
+
 def test_the_server_reports_its_kind_and_version(client):
     server = cluster.server(client)
     assert server["server"] == "valkey"

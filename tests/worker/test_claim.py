@@ -19,7 +19,7 @@ from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.fetcher import ClaimSize
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
-from packmule.worker.started import Marks
+from packmule.worker.started import MARK_SECONDS, Marks
 
 
 @pytest.fixture
@@ -266,6 +266,16 @@ def test_a_result_key_of_another_type_loses_only_the_result(client, claims):
     assert client.hget(keys.job_key(spoilt), "status") == b"finished"
     assert reader.read(client, sound).result == 1
     assert "WRONGTYPE" in json.loads(client.lrange(keys.QUARANTINE, 0, -1)[0])["reason"]
+
+
+def test_a_job_that_ends_just_before_it_would_be_marked_is_never_marked(client, claims):
+    (id,) = pool_jobs.add.enqueue_many([(1,)])
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    seen = RunningJob(MAIN, job.id, job.execution, 10.0, float("inf"), False)
+    Marks(client).mark("w1", [seen], 10.0 + MARK_SECONDS)  # it was seen then, and has ended since
+    assert reader.read(client, id).status == "queued"
+    Marks(client).mark("w1", [seen], 10.01 + MARK_SECONDS)
+    assert reader.read(client, id).status == "started"
 
 
 def test_a_rescue_of_many_jobs_takes_many_short_calls(client):

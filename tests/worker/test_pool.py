@@ -178,6 +178,7 @@ def test_jobs_that_outlast_the_grace_or_a_second_signal_go_back(server, client, 
     record = reader.read(client, id)
     assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode()]
+    assert client.keys("rq:worker:*") == [], "a worker that is gone would be shown as busy"
 
 
 def test_children_die_with_their_pool_whatever_they_do(server, client, tmp_path):
