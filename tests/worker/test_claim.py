@@ -272,7 +272,7 @@ def test_a_job_that_ends_just_before_it_would_be_marked_is_never_marked(client, 
     (id,) = pool_jobs.add.enqueue_many([(1,)])
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     seen = RunningJob(MAIN, job.id, job.execution, 10.0, float("inf"), False)
-    Marks(client).mark("w1", [seen], 10.0 + MARK_SECONDS)  # it was seen then, and has ended since
+    Marks(client).mark("w1", [seen], 9.99 + MARK_SECONDS)  # it was seen then, and has ended since
     assert reader.read(client, id).status == "queued"
     Marks(client).mark("w1", [seen], 10.01 + MARK_SECONDS)
     assert reader.read(client, id).status == "started"
