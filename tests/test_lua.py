@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from packmule.coordination.redis.scripts import Script, required
+from packmule.coordination.redis.library import needs
+from packmule.coordination.redis.scripts import Script
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("coordination", "jobs", "worker", "scheduler", "observe", "dashboard", "terminal")
@@ -52,7 +53,7 @@ def code_of(path: Path) -> str:
 
 
 def libraries_of(path: Path) -> list[str]:
-    return [name for _, name in required(package_of(path), path.read_text())]
+    return [name for _, name in needs(package_of(path), path.read_text())]
 
 
 def locals_of(code: str) -> list[str]:
@@ -89,11 +90,19 @@ def test_a_script_assembles_with_what_it_needs_in_front(path, client):
     script = Script(package_of(path), path.stem)
     loaded = client.script_load(script.source)
     assert (loaded.decode() if isinstance(loaded, bytes) else loaded) == script.sha
-    top = locals_of(code_of(path))
-    in_front = re.findall(r"^local (\w+) = setmetatable", script.source, re.MULTILINE)
-    assert len(in_front) == len(set(in_front))
-    assert not set(top) & set(in_front), "a name is declared twice"
-    assert len(top) == len(set(top)), "a name is declared twice"
+    tables = re.findall(r"^local (\w+)_made$", script.source, re.MULTILINE)
+    flat = [
+        name
+        for names in re.findall(r"^local ([\w, ]+) do$", script.source, re.MULTILINE)
+        for name in names.split(", ")
+    ]
+    names = [*tables, *flat, *locals_of(code_of(path))]
+    assert len(names) == len(set(names)), "a name is declared twice"
+    code = COMMENT.sub("", TEXT.sub("''", script.source))
+    elsewhere = declared_in(re.sub(r"^local [\w, ]+ do$|^function \w+", "", code, flags=re.MULTILINE))
+    assert not set(flat) & elsewhere, "a name is declared twice"
+    for library in {name.partition("_")[0] for name in flat}:
+        assert not re.search(rf"\b{library}\.", code), f"{library} is no table in this script"
 
 
 @every_script
@@ -108,7 +117,6 @@ def test_a_script_says_what_it_takes_and_returns(path):
 def test_a_script_names_its_keys_and_arguments_before_anything_else(path):
     code = [line for line in code_of(path).splitlines() if line.strip()]
     named = [line for line in code if re.search(r"\b(KEYS|ARGV)\b", line)]
-    assert any("KEYS" in line for line in named), "a script without a key"
     assert code[: len(named)] == named, "KEYS or ARGV is used without a name"
     assert all(line.startswith("local ") for line in named)
     head = head_of(path)
@@ -127,7 +135,6 @@ def test_a_library_fills_one_table_and_has_no_keys_of_its_own(path):
     assert not re.search(r"\b(KEYS|ARGV)\b", code)
     top = locals_of(code)
     assert len(top) == len(set(top)), "a name is declared twice"
-    assert not set(top) & set(libraries_of(path)), "a name is declared twice"
 
 
 def test_no_two_libraries_have_the_same_name():
@@ -139,12 +146,13 @@ def test_no_two_libraries_have_the_same_name():
 def test_a_file_requires_what_it_uses_and_nothing_else(path):
     libraries, code = libraries_of(path), code_of(path)
     assert len(libraries) == len(set(libraries))
+    assert not set(libraries) & declared_in(code), "a name is declared twice"
     used = set(re.findall(r"(?<![\w.:])[A-Za-z_]\w*|(?<=\.\.)[A-Za-z_]\w*", code)) - {"_"}
     table_fields = set(re.findall(r"[{,]\s*(\w+) = ", code))
     unknown = used - declared_in(code) - set(libraries) - BUILT_IN - table_fields
     assert unknown == set(), "used, but neither declared nor required"
     assert set(libraries) - used == set(), "required, but not used"
-    for library in set(libraries) - declared_in(code):
+    for library in libraries:
         used_of_it = set(re.findall(rf"(?<![\w.]){library}\.(\w+)", code))
         assert used_of_it <= fields_of(library), f"{library} has no such function"
 
@@ -152,7 +160,7 @@ def test_a_file_requires_what_it_uses_and_nothing_else(path):
 @every_file
 def test_a_file_requires_only_what_stands_below_it(path):
     package = package_of(path)
-    for other, _ in required(package, path.read_text()):
+    for other, _ in needs(package, path.read_text()):
         room, below = package.partition(".")[0], other.partition(".")[0]
         assert below == room or LOWER[below] < LOWER[room]
 

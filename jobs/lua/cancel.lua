@@ -1,5 +1,6 @@
 -- Cancel a job that has not started: remove it from where it waits, and keep its record as canceled.
--- requires: batches, canceling, events, quarantine, records
+-- requires: caller, events, records
+-- may use: batches, canceling
 --
 -- KEYS[1]  the job's record
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
@@ -17,7 +18,7 @@ status, queue = status or '', queue or ''
 if status ~= 'queued' and status ~= 'scheduled' then
   return status
 end
-quarantine.called(now_text)
+caller.at = now_text
 if canceling.withdraw(id, status, queue, group, batch) == 0 then
   return 'claimed'
 end

@@ -1,5 +1,6 @@
 -- Cancel the waiting jobs of a batch. Their ids stay in their queues' lists, where workers pass them over.
--- requires: batches, canceling, events, quarantine, records
+-- requires: caller, events, records
+-- may use: batches, canceling
 --
 -- KEYS[1]  the batch
 -- ARGV[1]  the batch    ARGV[2]  now as RQ's text    ARGV[3]  how many of the ids are claimed by no worker
@@ -8,7 +9,7 @@
 
 local batch, now_text, unclaimed, ids = ARGV[1], ARGV[2], tonumber(ARGV[3]), {unpack(ARGV, 4)}
 
-quarantine.called(now_text)
+caller.at = now_text
 
 local about = 0
 local running, canceled, states = {}, {}, {}

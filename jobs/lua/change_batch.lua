@@ -1,5 +1,6 @@
 -- Seal, pause, resume or stop a batch. A stopped batch is paused and takes no more jobs.
--- requires: batches, events, groups, guarded, quarantine, queues, records
+-- requires: caller, events, guarded, queues, records
+-- may use: batches, groups
 --
 -- KEYS[1]  the batch    KEYS[2]  the set of paused batches
 -- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
@@ -11,7 +12,7 @@ local batch, change, now_text = ARGV[1], ARGV[2], ARGV[3]
 
 local JOBS_A_CALL = 500
 local call = guarded.call
-quarantine.called(now_text)
+caller.at = now_text
 local fields = redis.pcall('HMGET', key, 'created', 'ended', 'sealed', 'total')
 if fields.err or not fields[1] then return '' end
 if fields[2] then return 'ended' end

@@ -1,5 +1,6 @@
 -- Create a batch, and store its callbacks in the same step; the batch enqueues them later.
--- requires: batches, coordination/redis/clock, enqueueing, guarded, memory
+-- requires: coordination/redis/clock, enqueueing, guarded, memory
+-- may use: batches
 --
 -- KEYS[1]  the places of unique jobs    KEYS[2]  the batch    KEYS[3]  all batches
 -- ARGV[1]  and those that follow but the last: as enqueue.lua has them

@@ -1,5 +1,6 @@
 -- Delete some of the jobs that wait in a queue: their records, results and progress.
--- requires: batches, events, groups, queues, records
+-- requires: events, queues, records
+-- may use: batches, groups
 --
 -- KEYS[1]  the queue's list    ARGV[1]  its name    ARGV[2]  at most how many
 -- Returns  how many jobs were deleted, and how many ids were taken off the list: 0 if none are left

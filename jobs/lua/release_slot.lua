@@ -1,5 +1,6 @@
 -- Take a slot from the job that holds it, and unblock the next group that waits for one.
--- requires: guarded, limits
+-- requires: guarded
+-- may use: limits
 --
 -- KEYS[1]  the holders of the slots
 -- ARGV[1]  the key of the slots    ARGV[2]  the job

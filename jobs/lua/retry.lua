@@ -1,5 +1,6 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: batches, canceling, events, groups, guarded, queues, records, singletons
+-- requires: events, guarded, queues, records
+-- may use: batches, canceling, groups, singletons
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text

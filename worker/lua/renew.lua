@@ -1,6 +1,7 @@
 -- Renew the leases of living workers, and update their RQ hashes. The hash of a worker that has signed off or was
 -- removed is not written: it would exist again for minutes.
--- requires: coordination/redis/clock, jobs/events, renewal
+-- requires: coordination/redis/clock, jobs/events
+-- may use: renewal
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  the lease in seconds    ARGV[2]  seconds after which RQ forgets a worker    ARGV[3]  now as RQ's text

@@ -1,8 +1,9 @@
 -- Return a worker's jobs to the front of the queues that they came from, and end its lease.
 -- A worker that stops calls it for itself; a pool calls it for a child that died, or for any worker whose lease has
 -- ended. Calling it twice does no harm: the second call finds nothing. A call moves a few jobs: call it again for more.
--- requires: coordination/redis/clock, jobs/batches, jobs/callbacks, jobs/corrupt, jobs/events, jobs/guarded, jobs/limits
--- requires: jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled, jobs/singletons
+-- requires: coordination/redis/clock, jobs/caller, jobs/events, jobs/guarded, jobs/queues, jobs/records
+-- may use: jobs/batches, jobs/callbacks, jobs/corrupt, jobs/limits, jobs/quarantine, jobs/scheduled
+-- may use: jobs/singletons
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
 -- KEYS[5]  the set of workers
@@ -32,7 +33,7 @@ if scope == 'expired' then
 end
 
 local back, failed = {}, {}
-quarantine.called(now_text, worker)
+caller.at, caller.worker = now_text, worker
 
 -- The reply of a read. A key of the wrong type is set aside, and `otherwise` is returned.
 local function read(otherwise, command, key, ...)

@@ -1,5 +1,6 @@
 -- Batches: jobs that are counted together, each once, by how it ended last.
--- requires: coordination/redis/clock, events, groups, guarded, quarantine, queues, records, singletons
+-- requires: caller, coordination/redis/clock, events, guarded, queues, records
+-- may use: groups, singletons
 --
 -- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
 -- pm:batch:<id>:jobs   a hash of job id to "p" (pending), "d" (done), "f" or "c"; a nested batch is "batch:<id>"
@@ -49,7 +50,7 @@ local function call_back(id, is_wanted)
   if not queue or status ~= 'deferred' then return end
   redis.pcall('ZREM', 'rq:deferred:' .. queue, id)
   if is_wanted then
-    redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', quarantine.at or '')
+    redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', caller.at or '')
     expires = tonumber(expires)
     if expires then redis.call('HSET', records.key(id), 'expires_at', string.format('%.6f', clock.now + expires)) end
     for _, other in ipairs(singletons.replace(queue, group, needs)) do batches.ended(other, 'c') end

@@ -1,6 +1,7 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
--- requires: guarded, queues, records, scheduled
+-- requires: guarded, queues, records
+-- may use: scheduled
 --
 -- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value>". The step is "callback" or
 -- "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or "stopped". The place

@@ -1,5 +1,6 @@
 -- Canceling: a job that has not started ends, and its record is kept for a while. Its batch is the caller's to count.
--- requires: coordination/redis/clock, events, groups, guarded, quarantine, queues, records, scheduled, uniqueness
+-- requires: caller, coordination/redis/clock, events, guarded, queues, records
+-- may use: groups, scheduled, uniqueness
 
 local canceling = {}
 
@@ -19,7 +20,7 @@ end
 function canceling.finish(id, queue, reason)
   local record = records.key(id)
   local ttl = tonumber(records.get(id, 'failure_ttl')) or KEPT
-  redis.call('HSET', record, 'status', 'canceled', 'ended_at', quarantine.at or '')
+  redis.call('HSET', record, 'status', 'canceled', 'ended_at', caller.at or '')
   redis.call('EXPIRE', record, ttl >= 1 and ttl < KEPT and math.floor(ttl) or KEPT)
   uniqueness.leave(id)
   call('ZADD', 'rq:canceled:' .. queue, clock.second, id)

@@ -1,5 +1,5 @@
 -- Corrupt jobs: they are noted in the quarantine, and count as failed in their batch.
--- requires: batches, quarantine
+-- may use: batches, quarantine
 
 local corrupt = {}
 

@@ -1,6 +1,6 @@
 -- Guarded calls: a key of an unexpected type is set aside, since an error halfway through a script would lose the ids
 -- that it has taken.
--- requires: quarantine
+-- may use: quarantine
 
 local guarded = {}
 

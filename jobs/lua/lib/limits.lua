@@ -1,5 +1,6 @@
 -- Limits: the slots and tokens that a job needs in order to run.
--- requires: groups, guarded
+-- requires: guarded
+-- may use: groups
 --
 -- pm:holders:<key>   a hash of job to its worker and execution    pm:rate:jobs:<key>  a token bucket
 

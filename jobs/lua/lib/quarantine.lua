@@ -1,5 +1,5 @@
 -- The quarantine: notes of corrupt jobs and keys, for operators.
--- requires: events
+-- requires: caller, events
 --
 -- pm:quarantine  a list of JSON objects    pm:broken:<key>  what a key of an unexpected type held
 
@@ -7,14 +7,9 @@ local quarantine = {}
 
 local MOST = 10000
 
--- Who makes this call, and when as RQ's text: `at` is also the time that the call writes to records.
-function quarantine.called(at, worker)
-  quarantine.at, quarantine.worker = at, worker
-end
-
 -- Note a corrupt job or key.
 function quarantine.note(id, reason)
-  local note = {job_id = id, reason = reason, worker = quarantine.worker, at = quarantine.at}
+  local note = {job_id = id, reason = reason, worker = caller.worker, at = caller.at}
   redis.pcall('RPUSH', 'pm:quarantine', cjson.encode(note))
   redis.pcall('LTRIM', 'pm:quarantine', -MOST, -1)
   events.emit('quarantined', id, '', note.worker, {reason = reason})

@@ -1,5 +1,6 @@
 -- Queues: the lists of the ids of waiting jobs, the next at the head. Only this file knows their keys.
--- requires: guarded, quarantine
+-- requires: guarded
+-- may use: quarantine
 
 local queues = {}
 

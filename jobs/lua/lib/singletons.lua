@@ -1,5 +1,6 @@
 -- Singletons with the policy "replace": the one that was queued last runs, those before it are canceled or stopped.
--- requires: canceling, groups, guarded, limits, queues, records
+-- requires: guarded, queues, records
+-- may use: canceling, groups, limits
 --
 -- pm:retrying:<key>  a set of the jobs of a lock that went back, and have yet to run again
 

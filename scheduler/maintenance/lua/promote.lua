@@ -1,6 +1,7 @@
 -- Move due jobs from the scheduled ones to their queues, the longest due first, and unblock groups that are due.
--- requires: coordination/redis/clock, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded, jobs/quarantine, jobs/queues
--- requires: jobs/batches, jobs/records, jobs/scheduled, jobs/singletons, scheduler/fence
+-- requires: coordination/redis/clock, jobs/caller, jobs/events, jobs/guarded, jobs/queues, jobs/records
+-- requires: scheduler/fence
+-- may use: jobs/batches, jobs/corrupt, jobs/groups, jobs/scheduled, jobs/singletons
 --
 -- KEYS[1]  the set of queues
 -- ARGV[1]  the most jobs to move, shared by the queues with due jobs, but at least one of each
@@ -18,7 +19,7 @@ if term ~= '' then
   redis.pcall('HSET', 'pm:leader', 'until', string.format('%.3f', now + leads_for)) -- a full memory refuses this
 end
 
-quarantine.called(now_text)
+caller.at = now_text
 
 -- The first time in a sorted set of times.
 local function first_of(key) return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge end

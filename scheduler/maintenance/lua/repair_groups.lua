@@ -1,6 +1,6 @@
 -- Give groups that lost their head a new one, and unblock those that nothing blocks any more.
--- requires: coordination/redis/clock, jobs/events, jobs/groups, jobs/guarded, jobs/limits, jobs/queues, jobs/records
--- requires: scheduler/fence
+-- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/queues, jobs/records, scheduler/fence
+-- may use: jobs/groups, jobs/limits
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  a cursor, "0" at first
 -- ARGV[3]  the leader's term, or ""

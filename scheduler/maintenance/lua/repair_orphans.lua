@@ -1,7 +1,8 @@
 -- Scan some keys for what a crash, a lost key or a deletion by hand left behind, and repair it: claims of workers
 -- without a lease, slots whose holder is gone, groups without a head, and records of workers without an expiry, because
 -- a killed worker's last write may arrive after its record was deleted.
--- requires: coordination/redis/clock, jobs/events, jobs/groups, jobs/guarded, jobs/records, scheduler/fence
+-- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/records, scheduler/fence
+-- may use: jobs/groups
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  a cursor, "0" at first    ARGV[2]  about how many keys to scan    ARGV[3]  the leader's term, or ""

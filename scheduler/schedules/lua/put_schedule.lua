@@ -7,7 +7,7 @@
 -- Returns  "new", "changed", "same", "exists" if it may not be changed, or the owner to whom the name belongs
 
 local schedules, state, by_next_tick = KEYS[1], KEYS[2], KEYS[3]
-local name, record, caller, starts_paused, may_change = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
+local name, record, by, starts_paused, may_change = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
 
 local call = guarded.call
 local old = call('HGET', schedules, name)
@@ -17,10 +17,10 @@ if old == record then
   return 'same'
 end
 local is_json, found = pcall(cjson.decode, old or '{}')
-found = is_json and type(found) == 'table' and found or {owner = caller}
+found = is_json and type(found) == 'table' and found or {owner = by}
 if old then
   local owner = found.owner or 'operator' -- the record omits its default
-  if owner ~= caller and not (is_removed and caller == 'operator') then
+  if owner ~= by and not (is_removed and by == 'operator') then
     return owner
   end
   if not may_change and not is_removed then
@@ -40,7 +40,7 @@ if starts_paused and found.paused ~= true then
 elseif not starts_paused and redis.call('HGET', state, 'paused') == 'defined' then
   redis.call('HDEL', state, 'paused')
 end
-if is_removed and caller == 'operator' then
+if is_removed and by == 'operator' then
   redis.call('HDEL', state, 'removed')
   redis.call('HSET', state, 'shadows', '1')
 end

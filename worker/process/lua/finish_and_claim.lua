@@ -1,6 +1,7 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
--- requires: acknowledge, coordination/redis/clock, gathered, jobs/callbacks, jobs/corrupt, jobs/events, jobs/groups
--- requires: jobs/guarded, jobs/limits, jobs/quarantine, jobs/queues, jobs/records, statistics, worker/renewal
+-- requires: coordination/redis/clock, gathered, jobs/caller, jobs/events, jobs/guarded, jobs/queues
+-- requires: jobs/records
+-- may use: acknowledge, jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -34,7 +35,7 @@ local mark, claim_id, last_id, want, worker, now_text, lease, outcomes = unpack(
 local stale, parents, jobs = {}, {}, {}
 local call, now = guarded.call, clock.now
 
-quarantine.called(now_text, worker)
+caller.at, caller.worker = now_text, worker
 
 -- Which of the acknowledged jobs the worker still holds, and which claim was its last.
 local ids, extras = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}

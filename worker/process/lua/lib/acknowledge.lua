@@ -1,14 +1,15 @@
 -- Acknowledging: it writes the outcomes of a claim. worker/process/outcome.py describes an outcome.
--- requires: coordination/redis/clock, gathered, jobs/batches, jobs/callbacks, jobs/canceling, jobs/corrupt, jobs/events
--- requires: jobs/groups, jobs/guarded, jobs/limits, jobs/quarantine, jobs/queues, jobs/records, jobs/scheduled
--- requires: jobs/singletons
+-- requires: coordination/redis/clock, gathered, jobs/caller, jobs/events, jobs/guarded, jobs/queues
+-- requires: jobs/records
+-- may use: jobs/batches, jobs/callbacks, jobs/canceling, jobs/corrupt, jobs/groups, jobs/limits, jobs/scheduled
+-- may use: jobs/singletons
 
 local acknowledge = {}
 
 local ENDS = {'finished', 'failed', 'stopped', 'retried', 'failed'} -- by RQ's number for a result
 local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
-local now, worker, emit = clock.now, quarantine.worker, events.emit
+local now, worker, emit = clock.now, caller.worker, events.emit
 
 local function ends(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
 

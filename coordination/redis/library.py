@@ -1,0 +1,103 @@
+"""The Lua library: files of functions that scripts require, and how a script is assembled with them.
+
+The head of a script or library names others: `-- requires: clock, jobs/queues` is `lua/lib/clock.lua` of its
+own package and `lua/lib/queues.lua` of `packmule.jobs`. `-- may use: groups` names what only some calls need.
+
+A library is an ordinary Lua module that fills one table. Creating tables of functions at each call takes
+longer than moving a job, so an assembled script has none for what every call needs: what `events.emit` is in
+the files is a local `events_emit` there. What only some calls need is a table, which is filled when a call
+first uses it: `groups.join` is `groups().join` there.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+
+Library = tuple[str, str]
+"""Its package, without `packmule`, and its name."""
+
+_NEEDS = re.compile(r"^-- (requires|may use): (.+)$", re.MULTILINE)
+_COMMENT = re.compile(r"--[^\n]*")
+
+
+def assembled(package: str, name: str) -> str:
+    """The text of a script behind all the libraries that it needs, each behind those that it needs itself."""
+    script = read(package, f"{name}.lua")
+    libraries = _in_order(package, script)
+    always = _reachable(package, script)
+    flat = [each for _, each in always]
+    tables = [each for room, each in libraries if (room, each) not in always]
+    parts = [
+        (_locals if library in always else _table)(
+            library[1], _linked(_text(library), library[1], flat, tables)
+        )
+        for library in libraries
+    ]
+    return "".join([*parts, _linked(script, "", flat, tables)])
+
+
+def needs(package: str, text: str) -> dict[Library, bool]:
+    """The libraries that the head of a Lua file in `package` names, and whether every call needs them."""
+    found = {}
+    for kind, names in _NEEDS.findall(text):
+        for each in names.split(", "):
+            room, _, name = each.rpartition("/")
+            found[room.replace("/", ".") or package, name] = kind == "requires"
+    return found
+
+
+@cache
+def read(package: str, file: str) -> str:
+    """The text of a Lua file of `package`."""
+    return resources.files(f"packmule.{package}").joinpath("lua", file).read_text()
+
+
+def _text(library: Library) -> str:
+    package, name = library
+    return read(package, f"lib/{name}.lua")
+
+
+def _reachable(package: str, text: str) -> set[Library]:
+    """The libraries that every call of a script needs."""
+    found: set[Library] = set()
+    for library, is_always in needs(package, text).items():
+        if is_always:
+            found |= {library, *_reachable(library[0], _text(library))}
+    return found
+
+
+def _in_order(package: str, text: str, above: tuple[Library, ...] = ()) -> dict[Library, None]:
+    """All libraries that a file needs, each behind those that it needs itself."""
+    found: dict[Library, None] = {}
+    for library in needs(package, text):
+        if library in above:
+            raise RuntimeError(f"the Lua library {library[1]} needs itself")
+        found |= _in_order(library[0], _text(library), (*above, library))
+        found[library] = None
+    return found
+
+
+def _linked(text: str, own: str, flat: list[str], tables: list[str]) -> str:
+    """A file's text with the names that other libraries' functions have in the assembled script."""
+    for name in flat:
+        text = re.sub(rf"(?<![\w.]){name}\.(?=\w)", f"{name}_", text)
+    for name in tables:
+        if name != own:
+            text = re.sub(rf"(?<![\w.]){name}\.(?=\w)", f"{name}().", text)
+    return text
+
+
+def _locals(name: str, text: str) -> str:
+    """A library as locals."""
+    fields = sorted(set(re.findall(rf"(?<![\w.]){name}_\w+", _COMMENT.sub("", text))))
+    body = text.replace(f"\nlocal {name} = {{}}\n", "\n").replace(f"\nreturn {name}\n", "\n")
+    return f"local {', '.join(fields)} do\n{body}end\n"
+
+
+def _table(name: str, text: str) -> str:
+    """A library as a function that returns its table, and fills it when it is first called."""
+    filled = text.replace(f"\nlocal {name} = {{}}\n", f"\nlocal {name} = {{}}\n{name}_made = {name}\n")
+    made = f"if {name}_made then return {name}_made end"
+    return f"local {name}_made\nlocal function {name}()\n{made}\n{filled}end\n"
