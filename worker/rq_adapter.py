@@ -124,7 +124,7 @@ class Worker(BaseWorker):
             note_error=self._note_error if self._exc_handlers or self._work_horse_killed_handler else None,
             enqueue_dependents=partial(enqueue_dependents_of, self.queues[0], self.job_class),
         )
-        rq_current.install(self.connection, self.serializer)
+        rq_current.install(self.connection, self.name, self.serializer, self.job_class)
         self.process.stop_by()
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._on_signal)
@@ -239,6 +239,7 @@ class _Registration:
         while scheduling and scheduling.is_alive():
             scheduling.terminate()  # again, since a signal that arrives during a fork is lost
             scheduling.join(1)
+        worker.set_state(WorkerStatus.IDLE)
         if worker._shutdown_requested_date:
             worker.set_shutdown_requested_date()
         worker.unsubscribe()

@@ -179,7 +179,7 @@ class Pool:
                 lock_nodes=self.lock_nodes(),
                 enqueue_dependents=partial(enqueue_dependents_of, queue, Job),
             )
-            rq_current.install(client, JSONSerializer)
+            rq_current.install(client, name, JSONSerializer)
             worker.stop_by(signal.SIGTERM)
             worker.run()
 

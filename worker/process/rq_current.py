@@ -20,6 +20,8 @@ class JobStack(LocalStack):
 
     connection: Redis
     serializer: Any
+    worker: str
+    job_class: type[Job]
 
     @property
     def top(self) -> Job | None:
@@ -30,15 +32,17 @@ class JobStack(LocalStack):
             return job
         known = _known.get()
         if known is None or known[0] is not running:
-            job = Job.fetch(running.id, self.connection, self.serializer)
-            job._status = JobStatus.STARTED  # the record says so only once a job has run for a moment
+            job = self.job_class.fetch(running.id, self.connection, self.serializer)
+            # The record says these only once a job has run for a moment.
+            job._status, job.worker_name = JobStatus.STARTED, self.worker
             known = running, job
             _known.set(known)
         return known[1]
 
 
-def install(connection: Redis, serializer: Any) -> None:
-    """Let RQ find our running jobs by this connection, in this process."""
+def install(connection: Redis, worker: str, serializer: Any, job_class: type[Job] = Job) -> None:
+    """Let RQ find the running jobs of `worker` by this connection, in this process."""
     stack: Any = rq.job._job_stack
     stack.__class__ = JobStack  # in place: a job that runs a worker may be on it
     stack.connection, stack.serializer = connection, serializer
+    stack.worker, stack.job_class = worker, job_class
