@@ -23,7 +23,7 @@ from packmule.jobs.client import Client
 from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
-from packmule.worker.dependents import FORGOTTEN_SECONDS, enqueue_forgotten
+from packmule.worker.dependents import FORGOTTEN_SECONDS, Dependents
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
@@ -153,9 +153,9 @@ def test_dependents_that_a_dead_worker_left_behind_are_enqueued_by_a_pool(queue,
     now = time.time()
     end = outcome.finished(claimed, b"2", now, now)
     assert claims.finish_and_claim("c2", [end], 0).parents == [parent.id]
-    assert enqueue_forgotten(client) == 0  # its worker may be at it
+    assert Dependents(client).enqueue_forgotten() == 0  # its worker may be at it
     client.zadd(keys.PARENTS, {parent.id: now - FORGOTTEN_SECONDS - 1})
-    assert enqueue_forgotten(client) == 1
+    assert Dependents(client).enqueue_forgotten() == 1
     assert child.get_status() == "queued"
     assert client.zcard(keys.PARENTS) == 0
 

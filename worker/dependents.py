@@ -1,4 +1,4 @@
-"""Dependents: RQ's own code enqueues the jobs that waited for a job once it has ended."""
+"""Dependents: the jobs that waited for a job are enqueued once it has ended."""
 
 from __future__ import annotations
 
@@ -8,59 +8,86 @@ from collections.abc import Sequence
 from typing import cast
 
 from redis import Redis
-from redis.exceptions import RedisError
-from rq.exceptions import NoSuchJobError
-from rq.job import Job, JobStatus
-from rq.queue import Queue
-from rq.serializers import JSONSerializer
+from redis.exceptions import RedisError, ResponseError
 
 from packmule.coordination.redis.backoff import is_transient
 from packmule.coordination.redis.replies import as_text
-from packmule.jobs import keys
-
-log = logging.getLogger("packmule.worker")
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import keys, wire
 
 FORGOTTEN_SECONDS = 10.0
 """A worker that has not enqueued an ended job's dependents after this long is dead."""
 
-
 PARENTS_A_CALL = 10
+DEPENDENTS_A_CALL = 100
+
+LONGEST = 0.2
+"""Seconds that one ended job takes of its worker, or of a pool; what is left comes later."""
+
+log = logging.getLogger("packmule.worker")
+_enqueue = Script("worker", "enqueue_dependents")
 
 
-def enqueue_dependents(queue: Queue, job_class: type[Job], job_id: str) -> None:
-    """Enqueue the jobs that waited for this one; doing it twice does no harm. Raises what redis-py does.
+class Dependents:
+    """Enqueues the jobs that waited for others; doing it twice does no harm."""
 
-    A job whose record is gone has finished, with a result TTL of 0.
-    """
-    client = queue.connection
-    try:
-        job = job_class.fetch(job_id, client, queue.serializer)
-    except NoSuchJobError:
-        job = job_class(job_id, client, serializer=queue.serializer)
-        job._status = JobStatus.FINISHED
-    queue.enqueue_dependents(job, refresh_job_status=False)
-    client.zrem(keys.PARENTS, job_id)
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._cursors: dict[bytes, int] = {}
+        """How far it came with the dependents of a job that has very many."""
 
+    def enqueue_of(self, ids: Sequence[str]) -> None:
+        """Enqueue the jobs that waited for these; log why that fails, for a pool tries again."""
+        for id in ids:
+            try:
+                self._enqueue(id.encode())
+            except RedisError as error:
+                log.warning("job %s: its dependents wait for a pool: %s", id, error)
 
-def enqueue_dependents_of(queue: Queue, job_class: type[Job], ids: Sequence[str]) -> None:
-    """Enqueue the jobs that waited for these; log what RQ's code raises, which may be anything."""
-    for id in ids:
+    def enqueue_forgotten(self) -> int:
+        """Enqueue the dependents of jobs whose worker died after acknowledging them; how many jobs.
+
+        Raises what redis-py does while Redis is unavailable.
+        """
+        before = time.time() - FORGOTTEN_SECONDS
+        found = self.client.zrangebyscore(keys.PARENTS, "-inf", before, 0, PARENTS_A_CALL)
+        forgotten = cast(list[bytes], found)
+        self._cursors = {name: self._cursors[name] for name in forgotten if name in self._cursors}
+        for name in forgotten:
+            try:
+                self._enqueue(name)
+            except RedisError as error:
+                if is_transient(error):
+                    raise
+                log.error("job %s: its dependents can't be enqueued: %s", as_text(name)[:200], error)
+                self.client.zrem(keys.PARENTS, name)
+        return len(forgotten)
+
+    def _enqueue(self, name: bytes) -> None:
+        """Look at the dependents of the job `name`, page by page."""
+        ends_at = time.monotonic() + LONGEST
+        key = keys.job_key("").encode() + name + b":dependents"
+        cursor = self._cursors.pop(name, 0)
+        while True:
+            cursor, page = self._page(key, cursor)
+            while True:
+                last = int(cursor == 0)
+                args = [name, wire.time_text(time.time()), last, *page]
+                looked_at, _ = _enqueue(self.client, [key, keys.PARENTS], args)
+                page = page[looked_at:]
+                if not page:
+                    break
+            if cursor == 0:
+                return
+            if time.monotonic() > ends_at:
+                self._cursors[name] = cursor
+                return
+
+    def _page(self, key: bytes, cursor: int) -> tuple[int, list[bytes]]:
         try:
-            enqueue_dependents(queue, job_class, id)
-        except Exception as error:
-            log.error("job %s: its dependents were not enqueued: %s", id, error)
-
-
-def enqueue_forgotten(client: Redis) -> int:
-    """Enqueue the dependents of jobs whose worker died after acknowledging them; how many jobs."""
-    before = time.time() - FORGOTTEN_SECONDS
-    forgotten = cast(list[bytes], client.zrangebyscore(keys.PARENTS, "-inf", before, 0, PARENTS_A_CALL))
-    for name in forgotten:
-        try:
-            enqueue_dependents(Queue(connection=client, serializer=JSONSerializer), Job, name.decode())
-        except Exception as error:  # whatever RQ's code makes of a corrupt record
-            if isinstance(error, RedisError) and is_transient(error):
+            following, page = self.client.sscan(key, cursor, count=DEPENDENTS_A_CALL)
+        except ResponseError as error:
+            if is_transient(error):
                 raise
-            log.error("job %s: its dependents can't be enqueued: %s", as_text(name)[:200], error)
-            client.zrem(keys.PARENTS, name)
-    return len(forgotten)
+            return 0, []  # a key of another type, which the script sets aside
+        return int(following), list(cast(Sequence[bytes], page))

@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from types import FrameType
 from typing import Any, ClassVar, cast
 
@@ -28,7 +27,6 @@ from packmule.jobs.interrupts import Interrupted, Killed
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.worker import order
 from packmule.worker.commands import command_of
-from packmule.worker.dependents import enqueue_dependents_of
 from packmule.worker.heartbeat import Heartbeat, HeartbeatThread
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process import rq_current
@@ -122,7 +120,6 @@ class Worker(BaseWorker):
             lock_nodes=self.lock_nodes,
             callbacks=Callbacks(self.connection, lookup, self.job_class, self.serializer),
             note_error=self._note_error if self._exc_handlers or self._work_horse_killed_handler else None,
-            enqueue_dependents=partial(enqueue_dependents_of, self.queues[0], self.job_class),
         )
         rq_current.install(self.connection, self.name, self.serializer, self.job_class)
         self.process.stop_by()

@@ -34,7 +34,7 @@ class Script:
         """The hash by which the server identifies the script; it protects nothing."""
         return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, client: Redis, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
+    def __call__(self, client: Redis, keys: Sequence[str | bytes] = (), args: Sequence[Any] = ()) -> Any:
         """Run the script; returns its reply. Raises redis-py's errors."""
         command = self.command(keys, args)
         try:
@@ -42,7 +42,7 @@ class Script:
         except NoScriptError:
             return _exchange(client, ("EVAL", self.source, *command[2:]))
 
-    def each(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    def each(self, client: Redis, calls: Sequence[tuple[Sequence[str | bytes], Sequence[Any]]]) -> list[Any]:
         """Run the script for each of `calls`, given as keys and arguments, in one round trip.
 
         Returns the replies in order; a call that failed has redis-py's error in its place.
@@ -56,14 +56,14 @@ class Script:
                 replies[number] = reply
         return replies
 
-    def _all(self, client: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    def _all(self, client: Redis, calls: Sequence[tuple[Sequence[str | bytes], Sequence[Any]]]) -> list[Any]:
         opened: Any = client.pipeline(transaction=False)
         with opened as pipeline:
             for keys, args in calls:
                 pipeline.execute_command(*self.command(keys, args))
             return list(pipeline.execute(raise_on_error=False))
 
-    def command(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+    def command(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> tuple[Any, ...]:
         """The command that runs the script; it fails with `NoScriptError` if the server lacks it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 

@@ -207,3 +207,9 @@ def terminates_its_child() -> int | None:
     child.terminate()
     child.join()
     return child.exitcode
+
+
+def cancels_itself() -> str:
+    """RQ's own cancel, of a job that runs."""
+    get_current_job().cancel()
+    return "done"

@@ -12,19 +12,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from resource import struct_rusage
 from types import FrameType
 
 from redis import Redis
-from rq.job import Job
-from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.backoff import BackOff
 from packmule.worker import order
 from packmule.worker.crash_report import report_crash
-from packmule.worker.dependents import enqueue_dependents_of
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import child
 from packmule.worker.pool.autoscale import Autoscale
@@ -166,7 +162,6 @@ class Pool:
 
         def main() -> None:
             client, queues = self.connect(), list(self.weights)
-            queue = Queue(queues[0], connection=client, serializer=JSONSerializer)
             worker = Worker(
                 client,
                 name,
@@ -177,7 +172,6 @@ class Pool:
                 scoreboard,
                 lifeline=self._lifeline,
                 lock_nodes=self.lock_nodes(),
-                enqueue_dependents=partial(enqueue_dependents_of, queue, Job),
             )
             rq_current.install(client, name, JSONSerializer)
             worker.stop_by(signal.SIGTERM)

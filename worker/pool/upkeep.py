@@ -16,7 +16,7 @@ from redis.retry import Retry
 from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
 from packmule.worker.commands import Commands
 from packmule.worker.crash_report import CrashReport
-from packmule.worker.dependents import enqueue_forgotten
+from packmule.worker.dependents import Dependents
 from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL, Heartbeat
 from packmule.worker.pool import stalled
 from packmule.worker.pool.duty import Duty, Guard
@@ -68,6 +68,7 @@ class Upkeep:
         self.commands = Commands(client)
         self._heartbeat = Heartbeat(client, self.scoreboards)
         self._marks = Marks(client)
+        self._dependents = Dependents(client)
         self._dead: dict[str, Death] = {}
         self._guard = Guard()
         self.is_available = False
@@ -167,4 +168,4 @@ class Upkeep:
         self.commands.listen(set(self.scoreboards))
 
     def _enqueue_forgotten(self) -> None:
-        enqueue_forgotten(self.client)
+        self._dependents.enqueue_forgotten()

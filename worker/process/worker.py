@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
 
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from packmule.jobs import context
 from packmule.jobs.interrupts import Interrupted
 from packmule.observe.webhooks.outgoing import Allowed
+from packmule.worker.dependents import Dependents
 from packmule.worker.kernel import resident_memory
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Order
@@ -68,7 +69,6 @@ class Worker:
         lock_nodes: Sequence[Redis] = (),
         callbacks: Callbacks | None = None,
         note_error: NoteError | None = None,
-        enqueue_dependents: Callable[[Sequence[str]], None],
     ) -> None:
         self.client = client
         self.name = name
@@ -76,7 +76,7 @@ class Worker:
         self.registration = registration
         self.scoreboard = scoreboard
         self.lifeline = lifeline
-        self.enqueue_dependents = enqueue_dependents
+        self.dependents = Dependents(client)
         self.stopping = False
         self.wake = WakePipe()
         self.performed = 0
@@ -212,7 +212,7 @@ class Worker:
     def _answered(self, claim: Claim) -> None:
         if claim.is_forgotten:
             self.registration.enter_again()
-        self.enqueue_dependents(claim.parents)
+        self.dependents.enqueue_of(claim.parents)
 
     def _leave_if_grown(self) -> None:
         """Stop if this process uses more than `max_memory`; checked once a second at most."""

@@ -1,0 +1,119 @@
+"""Dependents of RQ's: they run when what they wait for has ended well enough, whatever became of others."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Dependency, Job
+from rq.registry import DeferredJobRegistry
+from rq.serializers import JSONSerializer
+
+from packmule.jobs import keys, registry
+from packmule.jobs.client import Client
+from packmule.tests.worker.pools import pool, until
+from packmule.worker import Worker
+from packmule.worker.dependents import Dependents
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.rescue import rescue
+
+ADD = "packmule.tests.worker.pool_jobs.add"
+
+
+@pytest.fixture
+def queue(client: Redis) -> Queue:
+    Client(client).make_default()
+    registry.load(
+        ["packmule.tests.worker.pool_jobs"],
+        [f"packmule.tests.worker.pool_jobs.{name}" for name in ("sleep_long", "cancels_itself")],
+    )
+    return Queue("default", connection=client, serializer=JSONSerializer)
+
+
+def children_of(queue: Queue, parent: Job) -> tuple[Job, Job]:
+    """A child that needs the parent's success, and one that allows failures."""
+    allowing = Dependency([parent], allow_failure=True)
+    return queue.enqueue(ADD, 1, depends_on=parent), queue.enqueue(ADD, 1, depends_on=allowing)
+
+
+def test_a_child_that_allows_failures_runs_when_its_parent_died_three_times(queue, server, tmp_path):
+    parent = queue.enqueue("packmule.tests.worker.pool_jobs.die", str(tmp_path / "notes"))
+    strict, allowing = children_of(queue, parent)
+    with pool(server):
+        until(lambda: allowing.get_status(refresh=True) == "finished")
+    assert (parent.get_status(refresh=True), strict.get_status(refresh=True)) == ("failed", "deferred")
+
+
+@pytest.mark.parametrize("verdict", ["overran", "stopped"])
+def test_a_child_that_allows_failures_runs_when_its_parents_process_was_killed(queue, client, verdict):
+    parent = queue.enqueue(ADD, 1)
+    strict, allowing = children_of(queue, parent)
+    (claimed,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
+    rescue(client, "w1", verdict, "killed", [claimed.execution])
+    assert Dependents(client).enqueue_forgotten() == 1
+    assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "queued"]
+
+
+def test_a_parent_that_rq_cancels_while_it_runs_stays_canceled(queue, client):
+    parent = queue.enqueue("packmule.tests.worker.pool_jobs.cancels_itself")
+    strict, allowing = children_of(queue, parent)
+    Worker(["default"], connection=client).work(burst=True)
+    assert parent.get_status(refresh=True) == "canceled"
+    assert parent.latest_result().return_value == "done"
+    assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "finished"]
+    assert client.zcard("rq:finished:default") == 1
+    assert client.hlen(keys.claims_key("mule")) == 0
+
+
+def test_a_bad_child_is_named_and_its_siblings_run(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    good = [queue.enqueue(ADD, n, depends_on=parent) for n in range(3)]
+    client.set(keys.job_key("bad"), "no hash")
+    client.hset(keys.job_key("headless"), "status", "deferred")
+    client.hset(keys.job_key("lost"), mapping={"status": "deferred", "origin": "default", "data": "x"})
+    client.set("rq:job::lost:dependencies", "no set")
+    client.sadd(parent.dependents_key, "bad", "headless", "lost", "gone")
+    Worker(["default"], connection=client).work(burst=True)
+    assert [child.get_status(refresh=True) for child in good] == ["finished"] * 3
+    named = b"\n".join(client.lrange(keys.QUARANTINE, 0, -1))
+    assert all(f'"{name}"'.encode() in named for name in ("bad", "headless"))
+    assert b"lost:dependencies" in named.replace(b"\\/", b"/")
+    assert client.zcard(keys.PARENTS) == 0
+    assert client.scard(parent.dependents_key) == 0
+
+
+def test_dependents_of_a_key_of_another_type_stop_nobody(queue, client):
+    parent, other = queue.enqueue(ADD, 1), queue.enqueue(ADD, 2)
+    client.set(parent.dependents_key, "no set")
+    Worker(["default"], connection=client).work(burst=True)
+    assert [job.get_status(refresh=True) for job in (parent, other)] == ["finished", "finished"]
+    assert client.zcard(keys.PARENTS) == 0
+
+
+def test_a_child_waits_for_all_of_its_parents(queue, client):
+    first, second = queue.enqueue(ADD, 1), queue.enqueue(ADD, 2)
+    child = queue.enqueue(ADD, 3, depends_on=[first, second])
+    Worker(["default"], connection=client).work(max_jobs=1)
+    assert first.get_status(refresh=True) == "finished"
+    assert second.get_status(refresh=True) == "queued"
+    assert child.get_status(refresh=True) == "deferred"
+    Worker(["default"], connection=client).work(burst=True)
+    assert child.get_status(refresh=True) == "finished"
+    assert DeferredJobRegistry(queue=queue).get_job_ids() == []
+
+
+def test_many_dependents_are_looked_at_in_pages(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    ids = [f"child-{number}" for number in range(1500)]
+    with client.pipeline() as pipeline:
+        for id in ids:
+            record = {"status": "deferred", "origin": "elsewhere", "data": "x", "timeout": 9}
+            pipeline.hset(keys.job_key(id), mapping=record)
+            pipeline.sadd(f"rq:job::{id}:dependencies", parent.id)
+            pipeline.zadd("rq:deferred:elsewhere", {id: 1})
+        pipeline.sadd(parent.dependents_key, *ids)
+        pipeline.execute()
+    Worker(["default"], connection=client).work(burst=True)
+    assert client.llen("rq:queue:elsewhere") == 1500
+    assert client.zcard("rq:deferred:elsewhere") == 0

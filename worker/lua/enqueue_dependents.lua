@@ -1,0 +1,81 @@
+-- Enqueue dependents of a job that has ended, as far as all of their dependencies are met. One by one: what is wrong
+-- with one of them is noted, and keeps no other from its queue.
+-- requires: coordination/redis/clock, jobs/batches, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded
+-- requires: jobs/quarantine, jobs/queues, jobs/records
+--
+-- KEYS[1]  the set of its dependents    KEYS[2]  the ended jobs whose dependents are still to be enqueued
+-- ARGV[1]  the job    ARGV[2]  now as RQ's text    ARGV[3]  1 if these are the last of its dependents
+-- ARGV[4+] ids of dependents
+-- Returns  how many of these were looked at: one at least, and fewer than all if that took long; and how many were
+--          enqueued
+--
+-- A dependency is met once it has finished. If the dependent allows failures, it is also met by one that failed, was
+-- stopped, or was canceled while it ran. A dependency without a record has finished, with a result TTL of 0.
+
+local dependents, parents = KEYS[1], KEYS[2]
+local parent, now_text, is_last, ids = ARGV[1], ARGV[2], ARGV[3] == '1', {unpack(ARGV, 4)}
+
+local MOST_LOOKS = 1000
+
+local ENOUGH = {finished = true}
+local ENOUGH_IF_ALLOWED = {finished = true, failed = true, stopped = true, canceled = true}
+
+quarantine.called(now_text)
+local looks, enqueued = 0, 0
+
+local statuses = {}
+local function status_of(id)
+  looks = looks + 1
+  statuses[id] = statuses[id] or records.get(id, 'status') or 'finished'
+  return statuses[id]
+end
+
+-- RQ has two colons in the key of the dependencies.
+local function is_met(id, allows_failures)
+  local enough = allows_failures and ENOUGH_IF_ALLOWED or ENOUGH
+  if not enough[status_of(parent)] then return false end
+  for _, dependency in ipairs(guarded.call('SMEMBERS', 'rq:job::' .. id .. ':dependencies')) do
+    if not enough[status_of(dependency)] then return false end
+  end
+  return true
+end
+
+local function enqueue(id, queue, group, is_first)
+  queues.make_way(queue)
+  queues.register(queue)
+  guarded.call('ZREM', 'rq:deferred:' .. queue, id)
+  redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', now_text)
+  groups.join(queue, group, id, is_first and 'LPUSH' or 'RPUSH')
+  events.emit('enqueued', id, queue)
+  enqueued = enqueued + 1
+end
+
+-- Look at one dependent. Whether it needs no further look.
+local function look(id)
+  looks = looks + 1
+  local fields = records.read(id, 'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'group')
+  local status, queue, allows_failures, is_first, group = unpack(fields)
+  if fields.err or (status and not queue) then
+    corrupt.set_aside(id, fields.err or 'the record names no queue')
+    return true
+  elseif status ~= 'deferred' then
+    return status ~= 'canceled' -- for a canceled one somebody else decides
+  elseif not is_met(id, allows_failures == '1') then
+    return false
+  end
+  enqueue(id, queue, group, is_first == '1')
+  return true
+end
+
+local looked_at = 0
+for _, id in ipairs(ids) do
+  if looks > MOST_LOOKS then break end
+  looked_at = looked_at + 1
+  if look(id) then guarded.call('SREM', dependents, id) end
+end
+if is_last and looked_at == #ids then
+  guarded.call('SCARD', dependents) -- which sets aside a key of another type
+  guarded.call('ZREM', parents, parent)
+end
+events.write()
+return {looked_at, enqueued}
