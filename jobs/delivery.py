@@ -8,6 +8,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from packmule.coordination.redis.backoff import UNAVAILABLE
+from packmule.coordination.redis.connection_kinds import raise_ours
+from packmule.coordination.redis.fitness import refuse_cluster
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict
@@ -58,7 +61,10 @@ def _called(script: Script, redis: Redis, key_names: Sequence[str], args: Sequen
     """The reply of `enqueue.lua`, or an error of ours for its refusal."""
     try:
         return script(redis, key_names, args)
+    except UNAVAILABLE as error:
+        raise_ours(error)  # a user's own client raises redis-py's
     except ResponseError as error:
+        refuse_cluster(error)
         refusal, _, why = str(error).partition(" ")
         if refusal == "BATCH" and why.startswith("no batch has the id "):
             raise no_such_batch(why.removeprefix("no batch has the id ")) from None

@@ -35,6 +35,15 @@ class Replica(Unreachable):
         super().__init__(f"{server} is a read-only replica: name its primary, or wait for the failover")
 
 
+def raise_ours(error: redis.RedisError) -> NoReturn:
+    """Raise redis-py's `ConnectionError` or `TimeoutError` as one of our tree."""
+    if isinstance(error, Unavailable):
+        raise error
+    if isinstance(error, redis.TimeoutError):
+        raise Unanswered(str(error)) from error
+    raise Unreachable(str(error)) from error
+
+
 class _Serving(AbstractConnection):
     """What each kind of connection does beyond redis-py's: its errors are ours, and it leaves a replica.
 
@@ -78,9 +87,7 @@ class _Serving(AbstractConnection):
         """Raise `error` as one of our tree."""
         if isinstance(error.__context__, BlockingIOError):
             raise Unanswered(f"{self._name()} gave no answer in time") from error
-        if isinstance(error, redis.TimeoutError):
-            raise Unanswered(str(error)) from error
-        raise Unreachable(str(error)) from error
+        raise_ours(error)
 
     def _name(self) -> str:
         return str(self._host_error())  # type: ignore[no-untyped-call]

@@ -14,8 +14,8 @@ from packmule.errors import Unavailable
 
 OLDEST_SERVER = (6, 2)
 
-CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
-"""What a server in cluster mode replies to commands whose keys are not all its own."""
+_CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
+_CLUSTER_REFUSAL = "Script attempted to access"
 
 _TWO_PLACES = ("packmule", "mule")
 
@@ -24,12 +24,13 @@ class UnfitServer(Unavailable, RuntimeError):
     """The server would lose jobs or can't run our scripts; the text says how to change that."""
 
 
-def in_cluster_mode() -> UnfitServer:
-    """The error to raise for a server in cluster mode."""
-    return UnfitServer(
-        "the server runs in Redis Cluster mode, where RQ's keys lie on different nodes and no step can "
-        "reach them all: use a server outside of cluster mode, with replicas or Sentinel for failovers"
-    )
+def refuse_cluster(error: redis.ResponseError) -> None:
+    """Raise `UnfitServer` if only a server in cluster mode, or one that behaves so, replies `error`."""
+    if isinstance(error, _CLUSTER_ERRORS) or _CLUSTER_REFUSAL in str(error):
+        raise UnfitServer(
+            "the server runs in Redis Cluster mode, where RQ's keys lie on different nodes and no step can "
+            "reach them all: use a server outside of cluster mode, with replicas or Sentinel for failovers"
+        ) from None
 
 
 def check(client: redis.Redis, *, allow_eviction: bool) -> list[str]:
@@ -63,8 +64,9 @@ def _refuse_cluster(client: redis.Redis) -> None:
     """Raise `UnfitServer` if one script can't use two keys, whatever the server says that it is."""
     try:
         client.eval("return 1", len(_TWO_PLACES), *_TWO_PLACES)
-    except CLUSTER_ERRORS:
-        raise in_cluster_mode() from None
+    except redis.ResponseError as error:
+        refuse_cluster(error)
+        raise
 
 
 def refuse_old(version: str) -> None:
