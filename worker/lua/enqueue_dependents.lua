@@ -1,7 +1,7 @@
 -- Enqueue dependents of a job that has ended, as far as all of their dependencies are met. One by one: what is wrong
 -- with one of them is noted, and keeps no other from its queue.
--- requires: coordination/redis/clock, jobs/batches, jobs/corrupt, jobs/events, jobs/groups, jobs/guarded
--- requires: jobs/quarantine, jobs/queues, jobs/records
+-- requires: jobs/caller, jobs/events, jobs/guarded, jobs/queues, jobs/records
+-- may use: jobs/corrupt, jobs/groups
 --
 -- KEYS[1]  the set of its dependents    KEYS[2]  the ended jobs whose dependents are still to be enqueued
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text    ARGV[3]  1 if these are the last of its dependents
@@ -20,7 +20,7 @@ local MOST_LOOKS = 1000
 local ENOUGH = {finished = true}
 local ENOUGH_IF_ALLOWED = {finished = true, failed = true, stopped = true, canceled = true}
 
-quarantine.called(now_text)
+caller.at = now_text
 local looks, enqueued = 0, 0
 
 local statuses = {}
