@@ -361,3 +361,32 @@ def die_once_when_told(path: str, gate: str) -> str:
     if len(Path(path).read_text().splitlines()) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return "lived"
+
+
+def _start_and_wait(path: str, how: str) -> None:
+    child = subprocess.Popen(["sleep", "600"], start_new_session=how == "swallow")
+    note(path, str(child.pid))
+    while True:
+        try:
+            child.wait(0.05)  # a thread is interrupted between two steps in Python only
+        except subprocess.TimeoutExpired:
+            continue
+        except BaseException:
+            if how != "swallow":
+                raise
+
+
+@job
+def start_and_leave(path: str) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    note(path, str(child.pid))
+
+
+@job(timeout=1)
+def start_and_wait(path: str, how: str) -> None:
+    _start_and_wait(path, how)
+
+
+@job(timeout=1, isolate=True)
+def start_and_wait_isolated(path: str, how: str) -> None:
+    _start_and_wait(path, how)

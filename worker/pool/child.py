@@ -14,6 +14,7 @@ from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.kernel import die_with_parent, out_of_memory_kills
 from packmule.worker.rescue import Verdict
 from packmule.worker.scoreboard import RunningJob, Scoreboard
+from packmule.worker.subprocesses import kill_tree
 
 Main = Callable[[], None]
 """What a process does until it exits."""
@@ -51,10 +52,10 @@ class Child:
             return  # it has ended, and the pool is about to reap it
 
     def kill(self, verdict: Verdict, reason: str, executions: list[str]) -> None:
-        """Kill it once, and remember why."""
+        """Kill it once, with all that descends from it, and remember why."""
         if not self.killed_as:
             self.killed_as = verdict, reason, executions
-            self.send(signal.SIGKILL)
+            kill_tree(self.pid)
 
 
 def start(name: str, scoreboard: Scoreboard | None, main: Main, life: int) -> Child:

@@ -153,8 +153,8 @@ class Claims:
 
     def claim_moved(self, place: int, claim_id: str) -> Claim:
         """Claim what `command_for_moved` claims, or claimed before its reply was lost."""
-        request = [self._request_for_moved(place, claim_id), ""]
-        return self.read(_finish_and_claim(self.client, self._keys, request), -math.inf)
+        request, since = [self._request_for_moved(place, claim_id), ""], clock()
+        return self.read(_finish_and_claim(self.client, self._keys, request), since)
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
         return _pack((f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()), 0, ()))

@@ -28,6 +28,7 @@ from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.outcome import Done, Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
+from packmule.worker.subprocesses import kill_tree
 
 LOOK_SECONDS = 0.05
 KILL_EARLIER = 0.3
@@ -102,7 +103,8 @@ class ForkExecutor:
             return
         if isinstance(error, Interrupted | Killed):
             self._broken_off = error
-            self._signal_group(signal.SIGKILL)
+            if self._pid:
+                kill_tree(self._pid)
         elif self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, LOOK)
@@ -197,20 +199,16 @@ class ForkExecutor:
             stopped = now > asked_at + STOP_SECONDS - KILL_EARLIER
             overran = running is not None and now > running.deadline + OVERRUN_SECONDS - KILL_EARLIER
             if stopped or overran:
+                kill_tree(self._pid)
                 break
-        self._signal_group(signal.SIGKILL)  # with what the job started and left behind
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)  # with what the job started and left behind
         if code is None:
             _, status, usage = os.wait4(self._pid, 0)
             code = os.waitstatus_to_exitcode(status)
         if ended is not None:
             return ended
         return _Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
-
-    def _signal_group(self, signum: int) -> None:
-        """Send a signal to the process that runs now, and to all that it started."""
-        if self._pid:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signum)
 
 
 class _Ended(NamedTuple):

@@ -10,6 +10,7 @@ from packmule.worker.process.outcome import Done, Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
 from packmule.worker.started import MARK_SECONDS
+from packmule.worker.subprocesses import kill_started_here
 
 
 class InlineExecutor:
@@ -21,6 +22,7 @@ class InlineExecutor:
         self.free = free
         self._execution = ""
         self._early: BaseException | None = None
+        self._is_interrupted = False
 
     def start(self, call: Call, done: Done) -> None:
         """Perform the call, and call `done` with its outcome."""
@@ -29,6 +31,9 @@ class InlineExecutor:
         self._execution, self._early = job.execution, None
         self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
         ended = self.perform(call)
+        if self._is_interrupted:
+            self._is_interrupted = False
+            kill_started_here(time.monotonic() - began)
         self.scoreboard.clear(MAIN)
         if time.monotonic() - began < MARK_SECONDS:
             ended = msgspec.structs.replace(ended, is_marked=False)
@@ -58,7 +63,7 @@ class InlineExecutor:
         """Raise `error` here and now, once for each job: a signal's handler in the main thread calls it."""
         if execution == self._execution:
             if self.performer.in_body:
-                self._execution = ""
+                self._execution, self._is_interrupted = "", True
                 raise error
             self._early = error
 

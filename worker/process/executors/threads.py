@@ -10,6 +10,7 @@ import time
 from packmule.worker.process.outcome import Done, Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import Scoreboard
+from packmule.worker.subprocesses import kill_started_here
 
 _NOT_BEGUN = 0
 
@@ -27,6 +28,7 @@ class ThreadsExecutor:
         """The thread of each execution, or `_NOT_BEGUN`."""
         self._early: dict[str, BaseException] = {}
         """Interruptions of jobs that no thread has begun."""
+        self._interrupted: set[str] = set()
         self._threads = 0
         self._busy = 0
 
@@ -54,6 +56,7 @@ class ThreadsExecutor:
             if ident == _NOT_BEGUN:
                 self._early[execution] = error
             elif ident is not None:
+                self._interrupted.add(execution)
                 _raise_in(ident, _kind_of(error))
 
     def close(self) -> None:
@@ -72,6 +75,7 @@ class ThreadsExecutor:
 
     def _perform(self, call: Call) -> Outcome:
         execution, ident, started = call.job.execution, threading.get_ident(), time.time()
+        began = time.monotonic()
         try:
             with self._lock:
                 self._running[execution] = ident
@@ -82,7 +86,10 @@ class ThreadsExecutor:
                 _raise_in(ident, None)  # and one that was sent too late is withdrawn
         except BaseException as error:
             self._running.pop(execution, None)
-            return self.performer.ended_by(call, error, started)
+            ended = self.performer.ended_by(call, error, started)
+        if execution in self._interrupted:
+            self._interrupted.discard(execution)
+            kill_started_here(time.monotonic() - began)
         return ended
 
 
