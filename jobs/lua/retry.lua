@@ -1,5 +1,5 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: events, guarded, queues, records
+-- requires: callbacks, events, guarded, queues, records
 -- may use: batches, canceling, groups, singletons
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
@@ -31,9 +31,10 @@ if unique then call('HSET', places, unique, id .. ' 0') end
 
 -- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups.
 if status == 'canceled' and (group or batch) then canceling.withdraw(id, 'queued', queue, group, batch) end
+if callbacks.due(id, status) then queues.remove(queue, id) end
 groups.join(queue, group, id, 'RPUSH')
 redis.call('HSET', record, 'status', 'queued', 'enqueued_at', now_text, 'ended_at', '', 'worker_name', '')
-redis.call('HDEL', record, 'deaths', 'expires_at', 'replaced', 'unknown_since')
+redis.call('HDEL', record, 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
 redis.call('PERSIST', record)
 redis.pcall('PERSIST', 'rq:results:' .. id)
 call('ZREM', 'rq:failed:' .. queue, id)

@@ -18,6 +18,7 @@ from packmule.jobs.client import Client
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
     batch_jobs,  # noqa: F401  registers jobs
+    callback_jobs,  # noqa: F401  registers jobs
     executor_jobs,  # noqa: F401  registers jobs
     limited_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs

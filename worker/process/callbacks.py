@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import sys
 from base64 import b64decode
@@ -17,6 +18,8 @@ from packmule.jobs.job_type import job_type
 from packmule.jobs.options import Options
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.lookup import Invoked, Lookup
+
+LONGEST_KEY = 200
 
 HEADER = "Traceback (most recent call last):\n"
 
@@ -100,5 +103,7 @@ def _of_class(name: str, message: str) -> BaseException:
     found = getattr(found, qualified, None)
     if isinstance(found, type) and issubclass(found, BaseException):
         with suppress(Exception):
+            if issubclass(found, KeyError) and len(message) <= LONGEST_KEY:
+                message = ast.literal_eval(message)  # whose text is its key as Python writes it
             return found.__new__(found, message)
     return RuntimeError(f"{name}: {message}" if message else name)

@@ -68,6 +68,11 @@ function callbacks.settle(id, queue)
   return false
 end
 
+-- Do what follows the callbacks without calling them.
+function callbacks.give_up(id, queue)
+  while callbacks.settle(id, queue) do end
+end
+
 -- What a worker needs for the step that is due: step, kind, the whole record, and the last result; or nothing.
 function callbacks.row(id, status)
   local step, kind = callbacks.due(id, status)

@@ -1,0 +1,143 @@
+"""Jobs and RQ callbacks whose calls can be counted, in a list `calls` of the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import zlib
+from typing import Any
+
+from rq import get_current_job
+
+from packmule import current, job
+from packmule.jobs import registry
+
+
+def note(connection: Any, text: str) -> int:
+    return connection.rpush("calls", text)
+
+
+def note_here(text: str) -> int:
+    return note(get_current_job().connection, text)
+
+
+@job
+def body(value: int = 1) -> int:
+    note_here("body")
+    return value
+
+
+@job
+def fails() -> None:
+    note_here("body")
+    raise KeyError("no such thing")
+
+
+@job
+def dies_once() -> int:
+    if note_here("body") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+@job(isolate=True, max_memory=200 * 1024 * 1024)
+def isolated(size: int) -> int:
+    note_here("body")
+    return len(bytearray(size))
+
+
+@job
+def slow(seconds: float) -> None:
+    note_here("body")
+    time.sleep(seconds)
+
+
+@job
+def stubborn() -> None:
+    note_here("body")
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            time.sleep(end - time.monotonic())
+        except BaseException:
+            continue
+
+
+@job(singleton=True)
+def single() -> int | None:
+    note_here("body")
+    return current.fence()
+
+
+@job(concurrency=1)
+def limited() -> None:
+    running = get_current_job().connection.incr("running")
+    note_here(f"body {running}")
+    time.sleep(0.05)
+    get_current_job().connection.decr("running")
+
+
+@job
+def rewrites_itself(path: str) -> None:
+    """Name another function in the own record, and another callback."""
+    evil = zlib.compress(f'["os.system", null, ["touch {path}"], {{}}]'.encode())
+    itself = get_current_job()
+    itself.connection.hset(itself.key, mapping={"data": evil, "success_callback_name": "os.system"})
+
+
+@job
+def large() -> str:
+    return "x" * 2_000_000
+
+
+@job
+async def waits() -> int:
+    get_current_job().connection.rpush("calls", "body")
+    return 7
+
+
+def succeeded(job: Any, connection: Any, result: object) -> None:
+    note(connection, f"success {result} {job.get_status(refresh=False).value}")
+
+
+def failed(job: Any, connection: Any, kind: type, value: BaseException, traceback: object) -> None:
+    note(connection, f"failure {kind.__name__} {value}")
+
+
+def stopped(job: Any, connection: Any) -> None:
+    note(connection, "stopped")
+
+
+async def succeeded_async(job: Any, connection: Any, result: object) -> None:
+    note(connection, f"success {result}")
+
+
+def dies_once_after(job: Any, connection: Any, result: object) -> None:
+    if note(connection, "success") == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_always(job: Any, connection: Any, result: object) -> None:
+    note(connection, "success")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raises(job: Any, connection: Any, result: object) -> None:
+    note(connection, "success")
+    raise ValueError("a broken callback")
+
+
+def sleeps(job: Any, connection: Any, result: object) -> None:
+    note(connection, "success")
+    time.sleep(30)
+
+
+def reads_the_call(job: Any, connection: Any, result: object) -> None:
+    note(connection, f"{job.func_name} {job.args}")
+
+
+CALLBACKS = (
+    succeeded, failed, stopped, succeeded_async, dies_once_after, dies_always, raises, sleeps, reads_the_call,
+)  # fmt: skip
+registry.load([], [f"{__name__}.{callback.__name__}" for callback in CALLBACKS])

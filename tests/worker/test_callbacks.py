@@ -1,0 +1,399 @@
+"""RQ's callbacks: each is called once per recorded outcome, and its job keeps all other promises."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Callback, Queue, Repeat, Retry
+from rq.command import send_stop_job_command
+from rq.job import Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from packmule.jobs import control, keys, reader, registry, wire
+from packmule.jobs.client import Client
+from packmule.tests.worker.pools import children_of, pool, until
+from packmule.worker import Worker
+from packmule.worker.options import WorkerOptions
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.rescue import rescue
+
+HERE = "packmule.tests.worker.callback_jobs"
+
+
+@pytest.fixture
+def queue(client: Redis) -> Queue:
+    Client(client).make_default()
+    registry.load([HERE])
+    return Queue("default", connection=client, serializer=JSONSerializer)
+
+
+def with_callbacks(queue: Queue, name: str, *args: object, **options: Any) -> Job:
+    """A job that has all of RQ's callbacks, unless the options name others."""
+    calls = {"on_success": "succeeded", "on_failure": "failed", "on_stopped": "stopped"}
+    chosen = {kind: Callback(f"{HERE}.{options.pop(kind, each)}") for kind, each in calls.items()}
+    return queue.enqueue(f"{HERE}.{name}", args=args, **chosen, **options)
+
+
+def calls(client: Redis) -> list[str]:
+    return [text.decode() for text in client.lrange("calls", 0, -1)]
+
+
+def work(client: Redis, **options: Any) -> None:
+    Worker(["default"], name="mule", connection=client, options=WorkerOptions(**options)).work(burst=True)
+
+
+def is_settled(client: Redis, job: Job) -> bool:
+    """Whether no callback is due any more, and nothing claims the job."""
+    held = [client.hexists(key, job.id) for key in client.scan_iter("pm:claims:*")]
+    return not client.hexists(job.key, "callback_due") and not any(held)
+
+
+class Desk:
+    """A worker by hand."""
+
+    def __init__(self, client: Redis, name: str = "w1") -> None:
+        self.client = client
+        self.name = name
+        self.claims = Claims(client, name, Strict(["default"]))
+        self.number = 0
+
+    def exchange(self, outcomes: Sequence[Outcome] = (), want: int = 1) -> list[Claimed]:
+        self.number += 1
+        self.last = self.claims.finish_and_claim(f"{self.name}c{self.number}", outcomes, want)
+        return self.last.jobs
+
+    def again(self) -> list[Claimed]:
+        return self.claims.finish_and_claim(f"{self.name}c{self.number}", [], 1).jobs
+
+
+def finished(job: Claimed) -> Outcome:
+    return outcome.finished(job, b"2", time.time(), time.time())
+
+
+def failed(job: Claimed) -> Outcome:
+    text = "Traceback (most recent call last):\n  File\nKeyError: 'gone'\n"
+    return outcome.failed(job, text, time.time(), time.time())
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 3}])
+def test_callbacks_are_called_with_rqs_arguments_once_the_outcome_is_recorded(queue, client, options):
+    job = with_callbacks(queue, "body", 5)
+    broken = with_callbacks(queue, "fails")
+    waiting = with_callbacks(queue, "waits")
+    work(client, **options)
+    assert sorted(calls(client)) == [
+        *["body"] * 3, "failure KeyError 'no such thing'", "success 5 finished", "success 7 finished",
+    ]  # fmt: skip
+    assert [each.get_status(refresh=True) for each in (job, broken)] == ["finished", "failed"]
+    assert waiting.get_status(refresh=True) == "finished"
+    assert 400 < client.ttl(job.key) <= 500
+    assert 0 < client.ttl(f"rq:results:{job.id}") <= 500
+    assert client.ttl(broken.key) > 500
+    assert is_settled(client, job)
+    assert is_settled(client, broken)
+    assert StartedJobRegistry(queue=queue).get_job_ids() == []
+
+
+def test_a_callback_may_be_a_coroutine(queue, client):
+    with_callbacks(queue, "body", on_success="succeeded_async")
+    work(client)
+    assert calls(client) == ["body", "success 1"]
+
+
+def test_a_result_with_a_ttl_of_zero_lives_until_its_callback_is_done(queue, client):
+    job = with_callbacks(queue, "body", 3, result_ttl=0)
+    work(client)
+    assert calls(client) == ["body", "success 3 finished"]
+    assert client.exists(job.key, f"rq:results:{job.id}") == 0
+
+
+def test_a_broken_callback_is_logged_and_changes_no_outcome(queue, client, caplog):
+    job = with_callbacks(queue, "body", on_success="raises")
+    work(client)
+    assert calls(client) == ["body", "success"]
+    assert job.get_status(refresh=True) == "finished"
+    assert "ValueError: a broken callback" in caplog.text
+    assert is_settled(client, job)
+
+
+def test_a_callback_has_its_own_timeout(queue, client, caplog):
+    job = queue.enqueue(f"{HERE}.body", on_success=Callback(f"{HERE}.sleeps", timeout=1))
+    began = time.monotonic()
+    work(client)
+    assert time.monotonic() - began < 15
+    assert "JobTimeoutException" in caplog.text
+    assert job.get_status(refresh=True) == "finished"
+    assert is_settled(client, job)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("dies_once", {}, ["body", "body", "success 1 finished"]),
+        ("body", {"on_success": "dies_once_after"}, ["body", "success", "success"]),
+    ],
+)
+def test_a_kill_in_the_body_or_in_the_callback_repeats_only_that(
+    queue, server, client, name, options, expected
+):
+    job = with_callbacks(queue, name, **options)
+    with pool(server):
+        until(lambda: len(calls(client)) == len(expected) and is_settled(client, job))
+    assert calls(client) == expected
+    assert job.get_status(refresh=True) == "finished"
+
+
+def test_a_callback_that_keeps_killing_its_process_is_given_up(queue, server, client):
+    job = with_callbacks(queue, "body", on_success="dies_always")
+    other = with_callbacks(queue, "body", 9)
+    with pool(server):
+        until(lambda: is_settled(client, job) and is_settled(client, other) and len(calls(client)) >= 6)
+    assert sorted(calls(client)) == ["body", "body", "success", "success", "success", "success 9 finished"]
+    assert job.get_status(refresh=True) == "finished"
+    assert "its callback was given up" in client.lindex(keys.QUARANTINE, 0).decode()
+
+
+def test_a_death_between_outcome_and_callback_leaves_the_callback_alone(queue, client):
+    job = with_callbacks(queue, "body")
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    assert (due.due.step, due.due.kind, due.due.value) == ("callback", "success", b"Mg==")
+    assert due.execution != claimed.execution
+    assert desk.again() == [due]  # after a lost reply
+    rescue(client, "w1", "died", "killed", [due.execution])
+    (again,) = Desk(client, "w2").exchange()
+    assert (again.id, again.due.kind) == (job.id, "success")
+    assert job.get_status(refresh=True) == "finished"
+    rescue(client, "w2", "vanished")
+    work(client)
+    assert calls(client) == ["success 2 finished"]
+    assert is_settled(client, job)
+
+
+def test_a_frozen_worker_that_thaws_settles_nothing(queue, client):
+    job = with_callbacks(queue, "body", result_ttl=0)
+    frozen, other = Desk(client, "w1"), Desk(client, "w2")
+    (claimed,) = frozen.exchange()
+    (due,) = frozen.exchange([finished(claimed)], want=0)
+    client.zadd(keys.LEASES, {"w1": 1})
+    rescue(client, "w1", "vanished", scope="expired")
+    (taken,) = other.exchange()
+    frozen.exchange([outcome.settled(due)], want=0)
+    assert frozen.last.stale == [job.id]
+    assert client.hexists(job.key, "callback_due")
+    other.exchange([outcome.settled(taken)], want=0)
+    assert client.exists(job.key) == 0
+
+
+def test_a_draining_worker_leaves_a_callback_to_another(queue, client):
+    job = with_callbacks(queue, "body")
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    assert desk.exchange([outcome.returned(due)], want=0) == []
+    assert (queue.job_ids, job.get_status(refresh=True)) == ([job.id], "finished")
+    work(client)
+    assert calls(client) == ["success 2 finished"]
+
+
+def test_a_failed_attempt_calls_back_before_it_runs_again(queue, client):
+    job = with_callbacks(queue, "fails", retry=Retry(max=1))
+    later = with_callbacks(queue, "fails", retry=Retry(max=1, interval=60))
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    assert (due.due.kind, job.get_status(refresh=True)) == ("failure", "scheduled")
+    (claimed,) = desk.exchange([outcome.settled(due)])
+    assert (claimed.id, claimed.due) == (
+        later.id,
+        None,
+    )  # for the first is behind it now, without an interval
+    assert job.get_status(refresh=True) == "queued"
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    assert client.zcard("rq:scheduled:default") == 0
+    desk.exchange([outcome.settled(due)], want=0)
+    assert client.zscore("rq:scheduled:default", later.id) == pytest.approx(time.time() + 60, abs=20)
+    work(client)
+    assert calls(client) == ["body", "failure KeyError 'no such thing'"]
+    assert job.get_status(refresh=True) == "failed"
+
+
+def test_a_repeated_job_calls_back_each_time(queue, client):
+    job = with_callbacks(queue, "body", repeat=Repeat(times=2))
+    work(client)
+    assert calls(client).count("body") == 3
+    assert len(calls(client)) == 6
+    assert job.get_status(refresh=True) == "finished"
+    assert [result.type.name for result in job.results()] == ["SUCCESSFUL"] * 3
+
+
+def test_a_cancel_calls_back_as_stopped(queue, server, client):
+    job = with_callbacks(queue, "slow", 60)
+    with pool(server):
+        until(lambda: job.get_status(refresh=True) == "started")
+        send_stop_job_command(client, job.id, JSONSerializer)
+        until(lambda: "stopped" in calls(client) and is_settled(client, job))
+    assert (calls(client), job.get_status(refresh=True)) == (["body", "stopped"], "stopped")
+
+
+@pytest.mark.parametrize("name", ["slow", "stubborn"])
+def test_a_timeout_calls_back_even_if_the_process_had_to_be_killed(queue, server, client, name):
+    job = with_callbacks(queue, name, *([30] if name == "slow" else []), job_timeout=1)
+    with pool(server):
+        until(lambda: len(calls(client)) == 2 and is_settled(client, job))
+    assert calls(client)[1].startswith("failure JobTimeoutException the job ran") or name == "stubborn"
+    assert "its timeout of 1 s" in calls(client)[1]
+    assert job.get_status(refresh=True) == "failed"
+
+
+def test_a_singleton_with_callbacks_has_a_fence_and_gives_its_lock_back(queue, client):
+    registry.find(f"{HERE}.single")
+    jobs = [with_callbacks(queue, "single") for _ in range(3)]
+    work(client)
+    fences = [job.return_value(refresh=True) for job in jobs]
+    assert fences == sorted(set(fences))
+    assert calls(client).count("body") == 3
+    assert len(calls(client)) == 6
+    assert client.keys("pm:holders:*") == []
+
+
+def test_jobs_with_callbacks_keep_to_their_limit(queue, client):
+    for _ in range(6):
+        with_callbacks(queue, "limited")
+    work(client, threads=3)
+    assert calls(client).count("body 1") == 6
+    assert len(calls(client)) == 12
+    assert client.keys("pm:holders:*") == []
+
+
+def test_an_isolated_job_with_callbacks_is_bounded(queue, client):
+    small, large = (with_callbacks(queue, "isolated", size) for size in (10, 500 * 1024 * 1024))
+    work(client)
+    assert [small.get_status(refresh=True), large.get_status(refresh=True)] == ["finished", "failed"]
+    assert "MemoryError" in large.latest_result().exc_string
+    assert sorted(calls(client))[2:] == ["failure MemoryError ", "success 10 finished"]
+
+
+def test_the_result_of_a_job_with_callbacks_is_bounded(queue, client):
+    job = with_callbacks(queue, "large")
+    work(client)
+    assert job.get_status(refresh=True) == "failed"
+    assert "raise PACKMULE_MAX_RESULT_BYTES" in job.latest_result().exc_string
+    assert calls(client)[0].startswith("failure ResultTooLarge")
+
+
+def test_a_job_with_callbacks_counts_in_its_batch_once(queue, client):
+    from packmule import Batch
+
+    batch = Batch.create(collect=True)
+    job = with_callbacks(queue, "body", 4)
+    client.hset(job.key, "batch", batch.id)
+    client.hset(f"{keys.batch_key(batch.id)}:jobs", job.id, "p")
+    client.hset(keys.batch_key(batch.id), "total", 1)
+    batch.seal()
+    work(client)
+    state = batch.wait(60)
+    assert (state.counts.total, state.counts.done) == (1, 1)
+    assert calls(client) == ["body", "success 4 finished"]
+
+
+def test_a_payload_rewritten_after_the_claim_is_not_performed(queue, client, tmp_path, monkeypatch):
+    touched = tmp_path / "touched"
+    evil = zlib.compress(json.dumps(["os.system", None, [f"touch {touched}"], {}]).encode())
+    read = Claims.read
+
+    def read_and_rewrite(claims: Claims, *reply: Any) -> Any:
+        claim = read(claims, *reply)
+        for job in claim.jobs:
+            client.hset(keys.job_key(job.id), "data", evil)
+        return claim
+
+    monkeypatch.setattr(Claims, "read", read_and_rewrite)
+    job = with_callbacks(queue, "body", 6)
+    work(client)
+    assert calls(client) == ["body", "success 6 finished"]
+    assert job.get_status(refresh=True) == "finished"
+    assert not touched.exists()
+
+
+def test_a_job_that_rewrites_its_own_record_gets_nothing_else_called(queue, client, tmp_path, caplog):
+    job = with_callbacks(queue, "rewrites_itself", str(tmp_path / "touched"))
+    work(client)
+    assert not (tmp_path / "touched").exists()
+    assert "os.system is not a registered job" in caplog.text
+    assert job.get_status(refresh=True) == "finished"
+    assert is_settled(client, job)
+
+
+def test_a_payload_that_unpacks_without_end_is_refused_in_a_callback_too(queue, client, monkeypatch, caplog):
+    bomb = zlib.compress(b"[" + b" " * (wire.MAX_PAYLOAD_BYTES + 1))
+    job = with_callbacks(queue, "body")
+    good = with_callbacks(queue, "body", 8)
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    client.hset(job.key, mapping={"data": bomb, "exc_info": bomb})
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    desk.exchange([outcome.returned(due)], want=0)
+    work(client)
+    assert "unpacks to more than" in caplog.text
+    assert calls(client) == ["body", "success 8 finished"]
+    assert is_settled(client, job)
+    assert is_settled(client, good)
+
+
+def test_what_rq_enqueues_again_runs_its_body_and_not_an_old_callback(queue, client):
+    job = with_callbacks(queue, "body")
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    desk.exchange([outcome.returned(due)], want=0)  # its callback waits in the queue
+    control.retry(client, job.id)
+    assert queue.job_ids == [job.id]
+    work(client)
+    assert calls(client) == ["body", "success 1 finished"]
+
+
+def test_a_purge_deletes_no_job_whose_callback_is_due(queue, client):
+    from packmule.jobs import queues
+
+    job = with_callbacks(queue, "body")
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    desk.exchange([outcome.returned(due)], want=0)
+    waiting = with_callbacks(queue, "body")
+    assert queues.purge(client, "default") == 1
+    assert client.exists(waiting.key) == 0
+    assert job.get_status(refresh=True) == "finished"
+    assert is_settled(client, job)
+
+
+def test_a_callback_sees_the_call_that_it_is_about(queue, client):
+    with_callbacks(queue, "body", 3, on_success="reads_the_call")
+    work(client)
+    assert calls(client)[1] == f"{HERE}.body [3]"
+
+
+def test_commands_end_a_callback_that_runs(queue, server, client):
+    job = with_callbacks(queue, "body", on_success="sleeps")
+    with pool(server) as process:
+        until(lambda: len(calls(client)) == 2)
+        workers = children_of(process.pid)
+        control.cancel(client, job.id)
+        worker = keys.worker_name(client.srandmember("rq:workers").decode())
+        client.publish(keys.commands_channel(worker), json.dumps({"command": "stop-job", "job_id": job.id}))
+        until(lambda: is_settled(client, job))
+        assert children_of(process.pid) == workers
+    assert reader.read(client, job.id).status == "finished"
