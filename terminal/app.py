@@ -62,6 +62,13 @@ class App:
         self.closing.callback(client.close)
         return client
 
+    def await_server(self) -> None:
+        """Make the client of a process that is to run on, and wait for a server that isn't up yet."""
+        from packmule.coordination.redis.waiting import connect_when_up
+
+        if self._client is None:
+            self._client = connect_when_up(self.connect)
+
     def lock_nodes(self) -> list[Redis]:
         """A client of each lock node."""
         from packmule.coordination.redis.connection import InvalidURL, lock_clients

@@ -32,10 +32,11 @@ def scheduler(app: App, schedules: Path | None) -> None:
 
 
 def run_scheduler(app: App) -> None:
+    from packmule.coordination.redis.waiting import connect_when_up
     from packmule.scheduler.scheduler import Scheduler
     from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 
     settings = app.settings
-    client = app.connect()
+    client = connect_when_up(app.connect)
     enqueuer = PeriodicEnqueuer(app.jobs_on(client), settings.schedules)
     Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()

@@ -76,6 +76,8 @@ def worker(
     for name in names:
         known_queue(name, app.settings.queues)
     app.load_jobs()
+    if not options["burst"]:
+        app.await_server()
     app.produce()
     companions: dict[str, Callable[[], None]] = {}
     smtp_url = app.settings.smtp_url

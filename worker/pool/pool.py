@@ -19,6 +19,7 @@ from redis import Redis
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.backoff import BackOff
+from packmule.coordination.redis.waiting import connect_when_up
 from packmule.worker import order
 from packmule.worker.crash_report import report_crash
 from packmule.worker.options import WorkerOptions
@@ -83,11 +84,11 @@ class Pool:
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
+        client = impatient(connect_when_up(self.connect))
         wake = WakePipe()
         self._lifeline, self._life = os.pipe()
         signal.set_wakeup_fd(wake.writer, warn_on_full_buffer=False)
         self._install_signal_handlers()
-        client = impatient(self.connect())
         self.upkeep = Upkeep(client)
         self.dead_locks = DeadLocks(lambda: self.lock_nodes() or [client])
         scale = Autoscale(client, list(self.weights), *self.autoscale) if self.autoscale else None
@@ -161,7 +162,7 @@ class Pool:
         scoreboard = Scoreboard.of_worker(self.options.threads, self.options.tasks)
 
         def main() -> None:
-            client, queues = self.connect(), list(self.weights)
+            client, queues = connect_when_up(self.connect), list(self.weights)
             worker = Worker(
                 client,
                 name,
