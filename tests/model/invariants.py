@@ -1,0 +1,245 @@
+"""What must hold in the whole keyspace after each step, whatever the steps were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from packmule.jobs import wire
+from packmule.tests.model.keyspace import Keyspace
+
+PENDING = {"p": wire.ALIVE, "d": {"finished"}, "f": {"failed", "stopped"}, "c": {"canceled"}}
+"""A batch's letter for a job, and the statuses that it stands for."""
+
+COUNTERS = {"d": "done", "f": "failed", "c": "canceled"}
+
+EXPIRING = ("pm:gone:", "pm:due-watcher", "pm:rate:", "pm:unwritten:", "pm:progress:", "rq:scheduler-lock:")
+"""How keys begin that always have an expiry."""
+
+
+@dataclass
+class Allowed:
+    """What others than our scripts did to jobs, which may be where they should not be."""
+
+    loose: set[str] = field(default_factory=set)
+    """Jobs that RQ's code or a canceled batch left in the lists where they waited."""
+    requeued: set[str] = field(default_factory=set)
+    """Jobs that RQ's code enqueued again: it asks for no place, group or batch."""
+
+
+def violations(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    """What is wrong in `space`, each in a sentence."""
+    yield from _places(space, allowed)
+    yield from _slots(space, allowed)
+    yield from _groups(space, allowed)
+    yield from _batches(space, allowed)
+    yield from _unique_places(space, allowed)
+    yield from _expiries(space, allowed)
+    if "pm:quarantine" in space.values:
+        yield f"something was set aside: {space.values['pm:quarantine']}"
+
+
+def _places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    places, ended = space.places(), space.ended_places()
+    for id, record in space.records.items():
+        status, spots = record.get("status", ""), places.get(id, [])
+        registered = ended.get(id, [])
+        if status in wire.ALIVE:
+            if id in allowed.loose and spots:
+                continue
+            if len(spots) != 1:
+                yield f"job {id} is {status} and has these places: {spots}"
+            elif not _fits(status, spots[0]):
+                yield f"job {id} is {status} and has the place {spots[0]}"
+            if registered:
+                yield f"job {id} is {status} and is registered as {registered}"
+        else:
+            own = "failed" if status == "stopped" else status
+            # Fault, to be mended: the end of a job that RQ's code canceled while it ran overwrites that.
+            if registered != [own] and id not in allowed.loose:
+                yield f"job {id} is {status} and is registered as {registered}"
+            if spots and id not in allowed.loose:
+                yield f"job {id} is {status} and still has these places: {spots}"
+    for id, spots in places.items():
+        if id not in space.records and id not in allowed.loose:
+            yield f"job {id} has no record and these places: {spots}"
+        if len([spot for spot in spots if spot.startswith("claimed")]) > 1:
+            yield f"job {id} is claimed twice: {spots}"
+    yield from _started(space, allowed)
+
+
+def _fits(status: str, spot: str) -> bool:
+    kind = spot.split(maxsplit=1)[0]
+    return (
+        kind
+        in {
+            "queued": {"queue", "group", "held", "moved", "claimed"},
+            "started": {"claimed"},
+            "scheduled": {"scheduled"},
+            "deferred": {"deferred"},
+        }[status]
+    )
+
+
+def _started(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    """The registry of started jobs names exactly the executions of jobs that are marked as started."""
+    marked = {each for executions in space.registries["wip"].values() for each in executions}
+    for worker, claims in space.claims.items():
+        for id, execution in claims.items():
+            is_started = space.status(id) == "started"
+            if is_started and space.records[id].get("worker_name") != worker:
+                yield f"job {id} is claimed by {worker} and started by another"
+            if is_started and f"{id}:{execution}" not in marked:
+                yield f"job {id} is started and its execution isn't registered"
+            marked.discard(f"{id}:{execution}")
+    for each in marked:
+        if each.partition(":")[0] not in allowed.loose:
+            yield f"the execution {each} is registered and nobody claims it"
+
+
+def needs(record: dict[str, str]) -> list[tuple[str, int]]:
+    """The slots that a job needs: keys, and how many there are."""
+    return [(limit[1], limit[2]) for limit in json.loads(record.get("limits") or "[]") if limit[0] != "rate"]
+
+
+def _slots(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    for key, holders in space.holders.items():
+        for id, holder in holders.items():
+            worker, _, execution = holder.rpartition(" ")
+            if space.claims.get(worker, {}).get(id) != execution and id not in allowed.loose:
+                yield f"job {id} holds a slot of {key} for {holder}, which doesn't claim it"
+    for worker, claims in space.claims.items():
+        for id, execution in claims.items():
+            for key, most in needs(space.records.get(id, {})):
+                held = space.holders.get(key, {})
+                if held.get(id) != f"{worker} {execution}":
+                    yield f"job {id} is claimed without its slot of {key}"
+                if len(held) > most:
+                    yield f"{len(held)} jobs hold the {most} slots of {key}"
+
+
+def _groups(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    unblocking = {name for names in space.blocked.values() for name in names} | set(space.due)
+    for queue, heads in space.heads.items():
+        waiting = {*space.queues.get(queue, ()), *(id for ids in space.waiting.values() for id in ids)}
+        for group, head in heads.items():
+            if head == "" and f"{queue}\n{group}" not in unblocking:
+                yield f"group {group} of {queue} is blocked, and nothing unblocks it"
+            if head and head not in waiting and head not in allowed.loose:
+                yield f"group {group} of {queue} has the head {head}, which doesn't wait"
+    for name, ids in space.groups.items():
+        queue, _, group = name.partition(":")
+        if group not in space.heads.get(queue, {}) and not set(ids) <= allowed.loose:
+            yield f"group {group} of {queue} has jobs and neither a head nor a block: {ids}"
+
+
+def _batches(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    for batch, fields in space.batches.items():
+        states = space.batch_jobs.get(batch, {})
+        counted = {name: int(fields.get(name, 0)) for name in ("total", *COUNTERS.values())}
+        found = {name: list(states.values()).count(letter) for letter, name in COUNTERS.items()}
+        if counted != {"total": len(states), **found}:
+            yield f"batch {batch} counts {counted}, and its jobs are {states}"
+        pending = [id for id, state in states.items() if state == "p"]
+        if "sealed" in fields and not pending and "ended" not in fields:
+            yield f"batch {batch} is sealed, all its jobs have ended, and it goes on"
+        if "ended" in fields and pending:
+            yield f"batch {batch} has ended, and jobs are pending: {pending}"
+        for id, state in states.items():
+            yield from _counted(space, batch, id, state, allowed)
+
+
+def _counted(space: Keyspace, batch: str, id: str, state: str, allowed: Allowed) -> Iterator[str]:
+    if id.startswith("batch:"):
+        inner = space.batches.get(id.removeprefix("batch:"))
+        if inner is not None and ("ended" in inner) != (state != "p"):
+            yield f"batch {batch} counts {id} as {state}, and its fields are {inner}"
+        return
+    status = space.status(id)
+    if id in allowed.loose or id in allowed.requeued:
+        return
+    if status is None:
+        if state == "p":
+            yield f"batch {batch} waits for job {id}, which is gone"
+    elif status not in PENDING[state]:
+        yield f"batch {batch} counts job {id} as {state}, and it is {status}"
+
+
+def _unique_places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    alive: dict[str, list[str]] = {}
+    for id, record in space.records.items():
+        if "unique" in record and record.get("status") in wire.ALIVE and id not in allowed.requeued:
+            alive.setdefault(record["unique"], []).append(id)
+    for key, ids in alive.items():
+        holder, _, till = space.unique.get(key, "").partition(" ")
+        if "life" in key or "debounce" in key or key.startswith("singleton "):
+            if len(ids) > 1:
+                yield f"jobs {ids} are alive and have the same place {key}"
+            if holder != ids[0]:
+                yield f"job {ids[0]} is alive, and {holder or 'nobody'} holds its place {key} until {till}"
+        elif not holder:
+            yield f"job {ids[0]} is alive, and nobody holds its place {key}"
+
+
+def _expiries(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    for key in space.values:
+        if key.startswith(EXPIRING) and key not in space.expiring:
+            yield f"the key {key} never expires"
+    for id, record in space.records.items():
+        is_expiring = f"rq:job:{id}" in space.expiring
+        status = record.get("status")
+        if status in wire.ALIVE and is_expiring and id not in allowed.requeued:
+            yield f"job {id} is {status} and expires"
+        ttl = record.get("result_ttl" if status == "finished" else "failure_ttl")
+        # Fault, to be mended: canceled and replaced jobs never expire.
+        if status in wire.ENDED - {"canceled"} and not is_expiring and ttl != "-1":
+            yield f"job {id} is {status} and never expires"
+        results = f"rq:results:{id}"
+        if is_expiring and results in space.values and results not in space.expiring:
+            yield f"the results of job {id} never expire, and its record does"
+    for batch, fields in space.batches.items():
+        for key in (f"pm:batch:{batch}", f"pm:batch:{batch}:jobs", f"pm:batch:{batch}:results"):
+            if "ended" in fields and key in space.values and key not in space.expiring:
+                yield f"batch {batch} has ended, and {key} never expires"
+    for key in space.values:
+        is_left = key.startswith("rq:results:") and key.removeprefix("rq:results:") not in space.records
+        if is_left and key not in space.expiring:
+            yield f"{key} is left without a record, and never expires"
+
+
+CHANGES: dict[tuple[str | None, str | None], Collection[str]] = {
+    (None, "queued"): ("enqueued",),
+    (None, "scheduled"): ("scheduled",),
+    ("scheduled", "queued"): ("promoted",),
+    ("deferred", "queued"): ("enqueued",),
+    ("queued", "started"): ("started",),
+    ("queued", "scheduled"): ("retried",),
+    ("started", "scheduled"): ("retried",),
+    ("started", "queued"): ("retried", "returned", "rescued"),
+    ("scheduled", None): ("canceled",),
+    ("queued", None): ("finished", "canceled"),
+    ("started", None): ("finished",),
+}
+
+
+def silent_changes(before: Keyspace, after: Keyspace, foreign: Collection[str]) -> Iterator[str]:
+    """The jobs whose status changed without an event that says so, except `foreign` ones."""
+    events: dict[str, set[str]] = {}
+    for kind, id in after.events:
+        events.setdefault(id, set()).add(kind)
+    for id in before.records.keys() | after.records.keys():
+        old, new = before.status(id), after.status(id)
+        if id in foreign or old == new or (new is None and f"rq:job:{id}" in before.expiring):
+            continue
+        if old == "deferred" and new is None:
+            continue  # a callback that isn't wanted
+        expected = CHANGES.get((old, new), ())
+        if new in wire.ENDED:
+            expected = (new,)
+        elif old in wire.ENDED:
+            expected = ("enqueued",)
+        if not events.get(id, set()) & set(expected) and expected:
+            yield f"job {id} was {old} and is {new}, and the events say {sorted(events.get(id, ()))}"
+        if not expected and (old, new) != (None, "deferred"):
+            yield f"job {id} was {old} and is {new}: nothing should do that"
