@@ -187,7 +187,9 @@ class Client:
             entries = self.entries(job, calls, options, trace)
             # At the front each goes before the one sent earlier, so the first call's is sent last.
             at_front = options.at_front and not options.is_scheduled
-            holders = delivery.deliver(self.redis, entries[::-1] if at_front else entries)
+            holders = delivery.deliver(
+                self.redis, entries[::-1] if at_front else entries, bool(options.durable)
+            )
         if not holders:
             return JobHandles([JobHandle(each.job[0], self) for each in entries])
         ids = [each.id for each in entries]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -10,6 +10,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from packmule.coordination.redis.backoff import UNAVAILABLE
 from packmule.coordination.redis.connection_kinds import raise_ours
+from packmule.coordination.redis.durability import KEY, durability, refuse_unconfirmed
 from packmule.coordination.redis.fitness import refuse_cluster
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
@@ -30,14 +31,16 @@ class ServerFull(Conflict, RuntimeError):
     """The server has no memory left for more jobs; nothing was enqueued."""
 
 
-def deliver(redis: Redis, entries: Sequence[Entry]) -> dict[str, str]:
+def deliver(redis: Redis, entries: Sequence[Entry], durable: bool = False) -> dict[str, str]:
     """Enqueue `entries`, hundreds a round trip; by its id, the holder of each job that was kept out.
 
-    Raises `NoSuchBatch`, `BatchClosed` and `ServerFull`.
+    If `durable`, return only once the server has confirmed that it keeps them. Raises `NoSuchBatch`,
+    `BatchClosed`, `ServerFull`, `NotDurable` and `Unconfirmed`.
     """
     holders: dict[str, str] = {}
+    call = _called_durably if durable else _called
     for chunk in entry.chunks(entries):
-        replies = _called(_enqueue, redis, [keys.UNIQUE], entry.arguments(chunk))
+        replies = call(_enqueue, redis, [keys.UNIQUE], entry.arguments(chunk))
         if any(each.is_unique for each in chunk):
             for each, reply in zip(chunk, replies, strict=True):
                 if not isinstance(reply, int):
@@ -57,7 +60,23 @@ def create_batch(
     _called(_create_batch, redis, key_names, args)
 
 
-def _called(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
+def _called_durably(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
+    """The reply of `enqueue.lua`, once the server has confirmed that it keeps what was written."""
+
+    def call(redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
+        waits = durability(redis).waits()
+        # The script writes nothing for an id that exists, and a wait without a write would wait for nothing.
+        behind = [("SET", KEY, 1), *(command for _, _, command in waits)]
+        reply, (_, *replies) = script.confirmed(redis, key_names, args, behind)
+        if isinstance(reply, Exception):
+            raise reply
+        refuse_unconfirmed(waits, replies)
+        return reply
+
+    return _called(call, redis, key_names, args)
+
+
+def _called(script: Callable[..., Any], redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
     """The reply of `enqueue.lua`, or an error of ours for its refusal."""
     try:
         return script(redis, key_names, args)

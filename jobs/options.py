@@ -21,7 +21,11 @@ LONGEST_SPAN = float(CENTURY)
 
 MOST_RETRIES = 1_000_000
 
-_TYPES = {"queue": str, "description": str, "job_id": str, "at": datetime, "at_front": bool, "batch": str}
+_TYPES = {
+    **dict.fromkeys(("queue", "description", "job_id", "batch"), str),
+    **dict.fromkeys(("at_front", "durable"), bool),
+    "at": datetime,
+}
 _NO_RULES = (None, None, None, None)
 _UNIQUE_SPANS = ("unique_ttl", "debounce", "debounce_limit", "throttle")
 
@@ -80,6 +84,8 @@ class JobOptions(TypedDict, total=False):
     """Keep equal jobs out for this long after the enqueue, even if the job fails; implies `unique`."""
     batch: str | None
     """The id of the batch in which the job counts, unless another job holds its place or id."""
+    durable: bool | None
+    """Return only once the server has the job on its disk, and on a replica if it has one."""
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
@@ -115,6 +121,7 @@ class Options:
     debounce_limit: float | timedelta | None = None
     throttle: float | timedelta | None = None
     batch: str | None = None
+    durable: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROBE = ".packmule-check"
 LOCK_NODE_TIMEOUT = 2.0
+ROUND_TRIPS = 5
 
 
 class _Abandoned(Exception):
@@ -53,6 +54,7 @@ def check(app: App, json: bool) -> int:
         "schedules": _finding(lambda: _schedules(app)),
         "webhooks": _finding(lambda: _webhooks(settings)),
         "redis": _finding(lambda: _server(app.client, settings.memory_high_water)),
+        "durability": _finding(lambda: _durability(app.client)),
         "locks": _finding(lambda: _locks(settings)),
         "storage": _finding(lambda: _storage(app.storage)),
         "mail": _finding(lambda: _mail(settings)),
@@ -112,7 +114,25 @@ def _server(client: Redis, high_water: str) -> str:
     found = cluster.server(client)
     limit = MemoryLimit(client, high_water)
     fault = limit.fault(limit.usage()[1])
-    return f"ok, {found['server']} {found['version']}" + (f"; {fault}" if fault else "")
+    text = f"ok, {found['server']} {found['version']}, a round trip takes {_round_trip(client):.1f} ms"
+    return text + (f"; {fault}" if fault else "")
+
+
+def _round_trip(client: Redis) -> float:
+    """Milliseconds that an answer takes."""
+    spans = []
+    for _ in range(ROUND_TRIPS):
+        began = time.monotonic()
+        client.ping()
+        spans.append(time.monotonic() - began)
+    return min(spans) * 1000
+
+
+def _durability(client: Redis) -> str:
+    """What the server at hand promises of acknowledged jobs."""
+    from packmule.coordination.redis.durability import durability
+
+    return f"ok, {durability(client).promise}"
 
 
 def _locks(settings: Settings) -> str:

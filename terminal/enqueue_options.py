@@ -41,6 +41,7 @@ def enqueue_options(command: F) -> F:
         click.option("--debounce", type=Duration(), help="Delay it; an equal call restarts the delay."),
         click.option("--debounce-limit", type=Duration(), help="Delay a debounced job at most this long."),
         click.option("--at-front", is_flag=True, default=None, help="Put it at the front of its queue."),
+        click.option("--durable", is_flag=True, default=None, help="Wait until the server has it on disk."),
         click.option("--wait", is_flag=True, help="Show progress and result; exit 1 if it fails."),
         click.option("--json", "json", is_flag=True, help="With --wait: print the job as one JSON object."),
     ]
@@ -63,6 +64,7 @@ def split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:
         "description",
         "job_id",
         "at_front",
+        "durable",
         "expires",
         "unique",
         "unique_ttl",

@@ -114,8 +114,8 @@ class Pair:
         self.name.target = self.second.socket_path
 
 
-def replicate(primary: EmbeddedServer, replica: EmbeddedServer) -> None:
-    """Make `replica` a replica of `primary`, in step with it."""
+def replicate(primary: EmbeddedServer, replica: EmbeddedServer, through: Network | None = None) -> None:
+    """Make `replica` a replica of `primary`, in step with it, `through` a network if there is one."""
     with Redis.from_url(primary.url) as first, Redis.from_url(replica.url) as second:
         port = first.config_get("port")["port"]
         if port == "0":
@@ -124,7 +124,7 @@ def replicate(primary: EmbeddedServer, replica: EmbeddedServer) -> None:
             first.config_set("port", port)
         second.config_set("repl-diskless-sync-delay", 0)
         first.config_set("repl-diskless-sync-delay", 0)
-        second.replicaof("127.0.0.1", port)
+        second.replicaof("127.0.0.1", through.url.rpartition(":")[2] if through else port)
         deadline = time.monotonic() + 60
         while second.info("replication").get("master_link_status") != "up":
             assert time.monotonic() < deadline, "the replica never caught up"

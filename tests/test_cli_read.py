@@ -166,11 +166,17 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
         "schedules",
         "webhooks",
         "redis",
+        "durability",
         "locks",
         "storage",
         "mail",
     }
     assert all(finding["ok"] for finding in report["findings"].values())
+    assert re.search(r", a round trip takes \d+\.\d ms$", report["findings"]["redis"]["text"])
+    assert report["findings"]["durability"]["text"] == (
+        "ok, a crash of server or machine loses up to the last 2 s of jobs (appendfsync everysec); "
+        "no replica is connected"
+    )
     assert report["settings"]["queues"] == "high, default, low"
 
 

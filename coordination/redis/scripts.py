@@ -42,6 +42,23 @@ class Script:
         except NoScriptError:
             return _exchange(client, ("EVAL", self.source, *command[2:]))
 
+    def confirmed(
+        self, client: Redis, keys: Sequence[str], args: Sequence[Any], behind: Sequence[tuple[Any, ...]]
+    ) -> tuple[Any, list[Any]]:
+        """Run the script and the commands `behind` it on one connection, in one round trip.
+
+        Returns the script's reply, which may be redis-py's error, and those of the commands.
+        """
+        for first in (self.command(keys, args), ("EVAL", self.source, len(keys), *keys, *args)):
+            opened: Any = client.pipeline(transaction=False)
+            with opened as pipeline:
+                for command in (first, *behind):
+                    pipeline.execute_command(*command)
+                reply, *others = pipeline.execute(raise_on_error=False)
+            if not isinstance(reply, NoScriptError):
+                break
+        return reply, others
+
     def each(self, client: Redis, calls: Sequence[tuple[Sequence[str | bytes], Sequence[Any]]]) -> list[Any]:
         """Run the script for each of `calls`, given as keys and arguments, in one round trip.
 
