@@ -16,7 +16,7 @@ SCRIPTS = sorted(path for room in ROOMS for path in (ROOT / room).rglob("lua/*.l
 LIBRARIES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("lua/lib/*.lua"))
 
 MOST_LINES = 110
-LONGER = {"finish_and_claim.lua", "rescue.lua", "limits.lua", "batches.lua", "acknowledge.lua"}
+LONGER: set[str] = set()
 """Files that are still longer. None may be added."""
 
 LOWER = {"coordination": 0, "jobs": 1, "worker": 2, "scheduler": 2}
@@ -69,7 +69,7 @@ def declared_in(code: str) -> set[str]:
     found = set()
     for names in re.findall(r"\b(?:local|for) (?!function\b)([\w, ]+?)(?= in\b| *=|$)", code, re.MULTILINE):
         found |= {name.strip() for name in names.split(",")}
-    for name, names in re.findall(r"\bfunction\b *([\w.]*)\(([\w, .]*)\)", code):
+    for name, names in re.findall(r"\bfunction\b *([\w.]*)\(([\w,\s.]*)\)", code):
         found |= {name, *(each.strip() for each in names.split(","))}
     return found
 

@@ -1,6 +1,6 @@
 -- Create a batch, and store its callbacks in the same step; the batch enqueues them later.
 -- requires: coordination/redis/clock, enqueueing, guarded, memory
--- may use: batches
+-- may use: batch_members
 --
 -- KEYS[1]  the places of unique jobs    KEYS[2]  the batch    KEYS[3]  all batches
 -- ARGV[1]  and those that follow but the last: as enqueue.lua has them
@@ -15,7 +15,7 @@ local MOST_LISTED = 10000
 local batch, parent, fields = unpack(cmsgpack.unpack(packed))
 
 local function parents_refusal()
-  local why = batches.refusal(parent)
+  local why = batch_members.refusal(parent)
   if not why and redis.call('HGET', 'pm:batch:' .. parent, 'parent') then
     why = 'batch ' .. parent .. ' is in a batch itself, and batches nest no deeper'
   end
@@ -30,7 +30,7 @@ if redis.call('EXISTS', key) == 0 then -- otherwise this call is sent again
   redis.call('HSET', key, 'created', string.format('%.6f', clock.now), unpack(fields))
   if parent ~= '' then
     redis.call('HSET', key, 'parent', parent)
-    batches.add(parent, {'batch:' .. batch})
+    batch_members.add(parent, {'batch:' .. batch})
   end
   guarded.call('ZADD', all, clock.now, batch)
   redis.call('ZREMRANGEBYRANK', all, 0, -MOST_LISTED - 1)

@@ -1,6 +1,6 @@
 -- Batches: jobs that are counted together, each once, by how it ended last.
--- requires: caller, coordination/redis/clock, events, guarded, queues, records
--- may use: groups, singletons
+-- requires: coordination/redis/clock, guarded, records
+-- may use: batch_callbacks
 --
 -- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
 -- pm:batch:<id>:jobs   a hash of job id to "p" (pending), "d" (done), "f" or "c"; a nested batch is "batch:<id>"
@@ -21,46 +21,6 @@ end
 -- The batch in a record's field, if the job counts in it. Callbacks have a word behind the id and don't count.
 function batches.of(field)
   return type(field) == 'string' and field ~= '' and not field:find(' ', 1, true) and field
-end
-
--- Why no job can be added to a batch, or nothing.
-function batches.refusal(batch)
-  local fields = redis.pcall('HMGET', key_of(batch), 'created', 'ended', 'stopped')
-  if fields.err or not fields[1] then return 'no batch has the id ' .. batch end
-  if fields[2] then return 'batch ' .. batch .. ' has ended' end
-  if fields[3] then return 'batch ' .. batch .. ' is canceled' end
-end
-
--- Count new jobs, an array of ids.
-function batches.add(batch, ids)
-  local pairs_of = {}
-  for _, id in ipairs(ids) do
-    pairs_of[#pairs_of + 1] = id
-    pairs_of[#pairs_of + 1] = 'p'
-  end
-  call('HSET', key_of(batch) .. ':jobs', unpack(pairs_of))
-  redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
-end
-
--- Enqueue a callback, which waits as a deferred job, or delete it if it is not wanted.
-local function call_back(id, is_wanted)
-  if not id or id == '' then return end
-  local fields = records.read(id, 'origin', 'status', 'group', 'limits', 'expires')
-  local queue, status, group, needs, expires = unpack(fields)
-  if not queue or status ~= 'deferred' then return end
-  redis.pcall('ZREM', 'rq:deferred:' .. queue, id)
-  if is_wanted then
-    redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', caller.at or '')
-    expires = tonumber(expires)
-    if expires then redis.call('HSET', records.key(id), 'expires_at', string.format('%.6f', clock.now + expires)) end
-    for _, other in ipairs(singletons.replace(queue, group, needs)) do batches.ended(other, 'c') end
-    queues.register(queue)
-    queues.make_way(queue) -- or a key of another type would end this step halfway
-    groups.join(queue, group, id, 'RPUSH')
-    events.emit('enqueued', id, queue)
-  else
-    redis.call('DEL', records.key(id))
-  end
 end
 
 -- Compute the counters again, for they are not numbers or don't match the jobs.
@@ -95,12 +55,13 @@ function batches.settle(batch)
   local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
   if done + others < total then return end
   redis.call('HSET', key, 'ended', string.format('%.6f', clock.now))
-  call_back(fields[9], true)
-  call_back(fields[10], others == 0)
+  batch_callbacks.enqueue(fields[9])
+  if others == 0 then batch_callbacks.enqueue(fields[10]) else batch_callbacks.delete(fields[10]) end
   redis.pcall('SREM', 'pm:batches-paused', batch)
   local keep = seconds_to_keep(fields[8])
   for _, each in ipairs({key, key .. ':jobs', key .. ':results'}) do redis.call('EXPIRE', each, keep) end
   redis.call('DEL', key .. ':held')
+  for _, id in ipairs(batch_callbacks.replaced) do batches.ended(id, 'c') end
   if fields[7] then batches.count(fields[7], {'batch:' .. batch}, {others == 0 and 'd' or 'f'}) end
 end
 

@@ -1,6 +1,6 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
--- requires: guarded, queues, records
+-- requires: gone, guarded, queues, records
 -- may use: scheduled
 --
 -- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value>". The step is "callback" or
@@ -8,14 +8,6 @@
 -- says what follows: "end" (a TTL), "queue" ("front" or "back") or "at" (a Unix time).
 
 local callbacks = {}
-
-local GONE_SECONDS = 60 -- how late a repeated enqueue may arrive after a job that left no record
-
--- Note the enqueue of a chosen id that a job came from: its record is about to go.
-function callbacks.leave_trace(id, ttl)
-  if ttl < 0 or ttl >= GONE_SECONDS then return end
-  redis.call('SET', 'pm:gone:' .. id, records.get(id, 'call') or '', 'EX', GONE_SECONDS)
-end
 
 -- What is due for a job of this status: step, kind, place and value, or nothing.
 function callbacks.due(id, status)
@@ -57,7 +49,7 @@ function callbacks.settle(id, queue)
     scheduled.due(queue, tonumber(value))
   else
     local ttl = tonumber(value) or -1
-    callbacks.leave_trace(id, ttl)
+    gone.note(id, ttl)
     if ttl == 0 and kind == 'success' then
       redis.call('DEL', records.key(id), 'rq:results:' .. id)
     elseif ttl > 0 then

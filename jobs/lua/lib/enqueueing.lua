@@ -1,6 +1,6 @@
 -- Enqueueing: store the new jobs of a call that nothing keeps out. enqueue.lua describes a job.
--- requires: caller, coordination/redis/clock, events, records, storing
--- may use: batches, canceling, scheduled, uniqueness
+-- requires: caller, coordination/redis/clock, events, gone, records, storing
+-- may use: batch_members, batches, canceling, scheduled, uniqueness
 
 local enqueueing = {}
 
@@ -12,8 +12,7 @@ local function known(id, call)
     local is_free = call ~= '' and records.get(id, 'status') == 'canceled' and records.get(id, 'call') ~= call
     return not is_free and 0, is_free
   end
-  local gone = redis.call('GET', 'pm:gone:' .. id)
-  return gone == call and 0 or gone and gone:match('^>(.+)')
+  return gone.find(id, call)
 end
 
 -- Enqueue all jobs of `packed`; the payload of the first is `payloads[2]`. The reply is enqueue.lua's.
@@ -38,7 +37,7 @@ function enqueueing.all(places, packed, payloads)
     -- The same id twice in one call finds its own record, so that it is pushed once.
     if not reply then
       if job[9] and not batch then -- all jobs before this one were known: nothing has changed yet
-        local why = batches.refusal(job[9])
+        local why = batch_members.refusal(job[9])
         if why then return redis.error_reply('BATCH ' .. why) end
         batch = job[9]
       end
@@ -54,7 +53,7 @@ function enqueueing.all(places, packed, payloads)
   end
   if has_taken then uniqueness.give_up_others(places) end
   if storing.has_scheduled then scheduled.notify() end
-  if batch then batches.add(batch, added) end
+  if batch then batch_members.add(batch, added) end
   for _, id in ipairs(canceled) do batches.ended(id, 'c') end -- they may be of this call
   events.write()
   return replies

@@ -1,8 +1,8 @@
 -- Limits: the slots and tokens that a job needs in order to run.
--- requires: guarded
--- may use: groups
+-- requires: coordination/limits/tokens, coordination/redis/clock, guarded
+-- may use: groups, rates
 --
--- pm:holders:<key>   a hash of job to its worker and execution    pm:rate:jobs:<key>  a token bucket
+-- pm:holders:<key>   a hash of job to its worker and execution
 
 local limits = {}
 
@@ -37,15 +37,6 @@ function limits.has_slot(limit, id, own)
   return call('HDEL', key, held) == 1 and call('HLEN', key) < most
 end
 
-local function full_at(key, now, capacity)
-  local at = tonumber(call('GET', 'pm:rate:jobs:' .. key)) or 0
-  if at > now + capacity then -- left by a slower rate, or garbage: it is written down, or it would never end
-    at = now + capacity
-    call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at), 'PX', math.ceil(capacity / 1000))
-  end
-  return math.max(now, at == at and at or 0)
-end
-
 -- A job that may not run leaves its other slots to groups that are blocked until one is free.
 local function pass_on(all, refusing, id, own)
   for _, limit in ipairs(all) do
@@ -54,23 +45,22 @@ local function pass_on(all, refusing, id, own)
 end
 
 -- Whether a job may run now: then it takes its slots and tokens. Otherwise the key of the slot that it lacks, or the
--- time at which it may run. `now` is in whole microseconds, as the buckets are.
-function limits.admit(all, id, own, number, now)
+-- time at which it may run.
+local function admit(all, id, own, number)
   local full = {}
   for _, limit in ipairs(all) do
     local kind, key, most, capacity = unpack(limit)
-    full[limit] = kind == 'rate' and full_at(key, now, capacity)
-    local wait = full[limit] and full[limit] + most - capacity - now or 0
+    full[limit] = kind == 'rate' and rates.full_at(key, capacity)
+    local wait = full[limit] and tokens.wait(full[limit], capacity, most, 1) or 0
     if wait > 0 or kind ~= 'rate' and not limits.has_slot(limit, id, own) then
       pass_on(all, limit, id, own)
-      return false, kind ~= 'rate' and key, now / 1000000 + math.min(wait / 1000000, groups.LONGEST_BLOCK)
+      return false, kind ~= 'rate' and key, clock.now + math.min(wait / 1000000, groups.LONGEST_BLOCK)
     end
   end
   for _, limit in ipairs(all) do
     local kind, key, interval = unpack(limit)
     if kind == 'rate' then
-      local after = full[limit] + interval
-      call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
+      tokens.take(rates.key(key), full[limit], interval, 1)
     else
       call('HSET', 'pm:holders:' .. key, id, own .. number)
     end
@@ -78,39 +68,10 @@ function limits.admit(all, id, own, number, now)
   return true
 end
 
--- The queues that have a rate, each with how many of its jobs may start now; queues that may start none are added to
--- `paused`. And the time at which the first of these may start one.
-function limits.rooms(paused, now)
-  local rooms, soonest, settings = {}, math.huge, call('HGETALL', 'pm:queue-rates')
-  for i = 1, #settings, 2 do
-    local queue, interval, capacity = settings[i], settings[i + 1]:match('^([1-9]%d*) ([1-9]%d*)')
-    if interval then
-      local at = full_at('queue:' .. queue, now, tonumber(capacity))
-      local free = math.floor((now + capacity - at) / interval)
-      rooms[queue] = {free = free, begun = 0, at = at, interval = interval}
-      if free < 1 then
-        paused[#paused + 1] = queue
-        soonest = math.min(soonest, (at + interval - capacity) / 1000000)
-      end
-    end
-  end
-  return rooms, soonest
-end
-
--- Take the tokens of the jobs that the claim has counted, by queue.
-function limits.begin(rooms, now)
-  for queue, room in pairs(rooms) do
-    if room.begun > 0 then
-      local after = room.at + room.begun * room.interval
-      call('SET', 'pm:rate:jobs:queue:' .. queue, string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000))
-    end
-  end
-end
-
 -- Claim a job from its queue's list. Whether it may run, whether another job followed it, and whether it is blocked.
-function limits.claim(queue, group, text, id, own, number, now)
+function limits.claim(queue, group, text, id, own, number)
   if text then
-    local is_admitted, key, due = limits.admit(limits.parse(text), id, own, number, now)
+    local is_admitted, key, due = admit(limits.parse(text), id, own, number)
     if not is_admitted then
       groups.block(queue, group, id, key, due)
       return false, false, true
@@ -128,8 +89,7 @@ function limits.release(text, id, is_returned, is_postponed)
       if limit[4] == 'replace' then call('SREM', 'pm:retrying:' .. key, id) end
       if call('HDEL', 'pm:holders:' .. key, id) == 1 and not is_postponed then groups.unblock_next(key) end
     elseif is_returned then
-      local at = tonumber(call('GET', 'pm:rate:jobs:' .. key))
-      if at then call('SET', 'pm:rate:jobs:' .. key, string.format('%.0f', at - interval), 'KEEPTTL') end
+      rates.give_back(key, interval)
     end
   end
 end

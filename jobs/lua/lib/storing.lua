@@ -1,10 +1,9 @@
 -- Storing new jobs, each in its queue or among the scheduled ones. enqueue.lua describes a job.
--- requires: events, guarded, queues, records
+-- requires: events, gone, guarded, queues, records
 -- may use: groups, scheduled, singletons
 
 local storing = {}
 
-local GONE_SECONDS = 60
 local listed = {} -- the queues that this call has registered
 storing.has_scheduled = false
 
@@ -54,7 +53,7 @@ function storing.store(job, payload, due, replaced, origin, since)
     if origin ~= queue then
       redis.call('ZREM', scheduled.key(origin), target)
     end
-    redis.call('SET', 'pm:gone:' .. id, '>' .. target, 'EX', GONE_SECONDS)
+    gone.into(id, target)
   end
   add(fields, 'call', call ~= '' and call)
   add(fields, 'unique', key)

@@ -1,5 +1,5 @@
 -- Gathering: what the jobs of a call write to the same key becomes one command.
--- requires: jobs/guarded
+-- requires: guarded
 
 local gathered = {}
 

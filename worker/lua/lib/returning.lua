@@ -1,0 +1,44 @@
+-- Returning jobs that a worker loses to their queues.
+-- requires: jobs/caller, jobs/events, jobs/queues, jobs/records
+-- may use: jobs/batches, jobs/callbacks, jobs/corrupt, jobs/singletons
+
+local returning = {}
+
+returning.ids = {} -- of those that went back
+
+-- The queue that a job came from, and whether its callback is due; false if its record is gone or corrupt, or somebody
+-- else has recorded its end.
+function returning.queue_of(id)
+  local fields = records.read(id, 'origin', 'status')
+  if fields.err then
+    corrupt.set_aside(id, fields.err)
+    return false
+  end
+  local queue, status = fields[1], fields[2]
+  local is_due = queue and callbacks.due(id, status) ~= nil
+  if status and status ~= 'queued' and status ~= 'started' and not is_due then
+    local state = batches.state_of(status)
+    if state then batches.ended(id, state) end
+    return false
+  elseif not queue then
+    if records.exists(id) then corrupt.set_aside(id, 'the record names no queue') end
+    return false
+  end
+  queues.make_way(queue)
+  return queue, is_due
+end
+
+-- Put a job in front of its queue again. `verdict` is nothing if it can't have started; `needs` are its limits.
+function returning.to_front(id, queue, verdict, is_due, needs)
+  if is_due then return callbacks.postpone(id, queue) end
+  if verdict and records.get(id, 'status') == 'started' then
+    local event = verdict == 'returned' and 'returned' or 'rescued'
+    events.emit(event, id, queue, caller.worker, {reason = verdict})
+  end
+  redis.call('HSET', records.key(id), 'status', 'queued', 'worker_name', '')
+  queues.push(queue, id, 'LPUSH')
+  if needs then singletons.goes_back(id, needs, 0) end
+  returning.ids[#returning.ids + 1] = id
+end
+
+return returning

@@ -1,0 +1,85 @@
+-- Verdicts: what becomes of a job that a worker loses. rescue.lua describes them.
+-- requires: jobs/caller, jobs/ending, jobs/events, jobs/guarded, jobs/records, returning
+-- may use: jobs/batches, jobs/callbacks, jobs/limits, jobs/quarantine, jobs/singletons
+
+local verdicts = {}
+
+local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
+
+-- The script sets these, which are arguments of rescue.lua.
+verdicts.verdict, verdicts.named, verdicts.deaths, verdicts.reason, verdicts.report = nil, nil, nil, nil, nil
+
+verdicts.failed = {} -- ids
+
+local function fail(id, execution, queue, is_stopped)
+  local ttl = tonumber(records.get(id, 'failure_ttl')) or FAILURE_TTL
+  ttl = ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
+  local status = is_stopped and 'stopped' or 'failed'
+  redis.call('HSET', records.key(id), 'status', status, 'ended_at', caller.at)
+  ending.result(id, execution, is_stopped and 3 or 2, ttl, true, 'exc_string', verdicts.reason)
+  if callbacks.begin(id, status, verdicts.verdict == 'stopped' and 'stopped' or 'failure', 'end', ttl) then
+    callbacks.postpone(id, queue)
+  elseif ttl > 0 then
+    ending.keep(id, ttl)
+  end
+  -- A pool enqueues these at its next look, since nobody else knows of them.
+  if redis.call('EXISTS', records.key(id) .. ':dependents') == 1 then guarded.call('ZADD', 'pm:parents', 0, id) end
+  ending.register(id, queue, status, ttl)
+  verdicts.failed[#verdicts.failed + 1] = id
+  events.emit(status, id, queue, caller.worker, {reason = verdicts.verdict})
+  batches.ended(id, 'f')
+end
+
+function verdicts.is_named(execution)
+  return verdicts.named == '' or verdicts.named:find(execution .. ' ', 1, true) ~= nil
+end
+
+-- Whether the job ends here: it was cancelled, its process died too often, or its retries are used up.
+local function is_over(id, execution, is_due)
+  local record, verdict = records.key(id), verdicts.verdict
+  if not verdicts.is_named(execution) or (verdicts.named == '' and records.get(id, 'status') ~= 'started') then
+    return false -- it goes back unchanged: it may not have started
+  elseif verdict == 'died' then
+    if verdicts.report ~= '' then redis.call('HSET', record, 'crash', verdicts.report) end
+    local count = redis.pcall('HINCRBY', record, 'deaths', 1)
+    return type(count) ~= 'number' or count >= tonumber(verdicts.deaths) -- a corrupt count may have been anything
+  elseif verdict == 'overran' and not is_due then
+    local left = tonumber(records.get(id, 'retries_left')) or 0
+    redis.call('HSET', record, 'retries_left', math.max(left - 1, 0))
+    return left < 1
+  end
+  return verdict == 'stopped' or verdict == 'overran'
+end
+
+-- Give up the callback of a job: it was stopped, overran or killed its process too often.
+local function give_up(id, queue)
+  local how = verdicts.verdict == 'died' and 'died' or 'was killed'
+  quarantine.note(id, 'its callback was given up, since its process ' .. how)
+  if callbacks.settle(id, queue) then callbacks.postpone(id, queue) end
+end
+
+-- A job that the worker had claimed ends or goes back.
+function verdicts.apply(id, execution)
+  local queue, is_due = returning.queue_of(id)
+  local needs = records.get(id, 'limits')
+  if needs then limits.release(needs, id, verdicts.verdict == 'returned') end
+  if not queue then return end
+  redis.pcall('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+  records.forget_execution(id, execution)
+  local is_replaced = not is_due and needs and singletons.was_replaced(id, needs)
+  if not is_over(id, execution, is_due) and not is_replaced then
+    returning.to_front(id, queue, verdicts.verdict, is_due, needs)
+  elseif is_due then
+    give_up(id, queue)
+  else
+    fail(id, execution, queue, verdicts.verdict == 'stopped' or is_replaced)
+  end
+end
+
+-- A job that waited for the worker goes back.
+function verdicts.return_waiting(id)
+  local queue, is_due = returning.queue_of(id)
+  if queue then returning.to_front(id, queue, nil, is_due) end
+end
+
+return verdicts

@@ -1,0 +1,110 @@
+-- Claiming: take ids from lists, and add those of jobs that may run to the reply. finish_and_claim.lua describes a job
+-- there.
+-- requires: coordination/redis/clock, jobs/gathered, jobs/guarded, jobs/queues, jobs/records
+-- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits
+
+local claiming = {}
+
+local WANTED = {'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry',
+  'expires_at', 'checkpoint', 'group', 'limits', 'batch', 'trace', 'unknown_since',
+  'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at'}
+local LAST_RARE = #WANTED + 1 -- three fields are read before these, and the last two are not rare
+
+-- The script sets these: the worker's claims, its holders' prefix, the claim's id, whether it was sent before, whether
+-- nothing is paused or blocked, how many jobs are wanted, and how many ids that may not run a call looks at.
+claiming.claims, claiming.holder, claiming.id, claiming.again, claiming.is_plain = nil, nil, nil, nil, nil
+claiming.want, claiming.looks = 0, 0
+
+claiming.jobs = {}
+claiming.rooms = {} -- of the queues that have a rate
+claiming.has_blocked = false
+
+local has_followed = false -- another job of a group is in the list now
+local is_paused = {}
+
+-- Whether a job's batch is paused; each batch is looked up once.
+local function is_held(batch)
+  if claiming.is_plain or not batch then return false end
+  if is_paused[batch] == nil then is_paused[batch] = guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 1 end
+  return is_paused[batch]
+end
+
+-- The fields that few jobs have, or false if this one has none.
+local function rare_of(id, values)
+  for i = 4, LAST_RARE do
+    if values[i] then
+      local rare = {unpack(values, 4, LAST_RARE)}
+      if values[LAST_RARE] then rare[LAST_RARE - 2] = records.get(id, 'repeat_intervals') or false end
+      return rare
+    end
+  end
+  return false
+end
+
+-- Whether a queued job may run now: its batch is not paused, and it gets its slots and tokens.
+local function may_run(id, number, values)
+  local queue, group, needs, batch = values[1], values[12] or values[13], values[13], values[14]
+  if is_held(batch) then
+    if group then groups.leave(queue or '', group, id) end
+    guarded.call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
+    return false
+  elseif not group or not queue then
+    return true
+  end
+  local may, follows, is_blocked = limits.claim(queue, group, needs, id, claiming.holder, number)
+  has_followed, claiming.has_blocked = has_followed or follows, claiming.has_blocked or is_blocked
+  return may
+end
+
+-- Add a job to the reply under this number; whether it may run and its record is intact.
+function claiming.take(id, number)
+  local execution, jobs = claiming.id .. '-' .. number, claiming.jobs
+  local values = records.read(id, 'origin', 'data', 'timeout', unpack(WANTED))
+  if values.err or not values[2] then
+    -- A record that expired or was deleted while its id waited is no loss, but half a record is.
+    if values.err or records.exists(id) then corrupt.set_aside(id, values.err or 'the record holds no data') end
+    return false
+  end
+  local queue, status = values[1], values[LAST_RARE + 1] or 'queued'
+  if status ~= 'queued' and status ~= 'created' then
+    local row = callbacks.row(id, status)
+    if row then
+      jobs[#jobs + 1] = {id, execution, queue, '', values[3], false, values[LAST_RARE + 2], row}
+      return true
+    elseif not claiming.again then -- a cancel left its id there, or somebody added it twice
+      local group = values[12] or values[13]
+      if group then has_followed = groups.leave(queue or '', group, id) or has_followed end
+      return false
+    end
+  end
+  if not claiming.again and not may_run(id, number, values) then return false end -- it was allowed to run before
+  local expires_at = tonumber(values[10])
+  if expires_at then values[10] = string.format('%.6f', expires_at - clock.now) end
+  local room = claiming.rooms[queue]
+  if room then room.begun = room.begun + 1 end
+  jobs[#jobs + 1] = {id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2]}
+  return true
+end
+
+-- Claim a job, if it may run.
+function claiming.claim(id)
+  local number = #claiming.jobs + 1
+  if claiming.take(id, number) then
+    gathered.add('HSET', claiming.claims, id, claiming.id .. '-' .. number) -- the pool marks those that run for long
+  end
+end
+
+-- Claim jobs from a list, until enough are claimed, the list is empty, or too many ids may not run.
+function claiming.from(list)
+  local ids, asked
+  local room = claiming.rooms[queues.name(list)]
+  repeat
+    has_followed = false
+    asked = math.min(claiming.want - #claiming.jobs, room and room.free - room.begun or claiming.want)
+    ids = asked > 0 and queues.take(list, asked) or {}
+    for _, id in ipairs(ids) do claiming.claim(id) end
+    claiming.looks = claiming.looks - #ids
+  until #ids == 0 or not (has_followed or #ids == asked) or claiming.looks <= 0
+end
+
+return claiming

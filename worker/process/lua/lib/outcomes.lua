@@ -1,0 +1,95 @@
+-- Outcomes: what one writes to the records. worker/process/outcome.py describes an outcome.
+-- requires: coordination/redis/clock, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
+-- requires: jobs/records
+-- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/scheduled
+
+local outcomes = {}
+
+local now, worker, emit = clock.now, caller.worker, events.emit
+local ENDS = {'finished', 'failed', 'stopped', 'retried', 'failed'} -- by RQ's number for a result
+
+outcomes.due = {} -- the ids of jobs whose callbacks are due
+outcomes.counts, outcomes.seconds = {}, 0 -- for the worker's hash
+outcomes.has_blocked, outcomes.has_scheduled = false, false
+
+local function place(id, queue, status, ttl, front, delay)
+  if status == 'canceled' then return end
+  local group = status == 'queued' and delay > 0 and records.get(id, 'group')
+  if group then
+    groups.block(queue, group, id, nil, now + delay) -- its lock is taken, so the next job would not get it either
+    outcomes.has_blocked = true
+  elseif status == 'queued' then
+    queues.push(queue, id, front and 'LPUSH' or 'RPUSH')
+  elseif status == 'scheduled' then
+    gathered.add('ZADD', scheduled.key(queue), string.format('%.6f', now + delay), id)
+    scheduled.due(queue, now + delay)
+    outcomes.has_scheduled = true
+  else
+    ending.register(id, queue, status, ttl)
+  end
+end
+
+-- Begin a job's callbacks, if it has some for this end. The status until they are done, or nothing.
+local function begin_callbacks(kind, id, status, ttl, front, delay)
+  local waits, to, value = status, 'end', ttl
+  if not ending.is_end(status) then
+    waits, to, value = 'scheduled', 'at', string.format('%.6f', now + delay)
+    if status == 'queued' then to, value = 'queue', front and 'front' or 'back' end
+  end
+  return callbacks.begin(id, waits, kind, to, value) and waits or nil
+end
+
+-- Write the outcome's fields in turn; `callback` is the kind of the callback that is due then, or "".
+function outcomes.write(callback, id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value,
+  fields, front, delay, is_marked)
+  local record = records.key(id)
+  local repeats = kind == 1 and status ~= 'finished'
+  local is_kept = status ~= 'finished' or ttl ~= 0
+  local waits = callback ~= '' and status ~= 'canceled' and begin_callbacks(callback, id, status, ttl, front, delay)
+  local written = 0
+  if waits then outcomes.due[#outcomes.due + 1] = id end
+  if not waits and not is_kept then
+    redis.call('DEL', record, 'rq:results:' .. id)
+  elseif kind == 0 then
+    written = redis.pcall('HSET', record, 'status', status, unpack(fields))
+  else
+    written = redis.pcall('HSET', record, 'status', waits or status, 'started_at', started, 'ended_at', ended,
+      'worker_name', worker, unpack(fields))
+  end
+  if type(written) == 'table' then
+    corrupt.set_aside(id, written.err) -- the key is not a record any more
+  elseif waits or is_kept then
+    local keep = waits and -1 or ttl
+    if kind > 0 and (waits or ttl ~= 0 or not repeats) then
+      ending.result(id, execution, kind, keep, kind > 1 or repeats, 'execution_started_at', began,
+        'execution_ended_at', stopped, name, value)
+    end
+    if kind > 0 then ending.keep(id, ending.is_end(status) and keep or -1) end
+    if not waits or ending.is_end(status) and is_kept then place(id, queue, status, ttl, front, delay) end
+  end
+  if status == 'canceled' then
+    emit('canceled', id, queue, worker)
+  elseif kind == 0 and delay == 0 and is_marked then
+    emit('returned', id, queue, worker)
+  elseif kind > 0 then
+    emit(ENDS[kind], id, queue, worker,
+      {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
+  end
+  if kind > 0 then
+    local counter = kind == 1 and 'successful_job_count' or 'failed_job_count'
+    outcomes.counts[counter] = (outcomes.counts[counter] or 0) + 1
+    outcomes.seconds = outcomes.seconds + stopped - began
+  end
+end
+
+-- Record a step of a job's callbacks as done; "due" leaves it to the next claim.
+function outcomes.settle(id, queue, status)
+  if status == 'settled' and callbacks.settle(id, queue) then
+    outcomes.due[#outcomes.due + 1] = id
+  elseif status == 'due' then
+    callbacks.postpone(id, queue)
+  end
+  outcomes.has_scheduled = true -- it may be
+end
+
+return outcomes
