@@ -17,6 +17,7 @@ PURGED_A_CALL = 500
 """Few enough that one call holds the server for only a few milliseconds."""
 
 _purge = Script("jobs", "purge")
+_purge_held = Script("jobs", "purge_held")
 
 
 def names(client: Redis) -> list[str]:
@@ -75,16 +76,37 @@ def paused(client: Redis) -> set[str]:
 
 
 def purge(client: Redis, queue: str) -> int:
-    """Delete the jobs that wait in `queue` and return how many; running and scheduled jobs stay.
+    """Delete the jobs of `queue` that have not started, wherever they wait, and return how many.
 
-    It continues until the queue is empty, so jobs that are enqueued meanwhile are deleted too.
+    Those that are blocked, scheduled or held by a paused batch are among them; running ones stay, and those
+    that wait for other jobs. It continues until the queue is empty, so jobs that are enqueued meanwhile are
+    deleted too.
     """
     total = 0
-    while True:
-        deleted, taken = _purge(client, [keys.queue_key(queue)], [queue, PURGED_A_CALL])
-        total += int(deleted)
-        if not taken:
-            return total
+    while deleted := _purge_once(client, queue):
+        total += deleted
+    return total
+
+
+def _purge_once(client: Redis, queue: str) -> int:
+    """Go through all places in which jobs of `queue` wait; how many were deleted."""
+    total = 0
+    key_names = [keys.queue_key(queue), keys.groups_key(queue), keys.registry_key("scheduled", queue)]
+    for place in ("list", "groups", "scheduled"):
+        cursor = "0"
+        while True:
+            deleted, following = _purge(client, key_names, [queue, place, cursor, PURGED_A_CALL])
+            total += int(deleted)
+            cursor = as_text(following)
+            if cursor == "0":
+                break
+    for batch in client.sscan_iter(keys.PAUSED_BATCHES):
+        first = 0
+        while first >= 0:
+            args = [queue, first, PURGED_A_CALL]
+            deleted, first = map(int, _purge_held(client, [f"{keys.batch_key(as_text(batch))}:held"], args))
+            total += deleted
+    return total
 
 
 def set_rate(client: Redis, queue: str, rate: Rate | None) -> None:

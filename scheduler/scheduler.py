@@ -19,6 +19,7 @@ from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import keys
 from packmule.scheduler.leader import QUORUM_RETRY_INTERVAL, TERM, Leadership, NotLeading
+from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.prune import Pruner
@@ -37,6 +38,9 @@ NO_GROUPS_INTERVAL = 30.0
 
 GROUPS_INTERVAL = 2.0
 """Seconds between two repairs of groups while there are some."""
+
+BATCHES_INTERVAL, NO_BATCHES_INTERVAL = 5.0, 30.0
+"""Seconds between two looks at the jobs of batches while some have not ended, and while all have."""
 
 PRUNE_INTERVAL = 60.0
 """Seconds between two rounds of pruning and repair; five times that if the last one found nothing."""
@@ -80,6 +84,7 @@ class Scheduler:
         self.memory_limit = MemoryLimit(client, high_water)
         self.group_repair = GroupRepair(client)
         self.orphan_repair = OrphanRepair(client)
+        self.batch_settler = BatchSettler(client)
         self.pruner = Pruner(client)
         self.stopping = False
         self._led = False
@@ -90,6 +95,7 @@ class Scheduler:
             *self._timed,
             Duty(self._repair_groups),
             Duty(self._repair_schedules),
+            Duty(self._settle_batches),
             Duty(self.memory_limit.check),
             Duty(self._prune),
         ]
@@ -199,6 +205,9 @@ class Scheduler:
         if self.enqueuer is not None and self.enqueuer.repair(term):
             self.expedite()
         return SCHEDULES_INTERVAL
+
+    def _settle_batches(self, term: str) -> float:
+        return BATCHES_INTERVAL if self.batch_settler.settle(term) else NO_BATCHES_INTERVAL
 
     def _prune(self, term: str) -> float:
         has_found = self.pruner.prune(term) + self.orphan_repair.repair(term)

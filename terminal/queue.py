@@ -65,9 +65,9 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def queue_purge(app: App, name: str, yes: bool) -> None:
-    """Delete all waiting jobs of a queue.
+    """Delete all jobs of a queue that have not started.
 
-    Running and scheduled jobs stay.
+    Running jobs stay, and those that wait for other jobs.
     """
     from packmule.jobs.client import known_queue
     from packmule.jobs.queues import purge

@@ -1,32 +1,47 @@
--- Delete some of the jobs that wait in a queue: their records, results and progress.
--- requires: callbacks, events, queues, records
--- may use: batches, groups
+-- Delete some of the jobs of a queue that wait in its list, behind others of their group, or for their time.
+-- requires: events, guarded, queues
+-- may use: groups, purging
 --
--- KEYS[1]  the queue's list    ARGV[1]  its name    ARGV[2]  at most how many
--- Returns  how many jobs were deleted, and how many ids were taken off the list: 0 if none are left
+-- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs
+-- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "0" at first
+-- ARGV[4]  at most how many
+-- Returns  how many jobs were deleted, and the next cursor, "0" after the last
 
-local list = KEYS[1]
-local queue, most = ARGV[1], tonumber(ARGV[2])
+local list, by_group, later = KEYS[1], KEYS[2], KEYS[3]
+local queue, place, cursor, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
-local ids = queues.take(list, most)
+local call = guarded.call
 local deleted = 0
 
-local function delete(id)
-  local record = records.key(id)
-  local group = records.get(id, 'group')
-  if group then groups.leave(queue, group, id) end -- the next of its group becomes the head
-  batches.ended(id, 'c')
-  deleted = deleted + redis.call('DEL', record)
-  redis.call('DEL', 'rq:results:' .. id, 'pm:progress:' .. id, record .. ':dependents')
-  events.emit('canceled', id, queue, nil, {reason = 'purged'})
+local function delete(ids)
+  for _, id in ipairs(ids) do deleted = deleted + purging.delete(id, queue) end
+  return #ids
 end
 
-for _, id in ipairs(ids) do
-  if callbacks.due(id, records.get(id, 'status')) then
-    callbacks.give_up(id, queue) -- the job itself has ended
-  else
-    delete(id)
+-- The members of some groups. A group that was blocked is gone with its last one.
+local function delete_members()
+  local found, left = call('HSCAN', by_group, cursor, 'COUNT', 100), most
+  for i = 1, #found[2], 2 do
+    local group, head = found[2][i], found[2][i + 1]
+    left = left - 1 - delete(left > 0 and call('LPOP', groups.members_of(queue, group), left) or {})
+    if left <= 0 then return cursor end -- there may be more of this group
+    if head == '' then
+      call('HDEL', by_group, group)
+      call('ZREM', 'pm:due', queue .. '\n' .. group)
+    end
   end
+  return found[1]
+end
+
+local following = '1'
+if place == 'groups' then
+  following = delete_members()
+elseif place == 'list' then
+  if delete(queues.take(list, most)) == 0 then following = '0' end
+else
+  local found, ids = call('ZPOPMIN', later, most), {}
+  for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
+  if delete(ids) == 0 then following = '0' end
 end
 events.write()
-return {deleted, #ids}
+return {deleted, following}

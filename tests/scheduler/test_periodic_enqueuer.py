@@ -427,12 +427,13 @@ def test_a_faulty_schedule_that_was_corrected_works_again(client, clock):
     assert len(ids(client)) == 1
 
 
-def test_a_queue_of_another_type_fails_the_tick(client, clock):
+def test_a_queue_of_another_type_is_set_aside_and_the_tick_enqueued(client, clock):
     client.set(keys.queue_key("low"), "x")
     found = clock.put(queue="low")
     clock.until(found)
-    assert did(client) == [("failed", 0)]
-    assert "WRONGTYPE" in ledger.read(client, "s")[0]["why"]
+    assert did(client) == [("enqueued", 0)]
+    assert len(ids(client, "low")) == 1
+    assert client.get("pm:broken:rq:queue:low") == b"x"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import NotLeading
-from packmule.scheduler.maintenance.repair import OrphanRepair
+from packmule.scheduler.maintenance.repair import GroupRepair, OrphanRepair
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -132,3 +133,25 @@ def test_a_former_leader_repairs_nothing(client):
     with pytest.raises(NotLeading):
         OrphanRepair(client).repair("7")
     assert client.zscore(keys.LEASES, "w") is None
+
+
+def test_one_call_looks_at_a_bounded_number_of_the_deleted_jobs_of_groups(client):
+    limited_jobs.in_turn.enqueue_many([("p", str(number % 20)) for number in range(20 * 400)])
+    kept = limited_jobs.in_turn.enqueue("p", "0")
+    heads = {as_text(head) for head in client.hvals(keys.groups_key("default"))}
+    gone = [key for key in client.keys("rq:job:*") if as_text(key) != keys.job_key(kept)]
+    for first in range(0, len(gone), 1000):
+        client.delete(*gone[first : first + 1000])
+    repair = GroupRepair(client)
+
+    def repaired() -> None:
+        for _ in range(100):
+            repair.repair()
+            if not client.keys("pm:group:default:*"):
+                return
+        raise AssertionError("it found no end")
+
+    _, most = looks(client, repaired)
+    assert most < 4000
+    assert kept not in heads
+    assert claim(client) == [kept]

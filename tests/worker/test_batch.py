@@ -8,7 +8,7 @@ import time
 
 import pytest
 from redis import Redis
-from rq import Callback, Queue
+from rq import Callback, Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -21,6 +21,7 @@ from packmule.jobs.control import retry
 from packmule.jobs.delivery import BatchClosed
 from packmule.jobs.options import InvalidOption
 from packmule.jobs.queues import purge
+from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.tests.looks import looks, monitored
 from packmule.tests.worker import batch_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
@@ -528,8 +529,76 @@ def test_a_claim_takes_only_a_record_whose_status_is_queued(client, status):
     assert reader.read(client, again).status == status
 
 
+def settle(client: Redis) -> None:
+    """Let a leader's duty go through all batches."""
+    settler = BatchSettler(client)
+    for _ in range(100):
+        settler.settle()
+        if not settler._ahead:
+            return
+    raise AssertionError("it found no end")
+
+
 def rq_job(client: Redis, id: str) -> Job:
     return Job.fetch(id, client, JSONSerializer)
+
+
+def test_a_batch_ends_when_rq_cancels_and_deletes_its_jobs(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(3)])
+        batch_jobs.double.options(batch=batch.id, delay=60).enqueue(4)
+    rq_job(client, ids[0]).cancel()
+    rq_job(client, ids[1]).delete()
+    settle(client)
+    assert batch.state().counts == Counts(4, 0, 0, 2)
+    assert batch.state().ended is None
+    rq_job(client, ids[2]).cancel()
+    client.delete(*client.keys("rq:job:*"))
+    settle(client)
+    assert batch.state().counts == Counts(4, 0, 0, 4)
+    assert batch.state().ended is not None
+
+
+def test_a_batch_ends_when_a_stock_worker_of_rqs_performs_its_jobs(client):
+    with Batch.create(collect=True) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (-1,)])
+    SimpleWorker(["default"], connection=client, serializer=JSONSerializer).work(burst=True)
+    settle(client)
+    assert batch.state().counts == Counts(2, 1, 1, 0)
+    assert batch.state().ended is not None
+    assert sorted(str(result.value) for result in batch.results()) == ["2", "None"]
+
+
+def test_running_and_waiting_jobs_are_left_pending(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    claim(client, "w1", 1)
+    settle(client)
+    assert batch.state().counts == Counts(2, 0, 0, 0)
+
+
+def test_a_batch_with_a_job_that_runs_again_has_not_ended(client, tmp_path):
+    notes = tmp_path / "notes"
+    with (
+        Batch.create() as parent,
+        Batch.create(on_complete=batch_jobs.report.prepare(str(notes), "done"), parent=parent) as batch,
+    ):
+        id = batch_jobs.fail_once.options(batch=batch.id, retries=0).enqueue(str(tmp_path / "once"))
+    work(client)
+    assert batch.state().counts == Counts(1, 0, 1, 0)
+    assert parent.state().ended is not None
+    retry(client, id)
+    for each in (batch, parent):
+        assert each.state().ended is None
+        assert each.state().counts == Counts(1, 0, 0, 0)
+        assert client.ttl(keys.batch_key(each.id)) == -1
+        with pytest.raises(TimeoutError, match="jobs pending: 1"):
+            each.wait(timeout=0)
+    work(client)
+    for each in (batch, parent):
+        assert each.wait(timeout=0).counts == Counts(1, 1, 0, 0)
+        assert client.ttl(keys.batch_key(each.id)) > 600_000
+    assert lines(notes) == ["done: 0 done, 1 failed, 0 canceled"], "a callback comes once"
 
 
 # --- bounds
@@ -555,3 +624,12 @@ def test_canceling_a_batch_looks_at_each_worker_once(client):
     _, most = looks(client, batch.cancel)
     assert batch.state().counts == Counts(1000, 0, 0, 1000)
     assert most < 1500
+
+
+def test_one_call_that_settles_looks_at_a_bounded_number_of_jobs(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(3000)])
+    client.delete(*client.keys("rq:job:*"))
+    _, most = looks(client, lambda: settle(client))
+    assert most < 1500
+    assert batch.state().counts.canceled == 3000

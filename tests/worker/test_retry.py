@@ -75,6 +75,20 @@ def test_a_list_of_another_type_is_set_aside_and_the_job_is_retried(client):
     assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
 
 
+def test_a_purge_deletes_the_jobs_that_wait_and_those_that_are_scheduled(client):
+    ids = pool_jobs.add.enqueue_many([(n,) for n in range(1100)])
+    later = pool_jobs.add.options(delay=60).enqueue(1)
+    other = pool_jobs.add.options(queue="low").enqueue(1)
+    assert purge(client, "default") == 1101
+    assert purge(client, "default") == 0
+    assert reader.read(client, other).status == "queued"
+    assert client.exists("rq:scheduled:default") == 0
+    with pytest.raises(NoSuchJob):
+        reader.read(client, later)
+    with pytest.raises(NoSuchJob):
+        reader.read(client, ids[0])
+
+
 def test_a_purge_also_deletes_jobs_behind_others_of_their_group(client):
     limited_jobs.in_turn.enqueue_many([("p", str(number % 3)) for number in range(30)])
     assert purge(client, "default") == 30
@@ -90,6 +104,42 @@ def test_a_purge_ignores_ids_without_a_record(client):
 def claimed(client, most=10):
     claims = Claims(client, "w", Strict(["default"]))
     return claims.finish_and_claim(claims.next_id(), [], most).jobs
+
+
+def test_a_purge_deletes_blocked_jobs_and_the_running_one_stays(client):
+    first, *_ = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(4)])
+    other = limited_jobs.alone.options(queue="low").enqueue("p", "other")
+    assert [job.id for job in claimed(client)] == [first]
+    assert claimed(client) == []
+    assert client.llen(keys.queue_key("default")) == 0
+    assert purge(client, "default") == 3
+    assert client.keys("pm:group*:default*") == []
+    assert sorted(client.keys("rq:job:*")) == sorted(keys.job_key(id).encode() for id in (first, other))
+    assert reader.read(client, first).status == "queued"
+
+
+def test_a_purge_deletes_the_jobs_that_paused_batches_hold(client):
+    batches = [Batch.create() for _ in range(3)]
+    for batch in batches:
+        pool_jobs.add.options(batch=batch.id).enqueue_many([(1,), (2,)])
+        pool_jobs.add.options(batch=batch.id, queue="low").enqueue(3)
+        batch.pause()
+    claims = Claims(client, "w", Strict(["default", "low"]))
+    assert claims.finish_and_claim(claims.next_id(), [], 50).jobs == []
+    assert purge(client, "default") == 6
+    for batch in batches:
+        batch.resume()
+        assert batch.state().counts == Counts(3, 0, 0, 2)
+    assert client.llen(keys.queue_key("low")) == 3
+    assert purge(client, "default") == 0
+
+
+def test_a_purge_frees_the_places_of_unique_jobs(client):
+    kept = pool_jobs.add.options(unique_ttl=600)
+    id = kept.enqueue(1)
+    assert kept.enqueue(1) == id
+    purge(client, "default")
+    assert kept.enqueue(1) != id
 
 
 def test_an_id_whose_job_was_canceled_can_be_enqueued_anew(server, client):

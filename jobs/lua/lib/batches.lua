@@ -65,6 +65,15 @@ function batches.settle(batch)
   if fields[7] then batches.count(fields[7], {'batch:' .. batch}, {others == 0 and 'd' or 'f'}) end
 end
 
+-- A job runs again after its end, so a batch that had ended goes on. It ends once more, without callbacks.
+local function reopen(batch)
+  local key = key_of(batch)
+  if call('HDEL', key, 'ended') == 0 then return end
+  for _, each in ipairs({key, key .. ':jobs', key .. ':results'}) do redis.call('PERSIST', each) end
+  local parent = redis.call('HGET', key, 'parent')
+  if parent then batches.count(parent, {'batch:' .. batch}, {'p'}) end
+end
+
 -- Record the new states of jobs of a batch; "p" is for a job that runs again after its end. `results` has the
 -- collected results of ended jobs, by id.
 function batches.count(batch, ids, states, results)
@@ -77,6 +86,7 @@ function batches.count(batch, ids, states, results)
       changed[#changed + 1] = id
       changed[#changed + 1] = new
       if COUNTERS[new] then delta[COUNTERS[new]] = (delta[COUNTERS[new]] or 0) + 1 end
+      if new == 'p' then reopen(batch) end
       if COUNTERS[old] then delta[COUNTERS[old]] = (delta[COUNTERS[old]] or 0) - 1 end
     end
   end
@@ -90,7 +100,7 @@ function batches.count(batch, ids, states, results)
       call('HSET', key .. ':results', id, #result > LONGEST_RESULT and '!' or result)
     end
     local ended, keep = unpack(redis.pcall('HMGET', key, 'ended', 'keep'))
-    if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- for a job that ran again
+    if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- its end was counted as another
   end
   batches.settle(batch)
 end

@@ -12,14 +12,18 @@ local queue, cursor, term = ARGV[1], ARGV[2], ARGV[3]
 local call = guarded.call
 if not fence.admits(term) then return 'not leading' end
 
+local looks = 1000 -- at jobs: a group may hold many that were deleted
+
 -- Give a group a new head if it lost its own, or if nothing blocks it any more.
 local function repair(queue, group, head)
   local key, name = groups.members_of(queue, group), queue .. '\n' .. group
-  for _ = 1, 1000 do
+  while looks > 0 do
+    looks = looks - 1
     local first = call('LINDEX', key, 0)
     if not first or records.exists(first) then break end
     call('LPOP', key)
   end
+  if looks <= 0 then return end -- the next call goes on with these groups
   if head ~= '' then return groups.leave(queue, group, head) end
   local due = tonumber(call('ZSCORE', 'pm:due', name))
   if due and due <= clock.now + groups.LONGEST_BLOCK then return end
@@ -45,4 +49,4 @@ for i = 1, #found[2], 2 do
 end
 
 events.write()
-return {found[1], #found[2] / 2}
+return {looks > 0 and found[1] or cursor, #found[2] / 2}

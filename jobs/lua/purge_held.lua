@@ -1,0 +1,25 @@
+-- Delete jobs of one queue among those that a paused batch holds.
+-- requires: events, guarded, records
+-- may use: purging
+--
+-- KEYS[1]  the jobs that the batch holds
+-- ARGV[1]  the queue    ARGV[2]  how many of the held jobs to pass over    ARGV[3]  at most how many to look at
+-- Returns  how many jobs were deleted, and how many to pass over next; -1 after the last
+
+local held = KEYS[1]
+local queue, first, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local call = guarded.call
+local PURGED = '' -- no job has this id
+local found = call('LRANGE', held, first, first + most - 1)
+local taken, deleted = 0, 0
+
+for i, id in ipairs(found) do
+  if records.get(id, 'origin') == queue then
+    call('LSET', held, first + i - 1, PURGED)
+    taken, deleted = taken + 1, deleted + purging.delete(id, queue)
+  end
+end
+if taken > 0 then call('LREM', held, taken, PURGED) end
+events.write()
+return {deleted, #found < most and -1 or first + #found - taken}

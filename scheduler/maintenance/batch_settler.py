@@ -1,0 +1,73 @@
+"""Batch settler: count the jobs of batches that ended where nobody counted them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import cast
+
+from redis import Redis
+
+from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import keys, wire
+from packmule.scheduler.leader import require_leading
+from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
+
+JOBS_A_CALL = 200
+"""Jobs that one call looks at: few enough that it occupies the server for well under a millisecond."""
+
+BATCHES_A_TRIP = 500
+
+_settle = Script("scheduler.maintenance", "settle_batch")
+
+
+class BatchSettler:
+    """Goes through the batches of `client`'s server that have not ended, round after round.
+
+    RQ's code cancels, deletes and performs jobs without counting them in their batches, which would wait for
+    them for ever. A job whose record is gone counts as canceled. Running this at any time, or several at
+    once, does no harm.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self._ahead: deque[tuple[str, str]] = deque()
+
+    def settle(self, term: str = "") -> bool:
+        """Count for a while; return whether some batches have not ended.
+
+        Raises `NotLeading` if the leader's `term` is over.
+        """
+        ends_at = time.monotonic() + LONGEST_ROUND
+        if not self._ahead:
+            self._ahead.extend((batch, "0") for batch in self._open())
+        has_some = bool(self._ahead)
+        while self._ahead and time.monotonic() < ends_at:
+            batch, cursor = self._ahead.popleft()
+            key = keys.batch_key(batch)
+            args = [batch, cursor, JOBS_A_CALL, wire.time_text(time.time()), term]
+            reply = _settle(self.client, [key, f"{key}:jobs"], args)
+            require_leading(reply)
+            cursor = as_text(reply[0])
+            if cursor != "0":
+                self._ahead.appendleft((batch, cursor))
+        return has_some
+
+    def _open(self) -> Iterator[str]:
+        """The ids of the batches that have not ended."""
+        first = 0
+        while True:
+            last = first + BATCHES_A_TRIP - 1
+            found = [as_text(id) for id in cast(list[bytes], self.client.zrange(keys.BATCHES, first, last))]
+            with self.client.pipeline(transaction=False) as pipeline:
+                for id in found:
+                    pipeline.hmget(keys.batch_key(id), "created", "ended")
+                states = pipeline.execute(raise_on_error=False)
+            for id, state in zip(found, states, strict=True):
+                if isinstance(state, list) and state[0] is not None and state[1] is None:
+                    yield id
+            if len(found) < BATCHES_A_TRIP:
+                return
+            first += BATCHES_A_TRIP
