@@ -47,7 +47,10 @@ def test_jobs_of_a_worker_whose_lease_was_lost_run_again(client):
     assert rescue_expired(client) == {}, "one that lives has time to renew its lease"
     for name in ("w", "other"):
         client.zadd(keys.LEASES, {name: 1})
-    assert rescue_expired(client)["w"].back == [id]
+    rescued = {}
+    while found := rescue_expired(client):
+        rescued |= found
+    assert rescued["w"].back == [id]
     assert claim(client) == [id]
 
 
