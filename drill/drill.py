@@ -19,6 +19,7 @@ from packmule.drill import job_states
 from packmule.drill.faults import FaultInjector, WorkerPool
 from packmule.drill.ledger import Ledger, State, Verdict, judge
 from packmule.drill.load import MEAN_SECONDS, QUEUES
+from packmule.drill.network import Network
 from packmule.drill.plan import Plan, fault_queues
 from packmule.jobs import queues, wire
 
@@ -50,6 +51,7 @@ class Drill:
             (self.folder / name).touch()
         self.random = Random(self.plan.seed)  # noqa: S311  a seed repeats a drill
         self.ledger = Ledger(self.folder / "ledger")
+        self.network = Network(self.server.socket_path) if self.server else None
         self.injector = FaultInjector(self._start_pool, self.ledger, self.server, self.random)
 
     def run(self, update: Callable[[str], None]) -> Verdict:
@@ -76,6 +78,8 @@ class Drill:
             _end([*producers, *(pool.process for pool in running)])
             for pool in running:
                 pool.signal_all(signal.SIGKILL)  # if anything of it is left
+            if self.network:
+                self.network.close()
         return judge(self._acknowledged(), states, held, self.ledger.runs, self.injector.faults, self.mishaps)
 
     def known_ids(self) -> set[str]:
@@ -142,7 +146,8 @@ class Drill:
 
     def _start_pool(self) -> WorkerPool:
         log = self.folder / f"pool-{len(self.started)}.log"
-        pool = WorkerPool(self.plan.processes, self._environment(), log)
+        link = self.network.link() if self.network else None
+        pool = WorkerPool(self.plan.processes, self._environment(link.url if link else self.url), log, link)
         self.started.append(pool)
         return pool
 
@@ -152,16 +157,21 @@ class Drill:
         with (self.folder / f"producer-{number}.log").open("w") as output:
             return subprocess.Popen(  # noqa: S603  every argument is ours
                 [sys.executable, "-m", "packmule.drill.load", *map(str, words)],
-                env=self._environment(),
+                env=self._environment(self.url),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches only the drill, which then stops it
             )
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def url(self) -> str | None:
+        """The server's address. Nobody but the drill starts its own server again after an outage."""
+        return self.server.url if self.server else self.settings.redis_url
+
+    def _environment(self, url: str | None) -> dict[str, str]:
         return child_environment(
-            PACKMULE_REDIS_URL=self.settings.redis_url,
+            PACKMULE_REDIS_URL=url,
             REDIS_URL=None,
             PACKMULE_DATA_DIR=str(self.settings.data_dir.resolve()),
             PACKMULE_QUEUES=",".join(QUEUES),

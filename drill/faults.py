@@ -16,25 +16,31 @@ from random import Random
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill.ledger import Fault, Ledger
+from packmule.drill.network import Link
 
 SETTLED_SECONDS = 1.5
 """Seconds after its start in which a process is spared, because a pool backs off if one dies sooner."""
 
 MOST_INTERRUPTIONS = 1
-"""A job that was interrupted this often is spared. Its third death would fail it, as promised, and a pool
-that is gone counts as one death of every job that it had claimed, started or not."""
+"""A job that was interrupted this often is spared: its third death would fail it, as promised."""
 
-SHORT_FREEZE, LONG_FREEZE = (1.0, 4.0), (12.0, 14.0)
-"""The least and most seconds: shorter than the lease, and longer."""
+SHORT_FREEZE, LONG_FREEZE, CUT = (1.0, 4.0), (14.0, 16.0), (4.0, 10.0)
+"""The least and most seconds: shorter than the lease, longer, and shorter again."""
+
+CALM_SECONDS = 6.0
+"""For this long after an outage no pool is held up: it could not renew its leases while all others do."""
 
 
 class WorkerPool:
     """A `packmule worker` in its own process group, so that it can die as a whole, like a host."""
 
-    def __init__(self, processes: int, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, processes: int, environment: Mapping[str, str], log: Path, link: Link | None = None
+    ) -> None:
         self.size = processes
+        self.link = link
         self.started_at = time.monotonic()
-        self.frozen = False
+        self.is_held_up = False
         with log.open("w") as output:
             self.process = subprocess.Popen(  # noqa: S603  every argument is ours
                 [sys.executable, "-m", "packmule", "worker", "--processes", str(processes), "--no-scheduler"],
@@ -88,13 +94,14 @@ class FaultInjector:
         self._thaws: list[tuple[float, Fault, Callable[[], None]]] = []
         self._seen: dict[int, float] = {}
         self._interruptions: Counter[str] = Counter()
+        self._is_redis_away = False
+        self._calm_until = 0.0
 
     def inject(self, kind: str) -> bool:
         """Inject a fault of `kind`; return False if it has no victim now."""
         verb, what = kind.split()
         if what == "redis":
-            self._hit_redis(kind)
-            return True
+            return self._hit_redis(kind)
         return self._hit_process(kind, verb) if what == "process" else self._hit_pool(kind, verb)
 
     def update(self) -> None:
@@ -113,7 +120,11 @@ class FaultInjector:
 
     def _hit_process(self, kind: str, verb: str) -> bool:
         victims = [
-            pid for pool in self.pools if not pool.frozen for pid in pool.children() if self._is_settled(pid)
+            pid
+            for pool in self.pools
+            if not pool.is_held_up
+            for pid in pool.children()
+            if self._is_settled(pid)
         ]
         victims = [pid for pid in victims if not self._is_spared(pid)]
         busy = [pid for pid in victims if pid in self.ledger.running]
@@ -132,14 +143,19 @@ class FaultInjector:
 
     def _hit_pool(self, kind: str, verb: str) -> bool:
         """Hit a pool, if another one is left that can take over."""
-        fit = [pool for pool in self.pools if not pool.frozen and self._serves(pool)]
+        fit = [pool for pool in self.pools if not pool.is_held_up and self._serves(pool)]
         victims = [pool for pool in fit if not any(map(self._is_spared, pool.children()))]
         if not victims or len(fit) == 1:
             return False
         pool = self.random.choice(victims)
+        if verb in ("freeze", "cut") and (self._is_redis_away or time.monotonic() < self._calm_until):
+            return False
+        if verb == "cut":
+            if pool.link:
+                self._hold_up(kind, pool.pid, pool.link.cut, pool.link.restore, CUT, pool)
+            return True
         if verb == "freeze":
             whole = kind == "freeze pool"
-            pool.frozen = True
             self._count_interrupted(pool.children())
             seconds = self.random.choice((SHORT_FREEZE, LONG_FREEZE))
             send = pool.signal_all if whole else lambda signum: _kill(pool.pid, signum)
@@ -155,17 +171,27 @@ class FaultInjector:
             self.leaving.append((pool, time.monotonic()))
         return True
 
-    def _hit_redis(self, kind: str) -> None:
-        def restart(server: EmbeddedServer) -> None:
-            pid = server.pid()
-            if kind == "restart redis":
-                server.stop()
-            elif pid is not None:
-                _kill(pid, signal.SIGKILL)
-            server.ensure()
+    def _hit_redis(self, kind: str) -> bool:
+        """Hit Redis, unless it is away, or shall be while a pool is held up."""
+        server = self.server
+        is_long = kind in ("freeze redis", "stop redis")
+        if not server or self._is_redis_away or (is_long and any(pool.is_held_up for pool in self.pools)):
+            return server is None
+        if is_long:
+            self._is_redis_away = True
+            frozen = server.pid() if kind == "freeze redis" else None
+            take_away = server.stop if frozen is None else partial(_kill, frozen, signal.SIGSTOP)
+            self._hold_up(kind, 0, take_away, partial(self._bring_back, server, frozen), LONG_FREEZE)
+        else:
+            self._record(kind, 0, partial(_restart, server, kind))
+        return True
 
-        if self.server:
-            self._record(kind, 0, partial(restart, self.server))
+    def _bring_back(self, server: EmbeddedServer, frozen: int | None) -> None:
+        if frozen is not None:
+            _kill(frozen, signal.SIGCONT)
+        server.ensure()
+        self._is_redis_away = False
+        self._calm_until = time.monotonic() + CALM_SECONDS
 
     def _record(self, kind: str, pid: int, act: Callable[[], None]) -> None:
         began = time.monotonic()
@@ -186,14 +212,28 @@ class FaultInjector:
         seconds: tuple[float, float],
         pool: WorkerPool | None = None,
     ) -> None:
-        self._record(kind, pid, lambda: send(signal.SIGSTOP))
+        self._hold_up(kind, pid, partial(send, signal.SIGSTOP), partial(send, signal.SIGCONT), seconds, pool)
+
+    def _hold_up(
+        self,
+        kind: str,
+        pid: int,
+        begin: Callable[[], None],
+        end: Callable[[], None],
+        seconds: tuple[float, float],
+        pool: WorkerPool | None = None,
+    ) -> None:
+        """Do `begin` now and `end` after some of these seconds."""
+        self._record(kind, pid, begin)
         fault = self.faults[-1]
         fault.ended = float("inf")
+        if pool:
+            pool.is_held_up = True
 
         def thaw() -> None:
-            send(signal.SIGCONT)
+            end()
             if pool:
-                pool.frozen = False
+                pool.is_held_up = False
 
         self._thaws.append((fault.began + self.random.uniform(*seconds), fault, thaw))
 
@@ -211,6 +251,15 @@ class FaultInjector:
     def _is_spared(self, pid: int) -> bool:
         run = self.ledger.running.get(pid)
         return run is not None and self._interruptions[run.job] >= MOST_INTERRUPTIONS
+
+
+def _restart(server: EmbeddedServer, kind: str) -> None:
+    pid = server.pid()
+    if kind == "restart redis":
+        server.stop()
+    elif pid is not None:
+        _kill(pid, signal.SIGKILL)
+    server.ensure()
 
 
 def _kill(pid: int, signum: int) -> None:

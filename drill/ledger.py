@@ -23,8 +23,11 @@ LIMITS = {KILLED: 1.0, POOL_GONE: 15.0, HELD_UP: 30.0}
 by hitting the worker that was about to claim it, it counts under "second fault"."""
 
 KILLS = frozenset({"kill process", "kill pool"})
-OF_A_POOL = frozenset({"kill pool", "stop pool", "freeze pool", "freeze supervisor"})
-REDIS_FAULTS = frozenset({"kill redis", "restart redis"})
+OF_A_POOL = frozenset({"kill pool", "stop pool", "freeze pool", "freeze supervisor", "cut pool"})
+REDIS_FAULTS = frozenset({"kill redis", "restart redis", "freeze redis", "stop redis"})
+PRIVATE = REDIS_FAULTS | {"cut pool"}
+"""Faults that need a server of the drill's own."""
+
 HEAVY = (OF_A_POOL | REDIS_FAULTS | {"freeze process"}) - {"stop pool"}
 """Faults that may delay jobs that another fault interrupted."""
 
@@ -221,12 +224,12 @@ class _Hits:
         yield from self._on_pool[run.pool]
 
     def _settled(self, run: Run) -> float:
-        """When its outcome was in Redis at the latest; an outage of Redis or a frozen process delays it."""
+        """When its outcome was in Redis at the latest; an outage, a cut or a frozen process delays it."""
         if run.ended is None:
             return math.inf
         settled = run.ended + ACKNOWLEDGE_SECONDS
-        frozen = [fault for fault in self._on(run) if fault.kind.startswith("freeze")]
-        for delay in sorted([*self.outages, *frozen], key=lambda fault: fault.began):
+        held_up = [fault for fault in self._on(run) if fault.kind.startswith(("freeze", "cut"))]
+        for delay in sorted([*self.outages, *held_up], key=lambda fault: fault.began):
             if delay.began <= settled and delay.ended >= run.ended:
                 settled = max(settled, delay.ended + ACKNOWLEDGE_SECONDS)
         return settled

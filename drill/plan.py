@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from packmule.drill.ledger import REDIS_FAULTS
+from packmule.drill.ledger import PRIVATE
 
 LIGHT_GAP, HEAVY_GAP = (0.02, 0.2), (3.0, 6.0)
 """Seconds between two faults of single processes, and between two faults of pools or Redis."""
@@ -18,8 +18,11 @@ HEAVY = {
     "stop pool": 4,
     "freeze pool": 2,
     "freeze supervisor": 2,
+    "cut pool": 2,
     "kill redis": 3,
     "restart redis": 1,
+    "freeze redis": 1,
+    "stop redis": 1,
 }
 """Weights of the faults in a drill that lasts a given time."""
 
@@ -28,8 +31,9 @@ SHARES = {
     "term": ["stop process", "stop pool", "stop process"],
     "freeze": ["freeze process", "freeze pool", "freeze supervisor"],
     "redis": ["kill redis", "kill redis", "restart redis"],
+    "outage": ["freeze redis", "cut pool", "stop redis", "cut pool"],
 }
-"""The faults that a given number of kills, SIGTERMs, freezes or kills of Redis injects, in turn."""
+"""The faults that a given number of kills, SIGTERMs, freezes, kills of Redis or outages injects, in turn."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def fault_queues(random: Random, counts: Mapping[str, int], redis_too: bool) -> 
     random.shuffle(wanted)
     queues = []
     for weights, gap in ((LIGHT, LIGHT_GAP), (HEAVY, HEAVY_GAP)):
-        allowed = {kind: weight for kind, weight in weights.items() if redis_too or kind not in REDIS_FAULTS}
+        allowed = {kind: weight for kind, weight in weights.items() if redis_too or kind not in PRIVATE}
         kinds = iter([kind for kind in wanted if kind in allowed]) if wanted else _endless(random, allowed)
         queues.append(FaultQueue(kinds, gap, random))
     return queues

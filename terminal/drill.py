@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 @click.option("--kills", type=click.IntRange(min=0), default=0, help="Or inject this many SIGKILLs,")
 @click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
 @click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs of some seconds,")
-@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="and kills or restarts of Redis.")
+@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="kills or restarts of Redis,")
+@click.option(
+    "--outages", type=click.IntRange(min=0), default=0, help="and outages: Redis away, the network cut."
+)
 @click.option(
     "--pools",
     type=click.IntRange(min=2),
@@ -57,6 +60,7 @@ def drill(
     terms: int,
     freezes: int,
     redis_kills: int,
+    outages: int,
     pools: int,
     processes: int,
     seed: int | None,
@@ -72,13 +76,14 @@ def drill(
     from packmule.drill import job_states
     from packmule.drill.plan import Plan
 
-    counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills}
+    counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills, "outage": outages}
     if minutes is not None and any(counts.values()):
         raise click.UsageError("use --minutes or numbers of faults, not both")
     if here and app.settings.redis_url is None:
         raise click.UsageError("--here needs a server of your own: set PACKMULE_REDIS_URL")
-    if here and redis_kills:
-        raise click.UsageError("--redis-kills and --here exclude each other: your own server is never killed")
+    if here and (redis_kills or outages):
+        option = "--redis-kills" if redis_kills else "--outages"
+        raise click.UsageError(f"{option} and --here exclude each other: your own server is left alone")
     if here and job_states.is_used(app.client):
         raise click.UsageError("another drill is running on this server: wait until it has ended")
     seed = secrets.randbelow(10**6) if seed is None else seed

@@ -43,7 +43,7 @@ def lasting(client: Redis) -> set[bytes]:
 
 
 def test_a_short_drill_loses_nothing_and_leaves_nothing(packmule: CommandLine, tmp_path: Path) -> None:
-    words = "--kills 12 --terms 2 --redis-kills 1 --pools 2 --processes 3 --seed 10 --json"
+    words = "--kills 12 --terms 2 --redis-kills 1 --outages 1 --pools 2 --processes 3 --seed 10 --json"
     with packmule.started("drill", *words.split()) as process:
         out, err = process.communicate(timeout=120)
     found = json.loads(out)
@@ -55,6 +55,7 @@ def test_a_short_drill_loses_nothing_and_leaves_nothing(packmule: CommandLine, t
         "stop process": 1,
         "stop pool": 1,
         "kill redis": 1,
+        "freeze redis": 1,
     }
     assert found["recovery"][KILLED]["jobs"] > 0
     assert not list((tmp_path / "tmp").iterdir())
@@ -89,7 +90,8 @@ def test_ctrl_c_ends_a_drill_and_leaves_nothing(packmule: CommandLine, client: R
 
 def test_a_usage_error_is_one_line(packmule: CommandLine) -> None:
     assert "--minutes" in complaint(packmule.run("drill", "--minutes", "1", "--kills", "3"), 2)
-    assert "--redis-kills" in complaint(packmule.run("drill", "--here", "--redis-kills", "1"), 2)
+    for option in ("--redis-kills", "--outages"):
+        assert option in complaint(packmule.run("drill", "--here", option, "1"), 2)
     assert "PACKMULE_REDIS_URL" in complaint(packmule.run("drill", "--here", PACKMULE_REDIS_URL=""), 2)
 
 
@@ -142,7 +144,9 @@ def test_a_third_death_breaks_no_promise() -> None:
         (Fault("freeze pool", POOL, 1.5, 14), True),
         (Fault("freeze supervisor", POOL, 1.5, 4), False),
         (Fault("freeze process", WORKER, 1.5, 4), False),
+        (Fault("cut pool", POOL, 1.5, 11.5), False),
         (Fault("kill redis", 0, 1.5, 1.6), False),
+        (Fault("freeze redis", 0, 1.5, 16), False),
     ],
     ids=lambda value: f"{value.kind} {value.pid}" if isinstance(value, Fault) else "",
 )
@@ -154,8 +158,16 @@ def test_only_a_fault_that_hit_the_jobs_process_explains_a_second_run(
     assert (verdict.excess == []) is is_explained
 
 
-@pytest.mark.parametrize("delay", [Fault("kill redis", 0, 1.9, 5), Fault("freeze process", WORKER, 2.1, 5)])
-def test_an_outage_of_redis_or_a_frozen_process_delays_an_outcome(delay: Fault) -> None:
+@pytest.mark.parametrize(
+    "delay",
+    [
+        Fault("kill redis", 0, 1.9, 5),
+        Fault("stop redis", 0, 1.9, 5),
+        Fault("freeze process", WORKER, 2.1, 5),
+        Fault("cut pool", POOL, 2.1, 5),
+    ],
+)
+def test_an_outage_a_cut_or_a_frozen_process_delays_an_outcome(delay: Fault) -> None:
     faults = [Fault("kill process", WORKER, 5.1, 5.1), delay]
     verdict = judge({"a"}, {"a": DONE}, (), [run("a", 1, 2), run("a", 6, 7, pid=OTHER)], faults)
     assert verdict.excess == []

@@ -1,4 +1,4 @@
-"""Redis dies, hangs, cuts connections, fills up or becomes a replica: workers wait and continue."""
+"""Redis dies, hangs, cuts connections, fills up or takes no writes: workers wait and continue."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def full(server: EmbeddedServer, client: Redis) -> Iterator[None]:
 
 
 @contextmanager
-def replica(server: EmbeddedServer, client: Redis) -> Iterator[None]:
+def demoted(server: EmbeddedServer, client: Redis) -> Iterator[None]:
     client.replicaof("127.0.0.1", 1)
     yield
     client.replicaof("NO", "ONE")
@@ -74,7 +74,7 @@ def replica(server: EmbeddedServer, client: Redis) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("fault", "threads"),
-    [(killed, 1), (killed, 5), (connections_cut, 1), (paused, 5), (full, 1), (replica, 5)],
+    [(killed, 1), (killed, 5), (connections_cut, 1), (paused, 5), (full, 1), (demoted, 5)],
 )
 def test_workers_survive_an_outage_and_no_job_is_lost_or_doubled(spare_server, tmp_path, fault, threads):
     server = spare_server()
@@ -105,7 +105,7 @@ def test_workers_survive_an_outage_and_no_job_is_lost_or_doubled(spare_server, t
         assert client.llen(keys.QUARANTINE) == 0
 
 
-@pytest.mark.parametrize("fault", [killed, full, replica])
+@pytest.mark.parametrize("fault", [killed, full, demoted])
 def test_a_crash_of_an_isolated_job_during_an_outage_is_counted_afterwards(spare_server, tmp_path, fault):
     server = spare_server()
     notes, gate = tmp_path / "notes", tmp_path / "gate"
