@@ -89,7 +89,7 @@ class Drill:
     def _inject_faults(self) -> None:
         queues = fault_queues(self.random, self.plan.counts, redis_too=self.server is not None)
         ends = float("inf") if self.plan.is_counted else time.monotonic() + self.plan.seconds
-        while time.monotonic() < ends and any(queue.next for queue in queues):
+        while time.monotonic() < ends and (any(queue.next for queue in queues) or self.injector.holds_up):
             self.ledger.catch_up()
             self.injector.update()
             for queue in queues:

@@ -104,6 +104,11 @@ class FaultInjector:
             return self._hit_redis(kind)
         return self._hit_process(kind, verb) if what == "process" else self._hit_pool(kind, verb)
 
+    @property
+    def holds_up(self) -> bool:
+        """Whether something is frozen, cut off or away now."""
+        return bool(self._thaws)
+
     def update(self) -> None:
         """Record new processes, and thaw those whose freeze is over."""
         now = time.monotonic()
