@@ -80,7 +80,12 @@ def parse(event: Event) -> JobEvent | None:
 
 
 def _plain(value: Any) -> str | int | float | None:
-    return value if value is None or isinstance(value, str | int | float) else repr(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        return repr(value)
+    except RecursionError:
+        return "nested too deep"
 
 
 def read(client: Redis, since: str = "0", only: EventFilter = ALL) -> Iterator[JobEvent]:

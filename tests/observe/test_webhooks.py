@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from packmule.coordination.streams.dead_letters import dead_letters_key
 from packmule.coordination.streams.stream import Stream
 from packmule.jobs import keys
 from packmule.jobs.toml_file import InvalidFile
+from packmule.observe import events
 from packmule.observe.webhooks import sender
 from packmule.observe.webhooks.endpoints import Endpoint, Webhook, read_endpoints
 from packmule.observe.webhooks.outgoing import Allowed
@@ -165,6 +167,23 @@ def test_foreign_events_are_ignored(server, client):
         client.xadd("pm:events", {"e": b"\xc1"})
         emit(client, "x")
         until(lambda: receiver.jobs == ["x"], "the valid one")
+
+
+def nested(depth: int) -> bytes:
+    """An event whose details have arrays in arrays, as msgpack."""
+    head = msgspec.msgpack.encode(["finished", "deep", "low", "w1", 1795600000.5])
+    return b"\x96" + head[1:] + b"\x81\xa1x" + b"\x91" * depth + b"\x90"
+
+
+@pytest.mark.parametrize("depth", [10, 700, *range(900, 1000, 7), 100_000])
+def test_an_event_of_any_depth_ends_no_reader_and_no_sender(server, client, depth):
+    raw = b"\x91" + nested(depth)
+    with receiving() as receiver, sending(server, endpoint("a", receiver.port)):
+        client.xadd("pm:events", {"e": raw})
+        client.xadd("pm:events", {"e": b"\x92\xa1\xff\x93"})
+        emit(client, "good")
+        until(lambda: "good" in receiver.jobs, "the event behind it")
+    assert "good" in [each.job for each in events.read(client)]
 
 
 @pytest.fixture

@@ -360,6 +360,21 @@ def test_a_message_ends_a_schedulers_sleep(client):
         assert scheduler._do_due() >= 0
 
 
+@pytest.mark.parametrize(
+    "message", [b"\xff\xfe", b"[" * 100_000, b'{"a":' * 990, b"1e999", b"NaN", b'"resigned', b"", b"\x00"]
+)
+def test_no_message_ends_a_schedulers_sleep_for_good(client, message):
+    scheduler = Scheduler(client)
+    with Subscriber(client, [keys.SCHEDULER]) as scheduler._messages:
+        wait_for(lambda: scheduler.step() is not None and scheduler._led)
+        scheduler._sleep(0.1)
+        assert client.publish(keys.SCHEDULER, message) == 1
+        scheduler._sleep(0.05)
+        id = sample_jobs.noop.options(delay=0.1).enqueue()
+        wait_for(lambda: [scheduler.step(), scheduler._sleep(0.02), id in job_ids(client)][2])
+    scheduler.leadership.close()
+
+
 def test_without_permission_to_publish_or_subscribe_jobs_are_only_a_little_late(
     spare_server, monkeypatch, caplog
 ):
