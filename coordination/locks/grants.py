@@ -51,7 +51,7 @@ def take(quorum: Quorum, name: str, ttl: float) -> Grant | None:
         votes = quorum.ask(
             _acquire,
             keys(name),
-            (attempt.value, _milliseconds(ttl), COUNTER_SECONDS),
+            (attempt.value, _milliseconds(ttl), COUNTER_SECONDS, _milliseconds(quorum.longest_ttl)),
             ttl / 4,
             voters=True,
         )

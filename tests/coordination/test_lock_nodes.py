@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 from redis import Redis
 
-from packmule.coordination.locks.redlock import Redlock
+from packmule.coordination.locks.redlock import NotAcquired, Redlock
 from packmule.coordination.redis.connection import lock_clients
 from packmule.tests.coordination.test_connection import NOWHERE
 from packmule.tests.network import network
@@ -132,6 +132,19 @@ def test_a_clock_that_was_set_back_takes_a_nodes_vote_for_the_longest_ttl_at_mos
         assert not locks.faults()  # it is still the same run of the same server
         locks.acquire("a", ttl=1.0, wait=0).release()
         locks.close()
+
+
+def test_a_lock_that_a_clock_set_back_has_prolonged_ends_after_the_longest_ttl(spare_server, redlock):
+    server = spare_server()
+    locks = redlock(server.url, longest_ttl=1.0)
+    until(lambda: not locks.faults())
+    with Redis.from_url(server.url) as client:
+        client.set("pm:lock:a", "a dead holder", px=3_600_000)
+        client.set("pm:lock:b", "a living one", px=900)
+        with pytest.raises(NotAcquired):
+            locks.acquire("b", ttl=1.0, wait=0)
+        assert client.pttl("pm:lock:b") <= 900
+        locks.acquire("a", ttl=1.0, wait=20).release()
 
 
 def test_a_replica_has_no_vote(pair, redlock):
