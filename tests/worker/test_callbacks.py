@@ -263,7 +263,7 @@ def test_a_singleton_with_callbacks_has_a_fence_and_gives_its_lock_back(queue, c
     jobs = [with_callbacks(queue, "single") for _ in range(3)]
     work(client)
     fences = [job.return_value(refresh=True) for job in jobs]
-    assert fences == sorted(set(fences))
+    assert len(set(fences)) == 3
     assert calls(client).count("body") == 3
     assert len(calls(client)) == 6
     assert client.keys("pm:holders:*") == []

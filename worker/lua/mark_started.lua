@@ -10,11 +10,12 @@ local claims, record, of_execution, executions = KEYS[1], KEYS[2], KEYS[3], KEYS
 local id, execution, worker, now_text = unpack(ARGV)
 
 local YEAR = 31536000 -- until the job has ended, RQ's registry keeps it
+local MARGIN = 15 -- seconds that RQ's readers see an execution after its timeout, if nothing deletes it
 
 if redis.call('HGET', claims, id) ~= execution then
   return 0
 end
-local status, queue = unpack(records.read(id, 'status', 'origin'))
+local status, queue, timeout = unpack(records.read(id, 'status', 'origin', 'timeout'))
 if status ~= 'queued' then
   return 0
 end
@@ -23,9 +24,11 @@ redis.call('PERSIST', record)
 redis.pcall('ZADD', 'rq:wip:' .. (queue or ''), clock.second + YEAR, id .. ':' .. execution)
 redis.pcall('HSET', of_execution, 'id', execution, 'created_at', clock.now, 'last_heartbeat', clock.now,
   'worker_name', worker)
-redis.pcall('ZADD', executions, clock.second + YEAR, execution)
-redis.call('EXPIRE', of_execution, YEAR)
-redis.call('EXPIRE', executions, YEAR)
+local seconds = tonumber(timeout) or 0
+local ttl = seconds >= 1 and seconds < YEAR and math.floor(seconds) + MARGIN or YEAR
+redis.pcall('ZADD', executions, clock.second + ttl, execution)
+redis.call('EXPIRE', of_execution, ttl)
+redis.call('EXPIRE', executions, ttl)
 events.emit('started', id, queue or '', worker)
 events.write()
 return 1
