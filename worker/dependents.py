@@ -81,6 +81,7 @@ class Dependents:
                 return
             if time.monotonic() > ends_at:
                 self._cursors[name] = cursor
+                self.client.zadd(keys.PARENTS, {name: 0}, xx=True)  # so that a pool goes on at once
                 return
 
     def _page(self, key: bytes, cursor: int) -> tuple[int, list[bytes]]:
