@@ -66,7 +66,7 @@ def measure(jobs: int) -> list[float]:
 def _workers(data_dir: Path, *options: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PACKMULE_DATA_DIR": str(data_dir), "PACKMULE_MODULES": "beside"}
     command = [
-        Path(sys.executable).with_name("packmule"),
+        str(Path(sys.executable).with_name("packmule")),
         "worker",
         "--processes",
         "2",
