@@ -17,7 +17,9 @@ from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, is_alive, lines, pool, until
+from packmule.worker.kernel import clock
 from packmule.worker.process.claim import LEASE_INTERVAL
+from packmule.worker.process.completer import STALE_SECONDS
 from packmule.worker.rescue import rescue_expired
 
 
@@ -228,6 +230,25 @@ def test_an_outcome_of_a_worker_that_lost_its_lease_is_refused(server, client, t
         until(lambda: client.smembers(keys.WORKERS) == {keys.worker_key(worker.decode()).encode()})
     assert reader.read(client, id).status == "queued"
     assert client.xlen(keys.results_key(id)) == 0
+
+
+def test_a_thawed_worker_begins_no_job_that_it_was_given_while_it_was_frozen(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    gate.touch()
+    with pool(server, queues="default") as process:
+        until(lambda: client.zcard(keys.LEASES) == 1)
+        (worker,) = client.zrange(keys.LEASES, 0, -1)
+        until(lambda: [each for each in client.client_list() if each["cmd"] == "blmove"])
+        os.killpg(process.pid, signal.SIGSTOP)
+        frozen_at = clock()
+        id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+        until(lambda: client.hexists(keys.claims_key(worker.decode()), id))  # the server gave it the job
+        client.zadd(keys.LEASES, {worker: 1})
+        assert rescue_expired(client)[worker.decode()].back == [id]
+        until(lambda: clock() > frozen_at + STALE_SECONDS)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert ended(client, id).result == "a"
+    assert lines(notes) == ["begin a", "end a"]
 
 
 def test_an_idle_worker_that_was_taken_for_dead_registers_again_with_its_next_job(server, client):
