@@ -8,6 +8,7 @@ import hiredis
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import DataError
 
+_write = hiredis.pack_command
 _TEXTS = frozenset((str, bytes))
 _NUMBERS = frozenset((int, float))
 
@@ -35,8 +36,16 @@ class CommandPacker(HiredisRespSerializer):
 def pack(*args: Any) -> bytes:
     """The bytes of one command whose name is one word, for connections that are written to directly."""
     ready = tuple([each if type(each) in _TEXTS else _plain(each) for each in args])
-    packed: bytes = hiredis.pack_command(ready)
+    packed: bytes = _write(ready)
     return packed
+
+
+def protect_all_clients() -> None:
+    """Pass hiredis no number of any client of this process, such as one that a job makes for itself.
+
+    A process whose signals raise calls it.
+    """
+    hiredis.pack_command = lambda cmd: pack(*cmd)
 
 
 def _plain(value: Any) -> Any:

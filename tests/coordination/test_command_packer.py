@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import hiredis
+import subprocess
+import sys
+
 import pytest
 import redis
 from redis.connection import HiredisRespSerializer
 
+from packmule.coordination.redis import command_packer
 from packmule.coordination.redis.command_packer import CommandPacker
 from packmule.coordination.redis.connection import connect
 
@@ -38,13 +41,13 @@ def test_a_value_that_is_neither_text_nor_a_number_is_refused_as_redis_py_does(v
 def packed(monkeypatch):
     """The arguments of all commands that hiredis is asked to encode."""
     seen = []
-    write = hiredis.pack_command
+    write = command_packer._write
 
     def record(arguments):
         seen.extend(arguments)
         return write(arguments)
 
-    monkeypatch.setattr(hiredis, "pack_command", record)
+    monkeypatch.setattr(command_packer, "_write", record)
     return seen
 
 
@@ -60,3 +63,50 @@ def test_hiredis_gets_nothing_but_text_and_bytes_from_our_clients(server, client
             assert each.blpop(["none"], timeout=0.01) is None
     assert b"ZADD" in packed
     assert {type(each) for each in packed} == {str, bytes}
+
+
+INTERRUPTED = """
+import signal
+from pathlib import Path
+
+import redis
+
+from packmule.coordination.redis import command_packer, connection
+
+class Interruption(Exception):
+    pass
+
+def interrupt(signum, frame):
+    global count, is_packing
+    if is_packing:
+        is_packing = False
+        count += 1
+        raise Interruption
+
+if %(ours)r:
+    (client,) = connection.lock_clients(["redis://localhost"], None, Path())
+else:
+    client = redis.Redis()
+    command_packer.protect_all_clients()
+packing = client.connection_pool.make_connection()
+count, is_packing = 0, False
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+while count < 5000:
+    try:
+        is_packing = True
+        while True:
+            packing.pack_command("ZADD", "key", *[1.5, "a", 2**70, "b", 3, "c"] * 50)
+    except Interruption:
+        pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(count)
+"""
+
+
+@pytest.mark.parametrize("whose", ["ours", "anybody's"])
+def test_thousands_of_interruptions_end_no_process_that_packs_numbers(whose):
+    code = INTERRUPTED % {"ours": whose == "ours"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) >= 5000

@@ -11,6 +11,7 @@ from types import FrameType
 
 from rq.timeouts import JobTimeoutException
 
+from packmule.coordination.redis.command_packer import protect_all_clients
 from packmule.jobs.interrupts import Stopped
 from packmule.worker.deadlines import LOOK, late
 from packmule.worker.process.executors.executors import Executor
@@ -32,6 +33,7 @@ class Interruption:
         self.wake = wake
         self._interrupted: deque[str] = deque(maxlen=scoreboard.entries)
         self._broken_off: dict[str, BaseException] = {}
+        protect_all_clients()
         signal.signal(LOOK, self._look)
 
     def stop(self, id: str) -> bool:
