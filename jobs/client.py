@@ -36,10 +36,12 @@ class Client:
     """Enqueues jobs on one server and reaches those that are there.
 
     `server` is a `redis.Redis`, the `Settings` that name a server, or nothing for the settings of the
-    environment; settings are connected to when the client is first used. A server that can't be reached is
-    `Unavailable`; a `redis.Redis` of yours raises redis-py's errors for all but enqueues. `queues` are the names that it may
+    environment; settings are connected to when the client is first used. `queues` are the names that it may
     enqueue to (by default those of the settings, or any on a `redis.Redis`), `max_bytes` the most that a
     job's arguments may take as JSON. Threads may share a client.
+
+    While the server can't be reached, calls raise `Unavailable`. A `redis.Redis` of your own raises
+    redis-py's errors instead, except when it enqueues.
 
     `report.enqueue(...)` uses the process's default client, `Client.default()`: the environment's, unless
     another was made the default. Others are used by name:
