@@ -146,7 +146,7 @@ class Batch:
         deadline = time.monotonic() + CLAIMED_SECONDS
         while self._cancel_all() and time.monotonic() < deadline:
             time.sleep(reader.POLL_INTERVAL)  # workers hold the rest: they start, or come back
-        self._changed("resume")  # jobs that were held go back, for workers to pass over like the others
+        self._changed("resume")  # it holds no more jobs
 
     def _cancel_all(self) -> int:
         """Cancel all jobs that can be; the number of jobs that workers are about to start."""

@@ -1,6 +1,6 @@
 -- Seal, pause, resume or stop a batch. A stopped batch is paused and takes no more jobs.
 -- requires: caller, events, guarded, queues, records
--- may use: batches, groups
+-- may use: batch_members, batches, groups
 --
 -- KEYS[1]  the batch    KEYS[2]  the set of paused batches
 -- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
@@ -24,7 +24,7 @@ if change == 'seal' then
 elseif change == 'stop' then
   changed = redis.call('HSET', key, 'stopped', '1', 'sealed', '1')
   call('SADD', paused, batch) -- so that none of its jobs starts before it is canceled
-  if tonumber(fields[4] or 0) ~= call('HLEN', key .. ':jobs') then batches.recount(batch) end
+  if tonumber(fields[4] or 0) ~= call('HLEN', key .. ':jobs') then batch_members.recount(batch) end
   batches.settle(batch)
 elseif change == 'pause' then
   changed = call('SADD', paused, batch)
@@ -32,8 +32,8 @@ else
   changed = call('SREM', paused, batch)
   local held = call('RPOP', key .. ':held', JOBS_A_CALL) or {} -- the last first, since each goes to the front
   for _, id in ipairs(held) do
-    local queue, group = unpack(records.read(id, 'origin', 'group'))
-    if queue then
+    local queue, group, status = unpack(records.read(id, 'origin', 'group', 'status'))
+    if queue and status == 'queued' then
       queues.make_way(queue)
       groups.join(queue, group, id, 'LPUSH')
     end

@@ -13,10 +13,11 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.replies import as_text
-from packmule.jobs import keys, reader
+from packmule.jobs import control, keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, pool, until
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.rescue import rescue, rescue_expired
 
@@ -192,3 +193,29 @@ def test_workers_are_rescued_even_if_keys_of_another_are_corrupt(client, key):
     client.hset("pm:claims:w2", ".waiters", "\udcff no numbers".encode(errors="surrogateescape"))
     assert rescue_expired(client)["w2"].back == [id]
     assert client.zcard(keys.LEASES) == 0
+
+
+def test_keys_of_another_type_lose_no_outcome_retry_or_cancel(client):
+    """What a worker writes when jobs end is set aside if it is of another type, and written anew."""
+    for key in ("pm:parents", "rq:canceled:default", "rq:scheduled:default", "rq:failed:default"):
+        client.set(key, "in the way")
+    claims = Claims(client, "w", Strict(["default"]))
+    retried = pool_jobs.add.options(retries=1, retry_intervals=[60]).enqueue(1)
+    broken = pool_jobs.add.enqueue(2)
+    parent = pool_jobs.add.enqueue(3)
+    client.sadd(f"{keys.job_key(parent)}:dependents", "child")
+    jobs = claims.finish_and_claim(claims.next_id(), [], 10).jobs
+    failures = [outcome.failed(job, "broken", 1.0, 2.0) for job in jobs]
+    assert claims.finish_and_claim(claims.next_id(), failures, 0).stale == []
+    assert [as_text(id) for id in client.zrange("rq:scheduled:default", 0, -1)] == [retried]
+    assert {as_text(id) for id in client.zrange("rq:failed:default", 0, -1)} == {broken, parent}
+    assert client.zrange("pm:parents", 0, -1) == [parent.encode()]
+    waiting = pool_jobs.add.enqueue(4)
+    assert control.cancel(client, waiting) == "canceled"
+    assert client.zrange("rq:canceled:default", 0, -1) == [waiting.encode()]
+    assert quarantined(client) >= {
+        "pm:parents",
+        "rq:canceled:default",
+        "rq:scheduled:default",
+        "rq:failed:default",
+    }

@@ -1,4 +1,4 @@
--- Adding jobs to batches.
+-- The jobs of batches: adding them, and counting them again.
 -- requires: guarded
 
 local batch_members = {}
@@ -22,6 +22,14 @@ function batch_members.add(batch, ids)
   end
   guarded.call('HSET', key_of(batch) .. ':jobs', unpack(pairs_of))
   redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
+end
+
+-- Compute the counters again, for they are not numbers or don't match the jobs.
+function batch_members.recount(batch)
+  local states = guarded.call('HVALS', key_of(batch) .. ':jobs')
+  local sums = {d = 0, f = 0, c = 0}
+  for _, state in ipairs(states) do sums[state] = (sums[state] or 0) + 1 end
+  redis.pcall('HSET', key_of(batch), 'total', #states, 'done', sums.d, 'failed', sums.f, 'canceled', sums.c)
 end
 
 return batch_members

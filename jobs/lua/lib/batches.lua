@@ -1,6 +1,6 @@
 -- Batches: jobs that are counted together, each once, by how it ended last.
 -- requires: coordination/redis/clock, guarded, records
--- may use: batch_callbacks
+-- may use: batch_callbacks, batch_members
 --
 -- pm:batch:<id>        a hash: total, done, failed, canceled, sealed, ended, parent, collect, on_complete, on_success
 -- pm:batch:<id>:jobs   a hash of job id to "p" (pending), "d" (done), "f" or "c"; a nested batch is "batch:<id>"
@@ -23,17 +23,6 @@ function batches.of(field)
   return type(field) == 'string' and field ~= '' and not field:find(' ', 1, true) and field
 end
 
--- Compute the counters again, for they are not numbers or don't match the jobs.
-function batches.recount(batch)
-  local states = call('HVALS', key_of(batch) .. ':jobs')
-  local sums = {done = 0, failed = 0, canceled = 0}
-  for _, state in ipairs(states) do
-    local counter = COUNTERS[state]
-    if counter then sums[counter] = sums[counter] + 1 end
-  end
-  redis.pcall('HSET', key_of(batch), 'total', #states, 'done', sums.done, 'failed', sums.failed, 'canceled', sums.canceled)
-end
-
 local function seconds_to_keep(text)
   local keep = tonumber(text) or 0
   return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or 604800
@@ -48,7 +37,7 @@ function batches.settle(batch)
   local total, done, failed, canceled = unpack(fields, 1, 4)
   local sum = tonumber(total or 0)
   if not sum or sum ~= sum then
-    batches.recount(batch)
+    batch_members.recount(batch)
     return batches.settle(batch)
   end
   total, done = sum, tonumber(done) or 0
@@ -93,7 +82,7 @@ function batches.count(batch, ids, states, results)
   if #changed == 0 then return end
   redis.call('HSET', key .. ':jobs', unpack(changed))
   for counter, by in pairs(delta) do
-    if type(redis.pcall('HINCRBY', key, counter, by)) == 'table' then batches.recount(batch) end
+    if type(redis.pcall('HINCRBY', key, counter, by)) == 'table' then batch_members.recount(batch) end
   end
   if results and redis.pcall('HGET', key, 'collect') == '1' then
     for id, result in pairs(results) do
