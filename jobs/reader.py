@@ -173,6 +173,7 @@ def job_info(
         call = wire.decode_call(data)
     except wire.InvalidPayload as error:
         call = wire.Invocation(f"({error})", None, [], {})
+    is_exceeded = result.get("type") == str(wire.MAX_RETRIES_EXCEEDED)
     return JobInfo(
         id=str(id),
         name=call.name,
@@ -192,8 +193,8 @@ def job_info(
         crash=_crash(fields.get("crash")),
         retries_left=wire.whole(fields.get("retries_left")),
         progress=_progress(progress),
-        result=_value(result.get("return_value")),
-        error=wire.traceback(result.get("exc_string")),
+        result=None if is_exceeded else _value(result.get("return_value")),
+        error=wire.EXCEEDED if is_exceeded else wire.traceback(result.get("exc_string")),
     )
 
 

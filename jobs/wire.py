@@ -154,6 +154,11 @@ def unpacked(data: bytes) -> bytes:
 
 RESULT_TYPES = {"finished": 1, "failed": 2, "stopped": 3, "retried": 4}
 
+MAX_RETRIES_EXCEEDED = 5
+"""RQ's number for the end of a job that returned a `Retry` too often; to us it failed."""
+
+EXCEEDED = "Retry: the job asked to be retried more often than it allows"
+
 NO_RESULT = b64encode(b"null").decode()
 """What a result stream keeps for a job that returned None."""
 

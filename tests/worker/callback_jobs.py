@@ -109,6 +109,12 @@ def stopped(job: Any, connection: Any) -> None:
     note(connection, "stopped")
 
 
+@job(isolate=True, max_memory=200 * 1024 * 1024)
+def fills_memory(itself: object, connection: object, result: object) -> None:
+    note(connection, "fills")
+    note(connection, f"filled {len(bytearray(500 * 1024 * 1024))}")
+
+
 async def succeeded_async(job: Any, connection: Any, result: object) -> None:
     note(connection, f"success {result}")
 

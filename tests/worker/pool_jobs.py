@@ -90,6 +90,11 @@ def die_once(path: str) -> str:
     return "lived"
 
 
+@job(isolate=True)
+def dies_isolated_once(path: str) -> str:
+    return die_once(path)
+
+
 @job(timeout=1)
 def sleep(seconds: float) -> None:
     time.sleep(seconds)

@@ -19,8 +19,9 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegist
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from packmule.jobs import registry
-from packmule.tests.worker import pool_jobs
+from packmule.errors import UsageError
+from packmule.jobs import reader, registry
+from packmule.tests.worker import callback_jobs, pool_jobs  # noqa: F401  registers jobs
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process.executors.inline import InlineExecutor
@@ -270,11 +271,41 @@ def test_the_workers_own_result_ttl_is_used(queue, client):
     assert 4000 < client.ttl(job.key) <= 5000
 
 
+def test_a_handler_hears_of_an_isolated_process_that_died(queue, client, tmp_path):
+    killed = []
+    handler = lambda *what: killed.append(what[0].id)  # noqa: E731
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.dies_isolated_once", str(tmp_path / "notes"))
+    Worker(["default"], connection=client, work_horse_killed_handler=handler).work(burst=True)
+    assert killed == [job.id]
+    assert job.get_status(refresh=True) == "finished"
+
+
+def test_an_option_that_has_no_counterpart_is_refused_in_one_line(client):
+    with pytest.raises(UsageError, match="leave disable_default_exception_handler out"):
+        Worker(["default"], connection=client, disable_default_exception_handler=True)
+
+
+def test_an_isolated_callback_is_bounded(queue, client):
+    """A callback that is registered with limits keeps them, and ends no worker."""
+    job = queue.enqueue(
+        "packmule.tests.worker.callback_jobs.body",
+        on_success=Callback("packmule.tests.worker.callback_jobs.fills_memory"),
+    )
+    Worker(["default"], connection=client).work(burst=True)
+    assert client.lrange("calls", 0, -1) == [b"body", b"fills"]
+    assert job.get_status(refresh=True) == "finished"
+    assert not client.hexists(job.key, "callback_due")
+
+
 @pytest.mark.parametrize("function", ["again", "again_async"])
 def test_a_job_that_returns_a_retry_runs_again(queue, worker, function):
     job = queue.enqueue(f"packmule.tests.worker.pool_jobs.{function}", 2)
     worker.work(burst=True)
     assert [result.type.name for result in job.results()] == ["MAX_RETRIES_EXCEEDED", "RETRIED", "RETRIED"]
+    assert "more often than it allows" in reader.read(worker.connection, job.id).error
+    assert job.number_of_retries is None
+    job.refresh()
+    assert job.number_of_retries == 2
     assert job.get_status(refresh=True) == "failed"
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
 

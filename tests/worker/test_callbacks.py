@@ -170,6 +170,7 @@ def test_a_death_between_outcome_and_callback_leaves_the_callback_alone(queue, c
     (claimed,) = desk.exchange()
     (due,) = desk.exchange([finished(claimed)], want=0)
     assert (due.due.step, due.due.kind, due.due.value) == ("callback", "success", b"Mg==")
+    assert 600_000 < client.ttl(job.key) < 700_000  # or it would stay if somebody deleted the queue
     assert due.execution != claimed.execution
     assert desk.again() == [due]  # after a lost reply
     rescue(client, "w1", "died", "killed", [due.execution])

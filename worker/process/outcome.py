@@ -24,8 +24,6 @@ MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which names the error."""
 
 FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
-MAX_RETRIES_EXCEEDED = 5
-"""RQ's number for the end of a job that asked to be retried too often; to us it failed."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -65,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     @property
     def reason(self) -> str:
         """The last line of the error that ended the job."""
+        if self.kind == wire.MAX_RETRIES_EXCEEDED:
+            return wire.EXCEEDED
         return wire.reason(wire.traceback(self.value) or "") if self.name == "exc_string" else ""
 
 
@@ -140,7 +140,7 @@ def _tried(job: Claimed, name: str, value: int) -> tuple[str | int, ...]:
 
 def exceeded(job: Claimed, returned: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
     """The job failed, because it `returned` RQ's `Retry` once too often."""
-    failed = _unfinished(job, "failed", MAX_RETRIES_EXCEEDED, "", started, ended, at_once, "failure")
+    failed = _unfinished(job, "failed", wire.MAX_RETRIES_EXCEEDED, "", started, ended, at_once, "failure")
     return msgspec.structs.replace(failed, name="return_value", value=b64encode(returned).decode())
 
 
@@ -213,7 +213,7 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
         b"",
         limits=limits.decode(errors="ignore"),
         batch=batch.decode(errors="ignore"),
-        calls_back=any((row.rare or ())[12:16]),
+        calls_back=any((row.rare or ())[13:17]),
     )
     return failed(job, f"the job's record is corrupt: {error}", now, now)
 
@@ -233,6 +233,8 @@ def limited(job: Claimed, found: CallLimits) -> Outcome:
 
 def postponed(job: Claimed, seconds: float) -> Outcome:
     """The job may not start yet: it and the jobs behind it try again in `seconds`."""
+    if job.due:
+        return returned(job)
     return Outcome(job.id, job.execution, job.queue, "queued", delay=seconds, limits=job.limits)
 
 

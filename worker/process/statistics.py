@@ -12,7 +12,7 @@ import msgspec
 from packmule.coordination.counters.histogram import bucket
 from packmule.jobs import wire
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.outcome import FAILED, Outcome
 
 SLOW_SECONDS = 0.1
 """A job that took less is not counted among the slowest."""
@@ -43,7 +43,7 @@ def count_outcomes(outcomes: Sequence[Outcome], claimed: Mapping[str, Claimed | 
         began = float(ended.began)
         seconds = max(0.0, float(ended.ended) - began)
         busy += seconds
-        group.kinds[ended.kind] += 1
+        group.kinds[FAILED if ended.kind == wire.MAX_RETRIES_EXCEEDED else ended.kind] += 1
         group.runs[bucket(seconds)] += 1
         group.seconds += seconds
         if job.attempt == 1 and (enqueued := _seconds(job.enqueued_at)) is not None:

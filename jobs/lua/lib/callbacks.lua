@@ -9,6 +9,8 @@
 
 local callbacks = {}
 
+local LONGEST = 604800 -- seconds that an ended job is kept in addition, if somebody takes its id off its queue
+
 -- What is due for a job of this status: step, kind, place and value, or nothing.
 function callbacks.due(id, status)
   local text = records.get(id, 'callback_due') or ''
@@ -24,10 +26,11 @@ function callbacks.begin(id, status, kind, place, value, is_called)
   if not step then return false end
   redis.call('HSET', records.key(id), 'callback_due', table.concat({step, status, kind, place, value}, ' '))
   redis.call('HDEL', records.key(id), 'deaths')
-  redis.call('PERSIST', records.key(id))
-  redis.pcall('PERSIST', 'rq:results:' .. id)
   return true
 end
+
+-- For how long to keep an ended job while its callback is due, instead of its TTL; -1 for ever.
+function callbacks.keep(ttl) return ttl < 0 and -1 or ttl + LONGEST end
 
 -- Let a job whose callback or webhooks are still due wait for the next claim.
 function callbacks.postpone(id, queue)

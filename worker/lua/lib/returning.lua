@@ -15,8 +15,9 @@ function returning.queue_of(id)
     return false
   end
   local queue, status = fields[1], fields[2]
-  local is_due = queue and callbacks.due(id, status) ~= nil
-  if status and status ~= 'queued' and status ~= 'started' and not is_due then
+  local is_pending = not status or status == 'queued' or status == 'started'
+  local is_due = queue and not is_pending and callbacks.due(id, status) ~= nil
+  if not is_pending and not is_due then
     local state = batches.state_of(status)
     if state then batches.ended(id, state) end
     return false

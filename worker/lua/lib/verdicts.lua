@@ -19,6 +19,7 @@ local function fail(id, execution, queue, is_stopped)
   ending.result(id, execution, is_stopped and 3 or 2, ttl, true, 'exc_string', verdicts.reason)
   if callbacks.begin(id, status, verdicts.verdict == 'stopped' and 'stopped' or 'failure', 'end', ttl) then
     callbacks.postpone(id, queue)
+    ending.keep(id, callbacks.keep(ttl))
   elseif ttl > 0 then
     ending.keep(id, ttl)
   end

@@ -94,6 +94,8 @@ class ForkExecutor:
             # A crash is not a failure: the job runs again, unless it has crashed too often.
             report = report_crash(self.worker, ended.code, running, ended.usage, self._kills)
             self._kills = out_of_memory_kills()
+            if self.performer.note_error:
+                self.performer.note_error(job.id, Killed(report.cause))
             self.record_crash(job.execution, report)  # which ends the claim, too
             done(None)
 

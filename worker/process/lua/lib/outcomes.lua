@@ -59,7 +59,7 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
   if type(written) == 'table' then
     corrupt.set_aside(id, written.err) -- the key is not a record any more
   elseif waits or is_kept then
-    local keep = waits and -1 or ttl
+    local keep = waits and callbacks.keep(ttl) or ttl
     if kind > 0 and (waits or ttl ~= 0 or not repeats) then
       ending.result(id, execution, kind, keep, kind > 1 or repeats, 'execution_started_at', began,
         'execution_ended_at', stopped, name, value)
