@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from packmule.errors import NotFound
+from packmule.jobs import wire
 from packmule.jobs.job_type import JobType, job_type
 from packmule.jobs.options import Options
 
 _registered: dict[str, JobType] = {}
+
+
+class Invoked(NamedTuple):
+    """What a payload asks for: a callable's type, and the arguments as they came."""
+
+    type: JobType
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
 
 
 class NotRegistered(NotFound, LookupError):
@@ -32,6 +41,12 @@ def find(name: str) -> JobType:
         raise NotRegistered(
             f"{name} is not a registered job: decorate it with @job and name its module in PACKMULE_MODULES"
         ) from None
+
+
+def call(data: bytes) -> Invoked:
+    """The call in the payload `data`. Raises `InvalidPayload` or `NotRegistered`."""
+    name, _, args, kwargs = wire.decode_call(data)
+    return Invoked(find(name), args, kwargs)
 
 
 def types() -> list[JobType]:

@@ -17,7 +17,7 @@ from rq.webhook import Webhook
 
 from packmule.jobs.job_type import JobType, Traits
 from packmule.jobs.options import Options
-from packmule.worker.process.lookup import Invoked
+from packmule.jobs.registry import Invoked
 
 
 class Anything(JobType):

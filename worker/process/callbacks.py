@@ -16,8 +16,9 @@ from rq.serializers import JSONSerializer
 from packmule.jobs import wire
 from packmule.jobs.job_type import job_type
 from packmule.jobs.options import Options
+from packmule.jobs.registry import Invoked
 from packmule.worker.process.claimed import Claimed, Due
-from packmule.worker.process.lookup import Invoked, Lookup
+from packmule.worker.process.lookup import Lookup
 
 LONGEST_KEY = 200
 

@@ -16,11 +16,11 @@ from redis import Redis
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
-from packmule.jobs.options import DEFAULT_RESULT_TTL
+from packmule.jobs.options import DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT
 from packmule.worker.kernel import clock
 from packmule.worker.order import Order
 from packmule.worker.process import claimed
-from packmule.worker.process.claimed import Claimed, Row
+from packmule.worker.process.claimed import FURTHEST, Claimed, Row
 from packmule.worker.process.outcome import Outcome, corrupt
 from packmule.worker.process.statistics import count_outcomes
 from packmule.worker.rescue import rescue
@@ -168,7 +168,7 @@ class Claims:
         for fields in rows:
             row = Row(*fields)
             try:
-                job = claimed.read(row, self.result_ttl)
+                job = _read(row, self.result_ttl)
                 self._held[job.execution] = job
                 jobs.append(job)
                 if row.due:
@@ -189,6 +189,15 @@ class Claims:
             has_lost == 1,
             callbacks,
         )
+
+
+def _read(row: Row, result_ttl: int) -> Claimed:
+    """The job in a row. Raises `ValueError` if it is corrupt."""
+    timeout = float(row.timeout or DEFAULT_TIMEOUT)
+    if row.rare is None and not row.due and row.queue and abs(timeout) <= FURTHEST:
+        id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
+        return Claimed(id, execution, queue, row.data, timeout, result_ttl, enqueued_at=row.enqueued_at)
+    return claimed.read(row, result_ttl)
 
 
 def _texts(values: Sequence[bytes]) -> list[str]:

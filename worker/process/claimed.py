@@ -115,19 +115,18 @@ class Row(NamedTuple):
     due: Sequence[Any] | None = None
 
 
-def read(row: Row, default_result_ttl: int = int(DEFAULT_RESULT_TTL)) -> Claimed:
-    """The job in a row of the script's reply. Raises `ValueError` for a field that is not a number."""
+def read(row: Row, default_result_ttl: int) -> Claimed:
+    """The job in a row of the script's reply. Raises `ValueError` for a field that is not a number.
+
+    It reads any row; `claim.py` reads those of most jobs itself.
+    """
     if not row.queue:
         raise ValueError("the record names no queue")
     id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
     timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
     if row.due:
         return _due(row, *row.due)
-    if row.rare is None:
-        return Claimed(
-            id, execution, queue, row.data, timeout, default_result_ttl, enqueued_at=row.enqueued_at
-        )
-    result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare
+    result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare or (None,) * 13
     expires_at, checkpoint, group, limits, batch, trace, unknown_since, *callbacks = more
     repeats_left, repeat_intervals = (*callbacks[4:], None)[:2]
     return Claimed(

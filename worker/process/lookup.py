@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from rq.job import Job
@@ -12,6 +11,7 @@ from rq.webhook import Webhook
 
 from packmule.jobs import registry, wire
 from packmule.jobs.job_type import JobType
+from packmule.jobs.registry import Invoked
 from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
 
 OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -21,14 +21,6 @@ REFUSED = 400
 """The first of HTTP's statuses that say that a request was not accepted."""
 
 log = logging.getLogger("packmule.worker")
-
-
-class Invoked(NamedTuple):
-    """What a payload asks for: a callable's type, and the arguments as they came."""
-
-    type: JobType
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
 
 
 class Lookup(Protocol):
@@ -53,16 +45,12 @@ class Lookup(Protocol):
 class Registered:
     """Registered functions only, called with JSON; webhooks to public hosts, and those that are `allowed`."""
 
+    call = staticmethod(registry.call)
     find = staticmethod(registry.find)
     encode = staticmethod(wire.encode_value)
 
     def __init__(self, allowed: Allowed | None = None) -> None:
         self.allowed = allowed
-
-    def call(self, data: bytes) -> Invoked:
-        """The call in the payload `data`. Raises `InvalidPayload` or `NotRegistered`."""
-        name, _, args, kwargs = wire.decode_call(data)
-        return Invoked(registry.find(name), args, kwargs)
 
     def decode(self, data: bytes) -> Any:
         """The result that `encode` wrote. Raises `DecodeError`."""

@@ -16,9 +16,10 @@ from packmule.errors import JobFailed, UsageError
 from packmule.jobs import context, registry, tracing, wire
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
+from packmule.jobs.registry import Invoked
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed, Due
-from packmule.worker.process.lookup import Invoked, Lookup, Registered
+from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.outcome import Outcome
 
 log = logging.getLogger("packmule.worker")
