@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from packmule.coordination.redis import library
 
@@ -99,6 +99,9 @@ def _exchange(client: Redis, command: Sequence[Any]) -> Any:
 
     try:
         return connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+    except ReadOnlyError:
+        connection.disconnect()  # of a client that isn't ours: the next call resolves the server's name again
+        raise
     except ResponseError:
         raise
     except BaseException:

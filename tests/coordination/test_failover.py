@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.exceptions import ReadOnlyError
 
 import packmule
 from packmule.coordination.locks.redlock import Redlock
@@ -46,6 +47,16 @@ def test_a_client_leaves_a_primary_that_became_a_replica(pair):
         assert second.hget("leader", "name") == b"you"
         with client.pipeline(transaction=False) as pipeline:
             assert pipeline.set("a", "1").get("a").execute(raise_on_error=False) == [True, b"1"]
+
+
+def test_a_script_of_a_client_that_is_not_ours_finds_the_new_primary_the_next_time(pair):
+    lead = Script("scheduler", "lead")
+    with Redis.from_url(pair.name.url) as client:
+        assert lead(client, ["leader"], ["me", 1, 60_000]) == 1
+        pair.demote()
+        with pytest.raises(ReadOnlyError):
+            lead(client, ["leader"], ["you", 2, 60_000])
+        assert lead(client, ["leader"], ["you", 2, 60_000]) == 1
 
 
 def test_a_client_of_nothing_but_a_replica_says_so(pair):
