@@ -50,7 +50,7 @@ def check(app: App, json: bool) -> int:
 
     settings = app.settings
     findings = {
-        "modules": _finding(app.load_jobs),
+        "modules": _finding(lambda: _modules(app)),
         "schedules": _finding(lambda: _schedules(app)),
         "webhooks": _finding(lambda: _webhooks(settings)),
         "redis": _finding(lambda: _server(app.client, settings.memory_high_water)),
@@ -77,6 +77,21 @@ def _finding(probe: Callable[[], Any]) -> Finding:
         return Finding(True, str(probe() or "ok"))
     except Exception as error:
         return Finding(False, f"FAULT: {error}")
+
+
+def _modules(app: App) -> str:
+    """Load the jobs, and look up the queues that those of the user's modules name."""
+    from packmule.jobs import registry
+    from packmule.jobs.client import UnknownQueue, known_queue
+
+    app.load_jobs()
+    for each in registry.types():
+        if each.options.queue and each.name.rpartition(".")[0] in app.settings.modules:
+            try:
+                known_queue(each.options.queue, app.settings.queues)
+            except UnknownQueue as error:
+                raise UnknownQueue(f"{each.name}: {error}") from None
+    return "ok"
 
 
 def _schedules(app: App) -> str:

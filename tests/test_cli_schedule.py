@@ -283,6 +283,16 @@ def test_check_names_what_keeps_a_schedule_from_working(packmule: CommandLine) -
     assert "line 3: schedule often: '1x' is not a duration" in text
 
 
+def test_check_names_a_job_whose_queue_nobody_serves(packmule: CommandLine) -> None:
+    (packmule.cwd / "typos.py").write_text(
+        "from packmule import job\n\n\n@job(queue='hgih')\ndef report() -> None: ...\n"
+    )
+    report = json.loads(packmule.run("check", "--json", PACKMULE_MODULES="typos").stdout)
+    said = report["findings"]["modules"]
+    assert said["ok"] is False
+    assert "typos.report: no queue is called 'hgih': there are high, default, low" in said["text"]
+
+
 def test_a_scheduler_with_a_mistake_in_its_call_or_modules_does_not_begin(packmule: CommandLine) -> None:
     (packmule.cwd / "bad.toml").write_text("[often]\njob = 5\n")
     assert "gone.toml" in complaint(packmule.run("scheduler", "--schedules", "gone.toml"), 2)

@@ -6,6 +6,8 @@ import time
 
 import pytest
 from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import control, keys, reader
@@ -39,6 +41,16 @@ def test_ids_of_expired_jobs_are_pruned(client):
         key = keys.registry_key(registry_of, "default")
         assert client.zrange(key, 0, -1) == [b"new", b"kept"]
     assert client.zrange("rq:canceled:default", 0, -1) == [id.encode()]
+
+
+def test_jobs_that_rqs_code_canceled_expire(client):
+    canceled, requeued = (sample_jobs.noop.enqueue() for _ in range(2))
+    Job.fetch(canceled, client, JSONSerializer).cancel()
+    client.zadd("rq:canceled:default", {requeued: 1})
+    assert client.ttl(keys.job_key(canceled)) == -1
+    assert Pruner(client).prune() == 0
+    assert 86_000 < client.ttl(keys.job_key(canceled)) <= 86_400
+    assert client.ttl(keys.job_key(requeued)) == -1
 
 
 def test_a_round_is_bounded_and_the_next_one_continues(client, monkeypatch):

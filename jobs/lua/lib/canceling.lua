@@ -16,12 +16,17 @@ function canceling.withdraw(id, status, queue, group, batch)
   return places
 end
 
+-- Keep the record of a canceled job for a while.
+function canceling.expire(id)
+  local ttl = tonumber(records.get(id, 'failure_ttl')) or KEPT
+  redis.call('EXPIRE', records.key(id), ttl >= 1 and ttl < KEPT and math.floor(ttl) or KEPT)
+end
+
 -- Write the end of a job. If it was not withdrawn, claims pass its id over.
 function canceling.finish(id, queue, reason)
   local record = records.key(id)
-  local ttl = tonumber(records.get(id, 'failure_ttl')) or KEPT
   redis.call('HSET', record, 'status', 'canceled', 'ended_at', caller.at or '')
-  redis.call('EXPIRE', record, ttl >= 1 and ttl < KEPT and math.floor(ttl) or KEPT)
+  canceling.expire(id)
   uniqueness.leave(id)
   call('ZADD', 'rq:canceled:' .. queue, clock.second, id)
   events.emit('canceled', id, queue, nil, reason and {reason = reason} or nil)

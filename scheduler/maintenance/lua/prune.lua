@@ -1,6 +1,7 @@
 -- Remove what has expired in one queue: ids of ended jobs past their time to live, ids of canceled jobs without a
 -- record, and workers that are gone.
 -- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/records, scheduler/fence
+-- may use: jobs/canceling
 --
 -- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs    KEYS[4]  workers, all of one queue
 -- KEYS[5]  all workers
@@ -32,10 +33,19 @@ for _, key in ipairs(ended) do
   remove('ZREM', key, call('ZRANGEBYSCORE', key, '-inf', clock.now, 'LIMIT', 0, most))
 end
 
+-- RQ's code keeps the records of the jobs that it cancels for ever.
 local found = call('ZSCAN', canceled, cursor, 'COUNT', most)
 local ids = {}
-for i = 1, #found[2], 2 do ids[#ids + 1] = found[2][i] end
-remove('ZREM', canceled, gone(records.key(''), ids))
+for i = 1, #found[2], 2 do
+  local id = found[2][i]
+  local left = redis.call('TTL', records.key(id))
+  if left == -2 then
+    ids[#ids + 1] = id
+  elseif left == -1 and records.get(id, 'status') == 'canceled' then
+    canceling.expire(id)
+  end
+end
+remove('ZREM', canceled, ids)
 
 for _, key in ipairs(workers) do
   remove('SREM', key, gone('', call('SRANDMEMBER', key, most))) -- all, if there are fewer
