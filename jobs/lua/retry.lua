@@ -1,6 +1,6 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: callbacks, events, guarded, queues, records
--- may use: batches, canceling, groups, singletons
+-- requires: events, guarded, queues, records
+-- may use: batches, callbacks, canceling, groups, singletons
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text

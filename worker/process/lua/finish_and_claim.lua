@@ -1,7 +1,7 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
--- requires: claiming, coordination/redis/clock, jobs/caller, jobs/events, jobs/gathered, jobs/guarded
--- requires: jobs/queues, jobs/records
--- may use: acknowledge, jobs/groups, jobs/rates, outcomes, statistics, worker/renewal
+-- requires: acknowledge, claiming, coordination/redis/clock, jobs/caller, jobs/events, jobs/gathered
+-- requires: jobs/guarded, jobs/queues, jobs/records, outcomes, statistics
+-- may use: jobs/groups, jobs/rates, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here

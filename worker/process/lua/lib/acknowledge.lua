@@ -1,6 +1,7 @@
 -- Acknowledging: each outcome counts once, and only while the worker's claims name its execution.
 -- requires: coordination/redis/clock, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded, jobs/records
--- may use: jobs/batches, jobs/canceling, jobs/limits, jobs/scheduled, jobs/singletons, outcomes
+-- requires: outcomes
+-- may use: jobs/batches, jobs/canceling, jobs/limits, jobs/scheduled, jobs/singletons
 
 local acknowledge = {}
 
