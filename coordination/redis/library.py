@@ -5,8 +5,8 @@ own package and `lua/lib/queues.lua` of `packmule.jobs`. `-- may use: groups` na
 
 A library is an ordinary Lua module that fills one table. Creating tables of functions at each call takes
 longer than moving a job, so an assembled script has none for what every call needs: what `events.emit` is in
-the files is a local `events_emit` there. What only some calls need is a table, which is filled when a call
-first uses it: `groups.join` is `groups().join` there.
+the files is a local `events_emit` there. What only some calls need are tables that a function keeps, each
+filled when a call first uses it: `groups.join` is `rare().groups().join` there.
 """
 
 from __future__ import annotations
@@ -21,21 +21,37 @@ Library = tuple[str, str]
 _NEEDS = re.compile(r"^-- (requires|may use): (.+)$", re.MULTILINE)
 _COMMENT = re.compile(r"--[^\n]*")
 
+_RARE = """\
+local rare_made
+rare = function()
+if rare_made then return rare_made end
+{tables}rare_made = {{{names}}}
+return rare_made
+end
+"""
+
 
 def assembled(package: str, name: str) -> str:
     """The text of a script behind all the libraries that it needs, each behind those that it needs itself."""
     script = read(package, f"{name}.lua")
     libraries = _in_order(package, script)
     always = _reachable(package, script)
-    flat = [each for _, each in always]
-    tables = [each for room, each in libraries if (room, each) not in always]
-    parts = [
-        (_locals if library in always else _table)(
-            library[1], _linked(_text(library), library[1], flat, tables)
-        )
-        for library in libraries
+    flat = {each: f"{each}_" for _, each in always}
+    rare = {each: f"{each}()." for room, each in libraries if (room, each) not in always}
+    outside = flat | {each: f"rare().{used}" for each, used in rare.items()}
+    tables = [
+        _table(each, _linked(_text((room, each)), flat | rare, each))
+        for room, each in libraries
+        if each in rare
     ]
-    return "".join([*parts, _linked(script, "", flat, tables)])
+    parts = [_locals(each, _linked(_text((room, each)), outside)) for room, each in libraries if each in flat]
+    if tables:
+        parts = [
+            "local rare\n",
+            *parts,
+            _RARE.format(tables="".join(tables), names=", ".join(f"{each} = {each}" for each in rare)),
+        ]
+    return "".join([*parts, _linked(script, outside)])
 
 
 def needs(package: str, text: str) -> dict[Library, bool]:
@@ -79,13 +95,11 @@ def _in_order(package: str, text: str, above: tuple[Library, ...] = ()) -> dict[
     return found
 
 
-def _linked(text: str, own: str, flat: list[str], tables: list[str]) -> str:
-    """A file's text with the names that other libraries' functions have in the assembled script."""
-    for name in flat:
-        text = re.sub(rf"(?<![\w.]){name}\.(?=\w)", f"{name}_", text)
-    for name in tables:
+def _linked(text: str, names: dict[str, str], own: str = "") -> str:
+    """A file's text with what `groups.` and the like, but its own name, are in the assembled script."""
+    for name, used in names.items():
         if name != own:
-            text = re.sub(rf"(?<![\w.]){name}\.(?=\w)", f"{name}().", text)
+            text = re.sub(rf"(?<![\w.]){name}\.(?=\w)", used, text)
     return text
 
 

@@ -85,7 +85,7 @@ elseif want > 0 and is_suspended == 0 then
   end
   claiming.from(waiting)
   for _, list in ipairs(lists) do
-    if not is_paused[queues.name(list)] then claiming.from(list) end
+    if #paused == 0 or not is_paused[queues.name(list)] then claiming.from(list) end
   end
   if next(claiming.rooms) then rates.begin(claiming.rooms) end
 end

@@ -10,15 +10,20 @@ local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
 -- Jobs of this call that somebody canceled by RQ's code while they ran: they stay canceled.
 local function find_canceled(all)
-  local by_queue, found = {}, {}
+  local queues_seen, found = {}, {}
   for _, outcome in ipairs(all) do
-    local ids = by_queue[outcome[3]] or {}
-    by_queue[outcome[3]], ids[#ids + 1] = ids, outcome[1]
+    local queue = outcome[3]
+    local ids = queues_seen[queue]
+    if not ids then
+      ids = {}
+      queues_seen[queue] = ids
+    end
+    ids[#ids + 1] = outcome[1]
   end
-  for queue, ids in pairs(by_queue) do
+  for queue, ids in pairs(queues_seen) do
     local scores = redis.pcall('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids))
-    for i, id in ipairs(scores.err and {} or ids) do
-      found[id] = scores[i] and records.get(id, 'status') == 'canceled'
+    for i = 1, #scores do
+      if scores[i] and records.get(ids[i], 'status') == 'canceled' then found[ids[i]] = true end
     end
   end
   return found

@@ -97,7 +97,7 @@ end
 -- Claim jobs from a list, until enough are claimed, the list is empty, or too many ids may not run.
 function claiming.from(list)
   local ids, asked
-  local room = claiming.rooms[queues.name(list)]
+  local room = next(claiming.rooms) and claiming.rooms[queues.name(list)]
   repeat
     has_followed = false
     asked = math.min(claiming.want - #claiming.jobs, room and room.free - room.begun or claiming.want)
