@@ -137,6 +137,12 @@ def test_a_library_fills_one_table_and_has_no_keys_of_its_own(path):
     assert len(top) == len(set(top)), "a name is declared twice"
 
 
+@every_library
+def test_a_library_reads_who_calls_when_a_function_is_called(path):
+    code = code_of(path).replace(f"{path.stem}.", "")
+    assert not re.search(r"^\S[^\n]*\bcaller\.", code, re.MULTILINE), "the script has not said it yet"
+
+
 def test_no_two_libraries_have_the_same_name():
     names = [path.stem for path in LIBRARIES]
     assert len(names) == len(set(names))

@@ -5,7 +5,7 @@
 
 local outcomes = {}
 
-local now, worker, emit = clock.now, caller.worker, events.emit
+local now, emit = clock.now, events.emit
 local ENDS = {'finished', 'failed', 'stopped', 'retried', 'failed'} -- by RQ's number for a result
 
 outcomes.due = {} -- the ids of jobs whose callbacks are due
@@ -54,7 +54,7 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
     written = redis.pcall('HSET', record, 'status', status, unpack(fields))
   else
     written = redis.pcall('HSET', record, 'status', waits or status, 'started_at', started, 'ended_at', ended,
-      'worker_name', worker, unpack(fields))
+      'worker_name', caller.worker, unpack(fields))
   end
   if type(written) == 'table' then
     corrupt.set_aside(id, written.err) -- the key is not a record any more
@@ -68,11 +68,11 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
     if not waits or ending.is_end(status) and is_kept then place(id, queue, status, ttl, front, delay) end
   end
   if status == 'canceled' then
-    emit('canceled', id, queue, worker)
+    emit('canceled', id, queue, caller.worker)
   elseif kind == 0 and delay == 0 and is_marked then
-    emit('returned', id, queue, worker)
+    emit('returned', id, queue, caller.worker)
   elseif kind > 0 then
-    emit(ENDS[kind], id, queue, worker,
+    emit(ENDS[kind], id, queue, caller.worker,
       {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
   end
   if kind > 0 then
