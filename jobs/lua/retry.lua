@@ -4,15 +4,15 @@
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
--- Returns  "retried" if it was, "" if there is no such job, "held <id>" if another job holds its place, otherwise
---          its unchanged status
+-- Returns  "retried" if it was, "" if there is no such job, "held <id>" if another job holds its place,
+--          "claimed <worker>" if that still runs it or its callback, otherwise its unchanged status
 
 local record, places = KEYS[1], KEYS[2]
 local id, now_text = ARGV[1], ARGV[2]
 
 local call = guarded.call
-local status, queue, data, group, unique, batch, needs = unpack(
-  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits')
+local status, queue, data, worker, group, unique, batch, needs = unpack(
+  records.read(id, 'status', 'origin', 'data', 'worker_name', 'group', 'unique', 'batch', 'limits')
 )
 if not queue or not data then
   return ''
@@ -20,6 +20,9 @@ end
 if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
+
+-- RQ's code cancels jobs without asking whether they run.
+if worker and redis.pcall('HEXISTS', 'pm:claims:' .. worker, id) == 1 then return 'claimed ' .. worker end
 
 local other = singletons.other(queue, group, needs, id)
 if not other and unique then

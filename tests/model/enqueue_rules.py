@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from redis import Redis
-from rq import Queue
+from rq import Callback, Queue, Repeat, Retry
 from rq.job import Dependency
 from rq.serializers import JSONSerializer
 
@@ -143,6 +143,24 @@ class EnqueueRules(RuleBasedStateMachine):
             rq.enqueue_in(timedelta(seconds=delay), call, "x", job_id=id)
         else:
             rq.enqueue(call, "x", job_id=id)
+        self.world.say(f"{id}")
+
+    @rule(repeats=st.sampled_from([0, 1]), retries=st.sampled_from([0, 1]), ttl=st.sampled_from([None, 0]))
+    def rq_enqueue_with_callbacks(self, repeats=0, retries=0, ttl=None):
+        id = self.world.new_id()
+        self.world.foreign.add(id)
+        callback = Callback("packmule.tests.model.model_jobs.plain")
+        Queue("high", self.redis, serializer=JSONSerializer).enqueue(
+            "packmule.tests.model.model_jobs.plain",
+            "x",
+            job_id=id,
+            result_ttl=ttl,
+            repeat=Repeat(times=repeats, interval=5) if repeats else None,
+            retry=Retry(max=retries) if retries else None,
+            on_success=callback,
+            on_failure=callback,
+            on_stopped=callback,
+        )
         self.world.say(f"{id}")
 
     @rule(parent=numbers, may_fail=st.booleans())

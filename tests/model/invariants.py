@@ -45,7 +45,10 @@ def _places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
     for id, record in space.records.items():
         status, spots = record.get("status", ""), places.get(id, [])
         registered = ended.get(id, [])
-        if status in wire.ALIVE:
+        if is_calling_back(record):
+            if len(spots) != 1 or spots[0].split()[0] not in {"queue", "moved", "claimed"}:
+                yield f"job {id} is {status}, its callback is due, and it has these places: {spots}"
+        elif status in wire.ALIVE:
             if id in allowed.loose and spots:
                 continue
             if len(spots) != 1:
@@ -59,14 +62,26 @@ def _places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
             # Fault, to be mended: the end of a job that RQ's code canceled while it ran overwrites that.
             if registered != [own] and id not in allowed.loose:
                 yield f"job {id} is {status} and is registered as {registered}"
-            if spots and id not in allowed.loose:
+            # A canceled job that a blocking move brought stays there, and the next claim passes it over.
+            left = [spot for spot in spots if status != "canceled" or not spot.startswith("moved")]
+            if left and id not in allowed.loose:
                 yield f"job {id} is {status} and still has these places: {spots}"
+    yield from _claims(space, allowed, places)
+    yield from _started(space, allowed)
+
+
+def _claims(space: Keyspace, allowed: Allowed, places: dict[str, list[str]]) -> Iterator[str]:
     for id, spots in places.items():
         if id not in space.records and id not in allowed.loose:
             yield f"job {id} has no record and these places: {spots}"
-        if len([spot for spot in spots if spot.startswith("claimed")]) > 1:
+        claimed = [spot for spot in spots if spot.startswith("claimed")]
+        if len(claimed) > 1 and id not in allowed.requeued:
             yield f"job {id} is claimed twice: {spots}"
-    yield from _started(space, allowed)
+
+
+def is_calling_back(record: dict[str, str]) -> bool:
+    """Whether a job's outcome is recorded, and its callback or webhooks are due."""
+    return record.get("callback_due", "").split(" ")[1:2] == [record.get("status", "")]
 
 
 def _fits(status: str, spot: str) -> bool:
@@ -173,7 +188,7 @@ def _unique_places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
             alive.setdefault(record["unique"], []).append(id)
     for key, ids in alive.items():
         holder, _, till = space.unique.get(key, "").partition(" ")
-        if "life" in key or "debounce" in key or key.startswith("singleton "):
+        if "life" in key or key.startswith("singleton "):
             if len(ids) > 1:
                 yield f"jobs {ids} are alive and have the same place {key}"
             if holder != ids[0]:
@@ -186,9 +201,14 @@ def _expiries(space: Keyspace, allowed: Allowed) -> Iterator[str]:
     for key in space.values:
         if key.startswith(EXPIRING) and key not in space.expiring:
             yield f"the key {key} never expires"
+    yield from _expiring_batches(space)
     for id, record in space.records.items():
         is_expiring = f"rq:job:{id}" in space.expiring
         status = record.get("status")
+        if is_calling_back(record):
+            if is_expiring:
+                yield f"the callback of job {id} is due, and the job expires"
+            continue
         if status in wire.ALIVE and is_expiring and id not in allowed.requeued:
             yield f"job {id} is {status} and expires"
         ttl = record.get("result_ttl" if status == "finished" else "failure_ttl")
@@ -198,14 +218,18 @@ def _expiries(space: Keyspace, allowed: Allowed) -> Iterator[str]:
         results = f"rq:results:{id}"
         if is_expiring and results in space.values and results not in space.expiring:
             yield f"the results of job {id} never expire, and its record does"
+    for key in space.values:
+        is_left = key.startswith("rq:results:") and key.removeprefix("rq:results:") not in space.records
+        is_rqs = key.removeprefix("rq:results:") in allowed.loose
+        if is_left and key not in space.expiring and not is_rqs:
+            yield f"{key} is left without a record, and never expires"
+
+
+def _expiring_batches(space: Keyspace) -> Iterator[str]:
     for batch, fields in space.batches.items():
         for key in (f"pm:batch:{batch}", f"pm:batch:{batch}:jobs", f"pm:batch:{batch}:results"):
             if "ended" in fields and key in space.values and key not in space.expiring:
                 yield f"batch {batch} has ended, and {key} never expires"
-    for key in space.values:
-        is_left = key.startswith("rq:results:") and key.removeprefix("rq:results:") not in space.records
-        if is_left and key not in space.expiring:
-            yield f"{key} is left without a record, and never expires"
 
 
 CHANGES: dict[tuple[str | None, str | None], Collection[str]] = {
@@ -214,10 +238,11 @@ CHANGES: dict[tuple[str | None, str | None], Collection[str]] = {
     ("scheduled", "queued"): ("promoted",),
     ("deferred", "queued"): ("enqueued",),
     ("queued", "started"): ("started",),
-    ("queued", "scheduled"): ("retried",),
-    ("started", "scheduled"): ("retried",),
-    ("started", "queued"): ("retried", "returned", "rescued"),
+    ("queued", "scheduled"): ("retried", "finished"),
+    ("started", "scheduled"): ("retried", "finished"),
+    ("started", "queued"): ("retried", "returned", "rescued", "finished"),
     ("scheduled", None): ("canceled",),
+    ("canceled", None): ("canceled",),
     ("queued", None): ("finished", "canceled"),
     ("started", None): ("finished",),
 }
@@ -230,7 +255,13 @@ def silent_changes(before: Keyspace, after: Keyspace, foreign: Collection[str]) 
         events.setdefault(id, set()).add(kind)
     for id in before.records.keys() | after.records.keys():
         old, new = before.status(id), after.status(id)
-        if id in foreign or old == new or (new is None and f"rq:job:{id}" in before.expiring):
+        is_called_back = is_calling_back(before.records.get(id, {}))
+        if (
+            id in foreign
+            or is_called_back
+            or old == new
+            or (new is None and f"rq:job:{id}" in before.expiring)
+        ):
             continue
         if old == "deferred" and new is None:
             continue  # a callback that isn't wanted

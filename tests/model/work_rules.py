@@ -75,12 +75,13 @@ class WorkRules(RuleBasedStateMachine):
         if keyspace.read(self.redis).values != self.world.space.values:
             raise Wrong(f"{worker.name} marked job {job.id}, which was taken from it")
 
-    @rule(worker=names, queue=queue_names)
-    def move(self, worker, queue):
-        """A blocking move brings a job to a worker's waiting list."""
+    @rule(worker=names, queue=queue_names, is_claimed=st.booleans())
+    def move(self, worker, queue="high", is_claimed=True):
+        """A blocking move brings a job to a worker's waiting list, and the claim behind it takes it."""
         if found := self._worker(worker):
-            moved = self.redis.lmove(keys.queue_key(queue), keys.waiting_key(found.name), "LEFT", "RIGHT")
-            self.world.say(f"{moved}")
+            self.redis.lmove(keys.queue_key(queue), keys.waiting_key(found.name), "LEFT", "RIGHT")
+            if is_claimed:
+                self.world.receive(found, [], found.claims.claim_moved(0, found.claims.next_id()))
 
     @rule(number=numbers, end=st.sampled_from(ENDS))
     @precondition(lambda self: self.world.stale)

@@ -70,7 +70,7 @@ class World:
     def add_worker(self, name: str) -> None:
         """A worker process starts under a name that nobody had before."""
         claims = Claims(self.redis, name, Strict(QUEUES if name.startswith("w1") else QUEUES[::-1]))
-        claims._prefix = f"{name}-"
+        claims.next_id = map(f"{name}-{{:x}}".format, count(1)).__next__
         self.workers[name[:2]] = Worker(name, claims)
 
     def say(self, text: str) -> None:
@@ -112,7 +112,7 @@ class World:
         ]
         if sorted(claim.stale) != sorted(expected):
             raise Wrong(f"stale are {expected}, and the reply says {claim.stale}")
-        self._received(worker, outcomes, claim)
+        self.receive(worker, outcomes, claim)
 
     def send_again(self, worker: Worker) -> None:
         """Send the call whose reply was lost once more."""
@@ -126,16 +126,18 @@ class World:
             if claim.stale:
                 raise Wrong(f"{claim.stale} are stale, since the call was sent twice")
             taken = {id: each for id, each in before.items() if each.startswith(f"{claim_id}-")}
+            taken = {id: each for id, each in taken.items() if id in self.space.records}
             if {job.id: job.execution for job in claim.jobs} != taken:
                 raise Wrong(f"the call sent again brings {claim.jobs}, and claimed {taken}")
-        self._received(worker, outcomes, claim)
+        self.receive(worker, outcomes, claim)
 
     def _acknowledged(self, worker: Worker, outcomes: Sequence[Outcome]) -> None:
-        self.may_vanish |= {each.id for each in outcomes if each.status == "finished" and each.ttl == 0}
+        self.may_vanish |= {each.id for each in outcomes if each.status in ("finished", "settled")}
         ended = {each.execution for each in outcomes}
         worker.held = [job for job in worker.held if job.execution not in ended]
 
-    def _received(self, worker: Worker, outcomes: list[Outcome], claim: Claim) -> None:
+    def receive(self, worker: Worker, outcomes: list[Outcome], claim: Claim) -> None:
+        """A worker reads the reply of its call."""
         if claim.unreadable:
             raise Wrong(f"these are unreadable: {claim.unreadable}")
         self.say(f"{_said(outcomes)}, claimed: {', '.join(job.id for job in claim.jobs) or 'nothing'}")
@@ -147,14 +149,23 @@ class World:
         """Whether the jobs of a first claim wait, in a queue and a batch that go on."""
         for job in claim.jobs:
             status = as_status(self.redis.hget(keys.job_key(job.id), "status"))
-            if status != "queued":
+            if status != "queued" and not job.due:
                 raise Wrong(f"{worker.name} claimed job {job.id}, which is {status}")
-            if job.queue in {each.decode() for each in self.redis.smembers(keys.PAUSED)}:
+            paused = {each.decode() for each in self.redis.smembers(keys.PAUSED)}
+            if (
+                job.queue in paused and not job.due
+            ):  # the callback follows the end that this call acknowledges
                 raise Wrong(f"{worker.name} claimed job {job.id} of a paused queue")
             if job.batch and self.redis.sismember(keys.PAUSED_BATCHES, job.batch):
                 raise Wrong(f"{worker.name} claimed job {job.id} of a paused batch")
 
     def outcome(self, job: Claimed, end: str) -> Outcome:
+        """How an execution ends, or the callback of one."""
+        if not job.due:
+            return self._outcome(job, end)
+        return outcome.returned(job) if end in ("returned", "postponed") else outcome.settled(job)
+
+    def _outcome(self, job: Claimed, end: str) -> Outcome:
         """How an execution ends; a job whose limits nobody has checked only goes back."""
         name = wire.decode_call(job.data).name
         type = find(name)

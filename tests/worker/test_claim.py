@@ -59,6 +59,14 @@ def test_a_repeated_claim_returns_the_same_jobs_after_a_lost_reply(client, claim
     assert client.llen("rq:queue:default") == 2
 
 
+def test_a_job_deleted_before_its_claim_is_repeated_is_not_claimed_any_more(client, claims):
+    deleted, there = pool_jobs.add.enqueue_many([(1,), (2,)])
+    claims.finish_and_claim("c1", [], 2)
+    client.delete(keys.job_key(deleted))
+    assert [job.id for job in claims.finish_and_claim("c1", [], 2).jobs] == [there]
+    assert client.hget(keys.claims_key("w1"), deleted) is None
+
+
 def test_outcomes_are_recorded_once_after_a_lost_reply(client, claims):
     (id,) = pool_jobs.add.enqueue_many([(1,)])
     (job,) = claims.finish_and_claim("c1", [], 1).jobs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rq.job import Job
 from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
 
 from packmule.jobs import control, keys, reader
 from packmule.jobs.batch import Batch
@@ -14,7 +16,10 @@ from packmule.jobs.reader import NoSuchJob
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, lines
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
+from packmule.worker.scoreboard import MAIN, RunningJob
+from packmule.worker.started import Marks
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -64,6 +69,19 @@ def test_a_unique_job_is_not_retried_once_another_has_its_key(client):
     control.cancel(client, second)
     retry(client, first)
     assert pool_jobs.add.options(unique=True).enqueue(1) == first
+
+
+def test_a_job_that_rqs_code_canceled_is_not_retried_while_it_still_runs(client):
+    id = pool_jobs.add.enqueue(1)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    Marks(client).mark("w1", [RunningJob(MAIN, id, job.execution, 0.0, float("inf"), False)], 1.0)
+    Job.fetch(id, client, JSONSerializer).cancel()
+    with pytest.raises(NotRetried, match="worker w1 still runs it"):
+        retry(client, id)
+    claims.finish_and_claim("c2", [outcome.finished(job, b"1", 1.0, 2.0)], 0)
+    retry(client, id)
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
 
 
 def test_a_list_of_another_type_is_set_aside_and_the_job_is_retried(client):

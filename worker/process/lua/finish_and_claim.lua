@@ -67,7 +67,7 @@ if again then
   for i = 1, #claimed, 2 do
     local number = claimed[i + 1]:sub(#claim_id + 2)
     if claimed[i + 1] == claim_id .. '-' .. number then
-      claiming.take(claimed[i], number)
+      if not claiming.take(claimed[i], number) then redis.call('HDEL', claims, claimed[i]) end -- it was deleted
     end
   end
 elseif want > 0 and is_suspended == 0 then
