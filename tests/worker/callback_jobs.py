@@ -97,6 +97,52 @@ async def waits() -> int:
     return 7
 
 
+def write(path: str, text: str) -> None:
+    """Append a line at once, whole."""
+    file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+    os.write(file, f"{text} {get_current_job().id}\n".encode())
+    os.close(file)
+
+
+@job
+def plain_under_fire(path: str) -> int:
+    write(path, "body")
+    time.sleep(0.02)
+    return 1
+
+
+@job(singleton="{path}")
+def single_under_fire(path: str) -> int | None:
+    write(path, "begin")
+    time.sleep(0.02)
+    write(path, "body")
+    return 1
+
+
+@job(concurrency=2)
+def limited_under_fire(path: str) -> int:
+    write(path, "body")
+    time.sleep(0.02)
+    return 1
+
+
+@job(isolate=True)
+def isolated_under_fire(path: str) -> int:
+    write(path, "body")
+    return 1
+
+
+@job(retry_intervals=(0,))
+def retried_under_fire(path: str) -> int:
+    write(path, "body")
+    raise ValueError("never well")
+
+
+def noted(itself: Any, connection: Any, *about: Any) -> None:
+    write(itself.args[0], "callback")
+    time.sleep(0.01)
+
+
 def succeeded(job: Any, connection: Any, result: object) -> None:
     note(connection, f"success {result} {job.get_status(refresh=False).value}")
 
@@ -144,6 +190,6 @@ def reads_the_call(job: Any, connection: Any, result: object) -> None:
 
 
 CALLBACKS = (
-    succeeded, failed, stopped, succeeded_async, dies_once_after, dies_always, raises, sleeps, reads_the_call,
-)  # fmt: skip
-registry.load([], [f"{__name__}.{callback.__name__}" for callback in CALLBACKS])
+    "succeeded failed stopped succeeded_async dies_once_after dies_always raises sleeps reads_the_call noted"
+)
+registry.load([], [f"{__name__}.{name}" for name in (*CALLBACKS.split(), "reads_the_call")])

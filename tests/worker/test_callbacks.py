@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import control, keys, reader, registry, wire
 from packmule.jobs.client import Client
+from packmule.tests.worker import callback_faults
 from packmule.tests.worker.pools import children_of, pool, until
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
@@ -398,3 +399,10 @@ def test_commands_end_a_callback_that_runs(queue, server, client):
         until(lambda: is_settled(client, job))
         assert children_of(process.pid) == workers
     assert reader.read(client, job.id).status == "finished"
+
+
+def test_kills_lose_no_callback_and_repeat_only_what_they_struck():
+    found = callback_faults.run(kills=12, seconds=30)
+    assert found.wrong == []
+    assert found.kills >= 1
+    assert found.repeated <= found.kills
