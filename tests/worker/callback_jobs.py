@@ -192,4 +192,4 @@ def reads_the_call(job: Any, connection: Any, result: object) -> None:
 CALLBACKS = (
     "succeeded failed stopped succeeded_async dies_once_after dies_always raises sleeps reads_the_call noted"
 )
-registry.load([], [f"{__name__}.{name}" for name in (*CALLBACKS.split(), "reads_the_call")])
+registry.load([], [f"{__name__}.{name}" for name in CALLBACKS.split()])
