@@ -21,6 +21,7 @@ from packmule.coordination.redis.command_packer import CommandPacker
 from packmule.coordination.redis.connection_kinds import (
     EmbeddedConnection,
     Replica,
+    Retries,
     SentinelConnection,
     TcpConnection,
     TlsConnection,
@@ -156,7 +157,7 @@ def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: f
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT,
         # Not on timeouts: the caller has waited for as long as it wanted to.
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 4, (redis.ConnectionError,)),
+        "retry": Retries(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 4, (redis.ConnectionError,)),
     }
     if url is None:
         server = EmbeddedServer(data_dir)

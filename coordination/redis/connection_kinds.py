@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import redis
 from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
+from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection
+from redis.utils import SENTINEL
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.errors import Unavailable
@@ -44,50 +46,53 @@ def raise_ours(error: redis.RedisError) -> NoReturn:
     raise Unreachable(str(error)) from error
 
 
+class Retries(Retry):
+    """redis-py's retries, around every connect and every command; the last error is one of our tree."""
+
+    __hash__ = Retry.__hash__
+
+    def call_with_retry(
+        self, do: Any, fail: Any, is_retryable: Any = None, with_failure_count: bool = False
+    ) -> Any:
+        """Call until it succeeds or no try is left. Raises `Unreachable` and `Unanswered`."""
+        try:
+            return super().call_with_retry(do, fail, is_retryable, with_failure_count)
+        except _FAILURES as error:
+            raise_ours(error)
+
+
 class _Serving(AbstractConnection):
-    """What each kind of connection does beyond redis-py's: its errors are ours, and it leaves a replica.
+    """What each kind of connection does beyond redis-py's: it leaves a server that can't serve.
 
     A replica's refusal closes the connection, so that the next attempt resolves the server's name again and
     finds the new primary.
     """
 
-    def connect(self) -> None:
-        """Connect unless that is done. Raises `Unreachable` and `Unanswered`."""
+    def read_response(
+        self,
+        disable_decoding: bool = False,
+        *,
+        timeout: Any = SENTINEL,
+        disconnect_on_error: bool = True,
+        push_request: bool = False,
+    ) -> Any:
+        """The next reply. Raises `Replica` and `Unanswered`, and what redis-py does."""
         try:
-            super().connect()  # type: ignore[no-untyped-call]
-        except Unavailable:
+            return super().read_response(
+                disable_decoding,
+                timeout=timeout,
+                disconnect_on_error=disconnect_on_error,
+                push_request=push_request,
+            )
+        except redis.ConnectionError as error:
+            if isinstance(error.__context__, BlockingIOError):
+                raise Unanswered(f"{self._name()} gave no answer in time") from error
             raise
-        except _FAILURES as error:
-            self._raise_ours(error)
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send packed commands. Raises `Unreachable` and `Unanswered`."""
-        try:
-            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
-        except Unavailable:
-            raise
-        except _FAILURES as error:
-            self._raise_ours(error)
-
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        """The next reply. Raises `Unreachable` and `Unanswered`, and what the server refused."""
-        try:
-            return super().read_response(*args, **options)
-        except Unavailable:
-            raise
-        except _FAILURES as error:
-            self._raise_ours(error)
         except ResponseError as error:
             if isinstance(error, _REPLICA) or _REPLICA_IN_SCRIPT in str(error):
                 self.disconnect()  # type: ignore[no-untyped-call]
                 raise Replica(self._name()) from None
             raise
-
-    def _raise_ours(self, error: redis.RedisError) -> NoReturn:
-        """Raise `error` as one of our tree."""
-        if isinstance(error.__context__, BlockingIOError):
-            raise Unanswered(f"{self._name()} gave no answer in time") from error
-        raise_ours(error)
 
     def _name(self) -> str:
         return str(self._host_error())  # type: ignore[no-untyped-call]
@@ -124,7 +129,7 @@ class UnixConnection(_KernelTimed, UnixDomainSocketConnection):
     """A connection to `unix://`."""
 
 
-class SentinelConnection(_KernelTimed, SentinelManagedConnection):
+class SentinelConnection(_KernelTimed, SentinelManagedConnection):  # type: ignore[misc]
     """A connection to the primary that the sentinels of `redis+sentinel://` name."""
 
 
