@@ -41,7 +41,7 @@ def fall_due(client: Redis, id: str) -> None:
     promote(client)
 
 
-def test_an_unknown_job_goes_back_with_its_retries_untouched_and_a_newer_worker_performs_it(client):
+def test_an_unknown_job_goes_back_with_its_retries_untouched_and_a_newer_worker_performs_it(client, caplog):
     id = pool_jobs.add.options(retries=3).enqueue(1)
     known = client.hget(keys.job_key(id), "data")
     client.hset(keys.job_key(id), "data", DATA)
@@ -49,6 +49,9 @@ def test_an_unknown_job_goes_back_with_its_retries_untouched_and_a_newer_worker_
     record = reader.read(client, id)
     assert (record.status, record.attempts, record.retries_left) == ("scheduled", 0, 3)
     assert 0 < client.zscore("rq:scheduled:default", id) - time.time() < 2
+    fall_due(client, id)
+    assert tried(client).status == "scheduled"
+    assert caplog.text.count("its function is not registered here: it goes back") == 1
     fall_due(client, id)
     client.hset(keys.job_key(id), "data", known)  # as a worker sees it that knows the function
     assert isinstance(tried(client, "new"), Call)

@@ -101,6 +101,8 @@ class Performer:
                 self.lookup.find(name)
             _refuse_expired(job)
         except registry.NotRegistered as error:
+            if job.unknown_since is None and self.unknown_for > 0:
+                log.warning("job %s: its function is not registered here: it goes back", job.id)
             return outcome.unknown(job, error, time.time(), self.unknown_for)
         except Exception as error:  # an invalid payload or call, an expiry
             return outcome.refused(job, error, time.time())
