@@ -59,8 +59,7 @@ def _places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
                 yield f"job {id} is {status} and is registered as {registered}"
         else:
             own = "failed" if status == "stopped" else status
-            # Fault, to be mended: the end of a job that RQ's code canceled while it ran overwrites that.
-            if registered != [own] and id not in allowed.loose:
+            if registered != [own]:
                 yield f"job {id} is {status} and is registered as {registered}"
             # A canceled job that a blocking move brought stays there, and the next claim passes it over.
             left = [spot for spot in spots if status != "canceled" or not spot.startswith("moved")]
@@ -206,14 +205,11 @@ def _expiries(space: Keyspace, allowed: Allowed) -> Iterator[str]:
         is_expiring = f"rq:job:{id}" in space.expiring
         status = record.get("status")
         if is_calling_back(record):
-            if is_expiring:
-                yield f"the callback of job {id} is due, and the job expires"
             continue
         if status in wire.ALIVE and is_expiring and id not in allowed.requeued:
             yield f"job {id} is {status} and expires"
         ttl = record.get("result_ttl" if status == "finished" else "failure_ttl")
-        # Fault, to be mended: canceled and replaced jobs never expire.
-        if status in wire.ENDED - {"canceled"} and not is_expiring and ttl != "-1":
+        if status in wire.ENDED and not is_expiring and id not in allowed.loose and ttl != "-1":
             yield f"job {id} is {status} and never expires"
         results = f"rq:results:{id}"
         if is_expiring and results in space.values and results not in space.expiring:

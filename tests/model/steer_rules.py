@@ -15,6 +15,7 @@ from packmule.jobs import control, queues
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import NoSuchBatch
 from packmule.jobs.reader import NoSuchJob
+from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.prune import Pruner
 from packmule.scheduler.maintenance.repair import GroupRepair, OrphanRepair
@@ -102,6 +103,7 @@ class SteerRules(RuleBasedStateMachine):
     def repair(self):
         GroupRepair(self.redis).repair()
         OrphanRepair(self.redis).repair()
+        BatchSettler(self.redis).settle()
 
     @rule()
     def prune(self):

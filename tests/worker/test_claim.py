@@ -50,6 +50,18 @@ def test_a_long_job_is_marked_as_started_until_its_end(client, claims):
     assert client.zcard("rq:wip:default") == 0
 
 
+def test_the_mark_of_an_execution_that_was_taken_away_changes_nothing(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    rescue(client, "w1", "vanished")
+    mark_started(client, job)  # nobody claims it
+    assert reader.read(client, id).status == "queued"
+    claims.finish_and_claim("c2", [], 1)
+    mark_started(client, job)  # the worker claims it again, as another execution
+    assert reader.read(client, id).status == "queued"
+    assert client.exists("rq:wip:default", keys.executions_key(id)) == 0
+
+
 def test_a_repeated_claim_returns_the_same_jobs_after_a_lost_reply(client, claims):
     ids = pool_jobs.add.enqueue_many([(number,) for number in range(5)])
     first = claims.finish_and_claim("c1", [], 3)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -16,6 +19,7 @@ from packmule.coordination.redis.replies import as_text
 from packmule.jobs import control, keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, pool, until
+from packmule.worker.heartbeat import INTERVAL
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
@@ -130,10 +134,29 @@ def test_workers_continue_whatever_happens_to_records_lists_and_registries(
         stuck = [id for id in victims if not has_an_end(client, id)]
         until(lambda: not [id for id in stuck if not has_an_end(client, id)])
         assert children_of(process.pid) == children
+        rescues_go_on(client, children, tmp_path)
         process.terminate()
         assert process.wait(DEADLINE) == 0
     assert client.zcard(keys.LEASES) == 0
     assert len(lines(ledger)) > 50
+
+
+def rescues_go_on(client: Redis, children: list[int], folder: Path) -> None:
+    """The garbage that lies about keeps no pool from rescuing vanished workers and those that died."""
+    client.set(keys.job_key("parent") + ":dependents", "no set")
+    client.zadd(keys.PARENTS, {"parent": 1})  # a worker was to enqueue them long ago, so the pools do
+    waiting = pool_jobs.add.options(queue="served by nobody").enqueue(1)
+    Claims(client, "vanished", Strict(["served by nobody"])).finish_and_claim("c1", [], 1)
+    client.zadd(keys.LEASES, {"vanished": time.time() + INTERVAL + 1})  # so the pools beat once before
+    until(lambda: client.lrange("rq:queue:served by nobody", 0, -1) == [waiting.encode()])
+    notes, gate = folder / "notes", folder / "gate"
+    running = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
+    until(lambda: lines(notes) == ["begin a"])
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    until(lambda: lines(notes) == ["begin a"] * 2)
+    gate.touch()
+    assert ended(client, running).status == "finished"
 
 
 def test_overwritten_claims_are_set_aside_and_their_worker_continues(server, client, tmp_path):
