@@ -17,6 +17,7 @@ from packmule.config import Settings, child_environment
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill import job_states
 from packmule.drill.faults import FaultInjector, WorkerPool
+from packmule.drill.job import CALLBACK
 from packmule.drill.ledger import Ledger, State, Verdict, judge
 from packmule.drill.load import MEAN_SECONDS, QUEUES
 from packmule.drill.network import Network
@@ -47,7 +48,7 @@ class Drill:
 
     def __post_init__(self) -> None:
         """Create the files that producers and jobs append to."""
-        for name in ("ledger", "acknowledged"):
+        for name in ("ledger", "acknowledged", "batches"):
             (self.folder / name).touch()
         self.random = Random(self.plan.seed)  # noqa: S311  a seed repeats a drill
         self.ledger = Ledger(self.folder / "ledger")
@@ -66,9 +67,12 @@ class Drill:
             producers += [self._start_producer(number) for number in range(PRODUCERS)]
             self._inject_faults()
             self.injector.thaw_all()
+            if any(each.poll() is not None for each in producers):
+                self.mishaps.append(f"a producer ended by itself ({self.folder}/producer-*.log)")
             _end(producers)
             states = self._await_end()
             held = job_states.held(self.client)
+            miscounted = job_states.miscounted(self.client, self.batches())
             self._stop_pools()
             self.ledger.catch_up()
         finally:
@@ -80,11 +84,24 @@ class Drill:
                 pool.signal_all(signal.SIGKILL)  # if anything of it is left
             if self.network:
                 self.network.close()
-        return judge(self._acknowledged(), states, held, self.ledger.runs, self.injector.faults, self.mishaps)
+        return judge(
+            self._acknowledged(),
+            states,
+            held,
+            self.ledger.runs,
+            self.injector.faults,
+            self.mishaps,
+            self.ledger.callbacks,
+            miscounted,
+        )
 
     def known_ids(self) -> set[str]:
         """The ids of all jobs that were acknowledged or have run."""
         return self._acknowledged() | {run.job for run in self.ledger.runs}
+
+    def batches(self) -> set[str]:
+        """The ids of all batches that were sealed."""
+        return set((self.folder / "batches").read_text().split())
 
     def _inject_faults(self) -> None:
         queues = fault_queues(self.random, self.plan.counts, redis_too=self.server is not None)
@@ -176,7 +193,7 @@ class Drill:
             PACKMULE_DATA_DIR=str(self.settings.data_dir.resolve()),
             PACKMULE_QUEUES=",".join(QUEUES),
             PACKMULE_MODULES="packmule.drill.job",
-            PACKMULE_ALLOW=None,
+            PACKMULE_ALLOW=CALLBACK,
             PACKMULE_ENV="production",  # without a mail catcher
             PACKMULE_GRACE=str(GRACE),
             PACKMULE_STORAGE=str(self.folder / "files"),

@@ -1,29 +1,47 @@
-"""The fault drill's job: it sleeps, and records outside of Redis when it began and ended."""
+"""The fault drill's jobs: they sleep, and record outside of Redis when they began and ended."""
 
 from __future__ import annotations
 
 import os
 import time
 from functools import lru_cache
+from typing import Any
 
 from packmule.jobs import current
 from packmule.jobs.job import job
 
 DAY = 86_400
+WORK, WORK_ALONE, CALLBACK = (f"packmule.drill.job.{name}" for name in ("work", "work_alone", "called_back"))
 
 
 @job(timeout=60, result_ttl=DAY, failure_ttl=DAY)
 def work(ledger: str, seconds: float) -> None:
     """Record the begin in the file `ledger`, sleep, and record the end."""
-    _record(ledger, "begin")
+    _work(ledger, seconds)
+
+
+@job(timeout=60, result_ttl=DAY, failure_ttl=DAY, singleton="{key}")
+def work_alone(ledger: str, seconds: float, key: int) -> None:
+    """Do the same while no other job with this key does."""
+    _work(ledger, seconds)
+
+
+def called_back(job: Any, connection: Any, result: object) -> None:
+    """RQ's callback of a job that has finished: record that it was called."""
+    _record(job.args[0], "callback", job.id)
+
+
+def _work(ledger: str, seconds: float) -> None:
+    id = current.job_id() or ""
+    _record(ledger, "begin", id)
     if seconds:
         time.sleep(seconds)
-    _record(ledger, "end")
+    _record(ledger, "end", id)
 
 
-def _record(ledger: str, what: str) -> None:
+def _record(ledger: str, what: str, id: str) -> None:
     # One short write to a file opened for appending is whole or absent, even if the process is killed.
-    line = f"{what} {current.job_id()} {os.getpid()} {os.getppid()} {time.monotonic():.6f}\n"
+    line = f"{what} {id} {os.getpid()} {os.getppid()} {time.monotonic():.6f}\n"
     os.write(_opened(ledger), line.encode())
 
 

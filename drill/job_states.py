@@ -7,10 +7,12 @@ from typing import Any, cast
 
 from redis import Redis
 
+from packmule.coordination.locks import grants
 from packmule.coordination.redis.replies import as_text
+from packmule.drill.job import WORK_ALONE
 from packmule.drill.ledger import State
-from packmule.drill.load import QUEUES
-from packmule.jobs import keys
+from packmule.drill.load import ALONE_KEYS, QUEUES
+from packmule.jobs import batch_state, keys
 
 A_TRIP = 1000
 
@@ -43,14 +45,27 @@ def held(client: Redis) -> set[str]:
     return {as_text(id) for id in ids}
 
 
+def miscounted(client: Redis, batches: Collection[str]) -> list[str]:
+    """The batches that have not ended, or don't count each of their jobs as done."""
+    wrong = []
+    for id in sorted(batches):
+        state = batch_state.read(client, id)
+        counts = state.counts
+        if state.ended is None or not counts.total == counts.done == client.hlen(
+            f"{keys.batch_key(id)}:jobs"
+        ):
+            wrong.append(id)
+    return wrong
+
+
 def is_used(client: Redis) -> bool:
     """Whether workers serve the drill's queues now, which means that another drill is running."""
     leases = cast(list[bytes], client.zrangebyscore(keys.LEASES, client.time()[0], "+inf"))
     return not _registered(client).isdisjoint(map(as_text, leases))
 
 
-def clear(client: Redis, known: Collection[str]) -> None:
-    """Delete the drill's queues, workers and jobs, both the `known` ones and those in its queues."""
+def clear(client: Redis, known: Collection[str], batches: Collection[str] = ()) -> None:
+    """Delete the drill's queues, batches, workers and jobs, both the `known` ones and those in its queues."""
     ids = set(known)
     for queue in QUEUES:
         ids |= set(map(as_text, client.lrange(keys.queue_key(queue), 0, -1)))
@@ -62,8 +77,12 @@ def clear(client: Redis, known: Collection[str]) -> None:
         key_names += keys.claims_key(worker), keys.waiting_key(worker), keys.worker_key(worker)
         client.zrem(keys.LEASES, worker)
         client.srem(keys.WORKERS, keys.worker_key(worker))
+    key_names += (key for number in range(ALONE_KEYS) for key in grants.keys(_lock_name(number)))
+    for id in batches:
+        key_names += (f"{keys.batch_key(id)}{part}" for part in ("", ":jobs", ":results", ":held"))
+        client.zrem(keys.BATCHES, id)
     for queue in QUEUES:
-        key_names += keys.queue_key(queue), _workers_key(queue)
+        key_names += keys.queue_key(queue), keys.groups_key(queue), _workers_key(queue)
         key_names += (keys.registry_key(status, queue) for status in keys.REGISTRIES)
         client.srem(keys.QUEUES, keys.queue_key(queue))
     for start in range(0, len(key_names), A_TRIP):
@@ -74,6 +93,10 @@ def _registered(client: Redis) -> set[str]:
     """The names of the workers that serve the drill's queues, or served them until they were killed."""
     members = cast(set[bytes], client.sunion([_workers_key(queue) for queue in QUEUES]))
     return {keys.worker_name(as_text(member)) for member in members}
+
+
+def _lock_name(key: int) -> str:
+    return f"singleton {WORK_ALONE}:{key}"
 
 
 def _workers_key(queue: str) -> str:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
 LIMITS = {KILLED: 1.0, POOL_GONE: 15.0, HELD_UP: 30.0}
 """Seconds within which 99 of 100 interrupted jobs must run again. If another fault delayed a job, for example
 by hitting the worker that was about to claim it, it counts under "second fault"."""
+
+ALONE, CALLED_BACK = "-alone", "-called-back"
+"""Parts of the ids of singletons, before their key, and of jobs with a callback."""
 
 KILLS = frozenset({"kill process", "kill pool"})
 OF_A_POOL = frozenset({"kill pool", "stop pool", "freeze pool", "freeze supervisor", "cut pool"})
@@ -75,6 +79,7 @@ class Ledger:
         self._read = 0
         self.runs: list[Run] = []
         self.running: dict[int, Run] = {}
+        self.callbacks: list[Run] = []
 
     def catch_up(self) -> None:
         """Read what was recorded since the last call."""
@@ -86,7 +91,9 @@ class Ledger:
             self._enter(*line.split())
 
     def _enter(self, what: str, job: str, pid: str, pool: str, at: str) -> None:
-        if what == "begin":
+        if what == "callback":
+            self.callbacks.append(Run(job, int(pid), int(pool), float(at), float(at)))
+        elif what == "begin":
             self.running[int(pid)] = run = Run(job, int(pid), int(pool), float(at))
             self.runs.append(run)
         else:
@@ -98,7 +105,9 @@ class Verdict:
     """The result of a drill. Lists hold job ids; `recoveries` are seconds until interrupted jobs ran again.
 
     `gave_up` are jobs that failed for good because three processes died with them, as promised. `excess` are
-    jobs that ended more often than faults explain. `mishaps` are sentences.
+    jobs that ended more often than faults explain, or whose callback did. `uncalled` are jobs whose callback
+    never ran, and `overlapping` singletons that ran at once. `miscounted` are batches. `mishaps` are
+    sentences.
     """
 
     acknowledged: int
@@ -112,6 +121,9 @@ class Verdict:
     in_flight: int
     excess: Sequence[str]
     recoveries: Mapping[str, Sequence[float]]
+    uncalled: Sequence[str] = field(default=())
+    overlapping: Sequence[str] = field(default=())
+    miscounted: Sequence[str] = field(default=())
     mishaps: Sequence[str] = field(default=())
 
     @property
@@ -123,6 +135,9 @@ class Verdict:
             "failed without a third death": self.failed,
             "recorded with a wrong outcome": self.misrecorded,
             "ran twice without having been in flight at a fault": self.excess,
+            "finished without their callback": self.uncalled,
+            "ran at once although they are singletons": self.overlapping,
+            "counted wrongly (batches)": self.miscounted,
         }
         late = {
             name: percentile(seconds, 99)
@@ -143,10 +158,13 @@ def judge(
     runs: Sequence[Run],
     faults: Sequence[Fault],
     mishaps: Sequence[str] = (),
+    callbacks: Sequence[Run] = (),
+    miscounted: Sequence[str] = (),
 ) -> Verdict:
     """Compare the acknowledged jobs with their states in Redis at the end, and with the runs.
 
     `states` has each acknowledged job that has a record; `held` are the ids in queues or claimed by workers.
+    `callbacks` are the runs of callbacks, and `miscounted` batches whose counts are not those of their jobs.
     """
     runs_of = defaultdict(list)
     for run in runs:
@@ -158,6 +176,8 @@ def judge(
     hits = _Hits(faults)
     in_flight = Counter(run.job for run in runs if hits.doubled(run))
     ended = Counter(run.job for run in runs if run.ended is not None)
+    called = Counter(run.job for run in callbacks)
+    explained = Counter(run.job for run in callbacks if hits.doubled(run))
     unexplained = sum(run.ended is None and hits.cut_short_by(run) is None for run in runs)
     if unexplained:
         mishaps = [*mishaps, f"{unexplained} runs were cut short without a fault"]
@@ -171,7 +191,13 @@ def judge(
         gave_up=fates["gave up"],
         duplicated=[id for id, times in ended.items() if times > 1],
         in_flight=in_flight.total(),
-        excess=[id for id, times in ended.items() if times - 1 > in_flight[id]],
+        excess=[
+            *(id for id, times in ended.items() if times - 1 > in_flight[id]),
+            *(id for id, times in called.items() if times - 1 > explained[id] + in_flight[id]),
+        ],
+        uncalled=[id for id in fates["completed"] if id.endswith(CALLED_BACK) and not called[id]],
+        overlapping=list(_overlapping(runs, hits)),
+        miscounted=miscounted,
         recoveries=_recoveries(runs_of, hits),
         mishaps=mishaps,
     )
@@ -253,3 +279,17 @@ def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: _Hits) -> dict[str, 
                     name = HELD_UP
                 found[name].append(seconds)
     return found
+
+
+def _overlapping(runs: Sequence[Run], hits: _Hits) -> Iterator[str]:
+    """Singletons that began while another with their key ran, without a fault that explains it."""
+    by_key = defaultdict(list)
+    for run in runs:
+        _, is_alone, key = run.job.partition(ALONE)
+        if is_alone:
+            by_key[key].append(run)
+    for same in by_key.values():
+        same.sort(key=lambda run: run.began)
+        for first, second in pairwise(same):
+            if first.ended is not None and second.began < first.ended and not hits.doubled(first):
+                yield second.job

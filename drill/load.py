@@ -11,11 +11,18 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
+from rq import Callback, Queue
+from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.embedded_server import ServerFailed
-from packmule.drill.job import work
-from packmule.jobs import queues
+from packmule.coordination.redis.replies import as_text
+from packmule.drill.job import CALLBACK, DAY, WORK, work, work_alone
+from packmule.drill.ledger import ALONE, CALLED_BACK
+from packmule.jobs import keys, queues
+from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 
 QUEUES = ("drill-a", "drill-b")
@@ -27,6 +34,12 @@ MEAN_SECONDS = sum((low + high) / 2 * share for (low, high), share in MIX.items(
 
 IN_BULK = TWICE = 0.05
 """The share of calls that enqueue many jobs, and of those that are made twice with one id."""
+
+KINDS = {"plain": 70, "callback": 12, "alone": 12, "batch": 6}
+"""Of a hundred calls that enqueue few jobs, how many enqueue which kind."""
+
+ALONE_KEYS, ALONE_SECONDS = 4, 0.05
+BATCH_JOBS, BATCH_SECONDS = 4, 600.0
 
 DEEP = 100
 """Queued jobs at which producers pause: the drill is about faults and needs no long queues."""
@@ -42,36 +55,87 @@ class Load:
     def __init__(self, folder: Path, name: str, rate: float, seed: int, stopped: threading.Event) -> None:
         self.ledger = str(folder / "ledger")
         self.acknowledged = folder / "acknowledged"
+        self.batches = folder / "batches"
         self.prefix = f"{folder.name}-{name}-"
         self.rate = rate
         self.random = Random(seed)  # noqa: S311  a seed repeats a drill
         self.stopped = stopped
-        self.client = Client().make_default().redis
         self.count = 0
 
     def run(self) -> None:
         """Enqueue singly and in bulk, and record each id after the call that enqueued it has returned."""
+        both = self._retry_until_available(lambda: (Client().make_default().redis, Client().redis))
+        if both is None:
+            return
+        self.client, self.rq_client = both
+        # RQ's own enqueue must not be sent twice, so its client tries once.
+        self.rq_client.connection_pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
         drill = os.getppid()
         with self.acknowledged.open("a") as file:
             while not self.stopped.is_set() and os.getppid() == drill:  # the drill itself may be killed
                 queue = self.random.choice(QUEUES)
-                ids = self._many(queue) if self.random.random() < IN_BULK else self._one(queue)
+                ids = self._many(queue) if self.random.random() < IN_BULK else self._few(queue)
                 file.write("".join(f"{id}\n" for id in ids))
                 file.flush()
                 self.stopped.wait(self.random.expovariate(self.rate / max(1, len(ids))))
                 while (self._retry_until_available(self._depth) or 0) > DEEP:
                     self.stopped.wait(RETRY_SECONDS)
 
-    def _one(self, queue: str) -> list[str]:
-        """Enqueue one job until it is acknowledged, and sometimes once more, which must change nothing."""
+    def _few(self, queue: str) -> Sequence[str]:
         self.count += 1
-        chosen = work.options(queue=queue, job_id=f"{self.prefix}{self.count}")
-        seconds = self._seconds()
+        (kind,) = self.random.choices(list(KINDS), list(KINDS.values()))
+        match kind:
+            case "callback":
+                return self._called_back(queue)
+            case "batch":
+                return self._batch(queue)
+            case "alone":
+                key = self.random.randrange(ALONE_KEYS)
+                chosen = work_alone.options(queue=queue, job_id=f"{self.prefix}{self.count}{ALONE}{key}")
+                seconds = self.random.uniform(0, ALONE_SECONDS)
+                return self._one(lambda: chosen.enqueue(self.ledger, seconds, key))
+            case _:
+                plain = work.options(queue=queue, job_id=f"{self.prefix}{self.count}")
+                seconds = self._seconds()
+                return self._one(lambda: plain.enqueue(self.ledger, seconds))
+
+    def _one(self, enqueue: Callable[[], str]) -> Sequence[str]:
+        """Enqueue one job until it is acknowledged, and sometimes once more, which must change nothing."""
         times = 2 if self.random.random() < TWICE else 1
-        ids = [
-            self._retry_until_available(lambda: chosen.enqueue(self.ledger, seconds)) for _ in range(times)
-        ]
+        ids = [self._retry_until_available(enqueue) for _ in range(times)]
         return [id for id in ids[:1] if id]
+
+    def _called_back(self, queue: str) -> Sequence[str]:
+        """Let RQ's code enqueue a job with a callback, once: it isn't acknowledged if that fails."""
+        by_rq = Queue(queue, connection=self.rq_client, serializer=JSONSerializer)
+        try:
+            enqueued = by_rq.enqueue(
+                WORK,
+                self.ledger,
+                self._seconds(),
+                job_id=f"{self.prefix}{self.count}{CALLED_BACK}",
+                job_timeout=60,
+                result_ttl=DAY,
+                failure_ttl=DAY,
+                on_success=Callback(CALLBACK),
+            )
+        except (RedisError, ServerFailed):
+            return ()
+        return [enqueued.id]
+
+    def _batch(self, queue: str) -> Sequence[str]:
+        """Enqueue a batch and what is to follow it; nothing of it is acknowledged until it is sealed."""
+        after = work.options(queue=queue).prepare(self.ledger, 0.0)
+        calls = [(self.ledger, self._seconds()) for _ in range(BATCH_JOBS)]
+        retry = self._retry_until_available
+        batch = retry(lambda: Batch.create(on_complete=after, keep=BATCH_SECONDS))
+        ids = batch and retry(lambda: work.options(queue=queue, batch=batch.id).enqueue_many(calls))
+        if not batch or not ids or retry(batch.seal) is None:
+            return ()
+        follows = retry(lambda: self.client.hget(keys.batch_key(batch.id), "on_complete"))
+        with self.batches.open("a") as file:
+            file.write(f"{batch.id}\n")
+        return [*ids, *([as_text(follows)] if follows else [])]
 
     def _many(self, queue: str) -> Sequence[str]:
         """Enqueue many empty jobs, of which workers claim several at once, or a few of any length."""

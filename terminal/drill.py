@@ -117,7 +117,7 @@ def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
                 verdict = run.run(update)
         finally:
             if here:
-                job_states.clear(app.client, run.known_ids())
+                job_states.clear(app.client, run.known_ids(), run.batches())
         broken = verdict.broken
         if broken:
             (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
@@ -151,6 +151,8 @@ def report(
         "in flight at a fault": verdict.in_flight,
         "duplicated": len(verdict.duplicated),
         "duplicated for no reason": len(verdict.excess),
+        "without their callback": len(verdict.uncalled),
+        "singletons at once": len(verdict.overlapping),
     }
     recovery = {
         name: {"jobs": len(spans), **{f"p{p}": percentile(spans, p) for p in (50, 99)}, "max": max(spans)}

@@ -11,7 +11,19 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.drill.ledger import HELD_UP, KILLED, POOL_GONE, Fault, Ledger, Run, State, judge, percentile
+from packmule.drill.ledger import (
+    ALONE,
+    CALLED_BACK,
+    HELD_UP,
+    KILLED,
+    POOL_GONE,
+    Fault,
+    Ledger,
+    Run,
+    State,
+    judge,
+    percentile,
+)
 from packmule.jobs import keys
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
@@ -187,6 +199,31 @@ def test_recovery_lasts_from_the_kill_to_the_next_begin_and_is_bounded(
         verdict = judge({"a"}, {"a": DONE}, (), runs, [fault])
         assert verdict.recoveries[name] == [pytest.approx(seconds)]
         assert len(verdict.broken) == sentences
+
+
+def test_a_callback_that_never_ran_and_one_that_ran_twice_are_reported() -> None:
+    job = f"a{CALLED_BACK}"
+    runs = [run(job, 1, 2)]
+    for callbacks, what in (([], "uncalled"), ([run(job, 3, 3)] * 2, "excess")):
+        verdict = judge({job}, {job: DONE}, (), runs, [], callbacks=callbacks)
+        assert getattr(verdict, what) == [job]
+        assert len(verdict.broken) == 1
+    killed = [Fault("kill process", WORKER, 3.1, 3.1)]
+    assert judge({job}, {job: DONE}, (), runs, killed, callbacks=[run(job, 3, 3)] * 2).broken == []
+
+
+@pytest.mark.parametrize(("faults", "overlaps"), [([], 1), ([Fault("freeze pool", POOL, 1.5, 16)], 0)])
+def test_singletons_that_ran_at_once_are_reported_unless_one_was_frozen(
+    faults: list[Fault], overlaps: int
+) -> None:
+    jobs = [f"{name}{ALONE}1" for name in "ab"]
+    runs = [run(jobs[0], 1, 16.5), Run(jobs[1], OTHER, OTHER, 14, 15), run(f"c{ALONE}2", 14, 15)]
+    verdict = judge(set(jobs), dict.fromkeys(jobs, DONE), (), runs, faults)
+    assert len(verdict.overlapping) == len(verdict.broken) == overlaps
+
+
+def test_a_batch_that_counts_wrongly_is_reported() -> None:
+    assert len(judge(set(), {}, (), [], [], miscounted=["b1"]).broken) == 1
 
 
 def test_a_recovery_that_another_fault_delayed_is_counted_apart() -> None:
