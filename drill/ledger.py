@@ -19,7 +19,7 @@ ACKNOWLEDGE_SECONDS = 0.3
 """Seconds until a job's outcome is in Redis: usually about 0.02, and on a busy machine at most this."""
 
 KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
-LIMITS = {KILLED: 1.0, POOL_GONE: 15.0, HELD_UP: 30.0}
+LIMITS = {KILLED: 1.0, POOL_GONE: 15.0, HELD_UP: 40.0}
 """Seconds within which 99 of 100 interrupted jobs must run again. If another fault delayed a job, for example
 by hitting the worker that was about to claim it, it counts under "second fault"."""
 
