@@ -54,6 +54,7 @@ def assembled(package: str, name: str) -> str:
     return "".join([*parts, _linked(script, outside)])
 
 
+@cache
 def needs(package: str, text: str) -> dict[Library, bool]:
     """The libraries that the head of a Lua file in `package` names, and whether every call needs them."""
     found = {}
@@ -97,10 +98,10 @@ def _in_order(package: str, text: str, above: tuple[Library, ...] = ()) -> dict[
 
 def _linked(text: str, names: dict[str, str], own: str = "") -> str:
     """A file's text with what `groups.` and the like, but its own name, are in the assembled script."""
-    for name, used in names.items():
-        if name != own:
-            text = re.sub(rf"(?<![\w.]){name}\.(?=\w)", used, text)
-    return text
+    others = names.keys() - {own}
+    if not others:
+        return text
+    return re.sub(rf"(?<![\w.])({'|'.join(sorted(others))})\.(?=\w)", lambda found: names[found[1]], text)
 
 
 def _locals(name: str, text: str) -> str:

@@ -30,7 +30,7 @@ from packmule.worker.pool.dead_locks import DeadLocks
 from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
 from packmule.worker.pool.upkeep import Death, Upkeep, impatient
-from packmule.worker.process import rq_current
+from packmule.worker.process import claim, rq_current
 from packmule.worker.process.worker import Worker
 from packmule.worker.registration import Registration
 from packmule.worker.scoreboard import Scoreboard
@@ -102,6 +102,7 @@ class Pool:
             "stop its processes": self._stop_children,
             "reap its processes": self._reap,
         }
+        claim.assemble()
         gc.freeze()  # what exists now is shared by all children as long as nobody writes to it
         while not self._is_done():
             for part, do in parts.items():

@@ -82,6 +82,11 @@ class Claim(NamedTuple):
         )
 
 
+def assemble() -> None:
+    """Assemble the claim's script, once for all processes that this one forks later."""
+    _finish_and_claim.command((), ())
+
+
 NOTHING = Claim([], [], [], [], False)
 
 
