@@ -1,0 +1,122 @@
+"""Fences: a worker that has lost a job writes nothing of it any more, and what lies elsewhere is left alone."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis
+
+from packmule.coordination.redis.scripts import Script
+from packmule.jobs import keys
+from packmule.jobs.client import Client
+from packmule.tests.worker import pool_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.rescue import rescue
+from packmule.worker.scoreboard import MAIN, RunningJob
+from packmule.worker.started import Marks
+
+PAST = time.time() - 60
+
+
+@pytest.fixture
+def claims(client: Redis) -> Claims:
+    Client(client).make_default()
+    return Claims(client, "w1", Strict(["high", "default", "low"]))
+
+
+def mark_started(client: Redis, job: Claimed) -> None:
+    Marks(client).mark("w1", [RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)], 1.0)
+
+
+def claimed(claims: Claims, name: str = "c1") -> Claimed:
+    pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim(name, [], 1).jobs
+    return job
+
+
+def status_of(client: Redis, job: Claimed) -> bytes | None:
+    return client.hget(keys.job_key(job.id), "status")
+
+
+def test_a_job_that_its_worker_lost_is_not_marked_as_started(client, claims):
+    job = claimed(claims)
+    rescue(client, "w1", "vanished")
+    mark_started(client, job)
+    assert status_of(client, job) == b"queued"
+    assert client.zcard("rq:wip:default") == 0
+    other = Claims(client, "w2", Strict(["default"])).finish_and_claim("c2", [], 1).jobs[0]
+    mark_started(client, job)  # another worker has it now
+    assert other.id == job.id
+    assert status_of(client, job) == b"queued"
+    assert client.zcard("rq:wip:default") == 0
+
+
+@pytest.mark.parametrize("status", ["started", "canceled", "finished"])
+def test_a_job_of_another_status_is_not_marked_as_started(client, claims, status):
+    job = claimed(claims)
+    client.hset(keys.job_key(job.id), "status", status)
+    mark_started(client, job)
+    assert status_of(client, job) == status.encode()
+    assert client.hget(keys.job_key(job.id), "started_at") is None
+    assert client.zcard("rq:wip:default") == 0
+
+
+def test_a_job_of_another_execution_is_not_rescued_with_a_named_one(client, claims):
+    first, second = claimed(claims, "c1"), claimed(claims, "c2")
+    for job in (first, second):
+        mark_started(client, job)
+    rescue(client, "w1", "stopped", executions=[first.execution], scope="named")
+    assert [status_of(client, job) for job in (first, second)] == [b"stopped", b"started"]
+    assert set(client.hkeys(keys.claims_key("w1"))) >= {second.id.encode()}
+    assert first.id.encode() not in client.hkeys(keys.claims_key("w1"))
+
+
+def test_the_verdict_applies_to_named_executions_and_the_rest_goes_back(client, claims):
+    first, second = claimed(claims, "c1"), claimed(claims, "c2")
+    for job in (first, second):
+        mark_started(client, job)
+    rescue(client, "w1", "stopped", executions=[first.execution])
+    assert [status_of(client, job) for job in (first, second)] == [b"stopped", b"queued"]
+    assert client.exists(keys.claims_key("w1")) == 0
+
+
+def test_a_job_that_may_not_have_begun_is_not_judged(client, claims):
+    job = claimed(claims)
+    rescue(client, "w1", "died")
+    assert status_of(client, job) == b"queued"
+    assert client.hget(keys.job_key(job.id), "deaths") is None
+
+
+def test_a_living_worker_is_not_rescued_from(client, claims):
+    job = claimed(claims)
+    client.zadd(keys.LEASES, {"w1": time.time() + 60})
+    assert rescue(client, "w1", "vanished", scope="expired").back == []
+    assert job.id.encode() in client.hkeys(keys.claims_key("w1"))
+    client.zadd(keys.LEASES, {"w1": PAST})
+    assert rescue(client, "w1", "vanished", scope="expired").back == [job.id]
+
+
+def test_progress_of_a_lost_job_is_not_written(client, claims):
+    write = Script("worker.process", "write")
+    job = claimed(claims)
+    progress = keys.progress_key(job.id)
+    key_names = [keys.claims_key("w1"), progress]
+    assert write(client, key_names, [job.id, "another", 60, "done", 1]) == 0
+    assert client.exists(progress) == 0
+    assert write(client, key_names, [job.id, job.execution, 60, "done", 1]) == 1
+    rescue(client, "w1", "returned")
+    assert write(client, key_names, [job.id, job.execution, 60, "done", 2]) == 0
+    assert client.hget(progress, "done") == b"1"
+
+
+def test_a_checkpoint_does_not_bring_a_record_back(client, claims):
+    write = Script("worker.process", "write")
+    job = claimed(claims)
+    key_names = [keys.claims_key("w1"), keys.job_key(job.id)]
+    assert write(client, key_names, [job.id, job.execution, 0, "checkpoint", "1"]) == 1
+    client.delete(keys.job_key(job.id))
+    assert write(client, key_names, [job.id, job.execution, 0, "checkpoint", "2"]) == 0
+    assert client.exists(keys.job_key(job.id)) == 0
