@@ -1,4 +1,4 @@
-"""Fences: a worker that has lost a job writes nothing of it any more, and what lies elsewhere is left alone."""
+"""Fences: a worker that lost a job writes nothing of it any more, and what lies elsewhere is left alone."""
 
 from __future__ import annotations
 

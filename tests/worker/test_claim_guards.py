@@ -1,0 +1,125 @@
+"""What a claim must not take or count: calls sent again, jobs of other statuses, and bounds of its looks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+from redis import Redis
+
+from packmule.jobs import keys
+from packmule.jobs.client import Client
+from packmule.tests.worker import limited_jobs, pool_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.claimed import Claimed
+
+
+@pytest.fixture
+def claims(client: Redis) -> Claims:
+    Client(client).make_default()
+    return Claims(client, "w1", Strict(["high", "default", "low"]))
+
+
+def finished(job: Claimed) -> outcome.Outcome:
+    return outcome.finished(job, b"1", time.time() - 1, time.time())
+
+
+def ids_of(jobs: Sequence[Claimed]) -> list[str]:
+    return [job.id for job in jobs]
+
+
+def test_the_end_of_a_job_whose_record_became_garbage_is_no_result(client, claims):
+    pool_jobs.add.enqueue(1)
+    innocent = pool_jobs.add.enqueue(2)
+    first, second = claims.finish_and_claim("c1", [], 2).jobs
+    client.delete(keys.job_key(first.id))
+    client.set(keys.job_key(first.id), "in the way")
+    claims.finish_and_claim("c2", [finished(first), finished(second)], 0)
+    assert client.zrange("rq:finished:default", 0, -1) == [innocent.encode()]
+    assert client.exists(keys.results_key(first.id)) == 0
+    assert [each for each in client.lrange(keys.QUARANTINE, 0, -1) if first.id.encode() in each]
+    assert first.id.encode() not in client.hkeys(keys.claims_key("w1"))
+
+
+def test_a_claim_sent_again_returns_what_its_rate_would_refuse_by_now(client, claims):
+    limited_jobs.slot_and_rate.enqueue("/nowhere", "example.org")
+    limited_jobs.slot_and_rate.enqueue("/nowhere", "example.org")
+    (job,) = claims.finish_and_claim("c1", [], 2).jobs
+    assert ids_of(claims.finish_and_claim("c1", [], 2).jobs) == [job.id]
+
+
+@pytest.mark.parametrize("status", ["canceled", "finished", "failed", "scheduled", "started"])
+def test_a_job_that_is_not_queued_is_not_claimed(client, claims, status):
+    id, innocent = pool_jobs.add.enqueue(1), pool_jobs.add.enqueue(2)
+    client.hset(keys.job_key(id), "status", status)
+    assert ids_of(claims.finish_and_claim("c1", [], 2).jobs) == [innocent]
+    assert client.hget(keys.job_key(id), "status") == status.encode()
+    assert client.hkeys(keys.claims_key("w1")) == [b".claim", innocent.encode()]
+
+
+def test_a_claim_looks_at_a_bounded_number_of_ids_that_may_not_run(client, claims):
+    client.rpush(keys.queue_key("default"), *(f"gone{number}" for number in range(1_000)))
+    assert claims.finish_and_claim("c1", [], 1).jobs == []
+    assert 900 <= client.llen(keys.queue_key("default")) < 1_000
+    client.delete(keys.queue_key("default"))
+    id = pool_jobs.add.enqueue(1)
+    assert ids_of(claims.finish_and_claim("c2", [], 1).jobs) == [id]
+
+
+def test_outcomes_sent_again_or_too_late_are_not_counted_in_the_statistics(client, claims):
+    pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+
+    def counted() -> int:
+        counts = client.hgetall(f"{keys.STATISTICS}total")
+        return sum(int(count) for field, count in counts.items() if field.endswith(b"k1"))
+
+    lost = Claims(client, "w1", Strict(["default"]))
+    lost._held = dict(claims._held)
+    claims.finish_and_claim("c2", [finished(job)], 0)
+    assert counted() == 1
+    lost.finish_and_claim("c2", [finished(job)], 0)  # the reply was lost
+    assert counted() == 1
+    lost._held = {job.execution: job}
+    assert lost.finish_and_claim("c3", [finished(job)], 0).stale == [job.id]
+    assert counted() == 1
+
+
+def test_a_claim_sent_again_does_not_return_the_jobs_of_another(client, claims):
+    first, second = pool_jobs.add.enqueue(1), pool_jobs.add.enqueue(2)
+    assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [first]
+    assert ids_of(claims.finish_and_claim("c2", [], 1).jobs) == [second]
+    assert ids_of(claims.finish_and_claim("c2", [], 1).jobs) == [second]
+
+
+def test_a_claim_sent_again_says_nothing_of_lost_history(client, claims):
+    pool_jobs.add.enqueue(1)
+    claims.finish_and_claim("c1", [], 1)
+    assert not claims.finish_and_claim("c2", [], 1).history_is_lost
+    claims._last = "c1"  # the reply was lost
+    assert not claims.finish_and_claim("c2", [], 1).history_is_lost
+    claims._last = "c1"
+    assert claims.finish_and_claim("c3", [], 1).history_is_lost
+
+
+def test_nothing_is_claimed_while_all_workers_are_suspended(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.set(keys.SUSPENDED, 1)
+    claim = claims.finish_and_claim("c1", [], 1)
+    assert (claim.jobs, claim.suspended) == ([], True)
+    client.delete(keys.SUSPENDED)
+    assert ids_of(claims.finish_and_claim("c2", [], 1).jobs) == [id]
+
+
+def test_only_jobs_of_paused_queues_go_back_from_the_waiting_list(client, claims):
+    paused = pool_jobs.add.options(queue="high").enqueue(1)
+    first, second = pool_jobs.add.enqueue(1), pool_jobs.add.enqueue(2)
+    for queue in ("high", "default", "default"):
+        client.lmove(keys.queue_key(queue), keys.waiting_key("w1"), "LEFT", "RIGHT")
+    client.sadd(keys.PAUSED, "high")
+    assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [first]
+    assert client.lrange(keys.waiting_key("w1"), 0, -1) == [second.encode()]
+    assert client.lrange(keys.queue_key("high"), 0, -1) == [paused.encode()]
