@@ -120,3 +120,21 @@ def test_a_checkpoint_does_not_bring_a_record_back(client, claims):
     client.delete(keys.job_key(job.id))
     assert write(client, key_names, [job.id, job.execution, 0, "checkpoint", "2"]) == 0
     assert client.exists(keys.job_key(job.id)) == 0
+
+
+def test_what_the_claims_note_beside_jobs_is_no_job(client, claims):
+    job = claimed(claims)
+    client.hset(keys.job_key(".claim"), mapping={"status": "queued", "origin": "default", "data": "x"})
+    assert rescue(client, "w1", "returned").back == [job.id]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [job.id.encode()]
+
+
+@pytest.mark.parametrize("has_signed_off", [True, False])
+def test_a_worker_that_signed_off_is_remembered_and_another_is_forgotten(client, claims, has_signed_off):
+    claimed(claims)
+    hash = keys.worker_key("w1")
+    client.hset(hash, mapping={"birth": "x", "queues": "default"} | ({"death": "x"} if has_signed_off else {}))
+    client.sadd(keys.workers_key("default"), hash)
+    rescue(client, "w1", "returned")
+    assert bool(client.exists(hash)) is has_signed_off
+    assert bool(client.sismember(keys.workers_key("default"), hash)) is has_signed_off
