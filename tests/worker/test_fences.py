@@ -133,7 +133,9 @@ def test_what_the_claims_note_beside_jobs_is_no_job(client, claims):
 def test_a_worker_that_signed_off_is_remembered_and_another_is_forgotten(client, claims, has_signed_off):
     claimed(claims)
     hash = keys.worker_key("w1")
-    client.hset(hash, mapping={"birth": "x", "queues": "default"} | ({"death": "x"} if has_signed_off else {}))
+    client.hset(
+        hash, mapping={"birth": "x", "queues": "default"} | ({"death": "x"} if has_signed_off else {})
+    )
     client.sadd(keys.workers_key("default"), hash)
     rescue(client, "w1", "returned")
     assert bool(client.exists(hash)) is has_signed_off
