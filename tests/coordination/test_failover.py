@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError
 
 import packmule
 from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.connection import connect
-from packmule.coordination.redis.connection_kinds import Replica, Unanswered
+from packmule.coordination.redis.connection_kinds import Replica, Retries, TcpConnection, Unanswered
 from packmule.coordination.redis.scripts import Script
 from packmule.coordination.streams.pubsub import MISSED, Subscriber, publish
 from packmule.coordination.streams.stream import Stream
@@ -67,6 +70,27 @@ def test_a_client_of_nothing_but_a_replica_says_so(pair):
             client.set("a", "1")
         with pytest.raises(packmule.Unavailable, match="read-only replica"):
             connect(pair.name.url, NOWHERE)
+
+
+def test_the_refusal_of_a_script_on_an_old_redis_is_a_replicas_too():
+    refusal = b"-ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as near:
+                while near.recv(65_536):
+                    near.sendall(refusal)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        port = listener.getsockname()[1]
+        connection = TcpConnection(port=port, retry=Retries(NoBackoff(), 0), driver_info=None, protocol=2)
+        connection.connect()
+        connection.send_command("EVALSHA", "1", 0)
+        with pytest.raises(Replica):
+            connection.read_response()
+        assert connection._sock is None
+        server.join()
 
 
 def test_an_answer_that_never_comes_is_an_error_after_the_timeout(pair):
