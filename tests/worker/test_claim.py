@@ -17,7 +17,7 @@ from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.fetcher import ClaimSize
-from packmule.worker.rescue import rescue
+from packmule.worker.rescue import rescue, rescue_expired
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 from packmule.worker.started import MARK_SECONDS, Marks
 
@@ -313,3 +313,21 @@ def test_a_rescue_of_many_jobs_takes_many_short_calls(client):
     assert Counter(client.lrange("rq:queue:default", 0, -1)).most_common(1)[0][1] == 1
     assert client.llen("rq:queue:default") == 1150
     assert client.exists(keys.claims_key("w1"), keys.waiting_key("w1"), keys.LEASES) == 0
+
+
+def test_whoever_renews_the_first_lease_after_all_had_ended_begins_a_lull(client):
+    pool_jobs.add.enqueue_many([(1,)] * 2)
+    assert Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
+    client.zadd(keys.LEASES, {"w1": 1})
+    assert Claims(client, "w2", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
+    assert 0 < client.pttl(keys.LULL) <= 4000
+    assert rescue_expired(client) == {}, "w1 may be about to renew its lease"
+    client.delete(keys.LULL)
+    assert len(rescue_expired(client)["w1"].back) == 1
+
+
+def test_a_lease_from_before_the_clock_went_back_counts_from_now_on(client):
+    client.zadd(keys.LEASES, {"w1": time.time() + 3600, "w2": time.time() + 5})
+    assert rescue_expired(client) == {}
+    assert client.zscore(keys.LEASES, "w1") <= time.time() + keys.LEASE_SECONDS + 1
+    assert client.zscore(keys.LEASES, "w2") <= time.time() + 5
