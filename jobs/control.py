@@ -86,7 +86,7 @@ def retry(client: Redis, id: str) -> None:
     """Enqueue a failed, stopped or canceled job again; it keeps its attempts and checkpoint.
 
     Its deaths are counted from zero again. Raises `NoSuchJob`, and `NotRetried` if the job is in another
-    status, if another job holds its unique key, or if a worker still runs the job or its callback.
+    status, if another job holds its unique key, or if a newer singleton that replaced it waits or runs.
     """
     key_names = [keys.job_key(id), keys.UNIQUE]
     status = as_text(_retry(client, key_names, [id, wire.time_text(time.time())]))
@@ -94,7 +94,7 @@ def retry(client: Redis, id: str) -> None:
         raise no_such_job(id)
     if status.startswith("held "):
         holder = status.removeprefix("held ")
-        raise NotRetried(f"job {id} is unique, and job {holder} holds its place: cancel that one first")
+        raise NotRetried(f"job {id} can't run again: job {holder} holds its place; cancel that one first")
     if status.startswith("claimed "):
         worker = status.removeprefix("claimed ")
         raise NotRetried(f"job {id} can't run again yet: worker {worker} still runs it or its callback")
