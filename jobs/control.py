@@ -86,7 +86,8 @@ def retry(client: Redis, id: str) -> None:
     """Enqueue a failed, stopped or canceled job again; it keeps its attempts and checkpoint.
 
     Its deaths are counted from zero again. Raises `NoSuchJob`, and `NotRetried` if the job is in another
-    status, if another job holds its unique key, or if a newer singleton that replaced it waits or runs.
+    status, if another job holds its unique key, if a newer singleton that replaced it waits or runs, or if a
+    worker still runs the job or its callback.
     """
     key_names = [keys.job_key(id), keys.UNIQUE]
     status = as_text(_retry(client, key_names, [id, wire.time_text(time.time())]))
