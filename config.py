@@ -45,6 +45,7 @@ class Settings:
     unknown_for: float = 600.0
     environment: str = "development"
     log_format: str = "text"
+    log_level: str = "info"
     memory_high_water: str = ""
     tracing: str = "none"
     storage: str | None = None
@@ -171,9 +172,15 @@ def _high_water(text: str) -> str:
 
 
 def _log_format(text: str) -> str:
-    if text not in {"text", "json"}:
-        raise ValueError("use text or json")
+    if text not in {"text", "untimed", "json"}:
+        raise ValueError("use text, untimed or json")
     return text
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in {"debug", "info", "warning", "error"}:
+        raise ValueError("use debug, info, warning or error")
+    return text.lower()
 
 
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -192,6 +199,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "unknown_for": ("PACKMULE_UNKNOWN_FOR", duration),
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
+    "log_level": ("PACKMULE_LOG_LEVEL", _log_level),
     "tracing": ("PACKMULE_TRACING", _tracing),
     "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", _high_water),
     "storage": ("PACKMULE_STORAGE", str),
@@ -228,6 +236,12 @@ def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{variable}_FILE: {path} can't be read: {type(error).__name__}") from None
+
+
+def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a terminal is to show colours: not if `NO_COLOR` is set (https://no-color.org)."""
+    env = os.environ if environ is None else environ
+    return not env.get("NO_COLOR") and env.get("TERM") != "dumb"
 
 
 def child_environment(**changes: str | None) -> dict[str, str]:

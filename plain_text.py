@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNSHOWN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls, of which some begin a terminal's commands; then unseen ones
@@ -20,7 +21,8 @@ def plain(text: object) -> str:
     >>> plain("a\x1b[2J\nb\u202e")
     'a\\x1b[2J\\nb\\u202e'
     """
-    return _UNSHOWN.sub(_written_out, str(text))
+    shown = str(text)
+    return shown if shown.isprintable() else _UNSHOWN.sub(_written_out, shown)
 
 
 def plain_lines(text: str) -> str:
@@ -30,6 +32,17 @@ def plain_lines(text: str) -> str:
     'Traceback:\n    x\\x1b[2J'
     """
     return "\n".join(plain(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def plain_each(lines: Sequence[str]) -> str:
+    r"""Many lines, each plain; it costs little if they are.
+
+    >>> plain_each(["a", "b\nc"])
+    'a\nb\\nc'
+    """
+    if "".join(lines).isprintable():
+        return "\n".join(lines)
+    return "\n".join(map(plain, lines))
 
 
 def plain_json(text: str) -> str:

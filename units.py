@@ -15,6 +15,9 @@ CENTURY = 36_500 * DAY
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": DAY}
 
+SPANS = ((0.001, "us", 1e-6), (1.0, "ms", 1e-3), (120.0, "s", 1.0), (7200.0, "min", 60.0))
+"""Up to which seconds a span is shown in a unit, and the unit's seconds."""
+
 _DURATION = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s?)?", re.ASCII
 )
@@ -42,3 +45,17 @@ def size(text: str) -> int:
     if not found or not int(found[1]):
         raise ValueError("not a size: write 300M, 2G or a number of bytes")
     return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()]
+
+
+def span(seconds: float | None) -> str:
+    """Seconds as people say them: 340 us, 12 ms, 3.4 s, 5 min, 2.5 h.
+
+    >>> span(0.0123), span(75), span(None)
+    ('12.3 ms', '75 s', '-')
+    """
+    if seconds is None:
+        return "-"
+    for bound, unit, size in SPANS:
+        if seconds < bound * 0.9995:  # which would be rounded up to the bound
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:,.1f} h"

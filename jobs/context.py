@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import Protocol
 
 Report = Callable[[float, float | None, str], None]
 Save = Callable[[bytes], None]
@@ -19,12 +20,23 @@ REPORT_INTERVAL = 0.1
 """Seconds between two reports of progress that leave the process; the last one always does."""
 
 
+class Printing(Protocol):
+    """Takes what a job prints."""
+
+    def write(self, name: str, text: str) -> None:
+        """Take a piece of text that goes to the stream `name`."""
+
+    def end(self) -> None:
+        """Take the end of the job."""
+
+
 @dataclass(slots=True)
 class Running:
     """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
 
     `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
-    `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch.
+    `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch; `name`
+    is that of its function, and `queue` its queue. `printing` holds the line that it prints.
     """
 
     id: str
@@ -35,6 +47,9 @@ class Running:
     is_draining: Callable[[], bool]
     fence: int | None = None
     batch: str = ""
+    name: str = ""
+    queue: str = ""
+    printing: Printing | None = None
     saved: bytes | None = None
     saved_at: float = float("-inf")
     done: float = 0.0
@@ -109,12 +124,14 @@ def performing(
     is_draining: Callable[[], bool] = lambda: False,
     fence: int | None = None,
     batch: str = "",
+    name: str = "",
+    queue: str = "",
 ) -> Iterator[Running]:
     """Make `id` the running job of this context; at the end, send what throttling held back.
 
     The worker wraps each body in it; the arguments are those of `Running`.
     """
-    job = Running(id, attempt, report, cursor, save, is_draining, fence, batch, saved=cursor)
+    job = Running(id, attempt, report, cursor, save, is_draining, fence, batch, name, queue, saved=cursor)
     token = _running.set(job)
     try:
         yield job
@@ -122,6 +139,8 @@ def performing(
         job.keep()
         raise
     finally:
+        if job.printing is not None:
+            job.printing.end()
         _running.reset(token)
         job.flush()
 

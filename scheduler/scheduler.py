@@ -15,7 +15,7 @@ from typing import TypeGuard
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
+from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outage
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import keys
 from packmule.scheduler.leader import QUORUM_RETRY_INTERVAL, TERM, Leadership, NotLeading
@@ -122,15 +122,23 @@ class Scheduler:
                 self._led = leads
                 self.expedite()
             pause = self.leadership.next_attempt_in
-            return min(self._do_due(), pause) if leads else pause
+            if leads:
+                pause = min(self._do_due(), pause)
         except NotLeading as error:
             log.warning("%s", error)
             self.leadership.announce_again()
             return QUORUM_RETRY_INTERVAL
         except REDIS_ERRORS as error:
             self.leadership.is_server_reachable = False
-            log.warning("redis is unavailable: %s", error)
+            if is_transient(error):
+                outage.begin(error)
+            else:
+                log.warning("%s", error)
             return RETRY_INTERVAL
+        else:
+            if self.leadership.is_server_reachable:
+                outage.end()
+            return pause
 
     def expedite(self, seconds: float = 0.0) -> None:
         """Check for due jobs and schedules in `seconds` at the latest."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from packmule import units
 from packmule.config import Settings, SettingsError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "json", is_flag=True, help="Print JSON.")
 
@@ -79,6 +81,17 @@ class Instant(click.ParamType[datetime]):
                 param,
                 ctx,
             )
+
+
+def verbosity(*quiet: str) -> Callable[[F], F]:
+    """The options of a long-running command that say how much it logs; `quiet` are the names of one."""
+
+    def decorate(command: F) -> F:
+        less = click.option(*quiet, "quiet", is_flag=True, help="Log warnings and errors only.")
+        more = click.option("-v", "--verbose", "verbose", is_flag=True, help="Log starts of jobs, and more.")
+        return more(less(command))
+
+    return decorate
 
 
 class Since(click.ParamType[str]):

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.parameters import verbosity
 
 
 @click.command()
@@ -17,13 +18,14 @@ from packmule.terminal.app import App
     metavar="FILE",
     help="A TOML file of schedules.  [default: PACKMULE_SCHEDULES]",
 )
+@verbosity("-q", "--quiet")
 @click.pass_obj
-def scheduler(app: App, schedules: Path | None) -> None:
+def scheduler(app: App, schedules: Path | None, verbose: bool, quiet: bool) -> None:
     """Run a dedicated scheduler; any number may run, and one leads."""
     from packmule.scheduler.schedules.schedule_file import read_file
-    from packmule.terminal.logs import log_to_stderr
+    from packmule.terminal import logs
 
-    log_to_stderr(app.settings.log_format)
+    logs.begin(app.settings, verbose, quiet)
     if schedules is not None:
         read_file(schedules)  # a mistake ends the command at once; a deployed file may be corrected later
         app.settings = replace(app.settings, schedules=schedules)

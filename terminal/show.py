@@ -36,7 +36,6 @@ NARROW = 120
 CUT = 12
 """Columns that a text keeps at least before a table becomes wider than its terminal."""
 
-UNITS = ((0.001, "us", 1e-6), (1.0, "ms", 1e-3), (120.0, "s", 1.0), (7200.0, "min", 60.0))
 AGES = ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600))
 
 # Text is never taken for rich's markup: what a job wrote may look like it.
@@ -123,20 +122,6 @@ def facts(pairs: Mapping[str, Any]) -> None:
         if value not in (None, "", [], ()):
             grid.add_row(name, _text(value))
     out.print(grid)
-
-
-def span(seconds: float | None) -> str:
-    """Seconds as people say them: 340 us, 12 ms, 3.4 s, 5 min, 2.5 h.
-
-    >>> span(0.0123), span(75), span(None)
-    ('12.3 ms', '75 s', '-')
-    """
-    if seconds is None:
-        return "-"
-    for bound, unit, size in UNITS:
-        if seconds < bound:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 3600:,.1f} h"
 
 
 def ago(at: str | float | None) -> str:

@@ -131,7 +131,7 @@ def _part(found: Summary) -> dict[str, Any]:
 def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
     from rich.console import Group
 
-    from packmule.terminal.show import span
+    from packmule.units import span
 
     room = max(3, (height - 16) // 3)
     queues = [

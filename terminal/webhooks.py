@@ -12,7 +12,7 @@ import click
 from packmule.config import SettingsError, secret
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import json_option
+from packmule.terminal.parameters import json_option, verbosity
 from packmule.terminal.say import say
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="A TOML file of webhooks.  [default: PACKMULE_WEBHOOKS]",
 )
+@verbosity("-q", "--quiet")
 @click.pass_context
-def webhooks(ctx: click.Context, file: Path | None) -> None:
+def webhooks(ctx: click.Context, file: Path | None, verbose: bool, quiet: bool) -> None:
     """Post events of jobs to webhooks, until SIGTERM.
 
     Any number of these processes may run.
@@ -39,9 +40,9 @@ def webhooks(ctx: click.Context, file: Path | None) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from packmule.observe.webhooks.sender import run
-    from packmule.terminal.logs import log_to_stderr
+    from packmule.terminal import logs
 
-    log_to_stderr(app.settings.log_format)
+    logs.begin(app.settings, verbose, quiet)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

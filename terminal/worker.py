@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.parameters import Duration, Size, Span, complete_queues
+from packmule.terminal.parameters import Duration, Size, Span, complete_queues, verbosity
 from packmule.terminal.scheduler import run_scheduler
 
 
@@ -50,6 +49,7 @@ from packmule.terminal.scheduler import run_scheduler
 )
 @click.option("--burst", is_flag=True, help="Exit when the queues are empty.")
 @click.option("--no-scheduler", is_flag=True, help="Run no scheduler beside the processes.")
+@verbosity("--quiet")
 @click.pass_obj
 def worker(
     app: App,
@@ -59,16 +59,19 @@ def worker(
     grace: float | None,
     autoscale: tuple[int, int] | None,
     no_scheduler: bool,
+    verbose: bool,
+    quiet: bool,
     **options: Any,
 ) -> int:
     """Run a pool of worker processes until SIGTERM, which drains it."""
     from packmule.jobs.client import known_queue
-    from packmule.terminal.logs import log_to_stderr
+    from packmule.terminal import logs
+    from packmule.terminal.banner import show_banner
     from packmule.worker import order
     from packmule.worker.options import WorkerOptions
     from packmule.worker.pool.pool import Pool
 
-    log_to_stderr(app.settings.log_format)
+    logs.begin(app.settings, verbose, quiet)
     try:
         names = order.parse(queues or app.settings.queues)
     except order.InvalidWeight as error:
@@ -86,16 +89,19 @@ def worker(
     app.provide(smtp_url)
     if not no_scheduler:
         companions["scheduler"] = lambda: run_scheduler(app)
+    settled = WorkerOptions(
+        max_result_bytes=app.settings.max_result_bytes,
+        unknown_for=app.settings.unknown_for,
+        webhook_allow=app.settings.webhook_allow,
+        **options,
+    )
+    processes = processes or app.settings.processes
+    show_banner(app, names, f"{autoscale[0]} to {autoscale[1]}" if autoscale else f"{processes}", settled)
     return Pool(
         app.connect,
         queues or app.settings.queues,
-        processes or app.settings.processes,
-        WorkerOptions(
-            max_result_bytes=app.settings.max_result_bytes,
-            unknown_for=app.settings.unknown_for,
-            webhook_allow=app.settings.webhook_allow,
-            **options,
-        ),
+        processes,
+        settled,
         grace=app.settings.grace if grace is None else grace,
         companions=companions,
         autoscale=autoscale,
@@ -122,7 +128,4 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
             stopped.wait()
 
     companions["mail-catcher"] = catch
-    logging.getLogger("packmule").info(
-        "PACKMULE_SMTP_URL is not set: mails are saved under %s instead of being sent", storage.locate("mail")
-    )
     return f"smtp://127.0.0.1:{port}"

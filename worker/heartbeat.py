@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from redis import Redis
 
+from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outage
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.worker.deadlines import LOOK, Deadlines
@@ -100,7 +101,11 @@ class HeartbeatThread:
                     continue
                 next_beat = time.monotonic() + RETRY_INTERVAL
                 self._heartbeat.beat()
+                outage.end()
                 next_beat = time.monotonic() + INTERVAL
                 self._maintain()
             except Exception as error:  # the lease must not end because of one job
-                log.warning("no heartbeat: %s", error)
+                if isinstance(error, REDIS_ERRORS) and is_transient(error):
+                    outage.begin(error)
+                else:
+                    log.warning("no heartbeat: %s", error)

@@ -82,12 +82,14 @@ def rescue(
     return rescued
 
 
-def record_crash(client: Redis, worker: str, execution: str, report: CrashReport) -> None:
+def record_crash(client: Redis, worker: str, execution: str, report: CrashReport) -> Rescued:
     """Record the crash of an isolated process, once Redis answers: its job counts a death, and runs again.
 
     The job fails instead if it had too many deaths. Either way `worker` loses its claim on `execution`.
     """
-    retry_until_available(lambda: rescue(client, worker, "died", report.cause, [execution], "named", report))
+    return retry_until_available(
+        lambda: rescue(client, worker, "died", report.cause, [execution], "named", report)
+    )
 
 
 def rescue_expired(client: Redis) -> dict[str, Rescued]:

@@ -20,6 +20,7 @@ from redis.exceptions import (
 )
 
 from packmule.coordination.redis.embedded_server import ServerFailed
+from packmule.units import span
 
 UNAVAILABLE = (ConnectionError, TimeoutError)
 """What redis-py raises while the server can't be reached, and while it loads its data."""
@@ -61,16 +62,41 @@ class BackOff:
         self._ceiling = self.first
 
 
+class Outage:
+    """Logs that Redis is away, once, and that it is back; `level` is DEBUG if another process says so."""
+
+    def __init__(self) -> None:
+        self.level = logging.WARNING
+        self._since: float | None = None
+
+    def begin(self, error: Exception) -> None:
+        """Redis did not answer, or not as it should."""
+        if self._since is None:
+            self._since = time.monotonic()
+            log.log(self.level, "redis is away: %s", error)
+
+    def end(self) -> None:
+        """Redis has answered."""
+        if self._since is not None:
+            log.log(self.level, "redis is back after %s", span(time.monotonic() - self._since))
+            self._since = None
+
+
+outage = Outage()
+"""This process's."""
+
+
 def retry_until_available(call: Callable[[], T]) -> T:
     """Repeat `call`, which must be safe to repeat, until Redis answers. Raises what isn't transient."""
-    backoff: BackOff | None = None
+    backoff = BackOff()
     while True:
         try:
-            return call()
+            answer = call()
         except (*UNAVAILABLE, ResponseError) as error:
             if not is_transient(error):
                 raise
-            backoff = backoff or BackOff()
-            pause = backoff.next()
-            log.warning("redis is unavailable (%s); trying again in %.1f s", error, pause)
-            time.sleep(pause)
+            outage.begin(error)
+            time.sleep(backoff.next())
+        else:
+            outage.end()
+            return answer

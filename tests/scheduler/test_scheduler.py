@@ -491,7 +491,7 @@ def test_a_scheduler_survives_an_outage_of_redis(spare_server, start, tmp_path, 
     with connect(spare.url, tmp_path) as client:
         wait_for(lambda: leads(client, process))
         spare.stop()
-        wait_for(lambda: b"redis is unavailable" in (tmp_path / "log").read_bytes())
+        wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
         assert process.poll() is None
         spare.ensure()
         monkeypatch.setattr(Client, "_default", Client(client))
@@ -505,6 +505,6 @@ def test_sigterm_ends_a_scheduler_promptly_while_redis_is_unavailable(spare_serv
     with connect(spare.url, tmp_path) as client:
         wait_for(lambda: leads(client, process))
     spare.stop()
-    wait_for(lambda: b"redis is unavailable" in (tmp_path / "log").read_bytes())
+    wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
     with pace() as second:
         assert ended_after(process, signal.SIGTERM) < 10 * second()

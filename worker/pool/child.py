@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from packmule.coordination.redis.backoff import outage
 from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.kernel import die_with_parent, out_of_memory_kills
 from packmule.worker.rescue import Verdict
@@ -82,6 +83,7 @@ def _be_child(name: str, main: Main, life: int, parent: int) -> None:
     code = 1
     try:
         die_with_parent(parent)
+        outage.level = logging.DEBUG  # the pool says it
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(signum, signal.SIG_DFL)

@@ -27,6 +27,7 @@ from packmule.worker.pool import child
 from packmule.worker.pool.autoscale import Autoscale
 from packmule.worker.pool.child import Child, Main
 from packmule.worker.pool.dead_locks import DeadLocks
+from packmule.worker.pool.drain import Drain
 from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
 from packmule.worker.pool.upkeep import Death, Upkeep, impatient
@@ -68,7 +69,6 @@ class Pool:
         self.connect = connect
         self.weights = order.parse(queues)
         self.processes = processes if autoscale is None else min(max(processes, autoscale[0]), autoscale[1])
-        self.grace = grace
         self.options = options or WorkerOptions()
         self.companions = companions or {}
         self.autoscale = autoscale
@@ -78,9 +78,7 @@ class Pool:
         self._start_backoff = BackOff(0.1, BACK_OFF_CAP)
         self._start_not_before = 0.0
         self._drained = 0
-        self._stop_signals = 0
-        self._stop_deadline = float("inf")
-        self._clean = True
+        self._drain = Drain(grace)
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
@@ -99,7 +97,7 @@ class Pool:
             "wait": lambda: self._wait(wake),
             "obey commands": self._obey,
             "enforce deadlines": self._enforce,
-            "stop its processes": self._stop_children,
+            "stop its processes": self._stop,
             "reap its processes": self._reap,
         }
         claim.assemble()
@@ -110,7 +108,8 @@ class Pool:
                     do()
         self.upkeep.close()
         self.dead_locks.close()
-        return 0 if self._clean else 1
+        self._drain.end()
+        return 0 if self._drain.is_clean else 1
 
     def _wait(self, wake: WakePipe) -> None:
         """Wait for a tick, or until a signal or a command arrives."""
@@ -126,8 +125,8 @@ class Pool:
             obey(self._workers(), name, command)
 
     def _install_signal_handlers(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGTERM, lambda signum, frame: self._drain.request())
+        signal.signal(signal.SIGINT, lambda signum, frame: self._drain.request())
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
         signal.signal(signal.SIGTTIN, lambda signum, frame: self._resize(+1))
         signal.signal(signal.SIGTTOU, lambda signum, frame: self._resize(-1))
@@ -135,15 +134,20 @@ class Pool:
 
     def _is_done(self) -> bool:
         working = any(each.scoreboard for each in self._children.values())
-        if self.options.burst and not working and self._drained >= self.processes and not self._stop_signals:
-            self._stop_signals = 1
-        return self._stop_signals > 0 and not self._children
+        if (
+            self.options.burst
+            and not working
+            and self._drained >= self.processes
+            and not self._drain.requests
+        ):
+            self._drain.requests = 1
+        return self._drain.requests > 0 and not self._children
 
     def _workers(self) -> list[Child]:
         return [each for each in self._children.values() if each.scoreboard]
 
     def _start_missing(self) -> None:
-        if self._stop_signals:
+        if self._drain.requests:
             return
         for _ in range(self.processes - len(self._workers()) - self._drained):
             if time.monotonic() >= self._start_not_before:
@@ -195,7 +199,7 @@ class Pool:
             self._children[started.pid] = started
 
     def _scale(self, scale: Autoscale | None) -> None:
-        if scale is None or self._stop_signals or not self.upkeep.is_available:
+        if scale is None or self._drain.requests or not self.upkeep.is_available:
             return
         busy = sum(1 for each in self._workers() if each.running())
         wanted = scale.wanted(self.processes, busy)
@@ -217,23 +221,9 @@ class Pool:
                 if each.scoreboard:
                     self.upkeep.rescue_stalled(each.name, each.scoreboard)
 
-    def _stop_children(self) -> None:
-        """Pass a signal to stop on; kill processes that go on after the grace or a second signal."""
-        if not self._stop_signals:
-            return
-        # Companions last: a job that finishes may still need them.
-        workers_left = bool(self._workers())
-        for each in self._children.values():
-            if not each.stop_sent and (each.scoreboard or not workers_left):
-                each.stop_sent = True
-                each.send(signal.SIGTERM)
-                each.send(signal.SIGCONT)
-        if time.monotonic() < self._stop_deadline and self._stop_signals == 1:
-            return
-        for each in self._children.values():
-            if not each.killed_as:
-                each.kill("returned", "", [])
-                self._clean = self._clean and each.scoreboard is None
+    def _stop(self) -> None:
+        if self._drain.requests:
+            self._drain.stop(self._children.values())
 
     def _reap(self) -> None:
         """Handle children that ended, froze or continued, and reap a container's orphans."""
@@ -255,7 +245,7 @@ class Pool:
             if ended.scoreboard:
                 with self._guard(f"rescue the jobs of {ended.name}"):
                     self._on_worker_exit(ended, ended.scoreboard, code, usage)
-            elif code and not self._stop_signals:
+            elif code and not self._drain.requests:
                 log.warning("%s: ended with code %d; starting it again", ended.name, code)
                 self._back_off(ended)
 
@@ -270,7 +260,9 @@ class Pool:
         report = report_crash(ended.name, code, running[0] if running else None, usage, ended.kills_before)
         executions = [job.execution for job in running] or [NOTHING_RAN]
         verdict, reason, named = ended.killed_as or ("died", report.cause, executions)
-        log.warning("%s: %s", ended.name, reason or "ended before its job did")
+        if reason or not ended.killed_as:
+            jobs = "".join(f" (job {job.id})" for job in running if job.execution in named)
+            log.error("%s: %s%s", ended.name, reason, jobs)
         with self._guard("release the locks of dead processes"):
             self.dead_locks.release(locks)
         self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report))
@@ -289,8 +281,3 @@ class Pool:
         faulthandler.dump_traceback(all_threads=True)
         for each in self._workers():
             each.send(signal.SIGQUIT)
-
-    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
-        self._stop_signals += 1
-        if self._stop_signals == 1:
-            self._stop_deadline = time.monotonic() + self.grace

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
-from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
+from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outage
 from packmule.worker.commands import Commands
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import Dependents
@@ -73,7 +73,6 @@ class Upkeep:
         self._guard = Guard()
         self.is_available = False
         """Whether the last heartbeat succeeded, and nothing has failed since."""
-        self._is_away = False
         self._beat = Duty("renew its leases", self._renew, INTERVAL)
         self._vanished = Duty("rescue the jobs of vanished workers", self._rescue_vanished, RESCUE_INTERVAL)
         self._others = [
@@ -129,9 +128,8 @@ class Upkeep:
         return True
 
     def _lose(self, error: Exception) -> None:
-        if not self._is_away:
-            log.warning("redis is away: %s", error)
-        self._is_away, self.is_available = True, False
+        outage.begin(error)
+        self.is_available = False
         self._beat.due_at = time.monotonic() + RETRY_INTERVAL
         self.commands.close()
 
@@ -143,9 +141,8 @@ class Upkeep:
                 raise
             self.is_available = True  # it answers, so other duties may succeed
             raise
-        if self._is_away:
-            log.info("redis is back")
-        self._is_away, self.is_available = False, True
+        outage.end()
+        self.is_available = True
 
     def _rescue_dead(self) -> None:
         """Give back what dead workers held. What can't be given back is left to the end of the lease."""

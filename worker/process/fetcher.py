@@ -17,6 +17,7 @@ from packmule.jobs.options import DEFAULT_RESULT_TTL
 from packmule.worker.order import Order
 from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims
+from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.outcome import Outcome
 
 SUSPENDED_SECONDS = 1.0
@@ -25,9 +26,6 @@ PAUSED_SECONDS = 5.0
 
 LONGEST_CLAIM = 0.01
 """Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
-
-LONGEST_REASON = 500
-"""Characters of an error that a log line has."""
 
 log = logging.getLogger("packmule.worker")
 
@@ -49,6 +47,7 @@ class Fetcher:
         queues: Sequence[str],
         wake: Sequence[int],
         answered: Callable[[Claim], object],
+        job_log: JobLog,
         most: int = MOST,
         result_ttl: int = int(DEFAULT_RESULT_TTL),
     ) -> None:
@@ -56,6 +55,7 @@ class Fetcher:
         self._idle = IdleWait(client, worker, self._claims, [keys.queue_key(each) for each in queues], wake)
         self._wake = wake
         self._answered = answered
+        self._job_log = job_log
         self._size = ClaimSize(most)
         self._lock = threading.Lock()
         self._last = self._arrived = NOTHING
@@ -143,11 +143,9 @@ class Fetcher:
                 self.has_moves = self._idle.is_under_way
             if claim.history_is_lost:
                 self._give_up_unheld()
+        self._job_log.flush()
         if claim.parents or claim.is_forgotten:
             self._answered(claim)
-        for ended in outcomes:
-            if ended.status == "failed":
-                _log_failure(ended)
         if claim.stale:
             _log_stale(outcomes, claim.stale)
         return claim
@@ -163,7 +161,7 @@ class Fetcher:
             return call()
         except UNAVAILABLE as error:
             # The pool closes it, too, if this worker stalls.
-            log.info("a connection that waited for jobs was lost (%s)", error)
+            log.debug("a connection that waited for jobs was lost (%s)", error)
         except ResponseError as error:
             if not is_transient(error) and not str(error).startswith("WRONGTYPE"):
                 raise  # a key of the wrong type is set aside by the next claim
@@ -190,9 +188,3 @@ def _log_stale(outcomes: Sequence[Outcome], stale: Sequence[str]) -> None:
     for id in stale:
         if id not in returned:
             log.warning("job %s: its outcome was refused, since the worker's lease had ended", id)
-
-
-def _log_failure(ended: Outcome) -> None:
-    # A job chooses its error's text, so it may hold what a terminal would obey.
-    shown = "".join(sign if sign.isprintable() else " " for sign in ended.reason[:LONGEST_REASON])
-    log.warning("job %s failed: %s", ended.id, shown)

@@ -120,7 +120,7 @@ class Performer:
         """Perform a plain function."""
         started = time.time()
         try:
-            with self._running(call.job), _traced(call):
+            with self._running(call), _traced(call):
                 value = call.type.function(*call.args, **call.kwargs)
             return self._finished(call, value, started)
         except BaseException as error:
@@ -130,7 +130,7 @@ class Performer:
         """Perform an async function; `reason` returns why the worker cancelled its task, if it did."""
         started = time.time()
         try:
-            with self._running(call.job), _traced(call):
+            with self._running(call), _traced(call):
                 value = await call.type.function(*call.args, **call.kwargs)
             return self._finished(call, value, started)
         except BaseException as error:
@@ -159,7 +159,9 @@ class Performer:
                 retry = traits.may_retry(error) and not isinstance(error, Retry)
                 return outcome.failed(job, _trace(error), started, now, retry=retry, at_once=traits.at_once)
 
-    def _running(self, job: Claimed) -> AbstractContextManager[context.Running]:
+    def _running(self, call: Call) -> AbstractContextManager[context.Running]:
+        job = call.job
+
         def report(done: float, total: float | None, message: str) -> None:
             self.report(job.id, job.execution, job.attempt, done, total, message)
 
@@ -168,7 +170,16 @@ class Performer:
 
         fence = self.fences.get(job.execution)
         return context.performing(
-            job.id, job.attempt, report, job.checkpoint, save, self.is_draining, fence, job.batch
+            job.id,
+            job.attempt,
+            report,
+            job.checkpoint,
+            save,
+            self.is_draining,
+            fence,
+            job.batch,
+            call.type.name,
+            job.queue,
         )
 
     def _finished(self, call: Call, value: Any, started: float) -> Outcome:

@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from types import FrameType
 
 from redis import Redis
@@ -19,6 +18,7 @@ from redis.exceptions import RedisError
 from packmule.jobs import context
 from packmule.jobs.interrupts import Interrupted
 from packmule.observe.webhooks.outgoing import Allowed
+from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import Dependents
 from packmule.worker.kernel import resident_memory
 from packmule.worker.options import WorkerOptions
@@ -31,9 +31,10 @@ from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import executors_of
 from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.fetcher import Fetcher
+from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.lookup import Registered
 from packmule.worker.process.outcome import Done, Outcome
-from packmule.worker.process.performer import NoteError, Performer
+from packmule.worker.process.performer import Call, NoteError, Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
 from packmule.worker.registration import Registered as Registration
@@ -81,8 +82,9 @@ class Worker:
         self.wake = WakePipe()
         self.performed = 0
         wake = [self.wake.reader] if lifeline is None else [self.wake.reader, lifeline]
+        self.job_log = JobLog()
         self.fetcher = Fetcher(
-            client, name, order, queues, wake, self._answered, options.most, options.result_ttl
+            client, name, order, queues, wake, self._answered, self.job_log, options.most, options.result_ttl
         )
         self.completer = Completer(self.fetcher, self.wake.wake, scoreboard.show_held)
         progress = ProgressStore(client, name)
@@ -97,9 +99,7 @@ class Worker:
             note_error,
             options.unknown_for,
         )
-        self.executors = executors_of(
-            self.performer, scoreboard, options, partial(record_crash, client, name), name
-        )
+        self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
         self.interruption = Interruption(self.executors.values(), scoreboard, self.wake.wake)
         self.singletons = Singletons(
             lock_nodes or [client],
@@ -122,6 +122,7 @@ class Worker:
             for executor in self.executors.values():
                 executor.close()
             self.completer.close()
+            self.job_log.flush()
             self.fetcher.close()
             self._leave()
             self.singletons.close()
@@ -179,6 +180,8 @@ class Worker:
         """Start what was claimed, as far as there is room; each job ends in the completer's `done`."""
         self.performed += len(claim.jobs) - claim.callbacks
         self.completer.take(claim)
+        for each in claim.unreadable:
+            self.job_log.refused(each, each)
         for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
             if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
                 break
@@ -193,13 +196,14 @@ class Worker:
             done = self.singletons.releasing(job.execution, done)
         call = self.performer.prepare(job)
         if isinstance(call, Outcome):
+            self.job_log.refused(job, call)
             done(call)
         elif job.due and not self.executors[call.kind].free:
             done(outcome.returned(job))  # for whichever worker has room
         else:
             if job.lock and call.kind != "isolated":
                 self.singletons.show(job.execution)
-            self.executors[call.kind].start(call, done)
+            self.executors[call.kind].start(call, self.job_log.watch(call, done))
 
     def _wait(self, is_busy: bool, room: int) -> None:
         """Wait for jobs, for an outcome, or for a signal."""
@@ -208,6 +212,10 @@ class Worker:
         self.wake.drain()
         if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
             self.stopping = True
+
+    def _record_crash(self, call: Call, report: CrashReport) -> None:
+        rescued = record_crash(self.client, self.name, call.job.execution, report)
+        self.job_log.crashed(call, report, rescued)
 
     def _answered(self, claim: Claim) -> None:
         if claim.is_forgotten:

@@ -37,10 +37,10 @@ def executors_of(
     performer: Performer,
     scoreboard: Scoreboard,
     options: WorkerOptions,
-    record_crash: Callable[[str, CrashReport], None],
+    record_crash: Callable[[Call, CrashReport], None],
     worker: str,
 ) -> Mapping[Kind, Executor]:
-    """The executors of `worker`; the fork's calls `record_crash` with an execution whose process died.
+    """The executors of `worker`; the fork's calls `record_crash` with a call whose process died.
 
     The inline one is the last, because interrupting a job there raises.
     """

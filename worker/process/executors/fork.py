@@ -47,7 +47,7 @@ _decode = msgspec.msgpack.Decoder(tuple[str, Any]).decode
 class ForkExecutor:
     """Performs one job at a time in a process forked for it; progress and checkpoints come by a pipe.
 
-    `record_crash` is called with an execution whose process died, and the report.
+    `record_crash` is called with a call whose process died, and the report.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ForkExecutor:
         inline: InlineExecutor,
         performer: Performer,
         scoreboard: Scoreboard,
-        record_crash: Callable[[str, CrashReport], None],
+        record_crash: Callable[[Call, CrashReport], None],
         worker: str,
         free: int,
     ) -> None:
@@ -96,7 +96,7 @@ class ForkExecutor:
             self._kills = out_of_memory_kills()
             if self.performer.note_error:
                 self.performer.note_error(job.id, Killed(report.cause))
-            self.record_crash(job.execution, report)  # which ends the claim, too
+            self.record_crash(call, report)  # which ends the claim, too
             done(None)
 
     def interrupt(self, execution: str, error: BaseException) -> None:
