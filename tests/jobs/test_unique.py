@@ -554,6 +554,16 @@ def test_a_unique_job_that_ended_before_its_call_was_resent_runs_once(client, lo
     assert id not in queued(client)
 
 
+def test_a_call_resent_after_its_job_was_canceled_enqueues_nothing(client, losing):
+    losing.to_lose = 1
+    losing.on_loss = lambda: cancel(client, "chosen")
+    sample_jobs.noop.options(job_id="chosen").enqueue()
+    assert (losing.lost, queued(client)) == (1, [])
+    assert rq_job(client, "chosen").get_status() == "canceled"
+    sample_jobs.noop.options(job_id="chosen").enqueue()  # another call takes the id again
+    assert queued(client) == ["chosen"]
+
+
 def test_a_resent_debounced_call_does_not_undo_a_later_call(client, losing, monkeypatch):
     mine = Client.default()
     other = Client(client)
