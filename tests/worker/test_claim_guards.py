@@ -123,3 +123,17 @@ def test_only_jobs_of_paused_queues_go_back_from_the_waiting_list(client, claims
     assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [first]
     assert client.lrange(keys.waiting_key("w1"), 0, -1) == [second.encode()]
     assert client.lrange(keys.queue_key("high"), 0, -1) == [paused.encode()]
+
+
+def test_a_job_that_still_has_its_slot_may_run_although_all_are_taken(client, claims):
+    holders = keys.holders_key("k")
+    for other in range(7):
+        client.hset(keys.claims_key("w2"), f"other{other}", "e")
+        client.hset(holders, f"other{other}", "w2 e")
+    for number in range(3):
+        id = pool_jobs.add.enqueue(number)
+        client.hset(keys.job_key(id), mapping={"limits": '[["slots", "k", 8]]', "group": "g"})
+        client.hset(keys.groups_key("default"), "g", id)
+        client.hset(holders, id, "w9 e")
+        assert ids_of(claims.finish_and_claim(f"c{number}", [], 1).jobs) == [id]
+        client.hdel(holders, id)
