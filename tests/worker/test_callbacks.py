@@ -401,6 +401,29 @@ def test_commands_end_a_callback_that_runs(queue, server, client):
     assert reader.read(client, job.id).status == "finished"
 
 
+def test_a_callback_that_outlasts_the_grace_is_left_to_another_worker(queue, server, client):
+    job = with_callbacks(queue, "body", on_success="sleeps")
+    with pool(server, grace=1) as process:
+        until(lambda: len(calls(client)) == 2)
+        process.terminate()
+        process.wait(30)
+    assert (queue.job_ids, job.get_status(refresh=True)) == ([job.id], "finished")
+    assert client.hexists(job.key, "callback_due")
+    with pool(server):
+        until(lambda: len(calls(client)) == 3)
+    assert calls(client) == ["body", "success", "success"]
+
+
+def test_a_worker_that_is_told_to_stop_still_calls_back(queue, server, client):
+    job = with_callbacks(queue, "slow", 1.0)
+    with pool(server) as process:
+        until(lambda: calls(client) == ["body"])
+        process.terminate()
+        assert process.wait(30) == 0
+    assert calls(client) == ["body", "success None finished"]
+    assert is_settled(client, job)
+
+
 def test_kills_lose_no_callback_and_repeat_only_what_they_struck():
     found = callback_faults.run(kills=12, seconds=30)
     assert found.wrong == []

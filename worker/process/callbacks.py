@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from redis import Redis
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -70,7 +71,9 @@ class Callbacks:
 
 
 def job_of(job_class: type[Job], id: str, record: dict[bytes, bytes], client: Redis, serializer: Any) -> Job:
-    """RQ's object of a job, from its whole record. Raises what RQ does if it is corrupt."""
+    """RQ's object of a job, from its whole record. Raises what RQ does if it is corrupt or empty."""
+    if b"data" not in record:
+        raise NoSuchJobError(f"the job {id} has no record")
     job: Job = job_class(id, client, serializer=serializer)
     # RQ would unpack these without a bound.
     fields = {name: value for name, value in record.items() if name != b"exc_info"}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import rq.job
 from redis import Redis
 from rq.job import Job, JobStatus
 from rq.local import LocalStack
 
-from packmule.jobs import context
+from packmule.jobs import context, keys
+from packmule.worker.process.callbacks import job_of
 
 _known: ContextVar[tuple[context.Running, Job] | None] = ContextVar("known", default=None)
 
@@ -32,7 +33,8 @@ class JobStack(LocalStack):
             return job
         known = _known.get()
         if known is None or known[0] is not running:
-            job = self.job_class.fetch(running.id, self.connection, self.serializer)
+            record = cast(dict[bytes, bytes], self.connection.hgetall(keys.job_key(running.id)))
+            job = job_of(self.job_class, running.id, record, self.connection, self.serializer)
             # The record says these only once a job has run for a moment.
             job._status, job.worker_name = JobStatus.STARTED, self.worker
             known = running, job
