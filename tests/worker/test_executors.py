@@ -8,7 +8,7 @@ import time
 import pytest
 
 from packmule.jobs import keys, reader, wire
-from packmule.jobs.interrupts import Interrupted
+from packmule.jobs.interrupts import Interrupted, Stopped
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 from packmule.worker.deadlines import LOOK
@@ -183,3 +183,28 @@ def test_jobs_broken_off_as_they_start_all_go_back(names):
         for executor in executors.values():
             executor.close()
         signal.signal(LOOK, before)
+
+
+@pytest.mark.parametrize(("job", "threads"), [("where", 1), ("where", 2), ("where_async", 1)])
+def test_an_interruption_that_comes_before_the_body_is_not_lost(monkeypatch, job, threads):
+    performer = Performer(lambda *_: None, lambda *_: None)
+    scoreboard = Scoreboard.of_worker(threads, 2)
+    options = WorkerOptions(threads=threads, tasks=2)
+    executors = executors_of(performer, scoreboard, options, lambda *_: None, "w")
+    data = wire.encode_call(f"packmule.tests.worker.executor_jobs.{job}", (60.0,), {})
+    call = performer.prepare(Claimed("j", "e", "default", data))
+    assert isinstance(call, Call)
+    executor, show = executors[call.kind], scoreboard.start
+
+    def show_and_interrupt(*shown: object) -> None:
+        show(*shown)
+        executor.interrupt("e", Stopped("as soon as it was seen"))
+
+    monkeypatch.setattr(scoreboard, "start", show_and_interrupt)
+    done: list[Outcome | None] = []
+    try:
+        executor.start(call, done.append)
+        until(lambda: done, 20)
+        assert [each.status for each in done] == ["stopped"]
+    finally:
+        executor.close()

@@ -32,10 +32,11 @@ class AsyncioExecutor:
 
     def start(self, call: Call, done: Done) -> None:
         """Start the job beside the others; `free` must be positive."""
+        loop = self._running_loop()
         self._tasks[call.job.execution] = None
         entry = self.scoreboard.take()
         self.scoreboard.start(entry, call.job.id, call.job.execution, call.job.timeout)
-        self._running_loop().call_soon_threadsafe(self._begin, call, done, entry)
+        loop.call_soon_threadsafe(self._begin, call, done, entry)
 
     def interrupt(self, execution: str, error: BaseException) -> None:
         """Cancel the job's task because of `error`; does nothing if the job has ended."""
