@@ -81,7 +81,12 @@ class AsText(logging.Formatter):
         """The lines, without the last one's end."""
         if isinstance(record, FinishedRecord):
             level = self._level(record)
-            return plain_each(record.lines(lambda at: self._time(at) + level))
+            if not self.has_colours:
+                return plain_each(record.lines(lambda at: self._time(at) + level))
+            lines = plain_each(record.lines(lambda _: "")).split("\n")
+            return "\n".join(
+                self._time(job[0]) + line for job, line in zip(record.finished, lines, strict=True)
+            )
         fields = getattr(record, "fields", {})
         job = context.running()
         id = fields.get("job") or (job.id if job else "")
@@ -96,7 +101,7 @@ class AsText(logging.Formatter):
         head = f"{self._time(f'{record.created:.6f}')}{self._level(record)}{plain(id)}"
         if self.has_colours:
             colour = COLOURS.get(record.levelno, "")
-            head, first = f"{head}{END}", f"{colour}{first}{END}" if colour else first
+            first = f"{colour}{first}{END}" if colour else first
         return "\n".join([f"{head} {first}" if id else f"{head}{first}", *(INDENT + line for line in more)])
 
     def _time(self, at: str) -> str:
@@ -106,7 +111,8 @@ class AsText(logging.Formatter):
             if at[:-7] != self._second:
                 self._second = at[:-7]
                 self._text = time.strftime(self.time_format, time.localtime(int(self._second)))
-            self._time_text = f"{self._text}.{at[-6:-3]} " if self.time_format else ""
+            shown = f"{self._text}.{at[-6:-3]} " if self.time_format else ""
+            self._time_text = f"{DIM}{shown}{END}" if self.has_colours else shown
         return self._time_text
 
     def _level(self, record: logging.LogRecord) -> str:

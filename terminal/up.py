@@ -79,6 +79,7 @@ def run_procfile(grace: float, lock_urls: Sequence[str] = (), *, has_webhooks: b
     # honcho would kill what still drains five seconds after the first process has ended.
     manager.KILL_WAIT = grace + SIGN_OFF_SECONDS
     environment = child_environment(PYTHONUNBUFFERED="1")
+    environment.setdefault("PACKMULE_LOG_FORMAT", "untimed")  # honcho adds the time
     if lock_urls:
         environment["PACKMULE_LOCK_URLS"] = ",".join(lock_urls)
     # The Procfile says `packmule`, which need not be on the caller's path.

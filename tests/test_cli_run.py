@@ -175,7 +175,7 @@ def test_a_worker_that_cannot_start_says_so_in_one_line(packmule: CommandLine) -
     said = complaint(packmule.run("worker", PACKMULE_MODULES="gone.jobs"), 2)
     assert "PACKMULE_MODULES" in said
     assert "gone.jobs" in said
-    said = complaint(packmule.run("worker", PACKMULE_REDIS_URL="redis://127.0.0.1:1/0"), 3)
+    said = complaint(packmule.run("worker", "--burst", PACKMULE_REDIS_URL="redis://127.0.0.1:1/0"), 3)
     assert "redis://127.0.0.1:1/0" in said
 
 
