@@ -89,8 +89,8 @@ class WorkRules(RuleBasedStateMachine):
         """A worker that lost a job gives its outcome, which is refused."""
         worker, job = self.world.stale[number % len(self.world.stale)]
         claimed = self.world.space.claims.get(worker.name, {})
-        if claimed.get(job.id) == job.execution:
-            return  # the same call was sent again, and claimed it again
+        if worker.lost_call or claimed.get(job.id) == job.execution:
+            return  # it sends that call again first, or that call has claimed the job again
         given = self.world.outcome(job, end)
         claim = worker.claims.finish_and_claim(worker.claims.next_id(), [given], 0)
         if claim.stale != [job.id]:
