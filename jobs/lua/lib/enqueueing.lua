@@ -4,7 +4,7 @@
 
 local enqueueing = {}
 
-local now = clock.now
+local now, NONE = clock.now, {}
 
 -- The reply for a job that was enqueued before, or nothing. A canceled job keeps out only the call that enqueued it.
 local function known(id, call)
@@ -22,7 +22,7 @@ function enqueueing.all(places, packed, payloads)
   if jobs[1] then caller.at = jobs[1][6][2] end -- the first field is created_at
   for i, job in ipairs(jobs) do
     local place, when = job[4], job[5]
-    local key, rule, seconds, limit = unpack(job[7] or {})
+    local key, rule, seconds, limit = unpack(job[7] or NONE)
     local due = place == 'in' and now + when or place == 'at' and when or place ~= 'held' and now or 0
     local reply, is_free = known(job[1], job[2])
     local replaced, origin, since
@@ -42,7 +42,8 @@ function enqueueing.all(places, packed, payloads)
         batch = job[9]
       end
       if is_free then canceling.forget(job[1]) end
-      for _, id in ipairs(storing.store(job, payloads[i + 1], due, replaced, origin, since)) do canceled[#canceled + 1] = id end
+      local others = storing.store(job, payloads[i + 1], due, replaced, origin, since)
+      for _, id in ipairs(others or NONE) do canceled[#canceled + 1] = id end
       if batch then added[#added + 1] = job[1] end
       if key then
         uniqueness.take(places, key, replaced or job[1], rule, seconds)

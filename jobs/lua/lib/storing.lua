@@ -26,10 +26,8 @@ local function put(id, queue, place, due, group)
 end
 
 local function add(fields, name, value)
-  if value then
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
+  fields[#fields + 1] = name
+  fields[#fields + 1] = value
 end
 
 local function limits_in(fields)
@@ -39,14 +37,14 @@ local function limits_in(fields)
 end
 
 -- Store a job that nothing keeps out; if it replaces another one, under that one's id. The ids of waiting singletons
--- that it replaces.
+-- that it replaces, or nothing.
 function storing.store(job, payload, due, replaced, origin, since)
   local id, call, queue, place, _, fields, uniqueness_of, group, _, expires = unpack(job, 1, 10)
   local key = uniqueness_of and uniqueness_of[1]
   local target = replaced or id
   local record = records.key(target)
   local is_waiting = place == 'back' or place == 'front'
-  local canceled = group and is_waiting and singletons.replace(queue, group, limits_in(fields)) or {}
+  local canceled = group and is_waiting and singletons.replace(queue, group, limits_in(fields))
   put(target, queue, place, due, group)
   if replaced then
     redis.call('DEL', record)
@@ -55,9 +53,9 @@ function storing.store(job, payload, due, replaced, origin, since)
     end
     gone.into(id, target)
   end
-  add(fields, 'call', call ~= '' and call)
-  add(fields, 'unique', key)
-  add(fields, 'debounced_since', since and string.format('%.6f', since))
+  if call ~= '' then add(fields, 'call', call) end
+  if key then add(fields, 'unique', key) end
+  if since then add(fields, 'debounced_since', string.format('%.6f', since)) end
   if expires then -- by this server's clock; one that is called back has its time from then on
     add(fields, place == 'held' and 'expires' or 'expires_at', string.format('%.6f', (due or 0) + expires))
   end
