@@ -32,14 +32,25 @@ local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
 -- Which of the acknowledged jobs the worker still holds, and which claim was its last.
-local ids, extras = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
+local ids, extras, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
 for i, outcome in ipairs(all) do
   ids[i], extras[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
 end
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
+
+-- Almost always there is none of all these keys. Of a registry of canceled jobs that alone says nothing.
+local count = #extras
+for _, outcome in ipairs(all) do
+  if outcome[3] ~= last_queue then
+    last_queue = outcome[3]
+    extras[#extras + 1] = 'rq:canceled:' .. last_queue
+  end
+end
 local is_plain = redis.call('EXISTS', unpack(extras)) == 0
+local some_canceled = not is_plain
+if some_canceled then is_plain = redis.call('EXISTS', unpack(extras, 1, count)) == 0 end
 local is_suspended = is_plain and 0 or redis.call('EXISTS', suspended)
 local paused = is_plain and {} or call('SMEMBERS', 'pm:paused')
 
@@ -57,7 +68,7 @@ if lease > 0 then
   is_forgotten = redis.pcall('HEXISTS', hash, 'birth') == 1 and 0 or 1
 end
 if #all > 0 then
-  acknowledge.all(all, claims, hash, held, again, is_plain, stale, parents)
+  acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled, stale, parents)
   if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
   claiming.has_blocked = outcomes.has_blocked
   for _, id in ipairs(outcomes.due) do claiming.claim(id) end

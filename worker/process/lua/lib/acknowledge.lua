@@ -10,17 +10,12 @@ local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
 -- Jobs of this call that somebody canceled by RQ's code while they ran: they stay canceled.
 local function find_canceled(all)
-  local queues_seen, found = {}, {}
+  local found, by_queue = {}, {}
   for _, outcome in ipairs(all) do
-    local queue = outcome[3]
-    local ids = queues_seen[queue]
-    if not ids then
-      ids = {}
-      queues_seen[queue] = ids
-    end
-    ids[#ids + 1] = outcome[1]
+    local ids = by_queue[outcome[3]] or {}
+    by_queue[outcome[3]], ids[#ids + 1] = ids, outcome[1]
   end
-  for queue, ids in pairs(queues_seen) do
+  for queue, ids in pairs(by_queue) do
     local scores = redis.pcall('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids))
     for i = 1, #scores do
       if scores[i] and records.get(ids[i], 'status') == 'canceled' then found[ids[i]] = true end
@@ -70,12 +65,13 @@ local function accept(outcome, is_there, is_canceled, claims)
 end
 
 -- Write the outcomes. `held` has the executions that `claims` name for their jobs; the call is sent `again` if it was
--- done before; no record has dependents if `is_plain`. Stale ids and those of jobs with dependents are added to `stale`
+-- done before; no record has dependents if `is_plain`, and a job may be canceled if `some_canceled`. Stale ids and those of jobs with dependents are added to `stale`
 -- and `parents`.
-function acknowledge.all(all, claims, hash, held, again, is_plain, stale, parents)
+function acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled, stale, parents)
   local keys = {}
   for i, outcome in ipairs(all) do keys[i] = records.key(outcome[1]) end
-  local none_deleted, canceled = redis.call('EXISTS', unpack(keys)) == #keys, find_canceled(all)
+  local none_deleted = redis.call('EXISTS', unpack(keys)) == #keys
+  local canceled = some_canceled and find_canceled(all) or {}
   for i, outcome in ipairs(all) do
     local id, is_there = outcome[1], none_deleted or redis.call('EXISTS', keys[i]) == 1
     local is_held = held[i + 1] == outcome[2]
