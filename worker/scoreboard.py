@@ -15,10 +15,13 @@ import msgspec
 from packmule.coordination.redis.replies import UNREADABLE
 
 _ID_BYTES = 219
-_ENTRY = struct.Struct("<ddI220p256p")
+_JOB = struct.Struct("<dd220p256p")
 _SIGN = struct.Struct("<I")
-_STOP_REQUESTED_AT = 16
-_EMPTY = bytes(_ENTRY.size)
+_CHECKSUM_AT = _JOB.size
+_STOP_REQUESTED_AT = _CHECKSUM_AT + _SIGN.size
+_ENTRY_BYTES = _STOP_REQUESTED_AT + _SIGN.size
+_EMPTY = bytes(_ENTRY_BYTES)
+_NO_STOP = bytes(_SIGN.size)
 _REGISTERED, _CONCURRENT = range(2)
 _HELD_AT = 8
 _LENGTH = struct.Struct("<I")
@@ -56,14 +59,14 @@ class HeldLock(NamedTuple):
 class Scoreboard:
     """Written by one process and read by its parent, across a fork, without locks and system calls.
 
-    A read that meets a write is repeated, so it returns one job or the other and never a mixture. The parent
-    writes a sign that a job is asked to stop. It names its execution, so it never applies to the job that
-    takes the entry next.
+    Each entry has a checksum, because a process may lose its processor in the middle of a write: a reader
+    takes half an entry for none. The parent writes a sign that a job is asked to stop. It names its
+    execution, so it never applies to the job that takes the entry next.
     """
 
     def __init__(self, entries: int = 1) -> None:
         self.entries = entries
-        self._memory = mmap.mmap(-1, _HEADER + entries * _ENTRY.size)
+        self._memory = mmap.mmap(-1, _HEADER + entries * _ENTRY_BYTES)
         self._free = list(range(entries - 1, MAIN, -1))
 
     @classmethod
@@ -122,20 +125,21 @@ class Scoreboard:
         """Show that the job runs from now on; `timeout` in seconds, zero or less for none."""
         now = time.monotonic()
         deadline = now + timeout if timeout > 0 else float("inf")
-        at = _HEADER + entry * _ENTRY.size
+        at = _HEADER + entry * _ENTRY_BYTES
         shown = id.encode()
         if len(shown) > _ID_BYTES:
             shown = _shortened(shown)
-        self._memory[at : at + _ENTRY.size] = _ENTRY.pack(now, deadline, 0, shown, execution.encode())
+        written = _JOB.pack(now, deadline, shown, execution.encode())
+        self._memory[at : at + _ENTRY_BYTES] = written + _SIGN.pack(crc32(written)) + _NO_STOP
 
     def clear(self, entry: int) -> None:
         """Show that no job runs there."""
-        at = _HEADER + entry * _ENTRY.size
-        self._memory[at : at + _ENTRY.size] = _EMPTY
+        at = _HEADER + entry * _ENTRY_BYTES
+        self._memory[at : at + _ENTRY_BYTES] = _EMPTY
 
     def request_stop(self, job: RunningJob) -> None:
         """Ask this job to stop; a job that has taken its entry meanwhile is not affected."""
-        at = _HEADER + job.entry * _ENTRY.size + _STOP_REQUESTED_AT
+        at = _HEADER + job.entry * _ENTRY_BYTES + _STOP_REQUESTED_AT
         self._memory[at : at + _SIGN.size] = _SIGN.pack(_sign(job.execution))
 
     def read(self) -> list[RunningJob]:
@@ -144,19 +148,15 @@ class Scoreboard:
 
     def read_one(self, entry: int) -> RunningJob | None:
         """The job that runs in `entry` now, or None."""
-        at = _HEADER + entry * _ENTRY.size
-        seen = self._memory[at : at + _ENTRY.size]
-        if seen == _EMPTY:
+        at = _HEADER + entry * _ENTRY_BYTES
+        seen = self._memory[at : at + _ENTRY_BYTES]
+        written = seen[:_CHECKSUM_AT]
+        if seen == _EMPTY or _SIGN.pack(crc32(written)) != seen[_CHECKSUM_AT:_STOP_REQUESTED_AT]:
             return None
-        while (again := self._memory[at : at + _ENTRY.size]) != seen:
-            seen = again
-        started, deadline, stop, id, execution = _ENTRY.unpack(seen)
-        name = execution.decode(errors="replace")  # a job may have overwritten its process's memory
-        return (
-            RunningJob(entry, id.decode(errors="replace"), name, started, deadline, stop == _sign(name))
-            if id
-            else None
-        )
+        started, deadline, id, execution = _JOB.unpack(written)
+        name = execution.decode(errors="replace")
+        is_asked = seen[_STOP_REQUESTED_AT:] == _SIGN.pack(_sign(name))
+        return RunningJob(entry, id.decode(errors="replace"), name, started, deadline, is_asked)
 
     def close(self) -> None:
         """Release the memory."""
