@@ -331,3 +331,24 @@ def test_a_lease_from_before_the_clock_went_back_counts_from_now_on(client):
     assert rescue_expired(client) == {}
     assert client.zscore(keys.LEASES, "w1") <= time.time() + keys.LEASE_SECONDS + 1
     assert client.zscore(keys.LEASES, "w2") <= time.time() + 5
+
+
+def test_a_rescue_returns_waiting_ids_once_if_one_call_takes_all_that_is_claimed(client, claims):
+    ids = pool_jobs.add.enqueue_many([(1,)] * 66)
+    assert len(claims.finish_and_claim("c1", [], 64).jobs) == 64
+    for _ in range(2):
+        client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
+    assert sorted(rescue(client, "w1", "vanished").back) == sorted(ids)
+    assert [id.decode() for id in client.lrange("rq:queue:default", 0, -1)] == [*ids[64:], *ids[:64]]
+    assert client.exists(keys.claims_key("w1"), keys.waiting_key("w1"), keys.LEASES) == 0
+
+
+def test_a_job_that_was_pushed_before_it_was_queued_is_marked_and_rescued_too(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "status", "created")  # RQ's Job.save and Queue.push_job_id leave it so
+    claims.finish_and_claim("c1", [], 1)
+    assert rescue(client, "w1", "vanished").back == [id]
+    client.hset(keys.job_key(id), "status", "created")
+    (job,) = claims.finish_and_claim("c2", [], 1).jobs
+    mark_started(client, job)
+    assert reader.read(client, id).status == "started"

@@ -16,7 +16,7 @@ if redis.call('HGET', claims, id) ~= execution then
   return 0
 end
 local status, queue, timeout = unpack(records.read(id, 'status', 'origin', 'timeout'))
-if status ~= 'queued' then
+if status ~= 'queued' and status ~= 'created' then
   return 0
 end
 redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)

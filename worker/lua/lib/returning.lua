@@ -15,7 +15,7 @@ function returning.queue_of(id)
     return false
   end
   local queue, status = fields[1], fields[2]
-  local is_pending = not status or status == 'queued' or status == 'started'
+  local is_pending = not status or status == 'queued' or status == 'started' or status == 'created'
   local is_due = queue and not is_pending and callbacks.due(id, status) ~= nil
   if not is_pending and not is_due then
     local state = batches.state_of(status)
