@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import pytest
 from redis import Redis
 
-from packmule.jobs import keys
+from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs, pool_jobs
+from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
@@ -137,3 +138,12 @@ def test_a_job_that_still_has_its_slot_may_run_although_all_are_taken(client, cl
         client.hset(holders, id, "w9 e")
         assert ids_of(claims.finish_and_claim(f"c{number}", [], 1).jobs) == [id]
         client.hdel(holders, id)
+
+
+def test_a_burst_goes_on_behind_ids_that_may_not_run(client, claims):
+    canceled = pool_jobs.add.enqueue_many([(number,) for number in range(300)])
+    id = pool_jobs.add.enqueue(1)
+    for each in canceled:
+        client.hset(keys.job_key(each), "status", "canceled")  # as a cancel of their batch does
+    Worker(["default"], name="mule", connection=client).work(burst=True)
+    assert reader.read(client, id).status == "finished"

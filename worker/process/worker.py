@@ -148,7 +148,8 @@ class Worker:
             claim = self.fetcher.exchange(self.completer.drain(), room)
             if claim.jobs or claim.unreadable:
                 self._perform_all(claim, room)
-            if claim.jobs or claim.parents or self.completer.has_pending:
+            has_more = claim.next_due == 0  # behind ids that it could not take
+            if claim.jobs or claim.parents or self.completer.has_pending or has_more:
                 idle_since = time.monotonic()
                 continue
             is_busy = self.completer.is_busy

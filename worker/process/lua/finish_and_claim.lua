@@ -104,4 +104,5 @@ gathered.write()
 events.write()
 local waits = (claiming.has_blocked or not is_plain) and want > 0 and #claiming.jobs == 0
 local next_due = waits and groups.next_due(now, worker, soonest) or ''
+if want > 0 and #claiming.jobs == 0 and claiming.looks <= 0 then next_due = '0' end -- others may be behind these
 return {stale, parents, claiming.jobs, is_suspended, paused, next_due, is_forgotten, has_lost}
