@@ -1,6 +1,6 @@
 -- Seal, pause, resume or stop a batch. A stopped batch is paused and takes no more jobs.
--- requires: caller, events, guarded, queues, records
--- may use: batch_members, batches, groups
+-- requires: caller, events, guarded
+-- may use: batch_members, batches, holding
 --
 -- KEYS[1]  the batch    KEYS[2]  the set of paused batches
 -- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
@@ -10,7 +10,6 @@
 local key, paused = KEYS[1], KEYS[2]
 local batch, change, now_text = ARGV[1], ARGV[2], ARGV[3]
 
-local JOBS_A_CALL = 500
 local call = guarded.call
 caller.at = now_text
 local fields = redis.pcall('HMGET', key, 'created', 'ended', 'sealed', 'total')
@@ -30,15 +29,7 @@ elseif change == 'pause' then
   changed = call('SADD', paused, batch)
 else
   changed = call('SREM', paused, batch)
-  local held = call('RPOP', key .. ':held', JOBS_A_CALL) or {} -- the last first, since each goes to the front
-  for _, id in ipairs(held) do
-    local queue, group, status = unpack(records.read(id, 'origin', 'group', 'status'))
-    if queue and status == 'queued' then
-      queues.make_way(queue)
-      groups.join(queue, group, id, 'LPUSH')
-    end
-  end
-  if #held == JOBS_A_CALL then changed = 'more' end
+  if holding.give_back(batch) then changed = 'more' end
 end
 events.write()
 return changed == 'more' and 'more' or changed == 0 and 'same' or 'changed'

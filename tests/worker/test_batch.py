@@ -14,8 +14,8 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.replies import as_text
 from packmule.errors import UsageError
-from packmule.jobs import control, keys, reader, registry
-from packmule.jobs.batch import Batch
+from packmule.jobs import control, keys, reader, registry, wire
+from packmule.jobs.batch import Batch, _change
 from packmule.jobs.batch_state import Counts, NoSuchBatch, latest
 from packmule.jobs.control import retry
 from packmule.jobs.delivery import BatchClosed
@@ -599,6 +599,19 @@ def test_a_batch_with_a_job_that_runs_again_has_not_ended(client, tmp_path):
         assert each.wait(timeout=0).counts == Counts(1, 1, 0, 0)
         assert client.ttl(keys.batch_key(each.id)) > 600_000
     assert lines(notes) == ["done: 0 done, 1 failed, 0 canceled"], "a callback comes once"
+
+
+def test_jobs_that_a_batch_holds_go_on_though_the_process_died_that_resumed_it(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(600)])
+    batch.pause()
+    work(client)
+    settle(client)
+    assert client.llen(f"{keys.batch_key(batch.id)}:held") == 600
+    args = [batch.id, "resume", wire.time_text(time.time())]
+    assert _change(client, [keys.batch_key(batch.id), keys.PAUSED_BATCHES], args) == b"more"
+    settle(client)
+    assert [as_text(id) for id in client.lrange("rq:queue:default", 0, -1)] == ids
 
 
 # --- bounds

@@ -1,6 +1,7 @@
 -- Count jobs of a batch that ended elsewhere: RQ's code canceled or deleted them, or a worker of RQ's performed them.
+-- Jobs that a batch still holds although it is not paused go back: whoever resumed it may have died over it.
 -- requires: jobs/caller, jobs/events, jobs/guarded, jobs/records, scheduler/fence
--- may use: jobs/batches
+-- may use: jobs/batches, jobs/holding
 --
 -- KEYS[1]  the batch    KEYS[2]  the states of its jobs
 -- ARGV[1]  the batch    ARGV[2]  a cursor among its jobs, "0" at first    ARGV[3]  about how many jobs to look at
@@ -45,6 +46,9 @@ if #ids > 0 then
   batches.count(batch, ids, states, results)
 elseif found[1] == '0' then
   batches.settle(batch) -- its last job may have been counted without that
+end
+if redis.call('EXISTS', key .. ':held') == 1 and guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 0 then
+  holding.give_back(batch)
 end
 events.write()
 return {found[1], #ids}
