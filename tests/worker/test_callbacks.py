@@ -367,6 +367,22 @@ def test_what_rq_enqueues_again_runs_its_body_and_not_an_old_callback(queue, cli
     assert calls(client) == ["body", "success 1 finished"]
 
 
+@pytest.mark.parametrize("value", ["abc", "nan", "inf", "-5", "1.5", "1e300"])
+@pytest.mark.parametrize(("place", "status"), [("at", "scheduled"), ("end", "failed")])
+def test_what_follows_a_callback_may_be_garbage(queue, client, place, status, value):
+    job, other = with_callbacks(queue, "body"), with_callbacks(queue, "body", 8)
+    due = f"callback {status} failure {place} {value}"
+    client.hset(job.key, mapping={"status": status, "callback_due": due})
+    work(client)
+    assert other.get_status(refresh=True) == "finished"
+    assert is_settled(client, job)
+    assert is_settled(client, other)
+    if place == "at":
+        assert client.zscore(keys.registry_key("scheduled", "default"), job.id) is not None
+    else:
+        assert client.ttl(job.key) > 0
+
+
 def test_a_purge_deletes_no_job_whose_callback_is_due(queue, client):
     from packmule.jobs import queues
 

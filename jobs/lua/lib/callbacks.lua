@@ -10,12 +10,22 @@
 local callbacks = {}
 
 local LONGEST = 604800 -- seconds that an ended job is kept in addition, if somebody takes its id off its queue
+local FURTHEST = 1e11 -- seconds, beyond all calendars
+
+-- The value of a place. If somebody wrote one that is none, what follows comes at once, or ends after a week.
+local function sound(place, value)
+  local number = tonumber(value)
+  local is_sound = number and number >= -1 and number <= FURTHEST -- "nan" is not
+  if place == 'at' then return is_sound and value or '0' end
+  if place == 'end' then return is_sound and math.floor(number) or LONGEST end
+  return value
+end
 
 -- What is due for a job of this status: step, kind, place and value, or nothing.
 function callbacks.due(id, status)
   local text = records.get(id, 'callback_due') or ''
   local step, of, kind, place, value = text:match('^(%a+) (%a+) (%a+) (%a+) (%S+)$')
-  if of and of == status then return step, kind, place, value end
+  if of and of == status then return step, kind, place, sound(place, value) end
 end
 
 -- Whether a callback, or after it webhooks, are due for a job whose outcome was recorded with this status.
