@@ -21,8 +21,9 @@
 --          enqueued job, 0 for a job whose id was known, and the holder's id for a job that was kept out or replaced
 --          another
 --
--- An id is known if its record exists (unless its job was canceled and another call enqueues it), or if this same call's job, within the last minute, ended and left no record or
--- replaced another job. So a command that is sent again because its reply was lost enqueues nothing twice.
+-- An id is known if its record exists, unless its job was canceled, no longer runs, and another call enqueues it. It is
+-- known too if this same call's job, within the last minute, ended and left no record or replaced another job. So a
+-- command that is sent again because its reply was lost enqueues nothing twice.
 
 local places = KEYS[1]
 local jobs, payloads = ARGV[1], ARGV

@@ -11,8 +11,8 @@ local record, places = KEYS[1], KEYS[2]
 local id, now_text = ARGV[1], ARGV[2]
 
 local call = guarded.call
-local status, queue, data, worker, group, unique, batch, needs = unpack(
-  records.read(id, 'status', 'origin', 'data', 'worker_name', 'group', 'unique', 'batch', 'limits')
+local status, queue, data, group, unique, batch, needs = unpack(
+  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits')
 )
 if not queue or not data then
   return ''
@@ -21,8 +21,8 @@ if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
 
--- RQ's code cancels jobs without asking whether they run.
-if worker and redis.pcall('HEXISTS', 'pm:claims:' .. worker, id) == 1 then return 'claimed ' .. worker end
+local worker = records.claimant(id)
+if worker then return 'claimed ' .. worker end
 
 local other = singletons.other(queue, group, needs, id)
 if not other and unique then

@@ -180,3 +180,18 @@ def test_a_canceled_batchs_id_that_is_enqueued_anew_runs_once(client):
     assert [job.id for job in claimed(client)] == ["once"]
     assert claimed(client) == []
     assert batch.state().counts == Counts(1, 0, 0, 1)
+
+
+def test_an_id_is_not_enqueued_anew_while_the_job_that_rq_canceled_still_runs(client):
+    pool_jobs.add.options(job_id="once").enqueue(1)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    Marks(client).mark("w1", [RunningJob(MAIN, "once", job.execution, 0.0, float("inf"), False)], 1.0)
+    Job.fetch("once", client, JSONSerializer).cancel()
+    pool_jobs.add.options(job_id="once").enqueue(2)
+    assert reader.read(client, "once").status == "canceled"
+    claims.finish_and_claim("c2", [outcome.finished(job, b"1", 1.0, 2.0)], 0)
+    assert reader.read(client, "once").status == "canceled"
+    pool_jobs.add.options(job_id="once").enqueue(2)
+    assert reader.read(client, "once").status == "queued"
+    assert client.lrange("rq:queue:default", 0, -1) == [b"once"]

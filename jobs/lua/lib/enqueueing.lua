@@ -6,10 +6,12 @@ local enqueueing = {}
 
 local now, NONE = clock.now, {}
 
--- The reply for a job that was enqueued before, or nothing. A canceled job keeps out only the call that enqueued it.
+-- The reply for a job that was enqueued before, or nothing. A canceled job keeps out only the call that enqueued it, but
+-- all others too while it still runs: its end would count as the end of the new one.
 local function known(id, call)
   if records.exists(id) then
     local is_free = call ~= '' and records.get(id, 'status') == 'canceled' and records.get(id, 'call') ~= call
+      and not records.claimant(id)
     return not is_free and 0, is_free
   end
   return gone.find(id, call)
