@@ -175,7 +175,10 @@ class Client:
         return control.cancel(self.redis, id, timeout)
 
     def retry(self, id: str) -> None:
-        """Run the ended job called `id` again. Raises `NoSuchJob` and `NotRetried`."""
+        """Run the failed, stopped or canceled job called `id` again: once more, beside its own `retries`.
+
+        Raises `NoSuchJob` and `NotRetried`.
+        """
         from packmule.jobs import control  # noqa: PLC0415
 
         control.retry(self.redis, id)

@@ -33,6 +33,7 @@ R_co = TypeVar("R_co", covariant=True)
 Calls = Iterable[Mapping[str, Any] | Sequence[Any]]
 """Calls of one function, each a mapping of argument names or a sequence of positional arguments."""
 
+# One enqueue may change an option; a trait holds for every job of its type.
 _TRAITS = tuple(field.name for field in fields(Traits))
 _SETTINGS = OPTION_NAMES + _TRAITS
 
@@ -80,18 +81,18 @@ class JobCall(Generic[P]):
     changed: Options | None
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
-        """Enqueue one job by the process's default client, and return its handle, a text that is its id.
+        """Enqueue one job by the process's default client, and return its handle: a `str`, its id.
 
         Raises what `Client.enqueue` does.
         """
-        return _clients().default().send(self.job, [(args, kwargs)], self.changed)[0]
+        return _client_class().default().send(self.job, [(args, kwargs)], self.changed)[0]
 
     def enqueue_many(self, calls: Calls) -> JobHandles:
         """Enqueue one job a call, hundreds a round trip, and return their handles in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments.
         """
-        return _clients().default().enqueue_many(self, calls)
+        return _client_class().default().enqueue_many(self, calls)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
         """Like `enqueue`, without blocking the event loop."""
@@ -180,7 +181,7 @@ def _with_options(job: JobType, /, **changes: Any) -> JobCall[Any]:
 
 
 @cache
-def _clients() -> type[Client]:
+def _client_class() -> type[Client]:
     """The class of clients, which loads redis-py: a module that only declares jobs does without."""
     from packmule.jobs.client import Client  # noqa: PLC0415
 

@@ -1,4 +1,8 @@
-"""The scheduler: while it leads, do what must happen once per cluster, and sleep until more is due."""
+"""The scheduler: while it leads, do what must happen once per cluster, and sleep until more is due.
+
+It promotes delayed jobs and retries that wait. It rescues nobody, which is the pools' duty: it only gives
+claims that have no lease one that ends.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,10 @@ log = logging.getLogger("packmule.scheduler")
 
 @dataclass
 class Duty:
-    """What a leader does again and again: `do` takes the term and returns seconds until the next time."""
+    """What a leader does again and again: `do` returns seconds until the next time.
+
+    It takes the fencing token of the leader's term, as text, which its scripts compare.
+    """
 
     do: Callable[[str], float]
     due_at: float = 0.0
@@ -66,8 +73,8 @@ class Duty:
 class Scheduler:
     """Promotes due jobs and keeps schedules while it leads; any number may run on `client`'s server.
 
-    The lock nodes `nodes` elect the leader (default: the job server alone), which may be silent for `term`
-    seconds. Without an `enqueuer` it keeps no schedules. `high_water` is the memory limit.
+    The lock nodes `nodes` elect the leader (default: the job server alone), whose term ends after `term`
+    seconds of silence. Without an `enqueuer` it keeps no schedules. `high_water` is the memory limit.
     """
 
     def __init__(

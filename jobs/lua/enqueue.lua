@@ -4,10 +4,10 @@
 -- KEYS[1]  the places of unique jobs
 -- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], uniqueness, group, batch,
 --          expires]
--- ARGV[2+] each job's payload, since this msgpack has no bytes
 --          call names the call that enqueues a job of a chosen id; it is "" for a random id
---          place is "back" or "front" of the queue (then the last job comes first), "at" for Unix time `when`, "in" for
---          `when` seconds from now by the server's clock, or "held" if a batch enqueues the job when it ends
+--          place says where the job waits: at the "back" or "front" of the queue (then the last job comes first), "at"
+--          for Unix time `when`, "in" for `when` seconds from now by the server's clock, or "held" if a batch enqueues
+--          the job when it ends
 --          uniqueness is nothing, or for a unique job [key, rule, seconds, limit]:
 --            "life"      kept out while the holder of the place is alive
 --            "ttl"       kept out for `seconds` from the holder's enqueue, unless the holder failed
@@ -17,6 +17,8 @@
 --          group is nothing, or the group in which the job waits (lib/groups.lua)
 --          batch is nothing, or the batch in which the job counts (lib/batches.lua); all jobs of a call have the same
 --          expires is nothing, or the seconds after which the job fails if it has not begun, counted from when it could
+--          the fields are the record's, such as retries_left, which each retry counts down
+-- ARGV[2+] each job's payload, since this msgpack has no bytes
 -- Returns  an error that begins with FULL, or with BATCH if the batch takes no more jobs; otherwise a list: 1 for an
 --          enqueued job, 0 for a job whose id was known, and the holder's id for a job that was kept out or replaced
 --          another
@@ -26,6 +28,6 @@
 -- command that is sent again because its reply was lost enqueues nothing twice.
 
 local places = KEYS[1]
-local jobs, payloads = ARGV[1], ARGV
+local jobs, payloads = ARGV[1], ARGV -- the first job's payload is the second
 
 return memory.refusal() or enqueueing.all(places, jobs, payloads)

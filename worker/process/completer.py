@@ -1,4 +1,7 @@
-"""The completer: while a job runs, it acknowledges outcomes and returns jobs that would wait too long."""
+"""The completer: while a job runs, it acknowledges outcomes and returns jobs that would wait too long.
+
+An outcome counts once it is acknowledged. If the process dies before, its jobs are rescued and run again.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ class Completer:
         self._outcomes: list[Outcome] = []
         self._began = self._oldest = self._claimed_since = 0.0
         self._is_shown = self._is_waiting = self._is_awaiting = self._closed = False
-        self.running = self._calls = 0
+        self._calls = 0  # that are under way to the fetcher
+        self.running = 0
         """How many jobs `next` returned that are not `done`."""
         self._performing = threading.get_ident()
         self._active = threading.Event()
@@ -176,7 +180,7 @@ class Completer:
         return now - self._began > LONG_SECONDS
 
     def _give_back(self) -> None:
-        """Return the jobs that have not started, and those that blocking moves brought meanwhile."""
+        """Make outcomes of the jobs that have not started, and of what blocking moves brought meanwhile."""
         with self._lock:
             self._return(self._unstarted)
             is_awaiting, self._is_awaiting = self._is_awaiting, False
@@ -202,11 +206,13 @@ class Completer:
             self._end_wait()
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
+        """Keep outcomes for the next acknowledgement."""
         if not self._outcomes:
             self._oldest = clock()
         self._outcomes += outcomes
 
     def _return(self, jobs: deque[Claimed]) -> None:
+        """Empty `jobs` into outcomes that give them back: they stay claimed until those are acknowledged."""
         if jobs:
             if not self._outcomes:
                 self._oldest = self._began

@@ -33,10 +33,11 @@ log = logging.getLogger("packmule.worker")
 class Fetcher:
     """Claims jobs for `worker` from `queues` as `order` says: it owns the claims and the blocking moves.
 
-    A call returns once Redis has answered it, however long that takes. The performing thread calls `exchange`
-    and `wait`; any thread may call the others. `wake` are descriptors that end a wait when they become
-    readable. `answered` is called with each reply that names parents, or a forgotten worker. Nothing else is
-    locked while the fetcher's lock is held.
+    A call returns once Redis has answered it, however long that takes: it's sent again under the same claim
+    id, for which the script returns the same jobs. The performing thread calls `exchange` and `wait`; any
+    thread may call the others. `wake` are descriptors that end a wait when they become readable. `answered`
+    is called with each reply that names parents (ended jobs on which others depend), or a forgotten worker.
+    Whoever holds the fetcher's lock takes no other.
     """
 
     def __init__(
@@ -58,16 +59,16 @@ class Fetcher:
         self._job_log = job_log
         self._size = ClaimSize(most)
         self._lock = threading.Lock()
-        self._last = self._arrived = NOTHING
-        self._begun, self._begun_at = 0, 0.0
+        self._last = self._arrived = NOTHING  # the last reply to a claim, and what a wait brought since
+        self._begun, self._begun_at = 0, 0.0  # how many jobs `exchange` returned, and when
         self._waits = False
         self.has_moves = False
         """Whether blocking moves are under way, which may bring more jobs."""
 
     def exchange(self, outcomes: Sequence[Outcome], room: int) -> Claim:
-        """Acknowledge `outcomes` and claim what there is room for, in one round trip; in none if both are 0.
+        """Acknowledge `outcomes` and claim what there is room for, in one round trip.
 
-        What a wait has brought comes first.
+        There is none without either. If a wait has brought jobs, return those and claim no others.
         """
         if self._begun:
             self._size.learn(self._begun, time.monotonic() - self._begun_at)
@@ -90,13 +91,14 @@ class Fetcher:
         return claim
 
     def acknowledge(self, outcomes: Sequence[Outcome]) -> Claim:
-        """Acknowledge `outcomes` alone; the callbacks that they call for."""
+        """Acknowledge `outcomes` and claim no job; return the callbacks that are due now because of them."""
         return self._call(outcomes, 0)
 
     def wait(self, room: int, longest: float | None) -> bool:
         """Wait for a push, a readable descriptor, or `longest`; whether jobs came, which `exchange` returns.
 
-        The last claim may ask for less. Without `room` for jobs only a descriptor ends the wait.
+        It's shorter if the last claim found a pause, or jobs that a limit lets go on soon. Without `room` for
+        jobs only a descriptor ends it.
         """
         last = self._last
         if not room or last.suspended:
@@ -136,7 +138,7 @@ class Fetcher:
             claim_id = self._claims.next_id()
             try:
                 claim = self._claims.finish_and_claim(claim_id, outcomes, want)
-            except (*UNAVAILABLE, ResponseError):  # once more, for as long as that may help
+            except (*UNAVAILABLE, ResponseError):  # the same again, for as long as that may help
                 claim = retry_until_available(lambda: self._claims.finish_and_claim(claim_id, outcomes, want))
             if want and self.has_moves:
                 claim = claim.with_more(self._recovered(self._idle.arrived))
@@ -151,6 +153,7 @@ class Fetcher:
         return claim
 
     def _give_up_unheld(self) -> None:
+        """Give back what the claims name and this worker has not: the server has forgotten its end."""
         back = retry_until_available(lambda: self._claims.give_up_unheld(self._idle.unread))
         if back:
             log.warning("redis has lost its last moments: %d jobs whose end it forgot run again", len(back))

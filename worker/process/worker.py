@@ -1,4 +1,13 @@
-"""The worker: it claims jobs, performs them, acknowledges their outcomes, and waits when none are left."""
+"""The worker: it claims jobs, performs them, acknowledges their outcomes, and waits when none are left.
+
+One script takes a job off its queue's list and names it in the worker's claims, a hash in Redis. So a job is
+always in a place where somebody finds it. A claim ends in one of two ways, each of them one atomic step:
+
+- By an acknowledged outcome. That of a failed attempt is a retry while the job has retries left. The job goes
+  back to its queue or, if it is to wait, among the scheduled jobs, from which a scheduler promotes it.
+- By a rescue (`worker/rescue.py`), which gives the job back. A worker that leaves rescues its own jobs. Its
+  pool rescues those of a process that died, and any pool those of a worker whose lease has ended.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +59,8 @@ log = logging.getLogger("packmule.worker")
 class Worker:
     """One process that performs jobs of `queues`, whose `order` says which come first.
 
-    It shows on its `scoreboard` what it performs; whoever runs it renews its lease and enforces deadlines.
-    `lifeline` is a descriptor that becomes readable when that supervisor is gone. `lock_nodes` keep the locks
+    It shows on its `scoreboard` what it performs; its pool renews its lease and enforces deadlines. The
+    `lifeline` is a descriptor that becomes readable when the pool is gone. `lock_nodes` keep the locks
     of singletons, by default the job server does; `callbacks` say what may be called. Its parts call back in
     three ways: `done` with an outcome, `wake` to end a wait, and `break_off` for a lock that was lost.
     """
@@ -81,10 +90,19 @@ class Worker:
         self.stopping = False
         self.wake = WakePipe()
         self.performed = 0
-        wake = [self.wake.reader] if lifeline is None else [self.wake.reader, lifeline]
+        """How many jobs were claimed; those that went back unstarted count, too."""
+        descriptors = [self.wake.reader] if lifeline is None else [self.wake.reader, lifeline]
         self.job_log = JobLog()
         self.fetcher = Fetcher(
-            client, name, order, queues, wake, self._answered, self.job_log, options.most, options.result_ttl
+            client,
+            name,
+            order,
+            queues,
+            descriptors,
+            self._answered,
+            self.job_log,
+            options.most,
+            options.result_ttl,
         )
         self.completer = Completer(self.fetcher, self.wake.wake, scoreboard.show_held)
         progress = ProgressStore(client, name)
@@ -112,7 +130,7 @@ class Worker:
         self._memory_checked_at = 0.0
 
     def run(self) -> int:
-        """Perform jobs until told to stop, or as the options say; how many were claimed."""
+        """Perform jobs until told to stop, or as the options say; return how many were claimed."""
         self.registration.enter()
         self.scoreboard.register()
         self.completer.start()
@@ -158,7 +176,7 @@ class Worker:
             self._wait(is_busy, room)
 
     def _room(self) -> int:
-        """How many jobs may be claimed now."""
+        """How many jobs may be claimed now: only as many as can start at once, while others run."""
         if self.stopping:
             return 0
         room = self.options.most
@@ -178,11 +196,14 @@ class Worker:
         )
 
     def _perform_all(self, claim: Claim, room: int) -> None:
-        """Start what was claimed, as far as there is room; each job ends in the completer's `done`."""
+        """Start what was claimed, as far as there is room; each job ends in the completer's `done`.
+
+        Callbacks that are due come first, and start even without room. What is left unstarted goes back.
+        """
         self.performed += len(claim.jobs) - claim.callbacks
         self.completer.take(claim)
         for each in claim.unreadable:
-            self.job_log.refused(each, each)
+            self.job_log.refused(each, each)  # such an outcome is all that is known of its job
         for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
             if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
                 break
@@ -215,10 +236,12 @@ class Worker:
             self.stopping = True
 
     def _record_crash(self, call: Call, report: CrashReport) -> None:
+        """Rescue the one job whose isolated process crashed; this worker goes on."""
         rescued = record_crash(self.client, self.name, call.job.execution, report)
         self.job_log.crashed(call, report, rescued)
 
     def _answered(self, claim: Claim) -> None:
+        """Do what a reply asks for besides its jobs; any thread that calls the script may come here."""
         if claim.is_forgotten:
             self.registration.enter_again()
         self.dependents.enqueue_of(claim.parents)
@@ -243,7 +266,10 @@ class Worker:
             signal.raise_signal(signum)
 
     def _leave(self) -> None:
-        """Give back what is held and sign off. If Redis is unavailable, the lease's end does the same."""
+        """Sign off, and give back what is held.
+
+        If Redis is unavailable, a pool does it once the lease has ended.
+        """
         self.scoreboard.deregister()
         try:
             self.registration.leave()

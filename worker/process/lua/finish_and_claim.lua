@@ -3,7 +3,7 @@
 -- requires: jobs/guarded, jobs/queues, jobs/records, outcomes, statistics
 -- may use: jobs/groups, jobs/rates, worker/renewal
 --
--- KEYS[1]  the worker's claims: a hash of job id to execution id
+-- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
 -- KEYS[6+] the queues' lists, in the order in which they are served
@@ -11,51 +11,54 @@
 --          [outcome, ...]]
 --          the mark is the field of the claims that names the last claim, which may be sent again; if it names
 --          neither this claim nor the last one, the server has lost history
---          an outcome is the array of worker/process/outcome.py's Outcome
+--          an outcome is the array of worker/process/outcome.py's Outcome; its status says where the job goes: to its
+--          end or, for a retry, to its queue or among the scheduled jobs
 -- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
---          a job is [id, execution id, origin, data, timeout, [each of claiming.lua's WANTED but the last two, or nothing, and
---          repeat_intervals of a job that repeats] or nothing, enqueued_at, nothing, or for a job whose callback is due
---          what callbacks.row returns]; for expires_at it has the seconds that are left
+--          a job is [id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due]
+--          the rare fields are claiming.lua's WANTED but the last two, each or nothing, with the seconds that are left
+--          for expires_at; a job that repeats has its repeat_intervals behind them
+--          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
--- An outcome counts only while the claims name its execution: a worker that has lost its lease changes nothing.
--- If it is sent again with the same claim id, the script returns the same jobs and acknowledges nothing twice: a
--- lost reply loses and doubles nothing.
+-- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing.
+-- A call that is sent again with the same claim id returns the same jobs and acknowledges nothing twice: a lost reply
+-- loses and doubles nothing.
 
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
 local request, counts = ARGV[1], ARGV[2]
 
-local mark, claim_id, last_id, want, worker, now_text, lease, all = unpack(cmsgpack.unpack(request))
+local mark, claim_id, last_id, want, worker, now_text, lease, ended = unpack(cmsgpack.unpack(request))
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
--- Which of the acknowledged jobs the worker still holds, and which claim was its last.
-local ids, extras, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
-for i, outcome in ipairs(all) do
-  ids[i], extras[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
+-- Which of the acknowledged jobs the worker still holds, and which claim was its last. Hardly ever does one of the
+-- unusual keys exist.
+local ids, unusual, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
+for i, outcome in ipairs(ended) do
+  ids[i], unusual[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
 end
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
 
--- Almost always there is none of all these keys. Of a registry of canceled jobs that alone says nothing.
-local count = #extras
-for _, outcome in ipairs(all) do
+-- A registry of canceled jobs joins them for this one question: that it exists alone makes a call no less plain.
+local count = #unusual
+for _, outcome in ipairs(ended) do
   if outcome[3] ~= last_queue then
     last_queue = outcome[3]
-    extras[#extras + 1] = 'rq:canceled:' .. last_queue
+    unusual[#unusual + 1] = 'rq:canceled:' .. last_queue
   end
 end
-local is_plain = redis.call('EXISTS', unpack(extras)) == 0
+local is_plain = redis.call('EXISTS', unpack(unusual)) == 0
 local some_canceled = not is_plain
-if some_canceled then is_plain = redis.call('EXISTS', unpack(extras, 1, count)) == 0 end
+if some_canceled then is_plain = redis.call('EXISTS', unpack(unusual, 1, count)) == 0 end
 local is_suspended = is_plain and 0 or redis.call('EXISTS', suspended)
 local paused = is_plain and {} or call('SMEMBERS', 'pm:paused')
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
-if want + #all > 0 then
+if want + #ended > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
 
@@ -67,8 +70,8 @@ if lease > 0 then
   renewal.renew(leases, now + lease, {worker})
   is_forgotten = redis.pcall('HEXISTS', hash, 'birth') == 1 and 0 or 1
 end
-if #all > 0 then
-  acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled, stale, parents)
+if #ended > 0 then
+  acknowledge.all(ended, claims, hash, held, again, is_plain, some_canceled, stale, parents)
   if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
   claiming.has_blocked = outcomes.has_blocked
   for _, id in ipairs(outcomes.due) do claiming.claim(id) end

@@ -65,8 +65,8 @@ local function accept(outcome, is_there, is_canceled, claims)
 end
 
 -- Write the outcomes. `held` has the executions that `claims` name for their jobs; the call is sent `again` if it was
--- done before; no record has dependents if `is_plain`, and a job may be canceled if `some_canceled`. Stale ids and those of jobs with dependents are added to `stale`
--- and `parents`.
+-- done before; no record has dependents if `is_plain`, and a job may be canceled if `some_canceled`. Stale ids and those
+-- of jobs with dependents are added to `stale` and `parents`.
 function acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled, stale, parents)
   local keys = {}
   for i, outcome in ipairs(all) do keys[i] = records.key(outcome[1]) end
