@@ -11,8 +11,7 @@
 --          [outcome, ...]]
 --          the mark is the field of the claims that names the last claim, which may be sent again; if it names
 --          neither this claim nor the last one, the server has lost history
---          an outcome is the array of worker/process/outcome.py's Outcome; its status says where the job goes: to its
---          end or, for a retry, to its queue or among the scheduled jobs
+--          an outcome is worker/process/outcome.py's; a retry is one whose status is queued or scheduled
 -- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
@@ -33,8 +32,7 @@ local mark, claim_id, last_id, want, worker, now_text, lease, ended = unpack(cms
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
--- Which of the acknowledged jobs the worker still holds, and which claim was its last. Hardly ever does one of the
--- unusual keys exist.
+-- Which of the acknowledged jobs the worker still holds, and which claim was its last; unusual keys seldom exist.
 local ids, unusual, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
 for i, outcome in ipairs(ended) do
   ids[i], unusual[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
