@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -22,12 +23,14 @@ from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.pace import pace
 from packmule.tests.worker import limit_faults, limited_jobs, pool_jobs
-from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue
+from packmule.worker.scoreboard import MAIN, RunningJob
+from packmule.worker.started import Marks
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -305,6 +308,18 @@ def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(
     rescue(client, "w1", "died")
     assert reader.read(client, older).status == "stopped"
     assert ids(desk.claim()) == [newer]
+
+
+def test_a_singleton_that_was_replaced_before_it_ran_is_stopped_once_it_runs(client, desk):
+    limited_jobs.replaces.enqueue("p", "1")
+    (job,) = desk.claim()
+    limited_jobs.replaces.enqueue("p", "2")  # nothing is on the scoreboard yet that could be stopped
+    with client.pubsub() as commands:
+        commands.subscribe(keys.commands_channel("w1"))
+        until(commands.get_message)
+        Marks(client).mark("w1", [RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)], 1.0)
+        message = commands.get_message(timeout=DEADLINE)
+    assert json.loads(message["data"]) == {"command": "stop-job", "job_id": job.id}
 
 
 def test_a_retry_by_hand_replaces_no_newer_singleton(client, desk):

@@ -19,6 +19,11 @@ from packmule.tests.losing_proxy import LosingProxy
 from packmule.tests.pace import pace
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
+from packmule.worker.heartbeat import Heartbeat
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
+from packmule.worker.started import Marks
 
 AWAY_SECONDS = 0.6
 LONG_SECONDS = keys.LEASE_SECONDS + 1.5
@@ -234,3 +239,17 @@ def test_a_worker_gives_up_a_job_whose_end_the_server_forgot(server, client, tmp
         assert children_of(process.pid) == children
         assert set(client.hkeys(claims)) & {id.encode()} == set()
     assert client.zcard("rq:wip:default") == 0
+
+
+def test_in_a_full_memory_leases_go_on_and_long_jobs_are_marked(server, client):
+    Client(client).make_default()
+    id = pool_jobs.add.enqueue(1)
+    (job,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
+    scoreboard = Scoreboard()
+    scoreboard.register()
+    client.zadd(keys.LEASES, {"w1": 1})
+    with full(server, client):
+        Heartbeat(client, {"w1": scoreboard}).beat()
+        Marks(client).mark("w1", [RunningJob(MAIN, id, job.execution, 0.0, float("inf"), False)], 1.0)
+    assert client.zscore(keys.LEASES, "w1") > time.time()
+    assert reader.read(client, id).status == "started"

@@ -15,12 +15,12 @@ local MARGIN = 15 -- seconds that RQ's readers see an execution after its timeou
 if redis.call('HGET', claims, id) ~= execution then
   return 0
 end
-local status, queue, timeout = unpack(records.read(id, 'status', 'origin', 'timeout'))
+local status, queue, timeout, replaced = unpack(records.read(id, 'status', 'origin', 'timeout', 'replaced'))
 if status ~= 'queued' and status ~= 'created' then
   return 0
 end
+redis.call('PERSIST', record) -- first, since a full memory refuses only a first write, and a cancel needs the mark
 redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
-redis.call('PERSIST', record)
 redis.pcall('ZADD', 'rq:wip:' .. (queue or ''), clock.second + YEAR, id .. ':' .. execution)
 redis.pcall('HSET', of_execution, 'id', execution, 'created_at', clock.now, 'last_heartbeat', clock.now,
   'worker_name', worker)
@@ -29,6 +29,9 @@ local ttl = seconds >= 1 and seconds < YEAR and math.floor(seconds) + MARGIN or 
 redis.pcall('ZADD', executions, clock.second + ttl, execution)
 redis.call('EXPIRE', of_execution, ttl)
 redis.call('EXPIRE', executions, ttl)
+if replaced then -- the command to stop it came before it ran, when nobody could obey
+  redis.pcall('PUBLISH', 'rq:pubsub:' .. worker, cjson.encode({command = 'stop-job', job_id = id}))
+end
 events.emit('started', id, queue or '', worker)
 events.write()
 return 1
