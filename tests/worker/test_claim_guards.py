@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 from packmule.jobs import keys, reader
+from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
@@ -147,3 +148,11 @@ def test_a_burst_goes_on_behind_ids_that_may_not_run(client, claims):
         client.hset(keys.job_key(each), "status", "canceled")  # as a cancel of their batch does
     Worker(["default"], name="mule", connection=client).work(burst=True)
     assert reader.read(client, id).status == "finished"
+
+
+def test_jobs_behind_one_that_a_paused_batch_holds_are_claimed_with_it(client, claims):
+    with Batch.create() as batch:
+        limited_jobs.alone.options(batch=batch.id).enqueue("p", "1")
+    id = limited_jobs.alone.enqueue("p", "2")
+    batch.pause()
+    assert ids_of(claims.finish_and_claim("c1", [], 10).jobs) == [id]

@@ -45,7 +45,7 @@ end
 local function may_run(id, number, values)
   local queue, group, needs, batch = values[1], values[12] or values[13], values[13], values[14]
   if is_held(batch) then
-    if group then groups.leave(queue or '', group, id) end
+    if group then has_followed = groups.leave(queue or '', group, id) or has_followed end
     guarded.call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
     return false
   elseif not group or not queue then
