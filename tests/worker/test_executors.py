@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import time
 
@@ -15,6 +17,7 @@ from packmule.worker.deadlines import LOOK
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.executors.executors import executors_of
+from packmule.worker.process.executors.fork import FORK_AGAIN_SECONDS
 from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
@@ -208,3 +211,22 @@ def test_an_interruption_that_comes_before_the_body_is_not_lost(monkeypatch, job
         assert [each.status for each in done] == ["stopped"]
     finally:
         executor.close()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_an_isolated_job_waits_if_no_process_can_be_forked_for_it(monkeypatch, number):
+    performer = Performer(lambda *_: None, lambda *_: None)
+    executors = executors_of(performer, Scoreboard(), WorkerOptions(), lambda *_: None, "w")
+    data = wire.encode_call("packmule.tests.worker.executor_jobs.where_isolated", (), {})
+    call = performer.prepare(Claimed("j", "e", "default", data))
+    assert isinstance(call, Call)
+
+    def refuse() -> int:
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    began = time.monotonic()
+    done: list[Outcome | None] = []
+    executors[call.kind].start(call, done.append)
+    assert [(each.status, each.delay > 0) for each in done if each] == [("queued", True)]
+    assert time.monotonic() - began >= FORK_AGAIN_SECONDS, "or it would be claimed again at once"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -35,6 +36,9 @@ KILL_EARLIER = 0.3
 """The isolated process is killed alone this many seconds before the pool would kill the whole worker."""
 
 FORK_AGAIN_SECONDS = 1.0
+
+NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""The errors of a system that has no room for another process now."""
 
 HELD_BACK = {signal.SIGTERM, signal.SIGINT, LOOK}
 
@@ -81,8 +85,12 @@ class ForkExecutor:
         running = self.scoreboard.read_one(MAIN)
         try:
             ended = self._perform(call)
-        except BlockingIOError as full:  # the system has no room for another process now
+        except OSError as full:
+            if full.errno not in NO_ROOM:
+                raise
             log.warning("job %s waits: no process can be forked for it (%s)", job.id, full)
+            self.scoreboard.clear(MAIN)
+            time.sleep(FORK_AGAIN_SECONDS)  # only a job of a group waits in Redis
             ended = outcome.postponed(job, FORK_AGAIN_SECONDS)
         self.scoreboard.clear(MAIN)
         self._execution = ""
