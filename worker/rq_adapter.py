@@ -39,6 +39,8 @@ from packmule.worker.trusting import TrustAll
 ECHO_SECONDS = 1.0
 """A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
 log = logging.getLogger("packmule.worker")
 
 
@@ -94,6 +96,7 @@ class Worker(BaseWorker):
         The signature is RQ's. `with_scheduler` runs RQ's scheduler beside it, and a `dequeue_strategy` other
         than the default makes it claim jobs one by one. Raises `SystemExit` when it was told to stop twice.
         """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until there is something that they can stop
         _set_up_logging(logging_level, date_format, log_format)
         options = replace(
             self.options,
@@ -123,8 +126,9 @@ class Worker(BaseWorker):
         )
         rq_current.install(self.connection, self.name, self.serializer, self.job_class)
         self.process.stop_by()
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in STOPS:
             signal.signal(each, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         performed = self.process.run()
         if self._stops_at_once:
             raise SystemExit
