@@ -6,7 +6,8 @@ own package and `lua/lib/queues.lua` of `packmule.jobs`. `-- may use: groups` na
 A library is an ordinary Lua module that fills one table. Creating tables of functions at each call takes
 longer than moving a job, so an assembled script has none for what every call needs: what `events.emit` is in
 the files is a local `events_emit` there. What only some calls need are tables that a function keeps, each
-filled when a call first uses it: `groups.join` is `rare().groups().join` there.
+filled when a call first uses it: `groups.join` is `rare().groups().join` there. A library's constant stands
+where it is used, because a function that refers to a local takes longer to create.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ Library = tuple[str, str]
 
 _NEEDS = re.compile(r"^-- (requires|may use): (.+)$", re.MULTILINE)
 _COMMENT = re.compile(r"--[^\n]*")
+_CONSTANTS = re.compile(
+    r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d.]+(?:, [\d.]+)*|'[^'\n]*')(?= *(?:--|$)).*\n", re.M
+)
 
 _RARE = """\
 local rare_made
@@ -73,7 +77,16 @@ def read(package: str, file: str) -> str:
 
 def _text(library: Library) -> str:
     package, name = library
-    return read(package, f"lib/{name}.lua")
+    return _with_constants(read(package, f"lib/{name}.lua"))
+
+
+def _with_constants(text: str) -> str:
+    """A library's text with its numbers and texts, such as `local MOST = 10`, where it uses them."""
+    for found in _CONSTANTS.finditer(text):
+        text = text.replace(found[0], "")
+        for name, value in zip(found[1].split(", "), found[2].split(", "), strict=True):
+            text = re.sub(rf"\b{name}\b", lambda _, value=value: value, text)
+    return text
 
 
 def _reachable(package: str, text: str) -> set[Library]:

@@ -90,6 +90,22 @@ def test_ever_new_names_do_not_fill_the_memory(client):
     assert ("default", "packmule.tests.worker.pool_jobs.add") in statistics.totals(client)
 
 
+def test_a_type_that_is_known_in_a_full_hash_is_counted_on(client):
+    claims = Claims(client, "w1", Strict(["default"]))
+    pool_jobs.add.enqueue_many([(1,), (1,)])
+    first, second = claims.finish_and_claim("c1", [], 2).jobs
+    claims.finish_and_claim("c2", [finished(first, b"2", 1.0, 2.0)], 0)
+    (hour,) = client.keys("pm:stats:hour:*")
+    assert 0 < client.ttl(hour) <= 694800
+    assert client.ttl("pm:stats:total") == -1
+    client.hset(hour, mapping={f"q\x1ft\x1fx{n}": 1 for n in range(20_001)})
+    claims.finish_and_claim("c3", [finished(second, b"2", 1.0, 2.5)], 0)
+    found = statistics.hours(client, 1)
+    assert ("default", "other") not in found
+    known = found["default", "packmule.tests.worker.pool_jobs.add"]
+    assert (known.finished, len(known.runs), known.seconds) == (2, 2, 2.5)
+
+
 def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):
     for key in ("pm:stats:total", *(f"pm:stats:minute:{client.time()[0] // 60 + n}" for n in range(2))):
         client.set(key, "no hash")

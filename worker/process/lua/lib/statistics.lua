@@ -7,42 +7,52 @@ local statistics = {}
 
 local MOST_MEMBERS = 100 -- of a leaderboard
 local MOST_FIELDS = 20000 -- of one hash: names that somebody makes up without end are counted as "other"
-local PERIODS = {{'pm:stats:minute:', 60, 7500}, {'pm:stats:hour:', 3600, 694800}}
+local MINUTE_TTL, HOUR_TTL = 7500, 694800
+
+-- Fields are new in a hash. The first ones make it expire, and those of types that came too late are counted among the
+-- others, whole.
+local function note_new(key, new, number, ttl)
+  local before = redis.call('HLEN', key) - number
+  if before == 0 and ttl then redis.call('EXPIRE', key, ttl) end
+  if before <= MOST_FIELDS then return end
+  for field in pairs(new) do
+    local queue, kind, what = field:match('^([^\31]*)\31(.*)\31([^\31]*)$')
+    if not queue or new[queue .. '\31' .. kind .. '\31us'] then
+      redis.pcall('HINCRBY', key, (queue or '') .. '\31other\31' .. (what or ''), redis.call('HGET', key, field))
+      redis.call('HDEL', key, field)
+    end
+  end
+end
+
+-- Add counts to a hash. That a field is new is seen by its sum, so that most calls ask nothing.
+local function add(fields, key, ttl)
+  local new, number = nil, 0
+  for i = 1, #fields, 2 do
+    if redis.pcall('HINCRBY', key, fields[i], fields[i + 1]) == fields[i + 1] then
+      new, number = new or {}, number + 1
+      new[fields[i]] = true
+    end
+  end
+  if new then note_new(key, new, number, ttl) end
+end
 
 -- `packed` is msgpack: [[field, count, ...], seconds that the worker was busy, [slowest job, its seconds, ...]]
 function statistics.count(packed, worker, now)
   local fields, seconds, slowest = unpack(cmsgpack.unpack(packed))
-  local keys = {'pm:stats:total'}
-  for i, period in ipairs(PERIODS) do keys[i + 1] = period[1] .. math.floor(now / period[2]) end
-  for i, key in ipairs(keys) do
-    local size = redis.pcall('HLEN', key)
-    if type(size) == 'number' then
-      local is_full = size > MOST_FIELDS
-      local known = {}
-      for j = 1, #fields, 2 do
-        local field = fields[j]
-        if is_full then -- a type that is not there yet is counted among the others, whole
-          local queue, kind, what = field:match('^([^\31]*)\31(.*)\31([^\31]*)$')
-          local prefix = (queue or '') .. '\31' .. (kind or '') .. '\31'
-          if known[prefix] == nil then known[prefix] = redis.call('HEXISTS', key, prefix .. 'us') == 1 end
-          if not known[prefix] then field = (queue or '') .. '\31other\31' .. (what or '') end
-        end
-        redis.pcall('HINCRBY', key, field, fields[j + 1])
-      end
-      if size == 0 and i > 1 then redis.call('EXPIRE', key, PERIODS[i - 1][3]) end
-    end
-  end
   local hour = math.floor(now / 3600)
+  add(fields, 'pm:stats:total')
+  add(fields, 'pm:stats:minute:' .. math.floor(now / 60), MINUTE_TTL)
+  add(fields, 'pm:stats:hour:' .. hour, HOUR_TTL)
   local busiest, slow = 'pm:top:busiest:' .. hour, 'pm:top:slowest:' .. hour
   local sum = redis.pcall('ZINCRBY', busiest, seconds, worker)
   if type(sum) == 'string' and tonumber(sum) - seconds < 0.000001 then -- a worker that is new this hour
     redis.call('ZREMRANGEBYRANK', busiest, 0, -MOST_MEMBERS - 1)
-    redis.call('EXPIRE', busiest, PERIODS[2][3])
+    redis.call('EXPIRE', busiest, HOUR_TTL)
   end
   if #slowest > 0 then
     for i = 1, #slowest, 2 do redis.pcall('ZADD', slow, 'GT', slowest[i + 1], slowest[i]) end
     redis.pcall('ZREMRANGEBYRANK', slow, 0, -MOST_MEMBERS - 1)
-    redis.call('EXPIRE', slow, PERIODS[2][3])
+    redis.call('EXPIRE', slow, HOUR_TTL)
   end
 end
 
