@@ -11,10 +11,12 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, registry
 from packmule.jobs.client import Client
+from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
 from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.rescue import rescue
 
@@ -118,3 +120,16 @@ def test_many_dependents_are_looked_at_in_pages(queue, client):
     until(lambda: Dependents(client).enqueue_forgotten() == 0)  # what took the worker too long
     assert client.llen("rq:queue:elsewhere") == 1500
     assert client.zcard("rq:deferred:elsewhere") == 0
+
+
+def test_a_child_that_allows_failures_runs_when_its_parent_was_replaced_instead_of_retried(queue, client):
+    options = limited_jobs.replaces.options(retries=1, retry_intervals=[0])
+    parent = Job.fetch(options.enqueue("p", "1"), client, JSONSerializer)
+    strict, allowing = children_of(queue, parent)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
+    options.enqueue("p", "2")
+    ended = claims.finish_and_claim("c2", [outcome.failed(claimed, "broken", 1.0, 2.0)], 0)
+    assert (parent.get_status(refresh=True), ended.parents) == ("stopped", [parent.id])
+    Dependents(client).enqueue_of(ended.parents)
+    assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "queued"]

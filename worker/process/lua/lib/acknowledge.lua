@@ -75,15 +75,17 @@ function acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled
   for i, outcome in ipairs(all) do
     local id, is_there = outcome[1], none_deleted or redis.call('EXISTS', keys[i]) == 1
     local is_held = held[i + 1] == outcome[2]
-    if is_there and not is_plain and ending.is_end(outcome[4]) and (is_held or again)
+    local is_end = ending.is_end(outcome[4])
+    if is_held then
+      accept(outcome, is_there, canceled[id], claims)
+      is_end = is_end or ending.is_end(outcome[4]) -- of a singleton that was replaced, and would have run again
+    elseif not again then
+      stale[#stale + 1] = id
+    end
+    if is_there and not is_plain and is_end and (is_held or again)
       and redis.call('EXISTS', keys[i] .. ':dependents') == 1 then
       parents[#parents + 1] = id
       if is_held then guarded.call('ZADD', 'pm:parents', now, id) end -- until someone has enqueued its dependents
-    end
-    if is_held then
-      accept(outcome, is_there, canceled[id], claims)
-    elseif not again then
-      stale[#stale + 1] = id
     end
   end
   for counter, by in pairs(outcomes.counts) do
