@@ -15,7 +15,7 @@ if not data then
 end
 status, queue = status or '', queue or ''
 
-if status ~= 'queued' and status ~= 'scheduled' then
+if status ~= 'queued' and status ~= 'scheduled' and status ~= 'created' then
   return status
 end
 caller.at = now_text

@@ -195,3 +195,12 @@ def test_an_id_is_not_enqueued_anew_while_the_job_that_rq_canceled_still_runs(cl
     pool_jobs.add.options(job_id="once").enqueue(2)
     assert reader.read(client, "once").status == "queued"
     assert client.lrange("rq:queue:default", 0, -1) == [b"once"]
+
+
+def test_a_job_that_was_pushed_before_it_was_queued_can_be_canceled_and_purged(client):
+    canceled, purged = pool_jobs.add.enqueue(1), pool_jobs.add.enqueue(2)
+    for id in (canceled, purged):
+        client.hset(keys.job_key(id), "status", "created")  # as RQ's Job.save and Queue.push_job_id leave it
+    assert control.cancel(client, canceled, timeout=0) == "canceled"
+    assert purge(client, "default") == 1
+    assert client.exists(keys.job_key(purged)) == 0

@@ -12,7 +12,8 @@ function purging.delete(id, queue)
     return 0
   end
   if group then groups.leave(queue, group, id) end -- the next of its group becomes the head
-  if not records.is_pending(status or 'queued') or status == 'started' then return 0 end
+  local waits = records.is_pending(status or 'queued') and status ~= 'started' or status == 'created'
+  if not waits then return 0 end
   uniqueness.leave(id)
   batches.ended(id, 'c')
   local record = records.key(id)
