@@ -30,6 +30,8 @@ REDIS_ERRORS = (RedisError, OSError, ServerFailed)
 
 _TRANSIENT = (*UNAVAILABLE, ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
 _TRANSIENT_REPLIES = ("MISCONF", "NOREPLICAS", "BUSY ", "UNBLOCKED")
+_TRANSIENT_IN_SCRIPT = (" -OOM ", " -MISCONF ", " -NOREPLICAS ")
+"""In the errors with which Redis before 7.0 ends a script."""
 
 T = TypeVar("T")
 
@@ -40,7 +42,12 @@ def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later: the server is down, starting, failing over or can't write."""
     if not isinstance(error, RedisError):
         return isinstance(error, REDIS_ERRORS)
-    return isinstance(error, _TRANSIENT) or str(error).startswith(_TRANSIENT_REPLIES)
+    said = str(error)
+    return (
+        isinstance(error, _TRANSIENT)
+        or said.startswith(_TRANSIENT_REPLIES)
+        or (said.startswith("Error running script") and any(each in said for each in _TRANSIENT_IN_SCRIPT))
+    )
 
 
 class BackOff:

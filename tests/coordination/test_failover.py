@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 import packmule
 from packmule.coordination.locks.redlock import Redlock
+from packmule.coordination.redis.backoff import is_transient
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.connection_kinds import Replica, Retries, TcpConnection, Unanswered
 from packmule.coordination.redis.scripts import Script
@@ -91,6 +92,19 @@ def test_the_refusal_of_a_script_on_an_old_redis_is_a_replicas_too():
             connection.read_response()
         assert connection._sock is None
         server.join()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "passes"),
+    [
+        ("-OOM command not allowed when used memory > 'maxmemory'.", True),
+        ("-MISCONF Redis is configured to save RDB snapshots", True),
+        ("-WRONGTYPE Operation against a key", False),
+    ],
+)
+def test_a_refusal_in_a_script_on_an_old_redis_may_pass_as_one_outside_does(refusal, passes):
+    error = ResponseError(f"Error running script (call to f_1): @user_script:1: {refusal}")
+    assert is_transient(error) == passes
 
 
 def test_an_answer_that_never_comes_is_an_error_after_the_timeout(pair):
