@@ -85,7 +85,7 @@ def _with_constants(text: str) -> str:
     for found in _CONSTANTS.finditer(text):
         text = text.replace(found[0], "")
         for name, value in zip(found[1].split(", "), found[2].split(", "), strict=True):
-            text = re.sub(rf"\b{name}\b", lambda _, value=value: value, text)
+            text = re.sub(rf"\b{name}\b", value.replace("\\", r"\\"), text)
     return text
 
 
