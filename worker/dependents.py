@@ -70,10 +70,10 @@ class Dependents:
         cursor = self._cursors.pop(name, 0)
         while True:
             cursor, page = self._page(key, cursor)
+            last, among = int(cursor == 0), b"0"
             while True:
-                last = int(cursor == 0)
-                args = [name, wire.time_text(time.time()), last, *page]
-                looked_at, _ = _enqueue(self.client, [key, keys.PARENTS], args)
+                args = [name, wire.time_text(time.time()), last, among, *page]
+                looked_at, _, among = _enqueue(self.client, [key, keys.PARENTS], args)
                 page = page[looked_at:]
                 if not page:
                     break

@@ -452,6 +452,30 @@ def test_corrupt_counts_start_again(client, field):
     assert batch.state().ended
 
 
+@pytest.mark.parametrize("field", ["done", "failed", "canceled"])
+def test_no_garbage_in_a_count_ends_a_batch_early(client, field):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    for garbage in ("nan", "inf", "-inf"):
+        client.hset(keys.batch_key(batch.id), field, garbage)
+        settle(client)
+        assert batch.state().counts == Counts(2, 0, 0, 0)
+        assert not batch.state().ended
+
+
+def test_a_full_memory_and_a_corrupt_total_keep_no_script_running(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hset(keys.batch_key(batch.id), "total", "many")
+    client.config_set("maxmemory", "1")
+    try:
+        settle(client)
+    finally:
+        client.config_set("maxmemory", "0")
+    settle(client)
+    assert batch.state().counts == Counts(1, 0, 0, 0)
+
+
 def test_a_batch_whose_jobs_are_forgotten_can_be_ended(client):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])

@@ -11,6 +11,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, registry
 from packmule.jobs.client import Client
+from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
@@ -133,3 +134,23 @@ def test_a_child_that_allows_failures_runs_when_its_parent_was_replaced_instead_
     assert (parent.get_status(refresh=True), ended.parents) == ("stopped", [parent.id])
     Dependents(client).enqueue_of(ended.parents)
     assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "queued"]
+
+
+def test_one_call_looks_at_a_bounded_number_of_the_parents_of_a_child(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    others = [f"parent-{number}" for number in range(5000)]
+    with client.pipeline() as pipeline:
+        for id in others:
+            pipeline.hset(keys.job_key(id), "status", "finished")
+        for child, siblings in (("ready", others), ("waiting", [*others, "pending"]), ("small", [])):
+            record = {"status": "deferred", "origin": "elsewhere", "data": "x", "timeout": 9}
+            pipeline.hset(keys.job_key(child), mapping=record)
+            pipeline.sadd(f"rq:job::{child}:dependencies", parent.id, *siblings)
+            pipeline.sadd(parent.dependents_key, child)
+        pipeline.hset(keys.job_key("pending"), "status", "queued")
+        pipeline.hset(keys.job_key(parent.id), "status", "finished")
+        pipeline.execute()
+    _, most = looks(client, lambda: Dependents(client).enqueue_of([parent.id]))
+    assert most < 1500
+    assert set(client.lrange("rq:queue:elsewhere", 0, -1)) == {b"ready", b"small"}
+    assert client.smembers(parent.dependents_key) == {b"waiting"}

@@ -21,6 +21,7 @@ from packmule.jobs.batch_state import Counts
 from packmule.jobs.control import NotRetried, cancel, retry
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
+from packmule.tests.looks import looks
 from packmule.tests.pace import pace
 from packmule.tests.worker import limit_faults, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
@@ -332,6 +333,23 @@ def test_a_retry_by_hand_replaces_no_newer_singleton(client, desk):
     desk.finish(job)
     retry(client, older)
     assert ids(desk.claim()) == [older]
+
+
+def test_one_call_looks_at_a_bounded_number_of_what_lies_at_the_keys_of_a_singleton(client, desk):
+    older = limited_jobs.replaces.enqueue("p", "1")
+    (job,) = desk.claim()
+    (holders,) = client.keys("pm:holders:*")
+    desk.finish(job, most=0)
+    client.hset(keys.job_key(older), "status", "failed")
+    retrying = holders.replace(b"holders", b"retrying")
+    for first in range(0, 10_000, 1000):
+        garbage = [f"nobody-{number}" for number in range(first, first + 1000)]
+        client.hset(holders, mapping=dict.fromkeys(garbage, "w9 c9-1"))
+        client.sadd(retrying, *garbage)
+    with pytest.raises(NotRetried, match="holds its place"):
+        retry(client, older)
+    _, most = looks(client, lambda: limited_jobs.replaces.enqueue("p", "2"))
+    assert most < 1000
 
 
 def test_replaced_and_canceled_jobs_expire_and_leave_their_registry(client, desk):

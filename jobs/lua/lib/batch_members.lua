@@ -24,12 +24,13 @@ function batch_members.add(batch, ids)
   redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
 end
 
--- Compute the counters again, for they are not numbers or don't match the jobs.
+-- Compute the counters again, for they are not numbers or don't match the jobs. Whether that could be written.
 function batch_members.recount(batch)
   local states = guarded.call('HVALS', key_of(batch) .. ':jobs')
   local sums = {d = 0, f = 0, c = 0}
   for _, state in ipairs(states) do sums[state] = (sums[state] or 0) + 1 end
-  redis.pcall('HSET', key_of(batch), 'total', #states, 'done', sums.d, 'failed', sums.f, 'canceled', sums.c)
+  local fields = {'total', #states, 'done', sums.d, 'failed', sums.f, 'canceled', sums.c}
+  return type(redis.pcall('HSET', key_of(batch), unpack(fields))) == 'number'
 end
 
 return batch_members

@@ -28,20 +28,25 @@ local function seconds_to_keep(text)
   return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or 604800
 end
 
+-- Counters as numbers, or nothing if one of them is garbage.
+local function numbers_of(...)
+  local numbers, sum = {}, 0
+  for i, text in ipairs({...}) do
+    numbers[i] = tonumber(text or 0)
+    sum = sum + math.abs(numbers[i] or math.huge)
+  end
+  return sum < math.huge and numbers
+end
+
 -- End a sealed batch, once, if all of its jobs have ended.
-function batches.settle(batch)
+function batches.settle(batch, is_recounted)
   local key = key_of(batch)
   local fields = redis.pcall('HMGET', key, 'total', 'done', 'failed', 'canceled', 'sealed', 'ended', 'parent', 'keep',
     'on_complete', 'on_success')
   if fields.err or not fields[5] or fields[6] then return end
-  local total, done, failed, canceled = unpack(fields, 1, 4)
-  local sum = tonumber(total or 0)
-  if not sum or sum ~= sum then
-    batch_members.recount(batch)
-    return batches.settle(batch)
-  end
-  total, done = sum, tonumber(done) or 0
-  local others = (tonumber(failed) or 0) + (tonumber(canceled) or 0)
+  local counts = numbers_of(unpack(fields, 1, 4))
+  if not counts then return not is_recounted and batch_members.recount(batch) and batches.settle(batch, true) end
+  local total, done, others = counts[1], counts[2], counts[3] + counts[4]
   if done + others < total then return end
   redis.call('HSET', key, 'ended', string.format('%.6f', clock.now))
   batch_callbacks.enqueue(fields[9])

@@ -38,17 +38,16 @@ end
 
 -- Cancel those that went back and wait for their next attempt.
 local function cancel_retrying(key, canceled)
-  for _, id in ipairs(call('SMEMBERS', 'pm:retrying:' .. key)) do
+  for _, id in ipairs(call('SPOP', 'pm:retrying:' .. key, MOST)) do
     local status, queue, group = unpack(records.read(id, 'status', 'origin', 'group'))
     local waits = queue and (status == 'queued' or status == 'scheduled')
     if waits and canceling.withdraw(id, status, queue, group) > 0 then cancel(id, queue, canceled) end
   end
-  call('DEL', 'pm:retrying:' .. key)
 end
 
 -- Stop the one that runs; if it fails or its worker dies before it hears of that, it does not run again.
 local function stop_running(key)
-  local id, holder = unpack(call('HGETALL', 'pm:holders:' .. key))
+  local id, holder = unpack(call('HRANDFIELD', 'pm:holders:' .. key, 1, 'WITHVALUES'))
   local worker = id and holder:match('^(.*) ')
   if worker then
     if records.get(id, 'status') then redis.call('HSET', records.key(id), 'replaced', '1') end
@@ -74,7 +73,8 @@ function singletons.other(queue, group, text, id)
   local key = group and lock_of(text)
   if not key then return end
   local head = call('HGET', 'pm:groups:' .. queue, group)
-  local others = {head, call('LINDEX', groups.members_of(queue, group), 0), unpack(call('HKEYS', 'pm:holders:' .. key))}
+  local first = call('LINDEX', groups.members_of(queue, group), 0)
+  local others = {head, first, unpack(call('HRANDFIELD', 'pm:holders:' .. key, 2))}
   for _, other in pairs(others) do
     if other and other ~= '' and other ~= id then return other end
   end
