@@ -367,6 +367,20 @@ def test_what_rq_enqueues_again_runs_its_body_and_not_an_old_callback(queue, cli
     assert calls(client) == ["body", "success 1 finished"]
 
 
+def test_a_job_is_not_retried_while_another_worker_runs_its_callback(queue, client):
+    job = with_callbacks(queue, "body")
+    desk, other = Desk(client), Claims(client, "other", Strict(["default"]))
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    desk.exchange([outcome.returned(due)], want=0)
+    (due,) = other.finish_and_claim("c1", [], 1).jobs
+    with pytest.raises(control.NotRetried, match="worker other still runs it or its callback"):
+        control.retry(client, job.id)
+    other.finish_and_claim("c2", [outcome.settled(due)], 0)
+    control.retry(client, job.id)
+    assert queue.job_ids == [job.id]
+
+
 @pytest.mark.parametrize("value", ["abc", "nan", "inf", "-5", "1.5", "1e300"])
 @pytest.mark.parametrize(("place", "status"), [("at", "scheduled"), ("end", "failed")])
 def test_what_follows_a_callback_may_be_garbage(queue, client, place, status, value):

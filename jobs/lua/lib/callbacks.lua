@@ -1,6 +1,6 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
--- requires: gone, guarded, queues, records
+-- requires: caller, gone, guarded, queues, records
 -- may use: scheduled
 --
 -- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value>". The step is "callback" or
@@ -82,6 +82,7 @@ end
 function callbacks.row(id, status)
   local step, kind = callbacks.due(id, status)
   if not step then return end
+  redis.call('HSET', records.key(id), 'worker_name', caller.worker) -- a retry asks it whether the callback still runs
   local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
   return {step, kind, redis.call('HGETALL', records.key(id)), last and last[2] or {}}
 end
