@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,8 +23,11 @@ import packmule
 from packmule import Client
 from packmule.config import Settings
 from packmule.testing import private_server
-from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
+from packmule.worker.order import Strict
+from packmule.worker.process.worker import Worker
+from packmule.worker.registration import Registration
+from packmule.worker.scoreboard import Scoreboard
 
 ROOT = Path(packmule.__file__).parent
 OURS = tuple(f"{ROOT}/{room}/" for room in ("coordination", "jobs", "observe", "worker"))
@@ -43,12 +47,14 @@ def visits(jobs: int, client: Client) -> Counter[str]:
             last = path
             entered[str(Path(path).relative_to(ROOT))] += 1
 
-    worker = Worker(["default"], connection=client.redis, options=WorkerOptions(most=1))
+    redis, name, queues = client.redis, "journey", ["default"]
+    options, registration = WorkerOptions(most=1, burst=True), Registration(redis, name, queues)
+    worker = Worker(redis, name, queues, Strict(queues), options, registration, Scoreboard.of_worker(1, 1))
     sys.setprofile(follow)
     try:
         for _ in range(jobs):
             client.enqueue(bench_jobs.noop)
-        worker.work(burst=True, logging_level=None)
+        worker.run()
     finally:
         sys.setprofile(None)
     return entered
@@ -62,7 +68,14 @@ def main() -> None:
     each = {path: (many[path] - few[path]) / JOBS for path in many if many[path] - few[path] >= JOBS}
     rows = [(path, f"{count:.1f}") for path, count in sorted(each.items(), key=lambda item: -item[1])]
     table(("file", "visits a job"), rows)
-    print(f"{sum(each.values()):.0f} moves between {len(each)} files")
+    print(summary(each))
+    worker = {path: count for path, count in each.items() if path.startswith("worker/")}
+    print(f"of these under worker/: {summary(worker)}")
+
+
+def summary(visits: Mapping[str, float]) -> str:
+    """How many moves and files these are."""
+    return f"{sum(visits.values()):.0f} moves between {len(visits)} files"
 
 
 if __name__ == "__main__":

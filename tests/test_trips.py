@@ -1,8 +1,11 @@
-"""Round trips and commands a job: so that speed can't rot unseen."""
+"""Round trips, commands and moves a job: so that speed and simplicity can't rot unseen."""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -18,6 +21,7 @@ from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import periodic_enqueuer, schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
+from packmule.tests.command_line import ROOT
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
@@ -129,6 +133,14 @@ def idle(client: Redis, name: str) -> IdleWait:
     os.close(wake)
     waits.wake = []
     return waits
+
+
+def test_a_plain_job_makes_few_moves_between_few_files_of_the_worker():
+    command = [sys.executable, "benchmarks/journey.py"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    moves, files = re.findall(r"under worker/: (\d+) moves between (\d+) files", said)[0]
+    assert int(moves) <= 40, said
+    assert int(files) <= 8, said
 
 
 def test_an_idle_worker_needs_no_trip_to_have_a_pushed_job_in_hand(client, trips):

@@ -19,7 +19,7 @@ from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import drained
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 from packmule.worker.process.statistics import count_outcomes
 
 pytestmark = pytest.mark.usefixtures("produce")

@@ -13,7 +13,7 @@ from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.fetcher import ClaimSize
@@ -29,7 +29,7 @@ def claims(client: Redis) -> Claims:
 
 
 def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
-    return outcome.finished(job, result, time.time() - 1, time.time())
+    return performer.finished(job, result, time.time() - 1, time.time())
 
 
 def mark_started(client: Redis, job: Claimed) -> None:

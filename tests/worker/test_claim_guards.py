@@ -14,7 +14,7 @@ from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 
@@ -26,7 +26,7 @@ def claims(client: Redis) -> Claims:
 
 
 def finished(job: Claimed) -> outcome.Outcome:
-    return outcome.finished(job, b"1", time.time() - 1, time.time())
+    return performer.finished(job, b"1", time.time() - 1, time.time())
 
 
 def ids_of(jobs: Sequence[Claimed]) -> list[str]:

@@ -174,7 +174,7 @@ def test_jobs_broken_off_as_they_start_all_go_back(names):
             data = wire.encode_call("packmule.tests.worker.executor_jobs.where_async", (60.0,), {})
             call = performer.prepare(Claimed(execution, execution, "default", data))
             assert isinstance(call, Call)
-            executors[call.kind].start(call, ended.append)
+            executors[call.kind].start(call, lambda _, outcome: ended.append(outcome))
         signal.pthread_sigmask(signal.SIG_BLOCK, [LOOK])
         for execution in names:  # all before the signal arrives
             interruption.break_off(Interrupted("lost"), execution)
@@ -204,11 +204,11 @@ def test_an_interruption_that_comes_before_the_body_is_not_lost(monkeypatch, job
         executor.interrupt("e", Stopped("as soon as it was seen"))
 
     monkeypatch.setattr(scoreboard, "start", show_and_interrupt)
-    done: list[Outcome | None] = []
+    ended: list[Outcome | None] = []
     try:
-        executor.start(call, done.append)
-        until(lambda: done, 20)
-        assert [each.status for each in done] == ["stopped"]
+        executor.start(call, lambda _, outcome: ended.append(outcome))
+        until(lambda: ended, 20)
+        assert [each.status for each in ended] == ["stopped"]
     finally:
         executor.close()
 
@@ -227,6 +227,6 @@ def test_an_isolated_job_waits_if_no_process_can_be_forked_for_it(monkeypatch, n
     monkeypatch.setattr(os, "fork", refuse)
     began = time.monotonic()
     done: list[Outcome | None] = []
-    executors[call.kind].start(call, done.append)
+    executors[call.kind].start(call, lambda _, outcome: done.append(outcome))
     assert [(each.status, each.delay > 0) for each in done if each] == [("queued", True)]
     assert time.monotonic() - began >= FORK_AGAIN_SECONDS, "or it would be claimed again at once"

@@ -145,7 +145,8 @@ class Fetcher:
                 self.has_moves = self._idle.is_under_way
             if claim.history_is_lost:
                 self._give_up_unheld()
-        self._job_log.flush()
+        if self._job_log.finished:
+            self._job_log.flush()
         if claim.parents or claim.is_forgotten:
             self._answered(claim)
         if claim.stale:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from packmule.jobs import wire
 from packmule.units import span
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.outcome import FAILED, FINISHED, RETRIED, STOPPED, Done, Outcome
+from packmule.worker.process.outcome import FAILED, FINISHED, RETRIED, STOPPED, Outcome
 from packmule.worker.process.performer import Call
 from packmule.worker.rescue import Rescued
 
@@ -99,23 +99,36 @@ def facts(
 
 
 class JobLog:
-    """Says what becomes of the jobs of this process. What is not logged costs a look at the level.
+    """Says what becomes of the jobs of this process.
 
-    That a job finished is held back until `flush`, and said before any other line.
+    Whoever performs a job asks `shows` first, so a line that is not logged costs a look at its level. That a
+    job finished is held back until `flush`, and said before any other line.
     """
 
     def __init__(self) -> None:
-        self._finished: list[Finished] = []
-        os.register_at_fork(after_in_child=self._finished.clear)
+        self.shows = log.isEnabledFor
+        """Whether lines of a level are logged."""
+        self.finished: list[Finished] = []
+        """What `flush` will say."""
+        os.register_at_fork(after_in_child=self.finished.clear)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._keep_order)
 
-    def watch(self, call: Call, done: Done) -> Done:
-        """`done`, which first logs the outcome. The job starts now."""
-        if log.isEnabledFor(logging.DEBUG):
-            attempt = f"attempt {call.job.attempt}" if call.job.attempt > 1 else ""
-            log.handle(JobRecord(logging.DEBUG, call.job, call.type.name, "starts", None, attempt))
-        return partial(self._ended, call, done)
+    def starts(self, call: Call) -> None:
+        """Log that a job starts now."""
+        attempt = f"attempt {call.job.attempt}" if call.job.attempt > 1 else ""
+        log.handle(JobRecord(logging.DEBUG, call.job, call.type.name, "starts", None, attempt))
+
+    def ended(self, call: Call, ended: Outcome) -> None:
+        """Log the end of a job that was performed; that it finished is logged by the next `flush`."""
+        job = call.job
+        if job.due:
+            return
+        if ended.kind == FINISHED:
+            line = (ended.ended, ended.began, job.id, call.type.name, job.queue, job.attempt)
+            self.finished.append(line)
+        else:
+            _tell(job, call.type.name, ended)
 
     def refused(self, job: Claimed | Outcome, ended: Outcome) -> None:
         """Log the end of a job that was not performed."""
@@ -129,20 +142,10 @@ class JobLog:
 
     def flush(self) -> None:
         """Say which jobs have finished."""
-        if self._finished:
-            finished = self._finished.copy()
-            del self._finished[: len(finished)]
+        if self.finished:
+            finished = self.finished.copy()
+            del self.finished[: len(finished)]
             log.handle(FinishedRecord(finished))
-
-    def _ended(self, call: Call, done: Done, ended: Outcome | None) -> None:
-        if ended is not None and not call.job.due:
-            if ended.kind != FINISHED:
-                _tell(call.job, call.type.name, ended)
-            elif log.isEnabledFor(logging.INFO):
-                job = call.job
-                line = (ended.ended, ended.began, job.id, call.type.name, job.queue, job.attempt)
-                self._finished.append(line)
-        done(ended)
 
     def _keep_order(self, record: logging.LogRecord) -> bool:
         if not isinstance(record, FinishedRecord):

@@ -1,11 +1,14 @@
-"""Outcomes: what performing a claimed job produced, as frozen values, and the rule for retries."""
+"""Outcomes: how the execution of a claimed job ended, as frozen values, and the rules for what runs again.
+
+The performer makes the plain one, that a job `finished`.
+"""
 
 from __future__ import annotations
 
 import random
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -68,38 +71,12 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         return wire.reason(wire.traceback(self.value) or "") if self.name == "exc_string" else ""
 
 
-Done = Callable[[Outcome | None], None]
-"""What receives a job's outcome, in any thread; None if its end is recorded already."""
-
-
-def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
-    """The job returned a value; `result` is that value as JSON, empty for None."""
-    status, delay = "finished", 0.0
-    fields: tuple[str | int, ...] = ()
-    if job.repeats_left > 0:
-        delay = repeat_delay(job.repeats_left, job.repeat_intervals)
-        status = "scheduled" if delay else "queued"
-        fields = ("repeats_left", job.repeats_left - 1, "attempts", 0, "expires_at", "")
-    return Outcome(
-        job.id,
-        job.execution,
-        job.queue,
-        status,
-        job.result_ttl,
-        FINISHED,
-        wire.time_text(started),
-        wire.time_text(ended),
-        f"{started:.6f}",
-        f"{ended:.6f}",
-        "return_value",
-        b64encode(result).decode() if result else wire.NO_RESULT,
-        fields,
-        delay=delay,
-        at_once=at_once,
-        limits=job.limits,
-        batch=job.batch,
-        callback="success" if job.calls_back else "",
-    )
+def repeated(job: Claimed, finished: Outcome) -> Outcome:
+    """The job finished, and runs again since it still repeats."""
+    delay = repeat_delay(job.repeats_left, job.repeat_intervals)
+    fields = ("repeats_left", job.repeats_left - 1, "attempts", 0, "expires_at", "")
+    status = "scheduled" if delay else "queued"
+    return msgspec.structs.replace(finished, status=status, fields=fields, delay=delay)
 
 
 def failed(

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
@@ -20,7 +21,7 @@ from packmule.jobs.registry import Invoked
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.lookup import Lookup, Registered
-from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.outcome import FINISHED, Outcome
 
 log = logging.getLogger("packmule.worker")
 
@@ -51,6 +52,10 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     kind: Kind
+
+
+Done = Callable[[Call, Outcome | None], None]
+"""What receives a call and its outcome, in any thread; None if its end is recorded already."""
 
 
 class Performer:
@@ -122,7 +127,7 @@ class Performer:
         try:
             with self._running(call), _traced(call):
                 value = call.type.function(*call.args, **call.kwargs)
-            return self._finished(call, value, started)
+            return self._ended_with(call, value, started)
         except BaseException as error:
             return self.ended_by(call, error, started)
 
@@ -132,7 +137,7 @@ class Performer:
         try:
             with self._running(call), _traced(call):
                 value = await call.type.function(*call.args, **call.kwargs)
-            return self._finished(call, value, started)
+            return self._ended_with(call, value, started)
         except BaseException as error:
             return self.ended_by(call, reason() or error, started)
 
@@ -182,12 +187,12 @@ class Performer:
             job.queue,
         )
 
-    def _finished(self, call: Call, value: Any, started: float) -> Outcome:
+    def _ended_with(self, call: Call, value: Any, started: float) -> Outcome:
         self._leave_if_forked()
         if call.job.due:
             return outcome.settled(call.job)
         result = b"" if value is None else self._encoded(call.type.name, value, call.job.attempt)
-        return outcome.finished(call.job, result, started, time.time(), call.type.traits.at_once)
+        return finished(call.job, result, started, time.time(), call.type.traits.at_once)
 
     def _leave_if_forked(self) -> None:
         """End a child that the job forked, which would return here as a second worker."""
@@ -217,6 +222,29 @@ class Performer:
         except (TypeError, ValueError):
             asked.result = wire.encode_json(repr(returned))
         return asked
+
+
+def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
+    """The job returned a value; `result` is that value as JSON, empty for None."""
+    plain = Outcome(
+        job.id,
+        job.execution,
+        job.queue,
+        "finished",
+        job.result_ttl,
+        FINISHED,
+        wire.time_text(started),
+        wire.time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "return_value",
+        b64encode(result).decode() if result else wire.NO_RESULT,
+        at_once=at_once,
+        limits=job.limits,
+        batch=job.batch,
+        callback="success" if job.calls_back else "",
+    )
+    return outcome.repeated(job, plain) if job.repeats_left > 0 else plain
 
 
 class _Returned(Retry):

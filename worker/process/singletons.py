@@ -10,7 +10,6 @@ from redis import Redis
 
 from packmule.coordination.locks.redlock import Lock, NoQuorum, NotAcquired, Redlock, SameServer
 from packmule.jobs import keys
-from packmule.worker.process.outcome import Done, Outcome
 from packmule.worker.scoreboard import HeldLock
 
 TTL = keys.LEASE_SECONDS
@@ -67,15 +66,6 @@ class Singletons:
         with self._mutex:
             self._shown[execution] = HeldLock(lock.name, lock.value, lock.fence)
             self._show(list(self._shown.values()))
-
-    def releasing(self, execution: str, done: Done) -> Done:
-        """`done`, which first releases the lock of `execution`."""
-
-        def release_and_done(ended: Outcome | None) -> None:
-            self.give_back(execution)
-            done(ended)
-
-        return release_and_done
 
     def give_back(self, execution: str) -> None:
         """Release the lock of `execution`, if it had one."""

@@ -42,7 +42,7 @@ from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.lookup import Registered
-from packmule.worker.process.outcome import Done, Outcome
+from packmule.worker.process.outcome import FINISHED, Outcome
 from packmule.worker.process.performer import Call, NoteError, Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
@@ -62,7 +62,8 @@ class Worker:
     It shows on its `scoreboard` what it performs; its pool renews its lease and enforces deadlines. The
     `lifeline` is a descriptor that becomes readable when the pool is gone. `lock_nodes` keep the locks
     of singletons, by default the job server does; `callbacks` say what may be called. Its parts call back in
-    three ways: `done` with an outcome, `wake` to end a wait, and `break_off` for a lock that was lost.
+    three ways: `done` with a call and its outcome, `wake` to end a wait, and `break_off` for a lock that was
+    lost.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class Worker:
         )
 
     def _perform_all(self, claim: Claim, room: int) -> None:
-        """Start what was claimed, as far as there is room; each job ends in the completer's `done`.
+        """Start what was claimed, as far as there is room; each job ends in `_end`.
 
         Callbacks that are due come first, and start even without room. What is left unstarted goes back.
         """
@@ -207,25 +208,36 @@ class Worker:
         for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
             if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
                 break
-            self._start(job, self.completer.done)
+            self._start(job)
         self._leave_if_grown()
 
-    def _start(self, job: Claimed, done: Done) -> None:
-        if job.lock:
-            if not self.singletons.take(job.lock, job.execution):
-                done(outcome.postponed(job, RETRY_SECONDS))
-                return
-            done = self.singletons.releasing(job.execution, done)
+    def _start(self, job: Claimed) -> None:
+        if job.lock and not self.singletons.take(job.lock, job.execution):
+            self._end(job, outcome.postponed(job, RETRY_SECONDS))
+            return
         call = self.performer.prepare(job)
         if isinstance(call, Outcome):
             self.job_log.refused(job, call)
-            done(call)
+            self._end(job, call)
         elif job.due and not self.executors[call.kind].free:
-            done(outcome.returned(job))  # for whichever worker has room
+            self._end(job, outcome.returned(job))  # for whichever worker has room
         else:
             if job.lock and call.kind != "isolated":
                 self.singletons.show(job.execution)
-            self.executors[call.kind].start(call, self.job_log.watch(call, done))
+            if self.job_log.shows(logging.DEBUG):
+                self.job_log.starts(call)
+            self.executors[call.kind].start(call, self._performed)
+
+    def _performed(self, call: Call, ended: Outcome | None) -> None:
+        """Log and keep the outcome of a call; an executor's `done`, in any thread."""
+        if ended is not None and (ended.kind != FINISHED or self.job_log.shows(logging.INFO)):
+            self.job_log.ended(call, ended)
+        self._end(call.job, ended)
+
+    def _end(self, job: Claimed, ended: Outcome | None) -> None:
+        if job.lock:
+            self.singletons.give_back(job.execution)
+        self.completer.done(ended)
 
     def _wait(self, is_busy: bool, room: int) -> None:
         """Wait for jobs, for an outcome, or for a signal."""

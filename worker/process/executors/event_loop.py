@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from packmule.worker.process.outcome import Done
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import Scoreboard
 
 
@@ -68,7 +67,7 @@ class AsyncioExecutor:
         self._reasons.pop(execution, None)
         self.scoreboard.give_back(entry)
         del self._tasks[execution]
-        done(ended)
+        done(call, ended)
 
     def _cancel(self, execution: str, error: BaseException) -> None:
         if execution in self._tasks:

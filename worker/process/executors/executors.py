@@ -11,8 +11,7 @@ from packmule.worker.process.executors.event_loop import AsyncioExecutor
 from packmule.worker.process.executors.fork import ForkExecutor
 from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.executors.threads import ThreadsExecutor
-from packmule.worker.process.outcome import Done
-from packmule.worker.process.performer import Call, Kind, Performer
+from packmule.worker.process.performer import Call, Done, Kind, Performer
 from packmule.worker.scoreboard import Scoreboard
 
 

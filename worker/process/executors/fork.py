@@ -26,8 +26,8 @@ from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS, overr
 from packmule.worker.kernel import address_space, die_with_parent, limit, out_of_memory_kills
 from packmule.worker.process import outcome
 from packmule.worker.process.executors.inline import InlineExecutor
-from packmule.worker.process.outcome import Done, Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 from packmule.worker.subprocesses import kill_tree
 
@@ -95,9 +95,9 @@ class ForkExecutor:
         self.scoreboard.clear(MAIN)
         self._execution = ""
         if isinstance(ended, Outcome):
-            done(ended)
+            done(call, ended)
         elif error := self._broken_off or ended.error(running):
-            done(self.performer.ended_by(call, error, started))
+            done(call, self.performer.ended_by(call, error, started))
         else:
             # A crash is not a failure: the job runs again, unless it has crashed too often.
             report = report_crash(self.worker, ended.code, running, ended.usage, self._kills)
@@ -105,7 +105,7 @@ class ForkExecutor:
             if self.performer.note_error:
                 self.performer.note_error(job.id, Killed(report.cause))
             self.record_crash(call, report)  # which ends the claim, too
-            done(None)
+            done(call, None)
 
     def interrupt(self, execution: str, error: BaseException) -> None:
         """Interrupt the process, which finds out why; or kill it if the worker breaks the job off."""

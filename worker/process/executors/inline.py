@@ -6,8 +6,8 @@ import time
 
 import msgspec
 
-from packmule.worker.process.outcome import Done, Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
 from packmule.worker.started import MARK_SECONDS
 from packmule.worker.subprocesses import kill_started_here
@@ -25,7 +25,7 @@ class InlineExecutor:
         self._is_interrupted = False
 
     def start(self, call: Call, done: Done) -> None:
-        """Perform the call, and call `done` with its outcome."""
+        """Perform the call, and pass its outcome to `done`."""
         job = call.job
         began = time.monotonic()
         self._execution, self._early = job.execution, None
@@ -37,7 +37,7 @@ class InlineExecutor:
         self.scoreboard.clear(MAIN)
         if time.monotonic() - began < MARK_SECONDS:
             ended = msgspec.structs.replace(ended, is_marked=False)
-        done(ended)
+        done(call, ended)
 
     def expect(self, execution: str) -> None:
         """Keep an interruption of this execution that comes before `perform`."""

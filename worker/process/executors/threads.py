@@ -7,8 +7,8 @@ import queue
 import threading
 import time
 
-from packmule.worker.process.outcome import Done, Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.subprocesses import kill_started_here
 
@@ -71,7 +71,7 @@ class ThreadsExecutor:
             with self._lock:
                 self.scoreboard.give_back(entry)
                 self._busy -= 1
-            done(ended)
+            done(call, ended)
 
     def _perform(self, call: Call) -> Outcome:
         execution, ident, started = call.job.execution, threading.get_ident(), time.time()
