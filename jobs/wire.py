@@ -167,6 +167,12 @@ _QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+(?=: |$))")
 """The dotted name of an error's class, as a traceback writes it before the error's text."""
 
 
+_FRAMES = re.compile(
+    r'^(?:  File ".*\n(?:    .*\n|  \[Previous .*\n)*|  \|   File ".*\n(?:  \|   .*\n)*  \| )', re.MULTILINE
+)
+"""A frame of a traceback with its source, or all frames of a group of errors and the margin behind them."""
+
+
 def error_text(traceback: str) -> str:
     """A traceback as a result stream keeps it: compressed, in base64."""
     return b64encode(zlib.compress(traceback.encode("utf-8", "backslashreplace"))).decode()
@@ -183,8 +189,17 @@ def traceback(text: str | None) -> str | None:
 
 
 def reason(traceback: str) -> str:
-    """Its last line, without the module of the error's class: `ValueError: no such month`."""
-    return _QUALIFIED.sub(r"\1", traceback.strip().rpartition("\n")[2])
+    """What it ends in, without the module of the error's class: `ValueError: no such month`.
+
+    That is the line behind the last frame: an error's own text may have more lines, and a group of errors has
+    theirs. If the beginning was cut off and no frame is left, it's the last line.
+    """
+    text = traceback.rstrip()
+    behind = 0
+    for frames in _FRAMES.finditer(text):
+        behind = frames.end()
+    line = text[behind:].partition("\n")[0]
+    return _QUALIFIED.sub(r"\1", text.rpartition("\n")[2] if line in {"", "..."} else line)
 
 
 def whole(text: str | bytes | None) -> int:

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import time
+import traceback
 import tracemalloc
 import zlib
 from base64 import b64decode
@@ -199,3 +200,38 @@ def test_an_id_that_is_not_utf8_is_still_shown():
 
 def test_an_error_text_is_stored_as_rq_reads_it():
     assert zlib.decompress(b64decode(wire.error_text("bad \udcff"))).decode() == "bad \\udcff"
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/shop.py", line 3, in report
+    cursor.execute(sql)
+    ~~~~~~~~~~~~~~^^^^^
+"""
+OTHER = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    raise KeyError\nKeyError: 1\n\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (TRACEBACK + "ValueError: no such month\n", "ValueError: no such month"),
+        (
+            TRACEBACK + "psycopg.errors.SyntaxError: at LINE 1\nLINE 1: selct\n        ^",
+            "SyntaxError: at LINE 1",
+        ),
+        (TRACEBACK + "ValueError: first\n\n  third\nlast", "ValueError: first"),
+        (OTHER + "During handling, another one occurred:\n\n" + TRACEBACK + "OSError\n", "OSError"),
+        ("...\n    raise Deep\n" + TRACEBACK.partition("\n")[2] + "shop.Deep: far\n down\n", "Deep: far"),
+        ("packmule.jobs.wire.InvalidPayload: no JSON\nat 3\n", "InvalidPayload: no JSON"),
+        ("killed", "killed"),
+        ("", ""),
+    ],
+)
+def test_the_reason_is_the_first_line_of_the_last_error(text, reason):
+    assert wire.reason(text) == reason
+
+
+def test_the_reason_of_a_group_of_errors_is_what_the_group_says():
+    with pytest.raises(ExceptionGroup) as raised:
+        raise ExceptionGroup("two failed", [ValueError("1"), OSError("2\n  3")])
+    text = "".join(traceback.format_exception(raised.value))
+    assert wire.reason(text) == "ExceptionGroup: two failed (2 sub-exceptions)"
