@@ -11,6 +11,7 @@ from resource import struct_rusage
 import msgspec
 
 from packmule.jobs import wire
+from packmule.units import span
 from packmule.worker.kernel import out_of_memory_kills
 from packmule.worker.scoreboard import RunningJob
 
@@ -51,7 +52,7 @@ def report_crash(
     if out_of_memory:
         cause += ", killed by the kernel because memory ran out,"
     doing = (
-        f"the process performing this job {cause} after {seconds:.1f} s of it"
+        f"the process performing this job {cause} after {span(seconds)}"
         if running
         else f"its process {cause}"
     )

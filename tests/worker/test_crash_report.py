@@ -38,10 +38,10 @@ def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):
     assert found.out_of_memory is True
     assert re.fullmatch(
         "the process performing this job died of SIGKILL, killed by the kernel because memory ran out, "
-        r"after \d+\.\d s of it",
+        r"after \d+\.?\d* s",
         found.cause,
     )
-    assert float(found.cause.split()[-4]) >= 2.0
+    assert float(found.cause.split()[-2]) >= 2.0
 
 
 @pytest.mark.parametrize(("code", "after"), [(-9, 4), (-11, 5), (1, 5)])

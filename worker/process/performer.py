@@ -107,7 +107,7 @@ class Performer:
             _refuse_expired(job)
         except registry.NotRegistered as error:
             if job.unknown_since is None and self.unknown_for > 0:
-                log.warning("job %s: its function is not registered here: it goes back", job.id)
+                log.warning("job %s goes back: %s", job.id, error)
             return outcome.unknown(job, error, time.time(), self.unknown_for)
         except Exception as error:  # an invalid payload or call, an expiry
             return outcome.refused(job, error, time.time())
