@@ -87,6 +87,7 @@ class Subscriber:
         self._heard_at = 0.0
         self._is_asking = False
         self._backoff = BackOff()
+        self._level = logging.WARNING  # of the first failure; the others until it is subscribed say no more
         self._reading = threading.Lock()
         self._closing = threading.Event()
         self._wakes, self._wake = os.pipe()
@@ -122,9 +123,9 @@ class Subscriber:
                         self._disconnect()
                         if not is_transient(error):
                             raise
-                        log.warning(
-                            "can't subscribe to %s: %s", ", ".join(self.channels + self.patterns), error
-                        )
+                        names = ", ".join(self.channels + self.patterns)
+                        log.log(self._level, "can't subscribe to %s: %s", names, error)
+                        self._level = logging.DEBUG
                         sockets = []
                         pause = min(self._backoff.next(), ends_at - time.monotonic())
                     self._sleep(sockets, pause)
@@ -164,6 +165,7 @@ class Subscriber:
             if kind in ("subscribe", "psubscribe"):
                 if reply["data"] == len(self.channels) + len(self.patterns):
                     self._backoff.reset()
+                    self._level = logging.WARNING
                     return MISSED
             elif kind in ("message", "pmessage"):
                 try:

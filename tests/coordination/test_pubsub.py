@@ -94,7 +94,7 @@ def test_a_restart_of_the_server_causes_missed(spare_server):
         assert hear(subscriber) == Message("news", 1)
 
 
-def test_a_subscriber_waits_while_there_is_no_server_and_then_reconnects(spare_server, tmp_path):
+def test_a_subscriber_waits_while_there_is_no_server_and_then_reconnects(spare_server, tmp_path, caplog):
     server = spare_server()
     path = tmp_path / "proxy.sock"
     proxy = LosingProxy(path, server.socket_path)
@@ -107,6 +107,7 @@ def test_a_subscriber_waits_while_there_is_no_server_and_then_reconnects(spare_s
             begun = time.monotonic()
             assert subscriber.wait(1.0) is None
             assert time.monotonic() - begun < 20
+            assert caplog.text.count("can't subscribe to news") == 1  # and not once a try
             proxy = LosingProxy(path, server.socket_path)
             assert hear(subscriber) is MISSED
             publish(client, "news", 1)
