@@ -13,6 +13,7 @@ from packmule.terminal.parameters import Duration, complete_queues, json_option
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
+    from packmule.jobs.reader import JobInfo
     from packmule.observe.blocked import Wait
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
@@ -96,10 +97,14 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
         show.as_json(found)
         return
     rows = [
-        (each.id, show.status(each.status), each.queue, show.ago(each.ended_at or each.created_at), each.name)
-        for each in found
+        (each.id, show.status(each.status), each.queue, show.ago(_since(each)), each.name) for each in found
     ]
     show.table(("job", "status", "queue", "since", "calls"), rows, "no jobs", cut="calls")
+
+
+def _since(record: JobInfo) -> str | None:
+    """When the job began if it runs, or else when it or its last attempt ended, or when it was made."""
+    return (record.started_at if record.status == "started" else record.ended_at) or record.created_at
 
 
 @job.command("cancel", cls=Audited)
@@ -117,12 +122,20 @@ def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
 
     Exit with 1 if one had already ended.
     """
-    from packmule.jobs.control import cancel
+    from packmule.jobs.control import NotCanceled, cancel
+    from packmule.jobs.reader import NoSuchJob
 
-    statuses = [cancel(app.client, id, timeout) for id in ids]
-    for id, status in zip(ids, statuses, strict=True):
-        say(f"{id} {status}")
-    return 0 if set(statuses) <= {"canceled", "stopped"} else 1
+    code = 0
+    for id in ids:
+        try:
+            status = cancel(app.client, id, timeout)
+        except (NotCanceled, NoSuchJob) as error:  # the others are canceled all the same
+            complain(f"{error}")
+            code = max(code, error.exit_code)
+        else:
+            say(f"{id} {status}")
+            code = max(code, status not in {"canceled", "stopped"})
+    return code
 
 
 @job.command("retry", cls=Audited)
@@ -145,7 +158,7 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
 
     if bool(ids) == bool(failed):
         raise click.UsageError("name the jobs, or a queue with --failed")
-    refused = 0
+    code = 0
     if failed:
         ids = tuple(reader.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
     for id in ids:
@@ -154,8 +167,8 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
             say(f"{id} queued")
         except (NotRetried, reader.NoSuchJob) as error:
             complain(f"{error}")
-            refused += 1
-    return 1 if refused else 0
+            code = max(code, error.exit_code)
+    return code
 
 
 @job.command("wait")

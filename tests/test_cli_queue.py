@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs import wire
 from packmule.jobs.queues import paused, rates
 from packmule.tests.command_line import CommandLine, complaint, environment_in
 
@@ -59,3 +61,24 @@ def test_failed_jobs_are_let_run_again(packmule: CommandLine, client: Redis) -> 
     assert client.lrange("rq:queue:low", 0, -1) == [b"a", b"b"]
     assert "job a is queued; only failed" in complaint(packmule.run("job", "retry", "a"), 1)
     assert "name the jobs, or a queue" in complaint(packmule.run("job", "retry"), 2)
+
+
+@pytest.mark.parametrize(("verb", "status"), [("cancel", "canceled"), ("retry", "queued")])
+def test_an_unknown_id_among_others_is_named_and_stops_none_of_them(packmule, client, verb, status):
+    ids = ["first", "last"]
+    state = "queued" if verb == "cancel" else "failed"
+    for id in ids:
+        client.hset(f"rq:job:{id}", mapping={"data": "[]", "origin": "low", "status": state})
+        client.rpush("rq:queue:low", id)
+    done = packmule.run("job", verb, "first", "nope", "last")
+    assert done.stdout.splitlines() == [f"{id} {status}" for id in ids]
+    assert "no job has the id nope" in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_list_of_jobs_says_since_when_one_runs(packmule: CommandLine, client: Redis) -> None:
+    made, ended, began = (wire.time_text(time.time() - ago) for ago in (90_000, 80_000, 40_000))
+    record = {"data": "[]", "origin": "low", "status": "started"}
+    client.hset("rq:job:a", mapping=record | {"created_at": made, "ended_at": ended, "started_at": began})
+    client.zadd("rq:wip:low", {"a:1": time.time() + 60})
+    assert " 11 h ago " in packmule.output("job", "list", "--status", "started")
