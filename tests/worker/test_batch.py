@@ -257,6 +257,27 @@ def test_a_paused_batch_can_be_canceled(client):
     assert client.scard(keys.PAUSED_BATCHES) == 0
 
 
+def test_a_batch_that_was_canceled_while_paused_leaves_no_held_ids(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(n,) for n in range(5)])
+    batch.pause()
+    work(client)
+    assert len(client.keys("pm:batch:*:held")) == 1
+    batch.cancel()
+    assert client.keys("pm:batch:*:held") == []
+
+
+def test_a_batch_ends_once_though_it_is_settled_again(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    work(client)
+    client.hset(keys.batch_key(batch.id), "ended", "1.5")
+    settler = BatchSettler(client)
+    settler._ahead.append((batch.id, "0"))  # it had not ended when the round began
+    settler.settle()
+    assert client.hget(keys.batch_key(batch.id), "ended") == b"1.5"
+
+
 def test_a_batch_in_a_batch_counts_as_one(client, tmp_path):
     notes = tmp_path / "notes"
     with Batch.create("all", on_complete=batch_jobs.report.prepare(str(notes), "all")) as parent:

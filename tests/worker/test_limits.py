@@ -270,6 +270,14 @@ def test_a_callback_replaces_other_singletons_when_it_is_called(client, desk):
     assert desk.finish(job, most=5) == []
 
 
+def test_a_job_that_a_callback_replaces_counts_in_its_batch(client):
+    with Batch.create() as batch:
+        limited_jobs.replaces.options(batch=batch.id).enqueue("p", "1")
+    Batch.create(on_complete=limited_jobs.replaces.prepare("p", "2")).seal()
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    assert batch.state().ended
+
+
 @pytest.mark.parametrize("delay", [0, 60])
 def test_a_newer_singleton_replaces_an_older_one_that_waits_for_its_retry(client, desk, delay):
     retries = limited_jobs.replaces.options(retries=1, retry_intervals=[delay])
@@ -574,6 +582,40 @@ def test_the_group_that_has_waited_longest_gets_a_free_slot(client, desk):
         desk.claim()
         (job,) = desk.finish(job, most=5)
         assert job.id == expected
+
+
+def test_a_group_that_is_blocked_again_keeps_its_turn(client, desk):
+    first, *_ = (limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "zyx")
+    second = limited_jobs.fair_slot.enqueue("p", "y")
+    assert ids(desk.claim()) == [first]
+    (blocked,) = client.keys("pm:blocked:*")
+    before = client.zrange(blocked, 0, -1)
+    assert len(before) == 2
+    client.lrem("pm:group:default:" + before[0].decode().split("\n")[1], 1, second)
+    client.lpush("rq:queue:default", second)  # as a rescue does
+    assert desk.claim() == []
+    assert client.zrange(blocked, 0, -1) == before
+
+
+def test_a_job_that_waits_for_a_taken_lock_leaves_the_head_of_its_group_alone(client, desk):
+    first, second, _ = limited_jobs.two_a_tenant.enqueue_many([("p", "a", str(n)) for n in range(3)])
+    (job,) = desk.claim(1)
+    assert job.id == first
+    assert client.hvals("pm:groups:default") == [second.encode()]
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.postponed(job, 60)], 0)
+    assert client.hvals("pm:groups:default") == [second.encode()]
+    assert client.zcard("pm:due") == 0
+
+
+def test_a_group_whose_head_waits_is_not_unblocked(client, desk):
+    limited_jobs.in_turn.enqueue_many([("p", "a")] * 3)
+    (group,) = client.hkeys("pm:groups:default")
+    client.zadd("pm:due", {b"default\n" + group: 1})
+    desk.claim(0)
+    promote(client)
+    assert client.llen("rq:queue:default") == 1
+    assert client.zcard("pm:due") == 0
 
 
 def test_a_slot_that_a_blocked_job_leaves_free_goes_to_the_next_at_once(client, desk):

@@ -76,7 +76,7 @@ function batches.count(batch, ids, states, results)
   local changed, delta = {}, {}
   for i, id in ipairs(ids) do
     local old, new = before[i], states[i]
-    if old and old ~= new then
+    if old then
       changed[#changed + 1] = id
       changed[#changed + 1] = new
       if COUNTERS[new] then delta[COUNTERS[new]] = (delta[COUNTERS[new]] or 0) + 1 end
