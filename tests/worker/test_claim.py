@@ -11,6 +11,7 @@ from redis import Redis
 
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
+from packmule.tests.looks import looks
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
 from packmule.worker.process import outcome, performer
@@ -138,6 +139,19 @@ def test_a_rescue_returns_claimed_and_waiting_ids_in_their_order(client, claims)
     # What waited was claimed by nobody yet: it comes to stand in front.
     assert client.lrange("rq:queue:default", 0, -1) == [id.encode() for id in [ids[2], *ids[:2], ids[3]]]
     assert rescue(client, "w1", "returned").back == []
+
+
+@pytest.mark.parametrize(("claimed", "waiting"), [(700, 0), (65, 0), (64, 64), (30, 150)])
+def test_a_rescue_of_many_jobs_returns_each_once_in_bounded_calls(client, claims, claimed, waiting):
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(claimed + waiting)])
+    claims.finish_and_claim("c1", [], claimed)
+    client.zadd(keys.LEASES, {"w1": 1})
+    for _ in range(waiting):
+        client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
+    _, most = looks(client, lambda: rescue(client, "w1", "vanished"))
+    assert most < 1000
+    assert sorted(client.lrange("rq:queue:default", 0, -1)) == sorted(id.encode() for id in ids)
+    assert client.exists(keys.claims_key("w1"), keys.waiting_key("w1"), keys.LEASES) == 0
 
 
 def test_a_rescue_of_a_living_worker_does_nothing(client, claims):

@@ -15,7 +15,7 @@ from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
-from packmule.worker.dependents import Dependents
+from packmule.worker.dependents import Dependents, _enqueue
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
@@ -150,7 +150,43 @@ def test_one_call_looks_at_a_bounded_number_of_the_parents_of_a_child(queue, cli
         pipeline.hset(keys.job_key("pending"), "status", "queued")
         pipeline.hset(keys.job_key(parent.id), "status", "finished")
         pipeline.execute()
+    client.zadd(keys.PARENTS, {parent.id: 1})
+    key_names = [parent.dependents_key, keys.PARENTS]
+    looked_at, enqueued, _ = _enqueue(client, key_names, [parent.id, "now", 1, "0", "ready", "small"])
+    assert (looked_at, enqueued) == (0, 0)
+    assert client.zcard(keys.PARENTS) == 1, "these are not all"
     _, most = looks(client, lambda: Dependents(client).enqueue_of([parent.id]))
     assert most < 1500
     assert set(client.lrange("rq:queue:elsewhere", 0, -1)) == {b"ready", b"small"}
     assert client.smembers(parent.dependents_key) == {b"waiting"}
+
+
+def test_a_child_without_a_list_of_parents_still_needs_the_one_that_ended(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    strict, allowing = children_of(queue, parent)
+    client.delete(strict.dependencies_key, allowing.dependencies_key)
+    client.hset(parent.key, "status", "failed")
+    Dependents(client).enqueue_of([parent.id])
+    assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "queued"]
+
+
+def test_a_canceled_child_stays_among_the_dependents(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    child, gone = queue.enqueue(ADD, 1, depends_on=parent), queue.enqueue(ADD, 1, depends_on=parent)
+    client.hset(child.key, "status", "canceled")
+    client.delete(gone.key)
+    client.hset(parent.key, "status", "finished")
+    Dependents(client).enqueue_of([parent.id])
+    assert client.smembers(parent.dependents_key) == {child.id.encode()}
+    assert child.get_status(refresh=True) == "canceled"
+
+
+def test_a_child_that_somebody_enqueued_by_hand_is_enqueued_once(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    children = children_of(queue, parent)
+    for child, status in zip(children, ("queued", "started"), strict=True):
+        client.hset(child.key, "status", status)
+    client.hset(parent.key, "status", "finished")
+    Dependents(client).enqueue_of([parent.id])
+    assert client.lrange("rq:queue:default", 0, -1) == [parent.id.encode()]
+    assert client.exists(parent.dependents_key) == 0

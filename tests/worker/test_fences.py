@@ -99,6 +99,13 @@ def test_a_living_worker_is_not_rescued_from(client, claims):
     assert rescue(client, "w1", "vanished", scope="expired").back == [job.id]
 
 
+def test_a_job_whose_record_lost_its_status_goes_back(client, claims):
+    job = claimed(claims)
+    client.hdel(keys.job_key(job.id), "status")
+    assert rescue(client, "w1", "vanished").back == [job.id]
+    assert client.lrange("rq:queue:default", 0, -1) == [job.id.encode()]
+
+
 def test_progress_of_a_lost_job_is_not_written(client, claims):
     write = Script("worker.process", "write")
     job = claimed(claims)

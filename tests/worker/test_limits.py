@@ -637,6 +637,26 @@ def test_deleted_jobs_block_their_group_until_its_repair(client, desk):
     assert ids(desk.claim()) == enqueued[-1:]
 
 
+def test_a_repair_unblocks_no_group_before_its_time(client, desk):
+    limited_jobs.alone.enqueue("p", "1")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.postponed(job, 60)], 0)
+    GroupRepair(client).repair()
+    assert client.llen("rq:queue:default") == 0
+    assert client.zcard("pm:due") == 1
+
+
+def test_a_repair_lets_a_group_wait_for_its_slot_again(client, desk):
+    limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(2)])
+    desk.claim()
+    (blocked,) = client.keys("pm:blocked:*")
+    client.delete(blocked)
+    GroupRepair(client).repair()
+    assert client.llen("rq:queue:default") == 0
+    assert client.zcard(blocked) == 1
+
+
 def test_jobs_that_wait_for_a_taken_lock_do_not_all_retry_it(client, desk):
     enqueued = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(30)])
     (job,) = desk.claim()

@@ -62,7 +62,7 @@ while left > 0 and #held > 0 do
   redis.call('HDEL', claims, id)
   left = left - 1
 end
-local has_more = #held > 0 or cursor ~= '0' or left == 0 -- for the waiting list
+local has_more = left == 0 -- claimed ones, or at least a look at those that wait
 if scope == 'named' or has_more then
   return reply(has_more)
 end
