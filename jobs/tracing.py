@@ -41,7 +41,7 @@ def performing(
 ) -> AbstractContextManager[object]:
     """A span around a job's body, a child of the enqueue's; it records what the body raises."""
     trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
+    if trace is None or (not parent and _is_idle(trace)):
         return nullcontext()
     attributes = _attributes("process", job_type, queue)
     attributes |= {"messaging.message.id": id, "packmule.attempt": attempt}
@@ -54,6 +54,11 @@ def performing(
         set_status_on_exception=False,
     )
     return _recorded(trace, span)
+
+
+def _is_idle(trace: Any) -> bool:
+    """Whether nobody receives spans: redis-py loads OpenTelemetry wherever it is installed."""
+    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,15 @@ def test_without_tracing_nothing_is_written(server: EmbeddedServer, client: Redi
     assert client.hget(f"rq:job:{id}", "trace") is None
     with tracing.sending("a.b", "default") as parent:
         assert parent == ""
+
+
+def test_a_worker_without_tracing_makes_no_span_and_passes_a_trace_on() -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    assert isinstance(tracing.performing("shop.add", "default", "a", 1, ""), nullcontext)
+    parent = f"00-{1:032x}-{2:016x}-01"
+    with (
+        tracing.performing("shop.add", "default", "a", 1, parent),
+        tracing.sending("shop.add", "default") as at,
+    ):
+        assert at == parent
