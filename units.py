@@ -50,11 +50,11 @@ def size(text: str) -> int:
 def span(seconds: float | None) -> str:
     """Seconds as people say them: 340 us, 12 ms, 3.4 s, 5 min, 2.5 h.
 
-    >>> span(0.0123), span(75), span(None)
-    ('12.3 ms', '75 s', '-')
+    >>> span(0.0123), span(75), span(0), span(None)
+    ('12.3 ms', '75 s', '0 s', '-')
     """
-    if seconds is None:
-        return "-"
+    if not seconds:
+        return "-" if seconds is None else "0 s"
     for bound, unit, size in SPANS:
         if seconds < bound * 0.9995:  # which would be rounded up to the bound
             return f"{seconds / size:.3g} {unit}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,9 @@ def _imported(module: str) -> Any:
             f"can't import {module}: {error} (looked in the working directory too)"
         ) from error
     except Exception as error:  # whatever the user's own code raises
-        raise NotRegistered(f"can't import {module}: {type(error).__name__}: {error}") from error
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        line = "" if isinstance(error, SyntaxError) else f" ({where.filename}, line {where.lineno})"
+        raise NotRegistered(f"can't import {module}: {type(error).__name__}: {error}{line}") from error
     if _is_hidden(module.partition(".")[0]):
         raise NotRegistered(f"can't import {module}: Python has a module of this name: rename yours")
     return found

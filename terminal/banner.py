@@ -28,7 +28,7 @@ def show_banner(app: App, queues: dict[str, int | None], processes: str, options
     """Log the server, the queues, the jobs and the rest that the workers of this pool work with."""
     settings = app.settings
     facts: dict[str, object] = {
-        "server": _server(app),
+        "server": server_text(app),
         "queues": _queues(queues),
         "modules": list(settings.modules),
         "jobs": sorted(registry.names()),
@@ -44,7 +44,8 @@ def show_banner(app: App, queues: dict[str, int | None], processes: str, options
     logging.getLogger("packmule").info("%s", title, extra=extra)
 
 
-def _server(app: App) -> str:
+def server_text(app: App) -> str:
+    """Where the server is, and what it is if it can be reached."""
     url = app.settings.redis_url
     where = f"embedded in {app.settings.data_dir}" if url is None else mask(url)
     with suppress(RedisError):

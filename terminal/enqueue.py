@@ -170,7 +170,8 @@ def enqueue_call(
 ) -> int:
     """Enqueue one of your own jobs by its dotted name.
 
-    A VALUE that is valid JSON is parsed; any other value is text.
+    A VALUE that is valid JSON is parsed; any other value is text. A text that looks like JSON needs quotes of
+    its own: year='"2026"'.
     """
     from packmule.jobs import registry
 

@@ -26,6 +26,7 @@ def status(app: App, json: bool) -> None:
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
     from packmule.scheduler.schedules.schedule_store import entries
     from packmule.terminal import show
+    from packmule.terminal.banner import server_text
     from packmule.terminal.queue import depths_by_queue, show_queues
     from packmule.units import span
 
@@ -44,7 +45,7 @@ def status(app: App, json: bool) -> None:
     bound = f" of {allowed >> 20} MiB" if allowed else ", unlimited"
     show.facts(
         {
-            "server": f"{server['server']} {server['version']}, up {span(server['up_seconds'])}",
+            "server": f"{server_text(app)}, up {span(server['up_seconds'])}",
             "clients": server["clients"],
             "memory": f"{used / 2**20:.1f} MiB{bound}{no_more}",
             "leader": _leading(leads, running)

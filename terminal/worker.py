@@ -63,7 +63,10 @@ def worker(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Run a pool of worker processes until SIGTERM, which drains it."""
+    """Run a pool of worker processes until SIGTERM, which drains it.
+
+    Exit with 1 if the grace was too short for a job, which then runs again.
+    """
     from packmule.jobs.client import known_queue
     from packmule.terminal import logs
     from packmule.terminal.banner import show_banner

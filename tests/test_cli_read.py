@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from packmule.config import VARIABLES
+from packmule.config import VARIABLES, mask
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, registry
@@ -147,7 +147,7 @@ def test_queues_beyond_the_settings_are_listed_too(here: Run, jobs: dict[str, st
 
 
 def test_status_tells_of_queues_workers_and_server(
-    here: Run, packmule: CommandLine, jobs: dict[str, str]
+    here: Run, packmule: CommandLine, jobs: dict[str, str], server: EmbeddedServer
 ) -> None:
     status = json.loads(output(packmule.run("status", "--json", PACKMULE_MEMORY_HIGH_WATER="1000")))
     assert status["queues"]["default"]["queued"] == 1
@@ -157,6 +157,7 @@ def test_status_tells_of_queues_workers_and_server(
     said = output(here("status"))
     assert "no worker is running; start one with: packmule worker" in said
     assert "MiB, unlimited" in said
+    assert f"{mask(server.url)}, valkey " in said  # which of several servers it is
 
 
 def test_check_finds_all_well(packmule: CommandLine) -> None:
