@@ -1,5 +1,5 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: events, guarded, queues, records
+-- requires: claimants, events, guarded, queues, records
 -- may use: batches, callbacks, canceling, groups, singletons
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
@@ -21,7 +21,7 @@ if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
 
-local worker = records.claimant(id)
+local worker = claimants.find(id)
 if worker then return 'claimed ' .. worker end
 
 local other = singletons.other(queue, group, needs, id)
@@ -34,7 +34,8 @@ if unique then call('HSET', places, unique, id .. ' 0') end
 
 -- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups.
 if status == 'canceled' and (group or batch) then canceling.withdraw(id, 'queued', queue, group, batch) end
-if callbacks.due(id, status) then queues.remove(queue, id) end
+if callbacks.due(id, status) then callbacks.leave(id, queue, true) end
+claimants.withdraw(id)
 groups.join(queue, group, id, 'RPUSH')
 redis.call('HSET', record, 'status', 'queued', 'enqueued_at', now_text, 'ended_at', '', 'worker_name', '')
 redis.call('HDEL', record, 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')

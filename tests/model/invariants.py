@@ -49,7 +49,7 @@ def _places(space: Keyspace, allowed: Allowed) -> Iterator[str]:
         if is_calling_back(record):
             if id in allowed.requeued and spots:
                 continue  # RQ's code enqueued it while its callback was called
-            if len(spots) != 1 or spots[0].split()[0] not in {"queue", "moved", "claimed"}:
+            if len(spots) != 1 or spots[0].split()[0] not in {"queue", "group", "moved", "claimed"}:
                 yield f"job {id} is {status}, its callback is due, and it has these places: {spots}"
         elif status in wire.ALIVE:
             if id in allowed.loose and spots:

@@ -45,8 +45,6 @@ class SteerRules(RuleBasedStateMachine):
     @rule(job=numbers)
     def retry(self, job=0):
         if id := self.world.pick(job, "failed", "stopped", "canceled"):
-            if self._runs_unmarked(id):
-                return  # RQ's code canceled it in its first 50 ms, when only its claim tells that it runs
             status = "retried"
             with suppress(NoSuchJob):
                 try:
@@ -54,11 +52,6 @@ class SteerRules(RuleBasedStateMachine):
                 except control.NotRetried as error:
                     status = str(error)
             self.world.say(f"{id} {status}")
-
-    def _runs_unmarked(self, id: str) -> bool:
-        worker = self.world.space.records[id].get("worker_name", "")
-        claimed_by = {name for name, claims in self.world.space.claims.items() if id in claims}
-        return bool(claimed_by - {worker})
 
     @rule(batch=numbers, change=st.sampled_from(["seal", "pause", "resume", "cancel"]))
     @precondition(lambda self: self.world.batches)

@@ -163,6 +163,8 @@ class World:
         """How an execution ends, or the callback of one."""
         if not job.due:
             return self._outcome(job, end)
+        if end == "again later":
+            return outcome.unknown(job, KeyError("no such callback"), self.clock.now, 600.0)
         return outcome.returned(job) if end in ("returned", "postponed") else outcome.settled(job)
 
     def _outcome(self, job: Claimed, end: str) -> Outcome:

@@ -332,7 +332,7 @@ def test_a_payload_rewritten_after_the_claim_is_not_performed(queue, client, tmp
 
 def test_a_job_that_rewrites_its_own_record_gets_nothing_else_called(queue, client, tmp_path, caplog):
     job = with_callbacks(queue, "rewrites_itself", str(tmp_path / "touched"))
-    work(client)
+    work(client, unknown_for=0)
     assert not (tmp_path / "touched").exists()
     assert "os.system is not a registered job" in caplog.text
     assert job.get_status(refresh=True) == "finished"

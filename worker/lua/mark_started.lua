@@ -12,7 +12,7 @@ local id, execution, worker, now_text = unpack(ARGV)
 local YEAR = 31536000 -- until the job has ended, RQ's registry keeps it
 local MARGIN = 15 -- seconds that RQ's readers see an execution after its timeout, if nothing deletes it
 
-if redis.call('HGET', claims, id) ~= execution then
+if redis.call('HGET', claims, id) ~= execution or records.is_callback(execution) then
   return 0
 end
 local status, queue, timeout, replaced = unpack(records.read(id, 'status', 'origin', 'timeout', 'replaced'))

@@ -69,7 +69,7 @@ class Claimed(msgspec.Struct, frozen=True):
     trace: str = ""
     """The W3C `traceparent` of its enqueue."""
     unknown_since: float | None = None
-    """Unix seconds at which a worker first did not know its function."""
+    """Unix seconds at which a worker first did not know its function, or its callback if that is due."""
     repeats_left: int = 0
     repeat_intervals: tuple[float, ...] = ()
     callbacks: tuple[str, ...] = ()
@@ -169,6 +169,7 @@ def _due(row: Row, step: bytes, kind: bytes, fields: Sequence[bytes], result: Se
         (row.queue or b"").decode(),
         b"",
         timeout if timeout > 0 else CALLBACK_TIMEOUT,
+        unknown_since=_seconds(record.get(b"unknown_since"), 0) or None,
         due=Due(step.decode(), kind.decode(), record, name.decode(), results.get(name, b"")),
     )
 

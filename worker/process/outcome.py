@@ -160,20 +160,20 @@ def refused(job: Claimed, error: Exception, started: float) -> Outcome:
 
 
 def unknown(job: Claimed, error: Exception, now: float, patience: float) -> Outcome:
-    """The job's function is not registered here: it goes back for a worker that knows it.
+    """What is to be called, the job or its callback, is not registered here: it goes back for another worker.
 
-    It fails once `patience` seconds have passed since the first worker did not know it. Neither its attempts
-    nor its retries count.
+    The job fails, or the callback is given up, once `patience` seconds have passed since the first worker did
+    not know it. Neither the job's attempts nor its retries count.
     """
     since = job.unknown_since or now
     left = since + patience - now
     if left <= 0:
-        return refused(job, error, now)
+        return settled(job) if job.due else refused(job, error, now)
     delay = min(max(UNKNOWN_BASE, now - since), UNKNOWN_CAP, left)
     fields = ("unknown_since", f"{since:.6f}")
-    return Outcome(
-        job.id, job.execution, job.queue, "scheduled", delay=delay, fields=fields, limits=job.limits
-    )
+    back = returned(job)
+    status = back.status if job.due else "scheduled"
+    return msgspec.structs.replace(back, status=status, front=False, delay=delay, fields=fields)
 
 
 def corrupt(row: Row, error: Exception, now: float) -> Outcome:
@@ -198,7 +198,7 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
 def returned(job: Claimed) -> Outcome:
     """The job was not started: it goes back to the front of its queue, and no attempt counts."""
     if job.due:
-        return Outcome(job.id, job.execution, job.queue, "due")
+        return Outcome(job.id, job.execution, job.queue, "due", is_marked=False)
     return Outcome(job.id, job.execution, job.queue, "queued", front=True, limits=job.limits)
 
 

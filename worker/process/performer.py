@@ -25,6 +25,8 @@ from packmule.worker.process.outcome import FINISHED, Outcome
 
 log = logging.getLogger("packmule.worker")
 
+_IMPOSSIBLE = "job %s: its %s %s is impossible: %s"
+
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
 CallBack = Callable[[Claimed, Due], Invoked]
@@ -117,8 +119,15 @@ class Performer:
         try:
             called, args, kwargs = call_back(job, due)
             return Call(job, called, tuple(args), dict(kwargs), _kind(called))
+        except registry.NotRegistered as error:
+            found = outcome.unknown(job, error, time.time(), self.unknown_for)
+            if found.status == "settled":
+                log.error(_IMPOSSIBLE, job.id, due.kind, due.step, error)
+            elif job.unknown_since is None:
+                log.warning("job %s: its %s callback goes back: %s", job.id, due.kind, error)
+            return found
         except Exception as error:  # a callback that is not allowed, or a corrupt record
-            log.error("job %s: its %s %s is impossible: %s", job.id, due.kind, due.step, error)
+            log.error(_IMPOSSIBLE, job.id, due.kind, due.step, error)
             return outcome.settled(job)
 
     def perform(self, call: Call) -> Outcome:

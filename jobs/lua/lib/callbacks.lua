@@ -1,11 +1,12 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
--- requires: caller, gone, guarded, queues, records
--- may use: scheduled
+-- requires: caller, coordination/redis/clock, gone, guarded, queues, records
+-- may use: groups, scheduled
 --
--- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value>". The step is "callback" or
--- "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or "stopped". The place
--- says what follows: "end" (a TTL), "queue" ("front" or "back") or "at" (a Unix time).
+-- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value> <execution>". The step is
+-- "callback" or "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or
+-- "stopped". The place says what follows: "end" (a TTL), "queue" ("front" or "back") or "at" (a Unix time). Only the
+-- execution that claimed it last may settle or postpone it, since RQ's code may enqueue the job again meanwhile.
 
 local callbacks = {}
 
@@ -21,11 +22,18 @@ local function sound(place, value)
   return value
 end
 
+local function group_of(id) return 'callback ' .. id end
+
 -- What is due for a job of this status: step, kind, place and value, or nothing.
 function callbacks.due(id, status)
   local text = records.get(id, 'callback_due') or ''
-  local step, of, kind, place, value = text:match('^(%a+) (%a+) (%a+) (%a+) (%S+)$')
+  local step, of, kind, place, value = text:match('^(%a+) (%a+) (%a+) (%a+) (%S+) ?%S*$')
   if of and of == status then return step, kind, place, sound(place, value) end
+end
+
+-- Whether what is due was claimed under this execution, and by nobody since.
+function callbacks.is_held(id, execution)
+  return (records.get(id, 'callback_due') or ''):match('(%S*)$') == execution
 end
 
 -- Whether a callback, or after it webhooks, are due for a job whose outcome was recorded with this status.
@@ -34,24 +42,32 @@ function callbacks.begin(id, status, kind, place, value, is_called)
   local step = not is_called and name and name ~= '' and 'callback'
     or hooks and hooks ~= '' and kind ~= 'stopped' and place == 'end' and 'webhooks'
   if not step then return false end
-  redis.call('HSET', records.key(id), 'callback_due', table.concat({step, status, kind, place, value}, ' '))
-  redis.call('HDEL', records.key(id), 'deaths')
+  redis.call('HSET', records.key(id), 'callback_due', table.concat({step, status, kind, place, value, ''}, ' '))
+  redis.call('HDEL', records.key(id), 'deaths', 'unknown_since')
   return true
 end
 
 -- For how long to keep an ended job while its callback is due, instead of its TTL; -1 for ever.
 function callbacks.keep(ttl) return ttl < 0 and -1 or ttl + LONGEST end
 
--- Let a job whose callback or webhooks are still due wait for the next claim.
-function callbacks.postpone(id, queue)
+-- Let a job whose callback or webhooks are still due wait for the next claim; with a delay, in a group of its own.
+function callbacks.postpone(id, queue, delay)
+  if delay and delay > 0 then return groups.block(queue, group_of(id), id, nil, clock.now + delay) end
   queues.push(queue, id, 'LPUSH')
+end
+
+-- A job's callback waits no more, for the job's id was claimed, or the job is enqueued again: then the id may also be
+-- in its queue's list.
+function callbacks.leave(id, queue, is_enqueued)
+  if is_enqueued then queues.remove(queue or '', id) end
+  groups.drop(queue or '', group_of(id), id)
 end
 
 -- A step is done, or given up: begin the next one, or do what follows them. Whether another step is due.
 function callbacks.settle(id, queue)
   local status = records.get(id, 'status')
   local step, kind, place, value = callbacks.due(id, status)
-  redis.pcall('HDEL', records.key(id), 'callback_due')
+  redis.pcall('HDEL', records.key(id), 'callback_due', 'unknown_since')
   if not step then return false end -- it was canceled or enqueued again meanwhile
   if step == 'callback' and callbacks.begin(id, status, kind, place, value, true) then return true end
   if place == 'queue' then
@@ -78,11 +94,13 @@ function callbacks.give_up(id, queue)
   while callbacks.settle(id, queue) do end
 end
 
--- What a worker needs for the step that is due: step, kind, the whole record, and the last result; or nothing.
-function callbacks.row(id, status)
-  local step, kind = callbacks.due(id, status)
-  if not step then return end
-  redis.call('HSET', records.key(id), 'worker_name', caller.worker) -- a retry asks it whether the callback still runs
+-- Claim the step that is due under an execution, which may have done so before. What a worker needs for it: step, kind,
+-- the whole record, and the last result; or nothing.
+function callbacks.claim(id, status, execution, again)
+  local step, kind, place, value = callbacks.due(id, status)
+  if not step or again and not callbacks.is_held(id, execution) then return end
+  redis.call('HSET', records.key(id), 'callback_due', table.concat({step, status, kind, place, value, execution}, ' '),
+    'worker_name', caller.worker) -- the first one that a retry asks whether it still runs
   local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
   return {step, kind, redis.call('HGETALL', records.key(id)), last and last[2] or {}}
 end

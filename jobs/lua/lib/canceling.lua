@@ -1,6 +1,6 @@
 -- Canceling: a job that has not started ends, and its record is kept for a while. Its batch is the caller's to count.
 -- requires: caller, coordination/redis/clock, events, guarded, queues, records
--- may use: groups, scheduled, uniqueness
+-- may use: claimants, groups, scheduled, uniqueness
 
 local canceling = {}
 
@@ -37,6 +37,7 @@ function canceling.forget(id)
   local queue, group, batch = unpack(records.read(id, 'origin', 'group', 'batch'))
   if queue then
     canceling.withdraw(id, 'queued', queue, group, batch)
+    claimants.withdraw(id)
     call('ZREM', 'rq:canceled:' .. queue, id)
   end
   redis.call('DEL', records.key(id), 'rq:results:' .. id, 'pm:progress:' .. id)

@@ -1,6 +1,6 @@
 -- Enqueueing: store the new jobs of a call that nothing keeps out. enqueue.lua describes a job.
 -- requires: caller, coordination/redis/clock, events, gone, records, storing
--- may use: batch_members, batches, canceling, scheduled, uniqueness
+-- may use: batch_members, batches, canceling, claimants, scheduled, uniqueness
 
 local enqueueing = {}
 
@@ -11,7 +11,7 @@ local now, NONE = clock.now, {}
 local function known(id, call)
   if records.exists(id) then
     local is_free = call ~= '' and records.get(id, 'status') == 'canceled' and records.get(id, 'call') ~= call
-      and not records.claimant(id)
+      and not claimants.find(id)
     return not is_free and 0, is_free
   end
   return gone.find(id, call)

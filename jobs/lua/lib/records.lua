@@ -15,16 +15,13 @@ end
 
 function records.exists(id) return redis.call('EXISTS', 'rq:job:' .. id) == 1 end
 
--- The worker that a record names, if that still claims the job: RQ's code cancels jobs without asking whether they run.
-function records.claimant(id)
-  local worker = records.get(id, 'worker_name')
-  return worker and redis.pcall('HEXISTS', 'pm:claims:' .. worker, id) == 1 and worker
-end
-
 -- Delete what RQ's readers know of one execution.
 function records.forget_execution(id, execution)
   redis.call('DEL', 'rq:executions:' .. id, 'rq:execution:' .. id .. ':' .. execution)
 end
+
+-- Whether an execution is of a job's callback or webhooks, and not of the job itself.
+function records.is_callback(execution) return execution:sub(-1) == 'c' end
 
 -- Whether a job of this status has yet to end.
 function records.is_pending(status)

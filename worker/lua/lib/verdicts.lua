@@ -36,7 +36,7 @@ function verdicts.is_named(execution)
 end
 
 -- Whether the job ends here: it was cancelled, its process died too often, or its retries are used up.
-local function is_over(id, execution, is_due)
+local function is_over(id, execution, is_callback)
   local record, verdict = records.key(id), verdicts.verdict
   if not verdicts.is_named(execution) or (verdicts.named == '' and records.get(id, 'status') ~= 'started') then
     return false -- it goes back unchanged: it may not have started
@@ -44,7 +44,7 @@ local function is_over(id, execution, is_due)
     if verdicts.report ~= '' then redis.call('HSET', record, 'crash', verdicts.report) end
     local count = redis.pcall('HINCRBY', record, 'deaths', 1)
     return type(count) ~= 'number' or count >= tonumber(verdicts.deaths) -- a corrupt count may have been anything
-  elseif verdict == 'overran' and not is_due then
+  elseif verdict == 'overran' and not is_callback then
     local left = tonumber(records.get(id, 'retries_left')) or 0
     redis.call('HSET', record, 'retries_left', math.max(left - 1, 0))
     return left < 1
@@ -59,19 +59,26 @@ local function give_up(id, queue)
   if callbacks.settle(id, queue) then callbacks.postpone(id, queue) end
 end
 
+-- A callback that the worker had claimed goes back or is given up, unless RQ's code enqueued its job again.
+local function apply_to_callback(id, execution)
+  local queue, is_due = returning.queue_of(id)
+  if not is_due or not callbacks.is_held(id, execution) then return end
+  if is_over(id, execution, true) then give_up(id, queue) else callbacks.postpone(id, queue) end
+end
+
 -- A job that the worker had claimed ends or goes back.
 function verdicts.apply(id, execution)
+  if records.is_callback(execution) then return apply_to_callback(id, execution) end
   local queue, is_due = returning.queue_of(id)
   local needs = records.get(id, 'limits')
   if needs then limits.release(needs, id, verdicts.verdict == 'returned') end
   if not queue then return end
   redis.pcall('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
   records.forget_execution(id, execution)
-  local is_replaced = not is_due and needs and singletons.was_replaced(id, needs)
-  if not is_over(id, execution, is_due) and not is_replaced then
-    returning.to_front(id, queue, verdicts.verdict, is_due, needs)
-  elseif is_due then
-    give_up(id, queue)
+  if is_due then return end -- another execution has ended it
+  local is_replaced = needs and singletons.was_replaced(id, needs)
+  if not is_over(id, execution) and not is_replaced then
+    returning.to_front(id, queue, verdicts.verdict, false, needs)
   else
     fail(id, execution, queue, verdicts.verdict == 'stopped' or is_replaced)
   end

@@ -36,7 +36,7 @@ end
 
 -- Accept an outcome of a job that the worker holds.
 local function accept(outcome, is_there, is_canceled, claims)
-  local id, execution, queue, status, ttl, kind, _, _, began, stopped, _, result, _, _, delay, is_marked, _, needs, batch,
+  local id, execution, queue, status, ttl, kind, _, _, began, stopped, _, result, fields, _, delay, is_marked, _, needs, batch,
     callback = unpack(outcome, 1, 20)
   local goes_back = status == 'queued' or status == 'scheduled'
   local is_replaced = goes_back and needs ~= '' and singletons.was_replaced(id, needs)
@@ -47,7 +47,7 @@ local function accept(outcome, is_there, is_canceled, claims)
   if is_there and ending.is_end(status) then gone.note(id, ttl) end
   if needs ~= '' then limits.release(needs, id, kind == 0, kind == 0 and status == 'queued' and delay > 0) end
   if is_there and (status == 'settled' or status == 'due') then
-    outcomes.settle(id, queue, status)
+    outcomes.settle(id, execution, queue, status, fields, delay)
   elseif is_there and is_replaced and kind == 0 then
     canceling.finish(id, queue, 'replaced')
     batches.ended(id, 'c')

@@ -5,7 +5,7 @@
 
 local claiming = {}
 
-local LAST_RARE = 21 -- of the fields that `take` reads: few jobs have the fourth to this one
+local LAST_RARE, UNKNOWN_SINCE = 21, 16 -- of the fields that `take` reads: few jobs have the fourth to this one
 
 -- The script sets these: the worker's claims, its holders' prefix, the claim's id, whether it was sent before, whether
 -- nothing is paused or blocked, how many jobs are wanted, and how many ids that may not run a call looks at.
@@ -53,9 +53,10 @@ local function may_run(id, number, values)
   return may
 end
 
--- Add a job to the reply under this number; whether it may run and its record is intact.
+-- Add a job to the reply under this number; its execution, if it may run and its record is intact.
 function claiming.take(id, number)
-  local execution, jobs = claiming.id .. '-' .. number, claiming.jobs
+  local execution, jobs, again = claiming.id .. '-' .. number, claiming.jobs, claiming.again
+  local is_callback = again and records.is_callback(execution)
   local values = records.read(id, 'origin', 'data', 'timeout',
     'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry', 'expires_at',
     'checkpoint', 'group', 'limits', 'batch', 'trace', 'unknown_since', 'success_callback_name', 'failure_callback_name',
@@ -66,32 +67,31 @@ function claiming.take(id, number)
     return false
   end
   local queue, status = values[1], values[LAST_RARE + 1] or 'queued'
-  if status ~= 'queued' and status ~= 'created' then
-    local row = callbacks.row(id, status)
+  local waits = status == 'queued' or status == 'created'
+  if values[UNKNOWN_SINCE] and not again then callbacks.leave(id, queue, waits) end
+  if is_callback or not waits then
+    local due = again and execution or execution .. 'c'
+    local row, group = callbacks.claim(id, status, due, again), values[12] or values[13]
     if row then
-      jobs[#jobs + 1] = {id, execution, queue, '', values[3], false, values[LAST_RARE + 2], row}
-      return true
-    elseif not claiming.again then -- a cancel left its id there, or somebody added it twice
-      local group = values[12] or values[13]
-      if group then has_followed = groups.leave(queue or '', group, id) or has_followed end
-      return false
+      jobs[#jobs + 1] = {id, due, queue, '', values[3], false, values[LAST_RARE + 2], row}
+    elseif not again and group then -- a cancel left its id there, or somebody added it twice
+      has_followed = groups.leave(queue or '', group, id) or has_followed
     end
+    if row or is_callback or not again then return row and due end
   end
-  if not claiming.again and not may_run(id, number, values) then return false end -- it was allowed to run before
+  if not again and not may_run(id, number, values) then return false end -- it was allowed to run before
   local expires_at = tonumber(values[10])
   if expires_at then values[10] = string.format('%.6f', expires_at - clock.now) end
   local room = claiming.rooms[queue]
   if room then room.begun = room.begun + 1 end
   jobs[#jobs + 1] = {id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2]}
-  return true
+  return execution
 end
 
 -- Claim a job, if it may run.
 function claiming.claim(id)
-  local number = #claiming.jobs + 1
-  if claiming.take(id, number) then
-    gathered.add('HSET', claiming.claims, id, claiming.id .. '-' .. number) -- the pool marks those that run for long
-  end
+  local execution = claiming.take(id, #claiming.jobs + 1)
+  if execution then gathered.add('HSET', claiming.claims, id, execution) end -- the pool marks those that run for long
 end
 
 -- Claim jobs from a list, until enough are claimed, the list is empty, or too many ids may not run.

@@ -82,12 +82,15 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
   end
 end
 
--- Record a step of a job's callbacks as done; "due" leaves it to the next claim.
-function outcomes.settle(id, queue, status)
-  if status == 'settled' and callbacks.settle(id, queue) then
-    outcomes.due[#outcomes.due + 1] = id
-  elseif status == 'due' then
-    callbacks.postpone(id, queue)
+-- Record a step of a job's callbacks as done; "due" leaves it to a later claim, after a delay.
+function outcomes.settle(id, execution, queue, status, fields, delay)
+  if not callbacks.is_held(id, execution) then return end -- it was enqueued again, and another end of it is due
+  if status == 'settled' then
+    if callbacks.settle(id, queue) then outcomes.due[#outcomes.due + 1] = id end
+  elseif callbacks.due(id, records.get(id, 'status')) then
+    if #fields > 0 then redis.call('HSET', records.key(id), unpack(fields)) end
+    callbacks.postpone(id, queue, delay)
+    outcomes.has_blocked = outcomes.has_blocked or delay > 0
   end
   outcomes.has_scheduled = true -- it may be
 end
