@@ -296,6 +296,18 @@ def test_a_newer_singleton_replaces_an_older_one_that_waits_for_its_retry(client
     assert client.keys("pm:retrying:*") == []
 
 
+def test_a_retry_that_is_due_replaces_no_newer_singleton(client, desk):
+    older = limited_jobs.replaces.options(retries=1, retry_intervals=[60]).enqueue("p", "1")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    client.delete(*client.keys("pm:retrying:*"))  # or it would have been replaced by the newer one
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    client.zadd("rq:scheduled:default", {older: 1})
+    promote(client)
+    assert [reader.read(client, id).status for id in (older, newer)] == ["queued", "queued"]
+
+
 def test_a_singleton_that_was_replaced_while_it_ran_is_not_retried(client, desk):
     retries = limited_jobs.replaces.options(retries=1, retry_intervals=[0])
     older = retries.enqueue("p", "1")

@@ -43,7 +43,7 @@ local found = call('HSCAN', by_group, cursor, 'COUNT', 100)
 
 for i = 1, #found[2], 2 do
   local group, head = found[2][i], found[2][i + 1]
-  if head == '' or not has_list or records.get(head, 'status') ~= 'queued' then
+  if not has_list or records.get(head, 'status') ~= 'queued' then -- a blocked group's head is ""
     repair(queue, group, head)
   end
 end
