@@ -195,7 +195,9 @@ def _check_span(name: str, value: Any) -> None:
             return
     least = "of 0 or more" if may_be_none else "above 0"
     more = ", or -1 to keep it forever" if is_kept else ""
-    raise InvalidOption(f"{name}={value!r}: give seconds {least}, at most a hundred years{more}")
+    raise InvalidOption(
+        f"{name}={value!r}: give seconds or a timedelta {least}, at most a hundred years{more}"
+    )
 
 
 def _is_retries(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -97,9 +98,10 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
         (label, show.lines(f"{about}\n{_relative(storage.locate(path))}")) for label, path, about in rows
     ]
     show.table(("job", "output"), outputs, empty="")
+    packmule = "packmule" if shutil.which("packmule") else _relative(sys.argv[0])
     show.out.print(
-        "\nSee the jobs with: packmule job list --queue demo\n"
-        f"or with: packmule up, and the dashboard on http://{settings.host}:{settings.port}"
+        f"\nSee the jobs with: {packmule} job list --queue demo\n"
+        f"or with: {packmule} up, and the dashboard on http://{settings.host}:{settings.port}"
     )
 
 
