@@ -14,6 +14,7 @@ from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import finished
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks
@@ -97,6 +98,18 @@ def test_a_living_worker_is_not_rescued_from(client, claims):
     assert job.id.encode() in client.hkeys(keys.claims_key("w1"))
     client.zadd(keys.LEASES, {"w1": PAST})
     assert rescue(client, "w1", "vanished", scope="expired").back == [job.id]
+
+
+def test_a_job_that_rq_canceled_while_it_ran_is_neither_called_back_nor_listed_as_ended(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "success_callback_name", "shop.jobs.celebrate")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.hset(keys.job_key(id), "status", "canceled")
+    client.zadd("rq:canceled:default", {id: 1})
+    assert claims.finish_and_claim("c2", [finished(job, b"1", 1.0, 2.0)], 5).jobs == []
+    assert status_of(client, job) == b"canceled"
+    assert client.hget(keys.job_key(id), "callback_due") is None
+    assert client.exists("rq:finished:default", "rq:failed:default") == 0
 
 
 def test_a_job_whose_record_lost_its_status_goes_back(client, claims):
