@@ -48,7 +48,7 @@ class Deadlines:
         for job in running:
             interrupted_at = self._interrupted_at.get(job.execution, now)
             if job.stop_requested and now > interrupted_at + STOP_SECONDS:
-                return Judgement(job.execution, "stopped", "the job was cancelled while it ran")
+                return Judgement(job.execution, "stopped", "the job was canceled while it ran")
             if now > job.deadline + OVERRUN_SECONDS:
                 return Judgement(job.execution, "overran", overran(job))
         return None

@@ -373,10 +373,10 @@ def test_without_a_longest_wait_calls_can_delay_the_job_for_ever(client):
     assert 29 < waiting(client)[id] <= 30
 
 
-@pytest.mark.parametrize("state", ["queued", "retry", "finished", "cancelled"])
+@pytest.mark.parametrize("state", ["queued", "retry", "finished", "canceled"])
 def test_a_call_after_the_debounced_job_was_due_makes_a_job_of_its_own(client, state):
     id = sample_jobs.refresh.options(retries=1, retry_intervals=[50]).enqueue(1, "first")
-    if state == "cancelled":
+    if state == "canceled":
         cancel(client, id)
     else:
         client.zadd(SCHEDULED, {id: 1})

@@ -92,7 +92,7 @@ def test_a_job_is_stopped_by_rqs_command(queue, worker, client):
     thread.join()
     assert time.monotonic() - began < 10
     assert job.get_status(refresh=True) == "stopped"
-    assert "the job was cancelled" in job.latest_result().exc_string
+    assert "the job was canceled" in job.latest_result().exc_string
     assert FailedJobRegistry(queue=queue).get_job_ids() == [job.id]
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
     assert other.get_status(refresh=True) == "finished"

@@ -35,7 +35,7 @@ def test_a_running_job_that_is_asked_to_stop_may_clean_up_and_ends_stopped(
         assert time.monotonic() - told < 1 * second()
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("stopped", 0)
-    assert record.reason == "Stopped: the job was cancelled"
+    assert record.reason == "Stopped: the job was canceled"
     assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "Stopped"]
     assert client.zscore("rq:failed:default", id) is not None
 
@@ -52,7 +52,7 @@ def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tm
         assert time.monotonic() - told < 1.2 * second()
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
     record = reader.read(client, id)
-    assert record.reason.endswith("the job was cancelled while it ran")
+    assert record.reason.endswith("the job was canceled while it ran")
     assert record.deaths == 0
     assert client.zscore("rq:failed:default", id) is not None
 

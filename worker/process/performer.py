@@ -141,7 +141,7 @@ class Performer:
             return self.ended_by(call, error, started)
 
     async def perform_async(self, call: Call, reason: Callable[[], BaseException | None]) -> Outcome:
-        """Perform an async function; `reason` returns why the worker cancelled its task, if it did."""
+        """Perform an async function; `reason` returns why the worker canceled its task, if it did."""
         started = time.time()
         try:
             with self._running(call), _traced(call):

@@ -35,7 +35,7 @@ function verdicts.is_named(execution)
   return verdicts.named == '' or verdicts.named:find(execution .. ' ', 1, true) ~= nil
 end
 
--- Whether the job ends here: it was cancelled, its process died too often, or its retries are used up.
+-- Whether the job ends here: it was canceled, its process died too often, or its retries are used up.
 local function is_over(id, execution, is_callback)
   local record, verdict = records.key(id), verdicts.verdict
   if not verdicts.is_named(execution) or (verdicts.named == '' and records.get(id, 'status') ~= 'started') then

@@ -232,7 +232,7 @@ class _Ended(NamedTuple):
     def error(self, job: RunningJob | None) -> BaseException | None:
         """Why the process was killed on purpose; None if it died."""
         if self.stopped:
-            return Stopped("the job was cancelled while it ran")
+            return Stopped("the job was canceled while it ran")
         if not self.overran:
             return None
         if self.code == -signal.SIGXCPU or job is None:

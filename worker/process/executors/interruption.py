@@ -68,5 +68,5 @@ class Interruption:
         if error := self._broken_off.get(job.execution):
             return error
         if job.stop_requested:
-            return Stopped("the job was cancelled")
+            return Stopped("the job was canceled")
         return JobTimeoutException(late(job)) if now > job.deadline else None
