@@ -43,13 +43,13 @@ class Callbacks:
         self.lookup = lookup
         self.job_class = job_class
         self.serializer = serializer
-        self._webhooks = job_type("webhooks", self._send_all, Options(), typed=False)
 
     def call_for(self, claimed: Claimed, due: Due) -> Invoked:
         """The call that is due. Raises if it is not allowed, or if the record is corrupt."""
         job = job_of(self.job_class, claimed.id, due.record, self.client, self.serializer)
         if due.step == "webhooks":
-            return Invoked(self._webhooks, (job, due), {})
+            webhooks = job_type("webhooks", self._send_all, Options(), typed=False)
+            return Invoked(webhooks, (job, due), {})
         name = due.record[due.kind.encode() + b"_callback_name"].decode()
         return Invoked(self.lookup.find(name), (job, self.client, *self._extra(due)), {})
 
