@@ -55,6 +55,7 @@ def _clocked() -> list[tuple[Script, str, str]]:
     """All scripts of this process, each with a text that reads our clock, and that text's hash."""
     found = []
     for script in [each for each in gc.get_objects() if isinstance(each, Script)]:
+        assert script.sha  # computed now, or it would be that of the changed text for ever
         source = script.source.replace("redis.call('TIME')", f"redis.call('LRANGE', '{KEY}', 0, 1)")
         found.append((script, source, sha1(source.encode(), usedforsecurity=False).hexdigest()))
     return found
