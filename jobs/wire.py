@@ -172,6 +172,9 @@ _FRAMES = re.compile(
 )
 """A frame of a traceback with its source, or all frames of a group of errors and the margin behind them."""
 
+_CUT_OFF = {"", "...", "Traceback"}
+"""How a text begins, as far as nine characters tell, if it has no frame but isn't an error's own text."""
+
 
 def error_text(traceback: str) -> str:
     """A traceback as a result stream keeps it: compressed, in base64."""
@@ -192,14 +195,14 @@ def reason(traceback: str) -> str:
     """What it ends in, without the module of the error's class: `ValueError: no such month`.
 
     That is the line behind the last frame: an error's own text may have more lines, and a group of errors has
-    theirs. If the beginning was cut off and no frame is left, it's the last line.
+    theirs. If no frame is left, because the beginning was cut off, it's the last line.
     """
     text = traceback.rstrip()
     behind = 0
     for frames in _FRAMES.finditer(text):
         behind = frames.end()
     line = text[behind:].partition("\n")[0]
-    return _QUALIFIED.sub(r"\1", text.rpartition("\n")[2] if line in {"", "..."} else line)
+    return _QUALIFIED.sub(r"\1", text.rpartition("\n")[2] if line[:9] in _CUT_OFF else line)
 
 
 def whole(text: str | bytes | None) -> int:

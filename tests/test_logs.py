@@ -113,9 +113,11 @@ def test_each_end_of_a_job_is_a_line_with_its_time_and_reason(packmule: CommandL
     assert "/worker/" not in trace
     first, last = of("again")
     assert first[0] == "WARNING"
-    assert re.fullmatch(rf"retries {took}shop\.again  again now, attempt 1 failed: route", first[1])
+    assert re.fullmatch(
+        rf"retries {took}shop\.again  again now, attempt 1 failed: ConnectionError: no", first[1]
+    )
     assert last[0] == "ERROR"
-    assert re.fullmatch(rf"failed  {took}shop\.again  after 2 attempts: route", last[1])
+    assert re.fullmatch(rf"failed  {took}shop\.again  after 2 attempts: ConnectionError: no", last[1])
     deaths = of("dies")
     assert [level for level, _ in deaths] == ["ERROR"] * 3
     assert "it runs again: the process performing this job exited with code 3" in deaths[0][1]
