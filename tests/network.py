@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import socket
 import threading
 import time
@@ -135,3 +137,14 @@ def promote(replica: EmbeddedServer) -> None:
     """Make `replica` a primary."""
     with Redis.from_url(replica.url) as client:
         client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def server_frozen(server: EmbeddedServer) -> Iterator[None]:
+    """Stop a server's process, which keeps its connections and answers nothing, until the block ends."""
+    pid = server.pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Heartbeats: one round trip renews the leases of all workers of a pool."""
+"""Heartbeats: few round trips, usually one, renew the leases of all workers of a pool."""
 
 from __future__ import annotations
 

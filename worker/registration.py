@@ -22,7 +22,7 @@ DEATH_SECONDS = 60
 log = logging.getLogger("packmule.worker")
 
 
-class Registered(Protocol):
+class Registrar(Protocol):
     """What a worker process calls when it begins, when it was forgotten meanwhile, and when it leaves."""
 
     def enter(self) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from contextlib import contextmanager
-
 import pytest
 from redis import Redis
 
@@ -15,6 +11,7 @@ from packmule.coordination.redis.durability import Durability, NotDurable, Uncon
 from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.network import server_frozen
 
 DISK = ("its disk", 1, ("WAITAOF", 1, 0, 2000))
 REPLICA = ("a replica", 1, ("WAIT", 1, 2000))
@@ -22,16 +19,6 @@ REPLICA = ("a replica", 1, ("WAIT", 1, 2000))
 
 def calls(client: Redis, command: str) -> int:
     return int(client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
-
-
-@contextmanager
-def frozen(server):
-    pid = server.pid()
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def a_server(**values) -> Durability:
@@ -69,7 +56,7 @@ def test_a_replica_that_does_not_confirm_is_an_error_and_the_same_id_waits_again
     with Redis.from_url(pair.first.url) as client, Redis.from_url(pair.second.url) as second:
         producer = Client(client)
         call = sample_jobs.noop.options(durable=True, job_id="order-7")
-        with frozen(pair.second):
+        with server_frozen(pair.second):
             for _ in range(2):
                 with pytest.raises(Unconfirmed, match=r"did not confirm within 0\.3 s") as no:
                     producer.enqueue(call)

@@ -12,6 +12,7 @@ from rq import get_current_job
 
 from packmule import current, job
 from packmule.jobs import registry
+from packmule.tests.worker.pool_jobs import sleep_on
 
 
 def note(connection: Any, text: str) -> int:
@@ -56,12 +57,7 @@ def slow(seconds: float) -> None:
 @job
 def stubborn() -> None:
     note_here("body")
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            time.sleep(end - time.monotonic())
-        except BaseException:
-            continue
+    sleep_on()
 
 
 @job(singleton=True)

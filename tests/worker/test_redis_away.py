@@ -16,6 +16,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.losing_proxy import LosingProxy
+from packmule.tests.network import server_frozen
 from packmule.tests.pace import pace
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
@@ -55,12 +56,8 @@ def paused(server: EmbeddedServer, client: Redis) -> Iterator[None]:
 
 @contextmanager
 def frozen(server: EmbeddedServer, client: Redis) -> Iterator[None]:
-    pid = server.pid()
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with server_frozen(server):
         yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from packmule.worker.process.outcome import FINISHED, Outcome
 from packmule.worker.process.performer import Call, NoteError, Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
-from packmule.worker.registration import Registered as Registration
+from packmule.worker.registration import Registrar
 from packmule.worker.rescue import record_crash, rescue
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.wake import WakePipe
@@ -73,7 +73,7 @@ class Worker:
         queues: Sequence[str],
         order: Order,
         options: WorkerOptions,
-        registration: Registration,
+        registration: Registrar,
         scoreboard: Scoreboard,
         *,
         lifeline: int | None = None,
