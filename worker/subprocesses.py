@@ -8,9 +8,9 @@ import signal
 import threading
 from pathlib import Path
 
-from packmule.worker.kernel import clock
+SHORTEST_START = 0.0001
+"""No process can be started in fewer seconds."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PARENT, _STARTED = 1, 19
 """Where these are among the fields of `/proc/<pid>/stat` that follow the name."""
 
@@ -31,16 +31,31 @@ def kill_tree(pid: int) -> None:
         _send(each, signal.SIGKILL)
 
 
-def kill_started_here(seconds: float) -> None:
-    """Kill what this thread started in the last `seconds` and still runs, with all that descends from it."""
-    since = clock() - seconds - 1 / _TICKS
+class Children:
+    """The processes that this thread started, from the first job that it performs on."""
+
+    def __init__(self) -> None:
+        self._earlier: frozenset[tuple[int, str]] = frozenset()
+
+    def job_ended(self, seconds: float) -> None:
+        """Note what a job that took so long left behind."""
+        if seconds >= SHORTEST_START:
+            self._earlier = _children()
+
+    def kill_new(self) -> None:
+        """Kill what was started since the last job ended, and still runs, with all that descends from it."""
+        for child, _ in _children() - self._earlier:
+            kill_tree(child)
+
+
+def _children() -> frozenset[tuple[int, str]]:
+    """The number of each child of this thread, and when it started, for numbers are used again."""
     try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # the cheap question: are there any?
         children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     except OSError:
-        return
-    for child in map(int, children):
-        if (fields := _stat(child)) and int(fields[_STARTED]) / _TICKS >= since:
-            kill_tree(child)
+        return frozenset()
+    return frozenset((int(child), fields[_STARTED]) for child in children if (fields := _stat(int(child))))
 
 
 def _parents() -> dict[int, int]:

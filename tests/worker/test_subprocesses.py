@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -11,6 +12,7 @@ from packmule.jobs import reader
 from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import ended, is_alive, lines, pool, until
+from packmule.worker.subprocesses import Children
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -59,3 +61,14 @@ def test_what_an_earlier_job_left_behind_outlives_the_interruption_of_a_later_on
         (earlier,) = map(int, lines(left))
         assert is_alive(earlier)
         os.kill(earlier, signal.SIGKILL)
+
+
+def test_what_was_left_behind_a_moment_before_is_told_from_what_is_new():
+    children = Children()
+    with subprocess.Popen(["sleep", "600"]) as earlier:
+        children.job_ended(0.001)
+        with subprocess.Popen(["sleep", "600"]) as new:
+            children.kill_new()
+            assert new.wait() == -signal.SIGKILL
+        assert earlier.poll() is None
+        earlier.kill()

@@ -10,7 +10,7 @@ from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
 from packmule.worker.started import MARK_SECONDS
-from packmule.worker.subprocesses import kill_started_here
+from packmule.worker.subprocesses import Children
 
 
 class InlineExecutor:
@@ -23,6 +23,7 @@ class InlineExecutor:
         self._execution = ""
         self._early: BaseException | None = None
         self._is_interrupted = False
+        self._children = Children()
 
     def start(self, call: Call, done: Done) -> None:
         """Perform the call, and pass its outcome to `done`."""
@@ -33,9 +34,11 @@ class InlineExecutor:
         ended = self.perform(call)
         if self._is_interrupted:
             self._is_interrupted = False
-            kill_started_here(time.monotonic() - began)
+            self._children.kill_new()
         self.scoreboard.clear(MAIN)
-        if time.monotonic() - began < MARK_SECONDS:
+        seconds = time.monotonic() - began
+        self._children.job_ended(seconds)
+        if seconds < MARK_SECONDS:
             ended = msgspec.structs.replace(ended, is_marked=False)
         done(call, ended)
 

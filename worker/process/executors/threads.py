@@ -10,7 +10,7 @@ import time
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import Scoreboard
-from packmule.worker.subprocesses import kill_started_here
+from packmule.worker.subprocesses import Children
 
 _NOT_BEGUN = 0
 
@@ -65,9 +65,15 @@ class ThreadsExecutor:
             self._calls.put(None)
 
     def _run(self) -> None:
+        children = Children()
         while item := self._calls.get():
             call, done, entry = item
+            began = time.monotonic()
             ended = self._perform(call)
+            if call.job.execution in self._interrupted:
+                self._interrupted.discard(call.job.execution)
+                children.kill_new()
+            children.job_ended(time.monotonic() - began)
             with self._lock:
                 self.scoreboard.give_back(entry)
                 self._busy -= 1
@@ -75,7 +81,6 @@ class ThreadsExecutor:
 
     def _perform(self, call: Call) -> Outcome:
         execution, ident, started = call.job.execution, threading.get_ident(), time.time()
-        began = time.monotonic()
         try:
             with self._lock:
                 self._running[execution] = ident
@@ -87,9 +92,6 @@ class ThreadsExecutor:
         except BaseException as error:
             self._running.pop(execution, None)
             ended = self.performer.ended_by(call, error, started)
-        if execution in self._interrupted:
-            self._interrupted.discard(execution)
-            kill_started_here(time.monotonic() - began)
         return ended
 
 
