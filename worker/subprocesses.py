@@ -6,10 +6,14 @@ import contextlib
 import os
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 SHORTEST_START = 0.0001
 """No process can be started in fewer seconds."""
+
+ask_for_child = partial(os.waitid, os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+"""It raises `ChildProcessError` if this process has no child. It is cheap, since many jobs ask it."""
 
 _PARENT, _STARTED = 1, 19
 """Where these are among the fields of `/proc/<pid>/stat` that follow the name."""
@@ -37,13 +41,12 @@ class Children:
     def __init__(self) -> None:
         self._earlier: frozenset[tuple[int, str]] = frozenset()
 
-    def job_ended(self, seconds: float) -> None:
-        """Note what a job that took so long left behind."""
-        if seconds >= SHORTEST_START:
-            self._earlier = _children()
+    def note(self) -> None:
+        """Note what the job that has just ended left behind."""
+        self._earlier = _children()
 
     def kill_new(self) -> None:
-        """Kill what was started since the last job ended, and still runs, with all that descends from it."""
+        """Kill what was started since the last note, and still runs, with all that descends from it."""
         for child, _ in _children() - self._earlier:
             kill_tree(child)
 
@@ -51,7 +54,6 @@ class Children:
 def _children() -> frozenset[tuple[int, str]]:
     """The number of each child of this thread, and when it started, for numbers are used again."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # the cheap question: are there any?
         children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     except OSError:
         return frozenset()

@@ -66,7 +66,7 @@ def test_what_an_earlier_job_left_behind_outlives_the_interruption_of_a_later_on
 def test_what_was_left_behind_a_moment_before_is_told_from_what_is_new():
     children = Children()
     with subprocess.Popen(["sleep", "600"]) as earlier:
-        children.job_ended(0.001)
+        children.note()
         with subprocess.Popen(["sleep", "600"]) as new:
             children.kill_new()
             assert new.wait() == -signal.SIGKILL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import msgspec
@@ -10,7 +11,7 @@ from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
 from packmule.worker.started import MARK_SECONDS
-from packmule.worker.subprocesses import Children
+from packmule.worker.subprocesses import SHORTEST_START, Children, ask_for_child
 
 
 class InlineExecutor:
@@ -37,7 +38,10 @@ class InlineExecutor:
             self._children.kill_new()
         self.scoreboard.clear(MAIN)
         seconds = time.monotonic() - began
-        self._children.job_ended(seconds)
+        if seconds >= SHORTEST_START:
+            with contextlib.suppress(OSError):
+                ask_for_child()
+                self._children.note()
         if seconds < MARK_SECONDS:
             ended = msgspec.structs.replace(ended, is_marked=False)
         done(call, ended)

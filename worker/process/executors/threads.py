@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import queue
 import threading
@@ -10,7 +11,7 @@ import time
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import Scoreboard
-from packmule.worker.subprocesses import Children
+from packmule.worker.subprocesses import SHORTEST_START, Children, ask_for_child
 
 _NOT_BEGUN = 0
 
@@ -73,7 +74,10 @@ class ThreadsExecutor:
             if call.job.execution in self._interrupted:
                 self._interrupted.discard(call.job.execution)
                 children.kill_new()
-            children.job_ended(time.monotonic() - began)
+            if time.monotonic() - began >= SHORTEST_START:
+                with contextlib.suppress(OSError):
+                    ask_for_child()
+                    children.note()
             with self._lock:
                 self.scoreboard.give_back(entry)
                 self._busy -= 1
