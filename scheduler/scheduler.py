@@ -1,7 +1,10 @@
 """The scheduler: while it leads, do what must happen once per cluster, and sleep until more is due.
 
-It promotes delayed jobs and retries that wait. It rescues nobody, which is the pools' duty: it only gives
-claims that have no lease one that ends.
+It promotes delayed jobs and retries: one atomic step moves what is due from `rq:scheduled:<queue>` to its
+queue's list. If the leader dies, another scheduler leads after the term of 3 s, and goes on with that.
+
+It rescues nobody, which is the pools' duty. It only gives claims without a lease one that ends, so that pools
+find them. Such claims are left if a lease's key is lost, and not by a crash.
 """
 
 from __future__ import annotations
@@ -167,7 +170,10 @@ class Scheduler:
         return max(0.0, min(duty.due_at for duty in self._duties) - time.monotonic())
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, but wake earlier if a message says that something is due."""
+        """Sleep, but wake earlier if a message says that something is due.
+
+        The script that schedules a job sends one if the job is due before the next check.
+        """
         ends_at = time.monotonic() + seconds
         for _ in range(MOST_MESSAGES):
             left = max(0.0, ends_at - time.monotonic())

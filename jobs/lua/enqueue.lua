@@ -1,4 +1,4 @@
--- Store new jobs, and put each in its queue or among the scheduled ones.
+-- Store new jobs, and put each in its queue's list or among the scheduled ones, the sorted set rq:scheduled:<queue>.
 -- requires: enqueueing, memory
 --
 -- KEYS[1]  the places of unique jobs

@@ -33,11 +33,16 @@ log = logging.getLogger("packmule.worker")
 class Fetcher:
     """Claims jobs for `worker` from `queues` as `order` says: it owns the claims and the blocking moves.
 
-    A call returns once Redis has answered it, however long that takes: it's sent again under the same claim
-    id, for which the script returns the same jobs. The performing thread calls `exchange` and `wait`; any
-    thread may call the others. `wake` are descriptors that end a wait when they become readable. `answered`
-    is called with each reply that names parents (ended jobs on which others depend), or a forgotten worker.
-    Whoever holds the fetcher's lock takes no other.
+    A call returns once Redis has answered it, however long that takes. If its reply is lost, it's sent again
+    under the same claim id, for which the script returns the same jobs. No other call has that id.
+
+    An idle worker waits by blocking moves, one connection for each queue. A push ends a move: the server puts
+    the id into the worker's waiting list, and runs the claim that was sent behind the move. If the process
+    dies in between, a rescue finds the id in the waiting list.
+
+    The performing thread calls `exchange` and `wait`; any thread may call the others. `wake` are descriptors
+    that end a wait when they become readable. `answered` is called with each reply that names parents (ended
+    jobs on which others depend), or a forgotten worker. Whoever holds the fetcher's lock takes no other.
     """
 
     def __init__(

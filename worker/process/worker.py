@@ -1,12 +1,20 @@
 """The worker: it claims jobs, performs them, acknowledges their outcomes, and waits when none are left.
 
-One script takes a job off its queue's list and names it in the worker's claims, a hash in Redis. So a job is
-always in a place where somebody finds it. A claim ends in one of two ways, each of them one atomic step:
+A **claim** is an entry of `pm:claims:<worker>`, a hash of job id to execution id. One script takes the id off
+its queue's list and makes the entry. So the id is always in Redis, where somebody finds it. A claim ends in
+one atomic step, either by an acknowledged outcome (`completer.py`) or by a rescue.
 
-- By an acknowledged outcome. That of a failed attempt is a retry while the job has retries left. The job goes
-  back to its queue or, if it is to wait, among the scheduled jobs, from which a scheduler promotes it.
-- By a rescue (`worker/rescue.py`), which gives the job back. A worker that leaves rescues its own jobs. Its
-  pool rescues those of a process that died, and any pool those of a worker whose lease has ended.
+A **rescue** (`worker/rescue.py`) puts all ids of a worker's claims and of its waiting list in front of their
+queues, and ends its lease:
+
+- A worker that leaves rescues its own jobs.
+- If a process dies, its pool, which is its parent, rescues its jobs at once.
+- If the pool is gone, nobody renews the worker's lease in `pm:leases`, and it ends after 12 s. Each pool
+  checks for ended leases once a second, and rescues the jobs of their workers.
+
+A rescued job is queued again, and the run that broke off is no attempt. The pool knows from the scoreboard
+what ran in a process. If the process died, a job that ran counts a death, and fails at the third. If the pool
+killed it for a timeout or its memory, a job at fault uses up a retry, or fails if none is left.
 """
 
 from __future__ import annotations
@@ -59,11 +67,11 @@ log = logging.getLogger("packmule.worker")
 class Worker:
     """One process that performs jobs of `queues`, whose `order` says which come first.
 
-    It shows on its `scoreboard` what it performs; its pool renews its lease and enforces deadlines. The
-    `lifeline` is a descriptor that becomes readable when the pool is gone. `lock_nodes` keep the locks
-    of singletons, by default the job server does; `callbacks` say what may be called. Its parts call back in
-    three ways: `done` with a call and its outcome, `wake` to end a wait, and `break_off` for a lock that was
-    lost.
+    It shows on its `scoreboard` what it performs. Its pool renews its lease each second, enforces deadlines,
+    and marks a job's record as started once the job has run for 50 ms. The `lifeline` is a descriptor that
+    becomes readable when the pool is gone. `lock_nodes` keep the locks of singletons, by default the job
+    server does; `callbacks` say what may be called. Its parts call back in three ways: `done` with a call and
+    its outcome, `wake` to end a wait, and `break_off` for a lock that was lost.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
 -- requires: acknowledge, claiming, coordination/redis/clock, jobs/caller, jobs/events, jobs/gathered
 -- requires: jobs/guarded, jobs/queues, jobs/records, outcomes, statistics
--- may use: jobs/groups, jobs/rates, worker/renewal
+-- may use: jobs/groups, jobs/rates, pausing, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -11,7 +11,8 @@
 --          [outcome, ...]]
 --          the mark is the field of the claims that names the last claim, which may be sent again; if it names
 --          neither this claim nor the last one, the server has lost history
---          an outcome is worker/process/outcome.py's; a retry is one whose status is queued or scheduled
+--          an outcome is worker/process/outcome.py's, which names the job's next status: that of a retry is queued or
+--          scheduled, that of a job which is returned queued
 -- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
@@ -21,9 +22,14 @@
 --          for expires_at; a job that repeats has its repeat_intervals behind them
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
--- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing.
--- A call that is sent again with the same claim id returns the same jobs and acknowledges nothing twice: a lost reply
--- loses and doubles nothing.
+-- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record goes
+-- on to say queued. If a limit or a paused batch keeps the job from running, the id waits there instead. If the job
+-- was deleted or has ended, the id is dropped.
+-- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing. The
+-- outcome takes the id out of the claims. A queued job goes to its queue's list again, and a scheduled one waits in
+-- rq:scheduled:<queue> until it is due. One that has ended is in a registry of RQ's.
+-- A call that is sent again after a lost reply finds its own claim id in the mark. It returns the jobs whose executions
+-- begin with that id. Its outcomes don't count twice, since the claims no longer name them.
 
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
 local request, counts = ARGV[1], ARGV[2]
@@ -32,7 +38,7 @@ local mark, claim_id, last_id, want, worker, now_text, lease, ended = unpack(cms
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
--- Which of the acknowledged jobs the worker still holds, and which claim was its last; unusual keys seldom exist.
+-- A call is plain if none of the keys exists that ask for more: of a pause, a blocked group, a job's dependents.
 local ids, unusual, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
 for i, outcome in ipairs(ended) do
   ids[i], unusual[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
@@ -41,7 +47,7 @@ local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
 
--- A registry of canceled jobs joins them for this one question: that it exists alone makes a call no less plain.
+-- Registries of canceled jobs join them in one question, although a call beside these alone is plain.
 local count = #unusual
 for _, outcome in ipairs(ended) do
   if outcome[3] ~= last_queue then
@@ -89,12 +95,7 @@ elseif want > 0 and is_suspended == 0 then
     claiming.rooms, soonest = rates.rooms(paused)
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
-  if #paused > 0 then -- return what a blocking move brought from a queue that is paused
-    for _, id in ipairs(call('LRANGE', waiting, 0, -1)) do
-      local queue = records.get(id, 'origin')
-      if queue and is_paused[queue] and call('LREM', waiting, 1, id) > 0 then queues.push(queue, id, 'LPUSH') end
-    end
-  end
+  if #paused > 0 then pausing.return_moved(waiting, is_paused) end
   claiming.from(waiting)
   for _, list in ipairs(lists) do
     if #paused == 0 or not is_paused[queues.name(list)] then claiming.from(list) end

@@ -1,7 +1,7 @@
 -- Claiming: take ids from lists, and add those of jobs that may run to the reply. finish_and_claim.lua describes a job
 -- there.
 -- requires: coordination/redis/clock, jobs/gathered, jobs/guarded, jobs/queues, jobs/records
--- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits
+-- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, pausing
 
 local claiming = {}
 
@@ -17,14 +17,6 @@ claiming.rooms = {} -- of the queues that have a rate
 claiming.has_blocked = false
 
 local has_followed = false -- another job of a group is in the list now
-local is_paused = {}
-
--- Whether a job's batch is paused; each batch is looked up once.
-local function is_held(batch)
-  if claiming.is_plain or not batch then return false end
-  if is_paused[batch] == nil then is_paused[batch] = guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 1 end
-  return is_paused[batch]
-end
 
 -- The fields that few jobs have, or false if this one has none.
 local function rare_of(id, values)
@@ -41,7 +33,7 @@ end
 -- Whether a queued job may run now: its batch is not paused, and it gets its slots and tokens.
 local function may_run(id, number, values)
   local queue, group, needs, batch = values[1], values[12] or values[13], values[13], values[14]
-  if is_held(batch) then
+  if batch and not claiming.is_plain and pausing.holds(batch) then
     if group then has_followed = groups.leave(queue or '', group, id) or has_followed end
     guarded.call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
     return false

@@ -1,0 +1,25 @@
+-- Pauses: what a claim passes over because an operator has paused its queue or its batch.
+-- requires: jobs/guarded, jobs/queues, jobs/records
+
+local pausing = {}
+
+local batches_paused = {} -- each batch is looked up once
+
+function pausing.holds(batch)
+  if batches_paused[batch] == nil then
+    batches_paused[batch] = guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 1
+  end
+  return batches_paused[batch]
+end
+
+-- Return what a blocking move brought to a worker from a queue that is paused.
+function pausing.return_moved(waiting, queues_paused)
+  for _, id in ipairs(guarded.call('LRANGE', waiting, 0, -1)) do
+    local queue = records.get(id, 'origin')
+    if queue and queues_paused[queue] and guarded.call('LREM', waiting, 1, id) > 0 then
+      queues.push(queue, id, 'LPUSH')
+    end
+  end
+end
+
+return pausing
