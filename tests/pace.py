@@ -1,4 +1,4 @@
-"""How much slower this machine works now than alone, so that a bound in seconds is about us alone."""
+"""Time in tests: how much slower this machine works than alone, and a host whose clock is wrong."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 WORK = 0.002
 REST = 0.02
+
+
+@contextmanager
+def skewed(seconds: float) -> Iterator[None]:
+    """Let this process's clock show another time than the server's."""
+    with pytest.MonkeyPatch.context() as patch:
+        now = time.time
+        patch.setattr(time, "time", lambda: now() + seconds)
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import keys, reader
+from packmule.jobs import keys, reader, wire
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 NAP = """
@@ -129,6 +129,16 @@ def test_a_worker_serves_only_the_queues_it_is_given(packmule: CommandLine, clie
     packmule.output("worker", "--burst", "-q", "low")
     assert reader.read(client, ids["low"]).status == "finished"
     assert reader.read(client, ids["high"]).status == "queued"
+
+
+def test_settings_of_jobs_reach_the_processes(packmule: CommandLine, client: Redis) -> None:
+    large, unknown = (packmule.output("enqueue", "call", "shop.add", f"a={number}") for number in (10**6, 1))
+    client.hset(keys.job_key(unknown), "data", wire.encode_call("shop.tomorrow", (), {}))
+    bounds = {"PACKMULE_MAX_RESULT_BYTES": "3", "PACKMULE_UNKNOWN_FOR": "0"}
+    done = packmule.run("worker", "--burst", "--no-scheduler", **bounds)
+    assert done.returncode == 0, done.stderr
+    assert "a result may hold 3" in (reader.read(client, large).reason or "")
+    assert "shop.tomorrow is not a registered job" in (reader.read(client, unknown).reason or "")
 
 
 def test_sigterm_lets_the_running_job_finish_and_gives_the_rest_back(

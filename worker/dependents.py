@@ -26,6 +26,7 @@ LONGEST = 0.2
 
 log = logging.getLogger("packmule.worker")
 _enqueue = Script("worker", "enqueue_dependents")
+_forgotten = Script("worker", "forgotten")
 
 
 class Dependents:
@@ -49,9 +50,7 @@ class Dependents:
 
         Raises what redis-py does while Redis is unavailable.
         """
-        before = time.time() - FORGOTTEN_SECONDS
-        found = self.client.zrangebyscore(keys.PARENTS, "-inf", before, 0, PARENTS_A_CALL)
-        forgotten = cast(list[bytes], found)
+        forgotten: list[bytes] = _forgotten(self.client, [keys.PARENTS], [PARENTS_A_CALL, FORGOTTEN_SECONDS])
         self._cursors = {name: self._cursors[name] for name in forgotten if name in self._cursors}
         for name in forgotten:
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from redis import Redis
 from rq import Queue
@@ -12,10 +14,11 @@ from rq.serializers import JSONSerializer
 from packmule.jobs import keys, registry
 from packmule.jobs.client import Client
 from packmule.tests.looks import looks
+from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
-from packmule.worker.dependents import Dependents, _enqueue
+from packmule.worker.dependents import FORGOTTEN_SECONDS, Dependents, _enqueue
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
@@ -67,6 +70,14 @@ def test_a_parent_that_rq_cancels_while_it_runs_stays_canceled(queue, client):
     assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "finished"]
     assert client.zcard("rq:finished:default") == 1
     assert client.hlen(keys.claims_key("mule")) == 0
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_pool_whose_clock_is_wrong_enqueues_what_was_forgotten_at_the_same_time(client, seconds):
+    client.zadd(keys.PARENTS, {"long-ago": time.time() - FORGOTTEN_SECONDS - 1, "just-now": time.time() + 60})
+    with skewed(seconds):
+        assert Dependents(client).enqueue_forgotten() == 1
+    assert client.zrange(keys.PARENTS, 0, -1) == [b"just-now"]
 
 
 def test_a_bad_child_is_named_and_its_siblings_run(queue, client):

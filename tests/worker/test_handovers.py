@@ -14,6 +14,7 @@ from packmule.jobs import control, keys, reader, registry
 from packmule.jobs.client import Client
 from packmule.jobs.control import NotRetried
 from packmule.jobs.queues import purge
+from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.test_callbacks import HERE, Desk, failed, finished, is_settled, with_callbacks
 from packmule.worker.process import outcome
@@ -235,6 +236,19 @@ def test_a_callback_that_nobody_knows_is_given_up_after_a_while(queue, client, c
     assert "shop.tomorrow is not a registered job" in caplog.text
     assert is_settled(client, job)
     assert tried(client) is None
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_worker_whose_clock_is_wrong_gives_an_unknown_callback_the_same_time(queue, client, seconds):
+    job = unknown_callback(queue)
+    with skewed(seconds):
+        assert tried(client).status == "due"
+    assert float(client.hget(job.key, "unknown_since")) == pytest.approx(time.time(), abs=60)
+    for age, status in ((300, "due"), (601, "settled")):
+        fall_due(client)
+        client.hset(job.key, "unknown_since", time.time() - age)
+        with skewed(seconds):
+            assert tried(client).status == status
 
 
 @pytest.mark.parametrize("again", ["retry", "requeue"])

@@ -9,6 +9,7 @@ from redis import Redis
 
 from packmule.jobs import keys, reader, wire
 from packmule.scheduler.maintenance.promote import promote
+from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended
 from packmule.worker.order import Strict
@@ -66,6 +67,20 @@ def test_the_pauses_between_two_looks_grow_to_half_a_minute(client):
         client.hset(keys.job_key(id), "unknown_since", time.time() - age)
         pauses.append(tried(client).delay)
     assert pauses == [pytest.approx(each, abs=0.9) for each in (1, 4, 20, 30, 10)]
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_worker_whose_clock_is_wrong_shows_no_less_and_no_more_patience(client, seconds):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "data", DATA)
+    with skewed(seconds):
+        assert tried(client).status == "scheduled"
+    assert float(client.hget(keys.job_key(id), "unknown_since")) == pytest.approx(time.time(), abs=60)
+    for age, status in ((300, "scheduled"), (601, "failed")):
+        fall_due(client, id)
+        client.hset(keys.job_key(id), "unknown_since", time.time() - age)
+        with skewed(seconds):
+            assert tried(client).status == status
 
 
 def test_a_job_that_nobody_knows_fails_after_a_while_with_its_retries_untouched(client):

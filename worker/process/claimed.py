@@ -69,7 +69,7 @@ class Claimed(msgspec.Struct, frozen=True):
     trace: str = ""
     """The W3C `traceparent` of its enqueue."""
     unknown_since: float | None = None
-    """Unix seconds at which a worker first did not know its function, or its callback if that is due."""
+    """Unix seconds of this host at which a worker first did not know its function or its callback."""
     repeats_left: int = 0
     repeat_intervals: tuple[float, ...] = ()
     callbacks: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
         retry_intervals=msgspec.json.decode(intervals, type=_Intervals) if intervals else (),
         attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
         front_on_retry=front == b"1",
-        expires_at=time.time() + _seconds(expires_at, 0) if expires_at else None,
+        expires_at=_instant(expires_at),
         checkpoint=checkpoint,
         limits=(limits or b"").decode(),
         lock=_lock(limits) if limits else None,
@@ -149,7 +149,7 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
         enqueued_at=row.enqueued_at,
         batch=(batch or b"").decode(),
         trace=(trace or b"").decode(errors="replace"),
-        unknown_since=_seconds(unknown_since, 0) if unknown_since else None,
+        unknown_since=_instant(unknown_since),
         repeats_left=_whole(repeats_left, 0, MOST_RETRIES),
         repeat_intervals=msgspec.json.decode(repeat_intervals, type=_Intervals) if repeat_intervals else (),
         callbacks=tuple(name.decode() for name in callbacks[:3] if name),
@@ -157,7 +157,14 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
     )
 
 
-def _due(row: Row, step: bytes, kind: bytes, fields: Sequence[bytes], result: Sequence[bytes]) -> Claimed:
+def _due(
+    row: Row,
+    step: bytes,
+    kind: bytes,
+    fields: Sequence[bytes],
+    result: Sequence[bytes],
+    since: bytes | None,
+) -> Claimed:
     """The callback in a row, as a job of the callback's own timeout."""
     record = dict(zip(fields[::2], fields[1::2], strict=True))
     timeout = _seconds(record.get(kind + b"_callback_timeout"), 0) if step == b"callback" else 0
@@ -169,7 +176,7 @@ def _due(row: Row, step: bytes, kind: bytes, fields: Sequence[bytes], result: Se
         (row.queue or b"").decode(),
         b"",
         timeout if timeout > 0 else CALLBACK_TIMEOUT,
-        unknown_since=_seconds(record.get(b"unknown_since"), 0) or None,
+        unknown_since=_instant(since),
         due=Due(step.decode(), kind.decode(), record, name.decode(), results.get(name, b"")),
     )
 
@@ -183,6 +190,11 @@ def _lock(limits: bytes) -> str | None:
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:
     """The number in a field, within bounds that Redis and Lua can hold. Raises `ValueError`."""
     return max(-1, min(int(text or otherwise), most))
+
+
+def _instant(seconds: bytes | None) -> float | None:
+    """The instant, by this host's clock, that is so many seconds from now. Raises `ValueError`."""
+    return time.time() + _seconds(seconds, 0) if seconds else None
 
 
 def _seconds(text: bytes | None, otherwise: float) -> float:

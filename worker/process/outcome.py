@@ -170,7 +170,7 @@ def unknown(job: Claimed, error: Exception, now: float, patience: float) -> Outc
     if left <= 0:
         return settled(job) if job.due else refused(job, error, now)
     delay = min(max(UNKNOWN_BASE, now - since), UNKNOWN_CAP, left)
-    fields = ("unknown_since", f"{since:.6f}")
+    fields = () if job.unknown_since else ("unknown_since", "")  # the script writes its server's time
     back = returned(job)
     status = back.status if job.due else "scheduled"
     return msgspec.structs.replace(back, status=status, front=False, delay=delay, fields=fields)

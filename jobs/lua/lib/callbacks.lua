@@ -95,14 +95,15 @@ function callbacks.give_up(id, queue)
 end
 
 -- Claim the step that is due under an execution, which may have done so before. What a worker needs for it: step, kind,
--- the whole record, and the last result; or nothing.
+-- the whole record, the last result, and when it was first unknown in seconds from now; or nothing.
 function callbacks.claim(id, status, execution, again)
   local step, kind, place, value = callbacks.due(id, status)
   if not step or again and not callbacks.is_held(id, execution) then return end
   redis.call('HSET', records.key(id), 'callback_due', table.concat({step, status, kind, place, value, execution}, ' '),
     'worker_name', caller.worker) -- the first one that a retry asks whether it still runs
   local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
-  return {step, kind, redis.call('HGETALL', records.key(id)), last and last[2] or {}}
+  local since = clock.seconds_to(records.get(id, 'unknown_since'))
+  return {step, kind, redis.call('HGETALL', records.key(id)), last and last[2] or {}, since or false}
 end
 
 return callbacks

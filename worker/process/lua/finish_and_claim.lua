@@ -18,8 +18,8 @@
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
 --          a job is [id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due]
---          the rare fields are the 4th to the 21st that claiming.take reads, each or nothing, with the seconds left
---          for expires_at; a job that repeats has its repeat_intervals behind them
+--          the rare fields are the 4th to the 21st that claiming.take reads, each or nothing, expires_at and
+--          unknown_since in seconds from now; a job that repeats has its repeat_intervals behind them
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
 -- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record goes

@@ -5,7 +5,7 @@
 
 local claiming = {}
 
-local LAST_RARE, UNKNOWN_SINCE = 21, 16 -- of the fields that `take` reads: few jobs have the fourth to this one
+local EXPIRES_AT, UNKNOWN_SINCE, LAST_RARE = 10, 16, 21 -- of the fields that `take` reads: few jobs have the 4th to 21st
 
 -- The script sets these: the worker's claims, its holders' prefix, the claim's id, whether it was sent before, whether
 -- nothing is paused or blocked, how many jobs are wanted, and how many ids that may not run a call looks at.
@@ -22,6 +22,7 @@ local has_followed = false -- another job of a group is in the list now
 local function rare_of(id, values)
   for i = 4, LAST_RARE do
     if values[i] then
+      for _, at in ipairs({EXPIRES_AT, UNKNOWN_SINCE}) do values[at] = clock.seconds_to(values[at]) end
       local rare = {unpack(values, 4, LAST_RARE)}
       if values[LAST_RARE] then rare[LAST_RARE - 2] = records.get(id, 'repeat_intervals') or false end
       return rare
@@ -72,8 +73,6 @@ function claiming.take(id, number)
     if row or is_callback or not again then return row and due end
   end
   if not again and not may_run(id, number, values) then return false end -- it was allowed to run before
-  local expires_at = tonumber(values[10])
-  if expires_at then values[10] = string.format('%.6f', expires_at - clock.now) end
   local room = claiming.rooms[queue]
   if room then room.begun = room.begun + 1 end
   jobs[#jobs + 1] = {id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2]}

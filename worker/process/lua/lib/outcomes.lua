@@ -29,6 +29,12 @@ local function place(id, queue, status, ttl, front, delay)
   end
 end
 
+-- The fields of a job that goes back. When a worker first did not know what to call is by this server's clock.
+local function stamped(fields)
+  if fields[1] == 'unknown_since' then fields[2] = string.format('%.6f', now) end
+  return unpack(fields)
+end
+
 -- Begin a job's callbacks, if it has some for this end. The status until they are done, or nothing.
 local function begin_callbacks(kind, id, status, ttl, front, delay)
   local waits, to, value = status, 'end', ttl
@@ -51,7 +57,7 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
   if not waits and not is_kept then
     redis.call('DEL', record, 'rq:results:' .. id)
   elseif kind == 0 then
-    written = redis.pcall('HSET', record, 'status', status, unpack(fields))
+    written = redis.pcall('HSET', record, 'status', status, stamped(fields))
   else
     written = redis.pcall('HSET', record, 'status', waits or status, 'started_at', started, 'ended_at', ended,
       'worker_name', caller.worker, unpack(fields))
@@ -88,7 +94,7 @@ function outcomes.settle(id, execution, queue, status, fields, delay)
   if status == 'settled' then
     if callbacks.settle(id, queue) then outcomes.due[#outcomes.due + 1] = id end
   elseif callbacks.due(id, records.get(id, 'status')) then
-    if #fields > 0 then redis.call('HSET', records.key(id), unpack(fields)) end
+    if #fields > 0 then redis.call('HSET', records.key(id), stamped(fields)) end
     callbacks.postpone(id, queue, delay)
     outcomes.has_blocked = outcomes.has_blocked or delay > 0
   end
