@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -83,7 +83,7 @@ SCHEDULER = "pm:scheduler"
 
 def new_job_id() -> str:
     """A job id that nobody else has: 128 random bits in hex."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def queue_key(queue: str) -> str:

@@ -83,7 +83,7 @@ def test_an_enqueued_job_takes_a_fixed_few_commands(client):
         cmdstat_evalsha=1,
         cmdstat_time=1,
         cmdstat_exists=1,
-        cmdstat_get=2,
+        cmdstat_get=1,
         cmdstat_hset=1,
         cmdstat_sadd=1,
         cmdstat_rpush=1,

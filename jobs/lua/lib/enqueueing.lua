@@ -9,6 +9,7 @@ local now, NONE = clock.now, {}
 -- The reply for a job that was enqueued before, or nothing. A canceled job keeps out only the call that enqueued it, but
 -- all others too while it still runs: its end would count as the end of the new one.
 local function known(id, call)
+  if redis.call('EXISTS', records.key(id), gone.key(id)) == 0 then return end
   if records.exists(id) then
     local is_free = call ~= '' and records.get(id, 'status') == 'canceled' and records.get(id, 'call') ~= call
       and not claimants.find(id)
