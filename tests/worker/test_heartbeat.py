@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError
@@ -9,7 +13,11 @@ from rq import Queue
 from rq.worker import Worker
 
 from packmule.coordination.redis.replies import as_text
-from packmule.jobs import keys
+from packmule.jobs import cluster, keys
+from packmule.jobs.client import Client
+from packmule.observe import metrics
+from packmule.tests.worker import pool_jobs
+from packmule.tests.worker.pools import DEADLINE, children_of, pool, until
 from packmule.worker.heartbeat import Heartbeat
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
@@ -83,3 +91,56 @@ def test_a_registration_that_was_not_written_during_an_outage_is_written_later(
     heartbeat.client = client
     heartbeat.beat()
     assert told(client) == ("busy", "j1")
+
+
+@pytest.fixture
+def gate(client: Redis, tmp_path: Path) -> Path:
+    """A file; a job waits until it is there."""
+    gate = tmp_path / "gate"
+    Client(client).enqueue(pool_jobs.note_when_told, str(tmp_path / "notes"), str(gate), "x")
+    return gate
+
+
+def busy_worker(client: Redis) -> Worker:
+    """The only worker, as RQ reads it, once its pool has written that it is busy."""
+    until(lambda: any(each["current_job"] for each in cluster.workers(client)))
+    (worker,) = Worker.all(client)
+    assert worker.get_state() == "busy"
+    assert worker.get_current_job_id() == cluster.workers(client)[0]["current_job"]
+    return worker
+
+
+def names(client: Redis) -> list[str]:
+    return [each.name for each in Worker.all(client)]
+
+
+def test_a_worker_whose_process_was_killed_is_busy_no_more(server, client, gate) -> None:
+    with pool(server) as process:
+        killed = busy_worker(client)
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        until(lambda: len(names(client)) == 1 and killed.name not in names(client))
+        assert not client.exists(killed.key)
+
+
+def test_a_worker_that_was_stopped_is_busy_no_more(server, client, gate) -> None:
+    with pool(server) as process:
+        stopped = busy_worker(client)
+        process.send_signal(signal.SIGTERM)
+        gate.touch()
+        process.wait(DEADLINE)
+    assert names(client) == cluster.workers(client) == []
+    assert client.hmget(stopped.key, ["state", "current_job"]) == [b"idle", None]
+    assert client.ttl(stopped.key) <= 60
+
+
+def test_a_worker_whose_host_is_gone_is_busy_no_more(server, client, gate) -> None:
+    with pool(server) as process:
+        vanished = busy_worker(client)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(DEADLINE)
+    assert client.ttl(vanished.key) <= 90  # until then RQ's readers see it, if there is no other pool
+    client.zadd(keys.LEASES, {vanished.name: 1})  # as if its lease had ended
+    assert [(each["state"], each["current_job"]) for each in cluster.workers(client)] == [("vanished", "")]
+    assert "packmule_workers 0" in metrics.exposition(client, [])
+    with pool(server):
+        until(lambda: len(names(client)) == 1 and vanished.name not in names(client))
