@@ -335,13 +335,14 @@ def test_canceling_and_pausing_affect_a_nested_batch(client):
 
 
 def test_a_job_that_keeps_killing_its_process_counts_as_failed(client):
-    with Batch.create() as batch:
-        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    with Batch.create(collect=True) as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
     for death in range(3):
         Claims(client, "w1", Strict(["default"])).finish_and_claim(f"c{death}", [], 1)
         running = [as_text(each) for id, each in client.hgetall("pm:claims:w1").items() if id[:1] != b"."]
         rescue(client, "w1", "died", "why", running)
     assert batch.state().counts == Counts(1, 0, 1, 0)
+    assert list(batch.results()) == [(id, None, "why")]
 
 
 def test_purged_and_corrupt_jobs_count_too(client):

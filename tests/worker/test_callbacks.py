@@ -367,6 +367,25 @@ def test_what_rq_enqueues_again_runs_its_body_and_not_an_old_callback(queue, cli
     assert calls(client) == ["body", "success 1 finished"]
 
 
+@pytest.mark.parametrize("waits", ["in its queue", "for another worker"])
+def test_a_job_can_be_canceled_while_the_callback_of_its_last_attempt_waits(queue, client, waits):
+    job = with_callbacks(queue, "fails", retry=Retry(max=2, interval=60))
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    failed = outcome.failed(claimed, "why", time.time(), time.time())
+    (due,) = desk.exchange([failed], want=0)
+    if waits == "in its queue":
+        rescue(client, "w1", "died", "killed", [due.execution])
+    else:
+        desk.exchange([outcome.unknown(due, KeyError("unknown"), time.time(), 600)], want=0)
+    assert control.cancel(client, job.id) == "canceled"
+    client.delete(keys.DUE)
+    work(client)
+    assert calls(client) == []
+    assert job.get_status(refresh=True) == "canceled"
+    assert client.zcard("rq:scheduled:default") == 0
+
+
 def test_a_job_is_not_retried_while_another_worker_runs_its_callback(queue, client):
     job = with_callbacks(queue, "body")
     desk, other = Desk(client), Claims(client, "other", Strict(["default"]))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
 
 from packmule.jobs import keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import DEADLINE, drained, ended, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.progress import ProgressStore
@@ -70,6 +72,20 @@ def test_a_job_does_not_expire_before_its_retry(server, client, tmp_path):
     client.hset(keys.job_key(id), mapping={"expires_at": 1, "attempts": 1})
     assert drained(server) == 0
     assert reader.read(client, id).reason == "ValueError: it is broken"
+
+
+def test_a_job_that_began_in_time_does_not_expire_when_it_runs_again(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    id = pool_jobs.note_when_told.options(expires=60).enqueue(str(notes), str(gate), "x")
+    with pool(server) as process:
+        until(lambda: reader.read(client, id).status == "started")
+        if expires_at := client.hget(keys.job_key(id), "expires_at"):  # it passes while the job runs
+            client.hset(keys.job_key(id), "expires_at", float(expires_at) - 120)
+        for child in children_of(process.pid):
+            os.kill(child, signal.SIGKILL)
+        gate.touch()
+        assert ended(client, id).result == "x"
+    assert lines(notes) == ["begin x", "begin x", "end x"]
 
 
 @pytest.mark.parametrize("job", ["count", "count_isolated"])

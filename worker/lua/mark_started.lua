@@ -21,6 +21,7 @@ if status ~= 'queued' and status ~= 'created' then
 end
 redis.call('PERSIST', record) -- first, since a full memory refuses only a first write, and a cancel needs the mark
 redis.call('HSET', record, 'status', 'started', 'worker_name', worker, 'started_at', now_text, 'last_heartbeat', now_text)
+redis.call('HDEL', record, 'expires_at') -- it started in time, however often it has to run again
 redis.pcall('ZADD', 'rq:wip:' .. (queue or ''), clock.second + YEAR, id .. ':' .. execution)
 redis.pcall('HSET', of_execution, 'id', execution, 'created_at', clock.now, 'last_heartbeat', clock.now,
   'worker_name', worker)

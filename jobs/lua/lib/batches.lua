@@ -99,10 +99,10 @@ function batches.count(batch, ids, states, results)
   batches.settle(batch)
 end
 
--- Record the new state of one job, if it counts in a batch.
-function batches.ended(id, state)
+-- Record the new state of one job, if it counts in a batch, and its collected result if it has one.
+function batches.ended(id, state, result)
   local batch = batches.of(records.get(id, 'batch'))
-  if batch then batches.count(batch, {id}, {state}) end
+  if batch then batches.count(batch, {id}, {state}, result and {[id] = result}) end
 end
 
 return batches

@@ -56,11 +56,11 @@ function callbacks.postpone(id, queue, delay)
   queues.push(queue, id, 'LPUSH')
 end
 
--- A job's callback waits no more, for the job's id was claimed, or the job is enqueued again: then the id may also be
--- in its queue's list.
-function callbacks.leave(id, queue, is_enqueued)
-  if is_enqueued then queues.remove(queue or '', id) end
-  groups.drop(queue or '', group_of(id), id)
+-- A job's callback waits no more, for the job's id was claimed, or the job is enqueued again or canceled: then the id
+-- may also be in its queue's list. In how many places it was.
+function callbacks.leave(id, queue, is_listed)
+  local places = is_listed and queues.remove(queue or '', id) or 0
+  return places + groups.drop(queue or '', group_of(id), id)
 end
 
 -- A step is done, or given up: begin the next one, or do what follows them. Whether another step is due.

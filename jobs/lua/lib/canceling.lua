@@ -1,6 +1,6 @@
 -- Canceling: a job that has not started ends, and its record is kept for a while. Its batch is the caller's to count.
 -- requires: caller, coordination/redis/clock, events, guarded, queues, records
--- may use: claimants, groups, scheduled, uniqueness
+-- may use: callbacks, claimants, groups, scheduled, uniqueness
 
 local canceling = {}
 
@@ -9,7 +9,10 @@ local KEPT = 86400 -- seconds for which a canceled job can be read and retried
 
 -- Remove a job of this status from where it waits; in how many places it was.
 function canceling.withdraw(id, status, queue, group, batch)
-  if status == 'scheduled' then return call('ZREM', scheduled.key(queue), id) end
+  if status == 'scheduled' then
+    local is_scheduled = call('ZREM', scheduled.key(queue), id)
+    return is_scheduled == 0 and callbacks.due(id, status) and callbacks.leave(id, queue, true) or is_scheduled
+  end
   local places = queues.remove(queue, id)
   if group then places = places + groups.drop(queue, group, id) end
   if places == 0 and batch then places = call('LREM', 'pm:batch:' .. batch .. ':held', 1, id) end

@@ -21,7 +21,7 @@ local function remove(command, key, ids)
   if #ids > 0 then removed = removed + call(command, key, unpack(ids)) end
 end
 
-local function gone(prefix, found)
+local function missing(prefix, found)
   local ids = {}
   for _, id in ipairs(found) do
     if redis.call('EXISTS', prefix .. id) == 0 then ids[#ids + 1] = id end
@@ -48,7 +48,7 @@ end
 remove('ZREM', canceled, ids)
 
 for _, key in ipairs(workers) do
-  remove('SREM', key, gone('', call('SRANDMEMBER', key, most))) -- all, if there are fewer
+  remove('SREM', key, missing('', call('SRANDMEMBER', key, most))) -- all, if there are fewer
 end
 events.write()
 return {removed, found[1]}

@@ -28,7 +28,7 @@ local function fail(id, execution, queue, is_stopped)
   ending.register(id, queue, status, ttl)
   verdicts.failed[#verdicts.failed + 1] = id
   events.emit(status, id, queue, caller.worker, {reason = verdicts.verdict})
-  batches.ended(id, 'f')
+  batches.ended(id, 'f', '-' .. verdicts.reason)
 end
 
 function verdicts.is_named(execution)
