@@ -44,8 +44,9 @@ class Completer:
 
     A thread beside the performing one checks them every `ACKNOWLEDGE_SECONDS`, and only while it may have
     something to do. `wake` ends the performing thread's wait for work. `show_held` gets the executions that
-    the worker holds, while other workers could perform some of them or more may arrive. No call to Redis is
-    made while its lock is held.
+    the worker holds, while other workers could perform some of them or more may arrive. The pool reads them
+    there, and returns the unstarted ones if a job blocks this thread, too. No call to Redis is made while its
+    lock is held.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Completer:
         return bool(self._outcomes or self._unstarted)
 
     def take(self, claim: Claim) -> None:
-        """Keep what was claimed, to perform it."""
+        """Keep what was claimed, to perform it; a job whose record is unreadable has failed already."""
         with self._lock:
             if claim.unreadable:
                 self._keep(claim.unreadable)

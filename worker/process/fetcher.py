@@ -159,7 +159,7 @@ class Fetcher:
         return claim
 
     def _give_up_unheld(self) -> None:
-        """Give back what the claims name and this worker has not: the server has forgotten its end."""
+        """Give back what the claims name and this worker doesn't hold: the server has forgotten its end."""
         back = retry_until_available(lambda: self._claims.give_up_unheld(self._idle.unread))
         if back:
             log.warning("redis has lost its last moments: %d jobs whose end it forgot run again", len(back))

@@ -1,8 +1,8 @@
 """The worker: it claims jobs, performs them, acknowledges their outcomes, and waits when none are left.
 
 A **claim** is an entry of `pm:claims:<worker>`, a hash of job id to execution id. One script takes the id off
-its queue's list and makes the entry. So the id is always in Redis, where somebody finds it. A claim ends in
-one atomic step, either by an acknowledged outcome (`completer.py`) or by a rescue.
+its queue's list and makes the entry, so the id is always in Redis. A claim ends in one atomic step, either by
+an acknowledged outcome (`completer.py`) or by a rescue. So a body may run twice, but one outcome counts.
 
 A **rescue** (`worker/rescue.py`) puts all ids of a worker's claims and of its waiting list in front of their
 queues, and ends its lease:
@@ -10,7 +10,8 @@ queues, and ends its lease:
 - A worker that leaves rescues its own jobs.
 - If a process dies, its pool, which is its parent, rescues its jobs at once.
 - If the pool is gone, nobody renews the worker's lease in `pm:leases`, and it ends after 12 s. Each pool
-  checks for ended leases once a second, and rescues the jobs of their workers.
+  checks for ended leases once a second, and rescues the jobs of their workers. If an outage has ended all
+  leases, living workers renew theirs first.
 
 A rescued job is queued again, and the run that broke off is no attempt. The pool knows from the scoreboard
 what ran in a process. If the process died, a job that ran counts a death, and fails at the third. If the pool

@@ -7,12 +7,12 @@
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
 -- KEYS[6+] the queues' lists, in the order in which they are served
--- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, lease in seconds or 0,
---          [outcome, ...]]
+-- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, seconds for which
+--          to renew the lease or 0, [outcome, ...]]
 --          the mark is the field of the claims that names the last claim, which may be sent again; if it names
 --          neither this claim nor the last one, the server has lost history
---          an outcome is worker/process/outcome.py's, which names the job's next status: that of a retry is queued or
---          scheduled, that of a job which is returned queued
+--          an outcome is worker/process/outcome.py's and names the job's next status: a retry's is queued or scheduled,
+--          a returned job's queued
 -- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
@@ -23,11 +23,11 @@
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
 -- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record goes
--- on to say queued. If a limit or a paused batch keeps the job from running, the id waits there instead. If the job
--- was deleted or has ended, the id is dropped.
+-- on to say queued. If a limit or a paused batch keeps the job from running, the id waits in a list of these instead.
+-- If the job was deleted or has ended, the id is dropped.
 -- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing. The
 -- outcome takes the id out of the claims. A queued job goes to its queue's list again, and a scheduled one waits in
--- rq:scheduled:<queue> until it is due. One that has ended is in a registry of RQ's.
+-- rq:scheduled:<queue> until it is due. An ended one goes to a registry of RQ's.
 -- A call that is sent again after a lost reply finds its own claim id in the mark. It returns the jobs whose executions
 -- begin with that id. Its outcomes don't count twice, since the claims no longer name them.
 
