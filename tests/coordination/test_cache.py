@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 import redis
 
-from packmule.coordination.cache import link
+from packmule.coordination.cache import link, lookup
 from packmule.coordination.cache.cache import Cache, EntryTooLarge, NotCacheable
 from packmule.coordination.cache.entry import ID_BYTES, JSON, Entry, unpacked
 from packmule.coordination.key_template import InvalidKeyTemplate, UnfitValue
@@ -38,7 +38,7 @@ def until(condition, seconds: float = 60.0) -> None:
         time.sleep(0.005)
 
 
-def never():
+def never(*_):
     raise AssertionError("computed")
 
 
@@ -228,6 +228,21 @@ def test_a_tag_lives_as_long_as_its_longest_entry(client, cache):
     assert client.ttl("pm:tag:shop:x") > 10**6
 
 
+def test_a_tag_that_is_about_to_expire_outlives_a_computation_and_its_value(client, cache):
+    cache.put("a", 1, ttl=60, tags=["x"])
+    client.expire("pm:tag:shop:x", 5)
+    during = []
+
+    def slow():
+        during.append(client.ttl("pm:tag:shop:x"))
+        client.expire("pm:tag:shop:x", 5)  # as if it had taken an hour
+        return 2
+
+    cache.get_or_compute("b", slow, ttl=600, tags=["x"])
+    assert during[0] > 3600
+    assert client.ttl("pm:tag:shop:x") >= 599
+
+
 @pytest.mark.parametrize("how", ["key", "tag", "put"])
 def test_a_value_invalidated_during_its_computation_is_not_kept(client, cache, counted, how):
     def slow():
@@ -241,6 +256,35 @@ def test_a_value_invalidated_during_its_computation_is_not_kept(client, cache, c
     assert cache.get_or_compute("a", slow, ttl=60, stale_ttl=60, tags=["x"]) == "old"
     expected = "put" if how == "put" else 1
     assert cache.get_or_compute("a", counted, ttl=60, tags=["x"]) == expected
+
+
+def test_a_value_stored_after_a_reader_missed_it_is_not_computed_again(cache, monkeypatch):
+    taken = lookup.take
+
+    def late(*args):
+        cache.put("a", "another's", ttl=60)
+        monkeypatch.setattr(lookup, "take", taken)
+        return taken(*args)
+
+    monkeypatch.setattr(lookup, "take", late)
+    assert cache.get_or_compute("a", never, ttl=60) == "another's"
+
+
+def test_a_reader_whose_lease_was_granted_in_a_lost_reply_does_not_wait_for_itself(cache, monkeypatch):
+    cache.put("b", "b", ttl=60)  # the server knows the script, and a connection is open
+    exchange, lost = link.Link._exchange, []
+
+    def lossy(*args):
+        replies = exchange(*args)
+        if args[2][0][0] == "EVALSHA" and not lost:
+            lost.append(replies)
+            raise redis.ConnectionError("the reply is lost")
+        return replies
+
+    monkeypatch.setattr(link.Link, "_exchange", lossy)
+    monkeypatch.setattr(lookup, "ReleaseListener", never)
+    assert cache.get_or_compute("a", lambda: "a", ttl=60) == "a"
+    assert lost
 
 
 @pytest.mark.parametrize("how", ["key", "tag"])
