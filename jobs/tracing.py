@@ -24,7 +24,9 @@ def flush() -> None:
 def sending(job_type: str, queue: str) -> AbstractContextManager[str]:
     """A span around an enqueue; it yields the jobs' W3C `traceparent`, "" if the process does not trace."""
     trace = sys.modules.get("opentelemetry.trace")
-    return nullcontext("") if trace is None else _sent(trace, job_type, queue)
+    if trace is None or (_is_idle(trace) and not trace.get_current_span().get_span_context().is_valid):
+        return nullcontext("")
+    return _sent(trace, job_type, queue)
 
 
 @contextmanager

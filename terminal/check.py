@@ -123,6 +123,7 @@ def _webhooks(settings: Settings) -> str:
 
 
 def _server(client: Redis, high_water: str) -> str:
+    from packmule.coordination.redis import compact
     from packmule.jobs import cluster
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 
@@ -130,6 +131,8 @@ def _server(client: Redis, high_water: str) -> str:
     limit = MemoryLimit(client, high_water)
     fault = limit.fault(limit.usage()[1])
     text = f"ok, {found['server']} {found['version']}, a round trip takes {_round_trip(client):.1f} ms"
+    if advice := compact.advice(client):
+        text += f"; jobs would take less memory after {' and '.join(advice)}"
     return text + (f"; {fault}" if fault else "")
 
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from packmule import config
+from packmule.coordination.redis import compact
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -140,6 +141,8 @@ def test_servers_keep_what_they_acknowledged(services: dict[str, Any], name: str
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
     assert (options.get("--appendfsync") == "always") is (name in LOCK_NODES)
+    if name not in LOCK_NODES:
+        assert {each: int(options[f"--{each}"]) for each in compact.SETTINGS} == compact.SETTINGS
     (mount,) = services[name]["volumes"]
     assert (mount["source"], mount["target"]) == (name, "/data")
 

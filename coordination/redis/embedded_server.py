@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from packmule.coordination.redis import compact
 from packmule.coordination.redis.trust import distrusted, is_private
 from packmule.errors import Unavailable
 
@@ -184,6 +185,7 @@ class EmbeddedServer:
             "--maxmemory-policy": "noeviction",
             # A subscriber that doesn't read may use this much memory before it is disconnected.
             "--client-output-buffer-limit": "pubsub 8mb 4mb 10",
+            **{f"--{name}": str(value) for name, value in compact.SETTINGS.items()},
         }
         started = subprocess.run(  # noqa: S603  every word of it is ours
             [binary, *(word for option in options.items() for word in option)],

@@ -90,6 +90,7 @@ def test_a_worker_without_tracing_makes_no_span_and_passes_a_trace_on() -> None:
     trace = pytest.importorskip("opentelemetry.trace")
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     assert isinstance(tracing.performing("shop.add", "default", "a", 1, ""), nullcontext)
+    assert isinstance(tracing.sending("shop.add", "default"), nullcontext)
     parent = f"00-{1:032x}-{2:016x}-01"
     with (
         tracing.performing("shop.add", "default", "a", 1, parent),
