@@ -61,8 +61,9 @@ class Completer:
         self._lock = threading.Lock()
         self._unstarted: deque[Claimed] = deque()
         self._outcomes: list[Outcome] = []
+        # When the last job began, the oldest outcome came, and the first unstarted job may have been claimed.
         self._began = self._oldest = self._claimed_since = 0.0
-        self._is_shown = self._is_waiting = self._is_awaiting = self._closed = False
+        self._is_shown = self._is_waiting = self._has_moves = self._closed = False
         self._calls = 0  # that are under way to the fetcher
         self.running = 0
         """How many jobs `next` returned that are not `done`."""
@@ -93,8 +94,8 @@ class Completer:
             self._unstarted.extend(claim.jobs)
             self._claimed_since = claim.since
             self._began = clock()
-            self._is_awaiting = self._fetcher.has_moves
-            if len(claim.jobs) > 1 or self._is_awaiting:
+            self._has_moves = self._fetcher.has_moves
+            if len(claim.jobs) > 1 or self._has_moves:
                 self._active.set()
                 self._is_shown = True
                 self._show_held([job.execution for job in claim.jobs])
@@ -133,11 +134,11 @@ class Completer:
 
     def drain(self) -> list[Outcome]:
         """Take all outcomes that are not acknowledged; jobs that have not started are returned among them."""
-        if self._is_awaiting and self._is_long(clock()):
+        if self._has_moves and self._is_long(clock()):
             self._give_back()  # what arrived for this worker during a long job
         with self._lock:
             self._return(self._unstarted)
-            self._is_awaiting = self._is_waiting = False
+            self._has_moves = self._is_waiting = False
             self._active.clear()
             self._hide_held()
             outcomes, self._outcomes = self._outcomes, []
@@ -174,12 +175,12 @@ class Completer:
                 return
             time.sleep(ACKNOWLEDGE_SECONDS)
             now = clock()
-            if (self._unstarted or self._is_awaiting) and self._is_long(now):
+            if (self._unstarted or self._has_moves) and self._is_long(now):
                 self._give_back()
             if self._outcomes and now - self._oldest > ACKNOWLEDGE_SECONDS:
                 self._acknowledge()
             with self._lock:
-                if not (self._unstarted or self._outcomes or self._is_awaiting or self._closed):
+                if not (self._unstarted or self._outcomes or self._has_moves or self._closed):
                     self._active.clear()
 
     def _is_long(self, now: float) -> bool:
@@ -190,9 +191,9 @@ class Completer:
         """Make outcomes of the jobs that have not started, and of what blocking moves brought meanwhile."""
         with self._lock:
             self._return(self._unstarted)
-            is_awaiting, self._is_awaiting = self._is_awaiting, False
+            has_moves, self._has_moves = self._has_moves, False
             self._calls += 1
-        late = self._fetcher.stop_waiting() if is_awaiting else NOTHING
+        late = self._fetcher.stop_waiting() if has_moves else NOTHING
         with self._lock:
             self._return(deque(late.jobs))
             self._keep(late.unreadable)

@@ -73,7 +73,7 @@ class Fetcher:
     def exchange(self, outcomes: Sequence[Outcome], room: int) -> Claim:
         """Acknowledge `outcomes` and claim what there is room for, in one round trip.
 
-        There is none without either. If a wait has brought jobs, return those and claim no others.
+        Without outcomes and room there is none. If a wait has brought jobs, return those and claim no others.
         """
         if self._begun:
             self._size.learn(self._begun, time.monotonic() - self._begun_at)
