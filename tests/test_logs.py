@@ -15,7 +15,7 @@ from redis import Redis
 
 from packmule.coordination.redis.backoff import Outage
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import context, keys
+from packmule.jobs import context, keys, reader
 from packmule.terminal.logs import AsJson, AsText
 from packmule.tests.command_line import CommandLine, environment_in, until
 from packmule.worker.process.job_log import FinishedRecord
@@ -45,6 +45,17 @@ def again():
 @job(isolate=True)
 def dies():
     os._exit(3)
+
+@job(timeout=1)
+def late():
+    time.sleep(60)
+
+@job(timeout=1, isolate=True)
+def late_isolated():
+    try:
+        time.sleep(60)
+    finally:
+        raise LookupError("too late")
 
 @job
 def rude():
@@ -125,6 +136,18 @@ def test_each_end_of_a_job_is_a_line_with_its_time_and_reason(packmule: CommandL
     ((level, text),) = of("add")
     assert level == "ERROR"
     assert "the payload is" in text
+
+
+def test_a_traceback_shows_the_frames_of_the_job_and_none_of_ours(
+    packmule: CommandLine, client: Redis
+) -> None:
+    ids = [packmule.output("enqueue", "call", f"shop.{name}") for name in ("boom", "late", "late_isolated")]
+    trace = "\n".join(text for level, text in logged(packmule) if not level)
+    assert trace.count("Traceback (most recent call last)") == 4  # one of them led to another error
+    assert trace.count("time.sleep(60)") == 2
+    assert "/worker/" not in trace
+    for id in ids:
+        assert "/worker/" not in (reader.read(client, id).error or "")
 
 
 def test_what_jobs_print_and_log_is_labelled_in_order(packmule: CommandLine) -> None:
@@ -217,6 +240,28 @@ def test_an_outage_is_two_lines_however_long_it_is(caplog: pytest.LogCaptureFixt
     away, back = caplog.messages
     assert away == "redis is away: refused"
     assert re.fullmatch(r"redis is back after [\d.]+ us|redis is back after [\d.]+ ms", back)
+
+
+def test_a_pool_its_workers_and_its_scheduler_say_once_that_redis_is_away_and_back(
+    spare_server, tmp_path: Path
+) -> None:
+    server = spare_server()
+    packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url))
+    log = tmp_path / "log"
+    with log.open("w") as stream, packmule.started("worker", "--processes", "2", stderr=stream) as process:
+        until(lambda: ": leads" in log.read_text() and log.read_text().count("started") == 4, "all to start")
+        with Redis.from_url(server.url) as client:
+            until(lambda: client.zcard(keys.LEASES) == 2, "a heartbeat")
+        server.stop()
+        until(lambda: "redis is away" in log.read_text(), "the outage")
+        until(lambda: "no longer leads" in log.read_text(), "the end of the term")
+        server.ensure()
+        until(lambda: "redis is back" in log.read_text(), "its end")
+        until(lambda: log.read_text().count(": leads") > 1, "a leader")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    said = log.read_text()
+    assert (said.count("redis is away"), said.count("redis is back")) == (1, 1), said
 
 
 def test_a_traceback_and_odd_text_stay_in_one_line_of_json() -> None:

@@ -118,6 +118,7 @@ def test_a_worker_whose_process_was_killed_is_busy_no_more(server, client, gate)
     with pool(server) as process:
         killed = busy_worker(client)
         os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        until(lambda: killed.key.encode() not in client.smembers(keys.WORKERS))
         until(lambda: len(names(client)) == 1 and killed.name not in names(client))
         assert not client.exists(killed.key)
 

@@ -9,6 +9,7 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import rq
@@ -25,6 +26,7 @@ from packmule.worker.process.outcome import FINISHED, Outcome
 
 log = logging.getLogger("packmule.worker")
 
+_OURS = f"{Path(__file__).parent}{os.sep}"
 _IMPOSSIBLE = "job %s: its %s %s is impossible: %s"
 
 Report = Callable[[str, str, int, float, float | None, str], None]
@@ -279,10 +281,11 @@ def _refuse_expired(job: Claimed) -> None:
 
 
 def _trace(error: BaseException) -> str:
-    """The traceback from the job's own code on, without the frames that led into it."""
-    frames = error.__traceback__
-    while (
-        frames is not None and frames.tb_frame.f_code.co_filename == __file__ and frames.tb_next is not None
-    ):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    """The traceback without our frames: those that led into the job, and those that interrupted it."""
+    whole = traceback.TracebackException.from_exception(error)
+    parts: list[traceback.TracebackException | None] = [whole]
+    for part in parts:
+        if part is not None:
+            part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OURS)]
+            parts += part.__cause__, part.__context__, *(part.exceptions or ())
+    return "".join(whole.format()) if whole.stack else "".join(whole.format_exception_only())
