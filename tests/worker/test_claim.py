@@ -366,3 +366,14 @@ def test_a_job_that_was_pushed_before_it_was_queued_is_marked_and_rescued_too(cl
     (job,) = claims.finish_and_claim("c2", [], 1).jobs
     mark_started(client, job)
     assert reader.read(client, id).status == "started"
+
+
+def test_one_call_looks_at_a_bounded_number_of_leases(client, monkeypatch):
+    monkeypatch.setattr("packmule.worker.rescue.RESCUE_SECONDS", 60.0)
+    now = time.time()
+    leases = {f"vanished{number}": 1.0 for number in range(15)}
+    leases |= {f"too-late{number}": now + 3600 for number in range(15)}
+    client.zadd(keys.LEASES, leases)
+    assert len(rescue_expired(client)) == 10
+    assert client.zcount(keys.LEASES, now + 1800, "+inf") == 5
+    assert len(rescue_expired(client)) == 5

@@ -13,6 +13,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, registry
 from packmule.jobs.client import Client
+from packmule.observe import events
 from packmule.tests.looks import looks
 from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs
@@ -92,6 +93,7 @@ def test_a_bad_child_is_named_and_its_siblings_run(queue, client):
     assert [child.get_status(refresh=True) for child in good] == ["finished"] * 3
     named = b"\n".join(client.lrange(keys.QUARANTINE, 0, -1))
     assert all(f'"{name}"'.encode() in named for name in ("bad", "headless"))
+    assert b'"gone"' not in named, "it was only deleted"
     assert b"lost:dependencies" in named.replace(b"\\/", b"/")
     assert client.zcard(keys.PARENTS) == 0
     assert client.scard(parent.dependents_key) == 0
@@ -101,6 +103,7 @@ def test_dependents_of_a_key_of_another_type_stop_nobody(queue, client):
     parent, other = queue.enqueue(ADD, 1), queue.enqueue(ADD, 2)
     client.set(parent.dependents_key, "no set")
     Worker(["default"], connection=client).work(burst=True)
+    assert client.get(f"pm:broken:{parent.dependents_key}") == b"no set"
     assert [job.get_status(refresh=True) for job in (parent, other)] == ["finished", "finished"]
     assert client.zcard(keys.PARENTS) == 0
 
@@ -201,3 +204,62 @@ def test_a_child_that_somebody_enqueued_by_hand_is_enqueued_once(queue, client):
     Dependents(client).enqueue_of([parent.id])
     assert client.lrange("rq:queue:default", 0, -1) == [parent.id.encode()]
     assert client.exists(parent.dependents_key) == 0
+
+
+def test_a_parent_whose_record_is_gone_has_finished(queue, client):
+    parent, gone = queue.enqueue(ADD, 1), queue.enqueue(ADD, 2)
+    child = queue.enqueue(ADD, 3, depends_on=[parent, gone])
+    client.delete(parent.key, gone.key)
+    Dependents(client).enqueue_of([parent.id])
+    assert child.get_status(refresh=True) == "queued"
+
+
+def test_a_child_joins_a_queue_that_nobody_knew_at_the_end_that_it_asked_for(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    child = queue.enqueue(ADD, 1, depends_on=parent)
+    first = queue.enqueue(ADD, 1, depends_on=Dependency([parent], enqueue_at_front=True))
+    client.hset(parent.key, "status", "finished")
+    client.delete(keys.QUEUES, "rq:queue:default")
+    Dependents(client).enqueue_of([parent.id])
+    assert queue.job_ids == [first.id, child.id]
+    assert client.smembers(keys.QUEUES) == {b"rq:queue:default"}
+    told = [(event.type, event.job, event.queue) for event in events.read(client)]
+    assert sorted(told) == sorted(("enqueued", job.id, "default") for job in (first, child))
+
+
+BREAKS = ["rq:queue:default", "rq:deferred:default", "rq:job:{}:dependents", keys.PARENTS]
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_key_of_another_type_keeps_no_child_from_its_queue(queue, client, broken):
+    parent = queue.enqueue(ADD, 1)
+    child = queue.enqueue(ADD, 1, depends_on=parent)
+    client.hset(parent.key, "status", "finished")
+    key = broken.format(parent.id)
+    client.delete(key)
+    client.set(key, "in the way")
+    key_names = [parent.dependents_key, keys.PARENTS]
+    looked_at, enqueued, _ = _enqueue(client, key_names, [parent.id, "now", 1, "0", child.id])
+    assert (looked_at, enqueued) == (1, 1)
+    assert queue.job_ids[-1] == child.id
+    assert child.get_status(refresh=True) == "queued"
+    assert client.get(f"pm:broken:{key}") == b"in the way"
+
+
+def test_one_call_looks_at_a_bounded_number_of_children(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    client.hset(parent.key, "status", "finished")
+    others = [f"parent-{number}" for number in range(99)]
+    with client.pipeline() as pipeline:
+        for id in others:
+            pipeline.hset(keys.job_key(id), "status", "finished")
+        for number in range(20):
+            record = {"status": "deferred", "origin": "elsewhere", "data": "x", "timeout": 9}
+            pipeline.hset(keys.job_key(f"child-{number}"), mapping=record)
+            pipeline.sadd(f"rq:job::child-{number}:dependencies", parent.id, *others)
+        pipeline.execute()
+    key_names = [parent.dependents_key, keys.PARENTS]
+    for ids in ([f"child-{number}" for number in range(20)], [f"gone-{number}" for number in range(2000)]):
+        looked_at, _, _ = _enqueue(client, key_names, [parent.id, "now", 0, "0", *ids])
+        assert 5 < looked_at < 1100
+        assert looked_at < len(ids)

@@ -15,10 +15,11 @@ from rq.worker import Worker
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import cluster, keys
 from packmule.jobs.client import Client
-from packmule.observe import metrics
+from packmule.observe import events, metrics
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, pool, until
 from packmule.worker.heartbeat import Heartbeat
+from packmule.worker.rescue import rescue_expired
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
 
@@ -145,3 +146,13 @@ def test_a_worker_whose_host_is_gone_is_busy_no_more(server, client, gate) -> No
     assert "packmule_workers 0" in metrics.exposition(client, [])
     with pool(server):
         until(lambda: len(names(client)) == 1 and vanished.name not in names(client))
+
+
+def test_leases_of_another_type_are_set_aside_and_written_again(
+    client: Redis, scoreboard: Scoreboard
+) -> None:
+    client.set(keys.LEASES, "no sorted set")
+    assert rescue_expired(client) == {}
+    Heartbeat(client, {"w": scoreboard}).beat()
+    assert client.zrange(keys.LEASES, 0, -1) == [b"w"]
+    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", keys.LEASES)]

@@ -46,7 +46,6 @@ local function is_met(id, allows_failures, from)
 end
 
 local function enqueue(id, queue, group, is_first)
-  queues.make_way(queue)
   queues.register(queue)
   guarded.call('ZREM', 'rq:deferred:' .. queue, id)
   redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', now_text)

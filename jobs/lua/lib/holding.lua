@@ -1,5 +1,5 @@
 -- Held jobs: those that were claimed while their batch was paused go back once it is not.
--- requires: guarded, queues, records
+-- requires: guarded, records
 -- may use: groups
 
 local holding = {}
@@ -13,7 +13,6 @@ function holding.give_back(batch)
   for _, id in ipairs(ids) do
     local queue, group, status = unpack(records.read(id, 'origin', 'group', 'status'))
     if queue and status == 'queued' then
-      queues.make_way(queue)
       groups.join(queue, group, id, 'LPUSH')
     end
   end
