@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ import redis
 from packmule.coordination.cache import link, lookup
 from packmule.coordination.cache.cache import Cache, EntryTooLarge, NotCacheable
 from packmule.coordination.cache.entry import ID_BYTES, JSON, Entry, unpacked
+from packmule.coordination.cache.lease import ANY, Place, take
 from packmule.coordination.key_template import InvalidKeyTemplate, UnfitValue
 from packmule.coordination.keys import InvalidName
 from packmule.coordination.redis.connection import connect
@@ -254,6 +256,7 @@ def test_a_value_invalidated_during_its_computation_is_not_kept(client, cache, c
         return "old"
 
     assert cache.get_or_compute("a", slow, ttl=60, stale_ttl=60, tags=["x"]) == "old"
+    assert client.exists("pm:cache:shop:a") == (how == "put")
     expected = "put" if how == "put" else 1
     assert cache.get_or_compute("a", counted, ttl=60, tags=["x"]) == expected
 
@@ -334,27 +337,40 @@ def test_one_of_many_processes_computes_and_all_get_the_value(server, client):
     assert not client.exists("pm:computing:race:cold")
 
 
-def test_a_waiting_reader_is_woken_at_once_and_does_not_spin(client, cache):
-    begun, waited = threading.Event(), []
+@pytest.mark.parametrize("end", ["computed", "failed"])
+def test_a_waiting_reader_is_woken_at_once_and_does_not_spin(client, monkeypatch, end):
+    monkeypatch.setattr(link, "TIMEOUT", 30.0)
+    monkeypatch.setattr(lookup, "LOOK_AGAIN", 600.0)
+    begun, found = threading.Event(), []
 
     def slow():
         begun.set()
         until(lambda: client.pubsub_numsub("pm:computed:shop:a")[0][1] == 1)
         time.sleep(0.3)
-        return time.monotonic()
+        return 1 // (end == "computed")
 
-    def wait():
-        begun.wait(60)
-        value = cache.get_or_compute("a", never, ttl=60)
-        waited.append(time.monotonic() - value)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    before = client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
-    cache.get_or_compute("a", slow, ttl=60)
-    thread.join()
-    assert waited[0] < 0.4  # sooner than the next poll
+    with Cache(client, "shop", lease=600) as cache:
+        reader = threading.Thread(
+            target=lambda: begun.wait(60) and found.append(cache.get_or_compute("a", lambda: 2, ttl=60)),
+            daemon=True,
+        )
+        reader.start()
+        before = client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
+        with contextlib.suppress(ZeroDivisionError):
+            cache.get_or_compute("a", slow, ttl=60)
+        until(lambda: found)  # the lease would end much later
+        reader.join()
+    assert found == [1 if end == "computed" else 2]
     assert client.info("commandstats")["cmdstat_mget"]["calls"] - before <= 6
+
+
+def test_a_lease_that_was_lost_is_neither_renewed_nor_given_back(client, cache):
+    at, opened = Place("shop", "a", ()), link.Link(client)
+    first, second = (take(opened, at, ANY, 60_000, 60.0, 600.0) for _ in range(2))
+    assert first.renew() is None
+    first.give_back()
+    assert second.renew() == 20
+    opened.close()
 
 
 def test_a_computation_longer_than_its_lease_keeps_the_lease(server, client):
