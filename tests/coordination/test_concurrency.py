@@ -32,6 +32,15 @@ def test_there_are_as_many_holders_at_once_as_slots(client):
     limit.acquire("acme")
 
 
+def test_a_refusal_tells_when_the_first_lease_ends(client):
+    ConcurrencyLimit(client, "imports", slots=2, lease=30).acquire("acme")
+    shorter = ConcurrencyLimit(client, "imports", slots=2, lease=5)
+    shorter.acquire("acme")
+    with pytest.raises(NoFreeSlot) as refused:
+        shorter.acquire("acme")
+    assert 0 < refused.value.retry_after <= 5
+
+
 def test_a_block_holds_a_slot_and_frees_it_even_if_it_fails(client):
     limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
     with pytest.raises(KeyError), limit.hold("acme") as slot:
@@ -71,8 +80,11 @@ def test_a_renewed_lease_starts_over(client):
 
 def test_a_key_expires_with_its_last_lease(client):
     ConcurrencyLimit(client, "imports", slots=3, lease=30).acquire("acme")
-    ConcurrencyLimit(client, "imports", slots=3, lease=0.1).acquire("acme")
-    assert 29_000 < client.pttl("pm:slots:imports:acme") <= 30_001
+    shorter = ConcurrencyLimit(client, "imports", slots=3, lease=5)
+    slot = shorter.acquire("acme")
+    assert 25_000 < client.pttl("pm:slots:imports:acme") <= 30_001
+    assert shorter.renew(slot)
+    assert 25_000 < client.pttl("pm:slots:imports:acme") <= 30_001
     slot = ConcurrencyLimit(client, "short", slots=3, lease=0.05).acquire("acme")
     ConcurrencyLimit(client, "short", slots=3, lease=0.1).renew(slot)
     until(lambda: not client.exists("pm:slots:short:acme"))
@@ -88,7 +100,7 @@ def test_the_clients_clock_does_not_matter(client, monkeypatch):
 
 
 def test_a_repeated_command_takes_no_second_slot(client, monkeypatch):
-    limit = ConcurrencyLimit(client, "imports", slots=2, lease=30)
+    limit = ConcurrencyLimit(client, "imports", slots=1, lease=30)
     monkeypatch.setattr("uuid.uuid4", lambda: type("Same", (), {"hex": "same"}))
     limit.acquire("acme")
     limit.acquire("acme")

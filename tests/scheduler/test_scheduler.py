@@ -266,6 +266,15 @@ def test_a_leader_announces_itself_again_if_the_server_forgot_it(client):
     assert leader(client) == scheduler.leadership.name
 
 
+def test_a_leader_gives_up_if_the_server_knows_a_later_one(client):
+    leadership = Leadership(client)
+    assert leadership.hold()
+    client.hset(LEADER, mapping={"name": "later", "term": int(leadership.term) + 1, "until": "1"})
+    leadership.announce_again()
+    assert not leadership.hold()
+    assert client.hget(LEADER, "until") == b"1"
+
+
 def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
     with contextlib.ExitStack() as opened:
         nodes = [opened.enter_context(connect(spare_server().url, Path("unused"))) for _ in range(3)]
