@@ -10,6 +10,7 @@ from redis import Redis
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys
 from packmule.jobs.client import Client
+from packmule.observe import events
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -20,6 +21,7 @@ from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks
 
 PAST = time.time() - 60
+YEAR = 31_536_000
 
 
 @pytest.fixture
@@ -40,6 +42,43 @@ def claimed(claims: Claims, name: str = "c1") -> Claimed:
 
 def status_of(client: Redis, job: Claimed) -> bytes | None:
     return client.hget(keys.job_key(job.id), "status")
+
+
+def test_a_long_job_is_marked_although_the_memory_is_full(client, claims):
+    job = claimed(claims)
+    client.config_set("maxmemory", 1)
+    try:
+        mark_started(client, job)
+    finally:
+        client.config_set("maxmemory", 0)
+    assert status_of(client, job) == b"started"
+
+
+@pytest.mark.parametrize("broken", ["rq:wip:default", "rq:executions:{0}", "rq:execution:{0}:{1}", "origin"])
+def test_a_job_is_marked_whatever_lies_where_rqs_readers_look(client, claims, broken):
+    job = claimed(claims)
+    if broken == "origin":
+        client.hdel(keys.job_key(job.id), "origin")
+    else:
+        client.set(broken.format(job.id, job.execution), "in the way")
+    mark_started(client, job)
+    assert status_of(client, job) == b"started"
+    assert [event.type for event in events.read(client)] == ["enqueued", "started"]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "kept"), [("180", 195), ("-1", YEAR), ("0", YEAR), ("1e300", YEAR), ("nan", YEAR), ("x", YEAR)]
+)
+def test_rqs_readers_see_an_execution_for_a_while_after_its_timeout(client, claims, timeout, kept):
+    job = claimed(claims)
+    client.hset(keys.job_key(job.id), "timeout", timeout)
+    client.expire(keys.job_key(job.id), 60)
+    mark_started(client, job)
+    assert client.ttl(keys.job_key(job.id)) == -1
+    for key in (keys.execution_key(job.id, job.execution), keys.executions_key(job.id)):
+        assert kept - 5 < client.ttl(key) <= kept
+    score = client.zscore(keys.executions_key(job.id), job.execution)
+    assert score == pytest.approx(time.time() + kept, abs=5)
 
 
 def test_a_job_that_its_worker_lost_is_not_marked_as_started(client, claims):
