@@ -66,9 +66,10 @@ def test_a_job_is_marked_whatever_lies_where_rqs_readers_look(client, claims, br
     assert [event.type for event in events.read(client)] == ["enqueued", "started"]
 
 
-@pytest.mark.parametrize(
-    ("timeout", "kept"), [("180", 195), ("-1", YEAR), ("0", YEAR), ("1e300", YEAR), ("nan", YEAR), ("x", YEAR)]
-)
+KEPT = [("180", 195), ("-1", YEAR), ("0", YEAR), ("1e300", YEAR), ("nan", YEAR), ("x", YEAR)]
+
+
+@pytest.mark.parametrize(("timeout", "kept"), KEPT)
 def test_rqs_readers_see_an_execution_for_a_while_after_its_timeout(client, claims, timeout, kept):
     job = claimed(claims)
     client.hset(keys.job_key(job.id), "timeout", timeout)
