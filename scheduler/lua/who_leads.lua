@@ -7,6 +7,6 @@
 local leader = KEYS[1]
 
 local found = redis.pcall('HMGET', leader, 'name', 'term', 'since', 'until')
-if found.err or not (found[1] and found[2] and found[3] and found[4]) then return false end
+if not (found[1] and found[2] and found[3] and found[4]) then return false end
 found[5] = string.format('%.6f', clock.now)
 return found

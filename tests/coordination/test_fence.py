@@ -9,6 +9,7 @@ import pytest
 
 from packmule.coordination.locks import fence
 from packmule.coordination.locks.fence import Overtaken
+from packmule.coordination.redis.connection import connect
 
 
 def test_a_holder_writes_repeatedly_until_a_later_one_takes_over(client):
@@ -32,7 +33,8 @@ def test_a_read_is_enough_to_refuse_earlier_holders(client):
 
 def test_tokens_are_compared_as_numbers(client):
     fence.write(client, "a", 1, 9)
-    fence.write(client, "a", 2, 10)
+    assert fence.read(client, "a", 10) == b"1"
+    fence.write(client, "a", 2, 100)
     fence.write(client, "b", 1, 2**53 - 2)
     fence.write(client, "b", 2, 2**53 - 1)
     with pytest.raises(Overtaken):
@@ -46,8 +48,17 @@ def test_a_values_token_outlives_it(client):
     client.delete("a")
     with pytest.raises(Overtaken):
         fence.write(client, "a", 1, 4, ttl=1)
+    assert fence.read(client, "a", 6) is None
+    assert client.ttl("pm:fenced:{a}") > 86_000
     fence.write(client, "b", 1, 5)
     assert client.ttl("pm:fenced:{b}") == -1
+
+
+def test_a_full_memory_refuses_no_further_read_of_a_holder(spare_server):
+    with connect(None, spare_server().data_dir) as client:
+        fence.write(client, "a", 1, 5)
+        client.config_set("maxmemory", 1)
+        assert fence.read(client, "a", 5) == b"1"
 
 
 @pytest.mark.parametrize("token", [0, -1, 2**53])

