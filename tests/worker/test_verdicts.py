@@ -1,0 +1,131 @@
+"""Verdicts: how a job ends, or where it goes, when its worker loses it."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from packmule.jobs import keys, reader, registry
+from packmule.jobs.client import Client
+from packmule.observe import events
+from packmule.tests.worker import pool_jobs
+from packmule.tests.worker.test_callbacks import HERE, Desk, failed, with_callbacks
+from packmule.worker.process.claimed import Claimed
+from packmule.worker.rescue import rescue
+from packmule.worker.scoreboard import MAIN, RunningJob
+from packmule.worker.started import Marks
+
+YEAR, LONGEST, WEEK = 31_536_000, 3_153_600_000, 604_800
+
+
+@pytest.fixture
+def desk(client: Redis) -> Desk:
+    Client(client).make_default()
+    return Desk(client)
+
+
+@pytest.fixture
+def queue(client: Redis) -> Queue:
+    registry.load([HERE])
+    return Queue("default", connection=client, serializer=JSONSerializer)
+
+
+def claimed(desk: Desk) -> Claimed:
+    pool_jobs.add.enqueue(1)
+    (job,) = desk.exchange()
+    return job
+
+
+def mark_started(desk: Desk, job: Claimed) -> None:
+    running = RunningJob(MAIN, job.id, job.execution, 0.0, float("inf"), False)
+    Marks(desk.client).mark(desk.name, [running], 1.0)
+
+
+def told(client: Redis, id: str) -> list[tuple[str, str, str]]:
+    """The types of a job's events, with their workers and reasons, but for its enqueue."""
+    return [
+        (event.type, event.worker, event.details.get("reason", ""))
+        for event in events.read(client)
+        if event.job == id and event.type not in ("enqueued", "started")
+    ]
+
+
+KEPT = [
+    ("500", 500), ("12.7", 12), ("-1", -1), ("-5", -1), ("1e300", LONGEST), ("nan", YEAR), ("x", YEAR),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ttl", "kept"), KEPT)
+def test_a_job_that_ends_with_its_worker_is_kept_for_its_failure_ttl(client, desk, ttl, kept):
+    job = claimed(desk)
+    client.hset(keys.job_key(job.id), "failure_ttl", ttl)
+    assert rescue(client, "w1", "overran", "why", [job.execution]).failed == [job.id]
+    assert reader.read(client, job.id).status == "failed"
+    for key in (keys.job_key(job.id), keys.results_key(job.id)):
+        assert kept - 5 < client.ttl(key) <= kept
+    score = client.zscore("rq:failed:default", job.id)
+    assert score == (math.inf if kept < 0 else pytest.approx(time.time() + kept, abs=5))
+    assert told(client, job.id) == [("failed", "w1", "overran")]
+    assert client.exists(keys.PARENTS) == 0
+
+
+def test_the_results_of_a_job_that_ends_with_its_worker_are_bounded(client, desk):
+    job = claimed(desk)
+    for _ in range(300):
+        client.xadd(keys.results_key(job.id), {"type": 4})
+    rescue(client, "w1", "stopped", "why", [job.execution])
+    assert 10 <= client.xlen(keys.results_key(job.id)) < 200
+
+
+@pytest.mark.parametrize(("verdict", "kind"), [("stopped", "stopped"), ("overran", "failure")])
+def test_the_callback_of_a_job_that_ends_with_its_worker_is_due_at_the_next(
+    client, desk, queue, verdict, kind
+):
+    job = with_callbacks(queue, "body", failure_ttl=100)
+    (body,) = desk.exchange()
+    rescue(client, "w1", verdict, "why", [body.execution])
+    assert WEEK < client.ttl(job.key) <= WEEK + 100
+    (due,) = Desk(client, "w2").exchange()
+    assert (due.id, due.due.kind) == (job.id, kind)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-3"])
+def test_a_job_without_sound_retries_ends_at_its_timeout(client, desk, text):
+    job = claimed(desk)
+    client.hset(keys.job_key(job.id), "retries_left", text)
+    assert rescue(client, "w1", "overran", "why", [job.execution]).failed == [job.id]
+    assert client.hget(keys.job_key(job.id), "retries_left") == b"0"
+
+
+def test_a_job_may_use_its_last_retry_after_a_timeout(client, desk):
+    job = claimed(desk)
+    client.hset(keys.job_key(job.id), "retries_left", 1)
+    assert rescue(client, "w1", "overran", "why", [job.execution]).back == [job.id]
+    assert client.hget(keys.job_key(job.id), "retries_left") == b"0"
+
+
+@pytest.mark.parametrize("count", ["x", "9" * 30, "2"])
+def test_a_job_with_a_corrupt_count_of_deaths_dies_no_further_time(client, desk, count):
+    job = claimed(desk)
+    client.hset(keys.job_key(job.id), "deaths", count)
+    assert rescue(client, "w1", "died", "why", [job.execution]).failed == [job.id]
+    assert client.hget(keys.job_key(job.id), "crash") is None, "nobody knows how it died"
+
+
+def test_a_callback_that_is_given_up_is_named_and_what_follows_it_comes(client, desk, queue):
+    job = with_callbacks(queue, "body", webhooks=None)
+    (body,) = desk.exchange()
+    client.hset(job.key, "webhooks", "[]")
+    (due,) = desk.exchange([failed(body)], want=0)
+    assert due.due.step == "callback"
+    rescue(client, "w1", "overran", "why", [due.execution])
+    (note,) = client.lrange(keys.QUARANTINE, 0, -1)
+    assert job.id.encode() in note
+    assert b"its callback was given up, since its process was killed" in note
+    (due,) = Desk(client, "w2").exchange()
+    assert (due.id, due.due.step) == (job.id, "webhooks")
