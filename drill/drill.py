@@ -18,11 +18,12 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill import job_states
 from packmule.drill.faults import FaultInjector, WorkerPool
 from packmule.drill.job import CALLBACK
-from packmule.drill.ledger import Ledger, State, Verdict, judge
+from packmule.drill.ledger import Ledger, State
 from packmule.drill.load import MEAN_SECONDS, QUEUES
 from packmule.drill.network import Network
 from packmule.drill.plan import Plan, fault_queues
-from packmule.jobs import queues, wire
+from packmule.drill.verdict import Verdict, judge
+from packmule.jobs import wire
 
 PRODUCERS = 3
 BUSY = 0.6
@@ -71,7 +72,7 @@ class Drill:
                 self.mishaps.append(f"a producer ended by itself ({self.folder}/producer-*.log)")
             _end(producers)
             states = self._await_end()
-            held = job_states.held(self.client)
+            held, taken = job_states.held(self.client), job_states.taken(self.client)
             miscounted = job_states.miscounted(self.client, self.batches())
             self._stop_pools()
             self.ledger.catch_up()
@@ -93,6 +94,7 @@ class Drill:
             self.mishaps,
             self.ledger.callbacks,
             miscounted,
+            taken,
         )
 
     def known_ids(self) -> set[str]:
@@ -124,8 +126,7 @@ class Drill:
             now = job_states.states(self.client, pending)
             states |= now
             pending = {id for id, state in now.items() if state.status not in wire.ENDED}
-            depths = queues.depths(self.client, QUEUES).values()
-            if not pending and not any(depth["queued"] + depth["started"] for depth in depths):
+            if not pending and not job_states.held(self.client):
                 break
             self.update(f"waiting for the last {len(pending)} jobs")
             self._check_pools()

@@ -15,8 +15,13 @@ from pathlib import Path
 from random import Random
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.drill.ledger import Fault, Ledger
+from packmule.drill.hits import Fault
+from packmule.drill.ledger import Ledger
+from packmule.drill.load import QUEUES
 from packmule.drill.network import Link
+
+OPTIONS = ("--no-scheduler", "--queue", ",".join(f"{queue}:1" for queue in QUEUES))
+"""Queues of one weight: a job that goes back to the front of its queue waits for no backlog of another."""
 
 SETTLED_SECONDS = 1.5
 """Seconds after its start in which a process is spared, because a pool backs off if one dies sooner."""
@@ -43,7 +48,7 @@ class WorkerPool:
         self.is_held_up = False
         with log.open("w") as output:
             self.process = subprocess.Popen(  # noqa: S603  every argument is ours
-                [sys.executable, "-m", "packmule", "worker", "--processes", str(processes), "--no-scheduler"],
+                [sys.executable, "-m", "packmule", "worker", "--processes", str(processes), *OPTIONS],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

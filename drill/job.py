@@ -7,11 +7,15 @@ import time
 from functools import lru_cache
 from typing import Any
 
+from packmule.coordination.limits.rate import Rate
 from packmule.jobs import current
 from packmule.jobs.job import job
 
 DAY = 86_400
-WORK, WORK_ALONE, CALLBACK = (f"packmule.drill.job.{name}" for name in ("work", "work_alone", "called_back"))
+WORK, CALLBACK = (f"packmule.drill.job.{name}" for name in ("work", "called_back"))
+
+MOST_SLOTTED = 2
+RATE = Rate.parse("4/s burst 2")
 
 
 @job(timeout=60, result_ttl=DAY, failure_ttl=DAY)
@@ -24,6 +28,21 @@ def work(ledger: str, seconds: float) -> None:
 def work_alone(ledger: str, seconds: float, key: int) -> None:
     """Do the same while no other job with this key does."""
     _work(ledger, seconds)
+
+
+@job(timeout=60, result_ttl=DAY, failure_ttl=DAY, concurrency=f"{MOST_SLOTTED} by {{key}}")
+def work_slotted(ledger: str, seconds: float, key: int) -> None:
+    """Do the same beside no more jobs with this key than its slots allow."""
+    _work(ledger, seconds)
+
+
+@job(timeout=60, result_ttl=DAY, failure_ttl=DAY, rate=f"{RATE} by {{key}}")
+def work_rated(ledger: str, seconds: float, key: int) -> None:
+    """Do the same when the rate of this key allows."""
+    _work(ledger, seconds)
+
+
+LIMITED = (work_alone, work_slotted, work_rated)
 
 
 def called_back(job: Any, connection: Any, result: object) -> None:

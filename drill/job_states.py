@@ -1,4 +1,4 @@
-"""The drill's jobs in Redis: their states, which of them are still held, and their removal."""
+"""The drill's jobs in Redis: their states, what is still held for them, and their removal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, cast
 from redis import Redis
 
 from packmule.coordination.locks import grants
-from packmule.coordination.redis.replies import as_text
-from packmule.drill.job import WORK_ALONE
+from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.drill.job import LIMITED
 from packmule.drill.ledger import State
-from packmule.drill.load import ALONE_KEYS, QUEUES
+from packmule.drill.load import LIMIT_KEYS, QUEUES
 from packmule.jobs import batch_state, keys
+from packmule.jobs.limits import CallLimits
+from packmule.observe.slots import limits_of
 
 A_TRIP = 1000
 
@@ -33,16 +35,35 @@ def states(client: Redis, ids: Collection[str]) -> dict[str, State]:
 
 
 def held(client: Redis) -> set[str]:
-    """The ids of jobs that are in the drill's queues or claimed by a worker."""
-    ids: list[Any] = []
-    for queue in QUEUES:
-        ids += client.lrange(keys.queue_key(queue), 0, -1)
-        ids += client.zrange(keys.registry_key("scheduled", queue), 0, -1)
+    """The ids of jobs that wait in the drill's queues or behind others, or are claimed by a worker."""
+    lists = [keys.queue_key(queue) for queue in QUEUES]
+    lists += (keys.group_key(queue, group) for queue in QUEUES for group in _groups())
+    commands: list[tuple[Any, ...]] = [
+        ("ZRANGE", keys.registry_key("scheduled", queue), 0, -1) for queue in QUEUES
+    ]
     leased = cast(list[bytes], client.zrange(keys.LEASES, 0, -1))
     for worker in {*map(as_text, leased), *_registered(client)}:
-        ids += client.hkeys(keys.claims_key(worker))
-        ids += client.lrange(keys.waiting_key(worker), 0, -1)
-    return {as_text(id) for id in ids}
+        commands.append(("HKEYS", keys.claims_key(worker)))
+        lists.append(keys.waiting_key(worker))
+    commands += (("LRANGE", key, 0, -1) for key in lists)
+    ids = {as_text(id) for found in pipelined(client, commands, ()) for id in found}
+    return {id for id in ids if not id.startswith(".")}  # what else a worker keeps among its claims
+
+
+def taken(client: Redis) -> list[str]:
+    """The slots that jobs hold, and the groups that have a head or are blocked; none once all jobs ended."""
+    named: list[tuple[str, tuple[Any, ...]]] = [
+        (keys.groups_key(queue), ("HKEYS", keys.groups_key(queue))) for queue in QUEUES
+    ]
+    for key in _slots():
+        named.append((key, ("HKEYS", keys.holders_key(key))))
+        named.append((key, ("ZRANGE", keys.blocked_key(key), 0, -1)))
+    replies = pipelined(client, [command for _, command in named], ())
+    return [
+        f"{name} ({as_text(member)!r})"
+        for (name, _), found in zip(named, replies, strict=True)
+        for member in found
+    ]
 
 
 def miscounted(client: Redis, batches: Collection[str]) -> list[str]:
@@ -77,13 +98,16 @@ def clear(client: Redis, known: Collection[str], batches: Collection[str] = ()) 
         key_names += keys.claims_key(worker), keys.waiting_key(worker), keys.worker_key(worker)
         client.zrem(keys.LEASES, worker)
         client.srem(keys.WORKERS, keys.worker_key(worker))
-    key_names += (key for number in range(ALONE_KEYS) for key in grants.keys(_lock_name(number)))
+    key_names += (key for each in _limits() if each.lock for key in grants.keys(f"singleton {each.lock}"))
+    key_names += (key for slot in _slots() for key in (keys.holders_key(slot), keys.blocked_key(slot)))
     for id in batches:
         key_names += (f"{keys.batch_key(id)}{part}" for part in ("", ":jobs", ":results", ":held"))
         client.zrem(keys.BATCHES, id)
     for queue in QUEUES:
         key_names += keys.queue_key(queue), keys.groups_key(queue), _workers_key(queue)
         key_names += (keys.registry_key(status, queue) for status in keys.REGISTRIES)
+        key_names += (keys.group_key(queue, group) for group in _groups())
+        client.zrem(keys.DUE, *(keys.blocked_name(queue, group) for group in _groups()))
         client.srem(keys.QUEUES, keys.queue_key(queue))
     for start in range(0, len(key_names), A_TRIP):
         client.delete(*key_names[start : start + A_TRIP])
@@ -95,8 +119,20 @@ def _registered(client: Redis) -> set[str]:
     return {keys.worker_name(as_text(member)) for member in members}
 
 
-def _lock_name(key: int) -> str:
-    return f"singleton {WORK_ALONE}:{key}"
+def _limits() -> list[CallLimits]:
+    """The limits of all of the drill's calls."""
+    types = [function.job.limits for function in LIMITED]
+    return [limits.of({"key": key}) for limits in types if limits for key in range(LIMIT_KEYS)]
+
+
+def _groups() -> list[str]:
+    return [each.group for each in _limits()]
+
+
+def _slots() -> list[str]:
+    """The keys of their slots and singletons."""
+    limits = [limit for each in _limits() for limit in limits_of("", each.limits.encode())]
+    return [limit.key for limit in limits if limit.kind != "rate"]
 
 
 def _workers_key(queue: str) -> str:

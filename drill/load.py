@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -19,11 +20,13 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.redis.replies import as_text
-from packmule.drill.job import CALLBACK, DAY, WORK, work, work_alone
-from packmule.drill.ledger import ALONE, CALLED_BACK
+from packmule.drill.job import CALLBACK, DAY, work, work_alone, work_rated, work_slotted
+from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED
 from packmule.jobs import keys, queues
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
+from packmule.jobs.job import JobFunction
+from packmule.observe import blocked
 
 QUEUES = ("drill-a", "drill-b")
 
@@ -35,18 +38,23 @@ MEAN_SECONDS = sum((low + high) / 2 * share for (low, high), share in MIX.items(
 IN_BULK = TWICE = 0.05
 """The share of calls that enqueue many jobs, and of those that are made twice with one id."""
 
-KINDS = {"plain": 70, "callback": 12, "alone": 12, "batch": 6}
+KINDS = {"plain": 64, "callback": 12, "alone": 12, "batch": 6, "slotted": 3, "rated": 3}
 """Of a hundred calls that enqueue few jobs, how many enqueue which kind."""
 
-ALONE_KEYS, ALONE_SECONDS = 4, 0.05
+LIMIT_KEYS = 4
+ALONE_SECONDS, SLOTTED_SECONDS, RATED_SECONDS = 0.05, 0.15, 0.0
+CROWD = 8
+"""How many jobs with slots or a rate come at once with one key: more than may start at once."""
+
 BATCH_JOBS, BATCH_SECONDS = 4, 600.0
 
 DEEP = 100
-"""Queued jobs at which producers pause: the drill is about faults and needs no long queues."""
+"""Waiting jobs at which producers pause: the drill is about faults and needs no long queues."""
 
 RETRY_SECONDS = 0.1
 
 T = TypeVar("T")
+Limited = JobFunction[[str, float, int], None]
 
 
 class Load:
@@ -90,10 +98,11 @@ class Load:
             case "batch":
                 return self._batch(queue)
             case "alone":
-                key = self.random.randrange(ALONE_KEYS)
-                chosen = work_alone.options(queue=queue, job_id=f"{self.prefix}{self.count}{ALONE}{key}")
-                seconds = self.random.uniform(0, ALONE_SECONDS)
-                return self._one(lambda: chosen.enqueue(self.ledger, seconds, key))
+                return self._limited(work_alone, ALONE, queue, ALONE_SECONDS, 1)
+            case "slotted":
+                return self._limited(work_slotted, SLOTTED, queue, SLOTTED_SECONDS, CROWD)
+            case "rated":
+                return self._limited(work_rated, RATED, queue, RATED_SECONDS, CROWD)
             case _:
                 plain = work.options(queue=queue, job_id=f"{self.prefix}{self.count}")
                 seconds = self._seconds()
@@ -105,12 +114,23 @@ class Load:
         ids = [self._retry_until_available(enqueue) for _ in range(times)]
         return [id for id in ids[:1] if id]
 
+    def _limited(self, work: Limited, kind: str, queue: str, longest: float, jobs: int) -> Sequence[str]:
+        """Enqueue `jobs` jobs of a `kind` with one key, which take up to `longest` seconds each."""
+        key = self.random.randrange(LIMIT_KEYS)
+        ids: list[str] = []
+        for _ in range(jobs):
+            self.count += 1
+            chosen = work.options(queue=queue, job_id=f"{self.prefix}{self.count}{kind}{key}")
+            enqueue = partial(chosen.enqueue, self.ledger, self.random.uniform(0, longest), key)
+            ids += self._one(enqueue)
+        return ids
+
     def _called_back(self, queue: str) -> Sequence[str]:
         """Let RQ's code enqueue a job with a callback, once: it isn't acknowledged if that fails."""
         by_rq = Queue(queue, connection=self.rq_client, serializer=JSONSerializer)
         try:
             enqueued = by_rq.enqueue(
-                WORK,
+                work.job.name,
                 self.ledger,
                 self._seconds(),
                 job_id=f"{self.prefix}{self.count}{CALLED_BACK}",
@@ -148,7 +168,8 @@ class Load:
         return self.random.uniform(low, high)
 
     def _depth(self) -> int:
-        return sum(by_status["queued"] for by_status in queues.depths(self.client, QUEUES).values())
+        depths, behind = queues.depths(self.client, QUEUES), blocked.behind(self.client, QUEUES)
+        return sum(depths[queue]["queued"] + behind[queue] for queue in QUEUES)
 
     def _retry_until_available(self, call: Callable[[], T]) -> T | None:
         """Call `call` until it succeeds and return its value, or None if `stopped` is set before."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from packmule.drill.ledger import PRIVATE
+from packmule.drill.hits import PRIVATE
 
 LIGHT_GAP, HEAVY_GAP = (0.02, 0.2), (3.0, 6.0)
 """Seconds between two faults of single processes, and between two faults of pools or Redis."""

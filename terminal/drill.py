@@ -18,8 +18,8 @@ from packmule.terminal.app import App
 from packmule.terminal.say import say
 
 if TYPE_CHECKING:
-    from packmule.drill.ledger import Verdict
     from packmule.drill.plan import Plan
+    from packmule.drill.verdict import Verdict
 
 
 @click.command()
@@ -137,7 +137,7 @@ def report(
     verdict: Verdict, faults: Counter[str], seconds: float, seed: int, evidence: Path | None, as_json: bool
 ) -> None:
     """Print the findings of the drill, and where its evidence is if it was kept."""
-    from packmule.drill.ledger import LIMITS, percentile
+    from packmule.drill.verdict import LIMITS, percentile
     from packmule.terminal import show
 
     counts = {
@@ -153,6 +153,8 @@ def report(
         "duplicated for no reason": len(verdict.excess),
         "without their callback": len(verdict.uncalled),
         "singletons at once": len(verdict.overlapping),
+        "beyond their slots": len(verdict.crowded),
+        "beyond their rate": len(verdict.hasty),
     }
     recovery = {
         name: {"jobs": len(spans), **{f"p{p}": percentile(spans, p) for p in (50, 99)}, "max": max(spans)}

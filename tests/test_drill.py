@@ -12,20 +12,10 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.drill.ledger import (
-    ALONE,
-    CALLED_BACK,
-    HELD_UP,
-    KILLED,
-    LIMITS,
-    POOL_GONE,
-    Fault,
-    Ledger,
-    Run,
-    State,
-    judge,
-    percentile,
-)
+from packmule.drill.hits import BEGIN_SECONDS, Fault
+from packmule.drill.job import MOST_SLOTTED, RATE
+from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Ledger, Run, State
+from packmule.drill.verdict import HELD_UP, KILLED, LIMITS, POOL_GONE, judge, percentile
 from packmule.jobs import keys
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from packmule.tests.pace import pace
@@ -234,16 +224,92 @@ def test_singletons_that_ran_at_once_are_reported_unless_one_was_frozen(
     assert len(verdict.overlapping) == len(verdict.broken) == overlaps
 
 
+@pytest.mark.parametrize(
+    ("ended", "faults", "is_kept"),
+    [
+        ((10, 2.5, 5), [], True),
+        ((10, 4.5, 5), [], False),
+        ((None, 4.5, 5), [Fault("kill process", WORKER, 2.9, 2.9)], True),
+        ((None, 4.5, 5), [Fault("kill process", WORKER, 3.1, 3.1)], False),
+        ((20, 4.5, 5), [Fault("freeze process", WORKER, 2, 6)], False),
+        ((20, 4.5, 5), [Fault("freeze pool", POOL, 2.9, 17)], True),
+        ((20, 4.5, 5), [Fault("freeze redis", 0, 2.9, 17)], False),
+    ],
+)
+def test_jobs_beyond_their_slots_are_reported_unless_one_was_killed_or_overtaken(
+    ended: tuple[float | None, float, float], faults: list[Fault], is_kept: bool
+) -> None:
+    jobs = [f"{name}{SLOTTED}1" for name in "abc"]
+    pids = (WORKER, OTHER, OTHER + 1)
+    runs = [Run(jobs[n], pids[n], POOL if n == 0 else OTHER, n + 1, ended[n]) for n in range(3)]
+    runs.append(run(f"d{SLOTTED}2", 1, 10))
+    verdict = judge(set(jobs), dict.fromkeys(jobs, DONE), (), runs, faults)
+    assert MOST_SLOTTED == 2
+    assert verdict.crowded == ([] if is_kept else [jobs[2]])
+    assert any("slots" in sentence for sentence in verdict.broken) is not is_kept
+
+
+def test_jobs_that_begin_sooner_than_their_rate_allows_are_reported() -> None:
+    interval = RATE.interval_us / 1e6
+
+    def hasty(begins: list[float], faults: list[Fault]) -> int:
+        jobs = [f"{number}{RATED}1" for number, _ in enumerate(begins)]
+        runs = [run(job, began, began + 0.01) for job, began in zip(jobs, begins, strict=True)]
+        verdict = judge(set(jobs), dict.fromkeys(jobs, DONE), (), runs, faults)
+        assert len(verdict.broken) == bool(verdict.hasty)
+        return len(verdict.hasty)
+
+    burst = [10.0] * RATE.burst
+    late = int(BEGIN_SECONDS / interval)
+    assert not hasty([*burst, *(10.0 + interval * (number + 1) for number in range(50))], [])
+    assert not hasty([10.0] * (RATE.burst + late), [])
+    assert hasty([10.0] * (RATE.burst + late + 1), []) == 1
+    assert hasty([*burst, *(10.0 + interval * (number + 1) / 2 for number in range(50))], []) > 5
+    for fault in (Fault("freeze process", WORKER, 7, 9.9), Fault("stop redis", 0, 7, 9.9)):
+        assert not hasty([10.0] * 20, [fault])
+    assert hasty([10.0] * 20, [Fault("freeze process", OTHER, 7, 9.9)])
+
+
+def test_what_still_waits_or_is_taken_at_the_end_is_reported() -> None:
+    verdict = judge(set(), {}, {"unacknowledged"}, [], [], taken=["a key ('a job')"])
+    assert verdict.broken == [
+        "1 jobs stuck, such as unacknowledged",
+        "1 slots or groups still taken at the end, such as a key ('a job')",
+    ]
+
+
 def test_a_batch_that_counts_wrongly_is_reported() -> None:
     assert len(judge(set(), {}, (), [], [], miscounted=["b1"]).broken) == 1
 
 
-def test_a_recovery_that_another_fault_delayed_is_counted_apart() -> None:
-    faults = [Fault("kill process", WORKER, 1.5, 1.5), Fault("freeze process", OTHER, 1, 4)]
-    runs = [run("a", 1, None), run("a", 4.1, 5, pid=OTHER)]
+@pytest.mark.parametrize(
+    ("other", "again", "seconds"),
+    [
+        (Fault("freeze process", OTHER, 1, 4), 4.1, 0.1),
+        (Fault("stop redis", 0, 2, 18), 24, 6),
+        (Fault("freeze pool", OTHER, 2, 18), 15, 13),
+        (Fault("kill pool", OTHER, 2, 2), 18, 16),
+        (Fault("kill pool", OTHER, 0, 0.5), 4, None),
+    ],
+)
+def test_a_recovery_that_another_fault_delayed_counts_from_that_ones_end(
+    other: Fault, again: float, seconds: float | None
+) -> None:
+    faults = [Fault("kill process", WORKER, 1.5, 1.5), other]
+    runs = [run("a", 1, None), run("a", again, again + 1, pid=OTHER)]
     verdict = judge({"a"}, {"a": DONE}, (), runs, faults)
-    assert verdict.recoveries[HELD_UP] == [pytest.approx(2.6)]
-    assert verdict.broken == []
+    assert verdict.recoveries[HELD_UP] == ([] if seconds is None else [pytest.approx(seconds)])
+    assert bool(verdict.broken) is (seconds is None or seconds > LIMITS[HELD_UP])
+
+
+def test_a_dead_pool_holds_up_jobs_that_need_the_places_of_its_jobs() -> None:
+    faults = [Fault("kill pool", OTHER, 0, 0.5), Fault("kill process", WORKER, 1.5, 1.5)]
+    for kind in (ALONE, SLOTTED):
+        job = f"a{kind}1"
+        runs = [run(job, 1, None), run(job, 12, 13, pid=OTHER)]
+        verdict = judge({job}, {job: DONE}, (), runs, faults)
+        assert verdict.recoveries[HELD_UP] == [pytest.approx(10.5)]
+        assert verdict.broken == []
 
 
 def test_the_ledger_is_read_as_it_grows(tmp_path: Path) -> None:

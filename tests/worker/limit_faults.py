@@ -39,12 +39,16 @@ from packmule.tests.worker import (
     limit_ledger,
     limited_jobs,
 )
+from packmule.tests.worker.limited_jobs import MOST_SLOTTED, RATE
 from packmule.tests.worker.pools import children_of, is_alive
 
 POOLS, PROCESSES = 3, 2
 SETTLED_SECONDS = 1.5
 RETURN_SECONDS = 0.5
 """Until workers notice that the server is available again."""
+
+BEGIN_SECONDS = 0.15
+"""From a claim to its job's begin."""
 
 KINDS = {
     "s": limited_jobs.counted,
@@ -71,8 +75,8 @@ class Report:
     stale_refused: int = 0
     longest_gap: float = 0.0
     in_it: list[str] = field(default_factory=list)
-    most_slots: int = 0
-    rate_excess: float = 0.0
+    crowded: list[str] = field(default_factory=list)
+    hasty: list[str] = field(default_factory=list)
     displaced: float = 0.0
     left: list[str] = field(default_factory=list)
 
@@ -85,8 +89,8 @@ class Report:
             "lost_updates": self.lost_updates <= 0,
             "fences_fall": self.fences_fall == 0,
             "doubled": not self.doubled,
-            "most_slots": self.most_slots <= 3,
-            "rate_excess": self.rate_excess <= 1,
+            "crowded": not self.crowded,
+            "hasty": not self.hasty,
         }
         return [name for name, is_kept in rules.items() if not is_kept]
 
@@ -271,8 +275,12 @@ def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Rep
                 f"{kind} at {at - since:.1f}" for at, kind in crowd.happened if 0 < at - since < gap
             ]
         report.displaced = max(report.displaced, ledger.displaced(key))
-    report.most_slots = max(ledger.most_at_once(key) for key in ledger.runs if key[0] == "c")
-    report.rate_excess = max(ledger.excess(key, 20, 5, 0.1) for key in ledger.runs if key[0] == "r")
+    report.crowded = [
+        job for key in ledger.runs if key[0] == "c" for job in ledger.crowded(key, MOST_SLOTTED)
+    ]
+    report.hasty = [
+        job for key in ledger.runs if key[0] == "r" for job in ledger.hasty(key, RATE, BEGIN_SECONDS)
+    ]
     for pattern in ("groups", "group", "holders", "blocked"):
         report.left += map(as_text, client.keys(f"pm:{pattern}:*"))
 

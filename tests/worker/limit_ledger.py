@@ -8,6 +8,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packmule.coordination.limits.rate import Rate
+from packmule.drill.limits import crowded, hasty
+
 
 @dataclass
 class Run:
@@ -50,27 +53,13 @@ class Ledger:
             free_since = end if free_since is None else max(free_since, end)
         return longest
 
-    def most_at_once(self, key: str) -> int:
-        """How many ran at a time, without those of processes that were frozen."""
-        sound = [run for run in self.runs[key] if run.pid not in self.frozen]
-        steps = sorted(
-            [(run.begun, 1) for run in sound] + [(self._end(run), -1) for run in sound],
-        )
-        now = most = 0
-        for _, step in steps:
-            now += step
-            most = max(most, now)
-        return most
+    def crowded(self, key: str, most: int) -> list[str]:
+        """The jobs that began beside `most` others or more, without those of processes that were frozen."""
+        return list(crowded([(run.begun, self._end(run), run.name) for run in self._sound(key)], most))
 
-    def excess(self, key: str, a_second: float, burst: int, slack: float) -> float:
-        """By how many more than allowed began in any span, `slack` seconds of delay granted."""
-        times = [run.begun for run in self.runs[key] if run.pid not in self.frozen]
-        worst = -math.inf
-        for first in range(len(times)):
-            for last in range(first, len(times)):
-                allowed = burst + a_second * (times[last] - times[first] + slack)
-                worst = max(worst, last - first + 1 - allowed)
-        return worst
+    def hasty(self, key: str, rate: Rate, late: float) -> list[str]:
+        """The jobs that began sooner than `rate` allows, though each may have begun `late` seconds late."""
+        return list(hasty([(run.begun, run.name) for run in self._sound(key)], rate, late))
 
     def doubled(self) -> list[str]:
         """The jobs that ran again though neither their process nor the server had been struck before."""
@@ -94,6 +83,9 @@ class Ledger:
         numbers = [int(name.rpartition("-")[2]) for name in seen]
         pairs = list(itertools.pairwise(numbers))
         return sum(later < earlier for earlier, later in pairs) / max(1, len(pairs))
+
+    def _sound(self, key: str) -> list[Run]:
+        return [run for run in self.runs[key] if run.pid not in self.frozen]
 
     def _end(self, run: Run) -> float:
         if run.ended is not None:

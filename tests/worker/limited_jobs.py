@@ -10,8 +10,12 @@ from pathlib import Path
 from redis import Redis
 
 from packmule import current, job
+from packmule.coordination.limits.rate import Rate
 from packmule.coordination.locks.fence import read, write
 from packmule.tests.worker.pool_jobs import note
+
+MOST_SLOTTED = 3
+RATE = Rate.parse("20/s burst 5")
 
 
 def _run(path: str, name: str, seconds: float) -> None:
@@ -104,14 +108,14 @@ def counted(place: str, key: str, name: str, seconds: float) -> None:
         _enter(place, "wrote", key, name)
 
 
-@job(concurrency="3 by {key}", retries=20, retry_intervals=[0])
+@job(concurrency=f"{MOST_SLOTTED} by {{key}}", retries=20, retry_intervals=[0])
 def slotted(place: str, key: str, name: str, seconds: float) -> None:
     _enter(place, "begin", key, name)
     time.sleep(seconds)
     _enter(place, "wrote", key, name)
 
 
-@job(rate="20/s burst 5 by {key}", retries=20, retry_intervals=[0])
+@job(rate=f"{RATE} by {{key}}", retries=20, retry_intervals=[0])
 def rated(place: str, key: str, name: str, seconds: float) -> None:
     _enter(place, "begin", key, name)
     _enter(place, "wrote", key, name)

@@ -1,0 +1,204 @@
+"""The drill's verdict: the ledger, the faults and the records in Redis, held against the promises."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from packmule.drill.hits import BEGIN_SECONDS, OF_A_POOL, Fault, Hits
+from packmule.drill.job import MOST_SLOTTED, RATE
+from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Run, State
+from packmule.drill.limits import crowded, hasty
+from packmule.jobs.keys import LEASE_SECONDS
+from packmule.worker.pool.upkeep import RESCUE_INTERVAL
+from packmule.worker.rescue import MOST_DEATHS
+
+CLAIM_SECONDS = 2.0
+"""Seconds until a job that was given back runs: a worker claims it, and pools and Redis have answered."""
+
+KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
+RESCUED_SECONDS = LEASE_SECONDS + RESCUE_INTERVAL + CLAIM_SECONDS
+LIMITS = {KILLED: 1.0, POOL_GONE: RESCUED_SECONDS, HELD_UP: RESCUED_SECONDS}
+"""Seconds within which 99 of 100 interrupted jobs must run again. If another fault delayed a job, for example
+by hitting the worker that was about to claim it, it counts under "second fault", from the end of that one.
+After an outage the lull that lets all pools renew takes the place of a lease, and is shorter."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a drill. Lists hold job ids; `recoveries` are seconds until interrupted jobs ran again.
+
+    `gave_up` are jobs that failed for good because three processes died with them, as promised. `excess` are
+    jobs that ended more often than faults explain, or whose callback did. `uncalled` are jobs whose callback
+    never ran. `overlapping` are singletons that ran at once, `crowded` jobs that ran beside more than their
+    slots allow, and `hasty` those that began sooner than their rate does. `miscounted` are batches, and
+    `taken` names slots and groups that were not free at the end. `mishaps` are sentences.
+    """
+
+    acknowledged: int
+    completed: int
+    lost: Sequence[str]
+    stuck: Sequence[str]
+    failed: Sequence[str]
+    misrecorded: Sequence[str]
+    gave_up: Sequence[str]
+    duplicated: Sequence[str]
+    in_flight: int
+    excess: Sequence[str]
+    recoveries: Mapping[str, Sequence[float]]
+    uncalled: Sequence[str] = field(default=())
+    overlapping: Sequence[str] = field(default=())
+    crowded: Sequence[str] = field(default=())
+    hasty: Sequence[str] = field(default=())
+    miscounted: Sequence[str] = field(default=())
+    taken: Sequence[str] = field(default=())
+    mishaps: Sequence[str] = field(default=())
+
+    @property
+    def broken(self) -> list[str]:
+        """One sentence for each broken promise."""
+        counted = {
+            "jobs acknowledged and lost": self.lost,
+            "jobs stuck": self.stuck,
+            "jobs failed without a third death": self.failed,
+            "jobs recorded with a wrong outcome": self.misrecorded,
+            "jobs ran twice without having been in flight at a fault": self.excess,
+            "jobs finished without their callback": self.uncalled,
+            "jobs ran at once although they are singletons": self.overlapping,
+            "jobs ran beside more than their slots allow": self.crowded,
+            "jobs began sooner than their rate allows": self.hasty,
+            "batches counted wrongly": self.miscounted,
+            "slots or groups still taken at the end": self.taken,
+        }
+        late = {
+            name: percentile(seconds, 99)
+            for name, seconds in self.recoveries.items()
+            if seconds and percentile(seconds, 99) > LIMITS[name]
+        }
+        return [
+            *(f"{len(names)} {what}, such as {names[0]}" for what, names in counted.items() if names),
+            *(f"after '{name}' jobs ran again in {p99:.1f} s (p99)" for name, p99 in late.items()),
+            *self.mishaps,
+        ]
+
+
+def judge(
+    acknowledged: Collection[str],
+    states: Mapping[str, State],
+    held: Collection[str],
+    runs: Sequence[Run],
+    faults: Sequence[Fault],
+    mishaps: Sequence[str] = (),
+    callbacks: Sequence[Run] = (),
+    miscounted: Sequence[str] = (),
+    taken: Sequence[str] = (),
+) -> Verdict:
+    """Compare the acknowledged jobs with their states in Redis at the end, and with the runs.
+
+    `states` has each acknowledged job that has a record; `held` are the ids that wait or are claimed.
+    `callbacks` are the runs of callbacks, `miscounted` batches whose counts are not those of their jobs, and
+    `taken` the slots and groups that nothing needs any more.
+    """
+    runs_of = defaultdict(list)
+    for run in runs:
+        runs_of[run.job].append(run)
+    fates = defaultdict(list)
+    for id in sorted(acknowledged):
+        has_run = any(run.ended is not None for run in runs_of[id])
+        fates[_fate(has_run, states.get(id), id in held)].append(id)
+    hits = Hits(faults)
+    in_flight = Counter(run.job for run in runs if hits.doubled(run))
+    ended = Counter(run.job for run in runs if run.ended is not None)
+    called = Counter(run.job for run in callbacks)
+    explained = Counter(run.job for run in callbacks if hits.doubled(run))
+    unexplained = sum(run.ended is None and hits.cut_short_by(run) is None for run in runs)
+    if unexplained:
+        mishaps = [*mishaps, f"{unexplained} runs were cut short without a fault"]
+    return Verdict(
+        acknowledged=len(acknowledged),
+        completed=len(fates["completed"]),
+        lost=fates["lost"],
+        stuck=[*fates["stuck"], *sorted(set(held) - set(acknowledged))],
+        failed=fates["failed"],
+        misrecorded=fates["misrecorded"],
+        gave_up=fates["gave up"],
+        duplicated=[id for id, times in ended.items() if times > 1],
+        in_flight=in_flight.total(),
+        excess=[
+            *(id for id, times in ended.items() if times - 1 > in_flight[id]),
+            *(id for id, times in called.items() if times - 1 > explained[id] + in_flight[id]),
+        ],
+        uncalled=[id for id in fates["completed"] if id.endswith(CALLED_BACK) and not called[id]],
+        overlapping=list(_crowded(runs, hits, ALONE, 1)),
+        crowded=list(_crowded(runs, hits, SLOTTED, MOST_SLOTTED)),
+        hasty=list(_hasty(runs, hits)),
+        miscounted=miscounted,
+        taken=taken,
+        recoveries=_recoveries(runs_of, hits),
+        mishaps=mishaps,
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of `values` that is at least as large as `percent` percent of them."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def _fate(has_run: bool, state: State | None, is_held: bool) -> str:
+    if state is None:
+        return "misrecorded" if has_run else "lost"
+    if state.status == "finished":
+        return "completed" if has_run else "misrecorded"
+    if state.status == "failed":
+        return "gave up" if state.deaths >= MOST_DEATHS else "failed"
+    return "stuck" if is_held else "lost"
+
+
+def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: Hits) -> dict[str, list[float]]:
+    """Seconds from the kill that cut a run short to the job's next begin, by what was killed.
+
+    If another fault held the job up, they count from that one's end. It may have been over already for a
+    singleton and a job with slots: until its rescue, a dead pool keeps a place that this one needs.
+    """
+    found: dict[str, list[float]] = {name: [] for name in LIMITS}
+    for job, runs in runs_of.items():
+        begins = sorted(run.began for run in runs)
+        lasting = RESCUED_SECONDS if ALONE in job or SLOTTED in job else 0.0
+        for run in runs:
+            fault = hits.cut_short_by(run) if run.ended is None else None
+            later = begins[bisect_right(begins, fault.began) :] if fault else ()
+            if fault and later:
+                name = POOL_GONE if fault.kind in OF_A_POOL else KILLED
+                since = fault.began
+                if later[0] - since > LIMITS[name]:
+                    held_up_at = hits.last_hold_up(fault, later[0], lasting)
+                    if held_up_at is not None:
+                        name, since = HELD_UP, max(since, held_up_at)
+                found[name].append(later[0] - since)
+    return found
+
+
+def _crowded(runs: Sequence[Run], hits: Hits, kind: str, most: int) -> Iterator[str]:
+    """The jobs of a kind that began beside `most` others or more with their key."""
+    for same in _by_key(runs, kind):
+        yield from crowded([(run.began, hits.held_until(run), run.job) for run in same], most)
+
+
+def _hasty(runs: Sequence[Run], hits: Hits) -> Iterator[str]:
+    """The jobs with a rate that began too soon, without those that a fault may have kept from beginning."""
+    for same in _by_key(runs, RATED):
+        begins = [(run.began, run.job) for run in same if not hits.began_late(run)]
+        yield from hasty(begins, RATE, BEGIN_SECONDS)
+
+
+def _by_key(runs: Sequence[Run], kind: str) -> Collection[Sequence[Run]]:
+    """The runs of jobs of a kind, of each key together."""
+    by_key = defaultdict(list)
+    for run in runs:
+        _, is_of_kind, key = run.job.partition(kind)
+        if is_of_kind:
+            by_key[key].append(run)
+    return by_key.values()
