@@ -38,6 +38,11 @@ class Rescued(NamedTuple):
     failed: list[str]
 
 
+def assemble() -> None:
+    """Assemble the script before it is needed: the first jobs to rescue would wait for that."""
+    _rescue.command((), ())
+
+
 def rescue(
     client: Redis,
     worker: str,

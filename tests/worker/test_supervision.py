@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +19,22 @@ from packmule.tests.worker.pools import children_of, drained, ended, is_alive, l
 from packmule.worker.order import Strict, Weighted, of, parse
 
 pytestmark = pytest.mark.usefixtures("produce")
+
+AT_THE_FIRST_START = """
+import os, sys
+from pathlib import Path
+from packmule.coordination.redis.connection import connect
+from packmule.worker import rescue
+from packmule.worker.pool import child, pool
+from packmule.worker.process import claim
+
+def start(*_):
+    assembled = ["source" in vars(script) for script in (claim._finish_and_claim, rescue._rescue)]
+    os._exit(0 if all(assembled) else 1)
+
+child.start = start
+pool.Pool(lambda: connect(sys.argv[1], Path()), ["default"], 1).run()
+"""
 
 
 def test_a_process_leaves_after_its_number_of_jobs_and_another_goes_on(server, client):
@@ -154,6 +172,11 @@ def test_nothing_is_left_of_a_pool_that_is_killed_while_it_drains(server, client
         process.kill()
         until(lambda: not any(is_alive(pid) for pid in family))
     assert len(family) == 3
+
+
+def test_a_pool_has_assembled_the_scripts_of_claims_and_rescues_before_a_process_can_die(server):
+    # It takes 60 ms of processor time, on a busy machine most of the second that a rescue may take.
+    subprocess.run([sys.executable, "-c", AT_THE_FIRST_START, server.url], check=True, timeout=60)
 
 
 def test_queues_come_first_evenly_in_proportion_to_their_weights():

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.backoff import BackOff
 from packmule.coordination.redis.waiting import connect_when_up
-from packmule.worker import order
+from packmule.worker import order, rescue
 from packmule.worker.crash_report import report_crash
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import child
@@ -101,6 +101,7 @@ class Pool:
             "reap its processes": self._reap,
         }
         claim.assemble()
+        rescue.assemble()
         gc.freeze()  # what exists now is shared by all children as long as nobody writes to it
         while not self._is_done():
             for part, do in parts.items():
