@@ -208,7 +208,8 @@ def test_a_rescue_copes_with_corrupt_records(client, verdict, value):
 
 
 @pytest.mark.parametrize("key", ["pm:claims:w1", "pm:waiting:w1", "rq:worker:w1"])
-def test_workers_are_rescued_even_if_keys_of_another_are_corrupt(client, key):
+def test_workers_are_rescued_even_if_keys_of_another_are_corrupt(client, key, monkeypatch):
+    monkeypatch.setattr("packmule.worker.rescue.RESCUE_SECONDS", DEADLINE)  # both in one call
     client.set(key, "of another type")
     id = pool_jobs.add.enqueue(1)
     Claims(client, "w2", Strict(["default"])).finish_and_claim("c1", [], 1)
