@@ -38,6 +38,11 @@ def enqueued(client: Client, *args: str) -> bool:
     return True
 
 
+def waiting(server: Redis) -> int:
+    """How many blocking moves wait there: each idle worker has one for each of its queues."""
+    return sum(each["cmd"] == "blmove" for each in server.client_list())
+
+
 @pytest.mark.parametrize("fault", ["demote", "silence"])
 def test_a_pool_and_a_producer_go_on_at_the_new_primary(pair: Pair, tmp_path, fault):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
@@ -49,7 +54,7 @@ def test_a_pool_and_a_producer_go_on_at_the_new_primary(pair: Pair, tmp_path, fa
     ):
         producer = Client(redis)
         until(lambda: first.scard(keys.WORKERS) == 2)
-        until(lambda: sum(each["cmd"] == "blmove" for each in first.client_list()) == 6)
+        until(lambda: waiting(first) == 6)
         producer.enqueue(pool_jobs.note_when_told, str(notes), str(gate), "long")
         until(lambda: lines(notes) == ["begin long"])  # one works, the other waits
         with Redis.from_url(pair.second.url) as new:
@@ -65,6 +70,8 @@ def test_a_pool_and_a_producer_go_on_at_the_new_primary(pair: Pair, tmp_path, fa
         until(lambda: "end long" in lines(notes))
         assert lines(notes).count("begin long") == 1
         assert lines(notes).count("next") == 1
+        with Redis.from_url(pair.second.url) as new:
+            until(lambda: waiting(new) == 6)  # a push wakes either worker again
 
 
 @pytest.mark.parametrize("fault", ["demote", "silence"])
