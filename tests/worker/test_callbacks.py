@@ -232,6 +232,17 @@ def test_a_failed_attempt_calls_back_before_it_runs_again(queue, client):
     assert job.get_status(refresh=True) == "failed"
 
 
+def test_an_attempt_whose_process_was_killed_calls_back_before_it_runs_again(queue, client):
+    job = with_callbacks(queue, "body", retry=Retry(max=1, interval=60))
+    (claimed,) = Desk(client).exchange()
+    rescue(client, "w1", "overran", "too long", [claimed.execution])
+    assert client.zcard("rq:scheduled:default") == 0
+    work(client)
+    assert calls(client) == ["failure RuntimeError too long"]
+    assert job.get_status(refresh=True) == "scheduled"
+    assert client.zscore("rq:scheduled:default", job.id) > time.time() + 50
+
+
 def test_a_repeated_job_calls_back_each_time(queue, client):
     job = with_callbacks(queue, "body", repeat=Repeat(times=2))
     work(client)
@@ -400,7 +411,7 @@ def test_a_job_is_not_retried_while_another_worker_runs_its_callback(queue, clie
     assert queue.job_ids == [job.id]
 
 
-@pytest.mark.parametrize("value", ["abc", "nan", "inf", "-5", "1.5", "1e300"])
+@pytest.mark.parametrize("value", ["abc", "nan", "inf", "-5", "90.5", "1e300"])
 @pytest.mark.parametrize(("place", "status"), [("at", "scheduled"), ("end", "failed")])
 def test_what_follows_a_callback_may_be_garbage(queue, client, place, status, value):
     job, other = with_callbacks(queue, "body"), with_callbacks(queue, "body", 8)

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from redis import Redis
 
-from packmule.jobs import keys, reader
+from packmule.jobs import keys, reader, wire
 from packmule.jobs.client import Client
 from packmule.tests.looks import looks
 from packmule.tests.worker import pool_jobs
@@ -169,6 +169,38 @@ def test_a_job_over_its_timeout_fails_or_uses_up_a_retry(client, claims):
     assert (rescued.failed, rescued.back) == ([plain], [retried])
     assert reader.read(client, plain).reason == "too long"
     assert reader.read(client, retried).retries_left == 0
+
+
+@pytest.mark.parametrize("intervals", [(60, 5), ()])
+def test_a_job_killed_for_its_timeout_waits_for_its_retry_like_one_that_raised(client, claims, intervals):
+    id = pool_jobs.add.options(retries=2, retry_intervals=intervals or None).enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert rescue(client, "w1", "overran", "too long", [job.execution]).back == [id]
+    record = reader.read(client, id)
+    assert (record.status, record.attempts, record.retries_left) == ("scheduled", 1, 1)
+    wait = client.zscore("rq:scheduled:default", id) - time.time()
+    assert (55 if intervals else -5) < wait <= (60 if intervals else 1)
+    assert client.lpos("rq:queue:default", id) is None
+    ((_, result),) = client.xrange(keys.results_key(id))
+    assert (result[b"type"], wire.traceback(result[b"exc_string"].decode())) == (b"4", "too long")
+
+
+def test_a_retry_without_a_wait_is_queued_when_its_process_was_killed(client, claims):
+    id = pool_jobs.add.options(retries=1, retry_intervals=(0,)).enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert rescue(client, "w1", "overran", "too long", [job.execution]).back == [id]
+    (again,) = Claims(client, "w2", Strict(["default"])).finish_and_claim("c2", [], 1).jobs
+    assert (again.id, again.attempt, again.retries_left) == (id, 2, 0)
+
+
+def test_garbage_in_the_intervals_of_a_killed_job_stops_no_rescue(client, claims):
+    spoilt, sound = pool_jobs.add.options(retries=1, retry_intervals=(60,)).enqueue_many([(1,), (2,)])
+    client.hset(keys.job_key(spoilt), mapping={"retry_intervals": '["soon"]', "attempts": "many"})
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    executions = [client.hget("pm:claims:w1", id).decode() for id in (spoilt, sound)]
+    assert [job.id for job in jobs] == [sound]
+    assert sorted(rescue(client, "w1", "overran", "too long", executions).back) == sorted([spoilt, sound])
+    assert reader.read(client, sound).status == "scheduled"
 
 
 def test_unstarted_jobs_of_a_vanished_worker_count_no_death(client, claims):

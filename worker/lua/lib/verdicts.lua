@@ -1,6 +1,6 @@
 -- Verdicts: what becomes of a job that a worker loses. rescue.lua describes them.
 -- requires: jobs/caller, jobs/ending, jobs/events, jobs/guarded, jobs/records, returning
--- may use: jobs/batches, jobs/callbacks, jobs/limits, jobs/quarantine, jobs/singletons
+-- may use: jobs/batches, jobs/callbacks, jobs/limits, jobs/quarantine, jobs/singletons, retrying
 
 local verdicts = {}
 
@@ -11,9 +11,13 @@ verdicts.verdict, verdicts.named, verdicts.deaths, verdicts.reason, verdicts.rep
 
 verdicts.failed = {} -- ids
 
-local function fail(id, execution, queue, is_stopped)
+local function ttl_of(id)
   local ttl = tonumber(records.get(id, 'failure_ttl')) or FAILURE_TTL
-  ttl = ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
+  return ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
+end
+
+local function fail(id, execution, queue, is_stopped)
+  local ttl = ttl_of(id)
   local status = is_stopped and 'stopped' or 'failed'
   redis.call('HSET', records.key(id), 'status', status, 'ended_at', caller.at)
   ending.result(id, execution, is_stopped and 3 or 2, ttl, true, 'exc_string', verdicts.reason)
@@ -35,19 +39,20 @@ function verdicts.is_named(execution)
   return verdicts.named == '' or verdicts.named:find(execution .. ' ', 1, true) ~= nil
 end
 
--- Whether the job ends here: it was canceled, its process died too often, or its retries are used up.
-local function is_over(id, execution, is_callback)
+-- Whether the verdict is about this job. Any other goes back unchanged: it may not have started.
+local function is_judged(id, execution)
+  return verdicts.is_named(execution) and (verdicts.named ~= '' or records.get(id, 'status') == 'started')
+end
+
+-- Whether the job ends here: it was canceled, overran, or its process died too often.
+local function is_over(id, execution)
   local record, verdict = records.key(id), verdicts.verdict
-  if not verdicts.is_named(execution) or (verdicts.named == '' and records.get(id, 'status') ~= 'started') then
-    return false -- it goes back unchanged: it may not have started
+  if not is_judged(id, execution) then
+    return false
   elseif verdict == 'died' then
     if verdicts.report ~= '' then redis.call('HSET', record, 'crash', verdicts.report) end
     local count = redis.pcall('HINCRBY', record, 'deaths', 1)
     return type(count) ~= 'number' or count >= tonumber(verdicts.deaths) -- a corrupt count may have been anything
-  elseif verdict == 'overran' and not is_callback then
-    local left = tonumber(records.get(id, 'retries_left')) or 0
-    redis.call('HSET', record, 'retries_left', math.max(left - 1, 0))
-    return left < 1
   end
   return verdict == 'stopped' or verdict == 'overran'
 end
@@ -63,7 +68,7 @@ end
 local function apply_to_callback(id, execution)
   local queue, is_due = returning.queue_of(id)
   if not is_due or not callbacks.is_held(id, execution) then return end
-  if is_over(id, execution, true) then give_up(id, queue) else callbacks.postpone(id, queue) end
+  if is_over(id, execution) then give_up(id, queue) else callbacks.postpone(id, queue) end
 end
 
 -- A job that the worker had claimed ends or goes back.
@@ -77,7 +82,10 @@ function verdicts.apply(id, execution)
   records.forget_execution(id, execution)
   if is_due then return end -- another execution has ended it
   local is_replaced = needs and singletons.was_replaced(id, needs)
-  if not is_over(id, execution) and not is_replaced then
+  local may_retry = verdicts.verdict == 'overran' and not is_replaced and is_judged(id, execution)
+  if may_retry and retrying.fail(id, execution, queue, needs, ttl_of(id), verdicts.reason) then
+    returning.ids[#returning.ids + 1] = id
+  elseif not is_over(id, execution) and not is_replaced then
     returning.to_front(id, queue, verdicts.verdict, false, needs)
   else
     fail(id, execution, queue, verdicts.verdict == 'stopped' or is_replaced)
