@@ -177,6 +177,7 @@ class Client:
     def retry(self, id: str) -> None:
         """Run the failed, stopped or canceled job called `id` again: once more, beside its own `retries`.
 
+        It goes to the end of its queue at once.
         Raises `NoSuchJob` and `NotRetried`.
         """
         from packmule.jobs import control  # noqa: PLC0415

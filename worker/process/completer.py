@@ -3,10 +3,11 @@
 An outcome counts once it is acknowledged. If the process dies before, its jobs are rescued and run again.
 The worker's next claim acknowledges outcomes, too.
 
-A **retry** is the outcome of a failed attempt after which the job runs again. The worker decides on it
-(`outcome.failed`): the claim brought `retries_left`, and the type's `retry_on` and `give_up_on` allow it. The
-acknowledgement writes one retry less, and schedules the job by its `retry_intervals`, or by a back-off with
-jitter. The leading scheduler promotes it to its queue. If it need not wait, it goes there at once.
+A **retry** is the outcome of an attempt that raised an error, such as its timeout's, after which the job runs
+again. The worker decides on it (`outcome.failed`): the claim brought `retries_left`, and the type's
+`retry_on` and `give_up_on` allow it. The acknowledgement writes one retry less, and schedules the job by its
+`retry_intervals`, or by a back-off with jitter. The leading scheduler promotes it to its queue. A job that
+need not wait goes there at once.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class Worker:
         self.performed += len(claim.jobs) - claim.callbacks
         self.completer.take(claim)
         for each in claim.unreadable:
-            self.job_log.refused(each, each)  # such an outcome is all that is known of its job
+            self.job_log.refused(each, each)  # a corrupt record: its outcome is all that is known
         for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
             if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
                 break

@@ -23,7 +23,7 @@
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
 -- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record goes
--- on to say queued. If a limit or a paused batch keeps the job from running, the id waits in a list of these instead.
+-- on to say queued. If a limit or a paused batch keeps the job from running, the id waits in a list of theirs instead.
 -- If the job was deleted or has ended, the id is dropped.
 -- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing. The
 -- outcome takes the id out of the claims. A queued job goes to its queue's list again, and a scheduled one waits in
@@ -38,7 +38,7 @@ local mark, claim_id, last_id, want, worker, now_text, lease, ended = unpack(cms
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
--- A call is plain if none of the keys exists that ask for more: of a pause, a blocked group, a job's dependents.
+-- A call is plain if no key exists that asks for more: of a pause, a blocked group, a job's dependents.
 local ids, unusual, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
 for i, outcome in ipairs(ended) do
   ids[i], unusual[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
