@@ -331,6 +331,18 @@ def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(
     assert ids(desk.claim()) == [newer]
 
 
+def test_a_singleton_that_was_replaced_counts_as_canceled_if_its_worker_gives_it_back(client, desk):
+    with Batch.create() as batch:
+        older = limited_jobs.replaces.options(batch=batch.id).enqueue("p", "1")
+    (job,) = desk.claim()
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.returned(job)], 0)
+    assert reader.read(client, older).status == "canceled"
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    assert ids(desk.claim()) == [newer]
+
+
 def test_a_singleton_that_was_replaced_before_it_ran_is_stopped_once_it_runs(client, desk):
     limited_jobs.replaces.enqueue("p", "1")
     (job,) = desk.claim()

@@ -58,6 +58,9 @@ def test_only_jobs_that_failed_stopped_or_were_canceled_are_retried(server, clie
     client.set(keys.job_key("text"), "no hash")
     with pytest.raises(NoSuchJob):
         retry(client, "text")
+    client.hdel(keys.job_key(id), "status")
+    with pytest.raises(NoSuchJob):
+        retry(client, id)
 
 
 def test_a_unique_job_is_not_retried_once_another_has_its_key(client):

@@ -16,7 +16,8 @@ end
 function pausing.return_moved(waiting, queues_paused)
   for _, id in ipairs(guarded.call('LRANGE', waiting, 0, -1)) do
     local queue = records.get(id, 'origin')
-    if queue and queues_paused[queue] and guarded.call('LREM', waiting, 1, id) > 0 then
+    if queues_paused[queue] then
+      guarded.call('LREM', waiting, 1, id)
       queues.push(queue, id, 'LPUSH')
     end
   end
