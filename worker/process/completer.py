@@ -7,7 +7,7 @@ A **retry** is the outcome of an attempt that raised an error, such as its timeo
 again. The worker decides on it (`outcome.failed`): the claim brought `retries_left`, and the type's
 `retry_on` and `give_up_on` allow it. The acknowledgement writes one retry less, and schedules the job by its
 `retry_intervals`, or by a back-off with jitter. The leading scheduler promotes it to its queue. A job that
-need not wait goes there at once.
+need not wait goes there at once. A rescue does the same for a job that was killed for its timeout.
 """
 
 from __future__ import annotations

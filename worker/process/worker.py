@@ -15,7 +15,7 @@ queues, and ends its lease:
 
 A rescued job is queued again, and the run that broke off is no attempt. The pool knows from the scoreboard
 what ran in a process. If the process died, a job that ran counts a death, and fails at the third. If the pool
-killed it for a timeout or its memory, a job at fault uses up a retry, or fails if none is left.
+killed it for a timeout or its memory, the attempt of a job at fault has failed, and the job may have a retry.
 """
 
 from __future__ import annotations
