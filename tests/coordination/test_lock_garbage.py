@@ -10,7 +10,7 @@ from packmule.coordination.locks import grants
 from packmule.coordination.locks.redlock import NotAcquired, Redlock
 
 NOW = 1_000_000 * int(time.time())
-GARBAGE = ["no number", "-7", "1e3", b"\xff\xfe", str(2**53), str(2**63 - 1), "9" * 40, ""]
+GARBAGE = ["no number", "-7", "1e3", b"\xff\xfe", str(2**53 - 1), str(2**53), str(2**63 - 1), "9" * 40, ""]
 
 
 @pytest.fixture
