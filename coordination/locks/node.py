@@ -74,7 +74,7 @@ class Node:
             )
             self.round_trip = time.monotonic() - asked_at
             durable = self._is_durable(connection)
-            uptime = float(info[b"uptime_in_seconds"])
+            uptime = float(info[b"uptime_in_seconds"]) - 1  # it may be almost a second too long
             _refuse_unfit(info)
             is_known, self.run_id = self.run_id == info[b"run_id"], info[b"run_id"]
         except (redis.RedisError, OSError, ServerFailed, KeyError) as error:

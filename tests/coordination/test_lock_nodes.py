@@ -134,6 +134,16 @@ def test_a_clock_that_was_set_back_takes_a_nodes_vote_for_the_longest_ttl_at_mos
         locks.close()
 
 
+def test_an_uptime_of_whole_seconds_gives_no_node_its_vote_too_early(spare_server, redlock):
+    with set_back(spare_server(), 1) as url:  # a server that started just before the clock's second ended
+        locks = redlock(url, longest_ttl=600, timeout=0.5)
+        began = time.monotonic()
+        until(lambda: "votes in" in str(locks.faults()))
+        (node,) = locks._quorum.nodes
+        assert node.votes_at >= began + 600
+        locks.close()
+
+
 def test_a_lock_that_a_clock_set_back_has_prolonged_ends_after_the_longest_ttl(spare_server, redlock):
     server = spare_server()
     locks = redlock(server.url, longest_ttl=1.0)

@@ -394,6 +394,32 @@ def test_waiters_are_woken_by_the_release(nodes, redlock):
     assert acquired[0] - released < 1.0
 
 
+def test_a_failed_attempt_wakes_nobody(nodes, redlock):
+    servers = nodes(1)
+    with redis.Redis.from_url(servers[0].url) as client, client.pubsub() as listening:
+        listening.subscribe(grants.channel("a"))
+        lock = redlock(servers).acquire("a", renew=False)
+        with pytest.raises(NotAcquired):
+            redlock(servers).acquire("a", wait=0)
+        lock.release()
+        client.publish(grants.channel("a"), "the end")
+        messages = [message["data"] for _, message in zip(range(3), listening.listen(), strict=False)]
+    assert messages == [1, b"released", b"the end"]
+
+
+def test_a_full_memory_keeps_no_lock_from_being_released(nodes, redlock):
+    servers = nodes(1)
+    with redis.Redis.from_url(servers[0].url) as client, client.pubsub() as listening:
+        listening.subscribe(grants.channel("a"))
+        lock = redlock(servers).acquire("a", renew=False)
+        client.delete("pm:fence:a")
+        client.config_set("maxmemory", 1)
+        assert lock.release()
+        assert not client.exists("pm:lock:a")
+        messages = [message["data"] for _, message in zip(range(2), listening.listen(), strict=False)]
+    assert messages == [1, b"released"]
+
+
 def test_waiters_get_the_lock_without_a_message_too(nodes, redlock):
     servers = nodes(3)
     redlock(servers).acquire("a", ttl=0.4, renew=False)

@@ -19,6 +19,7 @@ from rq.serializers import JSONSerializer
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import keys, wire
 from packmule.jobs.client import Client
+from packmule.scheduler.leader import LEADER
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
@@ -154,6 +155,16 @@ def test_two_schedulers_at_the_same_time_promote_each_job_once(client, server):
     assert scheduled(client) == 0
 
 
+def test_a_full_memory_stops_no_promotion(spare_server, monkeypatch):
+    with connect(None, spare_server().data_dir) as client:
+        monkeypatch.setattr(Client, "_default", Client(client))
+        id = sample_jobs.noop.options(delay=0).enqueue()
+        client.hset(LEADER, "term", "7")
+        client.config_set("maxmemory", 1)
+        assert promote(client, "7", 3.0) is None
+        assert rq_queue(client).job_ids == [id]
+
+
 def rq_scheduler(client: Redis) -> RQScheduler:
     return RQScheduler(["default"], client, serializer=JSONSerializer)
 
@@ -180,6 +191,9 @@ def test_rqs_scheduler_that_comes_later_gets_a_queue_only_after_ours_is_gone(cli
     theirs = rq_scheduler(client)
     assert theirs.acquire_locks() == set()
     assert 55 < client.ttl("rq:scheduler-lock:default") <= 60
+    client.expire("rq:scheduler-lock:default", 50)
+    promote(client)
+    assert client.ttl("rq:scheduler-lock:default") <= 50, "an idle queue costs no write"
     client.expire("rq:scheduler-lock:default", 20)
     promote(client)
     assert client.ttl("rq:scheduler-lock:default") > 55
