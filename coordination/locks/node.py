@@ -179,6 +179,8 @@ class Node:
 def _refuse_unfit(info: dict[bytes, bytes]) -> None:
     if info.get(b"role") == b"slave":
         raise redis.RedisError("it is a read-only replica")
+    if info.get(b"cluster_enabled") == b"1":
+        raise redis.RedisError("it runs in Redis Cluster mode, where a lock and its counter lie on two nodes")
     policy = info.get(b"maxmemory_policy", b"noeviction").decode()
     if policy != "noeviction" and info.get(b"maxmemory") != b"0":
         raise redis.RedisError(f"it deletes locks when its memory is full (maxmemory-policy {policy})")

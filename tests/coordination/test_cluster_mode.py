@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from packmule.coordination.redis.connection import connect
+from packmule.coordination.locks.redlock import Redlock
+from packmule.coordination.redis.connection import connect, lock_clients
 from packmule.coordination.redis.fitness import UnfitServer
 from packmule.jobs.client import Client
 from packmule.tests.command_line import CommandLine, complaint, environment_in
@@ -40,6 +41,12 @@ def test_a_connection_is_refused(cluster):
 def test_a_producer_with_a_client_of_its_own_is_refused(cluster):
     with pytest.raises(UnfitServer, match="use a server outside of cluster mode"):
         Client(cluster).enqueue(sample_jobs.noop)
+
+
+def test_a_lock_node_has_no_vote(cluster):
+    locks = Redlock(lock_clients([url_of(cluster)], None, NOWHERE), longest_ttl=1.0)
+    assert "it runs in Redis Cluster mode" in str(locks.faults())
+    locks.close()
 
 
 @pytest.mark.parametrize(
