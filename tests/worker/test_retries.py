@@ -9,10 +9,12 @@ import time
 import pytest
 
 from packmule.jobs import keys, reader
+from packmule.tests.pace import skewed
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.performer import Call, Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.rescue import rescue
 
@@ -65,6 +67,18 @@ def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_run
     assert record.reason.startswith("Expired: the job could not start before it expired at ")
     assert lines(tmp_path / "late") == []
     assert reader.read(client, in_time).status == "finished"
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_worker_whose_clock_is_wrong_expires_jobs_at_the_same_time(client, seconds):
+    in_time, late = pool_jobs.add.options(expires=60).enqueue_many([(1,), (2,)])
+    client.hset(keys.job_key(late), "expires_at", time.time() - 60)
+    performer = Performer(lambda *report: None, lambda *save: None)
+    with skewed(seconds):
+        jobs = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 2).jobs
+        found = {job.id: performer.prepare(job) for job in jobs}
+    assert isinstance(found[in_time], Call)
+    assert "Expired" in found[late].reason
 
 
 def test_a_job_does_not_expire_before_its_retry(server, client, tmp_path):
