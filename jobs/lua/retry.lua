@@ -27,7 +27,7 @@ if worker then return 'claimed ' .. worker end
 local other = singletons.other(queue, group, needs, id)
 if not other and unique then
   local holder = (call('HGET', places, unique) or ''):match('^%S+')
-  other = holder ~= id and records.is_pending(records.get(holder or '', 'status')) and holder
+  other = records.is_pending(records.get(holder or '', 'status')) and holder
 end
 if other then return 'held ' .. other end
 if unique then call('HSET', places, unique, id .. ' 0') end

@@ -18,7 +18,7 @@ from packmule.coordination.locks.redlock import Redlock
 from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
-from packmule.jobs.control import NotRetried, cancel, retry
+from packmule.jobs.control import NotRetried, SlotNotReleased, cancel, release_slot, retry
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.looks import looks
@@ -597,6 +597,30 @@ def test_a_worker_finds_a_job_that_may_run_behind_many_that_may_not(client, desk
         assert waiting
     plain = pool_jobs.add.enqueue(1)
     assert ids(desk.claim(1)) == [plain]
+
+
+def test_a_slot_is_released_if_its_holder_is_not_claimed_any_more_or_by_force(client, desk):
+    waiting = [limited_jobs.alone.enqueue("p", str(number)) for number in range(3)]
+    key = f"{JOBS}.alone"
+    (job,) = desk.claim()
+    with pytest.raises(SlotNotReleased, match="holds no slot"):
+        release_slot(client, key, waiting[1])
+    with pytest.raises(SlotNotReleased, match="runs on worker w1"):
+        release_slot(client, key, job.id)
+    assert release_slot(client, key, job.id, force=True) == "w1"
+    assert ids(desk.claim()) == [waiting[1]]
+    client.hset(keys.claims_key("w1"), waiting[1], "another execution")
+    assert release_slot(client, key, waiting[1]) == "w1"
+    assert ids(desk.claim()) == [waiting[2]]
+
+
+def test_garbage_that_holds_a_slot_is_released(client):
+    client.hset(keys.holders_key("k"), "job", "garbage")
+    assert release_slot(client, "k", "job") == ""
+    client.set(keys.holders_key("k"), "no hash")
+    with pytest.raises(SlotNotReleased, match="holds no slot"):
+        release_slot(client, "k", "job")
+    assert client.get(f"pm:broken:{keys.holders_key('k')}") == b"no hash"
 
 
 def test_the_group_that_has_waited_longest_gets_a_free_slot(client, desk):

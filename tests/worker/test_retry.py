@@ -74,6 +74,16 @@ def test_a_unique_job_is_not_retried_once_another_has_its_key(client):
     assert pool_jobs.add.options(unique=True).enqueue(1) == first
 
 
+@pytest.mark.parametrize("status", ["finished", "failed", "stopped"])
+def test_a_unique_job_is_retried_once_the_other_that_had_its_key_has_ended(client, status):
+    first = pool_jobs.add.options(unique=True).enqueue(1)
+    control.cancel(client, first)
+    second = pool_jobs.add.options(unique=True).enqueue(1)
+    client.hset(keys.job_key(second), "status", status)
+    retry(client, first)
+    assert pool_jobs.add.options(unique=True).enqueue(1) == first
+
+
 def test_a_job_that_rqs_code_canceled_is_not_retried_while_it_still_runs(client):
     id = pool_jobs.add.enqueue(1)
     claims = Claims(client, "w1", Strict(["default"]))
