@@ -1,7 +1,7 @@
 """The scheduler: while it leads, do what must happen once per cluster, and sleep until more is due.
 
-It promotes delayed jobs and retries: one atomic step moves what is due from `rq:scheduled:<queue>` to the end
-of its queue's list, or to the front if it was enqueued `at_front`. If the leader dies, another scheduler
+It promotes delayed jobs and retries. One atomic step moves what is due from `rq:scheduled:<queue>` to its
+queue's list: to the end, or to the front if it was enqueued `at_front`. If the leader dies, another scheduler
 leads after the term of 3 s, and goes on with that.
 
 It rescues nobody, which is the pools' duty. It only gives claims without a lease one that ends, so that pools
