@@ -18,7 +18,8 @@ import redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.streams.consumer import Consumer, Later
-from packmule.coordination.streams.stream import Missed, Stream
+from packmule.coordination.streams.membership import Membership
+from packmule.coordination.streams.stream import READ_ENTRIES, Missed, Stream
 
 WORKER = Path(__file__).with_name("event_worker.py")
 
@@ -86,7 +87,8 @@ def test_reading_continues_after_an_event_an_entry_or_a_time(stream):
 
 def test_events_appended_by_a_script_are_read(stream, client):
     client.eval("redis.call('XADD', KEYS[1], '*', 'e', cmsgpack.pack({{'done', 'id', 2}, {}}))", 1, "s")
-    assert values(stream.read()) == [["done", "id", 2], []]
+    client.xadd("s", {"e": msgspec.msgpack.encode([3]), "x": "another field"})
+    assert values(stream.read()) == [["done", "id", 2], [], 3]
 
 
 def test_a_blocking_read_ends_at_the_first_event_or_on_time(stream):
@@ -151,6 +153,41 @@ def test_a_reader_that_returns_with_a_trimmed_id_gets_missed(client, stream):
     assert values(stream.read(ids[2])) == [Missed(None), 6, 7, 8, 9]
     assert values(stream.read(ids[7])) == [8, 9]
     assert values(stream.read()) == [6, 7, 8, 9]
+
+
+def test_entries_of_one_millisecond_can_be_missed_too(client, stream):
+    for n in range(1, 5):
+        client.xadd("s", {"e": msgspec.msgpack.encode([n])}, id=f"5-{n}")
+    client.xtrim("s", maxlen=2, approximate=False)
+    assert values(stream.read("5-1")) == [Missed(None), 3, 4]
+
+
+def test_a_reader_of_a_stream_that_lost_all_its_entries_missed_those_after_its_own(client, stream):
+    ids = [stream.append([n]) for n in range(3)]
+    client.xtrim("s", maxlen=0, approximate=False)
+    assert values(stream.read(ids[0])) == [Missed(None)]
+    assert values(stream.read(ids[2])) == []
+
+
+def test_what_a_follower_missed_is_counted_once_and_exactly_from_there(client, stream):
+    ids = [stream.append([n]) for n in range(250)]
+    client.xtrim("s", maxlen=240, approximate=False)
+    events = stream.follow(ids[2])
+    assert [next(events).value for _ in range(READ_ENTRIES + 1)] == [Missed(None), *range(10, 110)]
+    client.xtrim("s", maxlen=130, approximate=False)
+    assert [next(events).value for _ in range(131)] == [Missed(10), *range(120, 250)]
+
+
+def test_a_follower_of_a_stream_that_went_back_goes_on_at_its_end(client, stream):
+    stream.append([0])
+    events = stream.follow("0")
+    assert next(events).value == 0
+    client.delete("s")
+    for n in range(1, 11):
+        client.xadd("s", {"e": msgspec.msgpack.encode([n])}, id=f"5-{n}")
+    client.xtrim("s", maxlen=1, approximate=False)
+    threading.Timer(0.3, stream.append, [["new"]]).start()
+    assert next(events).value == "new"
 
 
 def test_a_follower_begins_now_and_stops_on_request(stream):
@@ -344,6 +381,53 @@ def test_after_a_stop_within_an_entry_the_next_consumer_continues_there(client, 
     with running(Consumer(stream, "g", "two", min_idle=0.3), handle=lambda event: seen.append(event.value)):
         until(lambda: 6 in seen)
     assert seen == list(range(7))
+
+
+def members(client, stream, *names, min_idle=60.0):
+    made = [Membership(stream, "g", name, "0", min_idle) for name in names]
+    made[0].create_group()
+    return made
+
+
+def test_only_a_consumer_that_is_gone_and_holds_nothing_is_forgotten(client, stream):
+    holder, gone, other = members(client, stream, "holder", "gone", "other")
+    stream.append([1])
+    assert len(holder.read(10, 0)) == 1
+    gone.read(10, 0.001)
+    until(lambda: min(each["idle"] for each in client.xinfo_consumers("s", "g")) > 50)
+    other.take_over(3600)
+    assert len(client.xinfo_consumers("s", "g")) == 3
+    until(lambda: all(each["idle"] > 50 for each in client.xinfo_consumers("s", "g")))
+    other.take_over(0.05)
+    assert {each["name"] for each in client.xinfo_consumers("s", "g")} == {b"holder", b"other"}
+
+
+def test_entries_that_are_taken_over_keep_their_number_of_deliveries(client, stream):
+    dead, other = members(client, stream, "dead", "other", min_idle=0.001)
+    ids = [stream.append([n]) for n in range(3)]
+    dead.read(10, 0)
+    until(
+        lambda: (
+            min(each["time_since_delivered"] for each in client.xpending_range("s", "g", "-", "+", 10)) > 5
+        )
+    )
+    other.take_over(3600)
+    assert other.held() == dict.fromkeys(ids, 1)
+
+
+def test_a_takeover_goes_on_behind_many_entries_that_others_hold(client, stream):
+    living, dead, other = members(client, stream, "living", "dead", "other")
+    with client.pipeline(transaction=False) as pipeline:
+        for _ in range(1001):
+            pipeline.xadd("s", {"e": msgspec.msgpack.encode([0])})
+        pipeline.execute()
+    assert len(living.read(1000, 0)) == 1000
+    ((id, _),) = dead.read(10, 0)
+    client.xclaim("s", "g", "dead", 0, [id], idle=100_000, justid=True)
+    other.take_over(3600)
+    assert other.held() == {}
+    other.take_over(3600)
+    assert list(other.held()) == [id]
 
 
 def test_a_consumer_that_handles_an_entry_slowly_keeps_it(client, stream):

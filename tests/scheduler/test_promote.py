@@ -72,6 +72,11 @@ def test_a_job_that_is_not_due_stays_and_its_time_is_returned(client):
     assert rq_queue(client).job_ids == []
 
 
+def test_the_time_of_the_next_blocked_group_is_returned(client):
+    client.zadd("pm:due", {"default\ngroup": time.time() + 50})
+    assert 45 < promote(client) <= 50
+
+
 def test_with_nothing_scheduled_nothing_is_due(client):
     assert promote(client) is None
     sample_jobs.noop.enqueue()
@@ -122,6 +127,13 @@ def test_a_queue_with_many_due_jobs_does_not_delay_the_others(client):
     promote(client)
     assert rq_queue(client, "b").job_ids == [id]
     assert rq_queue(client, "a").job_ids == many[: JOBS_A_CALL // 2]
+
+
+def test_each_queue_with_a_due_job_moves_one_at_least(client, monkeypatch):
+    monkeypatch.setattr("packmule.scheduler.maintenance.promote.JOBS_A_CALL", 1)
+    ids = [sample_jobs.noop.options(delay=0, queue=queue).enqueue() for queue in "ab"]
+    promote(client)
+    assert [rq_queue(client, queue).job_ids for queue in "ab"] == [[id] for id in ids]
 
 
 def test_a_call_checks_some_of_many_queues_and_a_round_all(client):
@@ -196,7 +208,7 @@ def test_rqs_scheduler_that_comes_later_gets_a_queue_only_after_ours_is_gone(cli
     assert client.ttl("rq:scheduler-lock:default") <= 50, "an idle queue costs no write"
     client.expire("rq:scheduler-lock:default", 20)
     promote(client)
-    assert client.ttl("rq:scheduler-lock:default") > 55
+    assert 55 < client.ttl("rq:scheduler-lock:default") <= 60
     client.delete("rq:scheduler-lock:default")
     assert theirs.acquire_locks() == {"default"}
 
@@ -280,7 +292,13 @@ def test_a_scheduled_id_without_a_record_is_forgotten_after_a_while(client):
     client.sadd(keys.QUEUES, keys.queue_key("default"))
     due = keys.registry_key("scheduled", "default")
     client.zadd(due, {"expired": 1})
+    assert 0 < promote(client) <= 0.5
+    assert 0 < client.ttl("pm:unwritten:expired") <= 60
+    since = str(time.time() + 60)  # not long ago, however slow this machine is
+    client.set("pm:unwritten:expired", since)
+    client.zadd(due, {"expired": 1})
     promote(client)
+    assert (scheduled(client), client.get("pm:unwritten:expired")) == (1, since.encode())
     client.set("pm:unwritten:expired", str(time.time() - 11))
     client.zadd(due, {"expired": 1})
     promote(client)
@@ -315,6 +333,18 @@ def test_scheduled_jobs_of_another_type_are_moved_aside_and_stop_no_other_queue(
     assert rq_queue(client, "b").job_ids == [id]
     assert client.get("pm:broken:rq:scheduled:a") == b"in the way"
     assert [entry["job_id"] for entry in quarantine(client)] == ["rq:scheduled:a"]
+
+
+def test_keys_of_another_type_beside_a_scheduled_job_stop_nothing(client):
+    id = sample_jobs.noop.options(delay=0).enqueue()
+    client.rpush("rq:scheduler-lock:default", "in the way")
+    client.rpush("pm:unwritten:expired", "in the way")
+    client.zadd(keys.registry_key("scheduled", "default"), {"expired": 1})
+    assert 2.5 < promote(client) <= 3, "another scheduler may have had the lock"
+    client.expire("rq:scheduler-lock:default", 60)
+    promote(client)
+    assert rq_queue(client).job_ids == [id]
+    assert client.zrange(keys.registry_key("scheduled", "default"), 0, -1) == [b"expired"]
 
 
 def test_a_queue_of_another_type_is_moved_aside_and_loses_no_job(client):

@@ -51,6 +51,21 @@ def test_jobs_that_rqs_code_canceled_expire(client):
     assert Pruner(client).prune() == 0
     assert 86_000 < client.ttl(keys.job_key(canceled)) <= 86_400
     assert client.ttl(keys.job_key(requeued)) == -1
+    client.expire(keys.job_key(canceled), 60)
+    Pruner(client).prune()
+    assert client.ttl(keys.job_key(canceled)) <= 60
+
+
+def test_of_many_canceled_jobs_all_expire(client, monkeypatch):
+    monkeypatch.setattr("packmule.scheduler.maintenance.prune.JOBS_A_CALL", 10)
+    client.sadd(keys.QUEUES, "rq:queue:default")
+    for number in range(300):
+        client.hset(keys.job_key(str(number)), "status", "canceled")
+    client.zadd("rq:canceled:default", {str(number): 1 for number in range(300)})
+    pruner = Pruner(client)
+    for _ in range(20):
+        pruner.prune()
+    assert all(client.ttl(keys.job_key(str(number))) > 0 for number in range(300))
 
 
 def test_a_round_is_bounded_and_the_next_one_continues(client, monkeypatch):

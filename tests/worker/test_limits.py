@@ -259,6 +259,25 @@ def test_a_delayed_singleton_replaces_others_when_it_is_queued(client, desk):
     assert ids(desk.claim()) == [delayed]
 
 
+def test_a_job_that_a_delayed_singleton_replaces_counts_in_its_batch(client):
+    with Batch.create() as batch:
+        limited_jobs.replaces.options(batch=batch.id).enqueue("p", "1")
+    delayed = limited_jobs.replaces.options(delay=60).enqueue("p", "2")
+    client.zadd("rq:scheduled:default", {delayed: 1})
+    promote(client)
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    assert batch.state().ended
+
+
+def test_a_singleton_that_no_worker_knew_replaces_no_newer_one_when_it_comes_back(client):
+    older = limited_jobs.replaces.options(delay=60).enqueue("p", "1")
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    client.hset(keys.job_key(older), "unknown_since", "1")
+    client.zadd("rq:scheduled:default", {older: 1})
+    promote(client)
+    assert [reader.read(client, id).status for id in (older, newer)] == ["queued", "queued"]
+
+
 def test_a_callback_replaces_other_singletons_when_it_is_called(client, desk):
     first = limited_jobs.replaces.enqueue("p", "1")
     batch = Batch.create(on_complete=limited_jobs.replaces.prepare("p", "2"))

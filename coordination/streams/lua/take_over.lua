@@ -19,7 +19,7 @@ for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', key, group)) do
   for i = 1, #flat, 2 do
     other[flat[i]] = flat[i + 1]
   end
-  if other.name ~= consumer and other.pending == 0 and other.idle > gone_ms then
+  if other.pending == 0 and other.idle > gone_ms then
     redis.call('XGROUP', 'DELCONSUMER', key, group, other.name)
   end
 end

@@ -61,7 +61,7 @@ local function promote(queue, most)
   for _, id in ipairs(ids) do
     local fields = records.read(id, 'data', 'enqueue_at_front', 'group', 'limits', 'attempts', 'unknown_since')
     local data, at_front, group, needs, attempts, unknown_since = unpack(fields, 1, 6)
-    if not fields.err and not data and not records.exists(id) then
+    if not data and not records.exists(id) then
       await_record(queue, id)
     elseif not data then
       corrupt.set_aside(id, fields.err or 'the record holds no data')
@@ -92,7 +92,7 @@ for _, key in ipairs(found[2]) do
   if first <= now then due[#due + 1] = queue else nearest = math.min(nearest, first) end
 end
 
-local share = math.max(1, math.floor(most_in_all / math.max(1, #due)))
+local share = math.max(1, math.floor(most_in_all / #due))
 for _, queue in ipairs(due) do promote(queue, share) end
 for _, queue in ipairs(due) do nearest = math.min(nearest, first_of(scheduled.key(queue))) end
 groups.unblock_due(now)
