@@ -83,17 +83,19 @@ class Hits:
             for fault in (*self._outages, *self._hold_ups(run))
         )
 
-    def last_hold_up(self, since: Fault, until: float, lasting: float) -> float | None:
-        """When the last heavy fault between `since` and the instant `until` was over, or began if it isn't.
+    def held_up(self, since: Fault, until: float, lasting: float) -> bool:
+        """Whether another heavy fault fell between `since` and the instant `until`.
 
-        A fault counts that was over `lasting` seconds before `since`, because its effect lasts.
+        One counts, too, that was over `lasting` seconds before `since`, because its effect lasts.
         """
-        instants = [
-            fault.ended if fault.ended <= until else fault.began
+        return any(
+            fault is not since and fault.began <= until and fault.ended + lasting >= since.began
             for fault in self._heavy
-            if fault is not since and fault.began <= until and fault.ended + lasting >= since.began
-        ]
-        return max(instants, default=None)
+        )
+
+    def away(self, since: float, until: float) -> float:
+        """For how many seconds between two instants Redis was away."""
+        return sum(max(0.0, min(until, each.ended) - max(since, each.began)) for each in self._outages)
 
     def _on(self, run: Run) -> Iterator[Fault]:
         yield from self._on_process[run.pid]

@@ -38,12 +38,12 @@ MEAN_SECONDS = sum((low + high) / 2 * share for (low, high), share in MIX.items(
 IN_BULK = TWICE = 0.05
 """The share of calls that enqueue many jobs, and of those that are made twice with one id."""
 
-KINDS = {"plain": 64, "callback": 12, "alone": 12, "batch": 6, "slotted": 3, "rated": 3}
+KINDS = {"plain": 66, "callback": 12, "alone": 12, "batch": 6, "slotted": 2, "rated": 2}
 """Of a hundred calls that enqueue few jobs, how many enqueue which kind."""
 
 LIMIT_KEYS = 4
 ALONE_SECONDS, SLOTTED_SECONDS, RATED_SECONDS = 0.05, 0.15, 0.0
-CROWD = 8
+CROWD = 12
 """How many jobs with slots or a rate come at once with one key: more than may start at once."""
 
 BATCH_JOBS, BATCH_SECONDS = 4, 600.0

@@ -19,12 +19,14 @@ from packmule.worker.rescue import MOST_DEATHS
 CLAIM_SECONDS = 2.0
 """Seconds until a job that was given back runs: a worker claims it, and pools and Redis have answered."""
 
-KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
 RESCUED_SECONDS = LEASE_SECONDS + RESCUE_INTERVAL + CLAIM_SECONDS
-LIMITS = {KILLED: 1.0, POOL_GONE: RESCUED_SECONDS, HELD_UP: RESCUED_SECONDS}
+"""Seconds until the jobs of a pool that is gone run again: its leases end, another pool looks for such."""
+
+KILLED, POOL_GONE, HELD_UP = "process killed", "pool gone", "second fault"
+LIMITS = {KILLED: 1.0, POOL_GONE: RESCUED_SECONDS, HELD_UP: 2 * RESCUED_SECONDS}
 """Seconds within which 99 of 100 interrupted jobs must run again. If another fault delayed a job, for example
-by hitting the worker that was about to claim it, it counts under "second fault", from the end of that one.
-After an outage the lull that lets all pools renew takes the place of a lease, and is shorter."""
+by hitting the worker that was about to claim it, it counts under "second fault": it waits for two rescues.
+For as long as Redis is away nothing is promised. The lull after that is shorter than a rescue."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ def _fate(has_run: bool, state: State | None, is_held: bool) -> str:
 def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: Hits) -> dict[str, list[float]]:
     """Seconds from the kill that cut a run short to the job's next begin, by what was killed.
 
-    If another fault held the job up, they count from that one's end. It may have been over already for a
-    singleton and a job with slots: until its rescue, a dead pool keeps a place that this one needs.
+    A pool that was killed before holds up singletons and jobs with slots: until its rescue, it keeps a place
+    that they need.
     """
     found: dict[str, list[float]] = {name: [] for name in LIMITS}
     for job, runs in runs_of.items():
@@ -172,12 +174,11 @@ def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: Hits) -> dict[str, l
             later = begins[bisect_right(begins, fault.began) :] if fault else ()
             if fault and later:
                 name = POOL_GONE if fault.kind in OF_A_POOL else KILLED
-                since = fault.began
-                if later[0] - since > LIMITS[name]:
-                    held_up_at = hits.last_hold_up(fault, later[0], lasting)
-                    if held_up_at is not None:
-                        name, since = HELD_UP, max(since, held_up_at)
-                found[name].append(later[0] - since)
+                seconds = later[0] - fault.began
+                if seconds > LIMITS[name] and hits.held_up(fault, later[0], lasting):
+                    name = HELD_UP
+                    seconds -= hits.away(fault.began, later[0])
+                found[name].append(seconds)
     return found
 
 
