@@ -36,10 +36,10 @@ def kill_tree(pid: int) -> None:
 
 
 class Children:
-    """The processes that this thread started, from the first job that it performs on."""
+    """The processes that this thread starts from now on."""
 
     def __init__(self) -> None:
-        self._earlier: frozenset[tuple[int, str]] = frozenset()
+        self._earlier = _children()
 
     def note(self) -> None:
         """Note what the job that has just ended left behind."""

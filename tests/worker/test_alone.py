@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from redis import Redis
@@ -22,11 +24,13 @@ from rq.worker import BaseWorker
 from packmule.errors import UsageError
 from packmule.jobs import reader, registry
 from packmule.tests.worker import callback_jobs, pool_jobs  # noqa: F401  registers jobs
+from packmule.tests.worker.pools import until
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call
+from packmule.worker.rq_adapter import ECHO_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -210,14 +214,19 @@ def test_commands_that_make_no_sense_are_ignored_by_a_lone_worker(queue, worker,
 
 
 def test_the_shutdown_command_ends_an_idle_worker(worker, client):
-    timer = threading.Timer(0.3, send_shutdown_command, [client, "mule"])
-    timer.start()
+    def shut_down() -> None:
+        until(lambda: client.pubsub_numsub(worker.pubsub_channel_name)[0][1])
+        send_shutdown_command(client, "mule")
+
+    thread = threading.Thread(target=shut_down)
+    thread.start()
     assert worker.work() is False
+    thread.join()
     assert BaseWorker.all(connection=client) == []
     assert worker.shutdown_requested_date
 
 
-def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
+def test_a_second_signal_gives_the_running_job_back(queue, client):
     job = queue.enqueue(
         "packmule.tests.worker.pool_jobs.sleep_long",
         on_success=Callback("packmule.tests.worker.pool_jobs.callback"),
@@ -225,22 +234,33 @@ def test_a_second_signal_gives_the_running_job_back(queue, worker, client):
     plain = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long")
     isolated = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_isolated")
 
-    def stop_twice() -> None:
+    def stop_twice(worker: Worker) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1.2)
+        until(lambda: worker._told_to_stop_at)
+        time.sleep(ECHO_SECONDS + 0.1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     for running, left in ((job, [job.id, plain.id]), (plain, [plain.id, job.id]), (isolated, [isolated.id])):
         client.delete(queue.key)
         client.rpush(queue.key, *left)
-        thread = once_started(running, stop_twice)
+        worker = Worker(["default"], name="mule", connection=client)
+        thread = once_started(running, partial(stop_twice, worker))
         with pytest.raises(SystemExit):
-            Worker(["default"], name="mule", connection=client).work()
+            worker.work()
         thread.join()
         assert queue.get_job_ids() == left
         assert running.get_status(refresh=True) == "queued"
         assert running.get_executions() == []
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
+
+
+def test_what_the_program_has_started_outlives_the_interruption_of_its_workers_first_job(queue, worker):
+    with subprocess.Popen(["sleep", "600"]) as earlier:
+        job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long", job_timeout=1)
+        worker.work(burst=True)
+        assert job.get_status(refresh=True) == "failed"
+        assert earlier.poll() is None
+        earlier.kill()
 
 
 def test_a_process_that_a_job_started_can_be_terminated(queue, worker):

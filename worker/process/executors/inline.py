@@ -24,24 +24,25 @@ class InlineExecutor:
         self._execution = ""
         self._early: BaseException | None = None
         self._is_interrupted = False
-        self._children = Children()
+        self._children: Children | None = None
 
     def start(self, call: Call, done: Done) -> None:
         """Perform the call, and pass its outcome to `done`."""
         job = call.job
+        children = self._children = self._children or Children()  # the program may have some already
         began = time.monotonic()
         self._execution, self._early = job.execution, None
         self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
         ended = self.perform(call)
         if self._is_interrupted:
             self._is_interrupted = False
-            self._children.kill_new()
+            children.kill_new()
         self.scoreboard.clear(MAIN)
         seconds = time.monotonic() - began
         if seconds >= SHORTEST_START:
             with contextlib.suppress(OSError):
                 ask_for_child()
-                self._children.note()
+                children.note()
         if seconds < MARK_SECONDS:
             ended = msgspec.structs.replace(ended, is_marked=False)
         done(call, ended)
