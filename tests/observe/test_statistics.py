@@ -16,11 +16,11 @@ from packmule.observe import metrics, statistics
 from packmule.observe.statistics import Statistics
 from packmule.tests.command_line import CommandLine, complaint, environment_in
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import drained
+from packmule.tests.worker.pools import drained, ended, pool, until
 from packmule.worker.order import Strict
+from packmule.worker.process import statistics as sent_statistics
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.performer import finished
-from packmule.worker.process.statistics import count_outcomes
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -69,8 +69,44 @@ def test_a_repeated_or_refused_call_counts_nothing(client):
     assert claims._held == {}
 
 
-def test_without_executions_no_statistics_are_sent():
-    assert count_outcomes([], {}) == b""
+def test_statistics_are_sent_once_a_second_and_when_a_worker_leaves(client):
+    pool_jobs.add.enqueue_many([(1,), (2,), (3,)])
+    claims = Claims(client, "w1", Strict(["default"]))
+    jobs = claims.finish_and_claim("c1", [], 3).jobs
+
+    def finished_so_far() -> int:
+        return counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished
+
+    assert claims.statistics.due_in is None
+    claims.finish_and_claim("c2", [finished(jobs[0], b"2", 1.0, 2.0)], 0)
+    assert finished_so_far() == 1
+    claims.finish_and_claim("c3", [finished(jobs[1], b"2", 1.0, 2.0)], 0)
+    claims.finish_and_claim("c4", [finished(jobs[2], b"2", 1.0, 2.0)], 0)
+    assert finished_so_far() == 1
+    assert 0 < (claims.statistics.due_in or 0) <= sent_statistics.INTERVAL
+    claims.send_statistics()
+    assert finished_so_far() == 3
+    before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    claims.send_statistics()
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == before
+
+
+def test_the_statistics_of_an_idle_worker_come_within_about_a_second(server, client):
+    with pool(server):
+        for number in range(3):
+            ended(client, pool_jobs.add.enqueue(number))
+        until(lambda: counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished == 3)
+
+
+def test_a_refused_outcome_is_never_counted_and_others_are_later(client):
+    pool_jobs.add.enqueue_many([(1,), (2,)])
+    claims = Claims(client, "w1", Strict(["default"]))
+    first, second = claims.finish_and_claim("c1", [], 2).jobs
+    client.hset(keys.claims_key("w1"), second.id, "somebody else's")
+    both = [finished(first, b"2", 1.0, 2.0), finished(second, b"2", 1.0, 2.0)]
+    assert claims.finish_and_claim("c2", both, 0).stale == [second.id]
+    claims.send_statistics()
+    assert counted(client)["default", "packmule.tests.worker.pool_jobs.add"].finished == 1
 
 
 def test_ever_new_names_do_not_fill_the_memory(client):
@@ -90,7 +126,8 @@ def test_ever_new_names_do_not_fill_the_memory(client):
     assert ("default", "packmule.tests.worker.pool_jobs.add") in statistics.totals(client)
 
 
-def test_a_type_that_is_known_in_a_full_hash_is_counted_on(client):
+def test_a_type_that_is_known_in_a_full_hash_is_counted_on(client, monkeypatch):
+    monkeypatch.setattr(sent_statistics, "INTERVAL", 0.0)
     claims = Claims(client, "w1", Strict(["default"]))
     pool_jobs.add.enqueue_many([(1,), (1,)])
     first, second = claims.finish_and_claim("c1", [], 2).jobs

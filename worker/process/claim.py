@@ -22,7 +22,7 @@ from packmule.worker.order import Order
 from packmule.worker.process import claimed
 from packmule.worker.process.claimed import FURTHEST, Claimed, Row
 from packmule.worker.process.outcome import Outcome, corrupt
-from packmule.worker.process.statistics import count_outcomes
+from packmule.worker.process.statistics import Statistics
 from packmule.worker.rescue import rescue
 
 LEASE_INTERVAL = 1.0
@@ -115,6 +115,9 @@ class Claims:
         self._leased_at = 0.0
         self._last = ""
         self._held: dict[str, Claimed | None] = {}
+        self.statistics = Statistics()
+        self._added = ""
+        """The claim id of the call whose outcomes were last added to the statistics."""
 
     def finish_and_claim(self, claim_id: str, outcomes: Sequence[Outcome], want: int) -> Claim:
         """Acknowledge `outcomes` and claim up to `want` jobs: one round trip.
@@ -128,13 +131,27 @@ class Claims:
         )
         # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(_queue_key, self.order.next() if want else ())]
-        counts = count_outcomes(outcomes, self._held)
+        statistics = self.statistics
+        if claim_id != self._added:
+            self._added = claim_id
+            statistics.add(outcomes, self._held)
+        counts = statistics.packed() if statistics.due_in == 0 else b""
         claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]), since)
+        if claim.stale:
+            statistics.add([each for each in outcomes if each.id in claim.stale], self._held, -1)
+        elif counts:
+            statistics.clear()
         for ended in outcomes:
             self._held.pop(ended.execution, None)
         self._leased_at = now if lease else self._leased_at
         self._last = claim_id
         return claim
+
+    def send_statistics(self) -> None:
+        """Send what was added to the statistics, before this worker leaves. Raises redis-py's errors."""
+        if self.statistics.due_in is not None:
+            self.statistics.hasten()
+            self.finish_and_claim(self.next_id(), (), 0)
 
     def give_up_unheld(self, under_way: Callable[[], Collection[str]]) -> list[str]:
         """Return jobs that the claims name and this worker doesn't hold: a server has lost their end.

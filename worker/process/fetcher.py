@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import threading
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
 from packmule.jobs import keys
@@ -110,7 +111,7 @@ class Fetcher:
             select.select(self._wake, [], [], SUSPENDED_SECONDS if room else None)
             return False
         paused_for = PAUSED_SECONDS if last.paused else None
-        spans = (BLOCK_SECONDS, longest, last.next_due, paused_for)
+        spans = (BLOCK_SECONDS, longest, last.next_due, paused_for, self._claims.statistics.due_in)
         span = max(0.0, min(each for each in spans if each is not None))
         paused = {keys.queue_key(name) for name in last.paused}
         with self._lock:
@@ -135,8 +136,10 @@ class Fetcher:
             return brought
 
     def close(self) -> None:
-        """Close the connections that wait."""
+        """Close the connections that wait, and send the last statistics if Redis is available."""
         self._idle.close()
+        with contextlib.suppress(RedisError):
+            self._claims.send_statistics()
 
     def _call(self, outcomes: Sequence[Outcome], want: int) -> Claim:
         with self._lock:

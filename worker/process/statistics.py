@@ -1,8 +1,9 @@
-"""Statistics of the jobs that one call acknowledges, added up before they are sent."""
+"""Statistics of the jobs that a worker performed, added up before they are sent."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +15,9 @@ from packmule.jobs import wire
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import FAILED, Outcome
 
+INTERVAL = 1.0
+"""Seconds between two writes."""
+
 SLOW_SECONDS = 0.1
 """A job that took less is not counted among the slowest."""
 
@@ -23,37 +27,63 @@ MOST_OF_A_NAME = 200
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def count_outcomes(outcomes: Sequence[Outcome], claimed: Mapping[str, Claimed | None]) -> bytes:
-    """The counts of `outcomes` as `statistics.lua` takes them; empty if nothing was performed.
+class Statistics:
+    """Adds up what became of jobs, since writing it takes as long as moving a job; it is due once a second.
 
-    `claimed` are the jobs by their executions. How long a job waited is counted at its first attempt. What
-    RQ's code performed is not counted, for only its end is known here.
+    A process that is killed takes its last second's statistics with it, and nothing else.
     """
-    groups: dict[tuple[str, bytes], _Group] = {}
-    busy = 0.0
-    slowest: list[str | float] = []
-    for ended in outcomes:
-        job = claimed.get(ended.execution)
-        if job is None or not ended.kind:
-            continue
-        name = job.data[:MOST_OF_A_NAME].partition(b'",')[0]
-        group = groups.get((job.queue, name))
-        if group is None:
-            group = groups[job.queue, name] = _Group(f"{job.queue}\x1f{_name(job)}\x1f")
-        began = float(ended.began)
-        seconds = max(0.0, float(ended.ended) - began)
-        busy += seconds
-        group.kinds[FAILED if ended.kind == wire.MAX_RETRIES_EXCEEDED else ended.kind] += 1
-        group.runs[bucket(seconds)] += 1
-        group.seconds += seconds
-        if job.attempt == 1 and (enqueued := _seconds(job.enqueued_at)) is not None:
-            group.waits[bucket(began - enqueued)] += 1
-        if seconds > SLOW_SECONDS:
-            slowest += ended.id, round(seconds, 3)
-    if not groups:
-        return b""
-    fields = [part for group in groups.values() for part in group.fields()]
-    return _pack((fields, f"{busy:.6f}", slowest))
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, bytes], _Group] = {}
+        self._busy = 0.0
+        self._slowest: dict[str, float] = {}
+        self._due_at = 0.0
+
+    def add(self, outcomes: Sequence[Outcome], jobs: Mapping[str, Claimed | None], weight: int = 1) -> None:
+        """Add `outcomes`, or take them away again by a `weight` of -1; `jobs` has theirs by execution.
+
+        How long a job waited is counted at its first attempt. Outcomes of jobs that were not performed don't
+        count.
+        """
+        for ended in outcomes:
+            job = jobs.get(ended.execution)
+            if job is None or not ended.kind:
+                continue
+            name = job.data[:MOST_OF_A_NAME].partition(b'",')[0]
+            group = self._groups.get((job.queue, name))
+            if group is None:
+                group = self._groups[job.queue, name] = _Group(f"{job.queue}\x1f{_name(job)}\x1f")
+            began = float(ended.began)
+            seconds = max(0.0, float(ended.ended) - began)
+            self._busy += weight * seconds
+            group.kinds[FAILED if ended.kind == wire.MAX_RETRIES_EXCEEDED else ended.kind] += weight
+            group.runs[bucket(seconds)] += weight
+            group.seconds += weight * seconds
+            if job.attempt == 1 and (enqueued := _seconds(job.enqueued_at)) is not None:
+                group.waits[bucket(began - enqueued)] += weight
+            if seconds > SLOW_SECONDS:
+                self._slowest[ended.id] = round(seconds, 3) * (weight > 0)
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until what was added should be sent; None if nothing was."""
+        return max(0.0, self._due_at - time.monotonic()) if self._groups else None
+
+    def hasten(self) -> None:
+        """Make it due now."""
+        self._due_at = 0.0
+
+    def packed(self) -> bytes:
+        """What was added, as `statistics.lua` takes it."""
+        fields = [part for group in self._groups.values() for part in group.fields()]
+        slowest = [part for job in self._slowest.items() for part in job]
+        return _pack((fields, f"{self._busy:.6f}", slowest))
+
+    def clear(self) -> None:
+        """Begin again, once the server has counted what was added."""
+        self._groups.clear()
+        self._slowest.clear()
+        self._busy, self._due_at = 0.0, time.monotonic() + INTERVAL
 
 
 class _Group:
@@ -72,8 +102,9 @@ class _Group:
         """Names of fields and their increments, in turn."""
         for letter, counts in (("k", self.kinds), ("r", self.runs), ("w", self.waits)):
             for number, count in counts.items():
-                yield f"{self.prefix}{letter}{number}"
-                yield count
+                if count:
+                    yield f"{self.prefix}{letter}{number}"
+                    yield count
         yield f"{self.prefix}us"
         yield int(self.seconds * 1_000_000)
 

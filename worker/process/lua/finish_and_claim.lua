@@ -1,7 +1,7 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
 -- requires: acknowledge, claiming, coordination/redis/clock, jobs/caller, jobs/events, jobs/gathered
--- requires: jobs/guarded, jobs/queues, jobs/records, outcomes, statistics
--- may use: jobs/groups, jobs/rates, pausing, worker/renewal
+-- requires: jobs/guarded, jobs/queues, jobs/records, outcomes
+-- may use: jobs/groups, jobs/rates, pausing, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -13,7 +13,7 @@
 --          neither this claim nor the last one, the server has lost history
 --          an outcome is worker/process/outcome.py's and names the job's next status: a retry's is queued or scheduled,
 --          a returned job's queued
--- ARGV[2]  the statistics of the outcomes (lib/statistics.lua), or ""
+-- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
 --          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
@@ -62,7 +62,7 @@ local is_suspended = is_plain and 0 or redis.call('EXISTS', suspended)
 local paused = is_plain and {} or call('SMEMBERS', 'pm:paused')
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
-if want + #ended > 0 then
+if want + #ended + #counts > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
 
@@ -76,10 +76,10 @@ if lease > 0 then
 end
 if #ended > 0 then
   acknowledge.all(ended, claims, hash, held, again, is_plain, some_canceled, stale, parents)
-  if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
   claiming.has_blocked = outcomes.has_blocked
   for _, id in ipairs(outcomes.due) do claiming.claim(id) end
 end
+if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
 if again then
   local claimed = redis.call('HGETALL', claims)
   for i = 1, #claimed, 2 do
