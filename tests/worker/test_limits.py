@@ -315,6 +315,29 @@ def test_a_newer_singleton_replaces_an_older_one_that_waits_for_its_retry(client
     assert client.keys("pm:retrying:*") == []
 
 
+@pytest.mark.parametrize("status", ["queued", "finished", "started", ""])
+def test_a_singleton_replaces_nothing_that_does_not_wait_for_its_retry(client, desk, status):
+    """A record that names no queue waits for nothing either."""
+    if status:
+        fields = {"status": status} | ({"origin": "default"} if status != "queued" else {})
+        client.hset(keys.job_key("other"), mapping=fields)
+    client.sadd(f"pm:retrying:{JOBS}.replaces", "other")
+    client.rpush("rq:queue:default", "other")
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    assert client.lrange("rq:queue:default", 0, -1) == [b"other", newer.encode()]
+    assert client.hget(keys.job_key("other"), "status") == (status.encode() or None)
+
+
+def test_a_singleton_brings_no_record_back_of_those_that_it_replaces(client, desk):
+    deleted = [limited_jobs.replaces.enqueue("p", "1")]
+    desk.claim()
+    deleted.append(limited_jobs.replaces.enqueue("p", "2"))
+    client.delete(*map(keys.job_key, deleted))
+    newer = limited_jobs.replaces.enqueue("p", "3")
+    assert client.lrange("rq:queue:default", 0, -1) == [newer.encode()]
+    assert client.exists(*map(keys.job_key, deleted)) == 0
+
+
 def test_a_retry_that_is_due_replaces_no_newer_singleton(client, desk):
     older = limited_jobs.replaces.options(retries=1, retry_intervals=[60]).enqueue("p", "1")
     (job,) = desk.claim()
