@@ -257,6 +257,7 @@ def test_a_value_invalidated_during_its_computation_is_not_kept(client, cache, c
 
     assert cache.get_or_compute("a", slow, ttl=60, stale_ttl=60, tags=["x"]) == "old"
     assert client.exists("pm:cache:shop:a") == (how == "put")
+    assert not client.exists("pm:computing:shop:a"), "a waiting reader would wait on"
     expected = "put" if how == "put" else 1
     assert cache.get_or_compute("a", counted, ttl=60, tags=["x"]) == expected
 
