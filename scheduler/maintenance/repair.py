@@ -39,7 +39,7 @@ class GroupRepair:
             reply = _repair_groups(self.client, [keys.groups_key(queue)], [queue, cursor, term])
             require_leading(reply)
             seen += int(reply[1])
-            return "" if reply[0] == b"0" else as_text(reply[0])
+            return as_text(reply[0])
 
         self._scan.run(check)
         return seen > 0

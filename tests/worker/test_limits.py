@@ -685,6 +685,8 @@ def test_a_group_that_is_blocked_again_keeps_its_turn(client, desk):
     client.lpush("rq:queue:default", second)  # as a rescue does
     assert desk.claim() == []
     assert client.zrange(blocked, 0, -1) == before
+    GroupRepair(client).repair()
+    assert client.zrange(blocked, 0, -1) == before
 
 
 def test_a_job_that_waits_for_a_taken_lock_leaves_the_head_of_its_group_alone(client, desk):

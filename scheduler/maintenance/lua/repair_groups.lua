@@ -4,7 +4,7 @@
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  a cursor, "0" at first
 -- ARGV[3]  the leader's term, or ""
--- Returns  the next cursor, "0" after the last, and how many groups were seen; "not leading" if another leads
+-- Returns  the next cursor, "" after the last, and how many groups were seen; "not leading" if another leads
 
 local by_group = KEYS[1]
 local queue, cursor, term = ARGV[1], ARGV[2], ARGV[3]
@@ -27,14 +27,13 @@ local function repair(queue, group, head)
   if head ~= '' then return groups.leave(queue, group, head) end
   local due = tonumber(call('ZSCORE', 'pm:due', name))
   if due and due <= clock.now + groups.LONGEST_BLOCK then return end
+  call('ZREM', 'pm:due', name)
   local first = call('LINDEX', key, 0)
-  local needs = first and records.get(first, 'limits')
-  for _, limit in ipairs(not due and limits.parse(needs) or {}) do
+  for _, limit in ipairs(limits.parse(first and records.get(first, 'limits'))) do
     if limit[1] ~= 'rate' and not limits.has_slot(limit, first, '\n') then
       return call('ZADD', 'pm:blocked:' .. limit[2], 'NX', 0, name)
     end
   end
-  call('ZREM', 'pm:due', name)
   groups.unblock(name)
 end
 
@@ -48,5 +47,6 @@ for i = 1, #found[2], 2 do
   end
 end
 
+local following = found[1] == '0' and '' or found[1]
 events.write()
-return {looks > 0 and found[1] or cursor, #found[2] / 2}
+return {looks > 0 and following or cursor, #found[2] / 2}

@@ -31,7 +31,7 @@ repair['pm:waiting:'] = lease
 
 repair['pm:holders:'] = function(key)
   local holders = 'pm:holders:' .. key
-  local found = left > 0 and call('HRANDFIELD', holders, math.min(FIELDS, left), 'WITHVALUES') or {}
+  local found = call('HRANDFIELD', holders, math.min(FIELDS, left), 'WITHVALUES')
   left = left - #found / 2
   for i = 1, #found, 2 do
     local worker, execution = found[i + 1]:match('^(.*) ([^ ]*)$')
