@@ -23,6 +23,7 @@ from packmule.worker.dependents import FORGOTTEN_SECONDS, Dependents, _enqueue
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.performer import finished
 from packmule.worker.rescue import rescue
 
 ADD = "packmule.tests.worker.pool_jobs.add"
@@ -131,8 +132,13 @@ def test_many_dependents_are_looked_at_in_pages(queue, client):
             pipeline.zadd("rq:deferred:elsewhere", {id: 1})
         pipeline.sadd(parent.dependents_key, *ids)
         pipeline.execute()
-    Worker(["default"], connection=client).work(burst=True)
-    until(lambda: Dependents(client).enqueue_forgotten() == 0)  # what took the worker too long
+    claims = Claims(client, "w1", Strict(["default"]))
+    (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert claims.finish_and_claim("c2", [finished(claimed, b"2", 1.0, 2.0)], 0).parents == [parent.id]
+    dependents = Dependents(client)
+    _, most = looks(client, lambda: dependents.enqueue_of([parent.id]))
+    assert most < 2500
+    until(lambda: dependents.enqueue_forgotten() == 0)  # what took the worker too long
     assert client.llen("rq:queue:elsewhere") == 1500
     assert client.zcard("rq:deferred:elsewhere") == 0
 
