@@ -1,0 +1,91 @@
+"""The batch settler: what ended elsewhere counts once, and what has not ended stays pending."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis
+
+from packmule.jobs import keys, wire
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
+from packmule.scheduler.leader import NotLeading
+from packmule.scheduler.maintenance.batch_settler import BatchSettler
+from packmule.tests.worker import batch_jobs
+from packmule.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+def settle(client: Redis) -> None:
+    """Let a leader's duty go through all batches."""
+    settler = BatchSettler(client)
+    for _ in range(100):
+        settler.settle()
+        if not settler._ahead:
+            return
+    raise AssertionError("it found no end")
+
+
+def test_a_former_leader_settles_nothing(client):
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.delete(keys.job_key(id))
+    client.hset("pm:leader", "term", "8")
+    with pytest.raises(NotLeading):
+        BatchSettler(client).settle("7")
+    assert batch.state().counts == Counts(1, 0, 0, 0)
+
+
+def test_a_callback_says_when_it_was_enqueued(client):
+    with Batch.create(on_complete=batch_jobs.double.prepare(1)) as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.delete(keys.job_key(id))
+    before = time.time() - 1
+    settle(client)
+    callback = client.hget(keys.batch_key(batch.id), "on_complete").decode()
+    assert wire.time_seconds(client.hget(keys.job_key(callback), "enqueued_at").decode()) >= before
+
+
+def test_a_nested_batch_is_pending_while_it_goes_on_and_failed_when_it_is_lost(client):
+    with Batch.create() as parent:
+        child = Batch.create(parent=parent)
+    settle(client)
+    assert parent.state().counts == Counts(1, 0, 0, 0)
+    client.delete(keys.batch_key(child.id))
+    settle(client)
+    assert parent.state().counts == Counts(1, 0, 1, 0)
+    assert parent.state().ended
+
+
+def test_a_record_without_a_status_is_pending(client):
+    with Batch.create() as batch:
+        ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    client.hdel(keys.job_key(ids[0]), "status")
+    client.delete(keys.job_key(ids[1]))
+    client.set(keys.job_key(ids[1]), "no record")
+    settle(client)
+    assert batch.state().counts == Counts(2, 0, 0, 0)
+
+
+def test_an_end_that_was_counted_stays_when_the_record_is_gone(client):
+    with Batch.create() as batch:
+        done = batch_jobs.double.options(batch=batch.id).enqueue(1)
+        batch_jobs.double.options(batch=batch.id, delay=60).enqueue(2)
+    Worker(["default"], connection=client).work(burst=True)
+    assert batch.state().counts == Counts(2, 1, 0, 0)
+    client.delete(keys.job_key(done))
+    settle(client)
+    assert batch.state().counts == Counts(2, 1, 0, 0)
+
+
+@pytest.mark.parametrize("results", ["none", "another type"])
+def test_a_job_that_ended_without_a_result_counts(client, results):
+    with Batch.create(collect=True) as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hset(keys.job_key(id), "status", "finished")
+    if results == "another type":
+        client.set(f"rq:results:{id}", "in the way")
+    settle(client)
+    assert batch.state().counts == Counts(1, 1, 0, 0)
