@@ -49,8 +49,10 @@ def test_a_counter_of_another_type_begins_again_too(client, redlock):
 def test_what_lies_in_a_locks_place_without_an_end_is_no_lock(client, redlock):
     client.set(grants.keys("text")[0], "garbage")
     client.rpush(grants.keys("list")[0], "garbage")
+    client.rpush(grants.keys("list that ends")[0], "garbage")
+    client.pexpire(grants.keys("list that ends")[0], 60_000)
     client.set(grants.keys("held")[0], "another's", px=60_000)
-    for name in ("text", "list"):
+    for name in ("text", "list", "list that ends"):
         with redlock.acquire(name, wait=0) as lock:
             assert 0 < client.pttl(grants.keys(name)[0]) <= 10_000
             client.delete(grants.keys(name)[0])
