@@ -182,3 +182,20 @@ def test_a_file_is_short_and_calls_no_slow_command(path):
 def test_one_library_knows_the_keys_of_queues():
     knowing = [path.name for path in [*SCRIPTS, *LIBRARIES] if "'rq:queue:" in path.read_text()]
     assert knowing == ["queues.lua"]
+
+
+def test_one_library_ends_jobs():
+    knowing = [path.name for path in [*SCRIPTS, *LIBRARIES] if "'rq:failed:" in path.read_text()]
+    assert knowing == ["ending.lua"]
+    deletion = re.compile(r"'(DEL|UNLINK)', *(records\.key\(\w+\)[,)]|record\b)")
+    deleting = {path.stem for path in [*SCRIPTS, *LIBRARIES] if deletion.search(path.read_text())}
+    assert deleting == {"ending", "storing"}, "of the two, only storing writes the record again"
+
+
+@every_script
+def test_a_script_that_may_end_a_job_counts_it_in_its_batch(path):
+    """What `counting` has noted is lost unless the script has it counted."""
+    source = Script(package_of(path), path.stem).source
+    notes = re.search(r"counting(?:\(\)\.|_)note\(", source) is not None
+    counts = re.search(r"^(?!function )[^\n]*count_noted\(\)", source, re.MULTILINE) is not None
+    assert notes == counts or path.stem == "prune"  # it only expires records

@@ -1,6 +1,6 @@
 -- Cancel a job that has not started: remove it from where it waits, and keep its record as canceled.
 -- requires: caller, events, records
--- may use: batches, canceling
+-- may use: batches, ending, withdrawal
 --
 -- KEYS[1]  the job's record
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
@@ -19,10 +19,10 @@ if status ~= 'queued' and status ~= 'scheduled' and status ~= 'created' then
   return status
 end
 caller.at = now_text
-if canceling.withdraw(id, status, queue, group, batch) == 0 then
+if withdrawal.remove(id, status, queue, group, batch) == 0 then
   return 'claimed'
 end
-canceling.finish(id, queue)
-batches.ended(id, 'c')
+ending.cancel(id, queue)
+batches.count_noted()
 events.write()
 return 'canceled'

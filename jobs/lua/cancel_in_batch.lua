@@ -1,6 +1,6 @@
 -- Cancel the waiting jobs of a batch. Their ids stay in their queues' lists, where workers pass them over.
 -- requires: caller, events, records
--- may use: batches, canceling
+-- may use: batches, counting, ending, withdrawal
 --
 -- KEYS[1]  the batch
 -- ARGV[1]  the batch    ARGV[2]  now as RQ's text    ARGV[3]  how many of the ids are claimed by no worker
@@ -12,7 +12,7 @@ local batch, now_text, unclaimed, ids = ARGV[1], ARGV[2], tonumber(ARGV[3]), {un
 caller.at = now_text
 
 local about = 0
-local running, canceled, states = {}, {}, {}
+local running = {}
 for i, id in ipairs(ids) do
   local fields = records.read(id, 'status', 'origin')
   local status, queue = fields[1], fields[2]
@@ -23,14 +23,14 @@ for i, id in ipairs(ids) do
   else
     -- RQ's code alone may have recorded its end, and its record may be gone.
     local is_there = queue and status
-    local ended = is_there and batches.state_of(status)
-    canceled[#canceled + 1], states[#states + 1] = id, ended or 'c'
+    local ended = is_there and counting.state_of(status)
     if is_there and not ended then
-      if status == 'scheduled' then canceling.withdraw(id, status, queue) end
-      canceling.finish(id, queue)
+      if status == 'scheduled' then withdrawal.remove(id, status, queue) end
+      ending.cancel(id, queue)
     end
+    counting.note(id, ended or 'c', batch)
   end
 end
-if #canceled > 0 then batches.count(batch, canceled, states) end
+batches.count_noted()
 events.write()
 return {running, about}

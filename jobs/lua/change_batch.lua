@@ -1,6 +1,6 @@
 -- Seal, pause, resume or stop a batch. A stopped batch is paused and takes no more jobs.
 -- requires: caller, events, guarded
--- may use: batch_members, batches, holding
+-- may use: batches, holding, recounting
 --
 -- KEYS[1]  the batch    KEYS[2]  the set of paused batches
 -- ARGV[1]  the batch    ARGV[2]  "seal", "pause", "resume" or "stop"    ARGV[3]  now as RQ's text
@@ -23,7 +23,7 @@ if change == 'seal' then
 elseif change == 'stop' then
   changed = redis.call('HSET', key, 'stopped', '1', 'sealed', '1')
   call('SADD', paused, batch) -- so that none of its jobs starts before it is canceled
-  if tonumber(fields[4] or 0) ~= call('HLEN', key .. ':jobs') then batch_members.recount(batch) end
+  if tonumber(fields[4] or 0) ~= call('HLEN', key .. ':jobs') then recounting.begin(batch) end
   batches.settle(batch)
 elseif change == 'pause' then
   changed = call('SADD', paused, batch)
@@ -31,5 +31,6 @@ else
   changed = call('SREM', paused, batch)
   if holding.give_back(batch) then changed = 'more' end
 end
+batches.count_noted()
 events.write()
 return changed == 'more' and 'more' or changed == 0 and 'same' or 'changed'

@@ -1,6 +1,6 @@
 -- Delete some of the jobs of a queue that wait in its list, behind others of their group, or for their time.
 -- requires: events, guarded, queues
--- may use: groups, purging
+-- may use: batches, ending, groups, withdrawal
 --
 -- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs
 -- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "0" at first
@@ -14,7 +14,9 @@ local call = guarded.call
 local deleted = 0
 
 local function delete(ids)
-  for _, id in ipairs(ids) do deleted = deleted + purging.delete(id, queue) end
+  for _, id in ipairs(ids) do
+    if withdrawal.is_purged(id, queue) and ending.purge(id, queue) then deleted = deleted + 1 end
+  end
   return #ids
 end
 
@@ -43,5 +45,6 @@ else
   for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
   if delete(ids) == 0 then following = '0' end
 end
+batches.count_noted()
 events.write()
 return {deleted, following}

@@ -1,6 +1,6 @@
 -- Delete jobs of one queue among those that a paused batch holds.
 -- requires: events, guarded, records
--- may use: purging
+-- may use: batches, ending, withdrawal
 --
 -- KEYS[1]  the jobs that the batch holds
 -- ARGV[1]  the queue    ARGV[2]  how many of the held jobs to pass over    ARGV[3]  at most how many to look at
@@ -17,9 +17,11 @@ local taken, deleted = 0, 0
 for i, id in ipairs(found) do
   if records.get(id, 'origin') == queue then
     call('LSET', held, first + i - 1, PURGED)
-    taken, deleted = taken + 1, deleted + purging.delete(id, queue)
+    taken = taken + 1
+    if withdrawal.is_purged(id, queue) and ending.purge(id, queue) then deleted = deleted + 1 end
   end
 end
 if taken > 0 then call('LREM', held, taken, PURGED) end
+batches.count_noted()
 events.write()
 return {deleted, #found < most and -1 or first + #found - taken}

@@ -1,16 +1,17 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: claimants, events, guarded, queues, records
--- may use: batches, callbacks, canceling, groups, singletons
+-- requires: caller, claimants, ending, events, guarded, queues, records
+-- may use: batches, callbacks, groups, singletons, withdrawal
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
 -- Returns  "retried" if it was, "" if there is no such job, "held <id>" if another job holds its place,
 --          "claimed <worker>" if that still runs it or its callback, otherwise its unchanged status
 
-local record, places = KEYS[1], KEYS[2]
+local places = KEYS[2]
 local id, now_text = ARGV[1], ARGV[2]
 
 local call = guarded.call
+caller.at = now_text
 local status, queue, data, group, unique, batch, needs = unpack(
   records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits')
 )
@@ -33,18 +34,12 @@ if other then return 'held ' .. other end
 if unique then call('HSET', places, unique, id .. ' 0') end
 
 -- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups.
-if status == 'canceled' and (group or batch) then canceling.withdraw(id, 'queued', queue, group, batch) end
+if status == 'canceled' and (group or batch) then withdrawal.remove(id, 'queued', queue, group, batch) end
 if callbacks.due(id, status) then callbacks.leave(id, queue, true) end
 claimants.withdraw(id)
 groups.join(queue, group, id, 'RPUSH')
-redis.call('HSET', record, 'status', 'queued', 'enqueued_at', now_text, 'ended_at', '', 'worker_name', '')
-redis.call('HDEL', record, 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
-redis.call('PERSIST', record)
-redis.pcall('PERSIST', 'rq:results:' .. id)
-call('ZREM', 'rq:failed:' .. queue, id)
-call('ZREM', 'rq:canceled:' .. queue, id)
+ending.undo(id, queue)
 queues.register(queue)
-events.emit('enqueued', id, queue)
-batches.ended(id, 'p')
+batches.count_noted()
 events.write()
 return 'retried'

@@ -1,7 +1,7 @@
 -- Enqueue dependents of a job that has ended, as far as all of their dependencies are met. One by one: what is wrong
 -- with one of them is noted, and keeps no other from its queue.
 -- requires: jobs/caller, jobs/events, jobs/guarded, jobs/queues, jobs/records
--- may use: jobs/corrupt, jobs/groups
+-- may use: jobs/batches, jobs/corrupt, jobs/groups
 --
 -- KEYS[1]  the set of its dependents    KEYS[2]  the ended jobs whose dependents are still to be enqueued
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text    ARGV[3]  1 if these are the last of its dependents
@@ -84,5 +84,6 @@ if is_last and looked_at == #ids then
   guarded.call('SCARD', dependents) -- which sets aside a key of another type
   guarded.call('ZREM', parents, parent)
 end
+batches.count_noted()
 events.write()
 return {looked_at, enqueued, cursor}

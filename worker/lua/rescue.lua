@@ -3,7 +3,7 @@
 -- ended. Calling it twice does no harm: the second call finds nothing. A call moves a few jobs: call it again for more.
 -- requires: coordination/redis/clock, jobs/caller, jobs/events, jobs/gathered, jobs/guarded, returning
 -- requires: verdicts
--- may use: jobs/scheduled
+-- may use: jobs/batches, jobs/scheduled
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  its waiting list    KEYS[3]  the leases    KEYS[4]  its RQ hash
 -- KEYS[5]  the set of workers
@@ -37,6 +37,7 @@ verdicts.verdict, verdicts.named, verdicts.deaths, verdicts.reason, verdicts.rep
 local function reply(has_more)
   gathered.write()
   scheduled.notify()
+  batches.count_noted()
   events.write()
   return {returning.ids, verdicts.failed, has_more and 1 or 0}
 end

@@ -1,10 +1,8 @@
 -- Callbacks of batches: they wait as deferred jobs until their batch ends.
 -- requires: caller, coordination/redis/clock, events, queues, records
--- may use: groups, singletons
+-- may use: ending, groups, singletons
 
 local batch_callbacks = {}
-
-batch_callbacks.replaced = {} -- the ids of jobs that they replaced, for the caller to count
 
 -- Where a callback waits, if it does.
 local function take(id)
@@ -22,9 +20,7 @@ function batch_callbacks.enqueue(id)
   redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', caller.at or '')
   expires = tonumber(expires)
   if expires then redis.call('HSET', records.key(id), 'expires_at', string.format('%.6f', clock.now + expires)) end
-  for _, other in ipairs(singletons.replace(queue, group, needs)) do
-    batch_callbacks.replaced[#batch_callbacks.replaced + 1] = other
-  end
+  singletons.replace(queue, group, needs)
   queues.register(queue)
   queues.make_way(queue) -- or a key of another type would end this step halfway
   groups.join(queue, group, id, 'RPUSH')
@@ -33,7 +29,7 @@ end
 
 -- Delete a callback that is not wanted.
 function batch_callbacks.delete(id)
-  if take(id) then redis.call('DEL', records.key(id)) end
+  if take(id) then ending.delete(id) end
 end
 
 return batch_callbacks

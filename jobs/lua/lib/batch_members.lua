@@ -1,4 +1,4 @@
--- The jobs of batches: adding them, and counting them again.
+-- The jobs of batches: whether some may be added, and adding them.
 -- requires: guarded
 
 local batch_members = {}
@@ -22,15 +22,6 @@ function batch_members.add(batch, ids)
   end
   guarded.call('HSET', key_of(batch) .. ':jobs', unpack(pairs_of))
   redis.pcall('HINCRBY', key_of(batch), 'total', #ids)
-end
-
--- Compute the counters again, for they are not numbers or don't match the jobs. Whether that could be written.
-function batch_members.recount(batch)
-  local states = guarded.call('HVALS', key_of(batch) .. ':jobs')
-  local sums = {d = 0, f = 0, c = 0}
-  for _, state in ipairs(states) do sums[state] = (sums[state] or 0) + 1 end
-  local fields = {'total', #states, 'done', sums.d, 'failed', sums.f, 'canceled', sums.c}
-  return type(redis.pcall('HSET', key_of(batch), unpack(fields))) == 'number'
 end
 
 return batch_members

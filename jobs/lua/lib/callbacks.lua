@@ -1,7 +1,7 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
--- requires: caller, coordination/redis/clock, gone, guarded, queues, records
--- may use: groups, scheduled
+-- requires: caller, coordination/redis/clock, guarded, queues, records
+-- may use: ending, groups, scheduled
 --
 -- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value> <execution>". The step is
 -- "callback" or "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or
@@ -77,14 +77,7 @@ function callbacks.settle(id, queue)
     guarded.call('ZADD', scheduled.key(queue), value, id)
     scheduled.due(queue, tonumber(value))
   else
-    local ttl = tonumber(value) or -1
-    gone.note(id, ttl)
-    if ttl == 0 and kind == 'success' then
-      redis.call('DEL', records.key(id), 'rq:results:' .. id)
-    elseif ttl > 0 then
-      redis.call('EXPIRE', records.key(id), ttl)
-      redis.call('EXPIRE', 'rq:results:' .. id, ttl)
-    end
+    ending.expire(id, tonumber(value) or -1, kind == 'success')
   end
   return false
 end

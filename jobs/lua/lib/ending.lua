@@ -1,12 +1,24 @@
--- The end of a job that was performed, or of one execution: its result, and how long it and its record are kept.
--- requires: caller, coordination/redis/clock, gathered, records
--- may use: corrupt
+-- The end of a job, or of one execution: its status, result and registry, how long all that is kept, its unique place,
+-- event and batch. What takes a job from where it waits is withdrawal.lua; what follows an end is callbacks.lua.
+-- requires: caller, coordination/redis/clock, counting, gathered, records
+-- may use: corrupt, events, gone, guarded, uniqueness
 
 local ending = {}
 
 local MOST_RESULTS = 10 -- that are kept, about
+local CANCELED_TTL, FAILURE_TTL, LONGEST_TTL = 86400, 31536000, 3153600000 -- seconds
 
 function ending.is_end(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
+
+-- Write a job's status, and more fields and values, to its record. False if the key is none: then it is set aside.
+function ending.write(id, status, ...)
+  local record = records.key(id)
+  local written = redis.pcall('HSET', record, 'status', status, ...)
+  if type(written) == 'number' then return true end
+  if not written.err:find('WRONGTYPE', 1, true) then redis.call('HSET', record, 'status', status) end -- raises it
+  corrupt.set_aside(id, written.err)
+  return false
+end
 
 -- Add a result: RQ's number for its kind, for how many seconds to keep it (or for ever), and more fields and values.
 function ending.result(id, execution, kind, ttl, is_bounded, ...)
@@ -17,19 +29,79 @@ function ending.result(id, execution, kind, ttl, is_bounded, ...)
   if ttl > 0 then redis.call('EXPIRE', results, ttl) end
 end
 
--- Keep the record of an ended job for so many seconds, or for ever.
+-- Keep a job's record for so many seconds, or for ever.
 function ending.keep(id, ttl)
-  if ttl > 0 then
-    redis.call('EXPIRE', records.key(id), ttl)
-  else
-    redis.call('PERSIST', records.key(id))
-  end
+  if ttl > 0 then redis.call('EXPIRE', records.key(id), ttl) else redis.call('PERSIST', records.key(id)) end
 end
 
 -- Add an ended job to RQ's registry of its queue.
 function ending.register(id, queue, status, ttl)
   local registry = status == 'finished' and 'rq:finished:' or 'rq:failed:'
   gathered.add('ZADD', registry .. queue, ttl < 0 and '+inf' or math.floor(clock.now + ttl), id)
+end
+
+-- For how many seconds a job is kept that fails without an outcome.
+function ending.failure_ttl(id)
+  local ttl = tonumber(records.get(id, 'failure_ttl')) or FAILURE_TTL
+  return ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
+end
+
+-- A job that its worker lost fails or is stopped. `keep` is its TTL, or a longer one while its callbacks are due.
+function ending.fail(id, execution, queue, status, ttl, keep, reason, verdict)
+  ending.write(id, status, 'ended_at', caller.at)
+  ending.result(id, execution, status == 'stopped' and 3 or 2, keep, true, 'exc_string', reason)
+  ending.keep(id, keep)
+  ending.register(id, queue, status, ttl)
+  counting.note(id, 'f', nil, '-' .. reason)
+  events.emit(status, id, queue, caller.worker, {reason = verdict})
+end
+
+-- Keep the record of a canceled job for a while.
+function ending.keep_canceled(id)
+  local ttl = tonumber(records.get(id, 'failure_ttl')) or CANCELED_TTL
+  ending.keep(id, ttl >= 1 and ttl < CANCELED_TTL and math.floor(ttl) or CANCELED_TTL)
+end
+
+-- A job that has not started is canceled. If it was not withdrawn, claims pass its id over.
+function ending.cancel(id, queue, reason)
+  ending.write(id, 'canceled', 'ended_at', caller.at or '')
+  ending.keep_canceled(id)
+  guarded.call('ZADD', 'rq:canceled:' .. queue, clock.second, id)
+  uniqueness.leave(id)
+  counting.note(id, 'c')
+  events.emit('canceled', id, queue, nil, reason and {reason = reason} or nil)
+end
+
+-- Delete what is kept of a job.
+function ending.delete(id) redis.call('DEL', records.key(id), 'rq:results:' .. id, 'pm:progress:' .. id) end
+
+-- What follows a job's end is done, so from now on it is kept for its TTL.
+function ending.expire(id, ttl, is_finished)
+  gone.note(id, ttl)
+  if ttl == 0 and is_finished then return ending.delete(id) end
+  for _, key in ipairs(ttl > 0 and {records.key(id), 'rq:results:' .. id} or {}) do redis.call('EXPIRE', key, ttl) end
+end
+
+-- A job that was withdrawn is deleted. Whether it was there.
+function ending.purge(id, queue)
+  local was_there = records.exists(id)
+  uniqueness.leave(id)
+  counting.note(id, 'c')
+  ending.delete(id)
+  redis.call('DEL', records.key(id) .. ':dependents')
+  if was_there then events.emit('canceled', id, queue, nil, {reason = 'purged'}) end
+  return was_there
+end
+
+-- An ended job runs again: nothing of its end is left.
+function ending.undo(id, queue)
+  ending.write(id, 'queued', 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
+  redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
+  redis.call('PERSIST', records.key(id))
+  redis.pcall('PERSIST', 'rq:results:' .. id)
+  for _, registry in ipairs({'rq:failed:', 'rq:canceled:'}) do guarded.call('ZREM', registry .. queue, id) end
+  counting.note(id, 'p')
+  events.emit('enqueued', id, queue)
 end
 
 return ending

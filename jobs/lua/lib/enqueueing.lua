@@ -1,6 +1,6 @@
 -- Enqueueing: store the new jobs of a call that nothing keeps out. enqueue.lua describes a job.
--- requires: caller, coordination/redis/clock, events, gone, records, storing
--- may use: batch_members, batches, canceling, claimants, scheduled, uniqueness
+-- requires: caller, coordination/redis/clock, counting, events, gone, records, storing
+-- may use: batch_members, batches, claimants, ending, scheduled, uniqueness, withdrawal
 
 local enqueueing = {}
 
@@ -20,7 +20,7 @@ end
 
 -- Enqueue all jobs of `packed`; the payload of the first is `payloads[2]`. The reply is enqueue.lua's.
 function enqueueing.all(places, packed, payloads)
-  local replies, added, canceled, batch, has_taken = {}, {}, {}, nil, false
+  local replies, added, batch, has_taken = {}, {}, nil, false
   local jobs = cmsgpack.unpack(packed)
   if jobs[1] then caller.at = jobs[1][6][2] end -- the first field is created_at
   for i, job in ipairs(jobs) do
@@ -44,9 +44,11 @@ function enqueueing.all(places, packed, payloads)
         if why then return redis.error_reply('BATCH ' .. why) end
         batch = job[9]
       end
-      if is_free then canceling.forget(job[1]) end
-      local others = storing.store(job, payloads[i + 1], due, replaced, origin, since)
-      for _, id in ipairs(others or NONE) do canceled[#canceled + 1] = id end
+      if is_free then
+        withdrawal.forget(job[1])
+        ending.delete(job[1])
+      end
+      storing.store(job, payloads[i + 1], due, replaced, origin, since)
       if batch then added[#added + 1] = job[1] end
       if key then
         uniqueness.take(places, key, replaced or job[1], rule, seconds)
@@ -58,7 +60,7 @@ function enqueueing.all(places, packed, payloads)
   if has_taken then uniqueness.give_up_others(places) end
   if storing.has_scheduled then scheduled.notify() end
   if batch then batch_members.add(batch, added) end
-  for _, id in ipairs(canceled) do batches.ended(id, 'c') end -- they may be of this call
+  if next(counting.noted) then batches.count_noted() end -- jobs that were replaced, which may be of this call
   events.write()
   return replies
 end

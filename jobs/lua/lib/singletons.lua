@@ -1,6 +1,6 @@
 -- Singletons with the policy "replace": the one that was queued last runs, those before it are canceled or stopped.
 -- requires: guarded, queues, records
--- may use: canceling, groups, limits
+-- may use: ending, groups, limits, withdrawal
 --
 -- pm:retrying:<key>  a set of the jobs of a lock that went back, and have yet to run again
 
@@ -15,13 +15,8 @@ local function lock_of(text)
   return lock and lock[4] == 'replace' and lock[2]
 end
 
-local function cancel(id, queue, canceled)
-  canceling.finish(id, queue, 'replaced')
-  canceled[#canceled + 1] = id
-end
-
 -- Cancel those that wait in the group: its members and its head.
-local function cancel_waiting(queue, group, canceled)
+local function cancel_waiting(queue, group)
   local members = groups.members_of(queue, group)
   local waiting = call('LRANGE', members, 0, MOST - 1)
   call('LTRIM', members, MOST, -1)
@@ -32,16 +27,16 @@ local function cancel_waiting(queue, group, canceled)
   end
   call('HDEL', 'pm:groups:' .. queue, group)
   for _, id in ipairs(waiting) do
-    if records.get(id, 'status') == 'queued' then cancel(id, queue, canceled) end
+    if records.get(id, 'status') == 'queued' then ending.cancel(id, queue, 'replaced') end
   end
 end
 
 -- Cancel those that went back and wait for their next attempt.
-local function cancel_retrying(key, canceled)
+local function cancel_retrying(key)
   for _, id in ipairs(call('SPOP', 'pm:retrying:' .. key, MOST)) do
     local status, queue, group = unpack(records.read(id, 'status', 'origin', 'group'))
     local waits = queue and (status == 'queued' or status == 'scheduled')
-    if waits and canceling.withdraw(id, status, queue, group) > 0 then cancel(id, queue, canceled) end
+    if waits and withdrawal.remove(id, status, queue, group) > 0 then ending.cancel(id, queue, 'replaced') end
   end
 end
 
@@ -55,17 +50,15 @@ local function stop_running(key)
   end
 end
 
--- A job with the limits `text` is about to join its queue. The ids of the jobs that it replaces before they started,
--- for the caller to count in their batches.
+-- A job with the limits `text` is about to join its queue, and replaces others.
 function singletons.replace(queue, group, text)
-  local canceled, key = {}, group and lock_of(text)
+  local key = group and lock_of(text)
   if key then
-    cancel_waiting(queue, group, canceled)
-    cancel_retrying(key, canceled)
+    cancel_waiting(queue, group)
+    cancel_retrying(key)
     call('ZREM', 'pm:blocked:' .. key, queue .. '\n' .. group)
     stop_running(key)
   end
-  return canceled
 end
 
 -- The job that a singleton would have to replace: one that waits or runs, but not `id` itself; or nothing.

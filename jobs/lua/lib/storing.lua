@@ -36,15 +36,14 @@ local function limits_in(fields)
   end
 end
 
--- Store a job that nothing keeps out; if it replaces another one, under that one's id. The ids of waiting singletons
--- that it replaces, or nothing.
+-- Store a job that nothing keeps out; if it replaces another one, under that one's id.
 function storing.store(job, payload, due, replaced, origin, since)
   local id, call, queue, place, _, fields, uniqueness_of, group, _, expires = unpack(job, 1, 10)
   local key = uniqueness_of and uniqueness_of[1]
   local target = replaced or id
   local record = records.key(target)
   local is_waiting = place == 'back' or place == 'front'
-  local canceled = group and is_waiting and singletons.replace(queue, group, limits_in(fields))
+  if group and is_waiting then singletons.replace(queue, group, limits_in(fields)) end
   put(target, queue, place, due, group)
   if replaced then
     redis.call('DEL', record)
@@ -63,7 +62,6 @@ function storing.store(job, payload, due, replaced, origin, since)
   if place ~= 'held' then
     events.emit(is_waiting and 'enqueued' or 'scheduled', target, queue, nil, not is_waiting and {due = due} or nil)
   end
-  return canceled
 end
 
 return storing

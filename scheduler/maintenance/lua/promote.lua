@@ -70,8 +70,7 @@ local function promote(queue, most)
       redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', now_text)
       if group then
         local is_new = not attempts and not unknown_since
-        local replaced = is_new and singletons.replace(queue, group, needs) or {}
-        for _, other in ipairs(replaced) do batches.ended(other, 'c') end
+        if is_new then singletons.replace(queue, group, needs) end
         groups.join(queue, group, id, push)
       else
         pushed[push][#pushed[push] + 1] = id
@@ -96,6 +95,7 @@ local share = math.max(1, math.floor(most_in_all / #due))
 for _, queue in ipairs(due) do promote(queue, share) end
 for _, queue in ipairs(due) do nearest = math.min(nearest, first_of(scheduled.key(queue))) end
 groups.unblock_due(now)
+if #due > 0 then batches.count_noted() end
 nearest = math.min(nearest, first_of('pm:due'))
 events.write()
 return {nearest < math.huge and string.format('%.6f', nearest - now) or '', found[1]}

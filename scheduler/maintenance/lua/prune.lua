@@ -1,7 +1,7 @@
 -- Remove what has expired in one queue: ids of ended jobs past their time to live, ids of canceled jobs without a
 -- record, and workers that are gone.
 -- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/records, scheduler/fence
--- may use: jobs/canceling
+-- may use: jobs/ending
 --
 -- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs    KEYS[4]  workers, all of one queue
 -- KEYS[5]  all workers
@@ -42,7 +42,7 @@ for i = 1, #found[2], 2 do
   if left == -2 then
     ids[#ids + 1] = id
   elseif left == -1 and records.get(id, 'status') == 'canceled' then
-    canceling.expire(id)
+    ending.keep_canceled(id)
   end
 end
 remove('ZREM', canceled, ids)

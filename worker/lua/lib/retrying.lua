@@ -35,8 +35,7 @@ function retrying.fail(id, execution, queue, needs, ttl, reason)
   local delay, is_front = delay_of(fields[2], left, attempt), fields[4] == '1'
   local is_due = calls_back(id, queue, delay, is_front)
   local status = (is_due or delay > 0) and 'scheduled' or 'queued'
-  redis.call('HSET', records.key(id), 'status', status, 'retries_left', left - 1, 'attempts', attempt,
-    'worker_name', '', 'ended_at', caller.at)
+  ending.write(id, status, 'retries_left', left - 1, 'attempts', attempt, 'worker_name', '', 'ended_at', caller.at)
   ending.result(id, execution, RETRIED, ttl, true, 'exc_string', reason)
   if not is_due and delay == 0 then
     queues.push(queue, id, is_front and 'LPUSH' or 'RPUSH')

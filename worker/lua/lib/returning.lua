@@ -1,6 +1,6 @@
 -- Returning jobs that a worker loses to their queues.
 -- requires: jobs/caller, jobs/events, jobs/queues, jobs/records
--- may use: jobs/batches, jobs/callbacks, jobs/corrupt, jobs/singletons
+-- may use: jobs/callbacks, jobs/corrupt, jobs/counting, jobs/singletons
 
 local returning = {}
 
@@ -18,8 +18,7 @@ function returning.queue_of(id)
   local is_pending = not status or status == 'queued' or status == 'started' or status == 'created'
   local is_due = queue and not is_pending and callbacks.due(id, status) ~= nil
   if not is_pending and not is_due then
-    local state = batches.state_of(status)
-    if state then batches.ended(id, state) end
+    counting.note(id, counting.state_of(status))
     return false
   elseif not queue then
     if records.exists(id) then corrupt.set_aside(id, 'the record names no queue') end

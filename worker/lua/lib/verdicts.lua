@@ -1,38 +1,23 @@
 -- Verdicts: what becomes of a job that a worker loses. rescue.lua describes them.
--- requires: jobs/caller, jobs/ending, jobs/events, jobs/guarded, jobs/records, returning
--- may use: jobs/batches, jobs/callbacks, jobs/limits, jobs/quarantine, jobs/singletons, retrying
+-- requires: jobs/ending, jobs/guarded, jobs/records, returning
+-- may use: jobs/callbacks, jobs/limits, jobs/quarantine, jobs/singletons, retrying
 
 local verdicts = {}
-
-local FAILURE_TTL, LONGEST_TTL = 31536000, 3153600000
 
 -- The script sets these, which are arguments of rescue.lua.
 verdicts.verdict, verdicts.named, verdicts.deaths, verdicts.reason, verdicts.report = nil, nil, nil, nil, nil
 
 verdicts.failed = {} -- ids
 
-local function ttl_of(id)
-  local ttl = tonumber(records.get(id, 'failure_ttl')) or FAILURE_TTL
-  return ttl ~= ttl and FAILURE_TTL or math.max(math.min(math.floor(ttl), LONGEST_TTL), -1)
-end
-
 local function fail(id, execution, queue, is_stopped)
-  local ttl = ttl_of(id)
-  local status = is_stopped and 'stopped' or 'failed'
-  redis.call('HSET', records.key(id), 'status', status, 'ended_at', caller.at)
-  ending.result(id, execution, is_stopped and 3 or 2, ttl, true, 'exc_string', verdicts.reason)
-  if callbacks.begin(id, status, verdicts.verdict == 'stopped' and 'stopped' or 'failure', 'end', ttl) then
-    callbacks.postpone(id, queue)
-    ending.keep(id, callbacks.keep(ttl))
-  elseif ttl > 0 then
-    ending.keep(id, ttl)
-  end
+  local status, ttl = is_stopped and 'stopped' or 'failed', ending.failure_ttl(id)
+  local is_due = callbacks.begin(id, status, verdicts.verdict == 'stopped' and 'stopped' or 'failure', 'end', ttl)
+  if is_due then callbacks.postpone(id, queue) end
+  local keep = is_due and callbacks.keep(ttl) or ttl
+  ending.fail(id, execution, queue, status, ttl, keep, verdicts.reason, verdicts.verdict)
   -- A pool enqueues these at its next look, since nobody else knows of them.
   if redis.call('EXISTS', records.key(id) .. ':dependents') == 1 then guarded.call('ZADD', 'pm:parents', 0, id) end
-  ending.register(id, queue, status, ttl)
   verdicts.failed[#verdicts.failed + 1] = id
-  events.emit(status, id, queue, caller.worker, {reason = verdicts.verdict})
-  batches.ended(id, 'f', '-' .. verdicts.reason)
 end
 
 function verdicts.is_named(execution)
@@ -83,7 +68,7 @@ function verdicts.apply(id, execution)
   if is_due then return end -- another execution has ended it
   local is_replaced = needs and singletons.was_replaced(id, needs)
   local may_retry = verdicts.verdict == 'overran' and not is_replaced and is_judged(id, execution)
-  if may_retry and retrying.fail(id, execution, queue, needs, ttl_of(id), verdicts.reason) then
+  if may_retry and retrying.fail(id, execution, queue, needs, ending.failure_ttl(id), verdicts.reason) then
     returning.ids[#returning.ids + 1] = id
   elseif not is_over(id, execution) and not is_replaced then
     returning.to_front(id, queue, verdicts.verdict, false, needs)

@@ -1,7 +1,7 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
--- requires: acknowledge, claiming, coordination/redis/clock, jobs/caller, jobs/events, jobs/gathered
--- requires: jobs/guarded, jobs/queues, jobs/records, outcomes
--- may use: jobs/groups, jobs/rates, pausing, statistics, worker/renewal
+-- requires: acknowledge, claiming, coordination/redis/clock, jobs/caller, jobs/counting, jobs/events
+-- requires: jobs/gathered, jobs/guarded, jobs/queues, jobs/records, outcomes
+-- may use: jobs/batches, jobs/groups, jobs/rates, pausing, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -66,7 +66,7 @@ if want + #ended + #counts > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
 
-local stale, parents, is_forgotten, soonest = {}, {}, 0, math.huge
+local stale, parents, is_forgotten, soonest, is_paused = {}, {}, 0, math.huge, {}
 claiming.claims, claiming.holder, claiming.id = claims, worker .. ' ' .. claim_id .. '-', claim_id
 claiming.again, claiming.is_plain, claiming.want, claiming.looks = again, is_plain, want, 4 * want + 64
 
@@ -89,7 +89,6 @@ if again then
     end
   end
 elseif want > 0 and is_suspended == 0 then
-  local is_paused = {}
   if not is_plain then
     groups.unblock_due(now)
     claiming.rooms, soonest = rates.rooms(paused)
@@ -102,6 +101,7 @@ elseif want > 0 and is_suspended == 0 then
   end
   if next(claiming.rooms) then rates.begin(claiming.rooms) end
 end
+if next(counting.noted) then batches.count_noted() end -- corrupt jobs
 gathered.write()
 events.write()
 local waits = (claiming.has_blocked or not is_plain) and want > 0 and #claiming.jobs == 0

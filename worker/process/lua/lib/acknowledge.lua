@@ -1,7 +1,7 @@
 -- Acknowledging: each outcome counts once, and only while the worker's claims name its execution.
--- requires: coordination/redis/clock, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded, jobs/records
--- requires: outcomes
--- may use: jobs/batches, jobs/canceling, jobs/limits, jobs/scheduled, jobs/singletons
+-- requires: coordination/redis/clock, jobs/counting, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded
+-- requires: jobs/records, outcomes
+-- may use: jobs/batches, jobs/limits, jobs/scheduled, jobs/singletons
 
 local acknowledge = {}
 
@@ -24,16 +24,6 @@ local function find_canceled(all)
   return found
 end
 
-local counted = {} -- per batch the jobs, their states and results
-
-local function count(batch, id, status, result)
-  local state = batches.state_of(status)
-  if not batches.of(batch) or not state then return end
-  local all = counted[batch] or {{}, {}, {}}
-  counted[batch] = all
-  all[1][#all[1] + 1], all[2][#all[2] + 1], all[3][id] = id, state, (state == 'd' and '+' or '-') .. result
-end
-
 -- Accept an outcome of a job that the worker holds.
 local function accept(outcome, is_there, is_canceled, claims)
   local id, execution, queue, status, ttl, kind, _, _, began, stopped, _, result, fields, _, delay, is_marked, _, needs, batch,
@@ -49,14 +39,16 @@ local function accept(outcome, is_there, is_canceled, claims)
   if is_there and (status == 'settled' or status == 'due') then
     outcomes.settle(id, execution, queue, status, fields, delay)
   elseif is_there and is_replaced and kind == 0 then
-    canceling.finish(id, queue, 'replaced')
-    batches.ended(id, 'c')
+    ending.cancel(id, queue, 'replaced')
   elseif is_there then
     if is_canceled then status, outcome[4] = 'canceled', 'canceled' end
     outcomes.write(callback, unpack(outcome, 1, 16))
     if goes_back and needs ~= '' then singletons.goes_back(id, needs, delay) end
   end
-  if batch ~= '' then count(batch, id, status, result) end
+  if batch ~= '' then
+    local state = counting.state_of(status)
+    counting.note(id, state, batch, (state == 'd' and '+' or '-') .. result)
+  end
   gathered.add('HDEL', claims, id)
   if is_marked then
     gathered.add('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
@@ -96,7 +88,7 @@ function acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled
   end
   gathered.write()
   if outcomes.has_scheduled then scheduled.notify() end
-  for batch, jobs in pairs(counted) do batches.count(batch, unpack(jobs)) end
+  if next(counting.noted) then batches.count_noted() end
 end
 
 return acknowledge

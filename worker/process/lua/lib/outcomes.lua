@@ -1,7 +1,7 @@
 -- Outcomes: what one writes to the records. worker/process/outcome.py describes an outcome.
 -- requires: coordination/redis/clock, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
 -- requires: jobs/records
--- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/scheduled
+-- may use: jobs/callbacks, jobs/groups, jobs/scheduled
 
 local outcomes = {}
 
@@ -48,23 +48,20 @@ end
 -- Write the outcome's fields in turn; `callback` is the kind of the callback that is due then, or "".
 function outcomes.write(callback, id, execution, queue, status, ttl, kind, started, ended, began, stopped, name, value,
   fields, front, delay, is_marked)
-  local record = records.key(id)
   local repeats = kind == 1 and status ~= 'finished'
   local is_kept = status ~= 'finished' or ttl ~= 0
   local waits = callback ~= '' and status ~= 'canceled' and begin_callbacks(callback, id, status, ttl, front, delay)
-  local written = 0
+  local is_written = true
   if waits then outcomes.due[#outcomes.due + 1] = id end
   if not waits and not is_kept then
-    redis.call('DEL', record, 'rq:results:' .. id)
+    ending.delete(id)
   elseif kind == 0 then
-    written = redis.pcall('HSET', record, 'status', status, stamped(fields))
+    is_written = ending.write(id, status, stamped(fields))
   else
-    written = redis.pcall('HSET', record, 'status', waits or status, 'started_at', started, 'ended_at', ended,
-      'worker_name', caller.worker, unpack(fields))
+    is_written = ending.write(id, waits or status, 'started_at', started, 'ended_at', ended, 'worker_name', caller.worker,
+      unpack(fields))
   end
-  if type(written) == 'table' then
-    corrupt.set_aside(id, written.err) -- the key is not a record any more
-  elseif waits or is_kept then
+  if is_written and (waits or is_kept) then
     local keep = waits and callbacks.keep(ttl) or ttl
     if kind > 0 and (waits or ttl ~= 0 or not repeats) then
       ending.result(id, execution, kind, keep, kind > 1 or repeats, 'execution_started_at', began,

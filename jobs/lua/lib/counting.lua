@@ -1,0 +1,32 @@
+-- Counting: each change of a job that its batch counts is noted here, until the script has it counted at its end
+-- (batches.count_noted). So whatever ends a job, even the end of a batch, can note it.
+-- requires: records
+
+local counting = {}
+
+counting.noted = {} -- by batch the jobs, and by job the states and results
+
+-- How a job with this status ended, or nothing if it has not. A finished job with a result TTL of 0 has no status.
+function counting.state_of(status)
+  return ({finished = 'd', failed = 'f', stopped = 'f', canceled = 'c'})[status or 'finished']
+end
+
+-- Note how a job ended, or "p" if it runs again. Callbacks have a word behind their batch's id and don't count. `batch`
+-- is the record's field, which is read if it isn't given; `result` is for batches that collect them.
+function counting.note(id, state, batch, result)
+  batch = state and (batch or records.get(id, 'batch'))
+  if not batch or batch == '' or batch:find(' ', 1, true) then return end
+  local jobs, states, results = unpack(counting.noted[batch] or {{}, {}, {}})
+  counting.noted[batch] = {jobs, states, results}
+  if not states[id] then jobs[#jobs + 1] = id end
+  states[id], results[id] = state, result
+end
+
+-- Take the notes of one batch; nothing if there are none.
+function counting.take()
+  local batch, notes = next(counting.noted)
+  if batch then counting.noted[batch] = nil end
+  return batch, notes
+end
+
+return counting
