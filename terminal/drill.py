@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -20,6 +21,10 @@ from packmule.terminal.say import say
 if TYPE_CHECKING:
     from packmule.drill.plan import Plan
     from packmule.drill.verdict import Verdict
+
+
+MOST_LOAD = 2
+"""The load per core above which a report says that the machine may have made jobs late."""
 
 
 @click.command()
@@ -187,6 +192,9 @@ def report(
     show.out.print()
     for sentence in verdict.broken:
         say(f"broken: {sentence}")
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if verdict.late and load > MOST_LOAD * cores:
+        say(f"This machine has a load of {load:.0f} on {cores} cores, which may have made jobs late.")
     kept = f"A promise was broken: see {evidence}" if evidence else "Every promise was kept"
     show.out.print(f"{kept} ({seconds:.0f} s, --seed {seed}).")
 

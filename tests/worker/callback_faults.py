@@ -64,6 +64,7 @@ def run(kills: int, seconds: float, seed: int = 1) -> Report:
             time.sleep(0.4)
             crowd.break_something(dice)
         report.kills = crowd.kills
+        report.wrong += [f"a pool ended by itself: {pool}" for pool in crowd.ended_pools]
         ends_at = time.monotonic() + SETTLE_SECONDS
         while not all(is_settled(client, job) for _, job in jobs) and time.monotonic() < ends_at:
             time.sleep(0.2)

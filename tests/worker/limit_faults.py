@@ -79,12 +79,15 @@ class Report:
     hasty: list[str] = field(default_factory=list)
     displaced: float = 0.0
     left: list[str] = field(default_factory=list)
+    ended_pools: list[str] = field(default_factory=list)
+    """Pools that ended by themselves."""
 
     def broken(self) -> list[str]:
         """The names of what must not be, and was."""
         rules = {
             "unended": not self.unended,
             "left": not self.left,
+            "ended_pools": not self.ended_pools,
             "ended": set(self.ended) <= {"finished", "failed after 3 deaths"},
             "lost_updates": self.lost_updates <= 0,
             "fences_fall": self.fences_fall == 0,
@@ -108,6 +111,7 @@ class Crowd:
         self.frozen: set[int] = set()
         self.outages: list[tuple[float, float]] = []
         self.faults: Counter[str] = Counter()
+        self.ended_pools: list[str] = []
         for _ in range(POOLS):
             self.start()
 
@@ -117,7 +121,16 @@ class Crowd:
             process = Forked(command, start_new_session=True, stderr=output)
         self.pools.append((process, time.monotonic()))
 
+    def _replace_ended(self) -> None:
+        """Replace pools that ended by themselves, which none should."""
+        for pool, since in list(self.pools):
+            if pool.poll() is not None:
+                self.ended_pools.append(f"pid {pool.pid}, code {pool.returncode}")
+                self.pools.remove((pool, since))
+                self.start()
+
     def break_something(self, dice: random.Random) -> None:
+        self._replace_ended()
         kinds = ["worker killed"] * 12 + ["pool killed"]
         if self.only != "workers":
             kinds += ["server killed"] * 2
@@ -209,7 +222,7 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
         stack.callback(schedule.join)
         stack.callback(done.set)
         acknowledged = _load(crowd, place, kills, time.monotonic() + seconds, dice)
-        report = Report(crowd.faults, len(acknowledged))
+        report = Report(crowd.faults, len(acknowledged), ended_pools=crowd.ended_pools)
         _await_end(client, acknowledged, report)
         _judge(client, connect(guarded.url, place), crowd, place, report)
         return report
