@@ -200,3 +200,25 @@ def test_a_worker_that_signed_off_is_remembered_and_another_is_forgotten(client,
     rescue(client, "w1", "returned")
     assert bool(client.exists(hash)) is has_signed_off
     assert bool(client.sismember(keys.workers_key("default"), hash)) is has_signed_off
+
+
+def test_progress_is_kept_for_a_while_and_emitted_at_each_tenth(client, claims):
+    write = Script("worker.process", "write")
+    job = claimed(claims)
+    key_names = [keys.claims_key("w1"), keys.progress_key(job.id)]
+
+    def told(attempt: int, *fields: object) -> bool:
+        before = client.xlen(keys.JOB_EVENTS)
+        assert write(client, key_names, [job.id, job.execution, 60, "attempt", attempt, *fields]) == 1
+        return client.xlen(keys.JOB_EVENTS) > before
+
+    assert not told(1, "message", "begun")
+    assert not told(1, "done", 5)
+    client.delete(keys.progress_key(job.id))
+    assert not told(1, "total", 100)
+    assert not told(1, "done", 5)
+    assert told(1, "done", 10)
+    assert not told(1, "done", 19)
+    assert told(2, "done", 19), "a new attempt begins at zero"
+    assert not told(3, "done", 5, "total", 0)
+    assert 50 < client.ttl(keys.progress_key(job.id)) <= 60

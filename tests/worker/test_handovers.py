@@ -275,8 +275,10 @@ def test_a_job_that_runs_again_while_its_callback_is_unknown_runs_once(queue, cl
     assert is_settled(client, job)
 
 
-def test_a_purge_gives_up_a_callback_that_waits_for_a_worker_that_knows_it(queue, client):
+@pytest.mark.parametrize("webhooks", ["", "[]"])
+def test_a_purge_gives_up_a_callback_that_waits_for_a_worker_that_knows_it(queue, client, webhooks):
     job = unknown_callback(queue)
+    client.hset(job.key, "webhooks", webhooks)
     assert tried(client).status == "due"
     assert purge(client, "default") == 0
     assert is_settled(client, job)

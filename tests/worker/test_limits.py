@@ -409,6 +409,50 @@ def test_a_retry_by_hand_replaces_no_newer_singleton(client, desk):
     assert ids(desk.claim()) == [older]
 
 
+def test_a_retry_by_hand_replaces_no_newer_singleton_that_waits_for_a_time(client, desk):
+    older = limited_jobs.replaces.enqueue("p", "1")
+    cancel(client, older)
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.postponed(job, 60)], 0)
+    with pytest.raises(NotRetried, match=f"{newer} holds its place"):
+        retry(client, older)
+
+
+def test_a_retry_by_hand_replaces_no_newer_singleton_though_it_has_its_own_unique_key(client, desk):
+    options = limited_jobs.replaces.options(unique=True)
+    older = options.enqueue("p", "1")
+    cancel(client, older)
+    newer = options.enqueue("p", "2")
+    with pytest.raises(NotRetried, match=f"{newer} holds its place"):
+        retry(client, older)
+
+
+def test_a_singleton_that_rqs_code_canceled_as_the_head_of_its_group_is_retried(client, desk):
+    id = limited_jobs.replaces.enqueue("p", "1")
+    Job.fetch(id, client, JSONSerializer).cancel()
+    retry(client, id)
+    assert ids(desk.claim()) == [id]
+    assert desk.claim() == []
+
+
+def test_a_singleton_is_retried_though_its_group_is_blocked_without_a_job(client, desk):
+    id = limited_jobs.replaces.enqueue("p", "1")
+    cancel(client, id)
+    client.hset(keys.groups_key("default"), f"lock {JOBS}.replaces", "")
+    retry(client, id)
+    assert reader.read(client, id).status == "queued"
+
+
+def test_jobs_of_a_singleton_that_wait_for_their_retry_are_remembered_a_week_longer(client, desk):
+    limited_jobs.replaces.options(retries=1, retry_intervals=[1000]).enqueue("p", "1")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert 605_700 < client.ttl(f"pm:retrying:{JOBS}.replaces") <= 605_800
+
+
 def test_one_call_looks_at_a_bounded_number_of_what_lies_at_the_keys_of_a_singleton(client, desk):
     older = limited_jobs.replaces.enqueue("p", "1")
     (job,) = desk.claim()
@@ -663,6 +707,50 @@ def test_garbage_that_holds_a_slot_is_released(client):
     with pytest.raises(SlotNotReleased, match="holds no slot"):
         release_slot(client, "k", "job")
     assert client.get(f"pm:broken:{keys.holders_key('k')}") == b"no hash"
+
+
+def test_a_slot_of_a_lost_holder_is_not_free_while_others_hold_as_many_as_there_are(client, desk):
+    client.hset(keys.claims_key("w2"), "alive", "e")
+    client.hset(keys.holders_key("k"), mapping={"alive": "w2 e", "lost": "w9 e"})
+    for number in range(12):
+        id = pool_jobs.add.enqueue(number)
+        fields = {"limits": '[["slots", "k", 1]]', "group": f"g{number}"}
+        client.hset(keys.job_key(id), mapping=fields)
+    assert desk.claim(20) == []
+    assert client.hkeys(keys.holders_key("k")) == [b"alive"]
+
+
+def test_a_returned_token_leaves_a_bucket_that_ends(client, desk):
+    key = f"pm:rate:jobs:{JOBS}.ten_a_second:d"
+    for is_lost in (False, True):
+        limited_jobs.ten_a_second.enqueue("p", "d", "x")
+        (job,) = desk.claim()
+        if is_lost:
+            client.delete(key)
+        claims = desk.workers["w1"]
+        claims.finish_and_claim(claims.next_id(), [outcome.returned(job)], 0)
+        assert client.pttl(key) == (-2 if is_lost else pytest.approx(50, abs=51))
+
+
+def test_one_worker_looks_when_the_next_group_is_due(client, desk):
+    def next_due(worker: str) -> float | None:
+        claims = desk.workers[worker]
+        return claims.finish_and_claim(claims.next_id(), [], 1).next_due
+
+    now = time.time()
+    client.sadd(keys.PAUSED, "nowhere")
+    assert next_due("w1") is None, "nothing is due"
+    client.zadd(keys.DUE, {"default\ng": now + 9000})
+    assert next_due("w1") == 3600.0
+    assert 3_500_000 < client.pttl("pm:due-watcher") <= 3_600_000
+    assert next_due("w2") is None, "w1 looks"
+    assert next_due("w1") == 3600.0, "it must not forget"
+    client.zadd(keys.DUE, {"default\nh": now + 600})
+    assert next_due("w2") == pytest.approx(600, abs=60), "w1 would look too late"
+    assert next_due("w1") is None
+    for watcher in (f"{now - 1} w2", "nan w2", "garbage w2", "garbage"):
+        client.set("pm:due-watcher", watcher)
+        assert next_due("w1") == pytest.approx(600, abs=60), "w2 is late"
 
 
 def test_the_group_that_has_waited_longest_gets_a_free_slot(client, desk):

@@ -71,6 +71,27 @@ def test_a_busy_worker_performs_only_what_it_has_claimed_once_its_queue_is_pause
         until(lambda: client.zcard("rq:finished:default") == 200)
 
 
+def test_a_worker_waits_for_the_queue_whose_rate_lets_a_job_start_first(client):
+    for queue, rate in (("default", "1/h burst 1"), ("low", "1/m burst 1"), ("high", "1/d burst 1")):
+        set_rate(client, queue, Rate.parse(rate))
+        pool_jobs.add.options(queue=queue).enqueue_many([(1,), (2,)])
+    set_rate(client, "elsewhere", Rate.parse("1/s"))  # has no jobs
+    claims = Claims(client, "w1", Strict(["default", "low", "high", "elsewhere"]))
+    assert len(claims.finish_and_claim("1", [], 10).jobs) == 3
+    claim = claims.finish_and_claim("2", [], 10)
+    assert (claim.jobs, claim.paused) == ([], {"default", "low", "high"})
+    assert claim.next_due == pytest.approx(60, abs=10)
+    assert client.keys("pm:rate:jobs:queue:elsewhere") == []
+
+
+@pytest.mark.parametrize("rate", ["0 5", "5 0", "x", "", " ", "-1 5", "5"])
+def test_a_corrupt_rate_of_a_queue_limits_nothing(client, rate):
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(8)])
+    client.hset(keys.QUEUE_RATES, "default", rate)
+    claims = Claims(client, "w1", Strict(["default"]))
+    assert [job.id for job in claims.finish_and_claim("1", [], 10).jobs] == ids
+
+
 def test_a_queues_rate_limits_how_many_jobs_start(client):
     set_rate(client, "default", Rate.parse("10/s burst 3"))
     assert rates(client) == {"default": "10/s burst 3"}

@@ -13,6 +13,8 @@ from packmule.jobs.batch_state import Counts
 from packmule.jobs.control import NotRetried, retry
 from packmule.jobs.queues import purge
 from packmule.jobs.reader import NoSuchJob
+from packmule.observe import events
+from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, lines
 from packmule.worker.order import Strict
@@ -217,3 +219,75 @@ def test_a_job_that_was_pushed_before_it_was_queued_can_be_canceled_and_purged(c
     assert control.cancel(client, canceled, timeout=0) == "canceled"
     assert purge(client, "default") == 1
     assert client.exists(keys.job_key(purged)) == 0
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped", "canceled"])
+def test_a_job_that_is_retried_starts_afresh_but_for_its_attempts(client, status):
+    id = pool_jobs.add.enqueue(1)
+    client.delete(keys.queue_key("default"), keys.QUEUES)
+    forgotten = ("deaths", "expires_at", "replaced", "unknown_since", "callback_due")
+    record = dict.fromkeys(forgotten, "1") | {"status": status, "attempts": 3}
+    client.hset(keys.job_key(id), mapping=record | {"ended_at": "then", "worker_name": "w1"})
+    client.xadd(keys.results_key(id), {"type": 2})
+    for key in (keys.job_key(id), keys.results_key(id)):
+        client.expire(key, 100)
+    for kind in ("failed", "canceled"):
+        client.zadd(f"rq:{kind}:default", {id: 1, "other": 1})
+    retry(client, id)
+    after = client.hgetall(keys.job_key(id))
+    assert not after.keys() & {name.encode() for name in forgotten}
+    kept = [after[name] for name in (b"status", b"attempts", b"ended_at", b"worker_name")]
+    assert kept == [b"queued", b"3", b"", b""]
+    assert [client.ttl(key) for key in (keys.job_key(id), keys.results_key(id))] == [-1, -1]
+    assert [client.zrange(f"rq:{kind}:default", 0, -1) for kind in ("failed", "canceled")] == [[b"other"]] * 2
+    assert client.smembers(keys.QUEUES) == {b"rq:queue:default"}
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
+    assert [event.type for event in events.read(client)] == ["enqueued", "enqueued"]
+
+
+@pytest.mark.parametrize("field", ["data", "origin"])
+def test_half_a_record_is_not_retried(client, field):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "status", "failed")
+    client.hdel(keys.job_key(id), field)
+    with pytest.raises(NoSuchJob):
+        retry(client, id)
+
+
+def test_a_job_that_is_retried_waits_behind_others_of_its_group(client):
+    first = limited_jobs.alone.enqueue("p", "1")
+    client.hset(keys.job_key(first), "status", "failed")
+    client.delete(keys.queue_key("default"), keys.groups_key("default"))
+    second = limited_jobs.alone.enqueue("p", "2")
+    retry(client, first)
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [second.encode()]
+
+
+def test_a_job_is_not_retried_while_a_worker_without_a_lease_still_claims_it(client):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), mapping={"status": "canceled", "worker_name": "w1"})
+    client.hset(keys.claims_key("w1"), id, "e1")
+    with pytest.raises(NotRetried, match="worker w1 still runs it"):
+        retry(client, id)
+
+
+def test_a_retry_finds_a_waiting_id_among_many_workers_and_looks_at_a_bounded_number(client):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "status", "failed")
+    client.delete(keys.queue_key("default"))
+    client.zadd(keys.LEASES, {f"w{number}": number for number in range(2500)})
+    client.rpush(keys.waiting_key("w2100"), id)
+    client.set(keys.waiting_key("w2101"), "no list")
+    client.set(keys.claims_key("w2102"), "no hash")
+    cost, _ = looks(client, lambda: retry(client, id))
+    assert client.exists(keys.waiting_key("w2100")) == 0
+    assert cost < 2300
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
+
+
+def test_leases_of_another_type_keep_no_job_from_its_retry(client):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "status", "failed")
+    client.set(keys.LEASES, "no sorted set")
+    retry(client, id)
+    assert reader.read(client, id).status == "queued"

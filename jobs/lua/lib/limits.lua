@@ -34,7 +34,8 @@ function limits.has_slot(limit, id, own)
   if holder:sub(1, #own) == own or (worker and redis.pcall('HGET', 'pm:claims:' .. worker, held) == execution) then
     return false
   end
-  return call('HDEL', key, held) == 1 and call('HLEN', key) < most
+  call('HDEL', key, held)
+  return call('HLEN', key) < most
 end
 
 -- A job that may not run leaves its other slots to groups that are blocked until one is free.

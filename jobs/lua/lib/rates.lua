@@ -13,7 +13,7 @@ function rates.key(key) return 'pm:rate:jobs:' .. key end
 function rates.full_at(key, capacity)
   local at, found = tokens.full_at(call('GET', rates.key(key)), capacity)
   if not at then return clock.microseconds end
-  if found > at and at > clock.microseconds then -- left by a slower rate, or garbage: it would never end
+  if found > at then -- left by a slower rate, or garbage: it would never end
     call('SET', rates.key(key), string.format('%.0f', at), 'PX', math.ceil(capacity / 1000))
   end
   return at

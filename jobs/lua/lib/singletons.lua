@@ -67,7 +67,7 @@ function singletons.other(queue, group, text, id)
   if not key then return end
   local head = call('HGET', 'pm:groups:' .. queue, group)
   local first = call('LINDEX', groups.members_of(queue, group), 0)
-  local others = {head, first, unpack(call('HRANDFIELD', 'pm:holders:' .. key, 2))}
+  local others = {head, first, call('HRANDFIELD', 'pm:holders:' .. key)}
   for _, other in pairs(others) do
     if other and other ~= '' and other ~= id then return other end
   end

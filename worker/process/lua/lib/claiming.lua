@@ -56,7 +56,7 @@ function claiming.take(id, number)
     'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at')
   if values.err or not values[2] then
     -- A record that expired or was deleted while its id waited is no loss, but half a record is.
-    if values.err or records.exists(id) then corrupt.set_aside(id, values.err or 'the record holds no data') end
+    if records.exists(id) then corrupt.set_aside(id, values.err or 'the record holds no data') end
     return false
   end
   local queue, status = values[1], values[LAST_RARE + 1] or 'queued'
