@@ -135,6 +135,7 @@ def test_a_schedule_of_a_single_instant_ticks_once_and_ends(client, clock):
     clock.later(31)
     assert len(ids(client)) == 1
     assert schedule_store.entry(client, "s").state == "ended"
+    assert client.zscore(schedule_store.NEXT, "s") is None
     assert clock.later(DAY) is None
     assert len(ids(client)) == 1
 
@@ -168,6 +169,22 @@ def test_a_decision_on_what_was_read_before_another_decision_is_refused(client, 
     clock.enqueuer.round(term)
     assert len(ids(client)) == 1
     assert did(client) == [("enqueued", 0)]
+
+
+@pytest.mark.parametrize("flag", ["paused", "removed"])
+def test_a_decision_on_a_schedule_that_was_paused_or_removed_meanwhile_is_refused(
+    client, clock, monkeypatch, flag
+):
+    clock.put(every=10)
+    send = clock.enqueuer._write
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        client.hset(schedule_store.state_key("s"), flag, "1")
+        return (yield from send(*args, **kwargs))
+
+    monkeypatch.setattr(clock.enqueuer, "_write", late)
+    clock.later(10)
+    assert (ids(client), did(client)) == ([], [])
 
 
 def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock, monkeypatch):
@@ -351,9 +368,11 @@ def test_a_waiting_tick_is_enqueued_when_the_previous_job_has_ended(client, cloc
     second = clock.until(found)
     assert len(ids(client)) == 1
     assert 0 < clock.later(LATE + 10) <= 1  # late, but not missed
+    assert client.hget(schedule_store.state_key("s"), "held")
     finish(client, found.job_id(first))
     clock.later(1)
     assert ids(client) == [found.job_id(second)]
+    assert client.hget(schedule_store.state_key("s"), "held") is None
 
 
 def test_of_several_waiting_ticks_the_latest_remains(client, clock):
@@ -646,7 +665,7 @@ def test_a_step_that_redis_refuses_is_soon_tried_again(client, clock, monkeypatc
     assert clock.enqueuer.round(clock.leadership.check()) == FAILED_RETRY_INTERVAL
 
 
-@pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "1e9", ""])
+@pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "1e9", "3e9", ""])
 def test_an_invalid_last_tick_stops_nothing(client, clock, last):
     found = clock.put()
     client.hset(schedule_store.state_key("s"), "last", last)
