@@ -1,5 +1,5 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
--- requires: caller, claimants, ending, events, guarded, queues, records
+-- requires: caller, claimants, coordination/redis/clock, ending, events, guarded, queues, records
 -- may use: batches, callbacks, groups, singletons, withdrawal
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
@@ -26,12 +26,13 @@ local worker = claimants.find(id)
 if worker then return 'claimed ' .. worker end
 
 local other = singletons.other(queue, group, needs, id)
+local holder, till = (unique and call('HGET', places, unique) or ''):match('^(%S+) (%S+)$')
 if not other and unique then
-  local holder = (call('HGET', places, unique) or ''):match('^%S+')
   other = records.is_pending(records.get(holder or '', 'status')) and holder
 end
 if other then return 'held ' .. other end
-if unique then call('HSET', places, unique, id .. ' 0') end
+local keeps_place = holder == id and (tonumber(till) or 0) > clock.now
+if unique and not keeps_place then call('HSET', places, unique, id .. ' 0') end
 
 -- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups.
 if status == 'canceled' and (group or batch) then withdrawal.remove(id, 'queued', queue, group, batch) end

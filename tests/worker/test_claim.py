@@ -226,6 +226,22 @@ def test_a_job_with_a_corrupt_record_fails_and_the_error_names_the_field(client,
     assert reader.read(client, id).reason.startswith("the job's record is corrupt")
 
 
+@pytest.mark.parametrize("id", [b"\xff\xfe", b"\xc3", b"a\xc0\xafb", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
+def test_an_id_that_is_not_text_is_set_aside_and_the_rest_continues(client, claims, id):
+    sound = pool_jobs.add.options(job_id="plain").enqueue(1)
+    client.copy(keys.job_key(sound), b"rq:job:" + id)
+    client.lpush("rq:queue:default", id)
+    letters = "\u00e9\u20ac\U0001f40e\ud7ff\U0010ffff"
+    client.copy(keys.job_key(sound), keys.job_key(letters))
+    client.lpush("rq:queue:default", letters)
+    claim = claims.finish_and_claim("c1", [], 5)
+    assert [job.id for job in claim.jobs] == [letters, sound]
+    assert claim.unreadable == []
+    assert client.hexists(keys.claims_key("w1"), id) == 0
+    (entry,) = client.lrange(keys.QUARANTINE, 0, -1)
+    assert b"not valid UTF-8" in entry
+
+
 @pytest.mark.parametrize("corruption", ["string", "no data", "list of another type"])
 def test_ids_without_a_sound_record_are_set_aside_and_the_rest_continues(client, claims, corruption):
     id = pool_jobs.add.enqueue(1)

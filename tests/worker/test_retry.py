@@ -86,6 +86,16 @@ def test_a_unique_job_is_retried_once_the_other_that_had_its_key_has_ended(clien
     assert pool_jobs.add.options(unique=True).enqueue(1) == first
 
 
+def test_a_retry_does_not_end_the_time_for_which_a_throttled_job_keeps_others_out(server, client, tmp_path):
+    throttled = pool_jobs.fail.options(throttle=600, retries=0)
+    id = throttled.enqueue(str(tmp_path / "notes"))
+    assert drained(server) == 0
+    retry(client, id)
+    assert drained(server) == 0
+    assert reader.read(client, id).status == "failed"
+    assert throttled.enqueue(str(tmp_path / "notes")) == id
+
+
 def test_a_job_that_rqs_code_canceled_is_not_retried_while_it_still_runs(client):
     id = pool_jobs.add.enqueue(1)
     claims = Claims(client, "w1", Strict(["default"]))

@@ -1,7 +1,7 @@
 -- Claiming: take ids from lists, and add those of jobs that may run to the reply. finish_and_claim.lua describes a job
 -- there.
 -- requires: coordination/redis/clock, jobs/gathered, jobs/guarded, jobs/queues, jobs/records
--- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, pausing
+-- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, jobs/text, pausing
 
 local claiming = {}
 
@@ -57,6 +57,10 @@ function claiming.take(id, number)
   if values.err or not values[2] then
     -- A record that expired or was deleted while its id waited is no loss, but half a record is.
     if records.exists(id) then corrupt.set_aside(id, values.err or 'the record holds no data') end
+    return false
+  end
+  if id:find('[\128-\255]') and not text.is_valid(id) then
+    corrupt.set_aside(id, 'its id is not valid UTF-8')
     return false
   end
   local queue, status = values[1], values[LAST_RARE + 1] or 'queued'
