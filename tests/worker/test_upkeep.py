@@ -18,8 +18,8 @@ from packmule.worker.process.claim import Claims
 
 pytestmark = pytest.mark.usefixtures("produce")
 
-LONG_IDS = ["x" * 218 + "é", "y" * 219 + "é" * 3, "z" * 300]
-"""Ids that a scoreboard can't show whole; two of them can't be cut without cutting a letter."""
+LONG_IDS = ["x" * 218 + "é", "é" * 200, "y" + "é" * 200]
+"""Ids that a scoreboard can't show whole; wherever it cuts the last two, it cuts a letter of one."""
 
 
 def renamed(client: Redis, id: str, name: str) -> str:
