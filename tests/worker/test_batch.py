@@ -224,6 +224,45 @@ def test_a_paused_batch_waits_and_others_pass(client, tmp_path):
     assert client.keys("pm:batch:*:held") == []
 
 
+def test_a_batch_that_goes_on_gives_back_all_that_still_wait_and_no_others(client):
+    batch = Batch.create()
+    batch.pause()
+    ids = [f"job{number}" for number in range(600)]
+    queued = {"origin": "default", "status": "queued", "data": "x"}
+    records = dict.fromkeys(ids, queued) | {
+        "canceled": queued | {"status": "canceled"},
+        "headless": {"status": "queued"},
+        "behind": queued | {"group": "g"},
+        "head": queued | {"group": "g"},
+    }
+    with client.pipeline() as pipeline:
+        for id, record in records.items():
+            pipeline.hset(keys.job_key(id), mapping=record)
+        pipeline.rpush(f"{keys.batch_key(batch.id)}:held", *records, "gone")
+        pipeline.execute()
+    batch.resume()
+    assert [id.decode() for id in client.lrange("rq:queue:default", 0, -1)] == [*ids, "head"]
+    assert client.lrange(keys.group_key("default", "g"), 0, -1) == [b"behind"]
+    assert client.exists(f"{keys.batch_key(batch.id)}:held") == 0
+
+
+def test_a_batch_goes_on_although_what_it_holds_is_of_another_type(client):
+    batch = Batch.create()
+    batch.pause()
+    client.set(f"{keys.batch_key(batch.id)}:held", "no list")
+    assert batch.resume()
+    assert not batch.state().is_paused
+
+
+def test_a_callback_expires_counted_from_when_it_is_called(client):
+    batch = Batch.create(on_complete=pool_jobs.add.options(expires=60).prepare(1))
+    (id,) = (as_text(id) for id in client.zrange("rq:deferred:default", 0, -1))
+    assert client.hmget(keys.job_key(id), "expires_at", "expires") == [None, b"60.000000"]
+    before = time.time()
+    batch.seal()
+    assert float(client.hget(keys.job_key(id), "expires_at")) == pytest.approx(before + 60, abs=30)
+
+
 def test_a_job_of_a_paused_batch_can_be_canceled_alone(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])

@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from packmule.jobs import control, keys, reader, registry, wire
 from packmule.jobs.client import Client
 from packmule.tests.worker import callback_faults
-from packmule.tests.worker.pools import children_of, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, pool, until
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Strict
@@ -241,6 +241,36 @@ def test_an_attempt_whose_process_was_killed_calls_back_before_it_runs_again(que
     assert calls(client) == ["failure RuntimeError too long"]
     assert job.get_status(refresh=True) == "scheduled"
     assert client.zscore("rq:scheduled:default", job.id) > time.time() + 50
+
+
+@pytest.mark.parametrize("at_front", [True, False])
+def test_a_job_runs_again_after_its_callback_at_the_end_that_it_asked_for(queue, client, at_front):
+    job = with_callbacks(queue, "fails", retry=Retry(max=1))
+    client.hset(job.key, "enqueue_at_front_on_retry", int(at_front))
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    other = queue.enqueue(f"{HERE}.body")
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    desk.exchange([outcome.settled(due)], want=0)
+    assert queue.job_ids == ([job.id, other.id] if at_front else [other.id, job.id])
+
+
+@pytest.mark.parametrize("has_callback", [True, False])
+def test_the_scheduler_hears_of_a_retry_that_is_due_soon_whatever_lies_there(queue, client, has_callback):
+    job = with_callbacks(queue, "fails") if has_callback else queue.enqueue(f"{HERE}.fails")
+    client.hset(job.key, mapping={"retries_left": 1, "retry_intervals": "[0.5]"})
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    client.set("rq:scheduled:default", "in the way")
+    with client.pubsub() as leader:
+        leader.subscribe(keys.SCHEDULER)
+        until(leader.get_message)
+        for due in desk.exchange([failed(claimed)], want=0):
+            desk.exchange([outcome.settled(due)], want=0)
+        message = leader.get_message(timeout=DEADLINE)
+    assert message
+    assert 0 < float(message["data"]) <= 0.5
+    assert client.zrange("rq:scheduled:default", 0, -1) == [job.id.encode()]
 
 
 def test_a_repeated_job_calls_back_each_time(queue, client):

@@ -327,6 +327,17 @@ def test_a_singleton_replaces_nothing_that_does_not_wait_for_its_retry(client, d
     assert client.hget(keys.job_key("other"), "status") == (status.encode() or None)
 
 
+def test_a_singleton_does_not_cancel_an_older_one_whose_retry_was_claimed(client, desk):
+    older = limited_jobs.replaces.options(retries=1, retry_intervals=[0]).enqueue("p", "1")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert ids(desk.claim()) == [older]
+    limited_jobs.replaces.enqueue("p", "2")
+    assert reader.read(client, older).status == "queued"
+    assert client.hget(keys.job_key(older), "replaced") == b"1", "it is stopped instead"
+
+
 def test_a_singleton_brings_no_record_back_of_those_that_it_replaces(client, desk):
     deleted = [limited_jobs.replaces.enqueue("p", "1")]
     desk.claim()

@@ -109,6 +109,17 @@ def test_a_key_of_another_type_is_set_aside_and_no_script_stops_half_way(client,
     assert client.type(key) in (b"none", b"hash", b"zset", b"set", b"list", b"string")
 
 
+def test_corrupt_limits_keep_no_job_from_a_worker(client):
+    more = (b'[["lock", 5, 1]]', b'[["slots", "k", "1"]]', b'[["rate", "k", 1, "1"]]', b'"k"', b"5", b'["k"]')
+    ids = pool_jobs.add.enqueue_many([(number,) for number in range(len(LIMITS + more))])
+    for number, (id, text) in enumerate(zip(ids, LIMITS + more, strict=True)):
+        client.hset(keys.job_key(id), mapping={"group": f"g{number}", "limits": text})
+    innocent = pool_jobs.add.enqueue(1)
+    claim = claims_of(client).finish_and_claim("1", [], 100)
+    assert {job.id for job in [*claim.jobs, *claim.unreadable]} == {*ids, innocent}
+    assert client.keys("pm:*k") == []
+
+
 @pytest.mark.parametrize("limits", LIMITS)
 def test_corrupt_limits_fail_only_their_own_job(server, client, limits):
     id = pool_jobs.add.enqueue(1)
