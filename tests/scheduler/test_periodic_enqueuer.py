@@ -108,6 +108,7 @@ def finish(client: Redis, id: str) -> None:
 def test_a_tick_enqueues_a_job_with_its_id_and_arguments_as_rq_reads_them(client, clock):
     found = clock.put(job=sample_jobs.echo.job.name, kwargs={"value": ["at {tick}"]}, tz="Asia/Kathmandu")
     assert ids(client) == []
+    assert not client.exists(ledger.ticks_key("s")), "there was no tick"
     tick = clock.until(found)
     assert ids(client) == [found.job_id(tick)]
     job = Job.fetch(found.job_id(tick), client, JSONSerializer)
@@ -121,6 +122,21 @@ def test_a_tick_enqueues_a_job_with_its_id_and_arguments_as_rq_reads_them(client
 def test_ticks_go_to_the_schedules_queue(client, clock):
     clock.until(clock.put(queue="low"))
     assert len(ids(client, "low")) == 1
+
+
+def test_a_round_that_decides_returns_the_seconds_until_the_next_tick(clock):
+    clock.put()
+    clock.enqueuer.ahead += 60
+    assert clock.enqueuer.round(clock.leadership.check()) > 0
+
+
+@pytest.mark.parametrize("flag", ["paused", "removed"])
+def test_a_paused_or_removed_schedule_that_became_due_rests(client, clock, flag):
+    clock.put()
+    client.hset(schedule_store.state_key("s"), flag, "1")
+    client.zadd(schedule_store.NEXT, {"s": 0})
+    assert clock.round() is None
+    assert client.zscore(schedule_store.NEXT, "s") is None
 
 
 def test_a_round_returns_the_seconds_until_the_next_tick(clock):
@@ -590,6 +606,32 @@ def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
     clock.round()
     clock.until(schedule_store.entry(client, "b").schedule)
     assert len(ids(client)) == 1
+
+
+@pytest.mark.parametrize("record", ["{", "5", '"text"'])
+def test_a_deploy_replaces_a_record_that_cannot_be_read(client, record):
+    client.hset(schedule_store.SCHEDULES, "a", record)
+    assert schedule_store.sync(client, [code("a")], "code") == []
+    assert states(client) == {"a": "active"}
+
+
+def test_a_deploy_gets_no_name_that_another_owner_has_although_it_was_removed(client):
+    schedule_store.sync(client, [code("a", owner="file", source="a.toml")], "file", "a.toml")
+    schedule_store.remove(client, "a")
+    (fault,) = schedule_store.sync(client, [code("a")], "code")
+    assert "the file has that name" in fault
+
+
+@pytest.mark.parametrize("ahead", [-1000, 1000])
+def test_a_changed_schedule_keeps_nothing_of_the_old_one_but_its_last_tick(client, ahead):
+    schedule_store.put(client, schedule("s", {"job": NOOP, "every": 60}))
+    state, now = schedule_store.state_key("s"), int(client.time()[0])
+    client.hset(state, mapping={"ended": "1", "held": "5", "fault": "odd", "last": now + ahead})
+    client.expire(state, 100)
+    schedule_store.put(client, schedule("s", {"job": NOOP, "every": 30}), replace=True)
+    assert client.hmget(state, "ended", "held", "fault") == [None] * 3
+    assert int(client.hget(state, "last")) >= now + max(0, ahead)
+    assert client.ttl(state) == -1
 
 
 def test_an_operator_may_replace_only_a_removed_schedule(client):
