@@ -16,6 +16,10 @@ LOOK = signal.SIGURG
 OVERRUN_SECONDS = 1.0
 """A job this far past its timeout has ignored the exception, and is killed."""
 
+LOOK_AGAIN_SECONDS = 0.1
+"""A second signal for a job follows after this, and each further one after twice the span before: a signal
+that arrives just before a system call does not end that call."""
+
 STOP_SECONDS = 0.5
 """A job that was asked to stop has this long to clean up."""
 
@@ -33,14 +37,22 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._interrupted_at: dict[str, float] = {}
+        self._pause = self._next_signal_at = 0.0
 
     def tell(self, running: Sequence[RunningJob]) -> bool:
-        """Whether to signal the worker: once for each job that is overdue or was asked to stop."""
+        """Whether to signal the worker, because a job is overdue or was asked to stop.
+
+        A worker interrupts each job once, however many signals it gets.
+        """
         now = time.monotonic()
         due = {job.execution for job in running if job.stop_requested or now > job.deadline}
-        news = due - self._interrupted_at.keys()
+        is_new = bool(due - self._interrupted_at.keys())
         self._interrupted_at = {execution: self._interrupted_at.get(execution, now) for execution in due}
-        return bool(news)
+        if not due or (not is_new and now < self._next_signal_at):
+            return False
+        self._pause = LOOK_AGAIN_SECONDS if is_new else 2 * self._pause
+        self._next_signal_at = now + self._pause
+        return True
 
     def judge(self, running: Sequence[RunningJob]) -> Judgement | None:
         """The first job that went on after it was interrupted."""

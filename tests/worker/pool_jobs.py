@@ -15,6 +15,7 @@ from rq import Retry, get_current_job
 
 from packmule import current, job
 from packmule.jobs import context
+from packmule.worker.deadlines import LOOK
 
 
 @job
@@ -171,6 +172,13 @@ def knows_itself(number: int) -> list[Any]:
 
 
 def sleep_long() -> None:
+    time.sleep(60)
+
+
+def sleep_through_a_signal() -> None:
+    """Miss the first signal, as a system call does that begins as it arrives."""
+    handle = signal.getsignal(LOOK)
+    signal.signal(LOOK, lambda *_: signal.signal(LOOK, handle))
     time.sleep(60)
 
 

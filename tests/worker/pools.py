@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,15 @@ def pool(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextmanager
+def logging_pool(
+    server: EmbeddedServer, processes: int = 1, **options: object
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """A running pool, and a function that returns what it and its children have logged."""
+    with tempfile.TemporaryFile() as log, pool(server, processes, log, **options) as process:
+        yield process, lambda: os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
 
 
 def drained(server: EmbeddedServer, processes: int = 1, **options: object) -> int:

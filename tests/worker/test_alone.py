@@ -59,6 +59,7 @@ def queue(client: Redis) -> Queue:
                 "knows_itself_async",
                 "knows_itself_in_a_thread",
                 "sleep_long",
+                "sleep_through_a_signal",
                 "terminates_its_child",
                 "sleep_async",
             )
@@ -137,6 +138,12 @@ def test_a_command_that_arrives_before_the_jobs_body_interrupts_it(queue, client
     monkeypatch.setattr(InlineExecutor, "perform", stop_and_perform)
     worker.work(burst=True)
     assert job.get_status(refresh=True) == "stopped"
+
+
+def test_a_job_is_interrupted_although_a_system_call_missed_the_first_signal(queue, worker):
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_through_a_signal", job_timeout=1)
+    worker.work(burst=True)
+    assert job.get_status(refresh=True) == "failed"
 
 
 def test_a_failure_callback_may_take_its_time_after_the_jobs_timeout(queue, client, worker):

@@ -150,10 +150,11 @@ def test_a_drain_waits_for_threads_and_tasks_and_gives_nothing_back_that_ended(s
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     plain = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "plain")
     beside = executor_jobs.note_when_told_async.enqueue(str(notes), str(gate), "async")
+    told = pool_jobs.note_until_stopped.enqueue(str(notes), "told")
     with pool(server, threads=2) as process:
-        until(lambda: sorted(lines(notes)) == ["begin async", "begin plain"])
+        until(lambda: sorted(lines(notes)) == ["begin async", "begin plain", "begin told"])
         process.terminate()
-        time.sleep(0.2)  # until the worker has been told
+        assert ended(client, told).result == "told"
         later = pool_jobs.add.enqueue(1)
         gate.touch()
         assert process.wait(DEADLINE) == 0

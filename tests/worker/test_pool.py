@@ -16,7 +16,17 @@ from rq.serializers import JSONSerializer
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
-from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, is_alive, lines, pool, until
+from packmule.tests.worker.pools import (
+    DEADLINE,
+    children_of,
+    drained,
+    ended,
+    is_alive,
+    lines,
+    logging_pool,
+    pool,
+    until,
+)
 from packmule.worker.kernel import clock
 from packmule.worker.process.claim import LEASE_INTERVAL
 from packmule.worker.process.completer import STALE_SECONDS
@@ -156,9 +166,9 @@ def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(serve
     pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
     running = pool_jobs.note_until_stopped.enqueue(str(notes), "a")
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
-    with pool(server) as process:
+    with pool(server, long=600) as process:  # what was claimed with the running job stays claimed
         until(lambda: lines(notes) == ["begin a"])
-        until(lambda: client.llen("rq:queue:default") < 100)
+        assert client.llen("rq:queue:default") < 100
         process.terminate()
         assert process.wait(DEADLINE) == 0
     assert reader.read(client, running).result == "a"
@@ -171,11 +181,11 @@ def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(serve
 def test_jobs_that_outlast_the_grace_or_a_second_signal_go_back(server, client, tmp_path, signals):
     notes = tmp_path / "notes"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(tmp_path / "never"), "a")
-    with pool(server, grace=0.5 if signals == 1 else 25) as process:
+    with logging_pool(server, grace=0.5 if signals == 1 else 600) as (process, logged):
         until(lambda: lines(notes) == ["begin a"])
         for _ in range(signals):
             process.terminate()
-            time.sleep(0.1)  # two pending signals would be one
+            until(lambda: "the pool stops" in logged())  # two pending signals would be one
         assert process.wait(DEADLINE) == 1
     record = reader.read(client, id)
     assert (record.status, record.attempts, record.deaths) == ("queued", 0, 0)

@@ -11,7 +11,16 @@ import pytest
 from packmule.jobs import keys, reader
 from packmule.tests.pace import skewed
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
+from packmule.tests.worker.pools import (
+    DEADLINE,
+    children_of,
+    drained,
+    ended,
+    lines,
+    logging_pool,
+    pool,
+    until,
+)
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.performer import Call, Performer
@@ -172,10 +181,10 @@ def test_a_checkpoint_revives_no_record_that_was_deleted(client):
 def test_two_signals_end_a_job_without_checkpoints_and_it_starts_again(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = executor_jobs.note_when_told_isolated.enqueue(str(notes), str(gate), "a")
-    with pool(server) as process:
+    with logging_pool(server) as (process, logged):
         until(lambda: lines(notes) == ["begin a"])
         process.terminate()
-        time.sleep(0.1)  # two pending signals would be one
+        until(lambda: "the pool stops" in logged())  # two pending signals would be one
         process.terminate()
         assert process.wait(DEADLINE) == 1
     gate.touch()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,16 @@ import pytest
 
 from packmule.jobs import keys, reader
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import children_of, drained, ended, is_alive, lines, pool, until
+from packmule.tests.worker.pools import (
+    children_of,
+    drained,
+    ended,
+    is_alive,
+    lines,
+    logging_pool,
+    pool,
+    until,
+)
 from packmule.worker.order import Strict, Weighted, of, parse
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -68,13 +76,17 @@ def test_a_process_that_uses_twice_its_max_memory_is_killed_during_its_job(serve
 
 def test_signals_make_the_pool_larger_and_smaller(server, client):
     with pool(server) as process:
-        until(lambda: client.scard(keys.WORKERS) == 1)
-        for _ in range(2):
-            process.send_signal(signal.SIGTTIN)
-            time.sleep(0.05)  # two pending signals would be one
-        until(lambda: len(children_of(process.pid)) == client.scard(keys.WORKERS) == 3)
+
+        def has(count: int) -> bool:
+            return len(children_of(process.pid)) == client.scard(keys.WORKERS) == count
+
+        until(lambda: has(1))
+        process.send_signal(signal.SIGTTIN)
+        until(lambda: has(2))  # two pending signals would be one
+        process.send_signal(signal.SIGTTIN)
+        until(lambda: has(3))
         process.send_signal(signal.SIGTTOU)
-        until(lambda: len(children_of(process.pid)) == client.scard(keys.WORKERS) == 2)
+        until(lambda: has(2))
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
 
 
@@ -92,14 +104,10 @@ def test_a_pool_grows_with_its_backlog_and_shrinks_when_there_is_none(server, cl
 def test_a_sigquit_writes_the_stacks_of_the_pool_and_of_its_processes(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
-    with tempfile.TemporaryFile() as stderr, pool(server, stderr=stderr) as process:
+    with logging_pool(server) as (process, logged):
         until(lambda: lines(notes) == ["begin a"])
         process.send_signal(signal.SIGQUIT)
-
-        def dumped() -> bytes:
-            return os.pread(stderr.fileno(), 1 << 20, 0)
-
-        until(lambda: b"in note_when_told" in dumped() and b"in _dump" in dumped())
+        until(lambda: "in note_when_told" in logged() and "in _dump" in logged())
         gate.touch()
         assert ended(client, id).result == "a"
 
@@ -151,7 +159,7 @@ def test_no_job_is_lost_to_a_child_that_a_dead_worker_left_behind_with_its_socke
     notes = tmp_path / "notes"
     with pool(server):
         until(lambda: client.scard(keys.WORKERS) == 1)
-        time.sleep(0.2)  # so that it waits by its connections
+        until(lambda: any(each["cmd"] == "blmove" for each in client.client_list()))
         id = executor_jobs.die_once_with_a_child_left.enqueue(str(notes))
         assert ended(client, id).result == "lived"
         for number in range(20):
@@ -205,29 +213,35 @@ def test_a_queue_with_a_low_weight_gets_its_share(server, client, tmp_path):
 
 
 def test_jobs_claimed_with_one_that_blocks_its_process_run_elsewhere(server, client, tmp_path):
-    path = tmp_path / "notes"
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    os.mkfifo(gate)
     pool_jobs.add.enqueue_many([(1,)] * 40)
-    long = executor_jobs.keep_the_lock.enqueue(str(path), 8 * 10**7)
+    long = executor_jobs.keep_the_lock.enqueue(str(path), str(gate))
     behind = pool_jobs.note.enqueue_many([(str(path), f"note {number}") for number in range(20)])
     with pool(server, 2):
-        for id in [*behind, long]:
+        for id in behind:
             assert ended(client, id).status == "finished"
+        gate.write_text("")
+        assert ended(client, long).status == "finished"
     assert lines(path)[-1] == "ends"
     assert Counter(lines(path)) == Counter(["begins", "ends", *(f"note {number}" for number in range(20))])
 
 
 def test_a_job_that_arrives_at_a_stalled_worker_is_performed_once_by_another(server, client, tmp_path):
-    path = tmp_path / "notes"
+    path, gate = tmp_path / "notes", tmp_path / "gate"
+    os.mkfifo(gate)
     with pool(server, 2):
-        until(lambda: client.scard(keys.WORKERS) == 2)
-        time.sleep(0.3)  # until both wait on all queues
-        long = executor_jobs.keep_the_lock.enqueue(str(path), 6 * 10**7)
+        until(
+            lambda: sum(each["cmd"] == "blmove" for each in client.client_list()) == 6
+        )  # both on all queues
+        long = executor_jobs.keep_the_lock.enqueue(str(path), str(gate))
         until(lambda: lines(path) == ["begins"])
         for number in range(10):
-            pool_jobs.note.options(queue="low").enqueue(str(path), f"note {number}")
-            time.sleep(0.02)
+            id = pool_jobs.note.options(queue="low").enqueue(str(path), f"note {number}")
+            assert ended(client, id).status == "finished"
+        gate.write_text("")
         assert ended(client, long).status == "finished"
         last = pool_jobs.note.options(queue="low").enqueue(str(path), "last")
         assert ended(client, last).status == "finished"
     assert Counter(lines(path)) == Counter(["begins", "ends", "last", *(f"note {n}" for n in range(10))])
-    assert lines(path).index("ends") >= 10
+    assert lines(path)[-2:] == ["ends", "last"]

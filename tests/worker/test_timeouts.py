@@ -76,7 +76,7 @@ def test_an_isolated_job_that_is_killed_for_its_timeout_harms_no_async_one_besid
 ):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     beside = executor_jobs.note_when_told_async.enqueue(str(notes), str(gate), "a")
-    with pool(server):
+    with pool(server, earlier=0.9):  # for a machine that lets the worker wait
         until(lambda: lines(notes) == ["begin a"])
         assert ended(client, executor_jobs.resist_isolated.enqueue("swallow")).status == "failed"
         gate.touch()

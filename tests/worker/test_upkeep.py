@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 
 import pytest
 from redis import Redis
@@ -12,7 +11,7 @@ from redis import Redis
 from packmule.jobs import keys, reader
 from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import children_of, ended, lines, pool, until
+from packmule.tests.worker.pools import children_of, ended, lines, logging_pool, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 
@@ -102,7 +101,7 @@ def test_a_key_that_breaks_one_duty_stops_no_other_and_is_named_once(server, cli
     fault(client)
     ids = [claimed_by(client, worker) for worker in ("w1", "w2")]
     vanish(client, "w1")
-    with tempfile.TemporaryFile() as stderr, pool(server, stderr=stderr) as process:
+    with logging_pool(server) as (process, logged):
         assert ended(client, ids[0]).result == 2
         children = children_of(process.pid)
         id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
@@ -115,7 +114,7 @@ def test_a_key_that_breaks_one_duty_stops_no_other_and_is_named_once(server, cli
         assert ended(client, id).result == "a"
         assert ended(client, ids[1]).result == 2
         assert children_of(process.pid) == children
-        written = os.pread(stderr.fileno(), 1 << 20, 0).decode()
+        written = logged()
         assert not client.zrangebyscore(keys.LEASES, "-inf", 1)
     complaints = [line for line in written.splitlines() if "can't" in line or "not text" in line]
     assert len(complaints) <= 3, complaints
