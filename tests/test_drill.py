@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from packmule.drill.job import MOST_SLOTTED, RATE
 from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Ledger, Run, State
 from packmule.drill.verdict import HELD_UP, KILLED, LIMITS, POOL_GONE, judge, percentile
 from packmule.jobs import keys
+from packmule.terminal.drill import report
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from packmule.tests.pace import pace
 
@@ -325,6 +328,20 @@ def test_the_ledger_is_read_as_it_grows(tmp_path: Path) -> None:
     ledger.catch_up()
     assert ledger.runs == [run("a", 1.0, 2.0), run("b", 1.5, None, pid=8)]
     assert list(ledger.running) == [8]
+
+
+@pytest.mark.parametrize(("load", "is_said"), [(0.5, False), (1000.0, True)])
+def test_a_report_says_when_the_machine_may_have_made_jobs_late(
+    load: float, is_said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    runs = [run("a", 1, None), run("a", 4, 5, pid=OTHER)]
+    verdict = judge({"a"}, {"a": DONE}, (), runs, [Fault("kill process", WORKER, 1.5, 1.5)])
+    report(verdict, Counter(), 60, 1, None, as_json=False)
+    out = capsys.readouterr().out
+    assert "broken: after 'process killed' jobs ran again in 2.5 s (p99), not in 1 s\n" in out
+    assert ("load of 1000" in out) is is_said
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_a_percentile_is_one_of_the_values() -> None:

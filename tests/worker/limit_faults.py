@@ -30,7 +30,8 @@ from redis.exceptions import RedisError
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
-from packmule.jobs import reader
+from packmule.drill import job_states
+from packmule.jobs import wire
 from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
 from packmule.testing import private_server
@@ -261,12 +262,11 @@ def _await_end(client: Redis, ids: list[str], report: Report) -> None:
     while waiting and time.monotonic() < deadline:
         time.sleep(0.2)
         with suppress(RedisError):
-            for id in list(waiting):
-                record = reader.read_if_there(client, id)
-                if record is not None and record.has_ended:
+            for id, state in job_states.states(client, waiting).items():
+                if state.status in wire.ENDED:
                     waiting.remove(id)
-                    died = record.status == "failed" and record.deaths >= 3
-                    report.ended["failed after 3 deaths" if died else record.status] += 1
+                    died = state.status == "failed" and state.deaths >= 3
+                    report.ended["failed after 3 deaths" if died else state.status] += 1
     report.unended = sorted(waiting)
     time.sleep(3)  # for the mending of what is left
 
