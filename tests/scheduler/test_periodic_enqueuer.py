@@ -592,6 +592,13 @@ def test_a_file_drops_only_its_own_schedules(client):
     assert states(client) == {"b": "active"}
 
 
+def test_a_deploy_pauses_no_schedule_that_was_resumed_by_hand(client):
+    schedule_store.sync(client, [code("a", paused=True)], "code")
+    schedule_store.resume(client, "a")
+    schedule_store.sync(client, [code("a", paused=True, every=30)], "code")
+    assert states(client) == {"a": "active"}
+
+
 def test_a_deploy_neither_unpauses_nor_resurrects(client, clock):
     schedule_store.sync(client, [code("a"), code("b")], "code")
     schedule_store.pause(client, "a")
