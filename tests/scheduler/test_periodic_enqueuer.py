@@ -592,6 +592,25 @@ def test_a_file_drops_only_its_own_schedules(client):
     assert states(client) == {"b": "active"}
 
 
+def test_a_definition_pauses_and_resumes_a_schedule_unless_an_operator_did(client):
+    def deployed(**table: Any) -> str:
+        schedule_store.sync(client, [code("a", **table)], "code")
+        state = states(client)["a"]
+        assert (client.zscore(schedule_store.NEXT, "a") is None) == (state != "active")
+        return state
+
+    assert deployed() == "active"
+    assert deployed(paused=True) == "paused"
+    assert deployed(paused=True, every=30) == "paused"
+    assert deployed() == "active"
+    schedule_store.pause(client, "a")
+    assert deployed(paused=True) == "paused"
+    assert deployed() == "paused"
+    schedule_store.remove(client, "a")
+    client.hdel(schedule_store.state_key("a"), "paused")
+    assert deployed(every=30) == "removed"
+
+
 def test_a_deploy_pauses_no_schedule_that_was_resumed_by_hand(client):
     schedule_store.sync(client, [code("a", paused=True)], "code")
     schedule_store.resume(client, "a")
@@ -649,6 +668,7 @@ def test_an_operator_may_replace_only_a_removed_schedule(client):
             schedule_store.put(client, mine, replace)
     schedule_store.remove(client, "a")
     assert schedule_store.put(client, mine) == "changed"
+    assert states(client) == {"a": "active"}
     schedule_store.sync(client, [code("a")], "code")
     assert schedule_store.entry(client, "a").schedule == mine
     assert schedule_store.remove(client, "a") == {"a": "operator"}
