@@ -1,11 +1,11 @@
 """The scheduler: while it leads, do what must happen once per cluster, and sleep until more is due.
 
 It promotes delayed jobs and retries. One atomic step moves what is due from `rq:scheduled:<queue>` to its
-queue's list: to the end, or to the front if it was enqueued `at_front`. If the leader dies, another scheduler
-leads after the term of 3 s, and goes on with that.
+queue's list: to the end, or to the front if it was enqueued `at_front` for a later time. If the leader dies,
+another scheduler leads after the term of 3 s, and goes on with that.
 
-It rescues nobody, which is the pools' duty. It only gives claims without a lease one that ends, so that pools
-find them. Such claims are left if a lease's key is lost, and not by a crash.
+Pools rescue jobs, and the scheduler does not. Every one to five minutes it looks for claims without a lease,
+and gives them one that ends, so that pools find them. A crash leaves no such claims, a lost `pm:leases` may.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
--- Store new jobs, and put each in its queue's list or among the scheduled ones, the sorted set rq:scheduled:<queue>.
+-- Store new jobs, and put each in its queue's list, rq:queue:<queue> with the next job at its left end, or among the
+-- scheduled ones, the sorted set rq:scheduled:<queue>.
 -- requires: enqueueing, memory
 --
 -- KEYS[1]  the places of unique jobs
@@ -23,9 +24,9 @@
 --          enqueued job, 0 for a job whose id was known, and the holder's id for a job that was kept out or replaced
 --          another
 --
--- An id is known if its record exists, unless its job was canceled, no longer runs, and another call enqueues it. It is
--- known too if this same call's job, within the last minute, ended and left no record or replaced another job. So a
--- command that is sent again because its reply was lost enqueues nothing twice.
+-- An id is known if its record exists. If that job was canceled and no longer runs, the id is known only to the call
+-- that enqueued it. That call also knows it for a minute after its job ended and left no record, or replaced another
+-- job. So a command that is sent again because its reply was lost enqueues nothing twice.
 
 local places = KEYS[1]
 local jobs, payloads = ARGV[1], ARGV -- the first job's payload is the second

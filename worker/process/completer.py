@@ -4,10 +4,11 @@ An outcome counts once it is acknowledged. If the process dies before, its jobs 
 The worker's next claim acknowledges outcomes, too.
 
 A **retry** is the outcome of an attempt that raised an error, such as its timeout's, after which the job runs
-again. The worker decides on it (`outcome.failed`): the claim brought `retries_left`, and the type's
-`retry_on` and `give_up_on` allow it. The acknowledgement writes one retry less, and schedules the job by its
-`retry_intervals`, or by a back-off with jitter. The leading scheduler promotes it to its queue. A job that
-need not wait goes there at once. A rescue does the same for a job that was killed for its timeout.
+again. The worker decides on it (`outcome.failed`). The job must have `retries_left`, which the claim brought,
+and the type's `retry_on` and `give_up_on` must allow it. The acknowledgement writes one retry less, and
+schedules the job by its `retry_intervals`, or by a back-off with jitter. The leading scheduler promotes it
+when it is due. A job without a wait goes to the end of its queue at once (to the front if RQ's `Retry` said
+so). A rescue does the same for a job whose attempt failed because the pool killed its process.
 """
 
 from __future__ import annotations
@@ -44,10 +45,9 @@ class Completer:
     """Owns the claimed jobs that have not started, and the outcomes that are not acknowledged.
 
     A thread beside the performing one checks them every `ACKNOWLEDGE_SECONDS`, and only while it may have
-    something to do. `wake` ends the performing thread's wait for work. `show_held` gets the executions that
-    the worker holds, while other workers could perform some of them or more may arrive. The pool reads them
-    there, and returns the unstarted ones if a job blocks this thread, too. No call to Redis is made while its
-    lock is held.
+    something to do. `wake` ends the performing thread's wait for work. `show_held` shows the pool what was
+    claimed, if that is several jobs or more may arrive. The pool returns the unstarted ones if a job blocks
+    this thread, too. No call to Redis is made while its lock is held.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Completer:
             self._acknowledge()
 
     def drain(self) -> list[Outcome]:
-        """Take all outcomes that are not acknowledged; jobs that have not started are returned among them."""
+        """Take all outcomes that are not acknowledged; those that give back unstarted jobs are among them."""
         if self._has_moves and self._is_long(clock()):
             self._give_back()  # what arrived for this worker during a long job
         with self._lock:

@@ -39,7 +39,8 @@ class Fetcher:
 
     An idle worker waits by blocking moves, one connection for each queue. A push ends a move: the server puts
     the id into the worker's waiting list, and runs the claim that was sent behind the move. If the process
-    dies in between, a rescue finds the id in the waiting list.
+    dies in between, a rescue finds the id in the waiting list. If the connection is lost, that claim, too, is
+    sent again under its id.
 
     The performing thread calls `exchange` and `wait`; any thread may call the others. `wake` are descriptors
     that end a wait when they become readable. `answered` is called with each reply that names parents (ended
@@ -74,7 +75,8 @@ class Fetcher:
     def exchange(self, outcomes: Sequence[Outcome], room: int) -> Claim:
         """Acknowledge `outcomes` and claim what there is room for, in one round trip.
 
-        Without outcomes and room there is none. If a wait has brought jobs, return those and claim no others.
+        Without outcomes and without room it sends no call. If a wait has brought jobs, return those and claim
+        no others.
         """
         if self._begun:
             self._size.learn(self._begun, time.monotonic() - self._begun_at)

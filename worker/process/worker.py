@@ -4,18 +4,19 @@ A **claim** is an entry of `pm:claims:<worker>`, a hash of job id to execution i
 its queue's list and makes the entry, so the id is always in Redis. A claim ends in one atomic step, either by
 an acknowledged outcome (`completer.py`) or by a rescue. So a body may run twice, but one outcome counts.
 
-A **rescue** (`worker/rescue.py`) puts all ids of a worker's claims and of its waiting list in front of their
+A **rescue** (`worker/rescue.py`) puts the ids of a worker's claims and of its waiting list in front of their
 queues, and ends its lease:
 
 - A worker that leaves rescues its own jobs.
 - If a process dies, its pool, which is its parent, rescues its jobs at once.
-- If the pool is gone, nobody renews the worker's lease in `pm:leases`, and it ends after 12 s. Each pool
-  checks for ended leases once a second, and rescues the jobs of their workers. If an outage has ended all
-  leases, living workers renew theirs first.
+- If a pool dies, its processes die with it, and their leases in `pm:leases` end after 12 s. Each pool checks
+  for ended leases once a second, and rescues the jobs of their workers. If an outage has ended all leases,
+  the first renewal bars rescues for 4 s, in which living workers renew theirs.
 
-A rescued job is queued again, and the run that broke off is no attempt. The pool knows from the scoreboard
-what ran in a process. If the process died, a job that ran counts a death, and fails at the third. If the pool
-killed it for a timeout or its memory, the attempt of a job at fault has failed, and the job may have a retry.
+A rescued job is queued again, and the run that broke off is no attempt. A living pool knows from the
+scoreboard what ran. If the process died, each job that ran counts a death, and fails at the third. If the
+pool killed it for a timeout, the attempt of the late job has failed. If it was for memory, each attempt that
+ran has failed. Such a job may have a retry.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ log = logging.getLogger("packmule.worker")
 class Worker:
     """One process that performs jobs of `queues`, whose `order` says which come first.
 
-    It shows on its `scoreboard` what it performs. Its pool renews its lease each second, enforces deadlines,
-    and marks a job's record as started once the job has run for 50 ms. The `lifeline` is a descriptor that
-    becomes readable when the pool is gone. `lock_nodes` keep the locks of singletons, by default the job
-    server does; `callbacks` say what may be called. Its parts call back in three ways: `done` with a call and
-    its outcome, `wake` to end a wait, and `break_off` for a lock that was lost.
+    It shows on its `scoreboard` what it performs. Its pool renews its lease each second, and marks a job's
+    record as started once the job has run for 50 ms. The pool's signal raises an error in a late job. If the
+    job goes on for a second, the pool kills the process. The descriptor `lifeline` is readable once the pool
+    is gone. `lock_nodes` keep the locks of singletons, and `callbacks` say what may be called. Parts call
+    back by `done` with a call and its outcome, `wake` to end a wait, and `break_off` for a lost lock.
     """
 
     def __init__(
@@ -208,7 +209,7 @@ class Worker:
     def _perform_all(self, claim: Claim, room: int) -> None:
         """Start what was claimed, as far as there is room; each job ends in `_end`.
 
-        Callbacks that are due come first, and start even without room. What is left unstarted goes back.
+        Callbacks that are due come first, even without room. What can't start goes back.
         """
         self.performed += len(claim.jobs) - claim.callbacks
         self.completer.take(claim)

@@ -9,25 +9,25 @@
 -- KEYS[6+] the queues' lists, in the order in which they are served
 -- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, seconds for which
 --          to renew the lease or 0, [outcome, ...]]
---          the mark is the field of the claims that names the last claim, which may be sent again; if it names
---          neither this claim nor the last one, the server has lost history
---          an outcome is worker/process/outcome.py's and names the job's next status: a retry's is queued or scheduled,
---          a returned job's queued
+--          the mark is a field of the claims that names the newest claim: the last, or this one if it is sent again.
+--          If it names neither, the server has lost history. Claims behind blocking moves have marks of their own
+--          an outcome is worker/process/outcome.py's, and its status is the job's next one
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
---          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then,
---          1 if RQ no longer knows the worker, asked when its lease is renewed, 1 if the server lost history]
+--          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then ("0":
+--          at once, behind ids that may not run), 1 if RQ no longer knows the worker, asked when its lease is renewed,
+--          1 if the server lost history]
 --          a job is [id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due]
 --          the rare fields are the 4th to the 21st that claiming.take reads, each or nothing, expires_at and
 --          unknown_since in seconds from now; a job that repeats has its repeat_intervals behind them
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
--- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record goes
--- on to say queued. If a limit or a paused batch keeps the job from running, the id waits in a list of theirs instead.
--- If the job was deleted or has ended, the id is dropped.
+-- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record says
+-- queued until the pool marks it as started. If a limit or a paused batch keeps the job from running, the id waits in a
+-- list of theirs instead. If the job was deleted or has ended, the id is dropped.
 -- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing. The
--- outcome takes the id out of the claims. A queued job goes to its queue's list again, and a scheduled one waits in
--- rq:scheduled:<queue> until it is due. An ended one goes to a registry of RQ's.
+-- outcome takes the id out of the claims. A returned job goes to the front of its queue, one that runs again at once to
+-- the end. A scheduled job waits in rq:scheduled:<queue> until it is due. An ended one goes to a registry of RQ's.
 -- A call that is sent again after a lost reply finds its own claim id in the mark. It returns the jobs whose executions
 -- begin with that id. Its outcomes don't count twice, since the claims no longer name them.
 
@@ -47,7 +47,7 @@ local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
 
--- Registries of canceled jobs join them in one question, although a call beside these alone is plain.
+-- One question is about these and registries of canceled jobs. If any exists, a second one is about these alone.
 local count = #unusual
 for _, outcome in ipairs(ended) do
   if outcome[3] ~= last_queue then
