@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from redis import Redis
@@ -12,7 +13,9 @@ from packmule.jobs import keys, reader
 from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, lines, logging_pool, pool, until
+from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL
 from packmule.worker.order import Strict
+from packmule.worker.pool.upkeep import ANSWER_SECONDS, Upkeep, impatient
 from packmule.worker.process.claim import Claims
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -118,6 +121,14 @@ def test_a_key_that_breaks_one_duty_stops_no_other_and_is_named_once(server, cli
         assert not client.zrangebyscore(keys.LEASES, "-inf", 1)
     complaints = [line for line in written.splitlines() if "can't" in line or "not text" in line]
     assert len(complaints) <= 3, complaints
+
+
+def test_a_lease_outlives_a_cut_of_ten_seconds_and_the_heartbeats_on_either_side_of_it():
+    upkeep = Upkeep(impatient(Redis(unix_socket_path="/nonexistent/socket")))
+    upkeep.do_due()
+    assert not upkeep.is_available
+    again_in = upkeep._beat.due_at - time.monotonic()
+    assert INTERVAL + 10 + ANSWER_SECONDS + max(again_in, RETRY_INTERVAL) < keys.LEASE_SECONDS
 
 
 def test_many_vanished_workers_are_rescued_although_each_call_takes_a_few(server, client):
