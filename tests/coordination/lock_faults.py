@@ -45,8 +45,11 @@ class Report:
     tokens_rise: bool
 
 
-def run(events: int, seconds: float = 600.0, processes: int = 6) -> Report:
-    """Inject each fault `events` times, or until `seconds` are over, and count lost writes."""
+def run(events: int, seconds: float = 600.0, processes: int = 6, writes: int = 20) -> Report:
+    """Inject each fault `events` times, or until `seconds` are over, and count lost writes.
+
+    It goes on without faults until there are more than `writes`.
+    """
     with ExitStack() as closing:
         servers = [closing.enter_context(private_server()) for _ in range(6)]
         *nodes, home = servers
@@ -61,6 +64,7 @@ def run(events: int, seconds: float = 600.0, processes: int = 6) -> Report:
         closing.callback(lambda: [worker.kill() for worker in workers])
         try:
             done = break_things(events, seconds, nodes, proxies, workers, resource, clock)
+            wait_for(lambda: int(resource.get("fenced") or 0) > writes)
         finally:
             resource.set("stop", 1)
         for worker in workers:
