@@ -425,3 +425,12 @@ def test_one_call_looks_at_a_bounded_number_of_leases(client, monkeypatch):
     assert len(rescue_expired(client)) == 10
     assert client.zcount(keys.LEASES, now + 1800, "+inf") == 5
     assert len(rescue_expired(client)) == 5
+
+
+def test_a_job_whose_result_is_not_kept_leaves_no_result_of_an_earlier_attempt(client, claims):
+    id = pool_jobs.add.options(retries=1, retry_intervals=[0], result_ttl=0).enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    (job,) = claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 1).jobs
+    assert client.exists(keys.results_key(id)) == 1
+    claims.finish_and_claim("c3", [finished(job)], 0)
+    assert client.exists(keys.job_key(id), keys.results_key(id)) == 0

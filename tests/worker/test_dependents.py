@@ -21,7 +21,7 @@ from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
 from packmule.worker.dependents import FORGOTTEN_SECONDS, Dependents, _enqueue
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.performer import finished
 from packmule.worker.rescue import rescue
@@ -188,6 +188,22 @@ def test_a_child_without_a_list_of_parents_still_needs_the_one_that_ended(queue,
     client.hset(parent.key, "status", "failed")
     Dependents(client).enqueue_of([parent.id])
     assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "queued"]
+
+
+def test_an_end_that_is_acknowledged_again_leaves_nothing_to_a_pool(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    child, canceled = queue.enqueue(ADD, 1, depends_on=parent), queue.enqueue(ADD, 1, depends_on=parent)
+    client.hset(canceled.key, "status", "canceled")
+    claims = Claims(client, "w1", Strict(["default"]))
+    (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
+    ended = performer.finished(claimed, b"2", 1.0, 2.0)
+    assert claims.finish_and_claim("c2", [ended], 0).parents == [parent.id]
+    assert client.zrange(keys.PARENTS, 0, -1) == [parent.id.encode()], "the worker may die now"
+    Dependents(client).enqueue_of([parent.id])
+    claims._held[claimed.execution] = claimed  # the reply was lost
+    assert claims.finish_and_claim("c2", [ended], 0).parents == [parent.id]
+    assert client.zcard(keys.PARENTS) == 0
+    assert queue.job_ids == [child.id]
 
 
 def test_a_canceled_child_stays_among_the_dependents(queue, client):

@@ -179,6 +179,22 @@ def test_a_retry_leaves_no_callback_in_a_waiting_list(queue, client):
     assert waiting(client) + queue.job_ids == [job.id]
 
 
+def test_a_callback_that_a_blocking_move_has_brought_to_a_lost_worker_goes_back(queue, client):
+    job = with_callbacks(queue, "body")
+    desk = Desk(client, "w1")
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    desk.exchange([outcome.returned(due)], want=0)
+    assert moved(client) == [job.id]
+    client.rpush(keys.waiting_key("w1"), "gone")
+    rescue(client, "w1", "vanished")
+    assert queue.job_ids == [job.id]
+    assert job.get_status(refresh=True) == "failed"
+    assert client.exists(keys.job_key("gone")) == 0
+    (again,) = Desk(client, "w2").exchange()
+    assert again.due.kind == "failure"
+
+
 # Callbacks that a worker does not know
 
 

@@ -374,6 +374,47 @@ def test_a_singleton_that_was_replaced_while_it_ran_is_not_retried(client, desk)
     assert desk.finish(job, most=5) == []
 
 
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_a_singleton_that_was_replaced_instead_of_retried_calls_back_as_stopped(client, desk, has_failed):
+    older = limited_jobs.replaces.options(retries=1).enqueue("p", "1")
+    client.hset(keys.job_key(older), "stopped_callback_name", "shop.stopped")
+    (job,) = desk.claim()
+    limited_jobs.replaces.enqueue("p", "2")
+    asks = outcome.failed(job, "broken", 1.0, 2.0) if has_failed else outcome.again(job, "later", 1.0, 2.0, 0)
+    claims = desk.workers["w1"]
+    (due,) = claims.finish_and_claim(claims.next_id(), [asks], 0).jobs
+    assert (due.id, due.due.kind) == (older, "stopped")
+
+
+def test_the_worker_of_a_singleton_that_is_replaced_is_told_to_stop_it(client, desk):
+    older = limited_jobs.replaces.enqueue("p", "1")
+    desk.claim()
+    with client.pubsub() as commands:
+        commands.subscribe(keys.commands_channel("w1"))
+        until(commands.get_message)
+        limited_jobs.replaces.enqueue("p", "2")
+        message = commands.get_message(timeout=DEADLINE)
+    assert json.loads(message["data"]) == {"command": "stop-job", "job_id": older}
+
+
+def test_a_singleton_replaces_all_that_wait_in_its_group_or_for_their_retry(client, desk):
+    group, key = f"lock {JOBS}.replaces", f"{JOBS}.replaces"
+    waiting = ["head", "behind", "further"]
+    for id in [*waiting, "first", "second"]:
+        fields = {"origin": "default", "status": "queued" if id in waiting else "scheduled", "group": group}
+        client.hset(keys.job_key(id), mapping=fields)
+    client.hset(keys.groups_key("default"), group, "head")
+    client.rpush("rq:queue:default", "head")
+    client.rpush(keys.group_key("default", group), "behind", "further")
+    client.zadd("rq:scheduled:default", {"first": 1, "second": 1})
+    client.sadd(f"pm:retrying:{key}", "first", "second")
+    newer = limited_jobs.replaces.enqueue("p", "1")
+    canceled = [*waiting, "first", "second"]
+    assert {client.hget(keys.job_key(id), "status") for id in canceled} == {b"canceled"}
+    assert client.lrange("rq:queue:default", 0, -1) == [newer.encode()]
+    assert client.exists(keys.group_key("default", group), "rq:scheduled:default", f"pm:retrying:{key}") == 0
+
+
 def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(client, desk):
     older = limited_jobs.replaces.enqueue("p", "1")
     desk.claim()

@@ -31,8 +31,7 @@ local function accept(outcome, is_there, is_canceled, claims)
   local goes_back = status == 'queued' or status == 'scheduled'
   local is_replaced = goes_back and needs ~= '' and singletons.was_replaced(id, needs)
   if is_replaced and kind > 0 then
-    status, kind, outcome[4], outcome[6] = 'stopped', 3, 'stopped', 3
-    if callback ~= '' then callback = 'stopped' end
+    status, kind, callback, outcome[4], outcome[6] = 'stopped', 3, 'stopped', 'stopped', 3
   end
   if is_there and ending.is_end(status) then gone.note(id, ttl) end
   if needs ~= '' then limits.release(needs, id, kind == 0, kind == 0 and status == 'queued' and delay > 0) end

@@ -17,8 +17,8 @@ local function note_new(key, new, number, ttl)
   if before <= MOST_FIELDS then return end
   for field in pairs(new) do
     local queue, kind, what = field:match('^([^\31]*)\31(.*)\31([^\31]*)$')
-    if not queue or new[queue .. '\31' .. kind .. '\31us'] then
-      redis.pcall('HINCRBY', key, (queue or '') .. '\31other\31' .. (what or ''), redis.call('HGET', key, field))
+    if new[queue .. '\31' .. kind .. '\31us'] then
+      redis.pcall('HINCRBY', key, queue .. '\31other\31' .. what, redis.call('HGET', key, field))
       redis.call('HDEL', key, field)
     end
   end
