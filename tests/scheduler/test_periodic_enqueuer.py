@@ -32,6 +32,7 @@ from packmule.scheduler.schedules.periodic_enqueuer import (
 )
 from packmule.scheduler.schedules.tick_policy import LATE
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.looks import looks
 from packmule.tests.pace import pace
 
 NOOP = sample_jobs.noop.job.name
@@ -509,6 +510,26 @@ def test_schedules_that_lost_their_next_tick_get_it_back(client, clock):
     assert client.zcard(schedule_store.NEXT) == 500
 
 
+def test_one_repair_looks_at_a_bounded_number_of_schedules(client, clock):
+    for number in range(2000):
+        client.hset(schedule_store.SCHEDULES, f"s{number}", "x" * 100)
+    commands, _ = looks(client, lambda: clock.enqueuer.repair(clock.leadership.check()))
+    assert commands < 1500
+
+
+def test_only_the_leader_repairs_and_only_schedules_that_do_not_rest(client, clock):
+    clock.put()
+    client.delete(schedule_store.NEXT)
+    for flag in ("paused", "removed", "ended"):
+        client.hset(schedule_store.state_key("s"), flag, "1")
+        assert clock.enqueuer.repair(clock.leadership.check()) == 0
+        client.hdel(schedule_store.state_key("s"), flag)
+    with pytest.raises(NotLeading):
+        clock.enqueuer.repair("7")
+    assert clock.enqueuer.repair(clock.leadership.check()) == 1
+    assert clock.enqueuer.repair(clock.leadership.check()) == 0
+
+
 @pytest.mark.parametrize("loss", ["deleted", "of another type"])
 def test_lost_schedules_of_code_are_stored_again_without_a_restart(client, clock, loss, caplog):
     scheduler = Scheduler(client, enqueuer=clock.enqueuer)
@@ -608,6 +629,14 @@ def test_a_definition_pauses_and_resumes_a_schedule_unless_an_operator_did(clien
     schedule_store.remove(client, "a")
     client.hdel(schedule_store.state_key("a"), "paused")
     assert deployed(every=30) == "removed"
+
+
+def test_the_leader_is_woken_by_a_new_schedule(client):
+    with client.pubsub() as listening:
+        listening.subscribe(keys.SCHEDULER)
+        schedule_store.put(client, schedule("s", {"job": NOOP, "every": 60}))
+        found = [message["data"] for _, message in zip(range(2), listening.listen(), strict=False)]
+    assert found == [1, b"0"]
 
 
 def test_a_deploy_pauses_no_schedule_that_was_resumed_by_hand(client):

@@ -274,8 +274,8 @@ def test_a_leader_announces_itself_again_if_the_server_forgot_it(client):
 
 
 def test_a_leader_gives_up_if_the_server_knows_a_later_one(client):
-    leadership = Leadership(client)
-    assert leadership.hold()
+    leadership = Leadership(client, term=60)
+    wait_for(leadership.hold)
     client.hset(LEADER, mapping={"name": "later", "term": int(leadership.term) + 1, "until": "1"})
     leadership.announce_again()
     assert not leadership.hold()
@@ -283,8 +283,8 @@ def test_a_leader_gives_up_if_the_server_knows_a_later_one(client):
 
 
 def test_a_former_leader_that_resigns_ends_no_other_term(client):
-    leadership = Leadership(client)
-    assert leadership.hold()
+    leadership = Leadership(client, term=60)
+    wait_for(leadership.hold)
     client.hset(LEADER, mapping={"name": "later", "term": int(leadership.term) + 1})
     before = client.hget(LEADER, "until")
     leadership.resign()
@@ -293,7 +293,7 @@ def test_a_former_leader_that_resigns_ends_no_other_term(client):
 
 def test_a_resignation_that_the_server_refuses_to_record_raises_nothing(spare_server):
     with connect(None, spare_server().data_dir) as client:
-        first, second = Leadership(client), Leadership(client)
+        first, second = Leadership(client, term=60), Leadership(client, term=60)
         wait_for(first.hold)
         client.config_set("maxmemory", 1)
         first.resign()
@@ -306,11 +306,11 @@ def test_a_resignation_that_the_server_refuses_to_record_raises_nothing(spare_se
 
 
 def test_a_leader_that_announces_itself_again_has_led_since_its_first_time(client):
-    leadership = Leadership(client)
-    assert leadership.hold()
+    leadership = Leadership(client, term=60)
+    wait_for(leadership.hold)
     client.hset(LEADER, mapping={"since": "1.000", "until": "1"})
     leadership.announce_again()
-    assert leadership.hold()
+    wait_for(leadership.hold)
     assert who_leads(client).since == 1.0
 
 

@@ -161,6 +161,17 @@ def test_a_purge_deletes_blocked_jobs_and_the_running_one_stays(client):
     assert reader.read(client, first).status == "queued"
 
 
+def test_a_purge_leaves_no_time_at_which_a_group_without_jobs_goes_on(client):
+    limited_jobs.ten_a_second.enqueue("p", "d", "first")
+    claimed(client)
+    client.set(f"pm:rate:jobs:{limited_jobs.__name__}.ten_a_second:d", 10**18)  # far from full
+    limited_jobs.ten_a_second.enqueue_many([("p", "d", str(number)) for number in range(3)])
+    assert claimed(client) == []
+    assert client.zcard("pm:due") == 1
+    assert purge(client, "default") == 3
+    assert client.zcard("pm:due") == 0
+
+
 def test_a_purge_deletes_the_jobs_that_paused_batches_hold(client):
     batches = [Batch.create() for _ in range(3)]
     for batch in batches:
