@@ -27,6 +27,7 @@ from packmule.tests.worker import batch_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.performer import finished
 from packmule.worker.rescue import rescue
@@ -261,6 +262,26 @@ def test_a_callback_expires_counted_from_when_it_is_called(client):
     before = time.time()
     batch.seal()
     assert float(client.hget(keys.job_key(id), "expires_at")) == pytest.approx(before + 60, abs=30)
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_singleton_that_a_paused_batch_holds_is_replaced_by_a_newer_one(client, tmp_path, began):
+    notes = tmp_path / "notes"
+    claims = Claims(client, "w1", Strict(["default"]))
+    with Batch.create() as batch:
+        older = limited_jobs.replaces.options(batch=batch.id, retries=1).enqueue(str(notes), "older")
+    if began:
+        (job,) = claims.finish_and_claim("c1", [], 1).jobs
+        again = outcome.again(job, "later", time.time(), time.time(), 0.0)
+        claims.finish_and_claim("c2", [again], 0)
+    batch.pause()
+    assert claims.finish_and_claim("c3", [], 1).jobs == []
+    limited_jobs.replaces.enqueue(str(notes), "newer")
+    assert reader.read(client, older).status == "canceled"
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    batch.resume()
+    work(client)
+    assert lines(notes) == ["+newer", "-newer"]
 
 
 def test_a_job_of_a_paused_batch_can_be_canceled_alone(client):

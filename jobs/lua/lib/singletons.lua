@@ -2,7 +2,7 @@
 -- requires: guarded, queues, records
 -- may use: ending, groups, limits, withdrawal
 --
--- pm:retrying:<key>  a set of the jobs of a lock that went back, and have yet to run again
+-- pm:retrying:<key>  a set of the jobs of a lock that went back or that a paused batch holds, and have yet to run
 
 local singletons = {}
 
@@ -31,12 +31,12 @@ local function cancel_waiting(queue, group)
   end
 end
 
--- Cancel those that went back and wait for their next attempt.
+-- Cancel those that went back and wait for their next attempt, or for their batch to be resumed.
 local function cancel_retrying(key)
   for _, id in ipairs(call('SPOP', 'pm:retrying:' .. key, MOST)) do
-    local status, queue, group = unpack(records.read(id, 'status', 'origin', 'group'))
+    local status, queue, group, batch = unpack(records.read(id, 'status', 'origin', 'group', 'batch'))
     local waits = queue and (status == 'queued' or status == 'scheduled')
-    if waits and withdrawal.remove(id, status, queue, group) > 0 then ending.cancel(id, queue, 'replaced') end
+    if waits and withdrawal.remove(id, status, queue, group, batch) > 0 then ending.cancel(id, queue, 'replaced') end
   end
 end
 
@@ -76,7 +76,7 @@ end
 -- Whether a job was replaced while it ran.
 function singletons.was_replaced(id, text) return lock_of(text) and records.get(id, 'replaced') ~= nil end
 
--- A job that began goes back, and can run again after `delay` seconds unless another replaces it before.
+-- A job goes back, and can run after `delay` seconds unless another replaces it before.
 function singletons.goes_back(id, text, delay)
   local key = lock_of(text)
   if key then

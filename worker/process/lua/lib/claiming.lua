@@ -1,7 +1,7 @@
 -- Claiming: take ids from lists, and add those of jobs that may run to the reply. finish_and_claim.lua describes a job
 -- there.
 -- requires: coordination/redis/clock, jobs/gathered, jobs/guarded, jobs/queues, jobs/records
--- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, jobs/text, pausing
+-- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, jobs/singletons, jobs/text, pausing
 
 local claiming = {}
 
@@ -37,6 +37,7 @@ local function may_run(id, number, values)
   if batch and not claiming.is_plain and pausing.holds(batch) then
     if group then has_followed = groups.leave(queue or '', group, id) or has_followed end
     guarded.call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
+    if needs then singletons.goes_back(id, needs, 0) end -- a newer one must find it there
     return false
   elseif not group or not queue then
     return true
