@@ -112,6 +112,22 @@ def test_jobs_that_end_are_added_or_run_again_while_a_batch_is_counted_again_cou
     assert batch.state().ended
 
 
+def test_a_sum_that_is_garbage_leaves_no_other_sum_behind(client):
+    batch = large(client, 2_000)
+    key = keys.batch_key(batch.id)
+    client.hset(jobs_key(batch), mapping={f"pending{number}": "p" for number in range(500)})
+    client.hset(key, "failed", "x")
+    batch.seal()
+    assert 0 < client.ttl(f"{key}:recount") <= 86_400
+    client.hset(f"{key}:recount", ".f", "x")
+    cursor, _ = client.hscan(jobs_key(batch), 0, count=500)
+    _settle(client, [key, jobs_key(batch)], [batch.id, cursor, 500, "", ""])
+    for number in range(500):
+        client.hset(keys.job_key(f"pending{number}"), "status", "queued")
+    settle(client)
+    exact(client, batch)
+
+
 @pytest.mark.parametrize("lost", ["all", "a sum", "another type"])
 def test_a_count_that_was_lost_halfway_begins_anew(client, lost):
     batch = large(client, 2_000)

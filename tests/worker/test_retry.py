@@ -144,6 +144,13 @@ def test_a_purge_ignores_ids_without_a_record(client):
     assert client.llen(keys.queue_key("default")) == 0
 
 
+def test_a_purge_deletes_a_job_whose_status_was_lost(client):
+    id = pool_jobs.add.enqueue(1)
+    client.hdel(keys.job_key(id), "status")
+    assert purge(client, "default") == 1
+    assert not client.exists(keys.job_key(id))
+
+
 def claimed(client, most=10):
     claims = Claims(client, "w", Strict(["default"]))
     return claims.finish_and_claim(claims.next_id(), [], most).jobs
