@@ -186,7 +186,7 @@ def test_the_level_says_how_much_is_logged(
     packmule.output("enqueue", "call", "shop.boom")
     lines = logged(packmule, *BURST, *words, **changes)
     assert {level for level, _ in lines if level} == levels
-    is_quiet = "--quiet" in words or (changes and not words)
+    is_quiet = "--quiet" in words or bool(changes and not words)
     assert any("finished" in text for _, text in lines) != is_quiet
     assert any(re.match(rf"{id} starts +shop\.plain", text) for _, text in lines) == ("-v" in words)
     assert ("INFO", f"{id} | printed by plain") in lines, "what a job prints is shown at every level"
