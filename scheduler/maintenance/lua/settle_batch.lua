@@ -21,7 +21,7 @@ local function state_of(id)
   if id:sub(1, 6) == 'batch:' then return redis.call('EXISTS', 'pm:' .. id) == 1 and 'p' or 'f' end
   local fields = records.read(id, 'status')
   if fields[1] then return counting.state_of(fields[1]) or 'p' end
-  return (fields.err or records.exists(id)) and 'p' or 'c'
+  return records.exists(id) and 'p' or 'c'
 end
 
 -- The result as a batch collects it.
