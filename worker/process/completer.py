@@ -8,7 +8,8 @@ again. The worker decides on it (`outcome.failed`). The job must have `retries_l
 and the type's `retry_on` and `give_up_on` must allow it. The acknowledgement writes one retry less, and
 schedules the job by its `retry_intervals`, or by a back-off with jitter. The leading scheduler promotes it
 when it is due. A job without a wait goes to the end of its queue at once (to the front if RQ's `Retry` said
-so). A rescue does the same for a job whose attempt failed because the pool killed its process.
+so). If the pool killed the process for a timeout or memory, the rescue does the same for each failed attempt,
+but nobody is left to ask the type: `retries_left` decide alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The worker: it claims jobs, performs them, acknowledges their outcomes, and waits when none are left.
 
 A **claim** is an entry of `pm:claims:<worker>`, a hash of job id to execution id. One script takes the id off
-its queue's list and makes the entry, so the id is always in Redis. A claim ends in one atomic step, either by
-an acknowledged outcome (`completer.py`) or by a rescue. So a body may run twice, but one outcome counts.
+its queue's list, or the worker's waiting list, and makes the entry: the id is always in Redis. A claim ends
+in one atomic step, by an acknowledged outcome (`completer.py`) or by a rescue. So one outcome counts.
 
 A **rescue** (`worker/rescue.py`) puts the ids of a worker's claims and of its waiting list in front of their
 queues, and ends its lease:
@@ -16,7 +16,7 @@ queues, and ends its lease:
 A rescued job is queued again, and the run that broke off is no attempt. A living pool knows from the
 scoreboard what ran. If the process died, each job that ran counts a death, and fails at the third. If the
 pool killed it for a timeout, the attempt of the late job has failed. If it was for memory, each attempt that
-ran has failed. Such a job may have a retry.
+ran has failed. Jobs of these two kinds may have a retry.
 """
 
 from __future__ import annotations

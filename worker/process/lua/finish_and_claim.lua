@@ -27,7 +27,7 @@
 -- list of theirs instead. If the job was deleted or has ended, the id is dropped.
 -- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing. The
 -- outcome takes the id out of the claims. A returned job goes to the front of its queue, one that runs again at once to
--- the end. A scheduled job waits in rq:scheduled:<queue> until it is due. An ended one goes to a registry of RQ's.
+-- the end unless it says front. A scheduled job waits in rq:scheduled:<queue>. An ended one goes to a registry of RQ's.
 -- A call that is sent again after a lost reply finds its own claim id in the mark. It returns the jobs whose executions
 -- begin with that id. Its outcomes don't count twice, since the claims no longer name them.
 
