@@ -439,7 +439,7 @@ def test_a_consumer_that_handles_an_entry_slowly_keeps_it(client, stream):
         seen.append(event.value)
         time.sleep(0.3)
 
-    pair = [Consumer(stream, "g", name, min_idle=0.9) for name in ("a", "b")]
+    pair = [Consumer(stream, "g", name, min_idle=1.5) for name in ("a", "b")]
     stream.append(list(range(8)))
     with running(*pair, handle=handle):
         until(lambda: len(seen) == 8)

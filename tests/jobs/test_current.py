@@ -130,12 +130,12 @@ def test_a_fork_of_a_process_that_held_a_report_sends_its_own_in_time(sent):
         with context.performing("j2", 1, lambda done, *_: os.write(writer, b"%d" % done)):
             current.progress(3, 10)
             current.progress(4, 10)
-            time.sleep(5)
+            time.sleep(600)
         os._exit(0)
     os.close(writer)
     began = time.monotonic()
     assert os.read(reader, 1) + os.read(reader, 1) == b"34"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     os.close(reader)
