@@ -9,13 +9,14 @@ from redis import Redis
 
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
+from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.repair import GroupRepair, OrphanRepair
 from packmule.scheduler.scheduler import Scheduler
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.looks import looks
-from packmule.tests.worker import limited_jobs
+from packmule.tests.worker import batch_jobs, limited_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.rescue import rescue_expired
@@ -184,3 +185,18 @@ def test_one_call_looks_at_a_bounded_number_of_the_deleted_jobs_of_groups(client
     assert most < 3000
     assert kept not in heads
     assert any(claim(client) == [kept] for _ in range(100))  # behind the heads that were deleted
+
+
+def test_a_leader_settles_batches_and_repairs_groups_and_records(client):
+    with Batch.create() as batch:
+        lost = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    _, behind = limited_jobs.in_turn.enqueue_many([("p", "a")] * 2)
+    client.delete(keys.job_key(lost), keys.queue_key("default"))
+    client.hset(keys.worker_key("gone"), "birth", "x")
+    scheduler = Scheduler(client)
+    scheduler.step()
+    scheduler.leadership.resign()
+    scheduler.leadership.close()
+    assert batch.state().ended is not None
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [behind.encode()]
+    assert client.ttl(keys.worker_key("gone")) > 0
