@@ -11,6 +11,7 @@ from redis import Redis
 from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
+from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
 from packmule.worker.order import Strict
@@ -166,3 +167,20 @@ def test_a_key_of_another_type_stops_no_claim_while_a_queue_is_paused(client, cl
     client.set(key, "in the way")
     assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [id]
     assert client.get(f"pm:broken:{key}") == b"in the way"
+
+
+def test_a_claim_looks_at_no_pauses_and_rates_of_queues_that_it_does_not_serve(client, claims):
+    pool_jobs.add.enqueue_many([(number, 0) for number in range(8)])
+
+    def claim(id: str) -> None:
+        assert len(claims.finish_and_claim(id, [], 1).jobs) == 1
+
+    claim("c1")
+    client.sadd(keys.PAUSED, "high", "elsewhere")
+    client.hset(keys.QUEUE_RATES, "default", "1000000 9000000")
+    claim("c2")  # which renews no lease, nor do the following
+    few = looks(client, lambda: claim("c3"))[0]
+    client.sadd(keys.PAUSED, *(f"q{number}" for number in range(1000)))
+    client.hset(keys.QUEUE_RATES, mapping={f"q{number}": "1000000 1000000" for number in range(1000)})
+    assert looks(client, lambda: claim("c4"))[0] == few
+    assert not {"cmdstat_smembers", "cmdstat_hgetall"} & client.info("commandstats").keys()

@@ -21,7 +21,7 @@
 local claims, waiting, leases, hash, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, verdict, named, deaths, reason, now_text, scope, report = unpack(ARGV)
 
-local JOBS_A_CALL, FIELDS_A_LOOK = 64, 256
+local JOBS_A_CALL, FIELDS_A_LOOK = 40, 256
 local call = guarded.call
 
 if scope == 'expired' then

@@ -25,13 +25,14 @@ function rates.give_back(key, interval)
   if at then call('SET', rates.key(key), string.format('%.0f', at - interval), 'KEEPTTL') end
 end
 
--- The queues that have a rate, each with how many of its jobs may start now; queues that may start none are added to
--- `paused`. And the time at which the first of these may start one.
-function rates.rooms(paused)
-  local rooms, soonest, settings = {}, math.huge, call('HGETALL', 'pm:queue-rates')
-  for i = 1, #settings, 2 do
-    local queue, interval, capacity = settings[i], settings[i + 1]:match('^([1-9]%d*) ([1-9]%d*)')
-    if interval then
+-- Those of some queues that have a rate, each with how many of its jobs may start now; queues that may start none are
+-- added to `paused`. And the time at which the first of these may start one.
+function rates.rooms(names, paused)
+  local rooms, soonest = {}, math.huge
+  local settings = #names > 0 and call('HMGET', 'pm:queue-rates', unpack(names)) or {}
+  for i, queue in ipairs(names) do
+    local interval, capacity = (settings[i] or ''):match('^([1-9]%d*) ([1-9]%d*)')
+    if interval and not rooms[queue] then
       local at = rates.full_at('queue:' .. queue, tonumber(capacity))
       local free = tokens.left(at, capacity, interval)
       rooms[queue] = {free = free, begun = 0, at = at, interval = interval}

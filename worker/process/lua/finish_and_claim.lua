@@ -14,7 +14,7 @@
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
---          names of paused queues, seconds until a blocked group goes on, as text, if this worker is to look then ("0":
+--          its paused queues, seconds until a blocked group goes on, as text, if this worker is to look then ("0":
 --          at once, behind ids that may not run), 1 if RQ no longer knows the worker, asked when its lease is renewed,
 --          1 if the server lost history]
 --          a job is [id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due]
@@ -58,8 +58,8 @@ end
 local is_plain = redis.call('EXISTS', unpack(unusual)) == 0
 local some_canceled = not is_plain
 if some_canceled then is_plain = redis.call('EXISTS', unpack(unusual, 1, count)) == 0 end
-local is_suspended = is_plain and 0 or redis.call('EXISTS', suspended)
-local paused = is_plain and {} or call('SMEMBERS', 'pm:paused')
+local is_suspended, paused, looked_at = 0, {}, {}
+if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting) end
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
 if want + #ended + #counts > 0 then
@@ -91,7 +91,7 @@ if again then
 elseif want > 0 and is_suspended == 0 then
   if not is_plain then
     groups.unblock_due(now)
-    claiming.rooms, soonest = rates.rooms(paused)
+    claiming.rooms, soonest = rates.rooms(looked_at, paused)
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
   if #paused > 0 then pausing.return_moved(waiting, is_paused) end

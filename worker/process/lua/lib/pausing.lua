@@ -12,6 +12,21 @@ function pausing.holds(batch)
   return batches_paused[batch]
 end
 
+-- Which of a call's queues are paused, and all of its queues: those that it serves, and those of the ids that blocking
+-- moves brought. So a call costs the same however many other queues are paused.
+function pausing.look(lists, waiting)
+  local paused, names = {}, {}
+  for _, list in ipairs(lists) do names[#names + 1] = queues.name(list) end
+  for _, id in ipairs(guarded.call('LRANGE', waiting, 0, -1)) do
+    names[#names + 1] = records.get(id, 'origin')
+  end
+  local found = #names > 0 and guarded.call('SMISMEMBER', 'pm:paused', unpack(names)) or {}
+  for i, is_paused in ipairs(found) do
+    if is_paused == 1 then paused[#paused + 1] = names[i] end
+  end
+  return paused, names
+end
+
 -- Return what a blocking move brought to a worker from a queue that is paused.
 function pausing.return_moved(waiting, queues_paused)
   for _, id in ipairs(guarded.call('LRANGE', waiting, 0, -1)) do
