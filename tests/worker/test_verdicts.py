@@ -99,7 +99,7 @@ def test_a_job_without_sound_retries_ends_at_its_timeout(client, desk, text):
     job = claimed(desk)
     client.hset(keys.job_key(job.id), "retries_left", text)
     assert rescue(client, "w1", "overran", "why", [job.execution]).failed == [job.id]
-    assert client.hget(keys.job_key(job.id), "retries_left") == b"0"
+    assert client.hget(keys.job_key(job.id), "status") == b"failed"
 
 
 def test_a_job_may_use_its_last_retry_after_a_timeout(client, desk):
