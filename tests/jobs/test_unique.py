@@ -257,12 +257,32 @@ def test_a_rescued_job_keeps_its_place_and_a_quarantined_job_frees_it(client):
         lambda client, key: [client.delete(key), client.set(key, "no hash")],
     ],
 )
-@pytest.mark.parametrize("more", [{}, {"unique_ttl": 60}])
+@pytest.mark.parametrize("more", [{}, {"unique_ttl": 60}, {"debounce": 60}])
 def test_a_record_that_will_never_run_frees_its_place(client, harm, more):
     once = sample_jobs.only.options(**more)
     id = once.enqueue(1)
     harm(client, keys.job_key(id))
     assert once.enqueue(1) != id
+
+
+def test_a_debounced_job_that_lost_the_beginning_of_its_wait_waits_from_now_on(client):
+    calm = sample_jobs.only.options(debounce=60, debounce_limit=100)
+    id = calm.enqueue(1)
+    client.hdel(keys.job_key(id), "debounced_since")
+    assert calm.enqueue(1) == id
+    assert float(client.hget(keys.job_key(id), "debounced_since")) == pytest.approx(time.time(), abs=30)
+
+
+def test_a_job_that_gives_up_its_place_leaves_another_holder_alone(client):
+    id = sample_jobs.only.enqueue(1)
+    (place,) = client.hkeys(keys.UNIQUE)
+    client.hset(keys.UNIQUE, place, "another 0")
+    cancel(client, id)
+    assert client.hget(keys.UNIQUE, place) == b"another 0"
+    id = sample_jobs.only.enqueue(2)
+    client.delete(keys.UNIQUE)
+    client.set(keys.UNIQUE, "no hash")
+    assert cancel(client, id) == "canceled"
 
 
 def test_a_failed_job_takes_its_place_again_when_it_is_retried(client):

@@ -144,3 +144,26 @@ def test_a_claim_of_many_takes_few_entries_and_the_stream_is_capped(client):
         client.xadd("pm:events", {"e": b"\x90"}, id=f"{number + 1}-0")
     pool_jobs.noop.enqueue()
     assert client.xlen("pm:events") <= 10_100
+
+
+def test_the_stream_and_the_quarantine_keep_a_bounded_number(client):
+    with client.pipeline() as pipeline:
+        for _ in range(10_300):
+            pipeline.xadd("pm:events", {"e": "x"})
+        pipeline.rpush(keys.QUARANTINE, *["{}"] * 10_300)
+        pipeline.execute()
+    id = pool_jobs.add.enqueue(1)
+    client.hdel(keys.job_key(id), "data")
+    assert Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs == []
+    assert 10_000 <= client.xlen("pm:events") < 10_200
+    assert client.llen(keys.QUARANTINE) == 10_000
+    assert id.encode() in client.lindex(keys.QUARANTINE, -1)
+
+
+def test_a_quarantine_of_another_type_stops_no_claim(client):
+    client.set(keys.QUARANTINE, "no list")
+    id, innocent = pool_jobs.add.enqueue(1), pool_jobs.add.enqueue(2)
+    client.hdel(keys.job_key(id), "data")
+    (job,) = Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 2).jobs
+    assert job.id == innocent
+    assert types(client, id) == ["enqueued", "quarantined"]

@@ -259,6 +259,7 @@ def test_a_callback_expires_counted_from_when_it_is_called(client):
     batch = Batch.create(on_complete=pool_jobs.add.options(expires=60).prepare(1))
     (id,) = (as_text(id) for id in client.zrange("rq:deferred:default", 0, -1))
     assert client.hmget(keys.job_key(id), "expires_at", "expires") == [None, b"60.000000"]
+    assert client.exists(keys.JOB_EVENTS) == 0, "it is not enqueued yet"
     before = time.time()
     batch.seal()
     assert float(client.hget(keys.job_key(id), "expires_at")) == pytest.approx(before + 60, abs=30)

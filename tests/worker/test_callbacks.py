@@ -273,6 +273,26 @@ def test_the_scheduler_hears_of_a_retry_that_is_due_soon_whatever_lies_there(que
     assert client.zrange("rq:scheduled:default", 0, -1) == [job.id.encode()]
 
 
+def test_a_worker_looks_again_when_a_callback_that_it_does_not_know_is_due(queue, client):
+    with_callbacks(queue, "fails")
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    unknown = outcome.unknown(due, KeyError("unknown"), time.time(), 600)
+    assert desk.exchange([unknown]) == []
+    assert 0 < desk.last.next_due <= outcome.UNKNOWN_CAP
+
+
+def test_a_failed_job_that_is_not_kept_stays_readable_after_its_callback(queue, client):
+    job = with_callbacks(queue, "fails", failure_ttl=0)
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([failed(claimed)], want=0)
+    desk.exchange([outcome.settled(due)], want=0)
+    assert job.get_status(refresh=True) == "failed"
+    assert 0 < client.ttl(f"pm:gone:{job.id}") <= 60
+
+
 def test_a_repeated_job_calls_back_each_time(queue, client):
     job = with_callbacks(queue, "body", repeat=Repeat(times=2))
     work(client)

@@ -808,6 +808,31 @@ def test_one_worker_looks_when_the_next_group_is_due(client, desk):
         assert next_due("w1") == pytest.approx(600, abs=60), "w2 is late"
 
 
+def test_a_free_slot_goes_to_one_group_before_other_jobs_whatever_lies_before_it(client, desk):
+    waiting = [limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "abc"]
+    (job,) = desk.claim()
+    plain = pool_jobs.add.enqueue(1)
+    (blocked,) = client.keys("pm:blocked:*")
+    client.zadd(blocked, {"garbage": -3, "default\nnobody": -2})
+    client.zadd(keys.DUE, {"garbage": 1, "default\nnobody": 1})
+    assert desk.finish(job) == []
+    assert client.lrange("rq:queue:default", 0, -1) == [waiting[1].encode(), plain.encode()]
+    assert client.zcard(blocked) == 1
+    assert ids(desk.claim()) == [waiting[1], plain]
+    assert client.exists(keys.DUE) == 0
+
+
+def test_a_group_is_looked_at_within_the_hour_however_slow_its_rate(client, desk):
+    day = 86_400_000_000
+    for number in range(2):
+        id = pool_jobs.add.enqueue(number)
+        fields = {"limits": json.dumps([["rate", "k", day, day]]), "group": f"g{number}"}
+        client.hset(keys.job_key(id), mapping=fields)
+    assert len(desk.claim()) == 1
+    ((_, due),) = client.zrange(keys.DUE, 0, -1, withscores=True)
+    assert due == pytest.approx(time.time() + 3600, abs=60)
+
+
 def test_the_group_that_has_waited_longest_gets_a_free_slot(client, desk):
     enqueued = [limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "zyxabc"]
     (job,) = desk.claim()

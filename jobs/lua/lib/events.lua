@@ -26,7 +26,6 @@ function events.write()
       redis.pcall('XADD', 'pm:events', '*', 'e', entry)
     end
   end
-  emitted, count = {}, 0
 end
 
 return events

@@ -27,7 +27,7 @@ function uniqueness.holder(places, key, rule)
     and redis.call('HEXISTS', records.key(id), 'data') == 1
   if rule == 'debounce' then
     if is_alive and status == 'scheduled' and not enqueued then
-      return id, queue, tonumber(since) or now
+      return id, queue, tonumber(since)
     end
   elseif till == 0 then
     return is_alive and id

@@ -93,7 +93,7 @@ function outcomes.settle(id, execution, queue, status, fields, delay)
   elseif callbacks.due(id, records.get(id, 'status')) then
     if #fields > 0 then redis.call('HSET', records.key(id), stamped(fields)) end
     callbacks.postpone(id, queue, delay)
-    outcomes.has_blocked = outcomes.has_blocked or delay > 0
+    outcomes.has_blocked = true
   end
   outcomes.has_scheduled = true -- it may be
 end
