@@ -12,18 +12,18 @@ local batch, change, now_text = ARGV[1], ARGV[2], ARGV[3]
 
 local call = guarded.call
 caller.at = now_text
-local fields = redis.pcall('HMGET', key, 'created', 'ended', 'sealed', 'total')
+local fields = redis.pcall('HMGET', key, 'created', 'ended', 'total')
 if fields.err or not fields[1] then return '' end
 if fields[2] then return 'ended' end
 
 local changed = 0
 if change == 'seal' then
-  changed = fields[3] and 0 or redis.call('HSET', key, 'sealed', '1')
+  changed = redis.call('HSET', key, 'sealed', '1')
   batches.settle(batch)
 elseif change == 'stop' then
   changed = redis.call('HSET', key, 'stopped', '1', 'sealed', '1')
   call('SADD', paused, batch) -- so that none of its jobs starts before it is canceled
-  if tonumber(fields[4] or 0) ~= call('HLEN', key .. ':jobs') then recounting.begin(batch) end
+  if tonumber(fields[3] or 0) ~= call('HLEN', key .. ':jobs') then recounting.begin(batch) end
   batches.settle(batch)
 elseif change == 'pause' then
   changed = call('SADD', paused, batch)

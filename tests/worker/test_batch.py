@@ -198,6 +198,22 @@ def test_a_canceled_batch_ends_and_its_waiting_jobs_never_run(server, client, tm
         batch_jobs.nap.options(batch=batch.id).enqueue(0)
 
 
+def test_canceling_a_batch_changes_no_job_whose_end_rqs_code_recorded(client):
+    with Batch.create() as batch:
+        ended, waiting, later = (
+            batch_jobs.double.options(batch=batch.id, delay=delay).enqueue(1) for delay in (None, None, 60)
+        )
+    client.hset(keys.job_key(ended), "status", "finished")
+    batch.cancel()
+    assert [reader.read(client, id).status for id in (ended, waiting, later)] == [
+        "finished",
+        "canceled",
+        "canceled",
+    ]
+    assert batch.state().counts == Counts(3, 1, 0, 2)
+    assert client.zcard("rq:scheduled:default") == 0
+
+
 def test_an_error_in_the_with_block_cancels_the_batch(client):
     with pytest.raises(RuntimeError), Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)

@@ -189,6 +189,7 @@ def test_a_purge_deletes_the_jobs_that_paused_batches_hold(client):
     assert claims.finish_and_claim(claims.next_id(), [], 50).jobs == []
     assert purge(client, "default") == 6
     for batch in batches:
+        assert client.llen(f"{keys.batch_key(batch.id)}:held") == 1
         batch.resume()
         assert batch.state().counts == Counts(3, 0, 0, 2)
     assert client.llen(keys.queue_key("low")) == 3
