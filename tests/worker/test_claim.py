@@ -358,6 +358,9 @@ def test_a_job_that_ends_just_before_it_would_be_marked_is_never_marked(client, 
     assert reader.read(client, id).status == "queued"
     Marks(client).mark("w1", [seen], 10.01 + MARK_SECONDS)
     assert reader.read(client, id).status == "started"
+    claims.finish_and_claim("c2", [performer.finished(job, b"2", 2.0, 1.0)], 0)  # the clock was set back
+    assert reader.read(client, id).status == "finished"
+    assert client.zcard("rq:wip:default") == 0
 
 
 def test_a_rescue_of_many_jobs_takes_many_short_calls(client):
