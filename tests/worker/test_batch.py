@@ -18,7 +18,7 @@ from packmule.jobs import control, keys, reader, registry, wire
 from packmule.jobs.batch import Batch, _change
 from packmule.jobs.batch_state import Counts, NoSuchBatch, latest
 from packmule.jobs.control import retry
-from packmule.jobs.delivery import BatchClosed
+from packmule.jobs.delivery import BatchClosed, ServerFull
 from packmule.jobs.options import InvalidOption
 from packmule.jobs.queues import purge
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
@@ -386,6 +386,35 @@ def test_an_argument_of_the_wrong_type_makes_no_batch(client, argument, says):
     with pytest.raises(UsageError, match=says):
         Batch.create(**argument)
     assert client.dbsize() == 0
+
+
+def test_a_batch_whose_creation_is_sent_again_counts_once_in_its_parent(client, monkeypatch):
+    parent = Batch.create()
+    monkeypatch.setattr(keys, "new_job_id", lambda: "same")
+    for _ in range(2):
+        Batch.create(parent=parent)
+    assert parent.state().counts == Counts(1, 0, 0, 0)
+
+
+def test_the_newest_ten_thousand_batches_are_listed(client):
+    client.zadd(keys.BATCHES, {f"old{number}": number for number in range(10_000)})
+    batch = Batch.create()
+    assert client.zcard(keys.BATCHES) == 10_000
+    assert client.zrange(keys.BATCHES, -1, -1) == [batch.id.encode()]
+    assert client.zscore(keys.BATCHES, "old0") is None
+
+
+def test_no_batch_is_created_while_the_server_is_too_full(client):
+    client.set(keys.FULL, "2 1")
+    with pytest.raises(ServerFull):
+        Batch.create()
+    assert client.keys("pm:batch*") == []
+
+
+def test_a_parent_whose_key_is_of_another_type_is_no_batch(client):
+    client.set(keys.batch_key("odd"), "x")
+    with pytest.raises(NoSuchBatch, match="no batch has the id odd"):
+        Batch.create(parent=Batch(client, "odd"))
 
 
 def test_a_wait_for_a_batch_says_what_is_missing(client):
