@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,16 @@ def test_leases_of_another_type_are_set_aside_and_written_again(
     Heartbeat(client, {"w": scoreboard}).beat()
     assert client.zrange(keys.LEASES, 0, -1) == [b"w"]
     assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", keys.LEASES)]
+
+
+def test_a_lull_begins_only_once_all_leases_had_ended(client: Redis, scoreboard: Scoreboard) -> None:
+    heartbeat = Heartbeat(client, {"w": scoreboard})
+    for _ in range(2):
+        heartbeat.beat()
+        assert client.exists(keys.LULL) == 0
+    client.zadd(keys.LEASES, {"w": 1, "other": time.time() + 3600})
+    heartbeat.beat()
+    assert client.exists(keys.LULL) == 0
+    client.zadd(keys.LEASES, {"w": 1, "other": 1})
+    heartbeat.beat()
+    assert 0 < client.pttl(keys.LULL) <= 4000

@@ -348,6 +348,15 @@ def test_a_singleton_brings_no_record_back_of_those_that_it_replaces(client, des
     assert client.exists(*map(keys.job_key, deleted)) == 0
 
 
+def test_a_newer_singleton_replaces_an_older_one_that_its_lost_worker_gave_back(client, desk):
+    older = limited_jobs.replaces.enqueue("p", "1")
+    desk.claim()
+    rescue(client, "w1", "vanished")
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    assert reader.read(client, older).status == "canceled"
+    assert ids(desk.claim()) == [newer]
+
+
 def test_a_retry_that_is_due_replaces_no_newer_singleton(client, desk):
     older = limited_jobs.replaces.options(retries=1, retry_intervals=[60]).enqueue("p", "1")
     (job,) = desk.claim()
@@ -806,6 +815,17 @@ def test_one_worker_looks_when_the_next_group_is_due(client, desk):
     for watcher in (f"{now - 1} w2", "nan w2", "garbage w2", "garbage"):
         client.set("pm:due-watcher", watcher)
         assert next_due("w1") == pytest.approx(600, abs=60), "w2 is late"
+
+
+def test_a_job_of_a_group_that_waits_for_its_retry_blocks_no_group(client, desk):
+    options = limited_jobs.alone_by_account.options(retry_intervals=[60])
+    first, second = (options.enqueue("p", "a", str(number)) for number in range(2))
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert client.zrange("rq:scheduled:default", 0, -1) == [first.encode()]
+    assert client.exists(keys.DUE) == 0
+    assert ids(desk.claim()) == [second]
 
 
 def test_a_free_slot_goes_to_one_group_before_other_jobs_whatever_lies_before_it(client, desk):
