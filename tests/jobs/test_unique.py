@@ -232,6 +232,7 @@ def test_a_deferred_job_keeps_others_out(client):
 def test_a_canceled_or_deleted_job_frees_its_place(client):
     id = sample_jobs.only.enqueue(1)
     cancel(client, id)
+    assert client.hlen(keys.UNIQUE) == 0
     second = sample_jobs.only.enqueue(1)
     assert second != id
     rq_job(client, second).delete()

@@ -222,3 +222,11 @@ def test_progress_is_kept_for_a_while_and_emitted_at_each_tenth(client, claims):
     assert told(2, "done", 19), "a new attempt begins at zero"
     assert not told(3, "done", 5, "total", 0)
     assert 50 < client.ttl(keys.progress_key(job.id)) <= 60
+
+
+def test_a_job_is_rescued_into_a_queue_whose_key_is_of_another_type(client, claims):
+    job = claimed(claims)
+    client.set(keys.queue_key("default"), "in the way")
+    assert rescue(client, "w1", "vanished").back == [job.id]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [job.id.encode()]
+    assert client.get("pm:broken:rq:queue:default") == b"in the way"

@@ -22,7 +22,6 @@ function batch_callbacks.enqueue(id)
   if expires then redis.call('HSET', records.key(id), 'expires_at', string.format('%.6f', clock.now + expires)) end
   singletons.replace(queue, group, needs)
   queues.register(queue)
-  queues.make_way(queue) -- or a key of another type would end this step halfway
   groups.join(queue, group, id, 'RPUSH')
   events.emit('enqueued', id, queue)
 end

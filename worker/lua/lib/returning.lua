@@ -24,7 +24,6 @@ function returning.queue_of(id)
     if records.exists(id) then corrupt.set_aside(id, 'the record names no queue') end
     return false
   end
-  queues.make_way(queue)
   return queue, is_due
 end
 
