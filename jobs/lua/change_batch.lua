@@ -13,7 +13,7 @@ local batch, change, now_text = ARGV[1], ARGV[2], ARGV[3]
 local call = guarded.call
 caller.at = now_text
 local fields = redis.pcall('HMGET', key, 'created', 'ended', 'total')
-if fields.err or not fields[1] then return '' end
+if not fields[1] then return '' end
 if fields[2] then return 'ended' end
 
 local changed = 0

@@ -168,6 +168,14 @@ def test_a_purge_deletes_blocked_jobs_and_the_running_one_stays(client):
     assert reader.read(client, first).status == "queued"
 
 
+def test_a_purge_deletes_more_blocked_jobs_of_a_group_than_one_call_takes(client):
+    limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(1201)])
+    assert len(claimed(client)) == 1
+    assert claimed(client) == []
+    assert purge(client, "default") == 1200
+    assert client.keys("pm:group*") == []
+
+
 def test_a_purge_leaves_no_time_at_which_a_group_without_jobs_goes_on(client):
     limited_jobs.ten_a_second.enqueue("p", "d", "first")
     claimed(client)
