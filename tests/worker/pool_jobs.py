@@ -15,7 +15,7 @@ from rq import Retry, get_current_job
 
 from packmule import current, job
 from packmule.jobs import context
-from packmule.worker.deadlines import LOOK
+from packmule.worker.deadlines import LOOK, LOOK_AGAIN_SECONDS
 
 
 @job
@@ -173,6 +173,15 @@ def knows_itself(number: int) -> list[Any]:
 
 def sleep_long() -> None:
     time.sleep(60)
+
+
+def clean_up_slowly() -> None:
+    """Need longer than until the second signal."""
+    try:
+        time.sleep(60)
+    except BaseException:
+        time.sleep(5 * LOOK_AGAIN_SECONDS)
+        raise
 
 
 def sleep_through_a_signal() -> None:

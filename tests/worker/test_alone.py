@@ -60,6 +60,7 @@ def queue(client: Redis) -> Queue:
                 "knows_itself_in_a_thread",
                 "sleep_long",
                 "sleep_through_a_signal",
+                "clean_up_slowly",
                 "terminates_its_child",
                 "sleep_async",
             )
@@ -144,6 +145,13 @@ def test_a_job_is_interrupted_although_a_system_call_missed_the_first_signal(que
     job = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_through_a_signal", job_timeout=1)
     worker.work(burst=True)
     assert job.get_status(refresh=True) == "failed"
+
+
+def test_a_job_that_cleans_up_is_interrupted_once(queue, worker):
+    job = queue.enqueue("packmule.tests.worker.pool_jobs.clean_up_slowly", job_timeout=1)
+    worker.work(burst=True)
+    assert job.get_status(refresh=True) == "failed"
+    assert job.latest_result().exc_string.count("\nrq.timeouts.JobTimeoutException") == 1
 
 
 def test_a_failure_callback_may_take_its_time_after_the_jobs_timeout(queue, client, worker):
