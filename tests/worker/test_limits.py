@@ -357,6 +357,19 @@ def test_a_newer_singleton_replaces_an_older_one_that_its_lost_worker_gave_back(
     assert ids(desk.claim()) == [newer]
 
 
+def test_a_newer_singleton_replaces_an_older_one_whose_callback_still_waits(client, desk):
+    older = limited_jobs.replaces.options(retries=1, retry_intervals=[60]).enqueue("p", "1")
+    client.hset(keys.job_key(older), "failure_callback_name", "shop.failed")
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    ended = outcome.failed(job, "broken", 1.0, 2.0)
+    (due,) = claims.finish_and_claim(claims.next_id(), [ended], 0).jobs
+    claims.finish_and_claim(claims.next_id(), [outcome.returned(due)], 0)
+    newer = limited_jobs.replaces.enqueue("p", "2")
+    assert reader.read(client, older).status == "canceled"
+    assert client.lrange("rq:queue:default", 0, -1) == [newer.encode()]
+
+
 def test_a_retry_that_is_due_replaces_no_newer_singleton(client, desk):
     older = limited_jobs.replaces.options(retries=1, retry_intervals=[60]).enqueue("p", "1")
     (job,) = desk.claim()
