@@ -59,6 +59,16 @@ def test_a_nested_batch_is_pending_while_it_goes_on_and_failed_when_it_is_lost(c
     assert parent.state().ended
 
 
+def test_a_nested_batch_that_ends_only_when_it_is_settled_counts_in_its_parent(client):
+    with Batch.create() as parent:
+        child = Batch.create(parent=parent)
+    client.hset(keys.batch_key(child.id), "sealed", "1")
+    settle(client)
+    assert child.state().ended
+    assert parent.state().counts == Counts(1, 1, 0, 0)
+    assert parent.state().ended
+
+
 def test_a_record_without_a_status_is_pending(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
