@@ -66,12 +66,16 @@ log = logging.getLogger("packmule.scheduler")
 class Duty:
     """What a leader does again and again: `do` returns seconds until the next time.
 
-    It takes the fencing token of the leader's term, as text, which its scripts compare.
+    It takes the fencing token of the leader's term, as text, which its scripts compare. `name` completes the
+    sentence "the scheduler can't ...".
     """
 
+    name: str
     do: Callable[[str], float]
     due_at: float = 0.0
     """On the monotonic clock."""
+    fault: str = ""
+    """The error that is logged, until another one comes or it succeeds."""
 
 
 class Scheduler:
@@ -101,14 +105,17 @@ class Scheduler:
         self._led = False
         self._is_listening = True
         self._next_sync_at = 0.0
-        self._timed = [Duty(self._promote), Duty(self._enqueue_ticks)]
+        self._timed = [
+            Duty("promote jobs", self._promote),
+            Duty("enqueue what is due by schedules", self._enqueue_ticks),
+        ]
         self._duties = [
             *self._timed,
-            Duty(self._repair_groups),
-            Duty(self._repair_schedules),
-            Duty(self._settle_batches),
-            Duty(self.memory_limit.check),
-            Duty(self._prune),
+            Duty("repair groups", self._repair_groups),
+            Duty("repair schedules", self._repair_schedules),
+            Duty("settle batches", self._settle_batches),
+            Duty("check the memory limit", self.memory_limit.check),
+            Duty("prune", self._prune),
         ]
 
     def run(self) -> None:
@@ -165,8 +172,11 @@ class Scheduler:
                 try:
                     pause = duty.do(term)
                 except ResponseError as error:  # a corrupt key stops no other duty
-                    log.error("%s", error)
+                    if duty.fault != str(error):
+                        log.error("the scheduler can't %s: %s", duty.name, error)
+                    duty.fault = str(error)
                 else:
+                    duty.fault = ""
                     duty.due_at = time.monotonic() + pause
         return max(0.0, min(duty.due_at for duty in self._duties) - time.monotonic())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import cast
 
 from redis import Redis
 
@@ -21,6 +20,7 @@ JOBS_A_CALL = 200
 BATCHES_A_TRIP = 500
 
 _settle = Script("scheduler.maintenance", "settle_batch")
+_list = Script("scheduler.maintenance", "list_batches")
 
 
 class BatchSettler:
@@ -60,7 +60,7 @@ class BatchSettler:
         first = 0
         while True:
             last = first + BATCHES_A_TRIP - 1
-            found = [as_text(id) for id in cast(list[bytes], self.client.zrange(keys.BATCHES, first, last))]
+            found = [as_text(id) for id in _list(self.client, [keys.BATCHES], [first, last])]
             with self.client.pipeline(transaction=False) as pipeline:
                 for id in found:
                     pipeline.hmget(keys.batch_key(id), "created", "ended")

@@ -113,6 +113,9 @@ class PeriodicEnqueuer:
         works: list[tuple[str, Work, Any]] = []
         for name, record, *rest in found[2:]:
             due = Due(as_text(name), record, *map(as_text, rest))
+            if due.name.encode() != name:
+                self._remove(name)
+                continue
             works.append((due.name, self._decide_due(due, now, term), None))
         has_failed = has_begun = is_over = False
         ends_at = time.monotonic() + LONGEST_ROUND
@@ -140,6 +143,12 @@ class PeriodicEnqueuer:
         if is_over or len(found) - 2 == SCHEDULES_A_ROUND:
             return 0.0  # there may be more
         return None if soonest is None else soonest - now
+
+    def _remove(self, name: bytes) -> None:
+        """Remove a schedule that nobody can name."""
+        self.redis.zrem(schedule_store.NEXT, name)
+        self.redis.hdel(schedule_store.SCHEDULES, name)
+        log.error("schedule %r was removed: its name is not text", name)
 
     def _decide_due(self, due: Due, now: float, term: str) -> Work:
         """Decide the due ticks of one schedule; return the time at which it is due next.

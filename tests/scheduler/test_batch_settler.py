@@ -38,6 +38,17 @@ def test_a_former_leader_settles_nothing(client):
     assert batch.state().counts == Counts(1, 0, 0, 0)
 
 
+def test_a_list_of_batches_of_another_type_is_set_aside_and_later_batches_are_settled(client):
+    client.set(keys.BATCHES, "in the way")
+    settle(client)
+    assert client.get(f"pm:broken:{keys.BATCHES}") == b"in the way"
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.delete(keys.job_key(id))
+    settle(client)
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+
+
 def test_a_callback_says_when_it_was_enqueued(client):
     with Batch.create(on_complete=batch_jobs.double.prepare(1)) as batch:
         id = batch_jobs.double.options(batch=batch.id).enqueue(1)

@@ -449,6 +449,19 @@ def test_a_faulty_schedule_is_set_aside_with_its_fault_and_stops_no_other(client
     assert client.zscore(schedule_store.NEXT, "gone") is None
 
 
+def test_a_schedule_whose_name_is_not_text_is_removed_and_named_once(client, clock, caplog):
+    clock.put("innocent")
+    client.hset(schedule_store.SCHEDULES, b"\xff\xfe", b"{}")
+    client.zadd(schedule_store.NEXT, {b"\xff\xfe": 1})
+    for _ in range(3):
+        clock.round()
+    assert client.hkeys(schedule_store.SCHEDULES) == [b"innocent"]
+    assert client.zscore(schedule_store.NEXT, b"\xff\xfe") is None
+    assert caplog.text.count("its name is not text") == 1
+    clock.later(61)
+    assert len(ids(client)) == 1
+
+
 def test_a_faulty_schedule_that_was_corrected_works_again(client, clock):
     clock.put("s", job="nobody.knows")
     clock.later(60)

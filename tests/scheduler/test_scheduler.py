@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -557,3 +558,22 @@ def test_sigterm_ends_a_scheduler_promptly_while_redis_is_unavailable(spare_serv
     wait_for(lambda: b"redis is away" in (tmp_path / "log").read_bytes())
     with pace() as second:
         assert ended_after(process, signal.SIGTERM) < 10 * second()
+
+
+def test_a_duty_that_fails_is_named_once_until_its_error_changes(client, caplog):
+    scheduler = Scheduler(client)
+    errors = iter(["WRONGTYPE a", "WRONGTYPE a", "WRONGTYPE b", None, "WRONGTYPE b"])
+
+    def settle(term: str) -> float:
+        if error := next(errors):
+            raise ResponseError(error)
+        return 1.0
+
+    (duty,) = (each for each in scheduler._duties if each.name == "settle batches")
+    duty.do = settle
+    assert scheduler.leadership.hold()
+    for _ in range(5):
+        duty.due_at = 0.0
+        scheduler._do_due()
+    said = [record.getMessage() for record in caplog.records if "settle batches" in record.getMessage()]
+    assert said == [f"the scheduler can't settle batches: WRONGTYPE {each}" for each in "abb"]
