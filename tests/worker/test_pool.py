@@ -166,9 +166,9 @@ def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(serve
     pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
     running = pool_jobs.note_until_stopped.enqueue(str(notes), "a")
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
-    with pool(server, long=600) as process:  # what was claimed with the running job stays claimed
+    # What was claimed with the running job stays claimed: some, unless it happens to be its claim's last.
+    with pool(server, long=600) as process:
         until(lambda: lines(notes) == ["begin a"])
-        assert client.llen("rq:queue:default") < 100
         process.terminate()
         assert process.wait(DEADLINE) == 0
     assert reader.read(client, running).result == "a"
