@@ -1,0 +1,45 @@
+"""What a job gives back when it ends or goes back: its slots and tokens, and the turn of the groups behind it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from redis import Redis
+
+from packmule.jobs import control, reader
+from packmule.jobs.client import Client
+from packmule.tests.worker import limited_jobs
+from packmule.tests.worker.test_callbacks import Desk
+from packmule.worker.process import outcome, performer
+
+
+@pytest.fixture
+def desk(client: Redis) -> Desk:
+    Client(client).make_default()
+    return Desk(client)
+
+
+def test_a_blocked_singleton_runs_when_no_worker_knew_the_one_that_held_its_lock(client, desk):
+    first, second = (limited_jobs.alone.enqueue("p", str(number)) for number in range(2))
+    (job,) = desk.exchange()
+    assert desk.exchange() == []
+    unknown = outcome.unknown(job, LookupError("shop.tomorrow"), time.time(), 600)
+    assert [each.id for each in desk.exchange([unknown])] == [second]
+    assert reader.read(client, first).status == "scheduled"
+
+
+def test_a_blocked_job_gets_the_slot_of_one_that_was_returned_and_then_canceled(client, desk):
+    first, second = (limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "ab")
+    (job,) = desk.exchange()
+    assert desk.exchange() == []
+    desk.exchange([outcome.returned(job)], want=0)
+    control.cancel(client, first)
+    assert [each.id for each in desk.exchange()] == [second]
+
+
+def test_a_job_that_ends_gives_back_no_token(desk):
+    first, _ = (limited_jobs.slot_and_rate.enqueue("p", "d") for _ in range(2))
+    (job,) = desk.exchange()
+    assert job.id == first
+    assert desk.exchange([performer.finished(job, b"1", 1.0, 2.0)]) == []
