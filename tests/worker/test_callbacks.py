@@ -288,9 +288,17 @@ def test_a_failed_job_that_is_not_kept_stays_readable_after_its_callback(queue, 
     desk = Desk(client)
     (claimed,) = desk.exchange()
     (due,) = desk.exchange([failed(claimed)], want=0)
+    client.delete(f"pm:gone:{job.id}")  # which expires while a callback takes long
     desk.exchange([outcome.settled(due)], want=0)
     assert job.get_status(refresh=True) == "failed"
     assert 0 < client.ttl(f"pm:gone:{job.id}") <= 60
+
+
+def test_a_job_that_is_kept_for_ever_stays_after_its_callback(queue, client):
+    job = with_callbacks(queue, "body", result_ttl=-1)
+    work(client)
+    assert calls(client) == ["body", "success 1 finished"]
+    assert client.ttl(job.key) == client.ttl(f"rq:results:{job.id}") == -1
 
 
 def test_a_repeated_job_calls_back_each_time(queue, client):

@@ -89,6 +89,7 @@ def test_the_callback_of_a_job_that_ends_with_its_worker_is_due_at_the_next(
     job = with_callbacks(queue, "body", failure_ttl=100)
     (body,) = desk.exchange()
     rescue(client, "w1", verdict, "why", [body.execution])
+    assert job.latest_result().type.name == {"stopped": "STOPPED", "failure": "FAILED"}[kind]
     assert WEEK < client.ttl(job.key) <= WEEK + 100
     (due,) = Desk(client, "w2").exchange()
     assert (due.id, due.due.kind) == (job.id, kind)
