@@ -63,6 +63,12 @@ def test_a_job_that_is_not_queued_is_not_claimed(client, claims, status):
     assert client.hkeys(keys.claims_key("w1")) == [b".claim", innocent.encode()]
 
 
+def test_a_job_whose_record_lost_its_status_is_claimed(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.hdel(keys.job_key(id), "status")
+    assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [id]
+
+
 def test_a_claim_looks_at_a_bounded_number_of_ids_that_may_not_run(client, claims):
     client.rpush(keys.queue_key("default"), *(f"gone{number}" for number in range(1_000)))
     assert claims.finish_and_claim("c1", [], 1).jobs == []
@@ -100,7 +106,7 @@ def test_a_claim_sent_again_does_not_return_the_jobs_of_another(client, claims):
 
 def test_a_claim_sent_again_says_nothing_of_lost_history(client, claims):
     pool_jobs.add.enqueue(1)
-    claims.finish_and_claim("c1", [], 1)
+    assert not claims.finish_and_claim("c1", [], 1).history_is_lost
     assert not claims.finish_and_claim("c2", [], 1).history_is_lost
     claims._last = "c1"  # the reply was lost
     assert not claims.finish_and_claim("c2", [], 1).history_is_lost

@@ -1,4 +1,4 @@
-"""What a job gives back when it ends or goes back: its slots and tokens, and the turn of the groups behind it."""
+"""What a job gives back when it ends or goes back: slots and tokens, and the turn of the groups behind it."""
 
 from __future__ import annotations
 
