@@ -156,6 +156,21 @@ def claimed(client, most=10):
     return claims.finish_and_claim(claims.next_id(), [], most).jobs
 
 
+@pytest.mark.parametrize("status", ["started", "finished", "failed", "stopped", "canceled"])
+def test_a_purge_deletes_no_job_that_runs_or_has_ended(client, status):
+    with Batch.create() as batch:
+        held = pool_jobs.add.options(batch=batch.id).enqueue(1)
+    batch.pause()
+    assert claimed(client) == []
+    ids = [held, pool_jobs.add.enqueue(2), pool_jobs.add.options(delay=60).enqueue(3)]
+    for id in ids:
+        client.hset(keys.job_key(id), "status", status)
+    assert purge(client, "default") == 0
+    assert [reader.read(client, id).status for id in ids] == [status] * 3
+    assert client.llen(keys.queue_key("default")) == client.zcard("rq:scheduled:default") == 0
+    assert batch.state().counts == Counts(1, 0, 0, 0)
+
+
 def test_a_purge_deletes_blocked_jobs_and_the_running_one_stays(client):
     first, *_ = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(4)])
     other = limited_jobs.alone.options(queue="low").enqueue("p", "other")

@@ -130,3 +130,13 @@ def test_a_callback_that_is_given_up_is_named_and_what_follows_it_comes(client, 
     assert b"its callback was given up, since its process was killed" in note
     (due,) = Desk(client, "w2").exchange()
     assert (due.id, due.due.step) == (job.id, "webhooks")
+
+
+@pytest.mark.parametrize(("verdict", "event"), [("vanished", "rescued"), ("returned", "returned")])
+def test_only_a_job_that_had_started_is_told_as_taken_back(client, desk, verdict, event):
+    waits, runs = pool_jobs.add.enqueue_many([(1,), (2,)])
+    first, second = desk.exchange(want=2)
+    mark_started(desk, second)
+    assert rescue(client, "w1", verdict, "why").back == [runs, waits]
+    assert told(client, first.id) == []
+    assert told(client, second.id) == [(event, "w1", verdict)]
