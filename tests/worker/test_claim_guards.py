@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch
@@ -18,6 +20,7 @@ from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.statistics import Statistics
 
 
 @pytest.fixture
@@ -93,6 +96,7 @@ def test_outcomes_sent_again_or_too_late_are_not_counted_in_the_statistics(clien
     lost.finish_and_claim("c2", [finished(job)], 0)  # the reply was lost
     assert counted() == 1
     lost._held = {job.execution: job}
+    lost.statistics = Statistics()  # which sends what it adds up at once
     assert lost.finish_and_claim("c3", [finished(job)], 0).stale == [job.id]
     assert counted() == 1
 
@@ -190,3 +194,13 @@ def test_a_claim_looks_at_no_pauses_and_rates_of_queues_that_it_does_not_serve(c
     client.hset(keys.QUEUE_RATES, mapping={f"q{number}": "1000000 1000000" for number in range(1000)})
     assert looks(client, lambda: claim("c4"))[0] == few
     assert not {"cmdstat_smembers", "cmdstat_hgetall"} & client.info("commandstats").keys()
+
+
+def test_canceled_jobs_of_all_queues_of_a_call_stay_canceled(client, claims):
+    queues = ("default", "high", "low")
+    enqueued = [pool_jobs.add.options(queue=queue).enqueue(1) for queue in queues]
+    jobs = claims.finish_and_claim("c1", [], 3).jobs
+    for id in enqueued[1:]:
+        Job.fetch(id, client, JSONSerializer).cancel()
+    claims.finish_and_claim("c2", [finished(job) for job in sorted(jobs, key=lambda job: job.queue)], 0)
+    assert [reader.read(client, id).status for id in enqueued] == ["finished", "canceled", "canceled"]

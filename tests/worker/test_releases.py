@@ -12,6 +12,7 @@ from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.test_callbacks import Desk
 from packmule.worker.process import outcome, performer
+from packmule.worker.rescue import rescue
 
 
 @pytest.fixture
@@ -43,3 +44,18 @@ def test_a_job_that_ends_gives_back_no_token(desk):
     (job,) = desk.exchange()
     assert job.id == first
     assert desk.exchange([performer.finished(job, b"1", 1.0, 2.0)]) == []
+
+
+@pytest.mark.parametrize(("verdict", "is_given_back"), [("returned", True), ("died", False)])
+def test_a_job_that_its_worker_lost_gives_back_its_token_only_unperformed(desk, verdict, is_given_back):
+    id = limited_jobs.slot_and_rate.enqueue("p", "d")
+    (job,) = desk.exchange()
+    rescue(desk.client, desk.name, verdict, "why", [job.execution])
+    assert [each.id for each in Desk(desk.client, "w2").exchange()] == [id] * is_given_back
+
+
+def test_a_singleton_that_ended_is_not_remembered_among_those_that_went_back(client, desk):
+    limited_jobs.replaces.enqueue("p", "1")
+    (job,) = desk.exchange()
+    desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
+    assert client.keys("pm:retrying:*") == []

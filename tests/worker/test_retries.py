@@ -22,6 +22,7 @@ from packmule.tests.worker.pools import (
     until,
 )
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.process.progress import ProgressStore
@@ -64,6 +65,16 @@ def test_a_job_with_a_retry_interval_is_scheduled(server, client):
         due = client.zscore("rq:scheduled:default", id)
         assert seconds - 5 < due - time.time() <= seconds
     assert reader.read(client, later).reason == "not yet"
+
+
+@pytest.mark.parametrize("interval", [0, 60])
+def test_a_job_that_waits_for_its_retry_does_not_expire_after_its_failure_ttl(client, interval):
+    options = pool_jobs.add.options(retries=1, retry_intervals=[interval], failure_ttl=1)
+    id = options.enqueue(1)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert client.ttl(keys.job_key(id)) == -1
 
 
 def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_runs(server, client, tmp_path):

@@ -140,3 +140,30 @@ def test_only_a_job_that_had_started_is_told_as_taken_back(client, desk, verdict
     assert rescue(client, "w1", verdict, "why").back == [runs, waits]
     assert told(client, first.id) == []
     assert told(client, second.id) == [(event, "w1", verdict)]
+
+
+def test_a_job_that_another_execution_has_ended_does_not_run_again(client, desk, queue):
+    job = with_callbacks(queue, "body")
+    (old,) = desk.exchange()
+    queue.push_job_id(job.id)  # somebody's code, while it runs
+    other = Desk(client, "w2")
+    (new,) = other.exchange()
+    (due,) = other.exchange([failed(new)], want=0)
+    assert rescue(client, "w1", "died", "why", [old.execution]).back == []
+    assert queue.job_ids == []
+    assert (due.id, job.get_status(refresh=True)) == (job.id, "failed")
+
+
+def test_a_job_that_was_stopped_by_force_counts_as_stopped(client, desk):
+    job = claimed(desk)
+    rescue(client, "w1", "stopped", "why", [job.execution])
+    assert reader.read(client, job.id).status == "stopped"
+
+
+def test_a_verdict_is_about_no_execution_whose_name_begins_another(client, desk):
+    enqueued = pool_jobs.add.enqueue_many([(number,) for number in range(12)])
+    jobs = {job.execution: job.id for job in desk.exchange(want=12)}
+    named = next(each for each in jobs if each.endswith("-12"))
+    rescued = rescue(client, "w1", "overran", "why", [named])
+    assert rescued.failed == [jobs[named]]
+    assert set(rescued.back) == set(enqueued) - {jobs[named]}
