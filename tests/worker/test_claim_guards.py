@@ -204,3 +204,15 @@ def test_canceled_jobs_of_all_queues_of_a_call_stay_canceled(client, claims):
         Job.fetch(id, client, JSONSerializer).cancel()
     claims.finish_and_claim("c2", [finished(job) for job in sorted(jobs, key=lambda job: job.queue)], 0)
     assert [reader.read(client, id).status for id in enqueued] == ["finished", "canceled", "canceled"]
+
+
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_an_outcome_brings_no_deleted_record_back(client, claims, has_failed):
+    gone, there = (pool_jobs.add.options(retries=1, retry_intervals=[0]).enqueue(1) for _ in range(2))
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    client.delete(keys.job_key(gone))
+    ended = [outcome.failed(job, "broken", 1.0, 2.0) if has_failed else finished(job) for job in jobs]
+    claims.finish_and_claim("c2", ended, 0)
+    assert client.exists(keys.job_key(gone), keys.results_key(gone)) == 0
+    assert client.hkeys(keys.claims_key("w1")) == [b".claim"]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [there.encode()] * has_failed
