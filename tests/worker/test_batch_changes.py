@@ -11,7 +11,8 @@ from packmule.jobs.batch_state import Counts
 from packmule.jobs.delivery import BatchClosed
 from packmule.observe import events
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
-from packmule.tests.worker import batch_jobs
+from packmule.tests.worker import batch_jobs, limited_jobs
+from packmule.tests.worker.pools import lines
 from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -102,3 +103,68 @@ def test_a_canceled_job_counts_once_beside_one_that_a_worker_is_about_to_start(c
     claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 1)
     assert batch.state().counts == Counts(2, 1, 0, 1)
     assert batch.state().ended
+
+
+@pytest.mark.parametrize("field", ["total", "done"])
+def test_the_end_of_its_last_job_ends_a_batch_whose_counter_is_garbage(client, field):
+    with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hset(keys.batch_key(batch.id), field, "many")
+    work(client)
+    assert batch.state().counts == Counts(1, 1, 0, 0)
+    assert batch.state().ended
+
+
+def test_a_callback_waits_behind_others_of_its_group(client, tmp_path):
+    notes = tmp_path / "notes"
+    limited_jobs.alone.enqueue_many([(str(notes), "first"), (str(notes), "second")])
+    claims = Claims(client, "w1", Strict(["default"]))
+    (first,) = claims.finish_and_claim("c1", [], 9).jobs
+    with Batch.create(on_complete=limited_jobs.alone.prepare(str(notes), "callback")):
+        pass
+    assert claims.finish_and_claim("c2", [], 9).jobs == []
+    claims.finish_and_claim("c3", [finished(first, b"null", 1.0, 2.0)], 0)
+    work(client)
+    assert lines(notes) == ["+second", "-second", "+callback", "-callback"]
+
+
+def test_a_batch_ends_although_what_lies_where_callbacks_wait_is_of_another_type(client):
+    with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.delete("rq:deferred:default")
+    client.set("rq:deferred:default", "in the way")
+    work(client)
+    assert batch.state().ended
+    callback = client.hget(keys.batch_key(batch.id), "on_complete").decode()
+    assert reader.read(client, callback).status == "finished"
+
+
+def test_a_batch_that_is_canceled_before_it_is_sealed_ends(client):
+    batch = Batch.create()
+    batch_jobs.double.options(batch=batch.id).enqueue(1)
+    batch.cancel()
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    assert batch.state().ended
+
+
+def test_a_nested_batch_that_ends_when_it_is_sealed_or_canceled_counts_in_its_parent(client):
+    with Batch.create() as parent:
+        sealed, canceled = Batch.create(parent=parent), Batch.create(parent=parent)
+    sealed.seal()
+    assert parent.state().counts == Counts(2, 1, 0, 0)
+    canceled.cancel()
+    assert parent.state().counts == Counts(2, 2, 0, 0)
+    assert parent.state().ended
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_canceling_a_batch_counts_jobs_whose_records_are_gone(client, most):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
+    Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], most)
+    client.delete(*client.keys("rq:job:*"))
+    batch._changed("stop")
+    assert batch._cancel_all() == 0
+    assert batch.state().counts == Counts(2, 0, 0, 2)
+    assert batch.state().ended
+    assert client.keys("rq:job:*") == []
