@@ -54,8 +54,12 @@ def test_a_job_that_its_worker_lost_gives_back_its_token_only_unperformed(desk, 
     assert [each.id for each in Desk(desk.client, "w2").exchange()] == [id] * is_given_back
 
 
-def test_a_singleton_that_ended_is_not_remembered_among_those_that_went_back(client, desk):
+@pytest.mark.parametrize("went_back", [False, True])
+def test_a_singleton_that_ended_is_not_remembered_among_those_that_went_back(client, desk, went_back):
     limited_jobs.replaces.enqueue("p", "1")
     (job,) = desk.exchange()
+    if went_back:
+        (job,) = desk.exchange([outcome.returned(job)])
+        assert len(client.keys("pm:retrying:*")) == 1
     desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
     assert client.keys("pm:retrying:*") == []

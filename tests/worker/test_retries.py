@@ -77,6 +77,18 @@ def test_a_job_that_waits_for_its_retry_does_not_expire_after_its_failure_ttl(cl
     assert client.ttl(keys.job_key(id)) == -1
 
 
+@pytest.mark.parametrize("front", [False, True])
+def test_a_retry_without_a_wait_goes_to_the_end_of_its_queue_unless_it_asks_for_the_front(client, front):
+    options = pool_jobs.add.options(retries=1, retry_intervals=[0])
+    first, second = (options.enqueue(number) for number in range(2))
+    client.hset(keys.job_key(first), "enqueue_at_front_on_retry", int(front))
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    waiting = [id.decode() for id in client.lrange(keys.queue_key("default"), 0, -1)]
+    assert waiting == ([first, second] if front else [second, first])
+
+
 def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_runs(server, client, tmp_path):
     late = pool_jobs.note.options(expires=0.05).enqueue(str(tmp_path / "late"))
     in_time = pool_jobs.note.options(expires=60).enqueue(str(tmp_path / "in time"))

@@ -167,3 +167,13 @@ def test_a_verdict_is_about_no_execution_whose_name_begins_another(client, desk)
     rescued = rescue(client, "w1", "overran", "why", [named])
     assert rescued.failed == [jobs[named]]
     assert set(rescued.back) == set(enqueued) - {jobs[named]}
+
+
+def test_the_deaths_of_a_job_do_not_count_for_its_callback(client, desk, queue):
+    job = with_callbacks(queue, "body")
+    client.hset(job.key, "deaths", 2)
+    (body,) = desk.exchange()
+    (due,) = desk.exchange([failed(body)], want=0)
+    rescue(client, "w1", "died", "why", [due.execution])
+    (again,) = Desk(client, "w2").exchange()
+    assert (again.id, again.due.kind) == (job.id, "failure")
