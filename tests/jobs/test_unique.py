@@ -302,6 +302,14 @@ def test_a_new_job_of_a_chosen_id_does_not_hold_the_place_of_the_old_one(client)
     assert sample_jobs.only.enqueue(2) == "nightly"
 
 
+def test_a_place_that_names_the_job_of_another_place_is_free(client):
+    first = sample_jobs.only.enqueue(1)
+    (place,) = client.hkeys(keys.UNIQUE)
+    other = sample_jobs.only.enqueue(2)
+    client.hset(keys.UNIQUE, place, f"{other} 0")
+    assert sample_jobs.only.enqueue(1) not in (first, other)
+
+
 def test_a_job_of_a_chosen_id_is_kept_out_by_the_holder_of_the_place(client):
     id = sample_jobs.only.enqueue(1)
     assert sample_jobs.only.options(job_id="chosen").enqueue(1) == id

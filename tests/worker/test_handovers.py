@@ -113,6 +113,17 @@ def test_a_call_sent_again_brings_no_body_for_a_callback(queue, client):
     assert not client.hexists(keys.claims_key("a"), job.id)
 
 
+def test_a_call_sent_again_takes_no_callback_from_another_worker(queue, client):
+    job, old, _ = called_twice(queue)
+    new = Desk(client, "b")
+    (body,) = new.exchange()
+    (due,) = new.exchange([failed(body)], want=0)
+    assert old.again() == []
+    assert not client.hexists(keys.claims_key("a"), job.id)
+    new.exchange([outcome.settled(due)], want=0)
+    assert is_settled(client, job)
+
+
 # Retries
 
 

@@ -89,6 +89,17 @@ def test_a_retry_without_a_wait_goes_to_the_end_of_its_queue_unless_it_asks_for_
     assert waiting == ([first, second] if front else [second, first])
 
 
+def test_webhooks_hear_of_a_jobs_end_and_of_no_attempt_before(client):
+    id = pool_jobs.add.options(retries=1, retry_intervals=[0]).enqueue(1)
+    client.hset(keys.job_key(id), "webhooks", "[]")
+    claims, due = Claims(client, "w1", Strict(["default"])), []
+    for attempt in ("c1", "c2"):
+        (job,) = claims.finish_and_claim(attempt, [], 1).jobs
+        due.append(claims.finish_and_claim(attempt + "end", [outcome.failed(job, "broken", 1.0, 2.0)], 0).jobs)
+    assert due[0] == []
+    assert [(each.id, each.due.step) for each in due[1]] == [(id, "webhooks")]
+
+
 def test_a_job_that_was_not_started_in_time_fails_with_that_reason_and_never_runs(server, client, tmp_path):
     late = pool_jobs.note.options(expires=0.05).enqueue(str(tmp_path / "late"))
     in_time = pool_jobs.note.options(expires=60).enqueue(str(tmp_path / "in time"))
