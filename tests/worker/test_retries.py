@@ -95,7 +95,9 @@ def test_webhooks_hear_of_a_jobs_end_and_of_no_attempt_before(client):
     claims, due = Claims(client, "w1", Strict(["default"])), []
     for attempt in ("c1", "c2"):
         (job,) = claims.finish_and_claim(attempt, [], 1).jobs
-        due.append(claims.finish_and_claim(attempt + "end", [outcome.failed(job, "broken", 1.0, 2.0)], 0).jobs)
+        due.append(
+            claims.finish_and_claim(attempt + "end", [outcome.failed(job, "broken", 1.0, 2.0)], 0).jobs
+        )
     assert due[0] == []
     assert [(each.id, each.due.step) for each in due[1]] == [(id, "webhooks")]
 
