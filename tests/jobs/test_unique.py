@@ -630,6 +630,9 @@ def test_a_resent_first_debounced_call_does_not_undo_a_later_call(client, losing
     id = sample_jobs.refresh.enqueue(1, "first")
     assert list(waiting(client)) == [id]
     assert rq_job(client, id).args == [1, "later"]
+    traces = client.keys("pm:gone:*")
+    assert traces
+    assert all(0 < client.ttl(trace) <= 60 for trace in traces)
 
 
 # --- places are given up
