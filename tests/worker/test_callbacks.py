@@ -310,6 +310,15 @@ def test_a_repeated_job_calls_back_each_time(queue, client):
     assert [result.type.name for result in job.results()] == ["SUCCESSFUL"] * 3
 
 
+def test_the_callback_of_a_repeated_job_gets_a_result_that_is_not_kept(queue, client):
+    job = with_callbacks(queue, "body", result_ttl=0, repeat=Repeat(times=1, interval=60))
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    assert (due.id, due.due.kind) == (job.id, "success")
+    assert client.xlen(keys.results_key(job.id)) == 1
+
+
 def test_a_cancel_calls_back_as_stopped(queue, server, client):
     job = with_callbacks(queue, "slow", 60)
     with pool(server):

@@ -216,3 +216,11 @@ def test_an_outcome_brings_no_deleted_record_back(client, claims, has_failed):
     assert client.exists(keys.job_key(gone), keys.results_key(gone)) == 0
     assert client.hkeys(keys.claims_key("w1")) == [b".claim"]
     assert client.lrange(keys.queue_key("default"), 0, -1) == [there.encode()] * has_failed
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_the_error_of_an_attempt_is_recorded_though_failed_jobs_are_not_kept(client, claims, retries):
+    id = pool_jobs.add.options(failure_ttl=0, retries=retries).enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [outcome.failed(job, "KeyError: 'x'", 1.0, 2.0)], 0)
+    assert client.xlen(keys.results_key(id)) == 1
