@@ -144,6 +144,14 @@ def test_a_purge_ignores_ids_without_a_record(client):
     assert client.llen(keys.queue_key("default")) == 0
 
 
+def test_a_purge_goes_on_behind_many_ids_without_a_record(client):
+    client.rpush(keys.queue_key("default"), *(f"gone{number}" for number in range(1200)))
+    client.zadd("rq:scheduled:default", {f"gone{number}": number for number in range(1200)})
+    pool_jobs.add.enqueue(1)
+    pool_jobs.add.options(delay=60).enqueue(2)
+    assert purge(client, "default") == 2
+
+
 def test_a_purge_deletes_a_job_whose_status_was_lost(client):
     id = pool_jobs.add.enqueue(1)
     client.hdel(keys.job_key(id), "status")
