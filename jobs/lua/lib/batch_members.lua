@@ -8,7 +8,7 @@ local function key_of(batch) return 'pm:batch:' .. batch end
 -- Why no job can be added to a batch, or nothing.
 function batch_members.refusal(batch)
   local fields = redis.pcall('HMGET', key_of(batch), 'created', 'ended', 'stopped')
-  if fields.err or not fields[1] then return 'no batch has the id ' .. batch end
+  if not fields[1] then return 'no batch has the id ' .. batch end
   if fields[2] then return 'batch ' .. batch .. ' has ended' end
   if fields[3] then return 'batch ' .. batch .. ' is canceled' end
 end

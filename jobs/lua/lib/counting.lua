@@ -6,9 +6,9 @@ local counting = {}
 
 counting.noted = {} -- by batch the jobs, and by job the states and results
 
--- How a job with this status ended, or nothing if it has not. A finished job with a result TTL of 0 has no status.
+-- How a job with this status ended, or nothing if it has not.
 function counting.state_of(status)
-  return ({finished = 'd', failed = 'f', stopped = 'f', canceled = 'c'})[status or 'finished']
+  return ({finished = 'd', failed = 'f', stopped = 'f', canceled = 'c'})[status]
 end
 
 -- Note how a job ended, or "p" if it runs again. Callbacks have a word behind their batch's id and don't count. `batch`
