@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from redis import Redis
 
 from packmule.jobs import keys, wire
 from packmule.jobs.batch import Batch
@@ -13,19 +12,10 @@ from packmule.jobs.batch_state import Counts
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.tests.worker import batch_jobs
+from packmule.tests.worker.batches import settle
 from packmule.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("produce")
-
-
-def settle(client: Redis) -> None:
-    """Let a leader's duty go through all batches."""
-    settler = BatchSettler(client)
-    for _ in range(100):
-        settler.settle()
-        if not settler._ahead:
-            return
-    raise AssertionError("it found no end")
 
 
 def test_a_former_leader_settles_nothing(client):

@@ -24,6 +24,7 @@ from packmule.jobs.queues import purge
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.tests.looks import looks, monitored
 from packmule.tests.worker import batch_jobs, limited_jobs, pool_jobs
+from packmule.tests.worker.batches import settle
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
 from packmule.worker.order import Strict
@@ -679,16 +680,6 @@ def test_a_claim_takes_only_a_record_whose_status_is_queued(client, status):
     client.hset(keys.job_key(again), "status", status)
     assert claim(client, "w1") == [other, last]
     assert reader.read(client, again).status == status
-
-
-def settle(client: Redis) -> None:
-    """Let a leader's duty go through all batches."""
-    settler = BatchSettler(client)
-    for _ in range(100):
-        settler.settle()
-        if not settler._ahead:
-            return
-    raise AssertionError("it found no end")
 
 
 def rq_job(client: Redis, id: str) -> Job:

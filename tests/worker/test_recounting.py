@@ -8,21 +8,19 @@ from redis import Redis
 from packmule.jobs import control, keys
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
-from packmule.scheduler.maintenance.batch_settler import JOBS_A_CALL, BatchSettler, _settle
+from packmule.scheduler.maintenance.batch_settler import JOBS_A_CALL, _settle
 from packmule.tests.looks import looks
 from packmule.tests.worker import batch_jobs
+from packmule.tests.worker.batches import settle
 from packmule.worker import Worker
 
 pytestmark = pytest.mark.usefixtures("produce")
 
 
-def settle(client: Redis) -> None:
-    """Let a leader's duty go through all batches, twice, as it does all the time."""
-    settler = BatchSettler(client)
+def settle_twice(client: Redis) -> None:
+    """Let the duty go through all batches twice, as it does all the time."""
     for _ in range(2):
-        settler.settle()
-        while settler._ahead:
-            settler.settle()
+        settle(client, rounds=10_000)
 
 
 def jobs_key(batch: Batch) -> str:
@@ -68,7 +66,7 @@ def test_no_garbage_in_a_counter_stays_or_ends_a_batch(client, field, garbage):
     batch.seal()
     client.hset(keys.batch_key(batch.id), mapping={"done": 594, "failed": 198, "canceled": 198})
     client.hset(keys.batch_key(batch.id), field, garbage)
-    settle(client)
+    settle_twice(client)
     assert batch.state().counts == Counts(1000, 594, 198, 198)
     assert not batch.state().ended
     Worker(["default"], connection=client).work(burst=True)
@@ -104,7 +102,7 @@ def test_jobs_that_end_are_added_or_run_again_while_a_batch_is_counted_again_cou
             break
     assert cursor == b"0"
     assert was_counted == {True, False}
-    settle(client)
+    settle_twice(client)
     assert client.hget(key, "recounting") is None
     exact(client, batch)
     Worker(["default"], connection=client).work(burst=True)
@@ -124,7 +122,7 @@ def test_a_sum_that_is_garbage_leaves_no_other_sum_behind(client):
     _settle(client, [key, jobs_key(batch)], [batch.id, cursor, 500, "", ""])
     for number in range(500):
         client.hset(keys.job_key(f"pending{number}"), "status", "queued")
-    settle(client)
+    settle_twice(client)
     exact(client, batch)
 
 
@@ -145,7 +143,7 @@ def test_a_count_that_was_lost_halfway_begins_anew(client, lost):
     with Batch.create() as innocent:
         batch_jobs.double.options(batch=innocent.id).enqueue(1)
     Worker(["default"], connection=client).work(burst=True)
-    settle(client)
+    settle_twice(client)
     exact(client, batch)
     assert batch.state().ended
     assert innocent.state().ended
