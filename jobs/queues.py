@@ -90,12 +90,12 @@ def purge(client: Redis, queue: str) -> int:
 
 def _purge_once(client: Redis, queue: str) -> int:
     """Go through all places in which jobs of `queue` wait; how many were deleted."""
-    total = 0
+    total, now = 0, wire.time_text(time.time())
     key_names = [keys.queue_key(queue), keys.groups_key(queue), keys.registry_key("scheduled", queue)]
     for place in ("list", "groups", "scheduled"):
         cursor = "0"
         while True:
-            deleted, following = _purge(client, key_names, [queue, place, cursor, PURGED_A_CALL])
+            deleted, following = _purge(client, key_names, [queue, place, cursor, PURGED_A_CALL, now])
             total += int(deleted)
             cursor = as_text(following)
             if cursor == "0":
@@ -103,7 +103,7 @@ def _purge_once(client: Redis, queue: str) -> int:
     for batch in client.sscan_iter(keys.PAUSED_BATCHES):
         first = 0
         while first >= 0:
-            args = [queue, first, PURGED_A_CALL]
+            args = [queue, first, PURGED_A_CALL, now]
             deleted, first = map(int, _purge_held(client, [f"{keys.batch_key(as_text(batch))}:held"], args))
             total += deleted
     return total

@@ -1,16 +1,17 @@
 -- Delete some of the jobs of a queue that wait in its list, behind others of their group, or for their time.
--- requires: events, guarded, queues
+-- requires: caller, events, guarded, queues
 -- may use: batches, ending, groups, withdrawal
 --
 -- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs
 -- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "0" at first
--- ARGV[4]  at most how many
+-- ARGV[4]  at most how many    ARGV[5]  now as RQ's text
 -- Returns  how many jobs were deleted, and the next cursor, "0" after the last
 
 local list, by_group, later = KEYS[1], KEYS[2], KEYS[3]
-local queue, place, cursor, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local queue, place, cursor, most, now_text = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
 local call = guarded.call
+caller.at = now_text
 local deleted = 0
 
 local function delete(ids)
@@ -25,7 +26,7 @@ local function delete_members()
   local found, left = call('HSCAN', by_group, cursor, 'COUNT', 100), most
   for i = 1, #found[2], 2 do
     local group, head = found[2][i], found[2][i + 1]
-    left = left - 1 - delete(left > 0 and call('LPOP', groups.members_of(queue, group), left) or {})
+    left = left - 1 - delete(call('LPOP', groups.members_of(queue, group), left) or {})
     if left <= 0 then return cursor end -- there may be more of this group
     if head == '' then
       call('HDEL', by_group, group)

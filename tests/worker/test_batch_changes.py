@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from redis import Redis
 
-from packmule.jobs import keys, reader
+from packmule.jobs import control, keys, queues, reader, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.delivery import BatchClosed
@@ -65,6 +67,88 @@ def test_results_of_a_batch_do_not_expire_before_it_ends(client):
     work(client)
     assert [result.value for result in batch.results()] == [2]
     assert client.ttl(f"{keys.batch_key(batch.id)}:results") == -1
+
+
+def kept(client: Redis, batch: Batch) -> list[int]:
+    """For how many seconds the keys of a batch are kept."""
+    return [client.ttl(f"{keys.batch_key(batch.id)}{suffix}") for suffix in ("", ":jobs", ":results")]
+
+
+def test_an_ended_batch_is_kept_for_its_time_and_holds_no_job(client):
+    with Batch.create(collect=True, keep=60) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    batch.pause()
+    client.rpush(f"{keys.batch_key(batch.id)}:held", "gone")
+    claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 0)
+    assert batch.state().ended
+    assert all(0 < seconds <= 60 for seconds in kept(client, batch))
+    assert not client.exists(f"{keys.batch_key(batch.id)}:held", keys.PAUSED_BATCHES)
+
+
+def test_a_batch_that_goes_on_after_its_end_is_kept_and_pending_in_its_parent(client):
+    with Batch.create() as parent, Batch.create(parent=parent, collect=True, keep=60) as batch:
+        failed = batch_jobs.double.options(batch=batch.id).enqueue(-1)
+    work(client)
+    assert parent.state().counts == Counts(1, 0, 1, 0)
+    assert parent.state().ended
+    control.retry(client, failed)
+    assert kept(client, batch) == [-1, -1, -1]
+    for each in (parent, batch):
+        assert each.state().counts == Counts(1, 0, 0, 0)
+        assert not each.state().ended
+    work(client)
+    assert parent.state().counts == Counts(1, 0, 1, 0)
+    assert all(0 < seconds <= 60 for seconds in kept(client, batch))
+
+
+@pytest.mark.parametrize("callback", ["on_complete", "on_success"])
+def test_a_batch_whose_callback_is_another_job_leaves_that_alone(client, callback):
+    other = batch_jobs.double.enqueue(1)
+    with Batch.create() as batch:
+        failed = batch_jobs.double.options(batch=batch.id, delay=60).enqueue(2)
+    client.hset(keys.batch_key(batch.id), callback, other)
+    control.cancel(client, failed)
+    assert batch.state().ended
+    assert reader.read(client, other).status == "queued"
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [other.encode()]
+
+
+@pytest.mark.parametrize("expires", ["x", ""])
+def test_a_batch_ends_although_the_expiry_of_its_callback_is_garbage(client, expires):
+    with Batch.create(on_complete=batch_jobs.double.options(expires=60).prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    callback = client.hget(keys.batch_key(batch.id), "on_complete").decode()
+    client.hset(keys.job_key(callback), "expires", expires)
+    work(client)
+    assert batch.state().ended
+    assert reader.read(client, callback).status == "finished"
+
+
+def test_a_callback_leaves_rqs_registry_and_its_queue_is_known(client):
+    with Batch.create(on_complete=batch_jobs.double.options(queue="low").prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+        client.srem(keys.QUEUES, keys.queue_key("low"))
+    assert client.zcard("rq:deferred:low") == 1
+    work(client)
+    assert client.zcard("rq:deferred:low") == 0
+    assert client.sismember(keys.QUEUES, keys.queue_key("low"))
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_purge_that_ends_a_batch_enqueues_its_callback(client, is_held):
+    with Batch.create(on_complete=batch_jobs.double.options(queue="low").prepare(7)) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    if is_held:
+        batch.pause()
+        work(client)
+    before = time.time() - 1
+    assert queues.purge(client, "default") == 1
+    assert batch.state().ended
+    callback = client.hget(keys.batch_key(batch.id), "on_complete").decode()
+    assert reader.read(client, callback).status == "queued"
+    assert wire.time_seconds(client.hget(keys.job_key(callback), "enqueued_at").decode()) >= before
 
 
 @pytest.mark.parametrize("suffix", ["", ":jobs"])

@@ -10,7 +10,7 @@ from rq.serializers import JSONSerializer
 from packmule.jobs import control, keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
-from packmule.jobs.control import NotRetried, retry
+from packmule.jobs.control import NotCanceled, NotRetried, retry
 from packmule.jobs.queues import purge
 from packmule.jobs.reader import NoSuchJob
 from packmule.observe import events
@@ -313,6 +313,17 @@ def test_half_a_record_is_not_retried(client, field):
     client.hdel(keys.job_key(id), field)
     with pytest.raises(NoSuchJob):
         retry(client, id)
+
+
+@pytest.mark.parametrize(
+    ("field", "error"), [("data", NoSuchJob), ("status", NoSuchJob), ("origin", NotCanceled)]
+)
+def test_half_a_record_is_not_canceled(client, field, error):
+    id = pool_jobs.add.enqueue(1)
+    client.hdel(keys.job_key(id), field)
+    with pytest.raises(error):
+        control.cancel(client, id, timeout=0)
+    assert not client.hexists(keys.job_key(id), "ended_at")
 
 
 def test_a_job_that_is_retried_waits_behind_others_of_its_group(client):

@@ -17,7 +17,7 @@ function batch_callbacks.enqueue(id)
   local fields = take(id)
   if not fields then return end
   local queue, _, group, needs, expires = unpack(fields)
-  redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', caller.at or '')
+  redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', caller.at)
   expires = tonumber(expires)
   if expires then redis.call('HSET', records.key(id), 'expires_at', string.format('%.6f', clock.now + expires)) end
   singletons.replace(queue, group, needs)

@@ -35,7 +35,7 @@ function batches.settle(batch, ...)
   local key = key_of(batch)
   local fields = redis.pcall('HMGET', key, 'total', 'done', 'failed', 'canceled', 'sealed', 'ended', 'parent', 'keep',
     'on_complete', 'on_success', 'recounting')
-  if fields.err or fields[6] then return end
+  if fields[6] then return end
   if fields[11] then return recounting.change(batch, ...) end
   local counts = numbers_of(fields)
   if not counts then return recounting.begin(batch) and batches.settle(batch) end

@@ -64,7 +64,7 @@ end
 
 -- A job that has not started is canceled. If it was not withdrawn, claims pass its id over.
 function ending.cancel(id, queue, reason)
-  ending.write(id, 'canceled', 'ended_at', caller.at or '')
+  ending.write(id, 'canceled', 'ended_at', caller.at)
   ending.keep_canceled(id)
   guarded.call('ZADD', 'rq:canceled:' .. queue, clock.second, id)
   uniqueness.leave(id)

@@ -54,7 +54,7 @@ end
 function recounting.change(batch, ids, before, states)
   local again, sums = key_of(batch) .. ':recount', {}
   local counted = ids and call('HMGET', again, unpack(ids)) or {}
-  for i, id in ipairs(counted and ids or {}) do
+  for i, id in ipairs(ids or {}) do
     local old, new = before[i], states[id]
     if old and counted[i] then
       sums[old] = (sums[old] or 0) - 1
