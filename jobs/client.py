@@ -198,7 +198,7 @@ class Client:
                 self.redis, entries[::-1] if at_front else entries, bool(options.durable)
             )
         if not holders:
-            return JobHandles([JobHandle(each.job[0], self) for each in entries])
+            return JobHandles([JobHandle(each.id, self) for each in entries])
         ids = [each.id for each in entries]
         handles = JobHandles([JobHandle(holders.get(id, id), self) for id in ids])
         handles.held = frozenset(position for position, id in enumerate(ids) if id in holders)
@@ -212,7 +212,7 @@ class Client:
             raise InvalidCall(f"{job.name}: one job_id can't name {len(calls)} jobs")
         writer = EntryWriter(job, options, self.max_bytes, trace)
         if self.queues is not None:
-            known_queue(writer.queue, self.queues)
+            known_queue(writer.run.queue, self.queues)
         return writer.write_all(calls)
 
     def written(self, job: JobType, call: entry.Call, options: Options) -> tuple[bytes, bytes]:
@@ -221,7 +221,8 @@ class Client:
         Raises what `enqueue` does.
         """
         (written,) = self.entries(job, [call], options.over(job.options))
-        return entry.pack([written.job]), written.payload
+        runs, payload = entry.arguments([written])
+        return runs, payload
 
     def create_batch(
         self, batch: str, parent: str | None, fields: Sequence[str], callbacks: Sequence[tuple[str, Prepared]]

@@ -41,7 +41,7 @@ def deliver(redis: Redis, entries: Sequence[Entry], durable: bool = False) -> di
     call = _called_durably if durable else _called
     for chunk in entry.chunks(entries):
         replies = call(_enqueue, redis, [keys.UNIQUE], entry.arguments(chunk))
-        if any(each.is_unique for each in chunk):
+        if any(each.own.uniqueness for each in chunk):
             for each, reply in zip(chunk, replies, strict=True):
                 if not isinstance(reply, int):
                     holders[each.id] = as_text(reply)

@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -40,28 +42,38 @@ class JobTooLarge(InvalidCall):
     """A call whose arguments take more bytes than a job may hold."""
 
 
+class Run(NamedTuple):
+    """What the jobs of one enqueue have in common, as `enqueue.lua` takes it."""
+
+    queue: str
+    place: str
+    fields: list[Any]
+    batch: str | None
+    expires: float | None
+
+
+class Own(NamedTuple):
+    """What a job of a run has alone besides its id, as `enqueue.lua` takes it."""
+
+    call: str | None = None
+    when: float = 0.0
+    uniqueness: unique.Uniqueness | None = None
+    group: str | None = None
+    limits: str | None = None
+
+
+NOTHING = Own()
+
+_run_of = attrgetter("run")
+
+
 class Entry(NamedTuple):
-    """One job to be enqueued: what the script needs of it, and its payload."""
+    """One job to be enqueued."""
 
-    job: tuple[
-        str, str, str, str, float, list[Any], unique.Uniqueness | None, str | None, str | None, float | None
-    ]
-    """What `enqueue.lua` takes.
-
-    Id, the call's id if the job's was chosen, queue, place, time, fields, uniqueness, group, batch, and the
-    seconds after which the job expires.
-    """
+    run: Run
+    id: str
     payload: bytes
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return self.job[0]
-
-    @property
-    def is_unique(self) -> bool:
-        """Whether another job may hold its place."""
-        return self.job[6] is not None
+    own: Own = NOTHING
 
 
 class EntryWriter:
@@ -74,31 +86,37 @@ class EntryWriter:
         self.job = job
         self.options = options
         self.max_bytes = max_bytes
-        self.queue = options.queue or DEFAULT_QUEUE
-        self._fields = _fields(job, self.queue, options)
+        queue = options.queue or DEFAULT_QUEUE
+        place, self._time = _place(options)
+        fields = _fields(job, queue, options)
         if options.batch:
-            self._fields += "batch", options.batch
+            fields += "batch", options.batch
         if trace:
-            self._fields += "trace", trace
-        self._place, self._time = _place(options)
-        self._is_scheduled = options.is_scheduled
-        self._expires = in_seconds(options.expires) if options.expires is not None else None
+            fields += "trace", trace
+        expires = in_seconds(options.expires) if options.expires is not None else None
+        self.run = Run(queue, place, fields, options.batch, expires)
+        self._is_plain = not (options.job_id or options.is_scheduled or options.is_unique or job.limits)
 
     def write_all(self, calls: Sequence[Call]) -> list[Entry]:
         """The entries of `calls`. Raises `InvalidCall` or `JobTooLarge`; of many it names the position."""
         entries: list[Entry] = []
+        ids = keys.new_job_ids(len(calls))
         try:
-            for position, call in enumerate(calls):
-                entries.append(self.write(call, position))
+            for call, id in zip(calls, ids, strict=True):
+                payload = self._payload(call)
+                if self._is_plain:
+                    entries.append(Entry(self.run, id, payload))
+                else:
+                    entries.append(self._with_own(call, id, payload, len(entries)))
         except InvalidCall as error:
             if len(calls) == 1:
                 raise
             raise type(error)(f"calls[{len(entries)}]: {error}") from None
         return entries
 
-    def write(self, call: Call, position: int = 0) -> Entry:
-        """The entry of one call, the `position`-th of its enqueue. Raises `InvalidCall` and `JobTooLarge`."""
-        job, options = self.job, self.options
+    def _payload(self, call: Call) -> bytes:
+        """One call as JSON. Raises `InvalidCall` and `JobTooLarge`."""
+        job = self.job
         job.validate(*call)
         try:
             payload = wire.encode_call(job.name, *call)
@@ -109,34 +127,24 @@ class EntryWriter:
                 f"{job.name}: the arguments take {len(payload)} bytes, and a job may hold {self.max_bytes}: "
                 "put the data in storage and pass its path, or raise PACKMULE_MAX_JOB_BYTES"
             )
-        new = keys.new_job_id()
-        id, call_id = (options.job_id, new) if options.job_id else (new, "")
+        return wire.packed(payload)
+
+    def _with_own(self, call: Call, id: str, payload: bytes, position: int) -> Entry:
+        """The entry of the `position`-th call, with what its arguments and options say of it alone."""
+        job, options = self.job, self.options
+        call_id = None
+        if options.job_id:
+            id, call_id = options.job_id, id
         uniqueness = unique.uniqueness(job, *call, options) if options.is_unique else None
-        fields = self._fields.copy()
-        group = None
+        group = texts = None
         if job.limits:
             limits = _limits_of(job, job.limits, call)
-            group = limits.group
-            fields += ["group", group, *(("limits", limits.limits) if limits.limits else ())]
+            group, texts = limits.group, limits.limits or None
             if limits.lock and job.limits.policy == "skip" and not uniqueness:
                 uniqueness = unique.skipping(limits.lock)
         # Jobs due at the same instant would run in the order of their ids; microseconds order them.
-        when = self._time + position / 1_000_000 if self._is_scheduled else 0.0
-        return Entry(
-            (
-                id,
-                call_id,
-                self.queue,
-                self._place,
-                when,
-                fields,
-                uniqueness,
-                group,
-                options.batch,
-                self._expires,
-            ),
-            wire.packed(payload),
-        )
+        when = self._time + position / 1_000_000 if options.is_scheduled else 0.0
+        return Entry(self.run, id, payload, Own(call_id, when, uniqueness, group, texts))
 
 
 def pair(call: Mapping[str, Any] | Sequence[Any]) -> Call:
@@ -150,10 +158,10 @@ def pair(call: Mapping[str, Any] | Sequence[Any]) -> Call:
 
 def called_back(entry: Entry, batch: str) -> Entry:
     """`entry` as the callback of a batch: stored with the batch, and enqueued when that has ended."""
-    id, _, queue, _, _, fields, uniqueness, group, _, expires = entry.job
+    fields = [*entry.run.fields, "batch", f"{batch} callback"]
     fields[fields.index("status") + 1] = "deferred"
-    fields += "batch", f"{batch} callback"
-    return entry._replace(job=(id, batch, queue, "held", 0.0, fields, uniqueness, group, None, expires))
+    run = entry.run._replace(place="held", fields=fields, batch=None)
+    return entry._replace(run=run, own=entry.own._replace(call=batch, when=0.0))
 
 
 def chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -171,8 +179,12 @@ def chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
 
 
 def arguments(entries: Sequence[Entry]) -> list[bytes]:
-    """`entries` as the script takes them: one list of all jobs, then each payload."""
-    return [pack([entry.job for entry in entries]), *(entry.payload for entry in entries)]
+    """`entries` as the script takes them: the runs of jobs, then each payload."""
+    runs = [
+        (*run, [(each.id,) if each.own is NOTHING else (each.id, *each.own) for each in jobs])
+        for run, jobs in groupby(entries, _run_of)
+    ]
+    return [pack(runs), *[each.payload for each in entries]]
 
 
 def _limits_of(job: JobType, limits: JobLimits, call: Call) -> CallLimits:

@@ -123,6 +123,10 @@ class JobType:
     arguments: type[msgspec.Struct]
     is_async: bool
     limits: JobLimits | None = None
+    names: tuple[str, ...] = ()
+    """Its parameters, if positional arguments alone can fill them."""
+    required: int = 1
+    """How many of these a call has to give; more than there are if it may not give them by position."""
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the annotations.
@@ -133,15 +137,20 @@ class JobType:
             raise InvalidCall(
                 f"{self.name}: a worker can't import the program itself: move the job to another module"
             )
-        self._checked(args, kwargs)
+        if self._are_plain(args, kwargs):
+            self._typed(dict(zip(self.names, args, strict=False)), kwargs)
+        else:
+            self._bound(args, kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments off the wire, converted to what the annotations say (a text to a date).
 
         Raises `InvalidCall`.
         """
-        if not args and not kwargs and not self.signature.parameters:
-            return (), {}
+        if self._are_plain(args, kwargs):
+            given = dict(zip(self.names, args, strict=False))
+            typed = self._typed(given, kwargs)
+            return tuple([getattr(typed, name) for name in given]), {}
         bound = self._bound(args, kwargs)
         return bound.args, bound.kwargs
 
@@ -154,21 +163,29 @@ class JobType:
         bound.apply_defaults()
         return bound.arguments
 
+    def _are_plain(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call has positional arguments alone, as many as fit: Python's own binding takes long."""
+        return not kwargs and self.required <= len(args) <= len(self.names)
+
     def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        bound, typed = self._checked(args, kwargs)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise self._invalid(error, kwargs) from None
+        typed = self._typed(bound.arguments, kwargs)
         for argument in bound.arguments:
             bound.arguments[argument] = getattr(typed, argument)
         return bound
 
-    def _checked(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[inspect.BoundArguments, msgspec.Struct]:
+    def _typed(self, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> msgspec.Struct:
         try:
-            bound = self.signature.bind(*args, **kwargs)
             # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
-            return bound, msgspec.convert(bound.arguments, self.arguments, str_keys=True)
+            return msgspec.convert(arguments, self.arguments, str_keys=True)
         except (TypeError, msgspec.ValidationError) as error:
-            raise InvalidCall(f"{self.name}: {_explained(error)}{self._way_out(kwargs)}") from None
+            raise self._invalid(error, kwargs) from None
+
+    def _invalid(self, error: Exception, kwargs: Mapping[str, Any]) -> InvalidCall:
+        return InvalidCall(f"{self.name}: {_explained(error)}{self._way_out(kwargs)}")
 
     def _way_out(self, kwargs: Mapping[str, Any]) -> str:
         """What to do about the first of `kwargs` that is no argument, an option above all."""
@@ -216,7 +233,16 @@ def job_type(
         )
     except InvalidLimit as error:
         raise InvalidJob(f"{name} can't be a job: {error}") from None
-    return JobType(name, function, options, traits, signature, arguments, is_async, limits)
+    names, required = _by_position(signature)
+    return JobType(name, function, options, traits, signature, arguments, is_async, limits, names, required)
+
+
+def _by_position(signature: inspect.Signature) -> tuple[tuple[str, ...], int]:
+    """The parameters that positional arguments fill, and how many have no default."""
+    parameters = signature.parameters.values()
+    if any(each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters):
+        return (), 1
+    return tuple(signature.parameters), sum(each.default is each.empty for each in parameters)
 
 
 def _arguments_type(

@@ -86,6 +86,12 @@ def new_job_id() -> str:
     return os.urandom(16).hex()
 
 
+def new_job_ids(number: int) -> list[str]:
+    """As many new job ids."""
+    random = os.urandom(16 * number).hex()
+    return [random[begin : begin + 32] for begin in range(0, len(random), 32)]
+
+
 def queue_key(queue: str) -> str:
     """The list of the ids of the jobs that wait in `queue`, the next one at its head."""
     return f"rq:queue:{queue}"

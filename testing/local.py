@@ -163,9 +163,9 @@ class LocalClient(Client):
 
     def _holder(self, entry: Entry) -> str | None:
         """The job that holds the place of a unique one; None if the place is free, or now is `entry`'s."""
-        if entry.job[6] is None:
+        if entry.own.uniqueness is None:
             return None
-        key, rule, seconds, _ = entry.job[6]
+        key, rule, seconds, _ = entry.own.uniqueness
         holder = self._holders.get(key)
         if holder is not None:
             job = self.jobs[holder]

@@ -58,7 +58,7 @@ class LocalJob:
 
     def info(self) -> reader.JobInfo:
         """What a reader would find in Redis."""
-        kept = self.entry.job[5]
+        kept = self.entry.run.fields
         texts = {name: str(value) for name, value in zip(kept[::2], kept[1::2], strict=True)}
         texts |= {
             "status": self.status,
@@ -70,7 +70,7 @@ class LocalJob:
     def __str__(self) -> str:
         args, kwargs = self.call()
         said = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
-        return f"{self.type.name}({', '.join(said)}) in {self.entry.job[2]}, {self.status}"
+        return f"{self.type.name}({', '.join(said)}) in {self.entry.run.queue}, {self.status}"
 
 
 class LocalPerformer(Performer):
@@ -109,7 +109,7 @@ class LocalPerformer(Performer):
             Claimed(
                 job.entry.id,
                 execution,
-                job.entry.job[2],
+                job.entry.run.queue,
                 job.entry.payload,
                 retries_left=job.retries_left,
                 attempt=job.attempts,

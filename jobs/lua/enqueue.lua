@@ -3,22 +3,24 @@
 -- requires: enqueueing, memory
 --
 -- KEYS[1]  the places of unique jobs
--- ARGV[1]  msgpack: a list of jobs, each [id, call, queue, place, when, [field, value, ...], uniqueness, group, batch,
---          expires]
---          call names the call that enqueues a job of a chosen id; it is "" for a random id
---          place says where the job waits: at the "back" or "front" of the queue (then the last job comes first), "at"
---          for Unix time `when`, "in" for `when` seconds from now by the server's clock, or "held" if a batch enqueues
---          the job when it ends
+-- ARGV[1]  msgpack: a list of runs, each of jobs that have much in common: [queue, place, [field, value, ...], batch,
+--          expires, jobs]
+--          place says where they wait: at the "back" or "front" of the queue (then the last job comes first), "at" a
+--          Unix time, "in" some seconds from now by the server's clock, or "held" if a batch enqueues them when it ends
+--          the fields are the records', such as retries_left, which each retry counts down; created_at is the first
+--          batch is nothing, or the batch in which they count (lib/batches.lua); all jobs of a call have the same
+--          expires is nothing, or the seconds after which a job fails if it has not begun, counted from when it could
+--          a job is [id] or [id, call, when, uniqueness, group, limits]; ids in a run differ
+--          call is nothing for a random id, and names the call that enqueues a job of a chosen id
+--          when is the time or the seconds of its place
 --          uniqueness is nothing, or for a unique job [key, rule, seconds, limit]:
 --            "life"      kept out while the holder of the place is alive
 --            "ttl"       kept out for `seconds` from the holder's enqueue, unless the holder failed
 --            "throttle"  the same, even if the holder failed
 --            "debounce"  while the holder has yet to be due, it is replaced and its wait starts again, up to `limit`
 --                        seconds in all (0: no limit)
---          group is nothing, or the group in which the job waits (lib/groups.lua)
---          batch is nothing, or the batch in which the job counts (lib/batches.lua); all jobs of a call have the same
---          expires is nothing, or the seconds after which the job fails if it has not begun, counted from when it could
---          the fields are the record's, such as retries_left, which each retry counts down
+--          group is nothing, or the group in which the job waits (lib/groups.lua); limits is nothing, or its limits
+--          (lib/limits.lua)
 -- ARGV[2+] each job's payload, since this msgpack has no bytes
 -- Returns  an error that begins with FULL, or with BATCH if the batch takes no more jobs; otherwise a list: 1 for an
 --          enqueued job, 0 for a job whose id was known, and the holder's id for a job that was kept out or replaced

@@ -13,6 +13,9 @@ function queues.name(key) return key:sub(#PREFIX + 1) end
 -- Add a job, by "RPUSH" or "LPUSH".
 function queues.push(name, id, push) return guarded.call(push, PREFIX .. name, id) end
 
+-- Add an array of jobs.
+function queues.push_all(name, ids, push) return guarded.call(push, PREFIX .. name, unpack(ids)) end
+
 -- Remove a job; how many were there.
 function queues.remove(name, id) return guarded.call('LREM', PREFIX .. name, 1, id) end
 
