@@ -13,6 +13,9 @@ from packmule.tests.looks import looks
 from packmule.tests.worker import batch_jobs
 from packmule.tests.worker.batches import settle
 from packmule.worker import Worker
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -147,3 +150,25 @@ def test_a_count_that_was_lost_halfway_begins_anew(client, lost):
     exact(client, batch)
     assert batch.state().ended
     assert innocent.state().ended
+
+
+def test_what_is_no_job_of_a_batch_changes_no_count_that_is_under_way(client):
+    batch = large(client, 2_000)
+    batch_jobs.double.options(batch=batch.id, delay=60).enqueue(3)
+    first, other = batch_jobs.double.enqueue_many([(1,), (2,)])
+    client.hset(jobs_key(batch), first, "p")
+    for id in (first, other):  # the second says so itself, but the batch does not know it
+        client.hset(keys.job_key(id), "batch", batch.id)
+    key = keys.batch_key(batch.id)
+    client.hset(key, "failed", "x")
+    batch.seal()
+    client.hset(f"{key}:recount", mapping={id: "" for id in (other, *(f"none{n}" for n in range(2_000)))})
+    _settle(client, [key, jobs_key(batch)], [batch.id, "0", 100, "", ""])
+    assert client.hexists(key, "recounting")
+    claims = Claims(client, "w1", Strict(["default"]))
+    jobs = claims.finish_and_claim("c1", [], 2).jobs
+    client.hset(f"{key}:recount", first, "")
+    claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0) for job in jobs], 0)
+    settle_twice(client)
+    exact(client, batch)
+    assert not batch.state().ended

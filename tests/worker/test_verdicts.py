@@ -11,6 +11,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, reader, registry
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.observe import events
 from packmule.tests.worker import pool_jobs
@@ -140,6 +142,58 @@ def test_only_a_job_that_had_started_is_told_as_taken_back(client, desk, verdict
     assert rescue(client, "w1", verdict, "why").back == [runs, waits]
     assert told(client, first.id) == []
     assert told(client, second.id) == [(event, "w1", verdict)]
+
+
+@pytest.mark.parametrize("status", ["", "queued", "started", "created"])
+@pytest.mark.parametrize("place", ["claims", "waiting list"])
+def test_a_job_that_has_not_ended_goes_back(client, desk, status, place):
+    id = pool_jobs.add.enqueue(1)
+    if place == "claims":
+        desk.exchange()
+    else:
+        client.lmove(keys.queue_key("default"), keys.waiting_key("w1"))
+    client.hdel(keys.job_key(id), "status")
+    record = {"worker_name": "w1", "callback_due": f"callback {status or 'queued'} failure end 1 e"}
+    client.hset(keys.job_key(id), mapping=record | ({"status": status} if status else {}))
+    assert rescue(client, "w1", "vanished", "why").back == [id]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
+    assert client.hmget(keys.job_key(id), "status", "worker_name") == [b"queued", b""]
+    is_told = (place, status) == ("claims", "started")
+    assert told(client, id) == [("rescued", "w1", "vanished")] * is_told
+
+
+@pytest.mark.parametrize("place", ["claims", "waiting list"])
+@pytest.mark.parametrize(
+    ("record", "is_set_aside", "counts"),
+    [
+        ("gone", False, Counts(1, 0, 0, 0)),
+        ("another type", True, Counts(1, 0, 0, 0)),
+        ("queued, names no queue", True, Counts(1, 0, 1, 0)),
+        ("finished, names no queue", False, Counts(1, 1, 0, 0)),
+    ],
+)
+def test_what_is_no_job_does_not_go_back(client, desk, place, record, is_set_aside, counts):
+    with Batch.create() as batch:
+        id = pool_jobs.add.options(batch=batch.id).enqueue(1)
+    innocent = pool_jobs.add.enqueue(2)
+    if place == "claims":
+        desk.exchange(want=2)
+    else:
+        for _ in range(2):
+            client.lmove(keys.queue_key("default"), keys.waiting_key("w1"))
+    key = keys.job_key(id)
+    if record.endswith("no queue"):
+        status = record.split(",")[0]
+        client.hset(key, mapping={"status": status, "callback_due": f"callback {status} success end 100 e"})
+        client.hdel(key, "origin")
+    else:
+        client.delete(key)
+    if record == "another type":
+        client.set(key, "in the way")
+    assert rescue(client, "w1", "vanished", "why").back == [innocent]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [innocent.encode()]
+    assert [id.encode() in note for note in client.lrange(keys.QUARANTINE, 0, -1)] == [True] * is_set_aside
+    assert batch.state().counts == counts
 
 
 def test_a_job_that_another_execution_has_ended_does_not_run_again(client, desk, queue):
