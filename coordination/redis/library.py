@@ -7,12 +7,14 @@ A library is an ordinary Lua module that fills one table. Creating tables of fun
 longer than moving a job, so an assembled script has none for what every call needs: what `events.emit` is in
 the files is a local `events_emit` there. What only some calls need are tables that a function keeps, each
 filled when a call first uses it: `groups.join` is `rare().groups().join` there. A library's constant stands
-where it is used, because a function that refers to a local takes longer to create.
+where it is used, because a function that refers to a local takes longer to create. A function of a library
+that every call needs is itself created only if the script, or what it calls, names it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
@@ -24,6 +26,9 @@ _COMMENT = re.compile(r"--[^\n]*")
 _CONSTANTS = re.compile(
     r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d.]+(?:, [\d.]+)*|'[^'\n]*')(?= *(?:--|$)).*\n", re.M
 )
+
+_FUNCTION = re.compile(r"^function (\w+)\([^)]*\)(?: .* end|\n(?:.*\n)*?end)\n", re.M)
+_PRIVATE = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)", re.M)
 
 _RARE = """\
 local rare_made
@@ -43,19 +48,24 @@ def assembled(package: str, name: str) -> str:
     flat = {each: f"{each}_" for _, each in always}
     rare = {each: f"{each}()." for room, each in libraries if (room, each) not in always}
     outside = flat | {each: f"rare().{used}" for each, used in rare.items()}
-    tables = [
+    tables = "".join(
         _table(each, _linked(_text((room, each)), flat | rare, each))
         for room, each in libraries
         if each in rare
-    ]
-    parts = [_locals(each, _linked(_text((room, each)), outside)) for room, each in libraries if each in flat]
+    )
+    bodies = {
+        each: _body(each, _linked(_text((room, each)), outside)) for room, each in libraries if each in flat
+    }
+    script = _linked(script, outside)
+    bodies, moved = _without_unused(bodies, script, tables)
+    parts = [_locals(each, body) for each, body in bodies.items()]
     if tables:
         parts = [
             "local rare\n",
             *parts,
-            _RARE.format(tables="".join(tables), names=", ".join(f"{each} = {each}" for each in rare)),
+            _RARE.format(tables=moved + tables, names=", ".join(f"{each} = {each}" for each in rare)),
         ]
-    return "".join([*parts, _linked(script, outside)])
+    return "".join([*parts, script])
 
 
 @cache
@@ -117,11 +127,54 @@ def _linked(text: str, names: dict[str, str], own: str = "") -> str:
     return re.sub(rf"(?<![\w.])({'|'.join(sorted(others))})\.(?=\w)", lambda found: names[found[1]], text)
 
 
-def _locals(name: str, text: str) -> str:
+def _body(name: str, text: str) -> str:
+    """A library's text without the table that it fills."""
+    return text.replace(f"\nlocal {name} = {{}}\n", "\n").replace(f"\nreturn {name}\n", "\n")
+
+
+def _without_unused(bodies: Mapping[str, str], script: str, tables: str) -> tuple[dict[str, str], str]:
+    """The libraries of every call without the functions that only rare ones use, and the text of these.
+
+    A function that refers to a private local of its library stays.
+    """
+    movable: dict[str, str] = {}
+    for body in bodies.values():
+        private = _words(", ".join(_PRIVATE.findall(body)))
+        movable |= {each[1]: each[0] for each in _FUNCTION.finditer(body) if not private & _words(each[0])}
+
+    def without(names: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: _FUNCTION.sub(lambda found: "" if found[1] in names else found[0], body)
+            for name, body in bodies.items()
+        }
+
+    used = _used(movable, "".join([*without(movable).values(), script]))
+    rare = {name: text for name, text in movable.items() if name not in used}
+    needed = _used(rare, tables)
+    moved = f"local {', '.join(needed)}\n{''.join(rare[each] for each in needed)}" if needed else ""
+    return without(rare), moved
+
+
+def _used(functions: Mapping[str, str], text: str) -> list[str]:
+    """Those of `functions`, texts by name, that `text` uses, or that one of these uses."""
+    found: list[str] = []
+    texts = [text]
+    while texts:
+        words = _words(texts.pop())
+        new = [each for each in functions if each in words and each not in found]
+        found += new
+        texts += [functions[each] for each in new]
+    return found
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", _COMMENT.sub("", text)))
+
+
+def _locals(name: str, body: str) -> str:
     """A library as locals."""
-    fields = sorted(set(re.findall(rf"(?<![\w.]){name}_\w+", _COMMENT.sub("", text))))
-    body = text.replace(f"\nlocal {name} = {{}}\n", "\n").replace(f"\nreturn {name}\n", "\n")
-    return f"local {', '.join(fields)} do\n{body}end\n"
+    fields = sorted(set(re.findall(rf"(?<![\w.]){name}_\w+", _COMMENT.sub("", body))))
+    return f"local {', '.join(fields)} do\n{body}end\n" if fields else ""
 
 
 def _table(name: str, text: str) -> str:
