@@ -1,36 +1,16 @@
 -- Enqueueing: store the new jobs of a call that nothing keeps out. enqueue.lua describes runs of jobs.
--- requires: caller, coordination/redis/clock, counting, events, gone, records, storing
--- may use: batch_members, batches, claimants, ending, scheduled, uniqueness, withdrawal
+-- requires: caller, coordination/redis/clock, counting, events, gone, queues, records, storing
+-- may use: batch_members, batches, ending, knowing, placing, scheduled, uniqueness, withdrawal
 
 local enqueueing = {}
 
 local now, NONE = clock.now, {}
 local added = {} -- the new jobs of the call's batch
-local joined, has_taken
+local joined, has_taken, has_scheduled
 
--- Whether no job of a run is known, in one look.
-local function are_new(jobs)
-  local keys = {}
-  for i, job in ipairs(jobs) do
-    keys[2 * i - 1], keys[2 * i] = records.key(job[1]), gone.key(job[1])
-  end
-  return redis.call('EXISTS', unpack(keys)) == 0
-end
-
--- The reply for a job that was enqueued before, or nothing. A canceled job keeps out only the call that enqueued it, but
--- all others too while it still runs: its end would count as the end of the new one.
-local function known(id, call)
-  if records.exists(id) then
-    local is_free = call ~= '' and records.get(id, 'status') == 'canceled' and records.get(id, 'call') ~= call
-      and not claimants.find(id)
-    return not is_free and 0, is_free
-  end
-  return gone.find(id, call)
-end
-
--- Why the batch of a run takes no more jobs, or nothing. It is asked before the call's first new job is placed.
+-- Why the batch of a run takes no more jobs, or nothing. It is asked once, before the call's first new job is placed.
 local function refusal(batch)
-  if not batch or joined then return end
+  if joined then return end
   joined = batch
   return batch_members.refusal(batch)
 end
@@ -38,20 +18,27 @@ end
 -- Enqueue the jobs of a run, whose payloads begin behind `payloads[before + 1]`, and add their replies. The reason why
 -- their batch takes none, or nothing.
 local function enqueue(run, places, payloads, before, replies)
-  local place, batch, jobs = run[2], run[4], run[6]
-  local all_new = are_new(jobs)
+  local queue, place, _, batch, _, jobs = unpack(run, 1, 6)
+  local keys = {}
+  for i, job in ipairs(jobs) do
+    keys[2 * i - 1], keys[2 * i] = records.key(job[1]), gone.key(job[1])
+  end
+  local all_new = redis.call('EXISTS', unpack(keys)) == 0
   local are_placed = all_new and (place == 'back' or place == 'front') and not (jobs[1][4] or jobs[1][5])
   if are_placed then
-    local why = refusal(batch)
+    local why = batch and refusal(batch)
     if why then return why end
-    storing.place_all(run)
+    local ids = {}
+    for i, job in ipairs(jobs) do ids[i] = job[1] end
+    queues.push_all(queue, ids, place == 'back' and 'RPUSH' or 'LPUSH')
+    queues.register(queue)
   end
   for i, job in ipairs(jobs) do
     local id, call, when, key_of = unpack(job, 1, 4)
     local key, rule, seconds, limit = unpack(key_of or NONE)
     local due = place == 'in' and now + when or place == 'at' and when or place ~= 'held' and now or 0
     local reply, is_free, replaced, origin, since
-    if not all_new then reply, is_free = known(id, call or '') end
+    if not all_new then reply, is_free = knowing.find(id, call or '') end
     if key and not reply then
       reply, origin, since = uniqueness.holder(places, key, rule)
       if rule == 'debounce' then
@@ -61,19 +48,20 @@ local function enqueue(run, places, payloads, before, replies)
       end
     end
     if not reply then
-      local why = refusal(batch)
+      local why = batch and refusal(batch)
       if why then return why end
       if is_free then
         withdrawal.forget(id)
         ending.delete(id)
       end
-      if not are_placed then storing.place(run, job, due, replaced, origin) end
+      if not are_placed then placing.place(run, job, due, replaced, origin) end
       storing.store(run, job, payloads[before + i + 1], due, replaced, since)
       if batch then added[#added + 1] = id end
       if key then
         uniqueness.take(places, key, replaced or id, rule, seconds)
         has_taken = true
       end
+      has_scheduled = has_scheduled or place == 'at' or place == 'in'
     end
     replies[before + i] = reply or replaced or 1
   end
@@ -82,13 +70,13 @@ end
 -- Enqueue all jobs of `packed`; the payload of the first is `payloads[2]`. The reply is enqueue.lua's.
 function enqueueing.all(places, packed, payloads)
   local replies = {}
-  for i, run in ipairs(cmsgpack.unpack(packed)) do
+  for _, run in ipairs(cmsgpack.unpack(packed)) do
     caller.at = run[3][2] -- the first field is created_at
     local why = enqueue(run, places, payloads, #replies, replies)
     if why then return redis.error_reply('BATCH ' .. why) end
   end
   if has_taken then uniqueness.give_up_others(places) end
-  if storing.has_scheduled then scheduled.notify() end
+  if has_scheduled then scheduled.notify() end
   if added[1] then batch_members.add(joined, added) end
   if next(counting.noted) then batches.count_noted() end -- jobs that were replaced, which may be of this call
   events.write()
