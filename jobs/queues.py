@@ -93,13 +93,11 @@ def _purge_once(client: Redis, queue: str) -> int:
     total, now = 0, wire.time_text(time.time())
     key_names = [keys.queue_key(queue), keys.groups_key(queue), keys.registry_key("scheduled", queue)]
     for place in ("list", "groups", "scheduled"):
-        cursor = "0"
-        while True:
+        cursor = ""
+        while cursor != "0":
             deleted, following = _purge(client, key_names, [queue, place, cursor, PURGED_A_CALL, now])
             total += int(deleted)
             cursor = as_text(following)
-            if cursor == "0":
-                break
     for batch in client.sscan_iter(keys.PAUSED_BATCHES):
         first = 0
         while first >= 0:

@@ -3,7 +3,7 @@
 -- may use: batches, ending, groups, withdrawal
 --
 -- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs
--- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "0" at first
+-- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "" at first
 -- ARGV[4]  at most how many    ARGV[5]  now as RQ's text
 -- Returns  how many jobs were deleted, and the next cursor, "0" after the last
 
@@ -23,10 +23,10 @@ end
 
 -- The members of some groups. A group that was blocked is gone with its last one.
 local function delete_members()
-  local found, left = call('HSCAN', by_group, cursor, 'COUNT', 100), most
+  local found, left = call('HSCAN', by_group, cursor == '' and '0' or cursor, 'COUNT', 100), most
   for i = 1, #found[2], 2 do
     local group, head = found[2][i], found[2][i + 1]
-    left = left - 1 - delete(call('LPOP', groups.members_of(queue, group), left) or {})
+    left = left - delete(call('LPOP', groups.members_of(queue, group), left) or {})
     if left <= 0 then return cursor end -- there may be more of this group
     if head == '' then
       call('HDEL', by_group, group)

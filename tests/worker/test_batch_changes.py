@@ -10,6 +10,7 @@ from redis import Redis
 from packmule.jobs import control, keys, queues, reader, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
+from packmule.jobs.control import NotCanceled
 from packmule.jobs.delivery import BatchClosed
 from packmule.observe import events
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
@@ -67,6 +68,19 @@ def test_results_of_a_batch_do_not_expire_before_it_ends(client):
     work(client)
     assert [result.value for result in batch.results()] == [2]
     assert client.ttl(f"{keys.batch_key(batch.id)}:results") == -1
+
+
+def test_a_cancel_copes_with_another_type_where_a_batch_holds_jobs(client):
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    batch.pause()
+    work(client)
+    held = f"{keys.batch_key(batch.id)}:held"
+    client.delete(held)
+    client.set(held, "in the way")
+    with pytest.raises(NotCanceled, match="is still claimed"):
+        control.cancel(client, id, timeout=0)
+    assert client.get(f"pm:broken:{held}") == b"in the way"
 
 
 def kept(client: Redis, batch: Batch) -> list[int]:
@@ -139,7 +153,7 @@ def test_a_callback_leaves_rqs_registry_and_its_queue_is_known(client):
 @pytest.mark.parametrize("is_held", [False, True])
 def test_a_purge_that_ends_a_batch_enqueues_its_callback(client, is_held):
     with Batch.create(on_complete=batch_jobs.double.options(queue="low").prepare(7)) as batch:
-        batch_jobs.double.options(batch=batch.id).enqueue(1)
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
     if is_held:
         batch.pause()
         work(client)
@@ -149,6 +163,8 @@ def test_a_purge_that_ends_a_batch_enqueues_its_callback(client, is_held):
     callback = client.hget(keys.batch_key(batch.id), "on_complete").decode()
     assert reader.read(client, callback).status == "queued"
     assert wire.time_seconds(client.hget(keys.job_key(callback), "enqueued_at").decode()) >= before
+    told = [(event.type, event.details) for event in events.read(client) if event.job == id]
+    assert told == [("enqueued", {}), ("canceled", {"reason": "purged"})]
 
 
 @pytest.mark.parametrize("suffix", ["", ":jobs"])

@@ -509,6 +509,21 @@ def test_a_purge_deletes_no_job_whose_callback_is_due(queue, client):
     assert is_settled(client, job)
 
 
+def test_a_purge_of_a_list_leaves_a_job_whose_callback_it_gives_up_to_its_next_attempt(queue, client):
+    from packmule.jobs import queues
+
+    job = with_callbacks(queue, "fails", retry=Retry(max=2, interval=60))
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([outcome.failed(claimed, "why", time.time(), time.time())], want=0)
+    desk.exchange([outcome.returned(due)], want=0)
+    assert queue.job_ids == [job.id]
+    places = ["rq:queue:default", "pm:groups:default", "rq:scheduled:default"]
+    assert queues._purge(client, places, ["default", "list", "", 500, "now"]) == [0, b"1"]
+    assert job.get_status(refresh=True) == "scheduled"
+    assert client.zscore("rq:scheduled:default", job.id)
+
+
 def test_a_callback_sees_the_call_that_it_is_about(queue, client):
     with_callbacks(queue, "body", 3, on_success="reads_the_call")
     work(client)

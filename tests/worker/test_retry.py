@@ -200,6 +200,30 @@ def test_a_purge_deletes_more_blocked_jobs_of_a_group_than_one_call_takes(client
     assert client.keys("pm:group*") == []
 
 
+@pytest.mark.parametrize(("ids", "heads"), [(1200, 0), (0, 505), (0, 2000)])
+def test_a_purge_deletes_a_blocked_job_behind_many_ids_without_a_record(client, ids, heads):
+    limited_jobs.alone.enqueue_many([("p", "1"), ("p", "2")])
+    assert len(claimed(client)) == 1
+    assert claimed(client) == []
+    groups = keys.groups_key("default")
+    ((group, head),) = client.hgetall(groups).items()
+    assert head == b""
+    if ids:
+        client.lpush(f"pm:group:default:{group.decode()}", *(f"gone{number}" for number in range(ids)))
+    client.delete(groups)
+    client.hset(groups, mapping={f"other{number}": f"gone{number}" for number in range(heads)} | {group: ""})
+    assert purge(client, "default") == 1
+    assert not client.hexists(groups, group)
+
+
+def test_a_purge_keeps_the_head_of_a_group_that_a_worker_is_about_to_claim(client):
+    head, *_ = limited_jobs.alone.enqueue_many([("p", str(number)) for number in range(3)])
+    client.lmove(keys.queue_key("default"), keys.waiting_key("w"))
+    assert purge(client, "default") == 2
+    assert client.hvals(keys.groups_key("default")) == [head.encode()]
+    assert [job.id for job in claimed(client)] == [head]
+
+
 def test_a_purge_leaves_no_time_at_which_a_group_without_jobs_goes_on(client):
     limited_jobs.ten_a_second.enqueue("p", "d", "first")
     claimed(client)
@@ -246,6 +270,15 @@ def test_an_id_whose_job_was_canceled_can_be_enqueued_anew(server, client):
     assert client.ttl(keys.job_key("once")) == -1
     assert [job.id for job in claimed(client)] == ["once"]
     assert claimed(client) == []
+
+
+def test_an_id_whose_canceled_record_names_no_queue_can_be_enqueued_anew(client):
+    once = pool_jobs.add.options(job_id="once")
+    once.enqueue(1)
+    control.cancel(client, "once")
+    client.hdel(keys.job_key("once"), "origin")
+    once.enqueue(5)
+    assert [job.id for job in claimed(client)] == ["once"]
 
 
 def test_a_canceled_batchs_id_that_is_enqueued_anew_runs_once(client):
@@ -324,6 +357,13 @@ def test_half_a_record_is_not_canceled(client, field, error):
     with pytest.raises(error):
         control.cancel(client, id, timeout=0)
     assert not client.hexists(keys.job_key(id), "ended_at")
+
+
+def test_a_scheduled_job_is_canceled_although_a_callback_seems_due(client):
+    id = pool_jobs.add.options(delay=60).enqueue(1)
+    client.hset(keys.job_key(id), "callback_due", "callback scheduled failure at 1 e")
+    assert control.cancel(client, id, timeout=0) == "canceled"
+    assert client.zcard("rq:scheduled:default") == 0
 
 
 def test_a_job_that_is_retried_waits_behind_others_of_its_group(client):
