@@ -119,6 +119,26 @@ def test_a_result_with_a_ttl_of_zero_lives_until_its_callback_is_done(queue, cli
     assert client.exists(job.key, f"rq:results:{job.id}") == 0
 
 
+def test_a_job_that_is_not_kept_is_not_listed_as_finished_while_its_callback_is_due(queue, client):
+    job = with_callbacks(queue, "body", result_ttl=0)
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    assert (due.id, job.get_status(refresh=True)) == (job.id, "finished")
+    assert client.zcard("rq:finished:default") == 0, "the id would stay there when the record is deleted"
+
+
+@pytest.mark.parametrize("verdict", ["stopped", "overran"])
+def test_an_empty_text_in_place_of_a_callback_or_of_webhooks_is_none(queue, client, verdict):
+    job = queue.enqueue(f"{HERE}.body")
+    names = ("success_callback_name", "failure_callback_name", "stopped_callback_name", "webhooks")
+    client.hset(job.key, mapping=dict.fromkeys(names, ""))
+    (claimed,) = Desk(client).exchange()
+    rescue(client, "w1", verdict, "why", [claimed.execution])
+    assert is_settled(client, job)
+    assert queue.job_ids == []
+
+
 def test_a_broken_callback_is_logged_and_changes_no_outcome(queue, client, caplog):
     job = with_callbacks(queue, "body", on_success="raises")
     work(client)

@@ -15,8 +15,11 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import registry
 from packmule.jobs.client import Client
+from packmule.tests.worker.test_callbacks import Desk, is_settled
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
+from packmule.worker.process import outcome
+from packmule.worker.rescue import rescue
 
 HERE = "packmule.tests.worker.callback_jobs"
 ALLOWED = WorkerOptions(webhook_allow=("127.0.0.0/8",))
@@ -130,3 +133,18 @@ def test_webhooks_that_make_no_sense_stop_nobody(queue, client, text):
     work(client)
     assert [each.get_status(refresh=True) for each in (job, good)] == ["finished", "finished"]
     assert not client.hexists(job.key, "callback_due")
+
+
+@pytest.mark.parametrize("by_force", [True, False])
+def test_a_job_that_was_stopped_sends_no_webhook(queue, client, by_force):
+    job = queue.enqueue(f"{HERE}.body", webhooks=[Webhook("http://a", "failed")])
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    if by_force:
+        rescue(client, "w1", "stopped", "why", [claimed.execution])
+    else:
+        stopped = outcome.failed(claimed, "why", 1.0, 2.0, retry=False, status="stopped")
+        assert desk.exchange([stopped]) == []
+    assert job.get_status(refresh=True) == "stopped"
+    assert is_settled(client, job)
+    assert queue.job_ids == []
