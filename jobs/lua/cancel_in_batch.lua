@@ -18,13 +18,12 @@ for i, id in ipairs(ids) do
   local status, queue = fields[1], fields[2]
   if status == 'started' then
     running[#running + 1] = id
-  elseif status and i > unclaimed then
+  elseif queue and i > unclaimed then
     about = about + 1
   else
     -- RQ's code alone may have recorded its end, and its record may be gone.
-    local is_there = queue and status
-    local ended = is_there and counting.state_of(status)
-    if is_there and not ended then
+    local ended = counting.state_of(status)
+    if queue and not ended then
       if status == 'scheduled' then withdrawal.remove(id, status, queue) end
       ending.cancel(id, queue)
     end

@@ -70,6 +70,31 @@ def test_results_of_a_batch_do_not_expire_before_it_ends(client):
     assert client.ttl(f"{keys.batch_key(batch.id)}:results") == -1
 
 
+@pytest.mark.parametrize(("lost", "status"), [("status", b"canceled"), ("origin", b"queued")])
+def test_canceling_a_batch_counts_half_a_record(client, lost, status):
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hdel(keys.job_key(id), lost)
+    batch.cancel()
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+    assert batch.state().ended
+    assert client.hget(keys.job_key(id), "status") == status
+    work(client)
+    assert batch.state().counts.done == 0
+
+
+def test_canceling_a_batch_leaves_a_job_without_a_status_to_the_worker_that_claimed_it(client):
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.hdel(keys.job_key(id), "status")
+    batch._changed("stop")
+    assert batch._cancel_all() == 1
+    claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 0)
+    assert batch.state().counts == Counts(1, 1, 0, 0)
+
+
 def test_a_cancel_copes_with_another_type_where_a_batch_holds_jobs(client):
     with Batch.create() as batch:
         id = batch_jobs.double.options(batch=batch.id).enqueue(1)
@@ -241,10 +266,11 @@ def test_a_batch_ends_although_what_lies_where_callbacks_wait_is_of_another_type
 
 def test_a_batch_that_is_canceled_before_it_is_sealed_ends(client):
     batch = Batch.create()
-    batch_jobs.double.options(batch=batch.id).enqueue(1)
+    id = batch_jobs.double.options(batch=batch.id).enqueue(1)
     batch.cancel()
     assert batch.state().counts == Counts(1, 0, 0, 1)
     assert batch.state().ended
+    assert [event.type for event in events.read(client) if event.job == id] == ["enqueued", "canceled"]
 
 
 def test_a_nested_batch_that_ends_when_it_is_sealed_or_canceled_counts_in_its_parent(client):
