@@ -108,6 +108,24 @@ def test_a_cancel_copes_with_another_type_where_a_batch_holds_jobs(client):
     assert client.get(f"pm:broken:{held}") == b"in the way"
 
 
+@pytest.mark.parametrize("change", [Batch.pause, Batch.resume, Batch.cancel])
+def test_a_batch_is_changed_although_the_set_of_paused_ones_is_of_another_type(client, change):
+    batch = Batch.create()
+    client.set(keys.PAUSED_BATCHES, "in the way")
+    change(batch)
+    assert client.smembers(keys.PAUSED_BATCHES) == ({batch.id.encode()} if change is Batch.pause else set())
+    assert bool(batch.state().ended) == (change is Batch.cancel)
+
+
+def test_a_batch_is_canceled_although_its_jobs_are_of_another_type(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.delete(f"{keys.batch_key(batch.id)}:jobs")
+    client.set(f"{keys.batch_key(batch.id)}:jobs", "in the way")
+    batch.cancel()
+    assert batch.state().ended
+
+
 def kept(client: Redis, batch: Batch) -> list[int]:
     """For how many seconds the keys of a batch are kept."""
     return [client.ttl(f"{keys.batch_key(batch.id)}{suffix}") for suffix in ("", ":jobs", ":results")]
