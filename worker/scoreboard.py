@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -22,7 +22,7 @@ _STOP_REQUESTED_AT = _CHECKSUM_AT + _SIGN.size
 _ENTRY_BYTES = _STOP_REQUESTED_AT + _SIGN.size
 _EMPTY = bytes(_ENTRY_BYTES)
 _NO_STOP = bytes(_SIGN.size)
-_REGISTERED, _CONCURRENT = range(2)
+_REGISTERED, _CONCURRENT, _UNWATCHED = range(3)
 _HELD_AT = 8
 _LENGTH = struct.Struct("<I")
 _TEXT_BYTES = 4096
@@ -64,15 +64,19 @@ class Scoreboard:
     execution, so it never applies to the job that takes the entry next.
     """
 
-    def __init__(self, entries: int = 1) -> None:
+    def __init__(self, entries: int = 1, wake: Callable[[], object] | None = None) -> None:
         self.entries = entries
+        self._wake = wake
         self._memory = mmap.mmap(-1, _HEADER + entries * _ENTRY_BYTES)
         self._free = list(range(entries - 1, MAIN, -1))
 
     @classmethod
-    def of_worker(cls, threads: int, tasks: int) -> Scoreboard:
-        """A scoreboard with room for a worker's main thread, its `threads` and its event loop's `tasks`."""
-        return cls(1 + tasks + (threads if threads > 1 else 0))
+    def of_worker(cls, threads: int, tasks: int, wake: Callable[[], object] | None = None) -> Scoreboard:
+        """A scoreboard with room for a worker's main thread, its `threads` and its event loop's `tasks`.
+
+        `wake` ends the parent's sleep (see `ask_to_wake`).
+        """
+        return cls(1 + tasks + (threads if threads > 1 else 0), wake)
 
     def register(self) -> None:
         """Show that the worker has registered and wants its heartbeat from now on."""
@@ -86,6 +90,10 @@ class Scoreboard:
     def is_registered(self) -> bool:
         """Whether the worker is registered now."""
         return self._memory[_REGISTERED] == 1
+
+    def ask_to_wake(self) -> None:
+        """Have the worker call `wake` when it next starts a job, since nobody looks until then."""
+        self._memory[_UNWATCHED] = 1
 
     def show_held(self, executions: Sequence[str]) -> None:
         """Show what the worker holds, in order, while others could perform some of it or more may arrive."""
@@ -131,6 +139,9 @@ class Scoreboard:
             shown = _shortened(shown)
         written = _JOB.pack(now, deadline, shown, execution.encode())
         self._memory[at : at + _ENTRY_BYTES] = written + _SIGN.pack(crc32(written)) + _NO_STOP
+        if self._memory[_UNWATCHED] and self._wake:
+            self._memory[_UNWATCHED] = 0
+            self._wake()
 
     def clear(self, entry: int) -> None:
         """Show that no job runs there."""

@@ -1,7 +1,7 @@
 """A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...].
 
-Most names are the pool's own options; `earlier`, `frozen`, `idle` and `long` are seconds for constants. The
-system refuses the first `refused_forks` of its processes.
+Most names are the pool's own options; `earlier`, `frozen`, `idle`, `interval` (of its duties) and `long` are
+seconds for constants. The system refuses the first `refused_forks` of its processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from packmule.tests.worker import (
 )
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
-from packmule.worker.pool import enforcement, pool
+from packmule.worker.pool import enforcement, pool, upkeep
 from packmule.worker.process import completer
 from packmule.worker.process.executors import fork as fork_executor
 
@@ -48,6 +48,8 @@ fork_executor.KILL_EARLIER = float(values.get("earlier", fork_executor.KILL_EARL
 enforcement.FROZEN_SECONDS = float(values.get("frozen", enforcement.FROZEN_SECONDS))
 completer.LONG_SECONDS = float(values.get("long", completer.LONG_SECONDS))
 scaling.IDLE_SECONDS = float(values.get("idle", scaling.IDLE_SECONDS))
+if "interval" in values:
+    upkeep.INTERVAL = upkeep.RESCUE_INTERVAL = upkeep.DEPENDENTS_INTERVAL = float(values["interval"])
 refusals = iter(range(int(values.get("refused_forks", 0))))
 fork = os.fork
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +21,6 @@ class Duty:
     interval: float = 0.0
     due_at: float = 0.0
     """On the monotonic clock."""
-
-    @property
-    def is_due(self) -> bool:
-        """Whether its time has come."""
-        return time.monotonic() >= self.due_at
 
 
 class Guard:

@@ -30,6 +30,7 @@ from packmule.worker.pool.dead_locks import DeadLocks
 from packmule.worker.pool.drain import Drain
 from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
+from packmule.worker.pool.rest import TICK, Rest
 from packmule.worker.pool.upkeep import Death, Upkeep, impatient
 from packmule.worker.process import claim, rq_current
 from packmule.worker.process.worker import Worker
@@ -37,7 +38,6 @@ from packmule.worker.registration import Registration
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.wake import WakePipe
 
-TICK = 0.04
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
 NOTHING_RAN = "none"
@@ -79,13 +79,14 @@ class Pool:
         self._start_not_before = 0.0
         self._drained = 0
         self._drain = Drain(grace)
+        self._rest = Rest()
+        self._wake = WakePipe()
 
     def run(self) -> int:
         """Run until told to stop, with `burst` until the queues are empty. 0, or 1 if a job was cut short."""
         client = impatient(connect_when_up(self.connect))
-        wake = WakePipe()
         self._lifeline, self._life = os.pipe()
-        signal.set_wakeup_fd(wake.writer, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake.writer, warn_on_full_buffer=False)
         self._install_signal_handlers()
         self.upkeep = Upkeep(client)
         self.dead_locks = DeadLocks(lambda: self.lock_nodes() or [client])
@@ -94,7 +95,7 @@ class Pool:
             "start its processes": self._start_missing,
             "do its duties": self.upkeep.do_due,
             "scale": lambda: self._scale(scale),
-            "wait": lambda: self._wait(wake),
+            "wait": self._wait,
             "obey commands": self._obey,
             "enforce deadlines": self._enforce,
             "stop its processes": self._stop,
@@ -112,14 +113,17 @@ class Pool:
         self._drain.end()
         return 0 if self._drain.is_clean else 1
 
-    def _wait(self, wake: WakePipe) -> None:
-        """Wait for a tick, or until a signal or a command arrives."""
+    def _wait(self) -> None:
+        """Wait until the next look, or until a signal, a command or the start of a job comes."""
+        wanted = self.processes + len(self.companions)
+        is_settled = len(self._children) == wanted and not self._drain.requests
+        seconds = self._rest.seconds(self._workers(), is_settled, self.upkeep.due_in())
         try:
-            select.select([wake.reader, *self.upkeep.commands.sockets], [], [], TICK)
+            select.select([self._wake.reader, *self.upkeep.commands.sockets], [], [], seconds)
         except (OSError, ValueError):  # the connection to the commands is broken
             self.upkeep.commands.close()
             time.sleep(TICK)
-        wake.drain()
+        self._wake.drain()
 
     def _obey(self) -> None:
         for name, command in self.upkeep.commands.received():
@@ -165,7 +169,7 @@ class Pool:
 
     def _start_worker(self) -> None:
         name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-        scoreboard = Scoreboard.of_worker(self.options.threads, self.options.tasks)
+        scoreboard = Scoreboard.of_worker(self.options.threads, self.options.tasks, self._wake.wake)
 
         def main() -> None:
             client, queues = connect_when_up(self.connect), list(self.weights)

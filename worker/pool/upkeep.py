@@ -29,6 +29,8 @@ RESCUE_INTERVAL = 1.0
 
 DEPENDENTS_INTERVAL = 3.0
 
+TOGETHER_SECONDS = 0.25
+
 ANSWER_SECONDS = 0.6
 """How long a pool waits for an answer of Redis: while it waits, it does nothing else."""
 
@@ -84,10 +86,17 @@ class Upkeep:
 
     def do_due(self) -> None:
         """Do each duty that is due: first renew the leases, then rescue."""
+        # If one is, those that would follow soon are done with it: a pool at rest wakes once for all.
+        until = time.monotonic() + (TOGETHER_SECONDS if self.due_in() <= 0 else 0)
         for duty in (self._beat, *self._others):
-            if duty.is_due and (self.is_available or duty is self._beat):
+            if duty.due_at <= until and (self.is_available or duty is self._beat):
                 duty.due_at = time.monotonic() + duty.interval
                 self._attempt(duty.name, duty.do)
+
+    def due_in(self) -> float:
+        """Seconds until the next duty is due, of those that are not done in each round."""
+        duties = [self._beat, *(duty for duty in self._others if duty.interval and self.is_available)]
+        return min(duty.due_at for duty in duties) - time.monotonic()
 
     def mark(self, worker: str, running: list[RunningJob], now: float) -> None:
         """Mark jobs as started that have run for a while; they ran at the monotonic instant `now`."""
