@@ -9,7 +9,10 @@ from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend, RedisStreamBr
 from peers import bodies
 from peers.produce import in_slices
 
-broker = {"list": ListQueueBroker, "stream": RedisStreamBroker}[os.environ["BENCH_BROKER"]](bodies.URL)
+# Without a time limit on replies: redis-py gives up on a blocking pop after 5 s, and the worker with it.
+broker = {"list": ListQueueBroker, "stream": RedisStreamBroker}[os.environ["BENCH_BROKER"]](
+    bodies.URL, socket_timeout=None
+)
 if os.environ.get("BENCH_RESULTS"):
     broker = broker.with_result_backend(RedisAsyncResultBackend(bodies.URL, result_ex_time=500))
 TASKS = {name: broker.task(task_name=name)(body) for name, body in bodies.ASYNC.items()}
