@@ -10,6 +10,12 @@ PIP := $(PYTHON) -m pip --python $(RUN)/python --disable-pip-version-check --no-
 LOCK := build/uv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-config --custom-compile-command "make lock" --quiet $(FLAGS)
 
+# Some peers need Python 3.13: one beside $(PYTHON), unless that is new enough.
+IS_NEWER := -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null
+NEWER = $(shell $(PYTHON) $(IS_NEWER) || \
+	for each in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python; do \
+	"$$each" $(IS_NEWER) && echo "$$each" && break; done)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo drill test check lint rq-suite bench bench-peers lock clean
 .NOTPARALLEL:
@@ -46,7 +52,9 @@ bench: $(VENV)/.dev ## run the benchmarks
 
 bench-peers: ## measure other job systems beside ours; ARGS="--only noop --peers packmule,rq" narrows it
 	@$(MAKE) --silent --no-print-directory VENV=build/peers build/peers/.peers
-	@! command -v npm >/dev/null || $(MAKE) --silent --no-print-directory build/bullmq/node_modules || true
+	@newer="$(NEWER)"; test -z "$$newer" || $(MAKE) --silent --no-print-directory \
+		PYTHON="$$newer" VENV=build/peers-3.13 build/peers-3.13/.peers || true
+	@! command -v npm >/dev/null || $(MAKE) --silent --no-print-directory build/node/node_modules || true
 	@PYTHONPATH=benchmarks build/peers/bin/python -m peers $(ARGS)
 
 lock: build/uv/bin/uv ## write the lock files again, keeping versions that still fit; FLAGS=--upgrade takes the newest
@@ -87,11 +95,11 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml
 $(VENV)/.peers: requirements-peers.lock pyproject.toml
 	$(install)
 
-build/bullmq/node_modules: benchmarks/peers/bullmq/package.json
-	@mkdir -p build/bullmq
-	@cp $< build/bullmq
-	@echo "Installing $< into build/bullmq"
-	@cd build/bullmq && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts
+build/node/node_modules: benchmarks/peers/node/package.json
+	@mkdir -p build/node
+	@cp $< build/node
+	@echo "Installing $< into build/node"
+	@cd build/node && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts
 	@touch $@
 
 build/uv/bin/uv: Makefile

@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", type=_words, help="systems, by the beginnings of their names")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--jobs", type=int, default=20_000, help="no-ops of the fastest; others get their share"
+        "--jobs", type=int, default=60_000, help="no-ops of the fastest; others get their share"
     )
     return parser.parse_args()
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from peers.bodies import COUNTER
 from peers.produce import MARKS
+from peers.setups import BARE
 from peers.stage import PROCESSES, Failed, Stage
 
 LONG = "waiting"
@@ -17,8 +18,9 @@ LONG = "waiting"
 
 FEWEST = 200
 NAPS = 2_000
-ENQUEUED_ONE_BY_ONE = 2_000
+ENQUEUED_ONE_BY_ONE = 10_000
 PACED = 300
+REST_SECONDS = 10.0
 STORED = 10_000
 SKIPPED_MARKS = MARKS // 10
 
@@ -31,7 +33,7 @@ def noop(stage: Stage, jobs: int, behind: int = 0) -> Values:
 
 def incr(stage: Stage, jobs: int) -> Values:
     count = _share(stage, jobs)
-    if stage.setup.peer == "bare_":
+    if stage.setup.name == BARE:
         return (PROCESSES * count / stage.produce_in_all("each", "incr", count),)
     rate = _rate(stage, "incr", count)
     wanted = count - MARKS
@@ -43,7 +45,7 @@ def incr(stage: Stage, jobs: int) -> Values:
 
 def nap(stage: Stage, jobs: int) -> Values:
     count = stage.setup.naps
-    stage.start_workers()
+    stage.start_workers(stage.setup.warm_up)
     before = len(stage.marks())
     stage.pause()
     stage.produce("bulk", "nap", count)
@@ -61,7 +63,7 @@ def bulk(stage: Stage, jobs: int) -> Values:
 
 
 def latency(stage: Stage, jobs: int) -> Values:
-    stage.start_workers()
+    stage.start_workers(stage.setup.warm_up)
     before = len(stage.marks())
     stage.produce("paced", "mark", PACED)
     marks = stage.wait_for_marks(before + PACED)[before:]
@@ -73,6 +75,17 @@ def memory(stage: Stage, jobs: int) -> Values:
     stage.start_workers()
     time.sleep(1)
     return (stage.memory() / 1024**2,)
+
+
+def idle(stage: Stage, jobs: int) -> Values:
+    stage.start_workers()
+    time.sleep(2)
+    resting, before, began = stage.processes(), stage.cpu_seconds(), time.monotonic()
+    time.sleep(REST_SECONDS)
+    share = (stage.cpu_seconds() - before) / (time.monotonic() - began)
+    if set(stage.processes()) != set(resting):
+        raise Failed("its processes did not stay the same at rest")
+    return (100 * share,)
 
 
 def stored(stage: Stage, jobs: int) -> Values:
@@ -102,6 +115,7 @@ FIGURES = {
     "bulk": Figure("bulk", "jobs/s", bulk),
     "latency": Figure("latency p50 / p99", "ms", latency, "{:.2f}"),
     "memory": Figure("memory", "MiB", memory),
+    "idle": Figure("at rest", "% of a core", idle, "{:.2f}"),
     "bytes": Figure("a waiting job", "bytes", stored),
     "waiting-1k": Figure("no-op, 1,000 behind", "jobs/s", partial(noop, behind=1_000)),
     "waiting-100k": Figure("100,000 behind", "jobs/s", partial(noop, behind=100_000)),
@@ -116,7 +130,7 @@ def _share(stage: Stage, jobs: int) -> int:
 
 def _rate(stage: Stage, job: str, count: int, behind: int = 0) -> float:
     """Jobs a second from the first tenth to the last of `count`, with `behind` more waiting after them."""
-    stage.start_workers()
+    stage.start_workers(stage.setup.warm_up)
     before = len(stage.marks())
     stage.pause()
     stage.produce("fill", job, count)

@@ -1,7 +1,7 @@
-"""Packmule: a pool of two worker processes with the ready-made jobs loaded, as `packmule worker` runs it.
+"""Packmule: `packmule worker` with two processes and its scheduler, in production.
 
-BENCH_EXECUTOR is where jobs run: "" (in the process), "isolate", "threads" or "async".
-BENCH_CLAIM is the most jobs of a claim, to limit it.
+BENCH_EXECUTOR is where jobs run: "" (in the process), "isolate" or "async".
+BENCH_CLAIM is the most jobs of a claim, for the pool that `work` runs, since no option limits it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ from typing import Any
 
 from packmule import job
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import registry
 from packmule.jobs.client import Client
-from packmule.worker.options import WorkerOptions
-from packmule.worker.pool.pool import Pool
-from packmule.worker.process.claim import MOST
 from peers import bodies
 
 EXECUTOR = os.environ.get("BENCH_EXECUTOR", "")
-THREADS = 100
-READY_MADE = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files")
 
 register: Any = job(isolate=True) if EXECUTOR == "isolate" else job
 JOBS = {
@@ -35,10 +29,10 @@ client = partial(connect, bodies.URL, Path())
 
 def work() -> None:
     """Run the pool until told to stop."""
-    registry.load(READY_MADE)
-    threads = THREADS if EXECUTOR == "threads" else 1
-    options = WorkerOptions(threads=threads, most=int(os.environ.get("BENCH_CLAIM", MOST)))
-    sys.exit(Pool(client, ["default"], 2, options).run())
+    from packmule.worker.options import WorkerOptions
+    from packmule.worker.pool.pool import Pool
+
+    sys.exit(Pool(client, ["default"], 2, WorkerOptions(most=int(os.environ["BENCH_CLAIM"]))).run())
 
 
 class Producer:

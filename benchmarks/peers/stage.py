@@ -18,13 +18,13 @@ from typing import NamedTuple, Self
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from peers.setups import NODE_MODULES, ROOT, Setup
+from peers.elsewhere import NODE_MODULES, ROOT
+from peers.setups import FEW, Setup
 
 PATIENCE = 30.0
 """Seconds without a mark after which a system is given up."""
 
 PROCESSES = 2
-WARM_UP = 200
 POLL = 0.01
 
 
@@ -67,6 +67,7 @@ class Stage:
             **self.setup.environment,
             "BENCH_URL": f"redis://127.0.0.1:{port}/0",
             "BENCH_MARKS": str(self.marks_path),
+            "PACKMULE_REDIS_URL": f"redis://127.0.0.1:{port}/0",
             "PYTHONPATH": os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)]),
             "NODE_PATH": str(NODE_MODULES),
         }
@@ -83,8 +84,11 @@ class Stage:
         self.server.stop()
         shutil.rmtree(self.folder)
 
-    def start_workers(self) -> None:
-        """Start the system, and return once both of its processes have performed jobs and are idle again."""
+    def start_workers(self, jobs: int = FEW) -> None:
+        """Start the system, and return once both of its processes have performed jobs and are idle again.
+
+        They have performed at least `jobs` together.
+        """
         with self.log_path.open("ab") as log:
             for command in self.setup.commands:
                 self.sessions.append(
@@ -102,8 +106,8 @@ class Stage:
         while len({mark.process for mark in self.marks()}) < PROCESSES:
             if time.monotonic() > deadline:
                 raise Failed(f"only one process took part within {PATIENCE:g} s{self._last_words()}")
-            expected = len(self.marks()) + WARM_UP
-            self.produce("bulk", "mark", WARM_UP)
+            expected = len(self.marks()) + jobs
+            self.produce("bulk", "mark", jobs)
             self.wait_for_marks(expected)
         time.sleep(0.5)
 
@@ -188,6 +192,15 @@ class Stage:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
         return total * 1024
+
+    def cpu_seconds(self) -> float:
+        """The time for which all threads of all processes have run on a core."""
+        total = 0
+        for pid in self.processes():
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError):
+                    total += int((thread / "schedstat").read_text().split()[0])
+        return total / 1_000_000_000
 
     def _finished(self, producer: subprocess.Popen[bytes]) -> str:
         out, err = producer.communicate()
