@@ -552,7 +552,7 @@ def test_results_of_a_job_that_ran_again_expire_with_the_batch(client):
     assert client.ttl(f"{keys.batch_key(batch.id)}:results") > 0
 
 
-@pytest.mark.parametrize("keep", ["1e99", "inf", "nan", "many", "0.4"])
+@pytest.mark.parametrize("keep", ["1e99", "inf", "nan", "many", "0.4", "700000.5"])
 def test_a_corrupt_ttl_counts_as_the_default(client, keep):
     with Batch.create(on_complete=batch_jobs.double.prepare(7)) as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)

@@ -117,6 +117,37 @@ def test_a_batch_is_changed_although_the_set_of_paused_ones_is_of_another_type(c
     assert bool(batch.state().ended) == (change is Batch.cancel)
 
 
+@pytest.mark.parametrize("collect", [False, True])
+def test_an_end_that_comes_after_that_of_its_batch_ends_it_no_second_time(client, collect):
+    with Batch.create(collect=collect, keep=60) as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.delete(keys.job_key(id))
+    BatchSettler(client).settle()
+    ended = batch.state().ended
+    claims.finish_and_claim("c2", [finished(job, b"2", 1.0, 2.0)], 0)
+    assert batch.state().counts == Counts(1, 1, 0, 0)
+    assert batch.state().ended == ended
+    assert client.ttl(f"{keys.batch_key(batch.id)}:results") in (range(50, 61) if collect else [-2])
+
+
+def test_a_job_is_retried_although_its_batch_is_of_another_type(client):
+    with Batch.create() as batch:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(-1)
+    work(client)
+    client.delete(keys.batch_key(batch.id))
+    client.set(keys.batch_key(batch.id), "in the way")
+    control.retry(client, id)
+    assert reader.read(client, id).status == "queued"
+
+
+def test_a_batch_is_created_although_the_list_of_batches_is_of_another_type(client):
+    client.set(keys.BATCHES, "in the way")
+    batch = Batch.create()
+    assert client.zrange(keys.BATCHES, 0, -1) == [batch.id.encode()]
+
+
 def test_a_batch_is_canceled_although_its_jobs_are_of_another_type(client):
     with Batch.create() as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)
@@ -256,6 +287,16 @@ def test_the_end_of_its_last_job_ends_a_batch_whose_counter_is_garbage(client, f
     work(client)
     assert batch.state().counts == Counts(1, 1, 0, 0)
     assert batch.state().ended
+
+
+def test_a_total_that_is_less_than_what_has_ended_ends_no_batch(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+        batch_jobs.double.options(batch=batch.id, delay=60).enqueue(2)
+    client.hset(keys.batch_key(batch.id), "total", 0)
+    work(client)
+    assert batch.state().counts == Counts(2, 1, 0, 0)
+    assert not batch.state().ended
 
 
 def test_a_callback_waits_behind_others_of_its_group(client, tmp_path):
