@@ -491,6 +491,7 @@ def test_a_job_is_not_retried_while_another_worker_runs_its_callback(queue, clie
     (due,) = desk.exchange([failed(claimed)], want=0)
     desk.exchange([outcome.returned(due)], want=0)
     (due,) = other.finish_and_claim("c1", [], 1).jobs
+    client.delete(keys.LEASES)
     with pytest.raises(control.NotRetried, match="worker other still runs it or its callback"):
         control.retry(client, job.id)
     other.finish_and_claim("c2", [outcome.settled(due)], 0)
@@ -499,7 +500,7 @@ def test_a_job_is_not_retried_while_another_worker_runs_its_callback(queue, clie
 
 
 @pytest.mark.parametrize("value", ["abc", "nan", "inf", "-5", "90.5", "1e300"])
-@pytest.mark.parametrize(("place", "status"), [("at", "scheduled"), ("end", "failed")])
+@pytest.mark.parametrize(("place", "status"), [("at", "scheduled"), ("end", "failed"), ("nowhere", "failed")])
 def test_what_follows_a_callback_may_be_garbage(queue, client, place, status, value):
     job, other = with_callbacks(queue, "body"), with_callbacks(queue, "body", 8)
     due = f"callback {status} failure {place} {value}"
@@ -512,6 +513,20 @@ def test_what_follows_a_callback_may_be_garbage(queue, client, place, status, va
         assert client.zscore(keys.registry_key("scheduled", "default"), job.id) is not None
     else:
         assert client.ttl(job.key) > 0
+
+
+@pytest.mark.parametrize("found", ["", "in the way"])
+def test_a_callback_is_called_whatever_became_of_its_result(queue, client, found):
+    job = with_callbacks(queue, "body")
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    desk.exchange([outcome.returned(due)], want=0)
+    client.delete(keys.results_key(job.id))
+    if found:
+        client.set(keys.results_key(job.id), found)
+    (due,) = desk.exchange()
+    assert (due.id, due.due.kind) == (job.id, "success")
 
 
 def test_a_purge_deletes_no_job_whose_callback_is_due(queue, client):

@@ -224,3 +224,11 @@ def test_the_error_of_an_attempt_is_recorded_though_failed_jobs_are_not_kept(cli
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     claims.finish_and_claim("c2", [outcome.failed(job, "KeyError: 'x'", 1.0, 2.0)], 0)
     assert client.xlen(keys.results_key(id)) == 1
+
+
+@pytest.mark.parametrize("status", ["queued", "failed"])
+def test_an_unknown_job_whose_record_lost_its_queue_stops_no_claim(client, claims, status):
+    lost, innocent = pool_jobs.add.enqueue(1), pool_jobs.add.enqueue(2)
+    client.hset(keys.job_key(lost), mapping={"status": status, "unknown_since": "1"})
+    client.hdel(keys.job_key(lost), "origin")
+    assert innocent in ids_of(claims.finish_and_claim("c1", [], 2).jobs)

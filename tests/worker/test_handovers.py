@@ -252,6 +252,7 @@ def test_an_unknown_callback_goes_back_and_a_newer_worker_calls_it(queue, client
     assert isinstance(found, Call)
     Desk(client, "new").exchange([outcome.settled(found.job)], want=0)
     assert job.get_status(refresh=True) == "failed"
+    assert not client.hexists(job.key, "unknown_since")
     assert is_settled(client, job)
     assert client.keys("pm:group*") == client.keys("pm:due") == []
 
@@ -276,6 +277,16 @@ def test_a_worker_whose_clock_is_wrong_gives_an_unknown_callback_the_same_time(q
         client.hset(job.key, "unknown_since", time.time() - age)
         with skewed(seconds):
             assert tried(client).status == status
+
+
+def test_a_callback_has_a_time_of_its_own_though_its_job_was_unknown_for_long(queue, client):
+    job = with_callbacks(queue, "body")
+    client.hset(job.key, "unknown_since", time.time() - 599)
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    assert claimed.unknown_since is not None
+    (due,) = desk.exchange([finished(claimed)], want=0)
+    assert (due.id, due.unknown_since) == (job.id, None)
 
 
 @pytest.mark.parametrize("again", ["retry", "requeue"])

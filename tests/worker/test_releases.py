@@ -39,6 +39,17 @@ def test_a_blocked_job_gets_the_slot_of_one_that_was_returned_and_then_canceled(
     assert [each.id for each in desk.exchange()] == [second]
 
 
+def test_a_job_whose_slot_was_taken_from_it_unblocks_nobody_when_it_ends(client, desk):
+    first, second, _ = (limited_jobs.fair_slot.enqueue("p", tenant) for tenant in "abc")
+    (job,) = desk.exchange()
+    assert desk.exchange() == []
+    (blocked,) = client.keys("pm:blocked:*")
+    control.release_slot(client, blocked.decode().removeprefix("pm:blocked:"), first, force=True)
+    assert [each.id for each in desk.exchange()] == [second]
+    desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
+    assert client.zcard(blocked) == 1
+
+
 def test_a_job_that_ends_gives_back_no_token(desk):
     first, _ = (limited_jobs.slot_and_rate.enqueue("p", "d") for _ in range(2))
     (job,) = desk.exchange()

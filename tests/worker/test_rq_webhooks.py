@@ -148,3 +148,11 @@ def test_a_job_that_was_stopped_sends_no_webhook(queue, client, by_force):
     assert job.get_status(refresh=True) == "stopped"
     assert is_settled(client, job)
     assert queue.job_ids == []
+
+
+def test_an_attempt_before_the_last_begins_no_webhooks(queue, client):
+    job = queue.enqueue(f"{HERE}.fails", webhooks=[Webhook("http://a", "failed")], retry=Retry(max=1))
+    desk = Desk(client)
+    (claimed,) = desk.exchange()
+    (again,) = desk.exchange([outcome.failed(claimed, "why", 1.0, 2.0)])
+    assert (again.id, again.due) == (job.id, None)

@@ -15,11 +15,11 @@ local FURTHEST = 1e11 -- seconds, beyond all calendars
 
 -- The value of a place. If somebody wrote one that is none, what follows comes at once, or ends after a week.
 local function sound(place, value)
+  if place == 'queue' then return value end
   local number = tonumber(value)
   local is_sound = number and number >= -1 and number <= FURTHEST -- "nan" is not
   if place == 'at' then return is_sound and value or '0' end
-  if place == 'end' then return is_sound and math.floor(number) or LONGEST end
-  return value
+  return is_sound and math.floor(number) or LONGEST
 end
 
 local function group_of(id) return 'callback ' .. id end
@@ -77,7 +77,7 @@ function callbacks.settle(id, queue)
     guarded.call('ZADD', scheduled.key(queue), value, id)
     scheduled.due(queue, tonumber(value))
   else
-    ending.expire(id, tonumber(value) or -1, kind == 'success')
+    ending.expire(id, value, kind == 'success')
   end
   return false
 end

@@ -13,7 +13,7 @@ local function is_number(value) return type(value) == 'number' and value >= 1 an
 -- The limits in a job's record: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}.
 -- Corrupt ones are left out; the worker will fail the job because of them.
 function limits.parse(text)
-  local is_json, found = pcall(cjson.decode, text or '[]')
+  local is_json, found = pcall(cjson.decode, text)
   local parsed = {}
   for _, limit in ipairs(is_json and type(found) == 'table' and found or {}) do
     if type(limit) == 'table' and IS_KIND[limit[1]] and type(limit[2]) == 'string' and is_number(limit[3])
