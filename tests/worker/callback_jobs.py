@@ -48,6 +48,12 @@ def isolated(size: int) -> int:
     return len(bytearray(size))
 
 
+@job(isolate=True, max_cpu=1)
+def busy() -> None:
+    while True:
+        pass
+
+
 @job
 def slow(seconds: float) -> None:
     note_here("body")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from packmule.coordination.redis.connection import connect
+from packmule.coordination.redis.waiting import connect_when_up
 from packmule.jobs.client import Client
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
@@ -32,7 +33,7 @@ from packmule.worker.process.executors import fork as fork_executor
 url, processes, *options = sys.argv[1:]
 values = dict(option.split("=") for option in options)
 logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
-Client(connect(url, Path())).make_default()
+Client(connect_when_up(lambda: connect(url, Path()))).make_default()  # a fault run may have just killed it
 wanted: dict[str, Any] = {
     name: int(values[name])
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory")

@@ -358,26 +358,6 @@ def test_a_timeout_calls_back_even_if_the_process_had_to_be_killed(queue, server
     assert job.get_status(refresh=True) == "failed"
 
 
-def test_a_singleton_with_callbacks_has_a_fence_and_gives_its_lock_back(queue, client):
-    registry.find(f"{HERE}.single")
-    jobs = [with_callbacks(queue, "single") for _ in range(3)]
-    work(client)
-    fences = [job.return_value(refresh=True) for job in jobs]
-    assert len(set(fences)) == 3
-    assert calls(client).count("body") == 3
-    assert len(calls(client)) == 6
-    assert client.keys("pm:holders:*") == []
-
-
-def test_jobs_with_callbacks_keep_to_their_limit(queue, client):
-    for _ in range(6):
-        with_callbacks(queue, "limited")
-    work(client, threads=3)
-    assert calls(client).count("body 1") == 6
-    assert len(calls(client)) == 12
-    assert client.keys("pm:holders:*") == []
-
-
 def test_an_isolated_job_with_callbacks_is_bounded(queue, client):
     small, large = (with_callbacks(queue, "isolated", size) for size in (10, 500 * 1024 * 1024))
     work(client)
