@@ -15,6 +15,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, registry
 from packmule.tests.command_line import DEADLINE, CommandLine, Done, Run, complaint, environment_in
+from packmule.tests.network import network
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,14 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
         "no replica is connected"
     )
     assert report["settings"]["queues"] == "high, default, low"
+
+
+def test_check_shows_how_far_the_server_is(packmule: CommandLine, server: EmbeddedServer) -> None:
+    with network(server, 0.075) as far:
+        report = json.loads(packmule.run("check", "--json", PACKMULE_REDIS_URL=far.url).stdout)
+    trip = re.search(r"a round trip takes (\d+\.\d) ms", report["findings"]["redis"]["text"])
+    assert trip is not None
+    assert float(trip[1]) >= 150
 
 
 def test_check_is_content_with_production_without_mail_but_says_so(packmule: CommandLine) -> None:

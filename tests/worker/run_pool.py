@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from packmule.coordination.redis.connection import connect
-from packmule.coordination.redis.waiting import connect_when_up
+from packmule.coordination.redis.connection import connect, lock_clients
 from packmule.jobs.client import Client
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
@@ -33,7 +32,9 @@ from packmule.worker.process.executors import fork as fork_executor
 url, processes, *options = sys.argv[1:]
 values = dict(option.split("=") for option in options)
 logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
-Client(connect_when_up(lambda: connect(url, Path()))).make_default()  # a fault run may have just killed it
+Client(
+    *lock_clients([url], None, Path())
+).make_default()  # one that doesn't connect yet, since Redis may be away
 wanted: dict[str, Any] = {
     name: int(values[name])
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory")

@@ -398,6 +398,8 @@ def test_a_payload_rewritten_after_the_claim_is_not_performed(queue, client, tmp
         claim = read(claims, *reply)
         for job in claim.jobs:
             client.hset(keys.job_key(job.id), "data", evil)
+            if job.due:
+                client.hset(keys.job_key(job.id), "success_callback_name", f"{HERE}.raises")
         return claim
 
     monkeypatch.setattr(Claims, "read", read_and_rewrite)
@@ -431,6 +433,13 @@ def test_a_payload_that_unpacks_without_end_is_refused_in_a_callback_too(queue, 
     assert calls(client) == ["body", "success 8 finished"]
     assert is_settled(client, job)
     assert is_settled(client, good)
+
+
+def test_an_error_text_that_rq_would_unpack_without_end_is_left_alone(queue, client):
+    job = with_callbacks(queue, "body", 8)
+    client.hset(job.key, "exc_info", zlib.compress(b"\xff" * 1000))  # which is no text, if anyone unpacks it
+    work(client)
+    assert calls(client) == ["body", "success 8 finished"]
 
 
 def test_what_rq_enqueues_again_runs_its_body_and_not_an_old_callback(queue, client):

@@ -19,7 +19,7 @@ from packmule.tests.losing_proxy import LosingProxy
 from packmule.tests.network import server_frozen
 from packmule.tests.pace import pace
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
+from packmule.tests.worker.pools import children_of, ended, is_alive, lines, logging_pool, pool, until
 from packmule.worker.heartbeat import Heartbeat
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -105,6 +105,26 @@ def test_workers_survive_an_outage_and_no_job_is_lost_or_doubled(spare_server, t
         assert len(lines(ledger)) == len(ids)
         assert {reader.read(client, id).deaths for id in ids} == {0}
         assert client.llen(keys.QUARANTINE) == 0
+
+
+def test_a_pool_and_each_of_its_processes_may_start_while_redis_is_away(spare_server, tmp_path):
+    server = spare_server()
+    server.stop()
+    with logging_pool(server) as (process, log), Redis.from_url(server.url) as client:
+        until(lambda: f"{process.pid} unix" in log() and "waiting for it" in log())
+        server.ensure()
+        Client(client).make_default()
+        assert ended(client, pool_jobs.add.enqueue(1)).result == 2
+        (first,) = children_of(process.pid)
+        server.stop()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: children_of(process.pid) not in ([], [first]))
+        (second,) = children_of(process.pid)
+        until(lambda: f"{second} unix" in log() and log().count("waiting for it") == 2)
+        server.ensure()
+        assert ended(client, pool_jobs.add.enqueue(2)).result == 3
+        assert children_of(process.pid) == [second]
+        assert process.poll() is None
 
 
 @pytest.mark.parametrize("fault", [killed, full, demoted])
