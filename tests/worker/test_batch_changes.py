@@ -214,6 +214,18 @@ def test_a_batch_ends_although_the_expiry_of_its_callback_is_garbage(client, exp
     assert reader.read(client, callback).status == "finished"
 
 
+def test_a_callback_that_names_no_queue_keeps_no_other_from_its_call(client):
+    call = batch_jobs.double.prepare(7)
+    with Batch.create(on_complete=call, on_success=call) as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    broken, other = map(bytes.decode, client.hmget(keys.batch_key(batch.id), "on_complete", "on_success"))
+    client.hdel(keys.job_key(broken), "origin")
+    work(client)
+    assert batch.state().ended
+    assert client.hget(keys.job_key(broken), "status") == b"deferred"
+    assert reader.read(client, other).status == "finished"
+
+
 def test_a_callback_leaves_rqs_registry_and_its_queue_is_known(client):
     with Batch.create(on_complete=batch_jobs.double.options(queue="low").prepare(7)) as batch:
         batch_jobs.double.options(batch=batch.id).enqueue(1)

@@ -23,6 +23,8 @@ from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks
 
+DAY = 86_400
+
 pytestmark = pytest.mark.usefixtures("produce")
 
 
@@ -46,6 +48,16 @@ def test_a_canceled_job_runs_after_all(server, client):
     assert drained(server) == 0
     assert ended(client, id).result == 2
     assert client.zcard("rq:canceled:default") == 0
+
+
+@pytest.mark.parametrize(
+    ("ttl", "kept"), [("500", 500), ("12.7", 12), ("0", DAY), ("-1", DAY), ("1e300", DAY), ("x", DAY)]
+)
+def test_a_canceled_job_is_kept_for_its_failure_ttl_but_for_a_day_at_most(client, ttl, kept):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "failure_ttl", ttl)
+    assert control.cancel(client, id) == "canceled"
+    assert kept - 5 < client.ttl(keys.job_key(id)) <= kept
 
 
 def test_only_jobs_that_failed_stopped_or_were_canceled_are_retried(server, client):

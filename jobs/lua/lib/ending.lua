@@ -98,7 +98,7 @@ function ending.undo(id, queue)
   ending.write(id, 'queued', 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
   redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
   redis.call('PERSIST', records.key(id))
-  redis.pcall('PERSIST', 'rq:results:' .. id)
+  redis.call('PERSIST', 'rq:results:' .. id)
   for _, registry in ipairs({'rq:failed:', 'rq:canceled:'}) do guarded.call('ZREM', registry .. queue, id) end
   counting.note(id, 'p')
   events.emit('enqueued', id, queue)
