@@ -982,9 +982,12 @@ def test_jobs_that_wait_for_a_taken_lock_do_not_all_retry_it(client, desk):
 
 
 def test_a_new_rate_caps_the_debt_that_a_slower_rate_left(client, desk):
-    client.set(f"pm:rate:jobs:{JOBS}.ten_a_second:d", int((time.time() + 86_400) * 1_000_000))
+    bucket = f"pm:rate:jobs:{JOBS}.ten_a_second:d"
+    client.set(bucket, int((time.time() + 86_400) * 1_000_000))
     id = limited_jobs.ten_a_second.enqueue("p", "d", "x")
     assert desk.claim() == []
+    assert -2 <= client.pttl(bucket) <= 100
+    assert client.pttl(bucket) != -1
     time.sleep(0.11)
     assert ids(desk.claim()) == [id]
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from redis import Redis
 
-from packmule.jobs import control, reader
+from packmule.jobs import control, keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.test_callbacks import Desk
@@ -48,6 +48,22 @@ def test_a_job_whose_slot_was_taken_from_it_unblocks_nobody_when_it_ends(client,
     assert [each.id for each in desk.exchange()] == [second]
     desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
     assert client.zcard(blocked) == 1
+
+
+def test_the_next_job_of_a_group_follows_when_its_head_is_canceled(client, desk):
+    first, second = limited_jobs.in_turn.enqueue_many([("p", "a")] * 2)
+    control.cancel(client, first)
+    assert [each.id for each in desk.exchange()] == [second]
+
+
+@pytest.mark.parametrize("key", ["pm:blocked:k", keys.DUE])
+def test_one_call_looks_at_a_bounded_number_of_groups_that_wait_without_a_job(client, desk, key):
+    id = limited_jobs.fair_slot.enqueue("p", "a")
+    client.hset(keys.job_key(id), "limits", '[["slots", "k", 1]]')
+    (job,) = desk.exchange()
+    client.zadd(key, {f"default\nnobody{number}": number for number in range(500)})
+    desk.exchange([performer.finished(job, b"1", 1.0, 2.0)])
+    assert 400 < client.zcard(key) < 500
 
 
 def test_a_job_that_ends_gives_back_no_token(desk):
