@@ -26,7 +26,7 @@ from packmule.tests.worker import (
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
 from packmule.worker.pool import enforcement, pool, upkeep
-from packmule.worker.process import completer
+from packmule.worker.process import completer, fetcher
 from packmule.worker.process.executors import fork as fork_executor
 
 url, processes, *options = sys.argv[1:]
@@ -54,6 +54,21 @@ if "interval" in values:
     upkeep.INTERVAL = upkeep.RESCUE_INTERVAL = upkeep.DEPENDENTS_INTERVAL = float(values["interval"])
 refusals = iter(range(int(values.get("refused_forks", 0))))
 fork = os.fork
+
+
+class Together(fetcher.ClaimSize):
+    """Claims of one size, however long their jobs take."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.size = int(values["together"])
+
+    def learn(self, jobs: int, seconds: float) -> None:
+        """The size stays."""
+
+
+if "together" in values:
+    fetcher.ClaimSize = Together  # type: ignore[misc]
 
 
 def fork_unless_refused() -> int:

@@ -120,10 +120,9 @@ def test_a_job_that_keeps_killing_its_process_fails_after_three_deaths(server, c
 
 
 def test_jobs_claimed_with_one_that_kills_its_process_count_no_death(server, client, tmp_path):
-    pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
     id = pool_jobs.die_once.enqueue(str(tmp_path / "notes"))
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
-    with pool(server):
+    with pool(server, together=50):
         assert [ended(client, each).result for each in rest] == list(range(1, 101))
     assert reader.read(client, id).deaths == 1
     assert [reader.read(client, each).deaths for each in rest] == [0] * 100
@@ -163,12 +162,12 @@ def test_a_long_job_delays_neither_the_jobs_claimed_with_it_nor_earlier_outcomes
 
 def test_sigterm_finishes_the_running_job_and_gives_the_rest_back_in_order(server, client, tmp_path):
     notes = tmp_path / "notes"
-    pool_jobs.noop.enqueue_many([()] * 300)  # so that batches grow
     running = pool_jobs.note_until_stopped.enqueue(str(notes), "a")
     rest = pool_jobs.add.enqueue_many([(number,) for number in range(100)])
-    # What was claimed with the running job stays claimed: some, unless it happens to be its claim's last.
-    with pool(server, long=600) as process:
+    with pool(server, long=600, together=50) as process:
         until(lambda: lines(notes) == ["begin a"])
+        (claims,) = client.keys("pm:claims:*")
+        assert {running, *rest[:49]} <= {id.decode() for id in client.hkeys(claims)}
         process.terminate()
         assert process.wait(DEADLINE) == 0
     assert reader.read(client, running).result == "a"
