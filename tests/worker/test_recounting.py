@@ -8,6 +8,7 @@ from redis import Redis
 from packmule.jobs import control, keys
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
+from packmule.observe import events
 from packmule.scheduler.maintenance.batch_settler import JOBS_A_CALL, _settle
 from packmule.tests.looks import looks
 from packmule.tests.worker import batch_jobs
@@ -129,6 +130,20 @@ def test_a_sum_that_is_garbage_leaves_no_other_sum_behind(client):
     exact(client, batch)
 
 
+def test_a_job_ends_although_the_count_that_is_under_way_is_of_another_type(client):
+    batch = large(client, 2_000)
+    batch_jobs.double.options(batch=batch.id).enqueue(1)
+    client.hset(keys.batch_key(batch.id), "failed", "x")
+    batch.seal()
+    client.delete(f"{keys.batch_key(batch.id)}:recount")
+    client.set(f"{keys.batch_key(batch.id)}:recount", "in the way")
+    Worker(["default"], connection=client).work(burst=True)
+    assert "finished" in {event.type for event in events.read(client)}
+    settle_twice(client)
+    exact(client, batch)
+    assert batch.state().ended
+
+
 @pytest.mark.parametrize("lost", ["all", "a sum", "another type"])
 def test_a_count_that_was_lost_halfway_begins_anew(client, lost):
     batch = large(client, 2_000)
@@ -161,9 +176,9 @@ def test_what_is_no_job_of_a_batch_changes_no_count_that_is_under_way(client):
         client.hset(keys.job_key(id), "batch", batch.id)
     key = keys.batch_key(batch.id)
     client.hset(key, "failed", "x")
-    batch.seal()
     strangers = (other, *(f"none{number}" for number in range(2_000)))
     client.hset(f"{key}:recount", mapping=dict.fromkeys(strangers, ""))
+    batch.seal()
     _settle(client, [key, jobs_key(batch)], [batch.id, "0", 100, "", ""])
     assert client.hexists(key, "recounting")
     claims = Claims(client, "w1", Strict(["default"]))
@@ -173,3 +188,21 @@ def test_what_is_no_job_of_a_batch_changes_no_count_that_is_under_way(client):
     settle_twice(client)
     exact(client, batch)
     assert not batch.state().ended
+
+
+def test_a_job_that_is_added_and_ends_behind_a_count_that_is_under_way_is_counted(client):
+    batch = large(client, 2_000)
+    key = keys.batch_key(batch.id)
+    client.hset(key, "failed", "x")
+    batch.seal()
+    cursor = 0
+    while following := client.hscan(jobs_key(batch), cursor, count=100)[0]:
+        _settle(client, [key, jobs_key(batch)], [batch.id, cursor, 100, "", ""])
+        cursor = following
+    id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    while id.encode() in client.hscan(jobs_key(batch), cursor, count=100)[1]:
+        id = batch_jobs.double.options(batch=batch.id).enqueue(1)
+    control.cancel(client, id)
+    _settle(client, [key, jobs_key(batch)], [batch.id, cursor, 100, "", ""])
+    settle_twice(client)
+    exact(client, batch)

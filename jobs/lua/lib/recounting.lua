@@ -10,16 +10,15 @@ local call = guarded.call
 local JOBS_AT_FIRST, DAY = 500, 86400
 local function key_of(batch) return 'pm:batch:' .. batch end
 
--- Add to the sums; whether that was possible. If they are garbage, it begins anew.
+-- Add to the sums. If they are garbage, it begins anew.
 local function add(again, sums)
   for _, state in ipairs({'d', 'f', 'c'}) do
     if type(redis.pcall('HINCRBY', again, '.' .. state, sums[state] or 0)) == 'table' then
       redis.call('UNLINK', again)
-      return false
+      return
     end
   end
   redis.call('EXPIRE', again, DAY)
-  return true
 end
 
 -- Count some jobs, `found` as HSCAN has them with their states, each once. Whether all have been counted, and the counters
@@ -31,7 +30,8 @@ function recounting.step(batch, found, is_last)
     local id, state = found[i], found[i + 1]
     if call('HSETNX', again, id, '') == 1 then sums[state] = (sums[state] or 0) + 1 end
   end
-  if not add(again, sums) or not is_last then return false end
+  add(again, sums)
+  if not is_last then return false end
   local total = call('HLEN', key .. ':jobs')
   if call('HLEN', again) - 3 < total then return false end -- it began amidst them, or the server was restarted
   local done, failed, canceled = unpack(redis.call('HMGET', again, '.d', '.f', '.c'))
