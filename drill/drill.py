@@ -46,6 +46,7 @@ class Drill:
     server: EmbeddedServer | None
     started: list[WorkerPool] = field(default_factory=list)
     mishaps: list[str] = field(default_factory=list)
+    orphaned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Create the files that producers and jobs append to."""
@@ -94,7 +95,7 @@ class Drill:
             self.mishaps,
             self.ledger.callbacks,
             miscounted,
-            taken,
+            [*taken, *sorted(self.orphaned)],
         )
 
     def known_ids(self) -> set[str]:
@@ -114,6 +115,8 @@ class Drill:
             for queue in queues:
                 queue.offer(self.injector.inject)
             self._check_pools()
+            if not self.injector.is_redis_away:
+                self.orphaned |= job_states.orphaned(self.client)
             self.update(f"{len(self.ledger.runs):,} runs, {len(self.injector.faults)} faults")
             time.sleep(TICK)
 

@@ -99,7 +99,8 @@ class FaultInjector:
         self._thaws: list[tuple[float, Fault, Callable[[], None]]] = []
         self._seen: dict[int, float] = {}
         self._interruptions: Counter[str] = Counter()
-        self._is_redis_away = False
+        self.is_redis_away = False
+        """Whether Redis is frozen or stopped now."""
         self._calm_until = 0.0
 
     def inject(self, kind: str) -> bool:
@@ -158,7 +159,7 @@ class FaultInjector:
         if not victims or len(fit) == 1:
             return False
         pool = self.random.choice(victims)
-        if verb in ("freeze", "cut") and (self._is_redis_away or time.monotonic() < self._calm_until):
+        if verb in ("freeze", "cut") and (self.is_redis_away or time.monotonic() < self._calm_until):
             return False
         if verb == "cut":
             if pool.link:
@@ -185,10 +186,10 @@ class FaultInjector:
         """Hit Redis, unless it is away, or shall be while a pool is held up."""
         server = self.server
         is_long = kind in ("freeze redis", "stop redis")
-        if not server or self._is_redis_away or (is_long and any(pool.is_held_up for pool in self.pools)):
+        if not server or self.is_redis_away or (is_long and any(pool.is_held_up for pool in self.pools)):
             return server is None
         if is_long:
-            self._is_redis_away = True
+            self.is_redis_away = True
             frozen = server.pid() if kind == "freeze redis" else None
             take_away = server.stop if frozen is None else partial(_kill, frozen, signal.SIGSTOP)
             self._hold_up(kind, 0, take_away, partial(self._bring_back, server, frozen), LONG_FREEZE)
@@ -200,7 +201,7 @@ class FaultInjector:
         if frozen is not None:
             _kill(frozen, signal.SIGCONT)
         server.ensure()
-        self._is_redis_away = False
+        self.is_redis_away = False
         self._calm_until = time.monotonic() + CALM_SECONDS
 
     def _record(self, kind: str, pid: int, act: Callable[[], None]) -> None:

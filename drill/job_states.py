@@ -66,6 +66,30 @@ def taken(client: Redis) -> list[str]:
     ]
 
 
+def orphaned(client: Redis) -> set[str]:
+    """The slots of jobs that no worker claims any more: none, since a rescue frees them in the same step."""
+    before = _holders(client)
+    # A claim never comes back under the same execution, so a holder that outlasts its claim has none.
+    claims = [("HGET", keys.claims_key(worker), job) for _, job, worker, _ in before]
+    found = pipelined(client, claims, b"")
+    gone = {
+        each for each, execution in zip(before, found, strict=True) if as_text(execution or b"") != each[3]
+    }
+    return {f"{key} ({job!r})" for key, job, *_ in (gone & set(_holders(client)) if gone else ())}
+
+
+def _holders(client: Redis) -> list[tuple[str, str, str, str]]:
+    """Each holder of a slot: the slot's key, the job, its worker and its execution."""
+    slots = _slots()
+    held = pipelined(client, [("HGETALL", keys.holders_key(key)) for key in slots], {})
+    return [
+        (key, as_text(job), worker, execution)
+        for key, each in zip(slots, held, strict=True)
+        for job, holder in each.items()
+        for worker, _, execution in [as_text(holder).rpartition(" ")]
+    ]
+
+
 def miscounted(client: Redis, batches: Collection[str]) -> list[str]:
     """The batches that have not ended, or don't count each of their jobs as done."""
     wrong = []

@@ -37,7 +37,7 @@ class Verdict:
     jobs that ended more often than faults explain, or whose callback did. `uncalled` are jobs whose callback
     never ran. `overlapping` are singletons that ran at once, `crowded` jobs that ran beside more than their
     slots allow, and `hasty` those that began sooner than their rate does. `miscounted` are batches, and
-    `taken` names slots and groups that were not free at the end. `mishaps` are sentences.
+    `taken` names slots and groups that were not free at the end, or after a rescue. `mishaps` are sentences.
     """
 
     acknowledged: int
@@ -73,7 +73,7 @@ class Verdict:
             "jobs ran beside more than their slots allow": self.crowded,
             "jobs began sooner than their rate allows": self.hasty,
             "batches counted wrongly": self.miscounted,
-            "slots or groups still taken at the end": self.taken,
+            "slots or groups taken that nothing needs": self.taken,
         }
         return [
             *(f"{len(names)} {what}, such as {names[0]}" for what, names in counted.items() if names),

@@ -14,14 +14,19 @@ import pytest
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.drill import job_states
 from packmule.drill.hits import BEGIN_SECONDS, Fault
-from packmule.drill.job import MOST_SLOTTED, RATE
+from packmule.drill.job import MOST_SLOTTED, RATE, work_alone
 from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Ledger, Run, State
+from packmule.drill.load import QUEUES
 from packmule.drill.verdict import HELD_UP, KILLED, LIMITS, POOL_GONE, judge, percentile
 from packmule.jobs import keys
+from packmule.jobs.client import Client
 from packmule.terminal.drill import report
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from packmule.tests.pace import pace
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
 
 DONE = State("finished", 0)
 WORKER, POOL, OTHER = 7, 5, 8
@@ -278,8 +283,20 @@ def test_what_still_waits_or_is_taken_at_the_end_is_reported() -> None:
     verdict = judge(set(), {}, {"unacknowledged"}, [], [], taken=["a key ('a job')"])
     assert verdict.broken == [
         "1 jobs stuck, such as unacknowledged",
-        "1 slots or groups still taken at the end, such as a key ('a job')",
+        "1 slots or groups taken that nothing needs, such as a key ('a job')",
     ]
+
+
+def test_a_slot_of_a_job_that_nobody_claims_is_found(client: Redis) -> None:
+    Client(client).make_default()
+    for number, job in enumerate(("lost", "held")):
+        work_alone.options(queue=QUEUES[0], job_id=job).enqueue("", 0.0, number)
+    claims = Claims(client, "w1", Strict(QUEUES))
+    assert len(claims.finish_and_claim("c1", [], 2).jobs) == 2
+    assert job_states.orphaned(client) == set()
+    client.hset(keys.claims_key("w1"), "lost", "another")
+    (found,) = job_states.orphaned(client)
+    assert "'lost'" in found
 
 
 def test_a_batch_that_counts_wrongly_is_reported() -> None:
