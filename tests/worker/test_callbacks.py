@@ -119,13 +119,15 @@ def test_a_result_with_a_ttl_of_zero_lives_until_its_callback_is_done(queue, cli
     assert client.exists(job.key, f"rq:results:{job.id}") == 0
 
 
-def test_a_job_that_is_not_kept_is_not_listed_as_finished_while_its_callback_is_due(queue, client):
-    job = with_callbacks(queue, "body", result_ttl=0)
+@pytest.mark.parametrize("ttl", [0, 500])
+def test_a_finished_job_is_listed_while_its_callback_is_due_if_it_is_kept(queue, client, ttl):
+    """If it is not, its id would stay in the list when its record is deleted."""
+    job = with_callbacks(queue, "body", result_ttl=ttl)
     desk = Desk(client)
     (claimed,) = desk.exchange()
     (due,) = desk.exchange([finished(claimed)], want=0)
     assert (due.id, job.get_status(refresh=True)) == (job.id, "finished")
-    assert client.zcard("rq:finished:default") == 0, "the id would stay there when the record is deleted"
+    assert client.zcard("rq:finished:default") == bool(ttl)
 
 
 @pytest.mark.parametrize("verdict", ["stopped", "overran"])

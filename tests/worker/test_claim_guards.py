@@ -232,3 +232,27 @@ def test_an_unknown_job_whose_record_lost_its_queue_stops_no_claim(client, claim
     client.hset(keys.job_key(lost), mapping={"status": status, "unknown_since": "1"})
     client.hdel(keys.job_key(lost), "origin")
     assert innocent in ids_of(claims.finish_and_claim("c1", [], 2).jobs)
+
+
+REPEATS = {"repeats_left": 1, "repeat_intervals": "[60]"}
+
+
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_the_results_of_a_job_that_runs_often_are_bounded(client, claims, has_failed):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), mapping=REPEATS)
+    for _ in range(300):
+        client.xadd(keys.results_key(id), {"type": 1})
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    ended = outcome.failed(job, "broken", 1.0, 2.0) if has_failed else outcome.repeated(job, finished(job))
+    claims.finish_and_claim("c2", [ended], 0)
+    assert 10 <= client.xlen(keys.results_key(id)) < 200
+
+
+def test_a_repeated_job_leaves_no_result_that_is_not_kept(client, claims):
+    id = pool_jobs.add.options(result_ttl=0).enqueue(1)
+    client.hset(keys.job_key(id), mapping=REPEATS)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [outcome.repeated(job, finished(job))], 0)
+    assert client.exists(keys.results_key(id)) == 0
+    assert reader.read(client, id).status == "scheduled"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import msgspec
 import pytest
 from redis import Redis
 from rq import Queue
@@ -17,6 +18,7 @@ from packmule.jobs.client import Client
 from packmule.observe import events
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.test_callbacks import HERE, Desk, failed, with_callbacks
+from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob
@@ -233,3 +235,19 @@ def test_the_deaths_of_a_job_do_not_count_for_its_callback(client, desk, queue):
     rescue(client, "w1", "died", "why", [due.execution])
     (again,) = Desk(client, "w2").exchange()
     assert (again.id, again.due.kind) == (job.id, "failure")
+
+
+@pytest.mark.parametrize(
+    ("changes", "types"), [({}, ["returned"]), ({"is_marked": False}, []), ({"delay": 60.0}, [])]
+)
+def test_a_job_that_cannot_have_started_is_not_told_as_returned(client, desk, changes, types):
+    job = claimed(desk)
+    desk.exchange([msgspec.structs.replace(outcome.returned(job), **changes)], want=0)
+    assert [type for type, *_ in told(client, job.id)] == types
+
+
+def test_only_a_job_that_runs_again_is_told_with_a_delay(client, desk):
+    ends, again = claimed(desk), claimed(desk)
+    desk.exchange([failed(ends), outcome.again(again, "later", 1.0, 2.0, 60)], want=0)
+    delays = {event.type: event.details.get("delay") for event in events.read(client)}
+    assert (delays["failed"], delays["retried"]) == (None, 60)
