@@ -46,6 +46,7 @@ def test_a_long_job_is_marked_as_started_until_its_end(client, claims):
     assert (record.status, record.worker) == ("started", "w1")
     assert client.zrange("rq:wip:default", 0, -1) == [f"{id}:{job.execution}".encode()]
     claims.finish_and_claim("c2", [finished(job)], 0)
+    assert client.exists(keys.executions_key(id), keys.execution_key(id, job.execution)) == 0
     mark_started(client, job)  # too late, it has ended
     assert reader.read(client, id).status == "finished"
     assert client.zcard("rq:wip:default") == 0

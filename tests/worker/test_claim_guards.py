@@ -206,6 +206,28 @@ def test_canceled_jobs_of_all_queues_of_a_call_stay_canceled(client, claims):
     assert [reader.read(client, id).status for id in enqueued] == ["finished", "canceled", "canceled"]
 
 
+def test_an_id_that_is_left_among_the_canceled_ones_cancels_no_job(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.zadd("rq:canceled:default", {id: 1})
+    claims.finish_and_claim("c2", [finished(job)], 0)
+    assert reader.read(client, id).status == "finished"
+
+
+@pytest.mark.parametrize("found", ["no hash", "no count"])
+def test_garbage_in_the_hash_of_a_worker_loses_no_outcome(client, claims, found):
+    id = pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    hash = keys.worker_key("w1")
+    client.delete(hash)
+    if found == "no hash":
+        client.set(hash, found)
+    else:
+        client.hset(hash, mapping={"successful_job_count": found, "total_working_time": found})
+    assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
+    assert reader.read(client, id).status == "finished"
+
+
 @pytest.mark.parametrize("has_failed", [True, False])
 def test_an_outcome_brings_no_deleted_record_back(client, claims, has_failed):
     gone, there = (pool_jobs.add.options(retries=1, retry_intervals=[0]).enqueue(1) for _ in range(2))

@@ -396,6 +396,14 @@ def test_a_singleton_that_was_replaced_while_it_ran_is_not_retried(client, desk)
     assert desk.finish(job, most=5) == []
 
 
+def test_a_singleton_that_finished_although_it_was_replaced_has_finished(client, desk):
+    older = limited_jobs.replaces.enqueue("p", "1")
+    (job,) = desk.claim()
+    limited_jobs.replaces.enqueue("p", "2")
+    desk.finish(job)
+    assert reader.read(client, older).status == "finished"
+
+
 @pytest.mark.parametrize("has_failed", [True, False])
 def test_a_singleton_that_was_replaced_instead_of_retried_calls_back_as_stopped(client, desk, has_failed):
     older = limited_jobs.replaces.options(retries=1).enqueue("p", "1")
