@@ -256,6 +256,36 @@ def test_an_unknown_job_whose_record_lost_its_queue_stops_no_claim(client, claim
     assert innocent in ids_of(claims.finish_and_claim("c1", [], 2).jobs)
 
 
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_a_job_of_a_group_whose_record_lost_its_queue_stops_no_claim(client, claims, is_paused):
+    with Batch.create() as batch:
+        lost = limited_jobs.in_turn.options(batch=batch.id).enqueue("p", "a")
+    innocent = pool_jobs.add.enqueue(1)
+    client.hdel(keys.job_key(lost), "origin")
+    if is_paused:
+        batch.pause()
+    assert innocent in ids_of(claims.finish_and_claim("c1", [], 2).jobs)
+
+
+def test_a_job_with_limits_but_without_a_group_waits_for_its_slot(client, claims):
+    client.hset(keys.claims_key("w2"), "other", "e")
+    client.hset(keys.holders_key("k"), "other", "w2 e")
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), "limits", '[["slots", "k", 1]]')
+    assert claims.finish_and_claim("c1", [], 2).jobs == []
+    assert client.zcard("pm:blocked:k") == 1
+
+
+@pytest.mark.parametrize("has_queue", [True, False])
+def test_jobs_behind_one_whose_id_a_cancel_left_in_the_queue_are_claimed_with_it(client, claims, has_queue):
+    canceled, behind = limited_jobs.in_turn.enqueue_many([("p", "a")] * 2)
+    client.hset(keys.job_key(canceled), "status", "canceled")
+    if not has_queue:
+        client.hdel(keys.job_key(canceled), "origin")
+        behind = pool_jobs.add.enqueue(1)
+    assert behind in ids_of(claims.finish_and_claim("c1", [], 10).jobs)
+
+
 REPEATS = {"repeats_left": 1, "repeat_intervals": "[60]"}
 
 

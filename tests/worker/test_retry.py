@@ -351,6 +351,17 @@ def test_a_job_that_is_retried_starts_afresh_but_for_its_attempts(client, status
     assert [event.type for event in events.read(client)] == ["enqueued", "enqueued"]
 
 
+@pytest.mark.parametrize("entry", ["{id} x", "another 9999999999.0"])
+def test_a_job_that_is_retried_holds_its_place_until_it_has_ended(client, entry):
+    """Whatever is entered there, unless another job is pending."""
+    id = pool_jobs.add.options(unique=True).enqueue(1)
+    (key,) = client.hkeys(keys.UNIQUE)
+    client.hset(keys.job_key(id), "status", "failed")
+    client.hset(keys.UNIQUE, key, entry.format(id=id))
+    retry(client, id)
+    assert client.hget(keys.UNIQUE, key) == f"{id} 0".encode()
+
+
 @pytest.mark.parametrize("field", ["data", "origin"])
 def test_half_a_record_is_not_retried(client, field):
     id = pool_jobs.add.enqueue(1)
