@@ -445,11 +445,12 @@ def test_a_singleton_replaces_all_that_wait_in_its_group_or_for_their_retry(clie
     assert client.exists(keys.group_key("default", group), "rq:scheduled:default", f"pm:retrying:{key}") == 0
 
 
-def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(client, desk):
-    older = limited_jobs.replaces.enqueue("p", "1")
-    desk.claim()
+@pytest.mark.parametrize("verdict", ["died", "overran"])
+def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(client, desk, verdict):
+    older = limited_jobs.replaces.options(retries=1).enqueue("p", "1")
+    (job,) = desk.claim()
     newer = limited_jobs.replaces.enqueue("p", "2")
-    rescue(client, "w1", "died")
+    rescue(client, "w1", verdict, "why", [job.execution])
     assert reader.read(client, older).status == "stopped"
     assert ids(desk.claim()) == [newer]
 

@@ -116,6 +116,13 @@ def test_a_job_may_use_its_last_retry_after_a_timeout(client, desk):
     assert client.hget(keys.job_key(job.id), "retries_left") == b"0"
 
 
+def test_a_timeout_uses_up_no_retry_of_the_jobs_beside(client, desk):
+    pool_jobs.add.options(retries=1, retry_intervals=[60]).enqueue_many([(1,), (2,)])
+    jobs = desk.exchange(want=2)
+    rescue(client, "w1", "overran", "why", [jobs[0].execution])
+    assert [client.hget(keys.job_key(job.id), "retries_left") for job in jobs] == [b"0", b"1"]
+
+
 @pytest.mark.parametrize("count", ["x", "9" * 30, "2"])
 def test_a_job_with_a_corrupt_count_of_deaths_dies_no_further_time(client, desk, count):
     job = claimed(desk)
@@ -146,6 +153,8 @@ def test_only_a_job_that_had_started_is_told_as_taken_back(client, desk, verdict
     assert rescue(client, "w1", verdict, "why").back == [runs, waits]
     assert told(client, first.id) == []
     assert told(client, second.id) == [(event, "w1", verdict)]
+    seen = ("rq:wip:default", keys.executions_key(runs), keys.execution_key(runs, second.execution))
+    assert client.exists(*seen) == 0, "RQ's readers would see it run"
 
 
 @pytest.mark.parametrize("status", ["", "queued", "started", "created"])
