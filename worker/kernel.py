@@ -8,13 +8,18 @@ import resource
 import signal
 import sys
 import time
+from _signal import pthread_sigmask  # type: ignore[import-not-found]
 from functools import partial
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_SIGKILL = int(signal.SIGKILL)
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+mask_signals = pthread_sigmask
+"""As `signal.pthread_sigmask`, which makes enums of what it returns: that touches much memory."""
 
 clock = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
@@ -49,10 +54,15 @@ def limit(what: int, bound: int) -> None:
     resource.setrlimit(what, (bound, hard))
 
 
+def unlimit(what: int) -> None:
+    """Raise this process's limit of a resource to the hard one."""
+    resource.setrlimit(what, (resource.getrlimit(what)[1],) * 2)
+
+
 def die_with_parent(parent: int) -> None:
     """Let the kernel kill this process when the process `parent` dies; on Linux only."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # it died before this call
 

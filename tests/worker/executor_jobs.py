@@ -41,6 +41,10 @@ async def where_async(seconds: float = 0.0) -> list[object]:
 
 
 @job(isolate=True)
+def do_nothing_isolated() -> None: ...
+
+
+@job(isolate=True)
 def where_isolated() -> list[object]:
     return [os.getpid(), os.getppid()]
 
@@ -85,6 +89,20 @@ def eat_memory(step: int) -> int:
 def eat_cpu() -> None:
     while True:
         pass
+
+
+class _SlowOutput:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def flush(self) -> None:
+        time.sleep(0.2)
+        note(self.path, "written")
+
+
+@job(isolate=True)
+def print_slowly(path: str) -> None:
+    sys.stdout = _SlowOutput(path)
 
 
 def _die(how: str) -> None:

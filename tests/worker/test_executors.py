@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -22,6 +24,8 @@ from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
 from packmule.worker.scoreboard import Scoreboard
+
+WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -83,6 +87,48 @@ def test_an_isolated_job_runs_in_its_own_process_and_its_progress_and_result_arr
         assert failed.reason == "ValueError: broken in its own process"
         assert "executor_jobs.py" in failed.error
         assert "perform.py" not in failed.error
+
+
+def test_what_an_isolated_job_printed_is_written_before_its_process_is_ended(server, client, tmp_path):
+    notes = tmp_path / "notes"
+    with pool(server):
+        assert ended(client, executor_jobs.print_slowly.enqueue(str(notes))).status == "finished"
+        assert lines(notes)[:1] == ["written"]
+
+
+def test_an_isolated_job_touches_little_memory_besides_what_a_fork_does():
+    performer = Performer(lambda *_: None, lambda *_: None)
+    executors = executors_of(performer, Scoreboard(), WorkerOptions(), lambda *_: None, "w")
+    data = wire.encode_call("packmule.tests.worker.executor_jobs.do_nothing_isolated", (), {})
+    call = performer.prepare(Claimed("j", "e", "default", data))
+    assert isinstance(call, Call)
+    done: list[Outcome | None] = []
+
+    def perform() -> None:
+        executors["isolated"].start(call, lambda _, outcome: done.append(outcome))
+
+    def fork() -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    (own, in_child), (own_of_fork, in_forked) = (faults(each) for each in (perform, fork))
+    assert [each.status for each in done if each] == ["finished"] * 10
+    assert in_child - in_forked < 300
+    assert own - own_of_fork < 200
+
+
+def faults(act: Callable[[], None]) -> tuple[int, int]:
+    """How many pages an act touches that were not touched since a fork: here, and in its child."""
+    counts = []
+    for _ in range(10):
+        before = [resource.getrusage(whose).ru_minflt for whose in WHOSE]
+        act()
+        after = [resource.getrusage(whose).ru_minflt for whose in WHOSE]
+        counts.append([late - early for early, late in zip(before, after, strict=True)])
+    own, childs = zip(*counts, strict=True)
+    return min(own), min(childs)
 
 
 @pytest.mark.parametrize("step", [10**9, 10**7, 10**4])

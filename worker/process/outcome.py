@@ -5,10 +5,13 @@ The performer makes the plain one, that a job `finished`.
 
 from __future__ import annotations
 
+import os
 import random
 import time
+import traceback
 from base64 import b64encode
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -25,6 +28,8 @@ UNKNOWN_CAP = 30.0
 
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which names the error."""
+
+_OURS = f"{Path(__file__).parent}{os.sep}"
 
 FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
 
@@ -235,3 +240,14 @@ def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> 
         return intervals[max(len(intervals) - retries_left, 0)]
     ceiling = min(RETRY_CAP, RETRY_BASE * 2 ** min(attempt - 1, 30))
     return random.uniform(0, ceiling)  # noqa: S311  jitter needs no secrecy
+
+
+def trace(error: BaseException) -> str:
+    """The traceback without our frames: those that led into the job, and those that interrupted it."""
+    whole = traceback.TracebackException.from_exception(error)
+    parts: list[traceback.TracebackException | None] = [whole]
+    for part in parts:
+        if part is not None:
+            part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OURS)]
+            parts += part.__cause__, part.__context__, *(part.exceptions or ())
+    return "".join(whole.format()) if whole.stack else "".join(whole.format_exception_only())

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import rq
@@ -26,7 +24,6 @@ from packmule.worker.process.outcome import FINISHED, Outcome
 
 log = logging.getLogger("packmule.worker")
 
-_OURS = f"{Path(__file__).parent}{os.sep}"
 _IMPOSSIBLE = "job %s: its %s %s is impossible: %s"
 
 Report = Callable[[str, str, int, float, float | None, str], None]
@@ -56,6 +53,14 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     kind: Kind
+
+
+class Result(NamedTuple):
+    """The `value` that a job returned, as JSON, and in Unix seconds when it began and ended."""
+
+    value: bytes
+    started: float
+    ended: float
 
 
 Done = Callable[[Call, Outcome | None], None]
@@ -134,11 +139,16 @@ class Performer:
 
     def perform(self, call: Call) -> Outcome:
         """Perform a plain function."""
+        ended = self.run(call)
+        return with_result(call, ended) if isinstance(ended, Result) else ended
+
+    def run(self, call: Call) -> Result | Outcome:
+        """Perform a plain function; `with_result` makes an outcome of what it returned."""
         started = time.time()
         try:
             with self._running(call), _traced(call):
                 value = call.type.function(*call.args, **call.kwargs)
-            return self._ended_with(call, value, started)
+            return self._result(call, value, started)
         except BaseException as error:
             return self.ended_by(call, error, started)
 
@@ -148,7 +158,7 @@ class Performer:
         try:
             with self._running(call), _traced(call):
                 value = await call.type.function(*call.args, **call.kwargs)
-            return self._ended_with(call, value, started)
+            return with_result(call, self._result(call, value, started))
         except BaseException as error:
             return self.ended_by(call, reason() or error, started)
 
@@ -163,17 +173,19 @@ class Performer:
             case Interrupted():
                 return outcome.returned(job)
             case _ if job.due:
-                log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, _trace(error))
+                log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, outcome.trace(error))
                 return outcome.settled(job)
             case Stopped():
-                return outcome.failed(job, _trace(error), started, now, retry=False, status="stopped")
+                return outcome.failed(job, outcome.trace(error), started, now, retry=False, status="stopped")
             case Retry() if error.limit is None or job.attempt < error.limit:
                 return outcome.again(job, str(error), started, now, error.after, traits.at_once)
             case _Returned():
                 return outcome.exceeded(job, error.result, started, now, traits.at_once)
             case _:
                 retry = traits.may_retry(error) and not isinstance(error, Retry)
-                return outcome.failed(job, _trace(error), started, now, retry=retry, at_once=traits.at_once)
+                return outcome.failed(
+                    job, outcome.trace(error), started, now, retry=retry, at_once=traits.at_once
+                )
 
     def _running(self, call: Call) -> AbstractContextManager[context.Running]:
         job = call.job
@@ -198,12 +210,11 @@ class Performer:
             job.queue,
         )
 
-    def _ended_with(self, call: Call, value: Any, started: float) -> Outcome:
+    def _result(self, call: Call, value: Any, started: float) -> Result:
         self._leave_if_forked()
-        if call.job.due:
-            return outcome.settled(call.job)
-        result = b"" if value is None else self._encoded(call.type.name, value, call.job.attempt)
-        return finished(call.job, result, started, time.time(), call.type.traits.at_once)
+        is_stored = value is not None and not call.job.due
+        result = self._encoded(call.type.name, value, call.job.attempt) if is_stored else b""
+        return Result(result, started, time.time())
 
     def _leave_if_forked(self) -> None:
         """End a child that the job forked, which would return here as a second worker."""
@@ -233,6 +244,13 @@ class Performer:
         except (TypeError, ValueError):
             asked.result = wire.encode_json(repr(returned))
         return asked
+
+
+def with_result(call: Call, result: Result) -> Outcome:
+    """The outcome of a call that returned."""
+    if call.job.due:
+        return outcome.settled(call.job)
+    return finished(call.job, *result, call.type.traits.at_once)
 
 
 def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
@@ -278,14 +296,3 @@ def _traced(call: Call) -> AbstractContextManager[object]:
 def _refuse_expired(job: Claimed) -> None:
     if job.expires_at is not None and job.attempt == 1 and job.expires_at < time.time():
         raise Expired(f"the job could not start before it expired at {wire.time_text(job.expires_at)}")
-
-
-def _trace(error: BaseException) -> str:
-    """The traceback without our frames: those that led into the job, and those that interrupted it."""
-    whole = traceback.TracebackException.from_exception(error)
-    parts: list[traceback.TracebackException | None] = [whole]
-    for part in parts:
-        if part is not None:
-            part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OURS)]
-            parts += part.__cause__, part.__context__, *(part.exceptions or ())
-    return "".join(whole.format()) if whole.stack else "".join(whole.format_exception_only())

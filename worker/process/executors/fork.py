@@ -10,7 +10,6 @@ import os
 import resource
 import select
 import signal
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -23,11 +22,19 @@ from packmule.jobs import tracing
 from packmule.jobs.interrupts import Interrupted, Killed, Stopped
 from packmule.worker.crash_report import CrashReport, report_crash
 from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS, overran
-from packmule.worker.kernel import address_space, die_with_parent, limit, out_of_memory_kills
+from packmule.worker.kernel import (
+    address_space,
+    die_with_parent,
+    limit,
+    mask_signals,
+    out_of_memory_kills,
+    unlimit,
+)
 from packmule.worker.process import outcome
-from packmule.worker.process.executors.inline import InlineExecutor
+from packmule.worker.process.executors.inline import InlineExecutor, unmarked
+from packmule.worker.process.executors.pipe import Receiver, send
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Done, Performer
+from packmule.worker.process.performer import Call, Done, Performer, Result, with_result
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
 from packmule.worker.subprocesses import kill_tree
 
@@ -43,9 +50,7 @@ NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 HELD_BACK = {signal.SIGTERM, signal.SIGINT, LOOK}
 
 log = logging.getLogger("packmule.worker")
-_LENGTH = struct.Struct("<I")
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str, Any]).decode
+_quietly = contextlib.suppress(Exception)
 
 
 class ForkExecutor:
@@ -70,6 +75,7 @@ class ForkExecutor:
         self.worker = worker
         self.free = free
         self._execution = ""
+        self._writer = -1
         self._pid = 0
         """The process that runs now, or 0."""
         self._broken_off: BaseException | None = None
@@ -78,11 +84,10 @@ class ForkExecutor:
     def start(self, call: Call, done: Done) -> None:
         """Perform the call in a fresh process, and call `done` at its end."""
         job = call.job
-        started = time.time()
+        started, began = time.time(), time.monotonic()
         self._execution, self._broken_off = job.execution, None
         self.inline.expect(job.execution)
         self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
-        running = self.scoreboard.read_one(MAIN)
         try:
             ended = self._perform(call)
         except OSError as full:
@@ -92,10 +97,11 @@ class ForkExecutor:
             self.scoreboard.clear(MAIN)
             time.sleep(FORK_AGAIN_SECONDS)  # only a job of a group waits in Redis
             ended = outcome.postponed(job, FORK_AGAIN_SECONDS)
+        running = None if isinstance(ended, Outcome) else self.scoreboard.read_one(MAIN)
         self.scoreboard.clear(MAIN)
         self._execution = ""
         if isinstance(ended, Outcome):
-            done(call, ended)
+            done(call, unmarked(ended, time.monotonic() - began))
         elif error := self._broken_off or ended.error(running):
             done(call, self.performer.ended_by(call, error, started))
         else:
@@ -126,76 +132,76 @@ class ForkExecutor:
         sys.stdout.flush()
         sys.stderr.flush()
         reader, writer = os.pipe()
-        parent = os.getpid()
+        receive = Receiver(reader)
         # Signals wait until the process is known, so that none is lost in between.
-        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+        mask_signals(signal.SIG_BLOCK, HELD_BACK)
         try:
             try:
                 self._pid = os.fork()
                 if self._pid == 0:
                     os.close(reader)
-                    self._be_child(call, writer, parent)
+                    self._be_child(call, writer)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+                mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
                 os.close(writer)
-            return self._follow(reader)
+            ended = self._follow(receive)
         finally:
             os.close(reader)
             self._pid = 0
+        return with_result(call, ended) if isinstance(ended, Result) else ended
 
-    def _be_child(self, call: Call, writer: int, parent: int) -> None:
+    def _be_child(self, call: Call, writer: int) -> None:
+        """Perform the call and end. Each page of memory that this touches is copied, so it does little."""
         code = 1
+        performer = self.performer
         try:
             os.setpgid(0, 0)
-            die_with_parent(parent)
+            die_with_parent(performer.process)
             gc.freeze()
-            performer = self.performer
             performer.process = os.getpid()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-            performer.report = lambda *values: _send(writer, "report", values)
-            performer.save = lambda *values: _send(writer, "save", values)
+            mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
+            self._writer = writer
+            performer.report, performer.save = self._report, self._save
             traits = call.type.traits
             if traits.max_cpu is not None:
                 limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
             if traits.max_memory is not None:
                 limit(resource.RLIMIT_AS, address_space() + traits.max_memory)
-            unlimited = (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2
             started = time.time()
             try:
-                ended = self.inline.perform(call)
-                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+                ended = self.inline.perform(call, performer.run)
+                if traits.max_memory is not None:
+                    unlimit(resource.RLIMIT_AS)
             except MemoryError as error:  # not even enough memory for the outcome
-                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+                unlimit(resource.RLIMIT_AS)
                 ended = performer.ended_by(call, error.__context__ or error, started)
             tracing.flush()  # before the outcome: this process is killed after it
-            _send(writer, "outcome", ended)
+            _flush_output()
+            send(writer, "result" if isinstance(ended, Result) else "outcome", ended)
             code = 0
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            _flush_output()
             os._exit(code)
 
-    def _follow(self, reader: int) -> Outcome | _Ended:
+    def _report(self, *values: object) -> None:
+        send(self._writer, "report", values)
+
+    def _save(self, *values: object) -> None:
+        send(self._writer, "save", values)
+
+    def _follow(self, receive: Receiver) -> Result | Outcome | _Ended:
         """Receive what the process sends, until its outcome or its end."""
-        receive = _Receiver(reader)
-        ended: Outcome | None = None
+        ended: Result | Outcome | None = None
         overran = stopped = drain_sent = False
         code: int | None = None
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         asked_at = float("inf")
-        while ended is None:
-            readable, _, _ = select.select([reader], [], [], LOOK_SECONDS)
-            for kind, values in receive() if readable else ():
-                if kind == "report":
-                    self.performer.report(*values)
-                elif kind == "save":
-                    self.performer.save(*values)
-                else:
-                    ended = msgspec.convert(values, Outcome)
-            if ended is None and (code is not None or receive.is_over):
+        while True:
+            readable, _, _ = select.select([receive.reader], [], [], LOOK_SECONDS)
+            if readable:
+                ended = self._pass_on(receive())
+            if ended is not None or code is not None or receive.is_over:
                 break
-            if code is None and not readable:
+            if not readable:
                 pid, status, usage = os.wait4(self._pid, os.WNOHANG)
                 code = os.waitstatus_to_exitcode(status) if pid else None
             running = self.scoreboard.read_one(MAIN)
@@ -220,6 +226,19 @@ class ForkExecutor:
             return ended
         return _Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
 
+    def _pass_on(self, messages: list[tuple[str, Any]]) -> Result | Outcome | None:
+        """Pass on what the job reported, and return how it ended if it has."""
+        for kind, values in messages:
+            if kind == "report":
+                self.performer.report(*values)
+            elif kind == "save":
+                self.performer.save(*values)
+            elif kind == "result":
+                return Result(*values)
+            else:
+                return msgspec.convert(values, Outcome)
+        return None
+
 
 class _Ended(NamedTuple):
     """How a process ended without an outcome: exit code (negative for a signal), and what it used."""
@@ -240,31 +259,7 @@ class _Ended(NamedTuple):
         return JobTimeoutException(overran(job))
 
 
-class _Receiver:
-    """Reads messages, each preceded by its length."""
-
-    def __init__(self, reader: int) -> None:
-        self.reader = reader
-        self.is_over = False
-        self._bytes = bytearray()
-
-    def __call__(self) -> list[tuple[str, Any]]:
-        """The messages that are complete after one more read."""
-        data = os.read(self.reader, 1 << 20)
-        self.is_over = not data
-        self._bytes += data
-        messages = []
-        while len(self._bytes) >= _LENGTH.size:
-            end = _LENGTH.size + _LENGTH.unpack_from(self._bytes)[0]
-            if len(self._bytes) < end:
-                break
-            messages.append(_decode(self._bytes[_LENGTH.size : end]))
-            del self._bytes[:end]
-        return messages
-
-
-def _send(writer: int, kind: str, values: object) -> None:
-    message = _encode((kind, values))
-    data = memoryview(_LENGTH.pack(len(message)) + message)
-    while data:
-        data = data[os.write(writer, data) :]
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with _quietly:
+            stream.flush()

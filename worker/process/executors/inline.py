@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +14,8 @@ from packmule.worker.process.performer import Call, Done, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
 from packmule.worker.started import MARK_SECONDS
 from packmule.worker.subprocesses import SHORTEST_START, Children, ask_for_child
+
+Ended = TypeVar("Ended")
 
 
 class InlineExecutor:
@@ -33,7 +37,7 @@ class InlineExecutor:
         began = time.monotonic()
         self._execution, self._early = job.execution, None
         self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
-        ended = self.perform(call)
+        ended = self.perform(call, self.performer.perform)
         if self._is_interrupted:
             self._is_interrupted = False
             children.kill_new()
@@ -43,16 +47,14 @@ class InlineExecutor:
             with contextlib.suppress(OSError):
                 ask_for_child()
                 children.note()
-        if seconds < MARK_SECONDS:
-            ended = msgspec.structs.replace(ended, is_marked=False)
-        done(call, ended)
+        done(call, unmarked(ended, seconds))
 
     def expect(self, execution: str) -> None:
         """Keep an interruption of this execution that comes before `perform`."""
         self._execution, self._early = execution, None
 
-    def perform(self, call: Call) -> Outcome:
-        """Perform the call in the main thread, where a signal's handler may interrupt it."""
+    def perform(self, call: Call, perform: Callable[[Call], Ended]) -> Ended | Outcome:
+        """Perform the call by `perform` in the main thread, where a signal's handler may interrupt it."""
         performer = self.performer
         started = time.time()
         try:
@@ -60,7 +62,7 @@ class InlineExecutor:
             try:
                 if self._early:
                     raise self._early
-                return performer.perform(call)
+                return perform(call)
             finally:
                 performer.in_body = False
                 self._execution = ""
@@ -77,3 +79,8 @@ class InlineExecutor:
 
     def close(self) -> None:
         """Nothing is left to end."""
+
+
+def unmarked(ended: Outcome, seconds: float) -> Outcome:
+    """The outcome of a job that ran for `seconds`, which were perhaps too few to be marked as started."""
+    return msgspec.structs.replace(ended, is_marked=False) if seconds < MARK_SECONDS else ended

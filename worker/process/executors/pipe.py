@@ -1,0 +1,47 @@
+"""The pipe from an isolated process to its worker: messages, each preceded by its length."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any
+
+import msgspec
+
+READ_BYTES = 1 << 16
+"""What a pipe holds. A much larger buffer would be mapped and unmapped for each job."""
+
+_LENGTH = struct.Struct("<I")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, Any]).decode
+
+
+class Receiver:
+    """Reads messages from the descriptor `reader`."""
+
+    def __init__(self, reader: int) -> None:
+        self.reader = reader
+        self.is_over = False
+        self._bytes = bytearray()
+
+    def __call__(self) -> list[tuple[str, Any]]:
+        """The messages that are complete after one more read."""
+        data = os.read(self.reader, READ_BYTES)
+        self.is_over = not data
+        self._bytes += data
+        messages = []
+        while len(self._bytes) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._bytes)[0]
+            if len(self._bytes) < end:
+                break
+            messages.append(_decode(self._bytes[_LENGTH.size : end]))
+            del self._bytes[:end]
+        return messages
+
+
+def send(writer: int, kind: str, values: object) -> None:
+    """Write a message to the descriptor `writer`."""
+    message = _encode((kind, values))
+    data = memoryview(_LENGTH.pack(len(message)) + message)
+    while data:
+        data = data[os.write(writer, data) :]
