@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.connection import ConnectionPool
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -154,6 +155,8 @@ def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: f
     options: dict[str, Any] = {
         "client_name": name,
         "command_packer": CommandPacker(),
+        # Or redis-py would read its version from a file, and parse that file as a mail, for each connection.
+        "driver_info": DriverInfo(lib_version=redis.__version__),
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT,
         # Not on timeouts: the caller has waited for as long as it wanted to.

@@ -190,6 +190,12 @@ def test_a_client_shows_its_name_and_returns_bytes(server):
         assert client.get("key") == "välue".encode()
 
 
+def test_connecting_says_the_version_of_redis_py_without_reading_its_package(server, monkeypatch):
+    monkeypatch.setattr(redis.utils.metadata, "version", lambda _: pytest.fail("read"))
+    with connect(server.url, NOWHERE) as client:
+        assert client.client_info()["lib-ver"] == redis.__version__
+
+
 def test_a_password_a_database_and_keepalive_reach_a_tcp_server(tmp_path):
     with valkey(tmp_path, "requirepass p%ss@/word\nappendonly yes") as port:
         with connect(f"redis://:p%25ss%40%2Fword@127.0.0.1:{port}/3", NOWHERE) as client:
