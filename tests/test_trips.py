@@ -118,7 +118,7 @@ def test_a_performed_job_takes_a_bounded_number_of_commands(client):
     )
     ran = commands(client) - before
     del ran["cmdstat_info"]
-    assert ran.total() / 100 < 6
+    assert ran.total() / 100 < 7  # HLEN and a short HMGET take less time than one HMGET of all fields
     assert ran["cmdstat_evalsha"] == 2
 
 

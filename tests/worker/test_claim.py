@@ -83,6 +83,7 @@ def test_a_job_deleted_before_its_claim_is_repeated_is_not_claimed_any_more(clie
 
 def test_outcomes_are_recorded_once_after_a_lost_reply(client, claims):
     (id,) = pool_jobs.add.enqueue_many([(1,)])
+    client.hset(keys.worker_key("w1"), "birth", "now")
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []

@@ -31,6 +31,9 @@ LEASE_INTERVAL = 1.0
 MOST = 64
 """Jobs that one claim takes at most, unless a worker is told otherwise."""
 
+LONG_TTL = 60
+"""Seconds: a job whose record is kept for less leaves a trace (`gone.lua`)."""
+
 _finish_and_claim = Script("worker.process", "finish_and_claim")
 _pack = msgspec.msgpack.Encoder().encode
 _queue_key = lru_cache(keys.queue_key)
@@ -126,8 +129,9 @@ class Claims:
         """
         now, since = time.time(), clock()
         lease = keys.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
+        others, rows = _in_rows(outcomes)
         request = _pack(
-            (".claim", claim_id, self._last, want, self.worker, wire.time_text(now), lease, outcomes)
+            (".claim", claim_id, self._last, want, self.worker, wire.time_text(now), lease, others, rows)
         )
         # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(_queue_key, self.order.next() if want else ())]
@@ -179,7 +183,7 @@ class Claims:
         return self.read(_finish_and_claim(self.client, self._keys, request), since)
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
-        return _pack((f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()), 0, ()))
+        return _pack((f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()), 0, (), ()))
 
     def read(self, reply: Sequence[Any], since: float) -> Claim:
         """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""
@@ -224,3 +228,23 @@ def _read(row: Row, result_ttl: int) -> Claimed:
 
 def _texts(values: Sequence[bytes]) -> list[str]:
     return [as_text(value) for value in values]
+
+
+def _in_rows(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Any]]:
+    """Outcomes for `finish_and_claim.lua`: those of jobs that finished and need nothing else are in rows."""
+    others: list[Outcome] = []
+    rows: list[Any] = []
+    for each in outcomes:
+        is_kept = each.ttl >= LONG_TTL or each.ttl < 0
+        if (
+            each.status == "finished"
+            and is_kept
+            and not (each.fields or each.limits or each.batch or each.callback)
+        ):
+            rows += (
+                each.id, each.execution, each.queue, each.ttl, each.started_at, each.ended_at, each.began,
+                each.ended, each.value, each.is_marked,
+            )  # fmt: skip
+        else:
+            others.append(each)
+    return others, rows

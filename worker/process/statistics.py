@@ -13,7 +13,7 @@ import msgspec
 from packmule.coordination.counters.histogram import bucket
 from packmule.jobs import wire
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.outcome import FAILED, Outcome
+from packmule.worker.process.outcome import FAILED, FINISHED, Outcome
 
 INTERVAL = 1.0
 """Seconds between two writes."""
@@ -77,7 +77,10 @@ class Statistics:
         """What was added, as `statistics.lua` takes it."""
         fields = [part for group in self._groups.values() for part in group.fields()]
         slowest = [part for job in self._slowest.items() for part in job]
-        return _pack((fields, f"{self._busy:.6f}", slowest))
+        kinds = [kinds for group in self._groups.values() for kinds in group.kinds.items()]
+        finished = sum(count for kind, count in kinds if kind == FINISHED)
+        others = sum(count for kind, count in kinds if kind != FINISHED)
+        return _pack((fields, f"{self._busy:.6f}", slowest, finished, others))
 
     def clear(self) -> None:
         """Begin again, once the server has counted what was added."""

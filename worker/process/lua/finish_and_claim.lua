@@ -1,17 +1,20 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
--- requires: acknowledge, claiming, coordination/redis/clock, jobs/caller, jobs/counting, jobs/events
--- requires: jobs/gathered, jobs/guarded, jobs/queues, jobs/records, outcomes
--- may use: jobs/batches, jobs/groups, jobs/rates, pausing, statistics, worker/renewal
+-- requires: claiming, coordination/redis/clock, finishing, jobs/caller, jobs/counting, jobs/events
+-- requires: jobs/gathered, jobs/guarded, jobs/queues, this_claim
+-- may use: acknowledge, examining, jobs/batches, jobs/groups, jobs/rates, outcomes, pausing, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
 -- KEYS[6+] the queues' lists, in the order in which they are served
 -- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, seconds for which
---          to renew the lease or 0, [outcome, ...]]
+--          to renew the lease or 0, [outcome, ...], rows]
 --          the mark is a field of the claims that names the newest claim: the last, or this one if it is sent again.
 --          If it names neither, the server has lost history. Claims behind blocking moves have marks of their own
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
+--          rows are those of jobs that finished and need nothing else, which are kept for a minute or more, in one list:
+--          id, execution id, queue, ttl, started and ended as RQ's texts, both in Unix seconds as text, value,
+--          whether the job may be marked as started; and so on
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
 -- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
 --          its paused queues, seconds until a blocked group goes on, as text, if this worker is to look then ("0":
@@ -34,64 +37,58 @@
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
 local request, counts = ARGV[1], ARGV[2]
 
-local mark, claim_id, last_id, want, worker, now_text, lease, ended = unpack(cmsgpack.unpack(request))
+local mark, claim_id, last_id, want, worker, now_text, lease, ended, rows = unpack(cmsgpack.unpack(request))
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
--- A call is plain if no key exists that asks for more: of a pause, a blocked group, a job's dependents.
-local ids, unusual, last_queue = {}, {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}, nil
-for i, outcome in ipairs(ended) do
-  ids[i], unusual[i + 5] = outcome[1], records.key(outcome[1]) .. ':dependents'
-end
+-- A call is plain if no key exists that asks for more: of a pause, a blocked group, a job's dependents, canceled jobs.
+local STATES = 5
+local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
+local ids, ended_in, record_keys = finishing.subjects(ended, rows, unusual)
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
 
--- One question is about these and registries of canceled jobs. If any exists, a second one is about these alone.
-local count = #unusual
-for _, outcome in ipairs(ended) do
-  if outcome[3] ~= last_queue then
-    last_queue = outcome[3]
-    unusual[#unusual + 1] = 'rq:canceled:' .. last_queue
-  end
-end
 local is_plain = redis.call('EXISTS', unpack(unusual)) == 0
-local some_canceled = not is_plain
-if some_canceled then is_plain = redis.call('EXISTS', unpack(unusual, 1, count)) == 0 end
-local is_suspended, paused, looked_at = 0, {}, {}
-if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting) end
+local has_dependents, canceled, is_suspended, paused, looked_at = false, {}, 0, {}, {}
+if not is_plain then
+  has_dependents, canceled = acknowledge.look(ids, ended_in)
+  is_plain = redis.call('EXISTS', unpack(unusual, 1, STATES)) == 0
+  if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting) end
+end
+if #rows > 0 and (has_dependents or next(canceled) or redis.call('EXISTS', unpack(record_keys)) < #record_keys) then
+  finishing.append(rows, ended)
+  rows = {}
+end
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
-if want + #ended + #counts > 0 then
+if want + #ids + #counts > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
 
 local stale, parents, is_forgotten, soonest, is_paused = {}, {}, 0, math.huge, {}
-claiming.claims, claiming.holder, claiming.id = claims, worker .. ' ' .. claim_id .. '-', claim_id
-claiming.again, claiming.is_plain, claiming.want, claiming.looks = again, is_plain, want, 4 * want + 64
+this_claim.claims, this_claim.holder, this_claim.id = claims, worker .. ' ' .. claim_id .. '-', claim_id
+this_claim.again, this_claim.is_plain, this_claim.want, this_claim.looks = again, is_plain, want, 4 * want + 64
 
 if lease > 0 then
   renewal.renew(leases, now + lease, {worker})
   is_forgotten = redis.pcall('HEXISTS', hash, 'birth') == 1 and 0 or 1
 end
+if #rows > 0 then finishing.all(rows, claims, held, #ended + 1, again, stale) end
+if #ended > 0 then acknowledge.all(ended, claims, held, again, has_dependents, canceled, stale, parents) end
+gathered.write()
+if next(counting.noted) then batches.count_noted() end
 if #ended > 0 then
-  acknowledge.all(ended, claims, hash, held, again, is_plain, some_canceled, stale, parents)
-  claiming.has_blocked = outcomes.has_blocked
+  this_claim.has_blocked = outcomes.has_blocked
   for _, id in ipairs(outcomes.due) do claiming.claim(id) end
 end
-if counts ~= '' and not again and #stale == 0 then statistics.count(counts, worker, now) end
+if counts ~= '' and not again and #stale == 0 then statistics.count(counts, hash, worker, now) end
 if again then
-  local claimed = redis.call('HGETALL', claims)
-  for i = 1, #claimed, 2 do
-    local number = claimed[i + 1]:sub(#claim_id + 2)
-    if claimed[i + 1] == claim_id .. '-' .. number then
-      if not claiming.take(claimed[i], number) then redis.call('HDEL', claims, claimed[i]) end -- it was deleted
-    end
-  end
+  examining.take_again(claims, claim_id)
 elseif want > 0 and is_suspended == 0 then
   if not is_plain then
     groups.unblock_due(now)
-    claiming.rooms, soonest = rates.rooms(looked_at, paused)
+    this_claim.rooms, soonest = rates.rooms(looked_at, paused)
   end
   for _, queue in ipairs(paused) do is_paused[queue] = true end
   if #paused > 0 then pausing.return_moved(waiting, is_paused) end
@@ -99,12 +96,13 @@ elseif want > 0 and is_suspended == 0 then
   for _, list in ipairs(lists) do
     if #paused == 0 or not is_paused[queues.name(list)] then claiming.from(list) end
   end
-  if next(claiming.rooms) then rates.begin(claiming.rooms) end
+  if next(this_claim.rooms) then rates.begin(this_claim.rooms) end
 end
 if next(counting.noted) then batches.count_noted() end -- corrupt jobs
 gathered.write()
 events.write()
-local waits = (claiming.has_blocked or not is_plain) and want > 0 and #claiming.jobs == 0
+local jobs = this_claim.jobs
+local waits = (this_claim.has_blocked or not is_plain) and want > 0 and #jobs == 0
 local next_due = waits and groups.next_due(now, worker, soonest) or ''
-if want > 0 and #claiming.jobs == 0 and claiming.looks <= 0 then next_due = '0' end -- others may be behind these
-return {stale, parents, claiming.jobs, is_suspended, paused, next_due, is_forgotten, has_lost}
+if want > 0 and #jobs == 0 and this_claim.looks <= 0 then next_due = '0' end -- others may be behind these
+return {stale, parents, jobs, is_suspended, paused, next_due, is_forgotten, has_lost}

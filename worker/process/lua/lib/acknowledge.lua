@@ -1,27 +1,28 @@
 -- Acknowledging: each outcome counts once, and only while the worker's claims name its execution.
--- requires: coordination/redis/clock, jobs/counting, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded
+-- requires: coordination/redis/clock, finishing, jobs/counting, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded
 -- requires: jobs/records, outcomes
--- may use: jobs/batches, jobs/limits, jobs/scheduled, jobs/singletons
+-- may use: jobs/limits, jobs/scheduled, jobs/singletons
 
 local acknowledge = {}
 
 local now = clock.now
-local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
--- Jobs of this call that somebody canceled by RQ's code while they ran: they stay canceled.
-local function find_canceled(all)
-  local found, by_queue = {}, {}
-  for _, outcome in ipairs(all) do
-    local ids = by_queue[outcome[3]] or {}
-    by_queue[outcome[3]], ids[#ids + 1] = ids, outcome[1]
+-- Whether one of these jobs has dependents, and those that somebody canceled by RQ's code while they ran, which stay
+-- canceled. `queues_of` has the jobs' queues.
+function acknowledge.look(ids, queues_of)
+  local dependents, canceled, by_queue = {}, {}, {}
+  for i, id in ipairs(ids) do
+    dependents[i] = records.key(id) .. ':dependents'
+    local there = by_queue[queues_of[i]] or {}
+    by_queue[queues_of[i]], there[#there + 1] = there, id
   end
-  for queue, ids in pairs(by_queue) do
-    local scores = redis.pcall('ZMSCORE', 'rq:canceled:' .. queue, unpack(ids))
+  for queue, there in pairs(by_queue) do
+    local scores = redis.pcall('ZMSCORE', 'rq:canceled:' .. queue, unpack(there))
     for i = 1, #scores do
-      if scores[i] and records.get(ids[i], 'status') == 'canceled' then found[ids[i]] = true end
+      if scores[i] and records.get(there[i], 'status') == 'canceled' then canceled[there[i]] = true end
     end
   end
-  return found
+  return #ids > 0 and redis.call('EXISTS', unpack(dependents)) > 0, canceled
 end
 
 -- Accept an outcome of a job that the worker holds.
@@ -49,23 +50,15 @@ local function accept(outcome, is_there, is_canceled, claims)
     counting.note(id, state, batch, (state == 'd' and '+' or '-') .. result)
   end
   gathered.add('HDEL', claims, id)
-  if is_marked then
-    gathered.add('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
-    if kind == 0 or stopped - began > SURELY_SHORT then records.forget_execution(id, execution) end
-  end
+  if is_marked then finishing.unmark(id, execution, queue, kind == 0 and math.huge or stopped - began) end
 end
 
 -- Write the outcomes. `held` has the executions that `claims` name for their jobs; the call is sent `again` if it was
--- done before; no record has dependents if `is_plain`, and a job may be canceled if `some_canceled`. Stale ids and those
--- of jobs with dependents are added to `stale` and `parents`.
-function acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled, stale, parents)
-  local keys = {}
-  for i, outcome in ipairs(all) do keys[i] = records.key(outcome[1]) end
-  local none_deleted = redis.call('EXISTS', unpack(keys)) == #keys
-  local canceled = some_canceled and find_canceled(all) or {}
+-- done before. Stale ids and those of jobs with dependents are added to `stale` and `parents`.
+function acknowledge.all(all, claims, held, again, has_dependents, canceled, stale, parents)
   for i, outcome in ipairs(all) do
-    local id, is_there = outcome[1], none_deleted or redis.call('EXISTS', keys[i]) == 1
-    local is_held = held[i + 1] == outcome[2]
+    local id, key = outcome[1], records.key(outcome[1])
+    local is_there, is_held = redis.call('EXISTS', key) == 1, held[i + 1] == outcome[2]
     local is_end = ending.is_end(outcome[4])
     if is_held then
       accept(outcome, is_there, canceled[id], claims)
@@ -73,21 +66,13 @@ function acknowledge.all(all, claims, hash, held, again, is_plain, some_canceled
     elseif not again then
       stale[#stale + 1] = id
     end
-    if is_there and not is_plain and is_end and (is_held or again)
-      and redis.call('EXISTS', keys[i] .. ':dependents') == 1 then
+    if is_there and has_dependents and is_end and (is_held or again)
+      and redis.call('EXISTS', key .. ':dependents') == 1 then
       parents[#parents + 1] = id
       if is_held then guarded.call('ZADD', 'pm:parents', now, id) end -- until someone has enqueued its dependents
     end
   end
-  for counter, by in pairs(outcomes.counts) do
-    redis.pcall('HINCRBY', hash, counter, by)
-  end
-  if outcomes.seconds > 0 then
-    redis.pcall('HINCRBYFLOAT', hash, 'total_working_time', string.format('%.6f', outcomes.seconds))
-  end
-  gathered.write()
   if outcomes.has_scheduled then scheduled.notify() end
-  if next(counting.noted) then batches.count_noted() end
 end
 
 return acknowledge

@@ -1,106 +1,40 @@
 -- Claiming: take ids from lists, and add those of jobs that may run to the reply. finish_and_claim.lua describes a job
 -- there.
--- requires: coordination/redis/clock, jobs/gathered, jobs/guarded, jobs/queues, jobs/records
--- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, jobs/singletons, jobs/text, pausing
+-- requires: jobs/gathered, jobs/queues, jobs/records, this_claim
+-- may use: examining
 
 local claiming = {}
 
-local EXPIRES_AT, UNKNOWN_SINCE, LAST_RARE = 10, 16, 21 -- of the fields that `take` reads: few jobs have the 4th to 21st
+local PLAIN_FIELDS = 7
 
--- The script sets these: the worker's claims, its holders' prefix, the claim's id, whether it was sent before, whether
--- nothing is paused or blocked, how many jobs are wanted, and how many ids that may not run a call looks at.
-claiming.claims, claiming.holder, claiming.id, claiming.again, claiming.is_plain = nil, nil, nil, nil, nil
-claiming.want, claiming.looks = 0, 0
-
-claiming.jobs = {}
-claiming.rooms = {} -- of the queues that have a rate
-claiming.has_blocked = false
-
-local has_followed = false -- another job of a group is in the list now
-
--- The fields that few jobs have, or false if this one has none.
-local function rare_of(id, values)
-  for i = 4, LAST_RARE do
-    if values[i] then
-      for _, at in ipairs({EXPIRES_AT, UNKNOWN_SINCE}) do values[at] = clock.seconds_to(values[at]) end
-      local rare = {unpack(values, 4, LAST_RARE)}
-      if values[LAST_RARE] then rare[LAST_RARE - 2] = records.get(id, 'repeat_intervals') or false end
-      return rare
-    end
-  end
-  return false
-end
-
--- Whether a queued job may run now: its batch is not paused, and it gets its slots and tokens.
-local function may_run(id, number, values)
-  local queue, group, needs, batch = values[1], values[12] or values[13], values[13], values[14]
-  if batch and not claiming.is_plain and pausing.holds(batch) then
-    if group then has_followed = groups.leave(queue or '', group, id) or has_followed end
-    guarded.call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
-    if needs then singletons.goes_back(id, needs, 0) end -- a newer one must find it there
-    return false
-  elseif not group or not queue then
-    return true
-  end
-  local may, follows, is_blocked = limits.claim(queue, group, needs, id, claiming.holder, number)
-  has_followed, claiming.has_blocked = has_followed or follows, claiming.has_blocked or is_blocked
-  return may
-end
-
--- Add a job to the reply under this number; its execution, if it may run and its record is intact.
-function claiming.take(id, number)
-  local execution, jobs, again = claiming.id .. '-' .. number, claiming.jobs, claiming.again
-  local is_callback = again and records.is_callback(execution)
-  local values = records.read(id, 'origin', 'data', 'timeout',
-    'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry', 'expires_at',
-    'checkpoint', 'group', 'limits', 'batch', 'trace', 'unknown_since', 'success_callback_name', 'failure_callback_name',
-    'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at')
-  if values.err or not values[2] then
-    -- A record that expired or was deleted while its id waited is no loss, but half a record is.
-    if records.exists(id) then corrupt.set_aside(id, values.err or 'the record holds no data') end
-    return false
-  end
-  if id:find('[\128-\255]') and not text.is_valid(id) then
-    corrupt.set_aside(id, 'its id is not valid UTF-8')
-    return false
-  end
-  local queue, status = values[1], values[LAST_RARE + 1] or 'queued'
-  local waits = status == 'queued' or status == 'created'
-  if values[UNKNOWN_SINCE] and not again then callbacks.leave(id, queue, waits) end
-  if is_callback or not waits then
-    local due = again and execution or execution .. 'c'
-    local row, group = callbacks.claim(id, status, due, again), values[12] or values[13]
-    if row then
-      jobs[#jobs + 1] = {id, due, queue, '', values[3], false, values[LAST_RARE + 2], row}
-    elseif not again and group then -- a cancel left its id there, or somebody added it twice
-      has_followed = groups.leave(queue or '', group, id) or has_followed
-    end
-    if row or is_callback or not again then return row and due end
-  end
-  if not again and not may_run(id, number, values) then return false end -- it was allowed to run before
-  local room = claiming.rooms[queue]
-  if room then room.begun = room.begun + 1 end
-  jobs[#jobs + 1] = {id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2]}
-  return execution
-end
-
--- Claim a job, if it may run.
+-- Claim a job, if it may run. A record that has the fields of a plain job and no others is read by their names alone.
 function claiming.claim(id)
-  local execution = claiming.take(id, #claiming.jobs + 1)
-  if execution then gathered.add('HSET', claiming.claims, id, execution) end -- the pool marks those that run for long
+  local jobs, record, execution = this_claim.jobs, records.key(id), nil
+  local values = redis.pcall('HLEN', record) == PLAIN_FIELDS
+    and redis.call('HMGET', record, 'origin', 'data', 'timeout', 'enqueued_at', 'status', 'created_at', 'description')
+  if values and values[1] and values[2] and values[3] and values[4] and values[5] == 'queued' and values[6] and values[7]
+    and not id:find('[\128-\255]') then
+    execution = this_claim.id .. '-' .. #jobs + 1
+    local room = this_claim.rooms[values[1]]
+    if room then room.begun = room.begun + 1 end
+    jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], false, values[4]}
+  else
+    execution = examining.take(id, #jobs + 1)
+  end
+  if execution then gathered.add('HSET', this_claim.claims, id, execution) end -- the pool marks those that run for long
 end
 
 -- Claim jobs from a list, until enough are claimed, the list is empty, or too many ids may not run.
 function claiming.from(list)
-  local ids, asked
-  local room = next(claiming.rooms) and claiming.rooms[queues.name(list)]
+  local room = next(this_claim.rooms) and this_claim.rooms[queues.name(list)]
   repeat
-    has_followed = false
-    asked = math.min(claiming.want - #claiming.jobs, room and room.free - room.begun or claiming.want)
-    ids = asked > 0 and queues.take(list, asked) or {}
+    this_claim.has_followed = false
+    local asked = math.min(this_claim.want - #this_claim.jobs, room and room.free - room.begun or this_claim.want)
+    local ids = asked > 0 and queues.take(list, asked) or {}
     for _, id in ipairs(ids) do claiming.claim(id) end
-    claiming.looks = claiming.looks - #ids
-  until #ids == 0 or not (has_followed or #ids == asked) or claiming.looks <= 0
+    this_claim.looks = this_claim.looks - #ids
+    local goes_on = #ids > 0 and (this_claim.has_followed or #ids == asked) and this_claim.looks > 0
+  until not goes_on
 end
 
 return claiming

@@ -1,5 +1,5 @@
 -- Outcomes: what one writes to the records. worker/process/outcome.py describes an outcome.
--- requires: coordination/redis/clock, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
+-- requires: coordination/redis/clock, finishing, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
 -- requires: jobs/records
 -- may use: jobs/callbacks, jobs/groups, jobs/scheduled
 
@@ -9,7 +9,6 @@ local now, emit = clock.now, events.emit
 local ENDS = {'finished', 'failed', 'stopped', 'retried', 'failed'} -- by RQ's number for a result
 
 outcomes.due = {} -- the ids of jobs whose callbacks are due
-outcomes.counts, outcomes.seconds = {}, 0 -- for the worker's hash
 outcomes.has_blocked, outcomes.has_scheduled = false, false
 
 local function place(id, queue, status, ttl, front, delay)
@@ -53,7 +52,10 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
   local waits = callback ~= '' and status ~= 'canceled' and begin_callbacks(callback, id, status, ttl, front, delay)
   local is_written = true
   if waits then outcomes.due[#outcomes.due + 1] = id end
-  if not waits and not is_kept then
+  if not waits and status == 'finished' and is_kept and #fields == 0 then
+    finishing.one(id, execution, queue, ttl, started, ended, began, stopped, value)
+    is_written = false
+  elseif not waits and not is_kept then
     ending.delete(id)
   elseif kind == 0 then
     is_written = ending.write(id, status, stamped(fields))
@@ -77,11 +79,6 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
   elseif kind > 0 then
     emit(ENDS[kind], id, queue, caller.worker,
       {started = tonumber(began), ended = tonumber(stopped), delay = kind == 4 and delay or nil})
-  end
-  if kind > 0 then
-    local counter = kind == 1 and 'successful_job_count' or 'failed_job_count'
-    outcomes.counts[counter] = (outcomes.counts[counter] or 0) + 1
-    outcomes.seconds = outcomes.seconds + stopped - began
   end
 end
 

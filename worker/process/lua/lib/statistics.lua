@@ -36,13 +36,19 @@ local function add(fields, key, ttl)
   if new then note_new(key, new, number, ttl) end
 end
 
--- `packed` is msgpack: [[field, count, ...], seconds that the worker was busy, [slowest job, its seconds, ...]]
-function statistics.count(packed, worker, now)
-  local fields, seconds, slowest = unpack(cmsgpack.unpack(packed))
+-- `packed` is msgpack: [[field, count, ...], seconds that the worker was busy, [slowest job, its seconds, ...], jobs that
+-- finished, executions that did not]. `hash` is RQ's of the worker, in which RQ counts them too.
+function statistics.count(packed, hash, worker, now)
+  local fields, seconds, slowest, finished, others = unpack(cmsgpack.unpack(packed))
   local hour = math.floor(now / 3600)
   add(fields, 'pm:stats:total')
   add(fields, 'pm:stats:minute:' .. math.floor(now / 60), MINUTE_TTL)
   add(fields, 'pm:stats:hour:' .. hour, HOUR_TTL)
+  if redis.pcall('HEXISTS', hash, 'birth') == 1 then
+    redis.pcall('HINCRBY', hash, 'successful_job_count', finished)
+    redis.pcall('HINCRBY', hash, 'failed_job_count', others)
+    redis.pcall('HINCRBYFLOAT', hash, 'total_working_time', seconds)
+  end
   local busiest, slow = 'pm:top:busiest:' .. hour, 'pm:top:slowest:' .. hour
   local sum = redis.pcall('ZINCRBY', busiest, seconds, worker)
   if type(sum) == 'string' and tonumber(sum) - seconds < 0.000001 then -- a worker that is new this hour

@@ -1,0 +1,75 @@
+-- Finishing: acknowledge jobs that finished and need nothing else, which are most. finish_and_claim.lua describes a row.
+-- requires: jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/records
+-- may use: jobs/corrupt
+
+local finishing = {}
+
+local WIDTH = 10 -- values of a row
+local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
+
+-- The ids that a call is about, those of the outcomes first, their queues, and the keys of their records. The keys that
+-- ask for more if they exist, of their dependents and of canceled jobs, are added to `unusual`.
+function finishing.subjects(outcomes, rows, unusual)
+  local ids, queues_of, keys, last = {}, {}, {}, nil
+  local function add(id, queue)
+    local number, key = #ids + 1, records.key(id)
+    ids[number], queues_of[number], keys[number], unusual[#unusual + 1] = id, queue, key, key .. ':dependents'
+    if queue ~= last then unusual[#unusual + 1] = 'rq:canceled:' .. queue end
+    last = queue
+  end
+  for _, outcome in ipairs(outcomes) do add(outcome[1], outcome[3]) end
+  for i = 1, #rows, WIDTH do add(rows[i], rows[i + 2]) end
+  return ids, queues_of, keys
+end
+
+-- An execution that was marked as started, or could have been, is over.
+function finishing.unmark(id, execution, queue, seconds)
+  gathered.add('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+  if seconds > SURELY_SHORT then records.forget_execution(id, execution) end
+end
+
+-- A job finished, and its record and result are kept for so many seconds, or for ever.
+function finishing.one(id, execution, queue, ttl, started, ended, began, stopped, value)
+  local worker, results = caller.worker, 'rq:results:' .. id
+  local written = redis.pcall('HSET', records.key(id), 'status', 'finished', 'started_at', started, 'ended_at', ended,
+    'worker_name', worker)
+  if type(written) ~= 'number' then return ending.write(id, 'finished') end -- sets it aside
+  local added = redis.pcall('XADD', results, '*', 'type', 1, 'worker_name', worker, 'execution_id', execution,
+    'execution_started_at', began, 'execution_ended_at', stopped, 'return_value', value)
+  if added.err then
+    corrupt.set_aside(id, added.err)
+  elseif ttl > 0 then
+    redis.call('EXPIRE', results, ttl)
+  end
+  ending.keep(id, ttl)
+  ending.register(id, queue, 'finished', ttl)
+end
+
+-- Write the ends of jobs that the worker holds and that are there. The others are stale, unless the call is sent again.
+-- `held` has the executions that `claims` name for them behind the first `number`.
+function finishing.all(rows, claims, held, number, again, stale)
+  local worker = caller.worker
+  for i = 1, #rows, WIDTH do
+    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
+    number = number + 1
+    if held[number] == execution then
+      finishing.one(id, execution, queue, ttl, started, ended, began, stopped, value)
+      gathered.add('HDEL', claims, id)
+      if is_marked then finishing.unmark(id, execution, queue, stopped - began) end
+      events.emit('finished', id, queue, worker, {started = tonumber(began), ended = tonumber(stopped)})
+    elseif not again then
+      stale[#stale + 1] = id
+    end
+  end
+end
+
+-- The rows as outcomes, behind those in `outcomes`.
+function finishing.append(rows, outcomes)
+  for i = 1, #rows, WIDTH do
+    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
+    outcomes[#outcomes + 1] = {id, execution, queue, 'finished', ttl, 1, started, ended, began, stopped, 'return_value',
+      value, {}, false, 0, is_marked, false, '', '', ''}
+  end
+end
+
+return finishing
