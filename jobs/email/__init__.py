@@ -10,7 +10,6 @@ from packmule.jobs import current
 from packmule.jobs.email.addresses import InvalidAddress, address
 from packmule.jobs.email.mailer import Mailer
 from packmule.jobs.email.message import Attachment, InvalidMessage, compose
-from packmule.jobs.email.plaintext import plaintext
 from packmule.jobs.email.rendering import Content, InvalidTemplate, Renderer
 from packmule.jobs.email.server import InsecureServer, InvalidServer, MailRefused, TemporaryFailure
 from packmule.jobs.input_limits import InputLimits
@@ -115,6 +114,8 @@ def _content(
         raise InvalidMessage("give either a template, or a body and/or html")
     content = Content(body, html) if template is None else renderer.content(template, variables)
     if content.text is None and content.html is not None:
+        from packmule.jobs.email.plaintext import plaintext  # noqa: PLC0415  keeps workers that send nothing small
+
         return Content(plaintext(content.html), content.html)
     return content
 

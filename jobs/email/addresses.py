@@ -7,8 +7,6 @@ from email.header import Header
 from email.headerregistry import Address
 from email.utils import quote
 
-import idna
-
 from packmule.errors import UsageError
 
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -87,6 +85,8 @@ def _display_name(text: str, name: str) -> str:
 
 
 def _ascii(text: str, domain: str) -> str:
+    import idna  # noqa: PLC0415  keeps workers that send nothing small
+
     if len(domain) > MAX_ADDRESS or domain.endswith("."):
         raise _invalid(text, "after the @ it needs a domain such as example.org")
     try:

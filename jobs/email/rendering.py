@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from jinja2 import (
-    FileSystemLoader,
-    Template,
-    TemplateError,
-    TemplateNotFound,
-    TemplateSyntaxError,
-)
-from jinja2.exceptions import SecurityError, UndefinedError
+from typing import TYPE_CHECKING, Any
 
 from packmule.errors import UsageError
-from packmule.jobs.email.bounded import MAX_OUTPUT, BoundedEnvironment, SubjectEnvironment
+
+if TYPE_CHECKING:
+    from packmule.jobs.email.evaluation import Templates
 
 SHIPPED = Path(__file__).parent / "templates"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
-_BODY_FAULTS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""Errors that an expression in a template can raise."""
 
 
 class InvalidTemplate(UsageError):
@@ -63,11 +45,6 @@ class Renderer:
 
     def __init__(self, folder: str | None = None) -> None:
         self._folders = [Path(folder), SHIPPED] if folder else [SHIPPED]
-        self._environment = BoundedEnvironment(
-            loader=FileSystemLoader(self._folders),
-            autoescape=lambda name: name is not None and name.endswith(".html"),
-        )
-        self._compiled = lru_cache(maxsize=256)(SubjectEnvironment().from_string)
 
     def content(self, template: str, variables: Mapping[str, Any]) -> Content:
         """Render `template`: `welcome` means `welcome.html`, `welcome.txt` or both, from one folder.
@@ -78,13 +55,20 @@ class Renderer:
         text = f"{template}.txt"
         html = f"{template}.html"
         return Content(
-            self._part(text, variables) if text in names else None,
-            self._part(html, variables) if html in names else None,
+            self._templates.part(text, variables) if text in names else None,
+            self._templates.part(html, variables) if html in names else None,
         )
 
     def subject(self, source: str, variables: Mapping[str, Any]) -> str:
         """Render a subject line that contains `{{`. Raises `InvalidTemplate`."""
-        return self._rendered("subject", lambda: self._compiled(source), variables)
+        return self._templates.subject(source, variables)
+
+    @cached_property
+    def _templates(self) -> Templates:
+        """What evaluates them, from the first mail on that has a template: it keeps other workers small."""
+        from packmule.jobs.email.evaluation import Templates  # noqa: PLC0415  it imports Jinja2
+
+        return Templates(self._folders)
 
     def _parts(self, template: str) -> list[str]:
         """The files of `template` in the first folder that has any; a mail never mixes two folders."""
@@ -102,42 +86,3 @@ class Renderer:
             + " or ".join(str(folder) for folder in self._folders)
             + "; set PACKMULE_TEMPLATES to your own folder"
         )
-
-    def _part(self, name: str, variables: Mapping[str, Any]) -> str:
-        return self._rendered(f"template {name}", lambda: self._environment.get_template(name), variables)
-
-    def _rendered(self, where: str, load: Callable[[], Template], variables: Mapping[str, Any]) -> str:
-        try:
-            return _bounded(where, load().generate(variables))
-        except UndefinedError as error:
-            raise InvalidTemplate(f"{where}: {_missing(error)}") from None
-        except SecurityError as error:
-            raise InvalidTemplate(f"{where}: {error.message}; templates run in a sandbox") from None
-        except TemplateSyntaxError as error:
-            place = f"template {error.name}" if error.name else where
-            raise InvalidTemplate(f"{place}, line {error.lineno}: {error.message}") from None
-        except TemplateNotFound as error:
-            raise InvalidTemplate(f"{where}: it includes {error.name!r}, which does not exist") from None
-        except TemplateError as error:
-            raise InvalidTemplate(f"{where}: {error.message}") from None
-        except _BODY_FAULTS as error:
-            raise InvalidTemplate(f"{where}: {type(error).__name__}: {error}") from None
-
-
-def _bounded(where: str, pieces: Iterable[str]) -> str:
-    kept, size = [], 0
-    for piece in pieces:
-        size += len(piece)
-        if size > MAX_OUTPUT:
-            raise InvalidTemplate(f"{where}: it renders to more than {MAX_OUTPUT:,} characters")
-        kept.append(piece)
-    return "".join(kept)
-
-
-def _missing(error: UndefinedError) -> str:
-    """Jinja2's `'name' is undefined` with the way out; for anything else undefined, Jinja2's message."""
-    message = str(error.message)
-    if message.endswith("' is undefined"):
-        name = message.removeprefix("'").removesuffix("' is undefined")
-        return f"'{name}' is not given; pass it in variables (on the command line: --var {name}=...)"
-    return message
