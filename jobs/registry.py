@@ -15,6 +15,7 @@ from packmule.jobs.job_type import JobType, job_type
 from packmule.jobs.options import Options
 
 _registered: dict[str, JobType] = {}
+_deferred: set[str] = set()
 
 
 class Invoked(NamedTuple):
@@ -34,8 +35,18 @@ def add(job: JobType) -> None:
     _registered[job.name] = job
 
 
+def defer(names: Iterable[str]) -> None:
+    """Let workers perform the jobs `names`, whose modules are imported when they are first looked for.
+
+    So a worker that never performs them is smaller, and so is each process that it forks.
+    """
+    _deferred.update(names)
+
+
 def find(name: str) -> JobType:
     """The registered job called `name`. Raises `NotRegistered`."""
+    if name not in _registered and name in _deferred:
+        _imported(name.rpartition(".")[0])
     try:
         return _registered[name]
     except KeyError:
@@ -51,13 +62,13 @@ def call(data: bytes) -> Invoked:
 
 
 def types() -> list[JobType]:
-    """All registered jobs, in the order of their names."""
-    return [_registered[name] for name in names()]
+    """All registered jobs whose modules were imported, in the order of their names."""
+    return [_registered[name] for name in sorted(_registered)]
 
 
 def names() -> list[str]:
     """The dotted names of all registered jobs, sorted."""
-    return sorted(_registered)
+    return sorted(_registered.keys() | _deferred)
 
 
 def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
@@ -72,7 +83,7 @@ def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
     for module in modules:
         _imported(module)
     for name in allow:
-        if name not in _registered:
+        if name not in _registered and name not in _deferred:
             module, _, attribute = name.rpartition(".")
             function = getattr(_imported(module), attribute, None) if module else None
             if not callable(function):

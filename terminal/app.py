@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from packmule.jobs.client import Client
     from packmule.jobs.storage import Storage
 
-READY_JOBS = ("packmule.jobs.email", "packmule.jobs.image", "packmule.jobs.files")
+READY_JOBS = ("packmule.jobs.email.email", "packmule.jobs.image.image", "packmule.jobs.files.file")
 
 
 class App:
@@ -99,7 +99,7 @@ class App:
         """Register the ready-made jobs and those of the user's modules."""
         from packmule.jobs import registry
 
-        registry.load(READY_JOBS)
+        registry.defer(READY_JOBS)
         try:
             registry.load(self.settings.modules)
         except registry.NotRegistered as error:

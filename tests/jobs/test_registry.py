@@ -258,6 +258,7 @@ def in_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(registry, "_deferred", set())
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("shop_")]:
         del sys.modules[name]
@@ -281,6 +282,14 @@ def test_a_module_that_cannot_be_imported_is_named(in_project, module, says):
     with pytest.raises(NotRegistered, match=says) as refused:
         registry.load(["shop_jobs", module])
     assert "\n" not in str(refused.value)
+
+
+def test_the_module_of_a_deferred_job_is_imported_when_the_job_is_looked_for(in_project):
+    registry.defer(["shop_jobs.report"])
+    registry.load([], ["shop_jobs.report"])
+    assert "shop_jobs.report" in registry.names()
+    assert "shop_jobs" not in sys.modules
+    assert registry.find("shop_jobs.report").function("2026-11") == "2026-11"
 
 
 def test_an_allowed_name_is_registered_without_a_decorator(in_project):
