@@ -12,8 +12,11 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 from redis.connection import AbstractConnection
+from rq import Callback, Queue
+from rq.serializers import JSONSerializer
 
 from packmule.coordination.cache.cache import Cache
+from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, queues, reader
 from packmule.jobs.client import Client
 from packmule.jobs.schedule import schedule
@@ -22,26 +25,37 @@ from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import periodic_enqueuer, schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.tests.command_line import ROOT
-from packmule.tests.worker import limited_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.performer import Performer
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Performer, finished
+
+
+class Trips:
+    """Counts the requests that leave this process: each is a write and a wait."""
+
+    def __init__(self, sent: list[list[bytes]]) -> None:
+        self.sent = sent
+
+    def __call__(self) -> int:
+        return len(self.sent)
 
 
 @pytest.fixture
-def trips(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Counts the requests that leave this process: each is a write and a wait."""
-    sent: list[object] = []
+def trips(client: Redis, monkeypatch: pytest.MonkeyPatch) -> Trips:
+    sent: list[list[bytes]] = []
     kind = AbstractConnection
     send = kind.send_packed_command
 
-    def count(connection: object, command: object, *args: object, **options: object) -> object:
+    def count(connection: object, command: list[bytes], *args: object, **options: object) -> object:
         sent.append(command)
         return send(connection, command, *args, **options)
 
     monkeypatch.setattr(kind, "send_packed_command", count)
-    return lambda: len(sent)
+    return Trips(sent)
 
 
 def commands(client: Redis) -> Counter[str]:
@@ -122,6 +136,58 @@ def test_a_performed_job_takes_a_bounded_number_of_commands(client):
     assert ran["cmdstat_evalsha"] == 2
 
 
+def test_a_bulk_enqueue_takes_one_command_a_job_and_a_fixed_few(client):
+    Client(client).make_default()
+    pool_jobs.noop.enqueue()
+    before = commands(client)
+    pool_jobs.noop.enqueue_many([()] * 500)
+    ran = commands(client) - before
+    assert (ran["cmdstat_hset"], ran["cmdstat_xadd"]) == (500, 16)
+    assert ran.total() - ran["cmdstat_info"] <= 500 + 16 + 7
+
+
+HERE = "packmule.tests.worker.callback_jobs"
+
+
+def enqueue_with_callback(client: Redis) -> None:
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    queue.enqueue(f"{HERE}.body", on_success=Callback(f"{HERE}.succeeded"))
+
+
+KINDS: dict[str, tuple[Callable[[Redis], object], int, int, int]] = {
+    "plain": (lambda _: pool_jobs.noop.enqueue(), 3, 34, 1100),
+    "isolated": (lambda _: executor_jobs.enter_isolated.enqueue("x", "y"), 3, 34, 1150),
+    "unique": (lambda _: pool_jobs.noop.options(unique=True).enqueue(), 3, 39, 1200),
+    "limited": (lambda _: limited_jobs.two_a_tenant.enqueue("x", "y", "z"), 3, 42, 1400),
+    "batched": (lambda _: pool_jobs.noop.options(batch="b1").enqueue(), 3, 42, 1200),
+    "callback": (enqueue_with_callback, 5, 59, 2200),
+}
+"""How a job of each kind is enqueued, and at most how many trips, commands and bytes it takes to its end."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_of_each_kind_takes_a_bounded_number_of_trips_commands_and_bytes(client, trips, kind):
+    enqueue, *most = KINDS[kind]
+    Client(client).make_default()
+    client.hset("pm:batch:b1", mapping={"created": 1, "total": 0})
+    claims = Claims(client, "w1", Strict(["default"]))
+
+    def to_its_end() -> None:
+        enqueue(client)
+        outcomes: list[Outcome] = []
+        while jobs := claims.finish_and_claim(claims.next_id(), outcomes, 1).jobs:
+            outcomes = [outcome.settled(job) if job.due else finished(job, b"", 1.0, 1.0) for job in jobs]
+
+    for _ in range(2):
+        to_its_end()  # the scripts are loaded, and the statistics were sent a moment ago
+    before = commands(client)
+    trips.sent.clear()
+    to_its_end()
+    sent = list(trips.sent)
+    took = (len(sent), (commands(client) - before).total() - 1, sum(len(b"".join(each)) for each in sent))
+    assert all(each <= bound for each, bound in zip(took, most, strict=True)), took
+
+
 def idle(client: Redis, name: str) -> IdleWait:
     """A worker's moves, begun and under way."""
     claims = Claims(client, name, Strict(["default"]))
@@ -141,6 +207,16 @@ def test_a_plain_job_makes_few_moves_between_few_files_of_the_worker():
     moves, files = re.findall(r"under worker/: (\d+) moves between (\d+) files", said)[0]
     assert int(moves) <= 40, said
     assert int(files) <= 8, said
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "most"), [("jobs", "enqueue", 13), ("worker.process", "finish_and_claim", 20)]
+)
+def test_the_script_of_a_plain_job_creates_few_functions(package, name, most):
+    before, _, rest = Script(package, name).source.partition("\nrare = function()\n")
+    _, _, behind = rest.partition("\nreturn rare_made\nend\n")
+    code = re.sub(r"--[^\n]*", "", before + behind)
+    assert len(re.findall(r"\bfunction\b", code)) <= most
 
 
 def test_an_idle_worker_needs_no_trip_to_have_a_pushed_job_in_hand(client, trips):

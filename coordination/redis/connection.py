@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.connection import ConnectionPool
 from redis.driver_info import DriverInfo
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
@@ -21,6 +20,7 @@ from packmule.config import mask
 from packmule.coordination.redis.command_packer import CommandPacker
 from packmule.coordination.redis.connection_kinds import (
     EmbeddedConnection,
+    Pool,
     Replica,
     Retries,
     SentinelConnection,
@@ -164,16 +164,14 @@ def _client(url: str | None, data_dir: Path, name: str | None, socket_timeout: f
     }
     if url is None:
         server = EmbeddedServer(data_dir)
-        return redis.Redis.from_pool(
-            ConnectionPool(connection_class=EmbeddedConnection, server=server, **options)
-        )
+        return redis.Redis.from_pool(Pool(connection_class=EmbeddedConnection, server=server, **options))
     if url.startswith("redis+sentinel://"):
         return _sentinel_client(url, options)
     _refuse_malformed(url)
     scheme = url.partition("://")[0]
     if scheme != "unix":
         options["socket_keepalive_options"] = _KEEPALIVE
-    return redis.Redis.from_url(url, connection_class=_KINDS[scheme], **options)
+    return redis.Redis.from_pool(Pool.from_url(url, connection_class=_KINDS[scheme], **options))
 
 
 def _sentinel_client(url: str, options: dict[str, Any]) -> redis.Redis:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import Any, NoReturn
 
 import redis
-from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection
@@ -131,6 +138,43 @@ class UnixConnection(_KernelTimed, UnixDomainSocketConnection):
 
 class SentinelConnection(_KernelTimed, SentinelManagedConnection):  # type: ignore[misc]
     """A connection to the primary that the sentinels of `redis+sentinel://` name."""
+
+
+class Pool(ConnectionPool):
+    """redis-py's pool, except that a connection which is ready is taken and released without its statistics.
+
+    They take longer than many a command.
+    """
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        """A connection that is ready for a command."""
+        if self._available_connections and self.pid == os.getpid():
+            try:
+                connection = self._available_connections.pop()
+            except IndexError:  # another thread was faster
+                return super().get_connection()
+            if self._is_ready(connection):
+                self._in_use_connections.add(connection)
+                return connection
+            self._available_connections.append(connection)
+        return super().get_connection()
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        is_ours = connection.pid == self.pid == os.getpid() and connection in self._in_use_connections
+        if not is_ours or connection.should_reconnect():
+            super().release(connection)
+            return
+        self._in_use_connections.discard(connection)
+        self._available_connections.append(connection)
+
+    @staticmethod
+    def _is_ready(connection: Any) -> bool:
+        """Whether it is connected, and nothing is left to read from it."""
+        try:
+            return connection._sock is not None and not connection.can_read()
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            return False
 
 
 class EmbeddedConnection(UnixConnection):
