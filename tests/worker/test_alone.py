@@ -130,11 +130,11 @@ def test_a_command_that_arrives_before_the_jobs_body_interrupts_it(queue, client
     worker = Worker(["default"], name="mule", connection=client)
     perform = InlineExecutor.perform
 
-    def stop_and_perform(executor: InlineExecutor, call: Call) -> Outcome:
+    def stop_and_perform(executor: InlineExecutor, call: Call, body: Callable[[Call], Outcome]) -> Outcome:
         if call.job.due is None:
             assert worker.process.interruption.stop(job.id)
             time.sleep(0.3)  # and the signal comes while no body runs
-        return perform(executor, call)
+        return perform(executor, call, body)
 
     monkeypatch.setattr(InlineExecutor, "perform", stop_and_perform)
     worker.work(burst=True)

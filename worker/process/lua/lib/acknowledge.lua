@@ -72,7 +72,10 @@ function acknowledge.all(all, claims, held, again, has_dependents, canceled, sta
       if is_held then guarded.call('ZADD', 'pm:parents', now, id) end -- until someone has enqueued its dependents
     end
   end
-  if outcomes.has_scheduled then scheduled.notify() end
+  if outcomes.has_scheduled then
+    gathered.write()
+    scheduled.notify()
+  end
 end
 
 return acknowledge
