@@ -18,6 +18,7 @@ from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, 
 from packmule.worker.deadlines import LOOK
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.executors import inline
 from packmule.worker.process.executors.executors import executors_of
 from packmule.worker.process.executors.fork import FORK_AGAIN_SECONDS
 from packmule.worker.process.executors.interruption import Interruption
@@ -96,16 +97,27 @@ def test_what_an_isolated_job_printed_is_written_before_its_process_is_ended(ser
         assert lines(notes)[:1] == ["written"]
 
 
-def test_an_isolated_job_touches_little_memory_besides_what_a_fork_does():
+def performing(job: str) -> tuple[Callable[[], None], list[Outcome | None]]:
+    """What performs a job in its executor, and the outcomes so far."""
     performer = Performer(lambda *_: None, lambda *_: None)
     executors = executors_of(performer, Scoreboard(), WorkerOptions(), lambda *_: None, "w")
-    data = wire.encode_call("packmule.tests.worker.executor_jobs.do_nothing_isolated", (), {})
+    data = wire.encode_call(f"packmule.tests.worker.executor_jobs.{job}", (), {})
     call = performer.prepare(Claimed("j", "e", "default", data))
     assert isinstance(call, Call)
     done: list[Outcome | None] = []
+    return lambda: executors[call.kind].start(call, lambda _, outcome: done.append(outcome)), done
 
-    def perform() -> None:
-        executors["isolated"].start(call, lambda _, outcome: done.append(outcome))
+
+@pytest.mark.parametrize(("shortest", "is_marked"), [(0.0, True), (60.0, False)])
+def test_only_an_isolated_job_that_was_long_may_be_marked_as_started(monkeypatch, shortest, is_marked):
+    monkeypatch.setattr(inline, "MARK_SECONDS", shortest)
+    perform, done = performing("do_nothing_isolated")
+    perform()
+    assert [each.is_marked for each in done if each] == [is_marked]
+
+
+def test_an_isolated_job_touches_little_memory_besides_what_a_fork_does():
+    perform, done = performing("do_nothing_isolated")
 
     def fork() -> None:
         pid = os.fork()
@@ -262,18 +274,13 @@ def test_an_interruption_that_comes_before_the_body_is_not_lost(monkeypatch, job
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
 def test_an_isolated_job_waits_if_no_process_can_be_forked_for_it(monkeypatch, number):
-    performer = Performer(lambda *_: None, lambda *_: None)
-    executors = executors_of(performer, Scoreboard(), WorkerOptions(), lambda *_: None, "w")
-    data = wire.encode_call("packmule.tests.worker.executor_jobs.where_isolated", (), {})
-    call = performer.prepare(Claimed("j", "e", "default", data))
-    assert isinstance(call, Call)
+    perform, done = performing("where_isolated")
 
     def refuse() -> int:
         raise OSError(number, "no room")
 
     monkeypatch.setattr(os, "fork", refuse)
     began = time.monotonic()
-    done: list[Outcome | None] = []
-    executors[call.kind].start(call, lambda _, outcome: done.append(outcome))
+    perform()
     assert [(each.status, each.delay > 0) for each in done if each] == [("queued", True)]
     assert time.monotonic() - began >= FORK_AGAIN_SECONDS, "or it would be claimed again at once"
