@@ -1,9 +1,10 @@
-"""What events, statistics and batches cost no-op jobs, and `packmule status` on a full server.
+"""What events, statistics, batches and results cost no-op jobs, and `packmule status` on a full server.
 
     python benchmarks/observe.py [jobs] [rounds] [waiting]
 
 Each round measures every variant in turn on an emptied private server; the medians are printed. Variants
-without events or statistics replace `emit`, or `Statistics.add`, by a function that does nothing. Then
+without events or statistics replace `emit`, or `Statistics.add`, by a function that does nothing, and one
+without results leaves out the stream of each job in which RQ's readers find what it returned. Then
 `waiting` jobs fill the server for `packmule status`.
 """
 
@@ -45,15 +46,18 @@ def changed(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def silent(script: Script) -> Script:
-    """The script with an `emit` that does nothing."""
+def changed_script(script: Script, pattern: str, instead: str) -> Script:
+    """The script with another text in the place of what `pattern` matches."""
     other = Script.__new__(Script)
-    other.source = re.sub(
-        r"local function emit\(.*?\nend\n", "local function emit() end\n", script.source, flags=re.DOTALL
-    )
-    assert other.source != script.source
+    other.source, count = re.subn(pattern, instead, script.source, flags=re.DOTALL | re.MULTILINE)
+    assert count == 1, f"{pattern} matches {count} times"
     other.sha = hashlib.sha1(other.source.encode(), usedforsecurity=False).hexdigest()
     return other
+
+
+def silent(script: Script) -> Script:
+    """The script with an `emit` that does nothing."""
+    return changed_script(script, r"^function events_emit\(.*?^end$", "function events_emit() end")
 
 
 @contextmanager
@@ -62,6 +66,18 @@ def no_events() -> Iterator[None]:
         changed(delivery, "_enqueue", silent(delivery._enqueue)),
         changed(claim, "_finish_and_claim", silent(claim._finish_and_claim)),
     ):
+        yield
+
+
+@contextmanager
+def no_results() -> Iterator[None]:
+    """No result streams, in which RQ's readers look for what jobs returned."""
+    script = changed_script(
+        claim._finish_and_claim,
+        r"(^function finishing_one\(.*?)^  local added = .*?^  end$",
+        r"\1",
+    )
+    with changed(claim, "_finish_and_claim", script):
         yield
 
 
@@ -131,6 +147,7 @@ def main(count: int, rounds: int, waiting: int) -> None:
         "statistics alone": (no_events, False),
         "both, as it is": (both, False),
         "both, and all in one batch": (both, True),
+        "both, and no results": (no_results, False),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     with private_server() as server:
