@@ -149,6 +149,8 @@ class JobType:
         """
         if self._are_plain(args, kwargs):
             given = dict(zip(self.names, args, strict=False))
+            if not given:
+                return (), {}
             typed = self._typed(given, kwargs)
             return tuple([getattr(typed, name) for name in given]), {}
         bound = self._bound(args, kwargs)
