@@ -43,6 +43,7 @@ from packmule.tests.pace import pace
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
+from packmule.worker.rescue import rescue
 
 
 class Start(Protocol):
@@ -390,6 +391,17 @@ def test_schedulers_are_notified_of_retries(client):
         failed = [outcome.failed(job, "ValueError", 1, 2) for job in jobs]
         claims.finish_and_claim(claims.next_id(), failed, 0)
         assert received(subscriber) == [pytest.approx(min(each.delay for each in failed), abs=0.001)]
+
+
+def test_schedulers_are_notified_of_the_retry_of_a_killed_job(client):
+    id = sample_jobs.noop.enqueue()
+    client.hset(keys.job_key(id), mapping={"retries_left": 1, "retry_intervals": "[0.5]"})
+    claims = Claims(client, "w", Strict(["default"]))
+    (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+    with Subscriber(client, [keys.SCHEDULER]) as subscriber:
+        received(subscriber)
+        rescue(client, "w", "overran", "too long", [job.execution])
+        assert received(subscriber) == [0.5]
 
 
 def test_a_message_ends_a_schedulers_sleep(client):

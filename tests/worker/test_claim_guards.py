@@ -206,6 +206,15 @@ def test_canceled_jobs_of_all_queues_of_a_call_stay_canceled(client, claims):
     assert [reader.read(client, id).status for id in enqueued] == ["finished", "canceled", "canceled"]
 
 
+def test_canceled_jobs_of_one_queue_all_stay_canceled(client, claims):
+    enqueued = pool_jobs.add.enqueue_many([(number,) for number in range(3)])
+    jobs = claims.finish_and_claim("c1", [], 3).jobs
+    for id in enqueued[:2]:
+        Job.fetch(id, client, JSONSerializer).cancel()
+    claims.finish_and_claim("c2", [finished(job) for job in jobs], 0)
+    assert [reader.read(client, id).status for id in enqueued] == ["canceled", "canceled", "finished"]
+
+
 def test_an_id_that_is_left_among_the_canceled_ones_cancels_no_job(client, claims):
     id = pool_jobs.add.enqueue(1)
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
@@ -308,3 +317,40 @@ def test_a_repeated_job_leaves_no_result_that_is_not_kept(client, claims):
     claims.finish_and_claim("c2", [outcome.repeated(job, finished(job))], 0)
     assert client.exists(keys.results_key(id)) == 0
     assert reader.read(client, id).status == "scheduled"
+
+
+@pytest.mark.parametrize(("want", "gone"), [(64, 300), (1, 60)])
+def test_a_claim_looks_past_ids_that_may_not_run(client, claims, want, gone):
+    client.rpush(keys.queue_key("default"), *(f"gone{number}" for number in range(gone)))
+    id = pool_jobs.add.enqueue(1)
+    assert ids_of(claims.finish_and_claim("c1", [], want).jobs) == [id]
+
+
+@pytest.mark.parametrize("found", ["registered", "no hash", "nothing"])
+def test_a_claim_that_renews_the_lease_says_whether_rq_knows_the_worker(client, claims, found):
+    if found == "registered":
+        client.hset(keys.worker_key("w1"), "birth", "now")
+    elif found == "no hash":
+        client.set(keys.worker_key("w1"), found)
+    assert claims.finish_and_claim("c1", [], 1).is_forgotten is (found != "registered")
+    lease = client.zscore(keys.LEASES, "w1")
+    assert not claims.finish_and_claim("c2", [], 1).is_forgotten, "it was told a moment ago"
+    assert client.zscore(keys.LEASES, "w1") == lease > time.time() + 1
+
+
+def test_a_call_that_asks_for_nothing_leaves_no_claims(client, claims):
+    claims.finish_and_claim("c1", [], 0)
+    assert client.exists(keys.claims_key("w1")) == 0
+
+
+def test_statistics_that_are_sent_again_without_an_outcome_count_once(client, claims):
+    pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    lost = Claims(client, "w1", Strict(["default"]))
+    for each in (claims, lost):
+        each._added, each._held = "c2", {job.execution: job}
+        each.statistics.add([finished(job)], each._held)
+        each.statistics.hasten()
+        each.finish_and_claim("c2", [], 0)  # whose reply is lost at first
+    counts = client.hgetall(f"{keys.STATISTICS}total")
+    assert [int(count) for field, count in counts.items() if field.endswith(b"k1")] == [1]

@@ -140,6 +140,12 @@ def test_a_living_worker_is_not_rescued_from(client, claims):
     assert rescue(client, "w1", "vanished", scope="expired").back == [job.id]
 
 
+def test_a_worker_whose_lease_another_pool_has_ended_is_rescued_from(client, claims):
+    job = claimed(claims)
+    client.zrem(keys.LEASES, "w1")
+    assert rescue(client, "w1", "vanished", scope="expired").back == [job.id]
+
+
 def test_a_job_that_rq_canceled_while_it_ran_is_neither_called_back_nor_listed_as_ended(client, claims):
     id = pool_jobs.add.enqueue(1)
     client.hset(keys.job_key(id), "success_callback_name", "shop.jobs.celebrate")
@@ -189,17 +195,24 @@ def test_what_the_claims_note_beside_jobs_is_no_job(client, claims):
     assert client.lrange(keys.queue_key("default"), 0, -1) == [job.id.encode()]
 
 
-@pytest.mark.parametrize("has_signed_off", [True, False])
-def test_a_worker_that_signed_off_is_remembered_and_another_is_forgotten(client, claims, has_signed_off):
+@pytest.mark.parametrize(
+    ("has_signed_off", "verdict", "is_remembered"),
+    [(True, "returned", True), (False, "returned", False), (True, "vanished", False)],
+)
+def test_a_worker_that_signed_off_is_remembered_and_another_is_forgotten(
+    client, claims, has_signed_off, verdict, is_remembered
+):
     claimed(claims)
     hash = keys.worker_key("w1")
     client.hset(
         hash, mapping={"birth": "x", "queues": "default"} | ({"death": "x"} if has_signed_off else {})
     )
-    client.sadd(keys.workers_key("default"), hash)
-    rescue(client, "w1", "returned")
-    assert bool(client.exists(hash)) is has_signed_off
-    assert bool(client.sismember(keys.workers_key("default"), hash)) is has_signed_off
+    sets = (keys.workers_key("default"), keys.WORKERS)
+    for each in sets:
+        client.sadd(each, hash)
+    rescue(client, "w1", verdict)
+    assert bool(client.exists(hash)) is is_remembered
+    assert [client.sismember(each, hash) for each in sets] == [is_remembered] * 2
 
 
 def test_progress_is_kept_for_a_while_and_emitted_at_each_tenth(client, claims):
