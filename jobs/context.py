@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Protocol
@@ -35,6 +36,7 @@ class Printing(Protocol):
 class Running:
     """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
 
+    The worker performs each body within it as a context; at its end, it sends what throttling held back.
     `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
     `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch; `name`
     is that of its function, and `queue` its queue. `printing` holds the line that it prints.
@@ -43,9 +45,9 @@ class Running:
     id: str
     attempt: int
     report: Report
-    cursor: bytes | None
-    save: Save
-    is_draining: Callable[[], bool]
+    cursor: bytes | None = None
+    save: Save = lambda cursor: None
+    is_draining: Callable[[], bool] = lambda: False
     fence: int | None = None
     batch: str = ""
     name: str = ""
@@ -55,13 +57,14 @@ class Running:
     saved_at: float = float("-inf")
     done: float = 0.0
     reported_at: float = float("-inf")
-    pending: deque[tuple[float, float | None, str]] = field(default_factory=lambda: deque(maxlen=1))
+    pending: deque[tuple[float, float | None, str]] = field(default_factory=partial(deque, maxlen=1))
     is_late: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     token: Token[Running | None] | None = None
 
     # A generator's context would take a microsecond or two more of each job.
     def __enter__(self) -> Running:
+        self.saved = self.cursor
         self.token = _running.set(self)
         return self
 
@@ -133,25 +136,6 @@ running = _running.get
 
 resources: dict[type, object] = {}
 """What this process lends its jobs, by type."""
-
-
-def performing(
-    id: str,
-    attempt: int,
-    report: Report,
-    cursor: bytes | None = None,
-    save: Save = lambda cursor: None,
-    is_draining: Callable[[], bool] = lambda: False,
-    fence: int | None = None,
-    batch: str = "",
-    name: str = "",
-    queue: str = "",
-) -> Running:
-    """A context in which `id` is the running job; at its end, it sends what throttling held back.
-
-    The worker wraps each body in it; the arguments are those of `Running`.
-    """
-    return Running(id, attempt, report, cursor, save, is_draining, fence, batch, name, queue, saved=cursor)
 
 
 def provide(*lent: object) -> None:

@@ -270,7 +270,7 @@ def test_a_traceback_and_odd_text_stay_in_one_line_of_json() -> None:
         int("broken")
     except ValueError:
         record.exc_info = sys.exc_info()
-    with context.performing("j1", 1, lambda *_: None):
+    with context.Running("j1", 1, lambda *_: None):
         line = AsJson().format(record)
     assert "\n" not in line
     found = json.loads(line)

@@ -22,7 +22,7 @@ def sent() -> Reports:
 
 
 def performing(sent: Reports, id: str = "j1", attempt: int = 1):
-    return context.performing(id, attempt, lambda *report: sent.append(report))
+    return context.Running(id, attempt, lambda *report: sent.append(report))
 
 
 def test_outside_of_a_job_progress_does_nothing():
@@ -64,7 +64,7 @@ def test_reports_in_a_tight_loop_leave_at_most_ten_times_a_second(sent):
 def test_a_steady_job_keeps_reporting(sent):
     times: list[float] = []
     deadline = time.monotonic() + 60
-    with context.performing("j1", 1, lambda *_: times.append(time.monotonic())):
+    with context.Running("j1", 1, lambda *_: times.append(time.monotonic())):
         done = 0
         while len(times) < 4:
             assert time.monotonic() < deadline
@@ -127,7 +127,7 @@ def test_a_fork_of_a_process_that_held_a_report_sends_its_own_in_time(sent):
         current.progress(2, 10)
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
-        with context.performing("j2", 1, lambda done, *_: os.write(writer, b"%d" % done)):
+        with context.Running("j2", 1, lambda done, *_: os.write(writer, b"%d" % done)):
             current.progress(3, 10)
             current.progress(4, 10)
             time.sleep(600)
@@ -270,13 +270,13 @@ def test_of_a_long_progress_message_the_beginning_is_kept(sent):
 
 @pytest.mark.parametrize("cursor", [float("nan"), {"at": [float("inf"), None]}])
 def test_a_checkpoint_of_what_json_cannot_hold_is_refused(cursor):
-    with context.performing("j1", 1, lambda *report: None), pytest.raises(ValueError, match="not JSON"):
+    with context.Running("j1", 1, lambda *report: None), pytest.raises(ValueError, match="not JSON"):
         current.checkpoint(cursor)
 
 
 def test_a_checkpoint_of_too_many_bytes_is_refused_and_the_last_one_stays():
     saved: list[bytes] = []
-    with context.performing("j1", 1, lambda *report: None, save=saved.append):
+    with context.Running("j1", 1, lambda *report: None, save=saved.append):
         current.checkpoint("a" * 1000)
         with pytest.raises(CheckpointTooLarge, match="put the data in storage, and keep its path"):
             current.checkpoint("b" * 300_000)

@@ -180,7 +180,7 @@ def tls(certificate):
 def performed(job_id, *args, **kwargs):
     """Run the email job as a worker does: (result, progress reports)."""
     reports = []
-    with context.performing(job_id, 1, lambda *report: reports.append(report)):
+    with context.Running(job_id, 1, lambda *report: reports.append(report)):
         return email(*args, **kwargs), reports
 
 

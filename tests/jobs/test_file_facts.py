@@ -149,7 +149,7 @@ def test_progress_counts_the_bytes_hashed(storage):
     content = bytes(5_000_000)
     storage.write_bytes("uploads/a", content)
     reports = []
-    with context.performing("a", 1, lambda *report: reports.append(report)):
+    with context.Running("a", 1, lambda *report: reports.append(report)):
         file("uploads/a")
     assert reports[-1][:2] == (5_000_000, 5_000_000)
     assert [report[0] for report in reports] == sorted(report[0] for report in reports)

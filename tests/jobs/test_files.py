@@ -314,7 +314,7 @@ def test_only_a_very_long_line_is_refused(storage):
 
 def test_the_default_output_is_named_after_the_job_or_the_content(storage):
     storage.write_bytes("uploads/my data.csv", b"a,b\n1,2\n")
-    with context.performing("7f0c", 1, lambda *_: None):
+    with context.Running("7f0c", 1, lambda *_: None):
         assert file("uploads/my data.csv", to="parquet")["path"] == "converted/7f0c/my data.parquet"
     path = file("uploads/my data.csv", to="parquet")["path"]
     assert len(path.split("/")[1]) == 16
@@ -338,7 +338,7 @@ def test_progress_of_a_large_file_rises_to_a_hundred(storage, tmp_path):
     count = big_csv(tmp_path / "big.csv", 60_000_000)  # enough for several reports on a fast machine
     source = storage.put(tmp_path / "big.csv")
     reports = []
-    with context.performing("big", 1, lambda *report: reports.append(report)):
+    with context.Running("big", 1, lambda *report: reports.append(report)):
         result = file(source, to="parquet")
     done = [report[0] for report in reports]
     assert result["rows"] == count

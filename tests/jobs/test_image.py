@@ -158,7 +158,7 @@ def test_a_small_rendition_made_from_a_large_one_is_as_good(storage, upright):
 def test_the_result_has_the_facts_in_the_order_given_and_progress_is_reported(storage):
     path = storage.put(PHOTO)
     reports = []
-    with context.performing("job-7", 1, lambda *report: reports.append(report)) as running:
+    with context.Running("job-7", 1, lambda *report: reports.append(report)) as running:
         facts = image(path, [{"width": 100}, {"width": 400, "format": "webp"}, {"width": 50, "name": "tiny"}])
         running.flush()
     assert facts["source"] == {"path": path, "format": "jpeg", "width": 1024, "height": 768}

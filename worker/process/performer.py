@@ -187,7 +187,7 @@ class Performer:
                     job, outcome.trace(error), started, now, retry=retry, at_once=traits.at_once
                 )
 
-    def _running(self, call: Call) -> AbstractContextManager[context.Running]:
+    def _running(self, call: Call) -> context.Running:
         job = call.job
 
         def report(done: float, total: float | None, message: str) -> None:
@@ -197,7 +197,7 @@ class Performer:
             self.save(job.id, job.execution, cursor)
 
         fence = self.fences.get(job.execution)
-        return context.performing(
+        return context.Running(
             job.id,
             job.attempt,
             report,
