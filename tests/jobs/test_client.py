@@ -171,6 +171,25 @@ def test_a_thousand_jobs_are_two_calls_and_stay_in_order(client):
     assert rq_job(client, ids[999]).kwargs == {"a": 499}
 
 
+def test_one_call_enqueues_jobs_that_have_little_in_common(client, enqueue):
+    kept = sample_jobs.only.enqueue(3)
+
+    def entry_of(prepared):
+        job, call, options = prepared
+        return enqueue.entries(job, [call], options.over(job.options))[0]
+
+    soon = entry_of(sample_jobs.add.options(delay=0.5).prepare(1))
+    low = entry_of(sample_jobs.add.options(queue="low").prepare(2))
+    other = entry_of(sample_jobs.only.prepare(3))
+    with client.pubsub() as notices:
+        notices.subscribe(keys.SCHEDULER)
+        assert notices.get_message(timeout=60)["type"] == "subscribe"
+        holders = delivery.deliver(client, [soon, low, other])
+        assert notices.get_message(timeout=60)["data"] == b"0.500"
+    assert holders == {other.id: kept}
+    assert [rq_job(client, each.id).args for each in (soon, low)] == [[1], [2]]
+
+
 def test_a_thousand_jobs_at_the_front_stay_in_order_before_what_was_there(client):
     waiting = sample_jobs.noop.enqueue()
     ids = sample_jobs.add.options(at_front=True).enqueue_many([(n,) for n in range(1000)])

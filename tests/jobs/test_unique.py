@@ -402,7 +402,7 @@ def test_without_a_longest_wait_calls_can_delay_the_job_for_ever(client):
     assert 29 < waiting(client)[id] <= 30
 
 
-@pytest.mark.parametrize("state", ["queued", "retry", "finished", "canceled"])
+@pytest.mark.parametrize("state", ["queued", "half a record", "retry", "finished", "canceled"])
 def test_a_call_after_the_debounced_job_was_due_makes_a_job_of_its_own(client, state):
     id = sample_jobs.refresh.options(retries=1, retry_intervals=[50]).enqueue(1, "first")
     if state == "canceled":
@@ -412,6 +412,8 @@ def test_a_call_after_the_debounced_job_was_due_makes_a_job_of_its_own(client, s
         promote(client)
     if state in ("retry", "finished"):
         assert perform(client, raised if state == "retry" else done) == [id]
+    if state == "half a record":
+        client.hdel(keys.job_key(id), "enqueued_at")
     second = sample_jobs.refresh.enqueue(1, "second")
     assert second != id
     assert 29 < waiting(client)[second] <= 30
@@ -664,13 +666,29 @@ def test_places_that_are_held_are_never_given_up(client):
     assert sample_jobs.ping.enqueue_many([(n,) for n in range(50)]) == ids[50:]
 
 
-def test_a_corrupt_place_is_free(client):
+def test_a_place_whose_job_holds_another_is_given_up(client):
+    id = sample_jobs.only.enqueue(1)
+    client.delete(keys.UNIQUE)
+    client.hset(keys.UNIQUE, "another", f"{id} 0")
+    sample_jobs.only.enqueue(2)
+    assert b"another" not in places(client)
+
+
+def test_a_corrupt_place_is_given_up(client):
+    client.hset(keys.UNIQUE, "another", "nonsense")
     sample_jobs.only.enqueue(1)
+    assert b"another" not in places(client)
+
+
+def test_a_corrupt_place_is_free(client):
+    id = sample_jobs.only.enqueue(1)
     (key,) = places(client)
-    for nonsense in ("", "a", "a b", " ", "a b c", b"\xff\x00"):
+    client.copy(keys.job_key(id), keys.job_key(""))
+    for nonsense in ("", "a", "a b", " ", " 0", f"{id} ", "a b c", b"\xff\x00"):
         client.hset(keys.UNIQUE, key, nonsense)
-        id = sample_jobs.only.enqueue(1)
-        assert sample_jobs.only.enqueue(1) == id
+        another = sample_jobs.only.enqueue(1)
+        assert another not in ("", id)
+        assert sample_jobs.only.enqueue(1) == another
 
 
 # --- invalid keys and rules

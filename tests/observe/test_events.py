@@ -75,6 +75,11 @@ def test_an_end_that_rqs_code_recorded_emits_an_event(server, client):
     assert types(client, job.id) == ["finished"]
 
 
+def test_a_job_that_goes_to_the_front_emits_enqueued(client):
+    (id,) = pool_jobs.add.options(at_front=True).enqueue_many([(1,)])
+    assert types(client, id) == ["enqueued"]
+
+
 def test_promoting_or_canceling_a_scheduled_job_emits_an_event(client):
     due = time.time() + 0.05
     id, other = (pool_jobs.add.options(delay=delay).enqueue(1) for delay in (0.05, 100))

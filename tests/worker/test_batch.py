@@ -109,7 +109,7 @@ def test_a_batch_that_has_ended_accepts_no_more_jobs(client):
         batch_jobs.double.options(batch=batch.id).enqueue(1)
     with pytest.raises(NoSuchBatch, match="no batch has the id nobody"):
         batch_jobs.double.options(batch="nobody").enqueue(1)
-    assert client.keys("rq:job:*") == []
+    assert client.keys("rq:*") == []
 
 
 def test_an_enqueue_sent_again_counts_once(client):

@@ -535,6 +535,69 @@ def test_jobs_of_a_singleton_that_wait_for_their_retry_are_remembered_a_week_lon
     assert 605_700 < client.ttl(f"pm:retrying:{JOBS}.replaces") <= 605_800
 
 
+def test_a_singleton_that_waits_is_not_remembered_though_its_lock_is_called_replace(client, desk):
+    id = limited_jobs.alone.options(retries=1, retry_intervals=[60]).enqueue("p", "1")
+    client.hset(keys.job_key(id), "limits", '[["lock", "replace", 1, "wait"]]')
+    (job,) = desk.claim()
+    claims = desk.workers["w1"]
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert reader.read(client, id).status == "scheduled"
+    assert client.keys("pm:retrying:*") == []
+
+
+def test_a_singleton_replaces_a_bounded_number_of_those_that_wait(client, desk):
+    members = keys.group_key("default", f"lock {JOBS}.replaces")
+    client.rpush(members, *[f"job{number}" for number in range(510)])
+    for number in (499, 500):
+        client.hset(keys.job_key(f"job{number}"), mapping={"origin": "default", "status": "queued"})
+    limited_jobs.replaces.enqueue("p", "1")
+    assert client.lrange(members, 0, -1) == [f"job{number}".encode() for number in range(500, 510)]
+    assert client.hget(keys.job_key("job499"), "status") == b"canceled"
+    assert client.hget(keys.job_key("job500"), "status") == b"queued"
+
+
+def test_garbage_that_holds_the_lock_of_a_singleton_is_told_nothing(client, desk):
+    client.hset(f"pm:holders:{JOBS}.replaces", "other", "garbage")
+    id = limited_jobs.replaces.enqueue("p", "1")
+    assert ids(desk.claim()) == [id]
+
+
+def test_a_singleton_that_is_replaced_while_it_is_blocked_leaves_no_blocked_group(client, desk):
+    limited_jobs.replaces.enqueue("p", "1")
+    desk.claim()
+    limited_jobs.replaces.enqueue("p", "2")
+    assert desk.claim() == []
+    blocked = f"pm:blocked:{JOBS}.replaces"
+    assert client.zcard(blocked) == 1
+    limited_jobs.replaces.enqueue("p", "3")
+    assert client.zcard(blocked) == 0
+
+
+def test_a_singleton_whose_record_lost_its_group_is_retried(client, desk):
+    id = limited_jobs.replaces.enqueue("p", "1")
+    cancel(client, id)
+    client.hdel(keys.job_key(id), "group")
+    retry(client, id)
+    assert reader.read(client, id).status == "queued"
+
+
+def test_a_callback_whose_record_lost_its_group_is_called(client, desk):
+    batch = Batch.create(on_complete=limited_jobs.replaces.prepare("p", "2"))
+    callback = client.hget(keys.batch_key(batch.id), "on_complete").decode()
+    client.hdel(keys.job_key(callback), "group")
+    batch.seal()
+    assert ids(desk.claim()) == [callback]
+
+
+def test_a_retry_by_hand_replaces_no_newer_singleton_that_is_blocked(client, desk):
+    older, newer = (limited_jobs.replaces.enqueue("p", str(number)) for number in range(2))
+    group = f"lock {JOBS}.replaces"
+    client.hset(keys.groups_key("default"), group, "")
+    client.rpush(keys.group_key("default", group), newer)
+    with pytest.raises(NotRetried, match=f"{newer} holds its place"):
+        retry(client, older)
+
+
 def test_one_call_looks_at_a_bounded_number_of_what_lies_at_the_keys_of_a_singleton(client, desk):
     older = limited_jobs.replaces.enqueue("p", "1")
     (job,) = desk.claim()

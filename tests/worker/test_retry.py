@@ -11,7 +11,7 @@ from packmule.jobs import control, keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.control import NotCanceled, NotRetried, retry
-from packmule.jobs.queues import purge
+from packmule.jobs.queues import PURGED_A_CALL, purge
 from packmule.jobs.reader import NoSuchJob
 from packmule.observe import events
 from packmule.tests.looks import looks
@@ -262,6 +262,21 @@ def test_a_purge_deletes_the_jobs_that_paused_batches_hold(client):
         assert batch.state().counts == Counts(3, 0, 0, 2)
     assert client.llen(keys.queue_key("low")) == 3
     assert purge(client, "default") == 0
+
+
+def test_a_purge_passes_over_no_held_job_behind_many_that_have_ended(client):
+    batch = Batch.create()
+    batch.pause()
+    id = pool_jobs.add.enqueue(1)
+    client.delete(keys.queue_key("default"))
+    with client.pipeline() as pipeline:
+        for number in range(PURGED_A_CALL):
+            fields = {"origin": "default", "status": "finished"}
+            pipeline.hset(keys.job_key(f"job{number}"), mapping=fields)
+            pipeline.rpush(f"{keys.batch_key(batch.id)}:held", f"job{number}")
+        pipeline.rpush(f"{keys.batch_key(batch.id)}:held", id)
+        pipeline.execute()
+    assert purge(client, "default") == 1
 
 
 def test_a_purge_frees_the_places_of_unique_jobs(client):

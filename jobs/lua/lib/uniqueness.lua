@@ -40,7 +40,7 @@ end
 -- A job is deleted or canceled: it gives up its place, whatever time that was to be held.
 function uniqueness.leave(id)
   local key = records.get(id, 'unique')
-  if key and parse(guarded.call('HGET', 'pm:unique', key)) == id then guarded.call('HDEL', 'pm:unique', key) end
+  if key and parse(guarded.call('HGET', 'pm:unique', key)) == id then redis.call('HDEL', 'pm:unique', key) end
 end
 
 local taken = 0
