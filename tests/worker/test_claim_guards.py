@@ -10,9 +10,11 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import keys, reader
+from packmule.jobs import keys, reader, wire
 from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
+from packmule.observe import events
 from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
@@ -21,6 +23,7 @@ from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.statistics import Statistics
+from packmule.worker.rescue import rescue
 
 
 @pytest.fixture
@@ -354,3 +357,92 @@ def test_statistics_that_are_sent_again_without_an_outcome_count_once(client, cl
         each.finish_and_claim("c2", [], 0)  # whose reply is lost at first
     counts = client.hgetall(f"{keys.STATISTICS}total")
     assert [int(count) for field, count in counts.items() if field.endswith(b"k1")] == [1]
+
+
+@pytest.mark.parametrize("is_parent", [False, True])
+def test_the_end_of_a_plain_job_leaves_its_times_result_and_event(client, claims, is_parent):
+    id = pool_jobs.add.options(result_ttl=100).enqueue(1)
+    if is_parent:
+        client.sadd(f"{keys.job_key(id)}:dependents", "child")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.zadd("rq:wip:default", {f"{id}:{job.execution}": 1})
+    client.zadd(keys.executions_key(id), {job.execution: 1})
+    ended = performer.finished(job, b"1", 1.0, 2.0)
+    claim = claims.finish_and_claim("c2", [ended], 0)
+    assert claim.parents == [id] * is_parent
+    fields = client.hmget(keys.job_key(id), "status", "started_at", "ended_at", "worker_name")
+    assert fields == [text.encode() for text in ("finished", wire.time_text(1), wire.time_text(2), "w1")]
+    ((_, result),) = client.xrange(keys.results_key(id))
+    assert {name.decode(): value.decode() for name, value in result.items()} == {
+        "type": "1",
+        "worker_name": "w1",
+        "execution_id": job.execution,
+        "execution_started_at": "1.000000",
+        "execution_ended_at": "2.000000",
+        "return_value": ended.value,
+    }
+    assert all(95 < client.ttl(key) <= 100 for key in (keys.job_key(id), keys.results_key(id)))
+    assert client.exists("rq:wip:default", keys.executions_key(id)) == 0
+    *_, event = events.read(client)
+    assert (event.type, event.worker, event.details) == ("finished", "w1", {"started": 1.0, "ended": 2.0})
+
+
+FIELDS = ("origin", "data", "timeout", "enqueued_at", "status", "created_at", "description")
+
+
+@pytest.mark.parametrize("lost", FIELDS)
+def test_a_record_with_as_many_fields_as_a_plain_one_is_read_whole(client, claims, lost):
+    id = pool_jobs.add.enqueue(1)
+    assert client.hlen(keys.job_key(id)) == len(FIELDS)
+    client.hdel(keys.job_key(id), lost)
+    client.hset(keys.job_key(id), "result_ttl", 77)
+    claim = claims.finish_and_claim("c1", [], 1)
+    assert [(job.id, job.result_ttl) for job in claim.jobs] == [(id, 77)] * (lost not in ("origin", "data"))
+    assert client.llen(keys.QUARANTINE) == (lost == "data")
+
+
+def test_dependents_follow_only_an_end_that_counts(client, claims):
+    id = pool_jobs.add.options(retries=1, retry_intervals=[0]).enqueue(1)
+    client.sadd(f"{keys.job_key(id)}:dependents", "child")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claim = claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 1)
+    assert claim.parents == []
+    rescue(client, "w1", "returned")
+    stale = claims.finish_and_claim("c3", [finished(claim.jobs[0])], 0)
+    assert (stale.stale, stale.parents) == ([id], [])
+    assert client.exists(keys.PARENTS) == 0
+
+
+@pytest.mark.parametrize(("retries", "is_deleted", "traces"), [(0, False, 1), (1, False, 0), (0, True, 0)])
+def test_only_an_end_that_is_kept_for_a_moment_leaves_a_trace(client, claims, retries, is_deleted, traces):
+    id = pool_jobs.add.options(failure_ttl=5, retries=retries).enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    if is_deleted:
+        client.delete(keys.job_key(id))
+    claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert client.exists(f"pm:gone:{id}") == traces
+
+
+def test_a_job_of_a_batch_that_rq_canceled_while_it_ran_counts_as_canceled(client, claims):
+    with Batch.create() as batch:
+        id = pool_jobs.add.options(batch=batch.id).enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    Job.fetch(id, client, JSONSerializer).cancel()
+    claims.finish_and_claim("c2", [finished(job)], 0)
+    assert batch.state().counts == Counts(1, 0, 0, 1)
+
+
+def test_a_job_that_was_marked_and_given_back_leaves_no_execution(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.zadd(keys.executions_key(id), {job.execution: 1})
+    claims.finish_and_claim("c2", [outcome.returned(job)], 0)
+    assert client.exists(keys.executions_key(id)) == 0
+
+
+def test_a_job_that_is_given_back_frees_its_slot_for_others(client, claims):
+    enqueued = [limited_jobs.fair_slot.enqueue("p", tenant) for tenant in ("a", "b")]
+    (job,) = claims.finish_and_claim("c1", [], 2).jobs
+    assert client.llen(keys.queue_key("default")) == 0
+    claims.finish_and_claim("c2", [outcome.returned(job)], 0)
+    assert sorted(client.lrange(keys.queue_key("default"), 0, -1)) == sorted(id.encode() for id in enqueued)

@@ -19,6 +19,7 @@ from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.control import NotRetried, SlotNotReleased, cancel, release_slot, retry
+from packmule.observe import events
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair
 from packmule.tests.looks import looks
@@ -464,6 +465,8 @@ def test_a_singleton_that_was_replaced_counts_as_canceled_if_its_worker_gives_it
     claims.finish_and_claim(claims.next_id(), [outcome.returned(job)], 0)
     assert reader.read(client, older).status == "canceled"
     assert batch.state().counts == Counts(1, 0, 0, 1)
+    *_, event = events.read(client)
+    assert (event.type, event.job, event.details) == ("canceled", older, {"reason": "replaced"})
     assert ids(desk.claim()) == [newer]
 
 

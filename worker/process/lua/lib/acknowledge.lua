@@ -38,7 +38,7 @@ local function accept(outcome, is_there, is_canceled, claims)
   if needs ~= '' then limits.release(needs, id, kind == 0, status == 'queued' and delay > 0) end
   if is_there and (status == 'settled' or status == 'due') then
     outcomes.settle(id, execution, queue, status, fields, delay)
-  elseif is_there and is_replaced and kind == 0 then
+  elseif is_replaced and kind == 0 then
     ending.cancel(id, queue, 'replaced')
   elseif is_there then
     if is_canceled then status, outcome[4] = 'canceled', 'canceled' end
