@@ -22,13 +22,14 @@ from packmule.coordination.redis.connection import InvalidClient, connect
 from packmule.jobs import delivery, entry, keys, registry, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client, UnknownQueue
+from packmule.jobs.control import cancel
 from packmule.jobs.entry import JobTooLarge
 from packmule.jobs.job_type import InvalidCall, InvalidJob
 from packmule.jobs.options import Options
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.losing_proxy import LosingProxy
 from packmule.worker.order import Strict
-from packmule.worker.process import performer
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 
 QUEUES = ("high", "default", "low")
@@ -169,6 +170,25 @@ def test_a_thousand_jobs_are_two_calls_and_stay_in_order(client):
     assert len(set(ids)) == 1000
     assert rq_job(client, ids[499]).args == [499]
     assert rq_job(client, ids[999]).kwargs == {"a": 499}
+
+
+def test_a_call_sent_again_after_its_job_was_canceled_enqueues_nothing(client, enqueue):
+    job, call, options = sample_jobs.add.prepare(1)
+    sent = enqueue.entries(job, [call], options.over(job.options))
+    delivery.deliver(client, sent)
+    cancel(client, sent[0].id)
+    delivery.deliver(client, sent)
+    assert rq_job(client, sent[0].id).get_status() == JobStatus.CANCELED
+    assert rq_queue(client).job_ids == []
+
+
+@pytest.mark.parametrize(("failure_ttl", "traces"), [(-1, 0), (59, 1), (60, 0)])
+def test_only_a_job_whose_record_soon_expires_leaves_another_trace(client, failure_ttl, traces):
+    sample_jobs.add.options(failure_ttl=failure_ttl).enqueue(1)
+    claims = Claims(client, "w", Strict(["default"]))
+    (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    assert len(client.keys("pm:gone:*")) == traces
 
 
 def test_one_call_enqueues_jobs_that_have_little_in_common(client, enqueue):

@@ -75,6 +75,30 @@ def test_a_job_whose_record_lost_its_status_is_claimed(client, claims):
     assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [id]
 
 
+def test_a_claim_takes_just_the_ids_that_are_valid_utf_8(client, claims):
+    leads, seconds = (
+        b"\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\xf0\xf1\xf3\xf4\xf5",
+        b"\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0",
+    )
+    each = [
+        bytes((lead, second)) + b"\x80" * more for lead in leads for second in seconds for more in (0, 1, 2)
+    ]
+    with client.pipeline() as pipeline:
+        for id in each:
+            pipeline.hset(b"rq:job:" + id, mapping={"origin": "default", "status": "queued", "data": "x"})
+            pipeline.rpush(keys.queue_key("default"), id)
+        pipeline.execute()
+    taken = [id.encode() for id in ids_of(claims.finish_and_claim("c1", [], len(each)).jobs)]
+    assert taken == [id for id in each if id.decode(errors="ignore").encode() == id]
+    assert client.llen(keys.QUARANTINE) == len(each) - len(taken)
+
+
+def test_a_claim_sets_a_queue_of_another_type_aside(client, claims):
+    client.set(keys.queue_key("default"), "no list")
+    assert claims.finish_and_claim("c1", [], 1).jobs == []
+    assert client.get(f"pm:broken:{keys.queue_key('default')}") == b"no list"
+
+
 def test_a_claim_looks_at_a_bounded_number_of_ids_that_may_not_run(client, claims):
     client.rpush(keys.queue_key("default"), *(f"gone{number}" for number in range(1_000)))
     assert claims.finish_and_claim("c1", [], 1).jobs == []

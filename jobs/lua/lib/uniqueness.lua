@@ -45,10 +45,10 @@ end
 
 local taken = 0
 
--- Give a job the place.
+-- Give a job the place, whose holder was asked before.
 function uniqueness.take(places, key, id, rule, seconds)
   local till = (rule == 'ttl' or rule == 'throttle') and now + seconds or 0
-  guarded.call('HSET', places, key, string.format('%s %.6f', id, till))
+  redis.call('HSET', places, key, string.format('%s %.6f', id, till))
   taken = taken + 1
 end
 
