@@ -11,7 +11,7 @@ from packmule.tests.model import keyspace
 from packmule.tests.model.enqueue_rules import numbers, queue_names
 from packmule.tests.model.world import ENDS, Worker, World, Wrong
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.rescue import rescue, rescue_expired
+from packmule.worker.rescue import rescue, rescue_expired, server_time
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks
 
@@ -79,6 +79,9 @@ class WorkRules(RuleBasedStateMachine):
     def move(self, worker, queue="high", is_claimed=True):
         """A blocking move brings a job to a worker's waiting list, and the claim behind it takes it."""
         if found := self._worker(worker):
+            # No worker waits without a lease: its first claim takes one, and its pool renews it.
+            ends = server_time(self.redis) + keys.LEASE_SECONDS
+            self.redis.zadd(keys.LEASES, {found.name: ends}, nx=True)
             self.redis.lmove(keys.queue_key(queue), keys.waiting_key(found.name), "LEFT", "RIGHT")
             if is_claimed:
                 self.world.receive(found, [], found.claims.claim_moved(0, found.claims.next_id()))
