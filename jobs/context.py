@@ -79,7 +79,7 @@ class Running:
                 self.printing.end()
             if self.token is not None:
                 _running.reset(self.token)
-            if self.pending:
+            if self.pending or self.lock.locked():  # or the thread of late reports is about to send one
                 self.flush()
 
     def flush(self, after: float = 0.0) -> None:

@@ -168,6 +168,12 @@ class Pool(ConnectionPool):
         self._in_use_connections.discard(connection)
         self._available_connections.append(connection)
 
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections, which other threads may take and release meanwhile."""
+        self._checkpid()
+        for each in [*self._available_connections, *(self._in_use_connections if inuse_connections else ())]:
+            each.disconnect()
+
     @staticmethod
     def _is_ready(connection: Any) -> bool:
         """Whether it is connected, and nothing is left to read from it."""

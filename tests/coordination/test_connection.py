@@ -10,8 +10,9 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,22 @@ def test_a_client_shows_its_name_and_returns_bytes(server):
         assert client.client_getname() == "worker-7"
         client.set("key", "välue")
         assert client.get("key") == "välue".encode()
+
+
+def test_a_client_is_closed_while_other_threads_take_and_release_connections(server):
+    with connect(server.url, NOWHERE) as client:
+        pool = client.connection_pool
+        taken = [pool.get_connection() for _ in range(3)]
+
+        def close(end: Callable[[], None]) -> None:
+            for each in taken:
+                pool.release(each)  # as another thread might
+            end()
+
+        for each in taken:
+            each.disconnect = partial(close, each.disconnect)
+        pool.disconnect()
+        assert [each.is_connected for each in taken] == [False] * 3
 
 
 def test_connecting_says_the_version_of_redis_py_without_reading_its_package(server, monkeypatch):

@@ -121,6 +121,21 @@ def test_a_held_report_leaves_in_time_though_the_job_says_nothing_more(sent):
             sent.append((0, 10, ""))
 
 
+def test_a_job_ends_after_a_held_report_that_was_on_its_way():
+    sent, began, gate = [], threading.Event(), threading.Event()
+
+    def report(done: float, *_: object) -> None:
+        assert done == 1 or began.set() or gate.wait(60)
+        sent.append(done)
+
+    with context.Running("j1", 1, report):
+        current.progress(1, 10)
+        current.progress(2, 10)
+        assert began.wait(60)
+        threading.Timer(0.2, gate.set).start()
+    assert sent == [1, 2]
+
+
 def test_a_fork_of_a_process_that_held_a_report_sends_its_own_in_time(sent):
     with performing(sent):
         current.progress(1, 10)
