@@ -264,19 +264,29 @@ def test_a_purge_deletes_the_jobs_that_paused_batches_hold(client):
     assert purge(client, "default") == 0
 
 
-def test_a_purge_passes_over_no_held_job_behind_many_that_have_ended(client):
+@pytest.mark.parametrize(("queue", "status"), [("default", "finished"), ("low", "queued")])
+def test_a_purge_passes_over_no_held_job_behind_many_that_it_leaves(client, queue, status):
     batch = Batch.create()
+    held = f"{keys.batch_key(batch.id)}:held"
     batch.pause()
     id = pool_jobs.add.enqueue(1)
     client.delete(keys.queue_key("default"))
     with client.pipeline() as pipeline:
         for number in range(PURGED_A_CALL):
-            fields = {"origin": "default", "status": "finished"}
-            pipeline.hset(keys.job_key(f"job{number}"), mapping=fields)
-            pipeline.rpush(f"{keys.batch_key(batch.id)}:held", f"job{number}")
-        pipeline.rpush(f"{keys.batch_key(batch.id)}:held", id)
+            pipeline.hset(keys.job_key(f"job{number}"), mapping={"origin": queue, "status": status})
+            pipeline.rpush(held, f"job{number}")
+        pipeline.rpush(held, id)
         pipeline.execute()
     assert purge(client, "default") == 1
+    left = [f"job{number}".encode() for number in range(PURGED_A_CALL)]
+    assert client.lrange(held, 0, -1) == (left if queue == "low" else [])
+
+
+def test_a_purge_copes_with_another_type_where_a_batch_holds_jobs(client):
+    batch = Batch.create()
+    batch.pause()
+    client.set(f"{keys.batch_key(batch.id)}:held", "no list")
+    assert purge(client, "default") == 0
 
 
 def test_a_purge_frees_the_places_of_unique_jobs(client):
@@ -340,6 +350,48 @@ def test_a_job_that_was_pushed_before_it_was_queued_can_be_canceled_and_purged(c
     assert control.cancel(client, canceled, timeout=0) == "canceled"
     assert purge(client, "default") == 1
     assert client.exists(keys.job_key(purged)) == 0
+
+
+@pytest.mark.parametrize("key", [keys.LEASES, keys.claims_key("w1")])
+def test_garbage_at_the_keys_of_workers_keeps_no_job_from_its_retry(client, key):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), mapping={"status": "failed", "worker_name": "w1"})
+    client.zadd(keys.LEASES, {"w1": 1})
+    client.delete(key)
+    client.set(key, "garbage")
+    retry(client, id)
+    assert reader.read(client, id).status == "queued"
+
+
+def test_a_retried_job_waits_in_its_queue_alone_however_many_workers_there_are(client):
+    id = pool_jobs.add.enqueue(1)
+    client.delete(keys.queue_key("default"))
+    client.hset(keys.job_key(id), "status", "failed")
+    client.zadd(keys.LEASES, {f"w{number}": number for number in range(250)})
+    for number in (0, 49, 50, 248, 249):
+        client.rpush(keys.waiting_key(f"w{number}"), id)
+    retry(client, id)
+    assert client.keys(keys.waiting_key("*")) == []
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
+
+
+@pytest.mark.parametrize("has_name", [True, False])
+def test_a_job_that_a_worker_claims_is_not_retried_whether_or_not_its_record_names_it(client, has_name):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), mapping={"status": "failed"} | ({"worker_name": "w1"} if has_name else {}))
+    client.hset(keys.claims_key("w1"), id, "c1-1")
+    client.zadd(keys.LEASES, {"w2": 2} if has_name else {"w1": 1, "w2": 2})
+    with pytest.raises(NotRetried, match="w1"):
+        retry(client, id)
+
+
+def test_a_cancel_copes_with_a_queue_of_another_type(client):
+    id = pool_jobs.add.enqueue(1)
+    client.delete(keys.queue_key("default"))
+    client.set(keys.queue_key("default"), "no list")
+    with pytest.raises(NotCanceled, match="is still claimed"):
+        control.cancel(client, id, timeout=0)
+    assert client.get(f"pm:broken:{keys.queue_key('default')}") == b"no list"
 
 
 @pytest.mark.parametrize("status", ["failed", "stopped", "canceled"])
