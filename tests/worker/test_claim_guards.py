@@ -470,3 +470,32 @@ def test_a_job_that_is_given_back_frees_its_slot_for_others(client, claims):
     assert client.llen(keys.queue_key("default")) == 0
     claims.finish_and_claim("c2", [outcome.returned(job)], 0)
     assert sorted(client.lrange(keys.queue_key("default"), 0, -1)) == sorted(id.encode() for id in enqueued)
+
+
+def test_a_plain_record_under_an_id_that_is_not_text_is_set_aside(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.copy(keys.job_key(id), b"rq:job:\xff")
+    client.lpush(keys.queue_key("default"), b"\xff")
+    assert ids_of(claims.finish_and_claim("c1", [], 2).jobs) == [id]
+    assert client.llen(keys.QUARANTINE) == 1
+
+
+def test_a_failure_that_is_sent_again_is_not_stale(client, claims):
+    pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    for _ in range(2):  # the first reply is lost
+        assert claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 0).stale == []
+
+
+def test_a_job_that_was_marked_meanwhile_is_returned_to_a_claim_sent_again(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    claims.finish_and_claim("c1", [], 1)
+    client.hset(keys.job_key(id), "status", "started")
+    assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [id]
+
+
+def test_a_job_that_has_only_repeats_keeps_them(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.hset(keys.job_key(id), mapping=REPEATS)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert (job.repeats_left, list(job.repeat_intervals)) == (1, [60])
