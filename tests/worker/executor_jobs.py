@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from packmule import Retry, current, job
+from packmule.jobs import context
 from packmule.tests.worker.pool_jobs import note
 
 FOR_EVER = 60
@@ -411,3 +412,22 @@ def start_and_wait(path: str, how: str) -> None:
 @job(timeout=1, isolate=True)
 def start_and_wait_isolated(path: str, how: str) -> None:
     _start_and_wait(path, how)
+
+
+@job(isolate=True, timeout=1)
+def report_while_saving() -> None:
+    running = context.running()
+    is_over = threading.Event()
+
+    def report() -> None:
+        while not is_over.is_set():
+            running.report(1, 2, "reporting")
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    try:
+        while True:
+            running.save(b"[" + b" " * 200_000 + b"]")
+    finally:
+        is_over.set()
+        thread.join()

@@ -90,6 +90,13 @@ def test_an_isolated_job_runs_in_its_own_process_and_its_progress_and_result_arr
         assert "perform.py" not in failed.error
 
 
+def test_neither_another_thread_nor_a_timeout_breaks_what_an_isolated_job_sends(server, client):
+    with pool(server):
+        info = ended(client, executor_jobs.report_while_saving.enqueue())
+    assert (info.status, info.deaths) == ("failed", 0)
+    assert info.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
+
+
 def test_what_an_isolated_job_printed_is_written_before_its_process_is_ended(server, client, tmp_path):
     notes = tmp_path / "notes"
     with pool(server):

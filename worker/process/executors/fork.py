@@ -11,6 +11,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,6 +77,7 @@ class ForkExecutor:
         self.free = free
         self._execution = ""
         self._writer = -1
+        self._sending = threading.Lock()
         self._pid = 0
         """The process that runs now, or 0."""
         self._broken_off: BaseException | None = None
@@ -177,17 +179,26 @@ class ForkExecutor:
                 ended = performer.ended_by(call, error.__context__ or error, started)
             tracing.flush()  # before the outcome: this process is killed after it
             _flush_output()
-            send(writer, "result" if isinstance(ended, Result) else "outcome", ended)
+            self._send("result" if isinstance(ended, Result) else "outcome", ended)
             code = 0
         finally:
             _flush_output()
             os._exit(code)
 
     def _report(self, *values: object) -> None:
-        send(self._writer, "report", values)
+        self._send("report", values)
 
     def _save(self, *values: object) -> None:
-        send(self._writer, "save", values)
+        self._send("save", values)
+
+    def _send(self, kind: str, values: object) -> None:
+        """Send a whole message, whatever other threads send and whatever signal comes meanwhile."""
+        try:
+            mask_signals(signal.SIG_BLOCK, HELD_BACK)
+            with self._sending:
+                send(self._writer, kind, values)
+        finally:
+            mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
 
     def _follow(self, receive: Receiver) -> Result | Outcome | _Ended:
         """Receive what the process sends, until its outcome or its end."""
