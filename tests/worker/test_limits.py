@@ -852,6 +852,13 @@ def test_a_slot_is_released_if_its_holder_is_not_claimed_any_more_or_by_force(cl
     assert ids(desk.claim()) == [waiting[2]]
 
 
+def test_a_slot_is_released_if_the_claims_of_its_worker_are_garbage(client):
+    client.hset(keys.holders_key("k"), "job", "w1 c1-1")
+    client.set(keys.claims_key("w1"), "garbage")
+    release_slot(client, "k", "job")
+    assert not client.exists(keys.holders_key("k"))
+
+
 def test_garbage_that_holds_a_slot_is_released(client):
     client.hset(keys.holders_key("k"), "job", "garbage")
     assert release_slot(client, "k", "job") == ""
