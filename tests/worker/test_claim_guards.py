@@ -10,7 +10,7 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import keys, reader, wire
+from packmule.jobs import control, keys, reader, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
@@ -499,3 +499,17 @@ def test_a_job_that_has_only_repeats_keeps_them(client, claims):
     client.hset(keys.job_key(id), mapping=REPEATS)
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     assert (job.repeats_left, list(job.repeat_intervals)) == (1, [60])
+
+
+def test_what_a_dead_worker_claims_late_is_rescued_like_what_it_held(client, claims):
+    claims.finish_and_claim("c1", [], 1)
+    rescue(client, "w1", "died", "gone")
+    assert client.zscore(keys.LEASES, "w1") is None
+    id = pool_jobs.add.enqueue(1)
+    claims.finish_and_claim("c2", [], 0)
+    assert client.zscore(keys.LEASES, "w1") is None, "it has claimed nothing"
+    assert ids_of(claims.finish_and_claim("c3", [], 1).jobs) == [id]
+    assert client.zscore(keys.LEASES, "w1")
+    Job.fetch(id, client, JSONSerializer).cancel()
+    with pytest.raises(control.NotRetried, match="w1"):
+        control.retry(client, id)

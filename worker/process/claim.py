@@ -128,11 +128,10 @@ class Claims:
         If the reply was lost, call it again with the same `claim_id`: no job is lost or claimed twice.
         """
         now, since = time.time(), clock()
-        lease = keys.LEASE_SECONDS if now - self._leased_at > LEASE_INTERVAL else 0
+        is_due = now - self._leased_at > LEASE_INTERVAL
         others, rows = _in_rows(outcomes)
-        request = _pack(
-            (".claim", claim_id, self._last, want, self.worker, wire.time_text(now), lease, others, rows)
-        )
+        call = (".claim", claim_id, self._last, want, self.worker, wire.time_text(now))
+        request = _pack((*call, keys.LEASE_SECONDS, is_due, others, rows))
         # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(_queue_key, self.order.next() if want else ())]
         statistics = self.statistics
@@ -147,7 +146,7 @@ class Claims:
             statistics.clear()
         for ended in outcomes:
             self._held.pop(ended.execution, None)
-        self._leased_at = now if lease else self._leased_at
+        self._leased_at = now if is_due else self._leased_at
         self._last = claim_id
         return claim
 
@@ -183,7 +182,8 @@ class Claims:
         return self.read(_finish_and_claim(self.client, self._keys, request), since)
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
-        return _pack((f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()), 0, (), ()))
+        call = (f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()))
+        return _pack((*call, keys.LEASE_SECONDS, False, (), ()))
 
     def read(self, reply: Sequence[Any], since: float) -> Claim:
         """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""

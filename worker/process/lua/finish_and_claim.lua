@@ -7,8 +7,8 @@
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
 -- KEYS[6+] the queues' lists, in the order in which they are served
--- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, seconds for which
---          to renew the lease or 0, [outcome, ...], rows]
+-- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, the lease in
+--          seconds, whether to renew it, [outcome, ...], rows]
 --          the mark is a field of the claims that names the newest claim: the last, or this one if it is sent again.
 --          If it names neither, the server has lost history. Claims behind blocking moves have marks of their own
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
@@ -37,7 +37,7 @@
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
 local request, counts = ARGV[1], ARGV[2]
 
-local mark, claim_id, last_id, want, worker, now_text, lease, ended, rows = unpack(cmsgpack.unpack(request))
+local mark, claim_id, last_id, want, worker, now_text, lease, is_due, ended, rows = unpack(cmsgpack.unpack(request))
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
@@ -70,7 +70,7 @@ local stale, parents, is_forgotten, soonest, is_paused = {}, {}, 0, math.huge, {
 this_claim.claims, this_claim.holder, this_claim.id = claims, worker .. ' ' .. claim_id .. '-', claim_id
 this_claim.again, this_claim.is_plain, this_claim.want, this_claim.looks = again, is_plain, want, 4 * want + 64
 
-if lease > 0 then
+if is_due then
   renewal.renew(leases, now + lease, {worker})
   is_forgotten = redis.pcall('HEXISTS', hash, 'birth') == 1 and 0 or 1
 end
@@ -99,9 +99,11 @@ elseif want > 0 and is_suspended == 0 then
   if next(this_claim.rooms) then rates.begin(this_claim.rooms) end
 end
 if next(counting.noted) then batches.count_noted() end -- corrupt jobs
+local jobs = this_claim.jobs
+-- A worker that died before this call arrived, and that others have rescued from, is rescued from again.
+if #jobs > 0 and not is_due then call('ZADD', leases, 'NX', now + lease, worker) end
 gathered.write()
 events.write()
-local jobs = this_claim.jobs
 local waits = (this_claim.has_blocked or not is_plain) and want > 0 and #jobs == 0
 local next_due = waits and groups.next_due(now, worker, soonest) or ''
 if want > 0 and #jobs == 0 and this_claim.looks <= 0 then next_due = '0' end -- others may be behind these
