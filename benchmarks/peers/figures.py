@@ -20,6 +20,7 @@ FEWEST = 200
 NAPS = 2_000
 ENQUEUED_ONE_BY_ONE = 10_000
 PACED = 300
+STARTING_SECONDS = 6.0
 REST_SECONDS = 10.0
 STORED = 10_000
 SKIPPED_MARKS = MARKS // 10
@@ -79,7 +80,7 @@ def memory(stage: Stage, jobs: int) -> Values:
 
 def idle(stage: Stage, jobs: int) -> Values:
     stage.start_workers()
-    time.sleep(2)
+    time.sleep(STARTING_SECONDS)
     resting, before, began = stage.processes(), stage.cpu_seconds(), time.monotonic()
     time.sleep(REST_SECONDS)
     share = (stage.cpu_seconds() - before) / (time.monotonic() - began)
