@@ -513,3 +513,14 @@ def test_what_a_dead_worker_claims_late_is_rescued_like_what_it_held(client, cla
     Job.fetch(id, client, JSONSerializer).cancel()
     with pytest.raises(control.NotRetried, match="w1"):
         control.retry(client, id)
+
+
+def test_a_job_that_is_retried_at_once_is_held_by_the_call_that_ended_its_first_attempt(client, claims):
+    id = pool_jobs.add.options(retries=1, retry_intervals=[0]).enqueue(1)
+    (first,) = claims.finish_and_claim("c1", [], 1).jobs
+    failed = outcome.failed(first, "ValueError: no", time.time() - 1, time.time())
+    client.config_resetstat()
+    (second,) = claims.finish_and_claim("c2", [failed], 1).jobs
+    assert (second.id, second.attempt) == (id, 2)
+    assert client.info("commandstats")["cmdstat_hdel"]["calls"] == 1, "a second one could take the new claim"
+    assert client.hget(keys.claims_key("w1"), id) == second.execution.encode()
