@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ SPILL = "4GB"
 THREADS = 2
 POLL = 0.05
 """Seconds between two checks of a query's progress."""
+
+
+CLOSE_SECONDS = 30.0
 
 
 class QueryFailed(Error):
@@ -96,7 +100,22 @@ def opened(folder: Path, files: Iterable[Path]) -> Iterator[Database]:
             connection.execute(f"SET {setting}")
         yield Database(connection)
     finally:
-        connection.close()
+        _close(connection)
+
+
+def _close(connection: DuckDBPyConnection) -> None:
+    """Close it, once no query runs: a signal can raise before `run` knows the thread that it has started."""
+    import duckdb  # noqa: PLC0415
+
+    ends = time.monotonic() + CLOSE_SECONDS
+    while True:
+        try:
+            return connection.close()
+        except duckdb.Error:  # it is busy
+            if time.monotonic() > ends:
+                raise
+        connection.interrupt()
+        time.sleep(POLL)
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from packmule.jobs.files import (
     database,
     file,
 )
+from packmule.jobs.files.database import QueryFailed, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
@@ -352,6 +354,20 @@ class TimedOut(Exception):
     """The exception that a soft timeout raises in the main thread."""
 
 
+def test_a_query_that_an_interruption_left_behind_ends_when_its_database_is_closed(tmp_path):
+    def count() -> None:
+        with suppress(QueryFailed):
+            database.run("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b")
+
+    with opened(tmp_path, []) as database:
+        left_behind = threading.Thread(target=count)
+        left_behind.start()
+        while database._connection.query_progress() < 0:
+            time.sleep(0.01)
+    left_behind.join(30)
+    assert not left_behind.is_alive()
+
+
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
 def test_a_timeout_stops_a_conversion_within_a_second_and_leaves_nothing(storage, tmp_path, after):
     big_csv(tmp_path / "big.csv", 60_000_000)
@@ -397,6 +413,7 @@ def test_a_conversion_stays_within_its_memory(tmp_path):
 import sys
 from packmule.jobs import context
 from packmule.jobs.files import file
+from packmule.jobs.files.database import QueryFailed, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.storage import Storage
 context.provide(Storage(sys.argv[1]), InputLimits(10**9, 1, 1))
