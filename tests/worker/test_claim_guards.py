@@ -524,3 +524,29 @@ def test_a_job_that_is_retried_at_once_is_held_by_the_call_that_ended_its_first_
     assert (second.id, second.attempt) == (id, 2)
     assert client.info("commandstats")["cmdstat_hdel"]["calls"] == 1, "a second one could take the new claim"
     assert client.hget(keys.claims_key("w1"), id) == second.execution.encode()
+
+
+@pytest.mark.parametrize("callback", ["", "success"])
+def test_a_job_that_rq_canceled_while_it_ran_is_in_no_other_registry_and_calls_nothing_back(
+    client, claims, callback
+):
+    id = pool_jobs.add.enqueue(1)
+    if callback:
+        client.hset(
+            keys.job_key(id), "success_callback_name", "packmule.tests.worker.callback_jobs.succeeded"
+        )
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    Job.fetch(id, client, JSONSerializer).cancel()
+    assert claims.finish_and_claim("c2", [finished(job)], 1).jobs == []
+    assert reader.read(client, id).status == "canceled"
+    assert client.exists("rq:finished:default", "rq:failed:default") == 0
+    assert client.zcard("rq:canceled:default") == 1
+
+
+def test_a_worker_whose_job_goes_back_for_a_while_knows_when_to_claim_it_again(client, claims):
+    limited_jobs.alone.enqueue("path", "name")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claim = claims.finish_and_claim("c2", [outcome.postponed(job, 5.0)], 1)
+    assert claim.jobs == []
+    assert claim.next_due is not None
+    assert 4.0 < claim.next_due <= 5.0
