@@ -21,7 +21,7 @@
 --          at once, behind ids that may not run), 1 if RQ no longer knows the worker, asked when its lease is renewed,
 --          1 if the server lost history]
 --          a job is [id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due]
---          the rare fields are the 4th to the 21st that claiming.take reads, each or nothing, expires_at and
+--          the rare fields are the 4th to the 21st that examining.take reads, each or nothing, expires_at and
 --          unknown_since in seconds from now; a job that repeats has its repeat_intervals behind them
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --

@@ -1,6 +1,5 @@
 -- Finishing: acknowledge jobs that finished and need nothing else, which are most. finish_and_claim.lua describes a row.
 -- requires: jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/records
--- may use: jobs/corrupt
 
 local finishing = {}
 
@@ -28,23 +27,6 @@ function finishing.unmark(id, execution, queue, seconds)
   if seconds > SURELY_SHORT then records.forget_execution(id, execution) end
 end
 
--- A job finished, and its record and result are kept for so many seconds, or for ever.
-function finishing.one(id, execution, queue, ttl, started, ended, began, stopped, value)
-  local worker, results = caller.worker, 'rq:results:' .. id
-  local written = redis.pcall('HSET', records.key(id), 'status', 'finished', 'started_at', started, 'ended_at', ended,
-    'worker_name', worker)
-  if type(written) ~= 'number' then return ending.write(id, 'finished') end -- sets it aside
-  local added = redis.pcall('XADD', results, '*', 'type', 1, 'worker_name', worker, 'execution_id', execution,
-    'execution_started_at', began, 'execution_ended_at', stopped, 'return_value', value)
-  if added.err then
-    corrupt.set_aside(id, added.err)
-  elseif ttl > 0 then
-    redis.call('EXPIRE', results, ttl)
-  end
-  ending.keep(id, ttl)
-  ending.register(id, queue, 'finished', ttl)
-end
-
 -- Write the ends of jobs that the worker holds and that are there. The others are stale, unless the call is sent again.
 -- `held` has the executions that `claims` name for them behind the first `number`.
 function finishing.all(rows, claims, held, number, again, stale)
@@ -53,7 +35,12 @@ function finishing.all(rows, claims, held, number, again, stale)
     local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
     number = number + 1
     if held[number] == execution then
-      finishing.one(id, execution, queue, ttl, started, ended, began, stopped, value)
+      if ending.write(id, 'finished', 'started_at', started, 'ended_at', ended, 'worker_name', worker) then
+        ending.result(id, execution, 1, ttl, false, 'execution_started_at', began, 'execution_ended_at', stopped,
+          'return_value', value)
+        ending.keep(id, ttl)
+        ending.register(id, queue, 'finished', ttl)
+      end
       gathered.add('HDEL', claims, id)
       if is_marked then finishing.unmark(id, execution, queue, stopped - began) end
       events.emit('finished', id, queue, worker, {started = tonumber(began), ended = tonumber(stopped)})

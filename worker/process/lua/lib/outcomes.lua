@@ -1,5 +1,5 @@
 -- Outcomes: what one writes to the records. worker/process/outcome.py describes an outcome.
--- requires: coordination/redis/clock, finishing, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
+-- requires: coordination/redis/clock, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
 -- requires: jobs/records
 -- may use: jobs/callbacks, jobs/groups, jobs/scheduled
 
@@ -52,10 +52,7 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
   local waits = callback ~= '' and status ~= 'canceled' and begin_callbacks(callback, id, status, ttl, front, delay)
   local is_written = true
   if waits then outcomes.due[#outcomes.due + 1] = id end
-  if not waits and status == 'finished' and is_kept and #fields == 0 then
-    finishing.one(id, execution, queue, ttl, started, ended, began, stopped, value)
-    is_written = false
-  elseif not waits and not is_kept then
+  if not waits and not is_kept then
     ending.delete(id)
   elseif kind == 0 then
     is_written = ending.write(id, status, stamped(fields))
