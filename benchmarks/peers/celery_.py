@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 from celery import Celery, group
 
 from peers import bodies
+from peers.produce import Calls, OneByOne
 
 results = bool(os.environ.get("BENCH_RESULTS"))
 app = Celery(broker=bodies.URL, backend=bodies.URL if results else None)
@@ -18,14 +20,10 @@ app.conf.update(
 TASKS = {name: app.task(name=name)(body) for name, body in bodies.PLAIN.items()}
 
 
-class Producer:
+class Producer(OneByOne):
     """Enqueues with `delay`, and with a group in bulk."""
 
-    async def start(self) -> None:
-        pass
-
-    async def one(self, job: str, *args: float) -> None:
-        TASKS[job].delay(*args)
+    calls: ClassVar[Calls] = {name: task.delay for name, task in TASKS.items()}
 
     async def many(self, job: str, count: int) -> None:
         group(TASKS[job].si() for _ in range(count)).apply_async()

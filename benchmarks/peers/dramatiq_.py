@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -10,6 +11,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
 from peers import bodies
+from peers.produce import Calls, OneByOne
 
 broker = RedisBroker(url=bodies.URL)
 options = {}
@@ -20,15 +22,7 @@ dramatiq.set_broker(broker)
 ACTORS = {name: dramatiq.actor(body, actor_name=name, **options) for name, body in bodies.PLAIN.items()}
 
 
-class Producer:
+class Producer(OneByOne):
     """Enqueues with `send`; dramatiq has no bulk."""
 
-    async def start(self) -> None:
-        pass
-
-    async def one(self, job: str, *args: float) -> None:
-        ACTORS[job].send(*args)
-
-    async def many(self, job: str, count: int) -> None:
-        for _ in range(count):
-            ACTORS[job].send()
+    calls: ClassVar[Calls] = {name: actor.send for name, actor in ACTORS.items()}

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from huey import RedisHuey
 
 from peers import bodies
+from peers.produce import Calls, OneByOne
 
 huey = RedisHuey("bench", url=bodies.URL)
 TASKS = {name: huey.task(name=name)(body) for name, body in bodies.PLAIN.items()}
 
 
-class Producer:
+class Producer(OneByOne):
     """Enqueues by calling the task; huey has no bulk."""
 
-    async def start(self) -> None:
-        pass
-
-    async def one(self, job: str, *args: float) -> None:
-        TASKS[job](*args)
-
-    async def many(self, job: str, count: int) -> None:
-        for _ in range(count):
-            TASKS[job]()
+    calls: ClassVar[Calls] = TASKS

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from mayu import App
 
 from peers import bodies
+from peers.produce import Calls, OneByOne
 
 app = App(bodies.URL, result_ttl=500)
 TASKS = {name: app.task(body, name=name) for name, body in bodies.PLAIN.items()}
 
 
-class Producer:
+class Producer(OneByOne):
     """Enqueues with `delay`; mayu has no bulk."""
 
-    async def start(self) -> None:
-        pass
-
-    async def one(self, job: str, *args: float) -> None:
-        TASKS[job].delay(*args)
-
-    async def many(self, job: str, count: int) -> None:
-        for _ in range(count):
-            TASKS[job].delay()
+    calls: ClassVar[Calls] = {name: task.delay for name, task in TASKS.items()}

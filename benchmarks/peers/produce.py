@@ -13,11 +13,13 @@ import os
 import random
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 MARKS = 40
+
+Calls = Mapping[str, Callable[..., object]]
 
 
 class Producer(Protocol):
@@ -80,6 +82,22 @@ def run(task: Coroutine[Any, Any, None]) -> None:
         new_event_loop = None
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(task)
+
+
+class OneByOne:
+    """The producer of a client that enqueues by a call, and has no bulk: `calls` are those, by job."""
+
+    calls: ClassVar[Calls]
+
+    async def start(self) -> None:
+        pass
+
+    async def one(self, job: str, *args: float) -> None:
+        self.calls[job](*args)
+
+    async def many(self, job: str, count: int) -> None:
+        for _ in range(count):
+            self.calls[job]()
 
 
 async def in_slices(calls: Sequence[Coroutine[Any, Any, object]], at_once: int = 100) -> None:
