@@ -137,24 +137,25 @@ class JobType:
             raise InvalidCall(
                 f"{self.name}: a worker can't import the program itself: move the job to another module"
             )
-        if self._are_plain(args, kwargs):
-            self._typed(dict(zip(self.names, args, strict=False)), kwargs)
-        else:
+        given = self._given(args, kwargs)
+        if given is None:
             self._bound(args, kwargs)
+        else:
+            self._typed(given, kwargs)
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments off the wire, converted to what the annotations say (a text to a date).
 
         Raises `InvalidCall`.
         """
-        if self._are_plain(args, kwargs):
-            given = dict(zip(self.names, args, strict=False))
-            if not given:
-                return (), {}
-            typed = self._typed(given, kwargs)
-            return tuple([getattr(typed, name) for name in given]), {}
-        bound = self._bound(args, kwargs)
-        return bound.args, bound.kwargs
+        given = self._given(args, kwargs)
+        if given is None:
+            bound = self._bound(args, kwargs)
+            return bound.args, bound.kwargs
+        if not given:
+            return (), {}
+        typed = self._typed(given, kwargs)
+        return tuple([getattr(typed, name) for name in given]), {}
 
     def arguments_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a call by name, converted to what the annotations say, with defaults.
@@ -165,9 +166,14 @@ class JobType:
         bound.apply_defaults()
         return bound.arguments
 
-    def _are_plain(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call has positional arguments alone, as many as fit: Python's own binding takes long."""
-        return not kwargs and self.required <= len(args) <= len(self.names)
+    def _given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The arguments of a call that has positional ones alone, by name; None for any other call.
+
+        Python's own binding takes long.
+        """
+        if kwargs or not self.required <= len(args) <= len(self.names):
+            return None
+        return dict(zip(self.names, args, strict=False))
 
     def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         try:

@@ -83,7 +83,7 @@ SCHEDULER = "pm:scheduler"
 
 def new_job_id() -> str:
     """A job id that nobody else has: 128 random bits in hex."""
-    return os.urandom(16).hex()
+    return new_job_ids(1)[0]
 
 
 def new_job_ids(number: int) -> list[str]:

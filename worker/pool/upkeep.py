@@ -30,6 +30,7 @@ RESCUE_INTERVAL = 1.0
 DEPENDENTS_INTERVAL = 3.0
 
 TOGETHER_SECONDS = 0.25
+"""Duties that are due this soon after another are done with it."""
 
 ANSWER_SECONDS = 0.6
 """How long a pool waits for an answer of Redis: while it waits, it does nothing else."""
@@ -86,7 +87,7 @@ class Upkeep:
 
     def do_due(self) -> None:
         """Do each duty that is due: first renew the leases, then rescue."""
-        # If one is, those that would follow soon are done with it: a pool at rest wakes once for all.
+        # A pool at rest wakes once for all that are due at about the same time.
         until = time.monotonic() + (TOGETHER_SECONDS if self.due_in() <= 0 else 0)
         for duty in (self._beat, *self._others):
             if duty.due_at <= until and (self.is_available or duty is self._beat):

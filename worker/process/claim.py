@@ -129,9 +129,7 @@ class Claims:
         """
         now, since = time.time(), clock()
         is_due = now - self._leased_at > LEASE_INTERVAL
-        others, rows = _in_rows(outcomes)
-        call = (".claim", claim_id, self._last, want, self.worker, wire.time_text(now))
-        request = _pack((*call, keys.LEASE_SECONDS, is_due, others, rows))
+        request = self._request(".claim", claim_id, self._last, want, now, is_due, outcomes)
         # An acknowledgement without a claim must not use up a queue's turn.
         key_names = [*self._keys, *map(_queue_key, self.order.next() if want else ())]
         statistics = self.statistics
@@ -182,8 +180,24 @@ class Claims:
         return self.read(_finish_and_claim(self.client, self._keys, request), since)
 
     def _request_for_moved(self, place: int, claim_id: str) -> bytes:
-        call = (f".claim{place}", claim_id, "", 1, self.worker, wire.time_text(time.time()))
-        return _pack((*call, keys.LEASE_SECONDS, False, (), ()))
+        return self._request(f".claim{place}", claim_id, "", 1, time.time(), False, ())
+
+    def _request(
+        self,
+        mark: str,
+        claim_id: str,
+        last: str,
+        want: int,
+        now: float,
+        is_due: bool,
+        outcomes: Sequence[Outcome],
+    ) -> bytes:
+        """What the script takes; it renews the lease if that `is_due`."""
+        others, rows = _in_rows(outcomes)
+        said = wire.time_text(now)
+        return _pack(
+            (mark, claim_id, last, want, self.worker, said, keys.LEASE_SECONDS, is_due, others, rows)
+        )
 
     def read(self, reply: Sequence[Any], since: float) -> Claim:
         """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""
