@@ -184,7 +184,7 @@ def test_a_callback_that_keeps_killing_its_process_is_given_up(queue, server, cl
         until(lambda: is_settled(client, job) and is_settled(client, other) and len(calls(client)) >= 6)
     assert sorted(calls(client)) == ["body", "body", "success", "success", "success", "success 9 finished"]
     assert job.get_status(refresh=True) == "finished"
-    assert "its callback was given up" in client.lindex(keys.QUARANTINE, 0).decode()
+    assert "its callback was given up, since its process died" in client.lindex(keys.QUARANTINE, 0).decode()
 
 
 def test_a_death_between_outcome_and_callback_leaves_the_callback_alone(queue, client):

@@ -452,7 +452,8 @@ def test_a_singleton_that_was_replaced_while_it_ran_is_stopped_if_it_comes_back(
     (job,) = desk.claim()
     newer = limited_jobs.replaces.enqueue("p", "2")
     rescue(client, "w1", verdict, "why", [job.execution])
-    assert reader.read(client, older).status == "stopped"
+    record = reader.read(client, older)
+    assert (record.status, record.deaths, record.retries_left) == ("stopped", verdict == "died", 1)
     assert ids(desk.claim()) == [newer]
 
 
@@ -530,11 +531,15 @@ def test_a_singleton_is_retried_though_its_group_is_blocked_without_a_job(client
     assert reader.read(client, id).status == "queued"
 
 
-def test_jobs_of_a_singleton_that_wait_for_their_retry_are_remembered_a_week_longer(client, desk):
+@pytest.mark.parametrize("how", ["failed", "overran"])
+def test_jobs_of_a_singleton_that_wait_for_their_retry_are_remembered_a_week_longer(client, desk, how):
     limited_jobs.replaces.options(retries=1, retry_intervals=[1000]).enqueue("p", "1")
     (job,) = desk.claim()
     claims = desk.workers["w1"]
-    claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    if how == "failed":
+        claims.finish_and_claim(claims.next_id(), [outcome.failed(job, "broken", 1.0, 2.0)], 0)
+    else:
+        rescue(client, "w1", how, "why", [job.execution])
     assert 605_700 < client.ttl(f"pm:retrying:{JOBS}.replaces") <= 605_800
 
 

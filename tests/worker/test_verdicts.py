@@ -11,12 +11,12 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import keys, reader, registry
+from packmule.jobs import keys, reader, registry, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.observe import events
-from packmule.tests.worker import pool_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.test_callbacks import HERE, Desk, failed, with_callbacks
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed
@@ -97,8 +97,31 @@ def test_the_callback_of_a_job_that_ends_with_its_worker_is_due_at_the_next(
     rescue(client, "w1", verdict, "why", [body.execution])
     assert job.latest_result().type.name == {"stopped": "STOPPED", "failure": "FAILED"}[kind]
     assert WEEK < client.ttl(job.key) <= WEEK + 100
-    (due,) = Desk(client, "w2").exchange()
+    other = Desk(client, "w2")
+    (due,) = other.exchange()
     assert (due.id, due.due.kind) == (job.id, kind)
+    other.exchange([outcome.settled(due)], want=0)
+    assert 95 < client.ttl(job.key) <= 100
+
+
+@pytest.mark.parametrize("verdict", ["died", "overran"])
+def test_a_replaced_singleton_that_ends_with_its_worker_calls_back_as_stopped(client, desk, verdict):
+    id = limited_jobs.replaces.options(retries=1).enqueue("p", "1")
+    names = {f"{kind}_callback_name": f"{HERE}.{kind}" for kind in ("failure", "stopped")}
+    client.hset(keys.job_key(id), mapping=names)
+    (job,) = desk.exchange()
+    limited_jobs.replaces.enqueue("p", "2")
+    assert rescue(client, "w1", verdict, "why", [job.execution]).failed == [id]
+    (due,) = Desk(client, "w2").exchange()
+    assert (due.id, due.due.kind) == (id, "stopped")
+
+
+def test_a_list_of_parents_that_is_none_keeps_no_job_from_its_end(client, desk):
+    job = claimed(desk)
+    client.sadd(f"{keys.job_key(job.id)}:dependents", "child")
+    client.set(keys.PARENTS, "in the way")
+    assert rescue(client, "w1", "stopped", "why", [job.execution]).failed == [job.id]
+    assert client.zrange(keys.PARENTS, 0, -1) == [job.id.encode()]
 
 
 @pytest.mark.parametrize("text", ["", "x", "-3"])
@@ -114,6 +137,72 @@ def test_a_job_may_use_its_last_retry_after_a_timeout(client, desk):
     client.hset(keys.job_key(job.id), "retries_left", 1)
     assert rescue(client, "w1", "overran", "why", [job.execution]).back == [job.id]
     assert client.hget(keys.job_key(job.id), "retries_left") == b"0"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"), [("died", "queued"), ("returned", "queued"), ("stopped", "stopped")]
+)
+def test_only_a_timeout_uses_up_a_retry(client, desk, verdict, status):
+    job = claimed(desk)
+    client.hset(keys.job_key(job.id), "retries_left", 1)
+    rescue(client, "w1", verdict, "why", [job.execution])
+    assert client.hmget(keys.job_key(job.id), "status", "retries_left") == [status.encode(), b"1"]
+
+
+def overran(desk: Desk, **fields: str | int) -> Claimed:
+    """A job with a retry that was killed for its timeout, and may call back."""
+    job = claimed(desk)
+    desk.client.hset(keys.job_key(job.id), mapping={"retries_left": 1} | fields)
+    rescue(desk.client, "w1", "overran", "why", [job.execution])
+    return job
+
+
+WAITS = [("[60]", 1, 60), ("[5, 60]", 1, 60), ("[5, 60]", 2, 5), ("[5, 60]", 9, 5), ("[1e300]", 1, LONGEST)]
+
+
+@pytest.mark.parametrize(("intervals", "left", "wait"), WAITS)
+def test_a_job_that_overran_waits_for_its_next_interval(client, desk, intervals, left, wait):
+    job = overran(desk, retries_left=left, retry_intervals=intervals, failure_ttl=300)
+    score = client.zscore("rq:scheduled:default", job.id)
+    assert score == pytest.approx(time.time() + wait, abs=5)
+    record = client.hmget(keys.job_key(job.id), "status", "attempts", "worker_name")
+    assert record == [b"scheduled", b"1", b""]
+    assert wire.time_seconds(client.hget(keys.job_key(job.id), "ended_at").decode())
+    ((_, result),) = client.xrange(keys.results_key(job.id))
+    assert result[b"execution_id"] == job.execution.encode()
+    assert 295 < client.ttl(keys.results_key(job.id)) <= 300
+    *_, event = events.read(client)
+    assert (event.type, event.worker) == ("retried", "w1")
+    assert event.details == {"reason": "overran", "delay": wait}
+
+
+@pytest.mark.parametrize(("attempts", "most"), [(0, 1), (2, 4), (5000, 3600)])
+@pytest.mark.parametrize("intervals", ["", "[]", "null", "[1"])
+def test_a_job_that_overran_without_intervals_waits_longer_after_each_attempt(
+    client, desk, attempts, most, intervals
+):
+    job = overran(desk, attempts=attempts, retry_intervals=intervals)
+    ((name, _),) = client.xrange(keys.results_key(job.id))
+    now = int(name.split(b"-")[0]) / 1000
+    wait = client.zscore("rq:scheduled:default", job.id) - now
+    assert wait == pytest.approx(most * (now % 1), abs=0.002 + most / 500), "the rest of the second is random"
+
+
+@pytest.mark.parametrize("is_front", [True, False])
+@pytest.mark.parametrize("intervals", ["[0]", "[-5]", '["soon"]'])
+def test_a_job_that_overran_and_need_not_wait_goes_to_the_end_of_its_queue_that_it_asked_for(
+    client, desk, is_front, intervals
+):
+    other = pool_jobs.add.enqueue(0)
+    client.lmove(keys.queue_key("default"), "aside", "LEFT", "RIGHT")
+    job = claimed(desk)
+    client.lmove("aside", keys.queue_key("default"), "LEFT", "RIGHT")
+    fields = {"retries_left": 1, "retry_intervals": intervals, "enqueue_at_front_on_retry": int(is_front)}
+    client.hset(keys.job_key(job.id), mapping=fields)
+    rescue(client, "w1", "overran", "why", [job.execution])
+    expected = [job.id, other] if is_front else [other, job.id]
+    assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode() for id in expected]
+    assert client.hget(keys.job_key(job.id), "status") == b"queued"
 
 
 def test_a_timeout_uses_up_no_retry_of_the_jobs_beside(client, desk):
@@ -143,6 +232,8 @@ def test_a_callback_that_is_given_up_is_named_and_what_follows_it_comes(client, 
     assert b"its callback was given up, since its process was killed" in note
     (due,) = Desk(client, "w2").exchange()
     assert (due.id, due.due.step) == (job.id, "webhooks")
+    rescue(client, "w2", "stopped", "why", [due.execution])
+    assert (queue.job_ids, client.hget(job.key, "callback_due")) == ([], None)
 
 
 @pytest.mark.parametrize(("verdict", "event"), [("vanished", "rescued"), ("returned", "returned")])
@@ -234,6 +325,36 @@ def test_a_verdict_is_about_no_execution_whose_name_begins_another(client, desk)
     rescued = rescue(client, "w1", "overran", "why", [named])
     assert rescued.failed == [jobs[named]]
     assert set(rescued.back) == set(enqueued) - {jobs[named]}
+
+
+def test_a_callback_of_another_end_is_neither_settled_nor_given_back(client, desk, queue):
+    job = with_callbacks(queue, "body")
+    (body,) = desk.exchange()
+    (old,) = desk.exchange([failed(body)], want=0)
+    client.hset(job.key, "status", "queued")
+    queue.push_job_id(job.id)  # RQ's code enqueued it again
+    rescue(client, "w1", "vanished")
+    assert queue.job_ids == [job.id]
+    other = Desk(client, "w2")
+    (new,) = other.exchange()
+    (due,) = other.exchange([failed(new)], want=0)
+    for end in (
+        lambda: desk.exchange([outcome.settled(old)], want=0),
+        lambda: rescue(client, "w1", "overran", "why", [old.execution]),
+    ):
+        client.hset(keys.claims_key("w1"), job.id, old.execution)
+        end()
+        assert client.hget(job.key, "callback_due").decode().endswith(f" {due.execution}")
+    assert queue.job_ids == []
+    other.exchange([outcome.settled(due)], want=0)
+    assert client.hget(job.key, "callback_due") is None
+
+
+def test_a_job_that_goes_back_unperformed_expires_as_before(client, desk):
+    job = claimed(desk)
+    client.expire(keys.job_key(job.id), 1000)  # RQ's ttl of a job that waits
+    desk.exchange([outcome.returned(job)], want=0)
+    assert 990 < client.ttl(keys.job_key(job.id)) <= 1000
 
 
 def test_the_deaths_of_a_job_do_not_count_for_its_callback(client, desk, queue):

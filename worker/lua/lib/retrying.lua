@@ -9,8 +9,8 @@ local LONGEST_SPAN, LONGEST_BACK_OFF = 3153600000, 3600
 
 -- Seconds until the next attempt, by the rules of retry_delay in worker/process/outcome.py.
 local function delay_of(intervals, left, attempt)
-  local is_json, list = pcall(cjson.decode, intervals)
-  if is_json and type(list) == 'table' and #list > 0 then
+  local _, list = pcall(cjson.decode, intervals)
+  if type(list) == 'table' and #list > 0 then
     local span = tonumber(list[math.max(#list - left, 0) + 1]) or 0
     return math.max(0, math.min(span, LONGEST_SPAN))
   end

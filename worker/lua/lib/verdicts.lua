@@ -11,7 +11,7 @@ verdicts.failed = {} -- ids
 
 local function fail(id, execution, queue, is_stopped)
   local status, ttl = is_stopped and 'stopped' or 'failed', ending.failure_ttl(id)
-  local is_due = callbacks.begin(id, status, verdicts.verdict == 'stopped' and 'stopped' or 'failure', 'end', ttl)
+  local is_due = callbacks.begin(id, status, is_stopped and 'stopped' or 'failure', 'end', ttl)
   if is_due then callbacks.postpone(id, queue) end
   local keep = is_due and callbacks.keep(ttl) or ttl
   ending.fail(id, execution, queue, status, ttl, keep, verdicts.reason, verdicts.verdict)
