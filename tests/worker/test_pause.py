@@ -33,12 +33,15 @@ def test_jobs_are_claimed_from_all_queues_but_the_paused_one(client):
 
 
 def test_a_job_that_a_blocking_move_brings_from_a_paused_queue_goes_back_to_its_front(client):
-    first, second = executor_jobs.where.enqueue_many([()] * 2)
+    first, second, third = executor_jobs.where.enqueue_many([()] * 3)
+    other = executor_jobs.where.options(queue="low").enqueue()
     pause(client, "default")
-    client.lmove("rq:queue:default", keys.waiting_key("w1"), "LEFT", "RIGHT")
+    for queue in ("low", "default", "default"):
+        client.lmove(keys.queue_key(queue), keys.waiting_key("w1"), "LEFT", "RIGHT")
     claims = Claims(client, "w1", Strict(["default"]))
-    assert claims.claim_moved(0, "1").is_empty
-    assert client.lrange("rq:queue:default", 0, -1) == [first.encode(), second.encode()]
+    assert [job.id for job in claims.claim_moved(0, "1").jobs] == [other]
+    assert client.lrange("rq:queue:default", 0, -1) == [id.encode() for id in (first, second, third)]
+    assert claims.claim_moved(0, "2").is_empty
 
 
 def test_idle_workers_obey_a_pause_and_continue_at_once_when_it_ends(server, client):

@@ -27,10 +27,11 @@ function pausing.look(lists, waiting)
   return paused, names
 end
 
--- Return what a blocking move brought to a worker from a queue that is paused.
+-- Return what blocking moves brought to a worker from queues that are paused, so that the first is in front again.
 function pausing.return_moved(waiting, queues_paused)
-  for _, id in ipairs(guarded.call('LRANGE', waiting, 0, -1)) do
-    local queue = records.get(id, 'origin')
+  local ids = guarded.call('LRANGE', waiting, 0, -1)
+  for i = #ids, 1, -1 do
+    local id, queue = ids[i], records.get(ids[i], 'origin')
     if queues_paused[queue] then
       guarded.call('LREM', waiting, 1, id)
       queues.push(queue, id, 'LPUSH')
