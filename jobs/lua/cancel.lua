@@ -20,6 +20,7 @@ if status ~= 'queued' and status ~= 'scheduled' and status ~= 'created' then
 end
 caller.at = now_text
 if withdrawal.remove(id, status, queue, group, batch) == 0 then
+  events.write() -- that a key of another type was set aside
   return 'claimed'
 end
 ending.cancel(id, queue)

@@ -12,14 +12,16 @@ from rq.registry import DeferredJobRegistry
 from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, registry
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.observe import events
 from packmule.tests.looks import looks
 from packmule.tests.pace import skewed
-from packmule.tests.worker import limited_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
-from packmule.worker.dependents import FORGOTTEN_SECONDS, Dependents, _enqueue
+from packmule.worker.dependents import FORGOTTEN_SECONDS, PARENTS_A_CALL, Dependents, _enqueue
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
@@ -80,6 +82,29 @@ def test_a_pool_whose_clock_is_wrong_enqueues_what_was_forgotten_at_the_same_tim
     with skewed(seconds):
         assert Dependents(client).enqueue_forgotten() == 1
     assert client.zrange(keys.PARENTS, 0, -1) == [b"just-now"]
+
+
+def test_one_call_takes_a_few_of_the_parents_that_were_forgotten(client):
+    client.zadd(keys.PARENTS, {f"parent{number}": number for number in range(PARENTS_A_CALL + 2)})
+    assert [Dependents(client).enqueue_forgotten() for _ in range(3)] == [PARENTS_A_CALL, 2, 0]
+
+
+def test_a_list_of_parents_that_is_none_is_set_aside_and_told(client):
+    client.set(keys.PARENTS, "in the way")
+    assert Dependents(client).enqueue_forgotten() == 0
+    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", keys.PARENTS)]
+
+
+def test_a_bad_child_counts_as_failed_in_its_batch(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    with Batch.create() as batch:
+        id = pool_jobs.add.options(batch=batch.id).enqueue(1)
+    client.hset(keys.job_key(id), "status", "deferred")
+    client.hdel(keys.job_key(id), "origin")
+    client.sadd(parent.dependents_key, id)
+    client.hset(parent.key, "status", "finished")
+    Dependents(client).enqueue_of([parent.id])
+    assert batch.state().counts == Counts(1, 0, 1, 0)
 
 
 def test_a_bad_child_is_named_and_its_siblings_run(queue, client):

@@ -392,6 +392,7 @@ def test_a_cancel_copes_with_a_queue_of_another_type(client):
     with pytest.raises(NotCanceled, match="is still claimed"):
         control.cancel(client, id, timeout=0)
     assert client.get(f"pm:broken:{keys.queue_key('default')}") == b"no list"
+    assert [event.type for event in events.read(client)] == ["enqueued", "quarantined"]
 
 
 @pytest.mark.parametrize("status", ["failed", "stopped", "canceled"])
