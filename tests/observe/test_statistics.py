@@ -20,6 +20,7 @@ from packmule.tests.worker.pools import drained, ended, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process import statistics as sent_statistics
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import failed
 from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -27,6 +28,19 @@ pytestmark = pytest.mark.usefixtures("produce")
 
 def counted(client) -> dict[tuple[str, str], Statistics]:
     return statistics.minutes(client, 2)
+
+
+def performed(client, seconds: list[float], ids: list[str] | None = None) -> None:
+    """Jobs that ran for so long, those that failed with a minus."""
+    claims = Claims(client, "w1", Strict(["default"]))
+    for id in ids or [None] * len(seconds):
+        pool_jobs.add.options(job_id=id, result_ttl=0, failure_ttl=0).enqueue(1)
+    jobs = claims.finish_and_claim(claims.next_id(), [], len(seconds)).jobs
+    ended = [
+        finished(job, b"1", 1.0, 1.0 + took) if took > 0 else failed(job, "broken", 1.0, 1.0 - took)
+        for job, took in zip(jobs, seconds, strict=True)
+    ]
+    claims.finish_and_claim(claims.next_id(), ended, 0)
 
 
 def test_each_executors_executions_are_counted_once(server, client, tmp_path):
@@ -141,6 +155,53 @@ def test_a_type_that_is_known_in_a_full_hash_is_counted_on(client, monkeypatch):
     assert ("default", "other") not in found
     known = found["default", "packmule.tests.worker.pool_jobs.add"]
     assert (known.finished, len(known.runs), known.seconds) == (2, 2, 2.5)
+
+
+def test_statistics_are_kept_for_a_while(client):
+    performed(client, [2.0])
+    for period, kept in (("minute", 7500), ("hour", 694_800)):
+        (key,) = client.keys(f"pm:stats:{period}:*")
+        assert kept - 10 < client.ttl(key) <= kept
+    for key in client.keys("pm:top:*"):
+        assert 694_790 < client.ttl(key) <= 694_800
+
+
+def test_leaderboards_keep_the_hundred_highest(client):
+    hour = client.time()[0] // 3600
+    for board in ("busiest", "slowest"):
+        for each in (hour, hour + 1):
+            client.zadd(f"pm:top:{board}:{each}", {f"other{n}": 10 + n for n in range(100)})
+    performed(client, [50.0])
+    for board in ("busiest", "slowest"):
+        (key,) = (each for each in client.keys(f"pm:top:{board}:*") if client.zscore(each, "other0") is None)
+        assert client.zcard(key) == 100
+
+
+@pytest.mark.parametrize("board", ["busiest", "slowest"])
+def test_a_leaderboard_of_another_type_loses_no_other(client, board):
+    hour = client.time()[0] // 3600
+    for each in (hour, hour + 1):
+        client.set(f"pm:top:{board}:{each}", "in the way")
+    performed(client, [50.0])
+    other = "slowest" if board == "busiest" else "busiest"
+    assert client.zcard(f"pm:top:{other}:{client.time()[0] // 3600}") == 1
+    assert len(statistics.totals(client)) == 1
+
+
+def test_the_slowest_run_of_a_job_counts(client):
+    for seconds in (2.0, 5.0, 3.0):
+        performed(client, [seconds], ["slow"])
+    assert statistics.slowest(client) == [("slow", 5.0)]
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_rqs_counts_of_a_worker_grow_if_it_is_registered(client, is_registered):
+    if is_registered:
+        client.hset(keys.worker_key("w1"), "birth", "now")
+    performed(client, [2.0, -1.5])
+    names = ("successful_job_count", "failed_job_count", "total_working_time")
+    counts = [b"1", b"1", b"3.5"] if is_registered else [None] * 3
+    assert client.hmget(keys.worker_key("w1"), names) == counts
 
 
 def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):

@@ -6,6 +6,8 @@ import time
 
 import pytest
 from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys
@@ -66,7 +68,7 @@ def test_a_job_is_marked_whatever_lies_where_rqs_readers_look(client, claims, br
     assert [event.type for event in events.read(client)] == ["enqueued", "started"]
 
 
-KEPT = [("180", 195), ("-1", YEAR), ("0", YEAR), ("1e300", YEAR), ("nan", YEAR), ("x", YEAR)]
+KEPT = [("180", 195), ("7.9", 22), ("1", 16), *((text, YEAR) for text in ("-1", "0", "1e300", "nan", "x"))]
 
 
 @pytest.mark.parametrize(("timeout", "kept"), KEPT)
@@ -80,6 +82,18 @@ def test_rqs_readers_see_an_execution_for_a_while_after_its_timeout(client, clai
         assert kept - 5 < client.ttl(key) <= kept
     score = client.zscore(keys.executions_key(job.id), job.execution)
     assert score == pytest.approx(time.time() + kept, abs=5)
+
+
+def test_a_marked_job_is_one_that_runs_in_the_eyes_of_rqs_readers(client, claims):
+    marked = claimed(claims)
+    mark_started(client, marked)
+    job = Job.fetch(marked.id, client, JSONSerializer)
+    (execution,) = job.get_executions()
+    assert (job.worker_name, execution.id, execution.worker_name) == ("w1", marked.execution, "w1")
+    times = (job.started_at, job.last_heartbeat, execution.created_at, execution.last_heartbeat)
+    assert [at.timestamp() for at in times if at] == [pytest.approx(time.time(), abs=60)] * 4
+    *_, event = events.read(client)
+    assert (event.type, event.job, event.queue, event.worker) == ("started", marked.id, "default", "w1")
 
 
 def test_a_job_that_its_worker_lost_is_not_marked_as_started(client, claims):
@@ -230,8 +244,12 @@ def test_progress_is_kept_for_a_while_and_emitted_at_each_tenth(client, claims):
     client.delete(keys.progress_key(job.id))
     assert not told(1, "total", 100)
     assert not told(1, "done", 5)
-    assert told(1, "done", 10)
+    assert told(1, "message", "begun", "done", 10)
     assert not told(1, "done", 19)
+    *_, event = events.read(client)
+    assert (event.type, event.job, event.queue, event.worker) == ("progress", job.id, "default", "w1")
+    assert event.details == {"done": 10, "total": 100, "message": "begun"}
+    client.hdel(keys.job_key(job.id), "origin")
     assert told(2, "done", 19), "a new attempt begins at zero"
     assert not told(3, "done", 5, "total", 0)
     assert 50 < client.ttl(keys.progress_key(job.id)) <= 60
@@ -239,6 +257,7 @@ def test_progress_is_kept_for_a_while_and_emitted_at_each_tenth(client, claims):
 
 def test_a_job_is_rescued_into_a_queue_whose_key_is_of_another_type(client, claims):
     job = claimed(claims)
+    client.set("rq:wip:default", "in the way")
     client.set(keys.queue_key("default"), "in the way")
     assert rescue(client, "w1", "vanished").back == [job.id]
     assert client.lrange(keys.queue_key("default"), 0, -1) == [job.id.encode()]
