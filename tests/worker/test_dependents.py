@@ -269,9 +269,24 @@ def test_a_child_joins_a_queue_that_nobody_knew_at_the_end_that_it_asked_for(que
     client.delete(keys.QUEUES, "rq:queue:default")
     Dependents(client).enqueue_of([parent.id])
     assert queue.job_ids == [first.id, child.id]
+    child.refresh()
+    assert child.enqueued_at and child.enqueued_at.timestamp() == pytest.approx(time.time(), abs=60)
     assert client.smembers(keys.QUEUES) == {b"rq:queue:default"}
     told = [(event.type, event.job, event.queue) for event in events.read(client)]
     assert sorted(told) == sorted(("enqueued", job.id, "default") for job in (first, child))
+
+
+def test_children_of_one_group_wait_for_each_other(queue, client):
+    parent = queue.enqueue(ADD, 1)
+    children = [queue.enqueue(ADD, number, depends_on=parent) for number in range(2)]
+    for child in children:
+        client.hset(child.key, "group", "g")
+    client.hset(parent.key, "status", "finished")
+    Dependents(client).enqueue_of([parent.id])
+    _, head = client.lrange(keys.queue_key("default"), 0, -1)
+    assert client.hget(keys.groups_key("default"), "g") == head
+    waiting = client.lrange(keys.group_key("default", "g"), 0, -1)
+    assert {head, *waiting} == {child.id.encode() for child in children}
 
 
 BREAKS = ["rq:queue:default", "rq:deferred:default", "rq:job:{}:dependents", keys.PARENTS]

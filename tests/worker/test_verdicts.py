@@ -188,18 +188,23 @@ def test_a_job_that_overran_without_intervals_waits_longer_after_each_attempt(
     assert wait == pytest.approx(most * (now % 1), abs=0.002 + most / 500), "the rest of the second is random"
 
 
+@pytest.mark.parametrize("has_callback", [True, False])
 @pytest.mark.parametrize("is_front", [True, False])
 @pytest.mark.parametrize("intervals", ["[0]", "[-5]", '["soon"]'])
 def test_a_job_that_overran_and_need_not_wait_goes_to_the_end_of_its_queue_that_it_asked_for(
-    client, desk, is_front, intervals
+    client, desk, has_callback, is_front, intervals
 ):
     other = pool_jobs.add.enqueue(0)
     client.lmove(keys.queue_key("default"), "aside", "LEFT", "RIGHT")
     job = claimed(desk)
     client.lmove("aside", keys.queue_key("default"), "LEFT", "RIGHT")
     fields = {"retries_left": 1, "retry_intervals": intervals, "enqueue_at_front_on_retry": int(is_front)}
-    client.hset(keys.job_key(job.id), mapping=fields)
+    callback = {"failure_callback_name": f"{HERE}.failed"} if has_callback else {}
+    client.hset(keys.job_key(job.id), mapping=fields | callback)
     rescue(client, "w1", "overran", "why", [job.execution])
+    if has_callback:
+        next_desk = Desk(client, "w2")
+        next_desk.exchange([outcome.settled(due) for due in next_desk.exchange()], want=0)
     expected = [job.id, other] if is_front else [other, job.id]
     assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode() for id in expected]
     assert client.hget(keys.job_key(job.id), "status") == b"queued"
@@ -273,6 +278,7 @@ def test_a_job_that_has_not_ended_goes_back(client, desk, status, place):
         ("gone", False, Counts(1, 0, 0, 0)),
         ("another type", True, Counts(1, 0, 0, 0)),
         ("queued, names no queue", True, Counts(1, 0, 1, 0)),
+        ("finished", False, Counts(1, 1, 0, 0)),
         ("finished, names no queue", False, Counts(1, 1, 0, 0)),
     ],
 )
@@ -290,6 +296,8 @@ def test_what_is_no_job_does_not_go_back(client, desk, place, record, is_set_asi
         status = record.split(",")[0]
         client.hset(key, mapping={"status": status, "callback_due": f"callback {status} success end 100 e"})
         client.hdel(key, "origin")
+    elif record == "finished":
+        client.hset(key, "status", record)
     else:
         client.delete(key)
     if record == "another type":
@@ -325,6 +333,17 @@ def test_a_verdict_is_about_no_execution_whose_name_begins_another(client, desk)
     rescued = rescue(client, "w1", "overran", "why", [named])
     assert rescued.failed == [jobs[named]]
     assert set(rescued.back) == set(enqueued) - {jobs[named]}
+
+
+def test_a_callback_that_waited_for_a_worker_goes_back_as_one(client, desk, queue):
+    job = with_callbacks(queue, "body")
+    (body,) = desk.exchange()
+    desk.exchange([failed(body)], want=0)
+    rescue(client, "w1", "vanished")
+    client.lmove(keys.queue_key("default"), keys.waiting_key("w2"))
+    rescue(client, "w2", "vanished")
+    (due,) = Desk(client, "w3").exchange()
+    assert (due.id, due.due.kind) == (job.id, "failure")
 
 
 def test_a_callback_of_another_end_is_neither_settled_nor_given_back(client, desk, queue):

@@ -15,7 +15,7 @@ local function delay_of(intervals, left, attempt)
     return math.max(0, math.min(span, LONGEST_SPAN))
   end
   local jitter = clock.microseconds % 1000000 / 1000000 -- the server's random numbers are the same in each call
-  return jitter * math.min(LONGEST_BACK_OFF, 2 ^ math.min(attempt - 1, 30))
+  return jitter * math.min(LONGEST_BACK_OFF, 2 ^ (attempt - 1))
 end
 
 -- Begin the attempt's callback, if it has one; the next attempt follows it.

@@ -10,10 +10,6 @@ returning.ids = {} -- of those that went back
 -- else has recorded its end.
 function returning.queue_of(id)
   local fields = records.read(id, 'origin', 'status')
-  if fields.err then
-    corrupt.set_aside(id, fields.err)
-    return false
-  end
   local queue, status = fields[1], fields[2]
   local is_pending = not status or status == 'queued' or status == 'started' or status == 'created'
   local is_due = queue and not is_pending and callbacks.due(id, status) ~= nil
@@ -21,7 +17,7 @@ function returning.queue_of(id)
     counting.note(id, counting.state_of(status))
     return false
   elseif not queue then
-    if records.exists(id) then corrupt.set_aside(id, 'the record names no queue') end
+    if records.exists(id) then corrupt.set_aside(id, fields.err or 'the record names no queue') end
     return false
   end
   return queue, is_due
