@@ -249,12 +249,12 @@ def test_a_thawed_worker_begins_no_job_that_it_was_given_while_it_was_frozen(ser
         (worker,) = client.zrange(keys.LEASES, 0, -1)
         until(lambda: [each for each in client.client_list() if each["cmd"] == "blmove"])
         os.killpg(process.pid, signal.SIGSTOP)
-        frozen_at = clock()
         id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
         until(lambda: client.hexists(keys.claims_key(worker.decode()), id))  # the server gave it the job
+        claimed_by = clock()
         client.zadd(keys.LEASES, {worker: 1})
         assert rescue_expired(client)[worker.decode()].back == [id]
-        until(lambda: clock() > frozen_at + STALE_SECONDS)
+        until(lambda: clock() > claimed_by + STALE_SECONDS)
         os.killpg(process.pid, signal.SIGCONT)
         assert ended(client, id).result == "a"
     assert lines(notes) == ["begin a", "end a"]

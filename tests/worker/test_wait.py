@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from redis import Redis
 
 from packmule.jobs import keys
 from packmule.tests.worker import executor_jobs
+from packmule.tests.worker.pools import until
+from packmule.worker.kernel import clock
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
@@ -87,3 +90,32 @@ def test_a_worker_survives_any_number_of_lost_connections(client, waiting):
         assert waiting.wait(0).is_empty
     id = executor_jobs.where.enqueue()
     assert [job.id for job in waiting.wait().jobs] == [id]
+
+
+class StandsStill(IdleWait):
+    """A process that stands still just after it has begun a move, until a job has come by that move."""
+
+    claimed_at = 0.0
+
+    def _begin(self, *move) -> None:
+        super()._begin(*move)
+        executor_jobs.where.enqueue()
+        until(lambda: any(not field.startswith(b".") for field in self.client.hkeys("pm:claims:w1")))
+        self.claimed_at = clock()
+
+
+def test_a_job_that_came_while_the_process_stood_still_is_not_taken_for_younger(client: Redis, claims):
+    claims.finish_and_claim("first", [], 1)
+    idle = StandsStill(client, "w1", claims, [keys.queue_key("default")], [])
+    arrived = idle.wait()
+    idle.close()
+    assert len(arrived.jobs) == 1
+    assert arrived.since < idle.claimed_at
+
+
+def test_a_job_that_came_after_the_last_look_is_not_taken_for_younger_than_that(waiting):
+    executor_jobs.where.enqueue()
+    came_at = clock()
+    arrived = waiting.wait()
+    assert len(arrived.jobs) == 1
+    assert arrived.since < came_at

@@ -57,6 +57,7 @@ class IdleWait:
         self._waiters: list[_Waiter] = []
         self._lost: list[tuple[int, str]] = []
         self._looked_at = clock()
+        """Until then the moves under way had brought nothing that is unread."""
 
     def wait(self, seconds: float = BLOCK_SECONDS, paused: Collection[str] = ()) -> Claim:
         """Wait for a push, a readable descriptor, or the end of `seconds`; return what was claimed.
@@ -68,21 +69,25 @@ class IdleWait:
             # Moves on closed connections may go on until the server notices.
             close_waiting(self.client, self.worker)
             self._connect()
+        began = clock()
+        if not self.is_under_way:
+            self._looked_at = began
         for place, waiter in enumerate(self._waiters):
             if not waiter.claim_id and waiter.queue not in paused:
                 self._begin(place, waiter)
         sockets = {waiter.connection._sock.fileno(): waiter for waiter in self._waiters if waiter.claim_id}
-        self._looked_at = clock()
-        ends = self._looked_at + seconds
+        watched = [*sockets, *self.wake]
         while True:
-            span = max(0.0, min(ends - self._looked_at, LOOK_SECONDS))
-            readable, _, _ = select.select([*sockets, *self.wake], [], [], span)
-            if readable or self._looked_at >= ends:
+            # The clock before each look: the process may be frozen between the two, and a job come meanwhile.
+            looked_at = clock()
+            readable, _, _ = select.select(watched, [], [], 0)
+            if readable or looked_at >= began + seconds:
                 break
-            self._looked_at = clock()
+            self._looked_at = looked_at
+            select.select(watched, [], [], min(began + seconds - looked_at, LOOK_SECONDS))
         if not readable and sockets:
             _refuse_silence(min(waiter.until for waiter in sockets.values()))
-        return self._read([sockets[each] for each in readable if each in sockets])
+        return self._read([sockets[each] for each in readable if each in sockets], looked_at)
 
     @property
     def is_under_way(self) -> bool:
@@ -96,8 +101,9 @@ class IdleWait:
     def arrived(self) -> Claim:
         """What the moves under way have brought until now. If it raises, call `recover`."""
         waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}
+        looked_at = clock()
         readable, _, _ = select.select(waiting, [], [], 0)
-        return self._read([waiting[each] for each in readable])
+        return self._read([waiting[each] for each in readable], looked_at)
 
     def end(self) -> Claim:
         """End the moves under way; return what faster pushes brought. If it raises, call `recover`."""
@@ -109,7 +115,7 @@ class IdleWait:
             while not select.select([waiter.connection._sock], [], [], UNBLOCK_SECONDS)[0]:
                 _refuse_silence(unblocked_at + ANSWER_SECONDS)
                 self._unblock([waiter])
-        return self._read(waiting)
+        return self._read(waiting, clock())
 
     def recover(self) -> Claim:
         """What moves claimed whose connections are lost; if it raises, call it again."""
@@ -143,9 +149,12 @@ class IdleWait:
                 pipeline.client_unblock(waiter.client_id)
             pipeline.execute()
 
-    def _read(self, waiters: Sequence[_Waiter]) -> Claim:
-        """What has been claimed. Raises `ResponseError` if that is nothing and a move was refused."""
-        since, self._looked_at = self._looked_at, clock()
+    def _read(self, waiters: Sequence[_Waiter], looked_at: float) -> Claim:
+        """What has been claimed; at `looked_at` nothing had come by the other moves under way.
+
+        Raises `ResponseError` if nothing has been claimed and a move was refused.
+        """
+        since, self._looked_at = self._looked_at, looked_at
         claim = NOTHING
         refusals: list[ResponseError] = []
         for waiter in waiters:
