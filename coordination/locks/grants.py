@@ -92,13 +92,16 @@ def extend(quorum: Quorum, grant: Grant, ttl: float) -> Grant | None:
     return None
 
 
-def give_back(quorum: Quorum, grant: Grant) -> bool:
+def give_back(quorum: Quorum, grant: Grant, longest: float = math.inf) -> bool | None:
     """Release it at all nodes and, if it was won, notify waiters; False if it certainly was not held.
 
-    A node that doesn't answer still gets the command, or forgets the lock at the end of its TTL.
+    None if too few nodes answered (within `longest` seconds), so that it may still be held. A node that
+    doesn't answer still gets the command if it is connected, or forgets the lock at the end of its TTL.
     """
     args = (grant.value, grant.fence, COUNTER_SECONDS, channel(grant.name))
-    votes = quorum.ask(_release, keys(grant.name), args, agrees=lambda _: True)
+    votes = quorum.ask(_release, keys(grant.name), args, longest, agrees=lambda _: True)
+    if len(votes.replies) < quorum.majority:
+        return None
     return sum(not reply for reply in votes.replies) < quorum.majority
 
 

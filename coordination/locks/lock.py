@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import ClassVar
 
 from packmule.coordination.locks import grants
 from packmule.coordination.locks.grants import Grant, NoQuorum
@@ -17,6 +18,9 @@ from packmule.errors import Conflict
 
 SHORTEST_TTL = 0.01
 """Seconds; less would leave nothing of a TTL after the margins."""
+
+RELEASE_INTERVAL = 0.3
+"""Seconds until a release is tried again that too few nodes answered."""
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +121,10 @@ class Lock:
             if grant is None:
                 return False
             held = time.monotonic() < grant.until
-            return grants.give_back(self._quorum, grant) and held
+            was_held = grants.give_back(self._quorum, grant)
+            if was_held is None and self._renewer is not None:
+                Unreleased(self._quorum, grant).try_again(self._renewer)
+            return was_held is not False and held
 
     def __enter__(self) -> Lock:
         return self
@@ -133,3 +140,26 @@ class Lock:
             return
         if not self.release() and kind is None:
             raise LockLost(f"{self.name}: the lock was lost before it was released")
+
+
+class Unreleased:
+    """A lock whose release too few nodes answered: the renewer tries again until they do or it has ended."""
+
+    _all: ClassVar[set[Unreleased]] = set()
+    """The renewer keeps nothing alive, and the owner has dropped the lock."""
+
+    def __init__(self, quorum: Quorum, grant: Grant) -> None:
+        self._quorum = quorum
+        self._grant = grant
+
+    def try_again(self, renewer: Renewer) -> None:
+        """Let the renewer try again soon."""
+        self._all.add(self)
+        renewer.add(self, RELEASE_INTERVAL)
+
+    def renew(self) -> float | None:
+        """Try again, for the renewer; seconds until the next time, None once the lock is over."""
+        if time.monotonic() < self._grant.until and grants.give_back(self._quorum, self._grant) is None:
+            return RELEASE_INTERVAL
+        self._all.discard(self)
+        return None

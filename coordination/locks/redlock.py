@@ -110,12 +110,13 @@ class Redlock:
             if listener is not None:
                 listener.close()
 
-    def release_of(self, name: str, value: str, fence: int) -> bool:
-        """Release the lock that another process took, which is certainly dead; whether it was held.
+    def release_of(self, name: str, value: str, fence: int, within: float) -> bool:
+        """Release the lock that another process took, which is certainly dead; whether it is free of it now.
 
-        `value` and `fence` are its lock's, which it has left. Does nothing to the lock of a later holder.
+        `value` and `fence` are its lock's, which it has left. Does nothing to the lock of a later holder. If
+        too few nodes answer `within` so many seconds, the lock may still be held.
         """
-        return grants.give_back(self._quorum, Grant(name, value, fence, 0.0))
+        return grants.give_back(self._quorum, Grant(name, value, fence, 0.0), within) is not None
 
     def faults(self) -> dict[str, str]:
         """The nodes that can't vote now, and why; empty if all can."""

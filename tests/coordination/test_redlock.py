@@ -632,6 +632,27 @@ def test_a_restart_of_the_nodes_between_two_locks_does_not_matter(nodes, redlock
     locks.acquire("a", wait=0).release()
 
 
+def test_a_lock_that_was_released_while_its_node_was_away_ends_when_the_node_is_back(nodes, redlock):
+    (server,) = servers = nodes(1)
+    lock = redlock(servers).acquire("a")
+    kill(server)
+    lock.release()
+    server.ensure()
+    with redis.Redis.from_url(server.url) as client:
+        client.persist("pm:lock:a")
+    eventually(lambda: holders(servers, "a") == [None])
+
+
+def test_a_lock_of_a_dead_process_is_free_once_a_majority_has_released_it(nodes, redlock):
+    servers = nodes(3)
+    locks = redlock(servers, timeout=0.1)
+    left = locks.acquire("a", renew=False)
+    with stopped(*servers[1:]):
+        assert not locks.release_of("a", left.value, left.fence, within=0.1)
+    assert locks.release_of("a", left.value, left.fence, within=PATIENT)
+    assert redlock(servers).acquire("a", wait=0).release()
+
+
 def test_a_node_may_forget_its_scripts(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers)

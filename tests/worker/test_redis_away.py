@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from packmule.jobs.client import Client
 from packmule.tests.losing_proxy import LosingProxy
 from packmule.tests.network import server_frozen
 from packmule.tests.pace import pace
-from packmule.tests.worker import executor_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, is_alive, lines, logging_pool, pool, until
 from packmule.worker.heartbeat import Heartbeat
 from packmule.worker.order import Strict
@@ -206,6 +206,47 @@ def test_after_an_outage_longer_than_the_lease_jobs_of_a_host_that_died_run_agai
 
 def vanished(client: Redis, worker: str) -> None:
     client.zadd(keys.LEASES, {worker: 1})
+
+
+def until_released(client: Redis, condition: Callable[[], object]) -> None:
+    """Wait for the condition, while no lock of a singleton that is held now ends by itself."""
+    held = {lock: client.get(lock) for lock in client.keys("pm:lock:singleton *")}
+
+    def is_true() -> object:
+        for lock, value in held.items():
+            if client.get(lock) == value:
+                client.expire(lock, int(keys.LEASE_SECONDS))
+        return condition()
+
+    until(is_true)
+
+
+def test_the_lock_of_a_process_that_dies_during_an_outage_is_released_after_it(spare_server, tmp_path):
+    server, notes = spare_server(), tmp_path / "notes"
+    with Redis.from_url(server.url) as client:
+        Client(client).make_default()
+        with pool(server) as process:
+            limited_jobs.alone.enqueue(str(notes), "a", 60)
+            until(lambda: lines(notes) == ["+a"])
+            (worker,) = children_of(process.pid)
+            with killed(server, client):
+                os.kill(worker, signal.SIGKILL)
+                until(lambda: children_of(process.pid) not in ([], [worker]))
+            until_released(client, lambda: lines(notes) == ["+a", "+a"])
+
+
+def test_the_lock_of_a_singleton_that_ends_during_an_outage_is_released_after_it(spare_server, tmp_path):
+    server, notes = spare_server(), tmp_path / "notes"
+    with Redis.from_url(server.url) as client:
+        Client(client).make_default()
+        with pool(server):
+            limited_jobs.alone.enqueue(str(notes), "a", 0.5)
+            limited_jobs.alone.enqueue(str(notes), "b")
+            until(lambda: lines(notes) == ["+a"])
+            with killed(server, client):
+                until(lambda: lines(notes) == ["+a", "-a"])
+                time.sleep(AWAY_SECONDS)  # in which the process tries to release the lock
+            until_released(client, lambda: lines(notes) == ["+a", "-a", "+b", "-b"])
 
 
 def test_a_network_cut_that_is_shorter_than_the_lease_harms_no_job_of_its_host(server, client, tmp_path):

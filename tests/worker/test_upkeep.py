@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -15,8 +16,11 @@ from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, lines, logging_pool, pool, until
 from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL
 from packmule.worker.order import Strict
+from packmule.worker.pool import dead_locks
+from packmule.worker.pool.dead_locks import DeadLocks
 from packmule.worker.pool.upkeep import ANSWER_SECONDS, Upkeep, impatient
 from packmule.worker.process.claim import Claims
+from packmule.worker.scoreboard import HeldLock
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -124,11 +128,20 @@ def test_a_key_that_breaks_one_duty_stops_no_other_and_is_named_once(server, cli
 
 
 def test_a_lease_outlives_a_cut_of_ten_seconds_and_the_heartbeats_on_either_side_of_it():
-    upkeep = Upkeep(impatient(Redis(unix_socket_path="/nonexistent/socket")))
+    client = impatient(Redis(unix_socket_path="/nonexistent/socket"))
+    upkeep = Upkeep(client, DeadLocks(lambda: [client]))
     upkeep.do_due()
     assert not upkeep.is_available
     again_in = upkeep._beat.due_at - time.monotonic()
     assert INTERVAL + 10 + ANSWER_SECONDS + max(again_in, RETRY_INTERVAL) < keys.LEASE_SECONDS
+
+
+def test_the_lock_of_a_dead_process_is_given_up_once_it_must_have_ended(monkeypatch):
+    locks = DeadLocks(lambda: [Redis(unix_socket_path="/nonexistent/socket")])
+    locks.add([HeldLock("a", "value", 1)])
+    assert not locks.release()
+    monkeypatch.setattr(dead_locks.time, "monotonic", lambda: math.inf)
+    assert locks.release()
 
 
 def test_many_vanished_workers_are_rescued_although_each_call_takes_a_few(server, client):

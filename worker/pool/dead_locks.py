@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from redis import Redis
@@ -10,6 +12,9 @@ from packmule.coordination.locks.redlock import Redlock
 from packmule.worker.process.singletons import TTL
 from packmule.worker.scoreboard import HeldLock
 
+ANSWER_SECONDS = 0.2
+"""How long a pool waits for each step of a lock node: while it waits, it does nothing else."""
+
 
 class DeadLocks:
     """Releases locks on the nodes whose clients `nodes` makes, once there is a lock to release."""
@@ -17,18 +22,27 @@ class DeadLocks:
     def __init__(self, nodes: Callable[[], Sequence[Redis]]) -> None:
         self._nodes = nodes
         self._redlock: Redlock | None = None
+        self._left: deque[tuple[HeldLock, float]] = deque()
 
-    def release(self, locks: Sequence[HeldLock]) -> None:
-        """Release the locks of a process that is certainly dead: the pool is its parent and has reaped it.
+    def add(self, locks: Sequence[HeldLock]) -> None:
+        """Take over the locks of a process that is certainly dead: the pool, its parent, has reaped it."""
+        ends_at = time.monotonic() + TTL
+        self._left.extend((lock, ends_at) for lock in locks)
+
+    def release(self) -> bool:
+        """Release them as far as the nodes answer; whether none is left that hasn't ended by itself.
 
         The value of each lock is its holder's alone, so a later holder's lock stays.
         """
-        if not locks:
-            return
-        if self._redlock is None:
-            self._redlock = Redlock(self._nodes(), longest_ttl=TTL)
-        for lock in locks:
-            self._redlock.release_of(*lock)
+        while self._left:
+            lock, ends_at = self._left[0]
+            if time.monotonic() < ends_at:
+                if self._redlock is None:
+                    self._redlock = Redlock(self._nodes(), longest_ttl=TTL)
+                if not self._redlock.release_of(*lock, within=ANSWER_SECONDS):
+                    return False
+            self._left.popleft()
+        return True
 
     def close(self) -> None:
         """Close the connections to the lock nodes."""

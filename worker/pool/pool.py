@@ -88,8 +88,7 @@ class Pool:
         self._lifeline, self._life = os.pipe()
         signal.set_wakeup_fd(self._wake.writer, warn_on_full_buffer=False)
         self._install_signal_handlers()
-        self.upkeep = Upkeep(client)
-        self.dead_locks = DeadLocks(lambda: self.lock_nodes() or [client])
+        self.upkeep = Upkeep(client, DeadLocks(lambda: self.lock_nodes() or [client]))
         scale = Autoscale(client, list(self.weights), *self.autoscale) if self.autoscale else None
         parts = {
             "start its processes": self._start_missing,
@@ -109,7 +108,6 @@ class Pool:
                 with self._guard(part):
                     do()
         self.upkeep.close()
-        self.dead_locks.close()
         self._drain.end()
         return 0 if self._drain.is_clean else 1
 
@@ -268,9 +266,7 @@ class Pool:
         if reason or not ended.killed_as:
             jobs = "".join(f" (job {job.id})" for job in running if job.execution in named)
             log.error("%s: %s%s", ended.name, reason, jobs)
-        with self._guard("release the locks of dead processes"):
-            self.dead_locks.release(locks)
-        self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report))
+        self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report), locks)
         if not ended.killed_as and not running:
             self._back_off(ended)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,9 +20,10 @@ from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import Dependents
 from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL, Heartbeat
 from packmule.worker.pool import stalled
+from packmule.worker.pool.dead_locks import DeadLocks
 from packmule.worker.pool.duty import Duty, Guard
 from packmule.worker.rescue import Verdict, rescue, rescue_expired
-from packmule.worker.scoreboard import RunningJob, Scoreboard
+from packmule.worker.scoreboard import HeldLock, RunningJob, Scoreboard
 from packmule.worker.started import Marks
 
 RESCUE_INTERVAL = 1.0
@@ -64,8 +66,9 @@ class Upkeep:
     again until one succeeds, so that an unavailable server takes little of the pool's time.
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, dead_locks: DeadLocks) -> None:
         self.client = client
+        self._dead_locks = dead_locks
         self.scoreboards: dict[str, Scoreboard] = {}
         """The pool's workers by name."""
         self.commands = Commands(client)
@@ -78,7 +81,11 @@ class Upkeep:
         """Whether the last heartbeat succeeded, and nothing has failed since."""
         self._beat = Duty("renew its leases", self._renew, INTERVAL)
         self._vanished = Duty("rescue the jobs of vanished workers", self._rescue_vanished, RESCUE_INTERVAL)
+        self._locks = Duty(
+            "release the locks of dead processes", self._release_locks, RETRY_INTERVAL, math.inf
+        )
         self._others = [
+            self._locks,
             Duty("rescue the jobs of dead workers", self._rescue_dead),
             self._vanished,
             Duty("listen for commands", self._listen),
@@ -116,14 +123,18 @@ class Upkeep:
         del self.scoreboards[worker]
         self._marks.forget(worker)
 
-    def rescue(self, worker: str, death: Death) -> None:
-        """Give back what a dead worker held, now or when Redis is available again."""
+    def rescue(self, worker: str, death: Death, locks: Sequence[HeldLock]) -> None:
+        """Give back what a dead worker held, and its `locks`, now or when Redis is available again."""
         self._dead[worker] = death
+        if locks:
+            self._dead_locks.add(locks)
+            self._locks.due_at = 0.0
         self.do_due()
 
     def close(self) -> None:
-        """Close the subscription to commands."""
+        """Close the subscription to commands, and the connections to the lock nodes."""
         self.commands.close()
+        self._dead_locks.close()
 
     def _attempt(self, part: str, call: Callable[[], object]) -> bool:
         """Call it; whether Redis was available for it. Any other error is logged."""
@@ -153,6 +164,10 @@ class Upkeep:
             raise
         outage.end()
         self.is_available = True
+
+    def _release_locks(self) -> None:
+        if self._dead_locks.release():
+            self._locks.due_at = math.inf
 
     def _rescue_dead(self) -> None:
         """Give back what dead workers held. What can't be given back is left to the end of the lease."""
