@@ -54,10 +54,9 @@ def rescue(
 ) -> Rescued:
     """Return all jobs that `worker` holds to the front of their queues, and end its lease.
 
-    The verdict applies to `executions` if they are given, and otherwise to the jobs that are marked as
-    started; the others just go back. `reason` is what a job that fails by it will show; `report` is kept
-    with a job that died. With the scope `expired` nothing happens while the lease goes on, and with `named` a
-    worker that goes on loses only its `executions`.
+    The verdict applies to `executions`; the other jobs just go back. `reason` is what a job that fails by it
+    will show; `report` is kept with a job that died. With the scope `expired` nothing happens while the
+    lease goes on, and with `named` a worker that goes on loses only its `executions`.
     """
     if scope != "named":
         close_waiting(client, worker)

@@ -205,12 +205,13 @@ def test_garbage_in_the_intervals_of_a_killed_job_stops_no_rescue(client, claims
     assert reader.read(client, sound).status == "scheduled"
 
 
-def test_unstarted_jobs_of_a_vanished_worker_count_no_death(client, claims):
+def test_unstarted_jobs_of_a_worker_that_died_count_no_death(client, claims):
     alone, first, second = pool_jobs.add.enqueue_many([(1,), (2,), (3,)])
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     mark_started(client, job)
     claims.finish_and_claim("c2", [], 2)
-    assert sorted(rescue(client, "w1", "died", "gone").back) == sorted([alone, first, second])
+    rescued = rescue(client, "w1", "died", "gone", [job.execution])
+    assert sorted(rescued.back) == sorted([alone, first, second])
     assert [reader.read(client, id).deaths for id in (alone, first, second)] == [1, 0, 0]
 
 

@@ -210,6 +210,7 @@ def test_a_child_without_a_list_of_parents_still_needs_the_one_that_ended(queue,
     parent = queue.enqueue(ADD, 1)
     strict, allowing = children_of(queue, parent)
     client.delete(strict.dependencies_key, allowing.dependencies_key)
+    client.hset(strict.key, "allow_dependency_failures", 0)
     client.hset(parent.key, "status", "failed")
     Dependents(client).enqueue_of([parent.id])
     assert [child.get_status(refresh=True) for child in (strict, allowing)] == ["deferred", "queued"]
@@ -266,9 +267,10 @@ def test_a_child_joins_a_queue_that_nobody_knew_at_the_end_that_it_asked_for(que
     child = queue.enqueue(ADD, 1, depends_on=parent)
     first = queue.enqueue(ADD, 1, depends_on=Dependency([parent], enqueue_at_front=True))
     client.hset(parent.key, "status", "finished")
-    client.delete(keys.QUEUES, "rq:queue:default")
+    client.hset(child.key, "enqueue_at_front", 0)
+    client.delete(keys.QUEUES)
     Dependents(client).enqueue_of([parent.id])
-    assert queue.job_ids == [first.id, child.id]
+    assert queue.job_ids == [first.id, parent.id, child.id]
     child.refresh()
     assert child.enqueued_at and child.enqueued_at.timestamp() == pytest.approx(time.time(), abs=60)
     assert client.smembers(keys.QUEUES) == {b"rq:queue:default"}

@@ -251,6 +251,8 @@ def test_progress_is_kept_for_a_while_and_emitted_at_each_tenth(client, claims):
     assert event.details == {"done": 10, "total": 100, "message": "begun"}
     client.hdel(keys.job_key(job.id), "origin")
     assert told(2, "done", 19), "a new attempt begins at zero"
+    *_, event = events.read(client)
+    assert (event.queue, event.details["done"]) == ("", 19)
     assert not told(3, "done", 5, "total", 0)
     assert 50 < client.ttl(keys.progress_key(job.id)) <= 60
 

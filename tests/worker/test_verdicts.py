@@ -80,11 +80,13 @@ def test_a_job_that_ends_with_its_worker_is_kept_for_its_failure_ttl(client, des
     assert client.exists(keys.PARENTS) == 0
 
 
-def test_the_results_of_a_job_that_ends_with_its_worker_are_bounded(client, desk):
+@pytest.mark.parametrize("verdict", ["stopped", "overran"])
+def test_the_results_of_a_job_that_was_lost_are_bounded(client, desk, verdict):
     job = claimed(desk)
+    client.hset(keys.job_key(job.id), "retries_left", 1)
     for _ in range(300):
         client.xadd(keys.results_key(job.id), {"type": 4})
-    rescue(client, "w1", "stopped", "why", [job.execution])
+    rescue(client, "w1", verdict, "why", [job.execution])
     assert 10 <= client.xlen(keys.results_key(job.id)) < 200
 
 

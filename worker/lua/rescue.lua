@@ -10,7 +10,7 @@
 -- ARGV[1]  the worker
 -- ARGV[2]  verdict: "returned" (a clean stop), "vanished" (its lease ended), "died", "overran" (killed for its job's
 --          timeout) or "stopped"
--- ARGV[3]  the executions to which the verdict applies, each followed by a space; "" for those marked as started
+-- ARGV[3]  the executions to which the verdict applies, each followed by a space
 -- ARGV[4]  after this many deaths a job fails instead of running again
 -- ARGV[5]  the reason, as a result stream keeps it    ARGV[6]  now as RQ's text
 -- ARGV[7]  "all"; "expired" to do nothing unless the lease has ended; or "named" for a worker that goes on and

@@ -40,7 +40,6 @@ from packmule.worker.wake import WakePipe
 
 QUICK_DEATH = 1.0
 BACK_OFF_CAP = 10.0
-NOTHING_RAN = "none"
 log = logging.getLogger("packmule.worker")
 
 
@@ -261,12 +260,12 @@ class Pool:
             self._drained += self.options.burst and self.options.max_jobs is None
             return
         report = report_crash(ended.name, code, running[0] if running else None, usage, ended.kills_before)
-        executions = [job.execution for job in running] or [NOTHING_RAN]
+        executions = [job.execution for job in running]
         verdict, reason, named = ended.killed_as or ("died", report.cause, executions)
         if reason or not ended.killed_as:
             jobs = "".join(f" (job {job.id})" for job in running if job.execution in named)
             log.error("%s: %s%s", ended.name, reason, jobs)
-        self.upkeep.rescue(ended.name, Death(verdict, reason, named or [NOTHING_RAN], report), locks)
+        self.upkeep.rescue(ended.name, Death(verdict, reason, named, report), locks)
         if not ended.killed_as and not running:
             self._back_off(ended)
 

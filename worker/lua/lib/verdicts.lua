@@ -20,19 +20,13 @@ local function fail(id, execution, queue, is_stopped)
   verdicts.failed[#verdicts.failed + 1] = id
 end
 
-function verdicts.is_named(execution)
-  return verdicts.named == '' or verdicts.named:find(execution .. ' ', 1, true) ~= nil
-end
-
--- Whether the verdict is about this job. Any other goes back unchanged: it may not have started.
-local function is_judged(id, execution)
-  return verdicts.is_named(execution) and (verdicts.named ~= '' or records.get(id, 'status') == 'started')
-end
+-- Whether the verdict is about this execution. Any other goes back unchanged: it may not have started.
+function verdicts.is_named(execution) return verdicts.named:find(execution .. ' ', 1, true) ~= nil end
 
 -- Whether the job ends here: it was canceled, overran, or its process died too often.
 local function is_over(id, execution)
   local record, verdict = records.key(id), verdicts.verdict
-  if not is_judged(id, execution) then
+  if not verdicts.is_named(execution) then
     return false
   elseif verdict == 'died' then
     if verdicts.report ~= '' then redis.call('HSET', record, 'crash', verdicts.report) end
@@ -67,7 +61,7 @@ function verdicts.apply(id, execution)
   records.forget_execution(id, execution)
   if is_due then return end -- another execution has ended it
   local is_replaced = needs and singletons.was_replaced(id, needs)
-  local may_retry = verdicts.verdict == 'overran' and not is_replaced and is_judged(id, execution)
+  local may_retry = verdicts.verdict == 'overran' and not is_replaced and verdicts.is_named(execution)
   if may_retry and retrying.fail(id, execution, queue, needs, ending.failure_ttl(id), verdicts.reason) then
     returning.ids[#returning.ids + 1] = id
   elseif not is_over(id, execution) and not is_replaced then
