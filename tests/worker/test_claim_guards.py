@@ -40,14 +40,23 @@ def ids_of(jobs: Sequence[Claimed]) -> list[str]:
     return [job.id for job in jobs]
 
 
-def test_the_end_of_a_job_whose_record_became_garbage_is_no_result(client, claims):
+@pytest.mark.parametrize("end", ["finished", "failed", "returned"])
+def test_the_end_of_a_job_whose_record_became_garbage_is_no_result(client, claims, end):
     pool_jobs.add.enqueue(1)
     innocent = pool_jobs.add.enqueue(2)
     first, second = claims.finish_and_claim("c1", [], 2).jobs
     client.delete(keys.job_key(first.id))
     client.set(keys.job_key(first.id), "in the way")
-    claims.finish_and_claim("c2", [finished(first), finished(second)], 0)
-    assert client.zrange("rq:finished:default", 0, -1) == [innocent.encode()]
+    ends = {
+        "finished": finished,
+        "failed": lambda job: outcome.failed(job, "broken", 1.0, 2.0),
+        "returned": outcome.returned,
+    }
+    claims.finish_and_claim("c2", [ends[end](first), ends[end](second)], 0)
+    ids = client.lrange(keys.queue_key("default"), 0, -1)
+    for registry in ("rq:finished:default", "rq:failed:default"):
+        ids += client.zrange(registry, 0, -1)
+    assert ids == [innocent.encode()]
     assert client.exists(keys.results_key(first.id)) == 0
     assert [each for each in client.lrange(keys.QUARANTINE, 0, -1) if first.id.encode() in each]
     assert first.id.encode() not in client.hkeys(keys.claims_key("w1"))
@@ -541,6 +550,8 @@ def test_a_job_that_rq_canceled_while_it_ran_is_in_no_other_registry_and_calls_n
     assert reader.read(client, id).status == "canceled"
     assert client.exists("rq:finished:default", "rq:failed:default") == 0
     assert client.zcard("rq:canceled:default") == 1
+    told = [(event.type, event.worker) for event in events.read(client) if event.job == id]
+    assert told == [("enqueued", ""), ("canceled", "w1")]
 
 
 def test_a_worker_whose_job_goes_back_for_a_while_knows_when_to_claim_it_again(client, claims):

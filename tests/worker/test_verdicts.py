@@ -337,6 +337,17 @@ def test_a_verdict_is_about_no_execution_whose_name_begins_another(client, desk)
     assert set(rescued.back) == set(enqueued) - {jobs[named]}
 
 
+def test_a_job_that_ended_is_kept_a_week_longer_while_its_callback_is_due(client, desk, queue):
+    job = with_callbacks(queue, "body", failure_ttl=100)
+    (body,) = desk.exchange()
+    (due,) = desk.exchange([failed(body)], want=0)
+    for key in (job.key, keys.results_key(job.id)):
+        assert WEEK < client.ttl(key) <= WEEK + 100
+    desk.exchange([outcome.settled(due)], want=0)
+    for key in (job.key, keys.results_key(job.id)):
+        assert 95 < client.ttl(key) <= 100
+
+
 def test_a_callback_that_waited_for_a_worker_goes_back_as_one(client, desk, queue):
     job = with_callbacks(queue, "body")
     (body,) = desk.exchange()
@@ -376,6 +387,14 @@ def test_a_job_that_goes_back_unperformed_expires_as_before(client, desk):
     client.expire(keys.job_key(job.id), 1000)  # RQ's ttl of a job that waits
     desk.exchange([outcome.returned(job)], want=0)
     assert 990 < client.ttl(keys.job_key(job.id)) <= 1000
+    assert client.exists(keys.results_key(job.id)) == 0
+
+
+def test_a_job_that_runs_again_does_not_expire_meanwhile(client, desk):
+    job = claimed(desk)
+    client.expire(keys.job_key(job.id), 1000)
+    desk.exchange([outcome.again(job, "later", 1.0, 2.0, 60)], want=0)
+    assert client.ttl(keys.job_key(job.id)) == -1
 
 
 def test_the_deaths_of_a_job_do_not_count_for_its_callback(client, desk, queue):
@@ -393,8 +412,10 @@ def test_the_deaths_of_a_job_do_not_count_for_its_callback(client, desk, queue):
 )
 def test_a_job_that_cannot_have_started_is_not_told_as_returned(client, desk, changes, types):
     job = claimed(desk)
+    before = client.xlen(keys.JOB_EVENTS)
     desk.exchange([msgspec.structs.replace(outcome.returned(job), **changes)], want=0)
-    assert [type for type, *_ in told(client, job.id)] == types
+    assert told(client, job.id) == [(type, "w1", "") for type in types]
+    assert client.xlen(keys.JOB_EVENTS) == before + len(types)
 
 
 def test_only_a_job_that_runs_again_is_told_with_a_delay(client, desk):
