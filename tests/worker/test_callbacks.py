@@ -273,7 +273,7 @@ def test_a_job_runs_again_after_its_callback_at_the_end_that_it_asked_for(queue,
     (claimed,) = desk.exchange()
     other = queue.enqueue(f"{HERE}.body")
     (due,) = desk.exchange([failed(claimed)], want=0)
-    desk.exchange([outcome.settled(due)], want=0)
+    assert desk.exchange([outcome.settled(due)], want=0) == []
     assert queue.job_ids == ([job.id, other.id] if at_front else [other.id, job.id])
 
 

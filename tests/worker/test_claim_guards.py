@@ -205,7 +205,10 @@ def test_jobs_behind_one_that_a_paused_batch_holds_are_claimed_with_it(client, c
     assert ids_of(claims.finish_and_claim("c1", [], 10).jobs) == [id]
 
 
-@pytest.mark.parametrize("key", [keys.waiting_key("w1"), keys.PAUSED_BATCHES, keys.QUEUE_RATES, keys.DUE])
+GUARDED = [keys.waiting_key("w1"), keys.PAUSED, keys.PAUSED_BATCHES, keys.QUEUE_RATES, keys.DUE]
+
+
+@pytest.mark.parametrize("key", GUARDED)
 def test_a_key_of_another_type_stops_no_claim_while_a_queue_is_paused(client, claims, key):
     with Batch.create() as batch:
         id = pool_jobs.add.options(batch=batch.id).enqueue(1)
