@@ -29,8 +29,11 @@ LONGEST_NAME = 1000
 JOBS_A_TRIP = 100
 """So many jobs can be canceled in one call that occupies the server for a few milliseconds."""
 
-CLAIMED_SECONDS = 5.0
-"""How many seconds a cancel waits for jobs that workers are about to start."""
+CANCEL_SECONDS = 5.0
+"""How many seconds a cancel waits for jobs that run, or that workers are about to start."""
+
+STOP_INTERVAL = 1.0
+"""Seconds after which running jobs are told again to stop: a command may be lost."""
 
 NESTED = "batch:"
 """The prefix of the id of a batch that counts as a job of another batch."""
@@ -142,17 +145,21 @@ class Batch:
         """Cancel its waiting jobs, stop its running ones, and take no more. Raises `NoSuchBatch`.
 
         If this is interrupted, call it again: until then none of its jobs starts, except those that workers
-        were about to start.
+        were about to start. It waits a few seconds for jobs that run: one that fails or loses its worker
+        before it stops is canceled, and does not run again.
         """
         self._changed("stop")
-        deadline = time.monotonic() + CLAIMED_SECONDS
-        while self._cancel_all() and time.monotonic() < deadline:
-            time.sleep(reader.POLL_INTERVAL)  # workers hold the rest: they start, or come back
+        now = stop_at = time.monotonic()
+        deadline = now + CANCEL_SECONDS
+        while self._cancel_all(is_stopping := now >= stop_at) and now < deadline:
+            stop_at = now + STOP_INTERVAL if is_stopping else stop_at
+            time.sleep(reader.POLL_INTERVAL)  # workers hold the rest: they start, end, or come back
+            now = time.monotonic()
         self._changed("resume")  # it holds no more jobs
 
-    def _cancel_all(self) -> int:
-        """Cancel all jobs that can be; the number of jobs that workers are about to start."""
-        about = 0
+    def _cancel_all(self, is_stopping: bool = True) -> int:
+        """Cancel all jobs that can be, and stop those that run; the number of jobs that workers hold."""
+        held = 0
         claimed = _claimed(self.redis)
         for ids in self._jobs("p"):
             for id in ids:
@@ -163,11 +170,13 @@ class Batch:
             unclaimed = sum(id not in claimed for id in jobs)
             args = [self.id, wire.time_text(time.time()), unclaimed, *jobs]
             running, count = _cancel(self.redis, [self._key], args)
-            about += count
-            for id in map(as_text, running):
+            held += count
+            if current.batch_id() != self.id:  # a job that cancels its own batch can't wait for its end
+                held += len(running)
+            for id in map(as_text, running if is_stopping else ()):
                 worker = as_text(self.redis.hget(keys.job_key(id), "worker_name") or b"")
                 send_command(self.redis, worker, "stop-job", job_id=id)
-        return about
+        return held
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait until it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""

@@ -37,7 +37,7 @@ class Machine(EnqueueRules, WorkRules, SteerRules):
         patch = self._open.enter_context(pytest.MonkeyPatch.context())
         numbers = count(1)
         patch.setattr(keys, "new_job_ids", lambda number: [f"j{next(numbers)}" for _ in range(number)])
-        patch.setattr(batch, "CLAIMED_SECONDS", -1.0)
+        patch.setattr(batch, "CANCEL_SECONDS", -1.0)
         self.world = World(self.redis, self._open.enter_context(clock.stopped(self.redis)))
         self.enqueuer = PeriodicEnqueuer(self.world.client)
 

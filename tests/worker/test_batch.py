@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -25,7 +26,7 @@ from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.tests.looks import looks, monitored
 from packmule.tests.worker import batch_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.batches import settle
-from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
@@ -197,6 +198,29 @@ def test_a_canceled_batch_ends_and_its_waiting_jobs_never_run(server, client, tm
     assert not gate.exists()
     with pytest.raises(BatchClosed, match="has ended"):
         batch_jobs.nap.options(batch=batch.id).enqueue(0)
+
+
+def test_a_job_of_a_canceled_batch_whose_process_dies_before_it_stops_does_not_run_again(
+    server, client, tmp_path
+):
+    notes = tmp_path / "notes"
+    with pool(server) as process:
+        with Batch.create(client=client) as batch:
+            call = str(notes), str(tmp_path / "gate"), "a"
+            id = pool_jobs.note_when_told.options(batch=batch.id).enqueue(*call)
+        until(lambda: reader.read(client, id).status == "started")
+        (worker,) = children_of(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)  # so that the job is not stopped before
+        with client.pubsub(ignore_subscribe_messages=True) as commands:
+            commands.psubscribe("rq:pubsub:*")
+            canceling = threading.Thread(target=batch.cancel)
+            canceling.start()
+            until(commands.get_message)
+        os.kill(worker, signal.SIGKILL)
+        os.kill(process.pid, signal.SIGCONT)
+        canceling.join()
+        assert batch.wait(DEADLINE).counts.canceled == 1
+    assert lines(notes) == ["begin a"]
 
 
 def test_canceling_a_batch_changes_no_job_whose_end_rqs_code_recorded(client):
