@@ -140,6 +140,16 @@ def test_ever_new_names_do_not_fill_the_memory(client):
     assert ("default", "packmule.tests.worker.pool_jobs.add") in statistics.totals(client)
 
 
+def test_garbage_among_the_others_of_a_full_hash_loses_no_outcome(client):
+    hour = client.time()[0] // 3600
+    full = {f"q\x1ft\x1fx{n}": 1 for n in range(20_001)} | {"default\x1fother\x1fk1": "many"}
+    for each in (hour, hour + 1):
+        client.hset(f"pm:stats:hour:{each}", mapping=full)
+    performed(client, [2.0])
+    assert client.zcard("rq:finished:default") == 0, "it is deleted"
+    assert [found.finished for found in statistics.totals(client).values()] == [1]
+
+
 def test_a_type_that_is_known_in_a_full_hash_is_counted_on(client, monkeypatch):
     monkeypatch.setattr(sent_statistics, "INTERVAL", 0.0)
     claims = Claims(client, "w1", Strict(["default"]))

@@ -271,7 +271,8 @@ def test_garbage_in_the_hash_of_a_worker_loses_no_outcome(client, claims, found)
     if found == "no hash":
         client.set(hash, found)
     else:
-        client.hset(hash, mapping={"successful_job_count": found, "total_working_time": found})
+        names = ("birth", "successful_job_count", "failed_job_count", "total_working_time")
+        client.hset(hash, mapping=dict.fromkeys(names, found))
     assert claims.finish_and_claim("c2", [finished(job)], 0).stale == []
     assert reader.read(client, id).status == "finished"
 

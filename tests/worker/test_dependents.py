@@ -21,7 +21,7 @@ from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
-from packmule.worker.dependents import FORGOTTEN_SECONDS, PARENTS_A_CALL, Dependents, _enqueue
+from packmule.worker.dependents import FORGOTTEN_SECONDS, PARENTS_A_CALL, Dependents, _enqueue, _forgotten
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
@@ -82,6 +82,12 @@ def test_a_pool_whose_clock_is_wrong_enqueues_what_was_forgotten_at_the_same_tim
     with skewed(seconds):
         assert Dependents(client).enqueue_forgotten() == 1
     assert client.zrange(keys.PARENTS, 0, -1) == [b"just-now"]
+
+
+def test_what_somebody_may_still_be_at_is_not_forgotten(client):
+    now = time.time()
+    client.zadd(keys.PARENTS, {"begun": now - 1800, "forgotten": now - 7200})
+    assert _forgotten(client, [keys.PARENTS], [10, 3600]) == [b"forgotten"]
 
 
 def test_one_call_takes_a_few_of_the_parents_that_were_forgotten(client):

@@ -8,7 +8,6 @@
 local parents = KEYS[1]
 local most, seconds = ARGV[1], ARGV[2]
 
-local before = string.format('%.6f', clock.now - seconds)
-local ids = guarded.call('ZRANGEBYSCORE', parents, '-inf', before, 'LIMIT', 0, most)
+local ids = guarded.call('ZRANGEBYSCORE', parents, '-inf', clock.now - seconds, 'LIMIT', 0, most)
 events.write() -- that a key of another type was set aside
 return ids
