@@ -90,6 +90,7 @@ def test_a_marked_job_is_one_that_runs_in_the_eyes_of_rqs_readers(client, claims
     job = Job.fetch(marked.id, client, JSONSerializer)
     (execution,) = job.get_executions()
     assert (job.worker_name, execution.id, execution.worker_name) == ("w1", marked.execution, "w1")
+    assert client.hget(keys.execution_key(job.id, execution.id), "id") == marked.execution.encode()
     times = (job.started_at, job.last_heartbeat, execution.created_at, execution.last_heartbeat)
     assert [at.timestamp() for at in times if at] == [pytest.approx(time.time(), abs=60)] * 4
     *_, event = events.read(client)

@@ -365,6 +365,8 @@ def test_a_callback_of_another_end_is_neither_settled_nor_given_back(client, des
     (old,) = desk.exchange([failed(body)], want=0)
     client.hset(job.key, "status", "queued")
     queue.push_job_id(job.id)  # RQ's code enqueued it again
+    mark_started(desk, old)
+    assert job.get_status(refresh=True) == "queued"
     rescue(client, "w1", "vanished")
     client.hset(keys.claims_key("w1"), job.id, old.execution)
     desk.exchange([outcome.returned(old)], want=0)
