@@ -31,6 +31,9 @@ LEASE_INTERVAL = 1.0
 MOST = 64
 """Jobs that one claim takes at most, unless a worker is told otherwise."""
 
+HEAD, WIDTH = 7, 8
+"""Values of the script's reply in front of its jobs, and of each job."""
+
 LONG_TTL = 60
 """Seconds: a job whose record is kept for less leaves a trace (`gone.lua`)."""
 
@@ -201,12 +204,12 @@ class Claims:
 
     def read(self, reply: Sequence[Any], since: float) -> Claim:
         """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""
-        stale, parents, rows, suspended, paused, next_due, is_forgotten, has_lost = reply
+        suspended, next_due, is_forgotten, has_lost, stale, parents, paused = reply[:HEAD]
         jobs: list[Claimed] = []
         unreadable: list[Outcome] = []
         callbacks = 0
-        for fields in rows:
-            row = Row(*fields)
+        for first in range(HEAD, len(reply), WIDTH):
+            row = Row(*reply[first : first + WIDTH])
             try:
                 job = _read(row, self.result_ttl)
                 self._held[job.execution] = job
@@ -219,10 +222,10 @@ class Claims:
         return Claim(
             jobs,
             unreadable,
-            _texts(stale),
-            _texts(parents),
+            _texts(stale or ()),
+            _texts(parents or ()),
             suspended == 1,
-            frozenset(_texts(paused)),
+            frozenset(_texts(paused or ())),
             float(next_due) if next_due else None,
             is_forgotten == 1,
             since,
@@ -257,7 +260,7 @@ def _in_rows(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Any]]:
         ):
             rows += (
                 each.id, each.execution, each.queue, each.ttl, each.started_at, each.ended_at, each.began,
-                each.ended, each.value, each.is_marked,
+                each.ended, each.value, each.is_marked, float(each.began), float(each.ended),
             )  # fmt: skip
         else:
             others.append(each)

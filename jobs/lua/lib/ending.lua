@@ -10,11 +10,12 @@ local CANCELED_TTL, FAILURE_TTL, LONGEST_TTL = 86400, 31536000, 3153600000 -- se
 
 function ending.is_end(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
 
--- Write a job's status, and more fields and values, to its record. False if the key is none: then it is set aside.
+-- Write a job's status, and more fields and values, to its record; how many fields are new. False if the key is none:
+-- then it is set aside.
 function ending.write(id, status, ...)
   local record = records.key(id)
   local written = redis.pcall('HSET', record, 'status', status, ...)
-  if type(written) == 'number' then return true end
+  if type(written) == 'number' then return written end
   if not written.err:find('WRONGTYPE', 1, true) then redis.call('HSET', record, 'status', status) end -- raises it
   corrupt.set_aside(id, written.err)
   return false
@@ -26,12 +27,13 @@ function ending.result(id, execution, kind, ttl, is_bounded, ...)
   local added = redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', caller.worker, 'execution_id', execution, ...)
   if added.err then return corrupt.set_aside(id, added.err) end
   if is_bounded then redis.call('XTRIM', results, 'MAXLEN', '~', MOST_RESULTS) end
-  if ttl > 0 then redis.call('EXPIRE', results, ttl) end
+  if ttl > 0 then redis.call('PEXPIREAT', results, clock.millisecond + ttl * 1000) end
 end
 
 -- Keep a job's record for so many seconds, or for ever.
 function ending.keep(id, ttl)
-  if ttl > 0 then redis.call('EXPIRE', records.key(id), ttl) else redis.call('PERSIST', records.key(id)) end
+  if ttl <= 0 then return redis.call('PERSIST', records.key(id)) end
+  redis.call('PEXPIREAT', records.key(id), clock.millisecond + ttl * 1000) -- what EXPIRE has to be rewritten to
 end
 
 -- Add an ended job to RQ's registry of its queue.

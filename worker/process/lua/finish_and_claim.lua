@@ -14,20 +14,20 @@
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
 --          rows are those of jobs that finished and need nothing else, which are kept for a minute or more, in one list:
 --          id, execution id, queue, ttl, started and ended as RQ's texts, both in Unix seconds as text, value,
---          whether the job may be marked as started; and so on
+--          whether the job may be marked as started, both in Unix seconds; and so on
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
--- Returns  [ids of stale outcomes, ids with dependents to enqueue, [job, ...], 1 while all workers are suspended,
---          its paused queues, seconds until a blocked group goes on, as text, if this worker is to look then ("0":
---          at once, behind ids that may not run), 1 if RQ no longer knows the worker, asked when its lease is renewed,
---          1 if the server lost history]
---          a job is [id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due]
+-- Returns  1 while all workers are suspended, seconds until a blocked group goes on, as text, if this worker is to look
+--          then ("0": at once, behind ids that may not run), 1 if RQ no longer knows the worker, asked when its lease is
+--          renewed, 1 if the server lost history, the ids of stale outcomes, ids with dependents to enqueue, its paused
+--          queues (each a list or nothing), and then each job in the same list
+--          a job is id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due
 --          the rare fields are the 4th to the 21st that examining.take reads, each or nothing, expires_at and
 --          unknown_since in seconds from now; a job that repeats has its repeat_intervals behind them
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
 -- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record says
--- queued until the pool marks it as started. If a limit or a paused batch keeps the job from running, the id waits in a
--- list of theirs instead. If the job was deleted or has ended, the id is dropped.
+-- queued until the pool marks it as started. An id that a limit or a paused batch keeps from running waits in a list of
+-- theirs instead. If the job was deleted or has ended, the id is dropped.
 -- An outcome counts only while the claims name its execution: a worker whose jobs were rescued changes nothing. The
 -- outcome takes the id out of the claims. A returned job goes to the front of its queue, one that runs again at once to
 -- the end unless it says front. A scheduled job waits in rq:scheduled:<queue>. An ended one goes to a registry of RQ's.
@@ -36,7 +36,6 @@
 
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
 local request, counts = ARGV[1], ARGV[2]
-
 local mark, claim_id, last_id, want, worker, now_text, lease, is_due, ended, rows = unpack(cmsgpack.unpack(request))
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
@@ -44,7 +43,7 @@ caller.at, caller.worker = now_text, worker
 -- A call is plain if no key exists that asks for more: of a pause, a blocked group, a job's dependents, canceled jobs.
 local STATES = 5
 local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
-local ids, ended_in, record_keys = finishing.subjects(ended, rows, unusual)
+local ids, ended_in = finishing.subjects(ended, rows, unusual)
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
 local has_lost = last_id ~= '' and held[1] ~= last_id and not again and 1 or 0
@@ -56,10 +55,7 @@ if not is_plain then
   is_plain = redis.call('EXISTS', unpack(unusual, 1, STATES)) == 0
   if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting) end
 end
-if #rows > 0 and (has_dependents or next(canceled) or redis.call('EXISTS', unpack(record_keys)) < #record_keys) then
-  finishing.append(rows, ended)
-  rows = {}
-end
+if has_dependents or next(canceled) then rows = finishing.append(rows, ended) end
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
 if want + #ids + #counts > 0 then
@@ -99,12 +95,14 @@ elseif want > 0 and is_suspended == 0 then
   if next(this_claim.rooms) then rates.begin(this_claim.rooms) end
 end
 if next(counting.noted) then batches.count_noted() end -- corrupt jobs
-local jobs = this_claim.jobs
+local count, reply = this_claim.count, this_claim.reply
 -- A worker that died before this call arrived, and that others have rescued from, is rescued from again.
-if #jobs > 0 and not is_due then call('ZADD', leases, 'NX', now + lease, worker) end
+if count > 0 and not is_due then call('ZADD', leases, 'NX', now + lease, worker) end
 gathered.write()
 events.write()
-local waits = (this_claim.has_blocked or not is_plain) and want > 0 and #jobs == 0
-local next_due = waits and groups.next_due(now, worker, soonest) or ''
-if want > 0 and #jobs == 0 and this_claim.looks <= 0 then next_due = '0' end -- others may be behind these
-return {stale, parents, jobs, is_suspended, paused, next_due, is_forgotten, has_lost}
+local waits = want > 0 and count == 0
+if waits and (this_claim.has_blocked or not is_plain) then reply[2] = groups.next_due(now, worker, soonest) end
+if waits and this_claim.looks <= 0 then reply[2] = '0' end -- others may be behind these
+reply[1], reply[3], reply[4] = is_suspended, is_forgotten, has_lost
+reply[5], reply[6], reply[7] = #stale > 0 and stale, #parents > 0 and parents, #paused > 0 and paused
+return reply

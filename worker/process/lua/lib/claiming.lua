@@ -9,17 +9,17 @@ local PLAIN_FIELDS = 7
 
 -- Claim a job, if it may run. A record that has the fields of a plain job and no others is read by their names alone.
 function claiming.claim(id)
-  local jobs, record, execution = this_claim.jobs, records.key(id), nil
+  local record, number, execution = records.key(id), this_claim.count + 1, nil
   local values = redis.pcall('HLEN', record) == PLAIN_FIELDS
     and redis.call('HMGET', record, 'origin', 'data', 'timeout', 'enqueued_at', 'status', 'created_at', 'description')
   if values and values[1] and values[2] and values[3] and values[4] and values[5] == 'queued' and values[6] and values[7]
     and not id:find('[\128-\255]') then
-    execution = this_claim.id .. '-' .. #jobs + 1
+    execution = this_claim.id .. '-' .. number
     local room = this_claim.rooms[values[1]]
     if room then room.begun = room.begun + 1 end
-    jobs[#jobs + 1] = {id, execution, values[1], values[2], values[3], false, values[4]}
+    this_claim.add(id, execution, values[1], values[2], values[3], false, values[4], false)
   else
-    execution = examining.take(id, #jobs + 1)
+    execution = examining.take(id, number)
   end
   if execution then gathered.add('HSET', this_claim.claims, id, execution) end -- the pool marks those that run for long
 end
@@ -29,7 +29,7 @@ function claiming.from(list)
   local room = next(this_claim.rooms) and this_claim.rooms[queues.name(list)]
   repeat
     this_claim.has_followed = false
-    local asked = math.min(this_claim.want - #this_claim.jobs, room and room.free - room.begun or this_claim.want)
+    local asked = math.min(this_claim.want - this_claim.count, room and room.free - room.begun or this_claim.want)
     local ids = asked > 0 and queues.take(list, asked) or {}
     for _, id in ipairs(ids) do claiming.claim(id) end
     this_claim.looks = this_claim.looks - #ids

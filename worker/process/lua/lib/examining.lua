@@ -38,7 +38,7 @@ end
 
 -- Add a job to the reply under this number; its execution, if it may run and its record is intact.
 function examining.take(id, number)
-  local execution, jobs, again = this_claim.id .. '-' .. number, this_claim.jobs, this_claim.again
+  local execution, again = this_claim.id .. '-' .. number, this_claim.again
   local is_callback = again and records.is_callback(execution)
   local values = records.read(id, 'origin', 'data', 'timeout',
     'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry', 'expires_at',
@@ -60,7 +60,7 @@ function examining.take(id, number)
     local due = again and execution or execution .. 'c'
     local row, group = callbacks.claim(id, status, due, again), values[12] or values[13]
     if row then
-      jobs[#jobs + 1] = {id, due, queue, '', values[3], false, values[LAST_RARE + 2], row}
+      this_claim.add(id, due, queue, '', values[3], false, values[LAST_RARE + 2], row)
     elseif not again and group then -- a cancel left its id there, or somebody added it twice
       this_claim.has_followed = groups.leave(queue or '', group, id) or this_claim.has_followed
     end
@@ -69,7 +69,7 @@ function examining.take(id, number)
   if not again and not may_run(id, number, values) then return false end -- it was allowed to run before
   local room = this_claim.rooms[queue]
   if room then room.begun = room.begun + 1 end
-  jobs[#jobs + 1] = {id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2]}
+  this_claim.add(id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2], false)
   return execution
 end
 

@@ -3,22 +3,23 @@
 
 local finishing = {}
 
-local WIDTH = 10 -- values of a row
+local WIDTH = 12 -- values of a row
+local ALL_NEW = 4 -- fields that an end writes: all are new if there was no record
 local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
--- The ids that a call is about, those of the outcomes first, their queues, and the keys of their records. The keys that
--- ask for more if they exist, of their dependents and of canceled jobs, are added to `unusual`.
+-- The ids that a call is about, those of the outcomes first, and their queues. The keys that ask for more if they exist,
+-- of their dependents and of canceled jobs, are added to `unusual`.
 function finishing.subjects(outcomes, rows, unusual)
-  local ids, queues_of, keys, last = {}, {}, {}, nil
+  local ids, queues_of, last = {}, {}, nil
   local function add(id, queue)
-    local number, key = #ids + 1, records.key(id)
-    ids[number], queues_of[number], keys[number], unusual[#unusual + 1] = id, queue, key, key .. ':dependents'
+    local number = #ids + 1
+    ids[number], queues_of[number], unusual[#unusual + 1] = id, queue, records.key(id) .. ':dependents'
     if queue ~= last then unusual[#unusual + 1] = 'rq:canceled:' .. queue end
     last = queue
   end
   for _, outcome in ipairs(outcomes) do add(outcome[1], outcome[3]) end
   for i = 1, #rows, WIDTH do add(rows[i], rows[i + 2]) end
-  return ids, queues_of, keys
+  return ids, queues_of
 end
 
 -- An execution that was marked as started, or could have been, is over.
@@ -32,31 +33,35 @@ end
 function finishing.all(rows, claims, held, number, again, stale)
   local worker = caller.worker
   for i = 1, #rows, WIDTH do
-    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
+    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked, from, to = unpack(rows, i, i + WIDTH - 1)
     number = number + 1
     if held[number] == execution then
-      if ending.write(id, 'finished', 'started_at', started, 'ended_at', ended, 'worker_name', worker) then
+      local new = ending.write(id, 'finished', 'started_at', started, 'ended_at', ended, 'worker_name', worker)
+      if new == ALL_NEW then -- somebody deleted the job
+        redis.call('DEL', records.key(id))
+      elseif new then
         ending.result(id, execution, 1, ttl, false, 'execution_started_at', began, 'execution_ended_at', stopped,
           'return_value', value)
         ending.keep(id, ttl)
         ending.register(id, queue, 'finished', ttl)
       end
       gathered.add('HDEL', claims, id)
-      if is_marked then finishing.unmark(id, execution, queue, stopped - began) end
-      events.emit('finished', id, queue, worker, {started = tonumber(began), ended = tonumber(stopped)})
+      if is_marked then finishing.unmark(id, execution, queue, to - from) end
+      events.emit('finished', id, queue, worker, {started = from, ended = to})
     elseif not again then
       stale[#stale + 1] = id
     end
   end
 end
 
--- The rows as outcomes, behind those in `outcomes`.
+-- Make the rows outcomes, behind those in `outcomes`; the rows that are left, which are none.
 function finishing.append(rows, outcomes)
   for i = 1, #rows, WIDTH do
     local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
     outcomes[#outcomes + 1] = {id, execution, queue, 'finished', ttl, 1, started, ended, began, stopped, 'return_value',
       value, {}, false, 0, is_marked, false, '', '', ''}
   end
+  return {}
 end
 
 return finishing

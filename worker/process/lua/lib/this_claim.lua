@@ -7,9 +7,18 @@ local this_claim = {}
 this_claim.claims, this_claim.holder, this_claim.id, this_claim.again, this_claim.is_plain = nil, nil, nil, nil, nil
 this_claim.want, this_claim.looks = 0, 0
 
-this_claim.jobs = {}
+this_claim.count = 0 -- how many jobs were claimed
+this_claim.reply = {0, false, 0, 0, false, false, false}
 this_claim.rooms = {} -- of the queues that have a rate
 this_claim.has_blocked = false
 this_claim.has_followed = false -- another job of a group is in the list now
+
+-- Add a job to the reply. The reply is flat, because each list in it takes the server as long as a command.
+function this_claim.add(id, execution, queue, data, timeout, rare, enqueued_at, due)
+  local reply, last = this_claim.reply, #this_claim.reply
+  reply[last + 1], reply[last + 2], reply[last + 3], reply[last + 4] = id, execution, queue, data
+  reply[last + 5], reply[last + 6], reply[last + 7], reply[last + 8] = timeout, rare, enqueued_at, due
+  this_claim.count = this_claim.count + 1
+end
 
 return this_claim
