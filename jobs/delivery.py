@@ -41,10 +41,9 @@ def deliver(redis: Redis, entries: Sequence[Entry], durable: bool = False) -> di
     call = _called_durably if durable else _called
     for chunk in entry.chunks(entries):
         replies = call(_enqueue, redis, [keys.UNIQUE], entry.arguments(chunk))
-        if any(each.own.uniqueness for each in chunk):
-            for each, reply in zip(chunk, replies, strict=True):
-                if not isinstance(reply, int):
-                    holders[each.id] = as_text(reply)
+        for position, reply in zip(replies[::2], replies[1::2], strict=True):
+            if not isinstance(reply, int):
+                holders[chunk[position - 1].id] = as_text(reply)
     return holders
 
 

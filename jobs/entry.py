@@ -180,11 +180,13 @@ def chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
 
 def arguments(entries: Sequence[Entry]) -> list[bytes]:
     """`entries` as the script takes them: the runs of jobs, then each payload."""
-    runs = [
-        (*run, [(each.id,) if each.own is NOTHING else (each.id, *each.own) for each in jobs])
-        for run, jobs in groupby(entries, _run_of)
-    ]
+    runs = [_run(run, list(jobs)) for run, jobs in groupby(entries, _run_of)]
     return [pack(runs), *[each.payload for each in entries]]
+
+
+def _run(run: Run, jobs: Sequence[Entry]) -> tuple[Any, ...]:
+    owns = None if all(each.own is NOTHING for each in jobs) else [each.own for each in jobs]
+    return (*run, [each.id for each in jobs], owns)
 
 
 def _limits_of(job: JobType, limits: JobLimits, call: Call) -> CallLimits:

@@ -4,13 +4,14 @@
 --
 -- KEYS[1]  the places of unique jobs
 -- ARGV[1]  msgpack: a list of runs, each of jobs that have much in common: [queue, place, [field, value, ...], batch,
---          expires, jobs]
+--          expires, ids, owns]
 --          place says where they wait: at the "back" or "front" of the queue (then the last job comes first), "at" a
 --          Unix time, "in" some seconds from now by the server's clock, or "held" if a batch enqueues them when it ends
 --          the fields are the records', such as retries_left, which each retry counts down; created_at is the first
 --          batch is nothing, or the batch in which they count (lib/batches.lua); all jobs of a call have the same
 --          expires is nothing, or the seconds after which a job fails if it has not begun, counted from when it could
---          a job is [id] or [id, call, when, uniqueness, group, limits]; ids in a run differ
+--          ids are the jobs', and differ
+--          owns is nothing, or what each job has alone: [call, when, uniqueness, group, limits]
 --          call is nothing for a random id, and names the call that enqueues a job of a chosen id
 --          when is the time or the seconds of its place
 --          uniqueness is nothing, or for a unique job [key, rule, seconds, limit]:
@@ -22,9 +23,9 @@
 --          group is nothing, or the group in which the job waits (lib/groups.lua); limits is nothing, or its limits
 --          (lib/limits.lua)
 -- ARGV[2+] each job's payload, since this msgpack has no bytes
--- Returns  an error that begins with FULL, or with BATCH if the batch takes no more jobs; otherwise a list: 1 for an
---          enqueued job, 0 for a job whose id was known, and the holder's id for a job that was kept out or replaced
---          another
+-- Returns  an error that begins with FULL, or with BATCH if the batch takes no more jobs; otherwise a list of each job
+--          that was not simply enqueued: its position, from 1, and 0 if its id was known, or the holder's id if it was
+--          kept out or replaced another; and so on
 --
 -- An id is known if its record exists. If that job was canceled and no longer runs, the id is known only to the call
 -- that enqueued it. That call also knows it for a minute after its job ended and left no record, or replaced another

@@ -199,11 +199,11 @@ class PeriodicEnqueuer:
         if replies is None:
             return False
         due.job, due.status = id, "queued"
-        if replies and not isinstance(replies[0], int):
+        if replies and not isinstance(replies[1], int):
             due.status = ""
-            why = f"job {as_text(replies[0])} holds its unique key"
+            why = f"job {as_text(replies[1])} holds its unique key"
             ledger.correct(self.redis, due.name, entry, {"did": "skipped", "why": why})
-        elif replies and replies[0] == 0:
+        elif replies:
             log.info("schedule %s: job %s already exists", due.name, id)
         return True
 

@@ -18,23 +18,27 @@ end
 -- Enqueue the jobs of a run, whose payloads begin behind `payloads[before + 1]`, and add their replies. The reason why
 -- their batch takes none, or nothing.
 local function enqueue(run, places, payloads, before, replies)
-  local queue, place, _, batch, _, jobs = unpack(run, 1, 6)
+  local queue, place, _, batch, _, ids, owns = unpack(run, 1, 7)
   local keys = {}
-  for i, job in ipairs(jobs) do
-    keys[2 * i - 1], keys[2 * i] = records.key(job[1]), gone.key(job[1])
+  for i, id in ipairs(ids) do
+    keys[2 * i - 1], keys[2 * i] = records.key(id), gone.key(id)
   end
   local all_new = redis.call('EXISTS', unpack(keys)) == 0
-  local are_placed = all_new and (place == 'back' or place == 'front') and not (jobs[1][4] or jobs[1][5])
-  if are_placed then
+  local waits_in_list = place == 'back' or place == 'front'
+  if all_new and waits_in_list and not (owns and (owns[1][3] or owns[1][4])) then -- nothing keeps any of them out
     local why = batch and refusal(batch)
     if why then return why end
-    local ids = {}
-    for i, job in ipairs(jobs) do ids[i] = job[1] end
     queues.push_all(queue, ids, place == 'back' and 'RPUSH' or 'LPUSH')
     queues.register(queue)
+    for i, id in ipairs(ids) do
+      storing.store(run, id, owns and owns[i], payloads[before + i + 1], now)
+      if batch then added[#added + 1] = id end
+    end
+    return
   end
-  for i, job in ipairs(jobs) do
-    local id, call, when, key_of = unpack(job, 1, 4)
+  for i, id in ipairs(ids) do
+    local own = owns and owns[i] or NONE
+    local call, when, key_of = unpack(own, 1, 3)
     local key, rule, seconds, limit = unpack(key_of or NONE)
     local due = place == 'in' and now + when or place == 'at' and when or place ~= 'held' and now or 0
     local reply, is_free, replaced, origin, since
@@ -54,8 +58,12 @@ local function enqueue(run, places, payloads, before, replies)
         withdrawal.forget(id)
         ending.delete(id)
       end
-      if not are_placed then placing.place(run, job, due, replaced, origin) end
-      storing.store(run, job, payloads[before + i + 1], due, replaced, since)
+      placing.place(run, replaced or id, own, due, replaced and origin)
+      if replaced then -- its id and place stay, its record doesn't
+        redis.call('DEL', records.key(replaced))
+        gone.into(id, replaced)
+      end
+      storing.store(run, replaced or id, own, payloads[before + i + 1], due, since)
       if batch then added[#added + 1] = id end
       if key then
         uniqueness.take(places, key, replaced or id, rule, seconds)
@@ -63,17 +71,21 @@ local function enqueue(run, places, payloads, before, replies)
       end
       has_scheduled = has_scheduled or place == 'at' or place == 'in'
     end
-    replies[before + i] = reply or replaced or 1
+    if reply or replaced then
+      replies[#replies + 1] = before + i
+      replies[#replies + 1] = reply or replaced
+    end
   end
 end
 
 -- Enqueue all jobs of `packed`; the payload of the first is `payloads[2]`. The reply is enqueue.lua's.
 function enqueueing.all(places, packed, payloads)
-  local replies = {}
+  local replies, count = {}, 0
   for _, run in ipairs(cmsgpack.unpack(packed)) do
     caller.at = run[3][2] -- the first field is created_at
-    local why = enqueue(run, places, payloads, #replies, replies)
+    local why = enqueue(run, places, payloads, count, replies)
     if why then return redis.error_reply('BATCH ' .. why) end
+    count = count + #run[6]
   end
   if has_taken then uniqueness.give_up_others(places) end
   if has_scheduled then scheduled.notify() end

@@ -5,12 +5,11 @@
 local placing = {}
 
 -- Give a job the place where it waits. That comes before its record: a record without a place would count as enqueued.
--- If it replaces another one, it has that one's id.
-function placing.place(run, job, due, replaced, origin)
-  local queue, place, group = run[1], run[2], job[5]
-  local id = replaced or job[1]
+-- If it replaces one that waits in the queue `origin`, it has that one's id.
+function placing.place(run, id, own, due, origin)
+  local queue, place, group = run[1], run[2], own[4]
   if place == 'back' or place == 'front' then
-    if group then singletons.replace(queue, group, job[6]) end
+    if group then singletons.replace(queue, group, own[5]) end
     groups.join(queue, group, id, place == 'back' and 'RPUSH' or 'LPUSH')
   elseif place == 'held' then
     guarded.call('ZADD', 'rq:deferred:' .. queue, '+inf', id)
@@ -19,17 +18,17 @@ function placing.place(run, job, due, replaced, origin)
     scheduled.due(queue, due)
   end
   queues.register(queue)
-  if replaced and origin ~= queue then redis.call('ZREM', scheduled.key(origin), id) end
+  if origin and origin ~= queue then redis.call('ZREM', scheduled.key(origin), id) end
 end
 
 -- The fields of a run and those that one of its jobs has besides.
-function placing.fields(run, job, due, since)
+function placing.fields(run, own, due, since)
   local fields = {unpack(run[3])}
   local function add(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
-  local call, uniqueness, group, limits = job[2], job[4], job[5], job[6]
+  local call, uniqueness, group, limits = own[1], own[3], own[4], own[5]
   if group then add('group', group) end
   if limits then add('limits', limits) end
   if call then add('call', call) end

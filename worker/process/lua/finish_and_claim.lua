@@ -55,7 +55,7 @@ if not is_plain then
   is_plain = redis.call('EXISTS', unpack(unusual, 1, STATES)) == 0
   if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting) end
 end
-if has_dependents or next(canceled) then rows = finishing.append(rows, ended) end
+if has_dependents or next(canceled) then rows = acknowledge.append(rows, ended) end
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
 if want + #ids + #counts > 0 then

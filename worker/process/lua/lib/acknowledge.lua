@@ -6,6 +6,7 @@
 local acknowledge = {}
 
 local now = clock.now
+local WIDTH = 12 -- values of a row, as in finishing.lua
 
 -- Whether one of these jobs has dependents, and those that somebody canceled by RQ's code while they ran, which stay
 -- canceled. `queues_of` has the jobs' queues.
@@ -23,6 +24,16 @@ function acknowledge.look(ids, queues_of)
     end
   end
   return #ids > 0 and redis.call('EXISTS', unpack(dependents)) > 0, canceled
+end
+
+-- Make the rows outcomes, behind `others`; the rows that are left, which are none.
+function acknowledge.append(rows, others)
+  for i = 1, #rows, WIDTH do
+    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
+    others[#others + 1] = {id, execution, queue, 'finished', ttl, 1, started, ended, began, stopped, 'return_value',
+      value, {}, false, 0, is_marked, false, '', '', ''}
+  end
+  return {}
 end
 
 -- Accept an outcome of a job that the worker holds.

@@ -54,14 +54,4 @@ function finishing.all(rows, claims, held, number, again, stale)
   end
 end
 
--- Make the rows outcomes, behind those in `outcomes`; the rows that are left, which are none.
-function finishing.append(rows, outcomes)
-  for i = 1, #rows, WIDTH do
-    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
-    outcomes[#outcomes + 1] = {id, execution, queue, 'finished', ttl, 1, started, ended, began, stopped, 'return_value',
-      value, {}, false, 0, is_marked, false, '', '', ''}
-  end
-  return {}
-end
-
 return finishing
