@@ -90,6 +90,14 @@ def test_what_somebody_may_still_be_at_is_not_forgotten(client):
     assert _forgotten(client, [keys.PARENTS], [10, 3600]) == [b"forgotten"]
 
 
+def test_a_parent_is_remembered_until_the_last_page_of_its_dependents(client):
+    client.zadd(keys.PARENTS, {"parent": 1})
+    for is_last in (0, 1):
+        args = ["parent", "now", is_last, "0", "gone"]
+        _enqueue(client, ["rq:job:parent:dependents", keys.PARENTS], args)
+        assert client.zcard(keys.PARENTS) == 1 - is_last
+
+
 def test_one_call_takes_a_few_of_the_parents_that_were_forgotten(client):
     client.zadd(keys.PARENTS, {f"parent{number}": number for number in range(PARENTS_A_CALL + 2)})
     assert [Dependents(client).enqueue_forgotten() for _ in range(3)] == [PARENTS_A_CALL, 2, 0]
