@@ -50,7 +50,7 @@ class BatchSettler:
             args = [batch, cursor, JOBS_A_CALL, wire.time_text(time.time()), term]
             reply = _settle(self.client, [key, f"{key}:jobs"], args)
             require_leading(reply)
-            cursor = as_text(reply[0])
+            cursor = as_text(reply)
             if cursor != "0":
                 self._ahead.appendleft((batch, cursor))
         return has_some

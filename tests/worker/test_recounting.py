@@ -49,7 +49,7 @@ def test_a_large_batch_whose_counters_were_garbled_is_counted_again_in_small_ste
 
     def step() -> None:
         nonlocal cursor
-        cursor, _ = _settle(client, [key, jobs_key(batch)], [batch.id, cursor, JOBS_A_CALL, "", ""])
+        cursor = _settle(client, [key, jobs_key(batch)], [batch.id, cursor, JOBS_A_CALL, "", ""])
 
     while not commands[1:] or cursor != b"0":
         commands.append(looks(client, step)[0])
@@ -101,7 +101,7 @@ def test_jobs_that_end_are_added_or_run_again_while_a_batch_is_counted_again_cou
         if number % 5 == 0:
             Worker(["default"], connection=client).work(burst=True, max_jobs=1)
         assert client.hget(key, "recounting") == b"1"
-        cursor, _ = _settle(client, [key, jobs_key(batch)], [batch.id, cursor, 100, "", ""])
+        cursor = _settle(client, [key, jobs_key(batch)], [batch.id, cursor, 100, "", ""])
         if cursor == b"0":
             break
     assert cursor == b"0"

@@ -6,7 +6,7 @@
 -- KEYS[1]  the batch    KEYS[2]  the states of its jobs
 -- ARGV[1]  the batch    ARGV[2]  a cursor among its jobs, "0" at first    ARGV[3]  about how many jobs to look at
 -- ARGV[4]  now as RQ's text    ARGV[5]  the leader's term, or ""
--- Returns  the next cursor, "0" after the last, and how many jobs were counted; "not leading" if another leads
+-- Returns  the next cursor, "0" after the last; "not leading" if another leads
 
 local key, jobs = KEYS[1], KEYS[2]
 local batch, cursor, most, now_text, term = unpack(ARGV)
@@ -16,12 +16,12 @@ caller.at = now_text
 
 local collects, is_recounting = unpack(redis.pcall('HMGET', key, 'collect', 'recounting'))
 
--- The state of a job that is pending for its batch; "p" if it has not ended.
-local function state_of(id)
-  if id:sub(1, 6) == 'batch:' then return redis.call('EXISTS', 'pm:' .. id) == 1 and 'p' or 'f' end
-  local fields = records.read(id, 'status')
-  if fields[1] then return counting.state_of(fields[1]) or 'p' end
-  return records.exists(id) and 'p' or 'c'
+-- How a job ended that is pending for its batch, or nothing if it has not.
+local function end_of(id)
+  if id:sub(1, 6) == 'batch:' then return redis.call('EXISTS', 'pm:' .. id) == 0 and 'f' end
+  local status = records.get(id, 'status')
+  if status then return counting.state_of(status) end
+  return not records.exists(id) and 'c'
 end
 
 -- The result as a batch collects it.
@@ -32,22 +32,16 @@ local function result_of(id, state)
   end
 end
 
-local counted = 0
 local found = guarded.call('HSCAN', jobs, cursor, 'COUNT', most)
 if is_recounting then recounting.step(batch, found[2], found[1] == '0') end
 for i = 1, #found[2], 2 do
   local id, state = found[2][i], found[2][i + 1]
-  state = state == 'p' and state_of(id) or 'p'
-  if state ~= 'p' then
-    counted = counted + 1
-    counting.note(id, state, batch, collects == '1' and result_of(id, state) or nil)
-  end
+  local ended = state == 'p' and end_of(id)
+  if ended then counting.note(id, ended, batch, collects == '1' and result_of(id, ended) or nil) end
 end
 batches.count_noted()
 if found[1] == '0' then batches.settle(batch) end -- its last job may have been counted without that
 batches.count_noted()
-if redis.call('EXISTS', key .. ':held') == 1 and guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 0 then
-  holding.give_back(batch)
-end
+if guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 0 then holding.give_back(batch) end
 events.write()
-return {found[1], counted}
+return found[1]
