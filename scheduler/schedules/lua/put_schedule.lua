@@ -16,8 +16,8 @@ local is_removed = call('HGET', state, 'removed')
 if old == record then
   return 'same'
 end
-local is_json, found = pcall(cjson.decode, old or '{}')
-found = is_json and type(found) == 'table' and found or {owner = by}
+local _, found = pcall(cjson.decode, old)
+found = type(found) == 'table' and found or {owner = by} -- one that can't be read is anybody's
 if old then
   local owner = found.owner or 'operator' -- the record omits its default
   if owner ~= by and not (is_removed and by == 'operator') then
