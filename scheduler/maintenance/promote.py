@@ -37,6 +37,6 @@ def promote(client: Redis, term: str = "", leads_for: float = 0.0) -> float | No
         reply = _promote(client, [keys.QUEUES], args)
         require_leading(reply)
         due, cursor = map(as_text, reply)
-        nearest = min(nearest, float(due or math.inf))
+        nearest = min(nearest, float(due))
         if cursor == "0":
             return nearest if nearest < math.inf else None

@@ -7,7 +7,7 @@
 -- ARGV[1]  the most jobs to move, shared by the queues with due jobs, but at least one of each
 -- ARGV[2]  now as RQ's text    ARGV[3]  the leader's term, or ""    ARGV[4]  seconds for which it leads from now on
 -- ARGV[5]  a cursor among the queues, "0" at first    ARGV[6]  about how many queues to check
--- Returns  seconds until the next job of these queues is due as text, or "" if none is scheduled, and the next
+-- Returns  seconds until the next job of these queues is due as text, "inf" if none is scheduled, and the next
 --          cursor, "0" after the last; "not leading" if another leads
 
 local known_queues = KEYS[1]
@@ -98,4 +98,4 @@ groups.unblock_due(now)
 if #due > 0 then batches.count_noted() end
 nearest = math.min(nearest, first_of('pm:due'))
 events.write()
-return {nearest < math.huge and string.format('%.6f', nearest - now) or '', found[1]}
+return {string.format('%.6f', nearest - now), found[1]}
