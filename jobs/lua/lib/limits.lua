@@ -69,16 +69,16 @@ local function admit(all, id, own, number)
   return true
 end
 
--- Claim a job from its queue's list. Whether it may run, whether another job followed it, and whether it is blocked.
+-- Claim a job from its queue's list. Whether it may run, or else is blocked, and whether another job followed it.
 function limits.claim(queue, group, text, id, own, number)
   if text then
     local is_admitted, key, due = admit(limits.parse(text), id, own, number)
     if not is_admitted then
       groups.block(queue, group, id, key, due)
-      return false, false, true
+      return false, false
     end
   end
-  return true, groups.leave(queue, group, id), false
+  return true, groups.leave(queue, group, id)
 end
 
 -- Release a job's slots, and its tokens too if it was returned unperformed. If it is only postponed until its lock

@@ -90,7 +90,7 @@ elseif want > 0 and is_suspended == 0 then
   if #paused > 0 then pausing.return_moved(waiting, is_paused) end
   claiming.from(waiting)
   for _, list in ipairs(lists) do
-    if #paused == 0 or not is_paused[queues.name(list)] then claiming.from(list) end
+    if not is_paused[queues.name(list)] then claiming.from(list) end
   end
   if next(this_claim.rooms) then rates.begin(this_claim.rooms) end
 end

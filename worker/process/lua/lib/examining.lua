@@ -31,15 +31,15 @@ local function may_run(id, number, values)
   elseif not group or not queue then
     return true
   end
-  local may, follows, is_blocked = limits.claim(queue, group, needs, id, this_claim.holder, number)
-  this_claim.has_followed, this_claim.has_blocked = this_claim.has_followed or follows, this_claim.has_blocked or is_blocked
+  local may, follows = limits.claim(queue, group, needs, id, this_claim.holder, number)
+  this_claim.has_followed, this_claim.has_blocked = this_claim.has_followed or follows, this_claim.has_blocked or not may
   return may
 end
 
 -- Add a job to the reply under this number; its execution, if it may run and its record is intact.
 function examining.take(id, number)
   local execution, again = this_claim.id .. '-' .. number, this_claim.again
-  local is_callback = again and records.is_callback(execution)
+  local is_callback = records.is_callback(execution)
   local values = records.read(id, 'origin', 'data', 'timeout',
     'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry', 'expires_at',
     'checkpoint', 'group', 'limits', 'batch', 'trace', 'unknown_since', 'success_callback_name', 'failure_callback_name',
