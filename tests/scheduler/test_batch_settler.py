@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 
 import pytest
 
 from packmule.jobs import keys, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
+from packmule.observe import events
 from packmule.scheduler.leader import NotLeading
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
+from packmule.tests.looks import monitored
 from packmule.tests.worker import batch_jobs
 from packmule.tests.worker.batches import settle
 from packmule.worker import Worker
@@ -37,6 +40,30 @@ def test_a_list_of_batches_of_another_type_is_set_aside_and_later_batches_are_se
     client.delete(keys.job_key(id))
     settle(client)
     assert batch.state().counts == Counts(1, 0, 0, 1)
+
+
+def test_all_batches_are_listed_once(client, monkeypatch):
+    monkeypatch.setattr("packmule.scheduler.maintenance.batch_settler.BATCHES_A_TRIP", 2)
+    ids = [Batch.create().id for _ in range(5)]
+    assert list(islice(BatchSettler(client)._open(), 10)) == ids
+
+
+@pytest.mark.parametrize("of", ["jobs", "paused", "all"])
+def test_a_key_of_another_type_is_reported(client, of):
+    batch = Batch.create()
+    key = {"jobs": f"{keys.batch_key(batch.id)}:jobs", "paused": keys.PAUSED_BATCHES, "all": keys.BATCHES}[of]
+    client.delete(key)
+    client.set(key, "in the way")
+    settle(client)
+    assert ("quarantined", key) in {(event.type, event.job) for event in events.read(client)}
+
+
+def test_a_batch_whose_counters_are_sound_is_not_counted_again(client):
+    with Batch.create() as batch:
+        batch_jobs.double.options(batch=batch.id).enqueue(1)
+    with monitored(client) as commands:
+        settle(client)
+    assert not [command for command in commands if ":recount" in command]
 
 
 def test_a_callback_says_when_it_was_enqueued(client):

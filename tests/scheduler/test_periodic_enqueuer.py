@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 from unittest.mock import Mock
@@ -21,6 +22,7 @@ from packmule.jobs import keys
 from packmule.jobs.client import Client
 from packmule.jobs.cron import shown
 from packmule.jobs.schedule import Schedule, schedule
+from packmule.observe import events
 from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules import ledger, schedule_store
@@ -188,20 +190,45 @@ def test_a_decision_on_what_was_read_before_another_decision_is_refused(client, 
     assert did(client) == [("enqueued", 0)]
 
 
-@pytest.mark.parametrize("flag", ["paused", "removed"])
-def test_a_decision_on_a_schedule_that_was_paused_or_removed_meanwhile_is_refused(
-    client, clock, monkeypatch, flag
-):
-    clock.put(every=10)
+def before_each_decision(clock: Clockwork, monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
+    """Let something happen after a schedule was read."""
     send = clock.enqueuer._write
 
     def late(*args: Any, **kwargs: Any) -> Any:
-        client.hset(schedule_store.state_key("s"), flag, "1")
+        do()
         return (yield from send(*args, **kwargs))
 
     monkeypatch.setattr(clock.enqueuer, "_write", late)
+
+
+@pytest.mark.parametrize("change", ["paused", "removed", "record", "deletion"])
+def test_a_decision_on_a_schedule_that_was_changed_meanwhile_is_refused(client, clock, monkeypatch, change):
+    clock.put(every=10)
+
+    def make() -> None:
+        match change:
+            case "record":
+                client.hset(schedule_store.SCHEDULES, "s", "another")
+            case "deletion":
+                client.hdel(schedule_store.SCHEDULES, "s")
+            case flag:
+                client.hset(schedule_store.state_key("s"), flag, "1")
+
+    before_each_decision(clock, monkeypatch, make)
     clock.later(10)
     assert (ids(client), did(client)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("key", "jobs"),
+    [(schedule_store.state_key("s"), 0), (schedule_store.SCHEDULES, 0), (schedule_store.NEXT, 1)],
+)
+def test_a_decision_sets_a_key_aside_that_became_garbage_meanwhile(client, clock, monkeypatch, key, jobs):
+    clock.put(at=int(clock.now) + 30)
+    before_each_decision(clock, monkeypatch, lambda: client.delete(key) and client.set(key, "in the way"))
+    clock.later(31)
+    assert len(ids(client)) == jobs
+    assert [event.job for event in events.read(client) if event.type == "quarantined"] == [key]
 
 
 def test_a_decision_sent_again_after_a_lost_reply_changes_nothing(client, clock, monkeypatch):
@@ -510,6 +537,19 @@ def test_a_key_of_another_type_stops_nothing(client, clock, key):
         other.expedite()
         other.step()
     assert any(id.startswith("cron-new") for id in ids(client))
+    moved = {event.job for event in events.read(client) if event.type == "quarantined"}
+    assert moved == {key} - {LEADER}
+
+
+@pytest.mark.parametrize(
+    "key", [schedule_store.SCHEDULES, schedule_store.NEXT, schedule_store.state_key("s")]
+)
+def test_a_round_sets_a_key_of_another_type_aside(client, clock, key):
+    clock.put(every=10)
+    client.delete(key)
+    client.set(key, "in the way")
+    clock.later(10)
+    assert [event.job for event in events.read(client) if event.type == "quarantined"] == [key]
 
 
 def test_schedules_that_lost_their_next_tick_get_it_back(client, clock):
@@ -699,6 +739,14 @@ def test_a_changed_schedule_keeps_nothing_of_the_old_one_but_its_last_tick(clien
     assert client.hmget(state, "ended", "held", "fault") == [None] * 3
     assert int(client.hget(state, "last")) >= now + max(0, ahead)
     assert client.ttl(state) == -1
+
+
+def test_a_schedule_that_is_stored_again_as_it_is_keeps_its_state(client):
+    found = schedule("s", {"job": NOOP, "every": 60})
+    schedule_store.put(client, found)
+    client.hset(schedule_store.state_key("s"), "held", "5")
+    assert [schedule_store.put(client, found, replace) for replace in (False, True)] == ["same"] * 2
+    assert client.hget(schedule_store.state_key("s"), "held") == b"5"
 
 
 def test_an_operator_may_replace_only_a_removed_schedule(client):

@@ -18,10 +18,14 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.connection import connect
 from packmule.jobs import keys, wire
+from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
+from packmule.observe import events
 from packmule.scheduler.leader import LEADER
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.worker import limited_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
@@ -64,12 +68,32 @@ def test_a_due_job_goes_to_its_queue_and_rq_reads_it_there(client):
     assert scheduled(client, "high") == 0
 
 
-def test_a_job_that_is_not_due_stays_and_its_time_is_returned(client):
-    sample_jobs.noop.options(delay=100).enqueue()
-    sample_jobs.noop.options(delay=50, queue="low").enqueue()
+@pytest.mark.parametrize("delays", [(100, 50), (50, 100)])
+def test_a_job_that_is_not_due_stays_and_its_time_is_returned(client, delays):
+    for queue, delay in zip(("default", "low"), delays, strict=True):
+        sample_jobs.noop.options(delay=delay, queue=queue).enqueue()
     assert 45 < promote(client) <= 50
     assert (scheduled(client), scheduled(client, "low")) == (1, 1)
     assert rq_queue(client).job_ids == []
+
+
+def test_a_job_stays_that_is_due_later_than_others_of_its_queue(client):
+    now, later = (sample_jobs.noop.options(delay=delay).enqueue() for delay in (0, 50))
+    assert 45 < promote(client) <= 50
+    assert rq_queue(client).job_ids == [now]
+    assert ScheduledJobRegistry(queue=rq_queue(client)).get_job_ids() == [later]
+
+
+def test_a_group_whose_time_has_come_goes_on(client):
+    id = limited_jobs.alone.enqueue("p", "1")
+    claims = Claims(client, "w", Strict(["default"]))
+    (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+    claims.finish_and_claim(claims.next_id(), [outcome.postponed(job, 0.01)], 0)
+    deadline = time.monotonic() + 60
+    while rq_queue(client).job_ids != [id]:
+        assert time.monotonic() < deadline
+        promote(client)
+    assert client.exists(keys.DUE) == 0
 
 
 def test_the_time_of_the_next_blocked_group_is_returned(client):
@@ -110,6 +134,10 @@ def test_a_delayed_job_can_go_to_the_front(client):
     first = sample_jobs.noop.options(delay=0, at_front=True).enqueue()
     promote(client)
     assert rq_queue(client).job_ids == [first, waiting]
+    last = sample_jobs.noop.options(delay=0).enqueue()
+    client.hset(keys.job_key(last), "enqueue_at_front", "0")  # as RQ writes it
+    promote(client)
+    assert rq_queue(client).job_ids == [first, waiting, last]
 
 
 def test_more_jobs_than_a_call_takes_are_promoted_in_bounded_calls_and_in_order(client):
@@ -134,6 +162,14 @@ def test_each_queue_with_a_due_job_moves_one_at_least(client, monkeypatch):
     ids = [sample_jobs.noop.options(delay=0, queue=queue).enqueue() for queue in "ab"]
     promote(client)
     assert [rq_queue(client, queue).job_ids for queue in "ab"] == [[id] for id in ids]
+
+
+def test_any_number_of_queues_share_a_call(client):
+    names = [f"q{number}" for number in range(7)]
+    for name in names:
+        sample_jobs.noop.options(delay=0, queue=name).enqueue()
+    assert promote(client) is None
+    assert [len(rq_queue(client, name).job_ids) for name in names] == [1] * 7
 
 
 def test_a_call_checks_some_of_many_queues_and_a_round_all(client):
@@ -186,7 +222,7 @@ def test_rqs_scheduler_that_was_first_leaves_a_queue_before_ours_takes_it(client
     assert theirs.acquire_locks() == {"default"}
     id = sample_jobs.noop.options(delay=0).enqueue()
     assert 2.5 < promote(client) <= 3
-    assert promote(client) > 2
+    assert 2 < promote(client) <= 3
     theirs.register_birth()
     theirs.heartbeat()
     theirs.enqueue_scheduled_jobs()
@@ -293,7 +329,7 @@ def test_a_scheduled_id_without_a_record_is_forgotten_after_a_while(client):
     due = keys.registry_key("scheduled", "default")
     client.zadd(due, {"expired": 1})
     assert 0 < promote(client) <= 0.5
-    assert 0 < client.ttl("pm:unwritten:expired") <= 60
+    assert 10 < client.ttl("pm:unwritten:expired") <= 60
     since = str(time.time() + 60)  # not long ago, however slow this machine is
     client.set("pm:unwritten:expired", since)
     client.zadd(due, {"expired": 1})
@@ -323,6 +359,21 @@ def test_corrupt_entries_are_set_aside_with_their_reason_and_others_are_promoted
     assert all(wire.time_seconds(entry["at"]) for entry in quarantine(client))
     assert client.zrange(due, 0, -1) == [b"expired", b"\xff"]  # records that may still be written
     assert client.get(keys.job_key("text")) == b"no record"
+
+
+def test_a_corrupt_job_counts_as_failed_in_its_batch(client):
+    with Batch.create() as batch:
+        id = sample_jobs.noop.options(delay=0, batch=batch.id).enqueue()
+    client.hdel(keys.job_key(id), "data")
+    promote(client)
+    assert batch.state().counts == Counts(1, 0, 1, 0)
+
+
+def test_a_set_of_queues_of_another_type_is_moved_aside(client):
+    client.set(keys.QUEUES, "in the way")
+    assert promote(client) is None
+    assert client.get(f"pm:broken:{keys.QUEUES}") == b"in the way"
+    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", keys.QUEUES)]
 
 
 def test_scheduled_jobs_of_another_type_are_moved_aside_and_stop_no_other_queue(client):

@@ -86,6 +86,15 @@ def test_workers_that_are_gone_are_pruned(client):
     assert client.smembers(keys.WORKERS) == client.smembers("rq:workers:default") == {b"rq:worker:here"}
 
 
+def test_of_many_workers_that_are_gone_a_call_prunes_some(client, monkeypatch):
+    monkeypatch.setattr("packmule.scheduler.maintenance.queue_scan.LONGEST_ROUND", 0)
+    client.sadd(keys.QUEUES, "rq:queue:default")
+    for key in (keys.WORKERS, "rq:workers:default"):
+        client.sadd(key, *(f"rq:worker:gone{number}" for number in range(1200)))
+    pruner = Pruner(client)
+    assert [pruner.prune() for _ in range(4)] == [1000, 1000, 400, 0]
+
+
 def test_old_events_are_trimmed_and_new_ones_stay(client):
     for stream in (events.stream(client), audit.stream(client)):
         client.xadd(stream.key, {"e": b"\x90"}, id="1000-0")
@@ -94,13 +103,14 @@ def test_old_events_are_trimmed_and_new_ones_stay(client):
     assert client.xlen("pm:events") == client.xlen("pm:audit") == 1
 
 
-def test_corrupt_keys_do_not_stop_pruning(client):
+@pytest.mark.parametrize("key", ["rq:finished:a", "rq:canceled:a", "rq:workers:a", keys.WORKERS])
+def test_corrupt_keys_do_not_stop_pruning(client, key):
     client.sadd(keys.QUEUES, "rq:queue:a", "rq:queue:b")
-    client.set("rq:finished:a", "no sorted set")
+    client.set(key, "in the way")
     client.set("pm:events", "no stream")
     client.zadd("rq:finished:b", {"old": 1})
     assert Pruner(client).prune() == 1
-    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", "rq:finished:a")]
+    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", key)]
 
 
 def test_a_former_leader_prunes_nothing(client):

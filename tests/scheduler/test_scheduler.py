@@ -275,10 +275,11 @@ def test_a_leader_announces_itself_again_if_the_server_forgot_it(client):
     assert leader(client) == scheduler.leadership.name
 
 
-def test_a_leader_gives_up_if_the_server_knows_a_later_one(client):
+@pytest.mark.parametrize("ahead", [1, 3_600_000_000])  # as if a lock node's clock were an hour ahead
+def test_a_leader_gives_up_if_the_server_knows_a_later_one(client, ahead):
     leadership = Leadership(client, term=60)
     wait_for(leadership.hold)
-    client.hset(LEADER, mapping={"name": "later", "term": int(leadership.term) + 1, "until": "1"})
+    client.hset(LEADER, mapping={"name": "later", "term": int(leadership.term) + ahead, "until": "1"})
     leadership.announce_again()
     assert not leadership.hold()
     assert client.hget(LEADER, "until") == b"1"
@@ -314,6 +315,14 @@ def test_a_leader_that_announces_itself_again_has_led_since_its_first_time(clien
     leadership.announce_again()
     wait_for(leadership.hold)
     assert who_leads(client).since == 1.0
+
+
+@pytest.mark.parametrize("lost", ["name", "term", "since", "until"])
+def test_nobody_leads_by_a_record_that_lost_a_field(client, lost):
+    leadership = Leadership(client, term=60)
+    wait_for(leadership.hold)
+    client.hdel(LEADER, lost)
+    assert who_leads(client) is None
 
 
 def test_leadership_needs_a_majority_of_the_lock_nodes(client, spare_server):
