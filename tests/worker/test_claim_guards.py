@@ -15,7 +15,7 @@ from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.observe import events
-from packmule.tests.looks import looks
+from packmule.tests.looks import looks, monitored
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
 from packmule.worker.order import Strict
@@ -205,6 +205,15 @@ def test_jobs_behind_one_that_a_paused_batch_holds_are_claimed_with_it(client, c
     assert ids_of(claims.finish_and_claim("c1", [], 10).jobs) == [id]
 
 
+def test_jobs_that_follow_others_are_claimed_with_them_though_one_between_is_blocked(client, claims):
+    running, blocked = (limited_jobs.alone.enqueue("p", name) for name in "12")
+    assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [running]
+    client.delete(keys.queue_key("default"))
+    first, second = limited_jobs.in_turn.enqueue_many([("p", "a")] * 2)
+    client.rpush(keys.queue_key("default"), blocked)
+    assert ids_of(claims.finish_and_claim("c2", [], 10).jobs) == [first, second]
+
+
 GUARDED = [keys.waiting_key("w1"), keys.PAUSED, keys.PAUSED_BATCHES, keys.QUEUE_RATES, keys.DUE]
 
 
@@ -233,6 +242,16 @@ def test_a_claim_looks_at_no_pauses_and_rates_of_queues_that_it_does_not_serve(c
     client.hset(keys.QUEUE_RATES, mapping={f"q{number}": "1000000 1000000" for number in range(1000)})
     assert looks(client, lambda: claim("c4"))[0] == few
     assert not {"cmdstat_smembers", "cmdstat_hgetall"} & client.info("commandstats").keys()
+
+
+def test_a_claim_looks_at_no_pauses_because_of_canceled_jobs(client, claims):
+    pool_jobs.add.enqueue(1)
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.zadd("rq:canceled:default", {"other": 1})
+    with monitored(client) as commands:
+        assert claims.finish_and_claim("c2", [finished(job)], 1).jobs == []
+    assert [command for command in commands if command.startswith("ZMSCORE rq:canceled:default")]
+    assert not [command for command in commands if command.startswith("SMISMEMBER")]
 
 
 def test_canceled_jobs_of_all_queues_of_a_call_stay_canceled(client, claims):
@@ -406,7 +425,7 @@ def test_the_end_of_a_plain_job_leaves_its_times_result_and_event(client, claims
     client.zadd(keys.executions_key(id), {job.execution: 1})
     ended = performer.finished(job, b"1", 1.0, 2.0)
     claim = claims.finish_and_claim("c2", [ended], 0)
-    assert claim.parents == [id] * is_parent
+    assert (claim.parents, claim.stale) == ([id] * is_parent, [])
     fields = client.hmget(keys.job_key(id), "status", "started_at", "ended_at", "worker_name")
     assert fields == [text.encode() for text in ("finished", wire.time_text(1), wire.time_text(2), "w1")]
     ((_, result),) = client.xrange(keys.results_key(id))
@@ -447,6 +466,15 @@ def test_dependents_follow_only_an_end_that_counts(client, claims):
     rescue(client, "w1", "returned")
     stale = claims.finish_and_claim("c3", [finished(claim.jobs[0])], 0)
     assert (stale.stale, stale.parents) == ([id], [])
+    assert client.exists(keys.PARENTS) == 0
+
+
+def test_dependents_follow_no_job_that_was_deleted_while_it_ran(client, claims):
+    id = pool_jobs.add.enqueue(1)
+    client.sadd(f"{keys.job_key(id)}:dependents", "child")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    client.delete(keys.job_key(id))
+    assert claims.finish_and_claim("c2", [outcome.failed(job, "broken", 1.0, 2.0)], 0).parents == []
     assert client.exists(keys.PARENTS) == 0
 
 
@@ -565,3 +593,20 @@ def test_a_worker_whose_job_goes_back_for_a_while_knows_when_to_claim_it_again(c
     assert claim.jobs == []
     assert claim.next_due is not None
     assert 4.0 < claim.next_due <= 5.0
+
+
+def test_a_call_that_claims_nothing_leaves_the_look_at_blocked_groups_to_others(client, claims):
+    limited_jobs.alone.enqueue("path", "name")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert claims.finish_and_claim("c2", [outcome.postponed(job, 60.0)], 0).next_due is None
+    other = Claims(client, "w2", Strict(["default"]))
+    assert other.finish_and_claim("c1", [], 1).next_due is not None
+
+
+def test_a_worker_whose_only_job_its_rate_blocks_knows_when_to_claim_it(client, claims):
+    limited_jobs.slot_and_rate.enqueue("/nowhere", "example.org")
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    limited_jobs.slot_and_rate.enqueue("/nowhere", "example.org")
+    claim = claims.finish_and_claim("c2", [finished(job)], 1)
+    assert claim.jobs == []
+    assert claim.next_due is not None

@@ -95,10 +95,11 @@ def test_a_corrupt_rate_of_a_queue_limits_nothing(client, rate):
     assert [job.id for job in claims.finish_and_claim("1", [], 10).jobs] == ids
 
 
-def test_a_queues_rate_limits_how_many_jobs_start(client):
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_queues_rate_limits_how_many_jobs_start(client, retries):
     set_rate(client, "default", Rate.parse("10/h burst 3"))
     assert rates(client) == {"default": "10/h burst 3"}
-    enqueued = pool_jobs.add.enqueue_many([(number,) for number in range(8)])
+    enqueued = pool_jobs.add.options(retries=retries).enqueue_many([(number,) for number in range(8)])
     other = pool_jobs.add.options(queue="low").enqueue(1)
     claims = Claims(client, "w1", Strict(["default", "low"]))
     assert [job.id for job in claims.finish_and_claim("1", [], 10).jobs] == [*enqueued[:3], other]
