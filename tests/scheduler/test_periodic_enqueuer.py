@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,6 +18,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from packmule import job
+from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys
 from packmule.jobs.client import Client
@@ -553,14 +555,32 @@ def test_a_round_sets_a_key_of_another_type_aside(client, clock, key):
 
 
 def test_schedules_that_lost_their_next_tick_get_it_back(client, clock):
-    for number in range(500):
+    for number in range(600):  # a hash of 512 short fields comes whole
         schedule_store.put(client, schedule(f"s{number}", {"job": NOOP, "every": 60}))
     clock.round()
     client.delete(schedule_store.NEXT)
     for _ in range(10):
         clock.enqueuer.repair(clock.leadership.check())
     clock.round()
-    assert client.zcard(schedule_store.NEXT) == 500
+    assert client.zcard(schedule_store.NEXT) == 600
+
+
+def test_a_repair_leaves_schedules_alone_that_have_their_next_tick(client, clock):
+    clock.put()
+    due = client.zscore(schedule_store.NEXT, "s")
+    assert clock.enqueuer.repair(clock.leadership.check()) == 0
+    assert client.zscore(schedule_store.NEXT, "s") == due
+
+
+@pytest.mark.parametrize(
+    "key", [schedule_store.SCHEDULES, schedule_store.NEXT, schedule_store.state_key("s")]
+)
+def test_a_repair_sets_a_key_of_another_type_aside(client, clock, key):
+    clock.put()
+    client.delete(key, schedule_store.NEXT)
+    client.set(key, "in the way")
+    clock.enqueuer.repair(clock.leadership.check())
+    assert [event.job for event in events.read(client) if event.type == "quarantined"] == [key]
 
 
 def test_one_repair_looks_at_a_bounded_number_of_schedules(client, clock):
@@ -690,6 +710,27 @@ def test_the_leader_is_woken_by_a_new_schedule(client):
         schedule_store.put(client, schedule("s", {"job": NOOP, "every": 60}))
         found = [message["data"] for _, message in zip(range(2), listening.listen(), strict=False)]
     assert found == [1, b"0"]
+
+
+def test_a_schedule_is_stored_without_permission_to_publish(spare_server):
+    spare = spare_server()
+    with connect(spare.url, Path("unused")) as mighty:
+        mighty.acl_setuser("mute", True, passwords="+x", commands=["+@all"], keys=["*"])
+        mighty.execute_command("ACL", "SETUSER", "mute", "resetchannels")
+    with connect(spare.url.replace("://", "://mute:x@"), Path("unused")) as own:
+        assert schedule_store.put(own, code("a")) == "new"
+        assert own.zscore(schedule_store.NEXT, "a")
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(
+    "key", [schedule_store.SCHEDULES, schedule_store.NEXT, schedule_store.state_key("a")]
+)
+def test_a_key_of_another_type_keeps_no_schedule_from_being_stored(client, key, paused):
+    client.set(key, "in the way")
+    assert schedule_store.put(client, code("a", paused=paused)) == "new"
+    assert states(client) == {"a": "paused" if paused else "active"}
+    assert [(event.type, event.job) for event in events.read(client)] == [("quarantined", key)]
 
 
 def test_a_deploy_pauses_no_schedule_that_was_resumed_by_hand(client):
