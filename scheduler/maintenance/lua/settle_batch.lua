@@ -39,8 +39,7 @@ for i = 1, #found[2], 2 do
   local ended = state == 'p' and end_of(id)
   if ended then counting.note(id, ended, batch, collects == '1' and result_of(id, ended) or nil) end
 end
-batches.count_noted()
-if found[1] == '0' then batches.settle(batch) end -- its last job may have been counted without that
+batches.settle(batch) -- its last job may have been counted without that
 batches.count_noted()
 if guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 0 then holding.give_back(batch) end
 events.write()
