@@ -129,9 +129,10 @@ def test_due_jobs_keep_the_order_of_their_times(client):
     assert rq_queue(client).job_ids == [waiting, *sorted(ids, reverse=True)]
 
 
-def test_a_delayed_job_can_go_to_the_front(client):
+@pytest.mark.parametrize(("job", "args"), [(sample_jobs.noop, ()), (limited_jobs.in_turn, ("p", "a"))])
+def test_a_delayed_job_can_go_to_the_front(client, job, args):
     waiting = sample_jobs.noop.enqueue()
-    first = sample_jobs.noop.options(delay=0, at_front=True).enqueue()
+    first = job.options(delay=0, at_front=True).enqueue(*args)
     promote(client)
     assert rq_queue(client).job_ids == [first, waiting]
     last = sample_jobs.noop.options(delay=0).enqueue()
