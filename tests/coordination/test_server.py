@@ -120,6 +120,20 @@ def test_the_server_is_the_one_that_the_package_names():
     assert server_module._binary() == get_binary_path()
 
 
+@pytest.mark.parametrize(
+    ("given", "had"), [(None, "glibc.malloc.mxfast=0"), ("glibc.rtld.nns=5", "glibc.rtld.nns=5")]
+)
+def test_the_server_merges_freed_memory_at_once_unless_the_user_tunes_glibc(
+    stopped_server, monkeypatch, given, had
+):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if given:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    stopped_server.ensure()
+    environment = Path(f"/proc/{stopped_server.pid()}/environ").read_text().split("\0")
+    assert f"GLIBC_TUNABLES={had}" in environment
+
+
 def test_a_platform_without_a_server_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(sys, "platform", "plan9")
     with pytest.raises(ServerFailed, match=r"no server for plan9-\w+: set PACKMULE_REDIS_URL"):

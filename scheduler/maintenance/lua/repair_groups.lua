@@ -12,7 +12,7 @@ local queue, cursor, term = ARGV[1], ARGV[2], ARGV[3]
 local call = guarded.call
 if not fence.admits(term) then return 'not leading' end
 
-local looks = 400 -- at jobs: a group may hold many that were deleted
+local looks = 250 -- at jobs: a group may hold many that were deleted
 
 -- Give a group a new head if it lost its own, or if nothing blocks it any more.
 local function repair(queue, group, head)
