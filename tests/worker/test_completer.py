@@ -157,6 +157,19 @@ def test_what_arrives_during_a_long_job_is_given_back_by_whoever_comes_first(bes
     assert sorted([*desk.acknowledged, *left]) == [("a", "finished"), ("m", "queued")]
 
 
+def test_a_callback_that_an_acknowledgement_brought_before_a_freeze_is_given_back(
+    completer: Completer, desk: Desk, monkeypatch
+):
+    monkeypatch.setattr(desk, "acknowledge", lambda outcomes: claim("c", clock() - 2 * STALE_SECONDS))
+    completer.take(claim("ab"))
+    job = completer.next()
+    assert job is not None
+    completer.done(finished(job, at_once=True))
+    completer.take(claim("d"))
+    assert completer.next() is None
+    assert [ended.id for ended in completer.drain()] == ["d", "c", "b"]
+
+
 def test_jobs_that_were_claimed_before_the_process_was_frozen_are_given_back_unbegun(completer):
     completer.take(claim("ab", clock() - STALE_SECONDS))
     assert completer.next() is None

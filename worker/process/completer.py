@@ -93,8 +93,7 @@ class Completer:
         with self._lock:
             if claim.unreadable:
                 self._keep(claim.unreadable)
-            self._unstarted.extend(claim.jobs)
-            self._claimed_since = claim.since
+            self._add(claim)
             self._began = clock()
             self._has_moves = self._fetcher.has_moves
             if len(claim.jobs) > 1 or self._has_moves:
@@ -210,10 +209,16 @@ class Completer:
         claim = self._fetcher.acknowledge(outcomes) if outcomes else NOTHING
         with self._lock:
             if not claim.is_empty:
-                self._unstarted.extend(claim.jobs)
+                self._add(claim)
                 self._keep(claim.unreadable)
             self._calls -= 1
             self._end_wait()
+
+    def _add(self, claim: Claim) -> None:
+        """Let the jobs of a claim start after those that are left of earlier ones."""
+        since = (claim.since, self._claimed_since) if self._unstarted else (claim.since,)
+        self._unstarted.extend(claim.jobs)
+        self._claimed_since = min(since)
 
     def _keep(self, outcomes: Iterable[Outcome]) -> None:
         """Keep outcomes for the next acknowledgement."""
