@@ -78,10 +78,13 @@ def test_a_job_that_is_not_queued_is_not_claimed(client, claims, status):
     assert client.hkeys(keys.claims_key("w1")) == [b".claim", innocent.encode()]
 
 
-def test_a_job_whose_record_lost_its_status_is_claimed(client, claims):
+def test_a_job_whose_record_lost_its_status_is_performed(client, claims):
     id = pool_jobs.add.enqueue(1)
     client.hdel(keys.job_key(id), "status")
-    assert ids_of(claims.finish_and_claim("c1", [], 1).jobs) == [id]
+    jobs = claims.finish_and_claim("c1", [], 1).jobs
+    assert ids_of(jobs) == [id]
+    claims.finish_and_claim("c2", [finished(jobs[0])], 0)
+    assert (reader.read(client, id).status, reader.read(client, id).result) == ("finished", 1)
 
 
 def test_a_claim_takes_just_the_ids_that_are_valid_utf_8(client, claims):

@@ -4,7 +4,7 @@
 local finishing = {}
 
 local WIDTH = 12 -- values of a row
-local ALL_NEW = 4 -- fields that an end writes: all are new if there was no record
+local ALL_NEW = 4 -- fields that an end writes: all are new if there was no record, or one that had lost its status
 local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
 
 -- The ids that a call is about, those of the outcomes first, and their queues. The keys that ask for more if they exist,
@@ -37,7 +37,7 @@ function finishing.all(rows, claims, held, number, again, stale)
     number = number + 1
     if held[number] == execution then
       local new = ending.write(id, 'finished', 'started_at', started, 'ended_at', ended, 'worker_name', worker)
-      if new == ALL_NEW then -- somebody deleted the job
+      if new == ALL_NEW and redis.call('HLEN', records.key(id)) == ALL_NEW then -- somebody deleted the job
         redis.call('DEL', records.key(id))
       elseif new then
         ending.result(id, execution, 1, ttl, false, 'execution_started_at', began, 'execution_ended_at', stopped,
