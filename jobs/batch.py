@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -146,7 +147,8 @@ class Batch:
 
         If this is interrupted, call it again: until then none of its jobs starts, except those that workers
         were about to start. It waits a few seconds for jobs that run: one that fails or loses its worker
-        before it stops is canceled, and does not run again.
+        before it stops is canceled, and does not run again. On an event loop it waits for no running job: call
+        it by `asyncio.to_thread`, which blocks no other.
         """
         self._changed("stop")
         now = stop_at = time.monotonic()
@@ -160,6 +162,8 @@ class Batch:
     def _cancel_all(self, is_stopping: bool = True) -> int:
         """Cancel all jobs that can be, and stop those that run; the number of jobs that workers hold."""
         held = 0
+        # A job that cancels its own batch can't wait for its end, nor for jobs whose event loop it blocks.
+        can_wait = current.batch_id() != self.id and not _is_on_event_loop()
         claimed = _claimed(self.redis)
         for ids in self._jobs("p"):
             for id in ids:
@@ -171,7 +175,7 @@ class Batch:
             args = [self.id, wire.time_text(time.time()), unclaimed, *jobs]
             running, count = _cancel(self.redis, [self._key], args)
             held += count
-            if current.batch_id() != self.id:  # a job that cancels its own batch can't wait for its end
+            if can_wait:
                 held += len(running)
             for id in map(as_text, running if is_stopping else ()):
                 worker = as_text(self.redis.hget(keys.job_key(id), "worker_name") or b"")
@@ -233,6 +237,14 @@ class Batch:
         if not verdict:
             raise no_such_batch(self.id)
         return has_changed
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _claimed(client: Redis) -> set[str]:

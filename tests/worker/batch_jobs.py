@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
 from packmule import current, job
 from packmule.jobs.batch import Batch
+from packmule.jobs.client import Client
 from packmule.tests.worker.pool_jobs import note
 
 
@@ -60,3 +62,13 @@ def split(depth: int) -> None:
     """Add two jobs like itself to its batch, `depth` times."""
     if depth:
         split.options(batch=current.batch_id()).enqueue_many([(depth - 1,)] * 2)
+
+
+@job
+async def nap_async(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@job
+async def cancel_async(id: str) -> None:
+    Batch(Client.default(), id).cancel()

@@ -223,6 +223,17 @@ def test_a_job_of_a_canceled_batch_whose_process_dies_before_it_stops_does_not_r
     assert lines(notes) == ["begin a"]
 
 
+def test_a_job_that_cancels_a_batch_on_the_event_loop_of_its_jobs_lets_them_stop(server, client):
+    with pool(server):
+        with Batch.create() as batch:
+            napping = batch_jobs.nap_async.options(batch=batch.id).enqueue(60)
+        until(lambda: reader.read(client, napping).status == "started")
+        canceling = batch_jobs.cancel_async.enqueue(batch.id)
+        assert ended(client, napping).status == "stopped"
+        # Their process was not killed, which would have sent the canceling job to another one.
+        assert ended(client, canceling).worker == ended(client, napping).worker
+
+
 def test_canceling_a_batch_changes_no_job_whose_end_rqs_code_recorded(client):
     with Batch.create() as batch:
         ended, waiting, later = (
