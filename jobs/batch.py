@@ -147,36 +147,42 @@ class Batch:
 
         If this is interrupted, call it again: until then none of its jobs starts, except those that workers
         were about to start. It waits a few seconds for jobs that run: one that fails or loses its worker
-        before it stops is canceled, and does not run again. On an event loop it waits for no running job: call
-        it by `asyncio.to_thread`, which blocks no other.
+        before it stops is canceled, and does not run again. A job of the batch doesn't wait, nor does a
+        call on an event loop, which would keep the jobs there from stopping: use `asyncio.to_thread`.
         """
         self._changed("stop")
+        batches = [*self._nested(), self]
+        for each in batches[:-1]:
+            with suppress(NoSuchBatch):
+                each._changed("stop")
+        waits = current.batch_id() not in [each.id for each in batches] and not _is_on_event_loop()
         now = stop_at = time.monotonic()
         deadline = now + CANCEL_SECONDS
-        while self._cancel_all(is_stopping := now >= stop_at) and now < deadline:
+        while True:
+            is_stopping = now >= stop_at
+            held = sum([each._cancel_all(is_stopping, waits) for each in batches])
+            if not held or now >= deadline:
+                break
             stop_at = now + STOP_INTERVAL if is_stopping else stop_at
             time.sleep(reader.POLL_INTERVAL)  # workers hold the rest: they start, end, or come back
             now = time.monotonic()
-        self._changed("resume")  # it holds no more jobs
+        for each in batches:
+            with suppress(NoSuchBatch):
+                each._changed("resume")  # it holds no more jobs
 
-    def _cancel_all(self, is_stopping: bool = True) -> int:
-        """Cancel all jobs that can be, and stop those that run; the number of jobs that workers hold."""
+    def _cancel_all(self, is_stopping: bool = True, waits: bool = True) -> int:
+        """Cancel all jobs that can be, and stop those that run; the number of jobs that workers hold.
+
+        Jobs that run count only if the caller `waits` for them.
+        """
         held = 0
-        # A job that cancels its own batch can't wait for its end, nor for jobs whose event loop it blocks.
-        can_wait = current.batch_id() != self.id and not _is_on_event_loop()
         claimed = _claimed(self.redis)
         for ids in self._jobs("p"):
-            for id in ids:
-                if id.startswith(NESTED):
-                    with suppress(NoSuchBatch):
-                        Batch(self.redis, id.removeprefix(NESTED)).cancel()
             jobs = sorted((id for id in ids if not id.startswith(NESTED)), key=claimed.__contains__)
             unclaimed = sum(id not in claimed for id in jobs)
             args = [self.id, wire.time_text(time.time()), unclaimed, *jobs]
             running, count = _cancel(self.redis, [self._key], args)
-            held += count
-            if can_wait:
-                held += len(running)
+            held += count + (len(running) if waits else 0)
             for id in map(as_text, running if is_stopping else ()):
                 worker = as_text(self.redis.hget(keys.job_key(id), "worker_name") or b"")
                 send_command(self.redis, worker, "stop-job", job_id=id)
@@ -219,12 +225,15 @@ class Batch:
         if found:
             yield found
 
+    def _nested(self) -> list[Batch]:
+        """The batches in it that have not ended."""
+        pending = (id for ids in self._jobs("p") for id in ids)
+        return [Batch(self.redis, id.removeprefix(NESTED)) for id in pending if id.startswith(NESTED)]
+
     def _all_changed(self, change: str) -> bool:
         changed = self._changed(change)
-        for ids in self._jobs("p"):
-            for id in ids:
-                if id.startswith(NESTED):
-                    Batch(self.redis, id.removeprefix(NESTED))._changed(change)
+        for each in self._nested():
+            each._changed(change)
         return changed
 
     def _changed(self, change: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 
 import pytest
 from redis import Redis
 
+from packmule.jobs import batch as batch_module
 from packmule.jobs import control, keys, queues, reader, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
@@ -17,6 +19,7 @@ from packmule.observe import events
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.tests.worker import batch_jobs, limited_jobs
 from packmule.tests.worker.pools import lines
+from packmule.tests.worker.test_claim import mark_started
 from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -366,3 +369,19 @@ def test_canceling_a_batch_counts_jobs_whose_records_are_gone(client, most):
     assert batch.state().counts == Counts(2, 0, 0, 2)
     assert batch.state().ended
     assert client.keys("rq:job:*") == []
+
+
+def test_a_cancel_waits_once_for_the_jobs_of_all_nested_batches(client, monkeypatch):
+    monkeypatch.setattr(batch_module, "CANCEL_SECONDS", 0.2)
+    monkeypatch.setattr(batch_module, "STOP_INTERVAL", math.inf)
+    with Batch.create() as parent, Batch.create(parent=parent) as first, Batch.create(parent=parent) as second:
+        ids = [batch_jobs.nap.options(batch=each.id).enqueue(60) for each in (parent, first, second)]
+    for job in Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 3).jobs:
+        mark_started(client, job)
+    with client.pubsub(ignore_subscribe_messages=True) as commands:
+        commands.subscribe("rq:pubsub:w1")
+        commands.get_message(timeout=1)
+        parent.cancel()
+        sent = list(iter(lambda: commands.get_message(timeout=0.1), None))
+    assert sorted(json.loads(each["data"])["job_id"] for each in sent) == sorted(ids)
+    assert [each.state().is_paused for each in (parent, first, second)] == [False] * 3
