@@ -374,8 +374,9 @@ def test_canceling_a_batch_counts_jobs_whose_records_are_gone(client, most):
 def test_a_cancel_waits_once_for_the_jobs_of_all_nested_batches(client, monkeypatch):
     monkeypatch.setattr(batch_module, "CANCEL_SECONDS", 0.2)
     monkeypatch.setattr(batch_module, "STOP_INTERVAL", math.inf)
-    with Batch.create() as parent, Batch.create(parent=parent) as first, Batch.create(parent=parent) as second:
-        ids = [batch_jobs.nap.options(batch=each.id).enqueue(60) for each in (parent, first, second)]
+    with Batch.create() as parent:
+        batches = [parent, Batch.create(parent=parent), Batch.create(parent=parent)]
+        ids = [batch_jobs.nap.options(batch=each.id).enqueue(60) for each in batches]
     for job in Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 3).jobs:
         mark_started(client, job)
     with client.pubsub(ignore_subscribe_messages=True) as commands:
@@ -384,4 +385,4 @@ def test_a_cancel_waits_once_for_the_jobs_of_all_nested_batches(client, monkeypa
         parent.cancel()
         sent = list(iter(lambda: commands.get_message(timeout=0.1), None))
     assert sorted(json.loads(each["data"])["job_id"] for each in sent) == sorted(ids)
-    assert [each.state().is_paused for each in (parent, first, second)] == [False] * 3
+    assert [each.state().is_paused for each in batches] == [False] * 3
