@@ -40,7 +40,7 @@ _SHORT_PATHS = Path("/tmp")  # noqa: S108  every process must find the same sock
 _CHECKER = "packmule-stop"
 _ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.mxfast=0"}
 """What the server has unless its starter's environment says otherwise. By default, glibc puts off merging the
-memory of small values that were freed: after thousands of jobs have expired, one command takes 0.1 s for it."""
+memory of small values that were freed: once thousands of jobs have expired, one command takes 0.1 s."""
 
 # A child forked while this process holds the server's lock would inherit the lock. It may outlive the
 # server, and nobody could start another. So a fork waits the few milliseconds that a start takes.
