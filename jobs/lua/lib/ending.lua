@@ -10,8 +10,8 @@ local CANCELED_TTL, FAILURE_TTL, LONGEST_TTL = 86400, 31536000, 3153600000 -- se
 
 function ending.is_end(status) return status == 'finished' or status == 'failed' or status == 'stopped' end
 
--- Write a job's status, and more fields and values, to its record; how many fields are new. False if the key is none:
--- then it is set aside.
+-- Write a job's status, and more fields and values, to its record. Returns how many of the fields are new, or false if
+-- the key holds another type and was set aside.
 function ending.write(id, status, ...)
   local record = records.key(id)
   local written = redis.pcall('HSET', record, 'status', status, ...)
@@ -33,7 +33,7 @@ end
 -- Keep a job's record for so many seconds, or for ever.
 function ending.keep(id, ttl)
   if ttl <= 0 then return redis.call('PERSIST', records.key(id)) end
-  redis.call('PEXPIREAT', records.key(id), clock.millisecond + ttl * 1000) -- what EXPIRE has to be rewritten to
+  redis.call('PEXPIREAT', records.key(id), clock.millisecond + ttl * 1000) -- the server would rewrite EXPIRE to this
 end
 
 -- Add an ended job to RQ's registry of its queue.

@@ -25,7 +25,8 @@ local function enqueue(run, places, payloads, before, replies)
   end
   local all_new = redis.call('EXISTS', unpack(keys)) == 0
   local waits_in_list = place == 'back' or place == 'front'
-  if all_new and waits_in_list and not (owns and (owns[1][3] or owns[1][4])) then -- nothing keeps any of them out
+  local is_unique_or_grouped = owns and (owns[1][3] or owns[1][4]) -- then all jobs of the run are
+  if all_new and waits_in_list and not is_unique_or_grouped then -- nothing keeps any of them out
     local why = batch and refusal(batch)
     if why then return why end
     queues.push_all(queue, ids, place == 'back' and 'RPUSH' or 'LPUSH')

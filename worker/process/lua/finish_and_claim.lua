@@ -14,12 +14,12 @@
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
 --          rows are those of jobs that finished and need nothing else, which are kept for a minute or more, in one list:
 --          id, execution id, queue, ttl, started and ended as RQ's texts, both in Unix seconds as text, value,
---          whether the job may be marked as started, both in Unix seconds; and so on
+--          whether the job may be marked as started, both in Unix seconds as numbers; then the next row
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
--- Returns  1 while all workers are suspended, seconds until a blocked group goes on, as text, if this worker is to look
---          then ("0": at once, behind ids that may not run), 1 if RQ no longer knows the worker, asked when its lease is
---          renewed, 1 if the server lost history, the ids of stale outcomes, ids with dependents to enqueue, its paused
---          queues (each a list or nothing), and then each job in the same list
+-- Returns  one list: 1 while all workers are suspended; seconds, as text, until a blocked group goes on, if this worker
+--          is to look then ("0": at once, behind ids that may not run); 1 if RQ no longer knows the worker, asked when
+--          its lease is renewed; 1 if the server lost history; three lists, each of which may be nothing: ids of stale
+--          outcomes, ids with dependents to enqueue, its paused queues; and then the values of each job
 --          a job is id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due
 --          the rare fields are the 4th to the 21st that examining.take reads, each or nothing, expires_at and
 --          unknown_since in seconds from now; a job that repeats has its repeat_intervals behind them

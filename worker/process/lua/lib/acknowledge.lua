@@ -26,7 +26,7 @@ function acknowledge.look(ids, queues_of)
   return #ids > 0 and redis.call('EXISTS', unpack(dependents)) > 0, canceled
 end
 
--- Make the rows outcomes, behind `others`; the rows that are left, which are none.
+-- Append the rows, as outcomes, to `others`. Returns the rows that are left: none.
 function acknowledge.append(rows, others)
   for i = 1, #rows, WIDTH do
     local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)

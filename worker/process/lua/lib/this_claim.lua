@@ -8,7 +8,7 @@ this_claim.claims, this_claim.holder, this_claim.id, this_claim.again, this_clai
 this_claim.want, this_claim.looks = 0, 0
 
 this_claim.count = 0 -- how many jobs were claimed
-this_claim.reply = {0, false, 0, 0, false, false, false}
+this_claim.reply = {0, false, 0, 0, false, false, false} -- what is in front of the jobs; a nil would end the reply
 this_claim.rooms = {} -- of the queues that have a rate
 this_claim.has_blocked = false
 this_claim.has_followed = false -- another job of a group is in the list now
