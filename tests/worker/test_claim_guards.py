@@ -311,13 +311,14 @@ def test_garbage_in_the_hash_of_a_worker_loses_no_outcome(client, claims, found)
 
 
 @pytest.mark.parametrize("has_failed", [True, False])
-def test_an_outcome_brings_no_deleted_record_back(client, claims, has_failed):
+def test_an_outcome_of_a_deleted_job_leaves_no_record_and_no_event(client, claims, has_failed):
     gone, there = (pool_jobs.add.options(retries=1, retry_intervals=[0]).enqueue(1) for _ in range(2))
     jobs = claims.finish_and_claim("c1", [], 2).jobs
     client.delete(keys.job_key(gone))
     ended = [outcome.failed(job, "broken", 1.0, 2.0) if has_failed else finished(job) for job in jobs]
     claims.finish_and_claim("c2", ended, 0)
     assert client.exists(keys.job_key(gone), keys.results_key(gone)) == 0
+    assert [each.type for each in events.read(client) if each.job == gone] == ["enqueued"]
     assert client.hkeys(keys.claims_key("w1")) == [b".claim"]
     assert client.lrange(keys.queue_key("default"), 0, -1) == [there.encode()] * has_failed
 

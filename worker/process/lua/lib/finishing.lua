@@ -37,7 +37,8 @@ function finishing.all(rows, claims, held, number, again, stale)
     number = number + 1
     if held[number] == execution then
       local new = ending.write(id, 'finished', 'started_at', started, 'ended_at', ended, 'worker_name', worker)
-      if new == ALL_NEW and redis.call('HLEN', records.key(id)) == ALL_NEW then -- somebody deleted the job
+      local was_deleted = new == ALL_NEW and redis.call('HLEN', records.key(id)) == ALL_NEW
+      if was_deleted then
         redis.call('DEL', records.key(id))
       elseif new then
         ending.result(id, execution, 1, ttl, false, 'execution_started_at', began, 'execution_ended_at', stopped,
@@ -47,7 +48,7 @@ function finishing.all(rows, claims, held, number, again, stale)
       end
       gathered.add('HDEL', claims, id)
       if is_marked then finishing.unmark(id, execution, queue, to - from) end
-      events.emit('finished', id, queue, worker, {started = from, ended = to})
+      if not was_deleted then events.emit('finished', id, queue, worker, {started = from, ended = to}) end
     elseif not again then
       stale[#stale + 1] = id
     end
