@@ -84,6 +84,8 @@ def counted_server() -> Iterator[tuple[Redis, Callable[[Callable[[], object]], i
                     client.ping()
                     break
                 except Refused:
+                    if server.poll() is not None:
+                        sys.exit("the server did not start under valgrind")
                     time.sleep(0.1)
             yield client, count
         finally:
