@@ -2,8 +2,10 @@
 
     python benchmarks/instructions.py [jobs]
 
-A claim acknowledges the jobs of the claim before. Instructions are not time: a job of a claim of one takes
-longer than they say, because the caches have lost meanwhile what it needs.
+A claim acknowledges the jobs of the claim before. Of all instructions, "commands" are those of the commands
+that a script calls, without their way in and out of Lua, "the file" those that write the append-only file,
+and "memory" those that allocate and free, wherever they are called. Instructions are not time: a job of a
+claim of one takes longer than they say, because the caches have lost meanwhile what it needs.
 """
 
 from __future__ import annotations
@@ -31,14 +33,24 @@ from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import finished
 
+Counter = Callable[[Callable[[], object]], dict[str, int]]
+
+ALL = "PROGRAM TOTALS"
+PARTS = {
+    "commands": ("call'2",),
+    "the file": ("feedAppendOnlyFile",),
+    "memory": ("malloc", "realloc", "free"),
+}
+"""The server's functions whose instructions, with those of what they call, make up a part."""
+
 MOST_IN_CLAIM = 64
 CHUNK = 500
 FEW = 128
 
 
 @contextmanager
-def counted_server() -> Iterator[tuple[Redis, Callable[[Callable[[], object]], int]]]:
-    """A client of a server under valgrind, and what counts the server's instructions while a call runs."""
+def counted_server() -> Iterator[tuple[Redis, Counter]]:
+    """A client of a server under valgrind, and what counts its instructions by function during a call."""
     with tempfile.TemporaryDirectory(prefix="packmule-") as name:
         folder = Path(name)
         options = {
@@ -67,15 +79,17 @@ def counted_server() -> Iterator[tuple[Redis, Callable[[Callable[[], object]], i
             command = ["callgrind_control", *words, str(server.pid)]
             subprocess.run(command, check=True, capture_output=True)
 
-        def count(call: Callable[[], object]) -> int:
+        def count(call: Callable[[], object]) -> dict[str, int]:
             control("--instr=on")
             call()
             control("--instr=off")
             control("--dump")
             newest = max(folder.glob("counts.*"), key=lambda path: int(path.suffix[1:]))
-            found = re.search(r"^totals: (\d+)", newest.read_text(), re.MULTILINE)
-            assert found is not None
-            return int(found[1])
+            command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", str(newest)]
+            text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            lines = re.findall(r"^ *([\d,]+) \([ \d.]+%\)  (?:\S+:)?(.+?)(?: \[.*)?$", text, re.MULTILINE)
+            # The largest come first; a name may stand for several functions.
+            return {name: int(number.replace(",", "")) for number, name in reversed(lines)}
 
         try:
             client = Redis(unix_socket_path=str(folder / "sock"))
@@ -112,7 +126,7 @@ def perform(claims: Claims, count: int, most: int) -> None:
 
 def main(count: int) -> None:
     """Count for each way that a job goes, and print a table."""
-    if not (shutil.which("valgrind") and shutil.which("callgrind_control")):
+    if not shutil.which("valgrind"):
         sys.exit("valgrind is not installed: no instructions are counted")
     count -= count % MOST_IN_CLAIM
     in_chunks = CHUNK * (count // CHUNK + 1)
@@ -127,8 +141,15 @@ def main(count: int) -> None:
             f"enqueue {CHUNK} at once": (in_chunks, lambda: enqueue(client, in_chunks, CHUNK)),
             "claims of 1": (count, lambda: perform(claims, count, 1)),
         }
-        rows = [(name, f"{counted(way) / jobs:,.0f}") for name, (jobs, way) in ways.items()]
-    table(("the server's instructions", "a job"), rows)
+        rows = [(name, *_shown(counted(way), jobs)) for name, (jobs, way) in ways.items()]
+    table(("the server's instructions", "a job", *PARTS), rows)
+
+
+def _shown(counts: dict[str, int], jobs: int) -> Iterator[str]:
+    """The instructions of a job, and what share of them each part has."""
+    yield f"{counts[ALL] / jobs:,.0f}"
+    for names in PARTS.values():
+        yield f"{sum(counts[name] for name in names) / counts[ALL]:.0%}"
 
 
 if __name__ == "__main__":
