@@ -14,6 +14,8 @@ from packmule.units import GIB, KIB, MIB, duration, size
 
 LAST_PORT = 65_535
 
+_PREFIX = "PACKMULE_"
+
 _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
 """Up to the last @, so that a password with an unescaped @ in it is hidden too."""
 
@@ -236,6 +238,17 @@ def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{variable}_FILE: {path} can't be read: {type(error).__name__}") from None
+
+
+def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables that look like those of settings and are none, each with the one that it resembles."""
+    from difflib import get_close_matches  # noqa: PLC0415  only `packmule check` needs it
+
+    known = {variable.removeprefix(_PREFIX): variable for variable, _ in VARIABLES.values()}
+    env = os.environ if environ is None else environ
+    names = [name.removeprefix(_PREFIX) for name in env if name.startswith(_PREFIX)]
+    near = {name: get_close_matches(name, known, 1, 0.8) for name in names if name not in known}
+    return {_PREFIX + name: known[found[0]] for name, found in near.items() if found}
 
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from packmule.config import VARIABLES, Settings, secret
+from packmule.config import VARIABLES, Settings, SettingsError, misspelt, secret
 from packmule.errors import Unavailable
 from packmule.terminal.app import App
 from packmule.terminal.parameters import json_option
@@ -50,6 +50,7 @@ def check(app: App, json: bool) -> int:
 
     settings = app.settings
     findings = {
+        "variables": _finding(_variables),
         "modules": _finding(lambda: _modules(app)),
         "schedules": _finding(lambda: _schedules(app)),
         "webhooks": _finding(lambda: _webhooks(settings)),
@@ -77,6 +78,12 @@ def _finding(probe: Callable[[], Any]) -> Finding:
         return Finding(True, str(probe() or "ok"))
     except Exception as error:
         return Finding(False, f"FAULT: {error}")
+
+
+def _variables() -> None:
+    found = [f"{name} is no setting: did you mean {near}?" for name, near in misspelt().items()]
+    if found:
+        raise SettingsError("; ".join(found))
 
 
 def _modules(app: App) -> str:

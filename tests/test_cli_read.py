@@ -164,6 +164,7 @@ def test_status_tells_of_queues_workers_and_server(
 def test_check_finds_all_well(packmule: CommandLine) -> None:
     report = json.loads(output(packmule.run("check", "--json")))
     assert report["findings"].keys() == {
+        "variables",
         "modules",
         "schedules",
         "webhooks",
@@ -220,6 +221,8 @@ def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedS
 
 def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", {})  # other tests' jobs have faulty schedules
+    monkeypatch.setenv("PACKMULE_MODULS", "jobs")
+    monkeypatch.setenv("PACKMULE_SERVICE_HOST", "10.0.0.1")  # as Kubernetes does
     done = here(
         "check",
         "--json",
@@ -232,8 +235,12 @@ def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert {name for name, finding in findings.items() if not finding["ok"]} == {
         "modules",
         "mail",
+        "variables",
         "webhooks",
     }
+    assert findings["variables"]["text"] == (
+        "FAULT: PACKMULE_MODULS is no setting: did you mean PACKMULE_MODULES?"
+    )
     assert "gone.jobs" in findings["modules"]["text"]
     assert "gone.toml" in findings["webhooks"]["text"]
 
