@@ -20,7 +20,7 @@ from packmule.tests.model.steer_rules import SteerRules
 from packmule.tests.model.work_rules import WorkRules
 from packmule.tests.model.world import World, Wrong
 
-MOST_ROUNDS = 60
+MOST_ROUNDS = 120
 """Each a few seconds of the clock: far more than any example needs to come to rest."""
 
 
