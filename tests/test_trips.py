@@ -131,8 +131,8 @@ def test_a_performed_job_takes_a_bounded_number_of_commands(client):
         claims.next_id(), [performer.perform(performer.prepare(job)) for job in claim.jobs], 0
     )
     ran = commands(client) - before
-    del ran["cmdstat_info"]
-    assert ran.total() / 100 < 7  # HLEN and a short HMGET take less time than one HMGET of all fields
+    del ran["cmdstat_info"], ran["cmdstat_hincrby"]  # statistics: the more, the more the jobs' times differ
+    assert ran.total() / 100 < 6.6  # HLEN and a short HMGET take less time than one HMGET of all fields
     assert ran["cmdstat_evalsha"] == 2
 
 

@@ -27,10 +27,10 @@ def test_each_job_completes_and_a_kill_repeats_no_more_than_a_claim(server, clie
     with pool(server, 2, threads=threads) as process:
         until(lambda: len(children_of(process.pid)) == 2)
         for kill in range(KILLS):
+            already = len(lines(ledger))  # counted first, for the jobs may end before this process goes on
             for queue in ("high", "low"):
                 calls = [(str(ledger), f"{kill} {queue} {number}") for number in range(1500)]
                 ids += pool_jobs.note.options(queue=queue).enqueue_many(calls)
-            already = len(lines(ledger))
             until(lambda already=already: len(lines(ledger)) > already)
             time.sleep(dice.uniform(0, 0.1))
             os.kill(children_of(process.pid)[0], signal.SIGKILL)  # the older one
