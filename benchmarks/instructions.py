@@ -71,6 +71,7 @@ def counted_server() -> Iterator[tuple[Redis, Counter]]:
                 embedded_server._binary(),
                 *(str(word) for key, value in options.items() for word in (f"--{key}", value)),
             ],
+            env=compact.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -21,7 +21,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from packmule.config import child_environment
 from packmule.coordination.redis import compact
 from packmule.coordination.redis.trust import distrusted, is_private
 from packmule.errors import Unavailable
@@ -38,9 +37,6 @@ _ANSWER_TIMEOUT = 5.0
 _SOCKET_PATH_BYTES = 103  # macOS has room for 104 with the closing zero, Linux for 108
 _SHORT_PATHS = Path("/tmp")  # noqa: S108  every process must find the same socket, regardless of TMPDIR
 _CHECKER = "packmule-stop"
-_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.mxfast=0"}
-"""What the server has unless its starter's environment says otherwise. By default, glibc puts off merging the
-memory of small values that were freed: once thousands of jobs have expired, one command takes 0.1 s."""
 
 # A child forked while this process holds the server's lock would inherit the lock. It may outlive the
 # server, and nobody could start another. So a fork waits the few milliseconds that a start takes.
@@ -187,7 +183,7 @@ class EmbeddedServer:
         }
         started = subprocess.run(  # noqa: S603  every word of it is ours
             [_binary(), *(word for option in options.items() for word in option)],
-            env=_ENVIRONMENT | child_environment(),
+            env=compact.environment(),
             pass_fds=(lock,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
