@@ -2,14 +2,16 @@
 
     python benchmarks/throughput.py [jobs] [rounds]
 
-Each round measures every system once, in turn, on an emptied private server. RQ runs its SimpleWorker, which
-forks for no job, so that its figure is its best.
+Each round measures every system once, in turn, on an emptied private server; our workers once more with the
+settings that a server of your own has. RQ runs its SimpleWorker, which forks for no job, so its figure is its
+best.
 """
 
 from __future__ import annotations
 
 import logging
 import statistics
+from collections.abc import Mapping
 from functools import partial
 
 import bench_jobs
@@ -23,9 +25,11 @@ from harness import (
     rate,
     table,
 )
+from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
+from packmule.coordination.redis import compact
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs.client import Client
 from packmule.testing import private_server
@@ -33,6 +37,9 @@ from packmule.testing import private_server
 ONE_BY_ONE = 2_000
 RQ_SHARE = 10
 """RQ performs a tenth of the jobs, because it takes some twenty times as long."""
+
+STOCK = {"stream-node-max-bytes": 4096, "hash-max-listpack-value": 64}
+"""What a server of the user's own has unless told otherwise, in place of the compact settings."""
 
 
 def rq_worker(server: EmbeddedServer) -> None:
@@ -42,6 +49,11 @@ def rq_worker(server: EmbeddedServer) -> None:
     queue = Queue(connection=client, serializer=JSONSerializer)
     worker = SimpleWorker([queue], connection=client, serializer=JSONSerializer)
     worker.work(burst=True, logging_level="ERROR")
+
+
+def _set(client: Redis, settings: Mapping[str, int]) -> None:
+    for name, value in settings.items():
+        client.config_set(name, value)
 
 
 def main(jobs: int, rounds: int) -> None:
@@ -67,6 +79,14 @@ def main(jobs: int, rounds: int) -> None:
             assert client.zcard("rq:finished:default") == jobs
             return found
 
+        def our_workers_on_stock_settings() -> float:
+            _set(client, STOCK)
+            try:
+                ours_in_bulk()
+                return our_workers()
+            finally:
+                _set(client, compact.SETTINGS)
+
         def rqs_one_by_one() -> float:
             client.flushall()
             return rate(ONE_BY_ONE, lambda: [queue.enqueue(job.name) for _ in range(ONE_BY_ONE)])
@@ -84,6 +104,7 @@ def main(jobs: int, rounds: int) -> None:
             "packmule, one by one": ours_one_by_one,
             "packmule, in bulk": ours_in_bulk,
             "packmule, two workers": our_workers,
+            "packmule, two workers, stock settings": our_workers_on_stock_settings,
             "rq, one by one": rqs_one_by_one,
             "rq, in bulk": rqs_in_bulk,
             "rq SimpleWorker, two workers": rqs_workers,
