@@ -30,8 +30,8 @@ from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Performer, finished
+from packmule.worker.process.outcome import Outcome, finished
+from packmule.worker.process.performer import Performer
 
 
 class Trips:

@@ -25,7 +25,7 @@ from packmule.worker.dependents import FORGOTTEN_SECONDS, PARENTS_A_CALL, Depend
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.performer import finished
+from packmule.worker.process.outcome import finished
 from packmule.worker.rescue import rescue
 
 ADD = "packmule.tests.worker.pool_jobs.add"

@@ -103,16 +103,24 @@ class _Rate(msgspec.Struct, frozen=True, array_like=True, tag="rate"):
 
 
 class Row(NamedTuple):
-    """A job as the script returns it; `rare` are the fields that most jobs lack, in the script's order."""
+    """A job as the script returns it; `rare` are names and values of fields that most jobs lack, in turn."""
 
     id: bytes
     execution: bytes
     queue: bytes | None
     data: bytes
     timeout: bytes | None
-    rare: Sequence[bytes | None] | None
+    rare: Sequence[bytes] | None
     enqueued_at: bytes | None = None
     due: Sequence[Any] | None = None
+
+    @property
+    def fields(self) -> dict[bytes, bytes]:
+        """The rare fields by their names."""
+        return dict(zip(*[iter(self.rare or ())] * 2, strict=True))
+
+
+CALLBACKS = (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name")
 
 
 def read(row: Row, default_result_ttl: int) -> Claimed:
@@ -126,34 +134,35 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
     timeout = _seconds(row.timeout, DEFAULT_TIMEOUT)
     if row.due:
         return _due(row, *row.due)
-    result_ttl, failure_ttl, retries_left, intervals, attempts, front, *more = row.rare or (None,) * 13
-    expires_at, checkpoint, group, limits, batch, trace, unknown_since, *callbacks = more
-    repeats_left, repeat_intervals = (*callbacks[4:], None)[:2]
+    fields = row.fields
+    get = fields.get
+    limits = get(b"limits")
+    callbacks = tuple(name.decode() for each in CALLBACKS if (name := get(each)))
     return Claimed(
         id=id,
         execution=execution,
         queue=queue,
         data=row.data,
         timeout=timeout,
-        result_ttl=_whole(result_ttl, default_result_ttl, LONGEST_TTL),
-        failure_ttl=_whole(failure_ttl, int(DEFAULT_FAILURE_TTL), LONGEST_TTL),
-        retries_left=_whole(retries_left, 0, MOST_RETRIES),
-        retry_intervals=msgspec.json.decode(intervals, type=_Intervals) if intervals else (),
-        attempt=_whole(attempts, 0, MOST_ATTEMPTS) + 1,
-        front_on_retry=front == b"1",
-        expires_at=_instant(expires_at),
-        checkpoint=checkpoint,
+        result_ttl=_whole(get(b"result_ttl"), default_result_ttl, LONGEST_TTL),
+        failure_ttl=_whole(get(b"failure_ttl"), int(DEFAULT_FAILURE_TTL), LONGEST_TTL),
+        retries_left=_whole(get(b"retries_left"), 0, MOST_RETRIES),
+        retry_intervals=_intervals(get(b"retry_intervals")),
+        attempt=_whole(get(b"attempts"), 0, MOST_ATTEMPTS) + 1,
+        front_on_retry=get(b"enqueue_at_front_on_retry") == b"1",
+        expires_at=_instant(get(b"expires_at")),
+        checkpoint=get(b"checkpoint"),
         limits=(limits or b"").decode(),
         lock=_lock(limits) if limits else None,
-        is_grouped=group is not None,
+        is_grouped=b"group" in fields,
         enqueued_at=row.enqueued_at,
-        batch=(batch or b"").decode(),
-        trace=(trace or b"").decode(errors="replace"),
-        unknown_since=_instant(unknown_since),
-        repeats_left=_whole(repeats_left, 0, MOST_RETRIES),
-        repeat_intervals=msgspec.json.decode(repeat_intervals, type=_Intervals) if repeat_intervals else (),
-        callbacks=tuple(name.decode() for name in callbacks[:3] if name),
-        calls_back=any(callbacks[:4]),
+        batch=get(b"batch", b"").decode(),
+        trace=get(b"trace", b"").decode(errors="replace"),
+        unknown_since=_instant(get(b"unknown_since")),
+        repeats_left=_whole(get(b"repeats_left"), 0, MOST_RETRIES),
+        repeat_intervals=_intervals(get(b"repeat_intervals")),
+        callbacks=callbacks,
+        calls_back=bool(callbacks or get(b"webhooks")),
     )
 
 
@@ -185,6 +194,11 @@ def _lock(limits: bytes) -> str | None:
     """The name of the lock among a record's limits. Raises `DecodeError` if they are corrupt."""
     found = msgspec.json.decode(limits, type=list[_Lock | _Slots | _Rate])
     return next((limit.key for limit in found if isinstance(limit, _Lock)), None)
+
+
+def _intervals(text: bytes | None) -> tuple[float, ...]:
+    """The spans in a field, a list of seconds. Raises `DecodeError`."""
+    return msgspec.json.decode(text, type=_Intervals) if text else ()
 
 
 def _whole(text: bytes | None, otherwise: int, most: int) -> int:

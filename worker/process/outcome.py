@@ -1,7 +1,4 @@
-"""Outcomes: how the execution of a claimed job ended, as frozen values, and the rules for what runs again.
-
-The performer makes the plain one, that a job `finished`.
-"""
+"""Outcomes: how the execution of a claimed job ended, as frozen values, and the rules for what runs again."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ import msgspec
 
 from packmule.jobs import wire
 from packmule.jobs.limits import CallLimits
-from packmule.worker.process.claimed import Claimed, Row
+from packmule.worker.process.claimed import CALLBACKS, Claimed, Row
 
 RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
@@ -74,6 +71,29 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         if self.kind == wire.MAX_RETRIES_EXCEEDED:
             return wire.EXCEEDED
         return wire.reason(wire.traceback(self.value) or "") if self.name == "exc_string" else ""
+
+
+def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
+    """The job returned a value; `result` is that value as JSON, empty for None."""
+    plain = Outcome(
+        job.id,
+        job.execution,
+        job.queue,
+        "finished",
+        job.result_ttl,
+        FINISHED,
+        wire.time_text(started),
+        wire.time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "return_value",
+        b64encode(result).decode() if result else wire.NO_RESULT,
+        at_once=at_once,
+        limits=job.limits,
+        batch=job.batch,
+        callback="success" if job.calls_back else "",
+    )
+    return repeated(job, plain) if job.repeats_left > 0 else plain
 
 
 def repeated(job: Claimed, finished: Outcome) -> Outcome:
@@ -186,16 +206,15 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
     id, execution, queue = (value.decode(errors="replace") for value in (*row[:2], row.queue or b""))
     if row.due:
         return settled(Claimed(id, execution, queue, b""))
-    limits = (row.rare and row.rare[9]) or b""
-    batch = (row.rare and row.rare[10]) or b""
+    fields = row.fields
     job = Claimed(
         id,
         execution,
         queue,
         b"",
-        limits=limits.decode(errors="ignore"),
-        batch=batch.decode(errors="ignore"),
-        calls_back=any((row.rare or ())[13:17]),
+        limits=fields.get(b"limits", b"").decode(errors="ignore"),
+        batch=fields.get(b"batch", b"").decode(errors="ignore"),
+        calls_back=any(fields.get(name) for name in (*CALLBACKS, b"webhooks")),
     )
     return failed(job, f"the job's record is corrupt: {error}", now, now)
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
-import rq
-
-from packmule.errors import JobFailed, UsageError
-from packmule.jobs import context, registry, tracing, wire
+from packmule.errors import JobFailed
+from packmule.jobs import context, registry, tracing
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped
 from packmule.jobs.job_type import JobType
 from packmule.jobs.registry import Invoked
+from packmule.jobs.wire import time_text
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.lookup import Lookup, Registered
-from packmule.worker.process.outcome import FINISHED, Outcome
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.result import Returned, encoded
 
 log = logging.getLogger("packmule.worker")
 
@@ -31,14 +30,6 @@ Save = Callable[[str, str, bytes], None]
 CallBack = Callable[[Claimed, Due], Invoked]
 NoteError = Callable[[str, BaseException], None]
 Kind = Literal["plain", "async", "isolated", "inline"]
-
-
-class ResultTooLarge(UsageError, ValueError):
-    """A job returned more than a result may hold."""
-
-
-class ResultUnwritable(UsageError, TypeError):
-    """A job returned what JSON can't hold."""
 
 
 class Expired(JobFailed):
@@ -179,7 +170,7 @@ class Performer:
                 return outcome.failed(job, outcome.trace(error), started, now, retry=False, status="stopped")
             case Retry() if error.limit is None or job.attempt < error.limit:
                 return outcome.again(job, str(error), started, now, error.after, traits.at_once)
-            case _Returned():
+            case Returned():
                 return outcome.exceeded(job, error.result, started, now, traits.at_once)
             case _:
                 retry = traits.may_retry(error) and not isinstance(error, Retry)
@@ -212,8 +203,9 @@ class Performer:
 
     def _result(self, call: Call, value: Any, started: float) -> Result:
         self._leave_if_forked()
-        is_stored = value is not None and not call.job.due
-        result = self._encoded(call.type.name, value, call.job.attempt) if is_stored else b""
+        if value is None or call.job.due:
+            return Result(b"", started, time.time())
+        result = encoded(value, call.type.name, call.job.attempt, self.lookup, self.max_result_bytes)
         return Result(result, started, time.time())
 
     def _leave_if_forked(self) -> None:
@@ -221,65 +213,12 @@ class Performer:
         if os.getpid() != self.process:
             os._exit(1)
 
-    def _encoded(self, name: str, value: Any, attempt: int) -> bytes:
-        if isinstance(value, rq.Retry):
-            raise self._asked_to_retry(value, attempt)
-        try:
-            result = self.lookup.encode(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ResultUnwritable(f"{name} returned what JSON can't hold: {error}") from None
-        if len(result) > self.max_result_bytes:
-            raise ResultTooLarge(
-                f"{name} returned {len(result)} bytes, and a result may hold {self.max_result_bytes}: "
-                "leave the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
-            )
-        return result
-
-    def _asked_to_retry(self, returned: rq.Retry, attempt: int) -> _Returned:
-        """Our `Retry` for a job that returned RQ's."""
-        after = returned.intervals[min(attempt, len(returned.intervals)) - 1] if returned.intervals else 0
-        asked = _Returned(after, "the job returned a Retry", limit=returned.max + 1)
-        try:
-            asked.result = self.lookup.encode(returned)
-        except (TypeError, ValueError):
-            asked.result = wire.encode_json(repr(returned))
-        return asked
-
 
 def with_result(call: Call, result: Result) -> Outcome:
     """The outcome of a call that returned."""
     if call.job.due:
         return outcome.settled(call.job)
-    return finished(call.job, *result, call.type.traits.at_once)
-
-
-def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
-    """The job returned a value; `result` is that value as JSON, empty for None."""
-    plain = Outcome(
-        job.id,
-        job.execution,
-        job.queue,
-        "finished",
-        job.result_ttl,
-        FINISHED,
-        wire.time_text(started),
-        wire.time_text(ended),
-        f"{started:.6f}",
-        f"{ended:.6f}",
-        "return_value",
-        b64encode(result).decode() if result else wire.NO_RESULT,
-        at_once=at_once,
-        limits=job.limits,
-        batch=job.batch,
-        callback="success" if job.calls_back else "",
-    )
-    return outcome.repeated(job, plain) if job.repeats_left > 0 else plain
-
-
-class _Returned(Retry):
-    """RQ's `Retry`, which a job returned, also as its result."""
-
-    result = b""
+    return outcome.finished(call.job, *result, call.type.traits.at_once)
 
 
 def _kind(called: JobType) -> Kind:
@@ -295,4 +234,4 @@ def _traced(call: Call) -> AbstractContextManager[object]:
 
 def _refuse_expired(job: Claimed) -> None:
     if job.expires_at is not None and job.attempt == 1 and job.expires_at < time.time():
-        raise Expired(f"the job could not start before it expired at {wire.time_text(job.expires_at)}")
+        raise Expired(f"the job could not start before it expired at {time_text(job.expires_at)}")

@@ -7,6 +7,16 @@ function records.key(id) return 'rq:job:' .. id end
 -- The values of fields, false for one that is not there; or a table with `err` alone, if the key is no record.
 function records.read(id, ...) return redis.pcall('HMGET', 'rq:job:' .. id, ...) end
 
+-- All fields by their names; or a table with `err` alone, if the key is no record or has more than `most` of them.
+function records.all(id, most)
+  local count = redis.pcall('HLEN', 'rq:job:' .. id)
+  if type(count) ~= 'number' then return count end
+  if count > most then return {err = 'the record has ' .. count .. ' fields'} end
+  local values, fields = redis.call('HGETALL', 'rq:job:' .. id), {}
+  for i = 1, #values, 2 do fields[values[i]] = values[i + 1] end
+  return fields
+end
+
 -- The text of one field, or nothing.
 function records.get(id, field)
   local value = redis.pcall('HGET', 'rq:job:' .. id, field)

@@ -21,8 +21,8 @@
 --          its lease is renewed; 1 if the server lost history; three lists, each of which may be nothing: ids of stale
 --          outcomes, ids with dependents to enqueue, its paused queues; and then the values of each job
 --          a job is id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due
---          the rare fields are the 4th to the 21st that examining.take reads, each or nothing, expires_at and
---          unknown_since in seconds from now; a job that repeats has its repeat_intervals behind them
+--          the rare fields are names and values in turn (lib/examining.lua), expires_at and unknown_since in seconds
+--          from now
 --          due is nothing, or what callbacks.row returns for a job whose callback is due
 --
 -- A claim takes an id off its list and enters it in the claims with its execution, <claim id>-<number>. The record says

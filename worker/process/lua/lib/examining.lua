@@ -5,24 +5,29 @@
 
 local examining = {}
 
-local EXPIRES_AT, UNKNOWN_SINCE, LAST_RARE = 10, 16, 21 -- of the fields that `take` reads: few jobs have the 4th to 21st
+local MOST_FIELDS = 200 -- of a record: RQ and we write some forty
 
--- The fields that few jobs have, or false if this one has none.
-local function rare_of(id, values)
-  for i = 4, LAST_RARE do
-    if values[i] then
-      for _, at in ipairs({EXPIRES_AT, UNKNOWN_SINCE}) do values[at] = clock.seconds_to(values[at]) end
-      local rare = {unpack(values, 4, LAST_RARE)}
-      if values[LAST_RARE] then rare[LAST_RARE - 2] = records.get(id, 'repeat_intervals') or false end
-      return rare
-    end
+-- What few jobs have in their records, and the worker needs.
+local RARE = {
+  attempts = true, batch = true, checkpoint = true, enqueue_at_front_on_retry = true, expires_at = true,
+  failure_callback_name = true, failure_ttl = true, group = true, limits = true, repeat_intervals = true,
+  repeats_left = true, result_ttl = true, retries_left = true, retry_intervals = true, stopped_callback_name = true,
+  success_callback_name = true, trace = true, unknown_since = true, webhooks = true,
+}
+
+-- The names and values of the fields that few jobs have, or false if this one has none.
+local function rare_of(fields)
+  fields.expires_at, fields.unknown_since = clock.seconds_to(fields.expires_at), clock.seconds_to(fields.unknown_since)
+  local rare = {}
+  for name, value in pairs(fields) do
+    if RARE[name] then rare[#rare + 1], rare[#rare + 2] = name, value end
   end
-  return false
+  return rare[1] and rare or false
 end
 
 -- Whether a queued job may run now: its batch is not paused, and it gets its slots and tokens.
-local function may_run(id, number, values)
-  local queue, group, needs, batch = values[1], values[12] or values[13], values[13], values[14]
+local function may_run(id, number, fields)
+  local queue, group, needs, batch = fields.origin, fields.group or fields.limits, fields.limits, fields.batch
   if batch and not this_claim.is_plain and pausing.holds(batch) then
     if group then this_claim.has_followed = groups.leave(queue or '', group, id) or this_claim.has_followed end
     guarded.call('RPUSH', 'pm:batch:' .. batch .. ':held', id)
@@ -40,36 +45,34 @@ end
 function examining.take(id, number)
   local execution, again = this_claim.id .. '-' .. number, this_claim.again
   local is_callback = records.is_callback(execution)
-  local values = records.read(id, 'origin', 'data', 'timeout',
-    'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals', 'attempts', 'enqueue_at_front_on_retry', 'expires_at',
-    'checkpoint', 'group', 'limits', 'batch', 'trace', 'unknown_since', 'success_callback_name', 'failure_callback_name',
-    'stopped_callback_name', 'webhooks', 'repeats_left', 'status', 'enqueued_at')
-  if values.err or not values[2] then
+  local fields = records.all(id, MOST_FIELDS)
+  if fields.err or not fields.data then
     -- A record that expired or was deleted while its id waited is no loss, but half a record is.
-    if records.exists(id) then corrupt.set_aside(id, values.err or 'the record holds no data') end
+    if records.exists(id) then corrupt.set_aside(id, fields.err or 'the record holds no data') end
     return false
   end
   if id:find('[\128-\255]') and not text.is_valid(id) then
     corrupt.set_aside(id, 'its id is not valid UTF-8')
     return false
   end
-  local queue, status = values[1], values[LAST_RARE + 1] or 'queued'
+  local queue, status = fields.origin or false, fields.status or 'queued'
   local waits = status == 'queued' or status == 'created'
-  if values[UNKNOWN_SINCE] and not again then callbacks.leave(id, queue, waits) end
+  if fields.unknown_since and not again then callbacks.leave(id, queue, waits) end
   if is_callback or not waits then
     local due = again and execution or execution .. 'c'
-    local row, group = callbacks.claim(id, status, due, again), values[12] or values[13]
+    local row, group = callbacks.claim(id, status, due, again), fields.group or fields.limits
     if row then
-      this_claim.add(id, due, queue, '', values[3], false, values[LAST_RARE + 2], row)
+      this_claim.add(id, due, queue, '', fields.timeout or false, false, fields.enqueued_at or false, row)
     elseif not again and group then -- a cancel left its id there, or somebody added it twice
       this_claim.has_followed = groups.leave(queue or '', group, id) or this_claim.has_followed
     end
     if row or is_callback or not again then return row and due end
   end
-  if not again and not may_run(id, number, values) then return false end -- it was allowed to run before
+  if not again and not may_run(id, number, fields) then return false end -- it was allowed to run before
   local room = this_claim.rooms[queue]
   if room then room.begun = room.begun + 1 end
-  this_claim.add(id, execution, queue, values[2], values[3], rare_of(id, values), values[LAST_RARE + 2], false)
+  this_claim.add(id, execution, queue, fields.data, fields.timeout or false, rare_of(fields), fields.enqueued_at or false,
+    false)
   return execution
 end
 
