@@ -18,7 +18,7 @@ from packmule.tests.model.clock import Clock
 from packmule.tests.model.invariants import Allowed, silent_changes, violations
 from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome, performer
+from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claim, Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
@@ -177,7 +177,7 @@ class World:
         now = self.clock.now
         match end:
             case "finished":
-                return performer.finished(job, b"1", now - 1, now)
+                return outcome.finished(job, b"1", now - 1, now)
             case "raised" | "failed" | "stopped":
                 status = "stopped" if end == "stopped" else "failed"
                 return outcome.failed(job, f"it {end}", now - 1, now, retry=end == "raised", status=status)
