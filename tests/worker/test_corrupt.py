@@ -89,13 +89,14 @@ def quarantined(client: Redis) -> set[str]:
 
 
 def has_an_end(client: Redis, id: str) -> bool:
-    """Whether a job has ended, is set aside, is gone, or waits for a retry or where nobody serves."""
+    """Whether a job has ended, is set aside, is gone, repeats, or waits for a retry or where nobody serves."""
     record = reader.read_if_there(client, id)
     return (
         record is None
         or record.has_ended
         or record.status == "scheduled"
         or record.queue not in ("default", "low")
+        or client.hexists(keys.job_key(id), "repeats_left")
         or id in quarantined(client)
     )
 
