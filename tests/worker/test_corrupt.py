@@ -89,7 +89,7 @@ def quarantined(client: Redis) -> set[str]:
 
 
 def has_an_end(client: Redis, id: str) -> bool:
-    """Whether a job has ended, is set aside, is gone, repeats, or waits for a retry or where nobody serves."""
+    """Whether a job has ended, is set aside, is gone, repeats, or waits for a retry or a server."""
     record = reader.read_if_there(client, id)
     return (
         record is None
