@@ -50,6 +50,7 @@ class Run(NamedTuple):
     fields: list[Any]
     batch: str | None
     expires: float | None
+    priority: int | None = None
 
 
 class Own(NamedTuple):
@@ -94,7 +95,7 @@ class EntryWriter:
         if trace:
             fields += "trace", trace
         expires = in_seconds(options.expires) if options.expires is not None else None
-        self.run = Run(queue, place, fields, options.batch, expires)
+        self.run = Run(queue, place, fields, options.batch, expires, options.priority or None)
         self._is_plain = not (options.job_id or options.is_scheduled or options.is_unique or job.limits)
 
     def write_all(self, calls: Sequence[Call]) -> list[Entry]:
@@ -186,7 +187,8 @@ def arguments(entries: Sequence[Entry]) -> list[bytes]:
 
 def _run(run: Run, jobs: Sequence[Entry]) -> tuple[Any, ...]:
     owns = None if all(each.own is NOTHING for each in jobs) else [each.own for each in jobs]
-    return (*run, [each.id for each in jobs], owns)
+    common, priority = run[:-1], run[-1:] if run.priority else ()
+    return (*common, [each.id for each in jobs], owns, *priority)
 
 
 def _limits_of(job: JobType, limits: JobLimits, call: Call) -> CallLimits:
@@ -225,6 +227,8 @@ def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
         fields += "result_ttl", _whole(options.result_ttl)
     if options.failure_ttl is not None and options.failure_ttl != DEFAULT_FAILURE_TTL:
         fields += "failure_ttl", _whole(options.failure_ttl)
+    if options.priority:
+        fields += "priority", options.priority
     if options.retries:
         fields += "retries_left", options.retries
     if options.retries and options.retry_intervals:

@@ -7,6 +7,8 @@ import re
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
+_BAND = re.compile(r",[+-][12]$")
+
 QUEUES = "rq:queues"
 """The set of the keys of all queues that jobs were ever enqueued to."""
 
@@ -97,9 +99,15 @@ def queue_key(queue: str) -> str:
     return f"rq:queue:{queue}"
 
 
-def queue_name(key: str) -> str:
-    """The name of the queue whose list is `key`."""
-    return key.removeprefix("rq:queue:")
+def queue_keys(queue: str) -> tuple[str, ...]:
+    """All lists of waiting jobs of `queue`, in the order in which they are served (`bands.lua`)."""
+    key = queue_key(queue)
+    return f"{key},+2", f"{key},+1", key, f"{key},-1", f"{key},-2"
+
+
+def queue_name(key: str) -> str | None:
+    """The name of the queue whose list is `key`; None for a band of a queue."""
+    return None if _BAND.search(key) else key.removeprefix("rq:queue:")
 
 
 def registry_key(status: str, queue: str) -> str:

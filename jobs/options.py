@@ -20,12 +20,14 @@ LONGEST_SPAN = float(CENTURY)
 """Seconds, a hundred years: far beyond, Redis refuses to expire a key and RQ to show a date."""
 
 MOST_RETRIES = 1_000_000
+MOST_PRIORITY = 100
 
 _TYPES = {
     **dict.fromkeys(("queue", "description", "job_id", "batch"), str),
     **dict.fromkeys(("at_front", "durable"), bool),
     "at": datetime,
 }
+_WHOLE = (("retries", 0, MOST_RETRIES), ("priority", -MOST_PRIORITY, MOST_PRIORITY))
 _NO_RULES = (None, None, None, None)
 _UNIQUE_SPANS = ("unique_ttl", "debounce", "debounce_limit", "throttle")
 
@@ -62,7 +64,12 @@ class JobOptions(TypedDict, total=False):
     expires: float | timedelta | None
     """Fail the job if it has not started this long after it could have."""
     at_front: bool | None
-    """Put the job before those that wait."""
+    """Put the job before those that wait; with a `priority`, before those of its band."""
+    priority: int | None
+    """A whole number from -100 to 100, 0 by default: jobs above 0 run before others of their queue.
+
+    Jobs are in bands: 51 to 100, 1 to 50, 0, -50 to -1, and -100 to -51. Each keeps its order.
+    """
     job_id: str | None
     """Up to 200 letters, digits, `_` and `-`.
 
@@ -114,6 +121,7 @@ class Options:
     at: datetime | None = None
     expires: float | timedelta | None = None
     at_front: bool | None = None
+    priority: int | None = None
     job_id: str | None = None
     unique: bool | str | None = None
     unique_ttl: float | timedelta | None = None
@@ -139,8 +147,8 @@ class Options:
                 raise InvalidOption(f"retry_intervals={self.retry_intervals!r}: give a list of seconds")
             for value in self.retry_intervals:
                 _check_span("retry_intervals", value)
-        if self.retries is not None and not _is_retries(self.retries):
-            raise InvalidOption(f"retries={self.retries!r}: give a whole number from 0 to {MOST_RETRIES}")
+        for name, least, most in _WHOLE:
+            _check_whole(name, getattr(self, name), least, most)
         if self.job_id is not None and not JOB_ID.fullmatch(self.job_id):
             raise InvalidOption(f"job_id={self.job_id!r}: use up to 200 letters, digits, _ and -")
         if self.at is not None and self.at.tzinfo is None:
@@ -200,8 +208,11 @@ def _check_span(name: str, value: Any) -> None:
     )
 
 
-def _is_retries(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_RETRIES
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    """Raise `InvalidOption` unless `value` is None or a number that the option `name` can have."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    if value is not None and not is_whole:
+        raise InvalidOption(f"{name}={value!r}: give a whole number from {least} to {most}")
 
 
 def _is_text(value: str) -> bool:

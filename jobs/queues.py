@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 from redis import Redis
 
 from packmule.coordination.limits.rate import Rate
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.jobs.cluster import wake_workers
@@ -22,7 +23,8 @@ _purge_held = Script("jobs", "purge_held")
 
 def names(client: Redis) -> list[str]:
     """The names of all queues that jobs were ever enqueued to, sorted."""
-    return sorted(keys.queue_name(as_text(key)) for key in client.smembers(keys.QUEUES))
+    found = (keys.queue_name(as_text(key)) for key in client.smembers(keys.QUEUES))
+    return sorted(name for name in found if name is not None)
 
 
 def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -31,28 +33,34 @@ def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:
     >>> depths(client, ["mail"])  # doctest: +SKIP
     {'mail': {'queued': 3, 'scheduled': 0, 'started': 1, 'finished': 9, 'failed': 0, ...}}
     """
-    with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            pipeline.llen(keys.queue_key(queue))
-            for status in keys.REGISTRIES:
-                pipeline.zcard(keys.registry_key(status, queue))
-        counts = iter(pipeline.execute())
-    return {queue: {status: next(counts) for status in ("queued", *keys.REGISTRIES)} for queue in queues}
+    commands: list[tuple[str, str]] = []
+    for queue in queues:
+        commands += [("LLEN", key) for key in keys.queue_keys(queue)]
+        commands += [("ZCARD", keys.registry_key(status, queue)) for status in keys.REGISTRIES]
+    counts = iter(pipelined(client, commands, 0))
+    return {
+        queue: {
+            "queued": sum(islice(counts, len(keys.queue_keys(queue)))),
+            **{status: next(counts) for status in keys.REGISTRIES},
+        }
+        for queue in queues
+    }
 
 
 def ages(client: Redis, queues: Sequence[str]) -> dict[str, float]:
-    """The seconds that the next job of each queue has waited; queues without one are left out. Two trips."""
-    with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            pipeline.lindex(keys.queue_key(queue), 0)
-        found = pipeline.execute(raise_on_error=False)
-    heads = {queue: head for queue, head in zip(queues, found, strict=True) if isinstance(head, bytes)}
-    with client.pipeline(transaction=False) as pipeline:
-        for head in heads.values():
-            pipeline.hget(keys.job_key(as_text(head)), "enqueued_at")
-        instants = [_instant(answer) for answer in pipeline.execute(raise_on_error=False)]
-    now = time.time()
-    return {queue: max(0.0, now - at) for queue, at in zip(heads, instants, strict=True) if at is not None}
+    """The seconds that the next job of each queue has waited, or that of a band if it has waited for longer.
+
+    Queues without jobs are left out. Two trips.
+    """
+    lists = [(queue, key) for queue in queues for key in keys.queue_keys(queue)]
+    found = pipelined(client, [("LINDEX", key, 0) for _, key in lists], None)
+    heads = [(queue, as_text(head)) for (queue, _), head in zip(lists, found, strict=True) if head]
+    answers = pipelined(client, [("HGET", keys.job_key(head), "enqueued_at") for _, head in heads], None)
+    now, spans = time.time(), dict[str, float]()
+    for (queue, _), answer in zip(heads, answers, strict=True):
+        if (at := _instant(answer)) is not None:
+            spans[queue] = max(0.0, now - at, spans.get(queue, 0.0))
+    return spans
 
 
 def pause(client: Redis, queue: str) -> bool:

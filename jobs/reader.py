@@ -12,7 +12,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.coordination.redis.replies import UNREADABLE, as_text, as_texts
+from packmule.coordination.redis.replies import UNREADABLE, as_text, as_texts, pipelined
 from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 
@@ -141,7 +141,8 @@ def ids(client: Redis, queue: str, status: str, limit: int) -> list[str]:
         return _stopped(client, ids(client, queue, "failed", MOST_FAILED))[:limit]
     found: Sequence[bytes | str]
     if status == "queued":
-        found = client.lrange(keys.queue_key(queue), 0, limit - 1)
+        lists = [("LRANGE", key, 0, limit - 1) for key in keys.queue_keys(queue)]
+        found = [id for ids in pipelined(client, lists, []) for id in ids][:limit]
     elif status in ("finished", "failed"):
         found = cast(list[bytes], client.zrevrange(keys.registry_key(status, queue), 0, limit - 1))
     else:

@@ -395,3 +395,10 @@ def test_a_url_of_another_scheme_is_a_usage_error(here: Run) -> None:
     assert "PACKMULE_REDIS_URL" in said
     assert "redis://" in said
     assert "s3cret" not in said
+
+
+def test_a_priority_is_stored_and_one_out_of_bounds_is_one_line(packmule: CommandLine, redis: Redis) -> None:
+    done = packmule.run("enqueue", "call", "shop.add", "a=1", "--in", "1h", "--priority", "-7")
+    assert redis.hget(keys.job_key(done.stdout.strip()), "priority") == b"-7"
+    refused = packmule.run("enqueue", "call", "shop.add", "a=1", "--priority", "101")
+    assert "-100<=x<=100" in complaint(refused, 2)

@@ -4,13 +4,14 @@
 --
 -- KEYS[1]  the places of unique jobs
 -- ARGV[1]  msgpack: a list of runs, each of jobs that have much in common: [queue, place, [field, value, ...], batch,
---          expires, ids, owns]
+--          expires, ids, owns, priority]
 --          place says where they wait: at the "back" or "front" of the queue (then the last job comes first), "at" a
 --          Unix time, "in" some seconds from now by the server's clock, or "held" if a batch enqueues them when it ends
 --          the fields are the records', such as retries_left, which each retry counts down; created_at is the first
 --          batch is nothing, or the batch in which they count (lib/batches.lua); all jobs of a call have the same
 --          expires is nothing, or the seconds after which a job fails if it has not begun, counted from when it could
 --          ids are the jobs', and differ
+--          priority is left out for jobs without one (lib/bands.lua)
 --          owns is nothing, or what each job has alone: [call, when, uniqueness, group, limits]
 --          call is nothing for a random id, and names the call that enqueues a job of a chosen id
 --          when is the time or the seconds of its place

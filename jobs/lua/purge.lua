@@ -1,6 +1,6 @@
 -- Delete some of the jobs of a queue that wait in its list, behind others of their group, or for their time.
 -- requires: caller, events, guarded, queues
--- may use: batches, ending, groups, withdrawal
+-- may use: bands, batches, ending, groups, withdrawal
 --
 -- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs
 -- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "" at first
@@ -40,7 +40,10 @@ local following = '1'
 if place == 'groups' then
   following = delete_members()
 elseif place == 'list' then
-  if delete(queues.take(list, most)) == 0 then following = '0' end
+  following = '0'
+  for _, each in ipairs(bands.all(list)) do
+    if following == '0' and delete(queues.take(each, most)) > 0 then following = '1' end
+  end
 else
   local found, ids = call('ZPOPMIN', later, most), {}
   for i = 1, #found, 2 do ids[#ids + 1] = found[i] end

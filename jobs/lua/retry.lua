@@ -12,8 +12,8 @@ local id, now_text = ARGV[1], ARGV[2]
 
 local call = guarded.call
 caller.at = now_text
-local status, queue, data, group, unique, batch, needs = unpack(
-  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits')
+local status, queue, data, group, unique, batch, needs, priority = unpack(
+  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits', 'priority')
 )
 if not queue or not data then
   return ''
@@ -34,8 +34,8 @@ if other then return 'held ' .. other end
 local keeps_place = holder == id and (tonumber(till) or 0) > clock.now
 if unique and not keeps_place then call('HSET', places, unique, id .. ' 0') end
 
--- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups.
-if status == 'canceled' and (group or batch) then withdrawal.remove(id, 'queued', queue, group, batch) end
+-- Canceling a batch leaves ids where they wait, and so does RQ's code with jobs of groups and in bands.
+if status == 'canceled' and (group or batch or priority) then withdrawal.remove(id, 'queued', queue, group, batch) end
 if callbacks.due(id, status) then callbacks.leave(id, queue, true) end
 claimants.withdraw(id)
 groups.join(queue, group, id, 'RPUSH')

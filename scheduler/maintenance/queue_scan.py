@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from redis import Redis
 
-from packmule.coordination.redis.replies import as_text
-from packmule.jobs import keys
+from packmule.jobs import queues
 
 LONGEST_ROUND = 0.3
 """Seconds after which a duty stops for now: other duties wait, and the term must be extended."""
@@ -29,8 +28,7 @@ class QueueScan:
         done. If a step raises, its queue is skipped until the next round.
         """
         if not self._ahead:
-            names = sorted(keys.queue_name(as_text(key)) for key in self.client.smembers(keys.QUEUES))
-            self._ahead.extend((name, "0") for name in names)
+            self._ahead.extend((name, "0") for name in queues.names(self.client))
         ends_at = time.monotonic() + LONGEST_ROUND
         while self._ahead:
             queue, cursor = self._ahead.popleft()

@@ -48,6 +48,11 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
         {"at": datetime(2026, 11, 1)},
         {"at": "2026-11-01T00:00:00Z"},
         {"at_front": "yes"},
+        {"priority": 101},
+        {"priority": -101},
+        {"priority": 1.0},
+        {"priority": "5"},
+        {"priority": True},
         {"queue": 1},
         {"queue": "\ud800"},
         {"description": b"bytes"},
@@ -95,6 +100,8 @@ def test_delay_and_at_exclude_each_other():
         {"job_id": "Order_7-b"},
         {"at": NOW},
         {"at_front": False},
+        {"priority": -100},
+        {"priority": 100},
         {"unique": True},
         {"unique": False},
         {"unique": "{account_id}"},
@@ -115,8 +122,10 @@ def test_an_unknown_option_is_refused():
 
 
 def test_given_options_override_those_below_them():
-    base = Options(queue="low", timeout=60, retries=3)
-    assert Options(timeout=5, retries=0).over(base) == Options(queue="low", timeout=5, retries=0)
+    base = Options(queue="low", timeout=60, retries=3, priority=9)
+    assert Options(timeout=5, retries=0, priority=0).over(base) == Options(
+        queue="low", timeout=5, retries=0, priority=0
+    )
     assert Options().over(base) is base
 
 

@@ -51,7 +51,8 @@ class Autoscale:
         """How many jobs wait in all queues."""
         with self.client.pipeline(transaction=False) as pipeline:
             for queue in self.queues:
-                pipeline.llen(keys.queue_key(queue))
+                for key in keys.queue_keys(queue):
+                    pipeline.llen(key)
             return sum(pipeline.execute())
 
     def _age(self) -> float:

@@ -18,7 +18,7 @@ end
 -- Enqueue the jobs of a run, whose payloads begin behind `payloads[before + 1]`, and add their replies. The reason why
 -- their batch takes none, or nothing.
 local function enqueue(run, places, payloads, before, replies)
-  local queue, place, _, batch, _, ids, owns = unpack(run, 1, 7)
+  local queue, place, _, batch, _, ids, owns, priority = unpack(run, 1, 8)
   local keys = {}
   for i, id in ipairs(ids) do
     keys[2 * i - 1], keys[2 * i] = records.key(id), gone.key(id)
@@ -29,7 +29,7 @@ local function enqueue(run, places, payloads, before, replies)
   if all_new and waits_in_list and not is_unique_or_grouped then -- nothing keeps any of them out
     local why = batch and refusal(batch)
     if why then return why end
-    queues.push_all(queue, ids, place == 'back' and 'RPUSH' or 'LPUSH')
+    queues.push_all(queue, ids, place == 'back' and 'RPUSH' or 'LPUSH', priority)
     queues.register(queue)
     for i, id in ipairs(ids) do
       storing.store(run, id, owns and owns[i], payloads[before + i + 1], now)

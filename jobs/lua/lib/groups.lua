@@ -28,11 +28,11 @@ local function advance(queue, group, push)
   return id
 end
 
--- Let a job wait: in its queue's list, or behind others of its group.
-function groups.join(queue, group, id, push)
-  if not group then return queues.push(queue, id, push) end
-  local is_first = call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
-  call(push, is_first and queues.key(queue) or groups.members_of(queue, group), id)
+-- Let a job wait: in its queue's list, or behind others of its group. A new job has no record yet and gives its priority.
+function groups.join(queue, group, id, push, priority)
+  local is_first = not group or call('HSETNX', 'pm:groups:' .. queue, group, id) == 1
+  if is_first then return queues.push(queue, id, push, priority) end
+  call(push, groups.members_of(queue, group), id)
 end
 
 -- A job leaves its queue's list, to run or for good. Whether it was its group's head, so that another follows.

@@ -10,7 +10,7 @@ function placing.place(run, id, own, due, origin)
   local queue, place, group = run[1], run[2], own[4]
   if place == 'back' or place == 'front' then
     if group then singletons.replace(queue, group, own[5]) end
-    groups.join(queue, group, id, place == 'back' and 'RPUSH' or 'LPUSH')
+    groups.join(queue, group, id, place == 'back' and 'RPUSH' or 'LPUSH', run[8] or 0)
   elseif place == 'held' then
     guarded.call('ZADD', 'rq:deferred:' .. queue, '+inf', id)
   else

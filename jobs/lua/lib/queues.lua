@@ -1,6 +1,6 @@
 -- Queues: the lists of the ids of waiting jobs, the next at the head. Only this file knows their keys.
--- requires: guarded
--- may use: quarantine
+-- requires: guarded, records
+-- may use: bands, quarantine
 
 local queues = {}
 
@@ -10,14 +10,25 @@ function queues.key(name) return PREFIX .. name end
 
 function queues.name(key) return key:sub(#PREFIX + 1) end
 
--- Add a job, by "RPUSH" or "LPUSH".
-function queues.push(name, id, push) return guarded.call(push, PREFIX .. name, id) end
+-- Add a job, by "RPUSH" or "LPUSH". Its priority, 0 for none, is read from its record if it isn't given.
+function queues.push(name, id, push, priority)
+  priority = priority or records.get(id, 'priority')
+  if priority and priority ~= 0 then return bands.push(PREFIX .. name, {id}, push, priority) end
+  guarded.call(push, PREFIX .. name, id)
+end
 
--- Add an array of jobs.
-function queues.push_all(name, ids, push) return guarded.call(push, PREFIX .. name, unpack(ids)) end
+-- Add an array of jobs of one priority, or of none.
+function queues.push_all(name, ids, push, priority)
+  if priority then return bands.push(PREFIX .. name, ids, push, priority) end
+  guarded.call(push, PREFIX .. name, unpack(ids))
+end
 
 -- Remove a job; how many were there.
-function queues.remove(name, id) return guarded.call('LREM', PREFIX .. name, 1, id) end
+function queues.remove(name, id)
+  local priority = records.get(id, 'priority')
+  if priority then return bands.remove(PREFIX .. name, id, priority) end
+  return guarded.call('LREM', PREFIX .. name, 1, id)
+end
 
 -- Take up to `most` jobs from the head, as an array.
 function queues.take(key, most)

@@ -1,7 +1,7 @@
 -- Move due jobs from the scheduled ones to their queues, the longest due first, and unblock groups that are due.
 -- requires: coordination/redis/clock, jobs/caller, jobs/events, jobs/guarded, jobs/queues, jobs/records
 -- requires: scheduler/fence
--- may use: jobs/batches, jobs/corrupt, jobs/groups, jobs/scheduled, jobs/singletons
+-- may use: jobs/bands, jobs/batches, jobs/corrupt, jobs/groups, jobs/scheduled, jobs/singletons
 --
 -- KEYS[1]  the set of queues
 -- ARGV[1]  the most jobs to move, shared by the queues with due jobs, but at least one of each
@@ -59,8 +59,8 @@ local function promote(queue, most)
   queues.make_way(queue) -- or these jobs would be lost
   redis.call('ZREM', scheduled.key(queue), unpack(ids))
   for _, id in ipairs(ids) do
-    local fields = records.read(id, 'data', 'enqueue_at_front', 'group', 'limits', 'attempts', 'unknown_since')
-    local data, at_front, group, needs, attempts, unknown_since = unpack(fields, 1, 6)
+    local fields = records.read(id, 'data', 'enqueue_at_front', 'group', 'limits', 'attempts', 'unknown_since', 'priority')
+    local data, at_front, group, needs, attempts, unknown_since, priority = unpack(fields, 1, 7)
     if not data and not records.exists(id) then
       await_record(queue, id)
     elseif not data then
@@ -71,7 +71,9 @@ local function promote(queue, most)
       if group then
         local is_new = not attempts and not unknown_since
         if is_new then singletons.replace(queue, group, needs) end
-        groups.join(queue, group, id, push)
+        groups.join(queue, group, id, push, priority or 0)
+      elseif priority then
+        queues.push(queue, id, push, priority)
       else
         pushed[push][#pushed[push] + 1] = id
       end
@@ -87,7 +89,9 @@ local due, nearest = {}, math.huge
 local found = call('SSCAN', known_queues, cursor, 'COUNT', queues_to_check)
 for _, key in ipairs(found[2]) do
   local queue = queues.name(key)
-  local first = math.max(first_of(scheduled.key(queue)), now + shared_for(queue))
+  local is_band = bands.is_band(key)
+  if is_band then bands.repair(key) end
+  local first = not is_band and math.max(first_of(scheduled.key(queue)), now + shared_for(queue)) or math.huge
   if first <= now then due[#due + 1] = queue else nearest = math.min(nearest, first) end
 end
 

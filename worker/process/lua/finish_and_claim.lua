@@ -1,7 +1,7 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
 -- requires: claiming, coordination/redis/clock, finishing, jobs/caller, jobs/counting, jobs/events
--- requires: jobs/gathered, jobs/guarded, jobs/queues, this_claim
--- may use: acknowledge, examining, jobs/batches, jobs/groups, jobs/rates, outcomes, pausing, statistics, worker/renewal
+-- requires: jobs/gathered, jobs/guarded, this_claim
+-- may use: acknowledge, examining, jobs/batches, jobs/groups, outcomes, pausing, serving, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
@@ -40,9 +40,9 @@ local mark, claim_id, last_id, want, worker, now_text, lease, is_due, ended, row
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
--- A call is plain if no key exists that asks for more: of a pause, a blocked group, a job's dependents, canceled jobs.
-local STATES = 5
-local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused'}
+-- A call is plain if no key exists that asks for more: of a pause, a blocked group, priorities, dependents, canceled jobs.
+local STATES = 6
+local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused', 'pm:bands'}
 local ids, ended_in = finishing.subjects(ended, rows, unusual)
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
@@ -62,7 +62,7 @@ if want + #ids + #counts > 0 then
   redis.call('HSET', claims, mark, claim_id)
 end
 
-local stale, parents, is_forgotten, soonest, is_paused = {}, {}, 0, math.huge, {}
+local stale, parents, is_forgotten, soonest = {}, {}, 0, math.huge
 this_claim.claims, this_claim.holder, this_claim.id = claims, worker .. ' ' .. claim_id .. '-', claim_id
 this_claim.again, this_claim.is_plain, this_claim.want, this_claim.looks = again, is_plain, want, 4 * want + 64
 
@@ -81,18 +81,11 @@ end
 if counts ~= '' and not again and #stale == 0 then statistics.count(counts, hash, worker, now) end
 if again then
   examining.take_again(claims, claim_id)
-elseif want > 0 and is_suspended == 0 then
-  if not is_plain then
-    groups.unblock_due(now)
-    this_claim.rooms, soonest = rates.rooms(looked_at, paused)
-  end
-  for _, queue in ipairs(paused) do is_paused[queue] = true end
-  if #paused > 0 then pausing.return_moved(waiting, is_paused) end
+elseif want > 0 and is_suspended == 0 and is_plain then
   claiming.from(waiting)
-  for _, list in ipairs(lists) do
-    if not is_paused[queues.name(list)] then claiming.from(list) end
-  end
-  if next(this_claim.rooms) then rates.begin(this_claim.rooms) end
+  for _, list in ipairs(lists) do claiming.from(list) end
+elseif want > 0 and is_suspended == 0 then
+  soonest = serving.claim(lists, waiting, looked_at, paused)
 end
 if next(counting.noted) then batches.count_noted() end -- corrupt jobs
 local count, reply = this_claim.count, this_claim.reply

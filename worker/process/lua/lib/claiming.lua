@@ -24,9 +24,10 @@ function claiming.claim(id)
   if execution then gathered.add('HSET', this_claim.claims, id, execution) end -- the pool marks those that run for long
 end
 
--- Claim jobs from a list, until enough are claimed, the list is empty, or too many ids may not run.
-function claiming.from(list)
-  local room = next(this_claim.rooms) and this_claim.rooms[queues.name(list)]
+-- Claim jobs from a list, until enough are claimed, the list is empty, or too many ids may not run. The queue is given
+-- if the list is one of its bands.
+function claiming.from(list, queue)
+  local room = next(this_claim.rooms) and this_claim.rooms[queue or queues.name(list)]
   repeat
     this_claim.has_followed = false
     local asked = math.min(this_claim.want - this_claim.count, room and room.free - room.begun or this_claim.want)
