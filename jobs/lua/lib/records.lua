@@ -8,8 +8,9 @@ function records.key(id) return 'rq:job:' .. id end
 function records.read(id, ...) return redis.pcall('HMGET', 'rq:job:' .. id, ...) end
 
 -- All fields by their names; or a table with `err` alone, if the key is no record or has more than `most` of them.
-function records.all(id, most)
-  local count = redis.pcall('HLEN', 'rq:job:' .. id)
+-- `count` is the reply to HLEN, if that was asked before.
+function records.all(id, most, count)
+  count = count or redis.pcall('HLEN', 'rq:job:' .. id)
   if type(count) ~= 'number' then return count end
   if count > most then return {err = 'the record has ' .. count .. ' fields'} end
   local values, fields = redis.call('HGETALL', 'rq:job:' .. id), {}

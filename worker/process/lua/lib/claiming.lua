@@ -10,7 +10,8 @@ local PLAIN_FIELDS = 7
 -- Claim a job, if it may run. A record that has the fields of a plain job and no others is read by their names alone.
 function claiming.claim(id)
   local record, number, execution = records.key(id), this_claim.count + 1, nil
-  local values = redis.pcall('HLEN', record) == PLAIN_FIELDS
+  local count = redis.pcall('HLEN', record)
+  local values = count == PLAIN_FIELDS
     and redis.call('HMGET', record, 'origin', 'data', 'timeout', 'enqueued_at', 'status', 'created_at', 'description')
   if values and values[1] and values[2] and values[3] and values[4] and values[5] == 'queued' and values[6] and values[7]
     and not id:find('[\128-\255]') then
@@ -19,7 +20,7 @@ function claiming.claim(id)
     if room then room.begun = room.begun + 1 end
     this_claim.add(id, execution, values[1], values[2], values[3], false, values[4], false)
   else
-    execution = examining.take(id, number)
+    execution = examining.take(id, number, count)
   end
   if execution then gathered.add('HSET', this_claim.claims, id, execution) end -- the pool marks those that run for long
 end

@@ -41,11 +41,12 @@ local function may_run(id, number, fields)
   return may
 end
 
--- Add a job to the reply under this number; its execution, if it may run and its record is intact.
-function examining.take(id, number)
+-- Add a job to the reply under this number; its execution, if it may run and its record is intact. `count` is the reply
+-- to HLEN of its record, if that was asked before.
+function examining.take(id, number, count)
   local execution, again = this_claim.id .. '-' .. number, this_claim.again
   local is_callback = records.is_callback(execution)
-  local fields = records.all(id, MOST_FIELDS)
+  local fields = records.all(id, MOST_FIELDS, count)
   if fields.err or not fields.data then
     -- A record that expired or was deleted while its id waited is no loss, but half a record is.
     if records.exists(id) then corrupt.set_aside(id, fields.err or 'the record holds no data') end
