@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py [jobs] [rounds]
 
-Each round measures every system once, in turn, on an emptied private server; our workers once more with the
-settings that a server of your own has. RQ runs its SimpleWorker, which forks for no job, so its figure is its
-best.
+Each round measures every system once, in turn, on an emptied private server. Our workers are measured again
+with the settings that a server of your own has, and with jobs of all bands of priorities. RQ runs its
+SimpleWorker, which forks for no job, so its figure is its best.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ from rq.serializers import JSONSerializer
 from packmule.coordination.redis import compact
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs.client import Client
+from packmule.jobs.options import Options
 from packmule.testing import private_server
 
 ONE_BY_ONE = 2_000
 RQ_SHARE = 10
 """RQ performs a tenth of the jobs, because it takes some twenty times as long."""
+
+PRIORITIES = (0, 100, -100, 1, -1)
 
 STOCK = {"stream-node-max-bytes": 4096, "hash-max-listpack-value": 64}
 """What a server of the user's own has unless told otherwise, in place of the compact settings."""
@@ -87,6 +90,12 @@ def main(jobs: int, rounds: int) -> None:
             finally:
                 _set(client, compact.SETTINGS)
 
+        def ours_with_priorities() -> float:
+            client.flushall()
+            for priority in PRIORITIES:
+                send(job, [((), {})] * (jobs // len(PRIORITIES)), Options(priority=priority))
+            return rate(jobs, lambda: in_a_pool(server))
+
         def rqs_one_by_one() -> float:
             client.flushall()
             return rate(ONE_BY_ONE, lambda: [queue.enqueue(job.name) for _ in range(ONE_BY_ONE)])
@@ -105,6 +114,7 @@ def main(jobs: int, rounds: int) -> None:
             "packmule, in bulk": ours_in_bulk,
             "packmule, two workers": our_workers,
             "packmule, two workers, stock settings": our_workers_on_stock_settings,
+            "packmule, two workers, priorities": ours_with_priorities,
             "rq, one by one": rqs_one_by_one,
             "rq, in bulk": rqs_in_bulk,
             "rq SimpleWorker, two workers": rqs_workers,

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from packmule.coordination.redis.replies import UNREADABLE, as_text, as_texts, pipelined
 from packmule.errors import NotFound
 from packmule.jobs import keys, wire
+from packmule.jobs.options import MOST_PRIORITY
 
 POLL_INTERVAL = 0.05
 MOST_FAILED = 10_000
@@ -65,6 +66,7 @@ class JobInfo:
     ended_at: str | None
     worker: str | None
     timeout: str | None
+    priority: int
     attempts: int
     deaths: int
     crash: dict[str, Any] | None
@@ -189,6 +191,7 @@ def job_info(
         ended_at=fields.get("ended_at") or None,
         worker=fields.get("worker_name") or None,
         timeout=fields.get("timeout") or None,
+        priority=_priority(fields.get("priority")),
         attempts=wire.whole(fields.get("attempts")),
         deaths=wire.whole(fields.get("deaths")),
         crash=_crash(fields.get("crash")),
@@ -197,6 +200,13 @@ def job_info(
         result=None if is_exceeded else _value(result.get("return_value")),
         error=wire.EXCEEDED if is_exceeded else wire.traceback(result.get("exc_string")),
     )
+
+
+def _priority(text: str | None) -> int:
+    try:
+        return max(-MOST_PRIORITY, min(int(text or 0), MOST_PRIORITY))
+    except ValueError:
+        return 0
 
 
 def _crash(text: str | None) -> dict[str, Any] | None:

@@ -159,6 +159,7 @@ def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) ->
             "positional": _json(info.args) if info.args else None,
             "description": info.description if info.description != info.name else None,
             "queue": info.queue,
+            "priority": info.priority or None,
             "created": moment(info.created_at),
             "enqueued": moment(info.enqueued_at),
             "waits for": waits_for,

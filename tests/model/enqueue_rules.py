@@ -37,6 +37,7 @@ numbers = st.integers(0, 5)
 spots = st.sampled_from(["back", "front", "delayed"])
 key_names = st.sampled_from("ab")
 queue_names = st.sampled_from(QUEUES)
+priorities = st.sampled_from([0, 0, 60, -6, -60])
 
 
 def placed(place: str) -> dict[str, Any]:
@@ -84,8 +85,11 @@ class EnqueueRules(RuleBasedStateMachine):
         retries=st.sampled_from([0, 1]),
         batch=st.none() | numbers,
         twice=st.booleans(),
+        priority=priorities,
     )
-    def enqueue(self, queue="high", place="back", result_ttl=None, retries=0, batch=None, twice=False):
+    def enqueue(
+        self, queue="high", place="back", result_ttl=None, retries=0, batch=None, twice=False, priority=0
+    ):
         options = {"retry_intervals": [0, 5]} if retries else {}
         self._send(
             model_jobs.plain,
@@ -95,6 +99,7 @@ class EnqueueRules(RuleBasedStateMachine):
             result_ttl=result_ttl,
             retries=retries,
             batch=self._batch(batch),
+            priority=priority,
             **placed(place),
             **options,
         )
@@ -106,10 +111,13 @@ class EnqueueRules(RuleBasedStateMachine):
         place=spots,
         batch=st.none() | numbers,
         twice=st.booleans(),
+        priority=priorities,
     )
-    def enqueue_limited(self, kind, calls, queue="high", place="back", batch=None, twice=False):
-        function = getattr(model_jobs, kind)
-        self._send(function, calls, twice, queue=queue, batch=self._batch(batch), **placed(place))
+    def enqueue_limited(self, kind, calls, queue="high", place="back", batch=None, twice=False, priority=0):
+        function, options = getattr(model_jobs, kind), placed(place)
+        self._send(
+            function, calls, twice, queue=queue, batch=self._batch(batch), priority=priority, **options
+        )
 
     @rule(
         kind=st.sampled_from(["skips", "replaces"]),
@@ -117,10 +125,11 @@ class EnqueueRules(RuleBasedStateMachine):
         place=spots,
         batch=st.none() | numbers,
         twice=st.booleans(),
+        priority=priorities,
     )
-    def enqueue_singleton(self, kind, calls, place="back", batch=None, twice=False):
+    def enqueue_singleton(self, kind, calls, place="back", batch=None, twice=False, priority=0):
         function = getattr(model_jobs, kind)
-        self._send(function, calls, twice, batch=self._batch(batch), **placed(place))
+        self._send(function, calls, twice, batch=self._batch(batch), priority=priority, **placed(place))
 
     @rule(
         kind=st.sampled_from([*RULES]),

@@ -33,6 +33,8 @@ def violations(space: Keyspace, allowed: Allowed) -> Iterator[str]:
     yield from _places(space, allowed)
     yield from _slots(space, allowed)
     yield from _groups(space, allowed)
+    for key in space.banded - space.values.get("pm:bands", {}).keys():
+        yield f"no claim looks at the bands of {key}"
     yield from _batches(space, allowed)
     yield from _unique_places(space, allowed)
     yield from _expiries(space, allowed)

@@ -46,6 +46,9 @@ class Keyspace:
     """The keys that have an expiry."""
     records: dict[str, dict[str, str]] = field(default_factory=dict)
     queues: dict[str, list[str]] = field(default_factory=dict)
+    """By queue, the jobs of its list and of its bands."""
+    banded: set[str] = field(default_factory=set)
+    """The lists of queues that have jobs in bands."""
     heads: dict[str, dict[str, str]] = field(default_factory=dict)
     """By queue, the head of each group."""
     groups: dict[str, list[str]] = field(default_factory=dict)
@@ -147,7 +150,11 @@ def _sort(found: Keyspace, key: str, value: Any) -> None:
         return
     for prefix, kind in named.items():
         if key.startswith(prefix):
-            getattr(found, kind)[key.removeprefix(prefix)] = value
+            name, _, band = key.removeprefix(prefix).partition("," if kind == "queues" else "\0")
+            places = getattr(found, kind)
+            places[name] = [*places.get(name, ()), *value] if kind == "queues" else value
+            if band:
+                found.banded.add(prefix + name)
             return
     first, _, rest = key.partition(":")
     kind, _, name = rest.partition(":")

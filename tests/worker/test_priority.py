@@ -348,6 +348,7 @@ def test_all_bands_of_a_queue_are_one_queue_to_those_who_look(client, claims):
     time.sleep(0.02)
     ids = [send(1), send(-100), send(100)]
     assert queues.names(client) == ["default"]
+    assert [reader.read(client, id).priority for id in (first, *ids)] == [-1, 1, -100, 100]
     assert queues.depths(client, ["default"])["default"]["queued"] == 4
     assert queues.ages(client, ["default"])["default"] >= 0.02
     assert sorted(reader.ids(client, "default", "queued", 10)) == sorted([first, *ids])
@@ -400,6 +401,7 @@ def test_a_priority_that_somebody_wrote_into_a_record_loses_no_job(client, claim
     assert sorted(job.id for job in jobs) == sorted([id, other])
     claims.finish_and_claim(claims.next_id(), [outcome.returned(job) for job in jobs], 0)
     assert sorted(claim(claims, 2)) == sorted([id, other])
+    assert -100 <= reader.read(client, id).priority <= 100
     assert [event.type for event in events.read(client) if event.type == "quarantined"] == []
 
 

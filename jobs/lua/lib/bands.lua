@@ -41,8 +41,8 @@ end
 function bands.recall(list)
   local scout = call('HGET', 'pm:bands', list) or ''
   if scout ~= '' and call('LPOS', list, scout, 'MAXLEN', MOST_BEFORE) then
-    call('LREM', list, 1, scout)
     call('LPUSH', bands.list_of(list, records.get(scout, 'priority')), scout)
+    call('LREM', list, 1, scout)
   end
   if scout ~= '' then call('HSET', 'pm:bands', list, '') end
 end
@@ -65,7 +65,7 @@ function bands.remove(list, id, priority)
   local places = call('LREM', band, 1, id)
   if places == 0 and band ~= list then
     places = call('LREM', list, 1, id)
-    bands.send_scout(list)
+    if places > 0 then bands.send_scout(list) end
   end
   return places
 end

@@ -89,10 +89,12 @@ local due, nearest = {}, math.huge
 local found = call('SSCAN', known_queues, cursor, 'COUNT', queues_to_check)
 for _, key in ipairs(found[2]) do
   local queue = queues.name(key)
-  local is_band = bands.is_band(key)
-  if is_band then bands.repair(key) end
-  local first = not is_band and math.max(first_of(scheduled.key(queue)), now + shared_for(queue)) or math.huge
-  if first <= now then due[#due + 1] = queue else nearest = math.min(nearest, first) end
+  if bands.is_band(key) then
+    pcall(bands.repair, key) -- a full memory refuses that
+  else
+    local first = math.max(first_of(scheduled.key(queue)), now + shared_for(queue))
+    if first <= now then due[#due + 1] = queue else nearest = math.min(nearest, first) end
+  end
 end
 
 local share = math.max(1, math.floor(most_in_all / #due))
