@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from packmule import job
+import time
+
+from packmule import current, job
 
 
 @job
@@ -38,3 +40,23 @@ def fair(key: int) -> None:
 @job(queue="low", rate="1/h burst 1 by {key}")
 def seldom(key: int) -> None:
     pass
+
+
+@job
+def paced(calls: int) -> dict[str, float]:
+    """Microseconds for a checkpoint and for a step, each called so often."""
+    found = {}
+    for name, once in (
+        ("checkpoint", current.checkpoint),
+        ("step", lambda number: current.step(f"step {number}", int)),
+    ):
+        began = time.perf_counter()
+        for number in range(calls):
+            once(number)
+        found[name] = (time.perf_counter() - began) / calls * 1e6
+    return found
+
+
+@job
+def sleeping() -> None:
+    current.sleep(days=3)

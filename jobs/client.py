@@ -184,6 +184,15 @@ class Client:
 
         control.retry(self.redis, id)
 
+    def signal(self, id: str, name: str, data: Any = None) -> str:
+        """Send the job called `id` a signal; `woken` if it waited for that, or `kept`.
+
+        Raises `NoSuchJob`, `NotSignaled`, `InvalidSignal` and `InvalidStep`.
+        """
+        from packmule.jobs import signaling  # noqa: PLC0415
+
+        return signaling.signal(self.redis, id, name, data)
+
     def send(self, job: JobType, calls: Sequence[entry.Call], options: Options | None = None) -> JobHandles:
         """Enqueue one job of type `job` for each of `calls`: what `enqueue` and `enqueue_many` come down to.
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from packmule.jobs.steps import Steps
 
 Report = Callable[[float, float | None, str], None]
 Save = Callable[[bytes], None]
@@ -39,7 +42,8 @@ class Running:
     The worker performs each body within it as a context; at its end, it sends what throttling held back.
     `cursor` is its latest checkpoint as JSON, None before the first one; `save` keeps it in Redis.
     `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch; `name`
-    is that of its function, and `queue` its queue. `printing` holds the line that it prints.
+    is that of its function, and `queue` its queue. `printing` holds the line that it prints. `open_steps`
+    makes its `steps` when it first asks for one; it takes the job's `task` if that is async.
     """
 
     id: str
@@ -52,7 +56,10 @@ class Running:
     batch: str = ""
     name: str = ""
     queue: str = ""
+    open_steps: Callable[[Any], Steps] | None = None
     printing: Printing | None = None
+    task: Any = None
+    steps: Steps | None = None
     saved: bytes | None = None
     saved_at: float = float("-inf")
     done: float = 0.0
@@ -81,6 +88,20 @@ class Running:
                 _running.reset(self.token)
             if self.pending or self.lock.locked():  # or the thread of late reports is about to send one
                 self.flush()
+
+    def own_steps(self) -> Steps:
+        """The steps of this run."""
+        if self.steps is None:
+            if self.open_steps is None:
+                from packmule.jobs.steps import in_memory  # noqa: PLC0415  most jobs have no steps
+
+                self.open_steps = in_memory
+            self.steps = self.open_steps(self.task)
+        return self.steps
+
+    def verdict(self, error: BaseException) -> BaseException:
+        """What ends the run whose body raised `error`."""
+        return self.steps.verdict(error) if self.steps is not None else error
 
     def flush(self, after: float = 0.0) -> None:
         """Send the report that throttling held back if the last is `after` seconds old, from any thread."""

@@ -12,8 +12,14 @@ import msgspec
 from packmule.errors import NotFound, UsageError
 from packmule.jobs import context, wire
 from packmule.jobs.context import REPORT_INTERVAL, running
+from packmule.jobs.durable import SignalTimeout, sleep, step, wait_for
 from packmule.jobs.interrupts import Interrupted
 from packmule.units import KIB
+
+__all__ = [
+    "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "job_id", "progress", "resource",
+    "resume", "sleep", "step", "track", "wait_for",
+]  # fmt: skip
 
 T = TypeVar("T")
 

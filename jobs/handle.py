@@ -104,6 +104,14 @@ class JobHandle(str):
         """Run the job again if it failed, was stopped or canceled. Raises `NotRetried` otherwise."""
         self.client.retry(self)
 
+    def signal(self, name: str, data: Any = None) -> str:
+        """Send the job the signal `name`, for which it may wait by `current.wait_for`, with data for JSON.
+
+        Returns `woken` if the job waited for it, or `kept` if it gets it when it asks. Raises `NotSignaled`
+        if the job has ended, or keeps too many signals, and `InvalidSignal` for data that can't be sent.
+        """
+        return self.client.signal(self, name, data)
+
     async def arefresh(self) -> JobInfo:
         """`refresh`, for coroutines."""
         return await in_thread(self.refresh)
@@ -142,6 +150,10 @@ class JobHandle(str):
     async def aretry(self) -> None:
         """`retry`, for coroutines."""
         await in_thread(self.retry)
+
+    async def asignal(self, name: str, data: Any = None) -> str:
+        """`signal`, for coroutines."""
+        return await in_thread(self.signal, name, data)
 
 
 class JobHandles(list[JobHandle]):

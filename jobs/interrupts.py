@@ -42,3 +42,18 @@ class Interrupted(BaseException):
 
     A worker that has to stop at once raises it in the job wherever it is.
     """
+
+
+class Waiting(BaseException):
+    """Raised in a job that waits for a time or a signal: its process is free until then.
+
+    `field` is one of its steps (`jobs/steps.py`), and `head` its value as far as the time, which is in
+    `seconds` or never. `version` is that of the job's code.
+    """
+
+    def __init__(self, version: str, field: str, head: str, seconds: float | None) -> None:
+        super().__init__(f"the job waits under {field}")
+        self.version = version
+        self.field = field
+        self.head = head
+        self.seconds = seconds

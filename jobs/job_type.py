@@ -38,6 +38,8 @@ class JobSettings(JobOptions, total=False):
     """Bytes that an isolated job may take beyond what the worker has."""
     max_cpu: float | None
     """Seconds of processor time that an isolated job may take."""
+    version: int | str | None
+    """Only workers with the same version go on behind a job's recorded steps: change it with the steps."""
     singleton: bool | str | None
     """Run one job at a time in the whole cluster, or one for each value of an argument (`"{account_id}"`)."""
     singleton_policy: Literal["wait", "skip", "replace"]
@@ -75,6 +77,7 @@ class Traits:
     isolate: bool = False
     max_memory: int | None = None
     max_cpu: float | None = None
+    version: int | str | None = None
     singleton: bool | str | None = None
     singleton_policy: str = "wait"
     concurrency: int | str | None = None
@@ -100,9 +103,15 @@ class Traits:
                 raise InvalidJob(f"{name}={bound!r}: give a number above 0")
             if bound is not None and not self.isolate:
                 raise InvalidJob(f"{name} is for jobs in a process of their own: add isolate=True")
-
+        if not isinstance(self.version, int | str | None) or not self.version_text.isprintable():
+            raise InvalidJob(f"version={self.version!r}: give a number or a printable text")
         if self.cron is None and self.every is None and (self.tz is not None or self.schedule is not None):
             raise InvalidJob("tz and schedule are for a job that the clock enqueues: add cron or every")
+
+    @property
+    def version_text(self) -> str:
+        """`version` as text, empty if there is none."""
+        return "" if self.version is None else str(self.version)
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether a job that raised `error` may run again if it has retries left."""

@@ -140,6 +140,16 @@ def progress_key(job_id: str) -> str:
     return f"pm:progress:{job_id}"
 
 
+def steps_key(job_id: str) -> str:
+    """The hash of what a job remembers of its steps."""
+    return f"pm:steps:{job_id}"
+
+
+def signaled_key(signal: str) -> str:
+    """The string that marks a signal as sent."""
+    return f"pm:signaled:{signal}"
+
+
 def worker_key(worker: str) -> str:
     """The hash in which a worker registers."""
     return f"rq:worker:{worker}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from base64 import b64decode
 from collections.abc import Sequence
@@ -70,6 +71,10 @@ class JobInfo:
     attempts: int
     deaths: int
     crash: dict[str, Any] | None
+    waits: str | None
+    """What it waits for: a field of its steps (`jobs/steps.py`)."""
+    waits_until: float | None
+    """Unix seconds, None if it waits for a signal alone."""
     retries_left: int
     progress: Progress | None
     result: Any
@@ -177,6 +182,8 @@ def job_info(
     except wire.InvalidPayload as error:
         call = wire.Invocation(f"({error})", None, [], {})
     is_exceeded = result.get("type") == str(wire.MAX_RETRIES_EXCEEDED)
+    is_waiting = fields.get("status") in ("scheduled", "deferred")
+    waits, _, until = (fields.get("waits", "") if is_waiting else "").rpartition(" ")
     return JobInfo(
         id=str(id),
         name=call.name,
@@ -195,6 +202,8 @@ def job_info(
         attempts=wire.whole(fields.get("attempts")),
         deaths=wire.whole(fields.get("deaths")),
         crash=_crash(fields.get("crash")),
+        waits=waits or None,
+        waits_until=_instant(until),
         retries_left=wire.whole(fields.get("retries_left")),
         progress=_progress(progress),
         result=None if is_exceeded else _value(result.get("return_value")),
@@ -207,6 +216,13 @@ def _priority(text: str | None) -> int:
         return max(-MOST_PRIORITY, min(int(text or 0), MOST_PRIORITY))
     except ValueError:
         return 0
+
+
+def _instant(text: str) -> float | None:
+    try:
+        return float(text) if text and math.isfinite(float(text)) else None
+    except ValueError:
+        return None
 
 
 def _crash(text: str | None) -> dict[str, Any] | None:

@@ -33,18 +33,22 @@ def job() -> None:
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
     """Show one job.
 
-    Its arguments, progress, result or error, and what it waits for.
+    Its arguments, progress, result or error, its steps, and what it waits for.
     """
     from packmule.jobs import reader
     from packmule.observe.blocked import wait_of
-    from packmule.terminal import show
+    from packmule.observe.steps import steps_of
+    from packmule.terminal import show, show_steps
 
     record = reader.read(app.client, id)
-    wait = wait_of(app.client, id)
+    wait, steps = wait_of(app.client, id), steps_of(app.client, id)
     if json:
-        show.as_json({**dataclasses.asdict(record), "wait": wait})
-    else:
-        show.job(record, traceback, _waits_for(wait) if wait else None)
+        show.as_json(
+            {**dataclasses.asdict(record), "wait": wait, "steps": [each._asdict() for each in steps]}
+        )
+        return
+    show.job(record, traceback, _waits_for(wait) if wait else show_steps.waits_for(record))
+    show_steps.steps(steps)
 
 
 def _waits_for(wait: Wait) -> str | None:
@@ -83,6 +87,7 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
     from packmule.jobs import keys, reader
     from packmule.jobs.client import known_queue
     from packmule.terminal import show
+    from packmule.terminal.show_steps import waits_for
 
     queues = [known_queue(queue, app.queues())] if queue else app.queues()
     statuses = [status] if status else ["queued", *keys.REGISTRIES]
@@ -96,10 +101,15 @@ def job_list(app: App, queue: str | None, status: str | None, limit: int, json: 
     if json:
         show.as_json(found)
         return
+    has_waits = any(each.waits for each in found)
+    columns = ["job", "status", "queue", "since", *(["waits for"] if has_waits else []), "calls"]
     rows = [
-        (each.id, show.status(each.status), each.queue, show.ago(_since(each)), each.name) for each in found
+        (each.id, show.status(each.status), each.queue, show.ago(_since(each)))
+        + ((waits_for(each) or "",) if has_waits else ())
+        + (each.name,)
+        for each in found
     ]
-    show.table(("job", "status", "queue", "since", "calls"), rows, "no jobs", cut="calls")
+    show.table(columns, rows, "no jobs", cut="calls")
 
 
 def _since(record: JobInfo) -> str | None:
@@ -169,6 +179,28 @@ def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
             complain(f"{error}")
             code = max(code, error.exit_code)
     return code
+
+
+@job.command("signal", cls=Audited)
+@click.argument("id")
+@click.argument("name")
+@click.option("--data", metavar="JSON", default="null", help="What the job gets: JSON, null by default.")
+@click.pass_obj
+def job_signal(app: App, id: str, name: str, data: str) -> None:
+    """Send a signal to a job that waits for it, or will.
+
+    A signal `step:NAME` answers for a step whose end is unknown: `--data '"again"'` runs it again, and
+    `--data '{"done": RESULT}'` takes that for its result.
+    """
+    import msgspec
+
+    from packmule.jobs.signaling import signal
+
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise click.BadParameter(f"it is not JSON: {error}", param_hint="--data") from None
+    say(f"{id} {signal(app.client, id, name, value)}")
 
 
 @job.command("wait")

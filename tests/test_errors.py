@@ -14,7 +14,17 @@ from packmule import cli, errors
 ROOT = Path(packmule.__file__).parent
 NO_PRODUCT = {"benchmarks", "build", "deploy", "docs", "tests"}
 CONTROL_FLOW = {
-    *("Interrupted", "Killed", "Later", "NotLeading", "Retry", "Stopped", "_Abandoned", "Returned"),
+    *(
+        "Interrupted",
+        "Killed",
+        "Later",
+        "NotLeading",
+        "Retry",
+        "Stopped",
+        "Waiting",
+        "_Abandoned",
+        "Returned",
+    ),
 }
 """Exceptions that end a job or a step in order; no user, operator or author of a job has to handle them."""
 

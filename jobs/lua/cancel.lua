@@ -9,13 +9,16 @@
 
 local id, now_text = ARGV[1], ARGV[2]
 
-local status, queue, data, group, batch = unpack(records.read(id, 'status', 'origin', 'data', 'group', 'batch'))
+local status, queue, data, group, batch, waits = unpack(
+  records.read(id, 'status', 'origin', 'data', 'group', 'batch', 'waits')
+)
 if not data then
   return ''
 end
 status, queue = status or '', queue or ''
 
-if status ~= 'queued' and status ~= 'scheduled' and status ~= 'created' then
+local is_deferred = status == 'deferred' and not waits -- until other jobs have ended
+if is_deferred or not records.is_pending(status) and status ~= 'created' or status == 'started' then
   return status
 end
 caller.at = now_text

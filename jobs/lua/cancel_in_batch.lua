@@ -24,7 +24,7 @@ for i, id in ipairs(ids) do
     -- RQ's code alone may have recorded its end, and its record may be gone.
     local ended = counting.state_of(status)
     if queue and not ended then
-      if status == 'scheduled' then withdrawal.remove(id, status, queue) end
+      if status == 'scheduled' or status == 'deferred' then withdrawal.remove(id, status, queue) end
       ending.cancel(id, queue)
     end
     counting.note(id, ended or 'c', batch)

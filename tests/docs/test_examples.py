@@ -58,6 +58,14 @@ def test_the_jobs_pages_unique_jobs_and_plain_rq_keep_to_it(shell, client):
     assert shell.packmule("job", "wait", id.decode()) == '"1 of 2026-11"\n'
 
 
+def test_the_page_of_steps_runs_beside_a_worker(shell):
+    shell.page("steps")
+    shell.start_worker()
+    assert shell.python("approve.py") == "order 7 sent for payment-7\n"
+    pages = shell.packmule("enqueue", "call", "fetching_pages.fetch_all", "pages=3", "--wait")
+    assert pages.splitlines()[-1] == "30"
+
+
 def test_the_page_of_limits_runs(shell):
     shell.page("limits")
     id = shell.packmule("enqueue", "call", "payments.settle", "account_id=1").strip()

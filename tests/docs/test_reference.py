@@ -20,7 +20,7 @@ from packmule.coordination.limits.rate_limit import TokenBucket
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Stream
 from packmule.errors import Error
-from packmule.jobs import current
+from packmule.jobs import current, durable
 from packmule.jobs.job_type import Traits
 from packmule.jobs.options import (
     DEFAULT_FAILURE_TTL,
@@ -125,6 +125,13 @@ def test_every_function_of_the_running_job_is_on_the_page_of_jobs():
     said = {name.partition("(")[0] for name in first_cells(section("jobs", "Inside a job"))}
     functions = inspect.getmembers(current, inspect.isfunction)
     assert said == {f"current.{name}" for name, found in functions if found.__module__ == current.__name__}
+
+
+def test_every_step_and_wait_of_the_running_job_is_on_the_page_of_steps():
+    said = {re.match(r"current\.(\w+)", name)[1] for name in first_cells(page("steps").partition("## ")[0])}
+    assert said == {
+        name for name in current.__all__ if getattr(durable, name, None) is getattr(current, name)
+    } - {"SignalTimeout"}
 
 
 def members(kind: type) -> set[str]:

@@ -22,6 +22,7 @@ from packmule.tests.worker import (
     executor_jobs,  # noqa: F401  registers jobs
     limited_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
+    step_jobs,  # noqa: F401  registers jobs
 )
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling

@@ -15,6 +15,7 @@ from packmule.jobs.options import (
     LONGEST_SPAN,
     MOST_RETRIES,
 )
+from packmule.jobs.steps import Recorded
 
 LONGEST_TTL = int(LONGEST_SPAN)
 MOST_ATTEMPTS = 10**9
@@ -76,6 +77,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """The dotted names of its RQ callbacks."""
     calls_back: bool = False
     """Whether it has callbacks or webhooks."""
+    recorded: Recorded | None = None
+    """What its earlier runs recorded of their steps, if they did."""
     due: Due | None = None
     """What is due instead of the job itself, whose outcome is recorded."""
 
@@ -163,6 +166,7 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
         repeat_intervals=_intervals(get(b"repeat_intervals")),
         callbacks=callbacks,
         calls_back=bool(callbacks or get(b"webhooks")),
+        recorded=_recorded(fields) if b"steps" in fields else None,
     )
 
 
@@ -188,6 +192,17 @@ def _due(
         unknown_since=_instant(since),
         due=Due(step.decode(), kind.decode(), record, name.decode(), results.get(name, b"")),
     )
+
+
+def _recorded(fields: dict[bytes, bytes]) -> Recorded:
+    """What earlier runs left, off a record and the msgpack that came with it. Raises `ValueError`."""
+    found = msgspec.msgpack.decode(fields[b"recorded"])
+    if isinstance(found, str):
+        raise ValueError(found)  # noqa: TRY004  it says what is wrong
+    names = msgspec.convert(found[::2], list[str])
+    values = [value.encode() for value in msgspec.convert(found[1::2], list[str])]
+    retried_at = _seconds(fields.get(b"retried_at"), 0)
+    return Recorded(fields[b"steps"].decode(), dict(zip(names, values, strict=True)), retried_at)
 
 
 def _lock(limits: bytes) -> str | None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 
 from packmule.jobs import wire
+from packmule.jobs.interrupts import Waiting
 from packmule.jobs.limits import CallLimits
+from packmule.jobs.options import LONGEST_SPAN
 from packmule.worker.process.claimed import CALLBACKS, Claimed, Row
 
 RETRY_BASE = 1.0
@@ -34,10 +36,11 @@ FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.R
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The end of one execution, in the form that `finish_and_claim.lua` takes.
 
-    `status` is the job's next one; a callback's is `settled`, or `due` if it was not called. `kind` is RQ's
-    number for the result, or 0 if nothing was performed. `started_at` and `ended_at` are RQ's texts, `began`
-    and `ended` the same in Unix seconds. `name` and `value` are the result's field. `fields` go into the
-    record, as names and values in turn. `front` and `delay` (seconds) say where a job that runs again goes.
+    `status` is the job's next one; a callback's is `settled`, or `due` if it was not called; one that is
+    `waiting` becomes `scheduled` or `deferred`. `kind` is RQ's number for the result, or 0 if nothing was
+    performed. `started_at` and `ended_at` are RQ's texts, `began` and `ended` the same in Unix seconds. The
+    result's field is `name` and `value`. `fields` go into the record, as names and values in turn, unless the
+    job waits (`waiting_jobs.lua`). `front` and `delay` (seconds) say where a job that runs again goes.
     """
 
     id: str
@@ -94,6 +97,11 @@ def finished(job: Claimed, result: bytes, started: float, ended: float, at_once:
         callback="success" if job.calls_back else "",
     )
     return repeated(job, plain) if job.repeats_left > 0 else plain
+
+
+def with_steps(ended: Outcome, version: str) -> Outcome:
+    """The outcome of a job that has recorded steps, which end with it, or before it repeats."""
+    return msgspec.structs.replace(ended, fields=("steps", version, *ended.fields))
 
 
 def repeated(job: Claimed, finished: Outcome) -> Outcome:
@@ -224,6 +232,23 @@ def returned(job: Claimed) -> Outcome:
     if job.due:
         return Outcome(job.id, job.execution, job.queue, "due", is_marked=False)
     return Outcome(job.id, job.execution, job.queue, "queued", front=True, limits=job.limits)
+
+
+def waiting(job: Claimed, wait: Waiting) -> Outcome:
+    """The job gives its process back until a time or a signal; no attempt counts."""
+    seconds = "" if wait.seconds is None else f"{wait.seconds:.6f}"
+    fields = ("steps", wait.version, wait.field, wait.head, seconds)
+    delay = LONGEST_SPAN if wait.seconds is None else wait.seconds
+    return Outcome(
+        job.id,
+        job.execution,
+        job.queue,
+        "waiting",
+        fields=fields,
+        delay=delay,
+        limits=job.limits,
+        batch=job.batch,
+    )
 
 
 def limited(job: Claimed, found: CallLimits) -> Outcome:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from packmule.errors import JobFailed
 from packmule.jobs import context, registry, tracing
-from packmule.jobs.interrupts import Interrupted, Retry, Stopped
+from packmule.jobs.interrupts import Interrupted, Retry, Stopped, Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.registry import Invoked
+from packmule.jobs.steps import FINAL, InvalidStep, Steps
 from packmule.jobs.wire import time_text
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed, Due
@@ -27,6 +30,7 @@ _IMPOSSIBLE = "job %s: its %s %s is impossible: %s"
 
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
+Remember = Callable[..., bool]
 CallBack = Callable[[Claimed, Due], Invoked]
 NoteError = Callable[[str, BaseException], None]
 Kind = Literal["plain", "async", "isolated", "inline"]
@@ -34,6 +38,10 @@ Kind = Literal["plain", "async", "isolated", "inline"]
 
 class Expired(JobFailed):
     """A job was not started in the time that its `expires` gave it."""
+
+
+class OtherVersion(registry.NotRegistered):
+    """The steps of a job were recorded by another version of its code than this worker has."""
 
 
 class Call(NamedTuple):
@@ -52,6 +60,8 @@ class Result(NamedTuple):
     value: bytes
     started: float
     ended: float
+    version: str | None = None
+    """The version of the job's code if it has recorded steps."""
 
 
 Done = Callable[[Call, Outcome | None], None]
@@ -65,7 +75,8 @@ class Performer:
     checkpoint. `is_draining` says whether the worker is stopping; `max_result_bytes` limits a result's JSON.
     `lookup` says what may be called; `call_back` makes the calls of callbacks that are due. `note_error`
     takes the ids of jobs that failed, and why. A job that `lookup` does not know goes back for `unknown_for`
-    seconds.
+    seconds. `remember` takes a job's id, execution, the version of its code and a step
+    (`jobs.steps.Remember`).
     """
 
     def __init__(
@@ -78,8 +89,10 @@ class Performer:
         call_back: CallBack | None = None,
         note_error: NoteError | None = None,
         unknown_for: float = 600.0,
+        remember: Remember = lambda *_: True,
     ) -> None:
         self.report = report
+        self.remember = remember
         self.save = save
         self.is_draining = is_draining
         self.max_result_bytes = max_result_bytes
@@ -104,7 +117,10 @@ class Performer:
             bound = job_type.bind(args, kwargs)
             for name in job.callbacks:
                 self.lookup.find(name)
-            _refuse_expired(job)
+            if job.recorded:
+                _refuse_other_version(job_type, job.recorded.version)
+            else:
+                _refuse_expired(job)
         except registry.NotRegistered as error:
             if job.unknown_since is None and self.unknown_for > 0:
                 log.warning("job %s goes back: %s", job.id, error)
@@ -135,34 +151,39 @@ class Performer:
 
     def run(self, call: Call) -> Result | Outcome:
         """Perform a plain function; `with_result` makes an outcome of what it returned."""
-        started = time.time()
+        started, running = time.time(), self._running(call)
         try:
-            with self._running(call), _traced(call):
+            with running, _traced(call):
                 value = call.type.function(*call.args, **call.kwargs)
-            return self._result(call, value, started)
+            return self._result(call, running, value, started)
         except BaseException as error:
-            return self.ended_by(call, error, started)
+            return self.ended_by(call, running.verdict(error), started)
 
     async def perform_async(self, call: Call, reason: Callable[[], BaseException | None]) -> Outcome:
         """Perform an async function; `reason` returns why the worker canceled its task, if it did."""
-        started = time.time()
+        started, running = time.time(), self._running(call)
+        running.task = asyncio.current_task()
         try:
-            with self._running(call), _traced(call):
-                value = await call.type.function(*call.args, **call.kwargs)
-            return with_result(call, self._result(call, value, started))
+            with running, _traced(call):
+                try:
+                    value = await call.type.function(*call.args, **call.kwargs)
+                except Waiting:
+                    await running.own_steps().settled()
+                    raise
+            return with_result(call, self._result(call, running, value, started))
         except BaseException as error:
-            return self.ended_by(call, reason() or error, started)
+            return self.ended_by(call, reason() or running.verdict(error), started)
 
     def ended_by(self, call: Call, error: BaseException, started: float) -> Outcome:
         """The outcome of a job that `error` ended."""
         self._leave_if_forked()
         job, traits = call.job, call.type.traits
-        if self.note_error and not job.due and not isinstance(error, Interrupted | Stopped | Retry):
+        if self.note_error and not job.due and not isinstance(error, Interrupted | Stopped | Retry | Waiting):
             self.note_error(job.id, error)
         now = time.time()
         match error:
-            case Interrupted():
-                return outcome.returned(job)
+            case Interrupted() | Waiting():
+                return outcome.waiting(job, error) if isinstance(error, Waiting) else outcome.returned(job)
             case _ if job.due:
                 log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, outcome.trace(error))
                 return outcome.settled(job)
@@ -173,7 +194,7 @@ class Performer:
             case Returned():
                 return outcome.exceeded(job, error.result, started, now, traits.at_once)
             case _:
-                retry = traits.may_retry(error) and not isinstance(error, Retry)
+                retry = traits.may_retry(error) and not isinstance(error, Retry | FINAL)
                 return outcome.failed(
                     job, outcome.trace(error), started, now, retry=retry, at_once=traits.at_once
                 )
@@ -187,6 +208,20 @@ class Performer:
         def save(cursor: bytes) -> None:
             self.save(job.id, job.execution, cursor)
 
+        def open_steps(task: asyncio.Task[Any] | None) -> Steps:
+            if job.due:
+                raise InvalidStep(
+                    "RQ's callbacks have no steps: let the callback enqueue a job that has them"
+                )
+            version = call.type.traits.version_text
+            return Steps(
+                job.recorded,
+                version,
+                partial(self.remember, job.id, job.execution, version),
+                self.is_draining,
+                task,
+            )
+
         fence = self.fences.get(job.execution)
         return context.Running(
             job.id,
@@ -199,14 +234,18 @@ class Performer:
             job.batch,
             call.type.name,
             job.queue,
+            open_steps,
         )
 
-    def _result(self, call: Call, value: Any, started: float) -> Result:
+    def _result(self, call: Call, running: context.Running, value: Any, started: float) -> Result:
         self._leave_if_forked()
+        version = None
+        if running.steps is not None or call.job.recorded is not None:
+            version = running.own_steps().finish()
         if value is None or call.job.due:
-            return Result(b"", started, time.time())
+            return Result(b"", started, time.time(), version)
         result = encoded(value, call.type.name, call.job.attempt, self.lookup, self.max_result_bytes)
-        return Result(result, started, time.time())
+        return Result(result, started, time.time(), version)
 
     def _leave_if_forked(self) -> None:
         """End a child that the job forked, which would return here as a second worker."""
@@ -218,7 +257,9 @@ def with_result(call: Call, result: Result) -> Outcome:
     """The outcome of a call that returned."""
     if call.job.due:
         return outcome.settled(call.job)
-    return outcome.finished(call.job, *result, call.type.traits.at_once)
+    value, started, ended, version = result
+    finished = outcome.finished(call.job, value, started, ended, call.type.traits.at_once)
+    return finished if version is None else outcome.with_steps(finished, version)
 
 
 def _kind(called: JobType) -> Kind:
@@ -230,6 +271,16 @@ def _kind(called: JobType) -> Kind:
 def _traced(call: Call) -> AbstractContextManager[object]:
     job = call.job
     return tracing.performing(call.type.name, job.queue, job.id, job.attempt, job.trace)
+
+
+def _refuse_other_version(job_type: JobType, recorded: str) -> None:
+    version = job_type.traits.version_text
+    if recorded != version:
+        had, has = (f"version {each!r}" if each else "no version" for each in (recorded, version))
+        raise OtherVersion(
+            f"the job's steps were recorded with {had} of {job_type.name}, which has {has} here: run a "
+            "worker with that code until the job has ended, or cancel the job"
+        )
 
 
 def _refuse_expired(job: Claimed) -> None:

@@ -1,4 +1,4 @@
-"""Progress and checkpoints: what a running job stores through its worker."""
+"""Progress, checkpoints and steps: what a running job stores through its worker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from packmule.coordination.redis.backoff import retry_until_available
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys
 
@@ -16,12 +17,13 @@ PROGRESS_TTL = 86_400
 
 log = logging.getLogger("packmule.worker")
 _write = Script("worker.process", "write")
+_remember = Script("worker.process", "remember")
 
 
 class ProgressStore:
     """Stores what jobs of `worker` report, as long as the worker's claims name their executions.
 
-    A report that can't be stored is logged and dropped: the job goes on.
+    A report that can't be stored is logged and dropped: the job goes on. A step waits until it's stored.
     """
 
     def __init__(self, client: Redis, worker: str) -> None:
@@ -40,6 +42,16 @@ class ProgressStore:
     def save(self, id: str, execution: str, cursor: bytes) -> None:
         """Store a checkpoint of the job `id` in its record."""
         self._write(id, execution, keys.job_key(id), "checkpoint", 0, ["checkpoint", cursor])
+
+    def remember(self, id: str, execution: str, version: str, *values: str) -> bool:
+        """Store a step of the job `id` (`jobs.steps.Remember`), whose code has this version, once Redis
+        answers.
+
+        False if the worker has lost its claim.
+        """
+        key_names = [keys.claims_key(self.worker), keys.steps_key(id)]
+        args = [id, execution, version, *values]
+        return bool(retry_until_available(lambda: _remember(self.client, key_names, args)))
 
     def _write(self, id: str, execution: str, key: str, what: str, ttl: int, fields: Sequence[Any]) -> None:
         try:

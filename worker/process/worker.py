@@ -102,14 +102,13 @@ class Worker:
         self.wake = WakePipe()
         self.performed = 0
         """How many jobs were claimed; those that went back unstarted count, too."""
-        descriptors = [self.wake.reader] if lifeline is None else [self.wake.reader, lifeline]
         self.job_log = JobLog()
         self.fetcher = Fetcher(
             client,
             name,
             order,
             queues,
-            descriptors,
+            [self.wake.reader] if lifeline is None else [self.wake.reader, lifeline],
             self._answered,
             self.job_log,
             options.most,
@@ -127,6 +126,7 @@ class Worker:
             callbacks.call_for,
             note_error,
             options.unknown_for,
+            progress.remember,
         )
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
         self.interruption = Interruption(self.executors.values(), scoreboard, self.wake.wake)

@@ -1,7 +1,7 @@
 -- The end of a job, or of one execution: its status, result and registry, how long all that is kept, its unique place,
 -- event and batch. What takes a job from where it waits is withdrawal.lua; what follows an end is callbacks.lua.
 -- requires: caller, coordination/redis/clock, counting, gathered, records
--- may use: corrupt, events, gone, guarded, uniqueness
+-- may use: corrupt, events, gone, guarded, steps, uniqueness
 
 local ending = {}
 
@@ -30,8 +30,9 @@ function ending.result(id, execution, kind, ttl, is_bounded, ...)
   if ttl > 0 then redis.call('PEXPIREAT', results, clock.millisecond + ttl * 1000) end
 end
 
--- Keep a job's record for so many seconds, or for ever.
-function ending.keep(id, ttl)
+-- Keep a job's record for so many seconds, or for ever, and its steps if it may have some.
+function ending.keep(id, ttl, may_have_steps)
+  if may_have_steps then steps.keep(id, ttl) end
   if ttl <= 0 then return redis.call('PERSIST', records.key(id)) end
   redis.call('PEXPIREAT', records.key(id), clock.millisecond + ttl * 1000) -- the server would rewrite EXPIRE to this
 end
@@ -52,7 +53,7 @@ end
 function ending.fail(id, execution, queue, status, ttl, keep, reason, verdict)
   ending.write(id, status, 'ended_at', caller.at)
   ending.result(id, execution, status == 'stopped' and 3 or 2, keep, true, 'exc_string', reason)
-  ending.keep(id, keep)
+  ending.keep(id, keep, true)
   ending.register(id, queue, status, ttl)
   counting.note(id, 'f', nil, '-' .. reason)
   events.emit(status, id, queue, caller.worker, {reason = verdict})
@@ -61,7 +62,7 @@ end
 -- Keep the record of a canceled job for a while.
 function ending.keep_canceled(id)
   local ttl = tonumber(records.get(id, 'failure_ttl')) or CANCELED_TTL
-  ending.keep(id, ttl >= 1 and ttl < CANCELED_TTL and math.floor(ttl) or CANCELED_TTL)
+  ending.keep(id, ttl >= 1 and ttl < CANCELED_TTL and math.floor(ttl) or CANCELED_TTL, true)
 end
 
 -- A job that has not started is canceled. If it was not withdrawn, claims pass its id over.
@@ -75,7 +76,7 @@ function ending.cancel(id, queue, reason)
 end
 
 -- Delete what is kept of a job.
-function ending.delete(id) redis.call('DEL', records.key(id), 'rq:results:' .. id, 'pm:progress:' .. id) end
+function ending.delete(id) redis.call('DEL', records.key(id), 'rq:results:' .. id, 'pm:progress:' .. id, steps.key(id)) end
 
 -- What follows a job's end is done, so from now on it is kept for its TTL.
 function ending.expire(id, ttl, is_finished)
@@ -99,8 +100,8 @@ end
 function ending.undo(id, queue)
   ending.write(id, 'queued', 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
   redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
-  redis.call('PERSIST', records.key(id))
-  redis.call('PERSIST', 'rq:results:' .. id)
+  for _, key in ipairs({records.key(id), 'rq:results:' .. id}) do redis.call('PERSIST', key) end
+  steps.go_on(id)
   for _, registry in ipairs({'rq:failed:', 'rq:canceled:'}) do guarded.call('ZREM', registry .. queue, id) end
   counting.note(id, 'p')
   events.emit('enqueued', id, queue)

@@ -35,7 +35,7 @@ end
 local function cancel_retrying(key)
   for _, id in ipairs(call('SPOP', 'pm:retrying:' .. key, MOST)) do
     local status, queue, group, batch = unpack(records.read(id, 'status', 'origin', 'group', 'batch'))
-    local waits = queue and (status == 'queued' or status == 'scheduled')
+    local waits = queue and (status == 'queued' or status == 'scheduled' or status == 'deferred')
     if waits and withdrawal.remove(id, status, queue, group, batch) > 0 then ending.cancel(id, queue, 'replaced') end
   end
 end

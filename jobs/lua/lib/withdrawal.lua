@@ -10,6 +10,7 @@ function withdrawal.remove(id, status, queue, group, batch)
     local is_scheduled = guarded.call('ZREM', scheduled.key(queue), id)
     return is_scheduled == 0 and callbacks.due(id, status) and callbacks.leave(id, queue, true) or is_scheduled
   end
+  if status == 'deferred' then return guarded.call('ZREM', 'rq:deferred:' .. queue, id) end
   local places = queues.remove(queue, id)
   if group then places = places + groups.drop(queue, group, id) end
   if places == 0 and batch then places = guarded.call('LREM', 'pm:batch:' .. batch .. ':held', 1, id) end

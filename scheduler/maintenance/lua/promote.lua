@@ -59,8 +59,9 @@ local function promote(queue, most)
   queues.make_way(queue) -- or these jobs would be lost
   redis.call('ZREM', scheduled.key(queue), unpack(ids))
   for _, id in ipairs(ids) do
-    local fields = records.read(id, 'data', 'enqueue_at_front', 'group', 'limits', 'attempts', 'unknown_since', 'priority')
-    local data, at_front, group, needs, attempts, unknown_since, priority = unpack(fields, 1, 7)
+    local fields = records.read(id, 'data', 'enqueue_at_front', 'group', 'limits', 'attempts', 'unknown_since', 'priority',
+      'steps')
+    local data, at_front, group, needs, attempts, unknown_since, priority, has_steps = unpack(fields, 1, 8)
     if not data and not records.exists(id) then
       await_record(queue, id)
     elseif not data then
@@ -69,7 +70,7 @@ local function promote(queue, most)
       local push = at_front == '1' and 'LPUSH' or 'RPUSH'
       redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', now_text)
       if group then
-        local is_new = not attempts and not unknown_since
+        local is_new = not attempts and not unknown_since and not has_steps
         if is_new then singletons.replace(queue, group, needs) end
         groups.join(queue, group, id, push, priority or 0)
       elseif priority then

@@ -1,7 +1,7 @@
 -- Acknowledging: each outcome counts once, and only while the worker's claims name its execution.
 -- requires: coordination/redis/clock, finishing, jobs/counting, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded
 -- requires: jobs/records, outcomes
--- may use: jobs/limits, jobs/scheduled, jobs/singletons
+-- may use: jobs/limits, jobs/scheduled, jobs/singletons, waiting_jobs
 
 local acknowledge = {}
 
@@ -40,20 +40,26 @@ end
 local function accept(outcome, is_there, is_canceled, claims)
   local id, execution, queue, status, ttl, kind, _, _, began, stopped, _, result, fields, _, delay, is_marked, _, needs, batch,
     callback = unpack(outcome, 1, 20)
-  local goes_back = status == 'queued' or status == 'scheduled'
+  local waits = status == 'waiting' and not is_canceled
+  local goes_back = status == 'queued' or status == 'scheduled' or waits
   local is_replaced = goes_back and needs ~= '' and singletons.was_replaced(id, needs)
   if is_replaced and kind > 0 then
     status, kind, callback, outcome[4], outcome[6] = 'stopped', 3, 'stopped', 'stopped', 3
   end
   if is_there and ending.is_end(status) then gone.note(id, ttl) end
-  if needs ~= '' then limits.release(needs, id, kind == 0, status == 'queued' and delay > 0) end
+  if needs ~= '' then limits.release(needs, id, kind == 0 and not waits, status == 'queued' and delay > 0) end
   if is_there and (status == 'settled' or status == 'due') then
     outcomes.settle(id, execution, queue, status, fields, delay)
   elseif is_replaced and kind == 0 then
     ending.cancel(id, queue, 'replaced')
   elseif is_there then
-    if is_canceled then status, outcome[4] = 'canceled', 'canceled' end
-    outcomes.write(callback, unpack(outcome, 1, 16))
+    if is_canceled then status, outcome[4], outcome[13] = 'canceled', 'canceled', {} end
+    if waits then
+      waiting_jobs.wait(id, queue, fields)
+      outcomes.has_scheduled = true
+    else
+      outcomes.write(callback, unpack(outcome, 1, 16))
+    end
     if goes_back and needs ~= '' then singletons.goes_back(id, needs, delay) end
   end
   if batch ~= '' then

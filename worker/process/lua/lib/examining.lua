@@ -1,22 +1,24 @@
 -- Examining: a job that is to be claimed and is not plain, or whose claim is repeated. finish_and_claim.lua describes a
 -- job in the reply.
 -- requires: coordination/redis/clock, jobs/guarded, jobs/records, this_claim
--- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, jobs/singletons, jobs/text, pausing
+-- may use: jobs/callbacks, jobs/corrupt, jobs/groups, jobs/limits, jobs/singletons, jobs/steps, jobs/text, pausing
+-- may use: waiting_jobs
 
 local examining = {}
 
-local MOST_FIELDS = 200 -- of a record: RQ and we write some forty
+local MOST_FIELDS = 300 -- of a record: RQ and we write some forty, and a hundred signals may be kept in it
 
 -- What few jobs have in their records, and the worker needs.
 local RARE = {
   attempts = true, batch = true, checkpoint = true, enqueue_at_front_on_retry = true, expires_at = true,
   failure_callback_name = true, failure_ttl = true, group = true, limits = true, repeat_intervals = true,
-  repeats_left = true, result_ttl = true, retries_left = true, retry_intervals = true, stopped_callback_name = true,
-  success_callback_name = true, trace = true, unknown_since = true, webhooks = true,
+  recorded = true, repeats_left = true, result_ttl = true, retried_at = true, retries_left = true, retry_intervals = true,
+  steps = true, stopped_callback_name = true, success_callback_name = true, trace = true, unknown_since = true, webhooks = true,
 }
 
 -- The names and values of the fields that few jobs have, or false if this one has none.
-local function rare_of(fields)
+local function rare_of(id, fields)
+  if fields.steps then fields.recorded = cmsgpack.pack(steps.read(id)) end
   fields.expires_at, fields.unknown_since = clock.seconds_to(fields.expires_at), clock.seconds_to(fields.unknown_since)
   local rare = {}
   for name, value in pairs(fields) do
@@ -70,9 +72,10 @@ function examining.take(id, number, count)
     if row or is_callback or not again then return row and due end
   end
   if not again and not may_run(id, number, fields) then return false end -- it was allowed to run before
+  if fields.waits and not again then waiting_jobs.wake(id, fields) end
   local room = this_claim.rooms[queue]
   if room then room.begun = room.begun + 1 end
-  this_claim.add(id, execution, queue, fields.data, fields.timeout or false, rare_of(fields), fields.enqueued_at or false,
+  this_claim.add(id, execution, queue, fields.data, fields.timeout or false, rare_of(id, fields), fields.enqueued_at or false,
     false)
   return execution
 end

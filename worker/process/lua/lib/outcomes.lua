@@ -1,7 +1,7 @@
 -- Outcomes: what one writes to the records. worker/process/outcome.py describes an outcome.
 -- requires: coordination/redis/clock, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/queues
 -- requires: jobs/records
--- may use: jobs/callbacks, jobs/groups, jobs/scheduled
+-- may use: jobs/callbacks, jobs/groups, jobs/scheduled, jobs/steps
 
 local outcomes = {}
 
@@ -66,7 +66,9 @@ function outcomes.write(callback, id, execution, queue, status, ttl, kind, start
       ending.result(id, execution, kind, keep, kind > 1 or repeats, 'execution_started_at', began,
         'execution_ended_at', stopped, name, value)
     end
-    if kind > 0 then ending.keep(id, ending.is_end(status) and keep or -1) end
+    local has_steps = fields[1] == 'steps' or ending.is_end(status) and kind > 1
+    if kind > 0 then ending.keep(id, ending.is_end(status) and keep or -1, has_steps) end
+    if repeats and has_steps then steps.forget(id) end
     if not waits or ending.is_end(status) and is_kept then place(id, queue, status, ttl, front, delay) end
   end
   if status == 'canceled' then

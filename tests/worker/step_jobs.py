@@ -1,0 +1,77 @@
+"""Jobs with steps, sleeps and waits, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from packmule import current, job
+
+
+def note(path: str, text: str) -> str:
+    """Write a line, and return it."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+    return text
+
+
+def die_once(path: str, text: str) -> str:
+    """Note a line; the first time it kills its process."""
+    note(path, text)
+    if Path(path).read_text().count(f"{text}\n") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return text
+
+
+@job(retries=3, retry_intervals=[0])
+def order(path: str, ends: str = "") -> list[Any]:
+    """Three steps; between the second and the third, the first run ends in this way."""
+    note(path, "body")
+    paid = current.step("pay", note, path, "pay")
+    packed = current.step("pack", note, path, "pack")
+    if ends and Path(path).read_text().count("body") == 1:
+        if ends == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError(ends)
+    return [paid, packed, current.step("send", note, path, "send")]
+
+
+@job
+def dies_in_a_step(path: str, policy: Any = "again") -> str:
+    note(path, "body")
+    return current.step.options(if_unknown=policy)("charge", die_once, path, "charge")
+
+
+@job
+def sleeps(path: str, seconds: float = 0.0) -> float:
+    note(path, "body")
+    began = current.step("begin", time.time)
+    current.sleep(seconds)
+    return time.time() - began
+
+
+@job
+def waits(path: str, timeout: float | None = None) -> Any:
+    note(path, "body")
+    current.step("ask", note, path, "ask")
+    return current.wait_for("approved", timeout)
+
+
+@job
+async def waits_async(path: str) -> Any:
+    note(path, "body")
+    asked = await asyncio.gather(
+        *(current.step(name, asyncio.to_thread, note, path, name) for name in ("a", "b", "c"))
+    )
+    return [asked, current.wait_for("approved")]
+
+
+@job(isolate=True)
+def waits_isolated(path: str) -> Any:
+    note(path, "body")
+    current.step("ask", note, path, "ask")
+    return current.wait_for("approved")
