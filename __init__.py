@@ -1,4 +1,4 @@
-"""Background jobs on RQ and Redis: `from packmule import job, current, Retry, Batch`."""
+"""Background jobs on RQ and Redis: `from packmule import job, current, Retry, Batch, Flow`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from packmule.jobs import current
     from packmule.jobs.batch import Batch
     from packmule.jobs.client import Client
+    from packmule.jobs.flow import Flow
+    from packmule.jobs.flow_parts import chain, group
+    from packmule.jobs.handed import result
     from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
     from packmule.jobs.interrupts import Retry, Stopped
     from packmule.jobs.job import job
@@ -32,6 +35,10 @@ __all__ = [  # noqa: RUF022  in the groups in which they are looked for
     "Stopped",
     # many jobs together
     "Batch",
+    "Flow",
+    "chain",
+    "group",
+    "result",
     # errors
     "Error",
     "UsageError",
@@ -50,6 +57,9 @@ __all__ = [  # noqa: RUF022  in the groups in which they are looked for
 _HOMES = {
     "batch": ("Batch",),
     "client": ("Client",),
+    "flow": ("Flow",),
+    "flow_parts": ("chain", "group"),
+    "handed": ("result",),
     "handle": ("JobCanceled", "JobHandle", "JobHandles", "JobRaised"),
     "interrupts": ("Retry", "Stopped"),
     "job": ("job",),

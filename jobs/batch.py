@@ -47,6 +47,31 @@ class InvalidKeep(UsageError, ValueError):
     """The time for which a batch is to be kept after its end is out of range."""
 
 
+class Settings(NamedTuple):
+    """What a batch is made with; `Batch.create` explains it."""
+
+    name: str
+    on_complete: Prepared | None
+    on_success: Prepared | None
+    collect: bool
+    keep: float
+
+    def written(self) -> tuple[list[str], list[tuple[str, Prepared]]]:
+        """The fields of its hash, and its callbacks by id. Raises `InvalidKeep` and `InvalidOption`."""
+        if not (isinstance(self.keep, int | float) and 1 <= self.keep <= LONGEST_SPAN):
+            raise InvalidKeep(f"keep={self.keep!r}: give seconds from 1 to a hundred years")
+        fields = ["name", self.name[:LONGEST_NAME], "keep", f"{self.keep:.0f}"]
+        fields += ("collect", "1") if self.collect else ()
+        callbacks = []
+        for field, prepared in (("on_complete", self.on_complete), ("on_success", self.on_success)):
+            if not (prepared is None or isinstance(prepared, Prepared)):
+                raise InvalidOption(f"{field}={prepared!r}: give a prepared call, such as report.prepare(42)")
+            if prepared is not None:
+                callbacks.append((keys.new_job_id(), prepared))
+                fields += field, callbacks[-1][0]
+        return fields, callbacks
+
+
 class Result(NamedTuple):
     """The outcome of one job of a batch: the `value` that it returned, or the `error` that ended it."""
 
@@ -92,21 +117,12 @@ class Batch:
         no deeper. The batch is kept for `keep` seconds after its end. Raises `BatchClosed` if the parent
         takes no more jobs, `InvalidKeep`, and what `Client.enqueue` raises.
         """
-        if not (isinstance(keep, int | float) and 1 <= keep <= LONGEST_SPAN):
-            raise InvalidKeep(f"keep={keep!r}: give seconds from 1 to a hundred years")
         if not (parent is None or isinstance(parent, Batch)):
             raise InvalidOption(f"parent={parent!r}: give a Batch")
         client = Client(client) if isinstance(client, Redis) else client or Client.default()
         id = keys.new_job_id()
-        fields = ["name", name[:LONGEST_NAME], "keep", f"{keep:.0f}", *(("collect", "1") if collect else ())]
-        callbacks = []
-        for field, prepared in (("on_complete", on_complete), ("on_success", on_success)):
-            if not (prepared is None or isinstance(prepared, Prepared)):
-                raise InvalidOption(f"{field}={prepared!r}: give a prepared call, such as report.prepare(42)")
-            if prepared is not None:
-                callbacks.append((keys.new_job_id(), prepared))
-                fields += field, callbacks[-1][0]
-        client.create_batch(id, parent.id if parent else None, fields, callbacks)
+        settings = Settings(name, on_complete, on_success, collect, keep)
+        client.create_batch(id, parent.id if parent else None, *settings.written())
         return cls(client, id)
 
     @classmethod

@@ -85,21 +85,27 @@ def _cancel_deferred(client: Redis, id: str) -> None:
 def retry(client: Redis, id: str) -> None:
     """Enqueue a failed, stopped or canceled job again; it keeps its attempts and checkpoint.
 
+    Those behind it in its flow that were canceled wait for it again.
+
     Its deaths are counted from zero again. Raises `NoSuchJob`, and `NotRetried` if the job is in another
     status, if another job holds its unique key, if a newer singleton that replaced it waits or runs, or if a
-    worker still runs the job or its callback.
+    worker still runs the job or its callback, or if others of its flow keep it from running.
     """
     key_names = [keys.job_key(id), keys.UNIQUE]
     status = as_text(_retry(client, key_names, [id, wire.time_text(time.time())]))
     if not status:
         raise no_such_job(id)
+    if status == "behind":
+        raise NotRetried(
+            f"job {id} comes behind others of its flow that did not finish: retry those, or the flow"
+        )
     if status.startswith("held "):
         holder = status.removeprefix("held ")
         raise NotRetried(f"job {id} can't run again: job {holder} holds its place; cancel that one first")
     if status.startswith("claimed "):
         worker = status.removeprefix("claimed ")
         raise NotRetried(f"job {id} can't run again yet: worker {worker} still runs it or its callback")
-    if status != "retried":
+    if status not in ("retried", "waits"):
         raise NotRetried(f"job {id} is {status}; only failed, stopped and canceled jobs can run again")
 
 

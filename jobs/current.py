@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -17,9 +17,12 @@ from packmule.jobs.interrupts import Interrupted
 from packmule.units import KIB
 
 __all__ = [
-    "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "job_id", "progress", "resource",
-    "resume", "sleep", "step", "track", "wait_for",
+    "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "flow", "job_id", "progress",
+    "resource", "resume", "sleep", "step", "track", "wait_for",
 ]  # fmt: skip
+
+if TYPE_CHECKING:
+    from packmule.jobs.flow import Flow
 
 T = TypeVar("T")
 
@@ -63,6 +66,16 @@ def batch_id() -> str | None:
     """The id of the batch that this job is in, or is the callback of; None if there is none."""
     job = running()
     return job.batch.partition(" ")[0] or None if job else None
+
+
+def flow() -> Flow | None:
+    """The flow that this job is a node of, to which it may add others; None if it is in no batch.
+
+    >>> current.flow().add(resize.call("a.jpg"), after=current.job_id())  # doctest: +SKIP
+    """
+    from packmule.jobs.flow import Flow  # noqa: PLC0415  few jobs are nodes
+
+    return Flow.current()
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:

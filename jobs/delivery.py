@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from redis import Redis
@@ -14,17 +14,23 @@ from packmule.coordination.redis.durability import KEY, durability, refuse_uncon
 from packmule.coordination.redis.fitness import refuse_cluster
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.errors import Conflict
+from packmule.errors import Conflict, NotFound
 from packmule.jobs import entry, keys
 from packmule.jobs.batch_state import no_such_batch
 from packmule.jobs.entry import Entry
 
 _enqueue = Script("jobs", "enqueue")
+_write_edges = Script("jobs", "write_edges")
+_add_nodes = Script("jobs", "add_nodes")
 _create_batch = Script("jobs", "create_batch")
 
 
 class BatchClosed(Conflict, RuntimeError):
     """A batch takes no more jobs: it has ended or was canceled."""
+
+
+class NoSuchNode(NotFound, LookupError):
+    """A flow has no node of that name; nothing was added to it."""
 
 
 class ServerFull(Conflict, RuntimeError):
@@ -59,6 +65,36 @@ def create_batch(
     _called(_create_batch, redis, key_names, args)
 
 
+def write_edges(redis: Redis, flow: str, numbers: Sequence[str], edges: Sequence[str]) -> None:
+    """Write nodes of a flow and chunks of their children, fields and values in turn, hundreds a round trip.
+
+    Raises what `deliver` does.
+    """
+    key = keys.batch_key(flow)
+    key_names = [key, f"{key}:nodes", f"{key}:children"]
+    for first in range(0, max(len(numbers), len(edges)), 2 * entry.JOBS_A_TRIP):
+        last = first + 2 * entry.JOBS_A_TRIP
+        _called(_write_edges, redis, key_names, [flow, entry.pack((numbers[first:last], edges[first:last]))])
+
+
+def add_nodes(
+    redis: Redis,
+    flow: str,
+    names: Sequence[str],
+    entries: Sequence[Entry],
+    letters: Mapping[str, str],
+    taken: Collection[str],
+) -> None:
+    """Add nodes to a flow that has begun, behind those that `letters` name, in one trip.
+
+    Raises what `deliver` does, and `NoSuchNode`.
+    """
+    key = keys.batch_key(flow)
+    packed = entry.pack((flow, names, letters, dict.fromkeys(taken, 1)))
+    args = [*entry.arguments(entries), packed]
+    _called(_add_nodes, redis, [keys.UNIQUE, f"{key}:jobs", f"{key}:nodes"], args)
+
+
 def _called_durably(script: Script, redis: Redis, key_names: Sequence[str], args: Sequence[Any]) -> Any:
     """The reply of `enqueue.lua`, once the server has confirmed that it keeps what was written."""
 
@@ -86,6 +122,8 @@ def _called(script: Callable[..., Any], redis: Redis, key_names: Sequence[str], 
         refusal, _, why = str(error).partition(" ")
         if refusal == "BATCH" and why.startswith("no batch has the id "):
             raise no_such_batch(why.removeprefix("no batch has the id ")) from None
+        if refusal == "NODE":
+            raise NoSuchNode(f"no node of the flow is called {why}: name what its add returned") from None
         if refusal == "BATCH":
             raise BatchClosed(why) from None
         if refusal == "FULL":

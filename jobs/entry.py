@@ -63,6 +63,17 @@ class Own(NamedTuple):
     limits: str | None = None
 
 
+class Taking(NamedTuple):
+    """What a node of a flow has alone that takes results of others, likewise."""
+
+    call: str | None
+    when: float
+    uniqueness: None
+    group: None
+    limits: None
+    takes: str
+
+
 NOTHING = Own()
 
 _run_of = attrgetter("run")
@@ -74,7 +85,7 @@ class Entry(NamedTuple):
     run: Run
     id: str
     payload: bytes
-    own: Own = NOTHING
+    own: Own | Taking = NOTHING
 
 
 class EntryWriter:
@@ -115,10 +126,20 @@ class EntryWriter:
             raise type(error)(f"calls[{len(entries)}]: {error}") from None
         return entries
 
+    def write_taking(self, call: Call, takes: str) -> Entry:
+        """The entry of a call that was validated, and takes results in place of some arguments.
+
+        Its limits depend on these, so whoever claims it finds them.
+        """
+        return Entry(self.run, "", self._encoded(call), Taking(None, 0.0, None, None, None, takes))
+
     def _payload(self, call: Call) -> bytes:
         """One call as JSON. Raises `InvalidCall` and `JobTooLarge`."""
+        self.job.validate(*call)
+        return self._encoded(call)
+
+    def _encoded(self, call: Call) -> bytes:
         job = self.job
-        job.validate(*call)
         try:
             payload = wire.encode_call(job.name, *call)
         except (TypeError, ValueError) as error:
@@ -159,10 +180,15 @@ def pair(call: Mapping[str, Any] | Sequence[Any]) -> Call:
 
 def called_back(entry: Entry, batch: str) -> Entry:
     """`entry` as the callback of a batch: stored with the batch, and enqueued when that has ended."""
-    fields = [*entry.run.fields, "batch", f"{batch} callback"]
-    fields[fields.index("status") + 1] = "deferred"
-    run = entry.run._replace(place="held", fields=fields, batch=None)
+    run = held(entry.run, "batch", f"{batch} callback")._replace(batch=None)
     return entry._replace(run=run, own=entry.own._replace(call=batch, when=0.0))
+
+
+def held(run: Run, *fields: Any) -> Run:
+    """`run` for jobs that a batch enqueues later, with more `fields`, names and values in turn."""
+    changed = [*run.fields, *fields]
+    changed[changed.index("status") + 1] = "deferred"
+    return run._replace(place="held", fields=changed)
 
 
 def chunks(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

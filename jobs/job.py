@@ -64,6 +64,9 @@ class JobFunction(Protocol[P, R_co]):
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """A call that something else enqueues later, such as a batch when it has ended."""
 
+    def call(self, *args: Any, **kwargs: Any) -> Prepared:
+        """A part of a flow, whose arguments may be results of others (see `JobCall.call`)."""
+
 
 class Prepared(NamedTuple):
     """A call that something else enqueues later, such as a batch when it has ended."""
@@ -104,6 +107,10 @@ class JobCall(Generic[P]):
 
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """The call, for something that enqueues it later, such as a batch when it has ended."""
+        return Prepared(self.job, (args, kwargs), self.changed or Options())
+
+    def call(self, *args: Any, **kwargs: Any) -> Prepared:
+        """A part of a flow: the call, in which results of other parts may stand for arguments."""
         return Prepared(self.job, (args, kwargs), self.changed or Options())
 
 
@@ -157,7 +164,7 @@ def _register(function: Callable[P, R], options: Options, traits: Traits) -> Job
     call: JobCall[P] = JobCall(registered_type, None)
     registered: Any = function
     registered.job = registered_type
-    for offered in ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "prepare"):
+    for offered in ("enqueue", "enqueue_many", "aenqueue", "aenqueue_many", "prepare", "call"):
         setattr(registered, offered, getattr(call, offered))
     registered.options = partial(_with_options, registered_type)
     return cast(JobFunction[P, R], registered)

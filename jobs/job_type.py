@@ -188,7 +188,7 @@ class JobType:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise self._invalid(error, kwargs) from None
+            raise self.invalid(error, kwargs) from None
         typed = self._typed(bound.arguments, kwargs)
         for argument in bound.arguments:
             bound.arguments[argument] = getattr(typed, argument)
@@ -199,9 +199,10 @@ class JobType:
             # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
             return msgspec.convert(arguments, self.arguments, str_keys=True)
         except (TypeError, msgspec.ValidationError) as error:
-            raise self._invalid(error, kwargs) from None
+            raise self.invalid(error, kwargs) from None
 
-    def _invalid(self, error: Exception, kwargs: Mapping[str, Any]) -> InvalidCall:
+    def invalid(self, error: Exception, kwargs: Mapping[str, Any]) -> InvalidCall:
+        """What to raise for a call that doesn't fit."""
         return InvalidCall(f"{self.name}: {_explained(error)}{self._way_out(kwargs)}")
 
     def _way_out(self, kwargs: Mapping[str, Any]) -> str:

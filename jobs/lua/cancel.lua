@@ -1,6 +1,6 @@
 -- Cancel a job that has not started: remove it from where it waits, and keep its record as canceled.
 -- requires: caller, events, records
--- may use: batches, ending, withdrawal
+-- may use: batches, ending, flow_nodes, withdrawal
 --
 -- KEYS[1]  the job's record
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
@@ -17,7 +17,8 @@ if not data then
 end
 status, queue = status or '', queue or ''
 
-local is_deferred = status == 'deferred' and not waits -- until other jobs have ended
+-- One that waits until others have ended is canceled here if these are of its flow.
+local is_deferred = status == 'deferred' and not waits and not (batch and flow_nodes.may_be(batch, id))
 if is_deferred or not records.is_pending(status) and status ~= 'created' or status == 'started' then
   return status
 end

@@ -12,7 +12,7 @@
 --          expires is nothing, or the seconds after which a job fails if it has not begun, counted from when it could
 --          ids are the jobs', and differ
 --          priority is left out for jobs without one (lib/bands.lua)
---          owns is nothing, or what each job has alone: [call, when, uniqueness, group, limits]
+--          owns is nothing, or what each job has alone: [call, when, uniqueness, group, limits, takes]
 --          call is nothing for a random id, and names the call that enqueues a job of a chosen id
 --          when is the time or the seconds of its place
 --          uniqueness is nothing, or for a unique job [key, rule, seconds, limit]:
@@ -22,7 +22,7 @@
 --            "debounce"  while the holder has yet to be due, it is replaced and its wait starts again, up to `limit`
 --                        seconds in all (0: no limit)
 --          group is nothing, or the group in which the job waits (lib/groups.lua); limits is nothing, or its limits
---          (lib/limits.lua)
+--          (lib/limits.lua); takes is nothing, or which results of other nodes of its flow it takes (lib/giving.lua)
 -- ARGV[2+] each job's payload, since this msgpack has no bytes
 -- Returns  an error that begins with FULL, or with BATCH if the batch takes no more jobs; otherwise a list of each job
 --          that was not simply enqueued: its position, from 1, and 0 if its id was known, or the holder's id if it was

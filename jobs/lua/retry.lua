@@ -1,11 +1,12 @@
 -- Enqueue a failed, stopped or canceled job again. Its deaths start from zero, its retries do not.
 -- requires: caller, claimants, coordination/redis/clock, ending, events, guarded, queues, records
--- may use: batches, callbacks, groups, singletons, withdrawal
+-- may use: batches, callbacks, deferring, flow_nodes, groups, singletons, withdrawal
 --
 -- KEYS[1]  the job's record    KEYS[2]  the places of unique jobs
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
--- Returns  "retried" if it was, "" if there is no such job, "held <id>" if another job holds its place,
---          "claimed <worker>" if that still runs it or its callback, otherwise its unchanged status
+-- Returns  "retried" if it was, "waits" if it waits for others of its flow first, "" if there is no such job,
+--          "held <id>" if another job holds its place, "claimed <worker>" if that still runs it or its callback, "behind"
+--          if its flow can't run it since others failed, otherwise its unchanged status
 
 local places = KEYS[2]
 local id, now_text = ARGV[1], ARGV[2]
@@ -21,6 +22,10 @@ end
 if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
+
+local node = batch and flow_nodes.numbers_of(batch, {id})[id]
+local verdict = node and node[1] and flow_nodes.verdict(node[1]) or 'd'
+if verdict == 'c' or verdict == 's' then return 'behind' end
 
 local worker = claimants.find(id)
 if worker then return 'claimed ' .. worker end
@@ -38,9 +43,13 @@ if unique and not keeps_place then call('HSET', places, unique, id .. ' 0') end
 if status == 'canceled' and (group or batch or priority) then withdrawal.remove(id, 'queued', queue, group, batch) end
 if callbacks.due(id, status) then callbacks.leave(id, queue, true) end
 claimants.withdraw(id)
-groups.join(queue, group, id, 'RPUSH')
-ending.undo(id, queue)
-queues.register(queue)
+if verdict == 'p' then
+  deferring.again(id, status)
+else
+  groups.join(queue, group, id, 'RPUSH')
+  ending.undo(id, queue, 'queued')
+  queues.register(queue)
+end
 batches.count_noted()
 events.write()
-return 'retried'
+return verdict == 'p' and 'waits' or 'retried'

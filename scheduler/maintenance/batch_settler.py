@@ -11,6 +11,7 @@ from redis import Redis
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
+from packmule.jobs.batch import Batch
 from packmule.scheduler.leader import require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
 
@@ -18,6 +19,9 @@ JOBS_A_CALL = 200
 """Jobs that one call looks at: few enough that it occupies the server for well under a millisecond."""
 
 BATCHES_A_TRIP = 500
+
+ABANDONED_SECONDS = 600.0
+"""A flow that was not sent whole for so long is canceled: its producer has died, and it would never begin."""
 
 _settle = Script("scheduler.maintenance", "settle_batch")
 _list = Script("scheduler.maintenance", "list_batches")
@@ -27,8 +31,8 @@ class BatchSettler:
     """Goes through the batches of `client`'s server that have not ended, round after round.
 
     RQ's code cancels, deletes and performs jobs without counting them in their batches, which would wait for
-    them for ever. A job whose record is gone counts as canceled. Running this at any time, or several at
-    once, does no harm.
+    them for ever. A job whose record is gone counts as canceled. A flow whose
+    producer died amidst sending it is canceled. Running this at any time, or several at once, does no harm.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -55,6 +59,14 @@ class BatchSettler:
                 self._ahead.appendleft((batch, cursor))
         return has_some
 
+    def _is_abandoned(self, created: bytes) -> bool:
+        """Whether a flow that was not sent whole was begun so long ago that its producer must have died."""
+        seconds, _ = self.client.time()
+        try:
+            return float(created) < seconds - ABANDONED_SECONDS
+        except ValueError:
+            return True
+
     def _open(self) -> Iterator[str]:
         """The ids of the batches that have not ended."""
         first = 0
@@ -63,10 +75,12 @@ class BatchSettler:
             found = [as_text(id) for id in _list(self.client, [keys.BATCHES], [first, last])]
             with self.client.pipeline(transaction=False) as pipeline:
                 for id in found:
-                    pipeline.hmget(keys.batch_key(id), "created", "ended")
+                    pipeline.hmget(keys.batch_key(id), "created", "ended", "start", "sealed")
                 states = pipeline.execute(raise_on_error=False)
             for id, state in zip(found, states, strict=True):
                 if isinstance(state, list) and state[0] is not None and state[1] is None:
+                    if state[2] is not None and state[3] is None and self._is_abandoned(state[0]):
+                        Batch(self.client, id).cancel()
                     yield id
             if len(found) < BATCHES_A_TRIP:
                 return

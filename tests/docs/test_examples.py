@@ -111,6 +111,13 @@ def test_the_page_of_batches_runs_beside_a_worker(shell, client):
     shell.packmule("batch", "wait", state.id)
 
 
+def test_the_page_of_flows_runs_beside_a_worker(shell, client):
+    shell.page("flows")
+    shell.start_worker()
+    assert shell.python("chains.py") == "5\n"
+    assert shell.python("graph.py") == "30 stored\n"
+
+
 def test_the_page_of_coordination_runs(shell):
     shell.page("coordination")
     shell.python("connecting.py")

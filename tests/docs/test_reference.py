@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 import packmule
-from packmule import Batch, JobHandle, cli
+from packmule import Batch, Flow, JobHandle, cli
 from packmule.config import PLATFORM_VARIABLES, VARIABLES, Settings
 from packmule.coordination.cache.cache import Cache
 from packmule.coordination.limits.rate_limit import TokenBucket
@@ -150,6 +150,7 @@ def test_every_method_that_a_page_lists_exists():
     said = {
         JobHandle: section("jobs", "Handles"),
         Batch: section("batches", "What you can ask for").partition("| method |")[2],
+        Flow: section("flows", "What can be done with it").replace("`Flow.", "`"),
         TokenBucket: section("coordination", "Rate and concurrency limits").partition("| method |")[2],
         Cache: section("coordination", "Cache"),
     }
@@ -167,8 +168,8 @@ def test_every_argument_of_a_new_batch_is_on_the_page_of_batches():
     assert {*inspect.signature(Batch.create).parameters} - {*listed} <= {"client"}
 
 
-def test_every_name_that_packmule_exports_is_on_the_page_of_jobs_or_batches():
-    text = page("jobs") + page("batches")
+def test_every_name_that_packmule_exports_is_on_its_page():
+    text = page("jobs") + page("batches") + page("flows")
     assert [name for name in packmule.__all__ if not re.search(rf"\b{name}\b", text)] == []
     errors = first_cells(section("jobs", "Errors"))
     exported = [getattr(packmule, name) for name in packmule.__all__ if name != "Error"]

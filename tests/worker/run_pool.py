@@ -20,6 +20,7 @@ from packmule.tests.worker import (
     batch_jobs,  # noqa: F401  registers jobs
     callback_jobs,  # noqa: F401  registers jobs
     executor_jobs,  # noqa: F401  registers jobs
+    flow_jobs,  # noqa: F401  registers jobs
     limited_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
     step_jobs,  # noqa: F401  registers jobs

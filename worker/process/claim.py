@@ -6,7 +6,7 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -47,8 +47,9 @@ class Claim(NamedTuple):
 
     `jobs` are claimed now; `unreadable` are the outcomes of claimed jobs whose records are corrupt. `stale`
     are ids whose outcomes were refused, since this worker's lease had ended. `parents` are ids of ended jobs
-    with dependents. While `suspended` (by `rq suspend`) nothing is claimed, nor ever from `paused` queues. In
-    `next_due` seconds jobs that wait for a limit may go on, and this worker should claim again then. It
+    with dependents, and `flows` those of flows in which a change has yet to reach nodes. While `suspended`
+    (by `rq suspend`) nothing is claimed, nor ever from `paused` queues. In `next_due` seconds jobs that wait
+    for a limit may go on, and this worker should claim again then. It
     `is_forgotten` if RQ no longer knows it: it was taken for dead, or the server lost its data. Nothing was
     claimed before the instant `since` of `clock`. If `history_is_lost`, the server has forgotten the last
     call, as after a failover or from a backup. The first `callbacks` of the jobs are callbacks that are due.
@@ -65,6 +66,7 @@ class Claim(NamedTuple):
     since: float = math.inf
     history_is_lost: bool = False
     callbacks: int = 0
+    flows: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -85,6 +87,7 @@ class Claim(NamedTuple):
             min(self.since, more.since),
             self.history_is_lost or more.history_is_lost,
             self.callbacks,
+            self.flows + more.flows,
         )
 
 
@@ -223,7 +226,7 @@ class Claims:
             jobs,
             unreadable,
             _texts(stale or ()),
-            _texts(parents or ()),
+            _texts(each for each in parents or () if isinstance(each, bytes)),
             suspended == 1,
             frozenset(_texts(paused or ())),
             float(next_due) if next_due else None,
@@ -231,6 +234,7 @@ class Claims:
             since,
             has_lost == 1,
             callbacks,
+            tuple(as_text(each[0]) for each in parents or () if isinstance(each, list)),
         )
 
 
@@ -243,7 +247,7 @@ def _read(row: Row, result_ttl: int) -> Claimed:
     return claimed.read(row, result_ttl)
 
 
-def _texts(values: Sequence[bytes]) -> list[str]:
+def _texts(values: Iterable[bytes]) -> list[str]:
     return [as_text(value) for value in values]
 
 

@@ -75,6 +75,10 @@ class Claimed(msgspec.Struct, frozen=True):
     repeat_intervals: tuple[float, ...] = ()
     callbacks: tuple[str, ...] = ()
     """The dotted names of its RQ callbacks."""
+    takes: bytes | None = None
+    """Which results of other nodes of its flow take the place of arguments, as JSON (`jobs/handed.py`)."""
+    given: bytes | None = None
+    """These results, as JSON."""
     calls_back: bool = False
     """Whether it has callbacks or webhooks."""
     recorded: Recorded | None = None
@@ -165,6 +169,8 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
         repeats_left=_whole(get(b"repeats_left"), 0, MOST_RETRIES),
         repeat_intervals=_intervals(get(b"repeat_intervals")),
         callbacks=callbacks,
+        takes=get(b"takes"),
+        given=get(b"given"),
         calls_back=bool(callbacks or get(b"webhooks")),
         recorded=_recorded(fields) if b"steps" in fields else None,
     )

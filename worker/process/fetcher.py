@@ -157,7 +157,7 @@ class Fetcher:
                 self._give_up_unheld()
         if self._job_log.finished:
             self._job_log.flush()
-        if claim.parents or claim.is_forgotten:
+        if claim.parents or claim.flows or claim.is_forgotten:
             self._answered(claim)
         if claim.stale:
             _log_stale(outcomes, claim.stale)

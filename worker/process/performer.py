@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from packmule.errors import JobFailed
-from packmule.jobs import context, registry, tracing
+from packmule.jobs import context, handed, registry, tracing
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped, Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.registry import Invoked
@@ -112,6 +112,8 @@ class Performer:
             return self._prepare_callback(self.call_back, job, job.due)
         try:
             job_type, args, kwargs = self.lookup.call(job.data)
+            if job.takes is not None:
+                args, kwargs = handed.filled(job_type, args, kwargs, job.takes, job.given)
             if job_type.limits and not job.is_grouped:
                 return outcome.limited(job, job_type.limits.of(job_type.arguments_of(args, kwargs)))
             bound = job_type.bind(args, kwargs)

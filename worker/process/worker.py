@@ -266,7 +266,7 @@ class Worker:
         """Do what a reply asks for besides its jobs; any thread that calls the script may come here."""
         if claim.is_forgotten:
             self.registration.enter_again()
-        self.dependents.enqueue_of(claim.parents)
+        self.dependents.enqueue_of(claim.parents, claim.flows)
 
     def _leave_if_grown(self) -> None:
         """Stop if this process uses more than `max_memory`; checked once a second at most."""

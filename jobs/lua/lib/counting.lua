@@ -5,6 +5,7 @@
 local counting = {}
 
 counting.noted = {} -- by batch the jobs, and by job the states and results
+counting.unfinished = {} -- flows in which a change has yet to reach nodes, which this call leaves to others
 
 -- How a job with this status ended, or nothing if it has not.
 function counting.state_of(status)

@@ -96,15 +96,15 @@ function ending.purge(id, queue)
   return was_there
 end
 
--- An ended job runs again: nothing of its end is left.
-function ending.undo(id, queue)
-  ending.write(id, 'queued', 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
+-- An ended job runs again, or first waits for others: nothing of its end is left.
+function ending.undo(id, queue, status)
+  ending.write(id, status, 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
   redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
   for _, key in ipairs({records.key(id), 'rq:results:' .. id}) do redis.call('PERSIST', key) end
   steps.go_on(id)
   for _, registry in ipairs({'rq:failed:', 'rq:canceled:'}) do guarded.call('ZREM', registry .. queue, id) end
   counting.note(id, 'p')
-  events.emit('enqueued', id, queue)
+  if status == 'queued' then events.emit('enqueued', id, queue) end
 end
 
 return ending

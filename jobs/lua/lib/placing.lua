@@ -28,9 +28,10 @@ function placing.fields(run, own, due, since)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
-  local call, uniqueness, group, limits = own[1], own[3], own[4], own[5]
+  local call, _, uniqueness, group, limits, takes = unpack(own, 1, 6)
   if group then add('group', group) end
   if limits then add('limits', limits) end
+  if takes then add('takes', takes) end
   if call then add('call', call) end
   if uniqueness then add('unique', uniqueness[1]) end
   if since then add('debounced_since', string.format('%.6f', since)) end

@@ -13,7 +13,8 @@ local function key_of(batch) return 'pm:batch:' .. batch end
 -- Add to the sums. If they are garbage, it begins anew.
 local function add(again, sums)
   for _, state in ipairs({'d', 'f', 'c'}) do
-    if type(redis.pcall('HINCRBY', again, '.' .. state, sums[state] or 0)) == 'table' then
+    local sum = (sums[state] or 0) + (state == 'd' and sums.s or 0) -- what was skipped counts as done
+    if type(redis.pcall('HINCRBY', again, '.' .. state, sum)) == 'table' then
       redis.call('UNLINK', again)
       return
     end

@@ -1,7 +1,8 @@
 -- Count jobs of a batch that ended elsewhere: RQ's code canceled or deleted them, or a worker of RQ's performed them.
--- Jobs that a batch still holds although it is not paused go back: whoever resumed it may have died over it.
+-- Jobs that a batch still holds although it is not paused go back, and changes of a flow that have yet to reach nodes
+-- do: whoever was to see to that may have died over it.
 -- requires: jobs/caller, jobs/counting, jobs/events, jobs/guarded, jobs/records, scheduler/fence
--- may use: jobs/batches, jobs/holding, jobs/recounting
+-- may use: jobs/batches, jobs/flows, jobs/giving, jobs/holding, jobs/recounting
 --
 -- KEYS[1]  the batch    KEYS[2]  the states of its jobs
 -- ARGV[1]  the batch    ARGV[2]  a cursor among its jobs, "0" at first    ARGV[3]  about how many jobs to look at
@@ -14,7 +15,7 @@ local batch, cursor, most, now_text, term = unpack(ARGV)
 if not fence.admits(term) then return 'not leading' end
 caller.at = now_text
 
-local collects, is_recounting = unpack(redis.pcall('HMGET', key, 'collect', 'recounting'))
+local collects, is_recounting, start = unpack(redis.pcall('HMGET', key, 'collect', 'recounting', 'start'))
 
 -- How a job ended that is pending for its batch, or nothing if it has not.
 local function end_of(id)
@@ -24,21 +25,14 @@ local function end_of(id)
   return not records.exists(id) and 'c'
 end
 
--- The result as a batch collects it.
-local function result_of(id, state)
-  local last = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)[1]
-  for i, name in ipairs(last and last[2] or {}) do
-    if name == 'return_value' or name == 'exc_string' then return (state == 'd' and '+' or '-') .. last[2][i + 1] end
-  end
-end
-
 local found = guarded.call('HSCAN', jobs, cursor, 'COUNT', most)
 if is_recounting then recounting.step(batch, found[2], found[1] == '0') end
 for i = 1, #found[2], 2 do
   local id, state = found[2][i], found[2][i + 1]
   local ended = state == 'p' and end_of(id)
-  if ended then counting.note(id, ended, batch, collects == '1' and result_of(id, ended) or nil) end
+  if ended then counting.note(id, ended, batch, collects == '1' and giving.last(id, ended) or nil) end
 end
+if start then flows.go_on(batch) end
 batches.settle(batch) -- its last job may have been counted without that
 batches.count_noted()
 if guarded.call('SISMEMBER', 'pm:batches-paused', batch) == 0 then holding.give_back(batch) end

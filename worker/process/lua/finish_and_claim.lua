@@ -19,7 +19,8 @@
 -- Returns  one list: 1 while all workers are suspended; seconds, as text, until a blocked group goes on, if this worker
 --          is to look then ("0": at once, behind ids that may not run); 1 if RQ no longer knows the worker, asked when
 --          its lease is renewed; 1 if the server lost history; three lists, each of which may be nothing: ids of stale
---          outcomes, ids with dependents to enqueue, its paused queues; and then the values of each job
+--          outcomes, ids with dependents to enqueue and, as lists of one, flows to go on with, its paused queues; and
+--          then the values of each job
 --          a job is id, execution id, origin, data, timeout, rare fields or nothing, enqueued_at, due
 --          the rare fields are names and values in turn (lib/examining.lua), expires_at and unknown_since in seconds
 --          from now
@@ -88,6 +89,7 @@ elseif want > 0 and is_suspended == 0 then
   soonest = serving.claim(lists, waiting, looked_at, paused)
 end
 if next(counting.noted) then batches.count_noted() end -- corrupt jobs
+for flow in pairs(counting.unfinished) do parents[#parents + 1] = {flow} end
 local count, reply = this_claim.count, this_claim.reply
 -- A worker that died before this call arrived, and that others have rescued from, is rescued from again.
 if count > 0 and not is_due then call('ZADD', leases, 'NX', now + lease, worker) end

@@ -11,9 +11,10 @@ local MOST_FIELDS = 300 -- of a record: RQ and we write some forty, and a hundre
 -- What few jobs have in their records, and the worker needs.
 local RARE = {
   attempts = true, batch = true, checkpoint = true, enqueue_at_front_on_retry = true, expires_at = true,
-  failure_callback_name = true, failure_ttl = true, group = true, limits = true, repeat_intervals = true,
+  failure_callback_name = true, failure_ttl = true, given = true, group = true, limits = true, repeat_intervals = true,
   recorded = true, repeats_left = true, result_ttl = true, retried_at = true, retries_left = true, retry_intervals = true,
-  steps = true, stopped_callback_name = true, success_callback_name = true, trace = true, unknown_since = true, webhooks = true,
+  steps = true, stopped_callback_name = true, success_callback_name = true, takes = true, trace = true, unknown_since = true,
+  webhooks = true,
 }
 
 -- The names and values of the fields that few jobs have, or false if this one has none.

@@ -1,0 +1,151 @@
+"""Results handed on: what nodes of a flow return becomes arguments of another, in place of a placeholder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from packmule.coordination.redis.replies import UNREADABLE
+from packmule.errors import UsageError
+from packmule.jobs import reader, wire
+from packmule.jobs.job_type import InvalidCall, JobType
+
+MOST_TAKEN = 1000
+"""Results that one node may take; `giving.lua` hands on no more."""
+
+FEW = 3
+"""Nodes that an error names."""
+
+
+class Handed:
+    """Stands among the arguments of a call for what `nodes`, job ids, return: a list of it if `is_list`.
+
+    Without nodes it is what those in front of the call return.
+    """
+
+    __slots__ = ("is_list", "nodes")
+
+    def __init__(self, nodes: Sequence[str] | None = None, is_list: bool = False) -> None:
+        self.nodes = nodes
+        self.is_list = is_list
+
+    def __repr__(self) -> str:
+        return "result" if self.nodes is None else f"flow.result({', '.join(self.nodes)})"
+
+
+result = Handed()
+"""What the part in front returns: of several parts, such as a group, the list of what each returns."""
+
+
+class NotHanded(UsageError, ValueError):
+    """A result that a node takes can't be handed on."""
+
+
+class Take(msgspec.Struct, array_like=True, frozen=True):
+    """Which results take the place of an argument: a position or a name."""
+
+    place: int | str
+    names: list[str]
+    is_list: bool = False
+
+
+_decode_takes = msgspec.json.Decoder(list[Take]).decode
+_decode_given = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def has_handed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call takes results."""
+    return any(isinstance(each, Handed) for each in (*args, *kwargs.values()))
+
+
+def validate(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Check a call but for its placeholders, whose values come later. Raises `InvalidCall`."""
+    if job.name.startswith("__main__."):
+        job.validate(args, kwargs)  # which refuses it
+    try:
+        bound = job.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise job.invalid(error, kwargs) from None
+    known = {name: value for name, value in bound.arguments.items() if not isinstance(value, Handed)}
+    for name, value in known.items():
+        if isinstance(value, tuple):  # those of *args
+            known[name] = tuple(each for each in value if not isinstance(each, Handed))
+    try:
+        msgspec.convert(known, job.arguments, str_keys=True)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise job.invalid(error, kwargs) from None
+
+
+def without_handed(
+    args: Sequence[Any], kwargs: Mapping[str, Any], names_of: Callable[[Handed], list[str]]
+) -> tuple[list[Any], dict[str, Any], list[Take]]:
+    """A call with None for each placeholder, and what comes there; `names_of` says which nodes' results."""
+    takes = []
+
+    def plain(place: int | str, value: Any) -> Any:
+        if not isinstance(value, Handed):
+            return value
+        names = names_of(value)
+        takes.append(Take(place, names, value.is_list or (value.nodes is None and len(names) > 1)))
+        return None
+
+    positional = [plain(place, value) for place, value in enumerate(args)]
+    named = {name: plain(name, value) for name, value in kwargs.items()}
+    return positional, named, takes
+
+
+def filled(
+    job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], takes: bytes, given: bytes | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """A call of `job` with the results that it takes; a node that didn't finish hands on None.
+
+    Raises `NotHanded` for a result that is too large or if the record is corrupt, and `InvalidCall` for one
+    that doesn't fit.
+    """
+    try:
+        wanted, found = _decode_takes(takes), _decode_given(given or b"{}")
+    except UNREADABLE as error:
+        raise NotHanded(f"the results that the job takes can't be read: {error}") from None
+    positional, named, sources = list(args), dict(kwargs), []
+    for each in wanted:
+        values = [_value(name, found.get(name)) for name in each.names]
+        value = values if each.is_list else values[0] if values else None
+        if isinstance(each.place, str):
+            named[each.place] = value
+        elif 0 <= each.place < len(positional):
+            positional[each.place] = value
+        else:
+            raise NotHanded(f"the job takes a result in place {each.place}, which its call doesn't have")
+        sources += each.names
+    try:
+        job.validate(positional, named)
+    except InvalidCall as error:
+        several = "s" if len(sources) > 1 else ""
+        raise InvalidCall(
+            f"{error}; the call takes the result{several} of node{several} {_few(sources)}"
+        ) from None
+    return positional, named
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:FEW]) + (" ..." if len(names) > FEW else "")
+
+
+def _value(name: str, text: str | None) -> Any:
+    if text is None:
+        return None
+    if text == "?":
+        raise NotHanded(f"the result of node {name} is not kept any more: give that job a longer result_ttl")
+    if text == "!":
+        raise NotHanded(
+            f"the result of node {name} is too large to be handed on (64 KiB each, 256 KiB in all): "
+            "let it put the data in storage, and return the path"
+        )
+    return reader.collected(text)[0]
+
+
+def encode(takes: Sequence[Take]) -> str:
+    """The field `takes` of a record."""
+    return wire.encode_json(takes).decode()

@@ -1,0 +1,421 @@
+"""Flows: each node runs when, and only when, those in front of it allow it; results are handed on."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from packmule import Flow, chain, group, result
+from packmule.jobs import control, keys, reader
+from packmule.jobs.batch_state import Counts
+from packmule.jobs.delivery import BatchClosed
+from packmule.jobs.flow import FlowStarted
+from packmule.jobs.flow_plan import InvalidFlow
+from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.options import InvalidOption
+from packmule.scheduler.maintenance import batch_settler
+from packmule.tests.worker import batch_jobs, flow_jobs
+from packmule.tests.worker.batches import settle
+from packmule.tests.worker.pools import lines, pool
+from packmule.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+def work(client: Redis) -> None:
+    Worker(["high", "default", "low"], connection=client).work(burst=True)
+
+
+def states(flow: Flow) -> dict[str, str]:
+    """How each node stands, by its name."""
+    found = flow.redis.hgetall(f"{keys.batch_key(flow.id)}:jobs")
+    return {id.decode().removeprefix(f"{flow.id}-"): state.decode() for id, state in found.items()}
+
+
+def in_order(flow: Flow) -> str:
+    """How the nodes stand, in the order in which they were added."""
+    return "".join(states(flow)[str(number)] for number in range(len(states(flow))))
+
+
+def test_a_chain_hands_each_result_to_the_next_call(client):
+    flow = chain(
+        flow_jobs.add.call(1), flow_jobs.add.call(result, 2), flow_jobs.add.call(3, result)
+    ).enqueue()
+    work(client)
+    assert flow.wait(10).counts == Counts(3, 3, 0, 0)
+    assert reader.read(client, f"{flow.id}-2").result == 6
+
+
+def test_a_group_hands_on_a_list_in_the_order_of_its_steps(client):
+    flow = chain(
+        flow_jobs.add.call(1),
+        group(flow_jobs.add.call(result), flow_jobs.add.call(result, 10), chain(flow_jobs.add.call(5))),
+        flow_jobs.shown.call(result),
+    ).enqueue("adding")
+    work(client)
+    assert reader.read(client, f"{flow.id}-4").result == "[1, 11, 5]"
+    assert flow.state().name == "adding"
+
+
+def test_a_node_waits_for_all_in_front_of_it(client, tmp_path):
+    notes = tmp_path / "notes"
+    with Flow() as flow:
+        top = flow.add(flow_jobs.step.call(str(notes), "top"))
+        sides = [flow.add(flow_jobs.step.call(str(notes), name), after=top) for name in "lr"]
+        end = flow.add(flow_jobs.step.call(str(notes), "end"), after=sides)
+        assert flow.redis.exists(keys.batch_key(flow.id)) == 0
+    assert [each.status for each in (top, *sides, end)] == ["queued", "deferred", "deferred", "deferred"]
+    work(client)
+    assert lines(notes) == ["+top", "-top", "+l", "-l", "+r", "-r", "+end", "-end"]
+    assert client.zcard("rq:deferred:default") == 0
+
+
+def test_a_failure_cancels_all_that_is_behind_it(client):
+    flow = chain(*[flow_jobs.add.call(1)], flow_jobs.fail.call(), *[flow_jobs.add.call(1)] * 3).enqueue()
+    work(client)
+    assert flow.wait(10).counts == Counts(5, 1, 1, 3)
+    assert in_order(flow) == "dfccc"
+    assert reader.read(client, f"{flow.id}-4").status == "canceled"
+    assert 600_000 < client.ttl(keys.job_key(f"{flow.id}-4")) <= 604_800
+
+
+def test_a_node_that_goes_on_runs_however_the_other_ends(client):
+    with Flow() as flow:
+        failed = flow.add(flow_jobs.fail.call())
+        canceled = flow.add(flow_jobs.add.call(), after=failed)
+        flow.add(flow_jobs.shown.call(flow.result(failed)), after={failed: "go on"})
+        flow.add(flow_jobs.add.call(2), after=canceled, on_failure="go on")
+    work(client)
+    assert in_order(flow) == "fcdd"
+    assert reader.read(client, f"{flow.id}-2").result == "None"
+
+
+def test_a_compensation_runs_only_if_one_in_front_failed(client):
+    with Flow() as flow:
+        well, ill = flow.add(flow_jobs.add.call(1)), flow.add(flow_jobs.fail.call())
+        behind = flow.add(flow_jobs.add.call(2), after=ill)
+        flow.add(flow_jobs.add.call(3), after=[well, ill, behind], on_failure="run")
+        skipped = flow.add(flow_jobs.add.call(4), after=well, on_failure="run")
+        flow.add(flow_jobs.add.call(5), after=skipped)
+        flow.add(flow_jobs.add.call(6), after=skipped, on_failure="go on")
+    work(client)
+    assert in_order(flow) == "dfcdssd"
+    assert flow.wait(10).counts == Counts(7, 5, 1, 1)
+    assert reader.read(client, skipped).status == "canceled"
+
+
+def test_a_flow_whose_compensation_is_skipped_succeeds(client, tmp_path):
+    well = flow_jobs.report.prepare(str(tmp_path / "notes"), "well")
+    with Flow(on_success=well) as flow:
+        first = flow.add(flow_jobs.add.call(1))
+        flow.add(flow_jobs.add.call(2), after=first, on_failure="run")
+    work(client)
+    assert lines(tmp_path / "notes") == ["well: 2, 2, 0, 0"]
+
+
+def test_a_flow_calls_back_once(client, tmp_path):
+    done, well = (flow_jobs.report.prepare(str(tmp_path / "notes"), each) for each in ("done", "well"))
+    chain(flow_jobs.fail.call(), flow_jobs.add.call(1)).enqueue(on_complete=done, on_success=well)
+    work(client)
+    assert lines(tmp_path / "notes") == ["done: 2, 0, 1, 1"]
+
+
+def test_kinds_of_jobs_can_be_nodes(client, tmp_path):
+    path = str(tmp_path / "once")
+    flow = chain(
+        flow_jobs.isolated.call(1),
+        flow_jobs.single.call(result),
+        flow_jobs.asynchronous.call(result),
+        flow_jobs.shown.call(result),
+        flow_jobs.limited.call(result),
+        flow_jobs.once.call(path),
+        flow_jobs.shown.options(at_front=True, queue="high", expires=60, result_ttl=0).call(value=result),
+        group(flow_jobs.limited.call("a"), flow_jobs.limited.call("a")),
+    ).enqueue()
+    work(client)
+    assert flow.wait(10).counts == Counts(9, 9, 0, 0)
+    assert reader.read(client, f"{flow.id}-4").result == "4"
+
+
+def test_a_failed_flow_is_retried_from_the_failed_node(client, tmp_path):
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    with Flow() as flow:
+        first = flow.add(flow_jobs.step.call(str(notes), "first"))
+        failed = flow.add(flow_jobs.fail.call(str(gate)), after=first)
+        behind = flow.add(flow_jobs.step.call(str(notes), "behind"), after=failed)
+        flow.add(flow_jobs.add.call(flow.result(failed), 1), after=[failed, behind])
+    work(client)
+    assert in_order(flow) == "dfcc"
+    with pytest.raises(control.NotRetried, match="behind others of its flow that did not finish"):
+        control.retry(client, behind)
+    gate.touch()
+    assert flow.retry() == 1
+    assert (in_order(flow), flow.state().ended) == ("dppp", None)
+    assert [each.status for each in (failed, behind)] == ["queued", "deferred"]
+    assert client.zcard("rq:canceled:default") == 0
+    work(client)
+    assert flow.wait(10).counts == Counts(4, 4, 0, 0)
+    assert lines(notes) == ["+first", "-first", "+behind", "-behind"]
+    assert reader.read(client, f"{flow.id}-3").result == 2
+
+
+def test_a_node_that_fails_again_cancels_those_behind_it_again(client):
+    flow = chain(flow_jobs.fail.call(), flow_jobs.add.call(1), flow_jobs.add.call(1)).enqueue()
+    for _ in range(3):
+        work(client)
+        assert flow.wait(10).counts == Counts(3, 0, 1, 2)
+        control.retry(client, f"{flow.id}-0")
+        assert flow.state().counts == Counts(3, 0, 0, 0)
+
+
+def test_a_flow_is_canceled_whole_and_can_be_retried(client):
+    with Flow() as flow:
+        first = flow.add(flow_jobs.add.call(1))
+        second = flow.add(group(*[flow_jobs.add.call(2)] * 250), after=first)
+        flow.add(flow_jobs.add.call(3), after=second)
+    flow.cancel()
+    assert flow.wait(10).counts == Counts(252, 0, 0, 252)
+    work(client)
+    assert client.zcard("rq:deferred:default") == 0
+    assert flow.retry() == 1
+    work(client)
+    assert flow.wait(10).counts == Counts(252, 252, 0, 0)
+
+
+def test_a_node_that_waits_can_be_canceled_alone(client):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2), flow_jobs.add.call(3)).enqueue()
+    assert control.cancel(client, f"{flow.id}-1") == "canceled"
+    work(client)
+    assert in_order(flow) == "dcc"
+
+
+def test_a_paused_flow_goes_on_when_it_is_resumed(client):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2)).enqueue()
+    flow.pause()
+    work(client)
+    assert in_order(flow) == "pp"
+    flow.resume()
+    work(client)
+    assert in_order(flow) == "dd"
+
+
+def test_more_nodes_than_a_call_looks_at_go_on_by_themselves(server, client):
+    wide = group(*[flow_jobs.add.call(1)] * 1200)
+    flow = chain(flow_jobs.add.call(0), wide, flow_jobs.add.call(2)).enqueue()
+    failed = chain(flow_jobs.fail.call(), wide, flow_jobs.add.call(2)).enqueue()
+    with pool(server):
+        assert flow.wait(60).counts == Counts(1202, 1202, 0, 0)
+        assert failed.wait(60).counts == Counts(1202, 0, 1, 1201)
+    assert client.zcard(keys.PARENTS) == 0
+
+
+def test_a_flow_within_a_flow_is_one_of_its_nodes(client, tmp_path):
+    gate = tmp_path / "gate"
+    with Flow("outer") as outer:
+        inner = Flow("inner")
+        inner.add(flow_jobs.fail.call(str(gate)), after=inner.add(flow_jobs.add.call(1)))
+        first = outer.add(flow_jobs.add.call(2))
+        assert outer.add(inner, after=first) is inner
+        outer.add(flow_jobs.add.call(3), after=inner)
+    assert reader.read(client, f"{inner.id}-0").status == "deferred"
+    work(client)
+    assert inner.wait(10).counts == Counts(2, 1, 1, 0)
+    assert states(outer) == {"0": "d", f"batch:{inner.id}": "f", "2": "c"}
+    gate.touch()
+    assert outer.retry() == 1
+    work(client)
+    assert (inner.wait(10).counts, outer.wait(10).counts) == (Counts(2, 2, 0, 0), Counts(3, 3, 0, 0))
+
+
+def test_a_flow_that_is_never_reached_is_canceled_or_skipped_whole(client, tmp_path):
+    gate = tmp_path / "gate"
+    with Flow() as outer:
+        first = outer.add(flow_jobs.fail.call(str(gate)))
+        stopped, skipped = Flow(), Flow()
+        for each in (stopped, skipped):
+            each.add(chain(flow_jobs.add.call(1), flow_jobs.add.call(2)))
+        outer.add(stopped, after=first)
+        second = outer.add(flow_jobs.add.call(1))
+        outer.add(skipped, after=second, on_failure="run")
+        outer.add(flow_jobs.add.call(1), after=skipped)
+    work(client)
+    assert states(outer) == {
+        "0": "f", "2": "d", f"batch:{stopped.id}": "c", f"batch:{skipped.id}": "s", "4": "s",
+    }  # fmt: skip
+    assert (in_order(stopped), in_order(skipped)) == ("cc", "ss")
+    gate.touch()
+    assert outer.retry() == 1
+    work(client)
+    assert (in_order(stopped), outer.wait(10).counts) == ("dd", Counts(5, 5, 0, 0))
+
+
+def test_a_running_node_adds_others(client):
+    flow = chain(flow_jobs.fan_out.call(900), flow_jobs.add.call(1)).enqueue()
+    work(client)
+    assert flow.wait(10).counts == Counts(903, 903, 0, 0)
+    assert reader.read(client, f"{flow.id}-0_900").result == sum(range(900))
+
+
+def test_a_node_that_runs_again_adds_the_same_nodes_once(client, tmp_path):
+    flow = chain(
+        flow_jobs.fan_out.options(retries=1, retry_intervals=(0,)).call(3, str(tmp_path / "x"))
+    ).enqueue()
+    work(client)
+    assert flow.wait(10).counts == Counts(5, 5, 0, 0)
+
+
+def test_a_node_adds_one_behind_itself_again_and_again(client):
+    flow = chain(flow_jobs.pages.call(60)).enqueue()
+    work(client)
+    assert flow.wait(10).counts == Counts(61, 61, 0, 0)
+
+
+def test_a_result_that_is_too_large_fails_the_call_that_takes_it(client):
+    flow = chain(flow_jobs.large.call(100_000), flow_jobs.shown.call(result)).enqueue()
+    many = chain(group(*[flow_jobs.large.call(40_000)] * 6), flow_jobs.shown.call(result)).enqueue()
+    work(client)
+    for each, name in ((flow, "0"), (many, "4")):
+        (failed,) = each.failed()
+        assert f"the result of node {name} is too large to be handed on" in reader.read(client, failed).reason
+        assert "put the data in storage" in reader.read(client, failed).reason
+
+
+def test_a_result_that_does_not_fit_names_the_node_it_is_from(client):
+    flow = chain(flow_jobs.shown.call(1), flow_jobs.isolated.call(result)).enqueue()
+    work(client)
+    reason = reader.read(client, f"{flow.id}-1").reason
+    assert reason.endswith("argument number: expected `int`, got `str`; the call takes the result of node 0")
+
+
+def test_bad_input_is_one_clear_line_and_sends_nothing(client, monkeypatch):
+    flow, other = Flow(), Flow()
+    node, elsewhere = flow.add(flow_jobs.add.call(1)), other.add(flow_jobs.add.call(1))
+    later = f"{flow.id}-1"
+    for wrong, why in [
+        (lambda: flow.add(flow_jobs.add.call(1), after="nobody"), "is called 'nobody': add it first"),
+        (lambda: flow.add(flow_jobs.add.call(1), after=later), "add it first"),
+        (lambda: flow.add(flow_jobs.add.call(flow.result(later))), "add it first"),
+        (lambda: flow.add(flow_jobs.add.call(1), after=elsewhere), "add it first"),
+        (lambda: flow.add(flow_jobs.add.call(1), after=[node, [node]]), "names node .* twice"),
+        (lambda: flow.add(flow_jobs.add.call(1), after=node, on_failure="never"), "'stop', 'go on', 'run'"),
+        (lambda: flow.add(flow_jobs.add.call(1), after=3), "3 is no node"),
+        (lambda: flow.add(flow_jobs.add.call(result)), "calls in front of it"),
+        (lambda: flow.add(flow_jobs.add), "is no part: give a call"),
+        (lambda: flow.add(chain()), "a chain without parts"),
+        (lambda: flow.add(flow), "can't be a step"),
+        (lambda: flow.add(Flow()), "a flow without nodes"),
+        (lambda: Flow().start(), "a flow without nodes"),
+    ]:  # fmt: skip
+        with pytest.raises(InvalidFlow, match=why) as raised:
+            wrong()
+        assert "\n" not in str(raised.value)
+    for option in ({"delay": 1}, {"unique": True}, {"job_id": "x"}, {"batch": "x"}):
+        with pytest.raises(InvalidOption, match="a flow says when its jobs run"):
+            flow.add(flow_jobs.add.options(**option).call(1))
+    with pytest.raises(InvalidCall, match="argument number"):
+        flow.add(flow_jobs.isolated.call("x"))
+    with pytest.raises(InvalidCall, match="missing a required argument"):
+        flow.add(flow_jobs.step.call(flow.result(node)))
+    with pytest.raises(InvalidCall, match="can't be written as JSON"):
+        flow.add(flow_jobs.shown.call([flow.result(node)]))
+    monkeypatch.setattr("packmule.jobs.flow_plan.MOST_NODES", 2)
+    flow.add(flow_jobs.add.call(1))
+    with pytest.raises(InvalidFlow, match="2 nodes"):
+        flow.add(flow_jobs.add.call(1))
+    assert client.keys("*") == []
+
+
+def test_a_flow_starts_once_and_takes_no_more_nodes(client):
+    with Flow() as flow:
+        flow.add(flow_jobs.add.call(1))
+    with pytest.raises(FlowStarted):
+        flow.start()
+    with pytest.raises(FlowStarted):
+        flow.add(flow_jobs.add.call(1))
+    with pytest.raises(FlowStarted):
+        Flow.at(flow.id).add(flow_jobs.add.call(1))
+
+
+def test_a_block_that_raises_sends_nothing(client):
+    with pytest.raises(ZeroDivisionError), Flow() as flow:
+        flow.add(flow_jobs.add.call(1 // 0))
+    assert client.keys("*") == []
+
+
+def test_a_flow_that_was_not_sent_whole_never_begins_and_is_canceled(client, monkeypatch):
+    flow = Flow()
+    flow.add(chain(flow_jobs.add.call(1), flow_jobs.add.call(2)))
+    flow._write(flow._plan, None)  # its producer dies before the seal
+    work(client)
+    settle(client)
+    assert in_order(flow) == "pp"
+    monkeypatch.setattr(batch_settler, "ABANDONED_SECONDS", -1.0)
+    settle(client)
+    assert flow.wait(10).counts == Counts(2, 0, 0, 2)
+    work(client)
+    assert in_order(flow) == "cc"
+
+
+def test_a_seal_that_is_sent_again_begins_nothing_twice(client):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2)).enqueue()
+    assert not flow.seal()
+    work(client)
+    assert not flow.seal()
+    assert flow.wait(10).counts == Counts(2, 2, 0, 0)
+
+
+def test_a_flow_that_is_sent_twice_is_there_once(client):
+    flow = Flow()
+    flow.add(chain(flow_jobs.add.call(1), flow_jobs.add.call(2)))
+    plan = flow._plan
+    for _ in range(2):
+        flow._write(plan, None)
+    flow.seal()
+    flow._write(plan, None)  # a command that comes late
+    work(client)
+    assert flow.wait(10).counts == Counts(2, 2, 0, 0)
+
+
+def test_nodes_that_rqs_code_cancels_or_deletes_stop_those_behind_them(client):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2), flow_jobs.add.call(3)).enqueue()
+    client.delete(keys.job_key(f"{flow.id}-1"))
+    work(client)
+    settle(client)
+    assert in_order(flow) == "dcc"
+
+
+@pytest.mark.parametrize("part", [":nodes", ":children", ":ahead", ":results", ":jobs", ""])
+def test_a_corrupt_flow_stops_no_worker_and_no_other_flow(client, part):
+    broken, well = (
+        chain(flow_jobs.add.call(1), flow_jobs.add.call(result), flow_jobs.add.call(3)).enqueue()
+        for _ in "xy"
+    )
+    client.set(f"{keys.batch_key(broken.id)}{part}", "garbage")
+    batch_jobs.double.enqueue(1)
+    work(client)
+    settle(client)
+    assert well.wait(10).counts == Counts(3, 3, 0, 0)
+    assert client.llen("rq:queue:default") == 0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"takes": "{"}, {"takes": '[[9,["0"]]]'}, {"given": "[]"}, {"takes": "[[0,[1]]]"}]
+)
+def test_a_node_with_corrupt_fields_fails_with_a_line(client, fields):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.shown.call(result)).enqueue()
+    client.hset(keys.job_key(f"{flow.id}-1"), mapping=fields)
+    if "given" in fields:
+        client.hdel(keys.job_key(f"{flow.id}-1"), "takes")
+    work(client)
+    state = in_order(flow)
+    assert state == ("dd" if "given" in fields else "df")
+
+
+def test_a_canceled_flow_takes_no_nodes(client):
+    flow = Flow()
+    flow.add(chain(flow_jobs.add.call(1), flow_jobs.add.call(2)))
+    plan = flow._plan
+    flow._write(plan, None)
+    flow.cancel()
+    with pytest.raises(BatchClosed):
+        flow._write(plan, None)
