@@ -302,7 +302,7 @@ def test_bad_input_is_one_clear_line_and_sends_nothing(client, monkeypatch):
         (lambda: flow.add(flow_jobs.add.call(result)), "calls in front of it"),
         (lambda: flow.add(flow_jobs.add), "is no part: give a call"),
         (lambda: flow.add(chain()), "a chain without parts"),
-        (lambda: flow.add(flow), "can't be a step"),
+        (lambda: flow.add(flow), "can't be a part"),
         (lambda: flow.add(Flow()), "a flow without nodes"),
         (lambda: Flow().start(), "a flow without nodes"),
     ]:  # fmt: skip
