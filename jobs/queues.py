@@ -84,11 +84,11 @@ def paused(client: Redis) -> set[str]:
 
 
 def purge(client: Redis, queue: str) -> int:
-    """Delete the jobs of `queue` that have not started, wherever they wait, and return how many.
+    """Delete the jobs of `queue` that wait, wherever they do, and return how many.
 
-    Those that are blocked, scheduled or held by a paused batch are among them; running ones stay, and those
-    that wait for other jobs. It continues until the queue is empty, so jobs that are enqueued meanwhile are
-    deleted too.
+    Those that are blocked, scheduled, held by a paused batch or waiting for a signal are among them. Running
+    ones stay, and so do those that wait for other jobs. It continues until the queue is empty, so jobs that
+    are enqueued meanwhile are deleted too.
     """
     total = 0
     while deleted := _purge_once(client, queue):
@@ -99,8 +99,9 @@ def purge(client: Redis, queue: str) -> int:
 def _purge_once(client: Redis, queue: str) -> int:
     """Go through all places in which jobs of `queue` wait; how many were deleted."""
     total, now = 0, wire.time_text(time.time())
-    key_names = [keys.queue_key(queue), keys.groups_key(queue), keys.registry_key("scheduled", queue)]
-    for place in ("list", "groups", "scheduled"):
+    registries = [keys.registry_key(status, queue) for status in ("scheduled", "deferred")]
+    key_names = [keys.queue_key(queue), keys.groups_key(queue), *registries]
+    for place in ("list", "groups", "scheduled", "deferred"):
         cursor = ""
         while cursor != "0":
             deleted, following = _purge(client, key_names, [queue, place, cursor, PURGED_A_CALL, now])

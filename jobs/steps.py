@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import Conflict, JobFailed, UsageError
 from packmule.jobs import wire
 from packmule.jobs.interrupts import Interrupted, Waiting
@@ -147,7 +148,7 @@ class Steps:
             return None
         try:
             return _decode(text)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise self.ends_by(
                 StepsUnreadable(f"what is recorded of {said(field)} makes no sense: {error}")
             ) from None

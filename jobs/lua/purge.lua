@@ -1,13 +1,13 @@
--- Delete some of the jobs of a queue that wait in its list, behind others of their group, or for their time.
--- requires: caller, events, guarded, queues
+-- Delete some of the jobs of a queue that wait in its list, behind others of their group, for their time or a signal.
+-- requires: caller, events, guarded, queues, records
 -- may use: bands, batches, ending, groups, withdrawal
 --
--- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs
--- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups" or "scheduled"    ARGV[3]  a cursor, "" at first
+-- KEYS[1]  the queue's list    KEYS[2]  its groups    KEYS[3]  its scheduled jobs    KEYS[4]  its deferred jobs
+-- ARGV[1]  its name    ARGV[2]  where to look: "list", "groups", "scheduled" or "deferred"    ARGV[3]  a cursor, "" at first
 -- ARGV[4]  at most how many    ARGV[5]  now as RQ's text
 -- Returns  how many jobs were deleted, and the next cursor, "0" after the last
 
-local list, by_group, later = KEYS[1], KEYS[2], KEYS[3]
+local list, by_group, later, deferred = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local queue, place, cursor, most, now_text = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
 local call = guarded.call
@@ -36,9 +36,21 @@ local function delete_members()
   return found[1]
 end
 
+-- Those that wait for a signal; others wait for other jobs.
+local function delete_waiting()
+  local found = call('ZSCAN', deferred, cursor == '' and '0' or cursor, 'COUNT', most)
+  for i = 1, #found[2], 2 do
+    local id = found[2][i]
+    if records.get(id, 'waits') and call('ZREM', deferred, id) == 1 then delete({id}) end
+  end
+  return found[1]
+end
+
 local following = '1'
 if place == 'groups' then
   following = delete_members()
+elseif place == 'deferred' then
+  following = delete_waiting()
 elseif place == 'list' then
   following = '0'
   for _, each in ipairs(bands.all(list)) do

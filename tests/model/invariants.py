@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from packmule.jobs import wire
@@ -206,6 +206,7 @@ def _expiries(space: Keyspace, allowed: Allowed) -> Iterator[str]:
         if key.startswith(EXPIRING) and key not in space.expiring:
             yield f"the key {key} never expires"
     yield from _expiring_batches(space)
+    yield from _expiring_steps(space, allowed)
     for id, record in space.records.items():
         is_expiring = f"rq:job:{id}" in space.expiring
         status = record.get("status")
@@ -233,15 +234,46 @@ def _expiring_batches(space: Keyspace) -> Iterator[str]:
                 yield f"batch {batch} has ended, and {key} never expires"
 
 
+def _expiring_steps(space: Keyspace, allowed: Allowed) -> Iterator[str]:
+    for key in space.values:
+        id = key.removeprefix("pm:steps:")
+        if id == key or id in allowed.loose:
+            continue
+        if id not in space.records or "steps" not in space.records[id]:
+            if key not in space.expiring:
+                yield f"{key} is left without a record that knows of it, and never expires"
+        elif f"rq:job:{id}" in space.expiring and key not in space.expiring:
+            yield f"{key} never expires, and its record does"
+        elif space.status(id) in wire.ALIVE and key in space.expiring:
+            yield f"job {id} is {space.status(id)}, and its steps expire"
+
+
+def lost_signals(space: Keyspace, sent: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """The signals that their jobs have not, or twice."""
+    for id, data in sent.items():
+        record = space.records.get(id, {})
+        if not record or "repeats_left" in record or "debounced_since" in record:
+            continue  # one begins anew with each repeat, and one is replaced with what it had
+        kept = [value for field, value in record.items() if field.startswith("signal:")]
+        taken = [
+            value.rpartition(",")[2].rstrip("]") for value in space.values.get(f"pm:steps:{id}", {}).values()
+        ]
+        for each in data:
+            if (times := [*kept, *taken].count(each)) != 1:
+                yield f"signal {each} reached job {id} {times} times"
+
+
 CHANGES: dict[tuple[str | None, str | None], Collection[str]] = {
     (None, "queued"): ("enqueued",),
     (None, "scheduled"): ("scheduled",),
-    ("scheduled", "queued"): ("promoted",),
-    ("deferred", "queued"): ("enqueued",),
+    ("scheduled", "queued"): ("promoted", "signaled"),
+    ("deferred", "queued"): ("enqueued", "signaled"),
+    ("queued", "deferred"): ("waiting",),
+    ("started", "deferred"): ("waiting",),
     ("queued", "started"): ("started",),
-    ("queued", "scheduled"): ("retried", "finished"),
-    ("started", "scheduled"): ("retried", "finished"),
-    ("started", "queued"): ("retried", "returned", "rescued", "finished"),
+    ("queued", "scheduled"): ("retried", "finished", "waiting"),
+    ("started", "scheduled"): ("retried", "finished", "waiting"),
+    ("started", "queued"): ("retried", "returned", "rescued", "finished", "waiting"),
     ("scheduled", None): ("canceled",),
     ("canceled", None): ("canceled",),
     ("queued", None): ("finished", "canceled"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis.stateful import invariant
 from redis import Redis
 
-from packmule.jobs import batch, keys, queues, wire
+from packmule.jobs import batch, keys, queues, signaling, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import NoSuchBatch
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
@@ -65,6 +65,7 @@ class Machine(EnqueueRules, WorkRules, SteerRules):
                 except NoSuchBatch:
                     break
         for number in range(MOST_ROUNDS):
+            self._signal_all()
             self._let_all_work()
             self.advance(12.0 if number % 10 else 1900.0)
             self.promote()
@@ -74,6 +75,13 @@ class Machine(EnqueueRules, WorkRules, SteerRules):
             if not self._unrest():
                 return
         raise Wrong("this never comes to rest:\n" + "\n".join(self._unrest()))
+
+    def _signal_all(self) -> None:
+        """Send what jobs wait for, without which they never end."""
+        for id, record in self.world.space.records.items():
+            if record.get("status") == "deferred" and "waits" in record:
+                signaling.signal(self.redis, id, "go")
+        self.world.check()
 
     def _let_all_work(self) -> None:
         for name in ("w1", "w2"):

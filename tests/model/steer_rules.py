@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from redis import Redis
@@ -11,7 +13,7 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import control, queues
+from packmule.jobs import control, queues, signaling, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import NoSuchBatch
 from packmule.jobs.reader import NoSuchJob
@@ -34,13 +36,33 @@ class SteerRules(RuleBasedStateMachine):
     @rule(job=numbers)
     def cancel(self, job=0):
         if id := self.world.pick(job):
-            if self.world.space.status(id) == "deferred":
+            if self.world.space.status(id) == "deferred" and "waits" not in self.world.space.records[id]:
                 self.world.foreign.add(id)
                 self.world.allowed.loose.add(id)
             status = "not canceled"
             with suppress(control.NotCanceled, NoSuchJob):
                 status = control.cancel(self.redis, id, timeout=-1)
             self.world.say(f"{id} {status}")
+
+    @rule(job=numbers, twice=st.booleans())
+    def signal(self, job=0, twice=False):
+        """Somebody sends a signal; the same command may arrive twice."""
+        id = self.world.pick(job)
+        if id is None:
+            return
+        data = str(1_000_000 + sum(map(len, self.world.signals.values())))
+        status = self.world.space.status(id)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(secrets, "token_hex", lambda _: data)
+            for _ in range(2 if twice else 1):
+                try:
+                    self.world.say(f"{id} {signaling.signal(self.redis, id, 'go', int(data))}")
+                except signaling.NotSignaled as error:
+                    if status in wire.ALIVE:
+                        raise
+                    self.world.say(str(error))
+                    return
+        self.world.signals.setdefault(id, []).append(data)
 
     @rule(job=numbers)
     def retry(self, job=0):

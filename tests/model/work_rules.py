@@ -9,14 +9,14 @@ from redis import Redis
 from packmule.jobs import keys
 from packmule.tests.model import keyspace
 from packmule.tests.model.enqueue_rules import numbers, queue_names
-from packmule.tests.model.world import ENDS, Worker, World, Wrong
+from packmule.tests.model.world import ENDS, WAITS, Worker, World, Wrong
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue, rescue_expired, server_time
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks
 
 names = st.sampled_from(["w1", "w2"])
-ends = st.lists(st.tuples(numbers, st.sampled_from(ENDS)), max_size=2)
+ends = st.lists(st.tuples(numbers, st.sampled_from([*ENDS, *WAITS])), max_size=2)
 
 
 def running(job: Claimed) -> RunningJob:
@@ -86,7 +86,7 @@ class WorkRules(RuleBasedStateMachine):
             if is_claimed:
                 self.world.receive(found, [], found.claims.claim_moved(0, found.claims.next_id()))
 
-    @rule(number=numbers, end=st.sampled_from(ENDS))
+    @rule(number=numbers, end=st.sampled_from([*ENDS, *WAITS]))
     @precondition(lambda self: self.world.stale)
     def end_late(self, number=0, end="finished"):
         """A worker that lost a job gives its outcome, which is refused."""

@@ -12,10 +12,11 @@ from redis import Redis
 
 from packmule.jobs import keys, wire
 from packmule.jobs.client import Client
+from packmule.jobs.interrupts import Waiting
 from packmule.jobs.registry import find
 from packmule.tests.model import keyspace
 from packmule.tests.model.clock import Clock
-from packmule.tests.model.invariants import Allowed, silent_changes, violations
+from packmule.tests.model.invariants import Allowed, lost_signals, silent_changes, violations
 from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
@@ -25,6 +26,12 @@ from packmule.worker.process.outcome import Outcome
 
 QUEUES = ("high", "default")
 ENDS = ("finished", "raised", "failed", "stopped", "again", "again later", "returned", "postponed")
+WAITS: dict[str, tuple[str, float | None]] = {
+    "sleeps": ("sleep", 5.0),
+    "waits": ("signal", None),
+    "waits a while": ("signal", 5.0),
+}
+"""How a job may wait: the kind of its step, and for how many seconds."""
 
 
 class Wrong(AssertionError):
@@ -58,6 +65,8 @@ class World:
         self.batches: list[str] = []
         self.allowed = Allowed()
         self.space = keyspace.read(client)
+        self.signals: dict[str, list[str]] = {}
+        """By job, the data of the signals that were sent to it."""
         self.foreign: set[str] = set()
         """The jobs that others than our scripts change in this step."""
         self.may_vanish: set[str] = set()
@@ -177,16 +186,19 @@ class World:
         now = self.clock.now
         match end:
             case "finished":
-                return outcome.finished(job, b"1", now - 1, now)
+                ended = outcome.finished(job, b"1", now - 1, now)
+                return outcome.with_steps(ended, "") if job.recorded else ended
+            case "sleeps" | "waits" | "waits a while":
+                kind, seconds = WAITS[end]
+                return outcome.waiting(job, Waiting("", _next_field(job, kind), '["waits",1,0,', seconds))
             case "raised" | "failed" | "stopped":
                 status = "stopped" if end == "stopped" else "failed"
                 return outcome.failed(job, f"it {end}", now - 1, now, retry=end == "raised", status=status)
             case "again" | "again later":
                 return outcome.again(job, "once more", now - 1, now, 0 if end == "again" else 7, 0)
-            case "postponed" if job.lock:
-                return outcome.postponed(job, 0.5)
             case _:
-                return outcome.returned(job)
+                is_postponed = end == "postponed" and job.lock and self.space.status(job.id) != "started"
+                return outcome.postponed(job, 0.5) if is_postponed else outcome.returned(job)
 
     def lose(self, worker: Worker, executions: Sequence[str] | None = None) -> None:
         """Its jobs are taken from a worker: all, or those of `executions`. It may still give outcomes."""
@@ -207,6 +219,7 @@ class World:
             if not (id in self.may_vanish or f"rq:job:{id}" in before.expiring or is_unwanted):
                 found.append(f"the record of job {id} is lost; it was {before.status(id)}")
         found += self._lost_claims()
+        found += lost_signals(self.space, self.signals)
         self.foreign, self.may_vanish = set(), set()
         if found:
             raise Wrong("\n".join(found))
@@ -223,6 +236,18 @@ class World:
             if held != claims:
                 found.append(f"{worker.name} holds {held}, and its claims are {claims}")
         return found
+
+
+def _next_field(job: Claimed, kind: str) -> str:
+    """The field of the step for which a job waits, the first of its kind that has not ended."""
+    recorded = job.recorded.values if job.recorded else {}
+    for number in count(1):
+        field = (
+            f"sleep:{number}" if kind == "sleep" else "signal:go" if number == 1 else f"signal#{number}:go"
+        )
+        if recorded.get(field, b'["waits"').startswith(b'["waits"'):
+            return field
+    raise AssertionError
 
 
 def as_status(value: Any) -> str:

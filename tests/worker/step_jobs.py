@@ -75,3 +75,32 @@ def waits_isolated(path: str) -> Any:
     note(path, "body")
     current.step("ask", note, path, "ask")
     return current.wait_for("approved")
+
+
+bodies: list[Any] = []
+"""What `flow` and its like do in each run of a test: the first, until the test changes it."""
+
+
+@job(retries=3, retry_intervals=[0])
+def flow() -> Any:
+    return bodies[0]()
+
+
+@job(retries=3, retry_intervals=[0])
+async def flow_async() -> Any:
+    return await bodies[0]()
+
+
+@job(version=1)
+def pinned() -> Any:
+    return bodies[0]()
+
+
+@job(singleton=True, singleton_policy="replace")
+def replacing(number: int) -> Any:
+    return bodies[0]()
+
+
+@job(concurrency=1, rate="1/h burst 2")
+def limited() -> Any:
+    return bodies[0]()
