@@ -15,7 +15,7 @@ from packmule.terminal.say import complain
 SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
     "Work with jobs": ("enqueue", "job", "batch", "queue", "schedule"),
-    "Observe": ("status", "top", "events", "limits", "locks", "metrics", "audit"),
+    "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit"),
     "Try and check": ("demo", "check", "drill"),
 }
 """The commands by the heading under which `packmule --help` lists them."""

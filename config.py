@@ -14,6 +14,8 @@ from packmule.units import GIB, KIB, MIB, duration, size
 
 LAST_PORT = 65_535
 
+LONGEST_RELEASE = 100
+
 _PREFIX = "PACKMULE_"
 
 _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
@@ -45,6 +47,7 @@ class Settings:
     processes: int = 2
     grace: float = 25.0
     unknown_for: float = 600.0
+    release: str = ""
     environment: str = "development"
     log_format: str = "text"
     log_level: str = "info"
@@ -131,6 +134,12 @@ def _lock_urls(text: str) -> tuple[str, ...]:
     return urls
 
 
+def _release(text: str) -> str:
+    if len(text) > LONGEST_RELEASE or not text.isprintable():
+        raise ValueError(f"use up to {LONGEST_RELEASE} visible characters, such as a commit's id")
+    return text
+
+
 def _truth(text: str) -> bool:
     if text.lower() in {"1", "true", "yes", "on"}:
         return True
@@ -199,6 +208,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "processes": ("PACKMULE_PROCESSES", _count),
     "grace": ("PACKMULE_GRACE", duration),
     "unknown_for": ("PACKMULE_UNKNOWN_FOR", duration),
+    "release": ("PACKMULE_RELEASE", _release),
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
     "log_level": ("PACKMULE_LOG_LEVEL", _log_level),

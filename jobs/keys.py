@@ -67,6 +67,12 @@ PAUSED_BATCHES = "pm:batches-paused"
 QUARANTINE = "pm:quarantine"
 """The list of records and keys that were set aside, as JSON."""
 
+ERRORS = "pm:errors"
+"""The sorted set of errors, failures of the same cause, by when they were last seen."""
+
+SETTLED_ERRORS = "pm:errors-settled"
+"""The sorted set of those errors that are resolved or ignored."""
+
 JOB_EVENTS = "pm:events"
 """The stream of what became of jobs."""
 
@@ -213,3 +219,8 @@ def holders_key(key: str) -> str:
 def batch_key(batch: str) -> str:
     """The hash of a batch; followed by `:jobs`, `:results` or `:held` it is one of its other keys."""
     return f"pm:batch:{batch}"
+
+
+def error_key(fingerprint: str) -> str:
+    """The hash of an error; followed by `:jobs` it is the list of the last jobs that failed of it."""
+    return f"pm:error:{fingerprint}"

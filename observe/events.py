@@ -20,7 +20,7 @@ LAST_AT = 10.0**11
 
 TYPES = (
     "enqueued", "scheduled", "promoted", "started", "progress", "finished", "failed", "stopped", "retried",
-    "returned", "rescued", "waiting", "signaled", "canceled", "quarantined",
+    "returned", "rescued", "waiting", "signaled", "canceled", "quarantined", "error_new", "error_again",
 )  # fmt: skip
 
 

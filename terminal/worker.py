@@ -96,6 +96,7 @@ def worker(
         max_result_bytes=app.settings.max_result_bytes,
         unknown_for=app.settings.unknown_for,
         webhook_allow=app.settings.webhook_allow,
+        release=app.settings.release,
         **options,
     )
     processes = processes or app.settings.processes

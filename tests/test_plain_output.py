@@ -39,6 +39,7 @@ UNSEEN = re.compile(
 """What no output may hold; a line feed ends the lines that we make."""
 
 NOW = int(time.time())
+FINGERPRINT = "3f9a61c204be"
 JOB = f"id {NASTY}"
 QUEUE = f"queue {NASTY}"
 WORKER = f"worker {NASTY}"
@@ -116,6 +117,11 @@ def hostile(client: Redis) -> None:
     audit.stream(client).append(
         [[float(NOW), f"who {NASTY}", f"did {NASTY}", {f"subject {NASTY}": [NASTY], "name": NASTY}]]
     )
+    error = keys.error_key(FINGERPRINT)
+    names = ("type", "text", "where", "job", "job_id", "state", "queues", "releases")
+    client.hset(error, mapping={**dict.fromkeys(names, NASTY), "total": 3, "last": NOW, "example": result})
+    client.rpush(f"{error}:jobs", f"failed {JOB}")
+    client.zadd(keys.ERRORS, {FINGERPRINT: NOW})
     client.hset(schedule_store.SCHEDULES, f"schedule {NASTY}", f"no schedule {NASTY}")
     schedule = {"name": f"sound {NASTY}", "every": "5m", "job": NAME, "args": [NASTY], "owner": NASTY}
     client.hset(schedule_store.SCHEDULES, f"sound {NASTY}", msgspec.json.encode(schedule))
@@ -173,6 +179,9 @@ COMMANDS = (
     ("status",),
     ("top", "--once"),
     ("events",),
+    ("errors", "list"),
+    ("errors", "show", FINGERPRINT),
+    ("errors", "show", f"no {NASTY}"),
     ("limits",),
     ("locks",),
     ("metrics",),

@@ -32,5 +32,7 @@ class WorkerOptions:
     """How long results are kept of jobs that don't say it."""
     webhook_allow: tuple[str, ...] = ()
     """Internal hosts and networks that RQ's webhooks may reach."""
+    release: str = ""
+    """What names the code that it runs, such as a commit's id."""
     unknown_for: float = 600.0
     """How long a job whose function is unknown goes back for another worker before it fails."""

@@ -36,12 +36,16 @@ class Registrar(Protocol):
 
 
 class Registration:
-    """Registers the worker `name`, which serves `queues`, in the form that RQ's readers know."""
+    """Registers the worker `name`, which serves `queues`, in the form that RQ's readers know.
 
-    def __init__(self, client: Redis, name: str, queues: Sequence[str]) -> None:
+    `release` names the code that it runs; errors of its jobs say so.
+    """
+
+    def __init__(self, client: Redis, name: str, queues: Sequence[str], release: str = "") -> None:
         self.client = client
         self.name = name
         self.queues = queues
+        self.release = release
         self.key = keys.worker_key(name)
 
     def enter(self) -> None:
@@ -57,6 +61,7 @@ class Registration:
             "version": VERSION,
             "python_version": sys.version,
             "state": "idle",
+            **({"release": self.release} if self.release else {}),
         }
         with self.client.pipeline() as pipeline:
             pipeline.delete(self.key)

@@ -60,7 +60,7 @@ def test_a_long_job_emits_started_and_its_progress_by_tenths(server, client):
 def test_each_attempt_emits_an_event(server, client, tmp_path):
     id = pool_jobs.fail.enqueue(str(tmp_path / "notes"))
     assert drained(server) == 0
-    assert types(client, id) == ["enqueued", "retried", "retried", "failed"]
+    assert types(client, id) == ["enqueued", "retried", "error_new", "retried", "failed"]
 
 
 def test_an_end_that_rqs_code_recorded_emits_an_event(server, client):

@@ -79,6 +79,11 @@ def fail_isolated() -> None:
     raise ValueError("broken in its own process")
 
 
+@job
+async def fail_async() -> None:
+    raise ValueError("not async either")
+
+
 @job(isolate=True, max_memory=200_000_000)
 def eat_memory(step: int) -> int:
     eaten = []

@@ -44,6 +44,8 @@ wanted: dict[str, Any] = {
 }
 if "unknown_for" in values:
     wanted["unknown_for"] = float(values["unknown_for"])
+if "release" in values:
+    wanted["release"] = values["release"]
 autoscale = None
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
-import traceback
 from base64 import b64encode
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -17,6 +14,7 @@ from packmule.jobs.interrupts import Waiting
 from packmule.jobs.limits import CallLimits
 from packmule.jobs.options import LONGEST_SPAN
 from packmule.worker.process.claimed import CALLBACKS, Claimed, Row
+from packmule.worker.process.failure import Failure, failure_of, name_of, plain_failure, with_example
 
 RETRY_BASE = 1.0
 RETRY_CAP = 3600.0
@@ -27,8 +25,6 @@ UNKNOWN_CAP = 30.0
 
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback that are kept: its end, which names the error."""
-
-_OURS = f"{Path(__file__).parent}{os.sep}"
 
 FINISHED, FAILED, STOPPED, RETRIED = (wire.RESULT_TYPES[name] for name in wire.RESULT_TYPES)
 
@@ -67,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     batch: str = ""
     callback: str = ""
     """The kind of the job's callbacks that this end calls for, if it has any."""
+    failure: Failure | None = None
+    """What failed, to be counted with its like; None if nothing did."""
 
     @property
     def reason(self) -> str:
@@ -121,15 +119,20 @@ def failed(
     retry: bool = True,
     status: str = "failed",
     at_once: bool = False,
+    failure: Failure | None = None,
 ) -> Outcome:
     """The job raised an error; it runs again if `retry` and retries are left. `status` may be `stopped`."""
     if retry and job.retries_left > 0:
         delay = retry_delay(job.retries_left, job.retry_intervals, job.attempt)
-        retried = again(job, traceback, started, ended, delay, at_once)
+        found = again(job, traceback, started, ended, delay, at_once)
         fields = _tried(job, "retries_left", job.retries_left - 1)
-        return msgspec.structs.replace(retried, fields=fields, callback="failure" if job.calls_back else "")
-    kind, callback = (STOPPED, "stopped") if status == "stopped" else (FAILED, "failure")
-    return _unfinished(job, status, kind, traceback, started, ended, at_once, callback)
+        found = msgspec.structs.replace(found, fields=fields, callback="failure" if job.calls_back else "")
+    else:
+        kind, callback = (STOPPED, "stopped") if status == "stopped" else (FAILED, "failure")
+        found = _unfinished(job, status, kind, traceback, started, ended, at_once, callback)
+    if failure is None:
+        return found
+    return msgspec.structs.replace(found, failure=with_example(failure, traceback, found.value))
 
 
 def again(
@@ -151,7 +154,10 @@ def _tried(job: Claimed, name: str, value: int) -> tuple[str | int, ...]:
 def exceeded(job: Claimed, returned: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
     """The job failed, because it `returned` RQ's `Retry` once too often."""
     failed = _unfinished(job, "failed", wire.MAX_RETRIES_EXCEEDED, "", started, ended, at_once, "failure")
-    return msgspec.structs.replace(failed, name="return_value", value=b64encode(returned).decode())
+    kind, _, text = wire.EXCEEDED.partition(": ")
+    failure = plain_failure(kind, text, name_of(job.data))
+    value = b64encode(returned).decode()
+    return msgspec.structs.replace(failed, name="return_value", value=value, failure=failure)
 
 
 def _unfinished(
@@ -189,7 +195,9 @@ def _unfinished(
 def refused(job: Claimed, error: Exception, started: float) -> Outcome:
     """The job was not performed because of `error`, which a retry would not change."""
     reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
-    return failed(job, reason, started, time.time(), retry=False)
+    return failed(
+        job, reason, started, time.time(), retry=False, failure=failure_of(error, name_of(job.data))
+    )
 
 
 def unknown(job: Claimed, error: Exception, now: float, patience: float) -> Outcome:
@@ -219,12 +227,13 @@ def corrupt(row: Row, error: Exception, now: float) -> Outcome:
         id,
         execution,
         queue,
-        b"",
+        row.data,
         limits=fields.get(b"limits", b"").decode(errors="ignore"),
         batch=fields.get(b"batch", b"").decode(errors="ignore"),
         calls_back=any(fields.get(name) for name in (*CALLBACKS, b"webhooks")),
     )
-    return failed(job, f"the job's record is corrupt: {error}", now, now)
+    text = f"the job's record is corrupt: {error}"
+    return failed(job, text, now, now, failure=plain_failure("CorruptRecord", text, name_of(job.data)))
 
 
 def returned(job: Claimed) -> Outcome:
@@ -284,14 +293,3 @@ def retry_delay(retries_left: int, intervals: Sequence[float], attempt: int) -> 
         return intervals[max(len(intervals) - retries_left, 0)]
     ceiling = min(RETRY_CAP, RETRY_BASE * 2 ** min(attempt - 1, 30))
     return random.uniform(0, ceiling)  # noqa: S311  jitter needs no secrecy
-
-
-def trace(error: BaseException) -> str:
-    """The traceback without our frames: those that led into the job, and those that interrupted it."""
-    whole = traceback.TracebackException.from_exception(error)
-    parts: list[traceback.TracebackException | None] = [whole]
-    for part in parts:
-        if part is not None:
-            part.stack[:] = [frame for frame in part.stack if not frame.filename.startswith(_OURS)]
-            parts += part.__cause__, part.__context__, *(part.exceptions or ())
-    return "".join(whole.format()) if whole.stack else "".join(whole.format_exception_only())

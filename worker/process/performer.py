@@ -20,6 +20,7 @@ from packmule.jobs.steps import FINAL, InvalidStep, Steps
 from packmule.jobs.wire import time_text
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed, Due
+from packmule.worker.process.failure import failure_of, trace
 from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.result import Returned, encoded
@@ -187,10 +188,10 @@ class Performer:
             case Interrupted() | Waiting():
                 return outcome.waiting(job, error) if isinstance(error, Waiting) else outcome.returned(job)
             case _ if job.due:
-                log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, outcome.trace(error))
+                log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, trace(error))
                 return outcome.settled(job)
             case Stopped():
-                return outcome.failed(job, outcome.trace(error), started, now, retry=False, status="stopped")
+                return outcome.failed(job, trace(error), started, now, retry=False, status="stopped")
             case Retry() if error.limit is None or job.attempt < error.limit:
                 return outcome.again(job, str(error), started, now, error.after, traits.at_once)
             case Returned():
@@ -198,7 +199,13 @@ class Performer:
             case _:
                 retry = traits.may_retry(error) and not isinstance(error, Retry | FINAL)
                 return outcome.failed(
-                    job, outcome.trace(error), started, now, retry=retry, at_once=traits.at_once
+                    job,
+                    trace(error),
+                    started,
+                    now,
+                    retry=retry,
+                    at_once=traits.at_once,
+                    failure=failure_of(error, call.type.name),
                 )
 
     def _running(self, call: Call) -> context.Running:

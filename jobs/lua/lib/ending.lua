@@ -99,7 +99,7 @@ end
 -- An ended job runs again, or first waits for others: nothing of its end is left.
 function ending.undo(id, queue, status)
   ending.write(id, status, 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
-  redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'replaced', 'unknown_since')
+  redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'fingerprint', 'replaced', 'unknown_since')
   for _, key in ipairs({records.key(id), 'rq:results:' .. id}) do redis.call('PERSIST', key) end
   steps.go_on(id)
   for _, registry in ipairs({'rq:failed:', 'rq:canceled:'}) do guarded.call('ZREM', registry .. queue, id) end

@@ -1,8 +1,10 @@
 -- Verdicts: what becomes of a job that a worker loses. rescue.lua describes them.
 -- requires: jobs/ending, jobs/guarded, jobs/records, returning
--- may use: jobs/callbacks, jobs/limits, jobs/quarantine, jobs/singletons, retrying
+-- may use: jobs/callbacks, jobs/errors, jobs/limits, jobs/quarantine, jobs/singletons, retrying
 
 local verdicts = {}
+
+local LONGEST_NAME = 200
 
 -- The script sets these, which are arguments of rescue.lua.
 verdicts.verdict, verdicts.named, verdicts.deaths, verdicts.reason, verdicts.report = nil, nil, nil, nil, nil
@@ -36,6 +38,22 @@ local function is_over(id, execution)
   return verdict == 'stopped' or verdict == 'overran'
 end
 
+local FAILURES = {
+  died = {'Died', 'its process died'}, overran = {'Killed', 'its process was killed, since it overran a limit'},
+  vanished = {'Vanished', 'its worker vanished while it ran'},
+}
+
+-- The failure, as errors.count takes it, of a job that this verdict is about; nothing if it is none. RQ's and our
+-- descriptions begin with the name of the job's callable.
+local function failure_of(id, execution)
+  local verdict = verdicts.verdict
+  local kind, text = unpack(FAILURES[verdict] or {})
+  local has_run = verdicts.is_named(execution) or verdict == 'vanished' and records.get(id, 'status') == 'started'
+  if not kind or not has_run then return end
+  local job = (records.get(id, 'description') or ''):sub(1, LONGEST_NAME):match('^[%w_.]*')
+  return {redis.sha1hex(kind .. ' ' .. job):sub(1, 12), kind, text, '', job, ''}
+end
+
 -- Give up the callback of a job: it was stopped, overran or killed its process too often.
 local function give_up(id, queue)
   local how = verdicts.verdict == 'died' and 'died' or 'was killed'
@@ -61,14 +79,17 @@ function verdicts.apply(id, execution)
   records.forget_execution(id, execution)
   if is_due then return end -- another execution has ended it
   local is_replaced = needs and singletons.was_replaced(id, needs)
+  local failure, has_failed = failure_of(id, execution), false
   local may_retry = verdicts.verdict == 'overran' and not is_replaced and verdicts.is_named(execution)
   if may_retry and retrying.fail(id, execution, queue, needs, ending.failure_ttl(id), verdicts.reason) then
     returning.ids[#returning.ids + 1] = id
   elseif not is_over(id, execution) and not is_replaced then
     returning.to_front(id, queue, verdicts.verdict, false, needs)
   else
-    fail(id, execution, queue, verdicts.verdict == 'stopped' or is_replaced)
+    has_failed = verdicts.verdict ~= 'stopped' and not is_replaced
+    fail(id, execution, queue, not has_failed)
   end
+  if failure then errors.count(failure, id, queue, verdicts.reason, has_failed) end
 end
 
 -- A job that waited for the worker goes back.

@@ -1,7 +1,7 @@
 -- Acknowledging: each outcome counts once, and only while the worker's claims name its execution.
 -- requires: coordination/redis/clock, finishing, jobs/counting, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded
 -- requires: jobs/records, outcomes
--- may use: jobs/limits, jobs/scheduled, jobs/singletons, waiting_jobs
+-- may use: jobs/errors, jobs/limits, jobs/scheduled, jobs/singletons, waiting_jobs
 
 local acknowledge = {}
 
@@ -60,6 +60,8 @@ local function accept(outcome, is_there, is_canceled, claims)
     else
       outcomes.write(callback, unpack(outcome, 1, 16))
     end
+    local failure, traceback = outcome[21], outcome[11] == 'exc_string' and result or ''
+    if failure then errors.count(failure, id, queue, traceback, status == 'failed') end
     if goes_back and needs ~= '' then singletons.goes_back(id, needs, delay) end
   end
   if batch ~= '' then
