@@ -51,6 +51,7 @@ class Settings:
     environment: str = "development"
     log_format: str = "text"
     log_level: str = "info"
+    job_log_level: str = "info"
     memory_high_water: str = ""
     tracing: str = "none"
     storage: str | None = None
@@ -194,6 +195,12 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def _job_log_level(text: str) -> str:
+    if text.lower() not in {"debug", "info", "warning", "error", "critical", "off"}:
+        raise ValueError("use debug, info, warning, error, critical or off")
+    return text.lower()
+
+
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "redis_url": ("PACKMULE_REDIS_URL", str),
     "data_dir": ("PACKMULE_DATA_DIR", Path),
@@ -212,6 +219,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "environment": ("PACKMULE_ENV", _environment),
     "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
     "log_level": ("PACKMULE_LOG_LEVEL", _log_level),
+    "job_log_level": ("PACKMULE_JOB_LOG_LEVEL", _job_log_level),
     "tracing": ("PACKMULE_TRACING", _tracing),
     "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", _high_water),
     "storage": ("PACKMULE_STORAGE", str),

@@ -16,11 +16,12 @@ from packmule.config import Settings
 from packmule.coordination.redis.connection import checked, connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.errors import UsageError
-from packmule.jobs import delivery, entry, reader, tracing, wire
+from packmule.jobs import delivery, entry, reader, tracing, watch, wire
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
+from packmule.jobs.said import Line
 
 if TYPE_CHECKING:
     from packmule.jobs.job import Calls, JobCall, JobFunction, Prepared
@@ -167,6 +168,18 @@ class Client:
     def wait(self, id: str, timeout: float | None = None) -> reader.JobInfo:
         """The job called `id` once it has ended. Raises `NoSuchJob` and `TimeoutError`."""
         return reader.wait(self.redis, id, timeout)
+
+    def logs(self, id: str, level: str = "debug") -> watch.Logs:
+        """The lines that are kept of the job's log. Raises `NoSuchJob` and `UnknownLevel`."""
+        return watch.logs(self.redis, id, level)
+
+    def follow_logs(self, id: str, level: str = "debug", cursor: str = watch.BEGINNING) -> watch.Watch[Line]:
+        """A watch of the lines of the job's log. Raises `UnknownLevel` and `InvalidCursor`."""
+        return watch.follow_logs(self.redis, id, level, cursor)
+
+    def output(self, id: str, cursor: str = watch.BEGINNING) -> watch.Watch[Any]:
+        """A watch of the chunks of the job's output. Raises `InvalidCursor`."""
+        return watch.output(self.redis, id, cursor)
 
     def cancel(self, id: str, timeout: float = 5.0) -> str:
         """Cancel the job called `id` and return its status. Raises `NoSuchJob` and `NotCanceled`."""

@@ -35,6 +35,23 @@ class Printing(Protocol):
         """Take the end of the job."""
 
 
+class Said(Protocol):
+    """Takes what a job says, as JSON (`jobs/said.py`), in any of its threads."""
+
+    level: int
+    """The least level of the lines that are kept."""
+
+    def line(self, line: bytes) -> None:
+        """Take a line of its log."""
+
+    def chunk(self, chunk: bytes) -> None:
+        """Take a chunk of its output."""
+
+
+Hear = Callable[[str, str, int], Said]
+"""Returns what takes the words of a job: its id, execution and attempt are given."""
+
+
 @dataclass(slots=True)
 class Running:
     """A job being performed: `id`, its `attempt` (1 the first time) and where its progress goes.
@@ -44,6 +61,7 @@ class Running:
     `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch; `name`
     is that of its function, and `queue` its queue. `printing` holds the line that it prints. `open_steps`
     makes its `steps` when it first asks for one; it takes the job's `task` if that is async.
+    `hear` returns what takes its lines and output once it says something, and `said` is that.
     """
 
     id: str
@@ -57,6 +75,9 @@ class Running:
     name: str = ""
     queue: str = ""
     open_steps: Callable[[Any], Steps] | None = None
+    execution: str = ""
+    hear: Hear | None = None
+    said: Said | None = None
     printing: Printing | None = None
     task: Any = None
     steps: Steps | None = None
@@ -156,6 +177,17 @@ _running: ContextVar[Running | None] = ContextVar("running", default=None)
 
 running = _running.get
 """The job that this code runs in, or None outside of one."""
+
+
+def said() -> Said | None:
+    """What takes what the running job says; None outside of a job, or where nobody keeps it."""
+    job = _running.get()
+    if job is None:
+        return None
+    if job.said is None and job.hear is not None:
+        job.said = job.hear(job.id, job.execution, job.attempt)
+    return job.said
+
 
 resources: dict[type, object] = {}
 """What this process lends its jobs, by type."""

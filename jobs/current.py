@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from packmule.errors import NotFound, UsageError
-from packmule.jobs import context, wire
+from packmule.jobs import context, said, wire
 from packmule.jobs.context import REPORT_INTERVAL, running
 from packmule.jobs.durable import SignalTimeout, sleep, step, wait_for
 from packmule.jobs.interrupts import Interrupted
@@ -35,6 +36,9 @@ LONGEST_MESSAGE = 1000
 
 MOST_CHECKPOINT_BYTES = 256 * KIB
 """Bytes of JSON that a checkpoint may take."""
+
+
+_log = logging.getLogger("packmule.current")
 
 
 class CheckpointTooLarge(UsageError, ValueError):
@@ -122,6 +126,41 @@ def track(items: Iterable[T], total: float | None = None, message: str = "") -> 
         yield item
         done += 1
     progress(done, total, message)
+
+
+def log(text: str, level: str = "info", **fields: Any) -> None:
+    """Add a line to the running job's log, which `packmule job logs` and a job's handle show.
+
+    `level` is debug, info, warning, error or critical, and `fields` are kept as JSON. It is cheap enough for
+    an inner loop: lines leave the process together, twice a second. Lines below `PACKMULE_JOB_LOG_LEVEL` are
+    not kept, and a text of more than 8,192 characters loses its middle. Outside of a job the line goes to
+    `logging`. Raises `UnknownLevel`.
+
+    >>> from packmule import current
+    >>> current.log("half of the rows are in", rows=500)
+    """
+    number = said.level_number(level)
+    text = text if type(text) is str else str(text)
+    if (heard := context.said()) is None:
+        told = "".join(f" {name}={value}" for name, value in fields.items())
+        _log.log(number, "%s%s", text, told, stacklevel=2)
+    elif number >= heard.level:
+        heard.line(said.line(time.time(), number, text, fields))
+
+
+def emit(chunk: Any) -> None:
+    """Add a chunk, a text or another value that JSON can hold, to the running job's output.
+
+    Watchers get it within a tenth of a second; chunks leave the process together. The last mebibyte of a
+    job's output is kept as long as its record. Outside of a job it does nothing. Raises `TypeError` or
+    `ValueError` for a value that JSON can't hold, and `ChunkTooLarge` for one of more than 256 KiB.
+
+    >>> from packmule import current
+    >>> for word in ("once ", "upon ", "a time"):
+    ...     current.emit(word)
+    """
+    if (heard := context.said()) is not None:
+        heard.chunk(said.chunk(chunk))
 
 
 def checkpoint(cursor: Any) -> None:

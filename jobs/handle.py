@@ -11,6 +11,8 @@ from packmule.errors import JobFailed
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
     from packmule.jobs.reader import JobInfo, Progress
+    from packmule.jobs.said import Line
+    from packmule.jobs.watch import Logs, Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,6 +94,32 @@ class JobHandle(str):
         """
         return _value(self.wait(timeout))
 
+    def logs(self, level: str = "debug") -> Logs:
+        """The lines that are kept of the job's log, from `level` on: what it logged in all its attempts.
+
+        Each has `at`, `level`, `text`, `fields` and `attempt`. Raises `UnknownLevel`.
+        """
+        return self.client.logs(self, level)
+
+    def follow_logs(self, level: str = "debug", cursor: str = "0-0/0") -> Watch[Line]:
+        """Iterate over the lines of the job's log, those that are kept and then live, until the job ends.
+
+        Use `for` in a thread and `async for` in a coroutine. Raises `UnknownLevel` and `InvalidCursor`.
+        """
+        return self.client.follow_logs(self, level, cursor)
+
+    def output(self, cursor: str = "0-0/0") -> Watch[Any]:
+        """Iterate over what the job emits, what is kept and then live, until the job ends.
+
+        Use `for` in a thread and `async for` in a coroutine. The watch's `dropped` counts the chunks that
+        were gone before they could be read, and its `cursor` is where another watch may go on. Raises
+        `InvalidCursor`.
+
+        >>> for chunk in handle.output():  # doctest: +SKIP
+        ...     print(chunk, end="", flush=True)
+        """
+        return self.client.output(self, cursor)
+
     def cancel(self, timeout: float = 5.0) -> str:
         """Cancel the job, or stop it if it runs, and return its status then.
 
@@ -142,6 +170,10 @@ class JobHandle(str):
     async def aresult(self, timeout: float | None = None) -> Any:
         """`result`, for coroutines."""
         return _value(await self.await_end(timeout))
+
+    async def alogs(self, level: str = "debug") -> Logs:
+        """`logs`, for coroutines."""
+        return await in_thread(self.logs, level)
 
     async def acancel(self, timeout: float = 5.0) -> str:
         """`cancel`, for coroutines."""

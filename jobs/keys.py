@@ -156,6 +156,16 @@ def signaled_key(signal: str) -> str:
     return f"pm:signaled:{signal}"
 
 
+def log_key(job_id: str) -> str:
+    """The stream of the lines of a job's log."""
+    return f"pm:log:{job_id}"
+
+
+def output_key(job_id: str) -> str:
+    """The stream of the chunks of a job's output."""
+    return f"pm:output:{job_id}"
+
+
 def worker_key(worker: str) -> str:
     """The hash in which a worker registers."""
     return f"rq:worker:{worker}"

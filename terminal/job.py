@@ -1,4 +1,4 @@
-"""`packmule job`: show, list, cancel, retry and wait for jobs."""
+"""`packmule job`: show, list, cancel, retry and wait for jobs, and what they say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import Duration, complete_queues, json_option
+from packmule.terminal.said import as_text, job_logs, job_output
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
 
 STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
 MOST_AT_ONCE = 1_000_000
+LAST_LINES = 5
+"""Lines of a failed job's log that are shown with it."""
 
 
 @click.group()
 def job() -> None:
-    """Show, list, cancel and retry jobs."""
+    """Show, list, cancel and retry jobs, and print what they say."""
+
+
+job.add_command(job_logs)
+job.add_command(job_output)
 
 
 @job.command("show")
@@ -33,21 +40,22 @@ def job() -> None:
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
     """Show one job.
 
-    Its arguments, progress, result or error, its steps, and what it waits for.
+    Its arguments, progress, result or error, its steps, what it waits for, and a failed job's last lines.
     """
-    from packmule.jobs import reader
+    from packmule.jobs import reader, watch
     from packmule.observe.blocked import wait_of
     from packmule.observe.steps import steps_of
     from packmule.terminal import show, show_steps
 
     record = reader.read(app.client, id)
-    wait, steps = wait_of(app.client, id), steps_of(app.client, id)
+    wait, steps, logs = wait_of(app.client, id), steps_of(app.client, id), watch.logs(app.client, id)
     if json:
-        show.as_json(
-            {**dataclasses.asdict(record), "wait": wait, "steps": [each._asdict() for each in steps]}
-        )
+        more = {"wait": wait, "steps": [each._asdict() for each in steps], "lines": len(logs)}
+        show.as_json(dataclasses.asdict(record) | more)
         return
-    show.job(record, traceback, _waits_for(wait) if wait else show_steps.waits_for(record))
+    last = logs[-LAST_LINES:] if record.status == "failed" else []
+    waits_for = _waits_for(wait) if wait else show_steps.waits_for(record)
+    show.job(record, traceback, waits_for, len(logs), map(as_text, last))
     show_steps.steps(steps)
 
 

@@ -1,11 +1,11 @@
-"""Job output: what jobs print becomes lines of the log, labelled with the job that printed them."""
+"""Job output: what jobs print becomes lines of the log, labelled with the job, and of the job's own log."""
 
 from __future__ import annotations
 
 import logging
 from typing import IO, Any
 
-from packmule.jobs import context
+from packmule.jobs import context, said
 
 LONGEST_LINE = 16_384
 """Characters after which a line is ended."""
@@ -71,4 +71,7 @@ class _Printing:
 
     def _log(self, name: str, line: str) -> None:
         # Past the logger, whose level says what is worth a line: what a job prints always is.
-        self._handler.handle(logging.LogRecord(f"packmule.{name}", logging.INFO, "", 0, line, None, None))
+        record = logging.LogRecord(f"packmule.{name}", logging.INFO, "", 0, line, None, None)
+        self._handler.handle(record)
+        if (heard := context.said()) is not None and heard.level <= logging.INFO:
+            heard.line(said.line(record.created, logging.INFO, line))

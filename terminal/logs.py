@@ -15,6 +15,7 @@ import msgspec
 
 from packmule.config import Settings, wants_colour
 from packmule.jobs import context
+from packmule.jobs.said import LEVELS, OFF
 from packmule.plain_text import plain, plain_each, plain_json, plain_lines
 from packmule.terminal.job_output import JobOutput
 from packmule.worker.process.job_log import FinishedRecord
@@ -159,6 +160,20 @@ def begin(settings: Settings, verbose: bool = False, quiet: bool = False) -> Non
         logging.getLogger(name).setLevel(logging.INFO)
     sys.stdout = JobOutput(sys.stdout, handler, "stdout")
     sys.stderr = JobOutput(sys.stderr, handler, "stderr")
+
+
+def let_through(level: str) -> None:
+    """Let records of `level` and above, or none if it is `off`, reach jobs' own logs.
+
+    What is shown stays as it was.
+    """
+    root, least = logging.getLogger(), LEVELS.get(level, OFF)
+    shown = root.level
+    if least < shown:
+        for handler in root.handlers:
+            handler.setLevel(shown)
+        logging.getLogger("packmule").setLevel(shown)
+        root.setLevel(least)
 
 
 def _formatter(style: str) -> logging.Formatter:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import click
 
-from packmule.plain_text import plain
+from packmule.plain_text import plain, plain_lines
 
 
 def say(text: object, err: bool = False) -> None:
     """Print `text` as one line; with `err`, on standard error."""
     click.echo(plain(text), err=err)
+
+
+def say_lines(text: str, ends: bool = True) -> None:
+    """Print `text` with its lines kept; unless it `ends`, more of its last line follows."""
+    click.echo(plain_lines(text), nl=ends)
 
 
 def complain(text: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -148,8 +148,17 @@ def moment(at: str | float | None) -> str | None:
         return str(at)
 
 
-def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) -> None:
-    """Print all that is known of a job and what it `waits_for`; its whole `traceback` only if asked for."""
+def job(
+    info: JobInfo,
+    traceback: bool = False,
+    waits_for: str | None = None,
+    logged: int = 0,
+    last: Iterable[str] = (),
+) -> None:
+    """Print all that is known of a job and what it `waits_for`; its whole `traceback` only if asked for.
+
+    It has `logged` so many lines, of which the `last` are shown.
+    """
     facts(
         {
             "job": info.id,
@@ -172,6 +181,8 @@ def job(info: JobInfo, traceback: bool = False, waits_for: str | None = None) ->
             "last crash": _crash(info),
             "retries left": info.retries_left or None,
             "progress": progress(info),
+            "log": f"{logged:,} line{'s' if logged > 1 else ''}" if logged else None,
+            "last lines": lines(text) if (text := "\n".join(last)) else None,
             "result": lines(_pretty(info.result)) if info.result is not None else None,
             "error": lines(info.error.strip()) if info.error and traceback else info.reason,
         }

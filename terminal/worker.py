@@ -67,6 +67,7 @@ def worker(
 
     Exit with 1 if the grace was too short for a job, which then runs again.
     """
+    from packmule.jobs import said
     from packmule.jobs.client import known_queue
     from packmule.terminal import logs
     from packmule.terminal.banner import show_banner
@@ -75,6 +76,7 @@ def worker(
     from packmule.worker.pool.pool import Pool
 
     logs.begin(app.settings, verbose, quiet)
+    logs.let_through(app.settings.job_log_level)
     try:
         names = order.parse(queues or app.settings.queues)
     except order.InvalidWeight as error:
@@ -95,6 +97,7 @@ def worker(
     settled = WorkerOptions(
         max_result_bytes=app.settings.max_result_bytes,
         unknown_for=app.settings.unknown_for,
+        job_log_level=said.LEVELS.get(app.settings.job_log_level, said.OFF),
         webhook_allow=app.settings.webhook_allow,
         release=app.settings.release,
         **options,

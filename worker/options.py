@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from packmule.jobs.options import DEFAULT_RESULT_TTL
@@ -30,6 +31,8 @@ class WorkerOptions:
     """The most that a result may hold as JSON."""
     result_ttl: int = int(DEFAULT_RESULT_TTL)
     """How long results are kept of jobs that don't say it."""
+    job_log_level: int = logging.INFO
+    """The least level of lines that jobs' own logs keep."""
     webhook_allow: tuple[str, ...] = ()
     """Internal hosts and networks that RQ's webhooks may reach."""
     release: str = ""

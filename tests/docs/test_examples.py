@@ -66,6 +66,15 @@ def test_the_page_of_steps_runs_beside_a_worker(shell):
     assert pages.splitlines()[-1] == "30"
 
 
+def test_the_page_of_logs_runs_beside_a_worker(shell):
+    shell.page("logs")
+    shell.start_worker()
+    said = "is it late"
+    lines = f"info asked: {said} {{}}\ninfo answered {{'words': 3}}\n"
+    assert shell.python("listen.py") == f"si ti etal \n{lines}"
+    assert shell.python("listen_async.py") == "si ti etal 0 dropped\n"
+
+
 def test_the_page_of_limits_runs(shell):
     shell.page("limits")
     id = shell.packmule("enqueue", "call", "payments.settle", "account_id=1").strip()

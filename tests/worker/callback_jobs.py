@@ -163,6 +163,10 @@ def fills_memory(itself: object, connection: object, result: object) -> None:
     note(connection, f"filled {len(bytearray(500 * 1024 * 1024))}")
 
 
+def says_so(job: Any, connection: Any, result: object) -> None:
+    current.log("called back")
+
+
 async def succeeded_async(job: Any, connection: Any, result: object) -> None:
     note(connection, f"success {result}")
 
@@ -192,6 +196,7 @@ def reads_the_call(job: Any, connection: Any, result: object) -> None:
 
 
 CALLBACKS = (
-    "succeeded failed stopped succeeded_async dies_once_after dies_always raises sleeps reads_the_call noted"
+    "succeeded failed stopped says_so succeeded_async dies_once_after dies_always raises sleeps "
+    "reads_the_call noted"
 )
 registry.load([], [f"{__name__}.{name}" for name in CALLBACKS.split()])

@@ -24,6 +24,7 @@ from packmule.tests.worker import (
     limited_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
     step_jobs,  # noqa: F401  registers jobs
+    talking_jobs,  # noqa: F401  registers jobs
 )
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
@@ -39,7 +40,7 @@ Client(
 ).make_default()  # one that doesn't connect yet, since Redis may be away
 wanted: dict[str, Any] = {
     name: int(values[name])
-    for name in ("threads", "tasks", "most", "max_jobs", "max_memory")
+    for name in ("threads", "tasks", "most", "max_jobs", "max_memory", "job_log_level")
     if name in values
 }
 if "unknown_for" in values:

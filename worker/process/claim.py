@@ -38,6 +38,7 @@ LONG_TTL = 60
 """Seconds: a job whose record is kept for less leaves a trace (`gone.lua`)."""
 
 _finish_and_claim = Script("worker.process", "finish_and_claim")
+_say = Script("worker.process", "say")
 _pack = msgspec.msgpack.Encoder().encode
 _queue_key = lru_cache(keys.queue_key)
 
@@ -125,6 +126,8 @@ class Claims:
         self._last = ""
         self._held: dict[str, Claimed | None] = {}
         self.statistics = Statistics()
+        self.expect: Callable[[Claimed], object] = lambda job: None
+        """Called with each claimed job of which words of an earlier run are kept."""
         self._added = ""
         """The claim id of the call whose outcomes were last added to the statistics."""
 
@@ -153,6 +156,10 @@ class Claims:
         self._leased_at = now if is_due else self._leased_at
         self._last = claim_id
         return claim
+
+    def say(self, said: Sequence[tuple[Any, ...]]) -> None:
+        """Write what jobs have said that are still claimed; `saying.py` has its form."""
+        _say(self.client, self._keys[:1], [_pack((self.worker, wire.time_text(time.time()), said))])
 
     def send_statistics(self) -> None:
         """Send what was added to the statistics, before this worker leaves. Raises redis-py's errors."""
@@ -217,6 +224,8 @@ class Claims:
                 job = _read(row, self.result_ttl)
                 self._held[job.execution] = job
                 jobs.append(job)
+                if job.has_said:
+                    self.expect(job)
                 if row.due:
                     callbacks += 1
             except (ValueError, *UNREADABLE) as error:
@@ -260,7 +269,7 @@ def _in_rows(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Any]]:
         if (
             each.status == "finished"
             and is_kept
-            and not (each.fields or each.limits or each.batch or each.callback)
+            and not (each.fields or each.limits or each.batch or each.callback or each.said)
         ):
             rows += (
                 each.id, each.execution, each.queue, each.ttl, each.started_at, each.ended_at, each.began,

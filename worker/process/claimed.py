@@ -83,6 +83,8 @@ class Claimed(msgspec.Struct, frozen=True):
     """Whether it has callbacks or webhooks."""
     recorded: Recorded | None = None
     """What its earlier runs recorded of their steps, if they did."""
+    has_said: bool = False
+    """Whether an earlier run of it has said something that is kept."""
     due: Due | None = None
     """What is due instead of the job itself, whose outcome is recorded."""
 
@@ -173,6 +175,7 @@ def read(row: Row, default_result_ttl: int) -> Claimed:
         given=get(b"given"),
         calls_back=bool(callbacks or get(b"webhooks")),
         recorded=_recorded(fields) if b"steps" in fields else None,
+        has_said=b"said" in fields,
     )
 
 
@@ -196,6 +199,8 @@ def _due(
         b"",
         timeout if timeout > 0 else CALLBACK_TIMEOUT,
         unknown_since=_instant(since),
+        attempt=0,
+        has_said=b"said" in record,
         due=Due(step.decode(), kind.decode(), record, name.decode(), results.get(name, b"")),
     )
 

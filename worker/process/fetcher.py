@@ -8,6 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -20,6 +21,7 @@ from packmule.worker.process.blocking_wait import BLOCK_SECONDS, IdleWait
 from packmule.worker.process.claim import MOST, NOTHING, Claim, Claims
 from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.saying import Saying
 
 SUSPENDED_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
@@ -58,12 +60,15 @@ class Fetcher:
         job_log: JobLog,
         most: int = MOST,
         result_ttl: int = int(DEFAULT_RESULT_TTL),
+        job_log_level: int = logging.INFO,
     ) -> None:
         self._claims = Claims(client, worker, order, result_ttl)
         self._idle = IdleWait(client, worker, self._claims, [keys.queue_key(each) for each in queues], wake)
         self._wake = wake
         self._answered = answered
         self._job_log = job_log
+        self.saying = Saying(self.say, job_log_level)
+        self._claims.expect = self.saying.expect
         self._size = ClaimSize(most)
         self._lock = threading.Lock()
         self._last = self._arrived = NOTHING  # the last reply to a claim, and what a wait brought since
@@ -101,6 +106,15 @@ class Fetcher:
     def acknowledge(self, outcomes: Sequence[Outcome]) -> Claim:
         """Acknowledge `outcomes` and claim no job; return the callbacks that are due now because of them."""
         return self._call(outcomes, 0)
+
+    def say(self, over: str = "") -> None:
+        """Send what running jobs have said, as far as this worker still has them. Any thread may call it.
+
+        The execution `over` says nothing more: it ends without an outcome.
+        """
+        with self._lock:
+            self._say()
+            self.saying.spoken.pop(over, None)
 
     def wait(self, room: int, longest: float | None) -> bool:
         """Wait for a push, a readable descriptor, or `longest`; whether jobs came, which `exchange` returns.
@@ -142,9 +156,14 @@ class Fetcher:
         self._idle.close()
         with contextlib.suppress(RedisError):
             self._claims.send_statistics()
+        self.say()  # what jobs say that are given back
 
     def _call(self, outcomes: Sequence[Outcome], want: int) -> Claim:
         with self._lock:
+            if self.saying.spoken:
+                if self.saying.is_too_much(outcomes):
+                    self._say()
+                outcomes = self.saying.added_to(outcomes)
             claim_id = self._claims.next_id()
             try:
                 claim = self._claims.finish_and_claim(claim_id, outcomes, want)
@@ -162,6 +181,13 @@ class Fetcher:
         if claim.stale:
             _log_stale(outcomes, claim.stale)
         return claim
+
+    def _say(self) -> None:
+        try:
+            while said := self.saying.waiting():
+                retry_until_available(partial(self._claims.say, said))
+        except RedisError as error:
+            log.warning("what jobs said was not stored: %s", error)
 
     def _give_up_unheld(self) -> None:
         """Give back what the claims name and this worker doesn't hold: the server has forgotten its end."""

@@ -13,6 +13,7 @@ from packmule.jobs import wire
 from packmule.jobs.interrupts import Waiting
 from packmule.jobs.limits import CallLimits
 from packmule.jobs.options import LONGEST_SPAN
+from packmule.jobs.said import Spoken
 from packmule.worker.process.claimed import CALLBACKS, Claimed, Row
 from packmule.worker.process.failure import Failure, failure_of, name_of, plain_failure, with_example
 
@@ -65,6 +66,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     """The kind of the job's callbacks that this end calls for, if it has any."""
     failure: Failure | None = None
     """What failed, to be counted with its like; None if nothing did."""
+    said: Spoken | None = None
+    """What it said last; None if it never said anything."""
 
     @property
     def reason(self) -> str:

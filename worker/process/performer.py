@@ -77,7 +77,7 @@ class Performer:
     `lookup` says what may be called; `call_back` makes the calls of callbacks that are due. `note_error`
     takes the ids of jobs that failed, and why. A job that `lookup` does not know goes back for `unknown_for`
     seconds. `remember` takes a job's id, execution, the version of its code and a step
-    (`jobs.steps.Remember`).
+    (`jobs.steps.Remember`). `hear` returns what takes a job's lines and output.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Performer:
         note_error: NoteError | None = None,
         unknown_for: float = 600.0,
         remember: Remember = lambda *_: True,
+        hear: context.Hear | None = None,
     ) -> None:
         self.report = report
         self.remember = remember
@@ -101,6 +102,7 @@ class Performer:
         self.call_back = call_back
         self.note_error = note_error
         self.unknown_for = unknown_for
+        self.hear = hear
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
@@ -244,6 +246,8 @@ class Performer:
             call.type.name,
             job.queue,
             open_steps,
+            job.execution,
+            self.hear,
         )
 
     def _result(self, call: Call, running: context.Running, value: Any, started: float) -> Result:

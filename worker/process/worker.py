@@ -39,10 +39,9 @@ from packmule.jobs.interrupts import Interrupted
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import Dependents
-from packmule.worker.kernel import resident_memory
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Order
-from packmule.worker.process import outcome
+from packmule.worker.process import job_records, outcome
 from packmule.worker.process.callbacks import Callbacks
 from packmule.worker.process.claim import Claim
 from packmule.worker.process.claimed import Claimed
@@ -50,6 +49,7 @@ from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import executors_of
 from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.fetcher import Fetcher
+from packmule.worker.process.growth import Growth
 from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.lookup import Registered
 from packmule.worker.process.outcome import FINISHED, Outcome
@@ -60,8 +60,6 @@ from packmule.worker.registration import Registrar
 from packmule.worker.rescue import record_crash, rescue
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.wake import WakePipe
-
-MEMORY_SECONDS = 1.0
 
 log = logging.getLogger("packmule.worker")
 
@@ -113,6 +111,7 @@ class Worker:
             self.job_log,
             options.most,
             options.result_ttl,
+            options.job_log_level,
         )
         self.completer = Completer(self.fetcher, self.wake.wake, scoreboard.show_held)
         progress = ProgressStore(client, name)
@@ -127,6 +126,7 @@ class Worker:
             note_error,
             options.unknown_for,
             progress.remember,
+            self.fetcher.saying.hear,
         )
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
         self.interruption = Interruption(self.executors.values(), scoreboard, self.wake.wake)
@@ -138,7 +138,7 @@ class Worker:
             ),
             scoreboard.show_locks,
         )
-        self._memory_checked_at = 0.0
+        self.growth = Growth(options.max_memory) if options.max_memory else None
 
     def run(self) -> int:
         """Perform jobs until told to stop, or as the options say; return how many were claimed."""
@@ -146,7 +146,8 @@ class Worker:
         self.scoreboard.register()
         self.completer.start()
         try:
-            self._work()
+            with job_records.kept(self.options.job_log_level):
+                self._work()
         finally:
             for executor in self.executors.values():
                 executor.close()
@@ -219,7 +220,9 @@ class Worker:
             if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
                 break
             self._start(job)
-        self._leave_if_grown()
+        if self.growth and (used := self.growth.too_much()):
+            log.info("worker %s leaves: it uses %d MiB", self.name, used >> 20)
+            self.stopping = True
 
     def _start(self, job: Claimed) -> None:
         if job.lock and not self.singletons.take(job.lock, job.execution):
@@ -259,6 +262,7 @@ class Worker:
 
     def _record_crash(self, call: Call, report: CrashReport) -> None:
         """Rescue the one job whose isolated process crashed; this worker goes on."""
+        self.fetcher.say(over=call.job.execution)
         rescued = record_crash(self.client, self.name, call.job.execution, report)
         self.job_log.crashed(call, report, rescued)
 
@@ -267,18 +271,6 @@ class Worker:
         if claim.is_forgotten:
             self.registration.enter_again()
         self.dependents.enqueue_of(claim.parents, claim.flows)
-
-    def _leave_if_grown(self) -> None:
-        """Stop if this process uses more than `max_memory`; checked once a second at most."""
-        if self.options.max_memory is None:
-            return
-        now = time.monotonic()
-        if now - self._memory_checked_at <= MEMORY_SECONDS:
-            return
-        self._memory_checked_at = now
-        if (used := resident_memory()) > self.options.max_memory:
-            log.info("worker %s leaves: it uses %d MiB", self.name, used >> 20)
-            self.stopping = True
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() == self.performer.process:

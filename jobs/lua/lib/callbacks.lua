@@ -1,7 +1,7 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
 -- requires: caller, coordination/redis/clock, guarded, queues, records
--- may use: ending, groups, scheduled
+-- may use: belongings, ending, groups, scheduled
 --
 -- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value> <execution>". The step is
 -- "callback" or "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or
@@ -85,6 +85,7 @@ end
 -- Do what follows the callbacks without calling them.
 function callbacks.give_up(id, queue)
   while callbacks.settle(id, queue) do end
+  belongings.follow(id)
 end
 
 -- Claim the step that is due under an execution, which may have done so before. What a worker needs for it: step, kind,

@@ -1,7 +1,7 @@
 -- The end of a job, or of one execution: its status, result and registry, how long all that is kept, its unique place,
 -- event and batch. What takes a job from where it waits is withdrawal.lua; what follows an end is callbacks.lua.
 -- requires: caller, coordination/redis/clock, counting, gathered, records
--- may use: corrupt, events, gone, guarded, steps, uniqueness
+-- may use: belongings, corrupt, events, gone, guarded, uniqueness
 
 local ending = {}
 
@@ -30,9 +30,9 @@ function ending.result(id, execution, kind, ttl, is_bounded, ...)
   if ttl > 0 then redis.call('PEXPIREAT', results, clock.millisecond + ttl * 1000) end
 end
 
--- Keep a job's record for so many seconds, or for ever, and its steps if it may have some.
-function ending.keep(id, ttl, may_have_steps)
-  if may_have_steps then steps.keep(id, ttl) end
+-- Keep a job's record for so many seconds, or for ever, and what belongs to it if it may have more.
+function ending.keep(id, ttl, may_have_more)
+  if may_have_more then belongings.keep(id, ttl) end
   if ttl <= 0 then return redis.call('PERSIST', records.key(id)) end
   redis.call('PEXPIREAT', records.key(id), clock.millisecond + ttl * 1000) -- the server would rewrite EXPIRE to this
 end
@@ -76,7 +76,7 @@ function ending.cancel(id, queue, reason)
 end
 
 -- Delete what is kept of a job.
-function ending.delete(id) redis.call('DEL', records.key(id), 'rq:results:' .. id, 'pm:progress:' .. id, steps.key(id)) end
+function ending.delete(id) redis.call('DEL', records.key(id), belongings.all(id)) end
 
 -- What follows a job's end is done, so from now on it is kept for its TTL.
 function ending.expire(id, ttl, is_finished)
@@ -101,7 +101,7 @@ function ending.undo(id, queue, status)
   ending.write(id, status, 'enqueued_at', caller.at, 'ended_at', '', 'worker_name', '')
   redis.call('HDEL', records.key(id), 'callback_due', 'deaths', 'expires_at', 'fingerprint', 'replaced', 'unknown_since')
   for _, key in ipairs({records.key(id), 'rq:results:' .. id}) do redis.call('PERSIST', key) end
-  steps.go_on(id)
+  belongings.go_on(id)
   for _, registry in ipairs({'rq:failed:', 'rq:canceled:'}) do guarded.call('ZREM', registry .. queue, id) end
   counting.note(id, 'p')
   if status == 'queued' then events.emit('enqueued', id, queue) end

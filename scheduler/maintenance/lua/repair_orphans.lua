@@ -1,8 +1,8 @@
 -- Scan some keys for what a crash, a lost key or a deletion by hand left behind, and repair it: claims of workers
--- without a lease, slots whose holder is gone, groups without a head, steps of jobs that are gone, and records of workers
--- without an expiry, because a killed worker's last write may arrive after its record was deleted.
+-- without a lease, slots whose holder is gone, groups without a head, steps and words of jobs that are gone, and records of
+-- workers without an expiry, because a killed worker's last write may arrive after its record was deleted.
 -- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/records, scheduler/fence
--- may use: jobs/groups, jobs/steps
+-- may use: jobs/belongings, jobs/groups, jobs/steps
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  a cursor, "0" at first    ARGV[2]  about how many keys to scan    ARGV[3]  the leader's term, or ""
@@ -67,7 +67,14 @@ repair['pm:steps:'] = function(id)
   if not records.exists(id) then repaired = repaired + redis.call('UNLINK', steps.key(id)) end
 end
 
-local found = redis.call('SCAN', cursor, 'MATCH', '[pr][mq]:[cwhgs]*', 'COUNT', keys_to_scan)
+local function forget(id)
+  if not records.exists(id) then repaired = repaired + redis.call('UNLINK', belongings.of(id)) end
+end
+
+repair['pm:log:'] = forget
+repair['pm:output:'] = forget
+
+local found = redis.call('SCAN', cursor, 'MATCH', '[pr][mq]:[cwhgslo]*', 'COUNT', keys_to_scan)
 for _, key in ipairs(found[2]) do
   local kind, name = key:match('^(%l%l:%l+:)(.*)$')
   if repair[kind] then repair[kind](name) end

@@ -1,6 +1,6 @@
 -- Verdicts: what becomes of a job that a worker loses. rescue.lua describes them.
 -- requires: jobs/ending, jobs/guarded, jobs/records, returning
--- may use: jobs/callbacks, jobs/errors, jobs/limits, jobs/quarantine, jobs/singletons, retrying
+-- may use: jobs/belongings, jobs/callbacks, jobs/errors, jobs/limits, jobs/quarantine, jobs/singletons, retrying
 
 local verdicts = {}
 
@@ -59,6 +59,7 @@ local function give_up(id, queue)
   local how = verdicts.verdict == 'died' and 'died' or 'was killed'
   quarantine.note(id, 'its callback was given up, since its process ' .. how)
   if callbacks.settle(id, queue) then callbacks.postpone(id, queue) end
+  belongings.follow(id)
 end
 
 -- A callback that the worker had claimed goes back or is given up, unless RQ's code enqueued its job again.

@@ -33,7 +33,7 @@ from packmule.worker.kernel import (
 )
 from packmule.worker.process import outcome
 from packmule.worker.process.executors.inline import InlineExecutor, unmarked
-from packmule.worker.process.executors.pipe import Receiver, send
+from packmule.worker.process.executors.pipe import Receiver, SaidByPipe, send
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Done, Performer, Result, with_result
 from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
@@ -44,6 +44,8 @@ KILL_EARLIER = 0.3
 """The isolated process is killed alone this many seconds before the pool would kill the whole worker."""
 
 FORK_AGAIN_SECONDS = 1.0
+MOST_READS = 16
+"""Reads of what a dead process sent last: a pipe holds less, unless a process that it left behind writes."""
 
 NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """The errors of a system that has no room for another process now."""
@@ -78,6 +80,8 @@ class ForkExecutor:
         self._execution = ""
         self._writer = -1
         self._sending = threading.Lock()
+        self._sender = 0
+        """The thread that sends."""
         self._pid = 0
         """The process that runs now, or 0."""
         self._broken_off: BaseException | None = None
@@ -146,7 +150,7 @@ class ForkExecutor:
             finally:
                 mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
                 os.close(writer)
-            ended = self._follow(receive)
+            ended = self._follow(call, receive)
         finally:
             os.close(reader)
             self._pid = 0
@@ -164,6 +168,8 @@ class ForkExecutor:
             mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
             self._writer = writer
             performer.report, performer.save = self._report, self._save
+            if hear := performer.hear:
+                performer.hear = lambda *job: SaidByPipe(hear(*job).level, self._send)
             traits = call.type.traits
             if traits.max_cpu is not None:
                 limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
@@ -193,14 +199,20 @@ class ForkExecutor:
 
     def _send(self, kind: str, values: object) -> None:
         """Send a whole message, whatever other threads send and whatever signal comes meanwhile."""
+        if self._sender == threading.get_ident():
+            return  # a finalizer says something while this thread sends
         try:
             mask_signals(signal.SIG_BLOCK, HELD_BACK)
             with self._sending:
-                send(self._writer, kind, values)
+                self._sender = threading.get_ident()
+                try:
+                    send(self._writer, kind, values)
+                finally:
+                    self._sender = 0
         finally:
             mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
 
-    def _follow(self, receive: Receiver) -> Result | Outcome | _Ended:
+    def _follow(self, call: Call, receive: Receiver) -> Result | Outcome | _Ended:
         """Receive what the process sends, until its outcome or its end."""
         ended: Result | Outcome | None = None
         overran = stopped = drain_sent = False
@@ -209,7 +221,7 @@ class ForkExecutor:
         while True:
             readable, _, _ = select.select([receive.reader], [], [], LOOK_SECONDS)
             if readable:
-                ended = self._pass_on(receive())
+                ended = self._pass_on(call, receive())
             if ended is not None or code is not None or receive.is_over:
                 break
             if not readable:
@@ -235,15 +247,22 @@ class ForkExecutor:
             code = os.waitstatus_to_exitcode(status)
         if ended is not None:
             return ended
+        for _ in range(MOST_READS):
+            if receive.is_over or not select.select([receive.reader], [], [], 0)[0]:
+                break
+            self._pass_on(call, receive())  # what it said just before its death
         return _Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
 
-    def _pass_on(self, messages: list[tuple[str, Any]]) -> Result | Outcome | None:
+    def _pass_on(self, call: Call, messages: list[tuple[str, Any]]) -> Result | Outcome | None:
         """Pass on what the job reported, and return how it ended if it has."""
         for kind, values in messages:
             if kind == "report":
                 self.performer.report(*values)
             elif kind == "save":
                 self.performer.save(*values)
+            elif kind in ("line", "chunk"):
+                if hear := self.performer.hear:
+                    getattr(hear(call.job.id, call.job.execution, call.job.attempt), kind)(values)
             elif kind == "result":
                 return Result(*values)
             else:

@@ -1,7 +1,7 @@
 -- Acknowledging: each outcome counts once, and only while the worker's claims name its execution.
 -- requires: coordination/redis/clock, finishing, jobs/counting, jobs/ending, jobs/gathered, jobs/gone, jobs/guarded
 -- requires: jobs/records, outcomes
--- may use: jobs/errors, jobs/limits, jobs/scheduled, jobs/singletons, waiting_jobs
+-- may use: jobs/belongings, jobs/errors, jobs/limits, jobs/scheduled, jobs/singletons, saying, waiting_jobs
 
 local acknowledge = {}
 
@@ -40,6 +40,8 @@ end
 local function accept(outcome, is_there, is_canceled, claims)
   local id, execution, queue, status, ttl, kind, _, _, began, stopped, _, result, fields, _, delay, is_marked, _, needs, batch,
     callback = unpack(outcome, 1, 20)
+  local said = outcome[22]
+  if said and is_there then saying.write(id, execution, unpack(said)) end
   local waits = status == 'waiting' and not is_canceled
   local goes_back = status == 'queued' or status == 'scheduled' or waits
   local is_replaced = goes_back and needs ~= '' and singletons.was_replaced(id, needs)
@@ -68,6 +70,7 @@ local function accept(outcome, is_there, is_canceled, claims)
     local state = counting.state_of(status)
     counting.note(id, state, batch, (state == 'd' and '+' or '-') .. result)
   end
+  if said then belongings.follow(id) end
   gathered.add('HDEL', claims, id)
   if is_marked then finishing.unmark(id, execution, queue, kind == 0 and math.huge or stopped - began) end
 end

@@ -13,8 +13,8 @@ local RARE = {
   attempts = true, batch = true, checkpoint = true, enqueue_at_front_on_retry = true, expires_at = true,
   failure_callback_name = true, failure_ttl = true, given = true, group = true, limits = true, repeat_intervals = true,
   recorded = true, repeats_left = true, result_ttl = true, retried_at = true, retries_left = true, retry_intervals = true,
-  steps = true, stopped_callback_name = true, success_callback_name = true, takes = true, trace = true, unknown_since = true,
-  webhooks = true,
+  said = true, steps = true, stopped_callback_name = true, success_callback_name = true, takes = true, trace = true,
+  unknown_since = true, webhooks = true,
 }
 
 -- The names and values of the fields that few jobs have, or false if this one has none.
