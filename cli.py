@@ -14,7 +14,7 @@ from packmule.terminal.say import complain
 
 SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
-    "Work with jobs": ("enqueue", "job", "batch", "queue", "schedule"),
+    "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule"),
     "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit"),
     "Try and check": ("demo", "check", "drill"),
 }

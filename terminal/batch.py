@@ -16,6 +16,8 @@ from packmule.terminal.say import say
 if TYPE_CHECKING:
     from packmule.jobs.batch_state import State
 
+COLUMNS = ("batch", "name", "state", "total", "done", "failed", "canceled", "pending")
+
 MOST_NAMED = 20
 """How many failed jobs `show` names at most."""
 
@@ -38,11 +40,9 @@ def batch_list(app: App, limit: int, json: bool) -> None:
 
     found = latest(app.client, limit)
     if json:
-        show.as_json([_facts(state) for state in found])
+        show.as_json([facts_of(state) for state in found])
         return
-    rows = [(state.id, state.name, _word(state), *state.counts, state.counts.pending) for state in found]
-    columns = ("batch", "name", "state", "total", "done", "failed", "canceled", "pending")
-    show.table(columns, rows, "no batches")
+    show.table(COLUMNS, [row_of(state) for state in found], "no batches")
 
 
 @batch.command("show")
@@ -55,7 +55,7 @@ def batch_show(app: App, id: str, json: bool) -> None:
     from packmule.terminal import show
 
     found = Batch(app.client, id)
-    facts = _facts(found.state()) | {"failed jobs": list(islice(found.failed(), MOST_NAMED))}
+    facts = facts_of(found.state()) | {"failed jobs": list(islice(found.failed(), MOST_NAMED))}
     if json:
         show.as_json(facts)
     else:
@@ -120,14 +120,15 @@ def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) ->
 
     state = follow_to_end(app.client, id, timeout)
     if json:
-        show.as_json(_facts(state))
+        show.as_json(facts_of(state))
     else:
         total, done, failed, canceled = state.counts
         say(f"{done:,} of {total:,} done, {failed:,} failed, {canceled:,} canceled")
     return 0 if state.counts.done == state.counts.total else 1
 
 
-def _facts(state: State) -> dict[str, Any]:
+def facts_of(state: State) -> dict[str, Any]:
+    """A batch as JSON has it."""
     from packmule.jobs.cron import shown
 
     return {
@@ -140,6 +141,11 @@ def _facts(state: State) -> dict[str, Any]:
         "ended": shown(int(state.ended)) if state.ended is not None else None,
         "in": state.parent,
     }
+
+
+def row_of(state: State) -> tuple[Any, ...]:
+    """A batch as a row below COLUMNS."""
+    return (state.id, state.name, _word(state), *state.counts, state.counts.pending)
 
 
 def _word(state: State) -> str:

@@ -1,0 +1,117 @@
+"""`packmule flow`: list flows, draw one, and run its failed nodes again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from packmule.terminal.app import App
+from packmule.terminal.audit import Audited
+from packmule.terminal.parameters import json_option
+from packmule.terminal.say import say
+
+if TYPE_CHECKING:
+    from packmule.jobs.batch_state import State
+    from packmule.jobs.flow_graph import Node
+
+REFRESH = 0.5
+"""Seconds between two looks at a flow that is followed."""
+
+SHARE = 0.1
+"""Of its time that following spends reading, at most: a large flow takes a while."""
+
+
+@click.group()
+def flow() -> None:
+    """List, draw and retry flows of jobs.
+
+    `packmule batch` waits for them, pauses and cancels them.
+    """
+
+
+@flow.command("list")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Look at this many batches."
+)
+@json_option
+@click.pass_obj
+def flow_list(app: App, limit: int, json: bool) -> None:
+    """List the flows among the latest batches, the newest first."""
+    from packmule.jobs.flow_graph import latest
+    from packmule.terminal import show
+    from packmule.terminal.batch import COLUMNS, facts_of, row_of
+
+    found = latest(app.client, limit)
+    if json:
+        show.as_json([facts_of(state) for state in found])
+    else:
+        show.table(("flow", *COLUMNS[1:]), [row_of(state) for state in found], "no flows")
+
+
+@flow.command("show")
+@click.argument("id")
+@click.option("--follow", is_flag=True, help="Draw it again as it changes, until it has ended.")
+@json_option
+@click.pass_obj
+def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
+    """Draw one flow.
+
+    Each node is below those that it comes after; a large flow has a line for each layer.
+    """
+    from packmule.jobs.flow_graph import read
+    from packmule.terminal import show
+    from packmule.terminal.flow_drawing import drawn
+
+    if follow and not json:
+        _follow(app, id)
+        return
+    state, nodes = read(app.client, id)
+    if json:
+        show.as_json(_facts(state, nodes))
+    else:
+        show.out.print(drawn(app.client, state, nodes, show.out.width))
+
+
+@flow.command("retry", cls=Audited)
+@click.argument("id")
+@click.pass_obj
+def flow_retry(app: App, id: str) -> int:
+    """Run failed nodes of a flow again.
+
+    Those behind them that were canceled run, too. Exit with 1 if there are none.
+    """
+    from packmule.jobs.flow import Flow
+    from packmule.jobs.flow_graph import read
+
+    read(app.client, id)
+    count = Flow.at(id, app.client).retry()
+    say(f"{id}: {count:,} of its nodes run again")
+    return 0 if count else 1
+
+
+def _follow(app: App, id: str) -> None:
+    from rich.live import Live
+
+    from packmule.jobs.flow_graph import read
+    from packmule.terminal import show
+    from packmule.terminal.flow_drawing import drawn
+
+    with Live(console=show.out, auto_refresh=False, vertical_overflow="crop") as page:
+        while True:
+            began = time.monotonic()
+            state, nodes = read(app.client, id)
+            if show.out.is_terminal or state.ended is not None:
+                page.update(drawn(app.client, state, nodes, show.out.width), refresh=True)
+            if state.ended is not None:
+                return
+            time.sleep(max(REFRESH, (time.monotonic() - began) / SHARE))
+
+
+def _facts(state: State, nodes: list[Node]) -> dict[str, Any]:
+    import dataclasses
+
+    from packmule.terminal.batch import facts_of
+
+    return {**facts_of(state), "nodes": [dataclasses.asdict(node) for node in nodes]}
