@@ -122,7 +122,7 @@ class Crowd:
             process = Forked(command, start_new_session=True, stderr=output)
         self.pools.append((process, time.monotonic()))
 
-    def _replace_ended(self) -> None:
+    def replace_ended(self) -> None:
         """Replace pools that ended by themselves, which none should."""
         for pool, since in list(self.pools):
             if pool.poll() is not None:
@@ -131,7 +131,7 @@ class Crowd:
                 self.start()
 
     def break_something(self, dice: random.Random) -> None:
-        self._replace_ended()
+        self.replace_ended()
         kinds = ["worker killed"] * 12 + ["pool killed"]
         if self.only != "workers":
             kinds += ["server killed"] * 2
@@ -139,7 +139,7 @@ class Crowd:
             kinds += ["pool told to stop", "frozen a moment", "frozen for long"]
         kind = dice.choice(kinds)
         if kind == "server killed":
-            self._kill_server()
+            self.kill_server()
         elif kind in ("pool killed", "pool told to stop"):
             self._end_pool(dice, kind)
         else:
@@ -149,7 +149,7 @@ class Crowd:
                 return
             pid = dice.choice(workers)
             if kind == "worker killed":
-                self._strike(pid)
+                self.strike(pid)
             else:
                 self._freeze(pid, dice.uniform(1, 4) if kind == "frozen a moment" else 13.0)
         self.faults[kind] += 1
@@ -159,7 +159,7 @@ class Crowd:
     def kills(self) -> int:
         return self.faults["worker killed"] + self.faults["pool killed"] + self.faults["server killed"]
 
-    def _strike(self, pid: int) -> None:
+    def strike(self, pid: int) -> None:
         self.struck.setdefault(pid, time.monotonic())  # not anew for one that is dead and not yet buried
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -190,7 +190,7 @@ class Crowd:
         threading.Thread(target=pool.wait).start()
         self.start()
 
-    def _kill_server(self) -> None:
+    def kill_server(self) -> None:
         begun, pid = time.monotonic(), self.server.pid()
         if pid:
             os.kill(pid, signal.SIGKILL)

@@ -19,6 +19,7 @@ from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
     batch_jobs,  # noqa: F401  registers jobs
     callback_jobs,  # noqa: F401  registers jobs
+    durable_jobs,  # noqa: F401  registers jobs
     executor_jobs,  # noqa: F401  registers jobs
     flow_jobs,  # noqa: F401  registers jobs
     limited_jobs,  # noqa: F401  registers jobs
