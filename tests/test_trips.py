@@ -158,6 +158,7 @@ KINDS: dict[str, tuple[Callable[[Redis], object], int, int, int]] = {
     "plain": (lambda _: pool_jobs.noop.enqueue(), 3, 34, 1100),
     "isolated": (lambda _: executor_jobs.enter_isolated.enqueue("x", "y"), 3, 34, 1150),
     "unique": (lambda _: pool_jobs.noop.options(unique=True).enqueue(), 3, 39, 1200),
+    "prioritised": (lambda _: pool_jobs.noop.options(priority=9).enqueue(), 3, 65, 1100),
     "limited": (lambda _: limited_jobs.two_a_tenant.enqueue("x", "y", "z"), 3, 43, 1400),
     "batched": (lambda _: pool_jobs.noop.options(batch="b1").enqueue(), 3, 43, 1200),
     "callback": (enqueue_with_callback, 5, 61, 2200),

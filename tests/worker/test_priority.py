@@ -115,6 +115,15 @@ def test_bulk_jobs_have_the_priority_of_their_options_and_keep_their_order(claim
     assert [id for _ in range(61) for id in claim(claims, 10)] == [*high, *plain]
 
 
+def test_a_queue_is_plain_again_once_its_bands_are_empty(client, claims):
+    plain = pool_jobs.add.enqueue_many([(1,)] * 9)
+    high, low = send(1), send(-1)
+    control.cancel(client, low)
+    assert high in claim(claims, 2)
+    assert client.exists("pm:bands") == 0
+    assert len(claim(claims, 9)) == len(plain) - 1
+
+
 def test_each_of_many_workers_claims_other_jobs(client, claims):
     ids = [send(priority) for priority in (0, 5, -5, 100, -100) * 20]
     workers = [Claims(client, f"w{number}", Strict(["default"])) for number in range(5)]
@@ -211,8 +220,9 @@ def test_a_scheduled_job_has_its_priority_once_it_is_due(client, claims):
     plain = send(0)
     later = [send(priority, delay=0.001) for priority in (1, -1, 1)]
     front = send(1, delay=0.001, at_front=True)
+    grouped = limited_jobs.in_turn.options(priority=51, delay=0.001).enqueue("p", "a")
     until(lambda: promote(client) is None)
-    assert claim(claims, 5) == [front, later[0], later[2], plain, later[1]]
+    assert claim(claims, 6) == [grouped, front, later[0], later[2], plain, later[1]]
 
 
 @pytest.mark.parametrize("priority", [-60, 60])
@@ -297,6 +307,15 @@ def test_a_group_waits_in_the_band_of_its_first_job(client, claims):
     assert claim(claims) == [first]  # `urgent` is behind it in their group
     assert claim(claims, 2) == [urgent, plain]
     assert nothing_waits(client)
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_claim_also_takes_a_job_that_follows_in_a_better_band(client, claims):
+    first, second = (limited_jobs.in_turn.options(priority=each).enqueue("p", "a") for each in (-60, 60))
+    Job.fetch(first, client, JSONSerializer).cancel()
+    client.rpush(LOWEST, first)  # a cancel of RQ's leaves it in its band, unless it was the scout
+    client.hset("pm:bands", PLAIN, "")
+    assert claim(claims) == [second]
 
 
 @pytest.mark.usefixtures("in_order")
@@ -434,3 +453,15 @@ def test_a_killed_pool_loses_no_job_of_a_band(server, client):
     with pool(server, 2):
         assert Counter(ended(client, id).status for id in ids) == Counter(finished=200)
     assert nothing_waits(client)
+
+
+def test_a_full_memory_stops_neither_a_promotion_nor_a_cancel(client, claims):
+    scout, other = send(5), send(5)
+    client.delete("pm:bands")
+    client.config_set("maxmemory", 1)
+    try:
+        assert promote(client) is None
+        assert [control.cancel(client, id) for id in (scout, other)] == ["canceled"] * 2
+    finally:
+        client.config_set("maxmemory", 0)
+    assert client.exists(*LISTS) == 0

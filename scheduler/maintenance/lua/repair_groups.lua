@@ -1,6 +1,6 @@
 -- Give groups that lost their head a new one, and unblock those that nothing blocks any more.
 -- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/queues, jobs/records, scheduler/fence
--- may use: jobs/bands, jobs/groups, jobs/limits
+-- may use: jobs/groups, jobs/limits
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  a cursor, "0" at first
 -- ARGV[3]  the leader's term, or ""
@@ -37,7 +37,7 @@ local function repair(queue, group, head)
   groups.unblock(name)
 end
 
-local has_list = redis.call('EXISTS', unpack(bands.all(queues.key(queue)))) > 0
+local has_list = redis.call('EXISTS', queues.key(queue)) == 1
 local found = call('HSCAN', by_group, cursor, 'COUNT', 100)
 
 for i = 1, #found[2], 2 do

@@ -30,8 +30,10 @@ local function claim_from_bands(queue, list)
   local looks
   repeat -- the next of a group may wait in a better band than the one before
     looks = this_claim.looks
-    for _, each in ipairs(bands.filled(list)) do claiming.from(each, queue) end
-  until this_claim.count >= want or this_claim.looks <= 0 or this_claim.looks == looks
+    for _, each in ipairs(filled) do claiming.from(each, queue) end
+    local is_done = this_claim.count >= want or this_claim.looks <= 0 or this_claim.looks == looks
+    filled = is_done and {} or bands.filled(list)
+  until #filled == 0
 end
 
 -- Claim from the waiting list, and then from the queues' lists. `names` are the queues of all that, and `paused` those
