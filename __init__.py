@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
     from packmule.jobs.interrupts import Retry, Stopped
     from packmule.jobs.job import job
+    from packmule.jobs.job_filter import InvalidFilter, JobFilter
     from packmule.jobs.job_type import InvalidCall, InvalidJob, JobSettings
     from packmule.jobs.options import InvalidOption, JobOptions
     from packmule.jobs.reader import JobInfo, NoSuchJob
@@ -25,6 +26,7 @@ __all__ = [  # noqa: RUF022  in the groups in which they are looked for
     "JobOptions",
     "JobSettings",
     "Client",
+    "JobFilter",
     # an enqueued job
     "JobHandle",
     "JobHandles",
@@ -49,6 +51,7 @@ __all__ = [  # noqa: RUF022  in the groups in which they are looked for
     "JobRaised",
     "JobCanceled",
     "InvalidCall",
+    "InvalidFilter",
     "InvalidJob",
     "InvalidOption",
     "NoSuchJob",
@@ -63,6 +66,7 @@ _HOMES = {
     "handle": ("JobCanceled", "JobHandle", "JobHandles", "JobRaised"),
     "interrupts": ("Retry", "Stopped"),
     "job": ("job",),
+    "job_filter": ("InvalidFilter", "JobFilter"),
     "job_type": ("InvalidCall", "InvalidJob", "JobSettings"),
     "options": ("InvalidOption", "JobOptions"),
     "reader": ("JobInfo", "NoSuchJob"),

@@ -53,6 +53,7 @@ class Settings:
     log_level: str = "info"
     job_log_level: str = "info"
     memory_high_water: str = ""
+    index_jobs: int = 100_000
     tracing: str = "none"
     storage: str | None = None
     templates: str | None = None
@@ -222,6 +223,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "job_log_level": ("PACKMULE_JOB_LOG_LEVEL", _job_log_level),
     "tracing": ("PACKMULE_TRACING", _tracing),
     "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", _high_water),
+    "index_jobs": ("PACKMULE_INDEX_JOBS", _count),
     "storage": ("PACKMULE_STORAGE", str),
     "templates": ("PACKMULE_TEMPLATES", str),
     "smtp_url": ("PACKMULE_SMTP_URL", str),

@@ -24,7 +24,9 @@ from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
 from packmule.jobs.said import Line
 
 if TYPE_CHECKING:
+    from packmule.jobs import search
     from packmule.jobs.job import Calls, JobCall, JobFunction, Prepared
+    from packmule.jobs.job_filter import JobFilter
 
 P = ParamSpec("P")
 
@@ -164,6 +166,20 @@ class Client:
     def read(self, id: str) -> reader.JobInfo:
         """The job called `id`. Raises `NoSuchJob`."""
         return reader.read(self.redis, id)
+
+    def search(
+        self, wanted: JobFilter | None = None, limit: int = 50, cursor: str | None = None
+    ) -> search.Page:
+        """A page of the jobs that fit `wanted`, all by default: newest first, from the page's `cursor` on.
+
+        Raises `InvalidPage`.
+
+        >>> client.search(JobFilter(name="report", status="failed")).jobs  # doctest: +SKIP
+        [JobInfo(id='2a9f', ...), ...]
+        """
+        from packmule.jobs import search  # noqa: PLC0415  an enqueue does without
+
+        return search.search(self.redis, wanted, limit, cursor, self.queues or ())
 
     def wait(self, id: str, timeout: float | None = None) -> reader.JobInfo:
         """The job called `id` once it has ended. Raises `NoSuchJob` and `TimeoutError`."""

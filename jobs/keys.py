@@ -79,6 +79,9 @@ JOB_EVENTS = "pm:events"
 STATISTICS = "pm:stats:"
 """How the keys of all statistics begin."""
 
+INDEXES = {"finished": "pm:index:finished", "failed": "pm:index:failed"}
+"""The streams that name ended jobs, the newest last; stopped jobs are among the failed."""
+
 AUDIT = "pm:audit"
 """The stream of the commands that changed something."""
 

@@ -90,6 +90,11 @@ class JobInfo:
         """The last line of the error, without the module of its class: `ValueError: no such month`."""
         return wire.reason(self.error) if self.error else None
 
+    @property
+    def error_type(self) -> str | None:
+        """The class of the error, without its module: `ValueError`."""
+        return wire.error_type(self.reason or "") or None
+
 
 def read(client: Redis, id: str) -> JobInfo:
     """The job `id`, in one round trip. Raises `NoSuchJob`, also if its record is not that of a job.
@@ -112,6 +117,26 @@ def read(client: Redis, id: str) -> JobInfo:
         raise no_such_job(id)
     result = as_texts(results[0][1]) if results else {}
     return job_info(id, as_texts(fields), data, result, as_texts(progress))
+
+
+def read_many(client: Redis, ids: Sequence[str]) -> list[JobInfo | None]:
+    """The jobs `ids` in their order, in one round trip; None for one that isn't there or can't be read."""
+    commands: list[tuple[Any, ...]] = []
+    for id in ids:
+        commands += ("HGETALL", keys.job_key(id)), ("XREVRANGE", keys.results_key(id), "+", "-", "COUNT", 1)
+        commands += (("HGETALL", keys.progress_key(id)),)
+    replies = iter(pipelined(client, commands, None))
+    return [_info(id, next(replies), next(replies), next(replies)) for id in ids]
+
+
+def _info(id: str, fields: Any, results: Any, progress: Any) -> JobInfo | None:
+    """The job in three replies, each None if its key is of another type."""
+    data = fields.pop(b"data", None) if fields else None
+    if data is None:
+        return None
+    return job_info(
+        id, as_texts(fields), data, as_texts(results[0][1]) if results else {}, as_texts(progress or {})
+    )
 
 
 def read_if_there(client: Redis, id: str) -> JobInfo | None:

@@ -205,6 +205,15 @@ def reason(traceback: str) -> str:
     return _QUALIFIED.sub(r"\1", text.rpartition("\n")[2] if line[:9] in _CUT_OFF else line)
 
 
+_TYPE = re.compile(r"[\w.]{1,100}(?=: |$)")
+
+
+def error_type(reason: str) -> str:
+    """The class of the error that a reason names, or "": `error_type("ValueError: no such month")`."""
+    found = _TYPE.match(reason)
+    return found[0] if found else ""
+
+
 def whole(text: str | bytes | None) -> int:
     """A counter's value; 0 if it is negative or not a number."""
     try:

@@ -28,6 +28,7 @@ from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import keys
 from packmule.scheduler.leader import QUORUM_RETRY_INTERVAL, TERM, Leadership, NotLeading
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
+from packmule.scheduler.maintenance.index_trimmer import MOST_JOBS, IndexTrimmer
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.prune import Pruner
@@ -52,6 +53,9 @@ BATCHES_INTERVAL, NO_BATCHES_INTERVAL = 5.0, 30.0
 
 PRUNE_INTERVAL = 60.0
 """Seconds between two rounds of pruning and repair; five times that if the last one found nothing."""
+
+INDEX_INTERVAL, IDLE_INDEX_INTERVAL = 10.0, 60.0
+"""Seconds between two looks at the index of ended jobs, and after one that found nothing new."""
 
 RETRY_INTERVAL = 1.0
 """Seconds until what failed because of Redis is tried again."""
@@ -82,7 +86,8 @@ class Scheduler:
     """Promotes due jobs and keeps schedules while it leads; any number may run on `client`'s server.
 
     The lock nodes `nodes` elect the leader (default: the job server alone), whose term ends after `term`
-    seconds of silence. Without an `enqueuer` it keeps no schedules. `high_water` is the memory limit.
+    seconds of silence. Without an `enqueuer` it keeps no schedules. `high_water` is the memory limit,
+    `index_jobs` how many ended jobs of each state a search finds.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Scheduler:
         enqueuer: PeriodicEnqueuer | None = None,
         term: float = TERM,
         high_water: str = "",
+        index_jobs: int = MOST_JOBS,
     ) -> None:
         self.client = client
         self.leadership = Leadership(client, nodes, term)
@@ -101,6 +107,7 @@ class Scheduler:
         self.orphan_repair = OrphanRepair(client)
         self.batch_settler = BatchSettler(client)
         self.pruner = Pruner(client)
+        self.index_trimmer = IndexTrimmer(client, index_jobs)
         self.stopping = False
         self._led = False
         self._is_listening = True
@@ -116,6 +123,7 @@ class Scheduler:
             Duty("settle batches", self._settle_batches),
             Duty("check the memory limit", self.memory_limit.check),
             Duty("prune", self._prune),
+            Duty("trim the index of ended jobs", self._trim_index),
         ]
 
     def run(self) -> None:
@@ -244,6 +252,9 @@ class Scheduler:
     def _prune(self, term: str) -> float:
         has_found = self.pruner.prune(term) + self.orphan_repair.repair(term)
         return PRUNE_INTERVAL if has_found else 5 * PRUNE_INTERVAL
+
+    def _trim_index(self, term: str) -> float:
+        return INDEX_INTERVAL if self.index_trimmer.trim(term) else IDLE_INDEX_INTERVAL
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
+from packmule.terminal.job_filters import filter_options, job_filter
 from packmule.terminal.parameters import Duration, complete_queues, json_option
 from packmule.terminal.said import as_text, job_logs, job_output
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
+    from packmule.jobs.job_filter import JobFilter
     from packmule.jobs.reader import JobInfo
     from packmule.observe.blocked import Wait
 
-STATUSES = ("queued", "started", "scheduled", "finished", "failed", "stopped", "deferred", "canceled")
+LONGEST_LOOK = 5.0
+"""Seconds after which a list shows what it has found so far."""
+
 MOST_AT_ONCE = 1_000_000
 LAST_LINES = 5
 """Lines of a failed job's log that are shown with it."""
@@ -76,48 +81,52 @@ def _waits_for(wait: Wait) -> str | None:
 
 
 @job.command("list")
-@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="List jobs of this queue only.")
-@click.option("--status", type=click.Choice(STATUSES), help="List jobs of this status only.")
+@filter_options
 @click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="At most this many of each queue and status.",
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most this many jobs."
 )
+@click.option("--after", metavar="CURSOR", help="Go on behind an earlier list, which has named the cursor.")
 @json_option
 @click.pass_obj
-def job_list(app: App, queue: str | None, status: str | None, limit: int, json: bool) -> None:
-    """List jobs by queue and status.
+def job_list(app: App, /, limit: int, after: str | None, json: bool, **given: Any) -> None:
+    """List jobs, the newest first.
 
-    Stopped jobs are listed among the failed ones, where RQ keeps them.
+    All that is given has to fit. Ended jobs are found as far back as the index goes.
     """
-    from packmule.jobs import keys, reader
-    from packmule.jobs.client import known_queue
     from packmule.terminal import show
     from packmule.terminal.show_steps import waits_for
 
-    queues = [known_queue(queue, app.queues())] if queue else app.queues()
-    statuses = [status] if status else ["queued", *keys.REGISTRIES]
-    found = [
-        record
-        for name in queues
-        for each in statuses
-        for id in reader.ids(app.client, name, each, limit)
-        if (record := reader.read_if_there(app.client, id))
-    ]
+    jobs, cursor, back_to = _search(app, job_filter(app, **given), limit, after)
     if json:
-        show.as_json(found)
+        show.as_json(jobs)
         return
-    has_waits = any(each.waits for each in found)
+    has_waits = any(each.waits for each in jobs)
     columns = ["job", "status", "queue", "since", *(["waits for"] if has_waits else []), "calls"]
     rows = [
         (each.id, show.status(each.status), each.queue, show.ago(_since(each)))
         + ((waits_for(each) or "",) if has_waits else ())
         + (each.name,)
-        for each in found
+        for each in jobs
     ]
     show.table(columns, rows, "no jobs", cut="calls")
+    if cursor:
+        complain(f"looked back to {show.moment(back_to)}; for more: --after {cursor}")
+
+
+def _search(
+    app: App, wanted: JobFilter, limit: int, after: str | None
+) -> tuple[list[JobInfo], str | None, float | None]:
+    """The jobs of a page or, if it is short, of some; the cursor behind, and how far back that is."""
+    from packmule.jobs.search import search
+
+    jobs: list[JobInfo] = []
+    ends_at = time.monotonic() + LONGEST_LOOK
+    while True:
+        page = search(app.client, wanted, limit - len(jobs), after, app.queues())
+        jobs += page.jobs
+        after = page.cursor
+        if after is None or len(jobs) >= limit or time.monotonic() > ends_at:
+            return jobs, after, page.back_to
 
 
 def _since(record: JobInfo) -> str | None:

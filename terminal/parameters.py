@@ -83,6 +83,22 @@ class Instant(click.ParamType[datetime]):
             )
 
 
+class Moment(click.ParamType[float]):
+    """A duration before now such as 10m, or a time; converted to Unix seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return time.time() - Duration().convert(value, param, ctx)
+        except click.BadParameter:
+            pass
+        try:
+            return Instant().convert(value, param, ctx).timestamp()
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a time: write 10m (ago) or 2026-12-01T08:00", param, ctx)
+
+
 def verbosity(*quiet: str) -> Callable[[F], F]:
     """The options of a long-running command that say how much it logs; `quiet` are the names of one."""
 

@@ -41,4 +41,10 @@ def run_scheduler(app: App) -> None:
     settings = app.settings
     client = connect_when_up(app.connect)
     enqueuer = PeriodicEnqueuer(app.jobs_on(client), settings.schedules)
-    Scheduler(client, app.lock_nodes(), enqueuer, high_water=settings.memory_high_water).run()
+    Scheduler(
+        client,
+        app.lock_nodes(),
+        enqueuer,
+        high_water=settings.memory_high_water,
+        index_jobs=settings.index_jobs,
+    ).run()

@@ -112,6 +112,45 @@ def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs
     assert output(here("job", "list", "--queue", "low")) == "no jobs\n"
 
 
+def test_jobs_are_listed_by_name_error_time_argument_and_id(here: Run, jobs: dict[str, str]) -> None:
+    def listed(*options: str) -> set[str]:
+        return {each["id"] for each in json.loads(output(here("job", "list", "--json", *options)))}
+
+    waiting = {jobs["queued"], jobs["scheduled"]}
+    assert listed("--name", "add") == waiting | {jobs["finished"]}
+    assert (
+        listed("--error", "ValueError")
+        == listed("--error", "ValueError", "--name", "shop.boom")
+        == {jobs["failed"]}
+    )
+    assert listed("--arg", "a=20") == listed("--arg", "a=20", "--arg", "b=22") == {jobs["finished"]}
+    assert listed("--arg", "a=1", "--status", "queued") == {jobs["queued"]}
+    assert listed("--since", "1h") == listed("--until", "2100-01-01") == set(jobs.values())
+    assert listed("--until", "1h") == listed("--name", "dd") == listed("--arg", "b=20") == set()
+    assert listed("--id", jobs["failed"][:12]) == {jobs["failed"]}
+
+
+def test_a_long_list_of_jobs_goes_on_at_its_cursor(here: Run, jobs: dict[str, str]) -> None:
+    seen: list[str] = []
+    after: list[str] = []
+    for _ in jobs:
+        done = here("job", "list", "--limit", "1", *after)
+        seen += re.findall("[0-9a-f]{32}", done.stdout)
+        after = re.findall(r"looked back to .*; for more: (--after) (\S+)\n", done.stderr)
+        after = list(after[0]) if after else []
+    assert sorted(seen) == sorted(jobs.values())
+    assert not after
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--since", "then"), ("--arg", "a"), ("--after", "x"), ("--queue", "nope"), ("--limit", "0")]
+)
+def test_a_filter_that_makes_no_sense_is_one_line(
+    here: Run, jobs: dict[str, str], wrong: tuple[str, str]
+) -> None:
+    assert wrong[1] in complaint(here("job", "list", *wrong), 2)
+
+
 def test_waiting_tells_how_a_job_ended(here: Run, packmule: CommandLine, jobs: dict[str, str]) -> None:
     assert output(here("job", "wait", jobs["finished"])) == "42\n"
     assert json.loads(output(here("job", "wait", jobs["finished"], "--json")))["status"] == "finished"

@@ -33,6 +33,7 @@ GOOD = {
     "log_level": ("WARNING", "warning"),
     "job_log_level": ("Off", "off"),
     "tracing": ("otlp", "otlp"),
+    "index_jobs": ("5000", 5000),
     "memory_high_water": ("6G", str(6 << 30)),
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("2M", 2 << 20),
@@ -42,7 +43,7 @@ GOOD = {
     "max_attachment_bytes": ("1000", 1000),
     "max_pixels": ("1000", 1000),
 }
-COUNTS = [name for name in GOOD if name == "processes" or name.startswith("max_")]
+COUNTS = [name for name in GOOD if name in ("processes", "index_jobs") or name.startswith("max_")]
 BAD = [
     *[(name, text) for name in COUNTS for text in ("0", "-1", "1.5", "many", "١", "9" * 5000)],
     *[("port", text) for text in ("0", "65536", "http", "-1", "80 81")],

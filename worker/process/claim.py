@@ -145,8 +145,10 @@ class Claims:
         if claim_id != self._added:
             self._added = claim_id
             statistics.add(outcomes, self._held)
-        counts = statistics.packed() if statistics.due_in == 0 else b""
-        claim = self.read(_finish_and_claim(self.client, key_names, [request, counts]), since)
+        counts, *entries = statistics.to_send(has_time=not want)
+        claim = self.read(_finish_and_claim(self.client, key_names, [request, counts, *entries]), since)
+        if entries:
+            statistics.clear_index()
         if claim.stale:
             statistics.add([each for each in outcomes if each.id in claim.stale], self._held, -1)
         elif counts:

@@ -1,4 +1,4 @@
-"""Statistics of the jobs that a worker performed, added up before they are sent."""
+"""Statistics of the jobs that a worker performed, and which of them ended, collected before they are sent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,26 @@ from packmule.worker.process.outcome import FAILED, FINISHED, Outcome
 INTERVAL = 1.0
 """Seconds between two writes."""
 
+INDEX_INTERVAL = 0.2
+"""Seconds for which finished jobs are collected for the index: an entry each would cost claims of one 6 %."""
+
+MOST_AN_ENTRY = 64
+"""Finished jobs after which an entry is sent at once."""
+
+LONGEST_ID = 200
+"""Characters of an id that the index keeps; RQ allows longer ones."""
+
 SLOW_SECONDS = 0.1
 """A job that took less is not counted among the slowest."""
 
 MOST_OF_A_NAME = 200
 """Bytes of a payload that its callable's name fits in; a longer name only costs a group of its own."""
+
+INDEXES = {"finished": "finished", "failed": "failed", "stopped": "failed"}
+"""The index that names jobs of this status; stopped jobs are among the failed, where RQ keeps them."""
+
+INDEX_HEAD = 3
+"""Texts in front of a group's ids: name, queue and class of the error."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -31,6 +46,11 @@ class Statistics:
     """Adds up what became of jobs, since writing it takes as long as moving a job; it is due once a second.
 
     A process that is killed takes its last second's statistics with it, and nothing else.
+
+    It also collects the ids of jobs that ended, for the index (`jobs/index.py`). Failures are due at once,
+    so that the step that fails a job names it there. Of the finished ones a kill loses the last
+    `INDEX_INTERVAL`, or the last second of a worker that waits; a long job delays what came before it. An
+    outcome may turn out to be stale, so what is sent is only a hint.
     """
 
     def __init__(self) -> None:
@@ -38,6 +58,9 @@ class Statistics:
         self._busy = 0.0
         self._slowest: dict[str, float] = {}
         self._due_at = 0.0
+        self._ended: dict[str, dict[tuple[str, bytes, str], list[str]]] = {}
+        self._finished = 0
+        self._index_due_at = 0.0
 
     def add(self, outcomes: Sequence[Outcome], jobs: Mapping[str, Claimed | None], weight: int = 1) -> None:
         """Add `outcomes`, or take them away again by a `weight` of -1; `jobs` has theirs by execution.
@@ -47,12 +70,22 @@ class Statistics:
         """
         for ended in outcomes:
             job = jobs.get(ended.execution)
-            if job is None or not ended.kind:
+            if not ended.kind:
                 continue
-            name = job.data[:MOST_OF_A_NAME].partition(b'",')[0]
+            name = job.data[:MOST_OF_A_NAME].partition(b'",')[0] if job else b""
+            if weight > 0 and (state := INDEXES.get(ended.status)) and len(ended.id) <= LONGEST_ID:
+                error = wire.error_type(ended.reason) if state == "failed" else ""
+                ids = self._ended.setdefault(state, {}).get((ended.queue, name, error))
+                if ids is None:
+                    ids = [name_of(job) if job else "", ended.queue, error]
+                    self._ended[state][ended.queue, name, error] = ids
+                ids.append(ended.id)
+                self._finished += state == "finished"
+            if job is None:
+                continue
             group = self._groups.get((job.queue, name))
             if group is None:
-                group = self._groups[job.queue, name] = _Group(f"{job.queue}\x1f{_name(job)}\x1f")
+                group = self._groups[job.queue, name] = _Group(f"{job.queue}\x1f{name_of(job)}\x1f")
             began = float(ended.began)
             seconds = max(0.0, float(ended.ended) - began)
             self._busy += weight * seconds
@@ -68,6 +101,26 @@ class Statistics:
     def due_in(self) -> float | None:
         """Seconds until what was added should be sent; None if nothing was."""
         return max(0.0, self._due_at - time.monotonic()) if self._groups else None
+
+    def to_send(self, has_time: bool) -> list[str | bytes | int]:
+        """The statistics, or nothing before they are due, and behind them entries of the index.
+
+        An entry is a state, how many jobs it names, and these, packed. Those that are not due yet are sent
+        with statistics, and if the call `has_time`.
+        """
+        counts = self.packed() if self.due_in == 0 else b""
+        is_urgent = "failed" in self._ended or self._finished >= MOST_AN_ENTRY
+        if not (self._ended and (counts or has_time or is_urgent or time.monotonic() > self._index_due_at)):
+            return [counts]
+        sent: list[str | bytes | int] = [counts]
+        for state, groups in self._ended.items():
+            sent += state, sum(len(ids) - INDEX_HEAD for ids in groups.values()), _pack(list(groups.values()))
+        return sent
+
+    def clear_index(self) -> None:
+        """Begin again with the index, once the server has its entries."""
+        self._ended.clear()
+        self._finished, self._index_due_at = 0, time.monotonic() + INDEX_INTERVAL
 
     def hasten(self) -> None:
         """Make it due now."""
@@ -112,7 +165,7 @@ class _Group:
         yield int(self.seconds * 1_000_000)
 
 
-def _name(job: Claimed) -> str:
+def name_of(job: Claimed) -> str:
     """The dotted name of the job's callable, which the payload starts with."""
     if job.data[:2] == b'["' and (end := job.data.find(b'"', 2)) > 0:
         return job.data[2 : min(end, MOST_OF_A_NAME)].decode(errors="replace")

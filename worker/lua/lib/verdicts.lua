@@ -1,6 +1,7 @@
 -- Verdicts: what becomes of a job that a worker loses. rescue.lua describes them.
 -- requires: jobs/ending, jobs/guarded, jobs/records, returning
--- may use: jobs/belongings, jobs/callbacks, jobs/errors, jobs/limits, jobs/quarantine, jobs/singletons, retrying
+-- may use: jobs/belongings, jobs/callbacks, jobs/errors, jobs/index, jobs/limits, jobs/quarantine, jobs/singletons
+-- may use: retrying
 
 local verdicts = {}
 
@@ -17,6 +18,7 @@ local function fail(id, execution, queue, is_stopped)
   if is_due then callbacks.postpone(id, queue) end
   local keep = is_due and callbacks.keep(ttl) or ttl
   ending.fail(id, execution, queue, status, ttl, keep, verdicts.reason, verdicts.verdict)
+  index.add_failed(id, queue, records.get(id, 'data'))
   -- A pool enqueues these at its next look, since nobody else knows of them.
   if redis.call('EXISTS', records.key(id) .. ':dependents') == 1 then guarded.call('ZADD', 'pm:parents', 0, id) end
   verdicts.failed[#verdicts.failed + 1] = id

@@ -16,6 +16,7 @@
 --          id, execution id, queue, ttl, started and ended as RQ's texts, both in Unix seconds as text, value,
 --          whether the job may be marked as started, both in Unix seconds as numbers; then the next row
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
+-- ARGV[3+] entries of the index for ended jobs: state, number of jobs, packed (jobs/index.lua); then the next
 -- Returns  one list: 1 while all workers are suspended; seconds, as text, until a blocked group goes on, if this worker
 --          is to look then ("0": at once, behind ids that may not run); 1 if RQ no longer knows the worker, asked when
 --          its lease is renewed; 1 if the server lost history; three lists, each of which may be nothing: ids of stale
@@ -36,7 +37,7 @@
 -- begin with that id. Its outcomes don't count twice, since the claims no longer name them.
 
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
-local request, counts = ARGV[1], ARGV[2]
+local request, counts, entries = ARGV[1], ARGV[2], {unpack(ARGV, 3)}
 local mark, claim_id, last_id, want, worker, now_text, lease, is_due, ended, rows = unpack(cmsgpack.unpack(request))
 local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
@@ -59,9 +60,7 @@ end
 if has_dependents or next(canceled) then rows = acknowledge.append(rows, ended) end
 
 -- The first write is one that a full memory refuses, so nothing leaves a list unless all can be written.
-if want + #ids + #counts > 0 then
-  redis.call('HSET', claims, mark, claim_id)
-end
+if want + #ids + #counts + #entries > 0 then redis.call('HSET', claims, mark, claim_id) end
 
 local stale, parents, is_forgotten, soonest = {}, {}, 0, math.huge
 this_claim.claims, this_claim.holder, this_claim.id = claims, worker .. ' ' .. claim_id .. '-', claim_id
@@ -80,6 +79,9 @@ if #ended > 0 then
   for _, id in ipairs(outcomes.due) do claiming.claim(id) end
 end
 if counts ~= '' and not again and #stale == 0 then statistics.count(counts, hash, worker, now) end
+for i = 1, #entries, 3 do
+  call('XADD', 'pm:index:' .. entries[i], 'MAXLEN', '~', 1000000, '*', 'n', entries[i + 1], 'e', entries[i + 2])
+end
 if again then
   examining.take_again(claims, claim_id)
 elseif want > 0 and is_suspended == 0 and is_plain then

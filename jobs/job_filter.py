@@ -1,0 +1,188 @@
+"""Which jobs are meant: a filter by name, queue, status, error, time, argument and id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+from redis import Redis
+
+from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.errors import UsageError
+from packmule.jobs import keys, registry, wire
+
+STATUSES = ("queued", "started", "scheduled", "deferred", "canceled", "finished", "failed", "stopped")
+
+FIELDS = ("status", "origin", "created_at", "started_at", "ended_at")
+
+
+class InvalidFilter(UsageError, ValueError):
+    """A filter names a status that there isn't, or a time or an argument that makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are meant: those that fit all that is given.
+
+    `name` is a function's dotted name or its end (`report` fits `shop.jobs.report`), `error` the class of the
+    error without its module, `id` how an id begins. `since` and `until` are Unix seconds or `datetime`s: when
+    the job began if it runs, or when it or its last attempt ended, or when it was made. `args` are arguments
+    by name, or by position from 0, as text: other values than texts as JSON. Positional arguments have names
+    if the function is registered in this process. Raises `InvalidFilter`.
+
+    >>> JobFilter(name="report", status="failed", args={"month": "2026-11"}).status
+    'failed'
+    """
+
+    name: str | None = None
+    queue: str | None = None
+    status: str | None = None
+    error: str | None = None
+    since: float | datetime | None = None
+    until: float | datetime | None = None
+    args: Mapping[str, str] = field(default_factory=dict)
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status is not None and self.status not in STATUSES:
+            raise InvalidFilter(f"no status is called {self.status!r}: use one of {', '.join(STATUSES)}")
+        for name in ("name", "queue", "error", "id"):
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
+                raise InvalidFilter(f"{name}={getattr(self, name)!r}: give a text")
+        for name in ("since", "until"):
+            object.__setattr__(self, name, _seconds(name, getattr(self, name)))
+        if not all(isinstance(each, str) for pair in self.args.items() for each in pair):
+            raise InvalidFilter(f"args={self.args!r}: give names and values as texts")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it fits all jobs."""
+        return self == JobFilter()
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Those that fit; an error has only what failed or was stopped."""
+        if self.status:
+            return (self.status,)
+        return ("failed", "stopped") if self.error else STATUSES
+
+    @property
+    def times(self) -> tuple[float | None, float | None]:
+        """`since` and `until` as Unix seconds."""
+        return cast(tuple[float | None, float | None], (self.since, self.until))
+
+    def fits_name(self, name: str) -> bool:
+        """Whether a function's dotted name is the one that is meant."""
+        return self.name is None or name == self.name or name.endswith(f".{self.name}")
+
+    def fits_time(self, at: float) -> bool:
+        """Whether an instant is within the times."""
+        since, until = self.times
+        return (since is None or at >= since) and (until is None or at <= until)
+
+    def fits_call(self, data: bytes) -> bool:
+        """Whether the payload `data` calls what is meant, with the arguments that are meant."""
+        try:
+            call = wire.decode_call(data)
+        except wire.InvalidPayload:
+            return self.name is None and not self.args
+        if not self.fits_name(call.name):
+            return False
+        given = _named(call) if self.args else {}
+        return all(name in given and _text(given[name]) == value for name, value in self.args.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a look at a record found: the job's status and queue, and since when it is so in Unix seconds."""
+
+    id: str
+    status: str
+    queue: str
+    at: float
+
+
+def look(
+    client: Redis, ids: Sequence[str], wanted: JobFilter, statuses: Sequence[str], knows_error: bool = False
+) -> list[Sighting]:
+    """Those of the jobs `ids` that are there, in one of `statuses`, and fit: in order, in one round trip.
+
+    If the caller `knows_error`, the error isn't compared.
+    """
+    needs_call = wanted.name is not None or bool(wanted.args)
+    names = (*FIELDS, "data") if needs_call else FIELDS
+    commands: list[tuple[Any, ...]] = [("HMGET", keys.job_key(id), *names) for id in ids]
+    compares_error = wanted.error is not None and not knows_error
+    if compares_error:
+        commands += [("XREVRANGE", keys.results_key(id), "+", "-", "COUNT", 1) for id in ids]
+    replies = pipelined(client, commands, None)
+    errors = replies[len(ids) :] or [None] * len(ids)
+    found = []
+    for id, values, results in zip(ids, replies, errors, strict=False):
+        seen = _sighting(id, values or ())
+        if seen is None or seen.status not in statuses or not _fits(seen, wanted):
+            continue
+        if needs_call and not wanted.fits_call(values[len(FIELDS)] or b""):
+            continue
+        if not compares_error or _error_type(results) == wanted.error:
+            found.append(seen)
+    return found
+
+
+def _fits(seen: Sighting, wanted: JobFilter) -> bool:
+    return (
+        wanted.queue in (None, seen.queue)
+        and seen.id.startswith(wanted.id or "")
+        and wanted.fits_time(seen.at)
+    )
+
+
+def _sighting(id: str, values: Sequence[bytes | None]) -> Sighting | None:
+    if not values or values[0] is None:
+        return None
+    status, queue, made, began, ended = (as_text(value or b"") for value in values[: len(FIELDS)])
+    said = (began if status == "started" else ended) or made
+    try:
+        at = wire.time_seconds(said) or 0.0
+    except (ValueError, OverflowError):
+        at = 0.0
+    return Sighting(id, status, queue, at)
+
+
+def _error_type(results: Any) -> str:
+    try:
+        fields = results[0][1]
+        if fields.get(b"type") == str(wire.MAX_RETRIES_EXCEEDED).encode():
+            return wire.error_type(wire.EXCEEDED)
+        text = wire.traceback(as_text(fields[b"exc_string"])) or ""
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return wire.error_type(wire.reason(text))
+
+
+def _named(call: wire.Invocation) -> dict[str, Any]:
+    """A call's arguments by name, and those that are given by position by that, too."""
+    given = {str(position): value for position, value in enumerate(call.args)}
+    try:
+        names = list(registry.find(call.name).signature.parameters)
+    except registry.NotRegistered:
+        names = []
+    return {**given, **dict(zip(names, call.args, strict=False)), **call.kwargs}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _seconds(name: str, at: Any) -> float | None:
+    if at is None:
+        return None
+    if isinstance(at, datetime):
+        return at.timestamp()
+    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+        raise InvalidFilter(f"{name}={at!r}: give Unix seconds or a datetime")
+    return float(at)

@@ -1,0 +1,88 @@
+"""The places where jobs wait, run and end: the lists and registries that hold their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.jobs import keys
+
+A_CALL = 500
+"""Ids that one command reads at most."""
+
+MOST_GROUPS = 1000
+"""Groups of a queue whose jobs a search looks for."""
+
+
+class Place(NamedTuple):
+    """A key that holds ids of jobs of these statuses: a list, the newest last, or a sorted set."""
+
+    key: str
+    statuses: tuple[str, ...]
+    is_list: bool = False
+
+    def newest(self, most: int) -> tuple[Any, ...]:
+        """The command that reads the newest ids, `most` at most."""
+        return ("LRANGE", self.key, -most, -1) if self.is_list else ("ZREVRANGE", self.key, 0, most - 1)
+
+    def ids(self, reply: Sequence[bytes]) -> list[str]:
+        """The ids in a reply, the newest first."""
+        found = [as_text(each) for each in (reversed(reply) if self.is_list else reply)]
+        if self.statuses == ("started",):  # RQ writes `<job id>:<execution id>`
+            return [each.rpartition(":")[0] or each for each in found]
+        return found
+
+
+def places(client: Redis, queues: Sequence[str], statuses: Sequence[str]) -> list[Place]:
+    """Where the jobs of `queues` in `statuses` are; of a queue's groups `MOST_GROUPS` at most."""
+    found = []
+    for queue in queues:
+        if "queued" in statuses:
+            found += (Place(key, ("queued",), is_list=True) for key in keys.queue_keys(queue))
+        for status in keys.REGISTRIES:
+            kinds = ("failed", "stopped") if status == "failed" else (status,)
+            if not set(kinds).isdisjoint(statuses):
+                found.append(Place(keys.registry_key(status, queue), kinds))
+    if "queued" in statuses:
+        found += (Place(keys.group_key(*each), ("queued",), is_list=True) for each in _groups(client, queues))
+        held = pipelined(client, [("SMEMBERS", keys.PAUSED_BATCHES)], ())[0]
+        found += (Place(f"{keys.batch_key(as_text(each))}:held", ("queued",), is_list=True) for each in held)
+    return found
+
+
+def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The queues' groups that jobs wait in."""
+    for queue, length in zip(
+        queues, pipelined(client, [("HLEN", keys.groups_key(q)) for q in queues], 0), strict=True
+    ):
+        for number, group in enumerate(
+            client.hscan_iter(keys.groups_key(queue), count=A_CALL) if length else ()
+        ):
+            if number == MOST_GROUPS:
+                break
+            yield queue, as_text(group[0])
+
+
+def all_ids(client: Redis, place: Place) -> Iterator[list[str]]:
+    """All ids of a place, in parts; what comes or goes meanwhile may be missed or come twice."""
+    cursor: Any = 0
+    part: Any
+    while True:
+        try:
+            if place.is_list:  # from its end, so that what is taken from its head moves nothing
+                part = client.lrange(place.key, -cursor - A_CALL, -cursor - 1)
+                cursor = cursor + A_CALL if len(part) == A_CALL else 0
+            else:
+                cursor, pairs = client.zscan(place.key, cursor, count=A_CALL)
+                part = [pair[0] for pair in pairs]
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return
+        yield place.ids(part)
+        if not cursor:
+            return

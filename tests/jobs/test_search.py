@@ -1,0 +1,318 @@
+"""Searching jobs: what a page has, in which order, and what the index may get wrong."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from redis import Redis
+
+from packmule.jobs import control, index, keys, search, wire
+from packmule.jobs.client import Client
+from packmule.jobs.job_filter import InvalidFilter, JobFilter
+from packmule.tests.jobs import sample_jobs
+from packmule.worker.order import Strict
+from packmule.worker.process import outcome, statistics
+from packmule.worker.process.claim import Claims
+from packmule.worker.rescue import rescue
+
+ADD = "packmule.tests.jobs.sample_jobs.add"
+
+
+@pytest.fixture(autouse=True)
+def at_once(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished jobs are indexed in the step that ends them."""
+    Client(client).make_default()
+    monkeypatch.setattr(statistics, "MOST_AN_ENTRY", 1)
+
+
+@pytest.fixture
+def claims(client: Redis) -> Claims:
+    return Claims(client, "w1", Strict(["high", "default", "low"]))
+
+
+def end(claims: Claims, error: str = "") -> list[str]:
+    """End all jobs that wait, one call each, and return their ids in that order."""
+    ids = []
+    while jobs := claims.finish_and_claim(claims.next_id(), [], 1).jobs:
+        now = time.time()
+        (job,) = jobs
+        ended = outcome.failed(job, error, now, now) if error else outcome.finished(job, b"1", now, now)
+        claims.finish_and_claim(claims.next_id(), [ended], 0)
+        ids.append(job.id)
+    return ids
+
+
+def instant(client: Redis, id: str) -> float:
+    return wire.time_seconds(client.hget(keys.job_key(id), "ended_at").decode()) or 0.0
+
+
+def found(client: Redis, limit: int = 50, **wanted: object) -> list[str]:
+    """The ids of all pages in turn; none is longer than `limit`."""
+    ids: list[str] = []
+    cursor = None
+    for _ in range(200):
+        page = search.search(client, JobFilter(**wanted), limit, cursor)  # type: ignore[arg-type]
+        assert len(page.jobs) <= limit
+        ids += [info.id for info in page.jobs]
+        cursor = page.cursor
+        if cursor is None:
+            return ids
+    raise AssertionError("the pages don't end")
+
+
+def test_pages_have_each_job_once_and_the_newest_first(client, claims):
+    for number in range(30):
+        queue = ("high", "default", "low")[number % 3]
+        sample_jobs.add.options(queue=queue, job_id=f"j{number}").enqueue(number)
+    ended = end(claims)
+    failing = sample_jobs.add.enqueue_many([{"a": each} for each in range(5)])
+    assert end(claims, "ValueError: no") == failing
+    waiting = sample_jobs.add.enqueue(1)
+    for limit in (1, 7, 35, 50):
+        ids = found(client, limit)
+        assert sorted(ids) == sorted([*ended, *failing, waiting])
+        times = [instant(client, id) for id in ids if id != waiting]
+        assert all(later > earlier - 0.01 for later, earlier in itertools.pairwise(times))
+
+
+def test_filters_are_combined(client, claims):
+    mine = sample_jobs.add.options(queue="low").enqueue(7, b=8)
+    sample_jobs.add.options(queue="high").enqueue(7, b=8)
+    sample_jobs.add.options(queue="low").enqueue(7, b=9)
+    sample_jobs.noop.options(queue="low").enqueue()
+    for end_all in (lambda: None, lambda: end(claims), lambda: None):
+        end_all()
+        for name in ("add", "sample_jobs.add", ADD):
+            assert found(client, name=name, queue="low", args={"a": "7", "b": "8"}) == [mine]
+        assert found(client, name="dd") == found(client, name="add", args={"c": "7"}) == []
+        assert found(client, id=mine[:20]) == [mine]
+
+
+def test_jobs_are_found_by_their_error_and_status(client, claims):
+    sample_jobs.noop.enqueue()
+    end(claims, "ZeroDivisionError: division by zero")
+    wrong = [sample_jobs.noop.enqueue()]
+    end(claims, "Traceback\n  x\nshop.errors.NoSuchMonth: 13")
+    wrong += sample_jobs.noop.enqueue_many([()])
+    end(claims)
+    assert found(client, error="NoSuchMonth") == wrong[:1]
+    assert found(client, error="NoSuchMonth", status="stopped") == []
+    assert found(client, status="finished") == wrong[1:]
+    assert len(found(client, status="failed")) == 2
+
+
+def test_jobs_are_found_by_their_time(client, claims):
+    first, second, third = (sample_jobs.noop.enqueue() for _ in range(3))
+    times = []
+    for _ in range(3):
+        (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+        times.append(time.time())
+        claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"", times[-1], times[-1])], 0)
+    assert set(found(client, since=times[1] - 0.0001)) == {third, second}
+    until = datetime.fromtimestamp(times[1] + 0.0001, UTC)
+    assert set(found(client, until=until)) == {second, first}
+    assert found(client, since=times[1] - 0.0001, until=until) == [second]
+    assert found(client, since=time.time() + 5) == []
+
+
+def test_a_waiting_scheduled_or_canceled_job_and_one_behind_another_are_found(client):
+    waiting = sample_jobs.noop.enqueue()
+    later = sample_jobs.noop.options(delay=60).enqueue()
+    gone = sample_jobs.noop.enqueue()
+    control.cancel(client, gone)
+    client.hset(keys.groups_key("default"), "g", waiting)
+    client.rpush(keys.group_key("default", "g"), behind := sample_jobs.noop.enqueue())
+    client.lrem(keys.queue_key("default"), 1, behind)
+    assert set(found(client)) == {waiting, later, gone, behind}
+    assert found(client, status="scheduled") == [later]
+    assert set(found(client, status="queued")) == {waiting, behind}
+
+
+def test_a_job_that_runs_again_is_found_as_it_is_now(client, claims):
+    id = sample_jobs.noop.enqueue()
+    end(claims, "ValueError: no")
+    control.retry(client, id)
+    assert found(client, status="failed") == []
+    assert found(client) == found(client, status="queued") == [id]
+    end(claims, "ValueError: no")
+    assert found(client) == found(client, status="failed") == [id]
+    client.delete(keys.job_key(id))
+    assert found(client) == []
+
+
+def test_jobs_that_the_index_lacks_are_found_in_the_registries(client, claims):
+    ids = sample_jobs.noop.enqueue_many([()] * 40)
+    end(claims, "ValueError: no")
+    client.xtrim(keys.INDEXES["failed"], 20)
+    assert set(found(client)) == set(ids)
+    client.delete(keys.INDEXES["failed"])
+    assert set(found(client, error="ValueError")) == set(ids)
+    assert sorted(found(client, limit=7)) == sorted(ids)
+
+
+@pytest.mark.parametrize("limit", [3, 10, 50])
+def test_jobs_of_other_workers_among_indexed_ones_come_once(client, claims, limit):
+    ids = list(sample_jobs.noop.enqueue_many([()] * 30))
+    end(claims)
+    for id, _ in client.xrange(keys.INDEXES["finished"])[::3]:
+        client.xdel(keys.INDEXES["finished"], id)
+    pages = found(client, limit)
+    assert sorted(pages) == sorted(ids)
+
+
+def test_a_look_is_bounded_and_goes_on_from_its_cursor(client, claims, monkeypatch):
+    rare = sample_jobs.add.enqueue(1)
+    sample_jobs.noop.enqueue_many([()] * 60)
+    end(claims)
+    client.delete(keys.registry_key("finished", "default"))
+    monkeypatch.setattr(index, "MOST_LOOKS", 40)
+    page = search.search(client, JobFilter(name="add"))
+    assert not page.jobs
+    assert page.cursor
+    assert page.back_to and time.time() - 60 < page.back_to < time.time()
+    assert found(client, name="add") == [rare]
+
+
+def test_more_waiting_jobs_than_a_search_looks_at_are_said_to_be_there(client):
+    assert not search.search(client).is_partial
+    sample_jobs.noop.enqueue_many([()] * (search.MOST_IN_A_PLACE + 1))
+    page = search.search(client)
+    assert (len(page.jobs), page.is_partial) == (50, True)
+
+
+def test_finished_jobs_are_collected_and_failures_are_not(client, claims, monkeypatch):
+    monkeypatch.setattr(statistics, "MOST_AN_ENTRY", 64)
+    claims.statistics.clear_index()
+    claims.statistics.clear()
+
+    def claim_and(end: Callable[..., outcome.Outcome], *given: object) -> None:
+        sample_jobs.noop.enqueue_many([()] * 2)
+        (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+        claims.finish_and_claim(claims.next_id(), [end(job, *given, 1.0, 1.0)], 1)
+
+    claim_and(outcome.finished, b"")
+    assert not client.exists(*keys.INDEXES.values())
+    claim_and(outcome.failed, "ValueError: no")
+    assert [client.xlen(key) for key in keys.INDEXES.values()] == [1, 1]
+    claim_and(outcome.finished, b"")
+    claims.send_statistics()
+    assert client.xlen(keys.INDEXES["finished"]) == 2
+
+
+def test_a_job_that_kills_its_processes_is_in_the_index(client, claims):
+    id = sample_jobs.noop.enqueue()
+    for _ in range(3):
+        (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+        rescue(client, "w1", "died", "packmule.WorkerDied: signal 9", [job.execution])
+    client.delete(keys.registry_key("failed", "default"))
+    assert found(client, name="noop", error="WorkerDied") == [id]
+    assert found(client, error="ValueError") == []
+
+
+def test_a_key_of_another_type_stops_neither_a_worker_nor_a_search(client, claims):
+    for key in keys.INDEXES.values():
+        client.set(key, "garbage")
+    ids = [sample_jobs.noop.enqueue()]
+    assert found(client) == ids
+    end(claims)
+    ids.append(sample_jobs.noop.enqueue())
+    assert sorted(found(client)) == sorted(ids)
+    end(claims, "ValueError: no")
+    assert sorted(found(client)) == sorted(ids)
+    assert client.xlen(keys.INDEXES["finished"]) == client.xlen(keys.INDEXES["failed"]) == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\xff\xfe", b"\xc1", msgspec.msgpack.encode([["a"], [], ["a", "b", "c", 7]]), b"\x91" * 5000],
+)
+def test_entries_that_make_no_sense_are_passed_over(client, claims, garbage):
+    key = keys.INDEXES["finished"]
+    client.xadd(key, {"e": garbage})
+    id = sample_jobs.noop.enqueue()
+    end(claims)
+    client.xadd(key, {"n": garbage, "e": garbage})
+    client.xadd(key, {"other": "fields"})
+    assert found(client) == [id]
+    client.set(keys.job_key("text"), "no record")
+    client.xadd(key, {"n": 1, "e": msgspec.msgpack.encode([["noop", "default", "", "text", str(id)]])})
+    assert found(client) == [id]
+
+
+def test_times_that_are_garbage_hide_no_job(client):
+    client.sadd(keys.QUEUES, keys.queue_key("low"))
+    record = {"data": wire.encode_call("f", (), {}), "origin": "low", "status": "queued"}
+    for id, at in {"a": "yesterday", "b": "9999999-01-01", "c": b"\xff", "d": ""}.items():
+        client.hset(keys.job_key(id), mapping=record | {"created_at": at, "ended_at": at})
+        client.rpush(keys.queue_key("low"), id)
+    assert set(found(client, limit=2)) == {"a", "b", "c", "d"}
+
+
+def test_a_filter_that_makes_no_sense_is_refused():
+    for wrong in (
+        {"status": "sleeping"},
+        {"since": "yesterday"},
+        {"until": float("nan")},
+        {"args": {"a": 1}},
+        {"name": 7},
+    ):
+        with pytest.raises(InvalidFilter):
+            JobFilter(**wrong)
+
+
+def test_a_page_that_makes_no_sense_is_refused(client):
+    for limit, cursor in ((0, None), (1001, None), (50, "x"), (50, ""), (50, "-1"), (50, "9" * 17)):
+        with pytest.raises(search.InvalidPage):
+            search.search(client, limit=limit, cursor=cursor)
+    assert search.search(client, cursor="9999999999999999-\udcff").jobs == []
+
+
+def record(client: Redis, ids: list[str], at: float, state: str = "finished") -> None:
+    """Write the records of jobs that ended at a time, and nothing that names them."""
+    said = wire.time_text(at)
+    fields = {"data": wire.encode_call("f", (), {}), "origin": "low", "status": state}
+    for id in ids:
+        client.hset(keys.job_key(id), mapping=fields | {"created_at": said, "ended_at": said})
+
+
+def name(client: Redis, id: str, at: str, state: str = "finished") -> None:
+    """Add an entry that names a job."""
+    entry = msgspec.msgpack.encode([["f", "low", "", id]])
+    client.xadd(keys.INDEXES[state], {"n": 1, "e": entry}, id=at)
+
+
+def test_a_job_that_ended_twice_comes_once(client):
+    record(client, ["a", "b", "c"], 940.0)
+    for id, at in (("a", 870_000), ("c", 940_000), ("b", 940_001), ("a", 940_002)):
+        name(client, id, f"{at}-0")
+    for limit in (1, 2, 50):
+        assert found(client, limit) == ["a", "b", "c"]
+
+
+def test_jobs_of_one_moment_come_once_in_pages_and_parts_of_any_size(client, monkeypatch):
+    ids = [f"j{number}" for number in range(9, 0, -1)]
+    record(client, ids, 1000.0)
+    for number, id in enumerate(ids):
+        name(client, id, f"{1000_000 + number // 7}-{number}")
+    for entries in (1, 2, 4, 16):
+        monkeypatch.setattr(index, "FEWEST_ENTRIES", entries)
+        monkeypatch.setattr(index, "LOOKS_A_TRIP", entries)
+        for limit in (1, 2, 5, 50):
+            assert found(client, limit) == [f"j{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
+
+
+def test_a_bounded_look_in_one_index_brings_nothing_older_from_others(client, monkeypatch):
+    finished = [f"j{number:02}" for number in range(30)]
+    for number, id in enumerate(finished):
+        record(client, [id], 1000.0 + number)
+        name(client, id, f"{1000_000 + 1000 * number}-0")
+    record(client, ["failed"], 1010.5, "failed")
+    name(client, "failed", "1010500-0", "failed")
+    monkeypatch.setattr(index, "MOST_LOOKS", 8)
+    expected = [*finished[:11], "failed", *finished[11:]]
+    assert found(client) == expected[::-1]
