@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 def places(client: Redis, queues: Sequence[str], statuses: Sequence[str]) -> list[Place]:
     """Where the jobs of `queues` in `statuses` are; of a queue's groups `MOST_GROUPS` at most."""
-    found = []
+    found: list[Place] = []
     for queue in queues:
         if "queued" in statuses:
             found += (Place(key, ("queued",), is_list=True) for key in keys.queue_keys(queue))
