@@ -13,7 +13,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.coordination.redis.replies import UNREADABLE
+from packmule.coordination.redis.replies import UNREADABLE, pipelined
 from packmule.jobs import keys
 from packmule.jobs.job_filter import JobFilter, look
 
@@ -34,10 +34,10 @@ HEAD = 3
 """Texts of a group in front of its ids: name, queue, class of the error."""
 
 LOOKS_A_TRIP = 64
-FEW = 400
+FEW = 200
 
-NEAR = 2_000
-"""Milliseconds within which a job's end and its entry may lie."""
+NEAR = 60_000
+"""Milliseconds within which a job's end and its entry lie, unless Redis was away for longer."""
 
 STATES = {"finished": ("finished",), "failed": ("failed", "stopped")}
 
@@ -89,12 +89,12 @@ def read(client: Redis, state: str, wanted: JobFilter, most: int, newest: int | 
 
 
 def named_near(client: Redis, state: str, at: int) -> set[str]:
-    """The ids of jobs that the index names around the millisecond `at`, if they are few."""
-    ids: set[str] = set()
-    high, low = f"{at + NEAR}", f"{max(0, at - NEAR)}"
-    for _, candidates, _ in _read(client, keys.INDEXES[state], high, low, JobFilter(), FEW):
-        ids.update(each.id for each in candidates)
-    return ids
+    """The ids of jobs that the last entries before the millisecond `at` name, and the first ones after it."""
+    key = keys.INDEXES[state]
+    commands = [("XREVRANGE", key, f"{at}", f"{max(0, at - NEAR)}", "COUNT", FEW)]
+    commands += [("XRANGE", key, f"{at}", f"{at + NEAR}", "COUNT", FEW)]
+    found = [_parsed(reply, JobFilter()) for reply in pipelined(client, commands, ())]
+    return {each.id for entries in found for _, candidates, _ in entries for each in candidates}
 
 
 def _moments(
@@ -132,6 +132,10 @@ def _read(
         if "WRONGTYPE" not in str(error):
             raise
         return []  # the next entry moves the key aside
+    return _parsed(found, wanted)
+
+
+def _parsed(found: Any, wanted: JobFilter) -> list[tuple[int, list[_Candidate], int]]:
     entries = []
     for id, fields in found:
         at = int(id.partition(b"-")[0])

@@ -29,10 +29,11 @@ class JobFilter:
     """Which jobs are meant: those that fit all that is given.
 
     `name` is a function's dotted name or its end (`report` fits `shop.jobs.report`), `error` the class of the
-    error without its module, `id` how an id begins. `since` and `until` are Unix seconds or `datetime`s: when
-    the job began if it runs, or when it or its last attempt ended, or when it was made. `args` are arguments
-    by name, or by position from 0, as text: other values than texts as JSON. Positional arguments have names
-    if the function is registered in this process. Raises `InvalidFilter`.
+    error without its module, `id` how an id begins, `fingerprint` an error of which a job has failed. `since`
+    and `until` are Unix seconds or `datetime`s: when the job began if it runs, or when it or its last attempt
+    ended, or when it was made. `args` are arguments by name, or by position from 0, as text: other values
+    than texts as JSON. Positional arguments have names if the function is registered in this process. Raises
+    `InvalidFilter`.
 
     >>> JobFilter(name="report", status="failed", args={"month": "2026-11"}).status
     'failed'
@@ -46,11 +47,12 @@ class JobFilter:
     until: float | datetime | None = None
     args: Mapping[str, str] = field(default_factory=dict)
     id: str | None = None
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if self.status is not None and self.status not in STATUSES:
             raise InvalidFilter(f"no status is called {self.status!r}: use one of {', '.join(STATUSES)}")
-        for name in ("name", "queue", "error", "id"):
+        for name in ("name", "queue", "error", "id", "fingerprint"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise InvalidFilter(f"{name}={getattr(self, name)!r}: give a text")
         for name in ("since", "until"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -19,38 +19,50 @@ MOST_GROUPS = 1000
 
 
 class Place(NamedTuple):
-    """A key that holds ids of jobs of these statuses: a list, the newest last, or a sorted set."""
+    """A key that holds ids of jobs of these statuses.
+
+    It is a list, the newest last; a `stack`, which is a list with the newest first; or a sorted set.
+    """
 
     key: str
     statuses: tuple[str, ...]
-    is_list: bool = False
+    kind: Literal["list", "stack", "set"] = "set"
 
     def newest(self, most: int) -> tuple[Any, ...]:
         """The command that reads the newest ids, `most` at most."""
-        return ("LRANGE", self.key, -most, -1) if self.is_list else ("ZREVRANGE", self.key, 0, most - 1)
+        if self.kind == "list":
+            return ("LRANGE", self.key, -most, -1)
+        return ("LRANGE" if self.kind == "stack" else "ZREVRANGE", self.key, 0, most - 1)
 
     def ids(self, reply: Sequence[bytes]) -> list[str]:
         """The ids in a reply, the newest first."""
-        found = [as_text(each) for each in (reversed(reply) if self.is_list else reply)]
+        found = [as_text(each) for each in (reversed(reply) if self.kind == "list" else reply)]
         if self.statuses == ("started",):  # RQ writes `<job id>:<execution id>`
             return [each.rpartition(":")[0] or each for each in found]
         return found
 
 
-def places(client: Redis, queues: Sequence[str], statuses: Sequence[str]) -> list[Place]:
-    """Where the jobs of `queues` in `statuses` are; of a queue's groups `MOST_GROUPS` at most."""
+def places(
+    client: Redis, queues: Sequence[str], statuses: Sequence[str], fingerprint: str | None = None
+) -> list[Place]:
+    """Where the jobs of `queues` in `statuses` are; of a queue's groups `MOST_GROUPS` at most.
+
+    Those that failed of the error `fingerprint` are in one place, the latest thousand.
+    """
+    if fingerprint:
+        return [Place(f"{keys.error_key(fingerprint)}:jobs", tuple(statuses), "stack")]
     found: list[Place] = []
     for queue in queues:
         if "queued" in statuses:
-            found += (Place(key, ("queued",), is_list=True) for key in keys.queue_keys(queue))
+            found += (Place(key, ("queued",), kind="list") for key in keys.queue_keys(queue))
         for status in keys.REGISTRIES:
             kinds = ("failed", "stopped") if status == "failed" else (status,)
             if not set(kinds).isdisjoint(statuses):
                 found.append(Place(keys.registry_key(status, queue), kinds))
     if "queued" in statuses:
-        found += (Place(keys.group_key(*each), ("queued",), is_list=True) for each in _groups(client, queues))
+        found += (Place(keys.group_key(*each), ("queued",), kind="list") for each in _groups(client, queues))
         held = pipelined(client, [("SMEMBERS", keys.PAUSED_BATCHES)], ())[0]
-        found += (Place(f"{keys.batch_key(as_text(each))}:held", ("queued",), is_list=True) for each in held)
+        found += (Place(f"{keys.batch_key(as_text(each))}:held", ("queued",), kind="list") for each in held)
     return found
 
 
@@ -73,7 +85,9 @@ def all_ids(client: Redis, place: Place) -> Iterator[list[str]]:
     part: Any
     while True:
         try:
-            if place.is_list:  # from its end, so that what is taken from its head moves nothing
+            if place.kind == "stack":
+                part, cursor = client.lrange(place.key, 0, -1), 0
+            elif place.kind == "list":  # from its end, so that what is taken from its head moves nothing
                 part = client.lrange(place.key, -cursor - A_CALL, -cursor - 1)
                 cursor = cursor + A_CALL if len(part) == A_CALL else 0
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,10 +66,10 @@ def search(
     founds = {
         state: index.read(client, state, wanted, limit + 1, newest)
         for state, statuses in index.STATES.items()
-        if not set(statuses).isdisjoint(wanted.statuses)
+        if not wanted.fingerprint and not set(statuses).isdisjoint(wanted.statuses)
     }
     down_to = max((found.down_to for found in founds.values()), default=0)
-    waiting, ended, is_partial = _in_places(client, wanted, more_queues)
+    waiting, ended, is_partial = _in_places(client, wanted, more_queues, founds.keys())
     hits = {hit for found in founds.values() for hit in found.hits}
     hits.update(waiting, _unnamed(client, ended, [at for at in (newest, down_to) if at], founds))
     seen = (hit for hit in hits if hit.at >= down_to and (not after or after.is_before(hit)))
@@ -112,7 +112,7 @@ def _order(hit: Hit) -> tuple[int, str]:
 
 
 def _in_places(
-    client: Redis, wanted: JobFilter, more: Sequence[str]
+    client: Redis, wanted: JobFilter, more: Sequence[str], indexed: Collection[str]
 ) -> tuple[list[Hit], dict[str, list[Hit]], bool]:
     """The newest jobs of each list and registry that fit.
 
@@ -120,8 +120,9 @@ def _in_places(
     and whether there are more of the first than were looked at.
     """
     names = [*dict.fromkeys([*more, *queues.names(client)])] if wanted.queue is None else [wanted.queue]
-    found = places(client, names, wanted.statuses)
-    most = min(MOST_IN_A_PLACE, max(10, MOST_IN_PLACES // max(1, len(found))))
+    found = places(client, names, wanted.statuses, wanted.fingerprint)
+    share = MOST_IN_PLACES // max(1, len(found))
+    most = share if wanted.fingerprint else min(MOST_IN_A_PLACE, max(10, share))
     is_partial = len(found) > MOST_IN_PLACES // 10
     found = found[: MOST_IN_PLACES // 10]
     by_statuses: dict[tuple[str, ...], dict[str, None]] = {}
@@ -133,7 +134,7 @@ def _in_places(
     for statuses, ids in by_statuses.items():
         fitting = [status for status in statuses if status in wanted.statuses]
         hits = [Hit(int(each.at * 1000), each.id) for each in look(client, list(ids), wanted, fitting)]
-        if statuses[0] in index.STATES:
+        if statuses[0] in indexed:
             ended[statuses[0]] = hits
         else:
             waiting += hits

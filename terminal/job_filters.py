@@ -41,6 +41,11 @@ def filter_options(command: F) -> F:
             help="Only jobs with this argument; can be repeated.",
         ),
         click.option("--id", "id_prefix", metavar="PREFIX", help="Only jobs whose id begins like this."),
+        click.option(
+            "--fingerprint",
+            metavar="ERROR",
+            help="Only jobs among the last thousand that failed of this error.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -58,6 +63,7 @@ def job_filter(
     until: float | None,
     args: tuple[str, ...],
     id_prefix: str | None,
+    fingerprint: str | None,
 ) -> JobFilter:
     """The filter that the options make."""
     from packmule.jobs.client import known_queue
@@ -68,4 +74,4 @@ def job_filter(
     given = assignments("--arg", args)
     if given:
         app.load_jobs()  # for the names of arguments that are given by position
-    return JobFilter(name, queue, status, error, since, until, given, id_prefix)
+    return JobFilter(name, queue, status, error, since, until, given, id_prefix, fingerprint)

@@ -17,6 +17,7 @@ from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, statistics
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.failure import failure_of
 from packmule.worker.rescue import rescue
 
 ADD = "packmule.tests.jobs.sample_jobs.add"
@@ -253,6 +254,7 @@ def test_a_filter_that_makes_no_sense_is_refused():
         {"until": float("nan")},
         {"args": {"a": 1}},
         {"name": 7},
+        {"fingerprint": 7},
     ):
         with pytest.raises(InvalidFilter):
             JobFilter(**wrong)
@@ -314,3 +316,18 @@ def test_a_bounded_look_in_one_index_brings_nothing_older_from_others(client, mo
 def test_waiting_jobs_of_all_priorities_are_found(client):
     ids = [sample_jobs.noop.options(priority=priority).enqueue() for priority in (-100, -1, 0, 1, 100)]
     assert sorted(found(client, status="queued")) == sorted(ids)
+
+
+def test_jobs_are_found_by_the_fingerprint_of_their_error(client, claims):
+    ids = list(sample_jobs.noop.enqueue_many([()] * 3))
+    for _ in ids:
+        (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
+        now, failure = time.time(), failure_of(ValueError("no"), "noop")
+        ended = outcome.failed(job, "ValueError: no", now, now, failure=failure)
+        claims.finish_and_claim(claims.next_id(), [ended], 0)
+    sample_jobs.noop.enqueue()
+    end(claims, "ValueError: no")
+    control.retry(client, ids[0])
+    assert sorted(found(client, 2, fingerprint=failure.fingerprint)) == sorted(ids)
+    assert sorted(found(client, fingerprint=failure.fingerprint, status="failed")) == sorted(ids[1:])
+    assert found(client, fingerprint="f" * 12) == found(client, fingerprint="*\n") == []
