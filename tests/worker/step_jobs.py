@@ -104,3 +104,40 @@ def replacing(number: int) -> Any:
 @job(concurrency=1, rate="1/h burst 2")
 def limited() -> Any:
     return bodies[0]()
+
+
+@job
+def waits_at_a_gate(path: str, gate: str) -> list[str]:
+    """Two steps; the first goes on until the gate is there."""
+    note(path, "body")
+
+    def first() -> str:
+        note(path, "begin")
+        while not Path(gate).exists():
+            time.sleep(0.005)
+        return note(path, "first")
+
+    return [current.step("first", first), current.step("second", note, path, "second")]
+
+
+@job(isolate=True)
+def dies_isolated_in_a_step(path: str) -> str:
+    return current.step.options(if_unknown="fail")("charge", die_once, path, "charge")
+
+
+@job
+def many_steps(path: str, steps: int) -> int:
+    """Steps with a sleep and a wait among them; each notes its number."""
+
+    def one(number: int) -> int:
+        note(path, str(number))
+        time.sleep(0.004)
+        return number
+
+    for number in range(steps):
+        assert current.step(f"step {number}", one, number) == number
+        if number == steps // 3:
+            current.sleep(0.05)
+        if number == steps // 2:
+            assert current.wait_for("go") == "on"
+    return steps
