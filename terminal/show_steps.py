@@ -21,12 +21,13 @@ def waits_for(info: JobInfo) -> str | None:
     """What a job waits for by its own will, in words; None if it doesn't."""
     if info.waits is None:
         return None
-    until = f"until {show.ago(info.waits_until)}" if info.waits_until else ""
     if info.waits.startswith(ANSWER):
         step = info.waits.removeprefix(ANSWER)
         return f"an answer for step {step}, whose end is unknown: packmule job signal {info.id} step:{step}"
     kind, _, name = info.waits.partition(":")
-    return f"signal {name} {until}".rstrip() if kind.startswith("signal") else f"sleep {until}"
+    if not kind.startswith("signal"):
+        return f"the end of its sleep {show.ago(info.waits_until)}"
+    return f"signal {name}" + (f", or its timeout {show.ago(info.waits_until)}" if info.waits_until else "")
 
 
 def steps(found: Sequence[StepInfo]) -> None:

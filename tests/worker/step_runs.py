@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from redis import Redis
 
+from packmule import current
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.jobs.handle import JobHandle
@@ -20,6 +21,9 @@ from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.rescue import rescue
+
+calls: list[Any] = []
+"""What steps have noted."""
 
 
 class Runs:
@@ -103,3 +107,24 @@ def make_due(client: Redis, id: str) -> None:
     client.hset(keys.steps_key(id), field, f'["{state}",{place},{beside},1.000000]')
     client.hset(keys.job_key(id), "waits", f"{field} 1.000000")
     client.zadd("rq:scheduled:default", {id: 1.0}, xx=True)
+
+
+def broken_off(client: Redis, runs: Runs, policy: Any) -> Any:
+    """A job that died within its step, and whose next run has asked its policy."""
+    calls.append("broken off")
+
+    def body() -> Any:
+        def charge() -> str:
+            calls.append("charge")
+            if calls.count("charge") == 1:
+                runs.die(job)
+                raise SystemExit
+            return "ch_1"
+
+        return current.step.options(if_unknown=policy)("charge", charge)
+
+    handle = enqueue(client, body)
+    job = runs.claim()
+    runs.perform(job)
+    runs.once()
+    return handle

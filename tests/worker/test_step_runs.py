@@ -18,11 +18,9 @@ from packmule.jobs.job_type import InvalidJob, Traits
 from packmule.jobs.steps import MOST_BYTES, MOST_STEPS, InvalidStep
 from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.worker import step_jobs
-from packmule.tests.worker.step_runs import Runs, enqueue, record, recorded, value
+from packmule.tests.worker.step_runs import Runs, broken_off, calls, enqueue, record, recorded, value
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue
-
-calls: list[Any] = []
 
 
 @pytest.fixture
@@ -341,27 +339,6 @@ def test_a_step_whose_process_died_is_unknown_to_its_policy(client, runs, policy
     else:
         assert (info.status, info.waits) == ("deferred", "signal:step:charge")
         assert calls == ["died"]
-
-
-def broken_off(client: Redis, runs: Runs, policy: Any) -> Any:
-    """A job that died within its step, and whose next run has asked its policy."""
-    calls.append("broken off")
-
-    def body() -> Any:
-        def charge() -> str:
-            does("charge")
-            if calls.count("charge") == 1:
-                runs.die(job)
-                raise SystemExit
-            return "ch_1"
-
-        return current.step.options(if_unknown=policy)("charge", charge)
-
-    handle = enqueue(client, body)
-    job = runs.claim()
-    runs.perform(job)
-    runs.once()
-    return handle
 
 
 def test_a_retry_by_hand_runs_an_unknown_step_again_once(client, runs):
