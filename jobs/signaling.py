@@ -45,9 +45,9 @@ def signal(client: Redis, id: str, name: str, data: Any = None) -> Literal["woke
     >>> signal(client, "2a9f", "approved", {"by": "ada"})  # doctest: +SKIP
     'woken'
     """
-    written = _written(checked_name("signal", name), data)
+    data_json = written(name, data)
     key_names = [keys.job_key(id), keys.signaled_key(secrets.token_hex(8))]
-    args = [id, name, written, wire.time_text(time.time()), MOST_SIGNALS, MOST_BYTES]
+    args = [id, name, data_json, wire.time_text(time.time()), MOST_SIGNALS, MOST_BYTES]
     verdict = as_text(_signal(client, key_names, args))
     if not verdict:
         raise no_such_job(id)
@@ -57,21 +57,27 @@ def signal(client: Redis, id: str, name: str, data: Any = None) -> Literal["woke
             "until it asks: send this one later"
         )
     if verdict not in ("woken", "kept"):
-        raise NotSignaled(f"job {id} is {verdict}: only a job that has yet to end takes signals")
+        raise has_ended(id, verdict)
     return cast(Literal["woken", "kept"], verdict)
 
 
-def _written(name: str, data: Any) -> bytes:
-    """The data of a signal as JSON. Raises `InvalidSignal`."""
+def has_ended(id: str, status: str) -> NotSignaled:
+    """The error to raise for a signal to a job that has ended."""
+    return NotSignaled(f"job {id} is {status}: only a job that has yet to end takes signals")
+
+
+def written(name: str, data: Any) -> bytes:
+    """The data of the signal `name` as JSON. Raises `InvalidSignal` and `InvalidStep`."""
+    checked_name("signal", name)
     try:
-        written = wire.encode_value(data)
+        encoded = wire.encode_value(data)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidSignal(f"signal {name!r}: its data can't be written as JSON: {error}") from None
-    if len(written) > MOST_DATA_BYTES:
+    if len(encoded) > MOST_DATA_BYTES:
         raise InvalidSignal(
-            f"signal {name!r}: its data takes {len(written)} bytes, and {MOST_DATA_BYTES} are the most: "
+            f"signal {name!r}: its data takes {len(encoded)} bytes, and {MOST_DATA_BYTES} are the most: "
             "leave the data in storage and send its path"
         )
     if name.startswith("step:") and data != "again" and not (isinstance(data, dict) and [*data] == ["done"]):
         raise InvalidSignal(f'signal {name!r} answers for a step: its data is "again" or {{"done": result}}')
-    return written
+    return encoded

@@ -6,14 +6,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from inspect import Parameter
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 from redis import Redis
 
 from packmule.config import Settings
 from packmule.errors import UsageError
-from packmule.jobs import reader, wire
+from packmule.jobs import reader, signaling, wire
 from packmule.jobs.client import Client
 from packmule.jobs.control import NotRetried
 from packmule.jobs.entry import Call as Arguments
@@ -36,8 +36,9 @@ class NotDrained(UsageError):
 class LocalClient(Client):
     """Keeps the jobs that it is given; `drain()` performs them, or each enqueue does if `is_inline`.
 
-    Delays are not waited for, and timeouts, `expires`, `isolate` and limits of concurrency and rate are not
-    enforced. With `raises` the error that ends a job is raised where it was performed.
+    Delays and sleeps are not waited for, and timeouts, `expires`, `isolate` and limits of concurrency and
+    rate are not enforced. A job that waits for a signal goes on once that is sent, or by `time_out`. With
+    `raises` the error that ends a job is raised where it was performed.
     """
 
     def __init__(self, *, is_inline: bool = False, raises: bool = True) -> None:
@@ -121,6 +122,8 @@ class LocalClient(Client):
     def wait(self, id: str, timeout: float | None = None) -> reader.JobInfo:
         """The job called `id`, which must have ended. Raises `NoSuchJob` and `NotDrained`."""
         job = self.read(id)
+        if job.waits:
+            raise NotDrained(f"job {id} ({job.name}) waits for a signal: send it, or time_out the job")
         if not job.has_ended:
             raise NotDrained(f"job {id} ({job.name}) is {job.status} until drain() performs it")
         return job
@@ -128,9 +131,10 @@ class LocalClient(Client):
     def cancel(self, id: str, timeout: float = 5.0) -> str:
         """Cancel the job called `id` if it waits, and return its status. Raises `NoSuchJob`."""
         job = self._job(id)
-        if id in self._waiting:
-            self._waiting.remove(str(id))
-            job.status = "canceled"
+        if id in self._waiting or job.waits:
+            if id in self._waiting:
+                self._waiting.remove(str(id))
+            job.status, job.waits = "canceled", None
         return job.status
 
     def retry(self, id: str) -> None:
@@ -139,6 +143,34 @@ class LocalClient(Client):
         if job.status not in ("failed", "stopped", "canceled"):
             raise NotRetried(f"job {id} is {job.status}; only failed, stopped and canceled jobs run again")
         job.status = "queued"
+        self._waiting.append(str(id))
+        if self.is_inline:
+            self._perform(str(id))
+
+    def signal(self, id: str, name: str, data: Any = None) -> Literal["woken", "kept"]:
+        """Send the job called `id` a signal, for which it may wait. Raises what a client does."""
+        job = self._job(id)
+        written = signaling.written(name, data)
+        if job.has_ended:
+            raise signaling.has_ended(id, job.status)
+        job.signals.append((name, written))
+        if not job.waits or not job.end_wait(job.waits):
+            return "kept"
+        self._wake(id)
+        return "woken"
+
+    def time_out(self, id: str) -> None:
+        """Let the job called `id`, which waits for a signal with a timeout, go on without it.
+
+        Raises `NoSuchJob`, and `NotDrained` if it doesn't wait like that.
+        """
+        if not self._job(id).time_out():
+            raise NotDrained(f"job {id} does not wait for a signal with a timeout: drain() first")
+        self._wake(id)
+
+    def _wake(self, id: str) -> None:
+        job = self._job(id)
+        job.status, job.waits = "queued", None
         self._waiting.append(str(id))
         if self.is_inline:
             self._perform(str(id))

@@ -15,8 +15,10 @@ from packmule.errors import UsageError
 from packmule.jobs import keys, reader, wire
 from packmule.jobs.entry import Call as Arguments
 from packmule.jobs.entry import Entry
+from packmule.jobs.interrupts import Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.options import Options
+from packmule.jobs.steps import Recorded
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
@@ -41,6 +43,11 @@ class LocalJob:
     began: float = field(default_factory=time.monotonic)
     attempts: int = 0
     checkpoint: bytes | None = None
+    steps: dict[str, bytes] = field(default_factory=dict)
+    waits: Waiting | None = None
+    """What it waits for: a signal that nobody has sent."""
+    signals: list[tuple[str, bytes]] = field(default_factory=list)
+    """Names and data that it has yet to ask for."""
     progress: dict[str, str] = field(default_factory=dict)
     result: dict[str, str] = field(default_factory=dict)
     times: dict[str, str] = field(default_factory=dict)
@@ -56,6 +63,30 @@ class LocalJob:
         call = wire.decode_call(self.entry.payload)
         return call.args, call.kwargs
 
+    def end_wait(self, wait: Waiting) -> bool:
+        """Whether what the job waits for has come: its sleep is over, or it takes a signal."""
+        kind, _, name = wait.field.partition(":")
+        if kind == "sleep":
+            self._end(wait, "done", b"null")
+            return True
+        for signal in self.signals:
+            if signal[0] == name:
+                self.signals.remove(signal)
+                self._end(wait, "done", signal[1])
+                return True
+        return False
+
+    def time_out(self) -> bool:
+        """Let its wait end without a signal; whether it waits with a timeout."""
+        if self.waits is None or self.waits.seconds is None:
+            return False
+        self._end(self.waits, "late", b"null")
+        return True
+
+    def _end(self, wait: Waiting, state: str, value: bytes) -> None:
+        head = wait.head.replace("waits", state, 1)
+        self.steps[wait.field] = head.encode() + b"0," + value + b"]"
+
     def info(self) -> reader.JobInfo:
         """What a reader would find in Redis."""
         kept = self.entry.run.fields
@@ -64,6 +95,7 @@ class LocalJob:
             "status": self.status,
             "attempts": str(self.attempts),
             "retries_left": str(self.retries_left),
+            "waits": f"{self.waits.field} inf" if self.waits else "",
         }
         return reader.job_info(self.entry.id, texts, self.entry.payload, self.result, self.progress)
 
@@ -77,18 +109,33 @@ class LocalPerformer(Performer):
     """Performs jobs as a worker does, and keeps in each the error that ended its last run."""
 
     def __init__(self, max_result_bytes: int) -> None:
-        super().__init__(self._keep_progress, self._keep_checkpoint, max_result_bytes=max_result_bytes)
+        super().__init__(
+            self._keep_progress,
+            self._keep_checkpoint,
+            max_result_bytes=max_result_bytes,
+            remember=self._keep_step,
+        )
         self._jobs: dict[str, LocalJob] = {}
         self._tokens = itertools.count(1)
 
     def perform_to_end(self, job: LocalJob) -> None:
-        """Run `job`, and again while it has retries or asks for it. Raises `EndlessJob`."""
+        """Run `job`, and again while it has retries or asks for it, until it ends or waits for a signal.
+
+        Raises `EndlessJob`.
+        """
+        job.waits = None
         while not job.has_ended:
             job.attempts += 1
             if job.attempts > MOST_ATTEMPTS:
                 raise EndlessJob(f"{job} has run {MOST_ATTEMPTS} times: give its Retry a limit")
             job.status = "started"
             ended = self._run(job)
+            if isinstance(job.error, Waiting):
+                job.attempts -= 1
+                if job.end_wait(job.error):
+                    continue
+                job.waits, job.status = job.error, "deferred" if job.error.seconds is None else "scheduled"
+                return
             job.status = ended.status
             job.result = {ended.name: ended.value} if ended.name else {}
             job.times = {"started_at": ended.started_at, "ended_at": ended.ended_at}
@@ -114,6 +161,7 @@ class LocalPerformer(Performer):
                 retries_left=job.retries_left,
                 attempt=job.attempts,
                 checkpoint=job.checkpoint,
+                recorded=Recorded(job.type.traits.version_text, job.steps) if job.steps else None,
                 is_grouped=True,  # its limits don't hold here
                 batch=job.options.batch or "",
             )
@@ -131,6 +179,17 @@ class LocalPerformer(Performer):
 
     def _keep_checkpoint(self, id: str, execution: str, cursor: bytes) -> None:
         self._jobs[id].checkpoint = cursor
+
+    def _keep_step(
+        self, id: str, execution: str, version: str, field: str, head: str, rest: str, other: str
+    ) -> bool:
+        steps = self._jobs[id].steps
+        steps.pop(other, None)
+        if head:
+            steps[field] = f"{head}0{rest}".encode()
+        else:
+            steps.pop(field, None)
+        return True
 
 
 def _awaited(coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -14,6 +14,7 @@ from packmule.jobs.client import UnknownQueue
 from packmule.jobs.control import NotRetried
 from packmule.jobs.handle import JobCanceled, JobRaised
 from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.signaling import InvalidSignal, NotSignaled
 from packmule.testing.local import NoServer, NotDrained
 from packmule.testing.local_job import EndlessJob
 from packmule.tests.command_line import until
@@ -299,3 +300,55 @@ def test_the_default_client_is_back_when_a_block_ends(client):
             assert Client.default() is inner
         assert Client.default() is outer
     assert Client.default() is before
+
+
+@job(retries=1, version=2)
+def flow(fails: bool = False) -> list[object]:
+    paid = current.step("pay", runs.append, "paid")
+    current.sleep(days=3)
+    if fails and len(runs) == 1:
+        runs.append("failed")
+        raise ValueError
+    approved = current.wait_for("approved", timeout=60, default="late")
+    return [paid, approved, current.wait_for("sent")]
+
+
+@job
+async def flow_async() -> object:
+    await current.step("pay", asyncio.to_thread, runs.append, "paid")
+    return current.wait_for("approved")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_steps_are_remembered_sleeps_end_at_once_and_signals_are_the_tests(fails: bool) -> None:
+    with testing.queue() as queue:
+        handle = flow.enqueue(fails)
+        assert handle.signal("sent", 7) == "kept"
+        queue.drain()
+        assert (handle.status, runs[0]) == ("scheduled", "paid")
+        with pytest.raises(NotDrained, match="waits for a signal: send it"):
+            handle.result()
+        assert handle.signal("approved", {"by": "ada"}) == "woken"
+        queue.drain()
+        assert handle.result() == [None, {"by": "ada"}, 7]
+        assert runs == ["paid", "failed"] if fails else ["paid"]
+        with pytest.raises(NotSignaled):
+            handle.signal("sent")
+
+
+def test_a_wait_of_a_local_job_can_time_out_or_be_canceled() -> None:
+    with testing.inline() as client:
+        handle = flow.enqueue()
+        client.time_out(handle)
+        with pytest.raises(NotDrained, match="does not wait"):
+            client.time_out(handle)
+        assert handle.status == "deferred"
+        handle.signal("sent")
+        assert handle.result() == [None, "late", None]
+        waiting = flow_async.enqueue()
+        assert waiting.cancel() == "canceled"
+        again = flow_async.enqueue()
+        again.signal("approved", 1)
+        assert again.result() == 1
+        with pytest.raises(InvalidSignal):
+            flow.enqueue().signal("sent", float("nan"))
