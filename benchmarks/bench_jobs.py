@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from packmule import current, job
@@ -60,3 +61,37 @@ def paced(calls: int) -> dict[str, float]:
 @job
 def sleeping() -> None:
     current.sleep(days=3)
+
+
+@job
+def talking(lines: int) -> dict[str, float]:
+    """Microseconds of processor time for a line of its log, with the thread that sends it."""
+    return _talked(lines)
+
+
+@job(isolate=True)
+def talking_isolated(lines: int) -> dict[str, float]:
+    return _talked(lines)
+
+
+def _talked(lines: int) -> dict[str, float]:
+    log = logging.getLogger("bench")
+    found = {}
+    for name, once in (
+        ("current.log", lambda number: current.log("a line of text")),
+        ("with a field", lambda number: current.log("a line of text", number=number)),
+        ("by logging", lambda number: log.info("a line of text: %s", number)),
+        ("current.emit", lambda number: current.emit("word ")),
+    ):
+        began = time.process_time()
+        for number in range(lines):
+            once(number)
+        found[name] = (time.process_time() - began) / lines * 1e6
+    return found
+
+
+@job
+def speaking(chunks: int, pause: float) -> None:
+    for _ in range(chunks):
+        current.emit(time.time())
+        time.sleep(pause)

@@ -68,6 +68,12 @@ def here(
     return packmule.in_this_process(monkeypatch, capsys)
 
 
+def say(client: Redis, id: str) -> None:
+    line = msgspec.json.encode([[NOW, 20, NASTY, {NASTY: NASTY, "other": [NASTY]}]])
+    for key, said in ((keys.log_key(id), line), (keys.output_key(id), msgspec.json.encode([NASTY]))):
+        client.xadd(key, {"by": NASTY, "attempt": 1, "said": said}, "300-1")
+
+
 def hostile(client: Redis) -> None:
     """Write what whoever reaches the server can write: records of which every text is NASTY."""
     client.sadd(keys.QUEUES, keys.queue_key(QUEUE))
@@ -76,6 +82,7 @@ def hostile(client: Redis) -> None:
         for id in (f"{status} {JOB}",):
             client.hset(keys.job_key(id), mapping=record(status, call))
             client.hset(keys.progress_key(id), mapping={"done": "3", "total": "4", "message": NASTY})
+            say(client, id)
             result = wire.error_text(f"Traceback (most recent call last):\n  {NASTY}\nValueError: {NASTY}")
             kind = "finished" if status == "finished" else "failed"
             value = msgspec.json.encode({NASTY: NASTY}).decode()
@@ -157,6 +164,8 @@ def record(status: str, call: bytes) -> dict[str, str | bytes]:
 COMMANDS = (
     *(("job", "show", f"{status} {JOB}") for status in ("queued", "started", "finished", "failed")),
     ("job", "show", "--traceback", f"failed {JOB}"),
+    ("job", "logs", f"finished {JOB}"),
+    ("job", "logs", f"failed {JOB}", "--follow"),
     ("job", "list"),
     ("job", "list", "--status", "failed", "--queue", QUEUE),
     ("job", "wait", f"finished {JOB}"),
@@ -211,6 +220,13 @@ def test_json_is_plain_too_and_holds_the_texts_as_they_are(here: Run, words: tup
         json.loads(line)
     if done.returncode == 0:
         assert NASTY in "".join(texts([json.loads(line) for line in done.stdout.splitlines()]))
+
+
+def test_a_jobs_output_keeps_its_lines_and_nothing_else_of_what_is_unseen(here: Run) -> None:
+    done = here("job", "output", f"failed {JOB}")
+    assert not UNSEEN.search(done.stdout), done.stdout.encode("unicode_escape")
+    assert "\nforged line" in done.stdout, "whatever a job emits is its own text"
+    is_plain(here("job", "output", f"failed {JOB}", "--json"))
 
 
 def test_bars_of_jobs_that_run_show_no_markup_and_no_controls(redis: Redis) -> None:

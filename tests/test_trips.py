@@ -25,11 +25,13 @@ from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import periodic_enqueuer, schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.tests.command_line import ROOT
-from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs
+from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs, talking_jobs
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, saying
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.fetcher import Fetcher
+from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.outcome import Outcome, finished
 from packmule.worker.process.performer import Performer
 
@@ -187,6 +189,27 @@ def test_a_job_of_each_kind_takes_a_bounded_number_of_trips_commands_and_bytes(c
     sent = list(trips.sent)
     took = (len(sent), (commands(client) - before).total() - 1, sum(len(b"".join(each)) for each in sent))
     assert all(each <= bound for each, bound in zip(took, most, strict=True)), took
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_what_a_job_says_goes_in_the_trip_that_acknowledges_it(client, trips, monkeypatch, says):
+    monkeypatch.setattr(saying, "OUTPUT_SECONDS", 600)  # for a busy machine
+    Client(client).make_default()
+    fetcher = Fetcher(client, "w1", Strict(["default"]), ["default"], [], lambda claim: None, JobLog())
+    performer = Performer(lambda *report: None, lambda *save: None, hear=fetcher.saying.hear)
+
+    def to_its_end() -> None:
+        talking_jobs.talk.enqueue(*((3, 1) if says else (0, 0)))
+        (job,) = fetcher.exchange([], 1).jobs
+        fetcher.exchange([performer.perform(performer.prepare(job))], 0)
+
+    to_its_end()  # the scripts are loaded
+    before, had = commands(client), trips()
+    to_its_end()
+    assert trips() - had == 3  # an enqueue, a claim and an acknowledgement
+    ran = commands(client) - before
+    assert ran["cmdstat_evalsha"] == 3
+    assert ran.total() - 1 <= (55 if says else 34)
 
 
 def idle(client: Redis, name: str) -> IdleWait:

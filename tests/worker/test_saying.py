@@ -349,6 +349,17 @@ def test_a_deleted_job_leaves_nothing_of_what_it_says(client, fetcher):
     assert client.exists(keys.job_key(id), keys.log_key(id)) == 0
 
 
+def test_another_job_of_the_same_id_begins_with_an_empty_log(client, fetcher):
+    for text in ("first", "second"):
+        talking_jobs.talk.options(job_id="twin").enqueue()
+        job = claimed(fetcher)
+        hear(fetcher, job).line(line(text))
+        end(fetcher, job)
+        assert texts(client, "twin") == [text]
+        client.delete(keys.job_key("twin"))  # by hand, or by RQ's code
+        assert client.exists(keys.log_key("twin")) == 1
+
+
 def test_a_full_memory_delays_what_jobs_say(client, fetcher):
     talking_jobs.talk.enqueue()
     job = claimed(fetcher)

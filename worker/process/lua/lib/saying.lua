@@ -25,10 +25,9 @@ local function before(key)
 end
 
 -- Append entries, each [number, count, size, JSON], to one stream; those that were appended before are left out.
-local function append(id, key, execution, attempt, entries, most)
+local function append(key, execution, attempt, entries, most)
   if #entries == 0 then return end
   local last, last_number, size, count = before(key)
-  if not last then redis.call('HSET', records.key(id), 'said', 1) end
   for _, entry in ipairs(entries) do
     local number, more, bytes, said = unpack(entry)
     if last ~= execution or number > last_number then
@@ -50,8 +49,10 @@ end
 
 -- Write what an execution said: lists of entries for its log and for its output.
 function saying.write(id, execution, attempt, lines, chunks)
-  append(id, 'pm:log:' .. id, execution, attempt, lines, MOST_LINES)
-  append(id, 'pm:output:' .. id, execution, attempt, chunks, MOST_OUTPUT)
+  local log, output = belongings.of(id)
+  if redis.call('HSETNX', records.key(id), 'said', 1) == 1 then redis.call('UNLINK', log, output) end -- an earlier job's
+  append(log, execution, attempt, lines, MOST_LINES)
+  append(output, execution, attempt, chunks, MOST_OUTPUT)
   belongings.follow(id)
 end
 
