@@ -19,10 +19,7 @@ if fields[2] then return 'ended' end
 local changed, start, parent = 0, fields[4], fields[5]
 
 -- Whether the batch is a node of another flow, which begins it.
-local function is_node()
-  local node = parent and flow_nodes.numbers_of(parent, {'batch:' .. batch})['batch:' .. batch]
-  return node and node[1]
-end
+local function is_node() return parent and flow_nodes.verdict_on(parent, 'batch:' .. batch) end
 
 if change == 'seal' then
   changed = redis.call('HSET', key, 'sealed', '1')

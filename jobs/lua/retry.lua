@@ -23,8 +23,7 @@ if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end
 
-local node = batch and flow_nodes.numbers_of(batch, {id})[id]
-local verdict = node and node[1] and flow_nodes.verdict(node[1]) or 'd'
+local verdict = batch and flow_nodes.verdict_on(batch, id) or 'd'
 if verdict == 'c' or verdict == 's' then return 'behind' end
 
 local worker = claimants.find(id)

@@ -251,10 +251,13 @@ class Claims:
 
 def _read(row: Row, result_ttl: int) -> Claimed:
     """The job in a row. Raises `ValueError` if it is corrupt."""
-    timeout = float(row.timeout or DEFAULT_TIMEOUT)
-    if row.rare is None and not row.due and row.queue and abs(timeout) <= FURTHEST:
+    timeout, rare, batch = float(row.timeout or DEFAULT_TIMEOUT), row.rare, ""
+    if rare is not None and len(rare) == 2 and rare[0] == b"batch":  # noqa: PLR2004  a name and a value
+        batch, rare = rare[1].decode(), None
+    if rare is None and not row.due and row.queue and abs(timeout) <= FURTHEST:
         id, execution, queue = row.id.decode(), row.execution.decode(), row.queue.decode()
-        return Claimed(id, execution, queue, row.data, timeout, result_ttl, enqueued_at=row.enqueued_at)
+        at = row.enqueued_at
+        return Claimed(id, execution, queue, row.data, timeout, result_ttl, enqueued_at=at, batch=batch)
     return claimed.read(row, result_ttl)
 
 

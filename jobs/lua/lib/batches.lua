@@ -92,13 +92,13 @@ local function count(batch, ids, states, results)
   if #changed == 0 then return end
   redis.call('HSET', key .. ':jobs', unpack(changed))
   for counter, by in pairs(delta) do redis.pcall('HINCRBY', key, counter, by) end -- garbage is counted again
-  local nodes = has_nodes and flow_nodes.numbers_of(batch, ids) or {}
+  local names, texts = flow_nodes.among(batch, has_nodes and ids or {})
   if next(results) then
     local collects, ended, keep = unpack(redis.pcall('HMGET', key, 'collect', 'ended', 'keep'))
-    giving.keep(batch, results, nodes, collects == '1')
+    giving.keep(batch, results, texts, collects == '1')
     if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- its end was counted as another
   end
-  if has_nodes then flows.change(batch, nodes, ids, before, states) end
+  if has_nodes then flows.change(batch, names, texts, ids, before, states) end
   batches.settle(batch, ids, before, states)
 end
 

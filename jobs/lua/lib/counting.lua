@@ -17,8 +17,8 @@ end
 function counting.note(id, state, batch, result)
   batch = state and (batch or records.get(id, 'batch'))
   if not batch or batch == '' or batch:find(' ', 1, true) then return end
-  local jobs, states, results = unpack(counting.noted[batch] or {{}, {}, {}})
-  counting.noted[batch] = {jobs, states, results}
+  if not counting.noted[batch] then counting.noted[batch] = {{}, {}, {}} end
+  local jobs, states, results = unpack(counting.noted[batch])
   if not states[id] then jobs[#jobs + 1] = id end
   states[id], results[id] = state, result
 end

@@ -1,7 +1,7 @@
 -- Flows: batches whose jobs, the nodes, wait for each other. What happens to a node reaches those behind it in steps, in
 -- order and once each.
 -- requires: coordination/redis/clock, counting, flow_nodes, guarded
--- may use: corrupt, deferring, ending, giving
+-- may use: deciding, deferring
 --
 -- pm:batch:<id>:nodes     a hash of name to numbers (flow_nodes.lua); "start" is what the first nodes wait for
 -- pm:batch:<id>:children  a hash of "<name>/<chunk>" to the names behind it, each with its edge's letter in front: "s"
@@ -11,87 +11,80 @@
 local flows = {}
 
 local call = guarded.call
-local EDGES_A_CALL, WEEK = 200, 604800
+local EDGES_A_CALL, ITEMS_AT_ONCE = 300, 64
 local left = EDGES_A_CALL -- that this call still follows
 local function key_of(flow) return 'pm:batch:' .. flow end
-local function id_of(flow, name) return name:sub(1, 6) == 'batch:' and name or flow .. '-' .. name end
 
 local begin -- of a flow within this one
 
 -- Do what the numbers of a node say: it was decided otherwise before, unless it has waited until now.
 function flows.decide(flow, name, was, is)
-  local id = id_of(flow, name)
-  if id == name then return begin(id:sub(7), is) end
-  if was == 'c' or was == 's' then deferring.again(id, 'canceled') end
-  if is == 'p' then return end
-  local fields, found = deferring.take(id)
-  if fields and is == 'd' then
-    deferring.enqueue(id, fields, giving.fields(flow, fields[6]))
-  elseif fields then
-    ending.cancel(id, fields[1], 'flow')
-    ending.keep(id, tonumber(redis.pcall('HGET', key_of(flow), 'keep')) or WEEK) -- so that a retry finds it
-    if is == 's' then counting.note(id, 's', flow) end
-  elseif found.err then
-    corrupt.set_aside(id, found.err)
-    counting.note(id, 'f', flow)
-  elseif not found[2] then
-    counting.note(id, 'c', flow) -- its record is gone
-  end
+  if name:sub(1, 6) == 'batch:' then return begin(name:sub(7), is) end
+  deciding.job(flow, flow .. '-' .. name, was, is)
 end
 
--- Let one chunk of a node's children know that it has changed.
-local function follow(flow, field, before, state)
-  local nodes, names, edges, changed, decisions = key_of(flow) .. ':nodes', {}, {}, {}, {}
-  for edge, name in (call('HGET', key_of(flow) .. ':children', field) or ''):gmatch('(%l)(%S+)') do
-    names[#names + 1], edges[#edges + 1] = name, edge
-  end
-  left = left - math.max(1, #names)
-  local found = #names > 0 and call('HMGET', nodes, unpack(names)) or {}
-  for i, name in ipairs(names) do
-    local numbers = flow_nodes.parse(found[i])
-    if numbers then
-      local was = flow_nodes.verdict(numbers)
-      flow_nodes.add(numbers, edges[i], before, -1)
-      flow_nodes.add(numbers, edges[i], state, 1)
-      changed[#changed + 1], changed[#changed + 2] = name, table.concat(numbers, ' ')
-      local is = flow_nodes.verdict(numbers)
-      if was ~= is then decisions[#decisions + 1] = {name, was, is} end
-    end
-  end
-  if #changed > 0 then call('HSET', nodes, unpack(changed)) end
+-- Let changes, an array of {name, state before, state, chunk}, reach all nodes in these chunks. How many did.
+local function follow(flow, items)
+  local decisions, count, done = flow_nodes.change(flow, items)
+  left = left - count - done
   for _, each in ipairs(decisions) do flows.decide(flow, unpack(each)) end
+  if #decisions > 0 then deferring.push() end
+  return done
 end
 
--- Work off changes, as far as this call may.
+-- Work off changes in order, each from its last chunk to its first, as far as this call may. Which is the first that is
+-- not done; its chunk is the next one.
+local function work(flow, items)
+  local first = 1
+  while first <= #items and left > 0 do
+    local some, chunk = {items[first]}, items[first][4]
+    while chunk == 1 and #some < ITEMS_AT_ONCE and (items[first + #some] or {})[4] == 1 do
+      some[#some + 1] = items[first + #some]
+    end
+    local done = follow(flow, some)
+    if chunk > 1 then items[first][4] = chunk - 1 else first = first + done end
+  end
+  return first
+end
+
+-- Go on with changes that are ahead, as far as this call may.
 function flows.go_on(flow)
   local ahead = key_of(flow) .. ':ahead'
   while true do
-    local item = call('LINDEX', ahead, 0)
-    if not item then return end
+    local items = {}
+    for i, text in ipairs(call('LRANGE', ahead, 0, left > 0 and ITEMS_AT_ONCE - 1 or 0)) do
+      local name, before, state, chunk = text:match('^(%S+) (%l) (%l) (%d+)$')
+      items[i] = {name or '', before or '', state or '', tonumber(chunk) or 0}
+    end
+    if #items == 0 then return end
     if left <= 0 then
       counting.unfinished[flow] = true
       return call('ZADD', 'pm:parents', 'NX', clock.now, 'batch:' .. flow) -- until someone has gone on
     end
-    local name, before, state, chunk = item:match('^(%S+) (%l) (%l) (%d+)$')
-    chunk = tonumber(chunk) or 0
-    if chunk > 0 then follow(flow, name .. '/' .. chunk, before, state) end
-    if chunk > 1 then
-      call('LSET', ahead, 0, table.concat({name, before, state, chunk - 1}, ' '))
-    else
-      call('LPOP', ahead)
-    end
+    local first = work(flow, items)
+    call('LTRIM', ahead, first - 1, -1)
+    if first <= #items then call('LSET', ahead, 0, table.concat(items[first], ' ')) end
   end
 end
 
+-- Changes of nodes, as `follow` has them, reach those behind, unless others are ahead of them: then they wait.
+local function advance(flow, items)
+  local ahead = key_of(flow) .. ':ahead'
+  local first = call('EXISTS', ahead) == 0 and work(flow, items) or 1
+  for i = first, #items do call('RPUSH', ahead, table.concat(items[i], ' ')) end
+  flows.go_on(flow)
+end
+
 -- Nodes have changed: `before` has the states of `ids` until now, `states` the new ones by id.
-function flows.change(flow, numbers, ids, before, states)
+function flows.change(flow, names, texts, ids, before, states)
+  local items = {}
   for i, id in ipairs(ids) do
-    local known, name = unpack(numbers[id] or {})
-    if known and known[6] > 0 and before[i] and before[i] ~= states[id] then
-      call('RPUSH', key_of(flow) .. ':ahead', table.concat({name, before[i], states[id], known[6]}, ' '))
+    local chunks = names[id] and flow_nodes.chunks(texts[id]) or 0
+    if chunks > 0 and before[i] and before[i] ~= states[id] then
+      items[#items + 1] = {names[id], before[i], states[id], chunks}
     end
   end
-  if next(numbers) then flows.go_on(flow) end
+  advance(flow, items)
 end
 
 -- The start of a flow is reached ("d"), or never will be ("c" or "s"), or is waited for again ("p").
@@ -101,8 +94,7 @@ begin = function(flow, state)
   if before ~= 'p' and before ~= 'c' and before ~= 's' or before == state then return end -- or it has begun
   redis.call('HSET', key, 'start', state)
   local numbers = flow_nodes.parse(call('HGET', key .. ':nodes', 'start'))
-  if numbers then call('RPUSH', key .. ':ahead', table.concat({'start', before, state, numbers[6]}, ' ')) end
-  flows.go_on(flow)
+  advance(flow, numbers and {{'start', before, state, numbers[6]}} or {})
 end
 flows.begin = begin
 

@@ -1,5 +1,5 @@
 -- Giving: what the nodes of a flow return is handed on to those that take it.
--- requires: guarded
+-- requires: flow_nodes, guarded
 --
 -- In a node's record `takes` says which results go where, a JSON list of [place, [names]], and `given` has them, a JSON
 -- object of names to the results as batches collect them; "!" stands for one that is too large, "?" for one that is gone.
@@ -8,11 +8,11 @@ local giving = {}
 
 local LONGEST_RESULT, MOST_BYTES, MOST_TAKEN = 65536, 262144, 1000
 
--- Keep results of a batch, by id: all if it `collects`, otherwise those that some node takes.
-function giving.keep(batch, results, nodes, collects)
+-- Keep results of a batch, by id: all if it `collects`, otherwise those that some node takes; `texts` has the numbers of
+-- nodes.
+function giving.keep(batch, results, texts, collects)
   for id, result in pairs(results) do
-    local numbers = nodes[id] and nodes[id][1]
-    if collects or numbers and numbers[7] == 1 then
+    if collects or flow_nodes.is_taken(texts[id]) then
       guarded.call('HSET', 'pm:batch:' .. batch .. ':results', id, #result > LONGEST_RESULT and '!' or result)
     end
   end

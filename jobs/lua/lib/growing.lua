@@ -1,6 +1,6 @@
 -- Growing: a flow that has begun gets nodes behind others, which may have ended.
 -- requires: flow_nodes, guarded
--- may use: flows, giving
+-- may use: deferring, flows, giving
 
 local growing = {}
 
@@ -41,6 +41,7 @@ function growing.add(flow, names, letters, states, taken)
   local text, verdict = table.concat(own, ' '), flow_nodes.verdict(own)
   for _, name in ipairs(names) do call('HSET', key .. ':nodes', name, text) end
   for _, name in ipairs(verdict ~= 'p' and names or {}) do flows.decide(flow, name, 'p', verdict) end
+  if verdict == 'd' then deferring.push() end
 end
 
 return growing
