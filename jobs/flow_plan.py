@@ -137,6 +137,10 @@ class Plan:
         if handed.has_handed(*call):
             handed.validate(part.job, *call)
             args, kwargs, takes = handed.without_handed(*call, lambda taken: self._names(part, taken, edges))
+            if (count := sum(len(take.names) for take in takes)) > handed.MOST_TAKEN:
+                raise InvalidFlow(
+                    f"{part.job.name}: the call takes {count} results, and {handed.MOST_TAKEN} are the most"
+                )
             self.taken.update(name for take in takes for name in take.names)
             made = writer.write_taking((args, kwargs), handed.encode(takes))
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from redis import Redis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
 
 from packmule import Flow, chain, group, result
 from packmule.jobs import control, keys, reader
@@ -318,6 +320,9 @@ def test_bad_input_is_one_clear_line_and_sends_nothing(client, monkeypatch):
         flow.add(flow_jobs.step.call(flow.result(node)))
     with pytest.raises(InvalidCall, match="can't be written as JSON"):
         flow.add(flow_jobs.shown.call([flow.result(node)]))
+    monkeypatch.setattr("packmule.jobs.handed.MOST_TAKEN", 2)
+    with pytest.raises(InvalidFlow, match="takes 3 results, and 2 are the most"):
+        flow.add(flow_jobs.add.call(*[flow.result(node)] * 3))
     monkeypatch.setattr("packmule.jobs.flow_plan.MOST_NODES", 2)
     flow.add(flow_jobs.add.call(1))
     with pytest.raises(InvalidFlow, match="2 nodes"):
@@ -382,6 +387,17 @@ def test_nodes_that_rqs_code_cancels_or_deletes_stop_those_behind_them(client):
     work(client)
     settle(client)
     assert in_order(flow) == "dcc"
+
+
+def test_what_rqs_worker_returned_is_handed_on(client):
+    with Flow() as flow:
+        first = flow.add(flow_jobs.add.call(1, 2))
+        last = flow.add(flow_jobs.shown.call(flow.result(first)))
+    SimpleWorker(["default"], connection=client, serializer=JSONSerializer).work(burst=True)
+    settle(client)
+    work(client)
+    assert last.result(timeout=10) == "3"
+    assert list(client.hgetall(f"{keys.batch_key(flow.id)}:results")) == [first.encode()]
 
 
 @pytest.mark.parametrize("part", [":nodes", ":children", ":ahead", ":results", ":jobs", ""])

@@ -30,7 +30,7 @@ if is_recounting then recounting.step(batch, found[2], found[1] == '0') end
 for i = 1, #found[2], 2 do
   local id, state = found[2][i], found[2][i + 1]
   local ended = state == 'p' and end_of(id)
-  if ended then counting.note(id, ended, batch, collects == '1' and giving.last(id, ended) or nil) end
+  if ended then counting.note(id, ended, batch, (start or collects == '1') and giving.last(id, ended) or nil) end
 end
 if start then flows.go_on(batch) end
 batches.settle(batch) -- its last job may have been counted without that
