@@ -100,7 +100,7 @@ class Step:
         if kept and kept.state == "done":
             return kept.value
         if steps.is_draining():
-            raise Interrupted
+            raise steps.ends_by(Interrupted())
         value, answer = self._known(job, steps, field, kept) if kept else (_NOTHING, "")
         if value is _NOTHING:
             marks = self.if_unknown != "again"
@@ -194,7 +194,7 @@ def wait_for(name: str, timeout: float | timedelta | None = None, default: Any =
     kept = _asked(steps, field)
     if kept and kept.state == "done":
         return kept.value
-    if kept is None or kept.state != "late":
+    if kept is None or kept.state != "late" or (default is _NOTHING and steps.may_wait_again(kept)):
         raise steps.wait(field, seconds)
     if default is _NOTHING:
         within = f" within {span_text(seconds)}" if seconds is not None else ""
@@ -244,6 +244,23 @@ async def _follow_async(steps: Steps, plan: _Plan, call: Callable[[], Awaitable[
     finally:
         if task:
             steps.in_flight.discard(task)
+
+
+async def settled(job: Running) -> None:
+    """Wait until the steps that run beside the job's body, which has ended, have ended too.
+
+    Its next run would be told that their ends are unknown, or run them at the same time.
+    """
+    import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
+
+    beside = job.steps.in_flight - {asyncio.current_task()} if job.steps else set()
+    try:
+        if beside:
+            await asyncio.wait(beside)
+    except asyncio.CancelledError:
+        for each in beside:
+            each.cancel()
+        raise
 
 
 @cache

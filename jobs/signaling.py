@@ -27,7 +27,7 @@ _signal = Script("jobs", "signal")
 
 
 class NotSignaled(Conflict):
-    """The state of a job does not allow a signal: it has ended, or too many wait for it."""
+    """The state of a job does not allow a signal: it has ended, did not ask, or too many wait for it."""
 
 
 class InvalidSignal(UsageError, ValueError):
@@ -55,6 +55,10 @@ def signal(client: Redis, id: str, name: str, data: Any = None) -> Literal["woke
         raise NotSignaled(
             f"job {id} keeps {MOST_SIGNALS} signals and {MOST_BYTES // KIB} KiB of their data at most "
             "until it asks: send this one later"
+        )
+    if verdict == "unasked":
+        raise NotSignaled(
+            f"job {id} doesn't wait for {name}: it asks if a run finds that step without an end"
         )
     if verdict not in ("woken", "kept"):
         raise has_ended(id, verdict)

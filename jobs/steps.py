@@ -135,10 +135,9 @@ class Steps:
         if kept is None or kept.state in ("begun", "waits"):
             if self._asked[field].endswith("0"):
                 self._check(field)
-            if kept is None and len(self._kept) >= MOST_STEPS:
-                raise self.ends_by(
-                    StepNotKept(f"{said(field)} is one too many: a job has {MOST_STEPS} at most")
-                )
+            if kept is None and (len(self._kept) >= MOST_STEPS or self._bytes > MOST_BYTES):
+                most = f"a job has {MOST_STEPS} at most, and they take {MOST_BYTES} bytes at most"
+                raise self.ends_by(StepNotKept(f"{said(field)} is one too many: {most}"))
         return kept
 
     def find(self, field: str) -> Kept | None:
@@ -199,6 +198,10 @@ class Steps:
             self._place(field)
         return self.ends_by(Waiting(self.version, field, self._head("waits", field), seconds))
 
+    def may_wait_again(self, kept: Kept) -> bool:
+        """Whether a wait without a signal begins anew: it ended the run that an operator retried."""
+        return (kept.at or 0.0) < self.retried_at and not self._left
+
     def times_asked(self, kind: str, name: str | None = None) -> int:
         """How often this run has asked for something of this kind, and this name if one is given."""
         parts = [field.partition(":") for field in self._asked]
@@ -223,16 +226,9 @@ class Steps:
         """What ends the run whose body raised `error`."""
         if isinstance(self.error, FINAL) and isinstance(error, Exception):
             return self.error
-        if isinstance(error, BaseExceptionGroup) and error.split(Waiting)[1] is None:
+        if isinstance(error, BaseExceptionGroup) and error.split((Waiting, Interrupted))[1] is None:
             return self.error or error
         return error
-
-    async def settled(self) -> None:
-        """Wait until the steps that run beside the body, which now waits, have ended."""
-        import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
-
-        if beside := self.in_flight - {asyncio.current_task()}:
-            await asyncio.wait(beside)
 
     def _head(self, state: str, field: str) -> str:
         return f'["{state}",{self._asked[field]},'

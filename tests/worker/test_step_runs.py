@@ -20,6 +20,7 @@ from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.worker import step_jobs
 from packmule.tests.worker.step_runs import Runs, broken_off, calls, enqueue, record, recorded, value
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.outcome import Outcome
 from packmule.worker.rescue import rescue
 
 
@@ -279,6 +280,66 @@ def test_a_wait_in_a_task_group_is_no_error(client, runs):
     id.signal("go", 1)
     perform_async(runs)
     assert value(client, id) == 1
+
+
+@pytest.mark.parametrize("end", ["an error", "a drain"])
+def test_a_run_that_ends_lets_the_steps_beside_it_end(client, runs, end):
+    async def slow(name: str) -> str:
+        await asyncio.sleep(0.05)
+        return does(name)
+
+    async def body() -> Any:
+        async def ends() -> Any:
+            await asyncio.sleep(0)  # the other step has begun
+            if end == "an error":
+                raise ValueError
+            runs.is_draining = True
+            return await current.step("b", slow, "b")
+
+        ahead = current.step.options(if_unknown="fail")("a", slow, "a")
+        return await asyncio.gather(ahead, *([] if calls else [ends()]))
+
+    id = enqueue(client, body, step_jobs.flow_async)
+    perform_async(runs)
+    assert recorded(client, id) == {"step:a": ("done", "a")}
+    runs.is_draining = False
+    perform_async(runs)
+    assert value(client, id) == ["a"]
+
+
+def test_a_timeout_ends_the_steps_that_a_run_waits_for_at_its_end(client, runs):
+    async def body() -> None:
+        async def fails() -> None:
+            await asyncio.sleep(0)
+            raise ValueError
+
+        await asyncio.gather(current.step("a", asyncio.sleep, 600), fails())
+
+    async def run() -> tuple[Outcome, int]:
+        perform = runs.performer.perform_async(call, lambda: TimeoutError("too long"))
+        task = asyncio.create_task(perform)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        ended = await task
+        await asyncio.sleep(0)
+        return ended, len(asyncio.all_tasks())
+
+    enqueue(client, body, step_jobs.flow_async)
+    call = runs.performer.prepare(runs.claim())
+    ended, tasks = asyncio.run(run())
+    assert (ended.reason, tasks) == ("TimeoutError: too long", 1)
+
+
+def test_a_drain_in_a_task_group_is_no_error(client, runs):
+    async def body() -> None:
+        runs.is_draining = True
+        async with asyncio.TaskGroup() as group:
+            for name in "ab":
+                group.create_task(noting(name))
+
+    id = enqueue(client, body, step_jobs.flow_async)
+    perform_async(runs)
+    assert (id.status, calls, "attempts" in record(client, id)) == ("queued", [], False)
 
 
 def test_a_step_of_a_worker_that_lost_its_job_is_refused_and_ends_the_run(client, runs):

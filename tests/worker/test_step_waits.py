@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import threading
 from typing import Any
 
@@ -17,6 +18,7 @@ from packmule import current
 from packmule.jobs import control, keys, queues, reader, signaling
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
+from packmule.jobs.control import NotRetried
 from packmule.jobs.durable import SignalTimeout
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.signaling import InvalidSignal, NotSignaled
@@ -258,6 +260,86 @@ def test_signals_that_cannot_be_delivered_are_one_line(client, runs):
         done.signal("go")
 
 
+def test_an_answer_to_a_step_that_is_not_asked_for_is_refused(client, runs):
+    id = enqueue(client, waits)
+    for _ in range(2):
+        with pytest.raises(NotSignaled, match="doesn't wait for step:a: it asks if a run finds that step"):
+            id.signal("step:a", "again")
+        runs.once() if id.status == "queued" else None
+    assert not [field for field in record(client, id) if field.startswith("signal:")]
+
+
+def test_a_lost_reply_of_a_signal_is_found_after_the_jobs_end(client, runs, monkeypatch):
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "mark")
+    id = enqueue(client, waits, step_jobs.flow.options(result_ttl=0))
+    runs.once()
+    assert id.signal("go") == "woken"
+    runs.once()
+    assert not client.exists(keys.job_key(id))
+    assert id.signal("go") == "woken"
+
+
+def test_signals_take_no_more_than_the_steps_of_a_job_may(client, runs):
+    def body() -> int:
+        return sum(len(current.wait_for("go")) for _ in range(6))
+
+    id = enqueue(client, body)
+    for _ in range(5):
+        runs.once()
+        assert id.signal("go", "x" * 65_000) == "woken"
+    runs.once()
+    assert "StepNotKept: signal 'go' is one too many" in reader.read(client, id).reason
+
+
+def test_a_job_that_failed_for_want_of_a_signal_waits_again_if_it_is_retried_by_hand(client, runs):
+    id = enqueue(client, lambda: current.wait_for("go", timeout=HOUR), step_jobs.pinned)
+    for _ in range(2):
+        runs.once()
+        make_due(client, id)
+        promote(client)
+        runs.once()
+        assert reader.read(client, id).reason == "SignalTimeout: no signal 'go' came within 60 min"
+        control.retry(client, id)
+    runs.once()
+    assert id.signal("go", 1) == "woken"
+    runs.once()
+    assert value(client, id) == 1
+
+
+def test_a_wait_whose_timeout_the_body_has_dealt_with_does_not_begin_again(client, runs):
+    def body() -> None:
+        with pytest.raises(SignalTimeout):
+            current.wait_for("go", timeout=HOUR)
+        current.step("instead", int)
+        raise ValueError
+
+    id = enqueue(client, body, step_jobs.pinned)
+    runs.once()
+    make_due(client, id)
+    promote(client)
+    runs.once()
+    control.retry(client, id)
+    runs.once()
+    assert reader.read(client, id).reason == "ValueError"
+
+
+@pytest.mark.parametrize("body", [naps, waits])
+def test_a_job_that_rqs_code_requeued_and_that_waits_lives_on_with_its_steps(client, runs, body):
+    def fails() -> None:
+        current.step("a", int)
+        raise ValueError
+
+    id = enqueue(client, fails, step_jobs.flow.options(retries=0, failure_ttl=50))
+    runs.once()
+    Job.fetch(id, client, JSONSerializer).requeue()
+    step_jobs.bodies[:] = [lambda: [current.step("a", int), body()]]
+    runs.claim()
+    assert client.ttl(keys.steps_key(id)) == -1
+    rescue(client, "w1", "vanished")
+    runs.once()
+    assert (client.ttl(keys.job_key(id)), client.ttl(keys.steps_key(id))) == (-1, -1)
+
+
 def test_kept_signals_are_bounded_in_number_and_in_bytes(client, runs):
     id = enqueue(client, waits)
     for _ in range(100):
@@ -370,6 +452,19 @@ def test_a_newer_singleton_replaces_one_that_waits(client, runs, body):
     new = enqueue(client, lambda: 2, step_jobs.replacing, 2)
     assert (old.status, new.status) == ("canceled", "queued")
     assert client.zcard("rq:scheduled:default") + client.zcard("rq:deferred:default") == 0
+
+
+@pytest.mark.parametrize("body", [naps, waits])
+def test_a_singleton_that_was_replaced_is_not_retried_beside_a_newer_one_that_waits(client, runs, body):
+    old = enqueue(client, body, step_jobs.replacing, 1)
+    new = enqueue(client, body, step_jobs.replacing, 2)
+    runs.once()
+    with pytest.raises(NotRetried, match=f"job {new} holds its place"):
+        control.retry(client, old)
+    control.cancel(client, new)
+    control.retry(client, old)
+    runs.once()
+    assert old.status in ("scheduled", "deferred")
 
 
 def test_a_singleton_that_wakes_does_not_replace_the_one_that_runs(client, runs):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from packmule.errors import JobFailed
-from packmule.jobs import context, handed, registry, tracing
+from packmule.jobs import context, durable, handed, registry, tracing
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped, Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.registry import Invoked
@@ -172,8 +172,8 @@ class Performer:
             with running, _traced(call):
                 try:
                     value = await call.type.function(*call.args, **call.kwargs)
-                except Waiting:
-                    await running.own_steps().settled()
+                except (Exception, Waiting, Interrupted):
+                    await durable.settled(running)
                     raise
             return with_result(call, self._result(call, running, value, started))
         except BaseException as error:

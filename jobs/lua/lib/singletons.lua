@@ -61,7 +61,7 @@ function singletons.replace(queue, group, text)
   end
 end
 
--- The job that a singleton would have to replace: one that waits or runs, but not `id` itself; or nothing.
+-- The job that a singleton would have to replace: one that waits, sleeps or runs, but not `id` itself; or nothing.
 function singletons.other(queue, group, text, id)
   local key = group and lock_of(text)
   if not key then return end
@@ -70,6 +70,9 @@ function singletons.other(queue, group, text, id)
   local others = {head, first, call('HRANDFIELD', 'pm:holders:' .. key)}
   for _, other in pairs(others) do
     if other and other ~= '' and other ~= id then return other end
+  end
+  for _, other in ipairs(call('SRANDMEMBER', 'pm:retrying:' .. key, MOST)) do
+    if other ~= id and records.is_pending(records.get(other, 'status')) then return other end
   end
 end
 

@@ -19,7 +19,10 @@ local RARE = {
 
 -- The names and values of the fields that few jobs have, or false if this one has none.
 local function rare_of(id, fields)
-  if fields.steps then fields.recorded = cmsgpack.pack(steps.read(id)) end
+  if fields.steps then
+    steps.keep(id, -1) -- RQ's requeue lets them expire
+    fields.recorded = cmsgpack.pack(steps.read(id))
+  end
   fields.expires_at, fields.unknown_since = clock.seconds_to(fields.expires_at), clock.seconds_to(fields.unknown_since)
   local rare = {}
   for name, value in pairs(fields) do

@@ -41,6 +41,7 @@ function waiting_jobs.wait(id, queue, asked)
   local till = due < math.huge and string.format('%.6f', due) or 'inf'
   if not ending.write(id, status, 'waits', field .. ' ' .. till, 'worker_name', '') then return end
   redis.call('HDEL', records.key(id), 'deaths', 'expires_at', 'unknown_since')
+  ending.keep(id, -1, true) -- RQ's requeue lets a record expire
   place(id, queue, status, due)
   events.emit('waiting', id, queue, caller.worker, {['until'] = due < math.huge and due or nil, signal = name})
 end
