@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from packmule.errors import UsageError
-from packmule.jobs.keys import JOB_ID
+from packmule.jobs.keys import JOB_ID, queue_key, queue_name
 from packmule.units import CENTURY
 
 DEFAULT_QUEUE = "default"
@@ -149,8 +149,7 @@ class Options:
                 _check_span("retry_intervals", value)
         for name, least, most in _WHOLE:
             _check_whole(name, getattr(self, name), least, most)
-        if self.job_id is not None and not JOB_ID.fullmatch(self.job_id):
-            raise InvalidOption(f"job_id={self.job_id!r}: use up to 200 letters, digits, _ and -")
+        _check_names(self)
         if self.at is not None and self.at.tzinfo is None:
             raise InvalidOption(f"at={self.at.isoformat()}: give the time zone too, such as +01:00")
         if self.at is not None and self.delay is not None:
@@ -225,6 +224,14 @@ def _is_text(value: str) -> bool:
 
 def _is_template(value: Any) -> bool:
     return isinstance(value, str) and value != "" and _is_text(value)
+
+
+def _check_names(options: Options) -> None:
+    """Raise `InvalidOption` for what can't be a queue's name or a job's id."""
+    if options.queue is not None and queue_name(queue_key(options.queue)) is None:
+        raise InvalidOption(f"queue={options.queue!r}: that is a band of a queue: give priority instead")
+    if options.job_id is not None and not JOB_ID.fullmatch(options.job_id):
+        raise InvalidOption(f"job_id={options.job_id!r}: use up to 200 letters, digits, _ and -")
 
 
 def _check_batch(options: Options) -> None:

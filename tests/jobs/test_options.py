@@ -55,6 +55,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
         {"priority": True},
         {"queue": 1},
         {"queue": "\ud800"},
+        {"queue": "low,+2"},
         {"description": b"bytes"},
         {"description": "\udcff"},
         {"unique": ""},

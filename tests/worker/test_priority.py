@@ -15,6 +15,7 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from packmule import Flow
 from packmule.coordination.limits.rate import Rate
 from packmule.jobs import control, keys, queues, reader
 from packmule.jobs.batch import Batch
@@ -22,8 +23,9 @@ from packmule.jobs.client import Client
 from packmule.observe import events
 from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.test_trips import idle
-from packmule.tests.worker import limited_jobs, pool_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs, step_jobs
 from packmule.tests.worker.pools import children_of, ended, lines, pool, until
+from packmule.tests.worker.step_runs import Runs
 from packmule.worker.order import Strict
 from packmule.worker.process import claim as claiming
 from packmule.worker.process import outcome
@@ -130,6 +132,21 @@ def test_each_of_many_workers_claims_other_jobs(client, claims):
     found = [id for _ in range(20) for each in workers for id in claim(each)]
     assert sorted(found) == sorted(ids)
     assert nothing_waits(client)
+
+
+def test_several_workers_perform_the_better_jobs_first(server, client, tmp_path):
+    Client(client).make_default()
+    notes = tmp_path / "notes"
+    queues.pause(client, "default")
+    for priority in (-100, 0, 100):
+        calls = [(str(notes), f"{priority}")] * 60
+        pool_jobs.note.options(priority=priority).enqueue_many(calls)
+    with pool(server, 3):
+        until(lambda: client.scard(keys.WORKERS) == 3)
+        queues.resume(client, "default")
+        until(lambda: len(lines(notes)) == 180)
+    begun = lines(notes)
+    assert begun[:60].count("100") > 40 < begun[-60:].count("-100")
 
 
 # Scouts
@@ -381,6 +398,20 @@ def test_rq_sees_the_bands_as_queues_and_its_workers_perform_what_is_in_the_queu
     worker = SimpleWorker(["default"], connection=client, serializer=JSONSerializer)
     worker.work(burst=True)
     assert len(claim(claims, 5)) == 1
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_node_of_a_flow_and_a_job_that_gets_its_signal_wait_in_their_bands(client, claims):
+    runs = Runs(client, "w2")
+    waiting = step_jobs.waits.options(priority=88).enqueue("/dev/null")
+    runs.once()
+    with Flow() as flow:
+        first = flow.add(pool_jobs.add.call(1))
+        node = flow.add(pool_jobs.add.options(priority=-8).call(2), after=first)
+    runs.once()
+    other = send(0)
+    assert waiting.signal("approved") == "woken"
+    assert claim(claims, 5) == [waiting, other, node]
 
 
 # What goes wrong
