@@ -6,7 +6,7 @@
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
--- KEYS[6+] the queues' lists, in the order in which they are served
+-- KEYS[6+] the queues' lists, in the order in which they are served, each with its bands (jobs/lua/lib/bands.lua)
 -- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, the lease in
 --          seconds, whether to renew it, [outcome, ...], rows]
 --          the mark is a field of the claims that names the newest claim: the last, or this one if it is sent again.
