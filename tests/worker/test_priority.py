@@ -141,7 +141,7 @@ def test_several_workers_perform_the_better_jobs_first(server, client, tmp_path)
     for priority in (-100, 0, 100):
         calls = [(str(notes), f"{priority}")] * 60
         pool_jobs.note.options(priority=priority).enqueue_many(calls)
-    with pool(server, 3):
+    with pool(server, 3, most=1):
         until(lambda: client.scard(keys.WORKERS) == 3)
         queues.resume(client, "default")
         until(lambda: len(lines(notes)) == 180)
