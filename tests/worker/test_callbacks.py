@@ -106,6 +106,15 @@ def test_callbacks_are_called_with_rqs_arguments_once_the_outcome_is_recorded(qu
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
 
 
+def test_steps_live_as_long_as_the_record_of_a_job_that_calls_back(queue, client, tmp_path):
+    registry.load(["packmule.tests.worker.step_jobs"])
+    order, path = "packmule.tests.worker.step_jobs.order", str(tmp_path / "notes")
+    job = queue.enqueue(order, path, on_success=Callback(f"{HERE}.succeeded"))
+    work(client)
+    assert is_settled(client, job)
+    assert 400 < client.ttl(keys.steps_key(job.id)) <= 500
+
+
 def test_a_callback_may_be_a_coroutine(queue, client):
     with_callbacks(queue, "body", on_success="succeeded_async")
     work(client)

@@ -1,7 +1,7 @@
 -- Callbacks: once a job's outcome is recorded, its RQ callback is called, and then its webhooks. Until both are done the
 -- job stays claimed, or its id waits in its queue.
 -- requires: caller, coordination/redis/clock, guarded, queues, records
--- may use: belongings, ending, groups, scheduled
+-- may use: belongings, ending, groups, scheduled, steps
 --
 -- `callback_due` in the record says what is due: "<step> <status> <kind> <place> <value> <execution>". The step is
 -- "callback" or "webhooks", the status is the one that the outcome left, and the kind is "success", "failure" or
@@ -24,9 +24,9 @@ end
 
 local function group_of(id) return 'callback ' .. id end
 
--- What is due for a job of this status: step, kind, place and value, or nothing.
-function callbacks.due(id, status)
-  local text = records.get(id, 'callback_due') or ''
+-- What is due for a job of this status: step, kind, place and value, or nothing. `text` is the field, if it was read.
+function callbacks.due(id, status, text)
+  text = text or records.get(id, 'callback_due') or ''
   local step, of, kind, place, value = text:match('^(%a+) (%a+) (%a+) (%a+) (%S+) ?%S*$')
   if of and of == status then return step, kind, place, sound(place, value) end
 end
@@ -65,8 +65,8 @@ end
 
 -- A step is done, or given up: begin the next one, or do what follows them. Whether another step is due.
 function callbacks.settle(id, queue)
-  local status = records.get(id, 'status')
-  local step, kind, place, value = callbacks.due(id, status)
+  local status, text = unpack(records.read(id, 'status', 'callback_due'))
+  local step, kind, place, value = callbacks.due(id, status, text)
   redis.pcall('HDEL', records.key(id), 'callback_due', 'unknown_since')
   if not step then return false end -- it was canceled or enqueued again meanwhile
   if step == 'callback' and callbacks.begin(id, status, kind, place, value, true) then return true end
@@ -78,6 +78,7 @@ function callbacks.settle(id, queue)
     scheduled.due(queue, tonumber(value))
   else
     ending.expire(id, value, kind == 'success')
+    if value > 0 then steps.keep(id, value) end
   end
   return false
 end
