@@ -107,6 +107,7 @@ class Running:
         finally:
             if self.printing is not None:
                 self.printing.end()
+            self.hear = None  # a thread that it left behind may say its first word later
             if self.token is not None:
                 _running.reset(self.token)
             if self.pending or self.lock.locked():  # or the thread of late reports is about to send one

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections import deque
+from contextvars import copy_context
 
 import msgspec
 import pytest
@@ -14,8 +16,9 @@ from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from packmule import current
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import control, keys, queues, registry, said, watch
+from packmule.jobs import context, control, keys, queues, registry, said, watch
 from packmule.jobs.client import Client
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.tests.worker import talking_jobs
@@ -93,6 +96,13 @@ def test_async_jobs_and_threads_that_a_job_starts_say_it_in_their_own_logs(serve
             assert chunks(client, id) == [f"j{number}"]
         ended(client, other)
         assert texts(client, other) == ["from a thread"]
+
+
+def test_a_thread_that_a_job_left_behind_leaves_nothing_in_the_worker(client):
+    with context.Running("id", 1, lambda *_: None, hear=lambda *_: pytest.fail("it has ended")):
+        late = copy_context()
+    late.run(current.log, "too late")
+    assert late.run(context.said) is None
 
 
 def test_what_a_job_logs_is_kept_with_its_traceback_and_never_fails_it(server, client):
@@ -334,6 +344,68 @@ def test_whatever_lies_in_the_way_the_job_ends_and_later_words_are_kept(client, 
     end(fetcher, job)
     assert client.hget(keys.job_key(id), "status") == b"finished"
     assert texts(client, id)[-1:] == ["after"]
+
+
+def test_a_record_that_is_none_any_more_does_not_stop_the_worker_of_a_job_that_says_something(
+    client, fetcher
+):
+    id = talking_jobs.talk.enqueue()
+    job = claimed(fetcher)
+    client.delete(keys.job_key(id))
+    client.set(keys.job_key(id), "in the way")
+    hear(fetcher, job).line(line("a"))
+    fetcher.say()
+    hear(fetcher, job).line(line("b"))
+    end(fetcher, job)
+    assert not client.hexists("pm:claims:w1", id)
+    assert client.exists(keys.log_key(id)) == 0
+
+
+def test_a_job_of_the_id_of_a_deleted_one_begins_a_log_of_its_own(client, fetcher):
+    for text in ("old", "new"):
+        id = talking_jobs.talk.options(job_id="chosen").enqueue()
+        job = claimed(fetcher)
+        hear(fetcher, job).line(line(text))
+        fetcher.say()
+        end(fetcher, job)
+        assert texts(client, id) == [text]
+        client.delete(keys.job_key(id))
+        client.persist(keys.log_key(id))
+
+
+def test_a_job_that_never_stops_talking_does_not_hold_up_others(client, fetcher, monkeypatch):
+    id = talking_jobs.talk.enqueue()
+    heard = hear(fetcher, claimed(fetcher))
+    send, sends = fetcher._claims.say, 0
+
+    def talk_on(words: object) -> None:
+        nonlocal sends
+        sends += 1
+        assert sends < 10
+        send(words)
+        heard.chunk(said.chunk(sends))
+
+    monkeypatch.setattr(fetcher._claims, "say", talk_on)
+    heard.chunk(said.chunk(0))
+    fetcher.say()
+    assert chunks(client, id) == [0]
+    fetcher.say()
+    assert chunks(client, id) == [0, 1]
+
+
+def test_words_that_are_dropped_while_they_are_taken_are_counted_and_no_error():
+    class Flooded(deque[bytes]):
+        def popleft(self) -> bytes:
+            if len(self) == 2:  # another thread adds too much just now, and drops them
+                self.clear()
+                pieces.dropped += 2
+            return super().popleft()
+
+    pieces = saying.Pieces(saying.CHUNKS)
+    pieces._kept = Flooded([b"1", b"2", b"3"])
+    assert pieces.take() == ((1, 1, 2, "[1]"),)
+    pieces.add(b"4")
+    assert pieces.take() == ((2, 3, 2, "[4]"),)
 
 
 def test_a_deleted_job_leaves_nothing_of_what_it_says(client, fetcher):

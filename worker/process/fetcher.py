@@ -183,8 +183,9 @@ class Fetcher:
         return claim
 
     def _say(self) -> None:
+        executions = list(self.saying.spoken)
         try:
-            while said := self.saying.waiting():
+            while said := self.saying.waiting(executions):
                 retry_until_available(partial(self._claims.say, said))
         except RedisError as error:
             log.warning("what jobs said was not stored: %s", error)

@@ -76,16 +76,24 @@ class Pieces:
         What was dropped before an entry counts in it, so that readers notice.
         """
         entries: list[Entry] = []
-        while self._kept:
+        left, self.size = len(self._kept), 0  # what is added meanwhile is for the next call
+        while left:
             dropped, self.dropped = self.dropped, 0
             pieces, size = [], 0
-            while self._kept and size < ENTRY_BYTES:
-                pieces.append(self._kept.popleft())
+            while left and size < ENTRY_BYTES:
+                try:
+                    pieces.append(self._kept.popleft())
+                except IndexError:  # they have just been dropped
+                    left = 0
+                    break
+                left -= 1
                 size += max(self._kind.least, len(pieces[-1]) + 1)
+            if not pieces:
+                self.dropped += dropped
+                break
             self._number += 1
             said = f"[{b','.join(pieces).decode()}]"  # a text, since Lua's msgpack knows no bytes
             entries.append((self._number, dropped + len(pieces), size, said))
-        self.size = 0
         return tuple(entries)
 
 
@@ -157,12 +165,16 @@ class Saying:
         """An earlier run of this job has said something, which is to be kept as long as its record."""
         self.hear(job.id, job.execution, job.attempt).has_said = True
 
-    def waiting(self) -> list[tuple[str, str, *tuple[object, ...]]]:
-        """What running jobs have said since the last call, of so many jobs as one call should take."""
+    def waiting(self, executions: list[str]) -> list[tuple[str, str, *tuple[object, ...]]]:
+        """What some of these `executions` have said since the last call, of so many as one call should take.
+
+        They are taken off the list: one that never stops talking is asked once.
+        """
         found: list[tuple[str, str, *tuple[object, ...]]] = []
         size = 0
-        for execution, said in list(self.spoken.items()):
-            if said.size and size < MOST_AT_ONCE:
+        while executions and size < MOST_AT_ONCE:
+            execution = executions.pop()
+            if (said := self.spoken.get(execution)) and said.size:
                 size += said.size
                 found.append((said.id, execution, *said.take()))
         return found

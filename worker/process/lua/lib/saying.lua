@@ -50,7 +50,9 @@ end
 -- Write what an execution said: lists of entries for its log and for its output.
 function saying.write(id, execution, attempt, lines, chunks)
   local log, output = belongings.of(id)
-  if redis.call('HSETNX', records.key(id), 'said', 1) == 1 then redis.call('UNLINK', log, output) end -- an earlier job's
+  local is_first = redis.pcall('HSETNX', records.key(id), 'said', 1)
+  if type(is_first) == 'table' and not is_first.err:find('OOM', 1, true) then return end -- it is no record any more
+  if is_first == 1 then redis.call('UNLINK', log, output) end -- an earlier job's
   append(log, execution, attempt, lines, MOST_LINES)
   append(output, execution, attempt, chunks, MOST_OUTPUT)
   belongings.follow(id)
