@@ -61,7 +61,8 @@ class Running:
     `is_draining` tells whether the worker stops; `fence` is a singleton's token; `batch` is its batch; `name`
     is that of its function, and `queue` its queue. `printing` holds the line that it prints. `open_steps`
     makes its `steps` when it first asks for one; it takes the job's `task` if that is async.
-    `hear` returns what takes its lines and output once it says something, and `said` is that.
+    `hear` returns what takes its lines and output once it says something, and `said` is that. `spend` takes
+    what it has spent of its rate.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Running:
     open_steps: Callable[[Any], Steps] | None = None
     execution: str = ""
     hear: Hear | None = None
+    spend: Callable[[int], None] = lambda spent: None
     said: Said | None = None
     printing: Printing | None = None
     task: Any = None

@@ -15,11 +15,12 @@ from packmule.jobs import context, said, wire
 from packmule.jobs.context import REPORT_INTERVAL, running
 from packmule.jobs.durable import SignalTimeout, sleep, step, wait_for
 from packmule.jobs.interrupts import Interrupted
+from packmule.jobs.limits import is_number
 from packmule.units import KIB
 
 __all__ = [
     "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "flow", "job_id", "progress",
-    "resource", "resume", "sleep", "step", "track", "wait_for",
+    "resource", "resume", "sleep", "spent", "step", "track", "wait_for",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ CHECKPOINT_INTERVAL = 1.0
 LONGEST_MESSAGE = 1000
 """Characters of a progress message that are kept."""
 
+MOST_SPENT = 10**15
+
 MOST_CHECKPOINT_BYTES = 256 * KIB
 """Bytes of JSON that a checkpoint may take."""
 
@@ -43,6 +46,10 @@ _log = logging.getLogger("packmule.current")
 
 class CheckpointTooLarge(UsageError, ValueError):
     """A job's checkpoint takes more bytes than its record should hold."""
+
+
+class UnfitSpending(UsageError, ValueError):
+    """A job said that it spent what is no amount."""
 
 
 class NoResource(NotFound, LookupError):
@@ -64,6 +71,23 @@ def fence() -> int | None:
     """
     job = running()
     return job.fence if job else None
+
+
+def spent(amount: float) -> None:
+    """Correct what the running job takes of its rate: it cost this `amount` so far, rounded up.
+
+    It's for a job whose `rate` has a `cost`. The rate gets tokens back, or loses more, up to a whole burst.
+    The last call of an attempt counts. Outside of a job, and in one without such a rate, it does nothing.
+    Raises `UnfitSpending` for what is no number, or negative.
+
+    >>> from packmule import current
+    >>> current.spent(1_250)
+    """
+    if not is_number(amount) or not 0 <= amount <= MOST_SPENT:
+        raise UnfitSpending(f"a job can't have spent {amount!r:.40}: give a number from 0 to {MOST_SPENT:,}")
+    job = running()
+    if job is not None:
+        job.spend(math.ceil(amount))
 
 
 def batch_id() -> str | None:

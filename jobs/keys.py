@@ -229,6 +229,11 @@ def holders_key(key: str) -> str:
     return f"pm:holders:{key}"
 
 
+def weights_key(key: str) -> str:
+    """The hash of the jobs that hold more than one slot of `key`: job id to the slots beyond the first."""
+    return f"pm:weights:{key}"
+
+
 def batch_key(batch: str) -> str:
     """The hash of a batch; followed by `:jobs`, `:results` or `:held` it is one of its other keys."""
     return f"pm:batch:{batch}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 
-from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
+from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, UnfitValue, template
 from packmule.coordination.keys import bounded
 from packmule.coordination.limits.rate import InvalidRate, Rate
 from packmule.errors import UsageError
@@ -18,27 +19,75 @@ Policy = Literal["wait", "skip", "replace"]
 POLICIES = ("wait", "skip", "replace")
 
 MOST_SLOTS = 100_000
+MOST_WEIGHTED_SLOTS = 10**12
+"""Slots of a limit of which a job may take several, such as the pixels of an image."""
+
+LONGEST_SHOWN = 40
 
 _BY = re.compile(r"(?P<value>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
 """A limit for each value of a key: `100/m by {domain}`."""
+
+
+_COST = re.compile(r"(?P<rest>.*?)\s+cost\s+\{(?P<argument>\w+)\}\s*", re.DOTALL)
+"""A limit of which a call takes what an argument says: `100000/m by {model} cost {tokens}`."""
 
 
 class InvalidLimit(UsageError, ValueError):
     """A limit in a job's decorator can't be kept."""
 
 
+class UnfitCost(UnfitValue):
+    """An argument of a call is no cost, or more than its limit ever allows."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number, which may be no finite one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Cost(NamedTuple):
+    """What a call takes of a limit: the number in one of its arguments, which may have a default."""
+
+    argument: str
+    default: Any
+
+    def of(self, arguments: Mapping[str, Any], most: int, limit: str) -> int:
+        """The cost of a call with these `arguments`, a whole number up to `most`, rounded up.
+
+        `limit` names the limit in errors. Raises `UnfitCost`.
+        """
+        value = arguments.get(self.argument, self.default)
+        if not is_number(value) or not value > 0:
+            shown = repr(value)[:LONGEST_SHOWN]
+            raise UnfitCost(f"the argument {self.argument} is a cost: give a number above 0, not {shown}")
+        if value > most:
+            raise UnfitCost(
+                f"the argument {self.argument} costs {f'{value:,}'[:LONGEST_SHOWN]}, and {limit} allows "
+                f"{most:,} at most: the job could never run"
+            )
+        return math.ceil(value)
+
+
 class Slots(NamedTuple):
-    """At most `most` jobs at once: for each value of `key`, or in all if `key` is None."""
+    """At most `most` jobs at once: for each value of `key`, or in all if `key` is None.
+
+    With a `cost` that is the sum of what the jobs cost.
+    """
 
     most: int
     key: KeyTemplate | None
+    cost: Cost | None = None
 
 
 class RateBy(NamedTuple):
-    """A rate, for each value of `key` on its own, or for all jobs of the type together if `key` is None."""
+    """A rate, for each value of `key` on its own, or for all jobs of the type together if `key` is None.
+
+    With a `cost` that is the rate of what the jobs cost.
+    """
 
     rate: Rate
     key: KeyTemplate | None
+    cost: Cost | None = None
 
 
 class CallLimits(NamedTuple):
@@ -46,7 +95,8 @@ class CallLimits(NamedTuple):
 
     `group` is the name of the group of jobs that wait for each other. `limits` is JSON, a list of
     `["lock", key, 1, policy]`, `["slots", key, most]` and `["rate", key, microseconds per job, microseconds
-    per whole burst]`. `lock` is the key of the singleton's lock.
+    per whole burst]`, with the call's cost behind the latter two if their limit has one. `lock` is the key of
+    the singleton's lock.
     """
 
     group: str
@@ -65,7 +115,7 @@ class JobLimits(NamedTuple):
     fair: KeyTemplate | None
 
     def of(self, arguments: Mapping[str, Any]) -> CallLimits:
-        """The limits of a call with these `arguments`, by name. Raises `UnfitValue`."""
+        """The limits of a call with these `arguments`, by name. Raises `UnfitValue` and `UnfitCost`."""
 
         def key(kind: KeyTemplate | Literal[True] | None) -> str:
             return bounded(
@@ -76,10 +126,13 @@ class JobLimits(NamedTuple):
         if self.lock:
             limits.append(("lock", key(self.lock), 1, self.policy))
         if self.slots:
-            limits.append(("slots", key(self.slots.key), self.slots.most))
+            most, _, cost = self.slots
+            own = (cost.of(arguments, most, "concurrency"),) if cost else ()
+            limits.append(("slots", key(self.slots.key), most, *own))
         if self.rate:
-            rate = self.rate.rate
-            limits.append(("rate", key(self.rate.key), rate.interval_us, rate.capacity_us))
+            rate, _, cost = self.rate
+            own = (cost.of(arguments, rate.burst, "rate"),) if cost else ()
+            limits.append(("rate", key(self.rate.key), rate.interval_us, rate.capacity_us, *own))
         named = [f"{kind} {name}" for kind, name, *_ in limits]
         group = bounded(" ".join(([f"fair {key(self.fair)}"] if self.fair else []) + named))
         text = msgspec.json.encode(limits).decode() if limits else ""
@@ -116,14 +169,31 @@ def job_limits(
 
 
 def _slots(text: int | str, signature: inspect.Signature) -> Slots:
-    """`5`, or `5 by {tenant}`."""
-    number, by, key = str(text).partition(" by ")
-    if isinstance(text, bool) or not number.strip().isdecimal() or not 1 <= int(number) <= MOST_SLOTS:
+    """`5`, `5 by {tenant}`, or `200 by {host} cost {megapixels}`."""
+    rest, cost = _cost(str(text), signature)
+    number, by, key = rest.partition(" by ")
+    most = MOST_WEIGHTED_SLOTS if cost else MOST_SLOTS
+    if isinstance(text, bool) or not number.strip().isdecimal() or not 1 <= int(number) <= most:
         raise InvalidLimit(
-            f"concurrency={text!r}: give a number from 1 to {MOST_SLOTS}, "
+            f"concurrency={text!r}: give a number from 1 to {most}, "
             "or a number for each value of an argument, such as '5 by {tenant}'"
         )
-    return Slots(int(number), _named(key, signature) if by else None)
+    return Slots(int(number), _named(key, signature) if by else None, cost)
+
+
+def _cost(text: str, signature: inspect.Signature) -> tuple[str, Cost | None]:
+    """A limit's text without its cost, and that. Raises `InvalidLimit`."""
+    found = _COST.fullmatch(text)
+    if re.search(r"\scost\b", found["rest"] if found else text):
+        raise InvalidLimit(f"{text!r}: end with cost and one argument in braces, such as cost {{tokens}}")
+    if found is None:
+        return text, None
+    name = found["argument"]
+    parameter = signature.parameters.get(name)
+    if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        known = ", ".join(signature.parameters) or "none"
+        raise InvalidLimit(f"{text!r}: the function has no argument {name}; it has {known}")
+    return found["rest"], Cost(name, parameter.default)
 
 
 def _named(text: str, signature: inspect.Signature) -> KeyTemplate:
@@ -135,19 +205,20 @@ def _named(text: str, signature: inspect.Signature) -> KeyTemplate:
 
 
 def rate_by(text: str, signature: inspect.Signature) -> RateBy:
-    """The rate in `text`, and the arguments of a function with this `signature` that it is kept by.
+    """The rate in `text`, and the arguments of a function with this `signature` that it is kept and paid by.
 
     >>> def fetch(url: str, domain: str) -> None: ...
     >>> rate_by("100/m burst 20 by {domain}", inspect.signature(fetch)).rate
     Rate(limit=100, period=60.0, burst=20)
 
-    Raises `InvalidRate`, or `InvalidKeyTemplate` for a key that names no argument.
+    Raises `InvalidRate`, `InvalidKeyTemplate` for a key that names no argument, or `InvalidLimit`.
     """
-    parts = _BY.fullmatch(text.strip()) if isinstance(text, str) else None
+    text, cost = _cost(text.strip(), signature) if isinstance(text, str) else (text, None)
+    parts = _BY.fullmatch(text) if isinstance(text, str) else None
     if parts is None:
-        return RateBy(Rate.parse(text), None)
+        return RateBy(Rate.parse(text), None, cost)
     rate = Rate.parse(parts["value"])
     key = template(parts["key"], signature)
     if not key.fields:
         raise InvalidKeyTemplate(f"{text!r}: put the argument in braces, as in {rate} by {{name}}")
-    return RateBy(rate, key)
+    return RateBy(rate, key, cost)

@@ -10,7 +10,7 @@ import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.replies import as_text, pipelined
-from packmule.jobs import keys
+from packmule.jobs import keys, wire
 
 MOST_WORKERS = 1_000
 MOST_CLAIMS = 10_000
@@ -22,23 +22,26 @@ MOST_HOLDERS = 20
 class Limit:
     """What limits a job: a `singleton`, `slots` (`most` at once) or `rate` of `key`, or `turns` between keys.
 
-    A rate lets one job start every `interval` seconds, and after a pause `most` of them at once.
+    A rate lets one job start every `interval` seconds, and after a pause `most` of them at once. The job
+    takes `cost` of the slots, or of those intervals; None for a limit without costs.
     """
 
     kind: str
     key: str
     most: int = 1
     interval: float = 0.0
+    cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that holds a slot of `key`; `is_alive` if its worker still claims it."""
+    """A job that holds `slots` of `key`, one or its cost; `is_alive` if its worker still claims it."""
 
     key: str
     job: str
     worker: str
     is_alive: bool
+    slots: int = 1
 
 
 def limits_of(group: str, text: bytes | None) -> list[Limit]:
@@ -54,10 +57,13 @@ def limits_of(group: str, text: bytes | None) -> list[Limit]:
     return [Limit("turns", group.removeprefix("fair ").removesuffix(rest)), *limits]
 
 
-def _limit(kind: Any, key: Any, most: Any = 1, capacity: Any = 1) -> Limit:
+def _limit(kind: Any, key: Any, most: Any = 1, further: Any = None, cost: Any = None) -> Limit:
     if kind == "rate":
-        return Limit("rate", str(key), max(1, int(capacity) // int(most)), int(most) / 1e6)
-    return Limit("singleton" if kind == "lock" else "slots", str(key), int(most))
+        paid = None if cost is None else int(cost)
+        return Limit("rate", str(key), max(1, int(further or 1) // int(most)), int(most) / 1e6, paid)
+    if kind == "lock":
+        return Limit("singleton", str(key), int(most))
+    return Limit("slots", str(key), int(most), cost=None if further is None else int(further))
 
 
 def holders(client: Redis, slots: Sequence[str]) -> list[Holder]:
@@ -70,10 +76,13 @@ def holders(client: Redis, slots: Sequence[str]) -> list[Holder]:
         for job, holder in sorted(_pairs(pairs))
         if b" " in holder
     ]
-    claims = pipelined(client, [("HGET", keys.claims_key(each[2]), each[1]) for each in found], None)
+    asked = [("HGET", keys.claims_key(worker), job) for _, job, worker, _ in found]
+    asked += [("HGET", keys.weights_key(key), job) for key, job, _, _ in found]
+    replies = pipelined(client, asked, None)
+    claims, weights = replies[: len(found)], replies[len(found) :]
     return [
-        Holder(key, job, worker, claim is not None and as_text(claim) == execution)
-        for (key, job, worker, execution), claim in zip(found, claims, strict=True)
+        Holder(key, job, worker, claim is not None and as_text(claim) == execution, 1 + wire.whole(more))
+        for (key, job, worker, execution), claim, more in zip(found, claims, weights, strict=True)
     ]
 
 

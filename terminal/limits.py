@@ -68,9 +68,13 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
         show.table(("queue", "rate"), sorted(found.rates.items()), "")
     if found.holders:
         show.out.print()
+        is_weighted = any(each.slots > 1 for each in found.holders)
         show.table(
-            ("job", "worker", "claim", "slot"),
-            [(each.job, each.worker, _claim(each), each.key) for each in found.holders],
+            ("job", "worker", "claim", *(["takes"] if is_weighted else []), "slot"),
+            [
+                (each.job, each.worker, _claim(each), *([each.slots] if is_weighted else []), each.key)
+                for each in found.holders
+            ],
             "",
         )
 
@@ -97,11 +101,13 @@ def _words(limit: Limit) -> str:
     if limit.kind == "singleton":
         return f"one at a time: {limit.key}"
     if limit.kind == "slots":
-        return f"{limit.most} at a time: {limit.key}"
+        costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
+        return f"{limit.most:,} at a time{costs}: {limit.key}"
     if limit.kind == "turns":
         return f"turns: {limit.key}"
-    burst = f", {limit.most} at once after a rest" if limit.most > 1 else ""
-    return f"one in {limit.interval:g} s{burst}: {limit.key}"
+    burst = f", {limit.most:,} at once after a rest" if limit.most > 1 else ""
+    costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
+    return f"one in {limit.interval:g} s{burst}{costs}: {limit.key}"
 
 
 def waits_for(group: Group, holders: Sequence[Holder]) -> str:

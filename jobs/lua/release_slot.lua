@@ -19,5 +19,6 @@ local is_alive = worker and redis.pcall('HGET', 'pm:claims:' .. worker, id) == e
 if is_alive and not is_forced then
   return {'alive', worker}
 end
-limits.release(cjson.encode({{'slots', key, 1}}), id, false)
+local cost = redis.call('EXISTS', 'pm:weights:' .. key) == 1 and 1 or nil
+limits.release(cjson.encode({{'slots', key, 1, cost}}), id, false)
 return {'released', worker or ''}

@@ -236,8 +236,8 @@ def test_any_template_is_accepted_or_refused():
 
 
 def test_a_rate_may_depend_on_an_argument():
-    assert rate_by("100/m", SIGNATURE) == (Rate(100, 60.0), None)
-    rate, by = rate_by(" 100/m burst 20  by {domain}:{account_id} ", SIGNATURE)
+    assert rate_by("100/m", SIGNATURE) == (Rate(100, 60.0), None, None)
+    rate, by, _ = rate_by(" 100/m burst 20  by {domain}:{account_id} ", SIGNATURE)
     assert rate == Rate(100, 60.0, 20)
     assert by.fill({"account_id": 7}) == "example.org:7"
 

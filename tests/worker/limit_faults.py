@@ -40,7 +40,7 @@ from packmule.tests.worker import (
     limit_ledger,
     limited_jobs,
 )
-from packmule.tests.worker.limited_jobs import MOST_SLOTTED, RATE
+from packmule.tests.worker.limited_jobs import MOST_SLOTTED, MOST_WEIGHED, RATE
 from packmule.tests.worker.pools import children_of, is_alive
 
 POOLS, PROCESSES = 3, 2
@@ -54,10 +54,11 @@ BEGIN_SECONDS = 0.15
 KINDS = {
     "s": limited_jobs.counted,
     "c": limited_jobs.slotted,
+    "w": limited_jobs.weighed,
     "r": limited_jobs.rated,
     "f": limited_jobs.fair,
 }
-KEYS = ("s1", "s2", "s3", "c1", "c2", "r1", "f1", "f2", "f3")
+KEYS = ("s1", "s2", "s3", "c1", "c2", "w1", "r1", "f1", "f2", "f3")
 BACKLOGS = {"r": 40}
 """How many jobs of a key wait at any time, by the key's first letter; six by default."""
 
@@ -234,6 +235,11 @@ def _schedule(scheduler: Scheduler, done: threading.Event) -> None:
         done.wait(max(0.01, scheduler.step()))
 
 
+def cost_of(name: str) -> int:
+    """What a job of this name costs, which ends in its number."""
+    return 5 + 37 * int(name.rpartition("-")[2]) % 90
+
+
 def _load(crowd: Crowd, place: Path, kills: int, until: float, dice: random.Random) -> list[str]:
     """Keep jobs of every key waiting, and break things meanwhile; the ids that were acknowledged."""
     acknowledged: list[str] = []
@@ -247,8 +253,9 @@ def _load(crowd: Crowd, place: Path, kills: int, until: float, dice: random.Rand
             for _ in range(BACKLOGS.get(key[0], 6) - (given[key] - written[key])):
                 given[key] += 1
                 call = (str(place), key, f"{key}-{given[key]}", dice.uniform(0.0, 0.15))
+                cost = (cost_of(call[2]),) if key[0] == "w" else ()
                 with suppress(RedisError):
-                    acknowledged.append(KINDS[key[0]].enqueue(*call))
+                    acknowledged.append(KINDS[key[0]].enqueue(*call, *cost))
         if time.monotonic() > next_fault:
             next_fault = time.monotonic() + dice.uniform(0.1, 0.8)
             crowd.break_something(dice)
@@ -291,10 +298,13 @@ def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Rep
     report.crowded = [
         job for key in ledger.runs if key[0] == "c" for job in ledger.crowded(key, MOST_SLOTTED)
     ]
+    report.crowded += [
+        job for key in ledger.runs if key[0] == "w" for job in ledger.overloaded(key, MOST_WEIGHED, cost_of)
+    ]
     report.hasty = [
         job for key in ledger.runs if key[0] == "r" for job in ledger.hasty(key, RATE, BEGIN_SECONDS)
     ]
-    for pattern in ("groups", "group", "holders", "blocked"):
+    for pattern in ("groups", "group", "holders", "blocked", "weights"):
         report.left += map(as_text, client.keys(f"pm:{pattern}:*"))
 
 

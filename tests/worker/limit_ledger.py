@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +57,17 @@ class Ledger:
     def crowded(self, key: str, most: int) -> list[str]:
         """The jobs that began beside `most` others or more, without those of processes that were frozen."""
         return list(crowded([(run.begun, self._end(run), run.name) for run in self._sound(key)], most))
+
+    def overloaded(self, key: str, most: int, cost_of: Callable[[str], int]) -> list[str]:
+        """The jobs that began beside others with which they cost more than `most`, by their names."""
+        found: list[str] = []
+        running: list[tuple[float, int]] = []
+        for run in self._sound(key):
+            running = [(end, cost) for end, cost in running if end > run.begun]
+            running.append((self._end(run), cost_of(run.name)))
+            if sum(cost for _, cost in running) > most:
+                found.append(run.name)
+        return found
 
     def hasty(self, key: str, rate: Rate, late: float) -> list[str]:
         """The jobs that began sooner than `rate` allows, though each may have begun `late` seconds late."""

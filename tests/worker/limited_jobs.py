@@ -15,6 +15,7 @@ from packmule.coordination.locks.fence import read, write
 from packmule.tests.worker.pool_jobs import note
 
 MOST_SLOTTED = 3
+MOST_WEIGHED = 100
 RATE = Rate.parse("20/s burst 5")
 
 
@@ -110,6 +111,13 @@ def counted(place: str, key: str, name: str, seconds: float) -> None:
 
 @job(concurrency=f"{MOST_SLOTTED} by {{key}}", retries=20, retry_intervals=[0])
 def slotted(place: str, key: str, name: str, seconds: float) -> None:
+    _enter(place, "begin", key, name)
+    time.sleep(seconds)
+    _enter(place, "wrote", key, name)
+
+
+@job(concurrency=f"{MOST_WEIGHED} by {{key}} cost {{size}}", retries=20, retry_intervals=[0])
+def weighed(place: str, key: str, name: str, seconds: float, size: int) -> None:
     _enter(place, "begin", key, name)
     time.sleep(seconds)
     _enter(place, "wrote", key, name)

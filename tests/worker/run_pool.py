@@ -26,6 +26,7 @@ from packmule.tests.worker import (
     pool_jobs,  # noqa: F401  registers jobs
     step_jobs,  # noqa: F401  registers jobs
     talking_jobs,  # noqa: F401  registers jobs
+    weighted_jobs,  # noqa: F401  registers jobs
 )
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling

@@ -103,12 +103,14 @@ class _Lock(msgspec.Struct, frozen=True, array_like=True, tag="lock"):
 class _Slots(msgspec.Struct, frozen=True, array_like=True, tag="slots"):
     key: _Key
     most: _Number
+    cost: _Number = 1
 
 
 class _Rate(msgspec.Struct, frozen=True, array_like=True, tag="rate"):
     key: _Key
     interval: _Number
     capacity: _Number
+    cost: _Number = 1
 
 
 class Row(NamedTuple):

@@ -31,6 +31,7 @@ _IMPOSSIBLE = "job %s: its %s %s is impossible: %s"
 
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
+Spend = Callable[[str, str, int], None]
 Remember = Callable[..., bool]
 CallBack = Callable[[Claimed, Due], Invoked]
 NoteError = Callable[[str, BaseException], None]
@@ -77,7 +78,8 @@ class Performer:
     `lookup` says what may be called; `call_back` makes the calls of callbacks that are due. `note_error`
     takes the ids of jobs that failed, and why. A job that `lookup` does not know goes back for `unknown_for`
     seconds. `remember` takes a job's id, execution, the version of its code and a step
-    (`jobs.steps.Remember`). `hear` returns what takes a job's lines and output.
+    (`jobs.steps.Remember`). `hear` returns what takes a job's lines and output. `spend` takes
+    its id, execution and what it spent.
     """
 
     def __init__(
@@ -91,11 +93,10 @@ class Performer:
         note_error: NoteError | None = None,
         unknown_for: float = 600.0,
         remember: Remember = lambda *_: True,
+        spend: Spend = lambda *_: None,
         hear: context.Hear | None = None,
     ) -> None:
-        self.report = report
-        self.remember = remember
-        self.save = save
+        self.report, self.save, self.remember, self.spend = report, save, remember, spend
         self.is_draining = is_draining
         self.max_result_bytes = max_result_bytes
         self.lookup = lookup or Registered()
@@ -216,9 +217,6 @@ class Performer:
         def report(done: float, total: float | None, message: str) -> None:
             self.report(job.id, job.execution, job.attempt, done, total, message)
 
-        def save(cursor: bytes) -> None:
-            self.save(job.id, job.execution, cursor)
-
         def open_steps(task: asyncio.Task[Any] | None) -> Steps:
             if job.due:
                 raise InvalidStep(
@@ -239,7 +237,7 @@ class Performer:
             job.attempt,
             report,
             job.checkpoint,
-            save,
+            partial(self.save, job.id, job.execution),
             self.is_draining,
             fence,
             job.batch,
@@ -248,6 +246,7 @@ class Performer:
             open_steps,
             job.execution,
             self.hear,
+            partial(self.spend, job.id, job.execution),
         )
 
     def _result(self, call: Call, running: context.Running, value: Any, started: float) -> Result:

@@ -1,4 +1,4 @@
-"""Progress, checkpoints and steps: what a running job stores through its worker."""
+"""Progress, checkpoints, steps and costs: what a running job stores through its worker."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ PROGRESS_TTL = 86_400
 log = logging.getLogger("packmule.worker")
 _write = Script("worker.process", "write")
 _remember = Script("worker.process", "remember")
+_spend = Script("worker.process", "spend")
 
 
 class ProgressStore:
@@ -42,6 +43,16 @@ class ProgressStore:
     def save(self, id: str, execution: str, cursor: bytes) -> None:
         """Store a checkpoint of the job `id` in its record."""
         self._write(id, execution, keys.job_key(id), "checkpoint", 0, ["checkpoint", cursor])
+
+    def spend(self, id: str, execution: str, spent: int) -> None:
+        """Correct what the job `id` took of its rate: in this execution it has `spent` so much."""
+        try:
+            done = _spend(self.client, [keys.claims_key(self.worker)], [id, execution, spent])
+        except RedisError as error:
+            log.warning("job %s: its rate was not corrected: %s", id, error)
+            return
+        if not done:
+            log.warning("job %s: its rate was not corrected, since the worker's lease had ended", id)
 
     def remember(self, id: str, execution: str, version: str, *values: str) -> bool:
         """Store a step of the job `id` (`jobs.steps.Remember`), whose code has this version, once Redis

@@ -126,6 +126,7 @@ class Worker:
             note_error,
             options.unknown_for,
             progress.remember,
+            progress.spend,
             self.fetcher.saying.hear,
         )
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)

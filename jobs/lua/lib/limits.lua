@@ -1,69 +1,78 @@
 -- Limits: the slots and tokens that a job needs in order to run.
--- requires: coordination/limits/tokens, coordination/redis/clock, guarded
--- may use: groups, rates
+-- requires: coordination/limits/tokens, coordination/redis/clock, guarded, stated_limits
+-- may use: groups, rates, weights
 --
 -- pm:holders:<key>   a hash of job to its worker and execution
 
 local limits = {}
 
 local call = guarded.call
-local IS_KIND = {lock = true, slots = true, rate = true}
-local function is_number(value) return type(value) == 'number' and value >= 1 and value < 1e17 end
 
--- The limits in a job's record: a list of {"lock" or "slots", key, most} and {"rate", key, interval, capacity}.
--- Corrupt ones are left out; the worker will fail the job because of them.
-function limits.parse(text)
-  local is_json, found = pcall(cjson.decode, text)
-  local parsed = {}
-  for _, limit in ipairs(is_json and type(found) == 'table' and found or {}) do
-    if type(limit) == 'table' and IS_KIND[limit[1]] and type(limit[2]) == 'string' and is_number(limit[3])
-      and (limit[1] ~= 'rate' or is_number(limit[4])) then
-      parsed[#parsed + 1] = limit
-    end
-  end
-  return parsed
+local function has_room(limit)
+  if limit.cost then return weights.free(limit[2], limit[3]) >= limit.cost end
+  return call('HLEN', 'pm:holders:' .. limit[2]) < limit[3]
 end
 
--- Whether a job has a slot or a slot is free. A slot is free if its holder no longer claims its job. `own` is how the
--- holders of this claim begin.
-function limits.has_slot(limit, id, own)
-  local key, most = 'pm:holders:' .. limit[2], limit[3]
-  if call('HLEN', key) < most or call('HEXISTS', key, id) == 1 then return true end
-  local held, holder = unpack(call('HRANDFIELD', key, 1, 'WITHVALUES'))
+local function unblock_next(limit)
+  if limit.cost then weights.unblock_next(limit[2]) else groups.unblock_next(limit[2]) end
+end
+
+-- Whether a job has a slot or enough are free. A slot is free if its holder no longer claims its job. `own` is how the
+-- holders of this claim begin, and `group` the job's name among blocked groups if it asks for its turn.
+function limits.has_slot(limit, id, own, group)
+  local key = 'pm:holders:' .. limit[2]
+  local may = not limit.cost or not group or weights.is_turn(limit[2], group)
+  if may and has_room(limit) or call('HEXISTS', key, id) == 1 then return true end
+  local held, holder = unpack(may and call('HRANDFIELD', key, 1, 'WITHVALUES') or {})
+  if not held then return false end
   local worker, execution = holder:match('^(.*) ([^ ]*)$')
   if holder:sub(1, #own) == own or (worker and redis.pcall('HGET', 'pm:claims:' .. worker, held) == execution) then
     return false
   end
   call('HDEL', key, held)
-  return call('HLEN', key) < most
+  if limit.cost then weights.drop(limit[2], held) end
+  return has_room(limit)
 end
 
 -- A job that may not run leaves its other slots to groups that are blocked until one is free.
-local function pass_on(all, refusing, id, own)
+local function pass_on(all, refusing, id, own, group)
   for _, limit in ipairs(all) do
-    if limit ~= refusing and limit[1] ~= 'rate' and limits.has_slot(limit, id, own) then groups.unblock_next(limit[2]) end
+    if limit ~= refusing and limit[1] ~= 'rate' then
+      if limit.cost then weights.leave(limit[2], group) end
+      if limits.has_slot(limit, id, own) then unblock_next(limit) end
+    end
+  end
+end
+
+-- A job takes the slots of a limit.
+local function hold(limit, id, holder, group)
+  local key, most = limit[2], limit[3]
+  call('HSET', 'pm:holders:' .. key, id, holder)
+  if limit.cost then
+    weights.take(key, id, limit.cost)
+    weights.leave(key, group)
+    if weights.free(key, most) > 0 then weights.unblock_next(key) end
   end
 end
 
 -- Whether a job may run now: then it takes its slots and tokens. Otherwise the key of the slot that it lacks, or the
 -- time at which it may run.
-local function admit(all, id, own, number)
+local function admit(all, id, own, number, group)
   local full = {}
   for _, limit in ipairs(all) do
     local kind, key, most, capacity = unpack(limit)
     full[limit] = kind == 'rate' and rates.full_at(key, capacity)
-    local wait = full[limit] and tokens.wait(full[limit], capacity, most, 1) or 0
-    if wait > 0 or kind ~= 'rate' and not limits.has_slot(limit, id, own) then
-      pass_on(all, limit, id, own)
+    local wait = full[limit] and tokens.wait(full[limit], capacity, most, limit.cost) or 0
+    if wait > 0 or kind ~= 'rate' and not limits.has_slot(limit, id, own, group) then
+      pass_on(all, limit, id, own, group)
       return false, kind ~= 'rate' and key, clock.now + math.min(wait / 1000000, groups.LONGEST_BLOCK)
     end
   end
   for _, limit in ipairs(all) do
-    local kind, key, interval = unpack(limit)
-    if kind == 'rate' then
-      tokens.take(rates.key(key), full[limit], interval, 1)
+    if full[limit] then
+      tokens.take(rates.key(limit[2]), full[limit], limit[3], limit.cost)
     else
-      call('HSET', 'pm:holders:' .. key, id, own .. number)
+      hold(limit, id, own .. number, group)
     end
   end
   return true
@@ -72,7 +81,7 @@ end
 -- Claim a job from its queue's list. Whether it may run, or else is blocked, and whether another job followed it.
 function limits.claim(queue, group, text, id, own, number)
   if text then
-    local is_admitted, key, due = admit(limits.parse(text), id, own, number)
+    local is_admitted, key, due = admit(stated_limits.parse(text), id, own, number, queue .. '\n' .. group)
     if not is_admitted then
       groups.block(queue, group, id, key, due)
       return false, false
@@ -81,16 +90,19 @@ function limits.claim(queue, group, text, id, own, number)
   return true, groups.leave(queue, group, id)
 end
 
--- Release a job's slots, and its tokens too if it was returned unperformed. If it is only postponed until its lock
--- is free, no group is unblocked: the next job would find the same lock taken.
-function limits.release(text, id, is_returned, is_postponed)
-  for _, limit in ipairs(limits.parse(text)) do
+-- Release a job's slots, and its tokens too if `returned`, its execution, was not performed. If it is only postponed
+-- until its lock is free, no group is unblocked: the next job would find the same lock taken.
+function limits.release(text, id, returned, is_postponed)
+  for _, limit in ipairs(stated_limits.parse(text)) do
     local kind, key, interval = limit[1], limit[2], limit[3]
     if kind ~= 'rate' then
       if limit[4] == 'replace' then call('SREM', 'pm:retrying:' .. key, id) end
-      if call('HDEL', 'pm:holders:' .. key, id) == 1 and not is_postponed then groups.unblock_next(key) end
-    elseif is_returned then
-      rates.give_back(key, interval)
+      if call('HDEL', 'pm:holders:' .. key, id) == 1 then
+        if limit.cost then weights.drop(key, id) end
+        if not is_postponed then unblock_next(limit) end
+      end
+    elseif returned and not (limit[5] and rates.was_spent(id, returned)) then
+      rates.give_back(key, interval * limit.cost)
     end
   end
 end

@@ -1,5 +1,5 @@
 -- Rates: of jobs with a limit, and of queues.
--- requires: coordination/limits/tokens, coordination/redis/clock, guarded
+-- requires: coordination/limits/tokens, coordination/redis/clock, guarded, records
 --
 -- pm:rate:jobs:<key>  a token bucket (coordination/limits/lua/lib/tokens.lua)
 
@@ -19,10 +19,25 @@ function rates.full_at(key, capacity)
   return at
 end
 
--- Give a token back.
-function rates.give_back(key, interval)
+-- Give tokens back that take so long to come again.
+function rates.give_back(key, span)
   local at = tonumber(call('GET', rates.key(key)))
-  if at then call('SET', rates.key(key), string.format('%.0f', at - interval), 'KEEPTTL') end
+  if at then call('SET', rates.key(key), string.format('%.0f', at - span), 'KEEPTTL') end
+end
+
+-- Whether a job said in this execution what it really spent.
+function rates.was_spent(id, execution)
+  return (records.get(id, 'spent') or ''):match('^(%S+) %d+$') == execution
+end
+
+-- A running job spent so many tokens and not what it cost, or what it said before.
+function rates.correct(limit, id, execution, spent)
+  local key, interval, capacity = limit[2], limit[3], limit[4]
+  local before = rates.was_spent(id, execution) and tonumber(records.get(id, 'spent'):match('%d+$')) or limit.cost
+  local at = math.min(rates.full_at(key, capacity) + (spent - before) * interval, clock.microseconds + capacity)
+  redis.call('HSET', records.key(id), 'spent', execution .. ' ' .. string.format('%.0f', spent))
+  if at <= clock.microseconds then return call('DEL', rates.key(key)) end
+  call('SET', rates.key(key), string.format('%.0f', at), 'PX', math.ceil((at - clock.microseconds) / 1000))
 end
 
 -- Those of some queues that have a rate, each with how many of its jobs may start now; queues that may start none are

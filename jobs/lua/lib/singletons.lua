@@ -1,6 +1,6 @@
 -- Singletons with the policy "replace": the one that was queued last runs, those before it are canceled or stopped.
 -- requires: guarded, queues, records
--- may use: ending, groups, limits, withdrawal
+-- may use: ending, groups, stated_limits, withdrawal
 --
 -- pm:retrying:<key>  a set of the jobs of a lock that went back or that a paused batch holds, and have yet to run
 
@@ -11,7 +11,7 @@ local MOST = 500 -- jobs that one replaces; more can wait only if the policy was
 local DAY = 86400
 
 local function lock_of(text)
-  local lock = text and text:find('"replace"', 1, true) and limits.parse(text)[1]
+  local lock = text and text:find('"replace"', 1, true) and stated_limits.parse(text)[1]
   return lock and lock[4] == 'replace' and lock[2]
 end
 

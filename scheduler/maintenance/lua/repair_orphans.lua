@@ -2,7 +2,7 @@
 -- without a lease, slots whose holder is gone, groups without a head, steps and words of jobs that are gone, and records of
 -- workers without an expiry, because a killed worker's last write may arrive after its record was deleted.
 -- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/records, scheduler/fence
--- may use: jobs/belongings, jobs/groups, jobs/steps
+-- may use: jobs/belongings, jobs/groups, jobs/steps, jobs/weights
 --
 -- KEYS[1]  the leases
 -- ARGV[1]  a cursor, "0" at first    ARGV[2]  about how many keys to scan    ARGV[3]  the leader's term, or ""
@@ -30,17 +30,20 @@ repair['pm:claims:'] = lease
 repair['pm:waiting:'] = lease
 
 repair['pm:holders:'] = function(key)
-  local holders = 'pm:holders:' .. key
+  local holders, is_weighted = 'pm:holders:' .. key, redis.call('EXISTS', 'pm:weights:' .. key) == 1
   local found = call('HRANDFIELD', holders, math.min(FIELDS, left), 'WITHVALUES')
   left = left - #found / 2
   for i = 1, #found, 2 do
     local worker, execution = found[i + 1]:match('^(.*) ([^ ]*)$')
     if not worker or redis.pcall('HGET', 'pm:claims:' .. worker, found[i]) ~= execution then
       repaired = repaired + call('HDEL', holders, found[i])
-      groups.unblock_next(key)
+      if is_weighted then weights.drop(key, found[i]) end
+      if is_weighted then weights.unblock_next(key) else groups.unblock_next(key) end
     end
   end
 end
+
+repair['pm:weights:'] = function(key) weights.recount(key) end
 
 -- The key's name is ambiguous, because queue and group may contain colons: a job's record says which is which.
 repair['pm:group:'] = function(name)

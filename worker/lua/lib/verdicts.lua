@@ -76,7 +76,7 @@ function verdicts.apply(id, execution)
   if records.is_callback(execution) then return apply_to_callback(id, execution) end
   local queue, is_due = returning.queue_of(id)
   local needs = records.get(id, 'limits')
-  if needs then limits.release(needs, id, verdicts.verdict == 'returned') end
+  if needs then limits.release(needs, id, verdicts.verdict == 'returned' and execution) end
   if not queue then return end
   redis.pcall('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
   records.forget_execution(id, execution)

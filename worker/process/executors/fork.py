@@ -167,7 +167,7 @@ class ForkExecutor:
             performer.process = os.getpid()
             mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
             self._writer = writer
-            performer.report, performer.save = self._report, self._save
+            performer.report, performer.save, performer.spend = self._report, self._save, self._spend
             if hear := performer.hear:
                 performer.hear = lambda *job: SaidByPipe(hear(*job).level, self._send)
             traits = call.type.traits
@@ -196,6 +196,9 @@ class ForkExecutor:
 
     def _save(self, *values: object) -> None:
         self._send("save", values)
+
+    def _spend(self, *values: object) -> None:
+        self._send("spend", values)
 
     def _send(self, kind: str, values: object) -> None:
         """Send a whole message, whatever other threads send and whatever signal comes meanwhile."""
@@ -260,6 +263,8 @@ class ForkExecutor:
                 self.performer.report(*values)
             elif kind == "save":
                 self.performer.save(*values)
+            elif kind == "spend":
+                self.performer.spend(*values)
             elif kind in ("line", "chunk"):
                 if hear := self.performer.hear:
                     getattr(hear(call.job.id, call.job.execution, call.job.attempt), kind)(values)

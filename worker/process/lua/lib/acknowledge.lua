@@ -49,7 +49,7 @@ local function accept(outcome, is_there, is_canceled, claims)
     status, kind, callback, outcome[4], outcome[6] = 'stopped', 3, 'stopped', 'stopped', 3
   end
   if is_there and ending.is_end(status) then gone.note(id, ttl) end
-  if needs ~= '' then limits.release(needs, id, kind == 0 and not waits, status == 'queued' and delay > 0) end
+  if needs ~= '' then limits.release(needs, id, kind == 0 and not waits and execution, status == 'queued' and delay > 0) end
   if is_there and (status == 'settled' or status == 'due') then
     outcomes.settle(id, execution, queue, status, fields, delay)
   elseif is_replaced and kind == 0 then
