@@ -196,8 +196,6 @@ class Flow(Batch):
         return Plan(self.id, self.client, name_of, is_open=True)
 
     def _send_added(self, plan: Plan) -> None:
-        if plan.nested:
-            raise InvalidFlow(f"flow {self.id} has begun, and takes no other as a part any more")
         job = running()
         if job is not None:
             job.added += len(plan.parents)

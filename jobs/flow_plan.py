@@ -161,6 +161,8 @@ class Plan:
         return names
 
     def _add_flow(self, flow: Flow, edges: dict[str, str]) -> str:
+        if self.is_open:
+            raise InvalidFlow(f"flow {self.id} has begun, and takes no other as a part any more")
         flow.be_part_of(self.id)
         name = f"{NESTED}{flow.id}"
         self._enter(name, edges)

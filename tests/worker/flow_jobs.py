@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from packmule import current, job
+from packmule import Flow, current, job
+from packmule.jobs.flow_plan import InvalidFlow
 from packmule.tests.worker.pool_jobs import note
 
 
@@ -105,3 +106,17 @@ def report(path: str, title: str) -> None:
     flow = current.flow()
     assert flow is not None
     note(path, f"{title}: {', '.join(map(str, flow.state().counts))}")
+
+
+@job
+def nests(number: int) -> str:
+    """Try to add a flow to its own, and start that by itself then."""
+    inner, flow = Flow("inner"), current.flow()
+    inner.add(add.call(number))
+    assert flow is not None
+    try:
+        flow.add(inner)
+    except InvalidFlow as error:
+        inner.start()
+        return str(error)
+    return "added"

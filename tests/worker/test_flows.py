@@ -184,6 +184,15 @@ def test_a_flow_is_canceled_whole_and_can_be_retried(client):
     assert flow.wait(10).counts == Counts(252, 252, 0, 0)
 
 
+def test_a_node_of_a_canceled_flow_that_is_retried_adds_others(client):
+    flow = chain(flow_jobs.fan_out.call(2)).enqueue()
+    flow.cancel()
+    assert flow.retry() == 1
+    work(client)
+    assert flow.wait(10).counts == Counts(4, 4, 0, 0)
+    assert not flow.state().is_canceled
+
+
 def test_a_node_that_waits_can_be_canceled_alone(client):
     flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2), flow_jobs.add.call(3)).enqueue()
     assert control.cancel(client, f"{flow.id}-1") == "canceled"
@@ -256,6 +265,12 @@ def test_a_running_node_adds_others(client):
     work(client)
     assert flow.wait(10).counts == Counts(903, 903, 0, 0)
     assert reader.read(client, f"{flow.id}-0_900").result == sum(range(900))
+
+
+def test_a_flow_that_a_running_node_may_not_add_can_start_by_itself(client):
+    flow = chain(flow_jobs.nests.call(1)).enqueue()
+    work(client)
+    assert "takes no other as a part any more" in reader.read(client, f"{flow.id}-0").result
 
 
 def test_a_node_that_runs_again_adds_the_same_nodes_once(client, tmp_path):
@@ -412,6 +427,16 @@ def test_a_corrupt_flow_stops_no_worker_and_no_other_flow(client, part):
     settle(client)
     assert well.wait(10).counts == Counts(3, 3, 0, 0)
     assert client.llen("rq:queue:default") == 0
+
+
+@pytest.mark.parametrize("keep", ["nan", "inf", "1e300", "-7", "never"])
+def test_a_flow_that_is_to_be_kept_for_nonsense_stops_no_worker(client, keep):
+    flow = chain(flow_jobs.fail.call(), flow_jobs.add.call(1)).enqueue()
+    client.hset(keys.batch_key(flow.id), "keep", keep)
+    other = batch_jobs.double.enqueue(1)
+    work(client)
+    assert (in_order(flow), other.status) == ("fc", "finished")
+    assert 600_000 < client.ttl(keys.job_key(f"{flow.id}-1")) <= 604_800
 
 
 @pytest.mark.parametrize(

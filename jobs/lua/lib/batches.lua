@@ -12,7 +12,6 @@ local batches = {}
 
 local call = guarded.call
 local COUNTERS = {d = 'done', s = 'done', f = 'failed', c = 'canceled'}
-local LONGEST_SPAN = 3153600000
 local function key_of(batch) return 'pm:batch:' .. batch end
 
 -- The keys of a batch that live as long as it does.
@@ -21,11 +20,6 @@ local function keys_of(batch, is_flow)
   local keys = {key, key .. ':jobs', key .. ':results'}
   if is_flow then keys[4], keys[5], keys[6] = key .. ':nodes', key .. ':children', key .. ':ahead' end
   return keys
-end
-
-local function seconds_to_keep(text)
-  local keep = tonumber(text) or 0
-  return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or 604800
 end
 
 -- Counters as numbers, or nothing if they can't be true: one is garbage, or more jobs have ended than there are.
@@ -55,17 +49,19 @@ function batches.settle(batch, ...)
   deferring.call_back(fields[9])
   if others == 0 then deferring.call_back(fields[10]) else deferring.delete(fields[10]) end
   redis.pcall('SREM', 'pm:batches-paused', batch)
-  local keep, start = seconds_to_keep(fields[8]), fields[12]
+  local keep, start = counting.seconds_to_keep(fields[8]), fields[12]
   for _, each in ipairs(keys_of(batch, start)) do redis.call('EXPIRE', each, keep) end
   redis.call('UNLINK', key .. ':held')
   local never_began = (start == 'c' or start == 's') and start
   counting.note('batch:' .. batch, never_began or others == 0 and 'd' or 'f', fields[7] or '')
 end
 
--- A job runs again after its end, so a batch that had ended goes on. It ends once more, without callbacks.
+-- A job runs again after its end, so a batch that had ended, or was canceled, goes on. It ends once more, without
+-- callbacks.
 local function reopen(batch)
   local key = key_of(batch)
   if call('HDEL', key, 'ended') == 0 then return end
+  redis.call('HDEL', key, 'stopped') -- its jobs may add others again
   local parent, start = unpack(redis.call('HMGET', key, 'parent', 'start'))
   for _, each in ipairs(keys_of(batch, start)) do redis.call('PERSIST', each) end
   counting.note('batch:' .. batch, 'p', parent or '')
@@ -96,7 +92,7 @@ local function count(batch, ids, states, results)
   if next(results) then
     local collects, ended, keep = unpack(redis.pcall('HMGET', key, 'collect', 'ended', 'keep'))
     giving.keep(batch, results, texts, collects == '1')
-    if ended then redis.call('EXPIRE', key .. ':results', seconds_to_keep(keep)) end -- its end was counted as another
+    if ended then redis.call('EXPIRE', key .. ':results', counting.seconds_to_keep(keep)) end -- its end was counted as another
   end
   if has_nodes then flows.change(batch, names, texts, ids, before, states) end
   batches.settle(batch, ids, before, states)

@@ -4,6 +4,8 @@
 
 local counting = {}
 
+local WEEK, LONGEST_SPAN = 604800, 3153600000
+
 counting.noted = {} -- by batch the jobs, and by job the states and results
 counting.unfinished = {} -- flows in which a change has yet to reach nodes, which this call leaves to others
 
@@ -21,6 +23,12 @@ function counting.note(id, state, batch, result)
   local jobs, states, results = unpack(counting.noted[batch])
   if not states[id] then jobs[#jobs + 1] = id end
   states[id], results[id] = state, result
+end
+
+-- For how many seconds a batch is kept after its end, by its field `keep`, which may be garbage.
+function counting.seconds_to_keep(text)
+  local keep = tonumber(text) or 0
+  return keep >= 1 and keep <= LONGEST_SPAN and math.floor(keep) or WEEK
 end
 
 -- Take the notes of one batch; nothing if there are none.

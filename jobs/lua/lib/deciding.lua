@@ -4,8 +4,6 @@
 
 local deciding = {}
 
-local WEEK = 604800
-
 -- Do what is decided of a job now, if it still waits. The script has to push what is enqueued.
 function deciding.job(flow, id, was, is)
   if was == 'c' or was == 's' then deferring.again(id, 'canceled') end
@@ -16,7 +14,7 @@ function deciding.job(flow, id, was, is)
   elseif fields then
     deferring.leave(id, fields)
     ending.cancel(id, fields[1], 'flow')
-    ending.keep(id, tonumber(redis.pcall('HGET', 'pm:batch:' .. flow, 'keep')) or WEEK) -- so that a retry finds it
+    ending.keep(id, counting.seconds_to_keep(redis.pcall('HGET', 'pm:batch:' .. flow, 'keep'))) -- so that a retry finds it
     if is == 's' then counting.note(id, 's', flow) end
   elseif found.err then
     corrupt.set_aside(id, found.err)
