@@ -357,6 +357,21 @@ def test_a_step_of_a_worker_that_lost_its_job_is_refused_and_ends_the_run(client
     assert recorded(client, id) == {"step:a": ("done", "a")}
 
 
+def test_a_job_whose_recorded_steps_were_overwritten_fails_instead_of_repeating_them(client, runs):
+    def body() -> None:
+        current.step("a", does, "a")
+        client.delete(keys.steps_key(id))
+        client.set(keys.steps_key(id), "nonsense")
+        current.step("b", does, "b")
+
+    id = enqueue(client, body)
+    runs.once()
+    claim = runs.claims.finish_and_claim(runs.claims.next_id(), [], 1)
+    runs.end(*claim.unreadable)
+    assert "its steps are no hash" in reader.read(client, id).reason
+    assert calls == ["a", "b"]
+
+
 def test_a_draining_worker_gives_a_job_back_before_its_next_new_step(client, runs):
     def body() -> str:
         current.step("a", does, "a")

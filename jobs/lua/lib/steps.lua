@@ -1,5 +1,5 @@
 -- Steps: what a job has done or waits for, so that its next run goes on behind that. jobs/steps.py describes the values.
--- requires: coordination/redis/clock, guarded, records
+-- requires: coordination/redis/clock, records
 --
 -- pm:steps:<id>  a hash of "<kind>:<name>" to JSON; `steps` in the record says that these are its own
 
@@ -17,7 +17,13 @@ function steps.open(id, version)
   return type(is_new) == 'number'
 end
 
-function steps.put(id, field, value) guarded.call('HSET', steps.key(id), field, value) end
+-- Write a field; whether the key is a hash. If it's none, the next claim fails the job, since its steps are lost.
+function steps.put(id, field, value)
+  local written = redis.pcall('HSET', steps.key(id), field, value)
+  if type(written) == 'number' then return true end
+  if not written.err:find('WRONGTYPE', 1, true) then redis.call('HSET', steps.key(id), field, value) end -- raises it
+  return false
+end
 
 function steps.get(id, field)
   local value = redis.pcall('HGET', steps.key(id), field)

@@ -1,6 +1,5 @@
 -- Remember the end of a step of a running job, or that it begins, unless the worker has lost its claim.
--- requires: coordination/redis/clock, jobs/guarded
--- may use: jobs/steps
+-- requires: coordination/redis/clock, jobs/steps
 --
 -- KEYS[1]  the worker's claims    KEYS[2]  the job's steps
 -- ARGV[1]  the job    ARGV[2]  its execution    ARGV[3]  the version of its code
@@ -13,10 +12,10 @@ local id, execution, version, field, head, rest, other = unpack(ARGV)
 
 if redis.pcall('HGET', claims, id) ~= execution then return 0 end
 if head == '' then
-  guarded.call('HDEL', key, field)
+  redis.pcall('HDEL', key, field)
   return 1
 end
-if not steps.open(id, version) then return 0 end
-steps.put(id, field, head .. string.format('%.6f', clock.now) .. rest)
+local value = head .. string.format('%.6f', clock.now) .. rest
+if not steps.open(id, version) or not steps.put(id, field, value) then return 0 end
 if other ~= '' then redis.call('HDEL', key, other) end
 return 1
