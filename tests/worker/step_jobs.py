@@ -141,3 +141,8 @@ def many_steps(path: str, steps: int) -> int:
         if number == steps // 2:
             assert current.wait_for("go") == "on"
     return steps
+
+
+@job
+def called_back(*arguments: Any) -> None:
+    current.step("callback", int)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -241,6 +242,22 @@ def test_steps_of_concurrent_tasks_may_come_in_any_order(client, runs, order):
     perform_async(runs)
     assert value(client, id) == list(order)
     assert sorted(calls) == ["a", "b", "c"]
+
+
+def test_a_step_of_the_job_itself_may_come_before_one_of_a_task_beside_it(client, runs):
+    async def body(fails: bool = False) -> list[str]:
+        beside = asyncio.create_task(noting("a"))
+        if fails:
+            await beside
+            raise ValueError
+        return [await noting("b"), await beside]
+
+    id = enqueue(client, partial(body, True), step_jobs.flow_async)
+    perform_async(runs)
+    step_jobs.bodies[:] = [body]
+    perform_async(runs)
+    assert value(client, id) == ["b", "a"]
+    assert calls == ["a", "b"]
 
 
 def test_a_wait_lets_the_steps_beside_it_end(client, runs):

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq import Callback, Queue, Repeat
 from rq.job import Job
 from rq.registry import DeferredJobRegistry, ScheduledJobRegistry
 from rq.serializers import JSONSerializer
 
 from packmule import current
+from packmule.coordination.redis.connection import connect
 from packmule.jobs import control, keys, queues, reader, signaling
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
@@ -28,6 +30,8 @@ from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.tests.worker import pool_jobs, step_jobs
 from packmule.tests.worker.step_runs import Runs, enqueue, make_due, record, recorded, value
+from packmule.worker.process.callbacks import Callbacks
+from packmule.worker.process.lookup import Registered
 from packmule.worker.rescue import rescue, server_time
 
 HOUR = 3600
@@ -147,7 +151,8 @@ def test_other_signals_wait_until_the_job_asks_for_them_in_the_order_in_which_th
     id = enqueue(client, lambda: [current.wait_for("go"), current.wait_for("b"), current.wait_for("go")])
     runs.once()
     for number, name in enumerate(("b", "c", "go", "go")):
-        id.signal(name, number)
+        assert id.signal(name, number) == ("woken" if number == 2 else "kept")
+        assert id.status == ("deferred" if number < 2 else "queued")
     while id.status != "finished":
         runs.once()
     assert value(client, id) == [2, 0, 3]
@@ -202,8 +207,6 @@ def test_a_signal_that_comes_after_the_time_but_before_the_job_is_claimed_still_
 
 
 def test_many_senders_and_one_job_lose_and_double_nothing(client, runs, server):
-    from packmule.coordination.redis.connection import connect
-
     id = enqueue(client, lambda: [waits() for _ in range(40)])
 
     def send(first: int) -> None:
@@ -568,14 +571,60 @@ def test_steps_live_as_long_as_their_record(client, runs, end):
 
 
 def test_a_new_job_of_an_id_does_not_go_on_behind_the_steps_of_an_earlier_one(client, runs):
-    client.hset(keys.steps_key("mine"), "step:a", '["done",1,0,1.0,"old"]')
-    id = enqueue(client, lambda: current.step("a", lambda: "new"), step_jobs.flow.options(job_id="mine"))
+    client.hset(keys.steps_key("mine"), "step:b", '["done",1,0,1.0,"old"]')
+
+    def body() -> list[Any]:
+        return [current.step("a", int), waits(), current.step("b", lambda: "new")]
+
+    id = enqueue(client, body, step_jobs.flow.options(job_id="mine"))
+    id.signal("go")
     runs.once()
-    assert value(client, id) == "new"
+    runs.once()
+    assert value(client, id) == [0, None, "new"]
     client.set(keys.steps_key("other"), "a string")
     id = enqueue(client, naps, step_jobs.flow.options(job_id="other"))
     runs.once()
     assert id.status == "scheduled"
+
+
+def test_a_step_of_a_job_that_was_deleted_leaves_nothing(client, runs):
+    def body() -> None:
+        client.delete(keys.job_key(id))
+        current.step("a", int)
+
+    id = enqueue(client, body)
+    runs.once()
+    assert not client.exists(keys.job_key(id), keys.steps_key(id))
+
+
+def test_a_job_that_repeats_does_its_steps_again_each_time(client, runs):
+    done: list[int] = []
+
+    def body() -> int:
+        current.step("a", done.append, 1)
+        return len(done)
+
+    step_jobs.bodies[:] = [body]
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    id = queue.enqueue(step_jobs.flow.job.name, repeat=Repeat(times=1)).id
+    runs.once()
+    assert not client.exists(keys.steps_key(id))
+    runs.once()
+    assert value(client, id) == 2
+
+
+def test_a_callback_of_rqs_has_no_steps_and_the_steps_of_its_job_expire(client, runs):
+    runs.performer.call_back = Callbacks(client, Registered()).call_for
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    name = step_jobs.called_back.job.name
+    step_jobs.bodies[:] = [lambda: current.step("a", int)]
+    id = queue.enqueue(step_jobs.flow.job.name, on_success=Callback(name), result_ttl=70).id
+    ended = runs.perform(runs.claim())
+    (due,) = runs.claims.finish_and_claim(runs.claims.next_id(), [ended], 0).jobs
+    assert runs.perform(due).status == "settled"
+    runs.end(runs.performer.ended_by(runs.performer.prepare(due), ValueError(), 0.0))
+    assert recorded(client, id) == {"step:a": ("done", 0)}
+    assert client.ttl(keys.steps_key(id)) > 0
 
 
 def test_steps_that_rqs_delete_leaves_behind_are_deleted(client, runs):
@@ -618,7 +667,10 @@ def test_steps_that_make_no_sense_fail_their_job_alone(client, runs, kind):
     outcomes = [*claim.unreadable, *(runs.perform(job) for job in claim.jobs)]
     runs.end(*outcomes)
     assert (id.status, innocent.status) == ("failed", "finished")
-    assert "\n" not in reader.read(client, id).reason
+    reason = reader.read(client, id).reason
+    assert "\n" not in reason
+    said = {"huge": "its steps take 60", "many": "it has 1202 steps", "string": "its steps are no hash"}
+    assert said.get(kind, "") in reason
 
 
 @pytest.mark.parametrize(

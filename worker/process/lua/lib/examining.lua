@@ -76,7 +76,7 @@ function examining.take(id, number, count)
     if row or is_callback or not again then return row and due end
   end
   if not again and not may_run(id, number, fields) then return false end -- it was allowed to run before
-  if fields.waits and not again then waiting_jobs.wake(id, fields) end
+  if fields.waits then waiting_jobs.wake(id, fields) end
   local room = this_claim.rooms[queue]
   if room then room.begun = room.begun + 1 end
   this_claim.add(id, execution, queue, fields.data, fields.timeout or false, rare_of(id, fields), fields.enqueued_at or false,
