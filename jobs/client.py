@@ -127,7 +127,8 @@ class Client:
 
         If an equal job holds the place of a unique one, the handle is that job's. Enqueueing an id that
         exists changes nothing, so a call with a `job_id` that failed can be made again. Raises `InvalidCall`,
-        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `NoSuchBatch`, `BatchClosed` or `ServerFull`.
+        `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `NoSuchBatch`, `NoSuchJob`, `BatchClosed` or
+        `ServerFull`.
         """
         prepared = _job(function).prepare(*args, **kwargs)
         return self.send(prepared.job, [prepared.call], prepared.options)[0]
@@ -233,7 +234,7 @@ class Client:
             # At the front each goes before the one sent earlier, so the first call's is sent last.
             at_front = options.at_front and not options.is_scheduled
             holders = delivery.deliver(
-                self.redis, entries[::-1] if at_front else entries, bool(options.durable)
+                self.redis, entries[::-1] if at_front else entries, bool(options.durable), options.parents
             )
         if not holders:
             return JobHandles([JobHandle(each.id, self) for each in entries])
@@ -258,6 +259,8 @@ class Client:
 
         Raises what `enqueue` does.
         """
+        if options.over(job.options).parents:
+            raise InvalidOption(f"{job.name} waits for its time here, not for other jobs: leave after out")
         (written,) = self.entries(job, [call], options.over(job.options))
         runs, payload = entry.arguments([written])
         return runs, payload
@@ -272,9 +275,9 @@ class Client:
         entries = []
         for id, (job, call, options) in callbacks:
             complete = options.over(job.options)
-            if complete.is_scheduled or complete.is_unique:
+            if complete.is_scheduled or complete.is_unique or complete.parents:
                 raise InvalidOption(
-                    f"{job.name} is called back when a batch has ended: leave its own time or unique out"
+                    f"{job.name} is called back when a batch has ended: leave out when it runs, and unique"
                 )
             (written,) = self.entries(job, [call], replace(complete, job_id=id, batch=None))
             entries.append(entry.called_back(written, batch))

@@ -18,8 +18,10 @@ from packmule.errors import Conflict, NotFound
 from packmule.jobs import entry, keys
 from packmule.jobs.batch_state import no_such_batch
 from packmule.jobs.entry import Entry
+from packmule.jobs.reader import no_such_job
 
 _enqueue = Script("jobs", "enqueue")
+_enqueue_after = Script("jobs", "enqueue_after")
 _write_edges = Script("jobs", "write_edges")
 _add_nodes = Script("jobs", "add_nodes")
 _create_batch = Script("jobs", "create_batch")
@@ -37,16 +39,20 @@ class ServerFull(Conflict, RuntimeError):
     """The server has no memory left for more jobs; nothing was enqueued."""
 
 
-def deliver(redis: Redis, entries: Sequence[Entry], durable: bool = False) -> dict[str, str]:
+def deliver(
+    redis: Redis, entries: Sequence[Entry], durable: bool = False, after: Sequence[str] = ()
+) -> dict[str, str]:
     """Enqueue `entries`, hundreds a round trip; by its id, the holder of each job that was kept out.
 
-    If `durable`, return only once the server has confirmed that it keeps them. Raises `NoSuchBatch`,
-    `BatchClosed`, `ServerFull`, `NotDurable` and `Unconfirmed`.
+    They wait for the jobs `after`. If `durable`, return only once the server has confirmed that it keeps
+    them. Raises `NoSuchBatch`, `BatchClosed`, `ServerFull`, `NotDurable`, `Unconfirmed`, and `NoSuchJob` for
+    one of `after`.
     """
     holders: dict[str, str] = {}
     call = _called_durably if durable else _called
     for chunk in entry.chunks(entries):
-        replies = call(_enqueue, redis, [keys.UNIQUE], entry.arguments(chunk))
+        script, args = (_enqueue_after, [entry.pack(after)]) if after else (_enqueue, [])
+        replies = call(script, redis, [keys.UNIQUE], [*entry.arguments(chunk), *args])
         for position, reply in zip(replies[::2], replies[1::2], strict=True):
             if not isinstance(reply, int):
                 holders[chunk[position - 1].id] = as_text(reply)
@@ -124,6 +130,8 @@ def _called(script: Callable[..., Any], redis: Redis, key_names: Sequence[str], 
             raise no_such_batch(why.removeprefix("no batch has the id ")) from None
         if refusal == "NODE":
             raise NoSuchNode(f"no node of the flow is called {why}: name what its add returned") from None
+        if refusal == "JOB":
+            raise no_such_job(why) from None
         if refusal == "BATCH":
             raise BatchClosed(why) from None
         if refusal == "FULL":

@@ -107,6 +107,10 @@ class EntryWriter:
             fields += "trace", trace
         expires = in_seconds(options.expires) if options.expires is not None else None
         self.run = Run(queue, place, fields, options.batch, expires, options.priority or None)
+        if parents := options.parents:  # in the fields where RQ has them
+            more = ("enqueue_at_front", 1) if options.at_front else ()
+            names = ("dependency_id", parents[0], "dependency_ids", json.dumps(parents))
+            self.run = held(self.run, *names, *more)
         self._is_plain = not (options.job_id or options.is_scheduled or options.is_unique or job.limits)
 
     def write_all(self, calls: Sequence[Call]) -> list[Entry]:

@@ -9,7 +9,7 @@ from redis import Redis
 
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import NotFound
-from packmule.jobs import batch_state, keys
+from packmule.jobs import batch_state, keys, wire
 from packmule.jobs.batch import NESTED
 from packmule.jobs.batch_state import State
 from packmule.jobs.flow_plan import LETTERS
@@ -20,7 +20,9 @@ PENDING = {"started": "running", "queued": "queued", "scheduled": "scheduled", "
 
 ON_FAILURE = {letter: word for word, letter in LETTERS.items()}
 
-PAGE = 1000
+RQ_WORDS = {**PENDING, "finished": "done", "failed": "failed", "stopped": "failed", "canceled": "canceled"}
+
+PAGE = MOST_AROUND = 1000
 
 
 class NotAFlow(NotFound, LookupError):
@@ -71,6 +73,40 @@ def read(client: Redis, id: str) -> tuple[State, list[Node]]:
     return state, nodes
 
 
+def around(client: Redis, id: str) -> list[Node]:
+    """The jobs that the job `id` waits for as RQ's do, those that wait for it, and so on: 1,000 at most."""
+    after: dict[str, dict[str, str]] = {id: {}}
+    behind: defaultdict[str, list[str]] = defaultdict(list)
+    found = [id]
+    for job in found:
+        in_front, waiting = (
+            _members(client, key(job)) for key in (keys.dependencies_key, keys.dependents_key)
+        )
+        for parent, child in (*((each, job) for each in in_front), *((job, each) for each in waiting)):
+            new = {parent, child} - after.keys()
+            if len(after) + len(new) > MOST_AROUND or parent in after.get(child, ()):
+                continue
+            found += new
+            after.update({each: {} for each in new})
+            after[child][parent] = "stop"
+            behind[parent].append(child)
+    layers, records = _layers(after, behind), _records(client, list(after))
+    return [
+        Node(job, job, RQ_WORDS.get(records[job][0], "done"), records[job][1], after[job], layers[job])
+        for job in sorted(after, key=lambda job: (layers[job], job))
+    ]
+
+
+def in_front_of(client: Redis, id: str) -> tuple[str, int] | list[tuple[str, str]]:
+    """What a deferred job waits for: a flow and how many of its nodes, or jobs with their statuses."""
+    flow = as_text(client.hget(keys.job_key(id), "batch") or b"")
+    if flow and id.startswith(f"{flow}-"):
+        (numbers,) = pipelined(client, [("HGET", f"{keys.batch_key(flow)}:nodes", id[len(flow) + 1 :])], None)
+        return flow, wire.whole(as_text(numbers or b"").partition(" ")[0])
+    jobs = _members(client, keys.dependencies_key(id))
+    return [(job, status) for job, (status, _) in _records(client, jobs).items() if status != "finished"]
+
+
 def latest(client: Redis, limit: int) -> list[State]:
     """The flows among the latest `limit` batches that are still kept, the newest first."""
     found = batch_state.latest(client, limit)
@@ -102,6 +138,11 @@ def _records(client: Redis, jobs: list[str]) -> dict[str, tuple[str, str]]:
             status, calls = (as_text(value or b"") for value in (reply or (None, None)))
             found[id] = status, calls
     return found
+
+
+def _members(client: Redis, key: str) -> list[str]:
+    (found,) = pipelined(client, [("SRANDMEMBER", key, MOST_AROUND)], [])
+    return [as_text(each) for each in found or ()]
 
 
 def _hash(client: Redis, key: str) -> dict[str, str]:

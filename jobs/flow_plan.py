@@ -211,10 +211,11 @@ def flat(nodes: Any) -> Iterator[str]:
 
 def _refuse_unfit(name: str, options: Options, is_skipped: bool) -> None:
     """Raise `InvalidOption` for options that say when a job runs, or which it is, as its flow does."""
-    if options.is_scheduled or options.is_unique or options.job_id is not None or options.batch is not None:
+    named = (options.job_id, options.batch, options.after)
+    if options.is_scheduled or options.is_unique or named != (None, None, None):
         raise InvalidOption(
-            f"{name}: a flow says when its jobs run and which they are: leave delay, at, unique, debounce, "
-            "throttle, job_id and batch out"
+            f"{name}: a flow says when its jobs run and which they are: leave delay, at, after, unique, "
+            "debounce, throttle, job_id and batch out"
         )
     if is_skipped:
         raise InvalidOption(

@@ -129,6 +129,16 @@ def job_key(job_id: str) -> str:
     return f"rq:job:{job_id}"
 
 
+def dependents_key(job_id: str) -> str:
+    """RQ's set of the jobs that wait for a job."""
+    return f"rq:job:{job_id}:dependents"
+
+
+def dependencies_key(job_id: str) -> str:
+    """RQ's set of the jobs that a job waits for."""
+    return f"rq:job::{job_id}:dependencies"
+
+
 def results_key(job_id: str) -> str:
     """The stream of a job's results, the newest last."""
     return f"rq:results:{job_id}"

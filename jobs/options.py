@@ -20,6 +20,9 @@ LONGEST_SPAN = float(CENTURY)
 """Seconds, a hundred years: far beyond, Redis refuses to expire a key and RQ to show a date."""
 
 MOST_RETRIES = 1_000_000
+
+MOST_PARENTS = 100
+"""Jobs that one can come after; a flow has more."""
 MOST_PRIORITY = 100
 
 _TYPES = {
@@ -89,6 +92,8 @@ class JobOptions(TypedDict, total=False):
     """The longest wait that `debounce` may add up to."""
     throttle: float | timedelta | None
     """Keep equal jobs out for this long after the enqueue, even if the job fails; implies `unique`."""
+    after: str | Sequence[str] | None
+    """The ids of jobs, ours or RQ's, that must have finished before it is queued."""
     batch: str | None
     """The id of the batch in which the job counts, unless another job holds its place or id."""
     durable: bool | None
@@ -128,6 +133,7 @@ class Options:
     debounce: float | timedelta | None = None
     debounce_limit: float | timedelta | None = None
     throttle: float | timedelta | None = None
+    after: str | Sequence[str] | None = None
     batch: str | None = None
     durable: bool | None = None
 
@@ -154,8 +160,16 @@ class Options:
             raise InvalidOption(f"at={self.at.isoformat()}: give the time zone too, such as +01:00")
         if self.at is not None and self.delay is not None:
             raise InvalidOption("give delay or at, not both")
+        _check_after(self)
         _check_unique(self)
         _check_batch(self)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The ids of the jobs that it waits for."""
+        if self.after is None:
+            return ()
+        return (str(self.after),) if isinstance(self.after, str) else tuple(map(str, self.after))
 
     @property
     def is_unique(self) -> bool:
@@ -232,6 +246,24 @@ def _check_names(options: Options) -> None:
         raise InvalidOption(f"queue={options.queue!r}: that is a band of a queue: give priority instead")
     if options.job_id is not None and not JOB_ID.fullmatch(options.job_id):
         raise InvalidOption(f"job_id={options.job_id!r}: use up to 200 letters, digits, _ and -")
+
+
+def _check_after(options: Options) -> None:
+    """Raise `InvalidOption` for what can't be jobs' ids, or for a job that also waits for a time."""
+    after = options.after
+    if after is None:
+        return
+    ids = [after] if isinstance(after, str) else after
+    if not isinstance(ids, list | tuple) or not all(
+        isinstance(id, str) and id and _is_text(id) for id in ids
+    ):
+        raise InvalidOption(f"after={after!r:.200}: give a job's id, or a list of ids")
+    if not 0 < len(ids) <= MOST_PARENTS or len(set(ids)) < len(ids):
+        raise InvalidOption(f"after: give 1 to {MOST_PARENTS} jobs, each once")
+    if options.is_scheduled:
+        raise InvalidOption(
+            "a job waits for others or for a time: leave after out, or delay, at and debounce"
+        )
 
 
 def _check_batch(options: Options) -> None:

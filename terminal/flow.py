@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from packmule.jobs import keys
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import json_option
@@ -58,12 +60,21 @@ def flow_list(app: App, limit: int, json: bool) -> None:
 def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
     """Draw one flow.
 
-    Each node is below those that it comes after; a large flow has a line for each layer.
+    Each node is below those that it comes after; a large flow has a line for each layer. With a job's id it
+    draws the jobs that this one waits for by `after` or RQ's depends_on, and those that wait for it.
     """
-    from packmule.jobs.flow_graph import read
+    from packmule.jobs import reader
+    from packmule.jobs.flow_graph import around, read
     from packmule.terminal import show
     from packmule.terminal.flow_drawing import drawn
 
+    if not app.client.exists(keys.batch_key(id)) and reader.read_if_there(app.client, id):
+        jobs = around(app.client, id)
+        if json:
+            show.as_json({"job": id, "nodes": [dataclasses.asdict(node) for node in jobs]})
+        else:
+            show.out.print(drawn(app.client, None, jobs, show.out.width))
+        return
     if follow and not json:
         _follow(app, id)
         return
@@ -110,8 +121,6 @@ def _follow(app: App, id: str) -> None:
 
 
 def _facts(state: State, nodes: list[Node]) -> dict[str, Any]:
-    import dataclasses
-
     from packmule.terminal.batch import facts_of
 
     return {**facts_of(state), "nodes": [dataclasses.asdict(node) for node in nodes]}

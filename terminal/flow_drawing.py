@@ -48,20 +48,22 @@ SEGMENTS = (
 CONDITIONS = {"stop": "", "go on": "in any case", "run": "on failure"}
 
 
-def drawn(client: Redis, state: State, nodes: Sequence[Node], width: int) -> RenderableType:
-    """A flow, within `width` columns."""
-    title = Text(f"{plain(state.name) or 'flow'} {state.id}", "bold")
+def drawn(client: Redis, state: State | None, nodes: Sequence[Node], width: int) -> RenderableType:
+    """A flow, or jobs without a flow, within `width` columns."""
+    title = Text(
+        f"{plain(state.name) or 'flow'} {state.id}" if state else "jobs that wait for each other", "bold"
+    )
     title.truncate(width, overflow="ellipsis")
     body = _tree(client, nodes, width) if len(nodes) <= MOST_DRAWN else [_table(nodes, width)]
     return Group(title, _counts(nodes, state), *body)
 
 
-def _counts(nodes: Sequence[Node], state: State) -> Text:
+def _counts(nodes: Sequence[Node], state: State | None) -> Text:
     counts = Counter(node.state for node in nodes)
     said = [f"{counts[word]:,} {word}" for word in MARKS if counts[word]]
-    if state.ended is not None:
+    if state and state.ended is not None:
         said.append(f"ended {show.ago(state.ended)}")
-    elif state.is_paused:
+    elif state and state.is_paused:
         said.append("paused")
     return Text(", ".join(said), "dim")
 

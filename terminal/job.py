@@ -24,6 +24,7 @@ LONGEST_LOOK = 5.0
 """Seconds after which a list shows what it has found so far."""
 
 MOST_AT_ONCE = 1_000_000
+MOST_NAMED = 3
 LAST_LINES = 5
 """Lines of a failed job's log that are shown with it."""
 
@@ -59,9 +60,20 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
         show.as_json(dataclasses.asdict(record) | more)
         return
     last = logs[-LAST_LINES:] if record.status == "failed" else []
-    waits_for = _waits_for(wait) if wait else show_steps.waits_for(record)
+    waits_for = _waits_for(wait) if wait else show_steps.waits_for(record) or _in_front(app, record)
     show.job(record, traceback, waits_for, len(logs), map(as_text, last))
     show_steps.steps(steps)
+
+
+def _in_front(app: App, record: JobInfo) -> str | None:
+    """The jobs or nodes of a flow that a deferred job waits for, in words."""
+    from packmule.jobs.flow_graph import in_front_of
+
+    found = in_front_of(app.client, record.id) if record.status == "deferred" else []
+    if isinstance(found, tuple):
+        return f"{found[1]:,} nodes of flow {found[0]}"
+    more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(f"job {id} ({status or 'gone'})" for id, status in found[:MOST_NAMED]) + more or None
 
 
 def _waits_for(wait: Wait) -> str | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from packmule import Batch, Flow, chain, group, result
 from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -80,6 +82,26 @@ def test_a_very_long_flow_fits_into_a_few_lines(packmule: CommandLine, client: R
     lines = packmule.output("flow", "show", flow.id).splitlines()
     assert len(lines) == 33
     assert all(len(line.rstrip()) <= 80 for line in lines)
+
+
+def test_jobs_that_wait_for_each_other_are_drawn_too(packmule: CommandLine, client: Redis) -> None:
+    first = flow_jobs.add.enqueue(1)
+    second = flow_jobs.add.options(after=first).enqueue(2)
+    third = Queue("default", client, serializer=JSONSerializer).enqueue(
+        "packmule.tests.worker.flow_jobs.shown", depends_on=second
+    )
+    for id in (first, second, third.id):
+        assert packmule.output("flow", "show", id).splitlines()[1:] == [
+            "1 queued, 2 waits",
+            f"○ {first} flow_jobs.add",
+            f"↓ · {second} flow_jobs.add",
+            f"↓ · {third.id} flow_jobs.shown()",
+        ]
+    assert f"job {first} (queued)" in packmule.output("job", "show", second)
+    assert f"job {second} (deferred)" in packmule.output("job", "show", third.id)
+    flow = chain(group(flow_jobs.add.call(1), flow_jobs.add.call(2)), flow_jobs.add.call(3)).enqueue()
+    assert f"2 nodes of flow {flow.id}" in packmule.output("job", "show", f"{flow.id}-2")
+    assert len(json.loads(packmule.output("flow", "show", first, "--json"))["nodes"]) == 3
 
 
 def test_what_is_no_flow_gets_one_line(packmule: CommandLine, client: Redis) -> None:

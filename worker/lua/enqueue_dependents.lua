@@ -1,7 +1,7 @@
 -- Enqueue dependents of a job that has ended, as far as all of their dependencies are met. One by one: what is wrong
 -- with one of them is noted, and keeps no other from its queue.
--- requires: jobs/caller, jobs/events, jobs/guarded, jobs/queues, jobs/records
--- may use: jobs/batches, jobs/corrupt, jobs/groups
+-- requires: jobs/caller, jobs/events, jobs/guarded, jobs/records
+-- may use: jobs/batches, jobs/corrupt, jobs/deferring
 --
 -- KEYS[1]  the set of its dependents    KEYS[2]  the ended jobs whose dependents are still to be enqueued
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text    ARGV[3]  1 if these are the last of its dependents
@@ -45,20 +45,19 @@ local function is_met(id, allows_failures, from)
   return from == '0'
 end
 
-local function enqueue(id, queue, group, is_first)
-  queues.register(queue)
-  guarded.call('ZREM', 'rq:deferred:' .. queue, id)
-  redis.call('HSET', records.key(id), 'status', 'queued', 'enqueued_at', now_text)
-  groups.join(queue, group, id, is_first and 'LPUSH' or 'RPUSH')
-  events.emit('enqueued', id, queue)
+local function enqueue(id)
+  local fields = deferring.find(id)
+  if not fields then return end
+  deferring.enqueue(id, fields)
+  deferring.push()
   enqueued = enqueued + 1
 end
 
 -- Look at one dependent. Whether it needs no further look.
 local function look(id, from)
   looks = looks + 1
-  local fields = records.read(id, 'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'group')
-  local status, queue, allows_failures, is_first, group = unpack(fields)
+  local fields = records.read(id, 'status', 'origin', 'allow_dependency_failures')
+  local status, queue, allows_failures = unpack(fields)
   if fields.err or (status and not queue) then
     corrupt.set_aside(id, fields.err or 'the record names no queue')
     return true
@@ -67,7 +66,7 @@ local function look(id, from)
   elseif not is_met(id, allows_failures == '1', from) then
     return false
   end
-  enqueue(id, queue, group, is_first == '1')
+  enqueue(id)
   return true
 end
 
