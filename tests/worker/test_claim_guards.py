@@ -111,6 +111,20 @@ def test_a_claim_sets_a_queue_of_another_type_aside(client, claims):
     assert client.get(f"pm:broken:{keys.queue_key('default')}") == b"no list"
 
 
+def test_streams_that_have_no_id_left_stop_no_worker(client, claims):
+    streams = [keys.JOB_EVENTS, *keys.INDEXES.values()]
+    for stream in streams:
+        client.xadd(stream, {"a": "b"}, "18446744073709551615-18446744073709551615")
+    ids = [pool_jobs.add.enqueue(number) for number in range(2)]
+    one, two = claims.finish_and_claim("c1", [], 2).jobs
+    claims.finish_and_claim("c2", [finished(one)], 0)
+    rescue(client, "w1", "stopped", executions=[two.execution])
+    assert [client.hget(keys.job_key(id), "status") for id in ids] == [b"finished", b"stopped"]
+    for stream in streams:
+        assert client.exists(f"pm:broken:{stream}") == 1
+        assert client.xlen(stream) >= 1
+
+
 def test_a_claim_looks_at_a_bounded_number_of_ids_that_may_not_run(client, claims):
     client.rpush(keys.queue_key("default"), *(f"gone{number}" for number in range(1_000)))
     assert claims.finish_and_claim("c1", [], 1).jobs == []

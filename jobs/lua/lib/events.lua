@@ -21,7 +21,7 @@ function events.write()
   for first = 1, count, EVENTS_AN_ENTRY do
     local entry = cmsgpack.pack({unpack(emitted, first, math.min(first + EVENTS_AN_ENTRY - 1, count))})
     local written = redis.pcall('XADD', 'pm:events', 'MAXLEN', '~', MOST_ENTRIES, '*', 'e', entry)
-    if written.err and written.err:find('WRONGTYPE', 1, true) then
+    if written.err and not written.err:find('OOM', 1, true) then -- another type, or a stream with the last possible id
       redis.call('RENAME', 'pm:events', 'pm:broken:pm:events')
       redis.pcall('XADD', 'pm:events', '*', 'e', entry)
     end
