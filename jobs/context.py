@@ -85,8 +85,8 @@ class Running:
     steps: Steps | None = None
     saved: bytes | None = None
     saved_at: float = float("-inf")
-    added: int = 0
-    """How many nodes it has added to its flow."""
+    added: dict[str, int] | None = None
+    """How many nodes it has added to its flow, by the steps within which it did; "" for outside of them."""
     done: float = 0.0
     reported_at: float = float("-inf")
     pending: deque[tuple[float, float | None, str]] = field(default_factory=partial(deque, maxlen=1))

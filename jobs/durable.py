@@ -36,7 +36,8 @@ _Plan = Generator[Callable[[], object] | None, Any, Any]
 """Yields what to do: a write, or None for the call of the function, whose result it is sent."""
 
 _inside: ContextVar[str | None] = ContextVar("inside", default=None)
-"""The step that this code is part of."""
+inside = _inside.get
+"""The name of the step that this code is part of, or None."""
 
 
 class SignalTimeout(JobFailed, TimeoutError):
@@ -204,7 +205,7 @@ def wait_for(name: str, timeout: float | timedelta | None = None, default: Any =
 
 def _asked(steps: Steps, field: str) -> Kept | None:
     """What is recorded of a field. Raises `InvalidStep` within a step, where it would not be asked again."""
-    if (around := _inside.get()) is not None:
+    if (around := inside()) is not None:
         raise steps.ends_by(InvalidStep(f"{said(field)} is within step {around!r}: put it behind that"))
     return steps.ask(field)
 

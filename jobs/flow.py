@@ -14,7 +14,7 @@ from redis import Redis
 
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict
-from packmule.jobs import current, delivery, keys, wire
+from packmule.jobs import current, delivery, durable, keys, wire
 from packmule.jobs.batch import KEEP, NESTED, Batch, Settings
 from packmule.jobs.client import Client
 from packmule.jobs.context import running
@@ -181,16 +181,20 @@ class Flow(Batch):
     def _open_plan(self) -> Plan:
         """A plan of nodes that the running node adds.
 
-        If it runs again, it adds them under the same names, so that they are there once.
+        If it runs again, it adds them under the same names, so that they are there once. Those that it adds
+        within a step have names of their own, since a later run doesn't add them again.
         """
         job = running()
         prefix = f"{self.id}-"
         if job is None or not job.id.startswith(prefix):
             return self._planned()
-        first = f"{job.id.removeprefix(prefix)}_"
+        step = durable.inside() or ""
+        within = f"{sha256(step.encode()).hexdigest()[:8]}_" if step else ""
+        first = f"{job.id.removeprefix(prefix)}_{within}"
+        before = (job.added or {}).get(step, 0)
 
         def name_of(number: int) -> str:
-            name = f"{first}{job.added + number}"
+            name = f"{first}{before + number}"
             return name if len(name) <= LONGEST_NAME else sha256(name.encode()).hexdigest()[:LONGEST_NAME]
 
         return Plan(self.id, self.client, name_of, is_open=True)
@@ -198,7 +202,8 @@ class Flow(Batch):
     def _send_added(self, plan: Plan) -> None:
         job = running()
         if job is not None:
-            job.added += len(plan.parents)
+            step, added = durable.inside() or "", job.added or {}
+            job.added = {**added, step: added.get(step, 0) + len(plan.parents)}
         entries = dict(zip(plan.parents, plan.entries, strict=True))
         for _, some in groupby(plan.parents, plan.parents.__getitem__):
             names = list(some)

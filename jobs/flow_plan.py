@@ -63,19 +63,22 @@ class Plan:
         self._edges = 0
         self._writers: dict[tuple[str, str], EntryWriter] = {}
 
-    def place(self, part: Any, edges: dict[str, str]) -> list[str]:
-        """Add a part behind `edges`; the names of its last nodes. Raises `InvalidFlow`."""
+    def place(self, part: Any, edges: dict[str, str], is_group: bool = False) -> list[str]:
+        """Add a part behind `edges`, which lead to one if it `is_group`; the names of its last nodes.
+
+        Raises `InvalidFlow`.
+        """
         match part:
             case Prepared():
-                return [self._add_call(part, dict(edges))]
+                return [self._add_call(part, dict(edges), is_group)]
             case Chain() if part.parts:
                 ends: list[str] = []
                 for each in part.parts:
-                    ends = self.place(each, edges)
-                    edges = dict.fromkeys(ends, STOP)
+                    ends = self.place(each, edges, is_group)
+                    edges, is_group = dict.fromkeys(ends, STOP), _ends_in_group(each)
                 return ends
             case Group() if part.parts:
-                return [name for each in part.parts for name in self.place(each, edges)]
+                return [name for each in part.parts for name in self.place(each, edges, is_group)]
             case Parts():
                 raise InvalidFlow(f"a {type(part).__name__.lower()} without parts: give at least one")
             case Batch() if callable(getattr(part, "be_part_of", None)):
@@ -131,12 +134,14 @@ class Plan:
             numbers += name, f"{len(parents) or 1} 0 0 {wanted} 0 {chunks.get(name, 0)} {taken}"
         return numbers, edges
 
-    def _add_call(self, part: Prepared, edges: dict[str, str]) -> str:
+    def _add_call(self, part: Prepared, edges: dict[str, str], is_group: bool) -> str:
         writer = self._writer(part)
         call = part.call
         if handed.has_handed(*call):
             handed.validate(part.job, *call)
-            args, kwargs, takes = handed.without_handed(*call, lambda taken: self._names(part, taken, edges))
+            args, kwargs, takes = handed.without_handed(
+                *call, lambda taken: self._names(part, taken, edges), is_group
+            )
             if (count := sum(len(take.names) for take in takes)) > handed.MOST_TAKEN:
                 raise InvalidFlow(
                     f"{part.job.name}: the call takes {count} results, and {handed.MOST_TAKEN} are the most"
@@ -194,6 +199,13 @@ class Plan:
             found.run = entry.held(found.run, *more)
             self._writers[key] = found
         return found
+
+
+def _ends_in_group(part: Any) -> bool:
+    """Whether what comes behind a part is behind a group, even if that has only one part."""
+    while isinstance(part, Chain):
+        part = part.parts[-1]
+    return isinstance(part, Group)
 
 
 def flat(nodes: Any) -> Iterator[str]:

@@ -79,16 +79,20 @@ def validate(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
 
 
 def without_handed(
-    args: Sequence[Any], kwargs: Mapping[str, Any], names_of: Callable[[Handed], list[str]]
+    args: Sequence[Any], kwargs: Mapping[str, Any], names_of: Callable[[Handed], list[str]], is_group: bool
 ) -> tuple[list[Any], dict[str, Any], list[Take]]:
-    """A call with None for each placeholder, and what comes there; `names_of` says which nodes' results."""
+    """A call with None for each placeholder, and what comes there; `names_of` says which nodes' results.
+
+    If the call is behind a part that `is_group`, `result` is a list.
+    """
     takes = []
 
     def plain(place: int | str, value: Any) -> Any:
         if not isinstance(value, Handed):
             return value
         names = names_of(value)
-        takes.append(Take(place, names, value.is_list or (value.nodes is None and len(names) > 1)))
+        is_list = value.is_list or (value.nodes is None and (is_group or len(names) > 1))
+        takes.append(Take(place, names, is_list))
         return None
 
     positional = [plain(place, value) for place, value in enumerate(args)]

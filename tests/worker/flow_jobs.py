@@ -109,6 +109,21 @@ def report(path: str, title: str) -> None:
 
 
 @job
+def grows_in_steps(path: str) -> int:
+    """Add a node within each of two steps, and two outside; the first run ends between them."""
+    flow = current.flow()
+    assert flow is not None
+    current.step("first", lambda: str(flow.add(add.call(1))))
+    flow.add(add.call(2))
+    if not Path(path).exists():
+        Path(path).touch()
+        raise ValueError("the first time")
+    flow.add(add.call(3))
+    current.step("second", lambda: str(flow.add(add.call(4))))
+    return 0
+
+
+@job
 def nests(number: int) -> str:
     """Try to add a flow to its own, and start that by itself then."""
     inner, flow = Flow("inner"), current.flow()

@@ -59,6 +59,13 @@ def test_a_group_hands_on_a_list_in_the_order_of_its_steps(client):
     assert flow.state().name == "adding"
 
 
+@pytest.mark.parametrize("part", [group, lambda part: chain(flow_jobs.add.call(), group(part))])
+def test_a_group_of_one_hands_on_a_list_too(client, part):
+    flow = chain(part(flow_jobs.add.call(1)), group(flow_jobs.total.call(result))).enqueue()
+    work(client)
+    assert flow.wait(10).counts.failed == 0
+
+
 def test_a_node_waits_for_all_in_front_of_it(client, tmp_path):
     notes = tmp_path / "notes"
     with Flow() as flow:
@@ -265,6 +272,13 @@ def test_a_running_node_adds_others(client):
     work(client)
     assert flow.wait(10).counts == Counts(903, 903, 0, 0)
     assert reader.read(client, f"{flow.id}-0_900").result == sum(range(900))
+
+
+def test_a_node_that_runs_again_behind_its_steps_adds_each_node_once(client, tmp_path):
+    grows = flow_jobs.grows_in_steps.options(retries=1, retry_intervals=(0,))
+    flow = chain(grows.call(str(tmp_path / "x"))).enqueue(collect=True)
+    work(client)
+    assert sorted(each.value for each in flow.results()) == [0, 1, 2, 3, 4]
 
 
 def test_a_flow_that_a_running_node_may_not_add_can_start_by_itself(client):
