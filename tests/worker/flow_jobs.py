@@ -135,3 +135,12 @@ def nests(number: int) -> str:
         inner.start()
         return str(error)
     return "added"
+
+
+@job
+def add_behind(name: str, how: str = "stop", takes: bool = False) -> str:
+    """Add a node behind another of its flow."""
+    flow = current.flow()
+    assert flow is not None
+    node = f"{flow.id}-{name}"
+    return flow.add(shown.call(flow.result(node)) if takes else shown.call(), after={node: how})

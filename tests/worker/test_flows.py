@@ -287,6 +287,49 @@ def test_a_flow_that_a_running_node_may_not_add_can_start_by_itself(client):
     assert "takes no other as a part any more" in reader.read(client, f"{flow.id}-0").result
 
 
+def test_a_node_added_behind_one_that_has_ended_is_decided_by_how_that_ended(client, tmp_path):
+    gate = tmp_path / "gate"
+    with Flow() as flow:
+        failed = flow.add(flow_jobs.fail.call(str(gate)))
+        flow.add(flow_jobs.add.call(1), after=failed)
+        for how in ("stop", "run", "go on"):
+            flow.add(flow_jobs.add_behind.call("0", how), after=failed, on_failure="go on")
+    work(client)
+    assert states(flow) == {
+        "0": "f",
+        "1": "c",
+        "2": "d",
+        "3": "d",
+        "4": "d",
+        "2_0": "c",
+        "3_0": "d",
+        "4_0": "d",
+    }
+    gate.touch()
+    assert flow.retry() == 1
+    work(client)
+    assert set(states(flow).values()) == {"d"}
+    assert flow.wait(10).counts == Counts(8, 8, 0, 0)
+
+
+@pytest.mark.parametrize(("ttl", "shows"), [(500, "3"), (0, None)])
+def test_a_node_takes_the_result_of_one_that_had_ended_when_it_was_added(client, ttl, shows):
+    with Flow() as flow:
+        first = flow.add(flow_jobs.add.options(result_ttl=ttl).call(3))
+        flow.add(flow_jobs.add_behind.call("0", "stop", True), after=first)
+    work(client)
+    added = reader.read(client, f"{flow.id}-1_0")
+    assert added.result == shows
+    assert shows or "the result of node 0 is not kept any more" in added.reason
+
+
+def test_nodes_behind_unknown_ones_are_not_added(client):
+    flow = chain(flow_jobs.add_behind.call("nobody")).enqueue()
+    work(client)
+    assert "no node of the flow is called nobody" in reader.read(client, f"{flow.id}-0").reason
+    assert flow.wait(10).counts == Counts(1, 0, 1, 0)
+
+
 def test_a_node_that_runs_again_adds_the_same_nodes_once(client, tmp_path):
     flow = chain(
         flow_jobs.fan_out.options(retries=1, retry_intervals=(0,)).call(3, str(tmp_path / "x"))
