@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 
@@ -101,6 +102,17 @@ def talk_too_long() -> None:
     time.sleep(60)
 
 
+@job(isolate=True)
+def speak_until_killed(path: str) -> None:
+    """Ignores what interrupts it, and notes each line that it has logged."""
+    with Path(path).open("wb", buffering=0) as file:
+        while True:
+            with suppress(BaseException):
+                while True:
+                    current.log("x" * 1000)
+                    file.write(b"x\n")
+
+
 @job
 def talk_and_quit(path: str) -> None:
     """Its process dies after the line has left it."""
@@ -109,3 +121,12 @@ def talk_and_quit(path: str) -> None:
         note(path)
         time.sleep(1.5)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job
+def count(lines: int) -> None:
+    run = os.urandom(4).hex()
+    for number in range(lines):
+        current.log(f"{run} {number}")
+        current.emit(number)
+        time.sleep(0.002)

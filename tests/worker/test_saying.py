@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import random
 import signal
+import threading
 import time
 from collections import deque
+from contextlib import suppress
 from contextvars import copy_context
 
 import msgspec
@@ -18,20 +22,25 @@ from rq.serializers import JSONSerializer
 
 from packmule import current
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import context, control, keys, queues, registry, said, watch
+from packmule.jobs import context, control, keys, queues, registry, said, watch, wire
 from packmule.jobs.client import Client
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.tests.worker import talking_jobs
-from packmule.tests.worker.pools import ended, lines, pool, until
+from packmule.tests.worker.pools import children_of, ended, lines, pool, until
 from packmule.tests.worker.test_redis_away import killed
 from packmule.worker import Worker
+from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Strict
 from packmule.worker.process import saying
+from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.executors.executors import executors_of
 from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.job_log import JobLog
-from packmule.worker.process.outcome import failed, finished, returned
+from packmule.worker.process.outcome import Outcome, failed, finished, returned
+from packmule.worker.process.performer import Call, Performer
 from packmule.worker.rescue import rescue
+from packmule.worker.scoreboard import Scoreboard
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -153,12 +162,57 @@ def test_lines_that_left_a_process_survive_its_death(server, client, tmp_path):
     assert texts(client, id) == ["before the death"] * 2
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_however_processes_are_killed_no_line_is_lost_before_a_later_one_or_doubled(server, client, threads):
+    number = 40
+    with pool(server, 2, threads=threads) as process:
+        ids = talking_jobs.count.enqueue_many([(number,)] * 100)
+        for _ in range(12):
+            time.sleep(0.15)
+            with suppress(ProcessLookupError, IndexError):
+                os.kill(random.choice(children_of(process.pid)), signal.SIGKILL)
+        statuses = [ended(client, id).status for id in ids]
+    for id, status in zip(ids, statuses, strict=True):
+        runs: dict[str, list[int]] = {}
+        for text in texts(client, id):
+            run, _, each = text.partition(" ")
+            runs.setdefault(run, []).append(int(each))
+        assert all(found == list(range(len(found))) for found in runs.values())
+        if status == "finished":
+            assert len(list(runs.values())[-1]) == number
+            assert chunks(client, id)[-number:] == list(range(number))
+
+
 def test_an_isolated_process_says_all_before_it_dies(server, client):
     with pool(server):
         id = talking_jobs.talk_isolated.enqueue(300, 300, True)
         assert ended(client, id).deaths == 3
     assert texts(client, id) == [f"line {number}" for number in range(300)] * 3
     assert chunks(client, id) == [f"chunk {number} " for number in range(300)] * 3
+
+
+def test_an_isolated_process_that_is_killed_while_it_speaks_loses_nothing_of_it(tmp_path):
+    class Slow:
+        level = logging.INFO
+        lines = 0
+
+        def line(self, line: bytes) -> None:
+            self.lines += 1
+            time.sleep(0.01)  # so that the pipe is full when the process is killed
+
+        def chunk(self, chunk: bytes) -> None:
+            """Nothing is emitted."""
+
+    slow = Slow()
+    performer = Performer(lambda *_: None, lambda *_: None, hear=lambda *_: slow)
+    executors = executors_of(performer, Scoreboard(), WorkerOptions(), lambda *_: None, "w")
+    data = wire.encode_call(talking_jobs.speak_until_killed.job.name, (str(tmp_path / "said"),), {})
+    call = performer.prepare(Claimed("j", "e", "default", data, timeout=0.1))
+    assert isinstance(call, Call)
+    done: list[Outcome | None] = []
+    executors["isolated"].start(call, lambda _, outcome: done.append(outcome))
+    assert [outcome.status for outcome in done if outcome] == ["failed"]
+    assert 0 < len(lines(tmp_path / "said")) <= slow.lines
 
 
 def test_a_job_that_overran_or_was_canceled_shows_what_it_said(server, client, tmp_path):
@@ -270,8 +324,20 @@ def test_a_stale_executions_words_are_refused(client, fetcher):
     assert texts(client, id) == ["mine", "theirs"]
     end(other, second)
     heard.line(line("after the end"))
+    hear(fetcher, job).line(line("by a thread that the job left behind"))
     fetcher.say()
     assert texts(client, id) == ["mine", "theirs"]
+    assert fetcher.saying.spoken == other.saying.spoken == {}
+
+
+def test_a_child_that_a_job_forks_sends_nothing(client, fetcher):
+    talking_jobs.talk.enqueue()
+    heard = hear(fetcher, claimed(fetcher))
+    child = os.fork()
+    if not child:
+        heard.line(line("in vain"))
+        os._exit(any(thread.name == "said" for thread in threading.enumerate()))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_words_that_are_sent_twice_are_kept_once(client, fetcher, monkeypatch):
@@ -281,10 +347,9 @@ def test_words_that_are_sent_twice_are_kept_once(client, fetcher, monkeypatch):
     sends: list[object] = []
     say = type(fetcher._claims).say
 
-    def twice(claims: object, words: object) -> None:
+    def twice(claims: Claims, words: list[saying.Words]) -> list[str]:
         sends.append(words)
-        say(claims, words)
-        say(claims, words)
+        return say(claims, words) + say(claims, words)
 
     monkeypatch.setattr(type(fetcher._claims), "say", twice)
     for number in range(3):
@@ -378,12 +443,12 @@ def test_a_job_that_never_stops_talking_does_not_hold_up_others(client, fetcher,
     heard = hear(fetcher, claimed(fetcher))
     send, sends = fetcher._claims.say, 0
 
-    def talk_on(words: object) -> None:
+    def talk_on(words: list[saying.Words]) -> list[str]:
         nonlocal sends
         sends += 1
         assert sends < 10
-        send(words)
         heard.chunk(said.chunk(sends))
+        return send(words)
 
     monkeypatch.setattr(fetcher._claims, "say", talk_on)
     heard.chunk(said.chunk(0))
@@ -421,17 +486,6 @@ def test_a_deleted_job_leaves_nothing_of_what_it_says(client, fetcher):
     assert client.exists(keys.job_key(id), keys.log_key(id)) == 0
 
 
-def test_another_job_of_the_same_id_begins_with_an_empty_log(client, fetcher):
-    for text in ("first", "second"):
-        talking_jobs.talk.options(job_id="twin").enqueue()
-        job = claimed(fetcher)
-        hear(fetcher, job).line(line(text))
-        end(fetcher, job)
-        assert texts(client, "twin") == [text]
-        client.delete(keys.job_key("twin"))  # by hand, or by RQ's code
-        assert client.exists(keys.log_key("twin")) == 1
-
-
 def test_a_full_memory_delays_what_jobs_say(client, fetcher):
     talking_jobs.talk.enqueue()
     job = claimed(fetcher)
@@ -445,5 +499,5 @@ def test_a_full_memory_delays_what_jobs_say(client, fetcher):
     finally:
         client.config_set("maxmemory", 0)
     assert texts(client, job.id) == []
-    assert script(client, [keys.claims_key("w1")], args) == 1
+    assert script(client, [keys.claims_key("w1")], args) == []
     assert texts(client, job.id) == ["a"]

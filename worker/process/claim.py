@@ -22,6 +22,7 @@ from packmule.worker.order import Order
 from packmule.worker.process import claimed
 from packmule.worker.process.claimed import FURTHEST, Claimed, Row
 from packmule.worker.process.outcome import Outcome, corrupt
+from packmule.worker.process.saying import Words
 from packmule.worker.process.statistics import Statistics
 from packmule.worker.rescue import rescue
 
@@ -159,9 +160,10 @@ class Claims:
         self._last = claim_id
         return claim
 
-    def say(self, said: Sequence[tuple[Any, ...]]) -> None:
-        """Write what jobs have said that are still claimed; `saying.py` has its form."""
-        _say(self.client, self._keys[:1], [_pack((self.worker, wire.time_text(time.time()), said))])
+    def say(self, words: Sequence[Words]) -> list[str]:
+        """Write what jobs have said that are still claimed; the executions of the others."""
+        request = _pack((self.worker, wire.time_text(time.time()), words))
+        return _texts(_say(self.client, self._keys[:1], [request]))
 
     def send_statistics(self) -> None:
         """Send what was added to the statistics, before this worker leaves. Raises redis-py's errors."""

@@ -114,7 +114,7 @@ class Fetcher:
         """
         with self._lock:
             self._say()
-            self.saying.spoken.pop(over, None)
+            self.saying.forget([over])
 
     def wait(self, room: int, longest: float | None) -> bool:
         """Wait for a push, a readable descriptor, or `longest`; whether jobs came, which `exchange` returns.
@@ -156,7 +156,6 @@ class Fetcher:
         self._idle.close()
         with contextlib.suppress(RedisError):
             self._claims.send_statistics()
-        self.say()  # what jobs say that are given back
 
     def _call(self, outcomes: Sequence[Outcome], want: int) -> Claim:
         with self._lock:
@@ -185,8 +184,8 @@ class Fetcher:
     def _say(self) -> None:
         executions = list(self.saying.spoken)
         try:
-            while said := self.saying.waiting(executions):
-                retry_until_available(partial(self._claims.say, said))
+            while words := self.saying.waiting(executions):
+                self.saying.forget(retry_until_available(partial(self._claims.say, words)))
         except RedisError as error:
             log.warning("what jobs said was not stored: %s", error)
 

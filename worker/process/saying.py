@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -23,11 +23,17 @@ LINES_SECONDS = 0.5
 OUTPUT_SECONDS = 0.03
 """So does a chunk of output; those that come meanwhile go along."""
 
+AGAIN_SECONDS = 1.0
+
 MOST_AT_ONCE = MIB
 """Bytes after which a call takes nothing of further jobs."""
 
 ENTRY_BYTES = 16 * KIB
 """Bytes after which a stream's entry is full: a stream is trimmed by whole entries."""
+
+
+Words = tuple[str, str, int, tuple[Entry, ...], tuple[Entry, ...]]
+"""What an execution of a job has said: the job, the execution, the attempt, and entries of both kinds."""
 
 
 class Kind(NamedTuple):
@@ -100,7 +106,7 @@ class Pieces:
 class Said:
     """What one execution has said; `ask(is_output)` is called whenever it says something."""
 
-    __slots__ = ("_ask", "attempt", "chunks", "has_said", "id", "is_over", "level", "lines")
+    __slots__ = ("_ask", "attempt", "chunks", "has_said", "id", "level", "lines")
 
     def __init__(self, id: str, attempt: int, level: int, ask: Callable[[bool], None]) -> None:
         self.id = id
@@ -110,22 +116,18 @@ class Said:
         self.lines = Pieces(LINES)
         self.chunks = Pieces(CHUNKS)
         self.has_said = False
-        self.is_over = False
-        """Whether its outcome is on its way: threads that it left behind add nothing more."""
 
     def line(self, line: bytes) -> None:
         """Take a line of its log."""
-        if not self.is_over:
-            self.has_said = True
-            self.lines.add(line)
-            self._ask(False)
+        self.has_said = True
+        self.lines.add(line)
+        self._ask(False)
 
     def chunk(self, chunk: bytes) -> None:
         """Take a chunk of its output."""
-        if not self.is_over:
-            self.has_said = True
-            self.chunks.add(chunk)
-            self._ask(True)
+        self.has_said = True
+        self.chunks.add(chunk)
+        self._ask(True)
 
     @property
     def size(self) -> int:
@@ -150,7 +152,7 @@ class Saying:
         self.spoken: dict[str, Said] = {}
         """The executions of which something is kept, and that have not ended."""
         self._asked: SimpleQueue[bool] = SimpleQueue()
-        self._is_asked = self._is_hurried = False
+        self._asked_until = self._hurried_until = 0.0
         self._process = os.getpid()
         self._starting = threading.RLock()
         self._has_thread = False
@@ -165,19 +167,26 @@ class Saying:
         """An earlier run of this job has said something, which is to be kept as long as its record."""
         self.hear(job.id, job.execution, job.attempt).has_said = True
 
-    def waiting(self, executions: list[str]) -> list[tuple[str, str, *tuple[object, ...]]]:
+    def waiting(self, executions: list[str]) -> list[Words]:
         """What some of these `executions` have said since the last call, of so many as one call should take.
 
         They are taken off the list: one that never stops talking is asked once.
         """
-        found: list[tuple[str, str, *tuple[object, ...]]] = []
+        found: list[Words] = []
         size = 0
         while executions and size < MOST_AT_ONCE:
             execution = executions.pop()
-            if (said := self.spoken.get(execution)) and said.size:
-                size += said.size
-                found.append((said.id, execution, *said.take()))
+            if (said := self.spoken.get(execution)) and (held := said.size):
+                attempt, lines, chunks = said.take()
+                if lines or chunks:
+                    size += held
+                    found.append((said.id, execution, attempt, lines, chunks))
         return found
+
+    def forget(self, executions: Iterable[str]) -> None:
+        """These have ended, or this worker has lost them; what their threads still say goes nowhere."""
+        for execution in executions:
+            self.spoken.pop(execution, None)
 
     def is_too_much(self, outcomes: Sequence[Outcome]) -> bool:
         """Whether these have said more than should go along with them."""
@@ -190,20 +199,19 @@ class Saying:
 
     def _ended(self, outcome: Outcome) -> Outcome:
         said = self.spoken.pop(outcome.execution, None)
-        if said is None:
-            return outcome
-        said.is_over = True
-        return msgspec.structs.replace(outcome, said=said.take()) if said.has_said else outcome
+        return msgspec.structs.replace(outcome, said=said.take()) if said and said.has_said else outcome
 
     def _ask(self, is_output: bool) -> None:
-        """Let the thread send soon; it is asked once until it does."""
-        if is_output:
-            if self._is_hurried:
-                return
-            self._is_hurried = True
-        elif self._is_asked or self._is_hurried:
+        """Let the thread send soon; it is asked once until it does.
+
+        It is asked again after a while, since a job may be interrupted right here.
+        """
+        now = time.monotonic()
+        if now < self._hurried_until or (now < self._asked_until and not is_output):
             return
-        self._is_asked = True
+        self._asked_until = now + AGAIN_SECONDS
+        if is_output:
+            self._hurried_until = self._asked_until
         if os.getpid() != self._process:
             return  # a child that a job forked may not use the worker's connection
         self._asked.put(is_output)
@@ -224,5 +232,5 @@ class Saying:
                     break
             if is_hurried:
                 time.sleep(OUTPUT_SECONDS)
-            self._is_asked = self._is_hurried = False
+            self._asked_until = self._hurried_until = 0.0
             self._send()
