@@ -1,8 +1,12 @@
-"""Steering single jobs: cancel one, run one again, take a slot from one whose worker is gone."""
+"""Steering single jobs: cancel, retry or delete one, run it now, copy it, take a slot whose worker is gone.
+
+`acts.py` does the same to many.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -11,9 +15,9 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.coordination.redis.scripts import Script
-from packmule.errors import Conflict
+from packmule.errors import Conflict, Error
 from packmule.jobs import keys, wire
 from packmule.jobs.reader import no_such_job
 
@@ -23,6 +27,8 @@ STOP_INTERVAL = 1.0
 
 _cancel = Script("jobs", "cancel")
 _retry = Script("jobs", "retry")
+_run_now = Script("jobs", "run_now")
+_delete = Script("jobs", "delete")
 _release = Script("jobs", "release_slot")
 
 
@@ -32,6 +38,14 @@ class NotCanceled(Conflict, TimeoutError):
 
 class NotRetried(Conflict):
     """The state of a job does not allow it to run again now."""
+
+
+class NotRun(Conflict):
+    """A job is not scheduled, or waits for something else than its time."""
+
+
+class NotDeleted(Conflict):
+    """A job runs, or something else still needs its record."""
 
 
 class SlotNotReleased(Conflict):
@@ -70,6 +84,61 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
         time.sleep(LOOK_INTERVAL)
 
 
+def cancel_each(client: Redis, ids: Sequence[str], timeout: float = 5.0) -> list[Error | None]:
+    """Cancel each of `ids`, all at once: those that run have `timeout` seconds in all.
+
+    Returns the error of each that was refused, which is `NotCanceled` for one that had ended before.
+    """
+    errors: dict[str, Error | None] = {}
+    stopped: set[str] = set()
+    deadline, send_at = time.monotonic() + timeout, 0.0
+    while left := [id for id in dict.fromkeys(ids) if id not in errors]:
+        now = wire.time_text(time.time())
+        replies = _cancel.each(client, [([keys.job_key(id)], [id, now]) for id in left])
+        running = []
+        for id, reply in zip(left, replies, strict=True):
+            if isinstance(reply, RedisError):
+                raise reply
+            status = as_text(reply)
+            if status in ("started", "claimed"):
+                running.append(id)
+            else:
+                errors[id] = _canceled(client, id, status, id in stopped)
+        stopped.update(running)
+        if running and time.monotonic() >= send_at:
+            send_at = time.monotonic() + STOP_INTERVAL
+            _stop(client, running)
+        if running and time.monotonic() > deadline:
+            text = f"still runs after {timeout:g} s: is its worker alive?"
+            errors.update((id, NotCanceled(f"job {id} {text}")) for id in running)
+        elif running:
+            time.sleep(LOOK_INTERVAL)
+    return [errors[id] for id in ids]
+
+
+def _canceled(client: Redis, id: str, status: str, was_running: bool) -> Error | None:
+    """What became of a job that runs no more; its error if it was not canceled."""
+    if not status:
+        return no_such_job(id)
+    if status == "deferred":
+        try:
+            _cancel_deferred(client, id)
+        except Error as error:
+            return error
+        return None
+    if status in ("canceled", "stopped") and (was_running or status == "canceled"):
+        return None
+    return NotCanceled(f"job {id} is {status}: it has ended")
+
+
+def _stop(client: Redis, ids: Sequence[str]) -> None:
+    """Ask the workers that run these jobs to stop them."""
+    workers = pipelined(client, [("HGET", keys.job_key(id), "worker_name") for id in ids], None)
+    for id, worker in zip(ids, workers, strict=True):
+        if worker:
+            send_command(client, as_text(worker), "stop-job", job_id=id)
+
+
 def _cancel_deferred(client: Redis, id: str) -> None:
     """Cancel a job that waits for others by RQ's own code, which knows for which."""
     try:
@@ -91,8 +160,17 @@ def retry(client: Redis, id: str) -> None:
     status, if another job holds its unique key, if a newer singleton that replaced it waits or runs, or if a
     worker still runs the job or its callback, or if others of its flow keep it from running.
     """
-    key_names = [keys.job_key(id), keys.UNIQUE]
-    status = as_text(_retry(client, key_names, [id, wire.time_text(time.time())]))
+    (error,) = retry_each(client, [id])
+    if error:
+        raise error
+
+
+def retry_each(client: Redis, ids: Sequence[str]) -> list[Error | None]:
+    """Do that to each of `ids` in one round trip; the error of each that was refused."""
+    return _each(client, _retry, ids, lambda id: [keys.job_key(id), keys.UNIQUE], _judge_retry)
+
+
+def _judge_retry(id: str, status: str) -> None:
     if not status:
         raise no_such_job(id)
     if status == "behind":
@@ -107,6 +185,107 @@ def retry(client: Redis, id: str) -> None:
         raise NotRetried(f"job {id} can't run again yet: worker {worker} still runs it or its callback")
     if status not in ("retried", "waits"):
         raise NotRetried(f"job {id} is {status}; only failed, stopped and canceled jobs can run again")
+
+
+def run_now(client: Redis, id: str) -> None:
+    """Let the scheduled job `id` run now; it may wait for its time or for a retry.
+
+    It goes to its queue, as when its time has come. Raises `NoSuchJob`, and `NotRun` if it isn't scheduled,
+    sleeps in a step, or is scheduled once its callback is done.
+    """
+    (error,) = run_each(client, [id])
+    if error:
+        raise error
+
+
+def run_each(client: Redis, ids: Sequence[str]) -> list[Error | None]:
+    """Do that to each of `ids` in one round trip; the error of each that was refused."""
+    return _each(client, _run_now, ids, lambda id: [keys.job_key(id)], _judge_run)
+
+
+def _judge_run(id: str, status: str) -> None:
+    if not status:
+        raise no_such_job(id)
+    if status == "sleeps":
+        raise NotRun(f"job {id} sleeps in a step: it goes on at its time")
+    if status == "callback":
+        raise NotRun(f"job {id} can't run yet: its callback is due first")
+    if status != "promoted":
+        raise NotRun(f"job {id} is {status}; only scheduled jobs can be run now")
+
+
+def delete(client: Redis, id: str) -> None:
+    """Delete the job `id`, which waits, is scheduled or has ended, with all that is kept of it.
+
+    In its batch one that had not ended counts as canceled. Raises `NoSuchJob`, and `NotDeleted` if a worker
+    has it, if its callback is due, or if other jobs wait for it.
+    """
+    (error,) = delete_each(client, [id])
+    if error:
+        raise error
+
+
+def delete_each(client: Redis, ids: Sequence[str]) -> list[Error | None]:
+    """Do that to each of `ids` in one round trip; the error of each that was refused."""
+
+    def once(some: Sequence[str]) -> list[Error | None]:
+        return _each(
+            client,
+            _delete,
+            some,
+            lambda id: [keys.job_key(id), f"{keys.job_key(id)}:dependents"],
+            _judge_delete,
+        )
+
+    errors = once(ids)
+    for number, error in enumerate(errors):
+        if isinstance(error, _Deferred):  # RQ's code knows for which jobs it waits
+            try:
+                _cancel_deferred(client, ids[number])
+                (errors[number],) = once([ids[number]])
+            except Error as refusal:
+                errors[number] = refusal
+    return errors
+
+
+class _Deferred(NotDeleted):
+    """A job waits for others of RQ's, so that RQ's code has to cancel it first."""
+
+
+def _judge_delete(id: str, status: str) -> None:
+    if not status:
+        raise no_such_job(id)
+    if status == "deferred":
+        raise _Deferred(f"job {id} waits for others: cancel it first (packmule job cancel {id})")
+    if status == "dependents":
+        raise NotDeleted(f"job {id} can't be deleted: other jobs wait for it; cancel or delete those first")
+    if status == "callback":
+        raise NotDeleted(f"job {id} can't be deleted yet: its callback is due")
+    if status != "deleted":
+        raise NotDeleted(
+            f"job {id} can't be deleted: a worker has it; cancel it first (packmule job cancel {id})"
+        )
+
+
+def _each(
+    client: Redis,
+    script: Script,
+    ids: Sequence[str],
+    key_names: Callable[[str], list[str]],
+    judge: Callable[[str, str], None],
+) -> list[Error | None]:
+    """Run a script for each job in one round trip; the error that `judge` raises for a reply, if it does."""
+    now = wire.time_text(time.time())
+    errors: list[Error | None] = []
+    for id, reply in zip(ids, script.each(client, [(key_names(id), [id, now]) for id in ids]), strict=True):
+        if isinstance(reply, RedisError):
+            raise reply
+        try:
+            judge(id, as_text(reply))
+            errors.append(None)
+        except Error as error:
+            errors.append(error)
+    return errors
 
 
 def release_slot(client: Redis, key: str, job: str, force: bool = False) -> str:

@@ -17,7 +17,7 @@ from packmule.jobs import keys, registry, wire
 
 STATUSES = ("queued", "started", "scheduled", "deferred", "canceled", "finished", "failed", "stopped")
 
-FIELDS = ("status", "origin", "created_at", "started_at", "ended_at")
+FIELDS = ("status", "origin", "created_at", "started_at", "ended_at", "fingerprint")
 
 
 class InvalidFilter(UsageError, ValueError):
@@ -29,7 +29,7 @@ class JobFilter:
     """Which jobs are meant: those that fit all that is given.
 
     `name` is a function's dotted name or its end (`report` fits `shop.jobs.report`), `error` the class of the
-    error without its module, `id` how an id begins, `fingerprint` an error of which a job has failed. `since`
+    error without its module, `id` how an id begins, `fingerprint` an error of which it failed last. `since`
     and `until` are Unix seconds or `datetime`s: when the job began if it runs, or when it or its last attempt
     ended, or when it was made. `args` are arguments by name, or by position from 0, as text: other values
     than texts as JSON. Positional arguments have names if the function is registered in this process. Raises
@@ -100,12 +100,13 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a look at a record found: the job's status and queue, and since when it is so in Unix seconds."""
+    """What a look at a record found: `at` is since when the job has its status, in Unix seconds."""
 
     id: str
     status: str
     queue: str
     at: float
+    fingerprint: str
 
 
 def look(
@@ -138,6 +139,7 @@ def look(
 def _fits(seen: Sighting, wanted: JobFilter) -> bool:
     return (
         wanted.queue in (None, seen.queue)
+        and wanted.fingerprint in (None, seen.fingerprint)
         and seen.id.startswith(wanted.id or "")
         and wanted.fits_time(seen.at)
     )
@@ -146,13 +148,13 @@ def _fits(seen: Sighting, wanted: JobFilter) -> bool:
 def _sighting(id: str, values: Sequence[bytes | None]) -> Sighting | None:
     if not values or values[0] is None:
         return None
-    status, queue, made, began, ended = (as_text(value or b"") for value in values[: len(FIELDS)])
+    status, queue, made, began, ended, fingerprint = (as_text(each or b"") for each in values[: len(FIELDS)])
     said = (began if status == "started" else ended) or made
     try:
         at = wire.time_seconds(said) or 0.0
     except (ValueError, OverflowError):
         at = 0.0
-    return Sighting(id, status, queue, at)
+    return Sighting(id, status, queue, at, fingerprint)
 
 
 def _error_type(results: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from redis import Redis
@@ -43,11 +44,15 @@ class Place(NamedTuple):
 
 
 def places(
-    client: Redis, queues: Sequence[str], statuses: Sequence[str], fingerprint: str | None = None
+    client: Redis,
+    queues: Sequence[str],
+    statuses: Sequence[str],
+    fingerprint: str | None = None,
+    most_groups: int | None = MOST_GROUPS,
 ) -> list[Place]:
-    """Where the jobs of `queues` in `statuses` are; of a queue's groups `MOST_GROUPS` at most.
+    """Where the jobs of `queues` in `statuses` are; of a queue's groups `most_groups` at most.
 
-    Those that failed of the error `fingerprint` are in one place, the latest thousand.
+    Those that have failed of the error `fingerprint` are in one place, the latest thousand.
     """
     if fingerprint:
         return [Place(f"{keys.error_key(fingerprint)}:jobs", tuple(statuses), "stack")]
@@ -60,23 +65,20 @@ def places(
             if not set(kinds).isdisjoint(statuses):
                 found.append(Place(keys.registry_key(status, queue), kinds))
     if "queued" in statuses:
-        found += (Place(keys.group_key(*each), ("queued",), kind="list") for each in _groups(client, queues))
+        groups = _groups(client, queues, most_groups)
+        found += (Place(keys.group_key(*each), ("queued",), kind="list") for each in groups)
         held = pipelined(client, [("SMEMBERS", keys.PAUSED_BATCHES)], ())[0]
         found += (Place(f"{keys.batch_key(as_text(each))}:held", ("queued",), kind="list") for each in held)
     return found
 
 
-def _groups(client: Redis, queues: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _groups(client: Redis, queues: Sequence[str], most: int | None) -> Iterator[tuple[str, str]]:
     """The queues' groups that jobs wait in."""
-    for queue, length in zip(
-        queues, pipelined(client, [("HLEN", keys.groups_key(q)) for q in queues], 0), strict=True
-    ):
-        for number, group in enumerate(
-            client.hscan_iter(keys.groups_key(queue), count=A_CALL) if length else ()
-        ):
-            if number == MOST_GROUPS:
-                break
-            yield queue, as_text(group[0])
+    lengths = pipelined(client, [("HLEN", keys.groups_key(queue)) for queue in queues], 0)
+    for queue, length in zip(queues, lengths, strict=True):
+        found = client.hscan_iter(keys.groups_key(queue), count=A_CALL) if length else ()
+        for group, _ in islice(found, most):
+            yield queue, as_text(group)
 
 
 def all_ids(client: Redis, place: Place) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,18 +18,26 @@ RECORDED_OPTIONS = ("failed", "force", "resend")
 OMITTED_ARGUMENTS = ("arguments",)
 
 
+MORE = "packmule.audit"
+
+
+def audited(more: Callable[[], dict[str, Any]]) -> None:
+    """Let the audit of this command keep what `more` returns at its end, too."""
+    click.get_current_context().meta[MORE] = more
+
+
 class Audited(click.Command):
     """A command that changes something: the audit records who called it, and with what."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command and record it."""
-        if ctx.params.get("resend") is False:
+        if ctx.params.get("resend") is False or ctx.params.get("dry_run"):
             return super().invoke(ctx)
         try:
             code = super().invoke(ctx)
-        except click.ClickException:
+        except (click.ClickException, click.Abort):
             raise  # nothing has begun
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             self._record(ctx, {"error": type(error).__name__})  # a part may be done
             raise
         self._record(ctx, {"exit": code} if code else {})
@@ -42,6 +51,8 @@ class Audited(click.Command):
         recorded = {each.name for each in self.params if isinstance(each, click.Argument)}
         recorded = recorded.difference(OMITTED_ARGUMENTS).union(RECORDED_OPTIONS)
         subject = {name: value for name, value in ctx.params.items() if name in recorded and value} | end
+        if more := ctx.meta.get(MORE):
+            subject |= more()
         app: App = ctx.find_root().obj
         try:
             audit.record(app.client, ctx.command_path.partition(" ")[2], subject)

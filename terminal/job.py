@@ -10,8 +10,9 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
+from packmule.terminal.job_acts import job_cancel, job_copy, job_delete, job_retry, job_run
 from packmule.terminal.job_filters import filter_options, job_filter
-from packmule.terminal.parameters import Duration, complete_queues, json_option
+from packmule.terminal.parameters import Duration, json_option
 from packmule.terminal.said import as_text, job_logs, job_output
 from packmule.terminal.say import complain, say
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 LONGEST_LOOK = 5.0
 """Seconds after which a list shows what it has found so far."""
 
-MOST_AT_ONCE = 1_000_000
 MOST_NAMED = 3
+
 LAST_LINES = 5
 """Lines of a failed job's log that are shown with it."""
 
@@ -146,70 +147,6 @@ def _since(record: JobInfo) -> str | None:
     return (record.started_at if record.status == "started" else record.ended_at) or record.created_at
 
 
-@job.command("cancel", cls=Audited)
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option(
-    "--timeout",
-    type=Duration(),
-    default=5.0,
-    show_default=True,
-    help="How long to wait for a running job to end.",
-)
-@click.pass_obj
-def job_cancel(app: App, ids: tuple[str, ...], timeout: float) -> int:
-    """Cancel waiting jobs and stop running ones.
-
-    Exit with 1 if one had already ended.
-    """
-    from packmule.jobs.control import NotCanceled, cancel
-    from packmule.jobs.reader import NoSuchJob
-
-    code = 0
-    for id in ids:
-        try:
-            status = cancel(app.client, id, timeout)
-        except (NotCanceled, NoSuchJob) as error:  # the others are canceled all the same
-            complain(f"{error}")
-            code = max(code, error.exit_code)
-        else:
-            say(f"{id} {status}")
-            code = max(code, status not in {"canceled", "stopped"})
-    return code
-
-
-@job.command("retry", cls=Audited)
-@click.argument("ids", metavar="[ID...]", nargs=-1)
-@click.option(
-    "--failed",
-    metavar="QUEUE",
-    shell_complete=complete_queues,
-    help="Retry all failed jobs of this queue, at most a million.",
-)
-@click.pass_obj
-def job_retry(app: App, ids: tuple[str, ...], failed: str | None) -> int:
-    """Run failed, stopped or canceled jobs again.
-
-    Exit with 1 if one is in another state.
-    """
-    from packmule.jobs import reader
-    from packmule.jobs.client import known_queue
-    from packmule.jobs.control import NotRetried, retry
-
-    if bool(ids) == bool(failed):
-        raise click.UsageError("name the jobs, or a queue with --failed")
-    code = 0
-    if failed:
-        ids = tuple(reader.ids(app.client, known_queue(failed, app.queues()), "failed", MOST_AT_ONCE))
-    for id in ids:
-        try:
-            retry(app.client, id)
-            say(f"{id} queued")
-        except (NotRetried, reader.NoSuchJob) as error:
-            complain(f"{error}")
-            code = max(code, error.exit_code)
-    return code
-
-
 @job.command("signal", cls=Audited)
 @click.argument("id")
 @click.argument("name")
@@ -245,3 +182,7 @@ def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
     from packmule.terminal.follow import follow_one
 
     return follow_one(app.client, id, "job", json, timeout)
+
+
+for each in (job_cancel, job_retry, job_delete, job_run, job_copy):
+    job.add_command(each)

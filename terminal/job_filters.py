@@ -44,7 +44,7 @@ def filter_options(command: F) -> F:
         click.option(
             "--fingerprint",
             metavar="ERROR",
-            help="Only jobs among the last thousand that failed of this error.",
+            help="Only jobs that failed of this error.",
         ),
     ]
     for option in reversed(options):

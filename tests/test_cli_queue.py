@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from pathlib import Path
 
@@ -61,6 +63,53 @@ def test_failed_jobs_are_let_run_again(packmule: CommandLine, client: Redis) -> 
     assert client.lrange("rq:queue:low", 0, -1) == [b"a", b"b"]
     assert "job a is queued; only failed" in complaint(packmule.run("job", "retry", "a"), 1)
     assert "name the jobs, or a queue" in complaint(packmule.run("job", "retry"), 2)
+
+
+def test_jobs_are_retried_canceled_and_deleted_by_a_filter(packmule: CommandLine, client: Redis) -> None:
+    for number in range(7):
+        data = wire.encode_call("shop.add" if number else "shop.boom", (), {"a": number})
+        client.hset(f"rq:job:j{number}", mapping={"data": data, "origin": "low", "status": "failed"})
+        client.zadd("rq:failed:low", {f"j{number}": time.time() + 60})
+    assert "name the jobs, or filter them" in complaint(packmule.run("job", "delete"), 2)
+    assert "not both" in complaint(packmule.run("job", "delete", "j1", "--name", "add"), 2)
+    assert "--all alone" in complaint(packmule.run("job", "cancel", "--all", "--name", "add"), 2)
+    assert "retry is for" in complaint(packmule.run("job", "retry", "--status", "queued"), 2)
+    dry = packmule.output("job", "retry", "--name", "add", "--queue", "low", "--dry-run")
+    assert re.fullmatch(r"6 jobs would be queued: (j[1-6], ){5}\.\.\.\n?", dry)
+    assert packmule.output("job", "retry", "--arg", "a=3") == "1 job queued"
+    assert client.lrange("rq:queue:low", 0, -1) == [b"j3"]
+    assert packmule.run("job", "delete", "--name", "add").returncode == 130  # it asks, and nobody answers
+    assert packmule.output("job", "cancel", "--all", "--yes") == "1 job canceled"
+    assert (
+        packmule.output("job", "delete", "--name", "add", "--status", "failed", "--yes") == "5 jobs deleted"
+    )
+    assert packmule.output("job", "delete", "--name", "add", "--dry-run") == "1 job would be deleted: j3"
+    assert packmule.output("job", "delete", "--error", "KeyError", "--yes") == "0 jobs deleted"
+    client.hset("rq:job:j0", "callback_due", "callback failed failure end 60 x")
+    done = packmule.run("job", "delete", "--all", "--yes")
+    assert (done.stdout, done.returncode) == ("1 job deleted\n", 1)
+    assert "1 job left alone: can't be deleted yet: its callback is due" in done.stderr
+    audit = [json.loads(line) for line in packmule.output("audit", "--json").splitlines()]
+    verbs = ["retry", "retry", "cancel", "delete", "delete", "delete"]
+    assert [each["action"].split()[1] for each in audit] == verbs
+    refused = {"status": "queued", "matched": 0, "done": 0, "error": "InvalidFilter"}
+    assert audit[0]["subject"] == refused
+    assert audit[1]["subject"] == {"args": ["a"], "matched": 1, "done": 1}
+    assert audit[3]["subject"] == {"name": "add", "status": "failed", "matched": 5, "done": 5}
+    assert audit[5]["subject"] == {"matched": 2, "done": 1, "exit": 1}
+
+
+def test_a_scheduled_job_is_run_and_one_is_copied(packmule: CommandLine, client: Redis) -> None:
+    data = wire.encode_call("packmule.jobs.files.file", (), {"source": "a.csv"})
+    client.hset("rq:job:a", mapping={"data": data, "origin": "low", "status": "scheduled"})
+    client.zadd("rq:scheduled:low", {"a": time.time() + 60})
+    assert packmule.output("job", "run", "a") == "a queued"
+    assert "job a is queued; only scheduled jobs" in complaint(packmule.run("job", "run", "a"), 1)
+    new = packmule.output("job", "copy", "a", "--set", "source=b.csv")
+    copied = json.loads(packmule.output("job", "show", new, "--json"))
+    assert (copied["queue"], copied["kwargs"] or copied["args"]) != ("", {})
+    assert "b.csv" in json.dumps([copied["args"], copied["kwargs"]])
+    assert "colour" in complaint(packmule.run("job", "copy", "a", "--set", "colour=red"), 2)
 
 
 @pytest.mark.parametrize(("verb", "status"), [("cancel", "canceled"), ("retry", "queued")])

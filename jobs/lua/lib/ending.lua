@@ -85,14 +85,14 @@ function ending.expire(id, ttl, is_finished)
   for _, key in ipairs(ttl > 0 and {records.key(id), 'rq:results:' .. id} or {}) do redis.call('EXPIRE', key, ttl) end
 end
 
--- A job that was withdrawn is deleted. Whether it was there.
-function ending.purge(id, queue)
-  local was_there = records.exists(id)
+-- A job that was withdrawn, or has ended, is deleted. Whether it was there.
+function ending.purge(id, queue, has_ended)
+  local was_there, registries = records.exists(id), has_ended and {'rq:finished:', 'rq:failed:', 'rq:canceled:'} or {}
   uniqueness.leave(id)
-  counting.note(id, 'c')
-  ending.delete(id)
-  redis.call('DEL', records.key(id) .. ':dependents')
-  if was_there then events.emit('canceled', id, queue, nil, {reason = 'purged'}) end
+  for _, registry in ipairs(registries) do guarded.call('ZREM', registry .. queue, id) end
+  if not has_ended then counting.note(id, 'c') end
+  redis.call('DEL', records.key(id), records.key(id) .. ':dependents', belongings.all(id))
+  if was_there and not has_ended then events.emit('canceled', id, queue, nil, {reason = 'purged'}) end
   return was_there
 end
 
