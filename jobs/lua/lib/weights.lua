@@ -64,21 +64,7 @@ end
 local function place_of(name)
   local queue, group = name:match('^([^\n]*)\n(.*)$')
   local head = queue and call('HGET', 'pm:groups:' .. queue, group)
-  if head ~= '' then return head and 'listed' end
-  return redis.call('EXISTS', groups.members_of(queue, group)) == 1 and 'waiting'
-end
-
--- Whether a group may take slots: no other came before it. One that was unblocked and doesn't come, since its queue is
--- paused, say, is passed over after a moment.
-function weights.is_turn(key, name)
-  for _ = 1, MOST_LOOKS do
-    local first = call('ZRANGE', 'pm:blocked:' .. key, 0, 0)[1]
-    if not first or first == name then return true end
-    local place = place_of(first)
-    if place then return place == 'listed' and redis.call('EXISTS', 'pm:turn:' .. key) == 0 end
-    call('ZREM', 'pm:blocked:' .. key, first)
-  end
-  return false
+  return head == '' and 'waiting' or head and 'listed'
 end
 
 -- Unblock the first group that waits. It keeps its place until one of its jobs is claimed.
@@ -93,6 +79,20 @@ function weights.unblock_next(key)
       return
     end
   end
+end
+
+-- Whether a group may take slots: no other came before it. One that was unblocked and doesn't come, since its queue is
+-- paused, say, is passed over after a moment.
+function weights.is_turn(key, name)
+  for _ = 1, MOST_LOOKS do
+    local first = call('ZRANGE', 'pm:blocked:' .. key, 0, 0)[1]
+    if not first or first == name then return true end
+    local place = place_of(first)
+    if place == 'waiting' then weights.unblock_next(key) end -- it may have been overlooked
+    if place then return place == 'listed' and redis.call('EXISTS', 'pm:turn:' .. key) == 0 end
+    call('ZREM', 'pm:blocked:' .. key, first)
+  end
+  return false
 end
 
 return weights
