@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_NODES = 100_000
 MOST_EDGES = 1_000_000
 
-CHILDREN_A_CHUNK = 100
+CHILDREN_A_CHUNK = 50
 """Nodes behind another that one field holds, and a script looks at together."""
 
 START = "start"

@@ -18,8 +18,8 @@ from packmule.jobs import keys
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.tests.worker import flow_jobs
-from packmule.tests.worker.batches import settle
 from packmule.tests.worker.pools import children_of, lines, pool, until
+from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.outcome import failed, finished
@@ -170,9 +170,9 @@ def test_a_flow_whose_producer_is_killed_is_there_whole_or_never_begins(server, 
         os.waitpid(child, 0)
     claims = Claims(client, "w1", Strict(["default"]))
     outcomes: list[object] = []
-    while jobs := claims.finish_and_claim(claims.next_id(), outcomes, 64).jobs:
-        outcomes = [finished(job, b"", 1.0, 2.0) for job in jobs]
-    settle(client)
+    while (claim := claims.finish_and_claim(claims.next_id(), outcomes, 64)).jobs or claim.flows:
+        outcomes = [finished(job, b"", 1.0, 2.0) for job in claim.jobs]
+        Dependents(client).enqueue_of([], claim.flows)
     ends = set()
     for id in client.zrange(keys.BATCHES, 0, -1):
         state = Flow.at(id.decode(), client).state()

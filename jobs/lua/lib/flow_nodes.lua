@@ -5,7 +5,7 @@ local flow_nodes = {}
 
 local call = guarded.call
 local PATTERN = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
-local ENOUGH, MOST = 200, 1000 -- nodes that a look changes; a chunk has a hundred, unless it is garbage
+local ENOUGH, MOST = 100, 500 -- nodes that a look changes; a chunk has fifty, unless it is garbage
 
 -- A node's numbers: parents that have yet to end; those that failed or were canceled and stop it; those that were
 -- skipped and stop it; parents whose failure it is there for, and how many of them failed; the chunks of its children;

@@ -11,7 +11,7 @@
 local flows = {}
 
 local call = guarded.call
-local EDGES_A_CALL, ITEMS_AT_ONCE = 300, 64
+local EDGES_A_CALL, ITEMS_AT_ONCE = 200, 64
 local left = EDGES_A_CALL -- that this call still follows
 local function key_of(flow) return 'pm:batch:' .. flow end
 
@@ -20,6 +20,7 @@ local begin -- of a flow within this one
 -- Do what the numbers of a node say: it was decided otherwise before, unless it has waited until now.
 function flows.decide(flow, name, was, is)
   if name:sub(1, 6) == 'batch:' then return begin(name:sub(7), is) end
+  if is ~= 'd' then left = left - 1 end -- that takes longer than an enqueue
   deciding.job(flow, flow .. '-' .. name, was, is)
 end
 

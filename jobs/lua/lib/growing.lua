@@ -5,7 +5,7 @@
 local growing = {}
 
 local call = guarded.call
-local CHILDREN_A_CHUNK = 100 -- as in jobs/flow_plan.py
+local CHILDREN_A_CHUNK = 50 -- as in jobs/flow_plan.py
 local TAKEN = 7
 
 -- Add names to the children of a parent. If a change of it may be on its way to those that it has, the new ones have a
