@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -162,6 +163,21 @@ def test_a_body_cannot_swallow_a_mistake(client, runs, mistake):
     id = enqueue(client, body)
     runs.once()
     assert MISTAKES[mistake][1] in reader.read(client, id).reason
+
+
+@pytest.mark.parametrize("wait", [lambda: current.sleep(60), lambda: current.wait_for("go")])
+def test_a_body_cannot_swallow_a_wait(client, runs, wait):
+    def body() -> str:
+        with suppress(BaseException):
+            wait()
+        with suppress(BaseException):
+            current.step("a", does, "a")
+        return "done"
+
+    id = enqueue(client, body)
+    assert runs.once().status == "waiting"
+    assert id.status in ("scheduled", "deferred")
+    assert calls == []
 
 
 def test_a_plain_function_in_an_async_job_is_a_mistake_that_says_the_way_out(client, runs):
