@@ -79,6 +79,8 @@ class JobInfo:
     progress: Progress | None
     result: Any
     error: str | None
+    fingerprint: str | None = None
+    """That of the error that it failed of (`observe/errors.py`)."""
 
     @property
     def has_ended(self) -> bool:
@@ -233,6 +235,7 @@ def job_info(
         progress=_progress(progress),
         result=None if is_exceeded else _value(result.get("return_value")),
         error=wire.EXCEEDED if is_exceeded else wire.traceback(result.get("exc_string")),
+        fingerprint=fields.get("fingerprint") if fields.get("status") == "failed" else None,
     )
 
 

@@ -185,6 +185,7 @@ def job(
             "last lines": lines(text) if (text := "\n".join(last)) else None,
             "result": lines(_pretty(info.result)) if info.result is not None else None,
             "error": lines(info.error.strip()) if info.error and traceback else info.reason,
+            "others like it": f"packmule errors show {info.fingerprint}" if info.fingerprint else None,
         }
     )
 

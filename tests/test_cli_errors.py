@@ -81,6 +81,13 @@ def test_an_error_is_shown_with_its_jobs_and_a_traceback(here: Run, ids: list[st
     assert found["last_at"] == pytest.approx(time.time(), abs=60)
 
 
+def test_a_failed_job_names_its_error(here: Run, client: Redis, ids: list[str]) -> None:
+    assert f"packmule errors show {FINGERPRINT}" in here("job", "show", ids[0]).stdout
+    assert json.loads(here("job", "show", ids[3], "--json").stdout)["fingerprint"] == OTHER
+    here("errors", "retry", OTHER)
+    assert "packmule errors" not in here("job", "show", ids[3]).stdout
+
+
 def test_errors_are_marked_and_each_is_said(here: Run, ids: list[str]) -> None:
     assert (
         here("errors", "resolve", FINGERPRINT, OTHER).stdout == f"{FINGERPRINT} resolved\n{OTHER} resolved\n"
