@@ -1,15 +1,18 @@
 """The fault run of durable work: steps, waits, signals and flows, while workers, the server and leaders fail.
 
-    python tests/worker/durable_faults.py [worker kills] [server kills] [frozen leaders]
+    python tests/worker/durable_faults.py [worker kills] [server kills] [frozen leaders] [frozen pools]
 
-Workers and the server are killed with SIGKILL; a leader is frozen for longer than its term. At the end each
-step must have had its effect once, unless its process was struck in between: then the next run does it again,
-or was told that its end is unknown. Each signal was taken once, each node ran with the results of those in
-front of it, each flow has counted exactly, and at rest no sleeper is late.
+Workers and the server are killed with SIGKILL. A leader is frozen for longer than its term, and a pool in a
+step for longer than its lease. Some replies are lost, so that the scripts are sent again. At the end each step
+must have had its effect once, unless its process was struck in between: then the next run does it again, or
+was told that its end is unknown. A run that lost its job has no further effect. Each signal was taken once,
+each node ran with the results of those in front of it, each flow has counted exactly, and at rest no sleeper
+is late.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -32,7 +35,7 @@ from packmule import Flow
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill import job_states
-from packmule.jobs import control, reader
+from packmule.jobs import control, keys, reader
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.scheduler.leader import leader
@@ -40,6 +43,7 @@ from packmule.testing import private_server
 from packmule.tests.fork_server import Forked
 from packmule.tests.worker import durable_jobs
 from packmule.tests.worker.limit_faults import Crowd
+from packmule.tests.worker.lost_replies import lost_replies
 from packmule.tests.worker.pools import children_of
 
 ORDERS, FLOWS, KEYS = 24, 4, 3
@@ -49,6 +53,10 @@ BETWEEN = 0.15, 0.45
 """Seconds between two faults."""
 
 FROZEN_SECONDS = 5.0
+POOL_FROZEN_SECONDS = keys.LEASE_SECONDS + 2.0
+LOST = 0.2
+"""The share of replies that are lost."""
+
 LONGEST_END = 120.0
 SLEEPERS = 200
 MOST_DEATHS = 3
@@ -78,6 +86,8 @@ class Report:
     wrong_results: list[str] = field(default_factory=list)
     wrong_counts: list[str] = field(default_factory=list)
     disordered: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    """What runs had done that had lost their jobs, besides the step that each was in."""
     latest_sleeper: float = 0.0
     ended_pools: list[str] = field(default_factory=list)
 
@@ -90,6 +100,7 @@ class Report:
             "wrong_results",
             "wrong_counts",
             "disordered",
+            "stale",
             "ended_pools",
         )
         late = ["latest_sleeper"] if self.latest_sleeper > 1.0 else []
@@ -148,7 +159,7 @@ class Work:
     def more(self) -> None:
         """Keep so many orders and flows under way."""
         while len(self.orders) < ORDERS:
-            self._order()
+            self.order(self.dice.choice(("order", "order_isolated", "order_async", "order_alone")))
         while len(self.flows) < FLOWS:
             self._flow()
 
@@ -169,10 +180,10 @@ class Work:
             if until_available(flow.state).ended is not None:
                 self._look_at(id, flow)
 
-    def _order(self) -> None:
+    def order(self, kind: str) -> str:
+        """Enqueue an order of this kind; its name."""
         self.number += 1
         case = f"order{self.number}"
-        kind = self.dice.choice(("order", "order_isolated", "order_async", "order_alone"))
         more = (f"key{self.dice.randrange(KEYS)}",) if kind == "order_alone" else ()
         made = getattr(durable_jobs, kind).options(
             job_id=case, priority=self.dice.choice((0, 0, 10, 90, -90))
@@ -181,6 +192,7 @@ class Work:
         self.orders[case] = kind
         self.unsent[case] = [1, 2]
         self.report.orders += 1
+        return case
 
     def _until_sent(self, id: str, data: int) -> None:
         handle = Client.default().job(id)
@@ -261,57 +273,95 @@ def until_available(call: Callable[[], T]) -> T:
             time.sleep(0.05)
 
 
-def run(kills: int, server_kills: int, freezes: int, seed: int = 1) -> Report:
+class Frozen:
+    """Pools that are frozen while a worker of theirs runs a step, and thaw when others have its job."""
+
+    def __init__(self, crowd: Crowd, work: Work, ledger: Path) -> None:
+        self.crowd, self.work, self.ledger = crowd, work, ledger
+        self.thaws_at: dict[int, float] = {}
+        """When the workers go on."""
+
+    def freeze(self) -> bool:
+        """Freeze the pool that begins an order; whether one did in time."""
+        mine, deadline = self.work.order("order"), time.monotonic() + 5
+        while time.monotonic() < deadline:
+            last = self.ledger.read_text().splitlines()[-1:]
+            case, _, *_, parent, _ = last[0].split() if last else ("", "", "0", "")
+            if case == mine and (pid := int(parent)) in {pool.pid for pool, _ in self.crowd.pools}:
+                os.killpg(pid, signal.SIGSTOP)
+                workers = children_of(pid)
+                self.crowd.frozen.update(workers)
+                self.thaws_at |= dict.fromkeys(workers, time.monotonic() + POOL_FROZEN_SECONDS)
+                threading.Timer(POOL_FROZEN_SECONDS, os.killpg, [pid, signal.SIGCONT]).start()
+                return True
+            time.sleep(0.002)
+        return False
+
+    def wait(self) -> None:
+        """Wait until all have gone on for a while."""
+        time.sleep(max(0.0, 1.0 + max(self.thaws_at.values(), default=0.0) - time.monotonic()))
+
+
+def run(kills: int, server_kills: int, freezes: int, frozen_pools: int, seed: int = 1) -> Report:
     """Let the work go on until all faults have struck, and judge it."""
     dice = random.Random(seed)
     faults = ["worker killed"] * kills + ["server killed"] * server_kills + ["leader frozen"] * freezes
     dice.shuffle(faults)
+    faults += ["pool frozen"] * frozen_pools  # which come first
     with ExitStack() as stack:
         server = stack.enter_context(private_server())
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (place / "ledger").touch()
         client = stack.enter_context(connect(None, server.data_dir))
         Client(client).make_default()
-        crowd = Crowd(server, Path(os.environ.get("DURABLE_FAULTS_LOG", place / "log")), "kills")
+        crowd = Crowd(
+            server, Path(os.environ.get("DURABLE_FAULTS_LOG", place / "log")), "kills", f"lost={LOST}"
+        )
         stack.callback(crowd.close)
         leaders = Leaders(server, client)
         stack.callback(leaders.close)
         work = Work(client, place, dice)
+        frozen = Frozen(crowd, work, place / "ledger")
+        stack.enter_context(lost_replies(LOST))
         next_fault = time.monotonic() + 2.0
         while faults:
             work.more()
             work.go_on()
             if time.monotonic() > next_fault:
                 next_fault = time.monotonic() + dice.uniform(*BETWEEN)
-                _strike(faults.pop(), crowd, leaders, work.report.faults)
+                _strike(faults.pop(), crowd, leaders, frozen, work.report.faults)
             time.sleep(0.02)
         deadline = time.monotonic() + LONGEST_END
         while (work.orders or work.flows) and time.monotonic() < deadline:
             work.go_on()
             time.sleep(0.05)
         work.report.unended = [*work.orders, *work.flows]
+        frozen.wait()
         work.report.ended_pools = crowd.ended_pools
-        _judge(work, crowd, place)
+        _judge(work, crowd, frozen, place)
         work.report.latest_sleeper = _latest_sleeper()
         return work.report
 
 
-def _strike(fault: str, crowd: Crowd, leaders: Leaders, faults: Counter[str]) -> None:
-    if fault == "leader frozen":
+def _strike(fault: str, crowd: Crowd, leaders: Leaders, frozen: Frozen, faults: Counter[str]) -> None:
+    if fault == "pool frozen":
+        happened = frozen.freeze()
+    elif fault == "leader frozen":
         happened = until_available(leaders.freeze)
     elif fault == "server killed":
         crowd.kill_server()
         happened = True
     else:
         crowd.replace_ended()
-        workers = [pid for pool, _ in crowd.pools for pid in children_of(pool.pid)]
+        pools = [pool for pool, _ in crowd.pools]
+        workers = [pid for pool in pools for pid in children_of(pool.pid) if pid not in crowd.frozen]
         happened = bool(workers)
         if workers:
             crowd.strike(random.choice(workers))
     faults[fault if happened else f"no {fault}"] += 1
 
 
-def _judge(work: Work, crowd: Crowd, place: Path) -> None:
+def _judge(work: Work, crowd: Crowd, frozen: Frozen, place: Path) -> None:
     """Compare the ledger with what must be in it."""
     report = work.report
     effects: dict[tuple[str, str], list[Effect]] = defaultdict(list)
@@ -324,10 +374,15 @@ def _judge(work: Work, crowd: Crowd, place: Path) -> None:
         report.again += len(seen) - 1
         if what == "ship" and len(seen) > 1 + told:
             report.doubled.append(f"{case} {what}: {len(seen)} times, {told} times unknown")
-        elif not all(each.processes & crowd.struck.keys() for each in seen[:-1]):
+            continue
+        living = [each for each in seen if not each.processes & crowd.frozen]
+        if not all(each.processes & crowd.struck.keys() for each in living[:-1]):
             report.doubled.append(f"{case} {what}: {seen}")
+    report.stale = _stale(effects, frozen.thaws_at)
     for case in work.ended_orders:
-        report.missing += [f"{case} {what}" for what in ("pay", "ship") if (case, what) not in effects]
+        report.missing += [
+            f"{case} {what}" for what in ("pay", "pack", "ship") if (case, what) not in effects
+        ]
     for (case, what), seen in effects.items():
         kind, _, rest = what.partition(":")
         name, _, taken = rest.partition(":")
@@ -340,6 +395,23 @@ def _judge(work: Work, crowd: Crowd, place: Path) -> None:
                 report.disordered.append(f"{case} {name} before {front}")
 
 
+def _stale(effects: dict[tuple[str, str], list[Effect]], thaws_at: dict[int, float]) -> list[str]:
+    """The orders that a worker packed behind the step in which it was frozen."""
+    found = []
+    for case, pid in itertools.product(sorted({case for case, _ in effects}), thaws_at):
+        both = [
+            (each.at, what)
+            for what in ("paying", "pack")
+            for each in effects.get((case, what), ())
+            if pid in each.processes
+        ]
+        before = [what for at, what in sorted(both) if at < thaws_at[pid]][-1:]
+        behind = [what for at, what in sorted(both) if at > thaws_at[pid]][:1]
+        if (before, behind) == (["paying"], ["pack"]):
+            found.append(f"{case} by {pid}")
+    return found
+
+
 def _latest_sleeper() -> float:
     """How late the latest of many sleepers is, once nothing is broken any more."""
     handles = [durable_jobs.sleeper.enqueue(1 + 2 * n / SLEEPERS) for n in range(SLEEPERS)]
@@ -348,9 +420,9 @@ def _latest_sleeper() -> float:
 
 def main() -> None:
     """Run it, print what happened, and fail if something is broken."""
-    kills, server_kills, freezes = (*map(int, sys.argv[1:]), *(50, 4, 4)[len(sys.argv) - 1 :])
+    faults = (*map(int, sys.argv[1:]), *(50, 4, 4, 2)[len(sys.argv) - 1 :])
     begun = time.monotonic()
-    report = run(kills, server_kills, freezes, seed=int(begun))
+    report = run(*faults, seed=int(begun))
     print(f"{time.monotonic() - begun:.0f} s, {os.cpu_count()} cores")
     for name, value in vars(report).items():
         shown = {"jobs": len(value), "times": value.total()} if name == "unknown" else value

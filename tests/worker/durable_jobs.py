@@ -20,6 +20,13 @@ def did(place: str, case: str, what: str) -> str:
     return what
 
 
+def did_slowly(place: str, case: str, what: str) -> str:
+    """Enter an effect behind its beginning, so that a fault can strike between."""
+    did(place, case, f"{what}ing")
+    time.sleep(0.05)
+    return did(place, case, what)
+
+
 async def did_async(place: str, case: str, what: str) -> str:
     return did(place, case, what)
 
@@ -42,6 +49,7 @@ def order_alone(place: str, case: str, key: str) -> list[int]:
 @job(timeout=30)
 async def order_async(place: str, case: str) -> list[int]:
     await current.step("pay", did_async, place, case, "pay")
+    await current.step("pack", did_async, place, case, "pack")
     current.sleep(0.2)
     first = current.wait_for("go")
     second = current.wait_for("go", timeout=600)
@@ -50,7 +58,8 @@ async def order_async(place: str, case: str) -> list[int]:
 
 
 def _order(place: str, case: str) -> list[int]:
-    current.step("pay", did, place, case, "pay")
+    current.step("pay", did_slowly, place, case, "pay")
+    current.step("pack", did, place, case, "pack")
     current.sleep(0.2)
     first = current.wait_for("go")
     second = current.wait_for("go", timeout=600)

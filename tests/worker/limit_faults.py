@@ -103,8 +103,9 @@ class Report:
 class Crowd:
     """The pools, and the faults that strike them."""
 
-    def __init__(self, server: EmbeddedServer, log: Path, only: str) -> None:
+    def __init__(self, server: EmbeddedServer, log: Path, only: str, *options: str) -> None:
         self.only = only
+        self.options = options
         self.happened: list[tuple[float, str]] = []
         self.server = server
         self.log = log
@@ -118,7 +119,13 @@ class Crowd:
             self.start()
 
     def start(self) -> None:
-        command = ["packmule.tests.worker.run_pool", self.server.url, str(PROCESSES), "grace=2"]
+        command = [
+            "packmule.tests.worker.run_pool",
+            self.server.url,
+            str(PROCESSES),
+            "grace=2",
+            *self.options,
+        ]
         with self.log.open("ab") as output:
             process = Forked(command, start_new_session=True, stderr=output)
         self.pools.append((process, time.monotonic()))

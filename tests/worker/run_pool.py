@@ -1,7 +1,8 @@
 """A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...].
 
 Most names are the pool's own options; `earlier`, `frozen`, `idle`, `interval` (of its duties) and `long` are
-seconds for constants. The system refuses the first `refused_forks` of its processes.
+seconds for constants. The system refuses the first `refused_forks` of its processes, and `lost`
+is the share of replies that are lost.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from packmule.tests.worker import (
     talking_jobs,  # noqa: F401  registers jobs
     weighted_jobs,  # noqa: F401  registers jobs
 )
+from packmule.tests.worker.lost_replies import lost_replies
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
 from packmule.worker.pool import enforcement, pool, upkeep
@@ -85,6 +87,7 @@ def fork_unless_refused() -> int:
 
 
 os.fork = fork_unless_refused
+lost_replies(float(values.get("lost", 0))).__enter__()
 sys.exit(
     pool.Pool(
         lambda: connect(url, Path()),
