@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from packmule.plain_text import plain
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited, audited
 from packmule.terminal.job_filters import filter_options, job_filter
@@ -171,7 +172,8 @@ def _act_on_all(
         if dry_run or not found.matched:
             say(f"{_jobs(found.matched)} would be {done}{_examples(found)}")
             return 0
-        click.confirm(f"{act_name.capitalize()} {_jobs(found.matched)}{_examples(found)}?", abort=True)
+        question = f"{act_name.capitalize()} {_jobs(found.matched)}{_examples(found)}?"
+        click.confirm(plain(question), abort=True)
     acted = Acted()
     audited(lambda: _subject(given, acted))
     act(app.client, act_name, wanted, more_queues=queues, acted=acted)

@@ -99,6 +99,13 @@ def test_jobs_are_retried_canceled_and_deleted_by_a_filter(packmule: CommandLine
     assert audit[5]["subject"] == {"matched": 2, "done": 1, "exit": 1}
 
 
+def test_an_id_can_not_write_on_the_terminal_that_asks(packmule: CommandLine, client: Redis) -> None:
+    client.hset("rq:job:a\x1b[31m", mapping={"data": "x", "origin": "low", "status": "queued"})
+    client.rpush("rq:queue:low", "a\x1b[31m")
+    asked = packmule.run("job", "delete", "--all").stdout
+    assert "Delete 1 job: a\\x1b[31m?" in asked
+
+
 def test_a_scheduled_job_is_run_and_one_is_copied(packmule: CommandLine, client: Redis) -> None:
     data = wire.encode_call("packmule.jobs.files.file", (), {"source": "a.csv"})
     client.hset("rq:job:a", mapping={"data": data, "origin": "low", "status": "scheduled"})
