@@ -8,24 +8,27 @@ from redis import Redis
 from rq.command import send_command
 
 from packmule.coordination.redis.replies import as_text, as_texts, pipelined
+from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 
 
 def workers(client: Redis) -> list[dict[str, Any]]:
     """The registered workers whose record has not expired, by name.
 
-    Each is a dictionary of `name`, `state`, `queues` (separated by commas), `current_job`, `done`, `failed`
-    and `last_heartbeat` (RQ's text). The state of one whose lease has ended is `vanished`: it may be busy no
-    more, or Redis was away.
+    Each is a dictionary of `name`, `state`, `queues` (separated by commas), `current_job`, `done`, `failed`,
+    `last_heartbeat` (RQ's text), and `quiet`. The state of one whose lease has ended is `vanished`: it may be
+    busy no more, or Redis was away.
     """
     key_names = sorted(as_text(key) for key in client.smembers(keys.WORKERS))
     names = [keys.worker_name(key) for key in key_names]
     commands: list[tuple[str, ...]] = [("HGETALL", key) for key in key_names]
     replies = pipelined(
-        client, [*commands, ("TIME",), *(("ZSCORE", keys.LEASES, name) for name in names)], {}
+        client,
+        [*commands, ("TIME",), ("SMEMBERS", keys.QUIET), *(("ZSCORE", keys.LEASES, name) for name in names)],
+        {},
     )
-    found, ends = replies[: len(names)], replies[len(names) + 1 :]
-    now = replies[len(names)][0]
+    found, ends = replies[: len(names)], replies[len(names) + 2 :]
+    now, quiets = replies[len(names)][0], {as_text(each) for each in replies[len(names) + 1]}
     return [
         {
             "name": name,
@@ -37,10 +40,49 @@ def workers(client: Redis) -> list[dict[str, Any]]:
             "done": wire.whole(fields.get("successful_job_count")),
             "failed": wire.whole(fields.get("failed_job_count")),
             "last_heartbeat": fields.get("last_heartbeat", ""),
+            "quiet": keys.worker_key(name) in quiets,
         }
         for name, fields, end in zip(names, map(as_texts, found), ends, strict=True)
         if fields
     ]
+
+
+class NoSuchWorker(NotFound, LookupError):
+    """No worker of that name is registered."""
+
+
+def quiet(client: Redis, worker: str) -> bool:
+    """Let `worker` take no more jobs until it is resumed or ends; False if it was quiet already.
+
+    What it has goes on. What blocking moves bring it from now on goes back to the front of its queue. Raises
+    `NoSuchWorker`.
+    """
+    _registered(client, worker)
+    is_new = bool(client.sadd(keys.QUIET, keys.worker_key(worker)))
+    send_command(client, worker, "wake-up")
+    return is_new
+
+
+def resume(client: Redis, worker: str) -> bool:
+    """Let a quiet worker take jobs again; False if it was not quiet. Raises `NoSuchWorker`."""
+    _registered(client, worker)
+    was_quiet = bool(client.srem(keys.QUIET, keys.worker_key(worker)))
+    send_command(client, worker, "wake-up")
+    return was_quiet
+
+
+def stop(client: Redis, worker: str) -> None:
+    """Let `worker` drain and end. Its pool starts another one in its place; one of stock RQ's ends for good.
+
+    Raises `NoSuchWorker`.
+    """
+    _registered(client, worker)
+    send_command(client, worker, "shutdown")
+
+
+def _registered(client: Redis, worker: str) -> None:
+    if not client.sismember(keys.WORKERS, keys.worker_key(worker)):
+        raise NoSuchWorker(f"no worker is called {worker}: packmule status shows their names")
 
 
 def wake_workers(client: Redis) -> None:

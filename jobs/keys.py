@@ -49,6 +49,9 @@ PARENTS = "pm:parents"
 UNIQUE = "pm:unique"
 """The hash of unique jobs' keys to the jobs that hold them."""
 
+QUIET = "pm:quiet"
+"""The set of the keys of quiet workers' records."""
+
 PAUSED = "pm:paused"
 """The set of the names of paused queues."""
 

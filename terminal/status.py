@@ -59,7 +59,7 @@ def status(app: App, json: bool) -> None:
     rows = [
         (
             each["name"],
-            each["current_job"] or each["state"],
+            (each["current_job"] or each["state"]) + (", quiet" if each["quiet"] else ""),
             each["done"],
             each["failed"],
             str(each["queues"]).replace(",", ", "),

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import Duration, Size, Span, complete_queues, verbosity
+from packmule.terminal.say import say
 from packmule.terminal.scheduler import run_scheduler
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "-q",
     "--queue",
@@ -50,9 +52,9 @@ from packmule.terminal.scheduler import run_scheduler
 @click.option("--burst", is_flag=True, help="Exit when the queues are empty.")
 @click.option("--no-scheduler", is_flag=True, help="Run no scheduler beside the processes.")
 @verbosity("--quiet")
-@click.pass_obj
+@click.pass_context
 def worker(
-    app: App,
+    context: click.Context,
     /,
     queues: tuple[str, ...],
     processes: int | None,
@@ -65,8 +67,12 @@ def worker(
 ) -> int:
     """Run a pool of worker processes until SIGTERM, which drains it.
 
-    Exit with 1 if the grace was too short for a job, which then runs again.
+    Exit with 1 if the grace was too short for a job, which then runs again. The commands steer one process
+    of a pool, by the name that `packmule status` shows.
     """
+    if context.invoked_subcommand:
+        return 0
+    app: App = context.obj
     from packmule.jobs import said
     from packmule.jobs.client import known_queue
     from packmule.terminal import logs
@@ -136,3 +142,43 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
 
     companions["mail-catcher"] = catch
     return f"smtp://127.0.0.1:{port}"
+
+
+@worker.command("quiet", cls=Audited)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def worker_quiet(app: App, names: tuple[str, ...]) -> None:
+    """Let workers take no more jobs until they are resumed or end.
+
+    What they have goes on.
+    """
+    from packmule.jobs.cluster import quiet
+
+    for name in names:
+        say(f"{name} {'is quiet' if quiet(app.client, name) else 'was already quiet'}")
+
+
+@worker.command("resume", cls=Audited)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def worker_resume(app: App, names: tuple[str, ...]) -> None:
+    """Let quiet workers take jobs again."""
+    from packmule.jobs.cluster import resume
+
+    for name in names:
+        say(f"{name} {'takes jobs again' if resume(app.client, name) else 'was not quiet'}")
+
+
+@worker.command("stop", cls=Audited)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def worker_stop(app: App, names: tuple[str, ...]) -> None:
+    """Let workers end after the jobs that they run.
+
+    A pool starts another in the place of each.
+    """
+    from packmule.jobs.cluster import stop
+
+    for name in names:
+        stop(app.client, name)
+        say(f"{name} was told to end")

@@ -138,3 +138,16 @@ def test_a_list_of_jobs_says_since_when_one_runs(packmule: CommandLine, client: 
     client.hset("rq:job:a", mapping=record | {"created_at": made, "ended_at": ended, "started_at": began})
     client.zadd("rq:wip:low", {"a:1": time.time() + 60})
     assert " 11 h ago " in packmule.output("job", "list", "--status", "started")
+
+
+def test_a_worker_is_made_quiet_resumed_and_told_to_end(packmule: CommandLine, client: Redis) -> None:
+    client.sadd("rq:workers", "rq:worker:w1")
+    client.hset("rq:worker:w1", mapping={"state": "idle", "queues": "low"})
+    assert packmule.output("worker", "quiet", "w1") == "w1 is quiet"
+    assert packmule.output("worker", "quiet", "w1") == "w1 was already quiet"
+    assert "idle, quiet" in packmule.output("status")
+    assert packmule.output("worker", "resume", "w1") == "w1 takes jobs again"
+    assert packmule.output("worker", "stop", "w1") == "w1 was told to end"
+    for verb in ("quiet", "resume", "stop"):
+        assert "no worker is called w2" in complaint(packmule.run("worker", verb, "w2"), 2)
+    assert "worker stop names=w1" in packmule.output("audit")

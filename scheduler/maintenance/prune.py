@@ -38,7 +38,7 @@ class Pruner:
         def step(queue: str, cursor: str) -> str:
             nonlocal removed
             key_names = [keys.registry_key(status, queue) for status in ("finished", "failed", "canceled")]
-            key_names += keys.workers_key(queue), keys.WORKERS
+            key_names += keys.workers_key(queue), keys.WORKERS, keys.QUIET
             reply = _prune(self.client, key_names, [JOBS_A_CALL, cursor, term])
             require_leading(reply)
             count, cursor = int(reply[0]), as_text(reply[1])

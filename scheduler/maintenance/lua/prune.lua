@@ -4,12 +4,12 @@
 -- may use: jobs/ending
 --
 -- KEYS[1]  finished jobs    KEYS[2]  failed jobs    KEYS[3]  canceled jobs    KEYS[4]  workers, all of one queue
--- KEYS[5]  all workers
+-- KEYS[5]  all workers    KEYS[6]  the quiet ones
 -- ARGV[1]  at most how many of each    ARGV[2]  a cursor among the canceled jobs, "0" at first
 -- ARGV[3]  the leader's term, or ""
 -- Returns  how many were removed, and the next cursor, "0" after the last; "not leading" if another leads
 
-local ended, canceled, workers = {KEYS[1], KEYS[2]}, KEYS[3], {KEYS[4], KEYS[5]}
+local ended, canceled, workers = {KEYS[1], KEYS[2]}, KEYS[3], {KEYS[4], KEYS[5], KEYS[6]}
 local most, cursor, term = ARGV[1], ARGV[2], ARGV[3]
 
 local call = guarded.call

@@ -43,8 +43,8 @@ local call, now = guarded.call, clock.now
 caller.at, caller.worker = now_text, worker
 
 -- A call is plain if no key exists that asks for more: of a pause, a blocked group, priorities, dependents, canceled jobs.
-local STATES = 6
-local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused', 'pm:bands'}
+local STATES = 7
+local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused', 'pm:bands', 'pm:quiet'}
 local ids, ended_in = finishing.subjects(ended, rows, unusual)
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
@@ -55,7 +55,7 @@ local has_dependents, canceled, is_suspended, paused, looked_at = false, {}, 0, 
 if not is_plain then
   has_dependents, canceled = acknowledge.look(ids, ended_in)
   is_plain = redis.call('EXISTS', unpack(unusual, 1, STATES)) == 0
-  if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting) end
+  if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting, hash) end
 end
 if has_dependents or next(canceled) then rows = acknowledge.append(rows, ended) end
 
