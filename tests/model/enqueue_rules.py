@@ -23,7 +23,7 @@ from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.tests.model import keyspace, model_jobs
 from packmule.tests.model.world import QUEUES, World, Wrong
 
-LIMITED = ("alone", "alone_by_key", "two_at_once", "rated", "fair", "fair_slot", "slot_and_rate")
+LIMITED = ("alone", "alone_by_key", "two_at_once", "rated", "fair", "fair_slot", "weighed", "slot_and_rate")
 RULES: dict[str, dict[str, Any]] = {
     "life": {"unique": True},
     "ttl": {"unique_ttl": 60},

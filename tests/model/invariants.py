@@ -14,7 +14,15 @@ PENDING = {"p": wire.ALIVE, "d": {"finished"}, "f": {"failed", "stopped"}, "c": 
 
 COUNTERS = {"d": "done", "f": "failed", "c": "canceled"}
 
-EXPIRING = ("pm:gone:", "pm:due-watcher", "pm:rate:", "pm:unwritten:", "pm:progress:", "rq:scheduler-lock:")
+EXPIRING = (
+    "pm:gone:",
+    "pm:due-watcher",
+    "pm:rate:",
+    "pm:unwritten:",
+    "pm:progress:",
+    "pm:turn:",
+    "rq:scheduler-lock:",
+)
 """How keys begin that always have an expiry."""
 
 
@@ -32,6 +40,7 @@ def violations(space: Keyspace, allowed: Allowed) -> Iterator[str]:
     """What is wrong in `space`, each in a sentence."""
     yield from _places(space, allowed)
     yield from _slots(space, allowed)
+    yield from _weights(space)
     yield from _groups(space, allowed)
     for key in space.banded - space.values.get("pm:bands", {}).keys():
         yield f"no claim looks at the bands of {key}"
@@ -136,6 +145,19 @@ def _slots(space: Keyspace, allowed: Allowed) -> Iterator[str]:
                     yield f"job {id} is claimed without its slot of {key}"
                 if len(held) > most:
                     yield f"{len(held)} jobs hold the {most} slots of {key}"
+
+
+def _weights(space: Keyspace) -> Iterator[str]:
+    """What the holders of slots have beyond one each, and the sum of that, are as their records say."""
+    for key in {*space.weights, *space.holders}:
+        more = {}
+        for id in space.holders.get(key, {}):
+            for kind, name, _, *cost in json.loads(space.records.get(id, {}).get("limits") or "[]"):
+                if kind == "slots" and name == key and cost and cost[0] > 1:
+                    more[id] = str(cost[0] - 1)
+        found = dict(space.weights.get(key, {}))
+        if int(found.pop("", "0")) != sum(map(int, more.values())) or found != more:
+            yield f"the holders of {key} have {space.weights.get(key)} beyond one slot each, and not {more}"
 
 
 def _groups(space: Keyspace, allowed: Allowed) -> Iterator[str]:

@@ -58,6 +58,7 @@ class Keyspace:
     claims: dict[str, dict[str, str]] = field(default_factory=dict)
     waiting: dict[str, list[str]] = field(default_factory=dict)
     holders: dict[str, dict[str, str]] = field(default_factory=dict)
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)
     blocked: dict[str, dict[str, float]] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
     batches: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -143,7 +144,7 @@ def _sort(found: Keyspace, key: str, value: Any) -> None:
     whole: Mapping[str, str] = {"pm:due": "due", "pm:unique": "unique"}
     named: Mapping[str, str] = {
         "rq:queue:": "queues", "pm:groups:": "heads", "pm:group:": "groups", "pm:waiting:": "waiting",
-        "pm:holders:": "holders", "pm:blocked:": "blocked",
+        "pm:holders:": "holders", "pm:blocked:": "blocked", "pm:weights:": "weights",
     }  # fmt: skip
     if key in whole:
         setattr(found, whole[key], value)
