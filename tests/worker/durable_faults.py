@@ -2,12 +2,12 @@
 
     python tests/worker/durable_faults.py [worker kills] [server kills] [frozen leaders] [frozen pools]
 
-Workers and the server are killed with SIGKILL. A leader is frozen for longer than its term, and a pool in a
-step for longer than its lease. Some replies are lost, so that the scripts are sent again. At the end each step
-must have had its effect once, unless its process was struck in between: then the next run does it again, or
-was told that its end is unknown. A run that lost its job has no further effect. Each signal was taken once,
-each node ran with the results of those in front of it, each flow has counted exactly, and at rest no sleeper
-is late.
+Workers and the server are killed with SIGKILL. A leader is frozen for longer than its term, and a pool in
+a step for longer than its lease. Some replies are lost, so that the scripts are sent again. At the end
+each step must have had its effect once, unless its process was struck in between: then the next run does
+it again, or was told that its end is unknown. A run that lost its job has no further effect. Each signal
+was taken once, each node ran with the results of those in front of it, each flow has counted exactly, and
+at rest no sleeper is late.
 """
 
 from __future__ import annotations
