@@ -16,10 +16,10 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args, overload
 import msgspec
 
 from packmule.errors import JobFailed
-from packmule.jobs.context import Running, running
+from packmule.jobs.context import Running
 from packmule.jobs.interrupts import Interrupted
 from packmule.jobs.options import LONGEST_SPAN, in_seconds
-from packmule.jobs.steps import ANSWER, InvalidStep, Kept, Steps, checked_name, said
+from packmule.jobs.steps import ANSWER, InvalidStep, Kept, Steps, checked_name, own_job, said
 from packmule.units import span as span_text
 
 P = ParamSpec("P")
@@ -84,7 +84,7 @@ class Step:
         In an async job the function is async, and the call is awaited. Outside of a job the function is just
         called. What it raises is raised here, and then the next attempt calls it again.
         """
-        job = running()
+        job = own_job()
         if job is None:
             return function(*args, **kwargs)
         steps = job.own_steps()
@@ -159,7 +159,7 @@ def sleep(
     """
     parts = {"minutes": minutes, "hours": hours, "days": days}
     total = _seconds("sleep", seconds, parts)
-    job = running()
+    job = own_job()
     if job is None:
         return
     steps = job.own_steps()
@@ -182,7 +182,7 @@ def wait_for(name: str, timeout: float | timedelta | None = None, default: Any =
     """
     checked_name("signal", name)
     seconds = None if timeout is None else _seconds("wait_for", timeout, {})
-    job = running()
+    job = own_job()
     if job is None:
         if default is not _NOTHING:
             return default

@@ -12,6 +12,7 @@ it was asked for beside the job's own task or thread, Unix seconds by the server
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -21,6 +22,7 @@ import msgspec
 from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import Conflict, JobFailed, UsageError
 from packmule.jobs import wire
+from packmule.jobs.context import Running, running
 from packmule.jobs.interrupts import Interrupted, Waiting
 from packmule.units import KIB
 
@@ -266,6 +268,14 @@ class Steps:
     def _was_beside(self, field: str) -> bool:
         kept = self.find(field)
         return kept is not None and kept.beside == 1
+
+
+def own_job() -> Running | None:
+    """The job that this code runs in. Raises `InvalidStep` in one that RQ's own worker performs."""
+    job = running()
+    if job is None and (rq := sys.modules.get("rq.job")) and rq.get_current_job():
+        raise InvalidStep("RQ's own worker keeps no steps: let a Packmule worker serve the queue")
+    return job
 
 
 def in_memory(task: asyncio.Task[Any] | None) -> Steps:

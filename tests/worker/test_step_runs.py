@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
 from packmule import current
@@ -373,6 +375,15 @@ def test_a_drain_in_a_task_group_is_no_error(client, runs):
     id = enqueue(client, body, step_jobs.flow_async)
     perform_async(runs)
     assert (id.status, calls, "attempts" in record(client, id)) == ("queued", [], False)
+
+
+@pytest.mark.parametrize(
+    "asks", [lambda: current.step("a", int), current.sleep, lambda: current.wait_for("go", default=1)]
+)
+def test_a_job_that_rqs_own_worker_performs_has_no_steps_and_says_so(client, runs, asks):
+    id = enqueue(client, asks)
+    SimpleWorker(["default"], connection=client, serializer=JSONSerializer).work(burst=True)
+    assert "InvalidStep: RQ's own worker keeps no steps" in reader.read(client, id).error
 
 
 def test_a_step_of_a_worker_that_lost_its_job_is_refused_and_ends_the_run(client, runs):
