@@ -239,6 +239,19 @@ def test_what_is_left_of_lost_holders_is_repaired(client, desk):
     assert client.exists(WEIGHTS) == 0
 
 
+@pytest.mark.parametrize("sum", [1200, "garbage"])
+def test_many_holders_are_not_counted_at_once_and_lose_nothing(client, desk, sum):
+    names = [f"job{number}" for number in range(1200)]
+    client.hset(keys.claims_key("w9"), mapping=dict.fromkeys(names, "e"))
+    client.hset(HOLDERS, mapping=dict.fromkeys(names, "w9 e"))
+    client.hset(WEIGHTS, mapping={**dict.fromkeys(names, 1), "": sum})
+    OrphanRepair(client).repair()
+    id = decode.enqueue(2)
+    client.hset(keys.job_key(id), "limits", f'[["slots","{KEY}",2402,3]]')
+    assert desk.claim() == []
+    assert client.hlen(WEIGHTS) == 1201
+
+
 @pytest.mark.parametrize("sum", ["garbage", "nan", "-5", "9" * 400, "1e9"])
 def test_a_sum_that_is_garbage_is_counted_again(client, desk, sum):
     decode.enqueue(50)

@@ -20,10 +20,11 @@ end
 
 local function number_of(text) return text and #text < 16 and text:match('^%d+$') and tonumber(text) end
 
--- Count the slots beyond the first again, of jobs that hold one. The sum.
+-- Count the slots beyond the first again, of jobs that hold one. The sum; of too many jobs, more than there can be.
 function weights.recount(key)
   local hash, sum = 'pm:weights:' .. key, 0
-  local all = call('HLEN', hash) <= MOST_COUNTED and call('HGETALL', hash) or {}
+  if call('HLEN', hash) > MOST_COUNTED then return math.huge end
+  local all = call('HGETALL', hash)
   for i = 1, #all, 2 do
     local is_held = all[i] ~= '' and call('HEXISTS', 'pm:holders:' .. key, all[i]) == 1
     local more = is_held and number_of(all[i + 1])
