@@ -56,6 +56,7 @@ elseif place == 'list' then
   for _, each in ipairs(bands.all(list)) do
     if following == '0' and delete(queues.take(each, most)) > 0 then following = '1' end
   end
+  if following == '0' then call('HDEL', 'pm:bands', list) end -- they are empty, so no claim need look at them
 else
   local found, ids = call('ZPOPMIN', later, most), {}
   for i = 1, #found, 2 do ids[#ids + 1] = found[i] end

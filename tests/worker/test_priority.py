@@ -257,6 +257,15 @@ def test_canceling_a_scout_sends_the_next_one(client, claims):
     scout, other = send(5), send(5)
     control.cancel(client, scout)
     assert listed(client, PLAIN) == [other]
+    control.cancel(client, other)
+    assert nothing_waits(client)
+
+
+def test_canceling_the_last_job_of_a_band_that_has_no_scout_leaves_the_queue_plain(client, claims):
+    id = send(5)
+    client.rpush(HIGH, client.lpop(PLAIN))
+    control.cancel(client, id)
+    assert nothing_waits(client)
 
 
 def test_a_job_that_rq_canceled_in_its_band_is_passed_over_and_retried_once(client, claims):
@@ -374,9 +383,8 @@ def test_a_batch_holds_and_cancels_jobs_with_priorities_and_its_callback_has_its
 def test_a_purge_deletes_the_jobs_of_all_bands(client, claims):
     ids = [send(priority) for priority in (0, -100, 100, -1, 1) * 3]
     assert queues.purge(client, "default") == 15
-    assert client.exists(*LISTS, *map(keys.job_key, ids)) == 0
+    assert client.exists(*LISTS, *map(keys.job_key, ids), "pm:bands") == 0
     assert claim(claims) == []
-    assert client.exists("pm:bands") == 0
 
 
 def test_all_bands_of_a_queue_are_one_queue_to_those_who_look(client, claims):

@@ -27,14 +27,15 @@ function bands.all(list) return {list .. ',+2', list .. ',+1', list, list .. ',-
 
 function bands.is_band(key) return key:find(',[+-][12]$') ~= nil end
 
--- If nobody waits in the queue's list, let a scout wait there, or forget the bands since they are empty.
+-- If nobody waits in the queue's list, let a scout wait there, or forget the bands since they are empty. Nothing if
+-- somebody does.
 function bands.send_scout(list)
   if redis.call('EXISTS', list) == 1 then return end
   for _, each in ipairs(bands.all(list)) do
     local id = each ~= list and call('LMOVE', each, list, 'LEFT', 'RIGHT')
     if id then return call('HSET', 'pm:bands', list, id) end
   end
-  call('HDEL', 'pm:bands', list)
+  return call('HDEL', 'pm:bands', list)
 end
 
 -- Put the scout back in front of its band, if it is still in the queue's list.
@@ -59,14 +60,13 @@ function bands.push(list, ids, push, priority)
   end
 end
 
--- Remove a job, which may be the scout; how many were there.
+-- Remove a job, which may be the scout or the last one; how many were there.
 function bands.remove(list, id, priority)
   local band = bands.list_of(list, priority)
   local places = call('LREM', band, 1, id)
-  if places == 0 and band ~= list then
-    places = call('LREM', list, 1, id)
-    if places > 0 then bands.send_scout(list) end
-  end
+  if band == list then return places end
+  if places == 0 then places = call('LREM', list, 1, id) end
+  if places > 0 then bands.send_scout(list) end
   return places
 end
 
@@ -81,7 +81,7 @@ end
 
 -- A claim has taken jobs: send the next scout, or forget the bands if they are empty.
 function bands.follow(list)
-  bands.send_scout(list)
+  if bands.send_scout(list) then return end
   local filled = call('HGET', 'pm:bands', list) == '' and bands.filled(list)
   if filled and #filled == 1 and filled[1] == list then call('HDEL', 'pm:bands', list) end
 end

@@ -12,8 +12,9 @@ function pausing.holds(batch)
   return batches_paused[batch]
 end
 
--- Which of a call's queues are paused, which is all for a quiet worker (its RQ hash is in pm:quiet), and all of its queues: those that it serves, and those of the ids that blocking
--- moves brought. So a call costs the same however many other queues are paused.
+-- Which of a call's queues are paused, which is all for a quiet worker (its RQ hash is in pm:quiet), and all of its
+-- queues: those that it serves, and those of the ids that blocking moves brought. So a call costs the same however many
+-- other queues are paused.
 function pausing.look(lists, waiting, worker)
   local paused, names = {}, {}
   for _, list in ipairs(lists) do names[#names + 1] = queues.name(list) end
