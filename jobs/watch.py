@@ -250,6 +250,11 @@ def logs(client: Redis, id: str, level: str = "debug") -> Logs:
 
 def follow_logs(client: Redis, id: str, level: str = "debug", cursor: str = BEGINNING) -> Watch[Line]:
     """A watch of the lines of the job's log, from `level` on. Raises `UnknownLevel` and `InvalidCursor`."""
+    return Watch(client, id, keys.log_key(id), lines_from(level), cursor)
+
+
+def lines_from(level: str) -> Read[Line]:
+    """What makes lines of what is kept, from `level` on. Raises `UnknownLevel`."""
     least = said.level_number(level)
 
     def read(piece: Any, attempt: int) -> Sequence[Line]:
@@ -260,7 +265,7 @@ def follow_logs(client: Redis, id: str, level: str = "debug", cursor: str = BEGI
                 return [found] if said.LEVELS[found.level] >= least else ()
         return ()
 
-    return Watch(client, id, keys.log_key(id), read, cursor)
+    return read
 
 
 def output(client: Redis, id: str, cursor: str = BEGINNING) -> Watch[Any]:

@@ -22,7 +22,9 @@ from packmule.jobs.handle import JobHandle, JobHandles, JobRaised
 from packmule.jobs.job import JobCall, JobFunction
 from packmule.jobs.job_type import InvalidCall, JobType
 from packmule.jobs.options import DEFAULT_QUEUE, OPTION_NAMES, Options
-from packmule.testing.local_job import LocalJob, LocalPerformer
+from packmule.jobs.said import Line
+from packmule.jobs.watch import BEGINNING, Logs, Watch, lines_from
+from packmule.testing.local_job import LocalJob, LocalPerformer, LocalWatch
 
 
 class NoServer(UsageError):
@@ -127,6 +129,19 @@ class LocalClient(Client):
         if not job.has_ended:
             raise NotDrained(f"job {id} ({job.name}) is {job.status} until drain() performs it")
         return job
+
+    def logs(self, id: str, level: str = "debug") -> Logs:
+        """What the job called `id` said by `current.log`. Raises `NoSuchJob` and `UnknownLevel`."""
+        read, job = lines_from(level), self._job(id)
+        return Logs(each for line, attempt in job.lines for each in read(msgspec.json.decode(line), attempt))
+
+    def follow_logs(self, id: str, level: str = "debug", cursor: str = BEGINNING) -> Watch[Line]:
+        """What `logs` returns; `cursor` makes no difference."""
+        return LocalWatch(self.logs(id, level))
+
+    def output(self, id: str, cursor: str = BEGINNING) -> Watch[Any]:
+        """What the job called `id` emitted; `cursor` makes no difference. Raises `NoSuchJob`."""
+        return LocalWatch([msgspec.json.decode(chunk) for chunk in self._job(id).chunks])
 
     def cancel(self, id: str, timeout: float = 5.0) -> str:
         """Cancel the job called `id` if it waits, and return its status. Raises `NoSuchJob`."""

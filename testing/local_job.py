@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from packmule.errors import UsageError
 from packmule.jobs import keys, reader, wire
@@ -19,9 +20,12 @@ from packmule.jobs.interrupts import Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.options import Options
 from packmule.jobs.steps import Recorded
+from packmule.jobs.watch import Watch
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Call, Performer
+
+T = TypeVar("T")
 
 MOST_ATTEMPTS = 1000
 """A job that has run this often without an end never has one."""
@@ -52,6 +56,9 @@ class LocalJob:
     result: dict[str, str] = field(default_factory=dict)
     times: dict[str, str] = field(default_factory=dict)
     error: BaseException | None = None
+    lines: list[tuple[bytes, int]] = field(default_factory=list)
+    """The lines of its log as JSON, each with its attempt."""
+    chunks: list[bytes] = field(default_factory=list)
 
     @property
     def has_ended(self) -> bool:
@@ -105,6 +112,49 @@ class LocalJob:
         return f"{self.type.name}({', '.join(said)}) in {self.entry.run.queue}, {self.status}"
 
 
+@dataclass
+class Words:
+    """Takes what an attempt of `job` says."""
+
+    job: LocalJob
+    attempt: int
+    level: int = logging.INFO
+
+    def line(self, line: bytes) -> None:
+        """Take a line of its log."""
+        self.job.lines.append((line, self.attempt))
+
+    def chunk(self, chunk: bytes) -> None:
+        """Take a chunk of its output."""
+        self.job.chunks.append(chunk)
+
+
+class LocalWatch(Watch[T]):
+    """What a job without a server has said: all of it is here."""
+
+    def __init__(self, found: Sequence[T]) -> None:
+        self.dropped = 0
+        self._found = found
+
+    @property
+    def cursor(self) -> str:
+        """The end."""
+        return f"0-0/{len(self._found)}"
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield what the job has said."""
+        return iter(self._found)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield what the job has said."""
+        for each in self._found:
+            yield each
+
+    def kept(self) -> Iterator[T]:
+        """Yield what the job has said."""
+        return iter(self._found)
+
+
 class LocalPerformer(Performer):
     """Performs jobs as a worker does, and keeps in each the error that ended its last run."""
 
@@ -114,6 +164,7 @@ class LocalPerformer(Performer):
             self._keep_checkpoint,
             max_result_bytes=max_result_bytes,
             remember=self._keep_step,
+            hear=lambda id, execution, attempt: Words(self._jobs[id], attempt),
         )
         self._jobs: dict[str, LocalJob] = {}
         self._tokens = itertools.count(1)

@@ -35,6 +35,14 @@ def report(month: str, copies: int = 1) -> dict[str, object]:
     return {"month": month, "pages": (1, 2), "on": date(2026, 11, 1)}
 
 
+@job(retries=1)
+def speak() -> None:
+    current.log("begins", "warning", attempt=context_attempt())
+    current.emit({"attempt": context_attempt()})
+    if context_attempt() == 1:
+        raise ValueError("not yet")
+
+
 def context_attempt() -> int:
     running = packmule.jobs.context.running()
     assert running
@@ -352,3 +360,21 @@ def test_a_wait_of_a_local_job_can_time_out_or_be_canceled() -> None:
         assert again.result() == 1
         with pytest.raises(InvalidSignal):
             flow.enqueue().signal("sent", float("nan"))
+
+
+def test_what_a_job_says_can_be_read_from_its_handle(packmule_inline):
+    handle = speak.enqueue()
+    assert [(line.text, line.level, line.fields, line.attempt) for line in handle.logs()] == [
+        ("begins", "warning", {"attempt": 1}, 1),
+        ("begins", "warning", {"attempt": 2}, 2),
+    ]
+    assert handle.logs("error") == []
+    assert list(handle.follow_logs()) == handle.logs() == asyncio.run(handle.alogs())
+
+    async def follow() -> list[object]:
+        return [chunk async for chunk in handle.output()]
+
+    assert asyncio.run(follow()) == list(handle.output()) == [{"attempt": 1}, {"attempt": 2}]
+    assert list(handle.output().kept()) == [{"attempt": 1}, {"attempt": 2}]
+    with pytest.raises(packmule.NoSuchJob):
+        packmule_inline.job("nobody").logs()
