@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import NotFound
@@ -146,5 +147,10 @@ def _members(client: Redis, key: str) -> list[str]:
 
 
 def _hash(client: Redis, key: str) -> dict[str, str]:
-    pages = client.hscan_iter(key, count=PAGE)
-    return {as_text(field): as_text(value) for field, value in pages}
+    """A hash of text; empty if somebody made another type of it."""
+    try:
+        return {as_text(field): as_text(value) for field, value in client.hscan_iter(key, count=PAGE)}
+    except ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return {}

@@ -122,3 +122,13 @@ def test_a_hostile_flow_is_drawn_in_plain_text(packmule: CommandLine, client: Re
     assert "\x1b" not in drawn
     assert "\x07" not in drawn
     assert json.loads(packmule.output("flow", "show", flow.id, "--json"))["total"] == 2
+
+
+@pytest.mark.parametrize("part", ["children", "jobs"])
+def test_a_flow_of_which_a_part_is_overwritten_is_drawn_without_it(
+    packmule: CommandLine, client: Redis, part: str
+) -> None:
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2)).enqueue()
+    client.set(f"{keys.batch_key(flow.id)}:{part}", "garbage")
+    shown = packmule.output("flow", "show", flow.id)
+    assert shown.count("flow_jobs.add") == (2 if part == "children" else 0)

@@ -396,18 +396,18 @@ def _judge(work: Work, crowd: Crowd, frozen: Frozen, place: Path) -> None:
 
 
 def _stale(effects: dict[tuple[str, str], list[Effect]], thaws_at: dict[int, float]) -> list[str]:
-    """The orders that a worker packed behind the step in which it was frozen."""
+    """The orders that a worker packed behind the payment in which it was frozen."""
     found = []
     for case, pid in itertools.product(sorted({case for case, _ in effects}), thaws_at):
-        both = [
+        did = sorted(
             (each.at, what)
-            for what in ("paying", "pack")
+            for what in ("paying", "pay", "pack")
             for each in effects.get((case, what), ())
             if pid in each.processes
-        ]
-        before = [what for at, what in sorted(both) if at < thaws_at[pid]][-1:]
-        behind = [what for at, what in sorted(both) if at > thaws_at[pid]][:1]
-        if (before, behind) == (["paying"], ["pack"]):
+        )
+        before = [what for at, what in did if at < thaws_at[pid]][-1:]
+        behind = [what for at, what in did if at > thaws_at[pid]][:2]
+        if before == ["paying"] and behind == ["pay", "pack"]:
             found.append(f"{case} by {pid}")
     return found
 

@@ -23,7 +23,7 @@ def did(place: str, case: str, what: str) -> str:
 def did_slowly(place: str, case: str, what: str) -> str:
     """Enter an effect behind its beginning, so that a fault can strike between."""
     did(place, case, f"{what}ing")
-    time.sleep(0.05)
+    time.sleep(0.1)
     return did(place, case, what)
 
 
