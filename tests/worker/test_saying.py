@@ -31,7 +31,7 @@ from packmule.tests.worker.test_redis_away import killed
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Strict
-from packmule.worker.process import saying
+from packmule.worker.process import job_records, saying
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.executors.executors import executors_of
@@ -128,6 +128,14 @@ def test_what_a_job_logs_is_kept_with_its_traceback_and_never_fails_it(server, c
     assert failure.level == "error"
     assert failure.text.startswith("it failed\nTraceback")
     assert failure.text.endswith("ValueError: no such month")
+
+
+def test_warnings_of_a_program_without_handlers_still_reach_standard_error(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with job_records.kept(logging.INFO):
+        logging.getLogger("shop").warning("seen")
+    assert capsys.readouterr().err == "seen\n"
+    assert logging.getLogger().handlers == []
 
 
 @pytest.mark.parametrize(("level", "kept"), [(logging.WARNING, 3), (logging.DEBUG, 4), (said.OFF, 0)])
