@@ -106,6 +106,33 @@ def test_a_job_that_runs_now_keeps_its_place_in_its_group(client, claims):
     assert end(claims) == [first, later]
 
 
+def test_a_job_that_sleeps_in_a_step_is_not_woken(client):
+    id = sample_jobs.noop.options(delay=3600).enqueue()
+    client.hset(keys.job_key(id), "waits", "sleep:a 9999999999")
+    with pytest.raises(NotRun, match="sleeps in a step"):
+        control.run_now(client, id)
+    assert client.zscore("rq:scheduled:default", id)
+
+
+def test_an_act_that_was_interrupted_can_be_repeated(client, claims, monkeypatch):
+    ids = sample_jobs.noop.enqueue_many([()] * 250)
+    end(claims, "ValueError: no", times=250)
+    seen, interrupted = Acted(), acts.look
+
+    def interrupt(*given: object) -> object:
+        if seen.done >= 100:
+            raise KeyboardInterrupt
+        return interrupted(*given)
+
+    monkeypatch.setattr(acts, "look", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        act(client, "delete", JobFilter(error="ValueError"), acted=seen)
+    monkeypatch.undo()
+    assert (seen.done, sum(client.exists(keys.job_key(id)) for id in ids)) == (100, 150)
+    assert act(client, "delete", JobFilter(error="ValueError")).done == 150
+    assert client.zcard("rq:failed:default") == 0
+
+
 def test_a_job_scheduled_behind_its_callback_does_not_run_before(client, claims):
     queue = Queue("default", connection=client, serializer=JSONSerializer)
     here = "packmule.tests.worker.callback_jobs"
