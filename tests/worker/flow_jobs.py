@@ -54,6 +54,11 @@ def single(number: int) -> int:
     return number + 1
 
 
+@job(singleton=True, singleton_policy="replace")
+def replaced(number: int) -> int:
+    return number
+
+
 @job(concurrency="1 by {key}")
 def limited(key: str) -> str:
     return key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redis import Redis
-from rq import SimpleWorker
+from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
 from packmule import Flow, chain, group, result
@@ -15,6 +15,7 @@ from packmule.jobs.flow import FlowStarted
 from packmule.jobs.flow_plan import InvalidFlow
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import InvalidOption
+from packmule.jobs.queues import purge
 from packmule.scheduler.maintenance import batch_settler
 from packmule.tests.worker import batch_jobs, flow_jobs
 from packmule.tests.worker.batches import settle
@@ -517,3 +518,49 @@ def test_a_canceled_flow_takes_no_nodes(client):
     flow.cancel()
     with pytest.raises(BatchClosed):
         flow._write(plan, None)
+
+
+def test_a_purge_of_a_nodes_queue_stops_those_behind_it(client):
+    with Flow() as flow:
+        first = flow.add(flow_jobs.add.options(queue="low").call(1))
+        flow.add(flow_jobs.add.call(2), after=first)
+        flow.add(flow_jobs.add.call(3), after=first, on_failure="go on")
+    assert purge(client, "low") == 1
+    work(client)
+    assert in_order(flow) == "ccd"
+
+
+def test_nodes_that_stock_rq_performs_let_those_behind_them_go_on(client):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2)).enqueue()
+    queue = Queue("default", client, serializer=JSONSerializer)
+    SimpleWorker([queue], connection=client, serializer=JSONSerializer).work(burst=True, max_jobs=1)
+    settle(client)
+    assert in_order(flow) == "dp"
+    assert reader.read(client, f"{flow.id}-1").status == "queued"
+    work(client)
+    assert in_order(flow) == "dd"
+
+
+def test_a_singleton_that_a_newer_one_replaces_stops_those_behind_it(client):
+    flow = chain(flow_jobs.replaced.call(1), flow_jobs.add.call(2)).enqueue()
+    flow_jobs.replaced.enqueue(2)
+    work(client)
+    assert in_order(flow) == "cc"
+
+
+@pytest.mark.parametrize(("name", "ends"), [("1", "dfc"), ("0", "fcc")])
+def test_a_node_whose_record_is_garbage_fails_and_nothing_innocent_waits(client, name, ends):
+    flow, well = (chain(*[flow_jobs.add.call(1)] * 3).enqueue() for _ in "xy")
+    client.delete(keys.job_key(f"{flow.id}-{name}"))
+    client.set(keys.job_key(f"{flow.id}-{name}"), "garbage")
+    work(client)
+    settle(client)
+    assert (in_order(well), in_order(flow)) == ("ddd", ends)
+    assert client.llen(keys.QUARANTINE) > 0
+
+
+def test_a_node_that_runs_out_of_time_fails_when_it_could_have_started(client):
+    flow = chain(flow_jobs.add.call(1), flow_jobs.add.options(expires=1000).call(2)).enqueue()
+    client.hset(keys.job_key(f"{flow.id}-1"), "expires", "-1")
+    work(client)
+    assert in_order(flow) == "df"

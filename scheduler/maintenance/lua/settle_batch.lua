@@ -20,8 +20,9 @@ local collects, is_recounting, start = unpack(redis.pcall('HMGET', key, 'collect
 -- How a job ended that is pending for its batch, or nothing if it has not.
 local function end_of(id)
   if id:sub(1, 6) == 'batch:' then return redis.call('EXISTS', 'pm:' .. id) == 0 and 'f' end
-  local status = records.get(id, 'status')
-  if status then return counting.state_of(status) end
+  local fields = records.read(id, 'status')
+  if fields.err then return 'f' end -- the key holds something else
+  if fields[1] then return counting.state_of(fields[1]) end
   return not records.exists(id) and 'c'
 end
 
