@@ -149,3 +149,9 @@ def add_behind(name: str, how: str = "stop", takes: bool = False) -> str:
     assert flow is not None
     node = f"{flow.id}-{name}"
     return flow.add(shown.call(flow.result(node)) if takes else shown.call(), after={node: how})
+
+
+@job
+def signaled() -> str:
+    """Wait for a signal."""
+    return str(current.wait_for("go"))

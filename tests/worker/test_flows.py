@@ -8,11 +8,12 @@ from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
 from packmule import Flow, chain, group, result
-from packmule.jobs import control, keys, reader
+from packmule.jobs import control, delivery, keys, reader, wire
+from packmule.jobs.batch import _cancel
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.delivery import BatchClosed
 from packmule.jobs.flow import FlowStarted
-from packmule.jobs.flow_plan import InvalidFlow
+from packmule.jobs.flow_plan import InvalidFlow, Plan
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import InvalidOption
 from packmule.jobs.queues import purge
@@ -21,6 +22,9 @@ from packmule.tests.worker import batch_jobs, flow_jobs
 from packmule.tests.worker.batches import settle
 from packmule.tests.worker.pools import lines, pool
 from packmule.worker import Worker
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
+from packmule.worker.process.outcome import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -564,3 +568,75 @@ def test_a_node_that_runs_out_of_time_fails_when_it_could_have_started(client):
     client.hset(keys.job_key(f"{flow.id}-1"), "expires", "-1")
     work(client)
     assert in_order(flow) == "df"
+
+
+def test_a_node_that_waits_for_a_signal_is_left_alone_by_a_retry_in_front_of_it(client, tmp_path):
+    gate = tmp_path / "gate"
+    with Flow() as flow:
+        failed = flow.add(flow_jobs.fail.call(str(gate)))
+        waiting = flow.add(flow_jobs.signaled.call(), after=failed, on_failure="go on")
+    work(client)
+    assert waiting.status == "deferred"
+    gate.touch()
+    flow.retry()
+    work(client)
+    assert (in_order(flow), waiting.status) == ("dp", "deferred")
+    waiting.signal("go", 7)
+    work(client)
+    assert (in_order(flow), waiting.refresh().result) == ("dd", "7")
+
+
+def added(flow: Flow, edges: dict[str, str], times: int = 1) -> None:
+    """Add a node called x0 as a running one would, in calls that are sent so often."""
+    plan = Plan(flow.id, flow.client, lambda number: f"x{number}", is_open=True)
+    plan.place(flow_jobs.add.call(1), edges)
+    for _ in range(times):
+        flow._send_added(plan)
+
+
+def test_a_node_that_is_added_twice_waits_for_all_in_front_of_it(client):
+    with Flow() as flow:
+        flow.add(group(*[flow_jobs.add.call(1)] * 3))
+    added(flow, {"0": "s", "1": "s", "2": "s"}, times=2)
+    for ended in range(3):
+        assert states(flow)["x0"] == "p"
+        assert reader.read(client, f"{flow.id}-x0").status == "deferred", ended
+        Worker(["default"], connection=client).work(burst=True, max_jobs=1)
+    work(client)
+    assert flow.wait(10).counts == Counts(4, 4, 0, 0)
+
+
+def test_a_node_added_while_a_change_is_on_its_way_counts_that_once(client):
+    with Flow() as flow:
+        first = flow.add(flow_jobs.add.call(1))
+        flow.add(group(*[flow_jobs.add.call(1)] * 330), after=first)
+        slow = flow.add(flow_jobs.add.options(queue="low").call(1))
+    claims = Claims(client, "w1", Strict(["default"]))
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    claims.finish_and_claim("c2", [finished(job, b"1", 1.0, 2.0)], 0)
+    assert client.llen(f"{keys.batch_key(flow.id)}:ahead") == 1
+    added(flow, {"0": "s", slow.removeprefix(f"{flow.id}-"): "s"})
+    Worker(["default"], connection=client).work(burst=True)
+    settle(client)
+    assert reader.read(client, f"{flow.id}-x0").status == "deferred"
+    work(client)
+    assert flow.wait(10).counts == Counts(333, 333, 0, 0)
+
+
+def test_edges_that_are_sent_again_late_change_nothing(client):
+    flow = Flow()
+    flow.add(chain(group(flow_jobs.add.call(1), flow_jobs.add.call(2)), flow_jobs.add.call(3)))
+    plan = flow._plan
+    flow.start()
+    Worker(["default"], connection=client).work(burst=True, max_jobs=1)
+    delivery.write_edges(client, flow.id, *plan.fields())
+    work(client)
+    assert flow.wait(10).counts == Counts(3, 3, 0, 0)
+
+
+def test_a_cancel_that_comes_late_leaves_a_skipped_node_as_it_is(client):
+    with Flow() as flow:
+        skipped = flow.add(flow_jobs.add.call(2), after=flow.add(flow_jobs.add.call(1)), on_failure="run")
+    work(client)
+    _cancel(client, [keys.batch_key(flow.id)], [flow.id, wire.time_text(0), 1, skipped])
+    assert flow.wait(10).counts == Counts(2, 2, 0, 0)

@@ -31,7 +31,7 @@ function growing.add(flow, names, letters, states, taken)
     local numbers = flow_nodes.parse(call('HGET', key .. ':nodes', parent)) or {0, 0, 0, 0, 0, 0, 0}
     if letter == 'r' then own[4] = own[4] + 1 end
     flow_nodes.add(own, letter, state, 1)
-    add_children(key, parent, numbers, letter, names, is_busy or state ~= 'p')
+    add_children(key, parent, numbers, letter, names, is_busy)
     if taken[parent] then
       numbers[TAKEN] = 1
       if state == 'd' then giving.keep_last(flow, flow .. '-' .. parent) end
