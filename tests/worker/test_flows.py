@@ -22,9 +22,10 @@ from packmule.tests.worker import batch_jobs, flow_jobs
 from packmule.tests.worker.batches import settle
 from packmule.tests.worker.pools import lines, pool
 from packmule.worker import Worker
+from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.outcome import failed, finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -579,8 +580,8 @@ def test_a_node_that_waits_for_a_signal_is_left_alone_by_a_retry_in_front_of_it(
     assert waiting.status == "deferred"
     gate.touch()
     flow.retry()
-    work(client)
-    assert (in_order(flow), waiting.status) == ("dp", "deferred")
+    Worker(["default"], connection=client).work(burst=True, max_jobs=1)
+    assert (in_order(flow), waiting.status, client.llen("rq:queue:default")) == ("dp", "deferred", 0)
     waiting.signal("go", 7)
     work(client)
     assert (in_order(flow), waiting.refresh().result) == ("dd", "7")
@@ -606,21 +607,41 @@ def test_a_node_that_is_added_twice_waits_for_all_in_front_of_it(client):
     assert flow.wait(10).counts == Counts(4, 4, 0, 0)
 
 
+def end(client: Redis, count: int, error: str = "") -> None:
+    """Let a worker that dies afterwards end so many jobs in one call."""
+    claims = Claims(client, "w1", Strict(["default"]))
+    jobs = claims.finish_and_claim(claims.next_id(), [], count).jobs
+    ends = [failed(job, error, 1.0, 2.0) if error else finished(job, b"1", 1.0, 2.0) for job in jobs]
+    claims.finish_and_claim(claims.next_id(), ends, 0)
+
+
 def test_a_node_added_while_a_change_is_on_its_way_counts_that_once(client):
     with Flow() as flow:
-        first = flow.add(flow_jobs.add.call(1))
+        first, second = flow.add(flow_jobs.add.call(1)), flow.add(flow_jobs.add.call(1))
         flow.add(group(*[flow_jobs.add.call(1)] * 330), after=first)
+        flow.add(flow_jobs.add.call(1), after=second)
         slow = flow.add(flow_jobs.add.options(queue="low").call(1))
-    claims = Claims(client, "w1", Strict(["default"]))
-    (job,) = claims.finish_and_claim("c1", [], 1).jobs
-    claims.finish_and_claim("c2", [finished(job, b"1", 1.0, 2.0)], 0)
-    assert client.llen(f"{keys.batch_key(flow.id)}:ahead") == 1
-    added(flow, {"0": "s", slow.removeprefix(f"{flow.id}-"): "s"})
+    end(client, 2)
+    assert client.llen(f"{keys.batch_key(flow.id)}:ahead") == 2
+    added(flow, {"1": "s", slow.removeprefix(f"{flow.id}-"): "s"})
     Worker(["default"], connection=client).work(burst=True)
     settle(client)
     assert reader.read(client, f"{flow.id}-x0").status == "deferred"
     work(client)
-    assert flow.wait(10).counts == Counts(333, 333, 0, 0)
+    assert flow.wait(10).counts == Counts(335, 335, 0, 0)
+
+
+def test_a_retry_is_behind_the_failure_that_is_still_on_its_way(client):
+    wide = group(*[flow_jobs.add.call(1)] * 330)
+    flow = chain(flow_jobs.add.call(1), wide, flow_jobs.add.call(1)).enqueue()
+    end(client, 1, "no")
+    ahead = f"{keys.batch_key(flow.id)}:ahead"
+    assert client.exists(ahead)
+    control.retry(client, f"{flow.id}-0")
+    while client.exists(ahead) or client.llen("rq:queue:default"):
+        Dependents(client).enqueue_of([], [flow.id])
+        work(client)
+    assert flow.wait(10).counts == Counts(332, 332, 0, 0)
 
 
 def test_edges_that_are_sent_again_late_change_nothing(client):
