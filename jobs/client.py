@@ -233,9 +233,9 @@ class Client:
             entries = self.entries(job, calls, options, trace)
             # At the front each goes before the one sent earlier, so the first call's is sent last.
             at_front = options.at_front and not options.is_scheduled
-            holders = delivery.deliver(
-                self.redis, entries[::-1] if at_front else entries, bool(options.durable), options.parents
-            )
+            after = options.parents if options.after is not None else ()
+            ordered = entries[::-1] if at_front else entries
+            holders = delivery.deliver(self.redis, ordered, bool(options.durable), after)
         if not holders:
             return JobHandles([JobHandle(each.id, self) for each in entries])
         ids = [each.id for each in entries]
@@ -277,7 +277,7 @@ class Client:
             complete = options.over(job.options)
             if complete.is_scheduled or complete.is_unique or complete.parents:
                 raise InvalidOption(
-                    f"{job.name} is called back when a batch has ended: leave out when it runs, and unique"
+                    f"{job.name} is called back when a batch has ended: leave its own time, after, unique out"
                 )
             (written,) = self.entries(job, [call], replace(complete, job_id=id, batch=None))
             entries.append(entry.called_back(written, batch))

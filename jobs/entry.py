@@ -107,7 +107,8 @@ class EntryWriter:
             fields += "trace", trace
         expires = in_seconds(options.expires) if options.expires is not None else None
         self.run = Run(queue, place, fields, options.batch, expires, options.priority or None)
-        if parents := options.parents:  # in the fields where RQ has them
+        if options.after is not None:  # in the fields where RQ has them
+            parents = options.parents
             more = ("enqueue_at_front", 1) if options.at_front else ()
             names = ("dependency_id", parents[0], "dependency_ids", json.dumps(parents))
             self.run = held(self.run, *names, *more)
