@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 from redis import Redis
 
@@ -12,6 +13,7 @@ from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.jobs.batch import Batch
+from packmule.jobs.batch_state import NoSuchBatch
 from packmule.scheduler.leader import require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
 
@@ -80,7 +82,8 @@ class BatchSettler:
             for id, state in zip(found, states, strict=True):
                 if isinstance(state, list) and state[0] is not None and state[1] is None:
                     if state[2] is not None and state[3] is None and self._is_abandoned(state[0]):
-                        Batch(self.client, id).cancel()
+                        with suppress(NoSuchBatch):  # somebody has just deleted it
+                            Batch(self.client, id).cancel()
                     yield id
             if len(found) < BATCHES_A_TRIP:
                 return
