@@ -98,14 +98,14 @@ def test_a_nested_batch_that_ends_only_when_it_is_settled_counts_in_its_parent(c
     assert parent.state().ended
 
 
-def test_a_record_without_a_status_is_pending(client):
+def test_a_record_without_a_status_is_pending_and_a_key_that_is_no_record_has_failed(client):
     with Batch.create() as batch:
         ids = batch_jobs.double.options(batch=batch.id).enqueue_many([(1,), (2,)])
     client.hdel(keys.job_key(ids[0]), "status")
     client.delete(keys.job_key(ids[1]))
     client.set(keys.job_key(ids[1]), "no record")
     settle(client)
-    assert batch.state().counts == Counts(2, 0, 0, 0)
+    assert batch.state().counts == Counts(2, 0, 1, 0)
 
 
 def test_an_end_that_was_counted_stays_when_the_record_is_gone(client):
