@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 import redis
 from redis.connection import (
@@ -143,8 +145,17 @@ class SentinelConnection(_KernelTimed, SentinelManagedConnection):  # type: igno
 class Pool(ConnectionPool):
     """redis-py's pool, except that a connection which is ready is taken and released without its statistics.
 
-    They take longer than many a command.
+    They take longer than many a command. A child that was forked while another thread held a lock of the pool
+    would wait for that for ever, so it gets new ones.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        _pools.add(self)
+
+    def renew_locks(self) -> None:
+        """Take new locks, in a process that was just forked."""
+        self._lock, self._fork_lock = threading.RLock(), threading.RLock()
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         """A connection that is ready for a command."""
@@ -181,6 +192,17 @@ class Pool(ConnectionPool):
             return connection._sock is not None and not connection.can_read()
         except (redis.ConnectionError, redis.TimeoutError, OSError):
             return False
+
+
+_pools: WeakSet[Pool] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for each in list(_pools):
+        each.renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class EmbeddedConnection(UnixConnection):

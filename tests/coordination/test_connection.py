@@ -378,3 +378,24 @@ def test_a_server_that_never_answers_does_not_block_the_caller(scheme, monkeypat
         with pytest.raises(Unreachable, match=r"Timeout|no answer in time"):
             connect(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", NOWHERE)
         assert time.monotonic() - begun < 3
+
+
+def test_a_child_that_was_forked_while_a_thread_held_a_lock_of_the_pool_can_connect(client):
+    pool, held, done = client.connection_pool, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with pool._lock, pool._fork_lock:
+            held.set()
+            done.wait()
+
+    client.ping()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os._exit(0 if client.ping() else 1)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
