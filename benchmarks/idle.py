@@ -21,7 +21,7 @@ from packmule.testing import private_server
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 
 JOBS = 500
 

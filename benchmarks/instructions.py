@@ -30,7 +30,8 @@ from packmule.jobs.client import Client
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.outcome import Outcome, finished
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import finished
 
 Counter = Callable[[Callable[[], object]], dict[str, int]]
 

@@ -26,7 +26,7 @@ from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
 from packmule.worker.dependents import FORGOTTEN_SECONDS, Dependents
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
@@ -152,7 +152,7 @@ def test_dependents_that_a_dead_worker_left_behind_are_enqueued_by_a_pool(queue,
     claims = Claims(client, "w1", Strict(["default"]))
     (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
     now = time.time()
-    end = outcome.finished(claimed, b"2", now, now)
+    end = performer.finished(claimed, b"2", now, now)
     assert claims.finish_and_claim("c2", [end], 0).parents == [parent.id]
     assert Dependents(client).enqueue_forgotten() == 0  # its worker may be at it
     client.zadd(keys.PARENTS, {parent.id: now - FORGOTTEN_SECONDS - 1})

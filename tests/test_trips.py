@@ -32,8 +32,8 @@ from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.job_log import JobLog
-from packmule.worker.process.outcome import Outcome, finished
-from packmule.worker.process.performer import Performer
+from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.performer import Performer, finished
 
 
 class Trips:

@@ -23,7 +23,7 @@ from packmule.jobs.registry import NotRegistered
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.worker import limited_jobs
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
@@ -45,7 +45,7 @@ def end(claims: Claims, error: str = "", times: int = 100) -> list[str]:
     while len(ids) < times and (jobs := claims.finish_and_claim(claims.next_id(), [], 1).jobs):
         now = time.time()
         (job,) = jobs
-        ended = outcome.failed(job, error, now, now) if error else outcome.finished(job, b"1", now, now)
+        ended = outcome.failed(job, error, now, now) if error else performer.finished(job, b"1", now, now)
         claims.finish_and_claim(claims.next_id(), [ended], 0)
         ids.append(job.id)
     return ids

@@ -29,7 +29,7 @@ from packmule.jobs.options import Options
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.losing_proxy import LosingProxy
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 
 QUEUES = ("high", "default", "low")
@@ -64,7 +64,7 @@ def perform_all(client: Redis) -> list[str]:
     """Claim and finish, as a worker does, all that is in the default queue; the ids."""
     claims = Claims(client, "w", Strict(["default"]))
     jobs = claims.finish_and_claim(claims.next_id(), [], 100).jobs
-    claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"1", 1.0, 2.0) for job in jobs], 0)
+    claims.finish_and_claim(claims.next_id(), [performer.finished(job, b"1", 1.0, 2.0) for job in jobs], 0)
     return [job.id for job in jobs]
 
 

@@ -22,7 +22,7 @@ from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
 from packmule.jobs.reader import NoSuchJob
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 
 
@@ -38,7 +38,7 @@ def perform(client: Redis, value: bytes = b"7", error: str | None = None) -> Non
     claims = Claims(client, "w", Strict(["default"]))
     jobs = claims.finish_and_claim(claims.next_id(), [], 100).jobs
     outcomes = [
-        outcome.finished(job, value, 1.0, 2.0) if error is None else outcome.failed(job, error, 1.0, 2.0)
+        performer.finished(job, value, 1.0, 2.0) if error is None else outcome.failed(job, error, 1.0, 2.0)
         for job in jobs
     ]
     claims.finish_and_claim(claims.next_id(), outcomes, 0)

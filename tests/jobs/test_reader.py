@@ -21,7 +21,7 @@ from packmule.jobs.client import Client
 from packmule.jobs.reader import NoSuchJob, Progress
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
@@ -41,7 +41,7 @@ def finish(claims: Claims, result: object = None, error: str | None = None, ende
     """Claim the next job and acknowledge its end, as a worker does; return its id."""
     (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
     if error is None:
-        end = outcome.finished(job, msgspec.json.encode(result), 10.0, ended)
+        end = performer.finished(job, msgspec.json.encode(result), 10.0, ended)
     else:
         end = outcome.failed(job, error, 10.0, ended)
     claims.finish_and_claim(claims.next_id(), [end], 0)

@@ -15,7 +15,7 @@ from packmule.jobs.client import Client
 from packmule.jobs.job_filter import InvalidFilter, JobFilter
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome, statistics
+from packmule.worker.process import outcome, performer, statistics
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.failure import failure_of
 from packmule.worker.rescue import rescue
@@ -41,7 +41,7 @@ def end(claims: Claims, error: str = "") -> list[str]:
     while jobs := claims.finish_and_claim(claims.next_id(), [], 1).jobs:
         now = time.time()
         (job,) = jobs
-        ended = outcome.failed(job, error, now, now) if error else outcome.finished(job, b"1", now, now)
+        ended = outcome.failed(job, error, now, now) if error else performer.finished(job, b"1", now, now)
         claims.finish_and_claim(claims.next_id(), [ended], 0)
         ids.append(job.id)
     return ids
@@ -106,7 +106,7 @@ def test_jobs_are_found_by_their_time(client, claims):
     for _ in range(3):
         (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
         times.append(time.time())
-        claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"", times[-1], times[-1])], 0)
+        claims.finish_and_claim(claims.next_id(), [performer.finished(job, b"", times[-1], times[-1])], 0)
     assert set(found(client, since=times[1] - 0.0001)) == {third, second}
     until = datetime.fromtimestamp(times[1] + 0.0001, UTC)
     assert set(found(client, until=until)) == {second, first}

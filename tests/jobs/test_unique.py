@@ -27,7 +27,7 @@ from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.losing_proxy import LosingProxy
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
@@ -60,7 +60,7 @@ def perform(client: Redis, end: Callable[[Claimed], Outcome] | None = None) -> l
 
 
 def done(job: Claimed) -> Outcome:
-    return outcome.finished(job, b"1", 1.0, 2.0)
+    return performer.finished(job, b"1", 1.0, 2.0)
 
 
 def raised(job: Claimed) -> Outcome:

@@ -19,7 +19,7 @@ from packmule.tests.model.clock import Clock
 from packmule.tests.model.invariants import Allowed, lost_signals, silent_changes, violations
 from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claim, Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
@@ -186,7 +186,7 @@ class World:
         now = self.clock.now
         match end:
             case "finished":
-                ended = outcome.finished(job, b"1", now - 1, now)
+                ended = performer.finished(job, b"1", now - 1, now)
                 return outcome.with_steps(ended, "") if job.recorded else ended
             case "sleeps" | "waits" | "waits a while":
                 kind, seconds = WAITS[end]

@@ -19,7 +19,7 @@ from packmule.observe.errors import ErrorInfo
 from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.failure import Failure, plain_failure
@@ -109,7 +109,7 @@ def test_what_is_no_failure_does_not_count(client, claims):
     pool_jobs.noop.enqueue_many([()] * 4)
     first, second, third, fourth = claims.finish_and_claim("c1", [], 4).jobs
     outcomes = [
-        outcome.finished(first, b"", 1.0, 2.0),
+        performer.finished(first, b"", 1.0, 2.0),
         outcome.again(second, "later", 1.0, 2.0, 60),
         failed(third, retry=False, status="stopped"),
         outcome.returned(fourth),

@@ -20,7 +20,8 @@ from packmule.tests.worker.pools import drained, ended, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process import statistics as sent_statistics
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import failed, finished
+from packmule.worker.process.outcome import failed
+from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 

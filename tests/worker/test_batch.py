@@ -31,7 +31,7 @@ from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 from packmule.worker.rescue import rescue
 
 pytestmark = pytest.mark.usefixtures("produce")

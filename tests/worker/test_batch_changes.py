@@ -23,7 +23,7 @@ from packmule.tests.worker.test_claim import mark_started
 from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 

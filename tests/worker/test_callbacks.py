@@ -23,7 +23,7 @@ from packmule.tests.worker.pools import DEADLINE, children_of, pool, until
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
@@ -79,7 +79,7 @@ class Desk:
 
 
 def finished(job: Claimed) -> Outcome:
-    return outcome.finished(job, b"2", time.time(), time.time())
+    return performer.finished(job, b"2", time.time(), time.time())
 
 
 def failed(job: Claimed) -> Outcome:

@@ -14,7 +14,7 @@ from packmule.jobs.client import Client
 from packmule.tests.looks import looks
 from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Shuffled, Strict, Weighted
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.fetcher import ClaimSize
@@ -30,7 +30,7 @@ def claims(client: Redis) -> Claims:
 
 
 def finished(job: Claimed, result: bytes = b"1") -> outcome.Outcome:
-    return outcome.finished(job, result, time.time() - 1, time.time())
+    return performer.finished(job, result, time.time() - 1, time.time())
 
 
 def mark_started(client: Redis, job: Claimed) -> None:
@@ -361,7 +361,7 @@ def test_a_job_that_ends_just_before_it_would_be_marked_is_never_marked(client, 
     assert reader.read(client, id).status == "queued"
     Marks(client).mark("w1", [seen], 10.01 + MARK_SECONDS)
     assert reader.read(client, id).status == "started"
-    claims.finish_and_claim("c2", [outcome.finished(job, b"2", 2.0, 1.0)], 0)  # the clock was set back
+    claims.finish_and_claim("c2", [performer.finished(job, b"2", 2.0, 1.0)], 0)  # the clock was set back
     assert reader.read(client, id).status == "finished"
     assert client.zcard("rq:wip:default") == 0
 

@@ -19,7 +19,7 @@ from packmule.tests.looks import looks, monitored
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.statistics import Statistics
@@ -33,7 +33,7 @@ def claims(client: Redis) -> Claims:
 
 
 def finished(job: Claimed) -> outcome.Outcome:
-    return outcome.finished(job, b"1", time.time() - 1, time.time())
+    return performer.finished(job, b"1", time.time() - 1, time.time())
 
 
 def ids_of(jobs: Sequence[Claimed]) -> list[str]:
@@ -453,7 +453,7 @@ def test_the_end_of_a_plain_job_leaves_its_times_result_and_event(client, claims
     (job,) = claims.finish_and_claim("c1", [], 1).jobs
     client.zadd("rq:wip:default", {f"{id}:{job.execution}": 1})
     client.zadd(keys.executions_key(id), {job.execution: 1})
-    ended = outcome.finished(job, b"1", 1.0, 2.0)
+    ended = performer.finished(job, b"1", 1.0, 2.0)
     claim = claims.finish_and_claim("c2", [ended], 0)
     assert (claim.parents, claim.stale) == ([id] * is_parent, [])
     fields = client.hmget(keys.job_key(id), "status", "started_at", "ended_at", "worker_name")

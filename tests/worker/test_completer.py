@@ -11,7 +11,7 @@ import pytest
 
 from packmule.worker.kernel import clock
 from packmule.worker.process import completer as module
-from packmule.worker.process import outcome
+from packmule.worker.process import performer
 from packmule.worker.process.claim import NOTHING, Claim
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.completer import LONG_SECONDS, STALE_SECONDS, Completer
@@ -23,7 +23,7 @@ def claimed(id: str) -> Claimed:
 
 
 def finished(job: Claimed, at_once: bool = False) -> Outcome:
-    ended = outcome.finished(job, b"", time.time(), time.time())
+    ended = performer.finished(job, b"", time.time(), time.time())
     return msgspec.structs.replace(ended, at_once=at_once)
 
 

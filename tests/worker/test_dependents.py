@@ -23,9 +23,9 @@ from packmule.tests.worker.pools import pool, until
 from packmule.worker import Worker
 from packmule.worker.dependents import FORGOTTEN_SECONDS, PARENTS_A_CALL, Dependents, _enqueue, _forgotten
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 from packmule.worker.rescue import rescue
 
 ADD = "packmule.tests.worker.pool_jobs.add"
@@ -236,7 +236,7 @@ def test_an_end_that_is_acknowledged_again_leaves_nothing_to_a_pool(queue, clien
     client.hset(canceled.key, "status", "canceled")
     claims = Claims(client, "w1", Strict(["default"]))
     (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
-    ended = outcome.finished(claimed, b"2", 1.0, 2.0)
+    ended = performer.finished(claimed, b"2", 1.0, 2.0)
     assert claims.finish_and_claim("c2", [ended], 0).parents == [parent.id]
     assert client.zrange(keys.PARENTS, 0, -1) == [parent.id.encode()], "the worker may die now"
     Dependents(client).enqueue_of([parent.id])

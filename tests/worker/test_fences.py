@@ -17,7 +17,7 @@ from packmule.tests.worker import pool_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks

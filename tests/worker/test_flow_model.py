@@ -22,7 +22,8 @@ from packmule.tests.worker.pools import children_of, lines, pool, until
 from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import failed, finished
+from packmule.worker.process.outcome import failed
+from packmule.worker.process.performer import finished
 
 Graph = list[dict[int, str]]
 """The edges of each node: to which before it, and what their failure means."""

@@ -25,7 +25,8 @@ from packmule.worker import Worker
 from packmule.worker.dependents import Dependents
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import failed, finished
+from packmule.worker.process.outcome import failed
+from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 

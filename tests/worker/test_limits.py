@@ -26,7 +26,7 @@ from packmule.tests.looks import looks
 from packmule.tests.worker import limit_faults, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue
@@ -50,7 +50,7 @@ class Desk:
 
     def finish(self, *jobs: Claimed, most: int = 0, worker: str = "w1") -> list[Claimed]:
         claims = self.workers[worker]
-        outcomes = [outcome.finished(job, b"1", 1.0, 2.0) for job in jobs]
+        outcomes = [performer.finished(job, b"1", 1.0, 2.0) for job in jobs]
         claim = claims.finish_and_claim(claims.next_id(), outcomes, most)
         assert claim.stale == []
         return claim.jobs

@@ -28,7 +28,7 @@ from packmule.tests.worker.pools import children_of, ended, lines, pool, until
 from packmule.tests.worker.step_runs import Runs
 from packmule.worker.order import Strict
 from packmule.worker.process import claim as claiming
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.rescue import rescue
@@ -351,7 +351,7 @@ def test_a_limited_job_that_was_blocked_goes_on_in_its_band(client, claims):
     (job,) = take(claims, 5)
     assert job.id == first
     plain = send(0)
-    claims.finish_and_claim(claims.next_id(), [outcome.finished(job, b"1", 1.0, 2.0)], 0)
+    claims.finish_and_claim(claims.next_id(), [performer.finished(job, b"1", 1.0, 2.0)], 0)
     assert claim(claims, 5) == [plain, second]
 
 

@@ -16,7 +16,7 @@ from packmule.tests.worker.batches import settle
 from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 

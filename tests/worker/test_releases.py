@@ -11,7 +11,7 @@ from packmule.jobs import control, keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.test_callbacks import Desk
-from packmule.worker.process import outcome
+from packmule.worker.process import outcome, performer
 from packmule.worker.rescue import rescue
 
 
@@ -46,7 +46,7 @@ def test_a_job_whose_slot_was_taken_from_it_unblocks_nobody_when_it_ends(client,
     (blocked,) = client.keys("pm:blocked:*")
     control.release_slot(client, blocked.decode().removeprefix("pm:blocked:"), first, force=True)
     assert [each.id for each in desk.exchange()] == [second]
-    desk.exchange([outcome.finished(job, b"1", 1.0, 2.0)], want=0)
+    desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
     assert client.zcard(blocked) == 1
 
 
@@ -62,7 +62,7 @@ def test_one_call_looks_at_a_bounded_number_of_groups_that_wait_without_a_job(cl
     client.hset(keys.job_key(id), "limits", '[["slots", "k", 1]]')
     (job,) = desk.exchange()
     client.zadd(key, {f"default\nnobody{number}": number for number in range(500)})
-    desk.exchange([outcome.finished(job, b"1", 1.0, 2.0)])
+    desk.exchange([performer.finished(job, b"1", 1.0, 2.0)])
     assert 400 < client.zcard(key) < 500
 
 
@@ -70,7 +70,7 @@ def test_a_job_that_ends_gives_back_no_token(desk):
     first, _ = (limited_jobs.slot_and_rate.enqueue("p", "d") for _ in range(2))
     (job,) = desk.exchange()
     assert job.id == first
-    assert desk.exchange([outcome.finished(job, b"1", 1.0, 2.0)]) == []
+    assert desk.exchange([performer.finished(job, b"1", 1.0, 2.0)]) == []
 
 
 @pytest.mark.parametrize(("verdict", "is_given_back"), [("returned", True), ("died", False)])
@@ -88,5 +88,5 @@ def test_a_singleton_that_ended_is_not_remembered_among_those_that_went_back(cli
     if went_back:
         (job,) = desk.exchange([outcome.returned(job)])
         assert len(client.keys("pm:retrying:*")) == 1
-    desk.exchange([outcome.finished(job, b"1", 1.0, 2.0)], want=0)
+    desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
     assert client.keys("pm:retrying:*") == []

@@ -18,7 +18,7 @@ from packmule.tests.looks import looks
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, lines
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome
+from packmule.worker.process import performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks
@@ -116,7 +116,7 @@ def test_a_job_that_rqs_code_canceled_is_not_retried_while_it_still_runs(client)
     Job.fetch(id, client, JSONSerializer).cancel()
     with pytest.raises(NotRetried, match="worker w1 still runs it"):
         retry(client, id)
-    claims.finish_and_claim("c2", [outcome.finished(job, b"1", 1.0, 2.0)], 0)
+    claims.finish_and_claim("c2", [performer.finished(job, b"1", 1.0, 2.0)], 0)
     retry(client, id)
     assert client.lrange(keys.queue_key("default"), 0, -1) == [id.encode()]
 
@@ -336,7 +336,7 @@ def test_an_id_is_not_enqueued_anew_while_the_job_that_rq_canceled_still_runs(cl
     Job.fetch("once", client, JSONSerializer).cancel()
     pool_jobs.add.options(job_id="once").enqueue(2)
     assert reader.read(client, "once").status == "canceled"
-    claims.finish_and_claim("c2", [outcome.finished(job, b"1", 1.0, 2.0)], 0)
+    claims.finish_and_claim("c2", [performer.finished(job, b"1", 1.0, 2.0)], 0)
     assert reader.read(client, "once").status == "canceled"
     pool_jobs.add.options(job_id="once").enqueue(2)
     assert reader.read(client, "once").status == "queued"

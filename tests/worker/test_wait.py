@@ -15,7 +15,7 @@ from packmule.worker.kernel import clock
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.outcome import finished
+from packmule.worker.process.performer import finished
 
 pytestmark = pytest.mark.usefixtures("produce")
 

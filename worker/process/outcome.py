@@ -77,29 +77,6 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         return wire.reason(wire.traceback(self.value) or "") if self.name == "exc_string" else ""
 
 
-def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
-    """The job returned a value; `result` is that value as JSON, empty for None."""
-    plain = Outcome(
-        job.id,
-        job.execution,
-        job.queue,
-        "finished",
-        job.result_ttl,
-        FINISHED,
-        wire.time_text(started),
-        wire.time_text(ended),
-        f"{started:.6f}",
-        f"{ended:.6f}",
-        "return_value",
-        b64encode(result).decode() if result else wire.NO_RESULT,
-        at_once=at_once,
-        limits=job.limits,
-        batch=job.batch,
-        callback="success" if job.calls_back else "",
-    )
-    return repeated(job, plain) if job.repeats_left > 0 else plain
-
-
 def with_steps(ended: Outcome, version: str) -> Outcome:
     """The outcome of a job that has recorded steps, which end with it, or before it repeats."""
     return msgspec.structs.replace(ended, fields=("steps", version, *ended.fields))

@@ -6,23 +6,24 @@ import asyncio
 import logging
 import os
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from packmule.errors import JobFailed
 from packmule.jobs import context, durable, handed, registry, tracing
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped, Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.registry import Invoked
 from packmule.jobs.steps import FINAL, InvalidStep, Steps
-from packmule.jobs.wire import time_text
+from packmule.jobs.wire import NO_RESULT, time_text
 from packmule.worker.process import outcome
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.failure import failure_of, trace
 from packmule.worker.process.lookup import Lookup, Registered
-from packmule.worker.process.outcome import Outcome
+from packmule.worker.process.outcome import FINISHED, Outcome
+from packmule.worker.process.refusals import refuse_expired, refuse_other_version
 from packmule.worker.process.result import Returned, encoded
 
 log = logging.getLogger("packmule.worker")
@@ -36,14 +37,6 @@ Remember = Callable[..., bool]
 CallBack = Callable[[Claimed, Due], Invoked]
 NoteError = Callable[[str, BaseException], None]
 Kind = Literal["plain", "async", "isolated", "inline"]
-
-
-class Expired(JobFailed):
-    """A job was not started in the time that its `expires` gave it."""
-
-
-class OtherVersion(registry.NotRegistered):
-    """The steps of a job were recorded by another version of its code than this worker has."""
 
 
 class Call(NamedTuple):
@@ -124,9 +117,9 @@ class Performer:
             for name in job.callbacks:
                 self.lookup.find(name)
             if job.recorded:
-                _refuse_other_version(job_type, job.recorded.version)
-            else:
-                _refuse_expired(job)
+                refuse_other_version(job_type, job.recorded.version)
+            elif job.expires_at is not None:
+                refuse_expired(job, job.expires_at)
         except registry.NotRegistered as error:
             if job.unknown_since is None and self.unknown_for > 0:
                 log.warning("job %s goes back: %s", job.id, error)
@@ -223,13 +216,8 @@ class Performer:
                     "RQ's callbacks have no steps: let the callback enqueue a job that has them"
                 )
             version = call.type.traits.version_text
-            return Steps(
-                job.recorded,
-                version,
-                partial(self.remember, job.id, job.execution, version),
-                self.is_draining,
-                task,
-            )
+            remember = partial(self.remember, job.id, job.execution, version)
+            return Steps(job.recorded, version, remember, self.is_draining, task)
 
         fence = self.fences.get(job.execution)
         return context.Running(
@@ -270,8 +258,31 @@ def with_result(call: Call, result: Result) -> Outcome:
     if call.job.due:
         return outcome.settled(call.job)
     value, started, ended, version = result
-    finished = outcome.finished(call.job, value, started, ended, call.type.traits.at_once)
-    return finished if version is None else outcome.with_steps(finished, version)
+    plain = finished(call.job, value, started, ended, call.type.traits.at_once)
+    return plain if version is None else outcome.with_steps(plain, version)
+
+
+def finished(job: Claimed, result: bytes, started: float, ended: float, at_once: bool = False) -> Outcome:
+    """The job returned a value; `result` is that value as JSON, empty for None."""
+    plain = Outcome(
+        job.id,
+        job.execution,
+        job.queue,
+        "finished",
+        job.result_ttl,
+        FINISHED,
+        time_text(started),
+        time_text(ended),
+        f"{started:.6f}",
+        f"{ended:.6f}",
+        "return_value",
+        b64encode(result).decode() if result else NO_RESULT,
+        at_once=at_once,
+        limits=job.limits,
+        batch=job.batch,
+        callback="success" if job.calls_back else "",
+    )
+    return outcome.repeated(job, plain) if job.repeats_left > 0 else plain
 
 
 def _kind(called: JobType) -> Kind:
@@ -283,18 +294,3 @@ def _kind(called: JobType) -> Kind:
 def _traced(call: Call) -> AbstractContextManager[object]:
     job = call.job
     return tracing.performing(call.type.name, job.queue, job.id, job.attempt, job.trace)
-
-
-def _refuse_other_version(job_type: JobType, recorded: str) -> None:
-    version = job_type.traits.version_text
-    if recorded != version:
-        had, has = (f"version {each!r}" if each else "no version" for each in (recorded, version))
-        raise OtherVersion(
-            f"the job's steps were recorded with {had} of {job_type.name}, which has {has} here: run a "
-            "worker with that code until the job has ended, or cancel the job"
-        )
-
-
-def _refuse_expired(job: Claimed) -> None:
-    if job.expires_at is not None and job.attempt == 1 and job.expires_at < time.time():
-        raise Expired(f"the job could not start before it expired at {time_text(job.expires_at)}")
