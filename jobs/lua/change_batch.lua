@@ -31,6 +31,7 @@ elseif change == 'stop' then
   call('SADD', paused, batch) -- so that none of its jobs starts before it is canceled
   if tonumber(fields[3] or 0) ~= call('HLEN', key .. ':jobs') then recounting.begin(batch) end
   batches.settle(batch)
+  if start and not is_node() then flows.begin(batch, 'c') end -- if it has yet to begin, it never will, even if retried
 elseif change == 'pause' then
   changed = call('SADD', paused, batch)
 else

@@ -207,6 +207,16 @@ def test_a_node_of_a_canceled_flow_that_is_retried_adds_others(client):
     assert not flow.state().is_canceled
 
 
+def test_a_flow_that_was_canceled_before_it_began_is_not_retried(client):
+    flow = Flow()
+    flow.add(chain(flow_jobs.add.call(1), flow_jobs.add.call(2)))
+    flow._write(flow._planned(), None)
+    flow.cancel()
+    assert flow.retry() == 0
+    assert flow.wait(10).counts == Counts(2, 0, 0, 2)
+    assert client.zcard("rq:deferred:default") == 0
+
+
 def test_a_node_that_waits_can_be_canceled_alone(client):
     flow = chain(flow_jobs.add.call(1), flow_jobs.add.call(2), flow_jobs.add.call(3)).enqueue()
     assert control.cancel(client, f"{flow.id}-1") == "canceled"
