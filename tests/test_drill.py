@@ -50,8 +50,8 @@ def left(folder: Path) -> str:
 
 
 def lasting(client: Redis) -> set[bytes]:
-    """All keys but events, statistics, and those that expire within a minute, like RQ's of workers."""
-    seen = (b"pm:events", b"pm:stats:", b"pm:top:")
+    """All keys but events, the index, statistics, and those that expire within a minute, like RQ's of workers."""
+    seen = (b"pm:events", b"pm:index:", b"pm:stats:", b"pm:top:")
     return {key for key in client.keys("*") if not (0 <= client.ttl(key) <= 60 or key.startswith(seen))}
 
 

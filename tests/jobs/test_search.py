@@ -189,11 +189,11 @@ def test_finished_jobs_are_collected_and_failures_are_not(client, claims, monkey
         (job,) = claims.finish_and_claim(claims.next_id(), [], 1).jobs
         claims.finish_and_claim(claims.next_id(), [end(job, *given, 1.0, 1.0)], 1)
 
-    claim_and(outcome.finished, b"")
+    claim_and(performer.finished, b"")
     assert not client.exists(*keys.INDEXES.values())
     claim_and(outcome.failed, "ValueError: no")
     assert [client.xlen(key) for key in keys.INDEXES.values()] == [1, 1]
-    claim_and(outcome.finished, b"")
+    claim_and(performer.finished, b"")
     claims.send_statistics()
     assert client.xlen(keys.INDEXES["finished"]) == 2
 

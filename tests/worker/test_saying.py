@@ -37,8 +37,8 @@ from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.executors.executors import executors_of
 from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.job_log import JobLog
-from packmule.worker.process.outcome import Outcome, failed, finished, returned
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.outcome import Outcome, failed, returned
+from packmule.worker.process.performer import Call, Performer, finished
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import Scoreboard
 
