@@ -14,6 +14,7 @@ from packmule.drill.ledger import State
 from packmule.drill.load import LIMIT_KEYS, QUEUES
 from packmule.jobs import batch_state, keys
 from packmule.jobs.limits import CallLimits
+from packmule.observe import errors
 from packmule.observe.slots import limits_of
 
 A_TRIP = 1000
@@ -110,7 +111,7 @@ def is_used(client: Redis) -> bool:
 
 
 def clear(client: Redis, known: Collection[str], batches: Collection[str] = ()) -> None:
-    """Delete the drill's queues, batches, workers and jobs, both the `known` ones and those in its queues."""
+    """Delete the drill's queues, errors, batches, workers and jobs: `known` ones and those in its queues."""
     ids = set(known)
     for queue in QUEUES:
         ids |= set(map(as_text, client.lrange(keys.queue_key(queue), 0, -1)))
@@ -135,6 +136,9 @@ def clear(client: Redis, known: Collection[str], batches: Collection[str] = ()) 
         client.srem(keys.QUEUES, keys.queue_key(queue))
     for start in range(0, len(key_names), A_TRIP):
         client.delete(*key_names[start : start + A_TRIP])
+    for each in errors.read_all(client):
+        if each.queues and set(each.queues) <= set(QUEUES):
+            errors.forget(client, each.fingerprint)
 
 
 def _registered(client: Redis) -> set[str]:

@@ -148,6 +148,16 @@ def retry(client: Redis, fingerprint: str) -> Retried:
     return retried
 
 
+def forget(client: Redis, fingerprint: str) -> None:
+    """Delete an error and its counts, if it is there. If it is seen again, it is a new one."""
+    key = _key(fingerprint)
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.delete(key, f"{key}:jobs")
+        pipeline.zrem(keys.ERRORS, fingerprint)
+        pipeline.zrem(keys.SETTLED_ERRORS, fingerprint)
+        pipeline.execute()
+
+
 def _key(fingerprint: str) -> str:
     if not FINGERPRINT.fullmatch(fingerprint):
         raise _no_such(fingerprint)

@@ -50,7 +50,7 @@ def left(folder: Path) -> str:
 
 
 def lasting(client: Redis) -> set[bytes]:
-    """All keys but events, the index, statistics, and those that expire within a minute, like RQ's of workers."""
+    """All keys but events, the index, statistics, and what expires within a minute, like RQ's of workers."""
     seen = (b"pm:events", b"pm:index:", b"pm:stats:", b"pm:top:")
     return {key for key in client.keys("*") if not (0 <= client.ttl(key) <= 60 or key.startswith(seen))}
 

@@ -345,3 +345,14 @@ def test_an_error_of_a_callback_does_not_count():
     job = Claimed("a", "e", "default", b"", due=due)
     call = Call(job, pool_jobs.add.job, (), {}, "plain")
     assert performer.ended_by(call, ValueError("x"), 1.0).failure is None
+
+
+def test_a_forgotten_error_leaves_nothing_and_is_new_if_it_comes_again(client, claims):
+    fail(claims)
+    fingerprint = only(client).fingerprint
+    errors.mark(client, fingerprint, "ignored")
+    errors.forget(client, fingerprint)
+    assert client.keys("pm:error*") == []
+    fail(claims)
+    assert (only(client).total, only(client).state) == (1, "open")
+    assert told(client) == ["error_new", "error_new"]
