@@ -1,4 +1,4 @@
-"""Steering single jobs: cancel, retry or delete one, run it now, copy it, take a slot whose worker is gone.
+"""Steering single jobs: cancel, retry or delete one, or run it now; or each of some.
 
 `acts.py` does the same to many.
 """
@@ -29,7 +29,6 @@ _cancel = Script("jobs", "cancel")
 _retry = Script("jobs", "retry")
 _run_now = Script("jobs", "run_now")
 _delete = Script("jobs", "delete")
-_release = Script("jobs", "release_slot")
 
 
 class NotCanceled(Conflict, TimeoutError):
@@ -46,10 +45,6 @@ class NotRun(Conflict):
 
 class NotDeleted(Conflict):
     """A job runs, or something else still needs its record."""
-
-
-class SlotNotReleased(Conflict):
-    """A job holds no such slot, or still runs and keeps it."""
 
 
 def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
@@ -286,20 +281,3 @@ def _each(
         except Error as error:
             errors.append(error)
     return errors
-
-
-def release_slot(client: Redis, key: str, job: str, force: bool = False) -> str:
-    """Take the slot of `key` from `job`, so that the next job can have it; the worker that held it.
-
-    The job itself is left alone: if it still runs, it goes on beside the next holder. A slot whose worker
-    still claims the job is therefore released only with `force`. Raises `SlotNotReleased`.
-    """
-    verdict, worker = map(as_text, _release(client, [keys.holders_key(key)], [key, job, int(force)]))
-    if not verdict:
-        raise SlotNotReleased(f"job {job} holds no slot of {key}: packmule limits lists the jobs that do")
-    if verdict == "alive":
-        raise SlotNotReleased(
-            f"job {job} runs on worker {worker}: cancel it (packmule job cancel {job}), "
-            "or add --force to let another job run beside it"
-        )
-    return worker

@@ -91,7 +91,7 @@ def limits_release(app: App, key: str, job: str, force: bool) -> None:
 
     Its worker must be gone, unless --force is given.
     """
-    from packmule.jobs.control import release_slot
+    from packmule.jobs.slots import release_slot
 
     worker = release_slot(app.client, key, job, force)
     say(f"{key} released: job {job} of worker {worker or 'unknown'} held it")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from redis import Redis
 from rq import Callback, Queue
@@ -21,9 +19,9 @@ from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.registry import NotRegistered
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.jobs.ending import end
 from packmule.tests.worker import limited_jobs
 from packmule.worker.order import Strict
-from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
@@ -37,18 +35,6 @@ def enqueueing(client: Redis) -> None:
 @pytest.fixture
 def claims(client: Redis) -> Claims:
     return Claims(client, "w1", Strict(["high", "default", "low"]))
-
-
-def end(claims: Claims, error: str = "", times: int = 100) -> list[str]:
-    """End jobs that wait, and return their ids."""
-    ids: list[str] = []
-    while len(ids) < times and (jobs := claims.finish_and_claim(claims.next_id(), [], 1).jobs):
-        now = time.time()
-        (job,) = jobs
-        ended = outcome.failed(job, error, now, now) if error else performer.finished(job, b"1", now, now)
-        claims.finish_and_claim(claims.next_id(), [ended], 0)
-        ids.append(job.id)
-    return ids
 
 
 def start(claims: Claims) -> str:

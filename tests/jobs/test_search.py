@@ -14,6 +14,7 @@ from packmule.jobs import control, index, keys, search, wire
 from packmule.jobs.client import Client
 from packmule.jobs.job_filter import InvalidFilter, JobFilter
 from packmule.tests.jobs import sample_jobs
+from packmule.tests.jobs.ending import end
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer, statistics
 from packmule.worker.process.claim import Claims
@@ -33,18 +34,6 @@ def at_once(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def claims(client: Redis) -> Claims:
     return Claims(client, "w1", Strict(["high", "default", "low"]))
-
-
-def end(claims: Claims, error: str = "") -> list[str]:
-    """End all jobs that wait, one call each, and return their ids in that order."""
-    ids = []
-    while jobs := claims.finish_and_claim(claims.next_id(), [], 1).jobs:
-        now = time.time()
-        (job,) = jobs
-        ended = outcome.failed(job, error, now, now) if error else performer.finished(job, b"1", now, now)
-        claims.finish_and_claim(claims.next_id(), [ended], 0)
-        ids.append(job.id)
-    return ids
 
 
 def found(client: Redis, limit: int = 50, **wanted: object) -> list[str]:

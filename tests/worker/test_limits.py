@@ -18,7 +18,8 @@ from packmule.coordination.locks.redlock import Redlock
 from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
-from packmule.jobs.control import NotRetried, SlotNotReleased, cancel, release_slot, retry
+from packmule.jobs.control import NotRetried, cancel, retry
+from packmule.jobs.slots import SlotNotReleased, release_slot
 from packmule.observe import events
 from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import GroupRepair

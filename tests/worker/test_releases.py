@@ -7,7 +7,7 @@ import time
 import pytest
 from redis import Redis
 
-from packmule.jobs import control, keys, reader
+from packmule.jobs import control, keys, reader, slots
 from packmule.jobs.client import Client
 from packmule.tests.worker import limited_jobs
 from packmule.tests.worker.test_callbacks import Desk
@@ -44,7 +44,7 @@ def test_a_job_whose_slot_was_taken_from_it_unblocks_nobody_when_it_ends(client,
     (job,) = desk.exchange()
     assert desk.exchange() == []
     (blocked,) = client.keys("pm:blocked:*")
-    control.release_slot(client, blocked.decode().removeprefix("pm:blocked:"), first, force=True)
+    slots.release_slot(client, blocked.decode().removeprefix("pm:blocked:"), first, force=True)
     assert [each.id for each in desk.exchange()] == [second]
     desk.exchange([performer.finished(job, b"1", 1.0, 2.0)], want=0)
     assert client.zcard(blocked) == 1

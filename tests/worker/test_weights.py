@@ -17,7 +17,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from packmule import InvalidCall, current
-from packmule.jobs import control, keys, queues, reader
+from packmule.jobs import control, keys, queues, reader, slots
 from packmule.jobs.limits import InvalidLimit, job_limits
 from packmule.observe.blocked import waiting
 from packmule.scheduler.maintenance.repair import GroupRepair, OrphanRepair
@@ -302,7 +302,7 @@ def test_a_slot_is_released_by_hand_with_all_that_it_costs(client, desk):
     desk.claim()
     other = decode.enqueue(60, "b")
     assert desk.claim(worker="w2") == []
-    assert control.release_slot(client, KEY, id, force=True) == "w1"
+    assert slots.release_slot(client, KEY, id, force=True) == "w1"
     assert ids(desk.claim(worker="w2")) == [other]
     assert weights(client) == {stays: 39, other: 59, "": 98}
 
