@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 
 import click
@@ -24,20 +25,26 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
 
     It has no login yet: serve it on this machine only.
     """
-    import waitress
+    import uvicorn
 
+    from packmule.config import mask
     from packmule.coordination.redis.embedded_server import EmbeddedServer
-    from packmule.dashboard import create_app
+    from packmule.dashboard.site import Site, build
 
     app.client.ping()  # the connection stays open, and so does an embedded server
-    url = app.settings.redis_url or EmbeddedServer(app.settings.data_dir).url
-    host, port = host or app.settings.host, port or app.settings.port
+    settings = app.settings
+    url = mask(settings.redis_url or EmbeddedServer(settings.data_dir).url)
+    host, port = host or settings.host, port or settings.port
     try:
-        server = waitress.create_server(create_app(app.client, url), host=host, port=port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, ValueError) as error:
         raise click.UsageError(
             f"can't listen on {host}:{port} ({error}): choose another with --host or --port"
         ) from None
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
+    site = build(Site(app.client, app.jobs_on(app.client), settings.queues, url, settings.environment))
+    config = uvicorn.Config(site, log_level="warning", proxy_headers=False, server_header=False)
+    for signum in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends its requests, then raises the signal again
+        signal.signal(signum, lambda signum, frame: sys.exit(0))
     say(f"The dashboard is on http://{host}:{port}", err=True)
-    server.run()
+    uvicorn.Server(config).run(sockets=[listening])

@@ -45,7 +45,7 @@ class Site:
             return text
 
     def data(self, path: str) -> Any:
-        return json.loads(self.get(f"/0/data/{path}.json"))
+        return json.loads(self.get(f"/rq/0/data/{path}.json"))
 
 
 def commands_in(home: Path, url: str | None) -> CommandLine:
@@ -88,13 +88,13 @@ def test_the_dashboard_shows_jobs_that_we_enqueued_and_finished(site: Site, clie
     for registry, id in places.items():
         (job,) = site.data(f"jobs/default/{registry}/10/asc/1")["jobs"]
         assert job["id"] == id
-        assert id in site.get(f"/0/view/job/{id}")
+        assert id in site.get(f"/rq/0/view/job/{id}")
     job = site.data(f"job/{finished}")
     assert (job["status"], job["result"], job["origin"]) == ("finished", 42, "default")
     assert job["description"] == "shop.add"
     assert "the shelf is empty" in site.data(f"job/{failed}")["exc_info"]
-    for page in ("/", "/0/view/queues", "/0/view/workers", "/0/view/jobs"):
-        needed = re.findall(r'(?:href|src)="(/static/[^"]+)"', site.get(page))
+    for page in ("/rq/", "/rq/0/view/queues", "/rq/0/view/workers", "/rq/0/view/jobs"):
+        needed = re.findall(r'(?:href|src)="(/rq/static/[^"]+)"', site.get(page))
         assert {path.rpartition(".")[2] for path in needed} >= {"css", "js"}
         assert all(site.get(path) for path in needed)
 
@@ -104,7 +104,7 @@ def test_a_failed_job_that_the_dashboard_requeues_runs_again(site: Site, client:
     site.packmule.output("worker", "--burst")
     assert reader.read(client, id).status == "failed"
     first = reader.read(client, id).ended_at
-    request = urllib.request.Request(f"{site.address}/job/{id}/requeue", method="POST")
+    request = urllib.request.Request(f"{site.address}/rq/job/{id}/requeue", method="POST")
     with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
         assert json.load(answer)["status"] == "OK"
     assert reader.read(client, id).status == "queued"

@@ -1,0 +1,1 @@
+"""The dashboard's own pages: each module has the routes and values of one, `templates/` its looks."""

@@ -1,0 +1,53 @@
+"""The site: one ASGI application of our pages, the API and rq-dashboard, with the guard around all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from packmule.dashboard import rq_pages
+from packmule.dashboard.guard import Guard
+from packmule.dashboard.pages import pages
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from starlette.types import ASGIApp
+
+    from packmule.jobs.client import Client
+
+STATIC = Path(__file__).parent / "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What pages and the API work with: `request.app.state.site`.
+
+    `queues` are the settings' queues in their order, `url` names the server without its password, and
+    `environment` is `development` or `production`.
+    """
+
+    client: Redis
+    jobs: Client
+    queues: tuple[str, ...]
+    url: str
+    environment: str
+
+
+def build(site: Site) -> ASGIApp:
+    """The application that shows and steers the jobs on `site`'s server.
+
+    >>> build(Site(client, Client(client), ("default",), "redis://localhost", "production"))  # doctest: +SKIP
+    """
+    routes = [
+        Mount("/static", StaticFiles(directory=STATIC), name="static"),
+        Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
+        *pages.ROUTES,
+    ]
+    app = Starlette(routes=routes)
+    app.state.site = site
+    return Guard(app)
