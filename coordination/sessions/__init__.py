@@ -1,0 +1,1 @@
+"""Sessions, refresh tokens, API tokens, one-time links, limited attempts: who may come in, how long."""
