@@ -60,7 +60,7 @@ class Drill:
     def run(self, update: Callable[[str], None]) -> Verdict:
         """Inject the planned faults, let the workers finish, and judge. Every process that it started ends.
 
-        `update` is called with a line about the progress.
+        `update` is called with a line about the progress; what it raises ends the drill.
         """
         self.update = update
         producers: list[subprocess.Popen[bytes]] = []
@@ -159,6 +159,7 @@ class Drill:
             pool.process.terminate()
         self.injector.pools.clear()
         while self.injector.leaving:
+            self.update(f"waiting for {len(self.injector.leaving)} pools to drain")
             self._check_pools()
             time.sleep(TICK)
 

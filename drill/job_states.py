@@ -11,7 +11,7 @@ from packmule.coordination.locks import grants
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.drill.job import LIMITED
 from packmule.drill.ledger import State
-from packmule.drill.load import LIMIT_KEYS, QUEUES
+from packmule.drill.load import BATCH_NAME, LIMIT_KEYS, QUEUES
 from packmule.jobs import batch_state, keys
 from packmule.jobs.limits import CallLimits
 from packmule.observe import errors
@@ -39,16 +39,21 @@ def held(client: Redis) -> set[str]:
     """The ids of jobs that wait in the drill's queues or behind others, or are claimed by a worker."""
     lists = [keys.queue_key(queue) for queue in QUEUES]
     lists += (keys.group_key(queue, group) for queue in QUEUES for group in _groups())
-    commands: list[tuple[Any, ...]] = [
-        ("ZRANGE", keys.registry_key("scheduled", queue), 0, -1) for queue in QUEUES
-    ]
-    leased = cast(list[bytes], client.zrange(keys.LEASES, 0, -1))
-    for worker in {*map(as_text, leased), *_registered(client)}:
-        commands.append(("HKEYS", keys.claims_key(worker)))
-        lists.append(keys.waiting_key(worker))
-    commands += (("LRANGE", key, 0, -1) for key in lists)
+    commands: list[tuple[Any, ...]] = [("LRANGE", key, 0, -1) for key in lists]
+    commands += (("ZRANGE", keys.registry_key("scheduled", queue), 0, -1) for queue in QUEUES)
     ids = {as_text(id) for found in pipelined(client, commands, ()) for id in found}
-    return {id for id in ids if not id.startswith(".")}  # what else a worker keeps among its claims
+    return ids | _claimed(client)
+
+
+def _claimed(client: Redis) -> set[str]:
+    """The ids of the drill's jobs that workers hold. Other workers of a shared server hold other jobs."""
+    leased = cast(list[bytes], client.zrange(keys.LEASES, 0, -1))
+    commands: list[tuple[Any, ...]] = []
+    for worker in {*map(as_text, leased), *_registered(client)}:
+        commands += ("HKEYS", keys.claims_key(worker)), ("LRANGE", keys.waiting_key(worker), 0, -1)
+    ids = list({as_text(id) for found in pipelined(client, commands, ()) for id in found})
+    queues = pipelined(client, [("HGET", keys.job_key(id), "origin") for id in ids], None)
+    return {id for id, queue in zip(ids, queues, strict=True) if queue and as_text(queue) in QUEUES}
 
 
 def taken(client: Redis) -> list[str]:
@@ -110,11 +115,14 @@ def is_used(client: Redis) -> bool:
     return not _registered(client).isdisjoint(map(as_text, leases))
 
 
-def clear(client: Redis, known: Collection[str], batches: Collection[str] = ()) -> None:
-    """Delete the drill's queues, errors, batches, workers and jobs: `known` ones and those in its queues."""
-    ids = set(known)
+def clear(client: Redis, known: Collection[str]) -> None:
+    """Delete the drill's queues, errors, batches, workers and jobs: `known` ones and those that Redis names.
+
+    A producer that was interrupted has told nobody what it enqueued last, and a killed drill nothing at all.
+    """
+    batches = _batches(client)
+    ids = {*known, *held(client), *_members(client, batches)}
     for queue in QUEUES:
-        ids |= set(map(as_text, client.lrange(keys.queue_key(queue), 0, -1)))
         for status in keys.REGISTRIES:
             members = cast(list[bytes], client.zrange(keys.registry_key(status, queue), 0, -1))
             ids |= {as_text(member).partition(":")[0] for member in members}
@@ -139,6 +147,21 @@ def clear(client: Redis, known: Collection[str], batches: Collection[str] = ()) 
     for each in errors.read_all(client):
         if each.queues and set(each.queues) <= set(QUEUES):
             errors.forget(client, each.fingerprint)
+
+
+def _batches(client: Redis) -> list[str]:
+    """The ids of the drill's batches, sealed or not."""
+    ids = [as_text(id) for id in cast(list[bytes], client.zrange(keys.BATCHES, 0, -1))]
+    names = pipelined(client, [("HGET", keys.batch_key(id), "name") for id in ids], None)
+    return [id for id, name in zip(ids, names, strict=True) if name == BATCH_NAME.encode()]
+
+
+def _members(client: Redis, batches: Collection[str]) -> set[str]:
+    """The ids of the batches' jobs and of those that are to follow them."""
+    keyed = [keys.batch_key(id) for id in batches]
+    commands: list[tuple[Any, ...]] = [("HKEYS", f"{key}:jobs") for key in keyed]
+    commands += (("HMGET", key, "on_complete") for key in keyed)
+    return {as_text(id) for found in pipelined(client, commands, ()) for id in found if id}
 
 
 def _registered(client: Redis) -> set[str]:

@@ -46,7 +46,7 @@ ALONE_SECONDS, SLOTTED_SECONDS, RATED_SECONDS = 0.05, 0.15, 0.0
 CROWD = 12
 """How many jobs with slots or a rate come at once with one key: more than may start at once."""
 
-BATCH_JOBS, BATCH_SECONDS = 4, 600.0
+BATCH_NAME, BATCH_JOBS, BATCH_SECONDS = "packmule.drill", 4, 600.0
 
 DEEP = 100
 """Waiting jobs at which producers pause: the drill is about faults and needs no long queues."""
@@ -148,7 +148,7 @@ class Load:
         after = work.options(queue=queue).prepare(self.ledger, 0.0)
         calls = [(self.ledger, self._seconds()) for _ in range(BATCH_JOBS)]
         retry = self._retry_until_available
-        batch = retry(lambda: Batch.create(on_complete=after, keep=BATCH_SECONDS))
+        batch = retry(lambda: Batch.create(BATCH_NAME, on_complete=after, keep=BATCH_SECONDS))
         ids = batch and retry(lambda: work.options(queue=queue, batch=batch.id).enqueue_many(calls))
         if not batch or not ids or retry(batch.seal) is None:
             return ()

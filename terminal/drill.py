@@ -106,35 +106,38 @@ def _run(app: App, plan: Plan, here: bool, as_json: bool) -> int:
     from packmule.coordination.redis.embedded_server import EmbeddedServer
     from packmule.drill import job_states
     from packmule.drill.drill import Drill
+    from packmule.drill.interruption import held_back
 
-    folder = Path(tempfile.mkdtemp(prefix="packmule-drill-"))
-    server = None if here else EmbeddedServer(folder / "data")
-    if server:
-        app.settings = replace(app.settings, redis_url=None, data_dir=server.data_dir)
-    began = time.monotonic()
-    broken: list[str] = []
-    try:
-        run = Drill(app.client, app.settings, plan, folder, server)
-        if here:
-            job_states.clear(app.client, ())  # what a killed drill has left
-        try:
-            with progress() as update:
-                verdict = run.run(update)
-        finally:
-            if here:
-                job_states.clear(app.client, run.known_ids(), run.batches())
-        broken = verdict.broken
-        if broken:
-            (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
-            (folder / "faults.json").write_bytes(msgspec.json.encode(run.injector.faults))
-        faults = Counter(fault.kind for fault in run.injector.faults)
-        report(verdict, faults, time.monotonic() - began, plan.seed, folder if broken else None, as_json)
-    finally:
+    with held_back() as let_through:
+        folder = Path(tempfile.mkdtemp(prefix="packmule-drill-"))
+        server = None if here else EmbeddedServer(folder / "data")
         if server:
-            app.client.close()
-            server.stop()
-        if not broken:
-            shutil.rmtree(folder)
+            app.settings = replace(app.settings, redis_url=None, data_dir=server.data_dir)
+        began = time.monotonic()
+        broken: list[str] = []
+        try:
+            run = Drill(app.client, app.settings, plan, folder, server)
+            if here:
+                job_states.clear(app.client, ())  # what a killed drill has left
+            try:
+                with progress(let_through) as update:
+                    verdict = run.run(update)
+            finally:
+                if here:
+                    job_states.clear(app.client, run.known_ids())
+            broken = verdict.broken
+            if broken:
+                (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
+                (folder / "faults.json").write_bytes(msgspec.json.encode(run.injector.faults))
+            faults = Counter(fault.kind for fault in run.injector.faults)
+            evidence = folder if broken else None
+            report(verdict, faults, time.monotonic() - began, plan.seed, evidence, as_json)
+        finally:
+            if server:
+                app.client.close()
+                server.stop()
+            if not broken:
+                shutil.rmtree(folder)
     return 1 if broken else 0
 
 
@@ -200,8 +203,11 @@ def report(
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A status line on standard error, shown only on a terminal; yields what changes its text."""
+def progress(let_through: Callable[[], None]) -> Iterator[Callable[[str], None]]:
+    """A status line on standard error, shown only on a terminal; yields what changes its text.
+
+    That also calls `let_through`: a drill can end there.
+    """
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from packmule.terminal import show
@@ -209,4 +215,9 @@ def progress() -> Iterator[Callable[[str], None]]:
     columns = (TextColumn("drill"), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=show.err, disable=not show.err.is_terminal, transient=True) as bars:
         task = bars.add_task("")
-        yield lambda text: bars.update(task, description=text)
+
+        def update(text: str) -> None:
+            bars.update(task, description=text)
+            let_through()
+
+        yield update

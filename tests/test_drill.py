@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from redis import Redis
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill import job_states
 from packmule.drill.hits import BEGIN_SECONDS, Fault
+from packmule.drill.interruption import held_back
 from packmule.drill.job import MOST_SLOTTED, RATE, work_alone
 from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Ledger, Run, State
-from packmule.drill.load import QUEUES
+from packmule.drill.load import QUEUES, Load
 from packmule.drill.verdict import HELD_UP, KILLED, LIMITS, POOL_GONE, judge, percentile
-from packmule.jobs import keys
+from packmule.jobs import batch_state, keys
+from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.terminal.drill import report
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
+from packmule.tests.jobs import sample_jobs
 from packmule.tests.pace import pace
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -100,15 +104,81 @@ def test_here_a_drill_uses_its_own_queues_and_leaves_the_server_unchanged(
     assert client.info("server")["process_id"] == pid
 
 
-def test_ctrl_c_ends_a_drill_and_leaves_nothing(packmule: CommandLine, client: Redis, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signals", "code"), [([signal.SIGINT], 130), ([signal.SIGINT] * 3, 130), ([signal.SIGTERM], 143)]
+)
+def test_ctrl_c_ends_a_drill_and_leaves_nothing(
+    packmule: CommandLine, client: Redis, tmp_path: Path, signals: list[signal.Signals], code: int
+) -> None:
     with packmule.started("drill", "--here", "--minutes", "5") as process:
         until(lambda: client.scard(keys.WORKERS) > 0, "a worker")
-        process.send_signal(signal.SIGINT)
+        for each in signals:
+            process.send_signal(each)
         out, _ = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
     assert lasting(client) == set()
     assert not list((tmp_path / "tmp").iterdir())
     assert not left(tmp_path / "tmp")
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Client, "create_batch"), (Client, "send"), (Batch, "seal")])
+def test_a_producer_that_is_interrupted_anywhere_in_a_batch_leaves_nothing(
+    client: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    mine = Batch.create("mine", client=client)
+    before = lasting(client)
+    stopped = threading.Event()
+    load = Load(tmp_path, "0", 1.0, 1, stopped)
+    load.client = Client(client).make_default().redis
+    monkeypatch.setattr(load.random, "random", lambda: 0.9)
+    original = getattr(owner, name)
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        try:
+            return original(*given, **more)
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(owner, name, interrupted)
+    load._batch(QUEUES[0])
+    assert lasting(client) > before
+    job_states.clear(client, ())
+    assert lasting(client) == before
+    assert [each.id for each in batch_state.latest(client)] == [mine.id]
+
+
+def test_jobs_of_other_workers_on_the_server_are_neither_stuck_nor_deleted(client: Redis) -> None:
+    Client(client).make_default()
+    mine = sample_jobs.noop.enqueue()
+    theirs = work_alone.options(queue=QUEUES[0]).enqueue("", 0.0, 1)
+    for worker, queue in (("w1", "default"), ("w2", QUEUES[0])):
+        claims = Claims(client, worker, Strict([queue]))
+        assert len(claims.finish_and_claim("c1", [], 1).jobs) == 1
+    assert job_states.held(client) == {theirs}
+    job_states.clear(client, ())
+    assert (client.exists(keys.job_key(mine)), client.exists(keys.job_key(theirs))) == (1, 0)
+    assert client.hexists(keys.claims_key("w1"), mine)
+
+
+def test_interrupts_are_held_back_until_they_may_come() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), held_back() as let_through:
+        let_through()
+        signal.raise_signal(signal.SIGINT)
+        done.append("started")
+        try:
+            let_through()
+            done.append("never")
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            done.append("cleaned up")
+    assert done == ["started", "cleaned up"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGINT)
+        done.append("ended")
+    assert done[-1] == "ended"
 
 
 def test_a_usage_error_is_one_line(packmule: CommandLine) -> None:
