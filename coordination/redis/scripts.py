@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from redis import Redis
@@ -18,21 +17,28 @@ class Script:
 
     >>> claim = Script("worker.process", "finish_and_claim")
     >>> claim(client, keys=["a"], args=[1])  # doctest: +SKIP
+
+    Two threads may assemble it at once. A lock would be held for ever in a process that was forked meanwhile.
     """
 
     def __init__(self, package: str, name: str) -> None:
         self._file = (package, name)
+        self._source = self._sha = ""
         library.read(package, f"{name}.lua")
 
-    @cached_property
+    @property
     def source(self) -> str:
         """The assembled text."""
-        return library.assembled(*self._file)
+        if not self._source:
+            self._source = library.assembled(*self._file)
+        return self._source
 
-    @cached_property
+    @property
     def sha(self) -> str:
         """The hash by which the server identifies the script; it protects nothing."""
-        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        if not self._sha:
+            self._sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        return self._sha
 
     def __call__(self, client: Redis, keys: Sequence[str | bytes] = (), args: Sequence[Any] = ()) -> Any:
         """Run the script; returns its reply. Raises redis-py's errors."""
@@ -82,7 +88,7 @@ class Script:
 
     def command(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> tuple[Any, ...]:
         """The command that runs the script; it fails with `NoScriptError` if the server lacks it."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+        return ("EVALSHA", self._sha or self.sha, len(keys), *keys, *args)
 
 
 def _exchange(client: Redis, command: Sequence[Any]) -> Any:

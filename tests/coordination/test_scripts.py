@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
 from redis.exceptions import ResponseError
 
+from packmule.coordination.redis import library
 from packmule.coordination.redis.scripts import Script
 
 
@@ -81,3 +84,25 @@ def test_a_script_can_be_called_from_many_threads_after_the_server_forgot_it(cli
 def test_a_missing_script_is_reported_at_creation():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.lua"):
         Script("scheduler", "nowhere")
+
+
+def test_a_child_that_was_forked_while_a_thread_assembled_a_script_can_run_it(client, monkeypatch):
+    begun, may_end, assembled = threading.Event(), threading.Event(), library.assembled
+
+    def slowly(package: str, name: str) -> str:
+        begun.set()
+        may_end.wait()
+        return assembled(package, name)
+
+    monkeypatch.setattr(library, "assembled", slowly)
+    thread = threading.Thread(target=lambda: Script("scheduler", "lead").sha)
+    thread.start()
+    begun.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        library.assembled = assembled
+        os._exit(0 if Script("scheduler", "lead").sha else 1)
+    may_end.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
