@@ -27,14 +27,13 @@ from rq.scheduler import RQScheduler
 from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import keys
+from packmule.jobs import keys, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.options import Options
 from packmule.jobs.schedule import schedule
 from packmule.observe import events
 from packmule.scheduler.leader import leader
 from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.testing import private_server
 from packmule.worker.pool.pool import Pool

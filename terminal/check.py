@@ -107,8 +107,8 @@ def _schedules(app: App) -> str:
 
     from packmule.jobs import registry
     from packmule.jobs.schedule import InvalidSchedule, declared
+    from packmule.jobs.schedule_jobs import faults_of
     from packmule.scheduler.schedules.schedule_file import read_file
-    from packmule.scheduler.schedules.schedule_jobs import faults_of
 
     found = [each for each in map(declared, registry.types()) if each is not None]
     if app.settings.schedules is not None:

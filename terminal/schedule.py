@@ -14,7 +14,7 @@ from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.jobs.schedule import Schedule
-    from packmule.scheduler.schedules.schedule_store import StoredSchedule
+    from packmule.jobs.schedule_store import StoredSchedule
 
 MOST_TICKS = 1000
 
@@ -32,7 +32,7 @@ def schedule_list(app: App, json: bool) -> None:
 
     Of a faulty schedule the reason is shown below.
     """
-    from packmule.scheduler.schedules.schedule_store import entries
+    from packmule.jobs.schedule_store import entries
     from packmule.terminal import show
 
     found = entries(app.client)
@@ -74,12 +74,12 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     """
     import msgspec
 
-    from packmule.scheduler.schedules import ledger
-    from packmule.scheduler.schedules.schedule_store import entry
+    from packmule.jobs import schedule_ledger
+    from packmule.jobs.schedule_store import entry
     from packmule.terminal import show
 
     found = entry(app.client, name)
-    ticks = ledger.read(app.client, name, limit)
+    ticks = schedule_ledger.read(app.client, name, limit)
     if json:
         show.as_json({**_facts(found), "ticks": ticks})
         return
@@ -154,9 +154,9 @@ def schedule_add(
 
     A VALUE that is valid JSON is parsed; `{tick}` in one becomes the tick.
     """
+    from packmule.jobs import schedule_store
     from packmule.jobs.schedule import schedule as made
-    from packmule.scheduler.schedules import schedule_store
-    from packmule.scheduler.schedules.schedule_jobs import check
+    from packmule.jobs.schedule_jobs import check
 
     table = {option: value for option, value in given.items() if value is not None}
     found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
@@ -177,7 +177,7 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
 
     Jobs that are already enqueued go on.
     """
-    from packmule.scheduler.schedules.schedule_store import pause
+    from packmule.jobs.schedule_store import pause
 
     done = pause(app.client, *names)
     for name in names:
@@ -192,7 +192,7 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
 
     They were paused, or removed although the code or a file still has them.
     """
-    from packmule.scheduler.schedules.schedule_store import resume
+    from packmule.jobs.schedule_store import resume
 
     done = resume(app.client, *names)
     for name in names:
@@ -204,7 +204,7 @@ def schedule_resume(app: App, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def schedule_remove(app: App, names: tuple[str, ...]) -> None:
     """Remove schedules; deploys don't bring them back."""
-    from packmule.scheduler.schedules.schedule_store import remove
+    from packmule.jobs.schedule_store import remove
 
     for name, owner in remove(app.client, *names).items():
         stays = (
@@ -223,7 +223,7 @@ def schedule_run(app: App, name: str) -> None:
 
     Its ticks stay as they are.
     """
-    from packmule.scheduler.schedules.schedule_jobs import run_now
+    from packmule.jobs.schedule_jobs import run_now
 
     found = _readable(app, name)
     app.load_jobs()
@@ -258,7 +258,7 @@ def schedule_next(app: App, name: str, count: int, json: bool) -> None:
 
 def _readable(app: App, name: str) -> Schedule:
     from packmule.jobs.schedule import InvalidSchedule
-    from packmule.scheduler.schedules.schedule_store import entry
+    from packmule.jobs.schedule_store import entry
 
     found = entry(app.client, name)
     if found.schedule is None:

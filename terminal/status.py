@@ -22,9 +22,9 @@ def status(app: App, json: bool) -> None:
     Stopped jobs count as failed.
     """
     from packmule.jobs import cluster, keys
+    from packmule.jobs.schedule_store import entries
     from packmule.scheduler.leader import candidates, leader
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
-    from packmule.scheduler.schedules.schedule_store import entries
     from packmule.terminal import show
     from packmule.terminal.banner import server_text
     from packmule.terminal.queue import depths_by_queue, show_queues

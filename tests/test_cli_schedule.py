@@ -12,10 +12,9 @@ from redis import Redis
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import keys, reader
+from packmule.jobs import keys, reader, schedule_ledger, schedule_store
 from packmule.jobs.schedule import Schedule
 from packmule.scheduler.leader import leader
-from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
 
 MORE = """
@@ -238,8 +237,8 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
     output(here("schedule", "add", "mine", "shop.add", "a=1", "--every", "1s"))
     with packmule.started("scheduler", "--schedules", str(file), stderr=subprocess.DEVNULL):
         until(lambda: leader(client), "a leader")
-        until(lambda: len(ledger.read(client, "often")) >= 2, "ticks of the file's schedule")
-        until(lambda: len(ledger.read(client, "mine")) >= 2, "ticks of the operator's")
+        until(lambda: len(schedule_ledger.read(client, "often")) >= 2, "ticks of the file's schedule")
+        until(lambda: len(schedule_ledger.read(client, "mine")) >= 2, "ticks of the operator's")
         assert facts(here, "nightly")["owner"] == "code"
         known = json.loads(output(here("status", "--json")))["leader"]
         assert known["name"] in output(here("status"))
@@ -252,8 +251,8 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
     file.write_text("[often]\njob = 5\n")
     with packmule.started("scheduler", stderr=subprocess.DEVNULL, PACKMULE_SCHEDULES=str(file)):
         until(lambda: (found := leader(client)) and found.name != known["name"], "another leader")
-        count = len(ledger.read(client, "mine"))
-        until(lambda: len(ledger.read(client, "mine")) > count, "the others to go on")
+        count = len(schedule_ledger.read(client, "mine"))
+        until(lambda: len(schedule_ledger.read(client, "mine")) > count, "the others to go on")
     assert {each.name: each.state for each in schedule_store.entries(client)} == {
         "mine": "active",
         "nightly": "removed",

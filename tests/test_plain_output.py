@@ -18,11 +18,10 @@ from rich.console import Console
 from packmule.coordination.locks import grants
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import keys, wire
+from packmule.jobs import keys, schedule_ledger, schedule_store, wire
 from packmule.observe import audit, events
 from packmule.plain_text import plain, plain_json
 from packmule.scheduler import leader
-from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.terminal import follow
 from packmule.tests.command_line import ROOT, CommandLine, Done, Run, environment_in
 
@@ -134,7 +133,7 @@ def hostile(client: Redis) -> None:
     client.hset(schedule_store.SCHEDULES, f"sound {NASTY}", msgspec.json.encode(schedule))
     client.hset(schedule_store.state_key(f"sound {NASTY}"), mapping={"job": JOB, "fault": NASTY})
     tick = {"tick": NOW, "did": NASTY, "why": NASTY, "job": JOB, "at": NOW}
-    client.rpush(ledger.ticks_key(f"sound {NASTY}"), msgspec.json.encode(tick))
+    client.rpush(schedule_ledger.ticks_key(f"sound {NASTY}"), msgspec.json.encode(tick))
     client.hset(leader.LEADER, mapping={"name": NASTY, "term": NASTY, "since": NOW, "until": NOW + 9_999})
     client.set(grants.keys(f"lock {NASTY}")[0], f"host {NASTY}.12.{NASTY}", ex=9_999)
     minute, hour = NOW // 60, NOW // 3600

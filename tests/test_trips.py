@@ -17,12 +17,12 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.cache.cache import Cache
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import keys, queues, reader
+from packmule.jobs import keys, queues, reader, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.schedule import schedule
 from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
-from packmule.scheduler.schedules import periodic_enqueuer, schedule_store
+from packmule.scheduler.schedules import periodic_enqueuer
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.tests.command_line import ROOT
 from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs, talking_jobs

@@ -15,20 +15,19 @@ from redis.exceptions import RedisError, ResponseError
 
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.jobs import keys, registry
+from packmule.jobs import keys, registry, schedule_ledger, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.control import cancel
 from packmule.jobs.cron import LAST_INSTANT
 from packmule.jobs.options import Options
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.schedule import Schedule, declared, read
+from packmule.jobs.schedule_jobs import faults_of
 from packmule.jobs.toml_file import InvalidFile
 from packmule.scheduler.leader import NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
-from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.schedule_file import read_file
-from packmule.scheduler.schedules.schedule_jobs import faults_of
-from packmule.scheduler.schedules.tick_policy import Due, Step, next_step, upcoming_after
+from packmule.scheduler.schedules.tick_policy import Due, Step, entry_of, next_step, upcoming_after
 
 SCHEDULES_A_ROUND = 100
 TICKS_A_ROUND = 20
@@ -185,16 +184,16 @@ class PeriodicEnqueuer:
             with contextlib.suppress(NoSuchJob, TimeoutError):
                 cancel(self.redis, due.job, timeout=0)
         if step.did != "enqueued":
-            entry = ledger.entry_of(step, now)
+            entry = entry_of(step, now)
             return (yield from self._write(due, step, upcoming, term, entry=entry)) is not None
         id = schedule.job_id(step.tick)
         options = Options(job_id=id, queue=schedule.queue)
         written = self.client.written(registry.find(schedule.job), schedule.call(step.tick), options)
-        entry = ledger.entry_of(step, now, id)
+        entry = entry_of(step, now, id)
         try:
             replies = yield from self._write(due, step, upcoming, term, entry=entry, job=id, written=written)
         except ResponseError as error:
-            ledger.correct(self.redis, due.name, entry, {"did": "failed", "why": str(error)})
+            schedule_ledger.correct(self.redis, due.name, entry, {"did": "failed", "why": str(error)})
             raise
         if replies is None:
             return False
@@ -202,7 +201,7 @@ class PeriodicEnqueuer:
         if replies and not isinstance(replies[1], int):
             due.status = ""
             why = f"job {as_text(replies[1])} holds its unique key"
-            ledger.correct(self.redis, due.name, entry, {"did": "skipped", "why": why})
+            schedule_ledger.correct(self.redis, due.name, entry, {"did": "skipped", "why": why})
         elif replies:
             log.info("schedule %s: job %s already exists", due.name, id)
         return True
@@ -228,12 +227,12 @@ class PeriodicEnqueuer:
             schedule_store.SCHEDULES,
             schedule_store.state_key(due.name),
             schedule_store.NEXT,
-            ledger.ticks_key(due.name),
+            schedule_ledger.ticks_key(due.name),
         ]
         sha = hashlib.sha1(due.record, usedforsecurity=False).hexdigest()
         score = "" if upcoming is None else f"{upcoming:.3f}"
         args = [*written, due.name, sha, due.last, step.last, score, entry, job, step.held or "", fault, term]
-        reply = yield key_names, [*args, ledger.MOST_ENTRIES]
+        reply = yield key_names, [*args, schedule_ledger.MOST_ENTRIES]
         require_leading(reply)
         if reply == b"changed":
             return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from packmule.jobs import wire
 from packmule.jobs.cron import previous
@@ -29,6 +31,20 @@ class Step(NamedTuple):
     to: int = 0
     why: str = ""
     held: int = 0
+
+
+def entry_of(step: Step, now: float, job: str = "") -> bytes:
+    """The ledger's entry for a `step` at the time `now`, with its `job`; empty if it decides no tick."""
+    if not step.did:
+        return b""
+    entry: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
+    if step.to > step.tick:
+        entry["to"] = step.to
+    if step.why:
+        entry["why"] = step.why
+    if job:
+        entry["job"] = job
+    return msgspec.json.encode(entry)
 
 
 @dataclass

@@ -13,12 +13,12 @@ from rq import Callback, Queue, Repeat, Retry
 from rq.job import Dependency
 from rq.serializers import JSONSerializer
 
+from packmule.jobs import schedule_store
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import NoSuchBatch
 from packmule.jobs.delivery import BatchClosed, deliver
 from packmule.jobs.job import JobFunction
 from packmule.jobs.schedule import Schedule
-from packmule.scheduler.schedules import schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.tests.model import keyspace, model_jobs
 from packmule.tests.model.world import QUEUES, World, Wrong

@@ -20,14 +20,13 @@ from rq.serializers import JSONSerializer
 from packmule import job
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.replies import as_text
-from packmule.jobs import keys
+from packmule.jobs import keys, schedule_ledger, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.cron import shown
 from packmule.jobs.schedule import Schedule, schedule
 from packmule.observe import events
 from packmule.scheduler.leader import LEADER, Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
-from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.scheduler.schedules.periodic_enqueuer import (
     FAILED_RETRY_INTERVAL,
     SCHEDULES_A_ROUND,
@@ -102,7 +101,10 @@ def ids(client: Redis, queue: str = "default") -> list[str]:
 
 def did(client: Redis, name: str = "s") -> list[tuple[str, int]]:
     """What happened by the ledger, and how many seconds each entry covers."""
-    return [(line["did"], line.get("to", line["tick"]) - line["tick"]) for line in ledger.read(client, name)]
+    return [
+        (line["did"], line.get("to", line["tick"]) - line["tick"])
+        for line in schedule_ledger.read(client, name)
+    ]
 
 
 def finish(client: Redis, id: str) -> None:
@@ -113,12 +115,12 @@ def finish(client: Redis, id: str) -> None:
 def test_a_tick_enqueues_a_job_with_its_id_and_arguments_as_rq_reads_them(client, clock):
     found = clock.put(job=sample_jobs.echo.job.name, kwargs={"value": ["at {tick}"]}, tz="Asia/Kathmandu")
     assert ids(client) == []
-    assert not client.exists(ledger.ticks_key("s")), "there was no tick"
+    assert not client.exists(schedule_ledger.ticks_key("s")), "there was no tick"
     tick = clock.until(found)
     assert ids(client) == [found.job_id(tick)]
     job = Job.fetch(found.job_id(tick), client, JSONSerializer)
     assert job.kwargs == {"value": [f"at {shown(tick, 'Asia/Kathmandu')}"]}
-    (line,) = ledger.read(client, "s")
+    (line,) = schedule_ledger.read(client, "s")
     assert (line["tick"], line["did"], line["job"]) == (tick, "enqueued", found.job_id(tick))
     assert clock.round() > 50
     assert len(ids(client)) == 1
@@ -293,7 +295,7 @@ def test_missed_ticks_follow_the_misfire_policy(client, clock, misfire, window, 
     first = found.next(int(clock.now))
     clock.later(first + 600 - clock.now + LATE + 2)  # eleven ticks, all of them missed
     assert did(client) == expected
-    skipped = [line for line in ledger.read(client, "s") if line["did"] == "skipped"]
+    skipped = [line for line in schedule_ledger.read(client, "s") if line["did"] == "skipped"]
     assert all("missed" in line["why"] for line in skipped)
     clock.until(found)
     assert did(client)[len(expected) :] == [("enqueued", 0)]
@@ -320,7 +322,9 @@ def test_a_clock_a_day_ahead_causes_no_storm_and_an_hour_back_no_duplicates(clie
     assert ids(client) == many
     clock.later(3600)
     assert len(set(ids(client))) == len(ids(client)) <= 2 * (LATE + 4)
-    covered = [range(line["tick"], line.get("to", line["tick"]) + 1) for line in ledger.read(client, "s")]
+    covered = [
+        range(line["tick"], line.get("to", line["tick"]) + 1) for line in schedule_ledger.read(client, "s")
+    ]
     assert all(later.start == sooner.stop for sooner, later in pairwise(covered))
     assert found
 
@@ -360,7 +364,10 @@ def test_of_many_schedules_decided_together_each_gets_its_own_reply(client, cloc
     (first,) = [name for name in names if did(client, name) == [("enqueued", 0)]]
     held = [did(client, name) for name in names if name != first]
     assert held == [[("skipped", 0)]] * 19
-    assert f"cron-{first}-" in ledger.read(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
+    assert (
+        f"cron-{first}-"
+        in schedule_ledger.read(client, names[-1] if first != names[-1] else names[0])[-1]["why"]
+    )
     assert did(client, "other") == [("enqueued", 0)]
 
 
@@ -374,7 +381,7 @@ def test_a_round_out_of_time_leaves_the_rest_to_the_next_and_loses_nothing(clien
         rounds += 1
     assert rounds > 30
     for number in range(30):
-        lines = ledger.read(client, f"s{number}")
+        lines = schedule_ledger.read(client, f"s{number}")
         assert [line["did"] for line in lines] in (["enqueued"] * 2, ["enqueued"] * 3)
         assert [line["tick"] for line in lines] == list(range(lines[0]["tick"], lines[-1]["tick"] + 1, 60))
 
@@ -387,7 +394,7 @@ def test_an_overlapping_tick_is_skipped_and_the_ledger_names_the_job(client, clo
     first = clock.until(found)
     clock.until(found)
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in ledger.read(client, "s")[-1]["why"]
+    assert found.job_id(first) in schedule_ledger.read(client, "s")[-1]["why"]
     finish(client, found.job_id(first))
     clock.until(found)
     assert did(client)[-1] == ("enqueued", 0)
@@ -395,9 +402,9 @@ def test_an_overlapping_tick_is_skipped_and_the_ledger_names_the_job(client, clo
 
 @pytest.mark.parametrize("entry", [b"{", b'{"did": "\xff"}', b'{"did": ' + b"[" * 100_000])
 def test_corrupt_entries_of_a_ledger_are_passed_over(client, entry):
-    ledger.append(client, "s", {"tick": 1, "did": "enqueued"})
-    client.rpush(ledger.ticks_key("s"), entry)
-    assert [line["did"] for line in ledger.read(client, "s")] == ["enqueued"]
+    schedule_ledger.append(client, "s", {"tick": 1, "did": "enqueued"})
+    client.rpush(schedule_ledger.ticks_key("s"), entry)
+    assert [line["did"] for line in schedule_ledger.read(client, "s")] == ["enqueued"]
 
 
 def test_by_default_ticks_overlap(client, clock):
@@ -446,7 +453,7 @@ def test_a_tick_whose_unique_job_already_exists_is_skipped(client, clock):
     clock.until(found)
     assert ids(client) == [found.job_id(first)]
     assert did(client) == [("enqueued", 0), ("skipped", 0)]
-    assert found.job_id(first) in ledger.read(client, "s")[-1]["why"]
+    assert found.job_id(first) in schedule_ledger.read(client, "s")[-1]["why"]
 
 
 # --- faults
@@ -519,7 +526,7 @@ def test_a_queue_of_another_type_is_set_aside_and_the_tick_enqueued(client, cloc
         schedule_store.SCHEDULES,
         schedule_store.NEXT,
         schedule_store.state_key("s"),
-        ledger.ticks_key("s"),
+        schedule_ledger.ticks_key("s"),
         LEADER,
     ],
 )
@@ -911,11 +918,11 @@ def test_schedules_that_cannot_be_stored_stop_no_other_duty(client, clock, monke
 
 
 def test_the_ledger_is_bounded(client, clock, monkeypatch):
-    monkeypatch.setattr(ledger, "MOST_ENTRIES", 5)
+    monkeypatch.setattr(schedule_ledger, "MOST_ENTRIES", 5)
     clock.put(every=1, overlap="skip")
     for _ in range(20):
         clock.later(1)
-    assert client.llen(ledger.ticks_key("s")) == 5
+    assert client.llen(schedule_ledger.ticks_key("s")) == 5
 
 
 # --- cost

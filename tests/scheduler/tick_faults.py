@@ -27,10 +27,9 @@ from redis import Redis
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
-from packmule.jobs import keys
+from packmule.jobs import keys, schedule_ledger, schedule_store
 from packmule.jobs.schedule import Schedule, schedule
 from packmule.scheduler.leader import Leader, leader
-from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.testing import private_server
 from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.fork_server import Forked
@@ -208,7 +207,7 @@ class Judge:
             pipeline.lrange(keys.queue_key("default"), 0, -1)
             pipeline.delete(keys.queue_key("default"))
             for name in self.schedules:
-                pipeline.lrange(ledger.ticks_key(name), -READ_AT_ONCE, -1)
+                pipeline.lrange(schedule_ledger.ticks_key(name), -READ_AT_ONCE, -1)
             waiting, _, *ledgers = pipeline.execute()
         ids = [as_text(id) for id in waiting]
         if ids:

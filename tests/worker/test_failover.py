@@ -11,11 +11,10 @@ from redis import Redis
 
 import packmule
 from packmule.coordination.redis.connection import connect
-from packmule.jobs import keys
+from packmule.jobs import keys, schedule_ledger, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.schedule import schedule
 from packmule.scheduler.leader import leader
-from packmule.scheduler.schedules import ledger, schedule_store
 from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.network import Pair, network
@@ -119,7 +118,9 @@ def test_everything_works_where_a_round_trip_takes_150_ms(spare_server, tmp_path
                 alone = producer.enqueue(limited_jobs.alone, str(notes), "single")
                 until(lambda: producer.read(alone).status == "finished")
                 assert {"+single", "-single"} <= set(lines(notes))
-                until(lambda: sum(row["did"] == "enqueued" for row in ledger.read(near, "ticks")) > 4)
+                until(
+                    lambda: sum(row["did"] == "enqueued" for row in schedule_ledger.read(near, "ticks")) > 4
+                )
             until(lambda: (found := leader(near)) is not None and found.until > found.since + 8)
         finally:
             scheduler.kill()

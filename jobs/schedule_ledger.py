@@ -8,7 +8,6 @@ import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.replies import UNREADABLE
-from packmule.scheduler.schedules.tick_policy import Step
 
 MOST_ENTRIES = 500
 
@@ -16,20 +15,6 @@ MOST_ENTRIES = 500
 def ticks_key(name: str) -> str:
     """The list of a schedule's last ticks, the newest last."""
     return f"pm:ticks:{name}"
-
-
-def entry_of(step: Step, now: float, job: str = "") -> bytes:
-    """The entry for a `step` at the Unix time `now`, which enqueued `job`; empty if it decided no tick."""
-    if not step.did:
-        return b""
-    entry: dict[str, Any] = {"tick": step.tick, "did": step.did, "at": round(now, 3)}
-    if step.to > step.tick:
-        entry["to"] = step.to
-    if step.why:
-        entry["why"] = step.why
-    if job:
-        entry["job"] = job
-    return msgspec.json.encode(entry)
 
 
 def read(client: Redis, name: str, most: int = MOST_ENTRIES) -> list[dict[str, Any]]:

@@ -17,9 +17,8 @@ from redis.exceptions import ResponseError
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import NotFound, UsageError
-from packmule.jobs import keys
+from packmule.jobs import keys, schedule_ledger
 from packmule.jobs.schedule import InvalidSchedule, Schedule, read
-from packmule.scheduler.schedules import ledger
 
 SCHEDULES = "pm:schedules"
 NEXT = "pm:schedule-due"
@@ -31,7 +30,7 @@ MOST_NAMES = 10
 
 log = logging.getLogger("packmule.scheduler")
 
-_put = Script("scheduler.schedules", "put_schedule")
+_put = Script("jobs", "put_schedule")
 
 
 class NoSuchSchedule(NotFound, LookupError):
@@ -244,7 +243,7 @@ def _forget(client: Redis, name: str, keeps_flags: bool) -> None:
     with client.pipeline() as pipeline:
         pipeline.hdel(SCHEDULES, name)
         pipeline.zrem(NEXT, name)
-        pipeline.expire(ledger.ticks_key(name), KEPT_SECONDS)
+        pipeline.expire(schedule_ledger.ticks_key(name), KEPT_SECONDS)
         if not keeps_flags:
             pipeline.hdel(state_key(name), "paused")
             pipeline.expire(state_key(name), KEPT_SECONDS)

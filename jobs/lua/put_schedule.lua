@@ -1,5 +1,5 @@
 -- Store a schedule, or change the one of that name and owner; ticks before now are not enqueued.
--- requires: coordination/redis/clock, jobs/events, jobs/guarded
+-- requires: coordination/redis/clock, events, guarded
 --
 -- KEYS[1]  the schedules    KEYS[2]  this one's state    KEYS[3]  the schedules by their next tick
 -- ARGV[1]  its name    ARGV[2]  its record    ARGV[3]  its owner    ARGV[4]  "1" if it starts paused

@@ -5,13 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from packmule.jobs import registry
+from packmule.jobs import registry, schedule_ledger
 from packmule.jobs.client import Client, UnknownQueue
 from packmule.jobs.handle import JobHandles
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import InvalidOption, Options
 from packmule.jobs.schedule import InvalidSchedule, Schedule
-from packmule.scheduler.schedules import ledger
 
 
 def check(schedule: Schedule, client: Client, now: float) -> int:
@@ -47,5 +46,5 @@ def run_now(schedule: Schedule, client: Client) -> JobHandles:
     ids = client.send(registry.find(schedule.job), [schedule.call(now)], options)
     did = "skipped" if ids.held else "enqueued"
     entry = {"tick": now, "did": did, "why": "by hand", "job": str(ids[0]), "at": now}
-    ledger.append(client.redis, schedule.name, entry)
+    schedule_ledger.append(client.redis, schedule.name, entry)
     return ids
