@@ -10,12 +10,15 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from packmule.dashboard import rq_pages
-from packmule.dashboard.guard import Guard
+from packmule.dashboard import error_pages, rq_pages
+from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
 from packmule.dashboard.pages import pages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis import Redis
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
     from packmule.jobs.client import Client
@@ -38,8 +41,8 @@ class Site:
     environment: str
 
 
-def build(site: Site) -> ASGIApp:
-    """The application that shows and steers the jobs on `site`'s server.
+def build(site: Site, identify: Identify = nobody_logs_in, more_routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The application that shows and steers the jobs on `site`'s server, for the users that `identify` knows.
 
     >>> build(Site(client, Client(client), ("default",), "redis://localhost", "production"))  # doctest: +SKIP
     """
@@ -47,7 +50,8 @@ def build(site: Site) -> ASGIApp:
         Mount("/static", StaticFiles(directory=STATIC), name="static"),
         Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
         *pages.ROUTES,
+        *more_routes,
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers=error_pages.HANDLERS)
     app.state.site = site
-    return Guard(app)
+    return Guard(app, identify)

@@ -1,4 +1,4 @@
-"""The audit: which operator did what, and when."""
+"""The audit: who did what, when, and from where."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ MAX_AGE = float(YEAR)
 
 
 class Action(NamedTuple):
-    """An `action`, such as `queue pause`, of `who` (user@host) on `subject`, at the Unix time `at`."""
+    """An `action`, such as `queue pause`, of `who` on `subject`, at the Unix time `at`.
+
+    `who` is a user of the dashboard and `where` that user's address, or `user@host` of a command and nothing.
+    """
 
     id: str
     at: float
     who: str
     action: str
     subject: Mapping[str, Any]
+    where: str = ""
 
 
 def stream(client: Redis) -> Stream:
@@ -35,9 +39,12 @@ def stream(client: Redis) -> Stream:
     return Stream(client, keys.AUDIT, max_entries=MOST_ENTRIES, max_age=MAX_AGE)
 
 
-def record(client: Redis, action: str, subject: Mapping[str, Any]) -> None:
-    """Record an action of this process's user. Raises what redis-py raises."""
-    stream(client).append([[time.time(), whoami(), action, dict(subject)]])
+def record(client: Redis, action: str, subject: Mapping[str, Any], who: str = "", where: str = "") -> None:
+    """Record an action, of this process's user if `who` isn't given. Raises what redis-py raises.
+
+    >>> record(client, "job cancel", {"id": id}, "ada", "192.0.2.7")  # doctest: +SKIP
+    """
+    stream(client).append([[time.time(), who or whoami(), action, dict(subject), where]])
 
 
 def whoami() -> str:
@@ -54,6 +61,8 @@ def parse(event: Event) -> Action | None:
     match event.value:
         case [int() | float() as at, str(who), str(action), dict(subject)]:
             return Action(event.id, float(at), who, action, subject)
+        case [int() | float() as at, str(who), str(action), dict(subject), str(where)]:
+            return Action(event.id, float(at), who, action, subject, where)
     return None
 
 

@@ -70,7 +70,7 @@ class Audited(click.Command):
 @click.option("--json", "json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def audit(app: App, since: str, json: bool) -> None:
-    """Print what operators did, and when."""
+    """Print who did what, when, and from where."""
     from packmule.observe import audit as source
     from packmule.terminal import show
 
@@ -80,7 +80,8 @@ def audit(app: App, since: str, json: bool) -> None:
         else:
             subject = " ".join(f"{name}={_word(value)}" for name, value in action.subject.items())
             at = datetime.fromtimestamp(action.at)
-            say(f"{at:%Y-%m-%d %H:%M:%S} {action.who} {action.action} {subject}".rstrip())
+            where = f" from {action.where}" if action.where else ""
+            say(f"{at:%Y-%m-%d %H:%M:%S} {action.who}{where} {action.action} {subject}".rstrip())
 
 
 def _word(value: Any) -> str:

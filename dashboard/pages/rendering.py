@@ -22,7 +22,7 @@ templates.filters.update(plain=plain, span=span)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page: the template sees `values`, the `viewer`, the `nonce`, the `site` and `url(name, **path)`.
+    """A page: the template sees `values`, `viewer`, `nonce`, `message`, `site` and `url(name, **path)`.
 
     >>> render(request, "overview.html", queues=queues)  # doctest: +SKIP
     """
@@ -30,6 +30,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         values,
         viewer=request.state.viewer,
         nonce=request.state.nonce,
+        message=request.state.message,
         site=request.app.state.site,
         request=request,
         url=lambda name, **path: request.url_for(name, **path).path,
