@@ -19,12 +19,9 @@ from packmule.terminal.say import complain, say
 if TYPE_CHECKING:
     from packmule.jobs.job_filter import JobFilter
     from packmule.jobs.reader import JobInfo
-    from packmule.observe.blocked import Wait
 
 LONGEST_LOOK = 5.0
 """Seconds after which a list shows what it has found so far."""
-
-MOST_NAMED = 3
 
 LAST_LINES = 5
 """Lines of a failed job's log that are shown with it."""
@@ -52,6 +49,7 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
     from packmule.jobs import reader, watch
     from packmule.observe.blocked import wait_of
     from packmule.observe.steps import steps_of
+    from packmule.observe.waits import of_deferred, of_queued
     from packmule.terminal import show, show_steps
 
     record = reader.read(app.client, id)
@@ -61,36 +59,9 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
         show.as_json(dataclasses.asdict(record) | more)
         return
     last = logs[-LAST_LINES:] if record.status == "failed" else []
-    waits_for = _waits_for(wait) if wait else show_steps.waits_for(record) or _in_front(app, record)
+    waits_for = of_queued(wait) if wait else show_steps.waits_for(record) or of_deferred(app.client, record)
     show.job(record, traceback, waits_for, len(logs), map(as_text, last))
     show_steps.steps(steps)
-
-
-def _in_front(app: App, record: JobInfo) -> str | None:
-    """The jobs or nodes of a flow that a deferred job waits for, in words."""
-    from packmule.jobs.flow_graph import in_front_of
-
-    found = in_front_of(app.client, record.id) if record.status == "deferred" else []
-    if isinstance(found, tuple):
-        return f"{found[1]:,} nodes of flow {found[0]}"
-    more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
-    return ", ".join(f"job {id} ({status or 'gone'})" for id, status in found[:MOST_NAMED]) + more or None
-
-
-def _waits_for(wait: Wait) -> str | None:
-    """What a job waits for, in words; None if it only waits for its turn."""
-    from packmule.terminal.limits import waits_for
-
-    reasons = ["its queue, which is paused"] if wait.is_paused else []
-    if wait.paused_batch:
-        reasons.append(f"batch {wait.paused_batch}, which is paused")
-    if wait.before:
-        reasons.append(f"{wait.before:,} of its group")
-    if wait.group and (wait.before or wait.group.waits_for != "turn"):
-        reasons.append(("the first for " if wait.before else "") + waits_for(wait.group, wait.holders))
-    if wait.rate:
-        reasons.append(f"its queue's rate, {wait.rate}")
-    return "; ".join(reasons) or None
 
 
 @job.command("list")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +14,7 @@ from packmule.terminal.say import say
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from packmule.observe.blocked import Group
-    from packmule.observe.slots import Holder, Limit
-
-MOST_NAMED = 3
-"""How many holders are named beside a group; the table of holders has the rest."""
+    from packmule.observe.slots import Holder
 
 
 @click.group(invoke_without_command=True)
@@ -39,6 +34,7 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
     if ctx.invoked_subcommand is not None:
         return
     from packmule.jobs.client import known_queue
+    from packmule.observe import waits
     from packmule.observe.blocked import waiting
     from packmule.terminal import show
 
@@ -54,9 +50,9 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
     rows = [
         (
             group.queue,
-            ", ".join(map(_words, group.limits)) or group.name,
+            ", ".join(map(waits.of_limit, group.limits)) or group.name,
             group.waiting,
-            waits_for(group, holders.get(group.lacks or "", [])),
+            waits.of_group(group, holders.get(group.lacks or "", [])),
         )
         for group in found.groups
     ]
@@ -95,34 +91,6 @@ def limits_release(app: App, key: str, job: str, force: bool) -> None:
 
     worker = release_slot(app.client, key, job, force)
     say(f"{key} released: job {job} of worker {worker or 'unknown'} held it")
-
-
-def _words(limit: Limit) -> str:
-    if limit.kind == "singleton":
-        return f"one at a time: {limit.key}"
-    if limit.kind == "slots":
-        costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
-        return f"{limit.most:,} at a time{costs}: {limit.key}"
-    if limit.kind == "turns":
-        return f"turns: {limit.key}"
-    burst = f", {limit.most:,} at once after a rest" if limit.most > 1 else ""
-    costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
-    return f"one in {limit.interval:g} s{burst}{costs}: {limit.key}"
-
-
-def waits_for(group: Group, holders: Sequence[Holder]) -> str:
-    """What the first job of a group waits for, in words."""
-    if group.waits_for == "time":
-        return f"its time, in {group.seconds or 0:.1f} s"
-    if group.waits_for == "turn":
-        return "its turn"
-    if group.waits_for == "check":
-        return "the scheduler's next check"
-    named = ", ".join(f"job {each.job} on {each.worker}" for each in holders[:MOST_NAMED])
-    more = " and others" if len(holders) > MOST_NAMED else ""
-    return (
-        f"a slot of {group.lacks}, held by {named}{more}" if named else f"a slot of {group.lacks}, now free"
-    )
 
 
 def _claim(holder: Holder) -> Text:

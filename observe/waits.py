@@ -1,0 +1,71 @@
+"""What a job waits for, in words: its turn, a limit, a slot, or other jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis import Redis
+
+from packmule.jobs.flow_graph import in_front_of
+from packmule.jobs.reader import JobInfo
+from packmule.observe.blocked import Group, Wait
+from packmule.observe.slots import Holder, Limit
+
+MOST_NAMED = 3
+"""Holders, or jobs in front, that are named."""
+
+
+def of_queued(wait: Wait) -> str | None:
+    """What a queued job waits for; None if it only waits for its turn.
+
+    >>> of_queued(wait_of(client, id))  # doctest: +SKIP
+    'its queue, which is paused; 3 of its group'
+    """
+    reasons = ["its queue, which is paused"] if wait.is_paused else []
+    if wait.paused_batch:
+        reasons.append(f"batch {wait.paused_batch}, which is paused")
+    if wait.before:
+        reasons.append(f"{wait.before:,} of its group")
+    if wait.group and (wait.before or wait.group.waits_for != "turn"):
+        reasons.append(("the first for " if wait.before else "") + of_group(wait.group, wait.holders))
+    if wait.rate:
+        reasons.append(f"its queue's rate, {wait.rate}")
+    return "; ".join(reasons) or None
+
+
+def of_group(group: Group, holders: Sequence[Holder]) -> str:
+    """What the first job of a group waits for."""
+    if group.waits_for == "time":
+        return f"its time, in {group.seconds or 0:.1f} s"
+    if group.waits_for == "turn":
+        return "its turn"
+    if group.waits_for == "check":
+        return "the scheduler's next check"
+    named = ", ".join(f"job {each.job} on {each.worker}" for each in holders[:MOST_NAMED])
+    more = " and others" if len(holders) > MOST_NAMED else ""
+    return (
+        f"a slot of {group.lacks}, held by {named}{more}" if named else f"a slot of {group.lacks}, now free"
+    )
+
+
+def of_limit(limit: Limit) -> str:
+    """What a limit lets through."""
+    if limit.kind == "singleton":
+        return f"one at a time: {limit.key}"
+    if limit.kind == "slots":
+        costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
+        return f"{limit.most:,} at a time{costs}: {limit.key}"
+    if limit.kind == "turns":
+        return f"turns: {limit.key}"
+    burst = f", {limit.most:,} at once after a rest" if limit.most > 1 else ""
+    costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
+    return f"one in {limit.interval:g} s{burst}{costs}: {limit.key}"
+
+
+def of_deferred(client: Redis, info: JobInfo) -> str | None:
+    """The jobs or nodes of a flow that a deferred job waits for; None if it waits for none."""
+    found = in_front_of(client, info.id) if info.status == "deferred" else []
+    if isinstance(found, tuple):
+        return f"{found[1]:,} nodes of flow {found[0]}"
+    more = f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(f"job {id} ({status or 'gone'})" for id, status in found[:MOST_NAMED]) + more or None
