@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from redis import Redis
 from rq.command import send_command
@@ -12,13 +12,24 @@ from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 
 
-def workers(client: Redis) -> list[dict[str, Any]]:
-    """The registered workers whose record has not expired, by name.
+class WorkerInfo(TypedDict):
+    """A registered worker: its `queues` are separated by commas, and `last_heartbeat` is RQ's text.
 
-    Each is a dictionary of `name`, `state`, `queues` (separated by commas), `current_job`, `done`, `failed`,
-    `last_heartbeat` (RQ's text), and `quiet`. The state of one whose lease has ended is `vanished`: it may be
-    busy no more, or Redis was away.
+    The state of one whose lease has ended is `vanished`: it may be busy no more, or Redis was away.
     """
+
+    name: str
+    state: str
+    queues: str
+    current_job: str
+    done: int
+    failed: int
+    last_heartbeat: str
+    quiet: bool
+
+
+def workers(client: Redis) -> list[WorkerInfo]:
+    """The registered workers whose record has not expired, by name."""
     key_names = sorted(as_text(key) for key in client.smembers(keys.WORKERS))
     names = [keys.worker_name(key) for key in key_names]
     commands: list[tuple[str, ...]] = [("HGETALL", key) for key in key_names]

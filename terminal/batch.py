@@ -129,30 +129,16 @@ def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) ->
 
 def facts_of(state: State) -> dict[str, Any]:
     """A batch as JSON has it."""
-    from packmule.jobs.cron import shown
+    import msgspec
 
-    return {
-        "batch": state.id,
-        "name": state.name,
-        "state": _word(state),
-        **state.counts._asdict(),
-        "pending": state.counts.pending,
-        "created": shown(int(state.created)),
-        "ended": shown(int(state.ended)) if state.ended is not None else None,
-        "in": state.parent,
-    }
+    from packmule.jobs.batch_info import batch_info
+
+    found: dict[str, Any] = msgspec.to_builtins(batch_info(state))
+    return found
 
 
 def row_of(state: State) -> tuple[Any, ...]:
     """A batch as a row below COLUMNS."""
-    return (state.id, state.name, _word(state), *state.counts, state.counts.pending)
+    from packmule.jobs.batch_info import word
 
-
-def _word(state: State) -> str:
-    if state.ended is not None:
-        return "ended"
-    if state.is_canceled:
-        return "canceled"
-    if state.is_paused:
-        return "paused"
-    return "running" if state.is_sealed else "growing"
+    return (state.id, state.name, word(state), *state.counts, state.counts.pending)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +12,6 @@ from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import json_option
 from packmule.terminal.say import say
-
-if TYPE_CHECKING:
-    from packmule.jobs.batch_state import State
-    from packmule.jobs.flow_graph import Node
 
 REFRESH = 0.5
 """Seconds between two looks at a flow that is followed."""
@@ -64,6 +59,7 @@ def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
     draws the jobs that this one waits for by `after` or RQ's depends_on, and those that wait for it.
     """
     from packmule.jobs import reader
+    from packmule.jobs.batch_info import flow_info
     from packmule.jobs.flow_graph import around, read
     from packmule.terminal import show
     from packmule.terminal.flow_drawing import drawn
@@ -80,7 +76,7 @@ def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
         return
     state, nodes = read(app.client, id)
     if json:
-        show.as_json(_facts(state, nodes))
+        show.as_json(flow_info(state, nodes))
     else:
         show.out.print(drawn(app.client, state, nodes, show.out.width))
 
@@ -118,9 +114,3 @@ def _follow(app: App, id: str) -> None:
             if state.ended is not None:
                 return
             time.sleep(max(REFRESH, (time.monotonic() - began) / SHARE))
-
-
-def _facts(state: State, nodes: list[Node]) -> dict[str, Any]:
-    from packmule.terminal.batch import facts_of
-
-    return {**facts_of(state), "nodes": [dataclasses.asdict(node) for node in nodes]}

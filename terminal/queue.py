@@ -102,16 +102,12 @@ def queue_limit(app: App, name: str, rate: str) -> None:
 
 def depths_by_queue(app: App) -> dict[str, dict[str, int | bool]]:
     """Each queue's jobs by status, those `behind` others of their group, and whether it is `paused`."""
-    from packmule.jobs import queues
-    from packmule.observe.blocked import behind
+    import msgspec
 
-    depths = queues.depths(app.client, app.queues())
-    waiting = behind(app.client, list(depths))
-    names = queues.paused(app.client)
-    return {
-        queue: {"queued": counts["queued"], "behind": waiting[queue], **counts, "paused": queue in names}
-        for queue, counts in depths.items()
-    }
+    from packmule.observe.queue_info import queue_infos
+
+    found: dict[str, dict[str, int | bool]] = msgspec.to_builtins(queue_infos(app.client, app.queues()))
+    return found
 
 
 def show_queues(found: dict[str, dict[str, int | bool]]) -> None:

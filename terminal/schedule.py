@@ -14,7 +14,6 @@ from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.jobs.schedule import Schedule
-    from packmule.jobs.schedule_store import StoredSchedule
 
 MOST_TICKS = 1000
 
@@ -32,12 +31,13 @@ def schedule_list(app: App, json: bool) -> None:
 
     Of a faulty schedule the reason is shown below.
     """
+    from packmule.jobs.schedule_info import next_tick, schedule_info
     from packmule.jobs.schedule_store import entries
     from packmule.terminal import show
 
     found = entries(app.client)
     if json:
-        show.as_json([_facts(each) for each in found])
+        show.as_json([schedule_info(each) for each in found])
         return
     rows = [
         (
@@ -46,7 +46,7 @@ def schedule_list(app: App, json: bool) -> None:
             each.schedule.job if each.schedule else "-",
             each.schedule.owner if each.schedule else "-",
             each.state,
-            show.ago(_next(each)),
+            show.ago(next_tick(each)),
         )
         for each in found
     ]
@@ -75,17 +75,18 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     import msgspec
 
     from packmule.jobs import schedule_ledger
+    from packmule.jobs.schedule_info import next_tick, tick_text, with_ticks
     from packmule.jobs.schedule_store import entry
     from packmule.terminal import show
 
     found = entry(app.client, name)
     ticks = schedule_ledger.read(app.client, name, limit)
     if json:
-        show.as_json({**_facts(found), "ticks": ticks})
+        show.as_json(with_ticks(found, ticks))
         return
     said = msgspec.to_builtins(found.schedule) if found.schedule else {}
     tz = found.schedule.tz if found.schedule else "UTC"
-    instants = {each: _shown(said[each], tz) for each in ("at", "start", "end") if each in said}
+    instants = {each: tick_text(said[each], tz) for each in ("at", "start", "end") if each in said}
     for flag in ("name", "paused", "cron", "every", "tz", "job", "owner"):
         said.pop(flag, None)
     show.facts(
@@ -97,14 +98,14 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
             "owner": found.schedule.owner if found.schedule else None,
             **said,
             **instants,
-            "next": _next(found),
+            "next": next_tick(found),
             "last job": found.job,
         }
     )
     show.out.print()
     rows = [
         (
-            _shown(each.get("tick"), tz) + (f" to {_shown(each['to'], tz)}" if "to" in each else ""),
+            tick_text(each.get("tick"), tz) + (f" to {tick_text(each['to'], tz)}" if "to" in each else ""),
             each.get("did", "-"),
             each.get("job") or each.get("why") or "",
             each.get("why", "") if each.get("job") else "",
@@ -156,6 +157,7 @@ def schedule_add(
     """
     from packmule.jobs import schedule_store
     from packmule.jobs.schedule import schedule as made
+    from packmule.jobs.schedule_info import tick_text
     from packmule.jobs.schedule_jobs import check
 
     table = {option: value for option, value in given.items() if value is not None}
@@ -165,7 +167,9 @@ def schedule_add(
     said = schedule_store.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "unchanged"}[said]
     is_paused = schedule_store.entry(app.client, name).state == "paused"
-    then = f"paused until packmule schedule resume {name}" if is_paused else f"next {_shown(tick, found.tz)}"
+    then = (
+        f"paused until packmule schedule resume {name}" if is_paused else f"next {tick_text(tick, found.tz)}"
+    )
     say(f"{name} {done}: {found.timing}, {then}")
 
 
@@ -240,6 +244,7 @@ def schedule_run(app: App, name: str) -> None:
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
     """Print the next COUNT (5) ticks of a schedule, even if it is paused."""
+    from packmule.jobs.schedule_info import tick_text
     from packmule.terminal import show
 
     found = _readable(app, name)
@@ -248,7 +253,7 @@ def schedule_next(app: App, name: str, count: int, json: bool) -> None:
     while tick is not None and len(ticks) < count:
         ticks.append(tick)
         tick = found.next(tick)
-    texts = [_shown(each, found.tz) for each in ticks]
+    texts = [tick_text(each, found.tz) for each in ticks]
     if json:
         show.as_json(texts)
         return
@@ -264,31 +269,3 @@ def _readable(app: App, name: str) -> Schedule:
     if found.schedule is None:
         raise InvalidSchedule(f"schedule {name} can't be read: {found.fault}")
     return found.schedule
-
-
-def _facts(entry: StoredSchedule) -> dict[str, Any]:
-    """A schedule as JSON, with instants as texts in its time zone."""
-    return {
-        "name": entry.name,
-        "state": entry.state,
-        "fault": entry.fault,
-        "when": entry.schedule.timing if entry.schedule else None,
-        "owner": entry.schedule.owner if entry.schedule else None,
-        "next": _next(entry),
-        "last_job": entry.job,
-        "schedule": entry.schedule,
-    }
-
-
-def _next(entry: StoredSchedule) -> str | None:
-    """The next tick of an active schedule that is not decided yet."""
-    if entry.schedule is None or entry.state != "active":
-        return None
-    tick = entry.schedule.next(max(entry.last or 0, int(time.time())))
-    return None if tick is None else _shown(tick, entry.schedule.tz)
-
-
-def _shown(tick: Any, tz: str) -> str:
-    from packmule.jobs.cron import LAST_INSTANT, shown
-
-    return shown(tick, tz) if isinstance(tick, int) and 0 <= tick <= LAST_INSTANT else "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from redis import Redis
@@ -76,6 +77,18 @@ class RateLimit:
             raise RateLimitExceeded(key, self.rate, answer.retry_after)
         return answer
 
+    def hit_each(self, keys: Sequence[str]) -> list[Answer]:
+        """`hit` each of `keys` once, in order and in one round trip; a key may be there several times."""
+        calls = [([self.key(key)], [1, *self._numbers, "1"]) for key in keys]
+        answers = []
+        for (stored_at, _), reply in zip(calls, self._script.each(self.client, calls), strict=True):
+            if isinstance(reply, ResponseError):
+                raise taken(reply, stored_at[0], type(self).__name__) from None
+            if isinstance(reply, Exception):
+                raise reply
+            answers.append(_answer(reply))
+        return answers
+
     def peek(self, key: str, cost: int = 1) -> Answer:
         """What `hit` would answer, without counting anything; `remaining` is what is left now."""
         return self._ask(key, cost, "0")
@@ -93,12 +106,14 @@ class RateLimit:
             raise ValueError(f"cost={cost!r}: {self.rate} allows whole numbers from 1 to {self.most}")
         stored_at = self.key(key)
         try:
-            allowed, remaining, retry_after, reset_after = self._script(
-                self.client, [stored_at], [cost, *self._numbers, count]
-            )
+            return _answer(self._script(self.client, [stored_at], [cost, *self._numbers, count]))
         except ResponseError as error:
             raise taken(error, stored_at, type(self).__name__) from None
-        return Answer(allowed == 1, remaining, retry_after / MICROSECONDS, reset_after / MICROSECONDS)
+
+
+def _answer(reply: Sequence[int]) -> Answer:
+    allowed, remaining, retry_after, reset_after = reply
+    return Answer(allowed == 1, remaining, retry_after / MICROSECONDS, reset_after / MICROSECONDS)
 
 
 class TokenBucket(RateLimit):

@@ -1,0 +1,71 @@
+"""A schedule in words: what `--json` prints and the HTTP API answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from packmule.jobs.cron import LAST_INSTANT, shown
+from packmule.jobs.schedule import Schedule
+from packmule.jobs.schedule_store import StoredSchedule
+
+
+class ScheduleInfo(msgspec.Struct, frozen=True):
+    """A schedule: `state` is active, paused, removed, ended or faulty, and then `fault` says why.
+
+    `next` is the next tick of an active one, a text in its time zone, and `when` says all of them.
+    """
+
+    name: str
+    state: str
+    fault: str | None
+    when: str | None
+    owner: str | None
+    next: str | None
+    last_job: str | None
+    schedule: Schedule | None
+
+
+class ScheduleTicks(ScheduleInfo, frozen=True):
+    """A schedule with its last ticks, the newest last."""
+
+    ticks: list[dict[str, Any]]
+
+
+def schedule_info(entry: StoredSchedule) -> ScheduleInfo:
+    """A stored schedule in words.
+
+    >>> schedule_info(schedule_store.entry(client, "nightly")).when  # doctest: +SKIP
+    '30 2 * * * (Europe/Madrid)'
+    """
+    found = entry.schedule
+    return ScheduleInfo(
+        entry.name,
+        entry.state,
+        entry.fault,
+        found.timing if found else None,
+        found.owner if found else None,
+        next_tick(entry),
+        entry.job,
+        found,
+    )
+
+
+def with_ticks(entry: StoredSchedule, ticks: list[dict[str, Any]]) -> ScheduleTicks:
+    """A stored schedule and its last `ticks` likewise."""
+    return ScheduleTicks(**msgspec.structs.asdict(schedule_info(entry)), ticks=ticks)
+
+
+def next_tick(entry: StoredSchedule) -> str | None:
+    """The next tick of an active schedule that is not decided yet."""
+    if entry.schedule is None or entry.state != "active":
+        return None
+    tick = entry.schedule.next(max(entry.last or 0, int(time.time())))
+    return None if tick is None else tick_text(tick, entry.schedule.tz)
+
+
+def tick_text(tick: Any, tz: str) -> str:
+    """A tick in its time zone, or `-` for what is none."""
+    return shown(tick, tz) if isinstance(tick, int) and 0 <= tick <= LAST_INSTANT else "-"
