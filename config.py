@@ -9,12 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from packmule import setting_values
 from packmule.errors import UsageError
 from packmule.units import GIB, KIB, MIB, duration, size
-
-LAST_PORT = 65_535
-
-LONGEST_RELEASE = 100
 
 _PREFIX = "PACKMULE_"
 
@@ -61,6 +58,9 @@ class Settings:
     mail_from: str = "packmule@localhost"
     host: str = "127.0.0.1"
     port: int = 9181
+    hosts: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()
+    prefix: str = ""
     max_job_bytes: int = 256 * KIB
     max_result_bytes: int = MIB
     max_file_bytes: int = 2 * GIB
@@ -112,129 +112,42 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
         raise SettingsError(f"{variable}={mask(text)!r}: {error}") from None
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _queue_names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(_names(text)))
-    if not names:
-        raise ValueError("name at least one queue, such as high,default,low")
-    return names
-
-
-def _lock_urls(text: str) -> tuple[str, ...]:
-    urls = _names(text)
-    if not all(re.match(r"(rediss?|unix)://.", url) for url in urls):
-        raise ValueError(
-            "each is the redis://, rediss:// or unix:// URL of one server, with %2C for a comma in it"
-        )
-    if len(set(urls)) < len(urls):
-        raise ValueError("name each server once, because a server has one vote")
-    if len(urls) % 2 == 0:
-        raise ValueError("use 1, 3 or 5 servers: an even number survives no more failures")
-    return urls
-
-
-def _release(text: str) -> str:
-    if len(text) > LONGEST_RELEASE or not text.isprintable():
-        raise ValueError(f"use up to {LONGEST_RELEASE} visible characters, such as a commit's id")
-    return text
-
-
-def _truth(text: str) -> bool:
-    if text.lower() in {"1", "true", "yes", "on"}:
-        return True
-    if text.lower() in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError("use 1 or 0")
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise ValueError("use a whole number above zero")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= LAST_PORT:
-        raise ValueError(f"use a port from 1 to {LAST_PORT}")
-    return int(text)
-
-
-def _environment(text: str) -> str:
-    if text not in {"development", "production"}:
-        raise ValueError("use development or production")
-    return text
-
-
-def _tracing(text: str) -> str:
-    if text not in {"none", "otlp", "console"}:
-        raise ValueError("use none, otlp or console")
-    return text
-
-
-def _high_water(text: str) -> str:
-    """Bytes as digits, or a share such as `80%`."""
-    if re.fullmatch(r"(100|[1-9][0-9]?)%", text):
-        return text
-    try:
-        return str(size(text))
-    except ValueError:
-        raise ValueError("use a size such as 6G, or a share of the server's maxmemory such as 80%") from None
-
-
-def _log_format(text: str) -> str:
-    if text not in {"text", "untimed", "json"}:
-        raise ValueError("use text, untimed or json")
-    return text
-
-
-def _log_level(text: str) -> str:
-    if text.lower() not in {"debug", "info", "warning", "error"}:
-        raise ValueError("use debug, info, warning or error")
-    return text.lower()
-
-
-def _job_log_level(text: str) -> str:
-    if text.lower() not in {"debug", "info", "warning", "error", "critical", "off"}:
-        raise ValueError("use debug, info, warning, error, critical or off")
-    return text.lower()
-
-
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "redis_url": ("PACKMULE_REDIS_URL", str),
     "data_dir": ("PACKMULE_DATA_DIR", Path),
-    "lock_urls": ("PACKMULE_LOCK_URLS", _lock_urls),
-    "allow_eviction": ("PACKMULE_ALLOW_EVICTION", _truth),
-    "queues": ("PACKMULE_QUEUES", _queue_names),
-    "modules": ("PACKMULE_MODULES", _names),
-    "allow": ("PACKMULE_ALLOW", _names),
+    "lock_urls": ("PACKMULE_LOCK_URLS", setting_values.lock_urls),
+    "allow_eviction": ("PACKMULE_ALLOW_EVICTION", setting_values.truth),
+    "queues": ("PACKMULE_QUEUES", setting_values.queue_names),
+    "modules": ("PACKMULE_MODULES", setting_values.names),
+    "allow": ("PACKMULE_ALLOW", setting_values.names),
     "schedules": ("PACKMULE_SCHEDULES", Path),
     "webhooks": ("PACKMULE_WEBHOOKS", Path),
-    "webhook_allow": ("PACKMULE_WEBHOOK_ALLOW", _names),
-    "processes": ("PACKMULE_PROCESSES", _count),
+    "webhook_allow": ("PACKMULE_WEBHOOK_ALLOW", setting_values.names),
+    "processes": ("PACKMULE_PROCESSES", setting_values.count),
     "grace": ("PACKMULE_GRACE", duration),
     "unknown_for": ("PACKMULE_UNKNOWN_FOR", duration),
-    "release": ("PACKMULE_RELEASE", _release),
-    "environment": ("PACKMULE_ENV", _environment),
-    "log_format": ("PACKMULE_LOG_FORMAT", _log_format),
-    "log_level": ("PACKMULE_LOG_LEVEL", _log_level),
-    "job_log_level": ("PACKMULE_JOB_LOG_LEVEL", _job_log_level),
-    "tracing": ("PACKMULE_TRACING", _tracing),
-    "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", _high_water),
-    "index_jobs": ("PACKMULE_INDEX_JOBS", _count),
+    "release": ("PACKMULE_RELEASE", setting_values.release),
+    "environment": ("PACKMULE_ENV", setting_values.environment),
+    "log_format": ("PACKMULE_LOG_FORMAT", setting_values.log_format),
+    "log_level": ("PACKMULE_LOG_LEVEL", setting_values.log_level),
+    "job_log_level": ("PACKMULE_JOB_LOG_LEVEL", setting_values.job_log_level),
+    "tracing": ("PACKMULE_TRACING", setting_values.tracing),
+    "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", setting_values.high_water),
+    "index_jobs": ("PACKMULE_INDEX_JOBS", setting_values.count),
     "storage": ("PACKMULE_STORAGE", str),
     "templates": ("PACKMULE_TEMPLATES", str),
     "smtp_url": ("PACKMULE_SMTP_URL", str),
     "mail_from": ("PACKMULE_MAIL_FROM", str),
     "host": ("PACKMULE_HOST", str),
-    "port": ("PACKMULE_PORT", _port),
+    "port": ("PACKMULE_PORT", setting_values.port),
+    "hosts": ("PACKMULE_HOSTS", setting_values.host_names),
+    "trusted_proxy": ("PACKMULE_TRUSTED_PROXY", setting_values.networks),
+    "prefix": ("PACKMULE_PREFIX", setting_values.prefix),
     "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", size),
     "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", size),
     "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", size),
     "max_attachment_bytes": ("PACKMULE_MAX_ATTACHMENT_BYTES", size),
-    "max_pixels": ("PACKMULE_MAX_PIXELS", _count),
+    "max_pixels": ("PACKMULE_MAX_PIXELS", setting_values.count),
 }
 """Setting: (its environment variable, its parser)."""
 

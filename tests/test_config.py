@@ -27,6 +27,9 @@ GOOD = {
     "mail_from": ("shop@example.com", "shop@example.com"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("65535", 65535),
+    "hosts": ("Jobs.Example.com, 10.0.0.5,[::1]", ("jobs.example.com", "10.0.0.5", "::1")),
+    "trusted_proxy": ("10.0.0.5, 172.16.0.0/12, unix", ("10.0.0.5/32", "172.16.0.0/12", "unix")),
+    "prefix": ("/tools/packmule/", "/tools/packmule"),
     "webhooks": ("hooks.toml", Path("hooks.toml")),
     "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
     "log_format": ("json", "json"),
@@ -56,6 +59,9 @@ BAD = [
     ("tracing", "zipkin"),
     *[("memory_high_water", text) for text in ("0", "much", "101%", "0%", "-1G")],
     ("queues", ","),
+    *[("hosts", text) for text in ("https://a", "a:80", "a b", "*", "a/b")],
+    *[("trusted_proxy", text) for text in ("proxy", "10.0.0.1/8", "10.0.0.256", "*", "::g")],
+    *[("prefix", text) for text in ("/", "jobs", "//evil", "/a//b", "/..", "/a?b", "/a b", "/%2e")],
     *[
         ("lock_urls", text)
         for text in (

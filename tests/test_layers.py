@@ -20,6 +20,7 @@ FLOORS = [
     {"jobs"},
     {"coordination"},
     {"config"},
+    {"setting_values"},
     {"errors", "plain_text", "units"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}

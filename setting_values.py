@@ -1,0 +1,138 @@
+"""What the text of a setting may be: each parser returns a value, or raises `ValueError` with valid forms."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from packmule.units import size
+
+LAST_PORT = 65_535
+
+LONGEST_RELEASE = 100
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def queue_names(text: str) -> tuple[str, ...]:
+    """At least one name, each once."""
+    queues = tuple(dict.fromkeys(names(text)))
+    if not queues:
+        raise ValueError("name at least one queue, such as high,default,low")
+    return queues
+
+
+def lock_urls(text: str) -> tuple[str, ...]:
+    """An odd number of servers' URLs."""
+    urls = names(text)
+    if not all(re.match(r"(rediss?|unix)://.", url) for url in urls):
+        raise ValueError(
+            "each is the redis://, rediss:// or unix:// URL of one server, with %2C for a comma in it"
+        )
+    if len(set(urls)) < len(urls):
+        raise ValueError("name each server once, because a server has one vote")
+    if len(urls) % 2 == 0:
+        raise ValueError("use 1, 3 or 5 servers: an even number survives no more failures")
+    return urls
+
+
+def release(text: str) -> str:
+    """What names the code that runs."""
+    if len(text) > LONGEST_RELEASE or not text.isprintable():
+        raise ValueError(f"use up to {LONGEST_RELEASE} visible characters, such as a commit's id")
+    return text
+
+
+def truth(text: str) -> bool:
+    """Yes or no."""
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("use 1 or 0")
+
+
+def count(text: str) -> int:
+    """A whole number above zero."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError("use a whole number above zero")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port of TCP."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= LAST_PORT:
+        raise ValueError(f"use a port from 1 to {LAST_PORT}")
+    return int(text)
+
+
+def host_names(text: str) -> tuple[str, ...]:
+    """Names and addresses by which browsers know a site, without a port."""
+    hosts = tuple(name.lower().strip("[]") for name in names(text))
+    for host in hosts:
+        if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:.]*", host):
+            raise ValueError("use names or addresses without a port, such as jobs.example.com,10.0.0.5")
+    return hosts
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Addresses and networks, or `unix` for whoever connects by a unix socket."""
+    try:
+        return tuple(name if name == "unix" else str(ipaddress.ip_network(name)) for name in names(text))
+    except ValueError as error:
+        raise ValueError(f"{error}: use addresses or networks, such as 10.0.0.5,172.16.0.0/12") from None
+
+
+def prefix(text: str) -> str:
+    """The path below which a proxy serves a site."""
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?", text):
+        raise ValueError("use a path such as /packmule")
+    return text.rstrip("/")
+
+
+def environment(text: str) -> str:
+    """One of the two environments."""
+    if text not in {"development", "production"}:
+        raise ValueError("use development or production")
+    return text
+
+
+def tracing(text: str) -> str:
+    """Where traces go."""
+    if text not in {"none", "otlp", "console"}:
+        raise ValueError("use none, otlp or console")
+    return text
+
+
+def high_water(text: str) -> str:
+    """Bytes as digits, or a share such as `80%`."""
+    if re.fullmatch(r"(100|[1-9][0-9]?)%", text):
+        return text
+    try:
+        return str(size(text))
+    except ValueError:
+        raise ValueError("use a size such as 6G, or a share of the server's maxmemory such as 80%") from None
+
+
+def log_format(text: str) -> str:
+    """How the log looks."""
+    if text not in {"text", "untimed", "json"}:
+        raise ValueError("use text, untimed or json")
+    return text
+
+
+def log_level(text: str) -> str:
+    """What a process logs at least."""
+    if text.lower() not in {"debug", "info", "warning", "error"}:
+        raise ValueError("use debug, info, warning or error")
+    return text.lower()
+
+
+def job_log_level(text: str) -> str:
+    """What jobs' own logs keep at least."""
+    if text.lower() not in {"debug", "info", "warning", "error", "critical", "off"}:
+        raise ValueError("use debug, info, warning, error, critical or off")
+    return text.lower()
