@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from packmule.dashboard import error_pages, rq_pages
 from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
 from packmule.dashboard.pages import pages
+from packmule.dashboard.static_files import Static
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from packmule.jobs.client import Client
-
-STATIC = Path(__file__).parent / "static"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,12 @@ def build(site: Site, identify: Identify = nobody_logs_in, more_routes: Sequence
     >>> build(Site(client, Client(client), ("default",), "redis://localhost", "production"))  # doctest: +SKIP
     """
     routes = [
-        Mount("/static", StaticFiles(directory=STATIC), name="static"),
+        Mount("/static", Static(), name="static"),
         Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
         *pages.ROUTES,
         *more_routes,
     ]
-    app = Starlette(routes=routes, exception_handlers=error_pages.HANDLERS)
+    smaller = Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
+    app = Starlette(routes=routes, middleware=[smaller], exception_handlers=error_pages.HANDLERS)
     app.state.site = site
     return Guard(app, identify)

@@ -1,15 +1,20 @@
-"""Rendering: a template with values becomes a page, or one region of it."""
+"""Rendering: a template with values becomes a page, or some regions of it."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from packmule.plain_text import plain
-from packmule.units import span
+from packmule.dashboard.pages import charts, filters
+from packmule.dashboard.pages.addresses import address, here, known, root
+from packmule.dashboard.pages.menu import menu
+
+MOST_REGIONS = 10
+"""Regions that one request may ask for."""
 
 templates = Environment(
     loader=PackageLoader("packmule.dashboard.pages"),
@@ -18,21 +23,40 @@ templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-templates.filters.update(plain=plain, span=span)
+templates.filters.update(filters.FILTERS | charts.FILTERS)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page: the template sees `values`, `viewer`, `nonce`, `message`, `site` and `url(name, **path)`.
+    """A page, or with `?region=name` only the block `name` of it, for the script that keeps the page fresh.
+
+    The template sees `values`, the `viewer`, the `nonce`, the `site`, the macros as `ui`, and the functions
+    `url(name, **path_and_query)`, `here(**query)` and `has(route)`. A region is a block of its own name:
+
+        {% block queues %}<section data-region="queues" data-on="jobs queues">...</section>{% endblock %}
 
     >>> render(request, "overview.html", queues=queues)  # doctest: +SKIP
     """
-    shown = templates.get_template(template).render(
-        values,
-        viewer=request.state.viewer,
-        nonce=request.state.nonce,
-        message=request.state.message,
-        site=request.app.state.site,
-        request=request,
-        url=lambda name, **path: request.url_for(name, **path).path,
-    )
-    return HTMLResponse(shown, status)
+    page = templates.get_template(template)
+    routes = set(known(request))
+    shared = {
+        "viewer": request.state.viewer,
+        "nonce": request.state.nonce,
+        "site": request.app.state.site,
+        "request": request,
+        "url": partial(address, request),
+        "here": partial(here, request),
+        "has": routes.__contains__,
+    }
+    shared["ui"] = templates.get_template("macros.html").make_module(shared)
+    values = shared | values
+    wanted = request.query_params.getlist("region")[:MOST_REGIONS]
+    if wanted:
+        return HTMLResponse("".join(_region(page, name, values) for name in wanted), status)
+    values |= {"menu": menu(routes), "message": request.state.message, "root": root(request)}
+    return HTMLResponse(page.render(values), status)
+
+
+def _region(page: Template, name: str, values: dict[str, Any]) -> str:
+    """One block; nothing if the page has none of that name."""
+    block = page.blocks.get(name)
+    return "".join(block(page.new_context(values))) if block else ""

@@ -1,0 +1,75 @@
+"""Addresses of pages: names of routes become paths, whatever ids and names stand in them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount, Route
+
+STATIC = Path(__file__).parent.parent / "static"
+_KNOWN = "addresses"
+
+
+def known(request: Request) -> dict[str, Route | Mount]:
+    """The named routes of the site, by name."""
+    app: Starlette = request.app
+    found: dict[str, Route | Mount] | None = getattr(app.state, _KNOWN, None)
+    if found is None:
+        found = {each.name: each for each in app.routes if isinstance(each, Route | Mount) and each.name}
+        setattr(app.state, _KNOWN, found)
+    return found
+
+
+def address(request: Request, name: str, **given: Any) -> str:
+    """The path of the route `name`; what is given beyond its path's parameters becomes the query.
+
+    Values are quoted, so an id with `/`, `?` or `%` in it stays whole if its route takes `{id:path}`. A None
+    is left out. Files of `static` have the hash of their content in their address.
+
+    >>> address(request, "jobs", q="queue:low", cursor=None)  # doctest: +SKIP
+    '/jobs?q=queue%3Alow'
+    """
+    route = known(request)[name]
+    values = {each: str(value) for each, value in given.items() if value is not None}
+    inside = {each: values.pop(each) for each in list(values) if each in route.param_convertors}
+    if isinstance(route, Mount):
+        path = route.path + "/" + quote(values.pop("path", ""))
+        if name == "static":
+            values["v"] = version(path.removeprefix(route.path + "/"))
+    else:
+        path = route.path_format.format_map({each: quote(text, safe="") for each, text in inside.items()})
+    return root(request) + path + (f"?{urlencode(values)}" if values else "")
+
+
+def here(request: Request, **changes: Any) -> str:
+    """This page's address with parts of the query changed, or left out by None.
+
+    >>> here(request, sort="-wait", cursor=None)  # doctest: +SKIP
+    '/jobs?q=queue%3Alow&sort=-wait'
+    """
+    kept = [(key, value) for key, value in request.query_params.multi_items() if key not in changes]
+    kept = [(key, value) for key, value in kept if key != "region"]
+    kept += [(key, str(value)) for key, value in changes.items() if value is not None]
+    path = quote(request.scope["path"], safe="/~!$&'()*+,;=:@")
+    start = root(request)
+    path = path if path.startswith(start) else start + path
+    return path + (f"?{urlencode(kept)}" if kept else "")
+
+
+def root(request: Request) -> str:
+    """The prefix under which the site is served, "" for none."""
+    prefix: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    return prefix.rstrip("/")
+
+
+@cache
+def version(file: str) -> str:
+    """The beginning of the hash of a file of `static`, "" if there is none."""
+    path = STATIC / file
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""

@@ -1,0 +1,64 @@
+"""The menu: the pages that exist, in groups, with the keys that open them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Item(NamedTuple):
+    """A page in the menu: its route's name, its text, and the key that opens it after `g`."""
+
+    route: str
+    text: str
+    key: str = ""
+
+
+GROUPS: tuple[tuple[str, tuple[Item, ...]], ...] = (
+    ("", (Item("overview", "Overview", "o"),)),
+    (
+        "Work",
+        (
+            Item("jobs", "Jobs", "j"),
+            Item("flows", "Flows", "f"),
+            Item("batches", "Batches", "b"),
+            Item("errors", "Errors", "e"),
+            Item("schedules", "Schedules", "s"),
+            Item("approvals", "Approvals", "a"),
+            Item("bulks", "Bulk actions"),
+        ),
+    ),
+    (
+        "Machinery",
+        (
+            Item("workers", "Workers", "w"),
+            Item("queues", "Queues", "q"),
+            Item("limits", "Limits", "l"),
+            Item("locks", "Locks", "k"),
+        ),
+    ),
+    ("Figures", (Item("metrics", "Metrics", "m"), Item("leaderboard", "Leaderboard", "t"))),
+    (
+        "Records",
+        (
+            Item("webhooks", "Webhooks", "h"),
+            Item("mail", "Mail", "i"),
+            Item("audit", "Audit", "u"),
+            Item("quarantine", "Quarantine", "x"),
+            Item("users", "Users"),
+            Item("tokens", "Tokens"),
+            Item("settings", "Settings", ","),
+            Item("rq", "rq-dashboard"),
+        ),
+    ),
+)
+"""All pages by group; one whose route doesn't exist is not shown."""
+
+
+def menu(routes: set[str]) -> list[tuple[str, list[Item]]]:
+    """The groups with the pages whose routes exist; a group without any is left out.
+
+    >>> menu({"overview"})
+    [('', [Item(route='overview', text='Overview', key='o')])]
+    """
+    shown = [(title, [item for item in items if item.route in routes]) for title, items in GROUPS]
+    return [(title, items) for title, items in shown if items]
