@@ -37,13 +37,14 @@ def address(request: Request, name: str, **given: Any) -> str:
     """
     route = known(request)[name]
     values = {each: str(value) for each, value in given.items() if value is not None}
-    inside = {each: values.pop(each) for each in list(values) if each in route.param_convertors}
     if isinstance(route, Mount):
-        path = route.path + "/" + quote(values.pop("path", ""))
+        file = values.pop("path", "")
+        path = f"{route.path}/{quote(file)}"
         if name == "static":
-            values["v"] = version(path.removeprefix(route.path + "/"))
+            values["v"] = version(file)
     else:
-        path = route.path_format.format_map({each: quote(text, safe="") for each, text in inside.items()})
+        inside = [each for each in values if each in route.param_convertors]
+        path = route.path_format.format_map({each: quote(values.pop(each), safe="") for each in inside})
     return root(request) + path + (f"?{urlencode(values)}" if values else "")
 
 

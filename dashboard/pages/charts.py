@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 WIDTH = 1000
 LEAST = 8
@@ -13,7 +13,8 @@ LEAST = 8
 GAP = 3
 
 
-class Segment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Segment:
     """A segment of a bar, in thousandths of its width."""
 
     name: str
@@ -57,7 +58,9 @@ def area(values: Sequence[float | None], width: int, height: int) -> str:
     return f"{path}L{width} {height}L0 {height}Z" if path else ""
 
 
-def columns(values: Sequence[float | None], width: int, height: int) -> list[tuple[float, float, float, float]]:
+def columns(
+    values: Sequence[float | None], width: int, height: int
+) -> list[tuple[float, float, float, float]]:
     """The rectangles of a column chart: x, y, width and height of each."""
     known = [_finite(value) for value in values]
     most, step = max(known, default=0.0) or 1.0, width / max(1, len(known))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from packmule.jobs import wire
 from packmule.plain_text import plain, plain_json, plain_lines
@@ -50,7 +51,8 @@ def seconds(at: object) -> float | None:
         return at.timestamp()
     try:
         found = wire.time_seconds(at) if isinstance(at, str) else float(at)  # type: ignore[arg-type]
-        datetime.fromtimestamp(found, UTC)
+        if found is not None:
+            datetime.fromtimestamp(found, UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None
     return found
@@ -80,7 +82,11 @@ def percent(share: float | None) -> str:
 
 
 def short(text: object, most: int = 60) -> str:
-    """A text on one line, plain, its middle left out beyond `most` characters: `short("a" * 99, 5) == "aa…aa"`."""
+    """A text on one line, plain, its middle left out beyond `most` characters.
+
+    >>> short("a" * 99, 5)
+    'aa…aa'
+    """
     shown = plain(text)
     half = (most - 1) // 2
     return shown if len(shown) <= most else f"{shown[:half]}…{shown[-half:]}"
@@ -90,11 +96,14 @@ def json_text(value: Any) -> str:
     """A value as indented JSON, plain, with integers exact; as its repr if JSON can't hold it."""
     try:
         return plain_json(json.dumps(value, indent=2, ensure_ascii=False, default=repr))
-    except (TypeError, ValueError, RecursionError):
-        return plain(repr(value)) if not isinstance(value, RecursionError) else "nested too deep"
+    except RecursionError:
+        return "nested too deep"
+    except (TypeError, ValueError):
+        return plain(repr(value))
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """A part of a text that is shown or folded."""
 
     text: str

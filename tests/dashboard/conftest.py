@@ -1,0 +1,36 @@
+"""What tests of the dashboard share: a served site, and a real browser whose page tolerates no errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from redis import Redis
+
+from packmule.tests.dashboard import browser as browsers
+from packmule.tests.dashboard.sites import Served, served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture
+def dashboard(client: Redis) -> Iterator[Served]:
+    """The site on the shared server; `dashboard.viewer` is an admin, and may be replaced."""
+    with served(client) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; tests are skipped where it isn't installed, unless `CI` is set."""
+    with browsers.launched() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A wide, light page; what its console says, a dialog or a request to another host fails the test."""
+    with browsers.opened(browser) as (found, _):
+        yield found
