@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 from redis import Redis
 from rq.command import send_command
 
-from packmule.coordination.redis.replies import as_text, as_texts, pipelined
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 
+FIELDS = (
+    "state", "queues", "current_job", "successful_job_count", "failed_job_count", "last_heartbeat", "birth",
+    "hostname", "pid", "release", "threads", "tasks", "memory",
+)  # fmt: skip
+"""What is read of a worker's record."""
+
 
 class WorkerInfo(TypedDict):
-    """A registered worker: its `queues` are separated by commas, and `last_heartbeat` is RQ's text.
+    """A registered worker: its `queues` are separated by commas, `since` and `last_heartbeat` are RQ's texts.
 
-    The state of one whose lease has ended is `vanished`: it may be busy no more, or Redis was away.
+    The state of one whose lease has ended is `vanished`: it may be busy no more, or Redis was away. It began
+    at `since`, performs `threads` plain and `tasks` async functions at once, and used `memory` bytes at its
+    last heartbeat. What a worker doesn't say is "" or 0.
     """
 
     name: str
@@ -26,36 +35,79 @@ class WorkerInfo(TypedDict):
     failed: int
     last_heartbeat: str
     quiet: bool
+    since: str
+    host: str
+    pid: int
+    release: str
+    threads: int
+    tasks: int
+    memory: int
 
 
-def workers(client: Redis) -> list[WorkerInfo]:
-    """The registered workers whose record has not expired, by name."""
-    key_names = sorted(as_text(key) for key in client.smembers(keys.WORKERS))
-    names = [keys.worker_name(key) for key in key_names]
-    commands: list[tuple[str, ...]] = [("HGETALL", key) for key in key_names]
+def workers(client: Redis, names: Iterable[str] | None = None) -> list[WorkerInfo]:
+    """The registered workers whose record has not expired, or those of them called `names`, by name."""
+    if names is None:
+        (members,) = pipelined(client, [("SMEMBERS", keys.WORKERS)], ())
+        names = (keys.worker_name(as_text(key)) for key in members)
+    ordered = sorted(names)
     replies = pipelined(
         client,
-        [*commands, ("TIME",), ("SMEMBERS", keys.QUIET), *(("ZSCORE", keys.LEASES, name) for name in names)],
-        {},
+        [
+            ("TIME",),
+            ("SMEMBERS", keys.QUIET),
+            *(("HMGET", keys.worker_key(name), *FIELDS) for name in ordered),
+            *(("ZSCORE", keys.LEASES, name) for name in ordered),
+        ],
+        (),
     )
-    found, ends = replies[: len(names)], replies[len(names) + 2 :]
-    now, quiets = replies[len(names)][0], {as_text(each) for each in replies[len(names) + 1]}
+    now, quiets = replies[0][0], {as_text(each) for each in replies[1]}
+    found, ends = replies[2 : 2 + len(ordered)], replies[2 + len(ordered) :]
     return [
-        {
-            "name": name,
-            "state": "vanished"
-            if (is_gone := isinstance(end, float) and end < now)
-            else fields.get("state", "started"),
-            "queues": fields.get("queues", ""),
-            "current_job": "" if is_gone else fields.get("current_job", ""),
-            "done": wire.whole(fields.get("successful_job_count")),
-            "failed": wire.whole(fields.get("failed_job_count")),
-            "last_heartbeat": fields.get("last_heartbeat", ""),
-            "quiet": keys.worker_key(name) in quiets,
-        }
-        for name, fields, end in zip(names, map(as_texts, found), ends, strict=True)
-        if fields
+        _worker(name, dict(zip(FIELDS, values, strict=True)), isinstance(end, float) and end < now, quiets)
+        for name, values, end in zip(ordered, found, ends, strict=True)
+        if any(values)
     ]
+
+
+def worker(client: Redis, name: str) -> WorkerInfo:
+    """The worker called `name`, as `workers` describes it. Raises `NoSuchWorker`.
+
+    >>> worker(client, "host.32312.c89422")["state"]  # doctest: +SKIP
+    'busy'
+    """
+    _registered(client, name)
+    found = workers(client, [name])
+    if not found:
+        raise _no_such(name)
+    return found[0]
+
+
+def _worker(name: str, values: dict[str, bytes | None], is_gone: bool, quiets: set[str]) -> WorkerInfo:
+    fields = {field: as_text(value) for field, value in values.items() if value is not None}
+    return {
+        "name": name,
+        "state": "vanished" if is_gone else fields.get("state", "started"),
+        "queues": fields.get("queues", ""),
+        "current_job": "" if is_gone else fields.get("current_job", ""),
+        "done": wire.whole(fields.get("successful_job_count")),
+        "failed": wire.whole(fields.get("failed_job_count")),
+        "last_heartbeat": fields.get("last_heartbeat", ""),
+        "quiet": keys.worker_key(name) in quiets,
+        "since": fields.get("birth", ""),
+        "host": fields.get("hostname", ""),
+        "pid": wire.whole(fields.get("pid")),
+        "release": fields.get("release", ""),
+        "threads": wire.whole(fields.get("threads")),
+        "tasks": wire.whole(fields.get("tasks")),
+        "memory": wire.whole(fields.get("memory")),
+    }
+
+
+def claimed(client: Redis, worker: str, most: int) -> list[str]:
+    """The ids of at most `most` jobs that a worker holds: those that it performs and those that come next."""
+    (found,) = pipelined(client, [("HSCAN", keys.claims_key(worker), 0, "COUNT", most)], None)
+    ids = [as_text(id) for id in (found[1] if found else ())]
+    return [id for id in ids if not id.startswith(".")][:most]
 
 
 class NoSuchWorker(NotFound, LookupError):
@@ -93,7 +145,11 @@ def stop(client: Redis, worker: str) -> None:
 
 def _registered(client: Redis, worker: str) -> None:
     if not client.sismember(keys.WORKERS, keys.worker_key(worker)):
-        raise NoSuchWorker(f"no worker is called {worker}: packmule status shows their names")
+        raise _no_such(worker)
+
+
+def _no_such(worker: str) -> NoSuchWorker:
+    return NoSuchWorker(f"no worker is called {worker}: packmule status shows their names")
 
 
 def wake_workers(client: Redis) -> None:

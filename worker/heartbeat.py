@@ -14,6 +14,7 @@ from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outa
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.worker.deadlines import LOOK, Deadlines
+from packmule.worker.kernel import resident_memory
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.started import Marks
 
@@ -27,7 +28,9 @@ WORKERS_A_CALL = 100
 """Workers whose leases one call renews."""
 
 REGISTRATION_INTERVAL = 30.0
-"""Seconds between renewals of RQ's registration; a change of the running job is written at the next beat."""
+"""Seconds between renewals of RQ's registration; a change of the running job is written at the next beat.
+
+The memory that the process uses is written with either."""
 
 LOOK_INTERVAL = 0.1
 
@@ -61,7 +64,7 @@ class Heartbeat:
             last, written_at = self._written.get(name, (None, 0.0))
             if job != last or now - written_at >= REGISTRATION_INTERVAL:
                 written[name] = job, now
-                news += keys.worker_key(name), job
+                news += keys.worker_key(name), job, str(resident_memory(scoreboard.pid or None))
         args = [keys.LEASE_SECONDS, keys.WORKER_TTL, wire.time_text(time.time()), len(living), *living, *news]
         _renew(self.client, [keys.LEASES], args)
         self._written |= written

@@ -39,3 +39,8 @@ class WorkerOptions:
     """What names the code that it runs, such as a commit's id."""
     unknown_for: float = 600.0
     """How long a job whose function is unknown goes back for another worker before it fails."""
+
+    @property
+    def lanes(self) -> dict[str, int]:
+        """How many jobs of each kind it performs at once."""
+        return {"threads": self.threads, "tasks": self.tasks}

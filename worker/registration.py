@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from redis import Redis
@@ -38,14 +38,23 @@ class Registrar(Protocol):
 class Registration:
     """Registers the worker `name`, which serves `queues`, in the form that RQ's readers know.
 
-    `release` names the code that it runs; errors of its jobs say so.
+    `release` names the code that it runs; errors of its jobs say so. `lanes` are how many `threads` and
+    `tasks` it performs at once.
     """
 
-    def __init__(self, client: Redis, name: str, queues: Sequence[str], release: str = "") -> None:
+    def __init__(
+        self,
+        client: Redis,
+        name: str,
+        queues: Sequence[str],
+        release: str = "",
+        lanes: Mapping[str, int] | None = None,
+    ) -> None:
         self.client = client
         self.name = name
         self.queues = queues
         self.release = release
+        self.lanes = lanes or {}
         self.key = keys.worker_key(name)
 
     def enter(self) -> None:
@@ -62,6 +71,7 @@ class Registration:
             "python_version": sys.version,
             "state": "idle",
             **({"release": self.release} if self.release else {}),
+            **self.lanes,
         }
         with self.client.pipeline() as pipeline:
             pipeline.delete(self.key)

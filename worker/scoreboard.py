@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ _ENTRY_BYTES = _STOP_REQUESTED_AT + _SIGN.size
 _EMPTY = bytes(_ENTRY_BYTES)
 _NO_STOP = bytes(_SIGN.size)
 _REGISTERED, _CONCURRENT, _UNWATCHED = range(3)
+_PID_AT = 4
 _HELD_AT = 8
 _LENGTH = struct.Struct("<I")
 _TEXT_BYTES = 4096
@@ -79,7 +81,8 @@ class Scoreboard:
         return cls(1 + tasks + (threads if threads > 1 else 0), wake)
 
     def register(self) -> None:
-        """Show that the worker has registered and wants its heartbeat from now on."""
+        """Show that the worker, this process, has registered and wants its heartbeat from now on."""
+        self._memory[_PID_AT : _PID_AT + _LENGTH.size] = _LENGTH.pack(os.getpid())
         self._memory[_REGISTERED] = 1
 
     def deregister(self) -> None:
@@ -90,6 +93,12 @@ class Scoreboard:
     def is_registered(self) -> bool:
         """Whether the worker is registered now."""
         return self._memory[_REGISTERED] == 1
+
+    @property
+    def pid(self) -> int:
+        """The process that registered, 0 before."""
+        (pid,) = _LENGTH.unpack(self._memory[_PID_AT : _PID_AT + _LENGTH.size])
+        return int(pid)
 
     def ask_to_wake(self) -> None:
         """Have the worker call `wake` when it next starts a job, since nobody looks until then."""

@@ -283,6 +283,39 @@ def test_a_worker_whose_lease_has_ended_is_busy_no_more(client):
     assert (second["state"], second["current_job"]) == ("vanished", "")
 
 
+def test_one_worker_is_read_with_what_it_says_of_itself(client):
+    key = keys.worker_key("a/b %")
+    fields = {"state": "idle", "hostname": "host", "pid": 7, "threads": 4, "tasks": "x", "memory": -1}
+    client.sadd(keys.WORKERS, key)
+    with pytest.raises(cluster.NoSuchWorker, match="no worker is called a/b %"):
+        cluster.worker(client, "a/b %")
+    client.hset(key, mapping={**fields, "release": b"\xff"})
+    found = cluster.worker(client, "a/b %")
+    assert (found["host"], found["pid"], found["release"]) == ("host", 7, "\ufffd")
+    assert (found["threads"], found["tasks"], found["memory"]) == (4, 0, 0), "what is no number counts as 0"
+    with pytest.raises(cluster.NoSuchWorker):
+        cluster.worker(client, "gone")
+
+
+def test_workers_whose_keys_have_other_types_are_left_out(client):
+    client.sadd(keys.WORKERS, keys.worker_key("w1"), keys.worker_key("w2"))
+    client.set(keys.worker_key("w1"), "x")
+    client.hset(keys.worker_key("w2"), "state", "idle")
+    client.set(keys.QUIET, "x")
+    assert [each["name"] for each in cluster.workers(client)] == ["w2"]
+    client.set(keys.WORKERS, "x")
+    assert cluster.workers(client) == []
+
+
+def test_the_jobs_that_a_worker_holds_are_named_without_its_marks(client):
+    assert cluster.claimed(client, "w", 10) == []
+    client.hset(keys.claims_key("w"), mapping={"j1": "e1", "j2": "e2", ".mark": "1", ".waiters": "3"})
+    assert sorted(cluster.claimed(client, "w", 10)) == ["j1", "j2"]
+    assert len(cluster.claimed(client, "w", 1)) == 1
+    client.set(keys.claims_key("w"), "x")
+    assert cluster.claimed(client, "w", 10) == []
+
+
 def test_the_server_reports_its_kind_and_version(client):
     server = cluster.server(client)
     assert server["server"] == "valkey"

@@ -20,6 +20,7 @@ from packmule.observe import events, metrics
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, pool, until
 from packmule.worker.heartbeat import Heartbeat
+from packmule.worker.kernel import resident_memory
 from packmule.worker.rescue import rescue_expired
 from packmule.worker.scoreboard import MAIN, Scoreboard
 
@@ -61,6 +62,15 @@ def test_heartbeats_write_the_running_job_for_rq(
     heartbeat.beat()
     assert told(client) == ("idle", None)
     assert client.zcard(keys.LEASES) == 1
+
+
+def test_heartbeats_write_the_memory_of_the_process_that_registered(
+    client: Redis, registered: Worker, scoreboard: Scoreboard
+) -> None:
+    assert scoreboard.pid == os.getpid()
+    assert Scoreboard().pid == 0, "nobody has registered there"
+    Heartbeat(client, {"w": scoreboard}).beat()
+    assert cluster.worker(client, "w")["memory"] == pytest.approx(resident_memory(), rel=0.5)
 
 
 def test_one_beat_renews_the_leases_of_all_workers_of_a_pool(client: Redis, scoreboard: Scoreboard) -> None:
