@@ -16,6 +16,7 @@ SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
     "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule"),
     "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit"),
+    "Let people and programs in": ("user", "token"),
     "Try and check": ("demo", "check", "drill"),
 }
 """The commands by the heading under which `packmule --help` lists them."""

@@ -61,6 +61,7 @@ class Settings:
     hosts: tuple[str, ...] = ()
     trusted_proxy: tuple[str, ...] = ()
     prefix: str = ""
+    user_header: str = ""
     max_job_bytes: int = 256 * KIB
     max_result_bytes: int = MIB
     max_file_bytes: int = 2 * GIB
@@ -143,6 +144,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "hosts": ("PACKMULE_HOSTS", setting_values.host_names),
     "trusted_proxy": ("PACKMULE_TRUSTED_PROXY", setting_values.networks),
     "prefix": ("PACKMULE_PREFIX", setting_values.prefix),
+    "user_header": ("PACKMULE_USER_HEADER", setting_values.header_name),
     "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", size),
     "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", size),
     "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", size),

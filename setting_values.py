@@ -136,3 +136,10 @@ def job_log_level(text: str) -> str:
     if text.lower() not in {"debug", "info", "warning", "error", "critical", "off"}:
         raise ValueError("use debug, info, warning, error, critical or off")
     return text.lower()
+
+
+def header_name(text: str) -> str:
+    """The name of an HTTP header."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,99}", text):
+        raise ValueError("use the name of a header, such as X-Forwarded-User")
+    return text

@@ -30,6 +30,7 @@ GOOD = {
     "hosts": ("Jobs.Example.com, 10.0.0.5,[::1]", ("jobs.example.com", "10.0.0.5", "::1")),
     "trusted_proxy": ("10.0.0.5, 172.16.0.0/12, unix", ("10.0.0.5/32", "172.16.0.0/12", "unix")),
     "prefix": ("/tools/packmule/", "/tools/packmule"),
+    "user_header": ("X-Forwarded-User", "X-Forwarded-User"),
     "webhooks": ("hooks.toml", Path("hooks.toml")),
     "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
     "log_format": ("json", "json"),
@@ -61,6 +62,7 @@ BAD = [
     ("queues", ","),
     *[("hosts", text) for text in ("https://a", "a:80", "a b", "*", "a/b")],
     *[("trusted_proxy", text) for text in ("proxy", "10.0.0.1/8", "10.0.0.256", "*", "::g")],
+    *[("user_header", text) for text in ("a b", "x:y", "-x", "x\r\nY", "é", "x_y")],
     *[("prefix", text) for text in ("/", "jobs", "//evil", "/a//b", "/..", "/a?b", "/a b", "/%2e")],
     *[
         ("lock_urls", text)

@@ -142,6 +142,17 @@ def test_the_example_of_limits_runs(shell):
     ]
 
 
+def test_the_example_of_sessions_runs(shell):
+    assert shell.example("sessions.py").splitlines() == [
+        "{'role': 'staff'}",
+        "1 None",
+        "one of two is a thief",
+        "True False",
+        "{'next': '/cart'} None",
+        "wait 2 s",
+    ]
+
+
 def test_the_example_of_the_cache_runs_and_runs_again(shell):
     for _ in range(2):
         assert shell.example("cache.py").splitlines() == [
