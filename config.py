@@ -44,6 +44,7 @@ class Settings:
     processes: int = 2
     grace: float = 25.0
     unknown_for: float = 600.0
+    machine: str = ""
     release: str = ""
     environment: str = "development"
     log_format: str = "text"
@@ -127,6 +128,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "processes": ("PACKMULE_PROCESSES", setting_values.count),
     "grace": ("PACKMULE_GRACE", duration),
     "unknown_for": ("PACKMULE_UNKNOWN_FOR", duration),
+    "machine": ("PACKMULE_MACHINE", setting_values.machine),
     "release": ("PACKMULE_RELEASE", setting_values.release),
     "environment": ("PACKMULE_ENV", setting_values.environment),
     "log_format": ("PACKMULE_LOG_FORMAT", setting_values.log_format),

@@ -9,7 +9,7 @@ from packmule.units import size
 
 LAST_PORT = 65_535
 
-LONGEST_RELEASE = 100
+LONGEST_RELEASE = LONGEST_MACHINE = 100
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -43,6 +43,13 @@ def release(text: str) -> str:
     """What names the code that runs."""
     if len(text) > LONGEST_RELEASE or not text.isprintable():
         raise ValueError(f"use up to {LONGEST_RELEASE} visible characters, such as a commit's id")
+    return text
+
+
+def machine(text: str) -> str:
+    """What names a worker's machine."""
+    if len(text) > LONGEST_MACHINE or not text.isprintable():
+        raise ValueError(f"use up to {LONGEST_MACHINE} visible characters, such as a node's name")
     return text
 
 

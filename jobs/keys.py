@@ -242,6 +242,11 @@ def holders_key(key: str) -> str:
     return f"pm:holders:{key}"
 
 
+def key_of_host(key: str, host: str) -> str:
+    """The key of the slots that `host`, quoted, has of a limit per host with this `key`."""
+    return f"{key}@{host}"
+
+
 def weights_key(key: str) -> str:
     """The hash of the jobs that hold more than one slot of `key`: job id to the slots beyond the first."""
     return f"pm:weights:{key}"

@@ -27,6 +27,8 @@ LONGEST_SHOWN = 40
 _BY = re.compile(r"(?P<value>.*?)\s+by\s+(?P<key>.*)", re.DOTALL)
 """A limit for each value of a key: `100/m by {domain}`."""
 
+_PER_HOST = re.compile(r"(?P<value>.*?)\s+per\s+host\s*", re.DOTALL)
+"""A limit of each machine on its own: `400 per host cost {megapixels}`."""
 
 _COST = re.compile(r"(?P<rest>.*?)\s+cost\s+\{(?P<argument>\w+)\}\s*", re.DOTALL)
 """A limit of which a call takes what an argument says: `100000/m by {model} cost {tokens}`."""
@@ -71,12 +73,13 @@ class Cost(NamedTuple):
 class Slots(NamedTuple):
     """At most `most` jobs at once: for each value of `key`, or in all if `key` is None.
 
-    With a `cost` that is the sum of what the jobs cost.
+    With a `cost` that is the sum of what the jobs cost. If it is `per_host`, each machine has so many.
     """
 
     most: int
     key: KeyTemplate | None
     cost: Cost | None = None
+    per_host: bool = False
 
 
 class RateBy(NamedTuple):
@@ -95,8 +98,8 @@ class CallLimits(NamedTuple):
 
     `group` is the name of the group of jobs that wait for each other. `limits` is JSON, a list of
     `["lock", key, 1, policy]`, `["slots", key, most]` and `["rate", key, microseconds per job, microseconds
-    per whole burst]`, with the call's cost behind the latter two if their limit has one. `lock` is the key of
-    the singleton's lock.
+    per whole burst]`, with the call's cost behind the latter two if their limit has one. Slots of each host
+    have a cost, and `"host"` behind it. `lock` is the key of the singleton's lock.
     """
 
     group: str
@@ -126,9 +129,9 @@ class JobLimits(NamedTuple):
         if self.lock:
             limits.append(("lock", key(self.lock), 1, self.policy))
         if self.slots:
-            most, _, cost = self.slots
-            own = (cost.of(arguments, most, "concurrency"),) if cost else ()
-            limits.append(("slots", key(self.slots.key), most, *own))
+            most, by, cost, per_host = self.slots
+            own = (cost.of(arguments, most, "concurrency"),) if cost else (1,) if per_host else ()
+            limits.append(("slots", key(by), most, *own, *(("host",) if per_host else ())))
         if self.rate:
             rate, _, cost = self.rate
             own = (cost.of(arguments, rate.burst, "rate"),) if cost else ()
@@ -169,16 +172,23 @@ def job_limits(
 
 
 def _slots(text: int | str, signature: inspect.Signature) -> Slots:
-    """`5`, `5 by {tenant}`, or `200 by {host} cost {megapixels}`."""
+    """`5`, `5 by {tenant}`, `5 per host`, or one of these with a cost, such as `200 cost {megapixels}`."""
     rest, cost = _cost(str(text), signature)
-    number, by, key = rest.partition(" by ")
+    found = _PER_HOST.fullmatch(rest)
+    number, by, key = (found["value"] if found else rest).partition(" by ")
+    if by and (re.search(r"\bper\s+host\b", rest) or key.strip() == "host"):
+        raise InvalidLimit(
+            f"concurrency={text!r}: a limit of each machine ends in 'per host', and one of each value of an "
+            "argument in 'by {host}', say; it can't be both"
+        )
     most = MOST_WEIGHTED_SLOTS if cost else MOST_SLOTS
     if isinstance(text, bool) or not number.strip().isdecimal() or not 1 <= int(number) <= most:
         raise InvalidLimit(
             f"concurrency={text!r}: give a number from 1 to {most}, "
-            "or a number for each value of an argument, such as '5 by {tenant}'"
+            "or a number for each value of an argument, such as '5 by {tenant}', "
+            "or a number for each machine, such as '5 per host'"
         )
-    return Slots(int(number), _named(key, signature) if by else None, cost)
+    return Slots(int(number), _named(key, signature) if by else None, cost, found is not None)
 
 
 def _cost(text: str, signature: inspect.Signature) -> tuple[str, Cost | None]:

@@ -23,7 +23,8 @@ class Limit:
     """What limits a job: a `singleton`, `slots` (`most` at once) or `rate` of `key`, or `turns` between keys.
 
     A rate lets one job start every `interval` seconds, and after a pause `most` of them at once. The job
-    takes `cost` of the slots, or of those intervals; None for a limit without costs.
+    takes `cost` of the slots, or of those intervals; None for a limit without costs. If they are `per_host`,
+    each machine has so many slots.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Limit:
     most: int = 1
     interval: float = 0.0
     cost: int | None = None
+    per_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ def _limit(kind: Any, key: Any, most: Any = 1, further: Any = None, cost: Any = 
         return Limit("rate", str(key), max(1, int(further or 1) // int(most)), int(most) / 1e6, paid)
     if kind == "lock":
         return Limit("singleton", str(key), int(most))
-    return Limit("slots", str(key), int(most), cost=None if further is None else int(further))
+    paid = None if further is None else int(further)
+    return Limit("slots", str(key), int(most), cost=paid, per_host=cost == "host")
 
 
 def holders(client: Redis, slots: Sequence[str]) -> list[Holder]:
@@ -91,10 +94,11 @@ def claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
     workers = cast(list[bytes], client.zrange(keys.LEASES, 0, MOST_WORKERS - 1))
     claims = pipelined(client, [("HKEYS", keys.claims_key(as_text(each))) for each in workers], [])
     ids = [id for each in claims for id in map(as_text, each) if not id.startswith(".")][:MOST_CLAIMS]
-    records = pipelined(client, [("HMGET", keys.job_key(id), "origin", "limits") for id in ids], [None, None])
+    fields = ("origin", "limits", "slots_host")
+    records = pipelined(client, [("HMGET", keys.job_key(id), *fields) for id in ids], [None] * len(fields))
     return [
-        limit.key
-        for origin, text in records
+        keys.key_of_host(limit.key, as_text(host)) if limit.per_host and host else limit.key
+        for origin, text, host in records
         if text and origin and as_text(origin) in queues
         for limit in limits_of("", text)
         if limit.kind != "rate"

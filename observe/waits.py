@@ -41,6 +41,8 @@ def of_group(group: Group, holders: Sequence[Holder]) -> str:
         return "its turn"
     if group.waits_for == "check":
         return "the scheduler's next check"
+    if any(each.per_host and each.key == group.lacks for each in group.limits):
+        return f"room on a host for {group.lacks}"
     named = ", ".join(f"job {each.job} on {each.worker}" for each in holders[:MOST_NAMED])
     more = " and others" if len(holders) > MOST_NAMED else ""
     return (
@@ -54,7 +56,7 @@ def of_limit(limit: Limit) -> str:
         return f"one at a time: {limit.key}"
     if limit.kind == "slots":
         costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
-        return f"{limit.most:,} at a time{costs}: {limit.key}"
+        return f"{limit.most:,} at a time{' per host' * limit.per_host}{costs}: {limit.key}"
     if limit.kind == "turns":
         return f"turns: {limit.key}"
     burst = f", {limit.most:,} at once after a rest" if limit.most > 1 else ""

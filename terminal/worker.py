@@ -105,6 +105,7 @@ def worker(
         unknown_for=app.settings.unknown_for,
         job_log_level=said.LEVELS.get(app.settings.job_log_level, said.OFF),
         webhook_allow=app.settings.webhook_allow,
+        machine=app.settings.machine,
         release=app.settings.release,
         **options,
     )

@@ -111,7 +111,9 @@ def test_a_waiting_singleton_is_told_who_holds_it(
     assert found["groups"][0] | {"seconds": None} == {
         "queue": "default",
         "name": f"lock {KEY}",
-        "limits": [{"kind": "singleton", "key": KEY, "most": 1, "interval": 0.0, "cost": None}],
+        "limits": [
+            {"kind": "singleton", "key": KEY, "most": 1, "interval": 0.0, "cost": None, "per_host": False}
+        ],
         "job": rest[0],
         "waiting": 2,
         "waits_for": "slot",

@@ -42,6 +42,7 @@ GOOD = {
     "max_job_bytes": ("1000", 1000),
     "max_result_bytes": ("2M", 2 << 20),
     "unknown_for": ("20m", 1200.0),
+    "machine": ("node-7", "node-7"),
     "release": ("2026-11-30.1", "2026-11-30.1"),
     "max_file_bytes": ("1000", 1000),
     "max_attachment_bytes": ("1000", 1000),

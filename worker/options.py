@@ -35,6 +35,8 @@ class WorkerOptions:
     """The least level of lines that jobs' own logs keep."""
     webhook_allow: tuple[str, ...] = ()
     """Internal hosts and networks that RQ's webhooks may reach."""
+    machine: str = ""
+    """The name under which it shares limits of its machine; by default that of its host."""
     release: str = ""
     """What names the code that it runs, such as a commit's id."""
     unknown_for: float = 600.0

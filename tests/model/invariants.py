@@ -21,6 +21,8 @@ EXPIRING = (
     "pm:unwritten:",
     "pm:progress:",
     "pm:turn:",
+    "pm:hosted",
+    "pm:host-idle",
     "rq:scheduler-lock:",
 )
 """How keys begin that always have an expiry."""

@@ -49,8 +49,9 @@ wanted: dict[str, Any] = {
 }
 if "unknown_for" in values:
     wanted["unknown_for"] = float(values["unknown_for"])
-if "release" in values:
-    wanted["release"] = values["release"]
+for name in ("machine", "release"):
+    if name in values:
+        wanted[name] = values[name]
 autoscale = None
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")

@@ -52,3 +52,18 @@ def anything(size: Any = 3) -> None: ...
 
 @job(singleton="{account}", concurrency="100 cost {size}", singleton_policy="replace")
 def decode_alone(account: str, size: int) -> None: ...
+
+
+@job(concurrency=f"{MOST} per host cost {{size}}", fair="{tenant}", retries=1, retry_intervals=[0])
+def decode_on_host(size: int, tenant: str = "a") -> None: ...
+
+
+@job(concurrency="2 per host")
+def two_a_host(name: str = "") -> None: ...
+
+
+@job(concurrency=f"{MOST} per host cost {{size}}", retries=20, retry_intervals=[0])
+def on_host(path: str, size: int, name: str, seconds: float = 0.0) -> None:
+    note(path, f"+ {name} {size} {os.getppid()} {os.getpid()} {time.monotonic():.6f}")
+    time.sleep(seconds)
+    note(path, f"- {name} {size} {os.getppid()} {os.getpid()} {time.monotonic():.6f}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 import msgspec
 from redis import Redis
@@ -104,16 +106,24 @@ NOTHING = Claim([], [], [], [], False)
 class Claims:
     """Claims jobs for `worker` from its queues, in the order that `order` gives.
 
-    Results of jobs that don't say how long they are kept live for `result_ttl` seconds.
+    Results of jobs that don't say how long they are kept live for `result_ttl` seconds. `machine` names that
+    on which it runs, by default by its host.
     """
 
     def __init__(
-        self, client: Redis, worker: str, order: Order, result_ttl: int = int(DEFAULT_RESULT_TTL)
+        self,
+        client: Redis,
+        worker: str,
+        order: Order,
+        result_ttl: int = int(DEFAULT_RESULT_TTL),
+        machine: str = "",
     ) -> None:
         self.client = client
         self.worker = worker
         self.order = order
         self.result_ttl = result_ttl
+        self.host = quote(machine or socket.gethostname(), safe="")
+        """The name of its machine, as it is part of keys."""
         self._keys = (
             keys.claims_key(worker),
             keys.waiting_key(worker),
@@ -212,9 +222,8 @@ class Claims:
         """What the script takes; it renews the lease if that `is_due`."""
         others, rows = _in_rows(outcomes)
         said = wire.time_text(now)
-        return _pack(
-            (mark, claim_id, last, want, self.worker, said, keys.LEASE_SECONDS, is_due, others, rows)
-        )
+        wanted = mark, claim_id, last, want, self.worker, said, keys.LEASE_SECONDS, is_due
+        return _pack((*wanted, others, rows, self.host))
 
     def read(self, reply: Sequence[Any], since: float) -> Claim:
         """The claim in a reply of the script, none of whose jobs was claimed before the instant `since`."""

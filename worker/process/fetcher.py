@@ -61,8 +61,9 @@ class Fetcher:
         most: int = MOST,
         result_ttl: int = int(DEFAULT_RESULT_TTL),
         job_log_level: int = logging.INFO,
+        machine: str = "",
     ) -> None:
-        self._claims = Claims(client, worker, order, result_ttl)
+        self._claims = Claims(client, worker, order, result_ttl, machine)
         self._idle = IdleWait(client, worker, self._claims, [keys.queue_key(each) for each in queues], wake)
         self._wake = wake
         self._answered = answered

@@ -112,6 +112,7 @@ class Worker:
             options.most,
             options.result_ttl,
             options.job_log_level,
+            options.machine,
         )
         self.completer = Completer(self.fetcher, self.wake.wake, scoreboard.show_held)
         progress = ProgressStore(client, name)

@@ -1,6 +1,6 @@
 -- Limits: the slots and tokens that a job needs in order to run.
--- requires: coordination/limits/tokens, coordination/redis/clock, guarded, stated_limits
--- may use: groups, rates, weights
+-- requires: caller, coordination/limits/tokens, coordination/redis/clock, guarded, records, stated_limits
+-- may use: groups, hosts, rates, weights
 --
 -- pm:holders:<key>   a hash of job to its worker and execution
 
@@ -14,21 +14,20 @@ local function has_room(limit)
 end
 
 local function unblock_next(limit)
-  if limit.cost then weights.unblock_next(limit[2]) else groups.unblock_next(limit[2]) end
+  if limit.cost then weights.unblock_next(limit.line) else groups.unblock_next(limit.line) end
 end
 
 -- Whether a job has a slot or enough are free. A slot is free if its holder no longer claims its job. `own` is how the
 -- holders of this claim begin, and `group` the job's name among blocked groups if it asks for its turn.
 function limits.has_slot(limit, id, own, group)
   local key = 'pm:holders:' .. limit[2]
-  local may = not limit.cost or not group or weights.is_turn(limit[2], group)
+  local may = not limit.cost or not group or weights.is_turn(limit.line, group)
   if may and has_room(limit) or call('HEXISTS', key, id) == 1 then return true end
   local held, holder = unpack(may and call('HRANDFIELD', key, 1, 'WITHVALUES') or {})
   if not held then return false end
   local worker, execution = holder:match('^(.*) ([^ ]*)$')
-  if holder:sub(1, #own) == own or (worker and redis.pcall('HGET', 'pm:claims:' .. worker, held) == execution) then
-    return false
-  end
+  local is_alive = worker and redis.pcall('HGET', 'pm:claims:' .. worker, held) == execution
+  if is_alive or holder:sub(1, #own) == own then return false end
   call('HDEL', key, held)
   if limit.cost then weights.drop(limit[2], held) end
   return has_room(limit)
@@ -38,7 +37,7 @@ end
 local function pass_on(all, refusing, id, own, group)
   for _, limit in ipairs(all) do
     if limit ~= refusing and limit[1] ~= 'rate' then
-      if limit.cost then weights.leave(limit[2], group) end
+      if limit.cost then weights.leave(limit.line, group) end
       if limits.has_slot(limit, id, own) then unblock_next(limit) end
     end
   end
@@ -50,13 +49,13 @@ local function hold(limit, id, holder, group)
   call('HSET', 'pm:holders:' .. key, id, holder)
   if limit.cost then
     weights.take(key, id, limit.cost)
-    weights.leave(key, group)
-    if weights.free(key, most) > 0 then weights.unblock_next(key) end
+    weights.leave(limit.line, group)
+    if limit.is_hosted then hosts.hold(limit, id, group) end
+    if weights.free(key, most) > 0 then weights.unblock_next(limit.line) end
   end
 end
 
--- Whether a job may run now: then it takes its slots and tokens. Otherwise the key of the slot that it lacks, or the
--- time at which it may run.
+-- Whether a job may run now: then it takes its slots and tokens. Otherwise the limit that refuses it, and when it may run.
 local function admit(all, id, own, number, group)
   local full = {}
   for _, limit in ipairs(all) do
@@ -65,15 +64,12 @@ local function admit(all, id, own, number, group)
     local wait = full[limit] and tokens.wait(full[limit], capacity, most, limit.cost) or 0
     if wait > 0 or kind ~= 'rate' and not limits.has_slot(limit, id, own, group) then
       pass_on(all, limit, id, own, group)
-      return false, kind ~= 'rate' and key, clock.now + math.min(wait / 1000000, groups.LONGEST_BLOCK)
+      return false, limit, clock.now + math.min(wait / 1000000, groups.LONGEST_BLOCK)
     end
   end
   for _, limit in ipairs(all) do
-    if full[limit] then
-      tokens.take(rates.key(limit[2]), full[limit], limit[3], limit.cost)
-    else
-      hold(limit, id, own .. number, group)
-    end
+    if full[limit] then tokens.take(rates.key(limit[2]), full[limit], limit[3], limit.cost) end
+    if not full[limit] then hold(limit, id, own .. number, group) end
   end
   return true
 end
@@ -81,9 +77,11 @@ end
 -- Claim a job from its queue's list. Whether it may run, or else is blocked, and whether another job followed it.
 function limits.claim(queue, group, text, id, own, number)
   if text then
-    local is_admitted, key, due = admit(stated_limits.parse(text), id, own, number, queue .. '\n' .. group)
+    local all, name = stated_limits.parse(text, caller.host), queue .. '\n' .. group
+    local is_admitted, refusing, due = admit(all, id, own, number, name)
     if not is_admitted then
-      groups.block(queue, group, id, key, due)
+      groups.block(queue, group, id, refusing[1] ~= 'rate' and refusing.line, due)
+      if refusing.is_hosted then hosts.invite(refusing, name) end
       return false, false
     end
   end
@@ -93,7 +91,8 @@ end
 -- Release a job's slots, and its tokens too if `returned`, its execution, was not performed. If it is only postponed
 -- until its lock is free, no group is unblocked: the next job would find the same lock taken.
 function limits.release(text, id, returned, is_postponed)
-  for _, limit in ipairs(stated_limits.parse(text)) do
+  local is_hosted = text:find('"host"', 1, true)
+  for _, limit in ipairs(stated_limits.parse(text, is_hosted and records.get(id, 'slots_host') or caller.host)) do
     local kind, key, interval = limit[1], limit[2], limit[3]
     if kind ~= 'rate' then
       if limit[4] == 'replace' then call('SREM', 'pm:retrying:' .. key, id) end

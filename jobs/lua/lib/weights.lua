@@ -1,5 +1,5 @@
 -- Weights: limits of whose slots a job takes as many as it costs. Groups get them in the order in which they came, or
--- small jobs could keep a large one waiting for ever.
+-- small jobs could keep a large one waiting for ever. Slots of hosts (hosts.lua) have keys of their own, but one line.
 -- requires: groups, guarded
 --
 -- pm:weights:<key>  a hash of a holder's job to the slots that it holds beyond the first, if any, and "" to their sum
@@ -62,7 +62,7 @@ function weights.leave(key, name)
 end
 
 -- Where a blocked group is: "waiting", "listed" if its head is in its queue's list, or nothing if it has no job.
-local function place_of(name)
+function weights.place_of(name)
   local queue, group = name:match('^([^\n]*)\n(.*)$')
   local head = queue and call('HGET', 'pm:groups:' .. queue, group)
   return head == '' and 'waiting' or head and 'listed'
@@ -71,7 +71,7 @@ end
 -- Unblock the first group that waits. It keeps its place until one of its jobs is claimed.
 function weights.unblock_next(key)
   for _, name in ipairs(call('ZRANGE', 'pm:blocked:' .. key, 0, MOST_LOOKS - 1)) do
-    local place = place_of(name)
+    local place = weights.place_of(name)
     if place == 'waiting' and groups.unblock(name) then
       return redis.call('SET', 'pm:turn:' .. key, '', 'PX', TURN_MS)
     elseif not place then
@@ -88,7 +88,7 @@ function weights.is_turn(key, name)
   for _ = 1, MOST_LOOKS do
     local first = call('ZRANGE', 'pm:blocked:' .. key, 0, 0)[1]
     if not first or first == name then return true end
-    local place = place_of(first)
+    local place = weights.place_of(first)
     if place == 'waiting' then weights.unblock_next(key) end -- it may have been overlooked
     if place then return place == 'listed' and redis.call('EXISTS', 'pm:turn:' .. key) == 0 end
     call('ZREM', 'pm:blocked:' .. key, first)

@@ -1,6 +1,6 @@
 -- Give groups that lost their head a new one, and unblock those that nothing blocks any more.
 -- requires: coordination/redis/clock, jobs/events, jobs/guarded, jobs/queues, jobs/records, scheduler/fence
--- may use: jobs/groups, jobs/limits, jobs/stated_limits
+-- may use: jobs/groups, jobs/hosts, jobs/limits, jobs/stated_limits
 --
 -- KEYS[1]  the groups of one queue    ARGV[1]  the queue    ARGV[2]  a cursor, "0" at first
 -- ARGV[3]  the leader's term, or ""
@@ -30,6 +30,7 @@ local function repair(queue, group, head)
   call('ZREM', 'pm:due', name)
   local first = call('LINDEX', key, 0)
   for _, limit in ipairs(stated_limits.parse(first and records.get(first, 'limits'))) do
+    if limit.is_hosted then return hosts.wait(limit.line, name) end
     if limit[1] ~= 'rate' and not limits.has_slot(limit, first, '\n') then
       return call('ZADD', 'pm:blocked:' .. limit[2], 'NX', 0, name)
     end

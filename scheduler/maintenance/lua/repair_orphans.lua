@@ -38,7 +38,9 @@ repair['pm:holders:'] = function(key)
     if not worker or redis.pcall('HGET', 'pm:claims:' .. worker, found[i]) ~= execution then
       repaired = repaired + call('HDEL', holders, found[i])
       if is_weighted then weights.drop(key, found[i]) end
-      if is_weighted then weights.unblock_next(key) else groups.unblock_next(key) end
+      local line = key:match('^(.*)@') or key
+      if is_weighted or line ~= key then weights.unblock_next(line) end
+      if not is_weighted then groups.unblock_next(key) end
     end
   end
 end

@@ -1,14 +1,14 @@
 -- Acknowledge the outcomes of one claim and claim the next jobs, in one atomic step.
 -- requires: claiming, coordination/redis/clock, finishing, jobs/caller, jobs/counting, jobs/events
 -- requires: jobs/gathered, jobs/guarded, this_claim
--- may use: acknowledge, examining, jobs/batches, jobs/groups, outcomes, pausing, serving, statistics, worker/renewal
+-- may use: acknowledge, examining, jobs/batches, jobs/groups, jobs/hosts, outcomes, pausing, serving, statistics, worker/renewal
 --
 -- KEYS[1]  the worker's claims: a hash of job id to execution id, beside fields that begin with a dot, such as the mark
 -- KEYS[2]  the worker's waiting list: ids that a blocking move brought here
 -- KEYS[3]  the worker's RQ hash    KEYS[4]  the leases    KEYS[5]  rq:suspended
 -- KEYS[6+] the queues' lists, in the order in which they are served, each with its bands (jobs/lua/lib/bands.lua)
 -- ARGV[1]  msgpack: [mark, claim id, last claim id or "", jobs wanted, worker, now as RQ's text, the lease in
---          seconds, whether to renew it, [outcome, ...], rows]
+--          seconds, whether to renew it, [outcome, ...], rows, the worker's host]
 --          the mark is a field of the claims that names the newest claim: the last, or this one if it is sent again.
 --          If it names neither, the server has lost history. Claims behind blocking moves have marks of their own
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
@@ -38,13 +38,13 @@
 
 local claims, waiting, hash, leases, suspended, lists = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], {unpack(KEYS, 6)}
 local request, counts, entries = ARGV[1], ARGV[2], {unpack(ARGV, 3)}
-local mark, claim_id, last_id, want, worker, now_text, lease, is_due, ended, rows = unpack(cmsgpack.unpack(request))
+local mark, claim_id, last_id, want, worker, now_text, lease, is_due, ended, rows, host = unpack(cmsgpack.unpack(request))
 local call, now = guarded.call, clock.now
-caller.at, caller.worker = now_text, worker
+caller.at, caller.worker, caller.host = now_text, worker, host
 
--- A call is plain if no key exists that asks for more: of a pause, a blocked group, priorities, dependents, canceled jobs.
-local STATES = 7
-local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused', 'pm:bands', 'pm:quiet'}
+-- A call is plain if no key asks for more: a pause, a blocked group, priorities, hosts' slots, dependents, canceled jobs.
+local STATES = 8
+local unusual = {suspended, 'pm:paused', 'pm:due', 'pm:queue-rates', 'pm:batches-paused', 'pm:bands', 'pm:quiet', 'pm:hosted'}
 local ids, ended_in = finishing.subjects(ended, rows, unusual)
 local held = call('HMGET', claims, mark, unpack(ids))
 local again = held[1] == claim_id
@@ -55,7 +55,11 @@ local has_dependents, canceled, is_suspended, paused, looked_at = false, {}, 0, 
 if not is_plain then
   has_dependents, canceled = acknowledge.look(ids, ended_in)
   is_plain = redis.call('EXISTS', unpack(unusual, 1, STATES)) == 0
-  if not is_plain then is_suspended, paused, looked_at = redis.call('EXISTS', suspended), pausing.look(lists, waiting, hash) end
+  if not is_plain then
+    local count = redis.call('EXISTS', suspended, suspended, 'pm:hosted') -- a key counts as often as it is named
+    is_suspended, this_claim.has_hosts = math.floor(count / 2), count % 2 == 1
+    paused, looked_at = pausing.look(lists, waiting, hash)
+  end
 end
 if has_dependents or next(canceled) then rows = acknowledge.append(rows, ended) end
 
@@ -98,6 +102,7 @@ if count > 0 and not is_due then call('ZADD', leases, 'NX', now + lease, worker)
 gathered.write()
 events.write()
 local waits = want > 0 and count == 0
+if this_claim.has_hosts and want > 0 then hosts.note_idle(waits and #lists > 0 and #paused < #looked_at) end
 if waits and (this_claim.has_blocked or not is_plain) then reply[2] = groups.next_due(now, worker, soonest) end
 if waits and this_claim.looks <= 0 then reply[2] = '0' end -- others may be behind these
 reply[1], reply[3], reply[4] = is_suspended, is_forgotten, has_lost

@@ -1,6 +1,6 @@
 -- Serving: claim from the waiting list and from queues of which some are paused, have a rate, or have priorities.
 -- requires: claiming, coordination/redis/clock, jobs/guarded, jobs/queues, this_claim
--- may use: jobs/bands, jobs/groups, jobs/rates, pausing
+-- may use: jobs/bands, jobs/groups, jobs/hosts, jobs/rates, pausing
 
 local serving = {}
 
@@ -42,8 +42,10 @@ function serving.claim(lists, waiting, names, paused)
   local soonest
   groups.unblock_due(clock.now)
   this_claim.rooms, soonest = rates.rooms(names, paused)
-  local has_bands, is_paused = banded(names), {}
+  local is_paused = {}
   for _, queue in ipairs(paused) do is_paused[queue] = true end
+  if #lists > 0 and this_claim.has_hosts then hosts.offer(names, is_paused) end
+  local has_bands = banded(names)
   if #paused > 0 then pausing.return_moved(waiting, is_paused) end
   claiming.from(waiting)
   for _, list in ipairs(lists) do

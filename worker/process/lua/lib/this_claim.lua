@@ -11,6 +11,7 @@ this_claim.count = 0 -- how many jobs were claimed
 this_claim.reply = {0, false, 0, 0, false, false, false} -- what is in front of the jobs; a nil would end the reply
 this_claim.rooms = {} -- of the queues that have a rate
 this_claim.has_blocked = false
+this_claim.has_hosts = false -- there are limits of which each host has slots of its own
 this_claim.has_followed = false -- another job of a group is in the list now
 
 -- Add a job to the reply. The reply is flat, because each list in it takes the server as long as a command.
