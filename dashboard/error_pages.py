@@ -106,6 +106,7 @@ def answer(request: Request, error: Exception) -> Response:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(RETRY_AFTER))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        request.state.broken = error
         logger.error("%s %s: %s", request.method, plain(request.scope["path"]), told(error))
     words = words_for(error)
     if "text/html" not in request.headers.get("accept", ""):

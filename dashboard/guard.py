@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+import anyio
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
-from packmule.dashboard import messages
-from packmule.dashboard.viewer import Role, Viewer
+from packmule.dashboard import error_pages, messages
+from packmule.dashboard.guarding import bounds, headers, origin
+from packmule.dashboard.guarding.forwarding import below_prefix, forwarded
+from packmule.dashboard.guarding.rules import Rules
+from packmule.dashboard.guarding.streams import BUSY, Streams
+from packmule.dashboard.viewer import NOBODY, Role, Viewer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +34,14 @@ EVERYBODY = Viewer("local", Role.ADMIN, may_see_payloads=True)
 Identify = Callable[[Request], Viewer | None]
 """Who sends a request, by its cookie: None for somebody who has not logged in. It may ask Redis."""
 
+PUBLIC = ("/login", "/static", "/health")
+"""What is shown to people who have not logged in."""
+
+API = "/api"
+
+MOST_REQUESTS = 500
+"""Requests that are answered at once, streams left out."""
+
 
 def nobody_logs_in(request: Request) -> Viewer | None:
     """Take everybody for the one user of this machine."""
@@ -31,36 +49,166 @@ def nobody_logs_in(request: Request) -> Viewer | None:
 
 
 class Guard:
-    """Lets a request through to the site with `scope["state"]`'s `viewer`, `nonce` and `message`."""
+    """Lets a request through to the site with `scope["state"]`'s `viewer`, `nonce` and `message`.
 
-    def __init__(self, site: ASGIApp, identify: Identify = nobody_logs_in) -> None:
+    On public pages the viewer may be `NOBODY`, and below `/api` None: the API asks for a token then. It also
+    sets `peer`, the address of the trusted proxy that has forwarded the request, or nothing.
+    """
+
+    def __init__(
+        self, site: ASGIApp, identify: Identify = nobody_logs_in, rules: Rules | None = None
+    ) -> None:
         self.site = site
         self.identify = identify
+        self.rules = rules or Rules()
+        self.streams = Streams(identify)
+        self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it to the site."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.site(scope, receive, send)
-            return
-        request = Request(scope)
-        nonce, message = secrets.token_urlsafe(16), messages.left(request)
-        viewer = await run_in_threadpool(self.identify, request) or EVERYBODY
-        scope.setdefault("state", {}).update(viewer=viewer, nonce=nonce, message=message)
-        started = False
+        elif scope["type"] == "http":
+            scope = below_prefix(forwarded(scope, self.rules), self.rules.prefix)
+            await _Exchange(self, scope, receive, send).run()
+        else:
+            await send({"type": "websocket.close", "code": 1008})
 
-        async def guarded(event: Message) -> None:
-            nonlocal started
-            if event["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=event)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "same-origin"
-                if message and headers.get("content-type", "").startswith("text/html"):
-                    headers.append("Set-Cookie", messages.forgotten(scope))
-            await send(event)
 
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guard, self.scope, self.receive, self._send = guard, scope, receive, send
+        self.path: str = scope["path"].removeprefix(scope["root_path"])
+        self.request = Request(scope)
+        self.nonce = secrets.token_urlsafe(16)
+        self.message = messages.left(self.request)
+        scope.setdefault("app", guard.site)
+        scope["state"].update(viewer=NOBODY, nonce=self.nonce, message=self.message)
+        self.viewer: Viewer | None = None
+        self.stream: str | None = None
+        self.full: HTTPException | None = None
+        self.started = self.ended = self.counted = False
+        self.running = anyio.CancelScope()
+        self.watching: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
         try:
-            await self.site(scope, receive, guarded)
-        except Exception:
-            if not started:
-                raise
+            with self.running:
+                await self.guard.site(self.scope, await self.admit(), self.send)
+            if self.running.cancel_called:
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except Exception as error:
+            await self.refuse(error)
+        finally:
+            self.leave()
+
+    async def admit(self) -> Receive:
+        """Judge the request; what gives the site its body. Raises what is wrong with it."""
+        bounds.check_head(self.scope)
+        if self.path != "/health":
+            origin.check_host(self.scope, self.guard.rules)
+        if self.guard.running >= MOST_REQUESTS:
+            raise HTTPException(503, "Too many requests are being answered: try again.", BUSY)
+        self.guard.running += 1
+        self.counted = True
+        changes = self.scope["method"] not in origin.SAFE_METHODS
+        if _is_below(self.path, API):
+            await self.admit_to_api()
+            return bounds.steady_body(self.receive) if changes else self.receive
+        if not _is_below(self.path, "/static", "/health"):
+            await self.admit_viewer()
+        if not changes:
+            return self.receive
+        bounds.check_length(self.scope, bounds.MAX_BODY)
+        return await bounds.whole_body(self.receive, bounds.MAX_BODY)
+
+    async def admit_to_api(self) -> None:
+        """A request with a token is judged by that alone, so its cookies are taken away."""
+        if "authorization" in self.request.headers:
+            self.scope["headers"] = [each for each in self.scope["headers"] if each[0] != b"cookie"]
+        elif "cookie" in self.request.headers:
+            origin.check_origin(self.scope)
+            self.viewer = await run_in_threadpool(self.guard.identify, self.request)
+        self.scope["state"]["viewer"] = self.viewer
+
+    async def admit_viewer(self) -> None:
+        origin.check_origin(self.scope)
+        self.viewer = await run_in_threadpool(self.guard.identify, self.request)
+        if self.viewer is None and not _is_below(self.path, *PUBLIC):
+            raise HTTPException(401, "Your session has ended, or you have not logged in.")
+        self.scope["state"]["viewer"] = self.viewer or NOBODY
+
+    async def send(self, event: Message) -> None:
+        """Send a part of the site's answer on, the first with the guard's headers."""
+        if event["type"] == "http.response.start":
+            sent = MutableHeaders(scope=event)
+            is_page = sent.get("content-type", "").startswith("text/html")
+            if sent.get("content-type", "").startswith("text/event-stream"):
+                self.begin_stream()
+            headers.protect(sent, self.path, self.nonce, self.scope.get("scheme") == "https")
+            if self.message and is_page and "region" not in self.request.query_params:
+                sent.append("Set-Cookie", messages.forgotten(self.scope))
+            self.started = True
+        else:
+            self.ended = not event.get("more_body", False)
+        await self._send(event)
+
+    def begin_stream(self) -> None:
+        try:
+            self.stream = self.guard.streams.open(self.viewer)
+        except HTTPException as full:
+            self.full = full
+            raise
+        self.uncount()
+        if self.viewer:
+            watch = self.guard.streams.watch(self.request, self.viewer, self.running)
+            self.watching = asyncio.create_task(watch)
+
+    def uncount(self) -> None:
+        self.guard.running -= self.counted
+        self.counted = False
+
+    async def refuse(self, error: Exception) -> None:
+        """Answer a request that can't be let through, or whose handler broke."""
+        error = self.full or error
+        if self.started:
+            if getattr(self.request.state, "broken", None) is not error:
+                logger.error("An answer broke off:%s", error_pages.told(error))
+            if not self.ended:
+                raise ConnectionAbortedError("an answer broke off") from None
+            return
+        if (
+            isinstance(error, HTTPException)
+            and error.status_code == HTTPStatus.UNAUTHORIZED
+            and self.wants_page()
+        ):
+            answer: Response = RedirectResponse(self.login_url(), 303)
+        else:
+            answer = await run_in_threadpool(error_pages.answer, self.request, error)
+        await answer(self.scope, self.receive, self.send)
+
+    def wants_page(self) -> bool:
+        return self.request.method in ("GET", "HEAD") and "text/html" in self.request.headers.get(
+            "accept", ""
+        )
+
+    def login_url(self) -> str:
+        query = self.scope["query_string"].decode("ascii")
+        here = quote(self.scope["path"]) + ("?" if query else "") + query
+        return f"{self.scope['root_path']}/login?next={quote(here, safe='')}"
+
+    def leave(self) -> None:
+        """Give back what the request held; after a change its viewer's streams are looked at again."""
+        self.uncount()
+        if self.stream is not None:
+            self.guard.streams.close(self.stream)
+        if self.watching:
+            self.watching.cancel()
+        if self.viewer and self.scope["method"] not in origin.SAFE_METHODS:
+            self.guard.streams.look(self.viewer)
+
+
+def _is_below(path: str, *roots: str) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in roots)

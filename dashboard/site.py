@@ -10,8 +10,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
-from packmule.dashboard import error_pages, rq_pages
+from packmule.dashboard import error_pages, health, rq_pages
 from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
+from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.pages import pages
 from packmule.dashboard.static_files import Static
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from redis import Redis
     from starlette.routing import BaseRoute
-    from starlette.types import ASGIApp
 
     from packmule.jobs.client import Client
 
@@ -40,7 +40,12 @@ class Site:
     environment: str
 
 
-def build(site: Site, identify: Identify = nobody_logs_in, more_routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+def build(
+    site: Site,
+    identify: Identify = nobody_logs_in,
+    more_routes: Sequence[BaseRoute] = (),
+    rules: Rules | None = None,
+) -> Guard:
     """The application that shows and steers the jobs on `site`'s server, for the users that `identify` knows.
 
     >>> build(Site(client, Client(client), ("default",), "redis://localhost", "production"))  # doctest: +SKIP
@@ -48,10 +53,11 @@ def build(site: Site, identify: Identify = nobody_logs_in, more_routes: Sequence
     routes = [
         Mount("/static", Static(), name="static"),
         Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
+        *health.ROUTES,
         *pages.ROUTES,
         *more_routes,
     ]
     smaller = Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
     app = Starlette(routes=routes, middleware=[smaller], exception_handlers=error_pages.HANDLERS)
     app.state.site = site
-    return Guard(app, identify)
+    return Guard(app, identify, rules)

@@ -34,3 +34,7 @@ class Viewer:
     def may(self, role: Role) -> bool:
         """Whether the viewer may do what needs `role`."""
         return self.role.includes(role)
+
+
+NOBODY = Viewer("", Role.VIEWER)
+"""Somebody who has not logged in, as public pages see it."""
