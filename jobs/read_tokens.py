@@ -17,8 +17,8 @@ def read_token(
 ) -> str:
     """A token with which the API shows the `kind` ("job" or "batch") called `id` for `seconds`.
 
-    That is a day at most. It shows status and progress, and with `output` what the job emits and returns, but never arguments, logs
-    or tracebacks. Raises `InvalidToken`.
+    That is a day at most. It shows status and progress, and with `output` what the job emits and returns,
+    but never arguments, logs or tracebacks. Raises `InvalidToken`.
 
     >>> read_token(client, "job", "2a9f", 60)  # doctest: +SKIP
     'pm_9dKq...'

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 from starlette.datastructures import Headers
@@ -18,6 +19,7 @@ from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
 
 DEADLINE = 60.0
+Outcome = TypeVar("Outcome")
 OWN = {"Sec-Fetch-Site": "same-origin"}
 
 
@@ -56,7 +58,13 @@ class Answer:
 
 def ask(app: Guard, path: str, method: str = "GET", **more: Any) -> Answer:
     """The whole answer to one request."""
-    return asyncio.run(asked(app, path, method, **more))
+    return run(asked(app, path, method, **more))
+
+
+def run(scenario: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Run a scenario to its end; in a thread, since a browser of other tests may have a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, scenario).result()
 
 
 async def asked(

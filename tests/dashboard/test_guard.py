@@ -18,7 +18,7 @@ from starlette.routing import Route
 from packmule.dashboard.guarding import bounds, streams
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.viewer import Role, Viewer
-from packmule.tests.dashboard.asking import DEADLINE, OWN, Answer, always, ask, asked, guarded
+from packmule.tests.dashboard.asking import DEADLINE, OWN, Answer, always, ask, asked, guarded, run
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -386,7 +386,7 @@ def test_more_requests_at_once_than_the_bound_are_refused(client, monkeypatch):
         assert (await asked(app, "/wait")).status == 200
         assert app.running == 0
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 async def stream(request: Request) -> Response:
@@ -436,7 +436,7 @@ def test_more_streams_than_the_bound_are_refused_and_each_that_leaves_makes_room
             left.set()
         assert app.streams.by_viewer == {}
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 @pytest.mark.parametrize("after", [None, Viewer("ada", Role.VIEWER, False, "s1"), Viewer("ada", Role.ADMIN)])
@@ -453,7 +453,7 @@ def test_a_stream_ends_soon_after_its_session_or_the_rights_do(client, monkeypat
         assert (answer.body, answer.ended) == (b"data: begun\n\n", True)
         assert app.streams.by_viewer == {}
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_logging_out_ends_streams_at_once_and_only_those_of_the_session(client):
@@ -486,7 +486,7 @@ def test_logging_out_ends_streams_at_once_and_only_those_of_the_session(client):
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patched:
         patched.setattr(streams, "LOOK_INTERVAL", 10 * DEADLINE)
-        asyncio.run(scenario())
+        run(scenario())
 
 
 def test_a_stream_goes_on_while_redis_is_away(client, monkeypatch, caplog):
@@ -509,7 +509,7 @@ def test_a_stream_goes_on_while_redis_is_away(client, monkeypatch, caplog):
         running.cancel()
         await asyncio.wait([running])
 
-    asyncio.run(scenario())
+    run(scenario())
     assert "\x1b" not in caplog.text
 
 
@@ -541,7 +541,7 @@ def test_an_answer_that_breaks_off_does_not_look_whole(client, caplog):
 
     answer = Answer()
     with pytest.raises(ConnectionAbortedError):
-        asyncio.run(asked(guarded(client, Route("/half", break_off)), "/half", answer=answer))
+        run(asked(guarded(client, Route("/half", break_off)), "/half", answer=answer))
     assert (answer.body, answer.ended) == (b"half", False)
     assert "\n  ValueError: x\n  forged" in caplog.text
 
@@ -556,7 +556,7 @@ def test_a_websocket_is_closed(client):
         await guarded(client)({"type": "websocket", "path": "/"}, None, send)
         assert sent == [{"type": "websocket.close", "code": 1008}]
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_what_others_do_at_once_stays_apart(client):
@@ -575,4 +575,4 @@ def test_what_others_do_at_once_stays_apart(client):
         ] * 100
         assert app.running == 0
 
-    asyncio.run(scenario())
+    run(scenario())

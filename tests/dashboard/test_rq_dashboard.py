@@ -30,7 +30,6 @@ from packmule.tests.command_line import (
     until,
 )
 
-
 OWN = {"Sec-Fetch-Site": "same-origin"}
 
 
