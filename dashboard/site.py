@@ -30,7 +30,7 @@ class Site:
     """What pages and the API work with: `request.app.state.site`.
 
     `queues` are the settings' queues in their order, `url` names the server without its password, and
-    `environment` is `development` or `production`.
+    `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known.
     """
 
     client: Redis
@@ -38,6 +38,7 @@ class Site:
     queues: tuple[str, ...]
     url: str
     environment: str
+    modules_fault: str = ""
 
 
 def build(

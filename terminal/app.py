@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from packmule.jobs.client import Client
     from packmule.jobs.storage import Storage
 
-READY_JOBS = ("packmule.jobs.email.email", "packmule.jobs.image.image", "packmule.jobs.files.file")
-
 
 class App:
     """The settings, a connection that is made on first use, and what a command closes at its end."""
@@ -99,7 +97,7 @@ class App:
         """Register the ready-made jobs and those of the user's modules."""
         from packmule.jobs import registry
 
-        registry.defer(READY_JOBS)
+        registry.defer(registry.READY)
         try:
             registry.load(self.settings.modules)
         except registry.NotRegistered as error:

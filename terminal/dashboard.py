@@ -29,6 +29,7 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
 
     from packmule.config import mask
     from packmule.coordination.redis.embedded_server import EmbeddedServer
+    from packmule.dashboard.known_jobs import load
     from packmule.dashboard.site import Site, build
 
     app.client.ping()  # the connection stays open, and so does an embedded server
@@ -42,7 +43,8 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
         raise click.UsageError(
             f"can't listen on {host}:{port} ({error}): choose another with --host or --port"
         ) from None
-    site = build(Site(app.client, app.jobs_on(app.client), settings.queues, url, settings.environment))
+    jobs, fault = app.jobs_on(app.client), load(settings)
+    site = build(Site(app.client, jobs, settings.queues, url, settings.environment, fault))
     config = uvicorn.Config(site, log_level="warning", proxy_headers=False, server_header=False)
     for signum in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends its requests, then raises the signal again
         signal.signal(signum, lambda signum, frame: sys.exit(0))

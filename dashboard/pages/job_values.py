@@ -1,0 +1,105 @@
+"""What pages show of a job: its times, its call on one line, and only what the viewer may see."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from packmule.dashboard.viewer import Viewer
+from packmule.jobs import masking, steps, wire
+from packmule.jobs.reader import JobInfo, Progress
+
+LONGEST_CALL = 120
+"""Characters of a call's arguments in a row."""
+
+LONGEST_REASON = 200
+
+
+class Row(NamedTuple):
+    """A job in a table; `text` says what is most worth knowing of it, "" if nothing may be shown."""
+
+    id: str
+    name: str
+    status: str
+    queue: str
+    at: float | None
+    seconds: float | None
+    began: float | None
+    progress: Progress | None
+    waits: str | None
+    text: str
+
+
+def row(info: JobInfo, viewer: Viewer) -> Row:
+    """The row of a job, for this viewer.
+
+    >>> row(info, viewer).text  # doctest: +SKIP
+    'month="2026-11", copies=2'
+    """
+    began, ended = seconds(info.started_at), seconds(info.ended_at)
+    at = (began if info.status == "started" else ended) or seconds(info.created_at)
+    ran = max(0.0, ended - began) if began and ended and info.has_ended else None
+    is_running = info.status == "started"
+    if info.status in ("failed", "stopped") and info.reason:
+        text = info.reason if viewer.may_see_payloads else info.error_type or ""
+        text = text[:LONGEST_REASON]
+    else:
+        text = call_text(info) if viewer.may_see_payloads else ""
+    return Row(
+        info.id,
+        info.name,
+        info.status,
+        info.queue,
+        at,
+        ran,
+        began if is_running else None,
+        info.progress if is_running else None,
+        waits_for(info),
+        text,
+    )
+
+
+def call_text(info: JobInfo) -> str:
+    """The arguments of a job on one line, secrets masked: `"2026-11", copies=2`."""
+    args, kwargs = masking.masked_call(info.name, info.args, info.kwargs)
+    parts: list[str] = []
+    length = 0
+    for name, value in [*(("", value) for value in args), *kwargs.items()]:
+        if length > LONGEST_CALL:
+            break
+        parts.append(f"{name}={one_line(value)}" if name else one_line(value))
+        length += len(parts[-1]) + 2
+    shown = ", ".join(parts)
+    return shown if len(shown) <= LONGEST_CALL else f"{shown[: LONGEST_CALL - 1]}…"
+
+
+def one_line(value: Any) -> str:
+    """A value as JSON on one line, whole numbers exact."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return "…"
+
+
+def waits_for(info: JobInfo) -> str | None:
+    """What a job waits for by its own will, in words; None if it doesn't."""
+    if info.waits is None:
+        return None
+    if info.waits.startswith(steps.ANSWER):
+        return f"an answer for step {info.waits.removeprefix(steps.ANSWER)}, whose end is unknown"
+    kind, _, name = info.waits.partition(":")
+    return f"signal {name}" if kind.startswith("signal") else "the end of its sleep"
+
+
+def signal_of(info: JobInfo) -> str | None:
+    """The name of the signal that a job waits for, None if it waits for none."""
+    kind, _, name = (info.waits or "").partition(":")
+    return name if kind.startswith("signal") else None
+
+
+def seconds(text: str | None) -> float | None:
+    """RQ's text of a time as Unix seconds; None if there is none, or it makes no sense."""
+    try:
+        return wire.time_seconds(text) if text else None
+    except (ValueError, OverflowError):
+        return None
