@@ -13,6 +13,7 @@ from starlette.routing import Mount
 from packmule.dashboard import error_pages, health, rq_pages
 from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
 from packmule.dashboard.guarding.rules import Rules
+from packmule.dashboard.live import streams
 from packmule.dashboard.pages import pages
 from packmule.dashboard.static_files import Static
 
@@ -56,6 +57,7 @@ def build(
         Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
         *health.ROUTES,
         *pages.ROUTES,
+        *streams.ROUTES,
         *more_routes,
     ]
     smaller = Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)

@@ -91,6 +91,9 @@ AUDIT = "pm:audit"
 FULL = "pm:full"
 """Exists while the server is too full to take more jobs."""
 
+LEADER = "pm:leader"
+"""The hash in which the leading scheduler registers."""
+
 SCHEDULER = "pm:scheduler"
 """The channel that tells schedulers in how many seconds something is due, or that one has `"resigned"`."""
 

@@ -9,17 +9,14 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from redis import Redis
-from redis.exceptions import NoPermissionError
 
 from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
-from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys
+from packmule.observe.leadership import leader
 
-LEADER = "pm:leader"
 LOCK = "packmule leader"
 TERM = 3.0
 """Seconds for which a leader may be silent; another then takes over within 5."""
@@ -40,7 +37,6 @@ EXTEND = 0.65
 """The part of a term after which the leader extends it."""
 
 _lead = Script("scheduler", "lead")
-_who_leads = Script("scheduler", "who_leads")
 _resign = Script("scheduler", "resign")
 
 
@@ -49,17 +45,6 @@ log = logging.getLogger("packmule.scheduler")
 
 class NotLeading(Exception):
     """This scheduler does not lead any more; its last step wrote nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leader:
-    """The leading scheduler: `term` is its fencing token, `since` and `until` Unix times, `left` seconds."""
-
-    name: str
-    term: str
-    since: float
-    until: float
-    left: float
 
 
 class Leadership:
@@ -138,7 +123,7 @@ class Leadership:
         if self._lock is not None:
             term = str(self._lock.fence)
             self._drop()
-            _resign(self.client, [LEADER], [term])
+            _resign(self.client, [keys.LEADER], [term])
 
     def close(self) -> None:
         """Close the connections to the lock nodes."""
@@ -171,7 +156,9 @@ class Leadership:
     def _announce(self) -> None:
         """Announce the term to the job server; if a later leader did so already, give up."""
         lock = self._lock
-        if lock is not None and _lead(self.client, [LEADER], [self.name, lock.fence, int(self.ttl * 1000)]):
+        if lock is not None and _lead(
+            self.client, [keys.LEADER], [self.name, lock.fence, int(self.ttl * 1000)]
+        ):
             self._is_announced = True
         else:
             log.warning("%s: the job server knows a later leader", self.name)
@@ -189,31 +176,6 @@ class Leadership:
         self._is_announced = False
         if lock is not None:
             lock.release()
-
-
-def leader(client: Redis) -> Leader | None:
-    """The scheduler that leads now, or None."""
-    found = _who_leads(client, [LEADER])
-    if found is None:
-        return None
-    name, term, *times = map(as_text, found)
-    try:
-        since, until, now = map(float, times)
-    except ValueError:
-        return None
-    return Leader(name, term, since, until, until - now) if until > now else None
-
-
-def candidates(client: Redis) -> int:
-    """How many schedulers run, including the leader: the subscribers of the schedulers' channel.
-
-    Zero if `client` is not permitted to count them.
-    """
-    try:
-        ((_, listening),) = client.pubsub_numsub(keys.SCHEDULER)
-    except NoPermissionError:
-        return 0
-    return int(listening)
 
 
 def require_leading(reply: object) -> None:

@@ -10,7 +10,7 @@ from packmule.terminal.app import App
 from packmule.terminal.parameters import json_option
 
 if TYPE_CHECKING:
-    from packmule.scheduler.leader import Leader
+    from packmule.observe.leadership import Leader
 
 
 @click.command()
@@ -23,7 +23,7 @@ def status(app: App, json: bool) -> None:
     """
     from packmule.jobs import cluster, keys
     from packmule.jobs.schedule_store import entries
-    from packmule.scheduler.leader import candidates, leader
+    from packmule.observe.leadership import candidates, leader
     from packmule.scheduler.maintenance.memory_limit import MemoryLimit
     from packmule.terminal import show
     from packmule.terminal.banner import server_text

@@ -23,9 +23,10 @@ from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys, schedule_ledger, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.cron import shown
+from packmule.jobs.keys import LEADER
 from packmule.jobs.schedule import Schedule, schedule
 from packmule.observe import events
-from packmule.scheduler.leader import LEADER, Leadership, NotLeading
+from packmule.scheduler.leader import Leadership, NotLeading
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules.periodic_enqueuer import (
     FAILED_RETRY_INTERVAL,

@@ -25,16 +25,16 @@ from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import keys
 from packmule.jobs.client import Client
+from packmule.jobs.keys import LEADER
+from packmule.observe.leadership import candidates
+from packmule.observe.leadership import leader as who_leads
 from packmule.scheduler.leader import (
     CANDIDACY,
-    LEADER,
     LOCK,
     LONGEST_STANDBY,
     Leadership,
     NotLeading,
-    candidates,
 )
-from packmule.scheduler.leader import leader as who_leads
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, promote
 from packmule.scheduler.scheduler import JOBS_INTERVAL, RETRY_INTERVAL, Scheduler
 from packmule.tests.fork_server import Forked

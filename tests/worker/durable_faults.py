@@ -38,7 +38,7 @@ from packmule.drill import job_states
 from packmule.jobs import control, keys, reader
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
-from packmule.scheduler.leader import leader
+from packmule.observe.leadership import leader
 from packmule.testing import private_server
 from packmule.tests.fork_server import Forked
 from packmule.tests.worker import durable_jobs

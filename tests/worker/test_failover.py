@@ -14,7 +14,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.jobs import keys, schedule_ledger, schedule_store
 from packmule.jobs.client import Client
 from packmule.jobs.schedule import schedule
-from packmule.scheduler.leader import leader
+from packmule.observe.leadership import leader
 from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.network import Pair, network

@@ -1,0 +1,69 @@
+"""`/live`: Server-Sent Events that say which topics of an open page changed, and whether Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from packmule.dashboard.live.hub import Hub, Subscriber
+
+MOST_TOPICS = 100
+LONGEST_TOPIC = 300
+SILENCE = 15.0
+"""Seconds after which a comment keeps proxies from closing a stream that has nothing to say."""
+
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def hub_of(app: Starlette) -> Hub:
+    """The hub of the site, which all its pages share."""
+    found: Hub | None = getattr(app.state, "hub", None)
+    if found is None:
+        site = app.state.site
+        found = app.state.hub = Hub(site.client, site.queues)
+    return found
+
+
+async def live(request: Request) -> Response:
+    """`/live?on=jobs+workers`: events `hello` (with the time), `stale` (topics), `away` and `back`."""
+    given = request.query_params.get("on", "").split(" ")
+    wanted = {topic for topic in given[:MOST_TOPICS] if 0 < len(topic) <= LONGEST_TOPIC}
+    return StreamingResponse(_events(hub_of(request.app), wanted), 200, HEADERS, "text/event-stream")
+
+
+async def _events(hub: Hub, wanted: set[str]) -> AsyncIterator[str]:
+    subscriber = hub.subscribe(wanted)
+    try:
+        yield f"retry: 2000\nevent: hello\ndata: {time.time():.3f}\n\n"
+        was_away = False
+        while True:
+            if hub.is_away != was_away:
+                was_away = hub.is_away
+                yield f"event: {'away' if was_away else 'back'}\ndata: {time.time():.3f}\n\n"
+            if subscriber.topics:
+                topics, subscriber.topics = subscriber.topics, set()
+                yield f"event: stale\ndata: {' '.join(sorted(topics))}\n\n"
+            elif not await _arrives(subscriber):
+                yield ": still here\n\n"
+    finally:
+        hub.unsubscribe(subscriber)
+
+
+async def _arrives(subscriber: Subscriber) -> bool:
+    """Wait until there is something to say, but not for longer than a stream may be silent."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            await subscriber.arrived.wait()
+    except TimeoutError:
+        return False
+    subscriber.arrived.clear()
+    return True
+
+
+ROUTES = [Route("/live", live, name="live")]
