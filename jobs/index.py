@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -16,22 +16,22 @@ from redis.exceptions import ResponseError
 from packmule.coordination.redis.replies import UNREADABLE, pipelined
 from packmule.jobs import keys
 from packmule.jobs.job_filter import JobFilter, look
+from packmule.jobs.keys import INDEX_HEAD
 
 MOST_LOOKS = 20_000
-LONGEST = 0.015
-"""Jobs that a search passes in an index at most, and seconds that it takes for that."""
+"""Jobs that a search passes in an index at most."""
 
 FEWEST_ENTRIES, MOST_ENTRIES = 16, 1024
 """Entries that one command reads: at first, and at most."""
+
+MOST_A_READ = 4096
+"""Jobs that the entries of one command name at most, about: a page doesn't wait for more than it needs."""
 
 LONGEST_NAME = 190
 """An entry may have cut off what is longer."""
 
 DELAY, SKEW = 1.0, 60.0
 """Seconds from a job's end to its entry, usually; and from the entry to a later end of the job at least."""
-
-HEAD = 3
-"""Texts of a group in front of its ids: name, queue, class of the error."""
 
 LOOKS_A_TRIP = 64
 FEW = 200
@@ -55,7 +55,7 @@ class Hit(NamedTuple):
 class Found:
     """What a look at an index found: it has seen all that ended since the millisecond `down_to`, 0 for all.
 
-    `named` are the ids of all jobs that the entries name, whether they fit or not.
+    `named` are the ids of the jobs that its entries name and that may fit by what these say.
     """
 
     hits: list[Hit] = field(default_factory=list)
@@ -63,28 +63,38 @@ class Found:
     named: set[str] = field(default_factory=set)
 
 
-class _Candidate(NamedTuple):
+class _Moment(NamedTuple):
+    """What a millisecond's entries name, by whether they know the error; and how many jobs they name."""
+
     at: int
-    id: str
-    knows_error: bool
+    ids: dict[bool, list[str]]
+    size: int
 
 
-def read(client: Redis, state: str, wanted: JobFilter, most: int, newest: int | None) -> Found:
-    """The latest jobs of the index `state` that fit: `most` or a few more, none from after `newest`."""
-    found, waiting = Found(), []
-    ends_at, passed = time.monotonic() + LONGEST, 0
-    for at, candidates, size in _moments(client, keys.INDEXES[state], wanted, newest):
-        waiting += [each for each in candidates if each.id not in found.named]
-        found.named.update(each.id for each in candidates)
+def read(
+    client: Redis, state: str, wanted: JobFilter, most: int, newest: int | None, ends_at: float
+) -> Found:
+    """The latest jobs of the index `state` that fit: `most` or a few more, none from after `newest`.
+
+    It stops at `ends_at` of the monotonic clock.
+    """
+    found, passed, waits = Found(), 0, 0
+    times: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    for at, ids, size in _moments(client, keys.INDEXES[state], wanted, newest):
+        for knows_error, some in ids.items():
+            new = [id for id in some if id not in found.named]
+            times[knows_error].update(dict.fromkeys(new, at))
+            waits += len(new)
+            found.named.update(new)
         passed += size
         is_over = passed >= MOST_LOOKS or time.monotonic() > ends_at
-        if is_over or len(waiting) >= LOOKS_A_TRIP:
-            found.hits += _verified(client, state, waiting, wanted)
-            waiting = []
+        if is_over or waits >= LOOKS_A_TRIP:
+            found.hits += _verified(client, state, times, wanted)
+            times, waits = {True: {}, False: {}}, 0
             if is_over or len(found.hits) >= most:
                 found.down_to = at
                 return found
-    found.hits += _verified(client, state, waiting, wanted)
+    found.hits += _verified(client, state, times, wanted)
     return found
 
 
@@ -93,85 +103,87 @@ def named_near(client: Redis, state: str, at: int) -> set[str]:
     key = keys.INDEXES[state]
     commands = [("XREVRANGE", key, f"{at}", f"{max(0, at - NEAR)}", "COUNT", FEW)]
     commands += [("XRANGE", key, f"{at}", f"{at + NEAR}", "COUNT", FEW)]
-    found = [_parsed(reply, JobFilter()) for reply in pipelined(client, commands, ())]
-    return {each.id for entries in found for _, candidates, _ in entries for each in candidates}
+    replies = pipelined(client, commands, ())
+    return {
+        id for reply in replies for _, entry in reply for group in _groups(entry) for id in group[INDEX_HEAD:]
+    }
 
 
-def _moments(
-    client: Redis, key: str, wanted: JobFilter, newest: int | None
-) -> Iterator[tuple[int, list[_Candidate], int]]:
-    """Each millisecond that has entries, the newest first, with what may fit and how many jobs it names."""
+def _moments(client: Redis, key: str, wanted: JobFilter, newest: int | None) -> Iterator[_Moment]:
+    """Each millisecond that has entries, the newest first, with what may fit."""
     since, until = wanted.times
     low = "-" if since is None else f"{max(0, int((since - DELAY) * 1000))}"
     tops = [] if newest is None else [newest]
     tops += [] if until is None else [int((until + DELAY) * 1000)]
     high, count = f"{max(0, min(tops))}" if tops else "+", FEWEST_ENTRIES
     while True:
-        entries = _read(client, key, high, low, wanted, count)
+        entries = _read(client, key, high, low, count)
         is_last = len(entries) < count
         ends = entries[-1][0] if entries and not is_last else -1
         whole = [each for each in entries if each[0] != ends]
         if not whole and count == MOST_ENTRIES:  # in one millisecond: we don't write so many
             whole, ends = entries, ends - 1
+        jobs = 0
         for at, together in groupby(whole, key=itemgetter(0)):
-            parts = list(together)
-            yield at, [each for _, some, _ in parts for each in some], sum(size for *_, size in parts)
+            moment = _moment(at, [entry for _, entry in together], wanted)
+            jobs += moment.size
+            yield moment
         if is_last or ends < 0:
             return
         high = f"{ends}"
-        count = min(4 * count, MOST_ENTRIES)
+        most = max(1, MOST_A_READ * len(whole) // jobs) if jobs else MOST_ENTRIES
+        count = min(4 * count, most, MOST_ENTRIES)
 
 
-def _read(
-    client: Redis, key: str, high: str, low: str, wanted: JobFilter, count: int
-) -> list[tuple[int, list[_Candidate], int]]:
-    """The newest entries up to `high`: the millisecond, what may fit, and how many jobs it names."""
+def _read(client: Redis, key: str, high: str, low: str, count: int) -> list[tuple[int, Any]]:
+    """The newest entries up to `high`: the millisecond and the fields of each."""
     try:
         found: Any = client.xrevrange(key, high, low, count=count)
     except ResponseError as error:
         if "WRONGTYPE" not in str(error):
             raise
         return []  # the next entry moves the key aside
-    return _parsed(found, wanted)
+    return [(int(id.partition(b"-")[0]), fields) for id, fields in found]
 
 
-def _parsed(found: Any, wanted: JobFilter) -> list[tuple[int, list[_Candidate], int]]:
-    entries = []
-    for id, fields in found:
-        at = int(id.partition(b"-")[0])
-        try:
-            groups = _decode(fields[b"e"])
-            size = sum(max(0, len(each) - HEAD) for each in groups)
-        except (KeyError, *UNREADABLE):
-            groups, size = [], 0
-        entries.append((at, [each for group in groups for each in _fitting(at, group, wanted)], size + 1))
-    return entries
+def _moment(at: int, entries: Sequence[Any], wanted: JobFilter) -> _Moment:
+    ids: dict[bool, list[str]] = {True: [], False: []}
+    size = 0
+    for entry in entries:
+        groups = _groups(entry)
+        size += sum(len(each) - INDEX_HEAD for each in groups) + 1
+        for group in groups:
+            if _may_fit(group, wanted):
+                ids[bool(group[2])] += group[INDEX_HEAD:]
+    if wanted.id is not None:
+        ids = {knows: [id for id in some if id.startswith(wanted.id)] for knows, some in ids.items()}
+    return _Moment(at, ids, size)
 
 
-def _fitting(at: int, group: list[str], wanted: JobFilter) -> Iterator[_Candidate]:
-    """The jobs of a group that may fit, by what the entry says."""
-    if len(group) <= HEAD:
-        return
-    name, queue, error, *ids = group
-    if wanted.queue not in (None, queue) or (
-        name and len(name) < LONGEST_NAME and not wanted.fits_name(name)
-    ):
-        return
-    if wanted.error is not None and error not in ("", wanted.error):
-        return
-    for id in ids:
-        if id.startswith(wanted.id or ""):
-            yield _Candidate(at, id, bool(error))
+def _groups(entry: Any) -> list[list[str]]:
+    """The groups of an entry; none if it makes no sense."""
+    try:
+        return [each for each in _decode(entry[b"e"]) if len(each) > INDEX_HEAD]
+    except (KeyError, *UNREADABLE):
+        return []
 
 
-def _verified(client: Redis, state: str, candidates: list[_Candidate], wanted: JobFilter) -> list[Hit]:
+def _may_fit(group: list[str], wanted: JobFilter) -> bool:
+    """Whether the jobs of a group may fit, by what the entry says of them."""
+    name, queue, error = group[:INDEX_HEAD]
+    return (
+        wanted.queue in (None, queue)
+        and (not name or len(name) >= LONGEST_NAME or wanted.fits_name(name))
+        and (wanted.error is None or error in ("", wanted.error))
+    )
+
+
+def _verified(client: Redis, state: str, times: dict[bool, dict[str, int]], wanted: JobFilter) -> list[Hit]:
     """Those that are as the index says, by their records."""
-    times = {each.id: each.at for each in candidates}
     statuses = [status for status in STATES[state] if status in wanted.statuses]
-    hits = []
-    for knows_error in (True, False):
-        ids = [each.id for each in candidates if each.knows_error == knows_error]
-        for seen in look(client, ids, wanted, statuses, knows_error):
-            if seen.at * 1000 <= times[seen.id] + SKEW * 1000:
-                hits.append(Hit(times[seen.id], seen.id))
-    return hits
+    return [
+        Hit(some[seen.id], seen.id)
+        for knows_error, some in times.items()
+        for seen in look(client, list(some), wanted, statuses, knows_error)
+        if seen.at * 1000 <= some[seen.id] + SKEW * 1000
+    ]

@@ -112,43 +112,41 @@ class Sighting:
 def look(
     client: Redis, ids: Sequence[str], wanted: JobFilter, statuses: Sequence[str], knows_error: bool = False
 ) -> list[Sighting]:
-    """Those of the jobs `ids` that are there, in one of `statuses`, and fit: in order, in one round trip.
+    """Those of the jobs `ids` that are there, in one of `statuses`, and fit: in order.
 
-    If the caller `knows_error`, the error isn't compared.
+    It takes a round trip, and another one if errors are compared. They are not if the caller `knows_error`.
     """
     needs_call = wanted.name is not None or bool(wanted.args)
     names = (*FIELDS, "data") if needs_call else FIELDS
-    commands: list[tuple[Any, ...]] = [("HMGET", keys.job_key(id), *names) for id in ids]
-    compares_error = wanted.error is not None and not knows_error
-    if compares_error:
-        commands += [("XREVRANGE", keys.results_key(id), "+", "-", "COUNT", 1) for id in ids]
-    replies = pipelined(client, commands, None)
-    errors = replies[len(ids) :] or [None] * len(ids)
     found = []
-    for id, values, results in zip(ids, replies, errors, strict=False):
-        seen = _sighting(id, values or ())
-        if seen is None or seen.status not in statuses or not _fits(seen, wanted):
+    records = pipelined(client, [("HMGET", keys.job_key(id), *names) for id in ids], None)
+    for id, values in zip(ids, records, strict=True):
+        seen = _sighting(id, values or (None,), statuses)
+        if seen is None or not _fits(seen, wanted):
             continue
-        if needs_call and not wanted.fits_call(values[len(FIELDS)] or b""):
-            continue
-        if not compares_error or _error_type(results) == wanted.error:
+        if not needs_call or wanted.fits_call(values[-1] or b""):
             found.append(seen)
-    return found
+    if wanted.error is None or knows_error:
+        return found
+    commands = [("XREVRANGE", keys.results_key(seen.id), "+", "-", "COUNT", 1) for seen in found]
+    errors = map(_error_type, pipelined(client, commands, None))
+    return [seen for seen, error in zip(found, errors, strict=True) if error == wanted.error]
 
 
 def _fits(seen: Sighting, wanted: JobFilter) -> bool:
     return (
         wanted.queue in (None, seen.queue)
         and wanted.fingerprint in (None, seen.fingerprint)
-        and seen.id.startswith(wanted.id or "")
+        and (wanted.id is None or seen.id.startswith(wanted.id))
         and wanted.fits_time(seen.at)
     )
 
 
-def _sighting(id: str, values: Sequence[bytes | None]) -> Sighting | None:
-    if not values or values[0] is None:
+def _sighting(id: str, values: Sequence[bytes | None], statuses: Sequence[str]) -> Sighting | None:
+    """What the values of `FIELDS` say, if the job is in one of `statuses`."""
+    if values[0] is None or (status := as_text(values[0])) not in statuses:
         return None
-    status, queue, made, began, ended, fingerprint = (as_text(each or b"") for each in values[: len(FIELDS)])
+    queue, made, began, ended, fingerprint = (as_text(each or b"") for each in values[1 : len(FIELDS)])
     said = (began if status == "started" else ended) or made
     try:
         at = wire.time_seconds(said) or 0.0

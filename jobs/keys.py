@@ -85,6 +85,9 @@ STATISTICS = "pm:stats:"
 INDEXES = {"finished": "pm:index:finished", "failed": "pm:index:failed"}
 """The streams that name ended jobs, the newest last; stopped jobs are among the failed."""
 
+INDEX_HEAD = 3
+"""Texts in front of the ids of a group in an entry of an index: name, queue, class of the error."""
+
 AUDIT = "pm:audit"
 """The stream of the commands that changed something."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,8 +20,14 @@ from packmule.jobs.places import places
 PAGE, MOST = 50, 1000
 """Jobs of a page, unless told otherwise and at most."""
 
-MOST_IN_A_PLACE, MOST_IN_PLACES = 200, 2_000
-"""Ids that a search reads of each list and registry, and of all of them, about."""
+LONGEST = 0.02
+"""Seconds that a search takes to go through the indexes, about."""
+
+MOST_PLACES, MOST_IN_A_PLACE, MOST_IN_PLACES = 200, 200, 4_000
+"""Lists and registries that a search reads, and the ids of each and of all of them, about."""
+
+MOST_LOOKS = 1_000
+"""Records that it reads of those, so that a page takes no longer if everything is full."""
 
 
 class InvalidPage(UsageError, ValueError):
@@ -63,16 +70,25 @@ def search(
     wanted = wanted or JobFilter()
     after = _Position.parse(cursor)
     newest = after.at if after else None
-    founds = {
-        state: index.read(client, state, wanted, limit + 1, newest)
+    states = [
+        state
         for state, statuses in index.STATES.items()
         if not wanted.fingerprint and not set(statuses).isdisjoint(wanted.statuses)
+    ]
+    began = time.monotonic()
+    founds = {
+        state: index.read(client, state, wanted, limit + 1, newest, began + LONGEST * number / len(states))
+        for number, state in enumerate(states, start=1)
     }
     down_to = max((found.down_to for found in founds.values()), default=0)
-    waiting, ended, is_partial = _in_places(client, wanted, more_queues, founds.keys())
+    waiting, ended, is_partial = _in_places(client, wanted, more_queues, founds)
+
+    def is_here(hit: Hit) -> bool:
+        return hit.at >= down_to and (not after or after.is_before(hit))
+
     hits = {hit for found in founds.values() for hit in found.hits}
-    hits.update(waiting, _unnamed(client, ended, [at for at in (newest, down_to) if at], founds))
-    seen = (hit for hit in hits if hit.at >= down_to and (not after or after.is_before(hit)))
+    hits.update(waiting, _unnamed(client, ended, is_here, [at for at in (newest, down_to) if at]))
+    seen = filter(is_here, hits)
     ordered = sorted(seen, key=_order)
     shown = ordered[:limit]
     following = None
@@ -112,48 +128,68 @@ def _order(hit: Hit) -> tuple[int, str]:
 
 
 def _in_places(
-    client: Redis, wanted: JobFilter, more: Sequence[str], indexed: Collection[str]
+    client: Redis, wanted: JobFilter, more: Sequence[str], founds: Mapping[str, index.Found]
 ) -> tuple[list[Hit], dict[str, list[Hit]], bool]:
     """The newest jobs of each list and registry that fit.
 
-    Returns those that have not ended or were canceled; those that ended, by the index that should name them;
-    and whether there are more of the first than were looked at.
+    Returns those that have not ended or were canceled; those that ended and were not found by the index that
+    should name them; and whether there are more of the first than were looked at.
     """
     names = [*dict.fromkeys([*more, *queues.names(client)])] if wanted.queue is None else [wanted.queue]
     found = places(client, names, wanted.statuses, wanted.fingerprint)
     share = MOST_IN_PLACES // max(1, len(found))
     most = share if wanted.fingerprint else min(MOST_IN_A_PLACE, max(10, share))
-    is_partial = len(found) > MOST_IN_PLACES // 10
-    found = found[: MOST_IN_PLACES // 10]
-    by_statuses: dict[tuple[str, ...], dict[str, None]] = {}
+    is_partial = len(found) > MOST_PLACES
+    found = found[:MOST_PLACES]
+    unseen: list[list[str]] = []
     for place, reply in zip(found, pipelined(client, [each.newest(most) for each in found], ()), strict=True):
-        by_statuses.setdefault(place.statuses, {}).update(dict.fromkeys(place.ids(reply)))
+        indexed = founds.get(place.statuses[0])
+        unseen.append([id for id in place.ids(reply) if not indexed or id not in indexed.named])
         is_partial = is_partial or (len(reply) == most and place.statuses[0] not in index.STATES)
+    by_statuses: dict[tuple[str, ...], dict[str, None]] = {}
+    for place, ids, most in zip(found, unseen, _shares(list(map(len, unseen)), MOST_LOOKS), strict=True):
+        by_statuses.setdefault(place.statuses, {}).update(dict.fromkeys(ids[:most]))
+        is_partial = is_partial or (len(ids) > most and place.statuses[0] not in index.STATES)
     waiting: list[Hit] = []
     ended: dict[str, list[Hit]] = {}
-    for statuses, ids in by_statuses.items():
+    for statuses, some in by_statuses.items():
         fitting = [status for status in statuses if status in wanted.statuses]
-        hits = [Hit(int(each.at * 1000), each.id) for each in look(client, list(ids), wanted, fitting)]
-        if statuses[0] in indexed:
+        hits = [Hit(int(each.at * 1000), each.id) for each in look(client, list(some), wanted, fitting)]
+        if statuses[0] in founds:
             ended[statuses[0]] = hits
         else:
             waiting += hits
     return waiting, ended, is_partial
 
 
+def _shares(sizes: Sequence[int], total: int) -> list[int]:
+    """How many of each place to look at, `total` in all; what small ones leave goes to the others.
+
+    >>> _shares([1, 9, 9], 10)
+    [1, 4, 5]
+    """
+    shares = [0] * len(sizes)
+    for left, position in zip(
+        range(len(sizes), 0, -1), sorted(range(len(sizes)), key=sizes.__getitem__), strict=True
+    ):
+        shares[position] = min(sizes[position], total // left)
+        total -= shares[position]
+    return shares
+
+
 def _unnamed(
-    client: Redis, ended: dict[str, list[Hit]], edges: list[int], founds: dict[str, index.Found]
+    client: Redis, ended: dict[str, list[Hit]], is_here: Callable[[Hit], bool], edges: list[int]
 ) -> list[Hit]:
-    """Those that ended and that no page has from the index, as a registry alone has what stock RQ performed.
+    """Those of the page that ended and that no page has from the index: stock RQ performed them.
 
     A job's end and its entry are moments apart, and the page's `edges` may lie in between.
     """
     unnamed = []
     for state, hits in ended.items():
-        new = [hit for hit in hits if hit.id not in founds[state].named]
+        here = [hit for hit in hits if is_here(hit)]
         named: set[str] = set()
         for edge in edges:
-            if any(abs(hit.at - edge) <= index.NEAR for hit in new):
+            if any(abs(hit.at - edge) <= index.NEAR for hit in here):
                 named |= index.named_near(client, state, edge)
-        unnamed += [hit for hit in new if hit.id not in named]
+        unnamed += [hit for hit in here if hit.id not in named]
     return unnamed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -166,6 +167,36 @@ def test_more_waiting_jobs_than_a_search_looks_at_are_said_to_be_there(client):
     sample_jobs.noop.enqueue_many([()] * (search.MOST_IN_A_PLACE + 1))
     page = search.search(client)
     assert (len(page.jobs), page.is_partial) == (50, True)
+
+
+def test_a_search_looks_at_so_many_records_and_shares_them_among_the_places(client, monkeypatch):
+    few = sample_jobs.noop.options(queue="high").enqueue_many([()] * 2)
+    for queue in ("default", "low"):
+        sample_jobs.noop.options(queue=queue).enqueue_many([()] * 30)
+    looked: list[str] = []
+    look = search.look
+
+    def counting(client: Redis, ids: list[str], *given: object) -> object:
+        looked.extend(ids)
+        return look(client, ids, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search, "look", counting)
+    monkeypatch.setattr(search, "MOST_LOOKS", 20)
+    page = search.search(client)
+    assert (len(looked), len(page.jobs), page.is_partial) == (20, 20, True)
+    counts = Counter(info.queue for info in page.jobs)
+    assert counts == {"high": 2, "default": 9, "low": 9}
+    assert set(few) < {info.id for info in page.jobs}
+
+
+def test_pages_go_on_and_end_without_any_time_to_look(client, claims, monkeypatch):
+    monkeypatch.setattr(search, "LONGEST", 0.0)
+    ids = list(sample_jobs.noop.enqueue_many([()] * 9))
+    end(claims)
+    wrong = list(sample_jobs.noop.enqueue_many([()] * 4))
+    end(claims, "ValueError: no")
+    assert sorted(found(client)) == sorted([*wrong, *ids])
+    assert found(client, error="KeyError") == []
 
 
 def test_finished_jobs_are_collected_and_failures_are_not(client, claims, monkeypatch):

@@ -12,6 +12,7 @@ import msgspec
 
 from packmule.coordination.counters.histogram import bucket
 from packmule.jobs import wire
+from packmule.jobs.keys import INDEX_HEAD
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import FAILED, FINISHED, Outcome
 
@@ -35,9 +36,6 @@ MOST_OF_A_NAME = 200
 
 INDEXES = {"finished": "finished", "failed": "failed", "stopped": "failed"}
 """The index that names jobs of this status; stopped jobs are among the failed, where RQ keeps them."""
-
-INDEX_HEAD = 3
-"""Texts in front of a group's ids: name, queue and class of the error."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
