@@ -58,25 +58,10 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
     >>> cancel(client, id, timeout=10)  # doctest: +SKIP
     'stopped'
     """
-    deadline = time.monotonic() + timeout
-    send_at = 0.0
-    while True:
-        status = as_text(_cancel(client, [keys.job_key(id)], [id, wire.time_text(time.time())]))
-        if not status:
-            raise no_such_job(id)
-        if status in wire.ENDED:
-            return status
-        if status == "deferred":
-            _cancel_deferred(client, id)
-            return "canceled"
-        now = time.monotonic()
-        if status == "started" and now >= send_at:
-            send_at = now + STOP_INTERVAL
-            worker = as_text(client.hget(keys.job_key(id), "worker_name") or b"")
-            send_command(client, worker, "stop-job", job_id=id)
-        if now > deadline:
-            raise NotCanceled(f"job {id} is still {status} after {timeout:g} s: is its worker alive?")
-        time.sleep(LOOK_INTERVAL)
+    ends, _ = _cancel_all(client, [id], timeout)
+    if isinstance(end := ends[id], Error):
+        raise end
+    return end
 
 
 def cancel_each(client: Redis, ids: Sequence[str], timeout: float = 5.0) -> list[Error | None]:
@@ -84,46 +69,47 @@ def cancel_each(client: Redis, ids: Sequence[str], timeout: float = 5.0) -> list
 
     Returns the error of each that was refused, which is `NotCanceled` for one that had ended before.
     """
+    ends, were_running = _cancel_all(client, ids, timeout)
     errors: dict[str, Error | None] = {}
-    stopped: set[str] = set()
+    for id, end in ends.items():
+        if isinstance(end, Error):
+            errors[id] = end
+        elif end == "canceled" or (id in were_running and end == "stopped"):
+            errors[id] = None
+        else:
+            errors[id] = NotCanceled(f"job {id} is {end}: it has ended")
+    return [errors[id] for id in ids]
+
+
+def _cancel_all(client: Redis, ids: Sequence[str], timeout: float) -> tuple[dict[str, str | Error], set[str]]:
+    """The status in which each job ended, or why it did not; and which of them were running."""
+    ends: dict[str, str | Error] = {}
+    were_running: set[str] = set()
     deadline, send_at = time.monotonic() + timeout, 0.0
-    while left := [id for id in dict.fromkeys(ids) if id not in errors]:
+    while left := [id for id in dict.fromkeys(ids) if id not in ends]:
         now = wire.time_text(time.time())
         replies = _cancel.each(client, [([keys.job_key(id)], [id, now]) for id in left])
-        running = []
+        running = {}
         for id, reply in zip(left, replies, strict=True):
             if isinstance(reply, RedisError):
                 raise reply
             status = as_text(reply)
             if status in ("started", "claimed"):
-                running.append(id)
+                running[id] = status
+            elif status == "deferred":
+                ends[id] = _cancel_deferred(client, id)
             else:
-                errors[id] = _canceled(client, id, status, id in stopped)
-        stopped.update(running)
+                ends[id] = status or no_such_job(id)
+        were_running.update(running)
         if running and time.monotonic() >= send_at:
             send_at = time.monotonic() + STOP_INTERVAL
-            _stop(client, running)
+            _stop(client, [*running])
         if running and time.monotonic() > deadline:
-            text = f"still runs after {timeout:g} s: is its worker alive?"
-            errors.update((id, NotCanceled(f"job {id} {text}")) for id in running)
+            text = f"after {timeout:g} s: is its worker alive?"
+            ends |= {id: NotCanceled(f"job {id} is still {status} {text}") for id, status in running.items()}
         elif running:
             time.sleep(LOOK_INTERVAL)
-    return [errors[id] for id in ids]
-
-
-def _canceled(client: Redis, id: str, status: str, was_running: bool) -> Error | None:
-    """What became of a job that runs no more; its error if it was not canceled."""
-    if not status:
-        return no_such_job(id)
-    if status == "deferred":
-        try:
-            _cancel_deferred(client, id)
-        except Error as error:
-            return error
-        return None
-    if status in ("canceled", "stopped") and (was_running or status == "canceled"):
-        return None
-    return NotCanceled(f"job {id} is {status}: it has ended")
+    return ends, were_running
 
 
 def _stop(client: Redis, ids: Sequence[str]) -> None:
@@ -134,16 +120,17 @@ def _stop(client: Redis, ids: Sequence[str]) -> None:
             send_command(client, as_text(worker), "stop-job", job_id=id)
 
 
-def _cancel_deferred(client: Redis, id: str) -> None:
+def _cancel_deferred(client: Redis, id: str) -> str | Error:
     """Cancel a job that waits for others by RQ's own code, which knows for which."""
     try:
         Job.fetch(id, client, JSONSerializer).cancel()
     except NoSuchJobError:
-        raise no_such_job(id) from None
+        return no_such_job(id)
     except RedisError:
         raise
     except Exception as error:  # whatever RQ's code makes of a corrupt record
-        raise NotCanceled(f"job {id} can't be canceled: its record is corrupt ({error!r:.200})") from None
+        return NotCanceled(f"job {id} can't be canceled: its record is corrupt ({error!r:.200})")
+    return "canceled"
 
 
 def retry(client: Redis, id: str) -> None:
@@ -223,23 +210,20 @@ def delete(client: Redis, id: str) -> None:
 def delete_each(client: Redis, ids: Sequence[str]) -> list[Error | None]:
     """Do that to each of `ids` in one round trip; the error of each that was refused."""
 
-    def once(some: Sequence[str]) -> list[Error | None]:
-        return _each(
-            client,
-            _delete,
-            some,
-            lambda id: [keys.job_key(id), f"{keys.job_key(id)}:dependents"],
-            _judge_delete,
-        )
+    call = keys.new_job_id()
 
-    errors = once(ids)
+    def key_names(id: str) -> list[str]:
+        return [keys.job_key(id), keys.dependents_key(id), keys.deleted_key(call)]
+
+    errors = _each(client, _delete, ids, key_names, _judge_delete)
     for number, error in enumerate(errors):
         if isinstance(error, _Deferred):  # RQ's code knows for which jobs it waits
-            try:
-                _cancel_deferred(client, ids[number])
-                (errors[number],) = once([ids[number]])
-            except Error as refusal:
-                errors[number] = refusal
+            end = _cancel_deferred(client, ids[number])
+            errors[number] = (
+                end
+                if isinstance(end, Error)
+                else _each(client, _delete, [ids[number]], key_names, _judge_delete)[0]
+            )
     return errors
 
 

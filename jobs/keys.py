@@ -263,6 +263,11 @@ def batch_key(batch: str) -> str:
     return f"pm:batch:{batch}"
 
 
+def deleted_key(call: str) -> str:
+    """The set of the jobs that a call has deleted, for a while: it may be sent again."""
+    return f"pm:deleted:{call}"
+
+
 def error_key(fingerprint: str) -> str:
     """The hash of an error; followed by `:jobs` it is the list of the last jobs that failed of it."""
     return f"pm:error:{fingerprint}"

@@ -2,15 +2,16 @@
 -- requires: caller, events, guarded, records
 -- may use: batches, callbacks, claimants, ending, flow_nodes, withdrawal
 --
--- KEYS[1]  the job's record    KEYS[2]  the jobs that depend on it
+-- KEYS[1]  the job's record    KEYS[2]  the jobs that depend on it    KEYS[3]  what this call has deleted
 -- ARGV[1]  the job    ARGV[2]  now as RQ's text
 -- Returns  "deleted" if it was, "" if there is no such job, "dependents" if jobs wait for it, "callback" if its callback
 --          is due, "claimed" if a worker has it, or "started" or "deferred": it is to be canceled first
 
-local dependents = KEYS[2]
+local dependents, deleted = KEYS[2], KEYS[3]
 local id, now_text = ARGV[1], ARGV[2]
 
 local MOST_DEPENDENTS = 200 -- whose records a call looks at
+local SECONDS = 60 -- how late a call whose reply was lost may be sent again
 
 -- Whether RQ's jobs may wait for this one; RQ's code leaves ids of canceled and deleted ones there.
 local function waits_for_it()
@@ -22,7 +23,7 @@ local function waits_for_it()
   return #ids == MOST_DEPENDENTS
 end
 
-if not records.exists(id) then return '' end
+if not records.exists(id) then return redis.call('SISMEMBER', deleted, id) == 1 and 'deleted' or '' end
 local status, queue, group, batch, waits, priority = unpack(
   records.read(id, 'status', 'origin', 'group', 'batch', 'waits', 'priority')
 )
@@ -50,4 +51,6 @@ end
 redis.call('DEL', 'rq:job::' .. id .. ':dependencies')
 batches.count_noted()
 events.write()
+redis.call('SADD', deleted, id)
+redis.call('EXPIRE', deleted, SECONDS)
 return 'deleted'

@@ -13,12 +13,13 @@ local id, now_text = ARGV[1], ARGV[2]
 
 local call = guarded.call
 caller.at = now_text
-local status, queue, data, group, unique, batch, needs, priority = unpack(
-  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits', 'priority')
+local status, queue, data, group, unique, batch, needs, priority, enqueued_at = unpack(
+  records.read(id, 'status', 'origin', 'data', 'group', 'unique', 'batch', 'limits', 'priority', 'enqueued_at')
 )
 if not queue or not data then
   return ''
 end
+if enqueued_at == now_text then return status == 'deferred' and 'waits' or 'retried' end -- this call is sent again
 if status ~= 'failed' and status ~= 'stopped' and status ~= 'canceled' then
   return status or ''
 end

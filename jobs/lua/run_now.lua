@@ -10,13 +10,15 @@
 local record = KEYS[1]
 local id, now_text = ARGV[1], ARGV[2]
 
-local status, queue, data, group, needs, attempts, unknown_since, at_front, waits, has_steps = unpack(
+local status, queue, data, group, needs, attempts, unknown_since, at_front, waits, has_steps,
+  enqueued_at = unpack(
   records.read(id, 'status', 'origin', 'data', 'group', 'limits', 'attempts', 'unknown_since', 'enqueue_at_front', 'waits',
-    'steps')
+    'steps', 'enqueued_at')
 )
 if not queue or not data then
   return ''
 end
+if enqueued_at == now_text then return 'promoted' end -- this call is sent again
 if status ~= 'scheduled' then return status or '' end
 if waits and waits ~= '' then return 'sleeps' end
 if not guarded.call('ZSCORE', scheduled.key(queue), id) then return 'callback' end

@@ -15,6 +15,7 @@ PENDING = {"p": wire.ALIVE, "d": {"finished"}, "f": {"failed", "stopped"}, "c": 
 COUNTERS = {"d": "done", "f": "failed", "c": "canceled"}
 
 EXPIRING = (
+    "pm:deleted:",
     "pm:gone:",
     "pm:due-watcher",
     "pm:rate:",
