@@ -13,12 +13,18 @@ from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.options import Options
 
 
-def copy(client: Client, id: str, changes: Mapping[str, Any], queue: str | None = None) -> JobHandle:
+def copy(
+    client: Client,
+    id: str,
+    changes: Mapping[str, Any],
+    queue: str | None = None,
+    new_id: str | None = None,
+) -> JobHandle:
     """Enqueue a new job that calls what `id` does, with other values for the arguments in `changes`.
 
     It goes to the same queue unless another is given, with the options of its type: it is in no batch, and a
-    unique job has its place as any enqueue. Raises `NoSuchJob`, `NotRegistered` if this process doesn't know
-    the function, and what `Client.enqueue` raises.
+    unique job has its place as any enqueue. A call that chooses its `new_id` can be repeated. Raises
+    `NoSuchJob`, `NotRegistered` if this process doesn't know the function, and what `Client.enqueue` raises.
 
     >>> copy(client, "2a9f", {"month": "2026-12"})  # doctest: +SKIP
     '17cc'
@@ -34,7 +40,7 @@ def copy(client: Client, id: str, changes: Mapping[str, Any], queue: str | None 
     others = {
         name: value for name, value in changes.items() if name not in given
     }  # for **kwargs, or mistakes
-    options = Options(queue=queue or info.queue, priority=info.priority or None)
+    options = Options(queue=queue or info.queue, priority=info.priority or None, job_id=new_id)
     return client.send(job, [(bound.args, bound.kwargs | others)], options)[0]
 
 

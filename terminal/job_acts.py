@@ -209,8 +209,9 @@ def _examples(acted: Acted) -> str:
     help="Another argument: JSON or text; can be repeated.",
 )
 @click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="Another queue.")
+@click.option("--job-id", help="Give the new job this id; do nothing if a job of that id exists.")
 @click.pass_obj
-def job_copy(app: App, id: str, changes: tuple[str, ...], queue: str | None) -> None:
+def job_copy(app: App, id: str, changes: tuple[str, ...], queue: str | None, job_id: str | None) -> None:
     """Enqueue a job again as a new one, with other arguments.
 
     They are checked as at any enqueue. Print the new job's id.
@@ -218,4 +219,4 @@ def job_copy(app: App, id: str, changes: tuple[str, ...], queue: str | None) -> 
     from packmule.jobs.copying import copy
 
     app.load_jobs()
-    say(copy(app.jobs_on(app.client), id, assignments("--set", changes, parse=True), queue))
+    say(copy(app.jobs_on(app.client), id, assignments("--set", changes, parse=True), queue, job_id))
