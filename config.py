@@ -63,6 +63,8 @@ class Settings:
     trusted_proxy: tuple[str, ...] = ()
     prefix: str = ""
     user_header: str = ""
+    api_rate: str = "6000/m"
+    api_origins: tuple[str, ...] = ()
     max_job_bytes: int = 256 * KIB
     max_result_bytes: int = MIB
     max_file_bytes: int = 2 * GIB
@@ -147,6 +149,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "trusted_proxy": ("PACKMULE_TRUSTED_PROXY", setting_values.networks),
     "prefix": ("PACKMULE_PREFIX", setting_values.prefix),
     "user_header": ("PACKMULE_USER_HEADER", setting_values.header_name),
+    "api_rate": ("PACKMULE_API_RATE", str),
+    "api_origins": ("PACKMULE_API_ORIGINS", setting_values.origins),
     "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", size),
     "max_result_bytes": ("PACKMULE_MAX_RESULT_BYTES", size),
     "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", size),

@@ -100,6 +100,15 @@ def prefix(text: str) -> str:
     return text.rstrip("/")
 
 
+def origins(text: str) -> tuple[str, ...]:
+    """Origins of web pages: a scheme and a host, and a port unless it is the usual one."""
+    found = names(text.lower())
+    for origin in found:
+        if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin):
+            raise ValueError("use origins such as https://shop.example.com,http://localhost:3000")
+    return found
+
+
 def environment(text: str) -> str:
     """One of the two environments."""
     if text not in {"development", "production"}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -11,6 +11,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
 from packmule.dashboard import error_pages, health, rq_pages
+from packmule.dashboard.api import api
+from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.live import streams
@@ -31,7 +33,8 @@ class Site:
     """What pages and the API work with: `request.app.state.site`.
 
     `queues` are the settings' queues in their order, `url` names the server without its password, and
-    `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known.
+    `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known, and
+    `api` has the options of the HTTP API.
     """
 
     client: Redis
@@ -40,6 +43,7 @@ class Site:
     url: str
     environment: str
     modules_fault: str = ""
+    api: ApiOptions = field(default_factory=ApiOptions)
 
 
 def build(
@@ -56,6 +60,7 @@ def build(
         Mount("/static", Static(), name="static"),
         Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
         *health.ROUTES,
+        api.mount(site, site.api),
         *pages.ROUTES,
         *streams.ROUTES,
         *more_routes,

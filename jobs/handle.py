@@ -140,6 +140,17 @@ class JobHandle(str):
         """
         return self.client.signal(self, name, data)
 
+    def read_token(self, seconds: float = 600.0, *, output: bool = True) -> str:
+        """A token with which the HTTP API shows this job, and nothing else, to somebody for `seconds`.
+
+        Give it to an application's user, whose browser follows the job by it: its status and progress, and
+        with `output` what it emits and returns, but never arguments, logs or tracebacks. It is good for a day
+        at most. Raises `InvalidToken`.
+        """
+        from packmule.jobs.read_tokens import read_token  # noqa: PLC0415  most jobs have none
+
+        return read_token(self.client.redis, "job", self, seconds, output=output)
+
     async def arefresh(self) -> JobInfo:
         """`refresh`, for coroutines."""
         return await in_thread(self.refresh)

@@ -232,7 +232,7 @@ def job_info(
         waits=waits or None,
         waits_until=_instant(until),
         retries_left=wire.whole(fields.get("retries_left")),
-        progress=_progress(progress),
+        progress=progress_in(progress),
         result=None if is_exceeded else _value(result.get("return_value")),
         error=wire.EXCEEDED if is_exceeded else wire.traceback(result.get("exc_string")),
         fingerprint=fields.get("fingerprint") if fields.get("status") == "failed" else None,
@@ -260,7 +260,8 @@ def _crash(text: str | None) -> dict[str, Any] | None:
         return None
 
 
-def _progress(counters: dict[str, str]) -> Progress | None:
+def progress_in(counters: dict[str, str]) -> Progress | None:
+    """The progress that the fields of its hash say; None without any."""
     try:
         total = float(counters["total"]) if counters.get("total") else None
         return Progress(float(counters["done"]), total, counters.get("message", ""))

@@ -35,6 +35,9 @@ T = TypeVar("T")
 _CURSOR = re.compile(r"\d{1,20}-\d{1,20}/\d{1,20}")
 _decode = msgspec.json.Decoder(list[Any]).decode
 
+Entries = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+"""Entries of a log or an output, as redis-py has them."""
+
 Read = Callable[[Any, int], Sequence[T]]
 """Makes what a watcher gets of a decoded piece and its attempt: one, or none."""
 
@@ -52,7 +55,7 @@ class Logs(list[Line]):
 class _Answer(NamedTuple):
     """What one look found: entries as ids and fields, and the job's status, or "" if it is gone."""
 
-    entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+    entries: Entries
     status: str
 
     @property
@@ -103,7 +106,7 @@ class Watch(Generic[T]):
                     connection.refuse(error)
                     time.sleep(backoff.next())
                     continue
-                yield from self._take(answer)
+                yield from self.taken(answer.entries)
                 if answer.is_last:
                     return
 
@@ -123,7 +126,7 @@ class Watch(Generic[T]):
                     connection.refuse(error)
                     await asyncio.sleep(backoff.next())
                     continue
-                for each in self._take(answer):
+                for each in self.taken(answer.entries):
                     yield each
                 if answer.is_last:
                     return
@@ -139,10 +142,16 @@ class Watch(Generic[T]):
                 raise _unreadable(self._id, error) from None
         if status is None:
             raise no_such_job(self._id)
-        yield from self._take(_Answer(entries, as_text(status)))
+        yield from self.taken(entries)
 
-    def _take(self, answer: _Answer) -> Iterator[T]:
-        for id, fields in answer.entries:
+    @property
+    def entry(self) -> str:
+        """The entry behind which to read, for somebody who reads for many watchers at once."""
+        return self._entry
+
+    def taken(self, entries: Entries) -> Iterator[T]:
+        """Yield what is new in `entries` that somebody else has read behind `entry`."""
+        for id, fields in entries:
             entry = as_text(id)
             last = int(entry.rpartition("-")[2])
             try:

@@ -29,6 +29,7 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
 
     from packmule.config import mask
     from packmule.coordination.redis.embedded_server import EmbeddedServer
+    from packmule.dashboard.api.options import api_options
     from packmule.dashboard.known_jobs import load
     from packmule.dashboard.site import Site, build
 
@@ -44,7 +45,9 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
             f"can't listen on {host}:{port} ({error}): choose another with --host or --port"
         ) from None
     jobs, fault = app.jobs_on(app.client), load(settings)
-    site = build(Site(app.client, jobs, settings.queues, url, settings.environment, fault))
+    limits = settings.storage_url, settings.max_file_bytes
+    api = api_options(settings.api_rate, settings.api_origins, *limits)
+    site = build(Site(app.client, jobs, settings.queues, url, settings.environment, fault, api))
     config = uvicorn.Config(site, log_level="warning", proxy_headers=False, server_header=False)
     for signum in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends its requests, then raises the signal again
         signal.signal(signum, lambda signum, frame: sys.exit(0))

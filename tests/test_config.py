@@ -31,6 +31,11 @@ GOOD = {
     "trusted_proxy": ("10.0.0.5, 172.16.0.0/12, unix", ("10.0.0.5/32", "172.16.0.0/12", "unix")),
     "prefix": ("/tools/packmule/", "/tools/packmule"),
     "user_header": ("X-Forwarded-User", "X-Forwarded-User"),
+    "api_rate": ("100/s burst 500", "100/s burst 500"),
+    "api_origins": (
+        "https://Shop.example.com, http://[::1]:3000",
+        ("https://shop.example.com", "http://[::1]:3000"),
+    ),
     "webhooks": ("hooks.toml", Path("hooks.toml")),
     "webhook_allow": ("hooks.internal, 10.1.0.0/16", ("hooks.internal", "10.1.0.0/16")),
     "log_format": ("json", "json"),
@@ -64,6 +69,7 @@ BAD = [
     *[("hosts", text) for text in ("https://a", "a:80", "a b", "*", "a/b")],
     *[("trusted_proxy", text) for text in ("proxy", "10.0.0.1/8", "10.0.0.256", "*", "::g")],
     *[("user_header", text) for text in ("a b", "x:y", "-x", "x\r\nY", "é", "x_y")],
+    *[("api_origins", text) for text in ("*", "shop.example.com", "https://a/b", "null", "https://a:b")],
     *[("prefix", text) for text in ("/", "jobs", "//evil", "/a//b", "/..", "/a?b", "/a b", "/%2e")],
     *[
         ("lock_urls", text)

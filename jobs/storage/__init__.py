@@ -100,7 +100,7 @@ class Storage:
             raise MissingFile(f"{local} is not a file")
         with explained("read", str(local)):
             digest = _sha256(local)
-        path = f"{folder}/{digest[:16]}/{_safe_name(local.name)}"
+        path = f"{folder}/{digest[:16]}/{safe_name(local.name)}"
         if not self.exists(path):
             with self.write(path) as file:
                 with explained("write", path):
@@ -135,7 +135,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _safe_name(name: str) -> str:
+def safe_name(name: str) -> str:
     """`name` reduced to letters, digits and `. _ -`, at most 150 bytes long, with its suffix."""
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in unicodedata.normalize("NFC", name))
     stem, suffix = PurePosixPath(safe.lstrip(".")).stem, PurePosixPath(safe).suffix[:20]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
 
+from packmule.dashboard.api.options import ApiOptions
 from packmule.tests.dashboard import browser as browsers
+from packmule.tests.dashboard.api_site import Api, served_api
 from packmule.tests.dashboard.sites import Served, served
 
 if TYPE_CHECKING:
@@ -19,6 +22,13 @@ if TYPE_CHECKING:
 def dashboard(client: Redis) -> Iterator[Served]:
     """The site on the shared server; `dashboard.viewer` is an admin, and may be replaced."""
     with served(client) as found:
+        yield found
+
+
+@pytest.fixture
+def api(client: Redis, tmp_path: Path) -> Iterator[Api]:
+    """The HTTP API on the shared server, with a storage of its own."""
+    with served_api(client, ApiOptions(storage_url=str(tmp_path / "files"), max_file_bytes=100_000)) as found:
         yield found
 
 

@@ -14,6 +14,7 @@ import uvicorn
 from redis import Redis
 from starlette.routing import BaseRoute
 
+from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
@@ -41,13 +42,15 @@ def served(
     more_routes: Sequence[BaseRoute] = (),
     root_path: str = "",
     queues: Sequence[str] = QUEUES,
+    api: ApiOptions | None = None,
 ) -> Iterator[Served]:
     """The dashboard on `client`'s server, for a viewer of that role, until the block ends."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     found = Served(
         f"http://127.0.0.1:{listening.getsockname()[1]}", Viewer("ada", role, may_see_payloads, "s1"), None
     )
-    site = Site(client, Client(client), tuple(queues), "redis://private", environment)
+    jobs = Client(client, tuple(queues))
+    site = Site(client, jobs, tuple(queues), "redis://private", environment, api=api or ApiOptions())
     found.app = build(site, lambda request: found.viewer, more_routes)
     config = uvicorn.Config(
         found.app,

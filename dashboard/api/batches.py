@@ -1,0 +1,217 @@
+"""Batches by HTTP: create one, add jobs, seal it, read, wait, pause, resume and cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
+from packmule.dashboard.api.enqueueing import ManyEnqueued, NewJob, NewJobs, asked_for, enqueued, refused
+from packmule.dashboard.api.jobs import LONGEST_PAUSE, Waiting
+from packmule.dashboard.api.problems import Fault, Refused
+from packmule.dashboard.api.scopes import Scope
+from packmule.dashboard.api.steering import Lending, ReadToken, lent
+from packmule.errors import Error
+from packmule.jobs import batch_state
+from packmule.jobs.batch import KEEP, Batch
+from packmule.jobs.batch_info import BatchInfo, batch_info
+from packmule.jobs.job import Prepared
+from packmule.jobs.options import LONGEST_SPAN
+
+
+class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A batch to be made: it can't end before it is sealed.
+
+    `on_complete` is enqueued when all of its jobs have ended, and `on_success` if all of them finished. With
+    `collect` it keeps what each job returned. It is kept for `keep` seconds after its end, and may be a part
+    of the batch `parent`.
+    """
+
+    name: Annotated[str, Meta(max_length=1000)] = ""
+    on_complete: NewJob | None = None
+    on_success: NewJob | None = None
+    collect: bool = False
+    keep: Annotated[float, Meta(ge=1, le=LONGEST_SPAN)] = KEEP
+    parent: str | None = None
+
+
+class Limited(msgspec.Struct, frozen=True):
+    """How many at most."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a job of a batch returned, or the error that ended it."""
+
+    job: str
+    value: Any
+    error: str | None
+
+
+class IdsPage(msgspec.Struct, frozen=True):
+    """Ids of jobs, and whether there are more."""
+
+    ids: list[str]
+    is_partial: bool
+
+
+class OutcomesPage(msgspec.Struct, frozen=True):
+    """Outcomes in no order, and whether there are more."""
+
+    outcomes: list[Outcome]
+    is_partial: bool
+
+
+@endpoint("POST", "/batches", Scope.ENQUEUE, body=NewBatch, answer=BatchInfo, status=201, may=(404, 409))
+async def create(call: Call) -> Reply:
+    """Create a batch; add jobs to it, and seal it then."""
+    body: NewBatch = call.body
+    service = call.service
+    callbacks = {name: await _prepared(call, name) for name in ("on_complete", "on_success")}
+
+    def created() -> BatchInfo:
+        parent = Batch(service.site.jobs, body.parent) if body.parent else None
+        made = Batch.create(
+            body.name,
+            **callbacks,
+            collect=body.collect,
+            parent=parent,
+            keep=body.keep,
+            client=service.site.jobs,
+        )
+        return batch_info(made.state())
+
+    try:
+        found = await service.in_thread(created)
+    except Error as error:
+        place = next((name for name, each in callbacks.items() if each and each.job.name in str(error)), None)
+        if place is None:
+            raise
+        raise Refused(422, type(error).__name__, str(error), Fault(str(error), f"#/{place}")) from None
+    root = call.request.scope.get("root_path", "")
+    return Reply(found, 201, {"Location": f"{root}/batches/{found.batch}"})
+
+
+async def _prepared(call: Call, name: str) -> Prepared | None:
+    """The callback in the body's field `name`. Raises `Refused`."""
+    asked: NewJob | None = getattr(call.body, name)
+    if asked is None:
+        return None
+    try:
+        job, options = await asked_for(call, asked.job, asked.options)
+        job.validate(asked.args, asked.kwargs)
+    except Refused as refusal:
+        faults = [
+            msgspec.structs.replace(each, pointer=f"#/{name}{(each.pointer or '#')[1:]}")
+            for each in refusal.problem.errors
+        ]
+        raise Refused(422, refusal.problem.type.rpartition(":")[2], refusal.problem.detail, *faults) from None
+    except Error as error:
+        found = refused(error, job, [(asked.args, asked.kwargs)], is_many=False)
+        said = found.problem.errors if isinstance(found, Refused) else ()
+        pointer = (said[0].pointer or "#")[1:] if said else ""
+        fault = Fault(str(error), f"#/{name}{pointer}")
+        raise Refused(422, type(error).__name__, str(error), fault) from None
+    return Prepared(job, (asked.args, asked.kwargs), options)
+
+
+@endpoint("POST", "/batches/{id}/jobs", Scope.ENQUEUE, body=NewJobs, answer=ManyEnqueued, status=201,
+          may=(404, 409))  # fmt: skip
+async def add(call: Call) -> ManyEnqueued:
+    """Add jobs to a batch that has not ended."""
+    id = call.path["id"]
+    await call.service.batch(id)
+    return await enqueued(call, call.body, {"batch": id})
+
+
+@endpoint("POST", "/batches/{id}/seal", Scope.ENQUEUE, answer=BatchInfo, may=(404,))
+def seal(call: Call) -> BatchInfo:
+    """Let a batch end once its jobs have."""
+    return _changed(call, Batch.seal)
+
+
+@endpoint("POST", "/batches/{id}/pause", Scope.ACT, answer=BatchInfo, action="batch pause", may=(404,))
+def pause(call: Call) -> BatchInfo:
+    """Keep workers from taking a batch's jobs."""
+    return _changed(call, Batch.pause)
+
+
+@endpoint("POST", "/batches/{id}/resume", Scope.ACT, answer=BatchInfo, action="batch resume", may=(404,))
+def resume(call: Call) -> BatchInfo:
+    """Let workers take the jobs of a paused batch again."""
+    return _changed(call, Batch.resume)
+
+
+@endpoint("POST", "/batches/{id}/cancel", Scope.ACT, answer=BatchInfo, action="batch cancel", may=(404,))
+def cancel(call: Call) -> BatchInfo:
+    """Cancel a batch's waiting jobs and stop its running ones."""
+    return _changed(call, Batch.cancel)
+
+
+def _changed(call: Call, change: Any) -> BatchInfo:
+    batch = Batch(call.service.client, call.path["id"])
+    change(batch)
+    return batch_info(batch.state())
+
+
+@endpoint("GET", "/batches", Scope.READ, query=Limited, answer=list[BatchInfo])
+def batches(call: Call) -> list[BatchInfo]:
+    """List the latest batches and flows, the newest first."""
+    return [batch_info(each) for each in batch_state.latest(call.service.client, call.query.limit)]
+
+
+@endpoint("GET", "/batches/{id}", Scope.READ, answer=BatchInfo, thing="batch", takes_token=True,
+          has_etag=True, may=(404,))  # fmt: skip
+async def read_batch(call: Call) -> BatchInfo:
+    """Read one batch or flow: its state and counts."""
+    return await call.service.batch(call.path["id"])
+
+
+@endpoint("GET", "/batches/{id}/wait", Scope.READ, query=Waiting, answer=BatchInfo, thing="batch",
+          takes_token=True, may=(404,))  # fmt: skip
+async def wait_for_batch(call: Call) -> BatchInfo:
+    """Wait until a batch has ended, or for `timeout` seconds, and read it then: look at its state."""
+    began = time.monotonic()
+    while True:
+        found = await call.service.batch(call.path["id"])
+        left = call.query.timeout - (time.monotonic() - began)
+        if found.ended is not None or left <= 0 or await call.request.is_disconnected():
+            return found
+        await asyncio.sleep(min(LONGEST_PAUSE / 2, left))
+
+
+@endpoint("GET", "/batches/{id}/failed", Scope.READ, query=Limited, answer=IdsPage, may=(404,))
+def failed(call: Call) -> IdsPage:
+    """List failed jobs of a batch, in no order."""
+    batch = Batch(call.service.client, call.path["id"])
+    batch.state()
+    found = list(islice(batch.failed(), call.query.limit + 1))
+    return IdsPage(found[: call.query.limit], len(found) > call.query.limit)
+
+
+@endpoint("GET", "/batches/{id}/results", Scope.PAYLOADS, query=Limited, answer=OutcomesPage, may=(404,))
+def results(call: Call) -> OutcomesPage:
+    """Read what the jobs of a batch returned that collects it, in no order."""
+    batch = Batch(call.service.client, call.path["id"])
+    batch.state()
+    found = [Outcome(*each) for each in islice(batch.results(), call.query.limit + 1)]
+    return OutcomesPage(found[: call.query.limit], len(found) > call.query.limit)
+
+
+@endpoint("POST", "/batches/{id}/read-token", Scope.READ, body=Lending, answer=ReadToken, status=201,
+          may=(404,))  # fmt: skip
+async def lend(call: Call) -> Reply:
+    """Make a short token for an application's user, which shows this batch alone."""
+    await call.service.batch(call.path["id"])
+    return await lent(call, "batch")
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    create, add, seal, pause, resume, cancel, batches, read_batch, wait_for_batch, failed, results, lend,
+)  # fmt: skip

@@ -1,0 +1,167 @@
+"""Steering jobs by HTTP: cancel, retry, run now, delete, signal; one, or each of some."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
+from packmule.dashboard.api.scopes import Scope
+from packmule.jobs import control, signaling
+from packmule.jobs.acts import ACTS
+from packmule.jobs.read_tokens import USUAL_SECONDS, read_token
+
+MOST_IDS = 1_000
+LONGEST_CANCEL = 10.0
+
+
+class Canceling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many seconds a running job has to end."""
+
+    timeout: Annotated[float, Meta(ge=0, le=LONGEST_CANCEL)] = 5.0
+
+
+class JobStatus(msgspec.Struct, frozen=True):
+    """A job's id and its status now."""
+
+    id: str
+    status: str
+
+
+class Signal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A signal's name, and its data: any JSON."""
+
+    name: str
+    data: Any = None
+
+
+class Signaled(msgspec.Struct, frozen=True):
+    """What became of a signal: the job was `woken` by it, or it is `kept` until the job asks for it."""
+
+    id: str
+    outcome: Literal["woken", "kept"]
+
+
+class Acting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to do, and to which jobs."""
+
+    act: Annotated[str, Meta(extra_json_schema={"enum": list(ACTS)})]
+    ids: Annotated[list[str], Meta(min_length=1, max_length=MOST_IDS)]
+
+
+class NotDone(msgspec.Struct, frozen=True):
+    """A job that was refused, and why."""
+
+    id: str
+    detail: str
+
+
+class Acts(msgspec.Struct, frozen=True):
+    """The ids of the jobs to which it was done, and those that were refused."""
+
+    done: list[str]
+    refused: list[NotDone]
+
+
+class Lending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how long the token is good, and whether it shows what the job emits and returns."""
+
+    seconds: Annotated[float, Meta(ge=1, le=86_400)] = USUAL_SECONDS
+    output: bool = False
+
+
+class ReadToken(msgspec.Struct, frozen=True):
+    """A token for one thing, and where it can be followed; the token goes there as `?token=`."""
+
+    token: str
+    seconds: float
+    stream: str
+
+
+@endpoint(
+    "POST", "/jobs/{id}/cancel", Scope.ACT, body=Canceling, answer=JobStatus, action="job cancel",
+    may=(404, 409),
+)  # fmt: skip
+def cancel(call: Call) -> JobStatus:
+    """Cancel a job, or stop it if it runs; one that has ended keeps its status."""
+    id = call.path["id"]
+    return JobStatus(id, control.cancel(call.service.client, id, call.body.timeout))
+
+
+@endpoint("POST", "/jobs/{id}/retry", Scope.ACT, answer=JobStatus, action="job retry", may=(404, 409))
+def retry(call: Call) -> JobStatus:
+    """Run a failed, stopped or canceled job again."""
+    control.retry(call.service.client, call.path["id"])
+    return JobStatus(call.path["id"], "queued")
+
+
+@endpoint("POST", "/jobs/{id}/run", Scope.ACT, answer=JobStatus, action="job run", may=(404, 409))
+def run(call: Call) -> JobStatus:
+    """Let a scheduled job run now."""
+    control.run_now(call.service.client, call.path["id"])
+    return JobStatus(call.path["id"], "queued")
+
+
+@endpoint("DELETE", "/jobs/{id}", Scope.ACT, status=204, action="job delete", may=(404, 409))
+def delete(call: Call) -> None:
+    """Delete a job that waits, is scheduled or has ended, with all that is kept of it."""
+    control.delete(call.service.client, call.path["id"])
+
+
+@endpoint(
+    "POST", "/jobs/{id}/signal", Scope.ACT, body=Signal, answer=Signaled, action="job signal", may=(404, 409)
+)  # fmt: skip
+def signal(call: Call) -> Signaled:
+    """Send a signal to a job that waits for it, or will."""
+    id, body = call.path["id"], call.body
+    call.audited["name"] = body.name
+    return Signaled(id, signaling.signal(call.service.client, id, body.name, body.data))
+
+
+@endpoint("POST", "/acts", Scope.ACT, body=Acting, answer=Acts, action="job acts")
+def act(call: Call) -> Acts:
+    """Cancel, retry, run or delete each of some jobs; a refused one doesn't stop the others."""
+    body: Acting = call.body
+    if body.act not in ACTS:
+        raise control.NotRun(f"no act is called {body.act}: there are {', '.join(ACTS)}")
+    ids = list(dict.fromkeys(body.ids))
+    done: list[str] = []
+    refused: list[NotDone] = []
+    for first in range(0, len(ids), 100):
+        some = ids[first : first + 100]
+        for id, error in zip(some, ACTS[body.act].do(call.service.client, some), strict=True):
+            if error is None:
+                done.append(id)
+            else:
+                refused.append(NotDone(id, str(error)))
+    call.audited.update(act=body.act, done=len(done), refused=len(refused))
+    return Acts(done, refused)
+
+
+@endpoint(
+    "POST", "/jobs/{id}/read-token", Scope.READ, body=Lending, answer=ReadToken, status=201, may=(404,)
+)  # fmt: skip
+async def lend(call: Call) -> Reply:
+    """Make a short token for an application's user, which shows this job alone: status and progress.
+
+    With `output` it also shows what the job emits and returns, which needs the scope `payloads`.
+    """
+    await call.service.read(call.path["id"])
+    return await lent(call, "job")
+
+
+async def lent(call: Call, kind: str) -> Reply:
+    """A read token for the `kind` of thing called `id` in the path."""
+    id, body = call.path["id"], call.body
+    if body.output:
+        call.asker.check(Scope.OUTPUT, None)
+    token = await call.service.in_thread(
+        lambda: read_token(call.service.client, kind, id, body.seconds, output=body.output)
+    )
+    path = call.request.url.path.removesuffix("/read-token")
+    return Reply(ReadToken(token, body.seconds, f"{path}/stream"), 201)
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (cancel, retry, run, delete, signal, act, lend)
