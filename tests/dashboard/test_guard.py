@@ -44,7 +44,7 @@ async def size(request: Request) -> Response:
 
 
 FACTS = Route("/facts", facts, methods=["GET", "POST"])
-API_FACTS = Route("/api/v1/facts", facts, methods=["GET", "POST"])
+API_FACTS = Route("/api/test/facts", facts, methods=["GET", "POST"])
 SIZE = Route("/size", size, methods=["POST"])
 
 
@@ -164,19 +164,19 @@ def test_a_token_is_judged_without_cookies_and_cookies_without_a_token_as_on_pag
 
     app = guarded(client, API_FACTS, identify=identify)
     both = {"Authorization": "Bearer x", "Cookie": "session=1"}
-    answer = ask(app, "/api/v1/facts", "POST", headers=both)
+    answer = ask(app, "/api/test/facts", "POST", headers=both)
     assert (answer.status, b"cookie" in answer.body, b'"viewer":null' in answer.body) == (200, False, True)
-    assert ask(app, "/api/v1/facts", "POST").status == 200  # without either: the API answers that
+    assert ask(app, "/api/test/facts", "POST").status == 200  # without either: the API answers that
     assert asked_for == []
-    assert ask(app, "/api/v1/facts", "POST", headers={"Cookie": "session=1"}).status == 403
+    assert ask(app, "/api/test/facts", "POST", headers={"Cookie": "session=1"}).status == 403
     assert (
         ask(
-            app, "/api/v1/facts", "POST", headers={"Cookie": "session=1", "Sec-Fetch-Site": "cross-site"}
+            app, "/api/test/facts", "POST", headers={"Cookie": "session=1", "Sec-Fetch-Site": "cross-site"}
         ).status
         == 403
     )
     assert asked_for == []
-    answer = ask(app, "/api/v1/facts", "POST", headers={"Cookie": "session=1"} | OWN)
+    answer = ask(app, "/api/test/facts", "POST", headers={"Cookie": "session=1"} | OWN)
     assert b'"viewer":"ada"' in answer.body
 
 
@@ -339,10 +339,10 @@ async def nothing_more() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("body", [drop_by_drop, nothing_more])
-@pytest.mark.parametrize("path", ["/size", "/api/v1/size"])
+@pytest.mark.parametrize("path", ["/size", "/api/test/size"])
 def test_a_body_that_trickles_is_given_up(client, monkeypatch, body, path):
     monkeypatch.setattr(bounds, "BODY_TIMEOUT", 0.2)
-    app = guarded(client, SIZE, Route("/api/v1/size", size, methods=["POST"]))
+    app = guarded(client, SIZE, Route("/api/test/size", size, methods=["POST"]))
     answer = ask(app, path, "POST", headers=OWN, body=body())
     assert (answer.status, answer.headers["connection"]) == (408, "close")
     assert app.running == 0
