@@ -77,7 +77,7 @@ def act(
     >>> act(client, "retry", JobFilter(name="report", error="TimeoutError"))  # doctest: +SKIP
     Acted(matched=12, done=12, refused=Counter(), examples=['2a9f', ...])
     """
-    statuses, do = _statuses(name, wanted), ACTS[name].do
+    statuses, do = statuses_of(name, wanted), ACTS[name].do
     acted = Acted() if acted is None else acted
     for ids in matching(client, wanted, statuses, more_queues):
         acted.matched += len(ids)
@@ -94,7 +94,8 @@ def act(
     return acted
 
 
-def _statuses(name: str, wanted: JobFilter) -> tuple[str, ...]:
+def statuses_of(name: str, wanted: JobFilter) -> tuple[str, ...]:
+    """The statuses of the jobs that the act `name` is meant for. Raises `UnknownAct` and `InvalidFilter`."""
     known = ACTS.get(name)
     if known is None:
         raise UnknownAct(f"no act is called {name!r}: there are {', '.join(ACTS)}")

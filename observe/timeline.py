@@ -73,7 +73,7 @@ def read(client: Redis, info: JobInfo) -> Timeline:
     )
     attempts = [_attempt(as_text(id), as_texts(fields)) for id, fields in reversed(results)]
     moments = [
-        *filter(None, map(_seconds, (info.created_at, info.enqueued_at, info.started_at, info.ended_at)))
+        *filter(None, map(instant, (info.created_at, info.enqueued_at, info.started_at, info.ended_at)))
     ]
     moments += [each.ended for each in attempts if each.ended]
     return Timeline(attempts, _events(client, info.id, moments))
@@ -107,18 +107,18 @@ def _of_job(entry: str, fields: Mapping[bytes, bytes], id: str) -> Iterator[JobE
 
 def _attempt(entry: str, fields: Mapping[str, str]) -> Attempt:
     kind = wire.whole(fields.get("type"))
-    ended = _seconds(fields.get("execution_ended_at")) or wire.whole(_TAIL.sub("", entry)) / 1000
+    ended = instant(fields.get("execution_ended_at")) or wire.whole(_TAIL.sub("", entry)) / 1000
     exceeded = wire.EXCEEDED if kind == wire.MAX_RETRIES_EXCEEDED else None
     return Attempt(
         OUTCOMES.get(kind, "unknown"),
         fields.get("worker_name", ""),
-        _seconds(fields.get("execution_started_at")),
+        instant(fields.get("execution_started_at")),
         ended or None,
         exceeded or wire.traceback(fields.get("exc_string")),
     )
 
 
-def _seconds(text: str | None) -> float | None:
+def instant(text: str | None) -> float | None:
     """A time in Unix seconds, from RQ's text of it or from such a number; None if it is neither."""
     if not text:
         return None

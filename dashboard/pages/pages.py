@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from packmule.dashboard.pages import job, job_acts, jobs, new_job, overview
+from packmule.dashboard.pages import approvals, bulk, job, job_acts, jobs, new_job, overview
 
-ROUTES = [*overview.ROUTES, *jobs.ROUTES, *new_job.ROUTES, *job.ROUTES, *job_acts.ROUTES]
+ROUTES = [
+    *overview.ROUTES,
+    *jobs.ROUTES,
+    *new_job.ROUTES,
+    *job.ROUTES,
+    *job_acts.ROUTES,
+    *approvals.ROUTES,
+    *bulk.ROUTES,
+]

@@ -69,7 +69,7 @@ function deferring.again(id, status)
   local queue, found = unpack(records.read(id, 'origin', 'status'))
   if not queue or found ~= status then return false end
   ending.undo(id, queue, 'deferred')
-  redis.call('HDEL', records.key(id), 'waits')
+  redis.call('HDEL', records.key(id), 'waits', 'waits_since')
   call('ZADD', 'rq:deferred:' .. queue, '+inf', id)
   return true
 end

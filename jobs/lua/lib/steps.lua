@@ -56,7 +56,7 @@ end
 
 -- The job's next run begins from nothing.
 function steps.forget(id)
-  redis.call('HDEL', records.key(id), 'steps', 'waits')
+  redis.call('HDEL', records.key(id), 'steps', 'waits', 'waits_since')
   redis.call('UNLINK', steps.key(id))
 end
 

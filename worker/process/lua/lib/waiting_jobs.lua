@@ -3,7 +3,8 @@
 -- requires: coordination/redis/clock, jobs/caller, jobs/ending, jobs/events, jobs/gathered, jobs/records
 -- may use: jobs/groups, jobs/scheduled, jobs/signals, jobs/steps
 --
--- `waits` in the record says for what: a field of its steps, and the Unix time until when, or "inf".
+-- `waits` in the record says for what: a field of its steps, and the Unix time until when, or "inf"; `waits_since` when it
+-- began.
 
 local waiting_jobs = {}
 
@@ -39,7 +40,8 @@ function waiting_jobs.wait(id, queue, asked)
   local name, status = signals.awaited(field), due < math.huge and 'scheduled' or 'deferred'
   if name and signals.first(records.all(id, MOST_FIELDS), name) then status = 'queued' end
   local till = due < math.huge and string.format('%.6f', due) or 'inf'
-  if not ending.write(id, status, 'waits', field .. ' ' .. till, 'worker_name', '') then return end
+  local since = string.format('%.6f', clock.now)
+  if not ending.write(id, status, 'waits', field .. ' ' .. till, 'waits_since', since, 'worker_name', '') then return end
   redis.call('HDEL', records.key(id), 'deaths', 'expires_at', 'unknown_since')
   ending.keep(id, -1, true) -- RQ's requeue lets a record expire
   place(id, queue, status, due)
@@ -49,7 +51,7 @@ end
 -- A job that waited is claimed: its step ends if the time or a signal has come. `fields` are its record's.
 function waiting_jobs.wake(id, fields)
   local field, till = fields.waits:match('^(.+) (%S+)$')
-  redis.call('HDEL', records.key(id), 'waits')
+  redis.call('HDEL', records.key(id), 'waits', 'waits_since')
   local value = field and steps.get(id, field) or ''
   if not due_of(value) then return end
   local name, number = signals.awaited(field), value:match('^%["waits",(%d+,[01],)')

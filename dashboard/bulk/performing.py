@@ -1,0 +1,175 @@
+"""Performing bulk actions: in threads of the dashboard's process, a hundred jobs at a time.
+
+If the process dies, the action is shown as stopped. When it goes on, it begins with the filter anew: what was
+done doesn't fit any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from packmule.dashboard.bulk import record
+from packmule.dashboard.bulk.kept import Copies
+from packmule.dashboard.bulk.record import Bulk, NotNow, Owner
+from packmule.dashboard.users.store import Users
+from packmule.dashboard.viewer import Role
+from packmule.errors import Error
+from packmule.jobs import acts
+from packmule.jobs.job_filter import look
+from packmule.jobs.undeleting import undelete
+from packmule.observe import audit
+from packmule.plain_text import plain
+
+AT_ONCE = 2
+"""Bulk actions that a process performs at a time; others wait."""
+
+BEAT = record.LEASE / 5
+
+logger = logging.getLogger(__name__)
+_turns = threading.BoundedSemaphore(AT_ONCE)
+
+
+class Stopped(Exception):
+    """Somebody asked the action to stop, or another process has it now."""
+
+
+def begin(client: Redis, id: str, more_queues: Sequence[str] = ()) -> None:
+    """Let a thread perform the bulk action `id`, or go on with it. Raises `NoSuchBulk` and `NotNow`."""
+    bulk = record.read(client, id)
+    owner = Owner(client, id)
+    if bulk.state == "done" or not owner.take():
+        raise NotNow(f"bulk action {id} is {bulk.state}: there is nothing to go on with")
+    record.change(client, id, state="running", ended="", fault="")
+    threading.Thread(
+        target=_perform, args=(client, owner, more_queues), name=f"bulk {id}", daemon=True
+    ).start()
+
+
+def begin_undo(client: Redis, id: str) -> None:
+    """Let a thread put back what the bulk action `id` has deleted. Raises `NoSuchBulk` and `NotNow`."""
+    bulk = record.read(client, id)
+    if bulk.act != "delete" or bulk.phase == "undo" or not bulk.is_over:
+        raise NotNow(
+            f"bulk action {id} can't be undone: only one that deletes, is over, and was not undone can"
+        )
+    if not Copies(client, record.copies_key(id)).seconds_left():
+        raise NotNow(
+            f"bulk action {id} can't be undone any more: copies of what it deleted are kept for an hour"
+        )
+    record.change(client, id, phase="undo", state="stopped", undo_at=0)
+    begin(client, id)
+
+
+def _perform(client: Redis, owner: Owner, more_queues: Sequence[str]) -> None:
+    id, state, fault = owner.id, "done", ""
+    try:
+        with _beating(owner) as check, _turns:
+            check()
+            bulk = record.read(client, id)
+            if bulk.phase == "undo":
+                _undo(client, bulk, check)
+            else:
+                _act(client, bulk, check, more_queues)
+    except Stopped:
+        state = "stopped"
+    except (Error, RedisError) as error:
+        state, fault = "failed", f"{error}"
+    except Exception as error:
+        logger.exception("bulk action %s", id)
+        state, fault = "failed", f"{type(error).__name__}: the log of the dashboard has the details"
+    try:
+        record.change(client, id, state=state, fault=fault[:500], ended=repr(time.time()))
+        owner.release()
+        found = record.read(client, id)
+        subject = {"bulk": id, "state": state, "done": found.done}
+        audit.record(client, f"bulk {found.phase} ended", subject, found.who, found.where)
+    except (Error, RedisError) as error:
+        logger.warning("the end of bulk action %s was not recorded: %s", id, plain(error))
+
+
+@contextmanager
+def _beating(owner: Owner) -> Iterator[Callable[[], None]]:
+    """Renew the owner's right meanwhile; the function raises `Stopped` once it is lost."""
+    over, lost = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            try:
+                if not owner.renew():
+                    lost.set()
+            except RedisError:
+                continue  # the next call of the action itself meets it too
+
+    def check() -> None:
+        if lost.is_set() or not owner.renew():
+            raise Stopped
+
+    thread = threading.Thread(target=beat, name="bulk's lease", daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        over.set()
+        thread.join()
+
+
+def _act(client: Redis, bulk: Bulk, check: Callable[[], None], more_queues: Sequence[str]) -> None:
+    """Do it to all jobs that fit, some at a time."""
+    wanted, do = bulk.wanted, acts.ACTS[bulk.act].do
+    statuses = acts.statuses_of(bulk.act, wanted)
+    copies = Copies(client, record.copies_key(bulk.id), bulk.copied) if bulk.act == "delete" else None
+    for ids in acts.matching(client, wanted, statuses, more_queues):
+        check()
+        _refuse_without_right(client, bulk)
+        still = [seen.id for seen in look(client, ids, wanted, statuses)]
+        kept = copies.add(still) if copies else []
+        errors = dict(zip(still, do(client, still), strict=True))
+        done = [id for id, error in errors.items() if error is None]
+        if copies and kept and len(done) < len(kept):
+            kept = [each for each in kept if errors[each.id] is None]
+            copies.keep(kept)
+        reasons = Counter(_reason(id, error) for id, error in errors.items() if error is not None)
+        if len(still) < len(ids):
+            reasons["it has changed"] += len(ids) - len(still)
+        record.count(client, bulk.id, matched=len(ids), done=len(done), copied=len(kept))
+        record.refuse(client, bulk.id, "refused", reasons)
+        if done:
+            audit.record(client, f"job {bulk.act}", {"bulk": bulk.id, "ids": done}, bulk.who, bulk.where)
+
+
+def _undo(client: Redis, bulk: Bulk, check: Callable[[], None]) -> None:
+    """Put back what was deleted, a chunk at a time."""
+    copies, number = Copies(client, record.copies_key(bulk.id)), record.undo_at(client, bulk.id)
+    while (chunk := copies.chunk(number)) is not None:
+        check()
+        _refuse_without_right(client, bulk)
+        errors = undelete(client, chunk)
+        back = [copy.id for copy, error in zip(chunk, errors, strict=True) if error is None]
+        reasons = Counter(
+            _reason(copy.id, error) for copy, error in zip(chunk, errors, strict=True) if error is not None
+        )
+        number += 1
+        record.change(client, bulk.id, undo_at=number)
+        record.count(client, bulk.id, undone=len(back))
+        record.refuse(client, bulk.id, "not_undone", reasons)
+        if back:
+            audit.record(client, "job undelete", {"bulk": bulk.id, "ids": back}, bulk.who, bulk.where)
+
+
+def _refuse_without_right(client: Redis, bulk: Bulk) -> None:
+    """Raise `NotNow` if the user who began it is no operator any more; who has no account keeps the right."""
+    user = Users(client).find(bulk.who)
+    if user is not None and not user.role.includes(Role.OPERATOR):
+        raise NotNow(f"{bulk.who} may not act on jobs any more")
+
+
+def _reason(id: str, error: Error) -> str:
+    return str(error).replace(f"job {id} ", "").replace(id, "ID")
