@@ -1,4 +1,4 @@
-"""Bulk actions: counted first, done once, stopped, gone on with, undone; refused to those without the right."""
+"""Bulk actions: counted first, done once, stopped, gone on with, undone; refused to who has no right."""
 
 from __future__ import annotations
 
