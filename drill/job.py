@@ -15,6 +15,7 @@ DAY = 86_400
 WORK, CALLBACK = (f"packmule.drill.job.{name}" for name in ("work", "called_back"))
 
 MOST_SLOTTED = 2
+MOST_WEIGHED = 10
 RATE = Rate.parse("4/s burst 2")
 
 
@@ -42,7 +43,19 @@ def work_rated(ledger: str, seconds: float, key: int) -> None:
     _work(ledger, seconds)
 
 
-LIMITED = (work_alone, work_slotted, work_rated)
+@job(timeout=60, result_ttl=DAY, failure_ttl=DAY, concurrency=f"{MOST_WEIGHED} by {{key}} cost {{cost}}")
+def work_weighed(ledger: str, seconds: float, key: int, cost: int) -> None:
+    """Do the same beside jobs with this key that cost no more together than there are slots."""
+    _work(ledger, seconds)
+
+
+@job(timeout=60, result_ttl=DAY, failure_ttl=DAY, concurrency=f"{MOST_WEIGHED} per host cost {{cost}}")
+def work_on_host(ledger: str, seconds: float, key: int, cost: int) -> None:
+    """Do the same beside jobs on this host that cost no more together than it has slots, whatever the key."""
+    _work(ledger, seconds)
+
+
+LIMITED = (work_alone, work_slotted, work_rated, work_weighed, work_on_host)
 
 
 def called_back(job: Any, connection: Any, result: object) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from redis import Redis
 
+from packmule.config import Settings
 from packmule.coordination.locks import grants
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.drill.job import LIMITED
@@ -132,7 +133,8 @@ def clear(client: Redis, known: Collection[str]) -> None:
         client.zrem(keys.LEASES, worker)
         client.srem(keys.WORKERS, keys.worker_key(worker))
     key_names += (key for each in _limits() if each.lock for key in grants.keys(f"singleton {each.lock}"))
-    key_names += (key for slot in _slots() for key in (keys.holders_key(slot), keys.blocked_key(slot)))
+    kinds = keys.holders_key, keys.weights_key, keys.blocked_key
+    key_names += (key_of(slot) for slot in _slots() for key_of in kinds)
     for id in batches:
         key_names += (f"{keys.batch_key(id)}{part}" for part in ("", ":jobs", ":results", ":held"))
         client.zrem(keys.BATCHES, id)
@@ -173,7 +175,8 @@ def _registered(client: Redis) -> set[str]:
 def _limits() -> list[CallLimits]:
     """The limits of all of the drill's calls."""
     types = [function.job.limits for function in LIMITED]
-    return [limits.of({"key": key}) for limits in types if limits for key in range(LIMIT_KEYS)]
+    calls = [{"key": key, "cost": 1} for key in range(LIMIT_KEYS)]
+    return [limits.of(call) for limits in types if limits for call in calls]
 
 
 def _groups() -> list[str]:
@@ -181,9 +184,11 @@ def _groups() -> list[str]:
 
 
 def _slots() -> list[str]:
-    """The keys of their slots and singletons."""
+    """The keys of their slots and singletons, those of this host's slots among them."""
     limits = [limit for each in _limits() for limit in limits_of("", each.limits.encode())]
-    return [limit.key for limit in limits if limit.kind != "rate"]
+    found = {limit.key: limit.per_host for limit in limits if limit.kind != "rate"}
+    host = keys.host_name(Settings.from_env().machine)
+    return [*found, *(keys.key_of_host(key, host) for key, per_host in found.items() if per_host)]
 
 
 def _workers_key(queue: str) -> str:

@@ -9,8 +9,14 @@ from typing import NamedTuple
 CALLED_BACK = "-called-back"
 """Part of the ids of jobs with a callback."""
 
-ALONE, SLOTTED, RATED = "-alone", "-slotted", "-rated"
-"""Parts of the ids of singletons and of jobs with slots or a rate, before the key of the limit."""
+ALONE, SLOTTED, RATED, WEIGHED, HOSTED = "-alone", "-slotted", "-rated", "-weighed", "-hosted"
+"""Parts of the ids of singletons and of jobs with slots or a rate, before the key of the limit.
+
+Those of jobs that may take several slots, of all hosts or of their own, end in their cost.
+"""
+
+COST = "c"
+"""What is between a key and a cost."""
 
 
 @dataclass(slots=True)

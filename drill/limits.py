@@ -7,19 +7,21 @@ from heapq import heappop, heappush
 
 from packmule.coordination.limits.rate import MICROSECONDS, Rate
 
-Span = tuple[float, float, str]
-"""When a job began and ended, and its name."""
+Span = tuple[float, float, str, int]
+"""When a job began and ended, its name, and what it cost."""
 
 
 def crowded(spans: Iterable[Span], most: int) -> Iterator[str]:
-    """The jobs that began while `most` others or more ran."""
-    ends: list[float] = []
-    for began, ended, job in sorted(spans):
-        while ends and ends[0] <= began:
-            heappop(ends)
-        if len(ends) >= most:
+    """The jobs that began beside others with which they cost more than `most`."""
+    running: list[tuple[float, int]] = []
+    taken = 0
+    for began, ended, job, cost in sorted(spans):
+        while running and running[0][0] <= began:
+            taken -= heappop(running)[1]
+        heappush(running, (ended, cost))
+        taken += cost
+        if taken > most:
             yield job
-        heappush(ends, ended)
 
 
 def hasty(begins: Iterable[tuple[float, str]], rate: Rate, late: float) -> Iterator[str]:

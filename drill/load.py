@@ -20,8 +20,18 @@ from rq.serializers import JSONSerializer
 
 from packmule.coordination.redis.embedded_server import ServerFailed
 from packmule.coordination.redis.replies import as_text
-from packmule.drill.job import CALLBACK, DAY, work, work_alone, work_rated, work_slotted
-from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED
+from packmule.drill.job import (
+    CALLBACK,
+    DAY,
+    MOST_WEIGHED,
+    work,
+    work_alone,
+    work_on_host,
+    work_rated,
+    work_slotted,
+    work_weighed,
+)
+from packmule.drill.ledger import ALONE, CALLED_BACK, COST, HOSTED, RATED, SLOTTED, WEIGHED
 from packmule.jobs import keys, queues
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
@@ -38,7 +48,10 @@ MEAN_SECONDS = sum((low + high) / 2 * share for (low, high), share in MIX.items(
 IN_BULK = TWICE = 0.05
 """The share of calls that enqueue many jobs, and of those that are made twice with one id."""
 
-KINDS = {"plain": 66, "callback": 12, "alone": 12, "batch": 6, "slotted": 2, "rated": 2}
+KINDS = {
+    **{"plain": 62, "callback": 12, "alone": 12, "batch": 6},
+    **{"slotted": 2, "rated": 2, "weighed": 2, "hosted": 2},
+}
 """Of a hundred calls that enqueue few jobs, how many enqueue which kind."""
 
 LIMIT_KEYS = 4
@@ -55,6 +68,20 @@ RETRY_SECONDS = 0.1
 
 T = TypeVar("T")
 Limited = JobFunction[[str, float, int], None]
+Weighed = JobFunction[[str, float, int, int], None]
+
+SLOTS_AND_RATES: dict[str, tuple[Limited, str, float, int]] = {
+    "alone": (work_alone, ALONE, ALONE_SECONDS, 1),
+    "slotted": (work_slotted, SLOTTED, SLOTTED_SECONDS, CROWD),
+    "rated": (work_rated, RATED, RATED_SECONDS, CROWD),
+}
+"""By kind: the job, the part of its id, the longest that it takes, and how many come at once."""
+
+COSTS: dict[str, tuple[Weighed, str, int]] = {
+    "weighed": (work_weighed, WEIGHED, LIMIT_KEYS),
+    "hosted": (work_on_host, HOSTED, 1),
+}
+"""By kind: the job, the part of its id, and how many keys there are. A host has the same slots for all."""
 
 
 class Load:
@@ -92,17 +119,15 @@ class Load:
     def _few(self, queue: str) -> Sequence[str]:
         self.count += 1
         (kind,) = self.random.choices(list(KINDS), list(KINDS.values()))
+        if kind in SLOTS_AND_RATES:
+            return self._limited(*SLOTS_AND_RATES[kind], queue)
+        if kind in COSTS:
+            return self._weighed(*COSTS[kind], queue)
         match kind:
             case "callback":
                 return self._called_back(queue)
             case "batch":
                 return self._batch(queue)
-            case "alone":
-                return self._limited(work_alone, ALONE, queue, ALONE_SECONDS, 1)
-            case "slotted":
-                return self._limited(work_slotted, SLOTTED, queue, SLOTTED_SECONDS, CROWD)
-            case "rated":
-                return self._limited(work_rated, RATED, queue, RATED_SECONDS, CROWD)
             case _:
                 plain = work.options(queue=queue, job_id=f"{self.prefix}{self.count}")
                 seconds = self._seconds()
@@ -114,7 +139,7 @@ class Load:
         ids = [self._retry_until_available(enqueue) for _ in range(times)]
         return [id for id in ids[:1] if id]
 
-    def _limited(self, work: Limited, kind: str, queue: str, longest: float, jobs: int) -> Sequence[str]:
+    def _limited(self, work: Limited, kind: str, longest: float, jobs: int, queue: str) -> Sequence[str]:
         """Enqueue `jobs` jobs of a `kind` with one key, which take up to `longest` seconds each."""
         key = self.random.randrange(LIMIT_KEYS)
         ids: list[str] = []
@@ -123,6 +148,18 @@ class Load:
             chosen = work.options(queue=queue, job_id=f"{self.prefix}{self.count}{kind}{key}")
             enqueue = partial(chosen.enqueue, self.ledger, self.random.uniform(0, longest), key)
             ids += self._one(enqueue)
+        return ids
+
+    def _weighed(self, work: Weighed, kind: str, keys: int, queue: str) -> Sequence[str]:
+        """Enqueue jobs of a `kind` with one key, each with a cost of its own."""
+        key = self.random.randrange(keys)
+        ids: list[str] = []
+        for _ in range(CROWD):
+            self.count += 1
+            cost = self.random.randint(1, MOST_WEIGHED)
+            chosen = work.options(queue=queue, job_id=f"{self.prefix}{self.count}{kind}{key}{COST}{cost}")
+            seconds = self.random.uniform(0, SLOTTED_SECONDS)
+            ids += self._one(partial(chosen.enqueue, self.ledger, seconds, key, cost))
         return ids
 
     def _called_back(self, queue: str) -> Sequence[str]:

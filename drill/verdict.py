@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from packmule.drill.hits import BEGIN_SECONDS, OF_A_POOL, Fault, Hits
-from packmule.drill.job import MOST_SLOTTED, RATE
-from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Run, State
+from packmule.drill.job import MOST_SLOTTED, MOST_WEIGHED, RATE
+from packmule.drill.ledger import ALONE, CALLED_BACK, COST, HOSTED, RATED, SLOTTED, WEIGHED, Run, State
 from packmule.drill.limits import crowded, hasty
 from packmule.jobs.keys import LEASE_SECONDS
 from packmule.worker.pool.upkeep import RESCUE_INTERVAL
@@ -27,6 +27,10 @@ LIMITS = {KILLED: 1.0, POOL_GONE: RESCUED_SECONDS, HELD_UP: 2 * RESCUED_SECONDS}
 """Seconds within which 99 of 100 interrupted jobs must run again. If another fault delayed a job, for example
 by hitting the worker that was about to claim it, it counts under "second fault": it waits for two rescues.
 For as long as Redis is away nothing is promised. The lull after that is shorter than a rescue."""
+
+
+SLOTS = {SLOTTED: MOST_SLOTTED, WEIGHED: MOST_WEIGHED, HOSTED: MOST_WEIGHED}
+"""How many slots a key has, by the kind of job."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def judge(
         ],
         uncalled=[id for id in fates["completed"] if id.endswith(CALLED_BACK) and not called[id]],
         overlapping=list(_crowded(runs, hits, ALONE, 1)),
-        crowded=list(_crowded(runs, hits, SLOTTED, MOST_SLOTTED)),
+        crowded=[job for kind, most in SLOTS.items() for job in _crowded(runs, hits, kind, most)],
         hasty=list(_hasty(runs, hits)),
         miscounted=miscounted,
         taken=taken,
@@ -172,7 +176,7 @@ def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: Hits) -> dict[str, l
     found: dict[str, list[float]] = {name: [] for name in LIMITS}
     for job, runs in runs_of.items():
         begins = sorted(run.began for run in runs)
-        lasting = RESCUED_SECONDS if ALONE in job or SLOTTED in job else 0.0
+        lasting = RESCUED_SECONDS if any(kind in job for kind in (ALONE, *SLOTS)) else 0.0
         for run in runs:
             fault = hits.cut_short_by(run) if run.ended is None else None
             later = begins[bisect_right(begins, fault.began) :] if fault else ()
@@ -187,9 +191,15 @@ def _recoveries(runs_of: Mapping[str, Sequence[Run]], hits: Hits) -> dict[str, l
 
 
 def _crowded(runs: Sequence[Run], hits: Hits, kind: str, most: int) -> Iterator[str]:
-    """The jobs of a kind that began beside `most` others or more with their key."""
+    """The jobs of a kind that took more than `most` slots with those of their key beside which they began."""
     for same in _by_key(runs, kind):
-        yield from crowded([(run.began, hits.held_until(run), run.job) for run in same], most)
+        spans = [(run.began, hits.held_until(run), run.job, _cost(run.job)) for run in same]
+        yield from crowded(spans, most)
+
+
+def _cost(job: str) -> int:
+    """What a job with slots costs: one slot, or as many as its id ends in."""
+    return int(job.rpartition(COST)[2]) if WEIGHED in job or HOSTED in job else 1
 
 
 def _hasty(runs: Sequence[Run], hits: Hits) -> Iterator[str]:
@@ -205,5 +215,5 @@ def _by_key(runs: Sequence[Run], kind: str) -> Collection[Sequence[Run]]:
     for run in runs:
         _, is_of_kind, key = run.job.partition(kind)
         if is_of_kind:
-            by_key[key].append(run)
+            by_key[key.partition(COST)[0]].append(run)
     return by_key.values()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+from urllib.parse import quote
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -246,6 +248,11 @@ def blocked_key(key: str) -> str:
 def holders_key(key: str) -> str:
     """The hash of the jobs that hold slots of `key`: job id to worker and execution id."""
     return f"pm:holders:{key}"
+
+
+def host_name(machine: str = "") -> str:
+    """The name of this machine as it is part of keys: `machine` if it is given, and its own otherwise."""
+    return quote(machine or socket.gethostname(), safe="")
 
 
 def key_of_host(key: str, host: str) -> str:

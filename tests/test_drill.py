@@ -18,8 +18,8 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.drill import job_states
 from packmule.drill.hits import BEGIN_SECONDS, Fault
 from packmule.drill.interruption import held_back
-from packmule.drill.job import MOST_SLOTTED, RATE, work_alone
-from packmule.drill.ledger import ALONE, CALLED_BACK, RATED, SLOTTED, Ledger, Run, State
+from packmule.drill.job import MOST_SLOTTED, MOST_WEIGHED, RATE, work_alone, work_on_host, work_weighed
+from packmule.drill.ledger import ALONE, CALLED_BACK, HOSTED, RATED, SLOTTED, WEIGHED, Ledger, Run, State
 from packmule.drill.load import QUEUES, Load
 from packmule.drill.verdict import HELD_UP, KILLED, LIMITS, POOL_GONE, judge, percentile
 from packmule.jobs import batch_state, keys
@@ -328,6 +328,32 @@ def test_jobs_beyond_their_slots_are_reported_unless_one_was_killed_or_overtaken
     assert any("slots" in sentence for sentence in verdict.broken) is not is_kept
 
 
+@pytest.mark.parametrize(
+    ("costs", "faults", "is_kept"),
+    [
+        ((4, 3, 3), [], True),
+        ((4, 3, 4), [], False),
+        ((9, 1, 2), [], False),
+        ((10, 1, 1), [Fault("kill process", WORKER, 1.5, 1.5)], True),
+        ((1, 2, 10), [Fault("freeze pool", POOL, 2.9, 17)], False),
+    ],
+)
+@pytest.mark.parametrize("kind", [WEIGHED, HOSTED])
+def test_jobs_that_cost_more_than_there_are_slots_are_reported(
+    kind: str, costs: tuple[int, int, int], faults: list[Fault], is_kept: bool
+) -> None:
+    jobs = [f"{name}{kind}1c{cost}" for name, cost in zip("abc", costs, strict=True)]
+    pids = (WORKER, OTHER, OTHER + 1)
+    ended = None if faults and faults[0].kind == "kill process" else 10
+    runs = [Run(jobs[0], pids[0], POOL, 1, ended)]
+    runs += [Run(jobs[n], pids[n], OTHER, n + 1, 10) for n in (1, 2)]
+    runs.append(run(f"d{kind}2c10", 1, 10))
+    verdict = judge(set(jobs), dict.fromkeys(jobs, DONE), (), runs, faults)
+    assert MOST_WEIGHED == 10
+    assert verdict.crowded == ([] if is_kept else [jobs[2]])
+    assert any("slots" in sentence for sentence in verdict.broken) is not is_kept
+
+
 def test_jobs_that_begin_sooner_than_their_rate_allows_are_reported() -> None:
     interval = RATE.interval_us / 1e6
 
@@ -361,12 +387,17 @@ def test_a_slot_of_a_job_that_nobody_claims_is_found(client: Redis) -> None:
     Client(client).make_default()
     for number, job in enumerate(("lost", "held")):
         work_alone.options(queue=QUEUES[0], job_id=job).enqueue("", 0.0, number)
+    for weighed in (work_weighed, work_on_host):
+        weighed.options(queue=QUEUES[0], job_id=weighed.job.name[-8:]).enqueue("", 0.0, 1, 7)
     claims = Claims(client, "w1", Strict(QUEUES))
-    assert len(claims.finish_and_claim("c1", [], 2).jobs) == 2
+    assert len(claims.finish_and_claim("c1", [], 4).jobs) == 4
     assert job_states.orphaned(client) == set()
-    client.hset(keys.claims_key("w1"), "lost", "another")
-    (found,) = job_states.orphaned(client)
+    assert len(job_states.taken(client)) == 4
+    client.hset(keys.claims_key("w1"), mapping={"lost": "another", work_on_host.job.name[-8:]: "another"})
+    found = " ".join(job_states.orphaned(client))
     assert "'lost'" in found
+    assert f"'{work_on_host.job.name[-8:]}'" in found
+    assert len(job_states.orphaned(client)) == 2
 
 
 def test_a_batch_that_counts_wrongly_is_reported() -> None:

@@ -40,10 +40,14 @@ from packmule.tests.worker import (
     limit_ledger,
     limited_jobs,
 )
+from packmule.tests.worker.limit_ledger import HOST
 from packmule.tests.worker.limited_jobs import MOST_SLOTTED, MOST_WEIGHED, RATE
 from packmule.tests.worker.pools import children_of, is_alive
 
 POOLS, PROCESSES = 3, 2
+MACHINES = "abb"
+"""Of the pools, and of those that take their places."""
+
 SETTLED_SECONDS = 1.5
 RETURN_SECONDS = 0.5
 """Until workers notice that the server is available again."""
@@ -55,11 +59,12 @@ KINDS = {
     "s": limited_jobs.counted,
     "c": limited_jobs.slotted,
     "w": limited_jobs.weighed,
+    "h": limited_jobs.weighed_on_host,
     "r": limited_jobs.rated,
     "f": limited_jobs.fair,
 }
-KEYS = ("s1", "s2", "s3", "c1", "c2", "w1", "r1", "f1", "f2", "f3")
-BACKLOGS = {"r": 40}
+KEYS = ("s1", "s2", "s3", "c1", "c2", "w1", "h1", "r1", "f1", "f2", "f3")
+BACKLOGS = {"r": 40, "h": 20}
 """How many jobs of a key wait at any time, by the key's first letter; six by default."""
 
 
@@ -115,6 +120,7 @@ class Crowd:
         self.outages: list[tuple[float, float]] = []
         self.faults: Counter[str] = Counter()
         self.ended_pools: list[str] = []
+        self.machines = itertools.cycle(MACHINES)
         for _ in range(POOLS):
             self.start()
 
@@ -124,6 +130,7 @@ class Crowd:
             self.server.url,
             str(PROCESSES),
             "grace=2",
+            f"machine={next(self.machines)}",
             *self.options,
         ]
         with self.log.open("ab") as output:
@@ -254,13 +261,15 @@ def _load(crowd: Crowd, place: Path, kills: int, until: float, dice: random.Rand
     next_fault = time.monotonic() + 3.0
     while crowd.kills < kills and time.monotonic() < until:
         written = Counter(
-            line.split()[1] for line in (place / "ledger").read_text().splitlines() if line[0] == "w"
+            line.split()[1].partition(HOST)[0]
+            for line in (place / "ledger").read_text().splitlines()
+            if line[0] == "w"
         )
         for key in KEYS:
             for _ in range(BACKLOGS.get(key[0], 6) - (given[key] - written[key])):
                 given[key] += 1
                 call = (str(place), key, f"{key}-{given[key]}", dice.uniform(0.0, 0.15))
-                cost = (cost_of(call[2]),) if key[0] == "w" else ()
+                cost = (cost_of(call[2]),) if key[0] in "wh" else ()
                 with suppress(RedisError):
                     acknowledged.append(KINDS[key[0]].enqueue(*call, *cost))
         if time.monotonic() > next_fault:
@@ -306,7 +315,7 @@ def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Rep
         job for key in ledger.runs if key[0] == "c" for job in ledger.crowded(key, MOST_SLOTTED)
     ]
     report.crowded += [
-        job for key in ledger.runs if key[0] == "w" for job in ledger.overloaded(key, MOST_WEIGHED, cost_of)
+        job for key in ledger.runs if key[0] in "wh" for job in ledger.overloaded(key, MOST_WEIGHED, cost_of)
     ]
     report.hasty = [
         job for key in ledger.runs if key[0] == "r" for job in ledger.hasty(key, RATE, BEGIN_SECONDS)

@@ -12,6 +12,9 @@ from pathlib import Path
 from packmule.coordination.limits.rate import Rate
 from packmule.drill.limits import crowded, hasty
 
+HOST = "@"
+"""What is between a key and the host that it's for."""
+
 
 @dataclass
 class Run:
@@ -56,18 +59,12 @@ class Ledger:
 
     def crowded(self, key: str, most: int) -> list[str]:
         """The jobs that began beside `most` others or more, without those of processes that were frozen."""
-        return list(crowded([(run.begun, self._end(run), run.name) for run in self._sound(key)], most))
+        return list(crowded([(run.begun, self._end(run), run.name, 1) for run in self._sound(key)], most))
 
     def overloaded(self, key: str, most: int, cost_of: Callable[[str], int]) -> list[str]:
         """The jobs that began beside others with which they cost more than `most`, by their names."""
-        found: list[str] = []
-        running: list[tuple[float, int]] = []
-        for run in self._sound(key):
-            running = [(end, cost) for end, cost in running if end > run.begun]
-            running.append((self._end(run), cost_of(run.name)))
-            if sum(cost for _, cost in running) > most:
-                found.append(run.name)
-        return found
+        spans = [(run.begun, self._end(run), run.name, cost_of(run.name)) for run in self._sound(key)]
+        return list(crowded(spans, most))
 
     def hasty(self, key: str, rate: Rate, late: float) -> list[str]:
         """The jobs that began sooner than `rate` allows, though each may have begun `late` seconds late."""
@@ -76,9 +73,12 @@ class Ledger:
     def doubled(self) -> list[str]:
         """The jobs that ran again though neither their process nor the server had been struck before."""
         found = []
-        for runs in self.runs.values():
+        of_jobs: dict[str, list[Run]] = defaultdict(list)
+        for key, each in self.runs.items():  # a job may run on one host after another
+            of_jobs[key.partition(HOST)[0]] += each
+        for runs in of_jobs.values():
             last: dict[str, Run] = {}
-            for run in runs:
+            for run in sorted(runs, key=lambda run: run.begun):
                 before = last.get(run.name)
                 last[run.name] = run
                 if before is None or before.pid in self.frozen:

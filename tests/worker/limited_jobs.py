@@ -123,6 +123,12 @@ def weighed(place: str, key: str, name: str, seconds: float, size: int) -> None:
     _enter(place, "wrote", key, name)
 
 
+@job(concurrency=f"{MOST_WEIGHED} per host cost {{size}}", retries=20, retry_intervals=[0])
+def weighed_on_host(place: str, key: str, name: str, seconds: float, size: int) -> None:
+    """Do the same, and enter the host with the key, as `run_pool.py` says it."""
+    weighed(place, f"{key}@{os.environ['MACHINE']}", name, seconds, size)
+
+
 @job(rate=f"{RATE} by {{key}}", retries=20, retry_intervals=[0])
 def rated(place: str, key: str, name: str, seconds: float) -> None:
     _enter(place, "begin", key, name)

@@ -51,7 +51,7 @@ if "unknown_for" in values:
     wanted["unknown_for"] = float(values["unknown_for"])
 for name in ("machine", "release"):
     if name in values:
-        wanted[name] = values[name]
+        wanted[name] = os.environ[name.upper()] = values[name]
 autoscale = None
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")

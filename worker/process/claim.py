@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import secrets
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
-from urllib.parse import quote
 
 import msgspec
 from redis import Redis
@@ -122,8 +120,7 @@ class Claims:
         self.worker = worker
         self.order = order
         self.result_ttl = result_ttl
-        self.host = quote(machine or socket.gethostname(), safe="")
-        """The name of its machine, as it is part of keys."""
+        self.host = keys.host_name(machine)
         self._keys = (
             keys.claims_key(worker),
             keys.waiting_key(worker),
