@@ -10,13 +10,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
-from packmule.dashboard import error_pages, health, rq_pages
+from packmule.dashboard import error_pages, health
 from packmule.dashboard.api import api
 from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.live import streams
 from packmule.dashboard.pages import pages
+from packmule.dashboard.rq import app as rq_app
 from packmule.dashboard.static_files import Static
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def build(
     """
     routes = [
         Mount("/static", Static(), name="static"),
-        Mount("/rq", rq_pages.create_app(site.client, site.url), name="rq"),
+        Mount("/rq", rq_app.create_app(), name="rq"),
         *health.ROUTES,
         api.mount(site, site.api),
         *pages.ROUTES,

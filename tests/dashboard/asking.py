@@ -1,4 +1,4 @@
-"""Requests to a site in this process, written as a server would hand them over."""
+"""Requests to a site in this process, handed over as a server would."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from redis import Redis
 from starlette.datastructures import Headers
@@ -94,7 +95,7 @@ async def asked(
         "http_version": "1.1",
         "method": method,
         "scheme": scheme,
-        "path": path,
+        "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": query.encode("latin-1"),
         "root_path": "",

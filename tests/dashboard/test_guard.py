@@ -131,7 +131,7 @@ def test_somebody_who_has_not_logged_in_gets_to_the_login_and_back(client):
     assert ask(app, "/facts", "POST", headers=OWN).status == 401
     assert ask(app, "/rq/0/data/queues.json").status == 401
     assert ask(app, "/nowhere").status == 401
-    answer = ask(app, "/a\r\nSet-Cookie: x=1\u2028é?b", headers=HTML)
+    answer = ask(app, "/a%0D%0ASet-Cookie:%20x=1%E2%80%A8%C3%A9?b", headers=HTML)
     assert (
         answer.headers["location"]
         == "/login?next=%2Fa%250D%250ASet-Cookie%253A%2520x%253D1%25E2%2580%25A8%25C3%25A9%3Fb"

@@ -1,0 +1,1 @@
+"""rq-dashboard at `/rq`: its pages, with values and acts of ours behind them."""
