@@ -77,7 +77,7 @@ class Changes:
         found = cast(
             "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
             self.client.xread(
-                {key: self._after[key] for key in _STREAMS},  # type: ignore[misc]  # a key is text
+                {key: self._after[key] for key in _STREAMS},
                 count=MOST_ENTRIES,
                 block=None if topics else int(1000 * BLOCK),
             ),
