@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from redis import Redis
@@ -103,11 +103,23 @@ def _worker(name: str, values: dict[str, bytes | None], is_gone: bool, quiets: s
     }
 
 
-def claimed(client: Redis, worker: str, most: int) -> list[str]:
-    """The ids of at most `most` jobs that a worker holds: those that it performs and those that come next."""
-    (found,) = pipelined(client, [("HSCAN", keys.claims_key(worker), 0, "COUNT", most)], None)
-    ids = [as_text(id) for id in (found[1] if found else ())]
-    return [id for id in ids if not id.startswith(".")][:most]
+def claimed(client: Redis, workers: Sequence[str], most: int) -> list[list[str]]:
+    """The ids of at most `most` jobs that each of `workers` holds: what it performs and what comes next."""
+    commands = [("HSCAN", keys.claims_key(name), 0, "COUNT", most) for name in workers]
+    found = [[*map(as_text, scan[1])] if scan else [] for scan in pipelined(client, commands, None)]
+    return [[id for id in ids if not id.startswith(".")][:most] for ids in found]
+
+
+def performed(client: Redis, workers: Sequence[str], most: int = 100) -> list[list[str]]:
+    """The ids of the jobs that each of `workers` performs now, of the first `most` that it holds.
+
+    A job that began less than a tenth of a second ago isn't among them yet.
+    """
+    held = claimed(client, workers, most)
+    flat = [id for ids in held for id in ids]
+    statuses = pipelined(client, [("HGET", keys.job_key(id), "status") for id in flat], None)
+    started = {id for id, status in zip(flat, statuses, strict=True) if status == b"started"}
+    return [[id for id in ids if id in started] for ids in held]
 
 
 class NoSuchWorker(NotFound, LookupError):

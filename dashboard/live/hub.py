@@ -80,8 +80,10 @@ class Hub:
             self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """Stop watching for good."""
+        """Stop watching for good, and wait until the thread has ended."""
         self._stopped.set()
+        if thread := self._thread:
+            thread.join()
 
     def pace(self) -> float:
         """Seconds until the next notice: the longer, the more pages would be fetched."""

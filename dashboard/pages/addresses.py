@@ -26,7 +26,7 @@ def known(request: Request) -> dict[str, Route | Mount]:
     return found
 
 
-def address(request: Request, name: str, **given: Any) -> str:
+def address(request: Request, name: str, /, **given: Any) -> str:
     """The path of the route `name`; what is given beyond its path's parameters becomes the query.
 
     Values are quoted, so an id with `/`, `?` or `%` in it stays whole if its route takes `{id:path}`. A None

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from packmule.dashboard.pages import approvals, bulk, job, job_acts, jobs, new_job, overview
+from packmule.dashboard.pages import (
+    approvals,
+    bulk,
+    errors,
+    job,
+    job_acts,
+    jobs,
+    new_job,
+    overview,
+    workers,
+)
 
 ROUTES = [
     *overview.ROUTES,
@@ -12,4 +22,6 @@ ROUTES = [
     *job_acts.ROUTES,
     *approvals.ROUTES,
     *bulk.ROUTES,
+    *errors.ROUTES,
+    *workers.ROUTES,
 ]

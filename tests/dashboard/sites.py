@@ -15,6 +15,7 @@ from redis import Redis
 from starlette.routing import BaseRoute
 
 from packmule.dashboard.api.options import ApiOptions
+from packmule.dashboard.live.streams import hub_of
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
@@ -69,4 +70,5 @@ def served(
     finally:
         server.should_exit = True
         thread.join(DEADLINE)
+        hub_of(found.app.site).close()  # it may not watch, and so heal, a server that a test has stopped
         listening.close()

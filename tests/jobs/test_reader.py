@@ -308,12 +308,15 @@ def test_workers_whose_keys_have_other_types_are_left_out(client):
 
 
 def test_the_jobs_that_a_worker_holds_are_named_without_its_marks(client):
-    assert cluster.claimed(client, "w", 10) == []
+    assert cluster.claimed(client, ["v", "w"], 10) == [[], []]
     client.hset(keys.claims_key("w"), mapping={"j1": "e1", "j2": "e2", ".mark": "1", ".waiters": "3"})
-    assert sorted(cluster.claimed(client, "w", 10)) == ["j1", "j2"]
-    assert len(cluster.claimed(client, "w", 1)) == 1
-    client.set(keys.claims_key("w"), "x")
-    assert cluster.claimed(client, "w", 10) == []
+    client.set(keys.claims_key("x"), "of another type")
+    first, second, third = cluster.claimed(client, ["v", "w", "x"], 10)
+    assert (first, sorted(second), third) == ([], ["j1", "j2"], [])
+    assert [len(each) for each in cluster.claimed(client, ["w"], 1)] == [1]
+    client.hset(keys.job_key("j2"), "status", "started")
+    client.set(keys.job_key("j1"), "of another type")
+    assert cluster.performed(client, ["v", "w", "x"]) == [[], ["j2"], []]
 
 
 def test_the_server_reports_its_kind_and_version(client):
