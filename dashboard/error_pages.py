@@ -107,7 +107,7 @@ def answer(request: Request, error: Exception) -> Response:
         headers.setdefault("Retry-After", str(RETRY_AFTER))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         request.state.broken = error
-        logger.error("%s %s: %s", request.method, plain(request.scope["path"]), told(error))
+        logger.error("%s %s: %s", request.method, plain(_path(request)), told(error))
     words = words_for(error)
     if "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse(plain_lines(words) + "\n", status, headers)
@@ -115,6 +115,13 @@ def answer(request: Request, error: Exception) -> Response:
     page = render(request, "error.html", status, **values)
     page.headers.update(headers)
     return page
+
+
+def _path(request: Request) -> str:
+    """The path of a request without the secret of a one-time link."""
+    path: str = request.scope["path"]
+    secret = request.path_params.get("secret")
+    return path.replace(secret, "...") if secret else path
 
 
 def told(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.live import streams
+from packmule.dashboard.login import login_pages
 from packmule.dashboard.pages import pages
 from packmule.dashboard.rq import app as rq_app
 from packmule.dashboard.static_files import Static
@@ -62,6 +63,7 @@ def build(
         Mount("/rq", rq_app.create_app(), name="rq"),
         *health.ROUTES,
         api.mount(site, site.api),
+        *login_pages.ROUTES,
         *pages.ROUTES,
         *streams.ROUTES,
         *more_routes,

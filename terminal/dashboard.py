@@ -23,14 +23,18 @@ from packmule.terminal.say import say
 def dashboard(app: App, host: str | None, port: int | None) -> None:
     """Serve the dashboard over HTTP.
 
-    It has no login yet: serve it on this machine only.
+    Without users it prints a link that makes the first admin.
     """
     import uvicorn
 
     from packmule.config import mask
     from packmule.coordination.redis.embedded_server import EmbeddedServer
     from packmule.dashboard.api.options import api_options
+    from packmule.dashboard.guarding.rules import Rules
     from packmule.dashboard.known_jobs import load
+    from packmule.dashboard.login.identify import identify_by
+    from packmule.dashboard.login.links import Links, address_of
+    from packmule.dashboard.login.log_in import LogIn
     from packmule.dashboard.site import Site, build
 
     app.client.ping()  # the connection stays open, and so does an embedded server
@@ -47,9 +51,13 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
     jobs, fault = app.jobs_on(app.client), load(settings)
     limits = settings.storage_url, settings.max_file_bytes
     api = api_options(settings.api_rate, settings.api_origins, *limits)
-    site = build(Site(app.client, jobs, settings.queues, url, settings.environment, fault, api))
-    config = uvicorn.Config(site, log_level="warning", proxy_headers=False, server_header=False)
+    site = Site(app.client, jobs, settings.queues, url, settings.environment, fault, api)
+    guarded = build(site, identify_by(app.client), rules=Rules.of(settings))
+    config = uvicorn.Config(guarded, log_level="warning", proxy_headers=False, server_header=False)
     for signum in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends its requests, then raises the signal again
         signal.signal(signum, lambda signum, frame: sys.exit(0))
-    say(f"The dashboard is on http://{host}:{port}", err=True)
+    address = address_of(host, port, settings.prefix)
+    say(f"The dashboard is on {address}", err=True)
+    if setup := Links(LogIn(app.client)).make_setup():
+        say(f"Make the first admin, within an hour: {address}/login/setup/{setup}", err=True)
     uvicorn.Server(config).run(sockets=[listening])

@@ -22,6 +22,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader
 from packmule.terminal.up import PROCFILE
 from packmule.tests.command_line import DEADLINE, ROOT, CommandLine, environment_in, free_port, until
+from packmule.tests.dashboard.links import used
 
 PYTHON = shlex.quote(sys.executable)
 
@@ -121,15 +122,18 @@ def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
 ) -> None:
     log = (tmp_path / "up.log").read_text
     up = start()
-    address = f"http://127.0.0.1:{environment['PORT']}/0/data/workers.json"
+    address = f"http://127.0.0.1:{environment['PORT']}/rq/0/data/workers.json"
+    until(lambda: "/login/setup/" in log(), "the link for the first admin", log)
+    link = re.search(r"http://\S+/login/setup/[\w-]{43}", log())
+    assert link
+    password = "correct horse battery"
+    until(lambda: _answers(address), "the dashboard", log)
+    dashboard = used(link[0], user="ada", password=password, again=password)
 
     def workers() -> list[dict[str, str]]:
-        try:
-            with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
-                found: list[dict[str, str]] = json.load(answer)["workers"]
-                return found
-        except urllib.error.URLError:
-            return []
+        with dashboard.open(address, timeout=DEADLINE) as answer:
+            found: list[dict[str, str]] = json.load(answer)["workers"]
+            return found
 
     until(workers, "a worker on the dashboard", log)
     names = ("worker", "scheduler", "dashboard")
@@ -138,6 +142,16 @@ def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
     assert up.wait(DEADLINE) == 0, log()
     assert EmbeddedServer(tmp_path / "data").pid() is None, "the embedded server was left behind"
     assert "SIGKILL" not in log()
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=DEADLINE).close()
+    except urllib.error.HTTPError as refused:
+        return refused.code == 401
+    except urllib.error.URLError:
+        return False
+    return True
 
 
 def test_when_one_process_ends_the_others_are_stopped_and_its_exit_code_is_kept(

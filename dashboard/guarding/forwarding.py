@@ -21,18 +21,22 @@ MAX_HOPS = 20
 def forwarded(scope: Scope, rules: Rules) -> Scope:
     """The request as the client sent it: its address, scheme and host, by the word of trusted proxies alone.
 
-    The scope's `state` gets the `peer`, which is the address that connected, if that is such a proxy.
+    The scope's `state` gets the `peer`, which is the address that connected, if that is such a proxy, and the
+    `named` users, who are those that this proxy names in the rules' header; nothing else sees that header.
     Headers with an underscore in their names are dropped, since WSGI takes it for a hyphen.
     """
     peer = _peer(scope)
     trusted = rules.trust(peer)
     given = {name: value.decode("latin-1") for name, value in scope["headers"] if name.startswith(FORWARDED)}
+    user_header = rules.user_header.lower().encode()
     kept = [
         (name, value)
         for name, value in scope["headers"]
-        if b"_" not in name and not name.startswith(FORWARDED)
+        if b"_" not in name and not name.startswith(FORWARDED) and name != user_header
     ]
-    changed = {**scope, "headers": kept, "state": {**scope.get("state", {}), "peer": peer if trusted else ""}}
+    named = [value.decode("latin-1") for name, value in scope["headers"] if name == user_header]
+    state = {"peer": peer, "named": named} if trusted else {"peer": "", "named": []}
+    changed = {**scope, "headers": kept, "state": {**scope.get("state", {}), **state}}
     if not trusted:
         return changed
     if scheme := {"http": "http", "https": "https"}.get(_nearest(given, b"x-forwarded-proto")):

@@ -18,18 +18,21 @@ UNIX = "unix"
 class Rules:
     """The names of a site, the networks of the proxies that it believes, and the path that it is below.
 
+    `user_header` is the header in which such a proxy names a user, or nothing.
+
     >>> Rules(hosts=("jobs.example.com",), proxies=("10.0.0.0/8",), prefix="/packmule")
-    Rules(hosts=('jobs.example.com',), proxies=('10.0.0.0/8',), prefix='/packmule')
+    Rules(hosts=('jobs.example.com',), proxies=('10.0.0.0/8',), prefix='/packmule', user_header='')
     """
 
     hosts: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
     prefix: str = ""
+    user_header: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
         """Those that the settings make."""
-        return cls(settings.hosts, settings.trusted_proxy, settings.prefix)
+        return cls(settings.hosts, settings.trusted_proxy, settings.prefix, settings.user_header)
 
     def trust(self, address: str) -> bool:
         """Whether `address` is that of a proxy whose headers are believed.

@@ -29,6 +29,7 @@ from packmule.tests.command_line import (
     free_port,
     until,
 )
+from packmule.tests.dashboard.links import used
 
 OWN = {"Sec-Fetch-Site": "same-origin"}
 
@@ -40,9 +41,10 @@ class Site:
     packmule: CommandLine
     process: Process
     address: str
+    opener: urllib.request.OpenerDirector
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.address}{path}", timeout=DEADLINE) as answer:
+        with self.opener.open(f"{self.address}{path}", timeout=DEADLINE) as answer:
             text: str = answer.read().decode(errors="replace")
             return text
 
@@ -57,12 +59,14 @@ def commands_in(home: Path, url: str | None) -> CommandLine:
 @contextmanager
 def served(packmule: CommandLine) -> Iterator[Site]:
     port = free_port()
+    packmule.output("user", "add", "ada", "--role", "admin", "--no-password")
     with packmule.started("dashboard", "--port", str(port)) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         address = f"http://127.0.0.1:{port}"
         assert line == f"The dashboard is on {address}\n"
-        yield Site(packmule, process, address)
+        opener = used(packmule.output("user", "link", "ada", "--url", address))
+        yield Site(packmule, process, address, opener)
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ def test_a_failed_job_that_the_dashboard_requeues_runs_again(site: Site, client:
     assert reader.read(client, id).status == "failed"
     first = reader.read(client, id).ended_at
     request = urllib.request.Request(f"{site.address}/rq/job/{id}/requeue", method="POST", headers=OWN)
-    with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+    with site.opener.open(request, timeout=DEADLINE) as answer:
         assert json.load(answer)["status"] == "OK"
     assert reader.read(client, id).status == "queued"
     site.packmule.output("worker", "--burst")
