@@ -111,6 +111,18 @@ def behind(client: Redis, queues: Sequence[str]) -> dict[str, int]:
     return counts
 
 
+def behind_at_least(client: Redis, queues: Sequence[str]) -> tuple[dict[str, int], set[str]]:
+    """Those in the first groups of each queue, in two round trips, and the queues that have more groups."""
+    counts, most = dict.fromkeys(queues, 0), max(10, PAGE // max(1, len(queues)))
+    commands = [("HSCAN", keys.groups_key(queue), 0, "COUNT", most) for queue in queues]
+    scans = dict(zip(queues, pipelined(client, commands, None), strict=True))
+    places = [(queue, as_text(group)) for queue, scan in scans.items() if scan for group in scan[1]]
+    lengths = pipelined(client, [("LLEN", keys.group_key(*place)) for place in places], 0)
+    for (queue, _), length in zip(places, lengths, strict=True):
+        counts[queue] += length
+    return counts, {queue for queue, scan in scans.items() if scan and scan[0] != 0}
+
+
 def behind_singleton(client: Redis, singletons: Sequence[str], queues: Sequence[str]) -> dict[str, int]:
     """How many jobs wait for each of `singletons`, in two round trips."""
     blocked = pipelined(client, [("ZRANGE", keys.blocked_key(key), 0, PAGE - 1) for key in singletons], [])

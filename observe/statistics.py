@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis import Redis
 
 from packmule.coordination.counters.histogram import merged, percentile
 from packmule.coordination.counters.leaderboard import Leaderboard
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.jobs import keys, wire
 
 MINUTE, HOUR = 60, 3600
@@ -81,6 +81,19 @@ def hours(client: Redis, count: int) -> dict[Key, Statistics]:
     return _read(client, _keys("hour", HOUR, min(count, MOST_HOURS)))
 
 
+def by_period(client: Redis, seconds: int, numbers: Sequence[int]) -> list[dict[str, Statistics]]:
+    """The statistics of each queue in each of the minutes or hours `numbers`, counted from 1970.
+
+    >>> by_period(client, MINUTE, [29_926_320])[0]["mail"].finished  # doctest: +SKIP
+    12
+    """
+    period = "minute" if seconds == MINUTE else "hour"
+    hashes = pipelined(
+        client, [("HGETALL", f"{keys.STATISTICS}{period}:{number}") for number in numbers], None
+    )
+    return [by(_parsed([each]), queue_of) for each in hashes]
+
+
 def totals(client: Redis) -> dict[Key, Statistics]:
     """The statistics since this server was first used."""
     return _read(client, [f"{keys.STATISTICS}total"])
@@ -91,7 +104,7 @@ def by(found: dict[Key, Statistics], part: Callable[[Key], str]) -> dict[str, St
     groups: dict[str, list[Statistics]] = {}
     for key, each in found.items():
         groups.setdefault(part(key), []).append(each)
-    return {name: _sum(each) for name, each in groups.items()}
+    return {name: combined(each) for name, each in groups.items()}
 
 
 def queue_of(key: Key) -> str:
@@ -137,29 +150,8 @@ def busiest(client: Redis, count: int = 10, hours: int = 1) -> list[tuple[str, f
     return Leaderboard(client, "busiest").top(count, hours)
 
 
-def _keys(period: str, seconds: int, count: int) -> list[str]:
-    now = int(time.time()) // seconds
-    return [f"{keys.STATISTICS}{period}:{number}" for number in range(now - max(1, count) + 1, now + 1)]
-
-
-def _read(client: Redis, key_names: Sequence[str]) -> dict[Key, Statistics]:
-    with client.pipeline(transaction=False) as pipeline:
-        for key in key_names:
-            pipeline.hgetall(key)
-        hashes = pipeline.execute(raise_on_error=False)
-    found: dict[Key, Statistics] = {}
-    for counts in hashes:
-        if not isinstance(counts, dict):
-            continue  # the key holds another type
-        for name, value in counts.items():
-            queue, _, rest = as_text(name).partition("\x1f")
-            kind, _, what = rest.rpartition("\x1f")
-            if kind and (count := wire.whole(value)):
-                found.setdefault((queue, kind), Statistics()).add(what, count)
-    return found
-
-
-def _sum(all: Iterable[Statistics]) -> Statistics:
+def combined(all: Iterable[Statistics]) -> Statistics:
+    """The sum of several."""
     each = list(all)
     return Statistics(
         sum(one.finished for one in each),
@@ -170,3 +162,29 @@ def _sum(all: Iterable[Statistics]) -> Statistics:
         merged(one.waits for one in each),
         merged(one.runs for one in each),
     )
+
+
+def _keys(period: str, seconds: int, count: int) -> list[str]:
+    now = int(time.time()) // seconds
+    return [f"{keys.STATISTICS}{period}:{number}" for number in range(now - max(1, count) + 1, now + 1)]
+
+
+def _read(client: Redis, key_names: Sequence[str]) -> dict[Key, Statistics]:
+    with client.pipeline(transaction=False) as pipeline:
+        for key in key_names:
+            pipeline.hgetall(key)
+        hashes = pipeline.execute(raise_on_error=False)
+    return _parsed(hashes)
+
+
+def _parsed(hashes: Iterable[Any]) -> dict[Key, Statistics]:
+    found: dict[Key, Statistics] = {}
+    for counts in hashes:
+        if not isinstance(counts, dict):
+            continue  # the key holds another type
+        for name, value in counts.items():
+            queue, _, rest = as_text(name).partition("\x1f")
+            kind, _, what = rest.rpartition("\x1f")
+            if kind and (count := wire.whole(value)):
+                found.setdefault((queue, kind), Statistics()).add(what, count)
+    return found

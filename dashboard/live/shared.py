@@ -52,8 +52,8 @@ def shared(handler: Callable[[Request], Response]) -> Callable[[Request], Any]:
         if made is None:
             made = state.shared_regions = {}
         viewer = request.state.viewer
-        key: tuple[Any, ...] = (request.scope["path"], request.scope["query_string"], viewer.role)
-        key += (viewer.may_see_payloads, request.scope.get("root_path", ""), asyncio.get_running_loop())
+        address = request.scope.get("root_path", ""), request.scope["path"], request.scope["query_string"]
+        key = *address, viewer.role, viewer.may_see_payloads, asyncio.get_running_loop()
         found = made.get(key)
         if found is None or found.generation != hub.generation or found.until < now:
             if len(made) >= MOST_ENTRIES:

@@ -12,6 +12,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount, Route
 
+from packmule.jobs.filter_text import word
+
 STATIC = Path(__file__).parent.parent / "static"
 _KNOWN = "addresses"
 
@@ -48,7 +50,18 @@ def address(request: Request, name: str, /, **given: Any) -> str:
     return root(request) + path + (f"?{urlencode(values)}" if values else "")
 
 
-def here(request: Request, **changes: Any) -> str:
+def jobs_where(request: Request, /, **words: str) -> str:
+    """The page of the jobs that fit a filter; "" while there is no such page.
+
+    >>> jobs_where(request, queue="a b", status="failed")  # doctest: +SKIP
+    '/jobs?q=queue%3A%22a+b%22+status%3Afailed'
+    """
+    if "jobs" not in known(request):
+        return ""
+    return address(request, "jobs", q=" ".join(word(field, text) for field, text in words.items()))
+
+
+def here(request: Request, /, **changes: Any) -> str:
     """This page's address with parts of the query changed, or left out by None.
 
     >>> here(request, sort="-wait", cursor=None)  # doctest: +SKIP

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 WIDTH = 1000
 LEAST = 8
 """Of a bar's thousand parts, those that even the smallest segment gets."""
 
 GAP = 3
+TALL = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,23 @@ def segments(counts: Mapping[str, int]) -> list[Segment]:
     return found
 
 
-def line(values: Sequence[float | None], width: int, height: int) -> str:
-    """A sparkline's path, from the left to the right; the highest value touches the top.
+def spark(values: Sequence[float | None]) -> str:
+    """A sparkline's path in a box of a width of one less than the values, and a height of `TALL`.
 
-    >>> line([0, 2, 1], 100, 10)
-    'M0 9.5L50 0.5L100 5'
+    It is closed outside of the box, so that one path has a line and the area under it.
+
+    >>> spark([0, 2, 1])
+    'M-1 27v-4l1 0 1-22 1 11 1 0v15z'
     """
-    points = _points(values, width, height)
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) if points else ""
-
-
-def area(values: Sequence[float | None], width: int, height: int) -> str:
-    """The closed path under a sparkline."""
-    path = line(values, width, height)
-    return f"{path}L{width} {height}L0 {height}Z" if path else ""
+    heights = [_finite(value) for value in values]
+    if not heights:
+        return ""
+    most = max(heights) or 1.0
+    ys = [round(1 + (TALL - 2) * (1 - height / most)) for height in heights]
+    steps = [ys[0] - ys[0], *(y - before for before, y in pairwise(ys)), 0]
+    below = TALL + 3
+    moves = " ".join(f"1 {step}" if step >= 0 else f"1{step}" for step in steps)
+    return f"M-1 {below}v{ys[0] - below}l{moves}v{below - ys[-1]}z"
 
 
 def columns(
@@ -71,19 +76,8 @@ def columns(
     return found
 
 
-def _points(values: Sequence[float | None], width: int, height: int) -> list[tuple[float, float]]:
-    known = [_finite(value) for value in values]
-    if not known:
-        return []
-    most, step, room = max(known) or 1.0, width / max(1, len(known) - 1), height - 1
-    return [
-        (round(number * step, 1), round(0.5 + room * (1 - value / most), 1))
-        for number, value in enumerate(known)
-    ]
-
-
 def _finite(value: float | None) -> float:
     return max(0.0, float(value)) if value is not None and math.isfinite(value) else 0.0
 
 
-FILTERS = {"area": area, "columns": columns, "line": line, "segments": segments}
+FILTERS = {"columns": columns, "segments": segments, "spark": spark}

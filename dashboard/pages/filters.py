@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from packmule.jobs import wire
+from packmule.observe import tracebacks
 from packmule.plain_text import plain, plain_json, plain_lines
 from packmule.units import span
 
 MOST_TEXT = 20_000
 """Characters of one text that a page shows at most."""
-
-_FOREIGN = re.compile(r"[/\\](site-packages|dist-packages|lib[/\\]python3[^/\\]*|packmule)[/\\]|File \"<")
-_FRAME = re.compile(r'^\s+File "')
 
 
 def number(value: float | None) -> str:
@@ -123,28 +120,8 @@ def parts(text: str, lines: int) -> list[Part]:
     return found
 
 
-def frames(text: str) -> list[Part]:
-    """A traceback with the frames of libraries folded; `count` is their number."""
-    if len(text) > MOST_TEXT:  # the error is named at the end
-        text = f"… {len(text) - MOST_TEXT:,} characters left out\n{text[-MOST_TEXT:]}"
-    found: list[Part] = []
-    is_folded = False
-    for line in plain_lines(text).split("\n"):
-        is_frame = bool(_FRAME.match(line))
-        if is_frame:
-            is_folded = bool(_FOREIGN.search(line))
-        elif line and not line.startswith("    "):
-            is_folded = False
-        if found and found[-1].is_folded == is_folded:
-            last = found.pop()
-            found.append(Part(f"{last.text}\n{line}", is_folded, last.count + is_frame))
-        else:
-            found.append(Part(line, is_folded, int(is_frame)))
-    return found
-
-
 FILTERS = {
-    "frames": frames,
+    "frames": tracebacks.parts,
     "iso": iso,
     "json_text": json_text,
     "number": number,

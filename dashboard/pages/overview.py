@@ -2,19 +2,187 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from packmule.dashboard.acting import acting, go
+from packmule.dashboard.live.shared import shared
+from packmule.dashboard.pages.addresses import address, known
+from packmule.dashboard.pages.filters import number, short, size
 from packmule.dashboard.pages.rendering import render
+from packmule.dashboard.rights import needs
+from packmule.dashboard.viewer import Role
 from packmule.jobs import queues
+from packmule.observe.situation import QueueState, Situation, Situations
+from packmule.plain_text import plain
+
+CARDS = 12
+"""Queues that are shown as cards; more become a table."""
+
+ROWS = 30
+"""Queues on one page of the table."""
+
+SAME_FOR = 0.1
+"""Seconds for which the situation is not read again: viewers are notified of a change after longer."""
+
+MOST_FIND = 100
+MOST_PAGE = 10_000
 
 
+@shared
 def overview(request: Request) -> Response:
-    """`/`: a card for each queue."""
-    site = request.app.state.site
-    names = [*dict.fromkeys([*site.queues, *queues.names(site.client)])]
-    return render(request, "overview.html", depths=queues.depths(site.client, names))
+    """`/`: a card or a row for each queue; `?find=` keeps those whose name contains it."""
+    found = situation(request)
+    find = request.query_params.get("find", "")[:MOST_FIND]
+    shown = [each for each in found.queues if find.lower() in each.name.lower()]
+    is_table = len(found.queues) > CARDS
+    if is_table:
+        shown.sort(key=_attention)
+    page = _page(request, len(shown))
+    values: dict[str, Any] = {
+        "now": found,
+        "at": int(time.time()),
+        "queues": shown[page * ROWS : (page + 1) * ROWS] if is_table else shown,
+        "is_table": is_table,
+        "find": find,
+        "matching": len(shown),
+        "first": page * ROWS + 1,
+        "next_page": page + 1 if is_table and len(shown) > (page + 1) * ROWS else None,
+        "previous_page": page - 1 if page else None,
+        "figures": figures(request, found),
+        "faults": faults(found),
+    }
+    return render(request, "overview.html", **values)
 
 
-ROUTES = [Route("/", overview, name="overview")]
+class _Shared:
+    """The site's one reader of the situation: pages that are asked for at the same moment show one."""
+
+    def __init__(self, situations: Situations) -> None:
+        self.lock = threading.Lock()
+        self.situations = situations
+        self.found: Situation | None = None
+        self.until = 0.0
+
+
+def situation(request: Request) -> Situation:
+    """The situation as it is now, or was a moment ago."""
+    state = request.app.state
+    if not hasattr(state, "situation"):
+        state.situation = _Shared(Situations(state.site.client))
+    one: _Shared = state.situation
+    with one.lock:
+        if one.found is None or time.monotonic() > one.until:
+            one.found = one.situations.now(state.site.queues)
+            one.until = time.monotonic() + SAME_FOR
+        return one.found
+
+
+class Figure(NamedTuple):
+    """A figure as `ui.figure` takes it: a word, its value, what else there is to say, a link and a kind."""
+
+    label: str
+    value: str
+    more: str = ""
+    to: str | None = None
+    kind: str = ""
+
+
+def figures(request: Request, found: Situation) -> Sequence[Figure]:
+    """What the whole system does, in a row."""
+    routes = known(request)
+
+    def link(route: str) -> str | None:
+        return address(request, route) if route in routes else None
+
+    waiting = sum(each.counts["queued"] + each.counts["blocked"] for each in found.queues)
+    running = sum(each.counts["started"] for each in found.queues)
+    depth = sum(each.depth for each in found.queues)
+    speed = sum(each.per_second_out for each in found.queues)
+    performed, failed = (sum(getattr(each, what) for each in found.hour) for what in ("performed", "failed"))
+    server, leads = found.server, found.leader
+    gone = found.workers.get("vanished", 0)
+    alive = sum(found.workers.values()) - gone
+    states = ", ".join(f"{number(count)} {state}" for state, count in found.workers.items())
+    replicas = f", replicas: {number(server.replicas)}" if server.replicas else ""
+    bound = f"of {size(server.most_memory)}" if server.most_memory else "no limit"
+    standby = f", {number(found.schedulers - 1)} on standby" if found.schedulers > 1 else ""
+    return (
+        Figure("Waiting", number(waiting), f"{number(depth)} still to run", link("jobs")),
+        Figure("Running", number(running), f"{number(speed)} jobs/s lately"),
+        Figure("Performed, 1 h", number(performed), f"{number(failed)} failed", link("metrics")),
+        Figure("Errors, 1 h", number(found.errors), "kinds", link("errors"), "error" * (found.errors > 0)),
+        Figure("Workers", number(alive), states, link("workers"), "warning" * bool(gone)),
+        Figure("Leader", short(leads.name, 24), f"term {short(leads.term, 12)}{standby}", None, "text")
+        if leads
+        else Figure("Leader", "none", "packmule scheduler", None, "warning"),
+        Figure(f"{server.kind.title()} memory", size(server.memory), f"{bound}, {server.role}{replicas}"),
+    )
+
+
+def faults(found: Situation) -> Sequence[str]:
+    """What is wrong and how to mend it, in the order of its weight."""
+    lacking = [plain(each.name) for each in found.queues if each.lacks_workers]
+    told = []
+    if found.server.is_full:
+        told.append("Redis is nearly full: workers take no more jobs until some of its memory is free.")
+    if found.server.is_suspended:
+        told.append("All workers are suspended: rq resume lets them go on.")
+    if lacking:
+        names = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else "")  # noqa: PLR2004
+        told.append(f"Jobs wait, and no worker serves {names}: packmule worker -q {lacking[0]} starts one.")
+    if found.leader is None:
+        told.append("No scheduler leads: what is due later or again waits. packmule scheduler starts one.")
+    return told
+
+
+@needs(Role.OPERATOR)
+def pause(request: Request) -> Response:
+    """`POST /queues/{name}/pause`: keep workers from taking its jobs."""
+    name = _known(request)
+    with acting(request, "queue pause", queue=name):
+        changed = queues.pause(request.app.state.site.client, name)
+    told = f"{name} is paused." if changed else f"{name} was paused already."
+    return go(request, address(request, "overview"), told)
+
+
+@needs(Role.OPERATOR)
+def resume(request: Request) -> Response:
+    """`POST /queues/{name}/resume`: let workers take its jobs again."""
+    name = _known(request)
+    with acting(request, "queue resume", queue=name):
+        changed = queues.resume(request.app.state.site.client, name)
+    told = f"{name} goes on." if changed else f"{name} was not paused."
+    return go(request, address(request, "overview"), told)
+
+
+def _known(request: Request) -> str:
+    site, name = request.app.state.site, str(request.path_params["name"])
+    if name not in site.queues and name not in queues.names(site.client):
+        raise HTTPException(404, f"There is no queue {plain(name):.200}.")
+    return name
+
+
+def _attention(each: QueueState) -> tuple[bool, bool, int, str]:
+    """First what is wrong, then the deepest."""
+    return not each.lacks_workers, not each.is_paused, -each.depth, each.name
+
+
+def _page(request: Request, count: int) -> int:
+    text = request.query_params.get("page", "0")
+    page = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0  # noqa: PLR2004
+    return min(page, MOST_PAGE, max(0, (count - 1) // ROWS))
+
+
+ROUTES = [
+    Route("/", overview, name="overview"),
+    Route("/queues/{name:path}/pause", pause, methods=["POST"], name="queue_pause"),
+    Route("/queues/{name:path}/resume", resume, methods=["POST"], name="queue_resume"),
+]

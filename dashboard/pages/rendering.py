@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from packmule.dashboard.pages import charts, filters
-from packmule.dashboard.pages.addresses import address, here, known, root
+from packmule.dashboard.pages.addresses import address, here, jobs_where, known, root
 from packmule.dashboard.pages.menu import menu
 
 MOST_REGIONS = 10
@@ -30,7 +30,8 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     """A page, or with `?region=name` only the block `name` of it, for the script that keeps the page fresh.
 
     The template sees `values`, the `viewer`, the `nonce`, the `site`, the macros as `ui`, and the functions
-    `url(name, **path_and_query)`, `here(**query)` and `has(route)`. A region is a block of its own name:
+    `url(name, **path_and_query)`, `here(**query)`, `jobs_where(queue=name)` and `has(route)`. A region is a
+    block of its own name, which imports what it needs itself:
 
         {% block queues %}<section data-region="queues" data-on="jobs queues">...</section>{% endblock %}
 
@@ -46,6 +47,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
         "url": partial(address, request),
         "here": partial(here, request),
         "has": routes.__contains__,
+        "jobs_where": partial(jobs_where, request),
     }
     shared["ui"] = templates.get_template("macros.html").make_module(shared)
     values = shared | values
