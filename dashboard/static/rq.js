@@ -4,7 +4,7 @@
     // Its templates write values by <%= %>, which by itself escapes nothing.
     _.templateSettings = {
         evaluate: /<%([\s\S]+?)%>/g,
-        interpolate: /(?!)/g,
+        interpolate: /(.)^/g,  // nothing
         escape: /<%[=-]([\s\S]+?)%>/g
     };
 
