@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
+import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.coordination.redis.replies import UNREADABLE, as_text, pipelined
 from packmule.jobs import keys
 
 A_CALL = 500
 """Ids that one command reads at most."""
+
+LONGEST_LIST = 2**52
+
+SEEN = -1
+"""All of a place was seen."""
+
+TRIES = 5
+"""How often a scan looks for its way in a list that others change."""
+
+BEHIND, IN_BAND, NEXT = 1, 2, 3
+RANKS = {"scheduled": 0, "deferred": 0, "started": 4}
+"""Those of jobs behind others, in bands and in queues' own lists; and of registries, the ended ones last."""
 
 MOST_GROUPS = 1000
 """Groups of a queue whose jobs a search looks for."""
@@ -28,6 +42,8 @@ class Place(NamedTuple):
     key: str
     statuses: tuple[str, ...]
     kind: Literal["list", "stack", "set"] = "set"
+    rank: int = 0
+    """Jobs move from places of lower ranks to those of higher ones, until they are enqueued again."""
 
     def newest(self, most: int) -> tuple[Any, ...]:
         """The command that reads the newest ids, `most` at most."""
@@ -59,16 +75,20 @@ def places(
     found: list[Place] = []
     for queue in queues:
         if "queued" in statuses:
-            found += (Place(key, ("queued",), kind="list") for key in keys.queue_keys(queue))
+            own = keys.queue_key(queue)
+            ranks = {key: NEXT if key == own else IN_BAND for key in keys.queue_keys(queue)}
+            found += (Place(key, ("queued",), "list", rank) for key, rank in ranks.items())
         for status in keys.REGISTRIES:
             kinds = ("failed", "stopped") if status == "failed" else (status,)
             if not set(kinds).isdisjoint(statuses):
-                found.append(Place(keys.registry_key(status, queue), kinds))
+                found.append(Place(keys.registry_key(status, queue), kinds, rank=RANKS.get(status, 5)))
     if "queued" in statuses:
         groups = _groups(client, queues, most_groups)
-        found += (Place(keys.group_key(*each), ("queued",), kind="list") for each in groups)
+        found += (Place(keys.group_key(*each), ("queued",), "list", BEHIND) for each in groups)
         held = pipelined(client, [("SMEMBERS", keys.PAUSED_BATCHES)], ())[0]
-        found += (Place(f"{keys.batch_key(as_text(each))}:held", ("queued",), kind="list") for each in held)
+        found += (
+            Place(f"{keys.batch_key(as_text(each))}:held", ("queued",), "list", BEHIND) for each in held
+        )
     return found
 
 
@@ -81,24 +101,86 @@ def _groups(client: Redis, queues: Sequence[str], most: int | None) -> Iterator[
             yield queue, as_text(group)
 
 
-def all_ids(client: Redis, place: Place) -> Iterator[list[str]]:
-    """All ids of a place, in parts; what comes or goes meanwhile may be missed or come twice."""
-    cursor: Any = 0
-    part: Any
-    while True:
+class Position(NamedTuple):
+    """How far a scan has come: it has seen all places of lower `rank` and key, and a part of this one.
+
+    Of a set, `at` is a cursor of the server's; of a list, how many ids were seen from its end, and
+    `following` the next one, by which the scan finds its way if seen ones are gone.
+    """
+
+    rank: int
+    key: str
+    at: int
+    following: bytes
+
+    def __str__(self) -> str:
+        return urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """The position of which this is the text; None if it is none. It names no place that isn't there."""
         try:
-            if place.kind == "stack":
-                part, cursor = client.lrange(place.key, 0, -1), 0
-            elif place.kind == "list":  # from its end, so that what is taken from its head moves nothing
-                part = client.lrange(place.key, -cursor - A_CALL, -cursor - 1)
-                cursor = cursor + A_CALL if len(part) == A_CALL else 0
-            else:
-                cursor, pairs = client.zscan(place.key, cursor, count=A_CALL)
-                part = [pair[0] for pair in pairs]
-        except ResponseError as error:
-            if "WRONGTYPE" not in str(error):
-                raise
-            return
-        yield place.ids(part)
-        if not cursor:
-            return
+            packed = urlsafe_b64decode(f"{text}{'=' * (-len(text) % 4)}")
+            found = msgspec.msgpack.decode(packed, type=cls)
+        except (ValueError, *UNREADABLE):
+            return None
+        return found._replace(at=found.at if 0 <= found.at < 2**64 else SEEN)
+
+
+def scan(
+    client: Redis, found: Sequence[Place], start: Position | None = None
+) -> Iterator[tuple[Place, list[str], Position]]:
+    """All ids of these places in parts, from `start` on, each with the position behind it.
+
+    Places come in the order in which jobs move through them, so that one that moves meanwhile is seen, once
+    or twice. What is new may be missed.
+    """
+    for place in sorted(found, key=_order):
+        order = _order(place)
+        if start is not None and order < start[:2]:
+            continue
+        at, following = start[2:] if start is not None and order == start[:2] else (0, b"")
+        while at != SEEN:
+            ids, at, following = _part(client, place, at, following)
+            yield place, ids, Position(*order, at, following)
+
+
+def _order(place: Place) -> tuple[int, str]:
+    return place.rank, place.key
+
+
+def _part(client: Redis, place: Place, at: int, following: bytes) -> tuple[list[str], int, bytes]:
+    """Some ids of a place, and how to go on behind them."""
+    found: Any
+    try:
+        if place.kind == "stack":
+            return place.ids(cast(list[bytes], client.lrange(place.key, 0, -1))), SEEN, b""
+        if place.kind == "list":
+            return _from_end(client, place, min(at, LONGEST_LIST), following)
+        found = client.zscan(place.key, at, count=A_CALL)
+    except ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return [], SEEN, b""
+    return place.ids([id for id, _ in found[1]]), found[0] or SEEN, b""
+
+
+def _from_end(client: Redis, place: Place, at: int, following: bytes) -> tuple[list[str], int, bytes]:
+    """The next ids from a list's end: what is taken from its head moves nothing."""
+    for _ in range(TRIES):
+        part = cast(list[bytes], client.lrange(place.key, -at - A_CALL - 1, -at - 1))
+        if not following or part[-1:] == [following]:
+            break
+        at = _before(client, place.key, following, at)
+        following = following if at else b""
+    is_more = len(part) > A_CALL
+    return place.ids(part[-A_CALL:]), at + A_CALL if is_more else SEEN, part[0] if is_more else b""
+
+
+def _before(client: Redis, key: str, id: bytes, at: int) -> int:
+    """How many ids come before this one from the list's end, near `at` if it is there twice; 0 without it."""
+    positions, length = pipelined(client, [("LPOS", key, id, "COUNT", 0), ("LLEN", key)], None)
+    if not positions or length is None:
+        return 0
+    numbers: list[int] = [max(0, length - 1 - each) for each in positions]
+    return min(numbers, key=lambda before: abs(before - at))

@@ -11,7 +11,7 @@ from redis import Redis
 from packmule.coordination.redis.replies import pipelined
 from packmule.jobs import acts, keys, queues
 from packmule.jobs.job_filter import JobFilter, look
-from packmule.jobs.places import all_ids, places
+from packmule.jobs.places import places, scan
 
 LONGEST = 1.5
 """Seconds after which a count says `at least`."""
@@ -37,17 +37,16 @@ def counted(client: Redis, act: str, wanted: JobFilter, more: Sequence[str] = ()
     statuses, ends_at = acts.statuses_of(act, wanted), time.monotonic() + LONGEST
     found, seen = Counted(), set[str]()
     names = [*dict.fromkeys([*more, *queues.names(client)])] if wanted.queue is None else [wanted.queue]
-    for place in places(client, names, statuses, wanted.fingerprint, most_groups=None):
+    for place, ids, _ in scan(client, places(client, names, statuses, wanted.fingerprint, most_groups=None)):
         here = [status for status in place.statuses if status in statuses]
-        for ids in all_ids(client, place):
-            fitting = {each.id for each in look(client, ids, wanted, here)} - seen
-            seen |= fitting
-            found.count = len(seen)
-            found.examples += [id for id in ids if id in fitting][: MOST_EXAMPLES - len(found.examples)]
-            if time.monotonic() > ends_at:
-                found.is_partial = True
-                found.count = max(found.count, _at_least(client, names, wanted, statuses))
-                return found
+        fitting = {each.id for each in look(client, ids, wanted, here)} - seen
+        seen |= fitting
+        found.count = len(seen)
+        found.examples += [id for id in ids if id in fitting][: MOST_EXAMPLES - len(found.examples)]
+        if time.monotonic() > ends_at:
+            found.is_partial = True
+            found.count = max(found.count, _at_least(client, names, wanted, statuses))
+            return found
     return found
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from types import NoneType
+
 import pytest
 from redis import Redis
 from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import acts, control, keys, reader
-from packmule.jobs.acts import Acted, act
+from packmule.jobs import acts, control, keys, places, reader
+from packmule.jobs.acts import Acted, Found, act
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.jobs.control import NotDeleted, NotRun
 from packmule.jobs.copying import copy
 from packmule.jobs.job_filter import InvalidFilter, JobFilter
 from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.places import Position
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.registry import NotRegistered
 from packmule.tests.jobs import sample_jobs
@@ -309,3 +313,116 @@ def test_keys_of_other_types_stop_no_act(client, claims):
     client.rpush(keys.queue_key("default"), "text", b"\xff", "")
     assert act(client, "delete", JobFilter()).done == 1
     assert not client.exists(keys.job_key(id))
+
+
+def all_parts(
+    client: Redis, name: str, wanted: JobFilter, then: Callable[[Sequence[str]], object]
+) -> list[str]:
+    """The ids of all parts; `then` happens between them."""
+    ids: list[str] = []
+    cursor = None
+    for _ in range(1000):
+        found = acts.find(client, name, wanted, cursor, most=1)
+        ids += found.ids
+        then(found.ids)
+        cursor = found.cursor
+        if cursor is None:
+            return ids
+    raise AssertionError("the parts don't end")
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "A_CALL", 3)
+
+
+def everywhere() -> list[str]:
+    """Jobs in all places where they wait: queues, a band, scheduled, behind others of their group."""
+    ids = list(sample_jobs.noop.enqueue_many([()] * 10))
+    ids += sample_jobs.noop.options(priority=50).enqueue_many([()] * 4)
+    ids += sample_jobs.noop.options(queue="low", delay=60).enqueue_many([()] * 3)  # come at once
+    return [*ids, *limited_jobs.two_a_tenant.enqueue_many([("x", "y", "z")] * 8)]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("name", ["delete", "cancel"])
+def test_parts_have_each_job_once_also_if_it_is_acted_on_in_between(client, name):
+    ids = everywhere()
+    parts: list[int] = []
+    assert sorted(all_parts(client, name, JobFilter(), lambda part: parts.append(len(part)))) == sorted(ids)
+    assert max(parts) <= 3
+    became = []
+    seen = all_parts(client, name, JobFilter(), lambda part: became.extend(acts.perform(client, name, part)))
+    assert sorted(seen) == sorted(ids)
+    assert {each.error for each in became} == {None}
+    assert acts.find(client, name, JobFilter(status="queued")) == Found([], 0, None)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_parts_miss_no_job_that_stays_while_others_take_and_add_some(client, claims):
+    ids = everywhere()
+    taken: list[str] = []
+
+    def others(part: Sequence[str]) -> None:
+        control.cancel_each(client, part[:1])  # the newest ones, and so from the end of a list
+        taken.extend(part[:1])
+        sample_jobs.noop.enqueue_many([()] * 2)
+        taken.extend(end(claims, times=1))
+
+    seen = all_parts(client, "cancel", JobFilter(), others)
+    assert {*ids} - {*taken} <= {*seen}
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_list_that_has_an_id_twice_is_seen_to_its_end(client):
+    for id in (ids := [f"j{number}" for number in range(7)]):
+        sample_jobs.noop.options(job_id=id).enqueue()
+    client.rpush(keys.queue_key("default"), *ids, "j3")
+    assert set(
+        all_parts(client, "cancel", JobFilter(), lambda _: client.rpush("rq:queue:default", "j1"))
+    ) == {*ids}
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "é", "AAAA", "\udcff", "9" * 5000, "=", str(Position(9, "z", 0, b""))[:-2]],
+)
+def test_a_part_that_begins_nowhere_is_refused(client, cursor):
+    sample_jobs.noop.enqueue()
+    with pytest.raises(acts.InvalidPart):
+        acts.find(client, "cancel", JobFilter(), cursor)
+
+
+@pytest.mark.parametrize("at", [-5, 0, 7, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("key", ["rq:queue:default", "rq:scheduled:default", "rq:job:x", "*\n", "a" * 999])
+def test_a_cursor_that_somebody_made_up_does_no_harm(client, key, at):
+    sample_jobs.noop.enqueue()
+    sample_jobs.noop.options(delay=60).enqueue()
+    for rank in (-1, 0, 2, 99):
+        acts.find(client, "cancel", JobFilter(), str(Position(rank, key, at, b"\xff")))
+
+
+def test_what_became_of_each_job_is_told_in_order(client, claims):
+    done, changed, running = sample_jobs.noop.enqueue_many([()] * 3)
+    control.cancel(client, changed)
+    became = acts.perform(client, "cancel", [done, "nobody", changed, done], JobFilter(status="queued"))
+    assert [each.id for each in became] == [done, "nobody", changed, done]
+    assert [type(each.error) for each in became] == [NoneType, acts.Changed, acts.Changed, NoneType]
+    mark = start(claims)
+    (still,) = acts.perform(client, "cancel", [running], timeout=0.0)
+    assert (mark, type(still.error)) == (running, control.NotCanceled)
+
+
+def test_too_many_jobs_at_once_are_refused(client):
+    with pytest.raises(acts.InvalidPart, match="1,001 jobs at once"):
+        acts.perform(client, "retry", ["a"] * 1001)
+    assert len(acts.perform(client, "retry", ["a"] * 1000)) == 1000
+    assert acts.perform(client, "retry", []) == []
+
+
+def test_an_act_on_all_can_be_stopped(client):
+    sample_jobs.noop.enqueue_many([()] * 250)
+    acted = Acted()
+    act(client, "cancel", JobFilter(), acted=acted, is_stopped=lambda: acted.done >= 100)
+    assert (acted.matched, acted.done) == (100, 100)
+    assert act(client, "cancel", JobFilter()).done == 150
