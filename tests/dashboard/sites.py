@@ -47,6 +47,7 @@ def served(
 ) -> Iterator[Served]:
     """The dashboard on `client`'s server, for a viewer of that role, until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     found = Served(
         f"http://127.0.0.1:{listening.getsockname()[1]}", Viewer("ada", role, may_see_payloads, "s1"), None
     )
