@@ -97,7 +97,9 @@ def request_of(token: str, path: str, body: Any, more: str = "") -> bytes:
     return head.encode() + content
 
 
-def measured(name: str, client: Redis, at: tuple[int, int], request: bytes, how: tuple[int, int, float]) -> Any:
+def measured(
+    name: str, client: Redis, at: tuple[int, int], request: bytes, how: tuple[int, int, float]
+) -> Any:
     """A row of the table; `how` are connections, jobs a request and seconds."""
     connections, jobs, seconds = how
     port, pid = at
@@ -124,9 +126,7 @@ def main() -> None:
         one = request_of(token, "/jobs", {"job": name})
         many = request_of(token, "/jobs/many", {"job": name, "calls": [[]] * MANY})
         rows = [measured("one job a request", client, at, one, (n, 1, seconds)) for n in (1, 8, 32, 64)]
-        rows += [
-            measured(f"{MANY} jobs a request", client, at, many, (n, MANY, seconds)) for n in (1, 8)
-        ]
+        rows += [measured(f"{MANY} jobs a request", client, at, many, (n, MANY, seconds)) for n in (1, 8)]
         jobs = Client(client)
         direct = rate_in(seconds, lambda: jobs.enqueue(bench_jobs.noop))
         rows.append(["Python's client, without HTTP", "1", f"{direct:,.0f}", f"{1000 / direct:.1f}", "", ""])

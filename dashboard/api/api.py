@@ -67,15 +67,12 @@ def mount(site: Site, options: ApiOptions) -> Mount:
     for each in ENDPOINTS:
         by_path[each.path][each.method] = each
     document = openapi.document(ENDPOINTS, PREFIX)
-    routes = [
-        Route(path.replace("}", ":path}"), _Resource(operations, service))
-        # Names may have a slash in them, so the path with the longest end goes first.
-        for path, operations in sorted(
-            by_path.items(), key=lambda each: (-each[0].count("/"), "{" in each[0])
-        )
-    ]
-    routes.insert(0, Route("/openapi.json", _Document(document)))
-    return Mount(PREFIX, _Origins(Router(routes, redirect_slashes=False, default=_nowhere), options.origins))
+    # Names may have a slash in them, so a path without a name goes first, and then the longest one.
+    paths = sorted(by_path, key=lambda path: ("{" in path, -path.count("/") if "{" in path else 0))
+    routes = [Route(path.replace("}", ":path}"), _Resource(by_path[path], service)) for path in paths]
+    routes.append(Route("/openapi.json", _Document(document)))
+    router = Router(routes, redirect_slashes=False, default=_nowhere)
+    return Mount(PREFIX, _Origins(router, options.origins) if options.origins else router)
 
 
 class _Resource:
