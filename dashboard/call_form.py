@@ -94,13 +94,30 @@ def read(
         fields.append(field)
     if any(field.fault for field in fields):
         return Read(None, fields)
-    bound = inspect.BoundArguments(job.signature, values)
+    bound = inspect.BoundArguments(job.signature, _with_defaults(job, values))
     call = bound.args, bound.kwargs
     try:
         job.validate(*call)
     except InvalidCall as error:
         return Read(None, fields, f"{error}")
     return Read(call, fields)
+
+
+def _with_defaults(job: JobType, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and the defaults in front of those that have to be given by position."""
+    parameters = [*job.signature.parameters.values()]
+    by_position = [
+        place
+        for place, each in enumerate(parameters)
+        if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL) and values.get(each.name, ()) != ()
+    ]
+    filled = {each.name: _default(each) for each in parameters[: max(by_position, default=0)]}
+    return {name: value for name, value in filled.items() if name not in values} | values
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    """A parameter's default as JSON has it."""
+    return parameter.default.value if isinstance(parameter.default, enum.Enum) else parameter.default
 
 
 def _field(job: JobType, name: str, text: str) -> Field:
@@ -117,9 +134,7 @@ def _field(job: JobType, name: str, text: str) -> Field:
     elif parameter.kind is parameter.VAR_KEYWORD:
         hint = "more named arguments: an object as JSON"
     elif not is_required:
-        default = parameter.default
-        plain = default.value if isinstance(default, enum.Enum) else default
-        shown = masking.masked({name: plain})[name]
+        shown = masking.masked({name: _default(parameter)})[name]
         hint = f"{hint}; {_json(shown)} if empty"
     elif may_be_none:
         hint = f"{hint}; null if empty"

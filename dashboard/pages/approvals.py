@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.job_values import call_text
 from packmule.dashboard.pages.rendering import render
 from packmule.jobs.steps import ANSWER
@@ -14,6 +15,7 @@ from packmule.observe.awaiting import awaiting
 MOST = 100
 
 
+@shared
 def approvals(request: Request) -> Response:
     """`/approvals`: the jobs that await a signal, the next to end its wait first."""
     site, sees = request.app.state.site, request.state.viewer.may_see_payloads

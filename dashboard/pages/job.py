@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages import job_past
 from packmule.dashboard.pages.job_values import seconds, signal_of, waits_for
 from packmule.dashboard.pages.rendering import render
@@ -36,6 +37,7 @@ ACTS = {
 """What can be done with a job, and in which statuses; `control` has the last word."""
 
 
+@shared
 def job(request: Request) -> Response:
     """`/jobs/<id>`: the job."""
     return page(request)

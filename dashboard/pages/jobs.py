@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.addresses import address
 from packmule.dashboard.pages.job_values import row
 from packmule.dashboard.pages.rendering import render
@@ -37,6 +38,7 @@ class Chip(NamedTuple):
     rest: str
 
 
+@shared
 def jobs(request: Request) -> Response:
     """`/jobs`: a page of the jobs that fit `q`, from `cursor` on."""
     viewer = request.state.viewer

@@ -35,7 +35,9 @@ def new_job(request: Request) -> Response:
         job = registry.find(name)
         return _form(request, job, call_form.empty(job), option_form.fields({}))
     site = request.app.state.site
-    return render(request, "new_job.html", job=None, names=registry.names(), modules_fault=site.modules_fault)
+    docs = {each.name: _doc(each) for each in registry.types()}
+    names = [(name, docs.get(name, "")) for name in registry.names()]
+    return render(request, "new_job.html", job=None, names=names, modules_fault=site.modules_fault)
 
 
 @needs(Role.OPERATOR)
@@ -99,8 +101,13 @@ def _form(
 ) -> Response:
     values: dict[str, Any] = {"job": job, "call": call, "options": options, "copy": copy, "fault": fault}
     values |= {"own_queue": job.options.queue or "default", "job_id": job_id or keys.new_job_id()}
-    values["doc"] = (job.function.__doc__ or "").strip().partition("\n")[0]
+    values["doc"] = _doc(job)
     return render(request, "new_job.html", status, **values)
+
+
+def _doc(job: JobType) -> str:
+    """The first line of what the function says of itself."""
+    return (job.function.__doc__ or "").strip().partition("\n")[0]
 
 
 ROUTES = [

@@ -5,7 +5,7 @@
   const $ = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const said = $("#said"), badge = $("#live");
-  const POLL = 5000, LONGEST_PAUSE = 30000;
+  const POLL = 5000, EVERY = 2000, LONGEST_PAUSE = 30000;
 
   // Times: local and relative, the exact one on hover.
   const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
@@ -115,6 +115,13 @@
     regions().filter((region) => depends(region, topics)).forEach((region) => stale.add(region.dataset.region));
     refresh();
   };
+
+  // What emits no events, such as the lines of a log, is fetched now and then.
+  setInterval(() => {
+    const due = regions().filter((region) => region.dataset.every !== undefined);
+    due.forEach((region) => stale.add(region.dataset.region));
+    if (due.length && !paused) refresh();
+  }, EVERY);
 
   const show = (next) => {
     if (paused) next = "paused";

@@ -10,16 +10,11 @@
   box.after(list);
   for (const [name, value] of [["role", "combobox"], ["aria-expanded", "false"], ["aria-controls", list.id],
     ["aria-autocomplete", "list"]]) box.setAttribute(name, value);
-  let known = null, chosen = -1;
+  let known = null, loading = null, chosen = -1;
 
-  const load = async () => {
-    if (known) return;
-    known = { fields: [], words: {} };
-    try {
-      const answer = await fetch(box.dataset.words);
-      if (answer.ok) known = await answer.json();
-    } catch { known = null; }
-  };
+  const load = () => loading ??= fetch(box.dataset.words)
+    .then(async (answer) => { known = answer.ok && !answer.redirected ? await answer.json() : null; })
+    .catch(() => { loading = null; });
   // The word around the cursor: where it begins and ends, and what of it is in front of the cursor.
   const current = () => {
     const at = box.selectionStart, text = box.value;
