@@ -112,7 +112,7 @@ def _with_defaults(job: JobType, values: Mapping[str, Any]) -> dict[str, Any]:
         if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL) and values.get(each.name, ()) != ()
     ]
     filled = {each.name: _default(each) for each in parameters[: max(by_position, default=0)]}
-    return {name: value for name, value in filled.items() if name not in values} | values
+    return {**filled, **values}
 
 
 def _default(parameter: inspect.Parameter) -> Any:

@@ -39,7 +39,7 @@ def document(endpoints: Sequence[Endpoint], prefix: str) -> bytes:
     """
     types = [kind for each in endpoints for kind in (each.body, each.answer) if kind is not None]
     _, components = msgspec.json.schema_components(
-        [*types, Problem, JobOptions], schema_hook=lambda kind: {}, ref_template=_TEMPLATE
+        [*types, Problem, JobOptions], schema_hook=lambda kind: {"title": "anything"}, ref_template=_TEMPLATE
     )
     components["JobOptions"]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
@@ -160,5 +160,7 @@ def _in_headers(each: Endpoint) -> Iterable[dict[str, Any]]:
 
 
 def _schema(kind: Any) -> dict[str, Any]:
-    (found,), _ = msgspec.json.schema_components([kind], schema_hook=lambda kind: {}, ref_template=_TEMPLATE)
+    (found,), _ = msgspec.json.schema_components(
+        [kind], schema_hook=lambda kind: {"title": "anything"}, ref_template=_TEMPLATE
+    )
     return found
