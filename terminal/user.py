@@ -153,6 +153,7 @@ def user_remove(app: App, name: str, force: bool) -> None:
 @click.pass_obj
 def user_sessions(app: App, name: str, json: bool) -> None:
     """List where a user is logged in."""
+    from packmule.dashboard.login.agents import in_words
     from packmule.terminal import show
 
     users = _users(app)
@@ -173,7 +174,7 @@ def user_sessions(app: App, name: str, json: bool) -> None:
         show.as_json(rows)
         return
     cells = [
-        [each.ref[:12], show.ago(each.begun_at), show.ago(each.seen_at), each.origin, each.agent]
+        [each.ref[:12], show.ago(each.begun_at), show.ago(each.seen_at), each.origin, in_words(each.agent)]
         for each in found
     ]
     empty = f"{name} is logged in nowhere"

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from packmule.coordination.sessions.attempts import TooManyAttempts
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.login import cookies
+from packmule.dashboard.login.agents import in_words
 from packmule.dashboard.login.log_in import LogIn, WrongLogin
 from packmule.dashboard.login.routes import Fields, in_turn, later, log_in_of
 from packmule.dashboard.pages.addresses import address
@@ -29,7 +30,8 @@ def sessions(request: Request) -> Response:
     viewer = request.state.viewer
     user = log_in.users.find(viewer.name)
     found = log_in.sessions.list(viewer.name)
-    return render(request, "account.html", sessions=found, has_codes=bool(user and user.totp))
+    has_codes = bool(user and user.totp)
+    return render(request, "account.html", sessions=found, has_codes=has_codes, in_words=in_words)
 
 
 @needs(Role.VIEWER)

@@ -9,6 +9,7 @@ import pyotp
 import pytest
 
 from packmule.coordination.sessions.sessions import SessionsEnded
+from packmule.dashboard.login.agents import in_words
 from packmule.dashboard.users import passwords, store, totp
 from packmule.dashboard.users.store import LastAdmin, NoSuchUser, UserExists, Users
 from packmule.dashboard.users.user import InvalidUser, User, checked_name, checked_password
@@ -320,3 +321,28 @@ def test_what_is_no_code_is_not_accepted(code):
 def test_a_user_is_stored_as_json(users, client):
     add(users, "ada", totp="ABC")
     assert msgspec.json.decode(client.hget("pm:users", "ada"))["totp"] == "ABC"
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome on Linux"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36 Edg/140.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Safari/604.1",
+            "Safari on iPhone",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:140.0) Gecko/20100101 Firefox/140.0",
+            "Firefox on macOS",
+        ),
+        ("curl/8.5.0", "curl"),
+        ("", "unknown browser"),
+        ("x" * 300, "x" * 60 + "…"),
+    ],
+)
+def test_a_browser_is_named_in_words_that_its_user_knows(agent, words):
+    assert in_words(agent) == words
