@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from packmule.tests.command_line import until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-TIMEOUT = 60_000
+TIMEOUT = 15_000
 """Milliseconds, for machines that are busy with other things."""
 
 
@@ -103,6 +105,11 @@ def opened(
     finally:
         context.close()
     assert not faults, "\n".join(faults)
+
+
+def becomes_true(page: Page, expression: str) -> None:
+    """Wait until an expression is true in the page; its policy lets no script do that there."""
+    until(lambda: page.evaluate(expression), expression, lambda: str(page.locator("body").inner_text()))
 
 
 def shoot(page: Page, name: str) -> Path:

@@ -41,6 +41,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A wide, light page; what its console says, a dialog or a request to another host fails the test."""
+    """A wide, light page; what its console says, a dialog or a request to another host fails the test.
+
+    Name it after `dashboard` in a test's arguments, so that it closes before the site does.
+    """
     with browsers.opened(browser) as (found, _):
         yield found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from packmule.tests.dashboard.browser import NARROW, WIDE, opened, shoot, sideways
+from packmule.tests.dashboard.browser import NARROW, WIDE, becomes_true, opened, shoot, sideways
 from packmule.tests.dashboard.gallery import ROUTES
 from packmule.tests.dashboard.sites import Served, served
 
@@ -23,7 +23,7 @@ def gallery(client: Redis) -> Iterator[Served]:
 def test_every_piece_is_shown_without_sideways_scrolling(browser, gallery, viewport, scheme):
     with opened(browser, viewport, scheme) as (page, _):
         page.goto(f"{gallery.address}/gallery")
-        page.wait_for_function("document.querySelector('time[data-form=since]').textContent.endsWith('s')")
+        becomes_true(page, "document.querySelector('time[data-form=since]').textContent.endsWith('s')")
         shoot(page, f"gallery-{viewport['width']}-{scheme}")
         assert sideways(page) == 0
         assert page.evaluate("window.hit") is None
