@@ -23,7 +23,6 @@ from packmule.dashboard.users.store import Users
 from packmule.dashboard.viewer import Role
 from packmule.errors import Error
 from packmule.jobs import acts
-from packmule.jobs.job_filter import look
 from packmule.jobs.undeleting import undelete
 from packmule.observe import audit
 from packmule.plain_text import plain
@@ -123,22 +122,18 @@ def _beating(owner: Owner) -> Iterator[Callable[[], None]]:
 
 def _act(client: Redis, bulk: Bulk, check: Callable[[], None], more_queues: Sequence[str]) -> None:
     """Do it to all jobs that fit, some at a time."""
-    wanted, do = bulk.wanted, acts.ACTS[bulk.act].do
-    statuses = acts.statuses_of(bulk.act, wanted)
+    wanted = bulk.wanted
     copies = Copies(client, record.copies_key(bulk.id), bulk.copied) if bulk.act == "delete" else None
-    for ids in acts.matching(client, wanted, statuses, more_queues):
+    for ids in acts.matching(client, wanted, acts.statuses_of(bulk.act, wanted), more_queues):
         check()
         _refuse_without_right(client, bulk)
-        still = [seen.id for seen in look(client, ids, wanted, statuses)]
-        kept = copies.add(still) if copies else []
-        errors = dict(zip(still, do(client, still), strict=True))
-        done = [id for id, error in errors.items() if error is None]
+        kept = copies.add(ids) if copies else []
+        became = acts.perform(client, bulk.act, ids, wanted)
+        done = [each.id for each in became if each.error is None]
         if copies and kept and len(done) < len(kept):
-            kept = [each for each in kept if errors[each.id] is None]
+            kept = [each for each in kept if each.id in done]
             copies.keep(kept)
-        reasons = Counter(_reason(id, error) for id, error in errors.items() if error is not None)
-        if len(still) < len(ids):
-            reasons["it has changed"] += len(ids) - len(still)
+        reasons = Counter(_reason(each.id, each.error) for each in became if each.error is not None)
         record.count(client, bulk.id, matched=len(ids), done=len(done), copied=len(kept))
         record.refuse(client, bulk.id, "refused", reasons)
         if done:

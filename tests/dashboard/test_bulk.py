@@ -25,6 +25,7 @@ from packmule.jobs.job_filter import JobFilter
 from packmule.observe import audit
 from packmule.tests.command_line import until
 from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
+from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
 from packmule.worker.order import Strict
@@ -338,3 +339,24 @@ def test_one_process_at_a_time_performs_it(client, claims):
     assert not owner.renew()
     performing.begin(client, id)
     assert over(client, id).done == 1
+
+
+def test_a_killed_process_leaves_it_stopped_and_another_goes_on(pages, client, claims, server):
+    ids = fail(claims, 1_000)
+    id = record.create(client, "retry", "name:add", 0.0, 1_000, False, who="ada", where="", reason="")
+    with Forked(["packmule.tests.dashboard.bulk_process", str(server.data_dir), id]) as process:
+        try:
+            until(lambda: record.read(client, id).done > 150, "some of it")
+        finally:
+            process.kill()
+    assert "Go on" not in pages.get(f"/bulk/{id}")  # nobody knows yet that it is gone
+    until(lambda: not record.read(client, id).is_performed, "the end of its lease")
+    before = record.read(client, id)
+    assert before.state == "running"
+    assert 150 < before.done < 1_000
+    assert "The process that performed it is gone" in text_of(pages.get(f"/bulk/{id}"))
+    pages.post(f"/bulk/{id}", act="go on")
+    assert over(client, id).state == "done"
+    assert statuses(client, ids) == {"queued"}
+    assert client.llen(keys.queue_key("default")) == 1_000
+    assert len(set(client.lrange(keys.queue_key("default"), 0, -1))) == 1_000
