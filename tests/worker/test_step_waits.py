@@ -30,6 +30,7 @@ from packmule.scheduler.maintenance.promote import promote
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.tests.worker import pool_jobs, step_jobs
 from packmule.tests.worker.step_runs import Runs, enqueue, make_due, record, recorded, value
+from packmule.worker.process import outcome
 from packmule.worker.process.callbacks import Callbacks
 from packmule.worker.process.lookup import Registered
 from packmule.worker.rescue import rescue, server_time
@@ -477,6 +478,25 @@ def test_a_singleton_that_wakes_does_not_replace_the_one_that_runs(client, runs)
     promote(client)
     runs.once()
     assert value(client, id) == "rested"
+
+
+@pytest.mark.parametrize("wake", ["promote", "run now"])
+def test_a_singleton_that_rqs_code_requeued_beside_a_newer_one_does_not_replace_that_when_it_wakes(
+    client, runs, wake
+):
+    old = enqueue(client, naps, step_jobs.replacing, 1)
+    runs.end(outcome.failed(runs.claim(), "ValueError: no", 1.0, 2.0, retry=False))
+    new = enqueue(client, naps, step_jobs.replacing, 2)
+    Job.fetch(old, client, JSONSerializer).requeue(at_front=True)
+    runs.once()
+    assert (old.status, new.status) == ("scheduled", "queued")
+    if wake == "promote":
+        make_due(client, old)
+        promote(client)
+    else:
+        client.hdel(keys.job_key(old), "waits")  # or it would be told to sleep on
+        control.run_now(client, old)
+    assert (old.status, new.status) == ("queued", "queued")
 
 
 def test_a_singleton_that_was_replaced_while_it_ran_does_not_wait(client, runs):
