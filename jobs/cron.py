@@ -229,6 +229,20 @@ def compact(tick: int) -> str:
 
 
 @lru_cache(maxsize=1024)
+def in_words(expression: str) -> str:
+    """An expression in words, or as it is if there are none for it. Raises `InvalidWhen`.
+
+    >>> in_words("30 2 * * *")
+    'At 02:30 every day'
+    """
+    fields = _fields(expression)
+    try:
+        return str(CronSim(fields.removeprefix("0 "), datetime(2000, 1, 1)).explain())
+    except Exception:  # it explains what people write, which is less than it parses
+        return expression
+
+
+@lru_cache(maxsize=1024)
 def _fields(expression: str) -> str:
     """The expression as six fields for cronsim. Raises `InvalidWhen`."""
     text = MACROS.get(expression.strip().lower(), expression.strip())

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from packmule.jobs.cron import LAST_INSTANT, shown
+from packmule.jobs.cron import in_words as cron_in_words
 from packmule.jobs.schedule import Schedule
 from packmule.jobs.schedule_store import StoredSchedule
+from packmule.units import span
 
 
 class ScheduleInfo(msgspec.Struct, frozen=True):
@@ -56,6 +58,29 @@ def schedule_info(entry: StoredSchedule) -> ScheduleInfo:
 def with_ticks(entry: StoredSchedule, ticks: list[dict[str, Any]]) -> ScheduleTicks:
     """A stored schedule and its last `ticks` likewise."""
     return ScheduleTicks(**msgspec.structs.asdict(schedule_info(entry)), ticks=ticks)
+
+
+def in_words(schedule: Schedule) -> str:
+    """When a schedule has ticks, in words.
+
+    >>> in_words(schedule_store.entry(client, "nightly").schedule)  # doctest: +SKIP
+    'At 02:30 every day, Europe/Madrid'
+    """
+    if schedule.cron is not None:
+        return f"{cron_in_words(schedule.cron)}, {schedule.tz}"
+    if schedule.every is not None:
+        return f"Every {span(schedule.every)}"
+    return f"Once, at {tick_text(schedule.at, schedule.tz)}"
+
+
+def next_ticks(schedule: Schedule, after: int, count: int) -> list[int]:
+    """The next ticks of a schedule after the Unix time `after`, `count` at most."""
+    ticks: list[int] = []
+    tick = schedule.next(after)
+    while tick is not None and len(ticks) < count:
+        ticks.append(tick)
+        tick = schedule.next(tick)
+    return ticks
 
 
 def next_tick(entry: StoredSchedule) -> str | None:

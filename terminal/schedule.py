@@ -244,16 +244,11 @@ def schedule_run(app: App, name: str) -> None:
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
     """Print the next COUNT (5) ticks of a schedule, even if it is paused."""
-    from packmule.jobs.schedule_info import tick_text
+    from packmule.jobs.schedule_info import next_ticks, tick_text
     from packmule.terminal import show
 
     found = _readable(app, name)
-    ticks: list[int] = []
-    tick = found.next(int(time.time()))
-    while tick is not None and len(ticks) < count:
-        ticks.append(tick)
-        tick = found.next(tick)
-    texts = [tick_text(each, found.tz) for each in ticks]
+    texts = [tick_text(each, found.tz) for each in next_ticks(found, int(time.time()), count)]
     if json:
         show.as_json(texts)
         return

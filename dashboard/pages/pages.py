@@ -11,6 +11,7 @@ from packmule.dashboard.pages import (
     jobs,
     new_job,
     overview,
+    schedules,
     workers,
 )
 
@@ -23,5 +24,6 @@ ROUTES = [
     *approvals.ROUTES,
     *bulk.ROUTES,
     *errors.ROUTES,
+    *schedules.ROUTES,
     *workers.ROUTES,
 ]

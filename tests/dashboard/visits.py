@@ -56,7 +56,7 @@ class Visit:
 @contextmanager
 def visiting(client: Redis, role: Role = Role.ADMIN, *, may_see_payloads: bool = True) -> Iterator[Visit]:
     """Visits of the site on `client`'s server, until the block ends."""
-    site = Site(client, Client(client), QUEUES, "redis://private", "development")
+    site = Site(client, Client(client, QUEUES), QUEUES, "redis://private", "development")
     visit = Visit(Viewer("ada", role, may_see_payloads, "s1"), None)  # type: ignore[arg-type]
     app = build(site, lambda request: visit.viewer)
     with TestClient(app, base_url="http://127.0.0.1", client=(ADDRESS, 50_000)) as visit.http:
