@@ -43,6 +43,6 @@ class WorkerOptions:
     """How long a job whose function is unknown goes back for another worker before it fails."""
 
     @property
-    def lanes(self) -> dict[str, int]:
+    def capacity(self) -> dict[str, int]:
         """How many jobs of each kind it performs at once."""
         return {"threads": self.threads, "tasks": self.tasks}

@@ -38,7 +38,7 @@ class Registrar(Protocol):
 class Registration:
     """Registers the worker `name`, which serves `queues`, in the form that RQ's readers know.
 
-    `release` names the code that it runs; errors of its jobs say so. `lanes` are how many `threads` and
+    `release` names the code that it runs; errors of its jobs say so. `capacity` says how many `threads` and
     `tasks` it performs at once.
     """
 
@@ -48,13 +48,13 @@ class Registration:
         name: str,
         queues: Sequence[str],
         release: str = "",
-        lanes: Mapping[str, int] | None = None,
+        capacity: Mapping[str, int] | None = None,
     ) -> None:
         self.client = client
         self.name = name
         self.queues = queues
         self.release = release
-        self.lanes = lanes or {}
+        self.capacity = capacity or {}
         self.key = keys.worker_key(name)
 
     def enter(self) -> None:
@@ -71,7 +71,7 @@ class Registration:
             "python_version": sys.version,
             "state": "idle",
             **({"release": self.release} if self.release else {}),
-            **self.lanes,
+            **self.capacity,
         }
         with self.client.pipeline() as pipeline:
             pipeline.delete(self.key)

@@ -176,7 +176,7 @@ class Pool:
                 queues,
                 order.of(self.weights),
                 self.options,
-                Registration(client, name, queues, self.options.release, self.options.lanes),
+                Registration(client, name, queues, self.options.release, self.options.capacity),
                 scoreboard,
                 lifeline=self._lifeline,
                 lock_nodes=self.lock_nodes(),
