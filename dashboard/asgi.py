@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from packmule.config import Settings, mask
-from packmule.coordination.redis.connection import connect
-from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.dashboard.api.options import api_options
-from packmule.dashboard.guarding.rules import Rules
-from packmule.dashboard.known_jobs import load
-from packmule.dashboard.login.identify import identify_by
-from packmule.dashboard.site import Site, build
-from packmule.jobs.client import Client
+import sys
+from typing import TYPE_CHECKING
 
-settings = Settings.from_env()
-client = connect(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
-url = settings.redis_url or EmbeddedServer(settings.data_dir).url
-jobs = Client(client, settings.queues, settings.max_job_bytes)
-limits = settings.storage_url, settings.max_file_bytes
-api = api_options(settings.api_rate, settings.api_origins, *limits)
-site = Site(client, jobs, settings.queues, mask(url), settings.environment, load(settings), api)
-app = build(site, identify_by(client), rules=Rules.of(settings))
+from starlette.concurrency import run_in_threadpool
+
+from packmule.config import Settings, SettingsError
+from packmule.coordination.redis.connection import InvalidURL, connect
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.dashboard.opening import opened
+from packmule.errors import Error
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from starlette.types import Message, Receive, Scope, Send
+
+    from packmule.dashboard.guard import Guard
+
+
+def _opened() -> tuple[Settings, Redis, Guard]:
+    """What the environment describes; a mistake in it ends the process with one line."""
+    try:
+        settings = Settings.from_env()
+        try:
+            redis = connect(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
+        except InvalidURL as error:
+            raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None
+        return settings, redis, opened(settings, redis)
+    except Error as error:
+        print(f"packmule: {error}", file=sys.stderr)  # noqa: T201  the server's log isn't set up yet
+        sys.exit(error.exit_code)
+
+
+settings, client, site = _opened()
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request; at the server's end, close what is open and stop an unused embedded Redis."""
+    if scope["type"] != "lifespan":
+        await site(scope, receive, send)
+        return
+
+    async def ending(message: Message) -> None:
+        if message["type"].startswith("lifespan.shutdown"):
+            await run_in_threadpool(_close)
+        await send(message)
+
+    await site(scope, receive, ending)
+
+
+def _close() -> None:
+    client.close()
+    if settings.redis_url is None:
+        EmbeddedServer(settings.data_dir).stop_if_unused()

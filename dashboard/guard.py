@@ -157,7 +157,7 @@ class _Exchange:
 
     def begin_stream(self) -> None:
         try:
-            self.stream = self.guard.streams.open(self.viewer)
+            self.stream = self.guard.streams.open(self.viewer, self.running)
         except HTTPException as full:
             self.full = full
             raise
@@ -203,7 +203,7 @@ class _Exchange:
         """Give back what the request held; after a change its viewer's streams are looked at again."""
         self.uncount()
         if self.stream is not None:
-            self.guard.streams.close(self.stream)
+            self.guard.streams.close(self.stream, self.running)
         if self.watching:
             self.watching.cancel()
         if self.viewer and self.scope["method"] not in origin.SAFE_METHODS:

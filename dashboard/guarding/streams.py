@@ -39,20 +39,30 @@ class Streams:
         self.identify = identify
         self.by_viewer: Counter[str] = Counter()
         self._changed: dict[str, asyncio.Event] = {}
+        self._running: set[anyio.CancelScope] = set()
+        self._has_ended = False
 
-    def open(self, viewer: Viewer | None) -> str:
+    def open(self, viewer: Viewer | None, running: anyio.CancelScope) -> str:
         """Count one more stream, and return what `close` takes; raises a 503 if there are too many."""
         key = f"{viewer.name} {viewer.session}" if viewer else ""
-        if self.by_viewer.total() >= MOST or (viewer and self.by_viewer[key] >= MOST_EACH):
+        if self._has_ended or self.by_viewer.total() >= MOST or (viewer and self.by_viewer[key] >= MOST_EACH):
             raise HTTPException(503, "Too many pages are being kept up to date: close some.", BUSY)
         self.by_viewer[key] += 1
+        self._running.add(running)
         return key
 
-    def close(self, key: str) -> None:
+    def close(self, key: str, running: anyio.CancelScope) -> None:
         """Count one stream less."""
+        self._running.discard(running)
         self.by_viewer[key] -= 1
         if self.by_viewer[key] <= 0:
             del self.by_viewer[key]
+
+    def end(self) -> None:
+        """End all streams, since the server ends; from now on there are none."""
+        self._has_ended = True
+        for running in list(self._running):
+            running.cancel()
 
     def look(self, viewer: Viewer) -> None:
         """Look soon at the sessions of `viewer`'s streams, since they may have ended."""

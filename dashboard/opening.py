@@ -1,0 +1,31 @@
+"""Opening: the site as the settings describe it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from packmule.config import Settings, mask
+from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.dashboard.api.options import api_options
+from packmule.dashboard.guarding.rules import Rules
+from packmule.dashboard.known_jobs import load
+from packmule.dashboard.login.identify import identify_by
+from packmule.dashboard.site import Site, build
+from packmule.jobs.client import Client
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from packmule.dashboard.guard import Guard
+
+
+def opened(settings: Settings, client: Redis) -> Guard:
+    """The application on `client`'s server, for the users that log in there.
+
+    >>> opened(Settings.from_env(), client)  # doctest: +SKIP
+    """
+    url = mask(settings.redis_url or EmbeddedServer(settings.data_dir).url)
+    jobs = Client(client, settings.queues, settings.max_job_bytes)
+    api = api_options(settings.api_rate, settings.api_origins, settings.storage_url, settings.max_file_bytes)
+    site = Site(client, jobs, settings.queues, url, settings.environment, load(settings), api)
+    return build(site, identify_by(client), rules=Rules.of(settings))
