@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -13,6 +14,7 @@ from packmule.coordination.sessions.attempts import TooManyAttempts
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.login import cookies
 from packmule.dashboard.login.agents import in_words
+from packmule.dashboard.login.links import BY_LINK, LINK_TIME
 from packmule.dashboard.login.log_in import LogIn, WrongLogin
 from packmule.dashboard.login.routes import Fields, in_turn, later, log_in_of
 from packmule.dashboard.pages.addresses import address
@@ -68,7 +70,10 @@ def password(request: Request) -> Response:
 @needs(Role.VIEWER)
 @in_turn
 def change_password(request: Request, fields: Fields) -> Response:
-    """`POST /account/password`: the user's sessions end but this one, which gets another id."""
+    """`POST /account/password`: the user's sessions end but this one, which gets another id.
+
+    Somebody whom a link has just let in needs no password for that: it may be a new user, or it is forgotten.
+    """
     viewer, log_in = request.state.viewer, log_in_of(request)
     new = fields.get("password", "")
     try:
@@ -77,7 +82,7 @@ def change_password(request: Request, fields: Fields) -> Response:
         return _password_form(request, "password", f"{error}.")
     if new != fields.get("again", ""):
         return _password_form(request, "again", "The two passwords differ.")
-    if told := check_password(request, log_in, fields):
+    if not _came_by_link(request, log_in) and (told := check_password(request, log_in, fields)):
         return _password_form(request, "current", told)
     hashed = passwords.hash_of(new)
     with acting(request, "user passwd", name=viewer.name):
@@ -99,15 +104,28 @@ def check_password(request: Request, log_in: LogIn, fields: Fields) -> str:
 
 def rotated(request: Request, log_in: LogIn, answer: Response) -> Response:
     """The answer, with another id of the session."""
-    rotated = log_in.sessions.rotate(cookies.session_of(request))
+    session = log_in.sessions.read(cookies.session_of(request))
+    data = None if session is None else {**session.data, "by": "password"}
+    rotated = log_in.sessions.rotate(cookies.session_of(request), data)
     if rotated is not None:
         cookies.keep_session(request, answer, rotated)
     return answer
 
 
+def _came_by_link(request: Request, log_in: LogIn) -> bool:
+    session = log_in.sessions.read(cookies.session_of(request))
+    return (
+        session is not None
+        and session.data.get("by") == BY_LINK
+        and time.time() < session.begun_at + LINK_TIME
+    )
+
+
 def _password_form(request: Request, field: str = "", wrong: str = "") -> Response:
     status = HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK
-    return render(request, "account_password.html", status, field=field, wrong=wrong)
+    needs_current = not _came_by_link(request, log_in_of(request))
+    values = {"field": field, "wrong": wrong, "needs_current": needs_current}
+    return render(request, "account_password.html", status, **values)
 
 
 ROUTES = [

@@ -14,6 +14,9 @@ LINK_TIME = 900.0
 SETUP_TIME = 3600.0
 FIRST = "first"
 
+BY_LINK = "link"
+"""How a session says that a link began it."""
+
 
 class LinkOver(Conflict, RuntimeError):
     """A one-time link was used, replaced or is too old."""
@@ -48,7 +51,7 @@ class Links:
         user = self.log_in.users.find(str(found.get("user", "")))
         if user is None:
             raise LinkOver("This link was used before, or is too old: ask for another.")
-        return self.log_in.come_in(visit, user, str(found.get("ending", "")), "link")
+        return self.log_in.come_in(visit, user, str(found.get("ending", "")), BY_LINK)
 
     def make_setup(self) -> str | None:
         """The secret of the link that makes the first admin, in the place of the one before.
@@ -76,7 +79,7 @@ class Links:
             raise LinkOver("This link was used before, or is too old: start the dashboard again for another.")
         self.log_in.users.add(admin, is_first=True)
         record(self.log_in.client, visit, "user add", name, role=str(admin.role))
-        return self.log_in.come_in(visit, admin, self.log_in.sessions.ending(name), "link")
+        return self.log_in.come_in(visit, admin, self.log_in.sessions.ending(name), "setup link")
 
 
 def address_of(host: str, port: int, prefix: str = "") -> str:

@@ -142,7 +142,7 @@ class LogIn:
 
     def come_in(self, visit: Visit, user: User, ending: str, by: str) -> LoggedIn:
         """Begin a session of `user`, under a new id. Raises `SessionsEnded`."""
-        data = {"role": str(user.role), "payloads": user.payloads}
+        data = {"role": str(user.role), "payloads": user.payloads, "by": by}
         session = self.sessions.start(user.name, data, origin=visit.address, agent=visit.agent, ending=ending)
         browser = visit.browser
         known = self.browsers.read(browser)
