@@ -5,31 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-import msgspec
 import pytest
 from redis import Redis
 from rich.console import Console
 
-from packmule.coordination.locks import grants
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import keys, schedule_ledger, schedule_store, wire
-from packmule.observe import audit, events
 from packmule.plain_text import plain, plain_json
-from packmule.scheduler import leader
 from packmule.terminal import follow
 from packmule.tests.command_line import ROOT, CommandLine, Done, Run, environment_in
-
-NASTY = (
-    "[/red][bold]:boom:{x}\x1b[2J\x1b]0;owned\x07\x9b31m\x7f\u202egnp.exe\u2066\u061c\u200b\ufeff"
-    "\r\nforged line\x0b\x85\u2028forged line\u2029\U000e0041"
-)
-"""Markup, ANSI escapes, C1 controls, bidi and unseen characters, and every kind of line end."""
+from packmule.tests.hostile import FINGERPRINT, NASTY, Hostile
 
 UNSEEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -37,19 +26,14 @@ UNSEEN = re.compile(
 )
 """What no output may hold; a line feed ends the lines that we make."""
 
-NOW = int(time.time())
-FINGERPRINT = "3f9a61c204be"
-JOB = f"id {NASTY}"
-QUEUE = f"queue {NASTY}"
-WORKER = f"worker {NASTY}"
-NAME = f"name {NASTY}"
+JOB, QUEUE, WORKER, NAME = (f"{each} {NASTY}" for each in ("id", "queue", "worker", "name"))
 
 
 @pytest.fixture(scope="module")
 def redis(server: EmbeddedServer) -> Iterator[Redis]:
     with connect(None, server.data_dir) as client:
         client.flushall()
-        hostile(client)
+        Hostile(client, NASTY).write()
         yield client
         client.flushall()
 
@@ -65,99 +49,6 @@ def here(
     """Run a command in this process."""
     packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url))
     return packmule.in_this_process(monkeypatch, capsys)
-
-
-def say(client: Redis, id: str) -> None:
-    line = msgspec.json.encode([[NOW, 20, NASTY, {NASTY: NASTY, "other": [NASTY]}]])
-    for key, said in ((keys.log_key(id), line), (keys.output_key(id), msgspec.json.encode([NASTY]))):
-        client.xadd(key, {"by": NASTY, "attempt": 1, "said": said}, "300-1")
-
-
-def hostile(client: Redis) -> None:
-    """Write what whoever reaches the server can write: records of which every text is NASTY."""
-    client.sadd(keys.QUEUES, keys.queue_key(QUEUE))
-    call = msgspec.json.encode([NAME, None, [NASTY], {f"argument {NASTY}": NASTY}])
-    for status in ("queued", *keys.REGISTRIES, "stopped"):
-        for id in (f"{status} {JOB}",):
-            client.hset(keys.job_key(id), mapping=record(status, call))
-            client.hset(keys.progress_key(id), mapping={"done": "3", "total": "4", "message": NASTY})
-            say(client, id)
-            result = wire.error_text(f"Traceback (most recent call last):\n  {NASTY}\nValueError: {NASTY}")
-            kind = "finished" if status == "finished" else "failed"
-            value = msgspec.json.encode({NASTY: NASTY}).decode()
-            said = {"return_value": wire.b64encode(value.encode()).decode()} if kind == "finished" else {}
-            client.xadd(
-                keys.results_key(id),
-                {"type": wire.RESULT_TYPES[kind], "created_at": NOW, **(said or {"exc_string": result})},
-            )
-            if status == "queued":
-                client.rpush(keys.queue_key(QUEUE), id)
-            else:
-                place = "failed" if status == "stopped" else status
-                member = f"{id}:execution" if status == "started" else id
-                client.zadd(keys.registry_key(place, QUEUE), {member: NOW + 9_999})
-    client.sadd(keys.WORKERS, keys.worker_key(WORKER))
-    client.hset(
-        keys.worker_key(WORKER),
-        mapping={"state": NASTY, "queues": QUEUE, "current_job": JOB, "last_heartbeat": NASTY},
-    )
-    client.sadd(keys.PAUSED, QUEUE)
-    client.hset(keys.QUEUE_RATES, QUEUE, f"1000000 1000000 {NASTY}")
-    client.zadd(keys.LEASES, {WORKER: NOW + 9_999})
-    limits = msgspec.json.encode([["slots", f"slot {NASTY}", 1]]).decode()
-    client.hset(keys.job_key("queued " + JOB), mapping={"limits": limits, "group": f"group {NASTY}"})
-    client.hset(keys.groups_key(QUEUE), f"group {NASTY}", "")
-    client.rpush(keys.group_key(QUEUE, f"group {NASTY}"), "queued " + JOB)
-    client.zadd(keys.blocked_key(f"slot {NASTY}"), {keys.blocked_name(QUEUE, f"group {NASTY}"): NOW})
-    client.hset(keys.holders_key(f"slot {NASTY}"), JOB, f"{WORKER} execution")
-    batch = f"batch {NASTY}"
-    client.zadd(keys.BATCHES, {batch: NOW})
-    client.hset(
-        keys.batch_key(batch),
-        mapping={"name": NASTY, "created": NOW, "total": 2, "failed": 1, "sealed": 1, "parent": batch},
-    )
-    client.hset(f"{keys.batch_key(batch)}:jobs", mapping={f"failed {JOB}": "failed"})
-    for type in (NASTY, *events.TYPES):
-        details = {f"detail {NASTY}": NASTY, "reason": NASTY}
-        events.stream(client).append([[type, JOB, QUEUE, WORKER, float(NOW), details]])
-    audit.stream(client).append(
-        [[float(NOW), f"who {NASTY}", f"did {NASTY}", {f"subject {NASTY}": [NASTY], "name": NASTY}]]
-    )
-    error = keys.error_key(FINGERPRINT)
-    names = ("type", "text", "where", "job", "job_id", "state", "queues", "releases")
-    client.hset(error, mapping={**dict.fromkeys(names, NASTY), "total": 3, "last": NOW, "example": result})
-    client.rpush(f"{error}:jobs", f"failed {JOB}")
-    client.zadd(keys.ERRORS, {FINGERPRINT: NOW})
-    client.hset(schedule_store.SCHEDULES, f"schedule {NASTY}", f"no schedule {NASTY}")
-    schedule = {"name": f"sound {NASTY}", "every": "5m", "job": NAME, "args": [NASTY], "owner": NASTY}
-    client.hset(schedule_store.SCHEDULES, f"sound {NASTY}", msgspec.json.encode(schedule))
-    client.hset(schedule_store.state_key(f"sound {NASTY}"), mapping={"job": JOB, "fault": NASTY})
-    tick = {"tick": NOW, "did": NASTY, "why": NASTY, "job": JOB, "at": NOW}
-    client.rpush(schedule_ledger.ticks_key(f"sound {NASTY}"), msgspec.json.encode(tick))
-    client.hset(leader.LEADER, mapping={"name": NASTY, "term": NASTY, "since": NOW, "until": NOW + 9_999})
-    client.set(grants.keys(f"lock {NASTY}")[0], f"host {NASTY}.12.{NASTY}", ex=9_999)
-    minute, hour = NOW // 60, NOW // 3600
-    for key in (f"minute:{minute}", f"minute:{minute + 1}", f"hour:{hour}", "total"):
-        client.hset(f"{keys.STATISTICS}{key}", f"{QUEUE}\x1f{NAME}\x1fk1", 3)
-
-
-def record(status: str, call: bytes) -> dict[str, str | bytes]:
-    return {
-        "status": status,
-        "origin": QUEUE,
-        "data": call,
-        "description": NASTY,
-        "created_at": NASTY,
-        "enqueued_at": NASTY,
-        "started_at": NASTY,
-        "ended_at": NASTY,
-        "worker_name": WORKER,
-        "timeout": NASTY,
-        "batch": f"batch {NASTY}",
-        "crash": msgspec.json.encode(
-            {"cause": NASTY, "at": NASTY, "worker": NASTY, "host": NASTY, "peak_memory": 1}
-        ),
-    }
 
 
 COMMANDS = (
