@@ -21,7 +21,7 @@ from packmule.dashboard.bulk.kept import Copies
 from packmule.dashboard.bulk.record import Bulk, NotNow, Owner
 from packmule.dashboard.users.store import Users
 from packmule.dashboard.viewer import Role
-from packmule.errors import Error
+from packmule.errors import Conflict, Error
 from packmule.jobs import acts
 from packmule.jobs.undeleting import undelete
 from packmule.observe import audit
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
-class Stopped(Exception):
+class BulkStopped(Conflict):
     """Somebody asked the action to stop, or another process has it now."""
 
 
@@ -77,7 +77,7 @@ def _perform(client: Redis, owner: Owner, more_queues: Sequence[str]) -> None:
                 _undo(client, bulk, check)
             else:
                 _act(client, bulk, check, more_queues)
-    except Stopped:
+    except BulkStopped:
         state = "stopped"
     except (Error, RedisError) as error:
         state, fault = "failed", f"{error}"
@@ -96,7 +96,7 @@ def _perform(client: Redis, owner: Owner, more_queues: Sequence[str]) -> None:
 
 @contextmanager
 def _beating(owner: Owner) -> Iterator[Callable[[], None]]:
-    """Renew the owner's right meanwhile; the function raises `Stopped` once it is lost."""
+    """Renew the owner's right meanwhile; the function raises `BulkStopped` once it is lost."""
     over, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
@@ -109,7 +109,7 @@ def _beating(owner: Owner) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if lost.is_set() or not owner.renew():
-            raise Stopped
+            raise BulkStopped
 
     thread = threading.Thread(target=beat, name="bulk's lease", daemon=True)
     thread.start()

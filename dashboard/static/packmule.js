@@ -21,6 +21,7 @@
     if (isNaN(at)) return;
     const past = (Date.now() - at) / 1000 + skew;
     const text = form === "exact" ? exact.format(at)
+      : form === "clock" ? clock.format(at)
       : form === "since" ? span(Math.max(0, past))
       : Math.abs(past) < 1 ? "now"
       : past > 0 ? `${span(past)} ago` : `in ${span(-past)}`;
