@@ -15,7 +15,7 @@ from packmule.terminal.say import complain
 SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
     "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule"),
-    "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit"),
+    "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit", "look"),
     "Let people and programs in": ("user", "token"),
     "Try and check": ("demo", "check", "drill"),
 }

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from packmule.dashboard.guarding.bounds import MAX_HEADERS
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from packmule.dashboard.guard import Guard
 
 MOST_CONNECTIONS = 4000
@@ -66,15 +68,18 @@ class Connections:
 
 
 class Server(uvicorn.Server):
-    """Serves a site on sockets that listen, until a signal; streams then end at once."""
+    """Serves a site on sockets that listen, until a signal; streams then end at once.
 
-    def __init__(self, site: Guard) -> None:
+    If there is a `front`, it gets all requests, and gives the site those that it lets through.
+    """
+
+    def __init__(self, site: Guard, front: ASGIApp | None = None) -> None:
         self.site = site
         self.admission = Connections(site, room_for_connections())
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # whoever sends garbage fills no log
         super().__init__(
             uvicorn.Config(
-                site,
+                front or site,
                 http=self._protocol(),
                 ws="none",
                 lifespan="off",
