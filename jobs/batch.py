@@ -204,6 +204,20 @@ class Batch:
                 send_command(self.redis, worker, "stop-job", job_id=id)
         return held
 
+    def retry(self) -> int:
+        """Run its failed jobs again; how many do. Those that can't run now are left alone.
+
+        A batch that has ended goes on. If this is interrupted, call it again.
+        """
+        from packmule.jobs import control  # noqa: PLC0415  it loads RQ, which enqueueing does without
+
+        self.state()
+        count = 0
+        for page in list(self._jobs("f")):
+            ids = [id for id in page if not id.startswith(NESTED)]
+            count += sum(error is None for error in control.retry_each(self.redis, ids))
+        return count
+
     def wait(self, timeout: float | None = None) -> State:
         """Wait until it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")

@@ -23,7 +23,7 @@ ON_FAILURE = {letter: word for word, letter in LETTERS.items()}
 
 RQ_WORDS = {**PENDING, "finished": "done", "failed": "failed", "stopped": "failed", "canceled": "canceled"}
 
-PAGE = MOST_AROUND = 1000
+PAGE, MOST_AROUND = 2000, 1000
 
 
 class NotAFlow(NotFound, LookupError):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from packmule.dashboard.pages import (
     approvals,
+    batches,
     bulk,
     errors,
+    flows,
     job,
     job_acts,
     jobs,
@@ -23,6 +25,8 @@ ROUTES = [
     *job_acts.ROUTES,
     *approvals.ROUTES,
     *bulk.ROUTES,
+    *flows.ROUTES,
+    *batches.ROUTES,
     *errors.ROUTES,
     *schedules.ROUTES,
     *workers.ROUTES,
