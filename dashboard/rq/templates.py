@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import BaseLoader, Environment
 
+from packmule.errors import Error
+
 _SCRIPT = re.compile(r"<script\b")
 
 _UNDERSCORE = re.compile(r"<script[^>]*underscore[^>]*></script>")
@@ -36,7 +38,7 @@ CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
 """What is replaced in which template; each text is there exactly once."""
 
 
-class Unexpected(RuntimeError):
+class UnknownTemplate(Error, RuntimeError):
     """A template of rq-dashboard isn't what this version of Packmule knows how to make safe."""
 
 
@@ -62,14 +64,14 @@ class SafeTemplates(BaseLoader):
 
 
 def changed(template: str, source: str) -> str:
-    """The source of a template as it is served. Raises `Unexpected` if it can't be made safe."""
+    """The source of a template as it is served. Raises `UnknownTemplate` if it can't be made safe."""
     for old, new in CHANGES.get(template, ()):
         if source.count(old) != 1:
-            raise Unexpected(f"rq-dashboard's {template} is not as expected: {KNOWN}")
+            raise UnknownTemplate(f"rq-dashboard's {template} is not as expected: {KNOWN}")
         source = source.replace(old, new)
     source = _SCRIPT.sub('<script nonce="{{ nonce }}"', source)
     if template == "rq_dashboard/base.html":
         source, found = _UNDERSCORE.subn(lambda tag: tag[0] + OURS, source)
         if found != 1:
-            raise Unexpected(f"rq-dashboard loads its templates in another way: {KNOWN}")
+            raise UnknownTemplate(f"rq-dashboard loads its templates in another way: {KNOWN}")
     return source

@@ -281,9 +281,9 @@ def test_every_script_has_the_nonce_of_its_page_and_templates_escape(site, clien
 
 def test_a_template_that_is_not_as_expected_is_not_served():
     for name in templates.CHANGES:
-        with pytest.raises(templates.Unexpected, match="not as expected"):
+        with pytest.raises(templates.UnknownTemplate, match="not as expected"):
             templates.changed(name, "<p>another version</p>")
-    with pytest.raises(templates.Unexpected, match="another way"):
+    with pytest.raises(templates.UnknownTemplate, match="another way"):
         templates.changed("rq_dashboard/base.html", "<script>x</script>")
 
 
