@@ -16,6 +16,7 @@ MOST_FREE = 10_000
 SHORTEST = 0.001
 
 _attempt = Script("coordination.sessions", "attempt")
+_give_back = Script("coordination.sessions", "give_back")
 
 
 class TooManyAttempts(Conflict, RuntimeError):
@@ -81,6 +82,14 @@ class Attempts:
     def forgive(self, **keys: str) -> None:
         """Forget the attempts under `keys`: whoever has come in was right in the end."""
         self.client.delete(*(self.key(kind, key) for kind, key in keys.items()))
+
+    def give_back(self, **keys: str) -> None:
+        """Take one attempt back that was right, and keep what was wrong before it.
+
+        For keys that many people share, such as an address: their logins don't add up, and somebody who logs
+        in between guesses gains nothing.
+        """
+        _give_back(self.client, [self.key(kind, key) for kind, key in keys.items()], [1])
 
     def key(self, kind: str, key: str) -> str:
         """The Redis key that counts the attempts of one key."""

@@ -172,8 +172,10 @@ class LogIn:
         return {"address": _network(visit.address), "user": user}
 
     def _forgive(self, counted: dict[str, str]) -> None:
-        """Forget the attempts of a user who has come in, but not those from the address."""
+        """Forget the attempts of a user who has come in; those of others from the address stay counted."""
         self.attempts.forgive(**{kind: key for kind, key in counted.items() if kind != "address"})
+        if "address" in counted:
+            self.attempts.give_back(address=counted["address"])
 
     def _hash_again_if_outdated(self, user: User, password: str) -> None:
         if passwords.is_outdated(user.password):

@@ -307,6 +307,20 @@ def test_a_full_memory_or_a_replica_lets_sessions_be_read(spare_server):
         assert sessions.read(id).user == "ada"
 
 
+def test_even_a_full_memory_lets_sessions_be_ended(spare_server):
+    with connect(None, spare_server().data_dir) as client:
+        sessions = Sessions(client, "site")
+        ids = [sessions.start("ada") for _ in range(3)]
+        unlisted = sessions.start("bob")
+        client.delete("pm:sessions:site:bob")
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1mb")
+        assert sessions.end(ids[0])
+        assert sessions.end_all("ada") == 2
+        assert sessions.end_all("bob") == 0
+        assert [sessions.read(id) for id in (*ids, unlisted)] == [None] * 4
+
+
 def test_ids_have_256_bits():
     ids = {new_id() for _ in range(1000)}
     assert len(ids) == 1000

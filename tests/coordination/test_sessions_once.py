@@ -163,6 +163,30 @@ def test_who_has_come_in_is_forgiven(attempts, client):
     assert client.hget("pm:attempts:logins:ip:10.0.0.1", "n") == b"4", "of the address nothing is forgotten"
 
 
+def test_an_attempt_that_was_right_is_given_back_and_what_was_wrong_stays(attempts, client):
+    key = "pm:attempts:logins:user:office"
+    for _ in range(2):
+        attempts.begin(user="office")
+    for _ in range(10):
+        attempts.begin(user="office")
+        attempts.give_back(user="office")
+    assert client.hget(key, "n") == b"2"
+    attempts.begin(user="office")
+    waits = []
+    for _ in range(3):
+        with pytest.raises(TooManyAttempts) as refused:
+            attempts.begin(user="office")
+        waits.append(math.ceil(refused.value.retry_after))
+        pass_time(client, 11)
+        attempts.begin(user="office")
+        attempts.give_back(user="office")
+        attempts.begin(user="office")
+    assert waits == [2, 4, 8], "whoever comes in between guesses gains nothing"
+    assert client.ttl(key) > 0
+    attempts.give_back(user="nobody")
+    assert not client.exists("pm:attempts:logins:user:nobody")
+
+
 def test_everything_counted_expires(attempts, client):
     for number in range(20):
         attempts.begin(ip="10.0.0.1", user=f"u{number}")

@@ -62,6 +62,12 @@ def test_guessing_at_many_users_from_one_address_is_slowed(door, client):
     assert wait_of(login, Visit("192.0.2.8"), "user1") == 0.0
 
 
+def test_an_office_that_logs_in_from_one_address_does_not_wait(door, client):
+    for number in range(30):
+        door.add(f"user{number}")
+        assert door.visitor().log_in(f"user{number}").status_code == 303
+
+
 def test_an_address_of_ipv6_counts_with_its_network(door, client):
     login = LogIn(client)
     waits = [wait_of(login, Visit(f"2001:db8::{number:x}"), f"user{number}") for number in range(21)]

@@ -8,6 +8,7 @@ import msgspec
 import pyotp
 import pytest
 
+from packmule.coordination.redis.connection import connect
 from packmule.coordination.sessions.sessions import SessionsEnded
 from packmule.dashboard.login.agents import in_words
 from packmule.dashboard.users import passwords, store, totp
@@ -316,6 +317,18 @@ def test_a_code_is_accepted_once_and_no_older_one_after_it():
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "１２３４５６", "x" * 10**6, "12345\x00"])
 def test_what_is_no_code_is_not_accepted(code):
     assert totp.step_of(totp.new_secret(), code, 0) is None
+
+
+def test_even_a_full_memory_lets_a_user_be_removed(spare_server):
+    with connect(None, spare_server().data_dir) as client:
+        users = Users(client)
+        add(users, "root", Role.ADMIN)
+        add(users, "ada")
+        id = users.sessions.start("ada")
+        client.config_set("maxmemory", "1mb")
+        users.remove("ada")
+        assert users.find("ada") is None
+        assert users.sessions.read(id) is None
 
 
 def test_a_user_is_stored_as_json(users, client):

@@ -36,7 +36,7 @@ if guarded == 'first' and hashes.count(users) > 0 then return 'not first' end
 if now == '' and hashes.count(users) >= tonumber(most_users) then return 'full' end
 if guarded == 'admin' and is_admin(now) and not is_admin(after) and not has_another_admin() then return 'last admin' end
 if after == '' then
-  redis.call('HDEL', users, name)
+  redis.call('HDEL', users, name) -- first, so that a full memory keeps nobody from removing a user
 else
   hashes.write(users, name, after)
 end

@@ -19,6 +19,7 @@ function endings.set(key, ttl_ms)
   local last = endings.last(key)
   local instant = clock.microseconds
   if last < NEVER_ENDS then instant = math.max(instant, last + 1) end -- the clock may have stepped back
+  redis.call('DEL', key) -- behind a deletion, not even a full memory refuses a write
   redis.call('SET', key, string.format('%.0f', instant), 'PX', ttl_ms)
   return instant
 end
