@@ -18,8 +18,8 @@ from packmule.jobs import keys
 from packmule.jobs.job_filter import JobFilter, look
 from packmule.jobs.keys import INDEX_HEAD
 
-MOST_LOOKS = 20_000
-"""Jobs that a search passes in an index at most."""
+LEAST_LOOKS, MOST_LOOKS = 256, 20_000
+"""Jobs that a search passes in an index: so many however late it is, and at most."""
 
 FEWEST_ENTRIES, MOST_ENTRIES = 16, 1024
 """Entries that one command reads: at first, and at most."""
@@ -76,7 +76,7 @@ def read(
 ) -> Found:
     """The latest jobs of the index `state` that fit: `most` or a few more, none from after `newest`.
 
-    It stops at `ends_at` of the monotonic clock.
+    It stops at `ends_at` of the monotonic clock, but not before it has passed `LEAST_LOOKS` jobs.
     """
     found, passed, waits = Found(), 0, 0
     times: dict[bool, dict[str, int]] = {True: {}, False: {}}
@@ -87,7 +87,7 @@ def read(
             waits += len(new)
             found.named.update(new)
         passed += size
-        is_over = passed >= MOST_LOOKS or time.monotonic() > ends_at
+        is_over = passed >= MOST_LOOKS or (passed >= LEAST_LOOKS and time.monotonic() > ends_at)
         if is_over or waits >= LOOKS_A_TRIP:
             found.hits += _verified(client, state, times, wanted)
             times, waits = {True: {}, False: {}}, 0

@@ -17,6 +17,9 @@ from packmule.jobs import keys, registry, wire
 
 STATUSES = ("queued", "started", "scheduled", "deferred", "canceled", "finished", "failed", "stopped")
 
+LATEST = 253_402_300_799.0
+"""The end of the year 9999: all later times are this one, and those before 1970 are its begin."""
+
 FIELDS = ("status", "origin", "created_at", "started_at", "ended_at", "fingerprint")
 
 
@@ -51,14 +54,15 @@ class JobFilter:
 
     def __post_init__(self) -> None:
         if self.status is not None and self.status not in STATUSES:
-            raise InvalidFilter(f"no status is called {self.status!r}: use one of {', '.join(STATUSES)}")
+            raise InvalidFilter(f"no status is called {self.status!r:.100}: use one of {', '.join(STATUSES)}")
         for name in ("name", "queue", "error", "id", "fingerprint"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
-                raise InvalidFilter(f"{name}={getattr(self, name)!r}: give a text")
+                raise InvalidFilter(f"{name}={getattr(self, name)!r:.100}: give a text")
         for name in ("since", "until"):
             object.__setattr__(self, name, _seconds(name, getattr(self, name)))
-        if not all(isinstance(each, str) for pair in self.args.items() for each in pair):
-            raise InvalidFilter(f"args={self.args!r}: give names and values as texts")
+        is_mapping = isinstance(self.args, Mapping)
+        if not is_mapping or not all(isinstance(each, str) for pair in self.args.items() for each in pair):
+            raise InvalidFilter(f"args={self.args!r:.100}: give names and values as texts")
 
     @property
     def is_empty(self) -> bool:
@@ -183,8 +187,10 @@ def _text(value: Any) -> str:
 def _seconds(name: str, at: Any) -> float | None:
     if at is None:
         return None
-    if isinstance(at, datetime):
-        return at.timestamp()
-    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
-        raise InvalidFilter(f"{name}={at!r}: give Unix seconds or a datetime")
-    return float(at)
+    try:
+        seconds = at.timestamp() if isinstance(at, datetime) else float(at)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if isinstance(at, bool | str | bytes) or not math.isfinite(seconds):
+        raise InvalidFilter(f"{name}={at!r:.100}: give Unix seconds or a datetime")
+    return min(max(0.0, seconds), LATEST)

@@ -198,7 +198,7 @@ class JobType:
         try:
             # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
             return msgspec.convert(arguments, self.arguments, str_keys=True)
-        except (TypeError, msgspec.ValidationError) as error:
+        except (TypeError, UnicodeEncodeError, msgspec.ValidationError) as error:
             raise self.invalid(error, kwargs) from None
 
     def invalid(self, error: Exception, kwargs: Mapping[str, Any]) -> InvalidCall:

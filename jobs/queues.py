@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from packmule.coordination.limits.rate import Rate
 from packmule.coordination.redis.replies import as_text, pipelined
@@ -23,7 +24,13 @@ _purge_held = Script("jobs", "purge_held")
 
 def names(client: Redis) -> list[str]:
     """The names of all queues that jobs were ever enqueued to, sorted."""
-    found = (keys.queue_name(as_text(key)) for key in client.smembers(keys.QUEUES))
+    try:
+        known = client.smembers(keys.QUEUES)
+    except ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        return []  # the next enqueue sets the key aside
+    found = (keys.queue_name(as_text(key)) for key in known)
     return sorted(name for name in found if name is not None)
 
 

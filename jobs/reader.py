@@ -29,7 +29,7 @@ class NoSuchJob(NotFound, LookupError):
 
 def no_such_job(id: str) -> NoSuchJob:
     """The error to raise for an id that names no job."""
-    return NoSuchJob(f"no job has the id {id}: check it; the job may have outlived its result TTL")
+    return NoSuchJob(f"no job has the id {id:.200}: check it; the job may have outlived its result TTL")
 
 
 @dataclass(frozen=True, slots=True)

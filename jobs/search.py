@@ -65,8 +65,8 @@ def search(
     >>> [job.id for job in page.jobs]  # doctest: +SKIP
     ['2a9f', '17cc']
     """
-    if not 1 <= limit <= MOST:
-        raise InvalidPage(f"a page of {limit} jobs: use 1 to {MOST:,}")
+    if type(limit) is not int or not 1 <= limit <= MOST:
+        raise InvalidPage(f"a page of {limit!r:.100} jobs: use 1 to {MOST:,}")
     wanted = wanted or JobFilter()
     after = _Position.parse(cursor)
     newest = after.at if after else None

@@ -44,7 +44,16 @@ def record(client: Redis, action: str, subject: Mapping[str, Any], who: str = ""
 
     >>> record(client, "job cancel", {"id": id}, "ada", "192.0.2.7")  # doctest: +SKIP
     """
-    stream(client).append([[time.time(), who or whoami(), action, dict(subject), where]])
+    stream(client).append([_encodable([time.time(), who or whoami(), action, dict(subject), where])])
+
+
+def _encodable(value: Any) -> Any:
+    """The value, with lone surrogates as `\\udcff`: an act on an id that isn't UTF-8 is recorded, too."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(name): _encodable(each) for name, each in value.items()}
+    return [_encodable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def whoami() -> str:

@@ -35,8 +35,12 @@ class CommandPacker(HiredisRespSerializer):
 
 def pack(*args: Any) -> bytes:
     """The bytes of one command whose name is one word, for connections that are written to directly."""
-    ready = tuple([each if type(each) in _TEXTS else _plain(each) for each in args])
-    packed: bytes = _write(ready)
+    ready: tuple[Any, ...] = tuple([each if type(each) in _TEXTS else _plain(each) for each in args])
+    packed: bytes
+    try:
+        packed = _write(ready)
+    except UnicodeEncodeError:  # an argument of the command line that isn't UTF-8, or a hostile text
+        packed = _write(tuple([_as_typed(each) for each in ready]))
     return packed
 
 
@@ -52,3 +56,13 @@ def _plain(value: Any) -> Any:
     if type(value) in _NUMBERS:
         return repr(value)
     return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
+def _as_typed(text: Any) -> Any:
+    """The bytes for which a text with lone surrogates stands; if there are none, those of no other text."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")

@@ -110,3 +110,13 @@ def test_thousands_of_interruptions_end_no_process_that_packs_numbers(whose):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) >= 5000
+
+
+@pytest.mark.parametrize(("text", "packed"), [("a\udcff", b"a\xff"), ("\ud800", b"\xed\xa0\x80")])
+def test_texts_that_are_no_utf_8_are_written_as_the_bytes_that_they_stand_for(
+    text: str, packed: bytes
+) -> None:
+    assert command_packer.pack("GET", text) == b"*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n" % (len(packed), packed)
+    assert command_packer.pack("GET", b"\xff", text).endswith(
+        b"$1\r\n\xff\r\n$%d\r\n%s\r\n" % (len(packed), packed)
+    )

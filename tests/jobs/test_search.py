@@ -191,6 +191,7 @@ def test_a_search_looks_at_so_many_records_and_shares_them_among_the_places(clie
 
 def test_pages_go_on_and_end_without_any_time_to_look(client, claims, monkeypatch):
     monkeypatch.setattr(search, "LONGEST", 0.0)
+    monkeypatch.setattr(index, "LEAST_LOOKS", 2)
     ids = list(sample_jobs.noop.enqueue_many([()] * 9))
     end(claims)
     wrong = list(sample_jobs.noop.enqueue_many([()] * 4))
