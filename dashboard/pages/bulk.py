@@ -18,7 +18,7 @@ from packmule.dashboard.bulk.kept import MOST_JOBS, Copies
 from packmule.dashboard.bulk.record import Bulk
 from packmule.dashboard.forms import fields
 from packmule.dashboard.pages.addresses import address
-from packmule.dashboard.pages.job_values import row
+from packmule.dashboard.pages.job_values import readable, row
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
@@ -52,7 +52,7 @@ def bulk_new(request: Request) -> Response:
     """`GET /bulk/new`: how many jobs `act` would meet that fit `q`, and some of them; nothing is done."""
     site, now = request.app.state.site, time.time()
     act, text = request.query_params.get("act", ""), request.query_params.get("q", "").strip()
-    wanted = filter_text.parse(text, now)
+    wanted = readable(text, request.state.viewer, now)
     found = counted(site.client, act, wanted, site.queues)
     infos = reader.read_many(site.client, found.examples)
     rows = [row(info, request.state.viewer) for info in infos if info]
@@ -68,7 +68,7 @@ def begin(request: Request) -> Response:
     site, given = request.app.state.site, fields(request)
     act, text = given.get("act", ""), given.get("q", "").strip()
     at = _within(given.get("at", ""), time.time())
-    acts.statuses_of(act, filter_text.parse(text, at))
+    acts.statuses_of(act, readable(text, request.state.viewer, at))
     count = given.get("found", "")
     found = int(count) if count.isdecimal() and len(count) <= 12 else 0  # noqa: PLR2004  of a thousand milliards
     reason = given.get("reason", "").strip()[:LONGEST_REASON]

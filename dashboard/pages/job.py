@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from redis import Redis
@@ -16,6 +17,7 @@ from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages import job_past
 from packmule.dashboard.pages.job_values import seconds, signal_of, waits_for
 from packmule.dashboard.pages.rendering import render
+from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
 from packmule.jobs import keys, masking, reader, registry, said, watch
 from packmule.jobs.reader import JobInfo, NoSuchJob
@@ -61,7 +63,7 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
         "enqueued": seconds(info.enqueued_at),
         "started": seconds(info.started_at),
         "ended": seconds(info.ended_at),
-        "waits": _waits(site.client, info),
+        "waits": _waits(site.client, info, viewer),
         "awaited": signal_of(info),
         "signal": {"fault": "", "data": "", **(signal or {})},
         "is_answer": (info.waits or "").startswith("signal:step:"),
@@ -74,10 +76,12 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
     return render(request, "job.html", status, **values)
 
 
-def _waits(client: Redis, info: JobInfo) -> str | None:
+def _waits(client: Redis, info: JobInfo, viewer: Viewer) -> str | None:
     """What the job waits for, in words."""
     if info.status == "queued":
         found = wait_of(client, info.id)
+        if found and found.group and not viewer.may_see_payloads:  # the keys of limits are made of arguments
+            found = replace(found, group=replace(found.group, lacks=f"a limit, {HIDDEN}"))
         return waits.of_queued(found) if found else None
     return waits_for(info) or waits.of_deferred(client, info)
 

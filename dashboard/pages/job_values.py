@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
-from packmule.jobs import masking, steps, wire
+from packmule.jobs import filter_text, masking, steps, wire
+from packmule.jobs.filter_text import InvalidWord
+from packmule.jobs.job_filter import JobFilter
 from packmule.jobs.reader import JobInfo, Progress
 
 LONGEST_CALL = 120
@@ -28,6 +32,23 @@ class Row(NamedTuple):
     progress: Progress | None
     waits: str | None
     text: str
+
+
+def readable(text: str, viewer: Viewer, now: float | None = None) -> JobFilter:
+    """The filter that `text` describes, if it says nothing of what the viewer may not see.
+
+    Raises `InvalidWord`. Who may not see arguments could otherwise guess them, and anybody could guess secrets.
+    """
+    for word in filter_text.words(text):
+        if not word.field.startswith(filter_text.ARGUMENT):
+            continue
+        if not viewer.may_see_payloads:
+            raise InvalidWord(
+                f"{word.field} can't be looked for: arguments are {HIDDEN}", word.start, word.end
+            )
+        if masking.SECRET.search(word.field.removeprefix(filter_text.ARGUMENT)):
+            raise InvalidWord(f"{word.field} can't be looked for: it is a secret", word.start, word.end)
+    return filter_text.parse(text, now)
 
 
 def row(info: JobInfo, viewer: Viewer) -> Row:
@@ -53,10 +74,15 @@ def row(info: JobInfo, viewer: Viewer) -> Row:
         at,
         ran,
         began if is_running else None,
-        info.progress if is_running else None,
+        _progress(info, viewer) if is_running else None,
         waits_for(info),
         text,
     )
+
+
+def _progress(info: JobInfo, viewer: Viewer) -> Progress | None:
+    found = info.progress
+    return found and replace(found, message=found.message if viewer.may_see_payloads else "")
 
 
 def call_text(info: JobInfo) -> str:

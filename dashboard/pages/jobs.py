@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from starlette.routing import Route
 
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.addresses import address
-from packmule.dashboard.pages.job_values import row
+from packmule.dashboard.pages.job_values import readable, row
 from packmule.dashboard.pages.rendering import render
 from packmule.jobs import filter_text, keys, queues, registry, search
 from packmule.jobs.filter_text import InvalidWord, Word
@@ -22,8 +21,8 @@ from packmule.observe import errors, statistics
 
 TABS = ("queued", "started", "scheduled", "deferred", "failed", "finished", "canceled")
 
-LONG = 0.05
-"""Seconds after which a page is shown as it is, if there might be more jobs for it."""
+FEW = 10
+"""Jobs with which a page is not shown yet, if there are sure to be more."""
 
 MOST_WORDS = 200
 """Names of each kind that the search box offers."""
@@ -53,7 +52,7 @@ def jobs(request: Request) -> Response:
     words: list[Word] = []
     try:
         words = filter_text.words(text)
-        wanted = filter_text.parse(text)
+        wanted = readable(text, viewer)
     except InvalidWord as error:
         values["fault"] = str(error)
         values["marked"] = text[: error.start], text[error.start : error.end], text[error.end :]
@@ -87,11 +86,12 @@ def words(request: Request) -> Response:
 
 
 def _search(request: Request, wanted: JobFilter) -> search.Page:
-    """A page; a second look goes on where the first passed too many others, or took too long, to fill it."""
-    site, begun = request.app.state.site, time.monotonic()
+    """A page. If the first look was cut short by its time although nearly all jobs fit, a second goes on."""
+    site = request.app.state.site
     page = search.search(site.client, wanted, search.PAGE, request.query_params.get("cursor"), site.queues)
     left = search.PAGE - len(page.jobs)
-    if page.cursor is None or not left or time.monotonic() - begun > LONG:
+    fits_most = wanted == JobFilter(queue=wanted.queue, status=wanted.status)
+    if page.cursor is None or left < search.PAGE - FEW or not fits_most:
         return page
     more = search.search(site.client, wanted, left, page.cursor, site.queues)
     return replace(more, jobs=[*page.jobs, *more.jobs], is_partial=page.is_partial or more.is_partial)

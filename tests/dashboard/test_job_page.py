@@ -134,6 +134,10 @@ def test_a_viewer_without_the_right_sees_no_payload_and_no_button_works(pages, c
         pages.post(f"/jobs/{id}", 403, act=act, name="approved", data="null")
     assert reader.read(client, id).status == "failed"
     pages.get("/jobs/new", 403, copy=id)
+    for each in "ab":
+        waiting = limited_jobs.alone_by_account.enqueue("/nowhere", "account-4711", each)
+    assert "1 of its group" in text_of(pages.get(f"/jobs/{waiting}"))
+    assert "4711" not in pages.get(f"/jobs/{waiting}") + pages.get("/jobs")
     pages.viewer = Viewer("eve", Role.OPERATOR)
     assert "so a copy can't be edited" in text_of(pages.get("/jobs/new", 403, copy=id))
 

@@ -127,6 +127,19 @@ def test_secrets_are_hidden_and_payloads_from_those_who_may_not_see_them(pages, 
     assert "New job" not in page
 
 
+def test_what_is_hidden_can_not_be_guessed_by_filters(pages, claims):
+    pay.enqueue(4711, "s3cret-key")
+    assert "args.api_key can't be looked for: it is a secret" in text_of(
+        pages.get("/jobs", 400, q="args.api_key:x")
+    )
+    assert len(listed(pages.get("/jobs", q="args.account:4711"))) == 1
+    pages.viewer = Viewer("bob", Role.OPERATOR)
+    for path in ("/jobs", "/bulk/new"):
+        shown = text_of(pages.get(path, 400, q="args.account:4711", act="cancel"))
+        assert "args.account can't be looked for: arguments are hidden by your role" in shown
+    pages.post("/bulk", 400, q="args.account:4711", act="cancel")
+
+
 def test_the_search_box_is_offered_the_words_that_there_are(pages, claims):
     sample_jobs.add.options(queue="low").enqueue(1)
     end(claims)
