@@ -37,7 +37,8 @@ class Row(NamedTuple):
 def readable(text: str, viewer: Viewer, now: float | None = None) -> JobFilter:
     """The filter that `text` describes, if it says nothing of what the viewer may not see.
 
-    Raises `InvalidWord`. Who may not see arguments could otherwise guess them, and anybody could guess secrets.
+    Otherwise those who may not see arguments could guess them, and everybody could guess secrets. Raises
+    `InvalidWord`.
     """
     for word in filter_text.words(text):
         if not word.field.startswith(filter_text.ARGUMENT):
