@@ -71,8 +71,8 @@ def stopped(client: Redis) -> Iterator[Clock]:
     clock = Clock(client)
     with pytest.MonkeyPatch.context() as patch:
         for script, source, sha in _clocked():
-            patch.setattr(script, "source", source)
-            patch.setattr(script, "sha", sha)
+            patch.setattr(script, "_source", source)
+            patch.setattr(script, "_sha", sha)
         patch.setattr(time, "time", lambda: clock.now)
         for module in (rq.queue, rq.job):
             patch.setattr(module, "now", lambda: datetime.fromtimestamp(clock.now, UTC))

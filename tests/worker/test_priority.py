@@ -50,8 +50,8 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     script = claiming._finish_and_claim
     source = script.source.replace("clock_microseconds % 1024", "0")
     assert source != script.source
-    monkeypatch.setattr(script, "sha", sha1(source.encode(), usedforsecurity=False).hexdigest())
-    monkeypatch.setattr(script, "source", source)
+    monkeypatch.setattr(script, "_sha", sha1(source.encode(), usedforsecurity=False).hexdigest())
+    monkeypatch.setattr(script, "_source", source)
 
 
 def take(claims: Claims, want: int = 1) -> list[Claimed]:

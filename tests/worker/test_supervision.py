@@ -37,7 +37,7 @@ from packmule.worker.pool import child, pool
 from packmule.worker.process import claim
 
 def start(*_):
-    assembled = ["source" in vars(script) for script in (claim._finish_and_claim, rescue._rescue)]
+    assembled = [bool(script._source) for script in (claim._finish_and_claim, rescue._rescue)]
     os._exit(0 if all(assembled) else 1)
 
 child.start = start

@@ -282,11 +282,11 @@ def _in_rows(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Any]]:
         if (
             each.status == "finished"
             and is_kept
-            and not (each.fields or each.limits or each.batch or each.callback or each.said)
+            and not (each.fields or each.limits or each.callback or each.said)
         ):
             rows += (
                 each.id, each.execution, each.queue, each.ttl, each.started_at, each.ended_at, each.began,
-                each.ended, each.value, each.is_marked, float(each.began), float(each.ended),
+                each.ended, each.value, each.is_marked, float(each.began), float(each.ended), each.batch,
             )  # fmt: skip
         else:
             others.append(each)

@@ -98,8 +98,9 @@ local function count(batch, ids, states, results)
   batches.settle(batch, ids, before, states)
 end
 
--- Count all that this call has noted, and what that makes it note.
-function batches.count_noted()
+-- Count all that this call has noted, and what that makes it note; `more` are further notes, as counting.note takes them.
+function batches.count_noted(more)
+  for _, each in ipairs(more or {}) do counting.note(unpack(each)) end
   for batch, notes in counting.take do count(batch, unpack(notes)) end
 end
 

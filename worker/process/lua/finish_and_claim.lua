@@ -14,7 +14,7 @@
 --          an outcome is worker/process/outcome.py's, and its status is the job's next one
 --          rows are those of jobs that finished and need nothing else, which are kept for a minute or more, in one list:
 --          id, execution id, queue, ttl, started and ended as RQ's texts, both in Unix seconds as text, value,
---          whether the job may be marked as started, both in Unix seconds as numbers; then the next row
+--          whether the job may be marked as started, both in Unix seconds as numbers, batch or ""; then the next row
 -- ARGV[2]  statistics of these outcomes and earlier ones (lib/statistics.lua), counted if no outcome is stale; or ""
 -- ARGV[3+] entries of the index for ended jobs: state, number of jobs, packed (jobs/index.lua); then the next
 -- Returns  one list: 1 while all workers are suspended; seconds, as text, until a blocked group goes on, if this worker
@@ -77,7 +77,7 @@ end
 if #rows > 0 then finishing.all(rows, claims, held, #ended + 1, again, stale) end
 if #ended > 0 then acknowledge.all(ended, claims, held, again, has_dependents, canceled, stale, parents) end
 gathered.write()
-if next(counting.noted) then batches.count_noted() end
+if finishing.counted[1] or next(counting.noted) then batches.count_noted(finishing.counted) end
 if #ended > 0 then
   this_claim.has_blocked = outcomes.has_blocked
   for _, id in ipairs(outcomes.due) do claiming.claim(id) end

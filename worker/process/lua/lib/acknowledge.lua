@@ -6,7 +6,7 @@
 local acknowledge = {}
 
 local now = clock.now
-local WIDTH = 12 -- values of a row, as in finishing.lua
+local WIDTH = 13 -- values of a row, as in finishing.lua
 
 -- Whether one of these jobs has dependents, and those that somebody canceled by RQ's code while they ran, which stay
 -- canceled. `queues_of` has the jobs' queues.
@@ -29,9 +29,10 @@ end
 -- Append the rows, as outcomes, to `others`. Returns the rows that are left: none.
 function acknowledge.append(rows, others)
   for i = 1, #rows, WIDTH do
-    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked = unpack(rows, i, i + WIDTH - 1)
+    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked, _, _, batch =
+      unpack(rows, i, i + WIDTH - 1)
     others[#others + 1] = {id, execution, queue, 'finished', ttl, 1, started, ended, began, stopped, 'return_value',
-      value, {}, false, 0, is_marked, false, '', '', ''}
+      value, {}, false, 0, is_marked, false, '', batch, ''}
   end
   return {}
 end

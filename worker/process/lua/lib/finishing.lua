@@ -3,9 +3,11 @@
 
 local finishing = {}
 
-local WIDTH = 12 -- values of a row
+local WIDTH = 13 -- values of a row
 local ALL_NEW = 4 -- fields that an end writes: all are new if there was no record, or one that had lost its status
 local SURELY_SHORT = 0.04 -- seconds: such a job was not marked as started
+
+finishing.counted = {} -- jobs that their batches have to count, as counting.note takes them
 
 -- The ids that a call is about, those of the outcomes first, and their queues. The keys that ask for more if they exist,
 -- of their dependents and of canceled jobs, are added to `unusual`.
@@ -33,7 +35,8 @@ end
 function finishing.all(rows, claims, held, number, again, stale)
   local worker = caller.worker
   for i = 1, #rows, WIDTH do
-    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked, from, to = unpack(rows, i, i + WIDTH - 1)
+    local id, execution, queue, ttl, started, ended, began, stopped, value, is_marked, from, to, batch =
+      unpack(rows, i, i + WIDTH - 1)
     number = number + 1
     if held[number] == execution then
       local new = ending.write(id, 'finished', 'started_at', started, 'ended_at', ended, 'worker_name', worker)
@@ -49,6 +52,7 @@ function finishing.all(rows, claims, held, number, again, stale)
       gathered.add('HDEL', claims, id)
       if is_marked then finishing.unmark(id, execution, queue, to - from) end
       if not was_deleted then events.emit('finished', id, queue, worker, {started = from, ended = to}) end
+      if batch ~= '' then finishing.counted[#finishing.counted + 1] = {id, 'd', batch, '+' .. value} end
     elseif not again then
       stale[#stale + 1] = id
     end
