@@ -248,13 +248,17 @@ class Work:
         self.report.flows += 1
 
     def _look_at(self, case: str, flow: Flow) -> None:
-        """Check a flow that has ended, or run those of its nodes again that died too often."""
+        """Check a flow that has ended, or run those of its nodes again that died too often.
+
+        One that goes on behind such a node has failed too, since it takes a result that is none.
+        """
         failed = until_available(lambda: list(flow.failed()))
         infos = [until_available(lambda id=id: reader.read(self.client, id)) for id in failed]
         died = [info.id for info in infos if info.deaths >= MOST_DEATHS]
         if died:
             self.report.deaths_retried += len(died)
-            for id in died:
+            lacking = [info.id for info in infos if (info.reason or "").startswith("InvalidCall: ")]
+            for id in (*died, *lacking):
                 with suppress(control.NotRetried):
                     until_available(lambda id=id: control.retry(self.client, id))
             return
