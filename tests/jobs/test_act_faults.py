@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from packmule import Flow
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import acts, control, keys, reader
+from packmule.jobs.acts import Became
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
 from packmule.jobs.copying import copy
@@ -28,10 +30,12 @@ from packmule.tests.jobs.ending import end
 from packmule.tests.losing_proxy import LosingProxy
 from packmule.tests.model import keyspace
 from packmule.tests.model.invariants import Allowed, violations
-from packmule.tests.worker import limited_jobs, pool_jobs
+from packmule.tests.worker import limited_jobs, pool_jobs, weighted_jobs
 from packmule.tests.worker.pools import children_of, pool
 from packmule.worker.order import Strict
+from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
+from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.statistics import MOST_AN_ENTRY
 
 JOBS = 400
@@ -237,3 +241,74 @@ def found(client: Redis, wanted: JobFilter) -> list[str]:
         ids += (info.id for info in page.jobs)
         if (cursor := page.cursor) is None:
             return sorted(ids)
+
+
+def test_results_of_a_job_that_was_retried_and_then_canceled_expire_with_it(
+    client: Redis, claims: Claims
+) -> None:
+    id = sample_jobs.noop.enqueue()
+    end(claims, "ValueError: no")
+    assert acts.perform(client, "retry", [id]) == acts.perform(client, "cancel", [id]) == [Became(id, None)]
+    assert 0 < client.ttl(keys.results_key(id)) <= client.ttl(keys.job_key(id))
+
+
+def enqueue_something(dice: random.Random) -> list[str]:
+    """Jobs of some kind: limited, weighted, singletons, unique, of a batch or a flow, or with a priority."""
+    delay = dice.choice([None, None, 3600])
+    ids: list[str] = []
+    match dice.randrange(8):
+        case 0:
+            costs = [(dice.choice([1, 40, 99]), dice.choice("ab")) for _ in range(3)]
+            ids += weighted_jobs.decode.options(delay=delay).enqueue_many(costs)
+        case 1:
+            calls = [("x", "y", dice.choice("zw")) for _ in range(3)]
+            ids += limited_jobs.two_a_tenant.options(delay=delay).enqueue_many(calls)
+        case 2:
+            ids += [limited_jobs.replaces.options(delay=delay).enqueue("p", dice.choice("12"))]
+        case 3:
+            with Batch.create(on_complete=sample_jobs.noop.prepare(), keep=1000) as batch:
+                member = sample_jobs.add.options(batch=batch.id, delay=delay)
+                ids += member.enqueue_many([(1,), (2,)])
+        case 4:
+            with Flow() as flow:
+                first = flow.add(sample_jobs.add.prepare(1))
+                second = flow.add(sample_jobs.noop.prepare(), after=first)
+                ids += [first, second, flow.add(sample_jobs.noop.prepare(), after=[first, second])]
+        case 5:
+            ids += [sample_jobs.noop.options(unique=True, delay=delay).enqueue()]
+        case 6:
+            ids += [sample_jobs.noop.options(priority=dice.choice([-50, 50]), delay=delay).enqueue()]
+        case _:
+            alone = weighted_jobs.decode_alone.options(delay=delay)
+            ids += [alone.enqueue(dice.choice("pq"), dice.choice([10, 60]))]
+    return ids
+
+
+@pytest.mark.parametrize("seed", [1, 2, 15, 32, 33])
+def test_acts_at_random_on_jobs_of_all_kinds_leave_nothing_half_done(
+    client: Redis, claims: Claims, seed: int
+) -> None:
+    dice = random.Random(seed)
+    ids: list[str] = []
+    held: list[Claimed] = []
+    said: list[object] = []
+    for _ in range(60):
+        match dice.choice("eeeeecccfffaaaaaaaa"):
+            case "e":
+                ids += enqueue_something(dice)
+            case "c":
+                held += claims.finish_and_claim(claims.next_id(), [], dice.randrange(1, 4)).jobs
+            case "f" if held:
+                job = held.pop(dice.randrange(len(held)))
+                ended = (
+                    outcome.failed(job, "ValueError: no", 1.0, 2.0)
+                    if dice.random() < 0.5
+                    else performer.finished(job, b"1", 1.0, 2.0)
+                )
+                claims.finish_and_claim(claims.next_id(), [ended], 0)
+            case "a" if ids:
+                name = dice.choice(list(acts.ACTS))
+                said.append(
+                    (name, acts.perform(client, name, dice.sample(ids, min(len(ids), 3)), timeout=-1))
+                )
+        assert wrong(client) == [], said[-5:]

@@ -61,8 +61,9 @@ end
 
 -- Keep the record of a canceled job for a while.
 function ending.keep_canceled(id)
-  local ttl = tonumber(records.get(id, 'failure_ttl')) or CANCELED_TTL
-  ending.keep(id, ttl >= 1 and ttl < CANCELED_TTL and math.floor(ttl) or CANCELED_TTL, true)
+  local ttl = ending.failure_ttl(id)
+  ending.keep(id, ttl >= 1 and math.min(ttl, CANCELED_TTL) or CANCELED_TTL, true)
+  redis.call('PEXPIRE', 'rq:results:' .. id, redis.call('PTTL', records.key(id))) -- of before it was retried
 end
 
 -- A job that has not started is canceled. If it was not withdrawn, claims pass its id over.
@@ -75,7 +76,6 @@ function ending.cancel(id, queue, reason)
   events.emit('canceled', id, queue, nil, reason and {reason = reason} or nil)
 end
 
--- Delete what is kept of a job.
 function ending.delete(id) redis.call('DEL', records.key(id), belongings.all(id)) end
 
 -- What follows a job's end is done, so from now on it is kept for its TTL.
