@@ -35,7 +35,7 @@ class Uploaded(msgspec.Struct, frozen=True):
 
 @endpoint(
     "PUT", "/files/{name}", Scope.ENQUEUE, takes="application/octet-stream", answer=Uploaded, status=201,
-    may=(413,),
+    may=(409, 413),
 )  # fmt: skip
 async def put_file(call: Call) -> Reply:
     """Upload a file: the body is its content, and its path in the storage ends in the name.
@@ -46,7 +46,7 @@ async def put_file(call: Call) -> Reply:
 
 
 @endpoint(
-    "POST", "/files", Scope.ENQUEUE, takes="multipart/form-data", answer=Uploaded, status=201, may=(413,)
+    "POST", "/files", Scope.ENQUEUE, takes="multipart/form-data", answer=Uploaded, status=201, may=(409, 413)
 )
 async def post_file(call: Call) -> Reply:
     """Upload a file from a form: its part is called `file`."""
