@@ -60,7 +60,7 @@ bench-peers: ## measure other job systems beside ours; ARGS="--only noop --peers
 
 lock: build/uv/bin/uv ## write the lock files again, keeping versions that still fit; FLAGS=--upgrade takes the newest
 	@$(LOCK) --extra build --output-file requirements.lock
-	@$(LOCK) --extra build --extra dev --extra fast --extra otel --constraint requirements.lock \
+	@$(LOCK) --extra build --extra dev --extra fast --extra mcp --extra otel --constraint requirements.lock \
 		--output-file requirements-dev.lock
 	@$(LOCK) --extra build --extra peers --constraint requirements.lock --output-file requirements-peers.lock
 

@@ -16,7 +16,7 @@ SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
     "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule"),
     "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit", "look"),
-    "Let people and programs in": ("user", "token"),
+    "Let people and programs in": ("user", "token", "mcp"),
     "Try and check": ("demo", "check", "drill"),
 }
 """The commands by the heading under which `packmule --help` lists them."""
