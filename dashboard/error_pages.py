@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from packmule.dashboard.api import problems
 from packmule.dashboard.pages.rendering import render
 from packmule.errors import Conflict, Error, NotFound, Unavailable, UsageError
 from packmule.plain_text import plain, plain_lines
@@ -97,7 +98,7 @@ def words_for(error: Exception) -> str:
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """The page, or for a program the line, that says what is wrong."""
+    """The page, or for a program the line or the API's problem, that says what is wrong."""
     status = status_of(error)
     headers = dict(getattr(error, "headers", None) or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "OPTIONS":
@@ -109,6 +110,9 @@ def answer(request: Request, error: Exception) -> Response:
         request.state.broken = error
         logger.error("%s %s: %s", request.method, plain(_path(request)), told(error))
     words = words_for(error)
+    if request.scope["path"].removeprefix(request.scope["root_path"]).startswith("/api/"):
+        kind = HTTPStatus(status).phrase.title().replace(" ", "").replace("-", "")
+        return problems.answer(problems.problem(status, kind, words), headers)
     if "text/html" not in request.headers.get("accept", ""):
         return PlainTextResponse(plain_lines(words) + "\n", status, headers)
     values: dict[str, Any] = {"title": TITLES.get(status, HTTPStatus(status).phrase), "words": words}

@@ -81,6 +81,7 @@ def test_the_script_of_the_page_shows_progress_output_and_the_end(api: Api, page
     id = api.enqueue("talks", ["a", "b"])
     api.work()
     token = api.http.post(f"/jobs/{id}/read-token", json={"output": True}).json()["token"]
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     page.goto(f"{api.site.address}/api/v1/openapi.json")
     (script,) = blocks("api", "javascript")
     script = script.replace("https://jobs.example.com", api.site.address)
