@@ -5,20 +5,18 @@ from __future__ import annotations
 import enum
 import inspect
 import json
-import math
 import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import reduce
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from packmule.coordination.redis.replies import UNREADABLE
-from packmule.errors import UsageError
+from packmule.dashboard.typed_values import EMPTY, Kind, WrongField, as_json, is_json, typed
 from packmule.jobs import masking
 from packmule.jobs.entry import Call
 from packmule.jobs.job_type import InvalidCall, JobType
@@ -28,11 +26,6 @@ PREFIX = "arg:"
 
 LONG = 60
 """Characters from which a text gets several lines."""
-
-Kind = Literal["text", "int", "float", "bool", "date", "datetime", "choice", "json", "any"]
-
-_INT = re.compile(r"[+-]?\d{1,4000}", re.ASCII)
-_MINUTES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.ASCII)
 
 
 class Field(NamedTuple):
@@ -58,10 +51,6 @@ class Read(NamedTuple):
     call: Call | None
     fields: list[Field]
     fault: str = ""
-
-
-class WrongField(UsageError, ValueError):
-    """What was typed into a field can't be meant."""
 
 
 def empty(job: JobType) -> list[Field]:
@@ -135,7 +124,7 @@ def _field(job: JobType, name: str, text: str) -> Field:
         hint = "more named arguments: an object as JSON"
     elif not is_required:
         shown = masking.masked({name: _default(parameter)})[name]
-        hint = f"{hint}; {_json(shown)} if empty"
+        hint = f"{hint}; {as_json(shown)} if empty"
     elif may_be_none:
         hint = f"{hint}; null if empty"
     return Field(name, what, is_required and not may_be_none, text, hint, choices)
@@ -146,13 +135,15 @@ def _value(job: JobType, field: Field, before: Mapping[str, Any]) -> dict[str, A
     kind, name = _type(job, field.name), field.name
     if name in before and field.text == _shown(job, name, before):
         return {name: before[name]}  # a masked secret, too
-    inner, may_be_none = _without_none(kind)
-    if not field.text.strip() and not (field.kind == "text" and field.is_required):
+    _, may_be_none = _without_none(kind)
+    if not field.text.strip():
         if field.is_required:
-            raise WrongField("it needs a value")
+            raise WrongField(
+                f"it needs a value{f': {EMPTY} for an empty text' if field.kind == 'text' else ''}"
+            )
         has_default = job.signature.parameters[name].default is not inspect.Parameter.empty
         return {name: None} if may_be_none and not has_default else {}
-    value = masking.unmasked(_READ[field.kind](field.text, inner), before.get(name))
+    value = masking.unmasked(typed(field.kind, field.text), before.get(name))
     if masking.is_hidden(value) and not masking.is_hidden(before.get(name)):
         raise WrongField("a secret in it is hidden: type it again")
     try:
@@ -183,9 +174,9 @@ def _shown(job: JobType, name: str, values: Mapping[str, Any]) -> str:
     kind, _ = _kind(_without_none(_type(job, name))[0])
     if value is None:
         return ""
-    if isinstance(value, str) and kind not in ("json", "choice", "bool"):
-        return _json(value) if kind == "any" and _is_json(value) else value
-    return json.dumps(value, ensure_ascii=False, indent=2) if kind == "json" else _json(value)
+    if isinstance(value, str) and value and kind not in ("json", "choice", "bool"):
+        return as_json(value) if kind == "any" and is_json(value) else value
+    return json.dumps(value, ensure_ascii=False, indent=2) if kind == "json" else as_json(value)
 
 
 def _type(job: JobType, name: str) -> Any:
@@ -232,65 +223,5 @@ def _choices(inner: Any, is_required: bool) -> list[tuple[str, str]]:
     else:
         values = typing.get_args(inner) or [each.value for each in inner]
     words = {True: "yes", False: "no"} if inner is bool else {}
-    found = [(_json(value), words.get(value, str(value))) for value in values]
+    found = [(as_json(value), words.get(value, str(value))) for value in values]
     return found if is_required else [("", "–"), *found]
-
-
-def _int(text: str, inner: Any) -> int:
-    if not _INT.fullmatch(text.strip()):
-        raise WrongField("that is not a whole number")
-    return int(text)
-
-
-def _float(text: str, inner: Any) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise WrongField("that is not a number") from None
-    if not math.isfinite(value):
-        raise WrongField("that is not a number that JSON can hold")
-    return value
-
-
-def _from_json(text: str, inner: Any) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (UnicodeEncodeError, *UNREADABLE) as error:
-        raise WrongField(f"that is not JSON: {error}") from None
-
-
-def _any(text: str, inner: Any) -> Any:
-    return msgspec.json.decode(text) if _is_json(text) else text
-
-
-def _is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (UnicodeEncodeError, *UNREADABLE):
-        return False
-    return True
-
-
-def _datetime(text: str, inner: Any) -> str:
-    text = text.strip()
-    return f"{text}:00" if _MINUTES.fullmatch(text) else text
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        return "…"
-
-
-_READ: Mapping[Kind, Callable[[str, Any], Any]] = {
-    "text": lambda text, inner: text,
-    "int": _int,
-    "float": _float,
-    "bool": _from_json,
-    "date": lambda text, inner: text.strip(),
-    "datetime": _datetime,
-    "choice": _from_json,
-    "json": _from_json,
-    "any": _any,
-}

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from packmule import units
@@ -116,11 +117,13 @@ def _word(text: str, start: int, end: int) -> Word:
         return Word("id" if _ID.fullmatch(value) else "name", value, start, end)
     field, value = _unquoted(head), _unquoted(rest)
     if field not in FIELDS and not (field.startswith(ARGUMENT) and field != ARGUMENT):
-        raise InvalidWord(
-            f"{field:.60} is nothing to look for: use {', '.join(FIELDS)}, or args. and an argument's name",
-            start,
-            end,
+        near = get_close_matches(field, FIELDS, 1)
+        way_out = (
+            f"did you mean {near[0]}:?"
+            if near
+            else f"use {', '.join(FIELDS)}, or args. and an argument's name"
         )
+        raise InvalidWord(f"{field:.60} is nothing to look for: {way_out}", start, end)
     if not value and not field.startswith(ARGUMENT):
         raise InvalidWord(f"{field}: has no value: write {field}:{_EXAMPLES[field]}", start, end)
     return Word(field, value, start, end)

@@ -100,6 +100,10 @@ def test_each_annotation_has_a_field_and_its_values_are_read():
         {"a": 9007199254740993}, None, "seven",
     ]  # fmt: skip
     assert args[12:] == (7, None, 3, 4)
+    read = call_form.read(everything.job, given(text='""'))
+    assert read.call is not None
+    assert read.call[0][0] == ""
+    assert call_form.filled(everything.job, [""], {})[0].text == '""'
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,7 @@ def test_each_annotation_has_a_field_and_its_values_are_read():
     [
         ("count", "1.5", "not a whole number"),
         ("count", "", "it needs a value"),
+        ("text", "  ", 'it needs a value: "" for an empty text'),
         ("count", "9" * 5000, "not a whole number"),
         ("share", "much", "not a number"),
         ("share", "nan", "not a number that JSON can hold"),

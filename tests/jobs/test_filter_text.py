@@ -37,6 +37,7 @@ def test_words_make_a_filter(text, wanted):
     ("text", "marked", "says"),
     [
         ("queue:low colour:red", "colour:red", "colour is nothing to look for: use name, queue, status"),
+        ("statsu:failed", "statsu:failed", "did you mean status:"),
         ("status:done", "status:done", "no status is called that: use queued, started"),
         ("queue:low since:yesterday", "since:yesterday", "not a time: write 2h"),
         ("queue: status:failed", "queue:", "has no value: write queue:default"),
