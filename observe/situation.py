@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from packmule.coordination.redis.replies import pipelined
+from packmule.coordination.redis.replies import as_text, as_texts, pipelined
 from packmule.jobs import cluster, keys, queues
 from packmule.observe.blocked import behind_at_least
 from packmule.observe.history import ALL, Counts, History
@@ -135,7 +135,8 @@ class Situations:
         client, history = self.client, self.history
         depths, ages = queues.depths(client, names), queues.ages(client, names)
         blocked, more = behind_at_least(client, names)
-        paused, rates = queues.paused(client), queues.rates(client)
+        paused, rates = pipelined(client, [("SMEMBERS", keys.PAUSED), ("HGETALL", keys.QUEUE_RATES)], {})
+        paused, rates = {as_text(each) for each in paused}, as_texts(rates)
         counts = {
             name: {
                 "queued": each["queued"],
@@ -161,7 +162,7 @@ class Situations:
                 sum(each.performed for each in history.minutes(name, 2)) / span,
                 history,
                 name in paused,
-                rates.get(name),
+                rates[name].split(" ", 2)[-1] if name in rates else None,
                 serving[name],
             )
             for name in names
