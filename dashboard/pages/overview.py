@@ -79,7 +79,8 @@ def situation(request: Request) -> Situation:
         state.situation = _Shared(Situations(state.site.client))
     one: _Shared = state.situation
     with one.lock:
-        if one.found is None or time.monotonic() > one.until:
+        # After an act its effect is to be seen.
+        if one.found is None or request.state.message or time.monotonic() > one.until:
             one.found = one.situations.now(state.site.queues)
             one.until = time.monotonic() + SAME_FOR
         return one.found
