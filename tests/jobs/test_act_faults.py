@@ -284,7 +284,7 @@ def enqueue_something(dice: random.Random) -> list[str]:
     return ids
 
 
-@pytest.mark.parametrize("seed", [1, 2, 15, 32, 33])
+@pytest.mark.parametrize("seed", [15, 32, 33, 149, 161])
 def test_acts_at_random_on_jobs_of_all_kinds_leave_nothing_half_done(
     client: Redis, claims: Claims, seed: int
 ) -> None:

@@ -200,6 +200,21 @@ def test_a_failed_attempt_gives_its_slots_back_and_takes_them_again(client, desk
         assert client.exists(WEIGHTS) == 0
 
 
+def test_a_group_stays_in_line_while_another_of_its_jobs_that_went_back_runs(client, desk):
+    claims = desk.workers["w1"]
+    decode.enqueue(60, "a")
+    small = decode.enqueue(1, "b")
+    first, running = claims.finish_and_claim(claims.next_id(), [], 2).jobs
+    large = decode.enqueue(99, "b")
+    claims.finish_and_claim(claims.next_id(), [outcome.failed(running, "x", 1.0, 2.0)], 0)
+    (again,) = claims.finish_and_claim(claims.next_id(), [], 2).jobs
+    assert (again.id, large.status) == (small, "queued")
+    assert client.zcard(BLOCKED) == 1
+    ended = [outcome.failed(job, "x", 1.0, 2.0, retry=False) for job in (first, again)]
+    claims.finish_and_claim(claims.next_id(), ended, 0)
+    assert ids(claims.finish_and_claim(claims.next_id(), [], 2).jobs) == [large]
+
+
 def test_a_claim_that_is_sent_again_takes_its_slots_once(client, desk):
     id = decode.enqueue(60)
     claims = desk.workers["w1"]

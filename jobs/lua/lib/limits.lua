@@ -49,7 +49,7 @@ local function hold(limit, id, holder, group)
   call('HSET', 'pm:holders:' .. key, id, holder)
   if limit.cost then
     weights.take(key, id, limit.cost)
-    weights.leave(limit.line, group)
+    if weights.place_of(group) ~= 'waiting' then weights.leave(limit.line, group) end -- else another of its jobs is blocked
     if limit.is_hosted then hosts.hold(limit, id, group) end
     if weights.free(key, most) > 0 then weights.unblock_next(limit.line) end
   end
