@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from redis import Redis
 
+from packmule.coordination.redis.replies import pipelined
+from packmule.jobs import keys
 from packmule.jobs.flow_graph import in_front_of
 from packmule.jobs.reader import JobInfo
 from packmule.observe.blocked import Group, Wait
@@ -13,6 +15,9 @@ from packmule.observe.slots import Holder, Limit
 
 MOST_NAMED = 3
 """Holders, or jobs in front, that are named."""
+
+MOST_IN_FRONT = 10_000
+"""Jobs of a queue's list among which one is looked for."""
 
 
 def of_queued(wait: Wait) -> str | None:
@@ -31,6 +36,15 @@ def of_queued(wait: Wait) -> str | None:
     if wait.rate:
         reasons.append(f"its queue's rate, {wait.rate}")
     return "; ".join(reasons) or None
+
+
+def of_turn(client: Redis, info: JobInfo) -> str | None:
+    """How many jobs are in front of a queued one; None if it isn't among the first of its queue's list."""
+    place = ("LPOS", keys.queue_key(info.queue), info.id, "MAXLEN", MOST_IN_FRONT)
+    (before,) = pipelined(client, [place], None)
+    if before is None:
+        return None
+    return f"its turn, behind {before:,} of its queue" if before else "a worker: it is the next of its queue"
 
 
 def of_group(group: Group, holders: Sequence[Holder]) -> str:

@@ -82,7 +82,7 @@ def _waits(client: Redis, info: JobInfo, viewer: Viewer) -> str | None:
         found = wait_of(client, info.id)
         if found and found.group and not viewer.may_see_payloads:  # the keys of limits are made of arguments
             found = replace(found, group=replace(found.group, lacks=f"a limit, {HIDDEN}"))
-        return waits.of_queued(found) if found else None
+        return (waits.of_queued(found) or waits.of_turn(client, info)) if found else None
     return waits_for(info) or waits.of_deferred(client, info)
 
 

@@ -195,6 +195,9 @@ def test_a_job_that_waits_gets_its_signal(pages, client):
 
 
 def test_it_says_why_a_job_waits(pages, client):
+    ids = sample_jobs.add.options(queue="low").enqueue_many([(n,) for n in range(3)])
+    assert "Waits for its turn, behind 2 of its queue." in text_of(pages.get(f"/jobs/{ids[2]}"))
+    assert "Waits for a worker: it is the next of its queue." in text_of(pages.get(f"/jobs/{ids[0]}"))
     first, second = (limited_jobs.alone.enqueue("/nowhere", each) for each in "ab")
     assert "Waits for 1 of its group" in text_of(pages.get(f"/jobs/{second}"))
     client.sadd(keys.PAUSED, "default")
