@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from packmule.config import Settings, mask
+from packmule.coordination.redis.connection import lock_clients
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.api.options import api_options
 from packmule.dashboard.guarding.rules import Rules
@@ -27,5 +28,9 @@ def opened(settings: Settings, client: Redis) -> Guard:
     url = mask(settings.redis_url or EmbeddedServer(settings.data_dir).url)
     jobs = Client(client, settings.queues, settings.max_job_bytes)
     api = api_options(settings.api_rate, settings.api_origins, settings.storage_url, settings.max_file_bytes)
-    site = Site(client, jobs, settings.queues, url, settings.environment, load(settings), api)
+    locks = (
+        lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir) if settings.lock_urls else ()
+    )
+    fault = load(settings)
+    site = Site(client, jobs, settings.queues, url, settings.environment, fault, api, tuple(locks))
     return build(site, identify_by(client), rules=Rules.of(settings))

@@ -36,7 +36,8 @@ class Site:
 
     `queues` are the settings' queues in their order, `url` names the server without its password, and
     `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known, and
-    `api` has the options of the HTTP API.
+    `api` has the options of the HTTP API. `lock_nodes` are those of the settings; without any, the
+    job server is the only one.
     """
 
     client: Redis
@@ -46,6 +47,7 @@ class Site:
     environment: str
     modules_fault: str = ""
     api: ApiOptions = field(default_factory=ApiOptions)
+    lock_nodes: tuple[Redis, ...] = ()
 
 
 def build(

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from redis import Redis
 
-from packmule.coordination.streams.stream import Event, Stream
+from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.coordination.streams.stream import FIELD, Event, Stream, unpack
 from packmule.jobs import keys
 from packmule.units import YEAR
 
 MOST_ENTRIES = 100_000
 MAX_AGE = float(YEAR)
 """Seconds after which an action may be deleted: a year."""
+
+AT_ONCE, MOST_LOOKED = 500, 5_000
+"""Entries that one round trip of `latest` reads, and that one call looks at."""
+
+CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 
 
 class Action(NamedTuple):
@@ -80,3 +87,37 @@ def read(client: Redis, since: str = "0") -> Iterator[Action]:
     for event in stream(client).read_all(since):
         if (parsed := parse(event)) is not None:
             yield parsed
+
+
+class Page(NamedTuple):
+    """Some actions, the newest first, and the cursor of the next page, None at the end."""
+
+    actions: list[Action]
+    next: str | None
+
+
+def latest(
+    client: Redis, before: str = "", count: int = 50, fits: Callable[[Action], bool] = lambda action: True
+) -> Page:
+    """The last `count` actions that fit, of those before the cursor `before`.
+
+    One call looks at some `MOST_LOOKED` entries; if it finds fewer that fit, the next page goes on there.
+
+    >>> latest(client, fits=lambda action: action.who == "ada").actions  # doctest: +SKIP
+    [Action(id='1764504000000-0', at=1764504000.0, who='ada', action='queue pause', ...)]
+    """
+    found: list[Action] = []
+    end = before if CURSOR.fullmatch(before) else ""
+    for _ in range(MOST_LOOKED // AT_ONCE):
+        start = f"({end}" if end else "+"
+        (entries,) = pipelined(client, [("XREVRANGE", keys.AUDIT, start, "-", "COUNT", AT_ONCE)], ())
+        for id, fields in entries:
+            end = as_text(id)
+            events = unpack(end, fields.get(FIELD.encode(), b""))[0]
+            actions = [action for event in reversed(events) if (action := parse(event)) is not None]
+            found += [action for action in actions if fits(action)]
+            if len(found) >= count:
+                return Page(found, end)
+        if len(entries) < AT_ONCE:
+            return Page(found, None)
+    return Page(found, end)

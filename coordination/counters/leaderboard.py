@@ -64,9 +64,11 @@ class Leaderboard:
         with self.client.pipeline(transaction=False) as pipeline:
             for hour in range(now - max(1, min(hours, KEEP_HOURS)) + 1, now + 1):
                 pipeline.zrevrange(self.key(hour), 0, self.size - 1, withscores=True)
-            found = cast(list[list[tuple[bytes, float]]], pipeline.execute())
+            found = cast(list[list[tuple[bytes, float]] | Exception], pipeline.execute(raise_on_error=False))
         scores: Counter[str] = Counter()
         for each in found:
+            if not isinstance(each, list):
+                continue  # the key holds another type
             for member, score in each:
                 name = member.decode(errors="replace")
                 scores[name] = scores[name] + score if is_sum else max(scores[name], score)  # type: ignore[assignment]

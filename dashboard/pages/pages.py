@@ -11,8 +11,10 @@ from packmule.dashboard.pages import (
     job,
     job_acts,
     jobs,
+    limits,
     new_job,
     overview,
+    records,
     schedules,
     workers,
 )
@@ -30,4 +32,6 @@ ROUTES = [
     *errors.ROUTES,
     *schedules.ROUTES,
     *workers.ROUTES,
+    *limits.ROUTES,
+    *records.ROUTES,
 ]

@@ -1,0 +1,105 @@
+"""Records: the audit, the quarantine, and the leaderboard of jobs, types and workers."""
+
+from __future__ import annotations
+
+from redis import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from packmule.dashboard.pages.paging import PAGE, asked, choice, offset
+from packmule.dashboard.pages.rendering import render
+from packmule.dashboard.viewer import Role
+from packmule.jobs import reader
+from packmule.observe import audit as actions
+from packmule.observe import quarantine as set_aside
+from packmule.observe import statistics
+from packmule.observe.audit import Action
+
+PERIODS = {"1h": 1, "24h": 24, "7d": 168}
+ORDERS = ("runs", "time", "failures")
+BOARD = 20
+"""Lines of each leaderboard."""
+
+
+def audit(request: Request) -> Response:
+    """`/audit`: who did what, the newest first."""
+    words = asked(request).lower().split()
+    sees_addresses = request.state.viewer.may(Role.OPERATOR)
+
+    def fits(action: Action) -> bool:
+        place = action.where if sees_addresses else ""
+        said = f"{action.who} {action.action} {_subject(action)} {place}".lower()
+        return all(word in said for word in words)
+
+    page = actions.latest(request.app.state.site.client, request.query_params.get("cursor", ""), PAGE, fits)
+    return render(
+        request,
+        "audit.html",
+        page=page,
+        asked=asked(request),
+        subject=_subject,
+        sees_addresses=sees_addresses,
+        looked=actions.MOST_LOOKED,
+    )
+
+
+def quarantine(request: Request) -> Response:
+    """`/quarantine`: corrupt jobs and keys that were set aside."""
+    client: Redis = request.app.state.site.client
+    skip = offset(request)
+    notes, count = set_aside.read(client, skip, PAGE)
+    return render(
+        request,
+        "quarantine.html",
+        notes=notes,
+        count=count,
+        next=skip + PAGE if count > skip + PAGE else None,
+        broken=set_aside.BROKEN,
+    )
+
+
+def leaderboard(request: Request) -> Response:
+    """`/leaderboard`: the slowest jobs, the busiest workers, and the types of jobs that take most."""
+    client: Redis = request.app.state.site.client
+    period, order = choice(request, "period", tuple(PERIODS)), choice(request, "by", ORDERS)
+    hours = PERIODS[period]
+    types = [
+        statistics.summary(name, each)
+        for name, each in statistics.by(statistics.hours(client, hours), statistics.type_of).items()
+    ]
+    fields = {"runs": "performed", "time": "seconds", "failures": "failed"}
+    types.sort(key=lambda each: (-getattr(each, fields[order]), each.name))
+    slowest = statistics.slowest(client, BOARD, hours)
+    found = dict(
+        zip([id for id, _ in slowest], reader.read_many(client, [id for id, _ in slowest]), strict=True)
+    )
+    return render(
+        request,
+        "leaderboard.html",
+        period=period,
+        periods=tuple(PERIODS),
+        order=order,
+        orders=ORDERS,
+        types=types[:BOARD],
+        of=len(types),
+        slowest=slowest,
+        jobs=found,
+        busiest=statistics.busiest(client, BOARD, hours),
+        total=sum(each.seconds for each in types) or 1.0,
+    )
+
+
+def _subject(action: Action) -> str:
+    """What was acted on, as `packmule audit` shows it."""
+    return " ".join(
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in action.subject.items()
+    )
+
+
+ROUTES = [
+    Route("/leaderboard", leaderboard, name="leaderboard"),
+    Route("/audit", audit, name="audit"),
+    Route("/quarantine", quarantine, name="quarantine"),
+]
