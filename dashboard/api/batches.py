@@ -178,12 +178,13 @@ async def read_batch(call: Call) -> BatchInfo:
 async def wait_for_batch(call: Call) -> BatchInfo:
     """Wait until a batch has ended, or for `timeout` seconds, and read it then: look at its state."""
     began = time.monotonic()
-    while True:
-        found = await call.service.batch(call.path["id"])
-        left = call.query.timeout - (time.monotonic() - began)
-        if found.ended is not None or left <= 0 or await call.request.is_disconnected():
-            return found
-        await asyncio.sleep(min(LONGEST_PAUSE / 2, left))
+    with call.service.waiting(call.query.timeout) as timeout:
+        while True:
+            found = await call.service.batch(call.path["id"])
+            left = timeout - (time.monotonic() - began)
+            if found.ended is not None or left <= 0 or await call.request.is_disconnected():
+                return found
+            await asyncio.sleep(min(LONGEST_PAUSE / 2, left))
 
 
 @endpoint("GET", "/batches/{id}/failed", Scope.READ, query=Limited, answer=IdsPage, may=(404,))

@@ -89,6 +89,8 @@ def search(call: Call) -> JobPage:
     if (asked.arg or asked.error) and not call.asker.may(Scope.PAYLOADS):
         name = "arg" if asked.arg else "error"
         raise Refused(403, "MissingScope", f"a search by {name} needs the scope payloads")
+    if asked.arg and not call.asker.key:  # whose values are masked, and could be guessed
+        raise Refused(403, "NoToken", "a search by arg needs a token")
     service = call.service
     try:
         page = service.site.jobs.search(filter_of(asked), asked.limit, asked.cursor)
@@ -136,13 +138,14 @@ async def read_job(call: Call) -> ShownJob:
 async def wait_for_job(call: Call) -> ShownJob:
     """Wait until the job has ended, or for `timeout` seconds, and read it then: look at its status."""
     began = time.monotonic()
-    while True:
-        info = await call.service.read(call.path["id"])
-        waited = time.monotonic() - began
-        if info.has_ended or waited >= call.query.timeout or await call.request.is_disconnected():
-            return shown(info, call.asker)
-        pause = min(max(FIRST_PAUSE, waited / 10), LONGEST_PAUSE)
-        await asyncio.sleep(min(pause, call.query.timeout - waited))
+    with call.service.waiting(call.query.timeout) as timeout:
+        while True:
+            info = await call.service.read(call.path["id"])
+            waited = time.monotonic() - began
+            if info.has_ended or waited >= timeout or await call.request.is_disconnected():
+                return shown(info, call.asker)
+            pause = min(max(FIRST_PAUSE, waited / 10), LONGEST_PAUSE)
+            await asyncio.sleep(min(pause, timeout - waited))
 
 
 @endpoint("GET", "/jobs/{id}/steps", Scope.READ, answer=list[Step], may=(404,))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -23,6 +24,9 @@ from packmule.jobs.storage import Storage
 
 if TYPE_CHECKING:
     from packmule.dashboard.site import Site
+
+MOST_WAITS = 200
+"""Requests that wait for an end at once; further ones are answered with how things are."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +48,7 @@ class Service:
         self._batches = Together[str, BatchInfo](self._batch, executor)
         self.streams: Counter[str] = Counter()
         """How many streams are open, by who follows them."""
+        self._waits = 0
 
     @cached_property
     def storage(self) -> Storage | None:
@@ -75,6 +80,15 @@ class Service:
     async def look(self, look: Look) -> Seen:
         """What a look at a followed job finds, likewise."""
         return await self._looks.ask(look)
+
+    @contextmanager
+    def waiting(self, timeout: float) -> Iterator[float]:
+        """Wait for something for `timeout` seconds, or not at all if too many do, so that others get in."""
+        self._waits += 1
+        try:
+            yield timeout if self._waits <= MOST_WAITS else 0.0
+        finally:
+            self._waits -= 1
 
     async def in_thread(self, call: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call something that asks Redis, without holding up other requests."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from packmule.dashboard.api.admission import Asker
 from packmule.dashboard.api.scopes import Scope
+from packmule.jobs.masking import masked, masked_call
 from packmule.jobs.reader import JobInfo
 
 PAYLOADS = ("args", "kwargs", "description", "result", "error")
@@ -30,8 +31,11 @@ _NAMES = tuple(field.name for field in fields(JobInfo))
 
 
 def shown(info: JobInfo, asker: Asker) -> ShownJob:
-    """`info` as `asker` may see it."""
+    """`info` as `asker` may see it; to people with a session secrets are masked, as on pages."""
     values = {name: getattr(info, name) for name in _NAMES}
+    if not asker.key:
+        values["args"], values["kwargs"] = masked_call(info.name, info.args, info.kwargs)
+        values.update(result=masked(info.result), description=masked(info.description))
     hidden: tuple[str, ...] = ()
     if not asker.may(Scope.PAYLOADS):
         hidden = tuple(each for each in PAYLOADS if each not in _OUTPUTS or not asker.may(Scope.OUTPUT))

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from packmule.coordination.sessions.tokens import Tokens
-from packmule.dashboard.api import sse
+from packmule.dashboard.api import service, sse
 from packmule.jobs import keys
 from packmule.jobs.read_tokens import REALM
 from packmule.tests.command_line import DEADLINE, until
@@ -183,7 +183,7 @@ def test_events_of_nothing_that_there_is_are_refused(api: Api, query: str) -> No
     assert api.http.get(f"/events?{query}").status_code == 422
 
 
-def test_waiting_ends_with_the_job_or_the_time(api: Api) -> None:
+def test_waiting_ends_with_the_job_or_the_time(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     id = api.enqueue("report", "a")
     began = time.monotonic()
     assert api.http.get(f"/jobs/{id}/wait", params={"timeout": 0.1}).json()["status"] == "queued"
@@ -198,5 +198,8 @@ def test_waiting_ends_with_the_job_or_the_time(api: Api) -> None:
     api.work()
     waiting.join(DEADLINE)
     assert answers == ["finished"]
+    late = api.enqueue("report", "b")
+    monkeypatch.setattr(service, "MOST_WAITS", 0)
+    assert api.http.get(f"/jobs/{late}/wait", params={"timeout": 60}).json()["status"] == "queued"
     for timeout in ("-1", "61", "nan", "soon", "9" * 300):
         assert api.http.get(f"/jobs/{id}/wait", params={"timeout": timeout}).status_code == 422

@@ -79,6 +79,9 @@ def test_a_session_without_the_right_sees_no_payloads(api: Api) -> None:
         assert "secret month" not in http.get(f"/jobs/{id}").text
         api.site.viewer = Viewer("ada", Role.VIEWER, may_see_payloads=True, session="s1")
         assert "secret month" in http.get(f"/jobs/{id}").text
+        masked = api.enqueue("echo", {"password": "s3cret"})
+        assert "s3cret" not in http.get(f"/jobs/{masked}").text + http.get("/jobs").text
+        assert http.get("/jobs", params={"arg": "value=a"}).status_code == 403
         http.headers["Sec-Fetch-Site"] = "cross-site"
         assert http.post("/jobs", json={"job": NAME + "report", "args": ["a"]}).status_code == 403
 
