@@ -26,6 +26,7 @@ from packmule.dashboard.rights import check
 from packmule.dashboard.rq.templates import SafeTemplates
 from packmule.dashboard.rq.views import ACTS, DATA, ENDPOINT, PAGES, asked, site
 from packmule.dashboard.viewer import Role
+from packmule.plain_text import plain
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -57,6 +58,7 @@ def create_app() -> ASGIApp:
     app.register_blueprint(web.blueprint)
     app.before_request_funcs[ENDPOINT] = [_admit]
     app.template_context_processors[ENDPOINT] = [_context]
+    app.jinja_env.filters["plain"] = plain
     app.jinja_env.loader = SafeTemplates(app.jinja_env.loader or BaseLoader())
     views: dict[str, Any] = {**PAGES, **DATA, **ACTS, "favicon": app.view_functions[f"{ENDPOINT}.favicon"]}
     known = {name.removeprefix(f"{ENDPOINT}.") for name in app.view_functions if name.startswith(ENDPOINT)}

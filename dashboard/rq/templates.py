@@ -31,8 +31,12 @@ CHANGES: dict[str, tuple[tuple[str, str], ...]] = {
     "rq_dashboard/jobs.html": (
         ("$('<div/>').text(d.description).html()", "d.description"),  # escaped like all the others now
         ("$('<div/>').text(d.exc_info).html()", "d.exc_info"),
+        ("<strong>{{ queue.name }}</strong>", "<strong>{{ queue.name|plain }}</strong>"),
     ),
-    "rq_dashboard/job.html": (("JSON.stringify(d.result, null, 2)", "d.result_text"),),
+    "rq_dashboard/job.html": (
+        ("JSON.stringify(d.result, null, 2)", "d.result_text"),
+        ("</strong>: {{ id }}</h2>", "</strong>: {{ id|plain }}</h2>"),
+    ),
     "rq_dashboard/scripts/jobs.js": (("'{{ queue.name }}'", "{{ queue.name|tojson|safe }}"),),
 }
 """What is replaced in which template; each text is there exactly once."""

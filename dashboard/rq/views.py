@@ -15,6 +15,7 @@ from packmule.dashboard.rq import acting as acts
 from packmule.dashboard.rq import reading
 from packmule.dashboard.rq.reading import Page
 from packmule.jobs import queues, reader
+from packmule.plain_text import plain
 
 if TYPE_CHECKING:
     from packmule.dashboard.site import Site
@@ -70,7 +71,7 @@ def _queues_data(instance_number: int) -> FlaskResponse:
     client = site().client
     rows = []
     for name, counts in reading.queue_counts(client, queues.names(client)).items():
-        row: dict[str, Any] = {"name": name, "count": counts["queued"]}
+        row: dict[str, Any] = {"name": plain(name), "count": counts["queued"]}
         for registry in reading.REGISTRIES:
             row[f"{registry}_url"] = _jobs_url(Page(name, registry, 8, "asc", 1))
             row[f"{registry}_job_registry_count"] = counts[registry]
