@@ -110,7 +110,7 @@ def test_names_of_queues_are_text_and_their_links_whole(client):
         for name in names[:4]:
             pages.post(f"/queues/{quote(name, safe='')}/pause")
         assert queues.paused(client) == set(names[:4])
-        assert pages.get("/").count('>paused</span>') == 4
+        assert pages.get("/").count(">paused</span>") == 4
         pages.post("/queues/no-such-queue/pause", 404)
 
 
