@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,11 @@ def talk(packmule: CommandLine, do: Callable[[ClientSession, Ask], Awaitable[Non
 
             await do(session, ask)
 
-    asyncio.run(asyncio.wait_for(talking(), 2 * DEADLINE))
+    def run() -> None:
+        asyncio.run(asyncio.wait_for(talking(), 2 * DEADLINE))
+
+    with ThreadPoolExecutor(1) as thread:  # a browser of other tests has a loop in this one
+        thread.submit(run).result()
 
 
 def test_an_assistant_reads_and_is_offered_nothing_that_changes(packmule: CommandLine) -> None:
