@@ -19,7 +19,7 @@ from packmule.tests.command_line import CommandLine, environment_in
 NOTHING_CHANGES = {
     *("list", "show", "wait", "next", "status", "check", "metrics", "top", "events", "audit"),
     *("logs", "output", "sessions"),
-    *("demo", "drill", "look", "up", "worker", "scheduler", "dashboard"),
+    *("demo", "drill", "look", "mcp", "up", "worker", "scheduler", "dashboard"),
     *("email", "image", "file", "call"),  # enqueues, which are events of the job
 }
 
