@@ -126,8 +126,10 @@ def test_one_watcher_serves_all_pages_and_rests_without_any(client, produce, mon
         pages = [stack.enter_context(listening(site.address, "/live?on=jobs")) for _ in range(20)]
         blocked = [each for each in client.client_list() if each["cmd"] == "xread"]
         assert len(blocked) <= 1
+        generation = hub_of(site.app.site).generation
         sample_jobs.noop.enqueue()
         assert {page.next() for page in pages} == {"jobs"}
+        assert hub_of(site.app.site).generation > generation, "a region of before would be served again"
         stack.close()
         hub = hub_of(site.app.site)
         until(lambda: hub._thread is None, "the watcher to rest")
