@@ -149,7 +149,7 @@
     source.addEventListener("hello", (event) => {
       skew = Number(event.data) - Date.now() / 1000 || 0;
       show("live");
-      if (Date.now() - fresh > 2000) mark(["*"]);
+      if (Date.now() - fresh > 250) mark(["*"]);
     });
     source.addEventListener("stale", (event) => mark(event.data.split(" ")));
     source.addEventListener("away", () => show("stale"));

@@ -130,7 +130,7 @@ def test_failed_jobs_are_retried_by_a_filter_after_a_dry_run(
     page.get_by_label("Reason").fill("the bank is back")
     page.get_by_role("button", name="Retry them").click()
     page.get_by_text("Queued again").wait_for()
-    page.locator(".figure b", has_text="3").wait_for()
+    page.locator(".figures").get_by_text("3", exact=True).wait_for()
     page.locator(".title .s-finished").wait_for()
     assert {reader.read(client, id).status for id in failed} == {"queued"}
     assert page.get_by_text("the bank is back").is_visible()
