@@ -37,7 +37,8 @@ def begin_codes(request: Request, fields: Fields) -> Response:
     if told := check_password(request, log_in, fields):
         return _code_page(request, log_in, "password", told)
     secret = totp.new_secret()
-    setup = _setups(log_in).make(request.state.viewer.name, {"secret": secret}, lifetime=SETUP_TIME)
+    name = request.state.viewer.name
+    setup = _setups(log_in).make(name, {"user": name, "secret": secret}, lifetime=SETUP_TIME)
     return _scan_page(request, setup, secret)
 
 
@@ -48,7 +49,7 @@ def confirm_codes(request: Request, fields: Fields) -> Response:
     viewer, log_in = request.state.viewer, log_in_of(request)
     setup = fields.get("setup", "")
     begun = _setups(log_in).look(setup)
-    if begun is None:
+    if begun is None or begun.get("user") != viewer.name:  # whose password has begun it
         return go(request, address(request, "code"), "It took too long: begin again.")
     secret = str(begun.get("secret"))
     step = totp.step_of(secret, fields.get("code", ""), 0)

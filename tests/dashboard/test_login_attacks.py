@@ -411,3 +411,25 @@ def test_paces_are_those_that_the_page_says():
     assert f"| {log_in.PACES['address'].free} | 1 s, 2 s, 4 s ... up to a minute" in text
     assert f"| {log_in.PACES['user'].free} | 2 s, 4 s, 8 s ... up to 5 minutes" in text
     assert log_in.PACES["browser"] == log_in.PACES["code"] == log_in.PACES["user"]
+
+
+def test_codes_cannot_be_turned_on_by_what_the_password_of_another_has_begun(door):
+    """Else whoever took a session for a moment could put an app of their own in the user's place."""
+    import re
+
+    import pyotp
+
+    door.add("ada")
+    door.add("eve")
+    eve, ada = door.visitor(), door.visitor()
+    eve.log_in("eve")
+    ada.log_in("ada")
+    page = eve.post("/account/code/begin", data={"current": GOOD}).text
+    secret = re.search(r"<code>([A-Z2-7]{32})</code>", page)[1]
+    setup = re.search(r'name="setup" value="([\w-]{43})"', page)[1]
+    given = {"setup": setup, "code": pyotp.TOTP(secret).now()}
+    refused = ada.post("/account/code/confirm", data=given)
+    assert "begin again" in ada.get(refused.headers["location"]).text
+    assert door.users.get("ada").totp == ""
+    assert eve.post("/account/code/confirm", data=given).status_code == 303
+    assert door.users.get("eve").totp == secret
