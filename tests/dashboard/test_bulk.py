@@ -282,6 +282,25 @@ def test_only_operators_act_and_only_while_they_are(pages, client, claims, monke
         pages.post(f"/bulk/{found.id}", 403, act=act)
 
 
+def test_a_user_who_is_removed_acts_no_further(pages, client, claims, monkeypatch):
+    fail(claims, 150)
+    users = Users(client)
+    users.add(User("root", Role.ADMIN, password="x"), is_first=True)
+    users.add(User("eve", Role.OPERATOR, password="x"))
+    pages.viewer = Viewer("eve", Role.OPERATOR)
+    do = acts.ACTS["retry"].do
+
+    def removed(redis: Redis, some: Any) -> Any:
+        if users.find("eve"):
+            users.remove("eve")
+        return do(redis, some)
+
+    monkeypatch.setitem(acts.ACTS, "retry", acts.ACTS["retry"]._replace(do=removed))  # type: ignore[arg-type]
+    found = over(client, begun(pages, "retry", "name:add"))
+    assert (found.state, found.done) == ("failed", 100)
+    assert "eve may not act on jobs any more" in found.fault
+
+
 def test_an_action_that_redis_broke_says_so_and_goes_on_later(pages, client, claims, monkeypatch):
     ids = fail(claims, 3)
     do, broken = acts.ACTS["retry"].do, [True]
