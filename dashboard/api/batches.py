@@ -15,6 +15,7 @@ from packmule.dashboard.api.enqueueing import ManyEnqueued, NewJob, NewJobs, ask
 from packmule.dashboard.api.jobs import LONGEST_PAUSE, Waiting
 from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
+from packmule.dashboard.api.shown import as_shown
 from packmule.dashboard.api.steering import Lending, ReadToken, lent
 from packmule.errors import Error
 from packmule.jobs import batch_state
@@ -201,7 +202,10 @@ def results(call: Call) -> OutcomesPage:
     """Read what the jobs of a batch returned that collects it, in no order."""
     batch = Batch(call.service.client, call.path["id"])
     batch.state()
-    found = [Outcome(*each) for each in islice(batch.results(), call.query.limit + 1)]
+    found = [
+        Outcome(job, as_shown(value, call.asker), error)
+        for job, value, error in islice(batch.results(), call.query.limit + 1)
+    ]
     return OutcomesPage(found[: call.query.limit], len(found) > call.query.limit)
 
 

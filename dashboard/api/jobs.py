@@ -13,7 +13,7 @@ from msgspec import Meta
 from packmule.dashboard.api.endpoint import Call, Endpoint, endpoint
 from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
-from packmule.dashboard.api.shown import ShownJob, shown
+from packmule.dashboard.api.shown import ShownJob, as_shown, shown
 from packmule.jobs import registry
 from packmule.jobs.job_filter import STATUSES, InvalidFilter, JobFilter
 from packmule.jobs.search import InvalidPage
@@ -155,7 +155,10 @@ async def steps(call: Call) -> list[Step]:
     await call.service.read(id)
     found: list[StepInfo] = list(await call.service.in_thread(steps_of, call.service.client, id))
     sees = call.asker.may(Scope.PAYLOADS)
-    return [Step(each.kind, each.name, each.state, each.at, each.value if sees else None) for each in found]
+    return [
+        Step(each.kind, each.name, each.state, each.at, as_shown(each.value, call.asker) if sees else None)
+        for each in found
+    ]
 
 
 @endpoint("GET", "/job-types", Scope.ENQUEUE, answer=list[JobTypeInfo])

@@ -10,6 +10,7 @@ from packmule.dashboard.api.batches import Limited
 from packmule.dashboard.api.endpoint import Call, Endpoint, endpoint
 from packmule.dashboard.api.enqueueing import Enqueued
 from packmule.dashboard.api.scopes import Scope
+from packmule.dashboard.api.shown import as_shown
 from packmule.jobs import schedule_ledger, schedule_store
 from packmule.jobs.schedule import InvalidSchedule
 from packmule.jobs.schedule_info import ScheduleInfo, ScheduleTicks, schedule_info, with_ticks
@@ -71,9 +72,12 @@ def _read(call: Call) -> ScheduleInfo:
 
 def _shown(entry: StoredSchedule, call: Call) -> StoredSchedule:
     """The schedule without its arguments, unless the asker may see payloads."""
-    if entry.schedule is None or call.asker.may(Scope.PAYLOADS):
+    found = entry.schedule
+    if found is None:
         return entry
-    return replace(entry, schedule=msgspec.structs.replace(entry.schedule, args=(), kwargs={}))
+    sees = call.asker.may(Scope.PAYLOADS)
+    args, kwargs = (as_shown(each, call.asker) for each in (found.args, found.kwargs)) if sees else ((), {})
+    return replace(entry, schedule=msgspec.structs.replace(found, args=tuple(args), kwargs=kwargs))
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (schedules, read_schedule, pause, resume, run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from packmule.dashboard.api.admission import Asker
@@ -35,9 +35,21 @@ def shown(info: JobInfo, asker: Asker) -> ShownJob:
     values = {name: getattr(info, name) for name in _NAMES}
     if not asker.key:
         values["args"], values["kwargs"] = masked_call(info.name, info.args, info.kwargs)
-        values.update(result=masked(info.result), description=masked(info.description))
+    values.update({name: as_shown(values[name], asker) for name in ("result", "description")})
+    if info.progress and not sees_messages(asker):
+        values["progress"] = replace(info.progress, message="")
     hidden: tuple[str, ...] = ()
     if not asker.may(Scope.PAYLOADS):
         hidden = tuple(each for each in PAYLOADS if each not in _OUTPUTS or not asker.may(Scope.OUTPUT))
         values.update((name, _EMPTY.get(name)) for name in hidden)
     return ShownJob(**values, hidden=hidden)
+
+
+def as_shown(value: Any, asker: Asker) -> Any:
+    """A value that `asker` may see: to people with a session its secrets are masked, as on pages."""
+    return value if asker.key else masked(value)
+
+
+def sees_messages(asker: Asker) -> bool:
+    """Whether `asker` sees messages of progress: all tokens do, and people who may see payloads."""
+    return bool(asker.key) or asker.may(Scope.PAYLOADS)

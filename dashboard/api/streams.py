@@ -11,6 +11,7 @@ from packmule.dashboard.api.endpoint import Call, Endpoint, endpoint
 from packmule.dashboard.api.looks import Look, Seen
 from packmule.dashboard.api.said import output_from
 from packmule.dashboard.api.scopes import Scope
+from packmule.dashboard.api.shown import sees_messages, shown
 from packmule.dashboard.api.sse import ENDED, MEDIA_TYPE, Pace, event, stream
 from packmule.jobs.batch_info import BatchInfo
 from packmule.jobs.watch import BEGINNING
@@ -68,14 +69,13 @@ async def _job(call: Call, last: str) -> AsyncIterator[bytes]:
             yield event("status", Changed(id, status))
         if found.progress and found.progress != progress:
             progress = found.progress
-            yield event(
-                "progress",
-                Advanced(progress.done, progress.total, progress.percent, progress.message),
-            )
+            message = progress.message if sees_messages(call.asker) else ""
+            yield event("progress", Advanced(progress.done, progress.total, progress.percent, message))
         if chunks := list(output.taken(found.entries)):
             yield event("output", chunks, output.cursor)
         if found.is_last:
-            result = (await call.service.read(id)).result if sees and found.status else None
+            is_kept = sees and found.status
+            result = shown(await call.service.read(id), call.asker).result if is_kept else None
             yield event("end", Ended(id, found.status or "gone", result), ENDED)
             return
         await pace.wait(bool(found.entries) or found.status != status)

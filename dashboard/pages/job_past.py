@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
+from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
 from packmule.jobs import masking, wire
 from packmule.jobs.reader import JobInfo
@@ -62,7 +63,7 @@ def past(client: Redis, info: JobInfo, viewer: Viewer) -> dict[str, Any]:
     found, steps = timeline.read(client, info), steps_of(client, info.id)
     first = max(1, info.attempts + info.has_ended - len(found.attempts) + 1)
     moments = [_attempt(each, number, viewer) for number, each in enumerate(found.attempts, first)]
-    moments += [_event(each) for each in found.events if each.type not in _OF_ATTEMPTS]
+    moments += [_event(each, viewer) for each in found.events if each.type not in _OF_ATTEMPTS]
     return {
         "moments": sorted(moments, key=lambda each: each.at or 0.0),
         "steps": [_step(each, viewer) for each in steps[:MOST_STEPS]],
@@ -85,11 +86,14 @@ def _attempt(attempt: Attempt, number: int, viewer: Viewer) -> Moment:
     )
 
 
-def _event(event: JobEvent) -> Moment:
+def _event(event: JobEvent, viewer: Viewer) -> Moment:
     said = event.details
+    # Why a record can't be read may quote what is in it.
+    is_hidden = event.type == "quarantined" and not viewer.may_see_payloads
+    reason = HIDDEN if is_hidden else said.get("reason")
     signal = f"signal {said['signal']}" if said.get("signal") else ""
     what = event.type.replace("_", " ")
-    return Moment(event.at, what, _shape(event.type), event.worker, None, str(said.get("reason") or signal))
+    return Moment(event.at, what, _shape(event.type), event.worker, None, str(reason or signal))
 
 
 def _shape(what: str) -> str:

@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from packmule.dashboard.pages.paging import PAGE, asked, choice, offset
 from packmule.dashboard.pages.rendering import render
+from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Role
 from packmule.jobs import reader
 from packmule.observe import audit as actions
@@ -18,6 +19,8 @@ from packmule.observe.audit import Action
 
 PERIODS = {"1h": 1, "24h": 24, "7d": 168}
 ORDERS = ("runs", "time", "failures")
+RELEASES = ("limits release", "locks release")
+
 BOARD = 20
 """Lines of each leaderboard."""
 
@@ -26,10 +29,14 @@ def audit(request: Request) -> Response:
     """`/audit`: who did what, the newest first."""
     words = asked(request).lower().split()
     sees_addresses = request.state.viewer.may(Role.OPERATOR)
+    sees = request.state.viewer.may_see_payloads
+
+    def subject(action: Action) -> str:
+        return _subject(action if sees else _without_values(action))
 
     def fits(action: Action) -> bool:
         place = action.where if sees_addresses else ""
-        said = f"{action.who} {action.action} {_subject(action)} {place}".lower()
+        said = f"{action.who} {action.action} {subject(action)} {place}".lower()
         return all(word in said for word in words)
 
     page = actions.latest(request.app.state.site.client, request.query_params.get("cursor", ""), PAGE, fits)
@@ -38,7 +45,7 @@ def audit(request: Request) -> Response:
         "audit.html",
         page=page,
         asked=asked(request),
-        subject=_subject,
+        subject=subject,
         sees_addresses=sees_addresses,
         looked=actions.MOST_LOOKED,
     )
@@ -88,6 +95,14 @@ def leaderboard(request: Request) -> Response:
         busiest=statistics.busiest(client, BOARD, hours),
         total=sum(each.seconds for each in types) or 1.0,
     )
+
+
+def _without_values(action: Action) -> Action:
+    """The action without the keys of limits and locks, which are made of arguments."""
+    if not action.action.startswith(RELEASES):
+        return action
+    hidden = {name: HIDDEN for name in ("key", "name") if name in action.subject}
+    return action._replace(subject={**action.subject, **hidden})
 
 
 def _subject(action: Action) -> str:

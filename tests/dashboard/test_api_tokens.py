@@ -17,8 +17,11 @@ from packmule.dashboard.api.endpoint import Endpoint
 from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.api.scopes import Scope, includes
 from packmule.dashboard.viewer import Role, Viewer
+from packmule.jobs import keys, schedule_store
 from packmule.jobs.client import Client
+from packmule.jobs.flow import Flow
 from packmule.jobs.read_tokens import REALM
+from packmule.jobs.schedule import schedule
 from packmule.observe import audit
 from packmule.tests.command_line import until
 from packmule.tests.dashboard.api_site import NAME, Api, echo, http_client, served_api
@@ -84,6 +87,42 @@ def test_a_session_without_the_right_sees_no_payloads(api: Api) -> None:
         assert http.get("/jobs", params={"arg": "value=a"}).status_code == 403
         http.headers["Sec-Fetch-Site"] = "cross-site"
         assert http.post("/jobs", json={"job": NAME + "report", "args": ["a"]}).status_code == 403
+
+
+def test_a_session_gets_no_more_by_the_api_than_by_pages(api: Api) -> None:
+    """Secrets are masked in results, in outcomes of batches and in schedules; messages need the right."""
+    secret = {"password": "s3cret"}
+    id = api.enqueue("echo", secret)
+    batch = api.http.post("/batches", json={"collect": True}).json()["batch"]
+    api.http.post(f"/batches/{batch}/jobs", json={"job": NAME + "echo", "calls": [[secret]]})
+    talked = api.enqueue("talks", [])
+    api.work()
+    table = {"job": NAME + "echo", "cron": "0 0 1 1 *", "kwargs": {"value": secret}}
+    schedule_store.put(api.redis, schedule("nightly", table))
+    paths = (f"/jobs/{id}/stream", f"/batches/{batch}/results", "/schedules", "/schedules/nightly")
+    with http_client(api.site.address, "") as http:
+        http.headers.update(OWN)
+        api.site.viewer = Viewer("ada", Role.ADMIN, may_see_payloads=True, session="s1")
+        for path in paths:
+            assert "s3cret" in api.http.get(path).text, path
+            answer = http.get(path)
+            assert answer.status_code == 200, path
+            assert "(hidden)" in answer.text, path
+            assert "s3cret" not in answer.text, path
+        assert "half" in http.get(f"/jobs/{talked}").text + http.get(f"/jobs/{talked}/stream").text
+        api.site.viewer = Viewer("eve", Role.ADMIN, may_see_payloads=False, session="s2")
+        for path in (f"/jobs/{talked}", f"/jobs/{talked}/stream", "/jobs"):
+            assert "half" not in http.get(path).text, path
+
+
+def test_a_flow_shows_no_arguments_of_stock_rq_to_whoever_may_only_read(api: Api) -> None:
+    with Flow("f", client=api.redis) as flow:
+        node = flow.add(echo.call("a"))
+    api.redis.hset(keys.job_key(str(node)), "description", "shop.report('s3cret')")
+    assert "s3cret" in api.http.get(f"/flows/{flow.id}").text
+    with api.as_("read") as http:
+        nodes = http.get(f"/flows/{flow.id}").json()["nodes"]
+    assert [each["calls"] for each in nodes] == ["shop.report"]
 
 
 def test_payloads_are_hidden_from_whoever_may_only_read(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import control, keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
-from packmule.observe import audit
+from packmule.observe import audit, events
 from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
@@ -119,8 +120,10 @@ def test_a_viewer_without_the_right_sees_no_payload_and_no_button_works(pages, c
     )
     client.xadd(keys.output_key(id), {"by": "x", "attempt": 1, "said": '["s3cret-output"]'}, id="10-1")
     end(claims, TRACE)
+    why = {"reason": "no JSON: s3cret-record"}
+    events.stream(client).append([["quarantined", str(id), "", "w1", time.time(), why]])
     seen = pages.get(f"/jobs/{id}")
-    for secret in ("s3cret-note", "s3cret-line", "s3cret-output", "s3cret 4711", "4711"):
+    for secret in ("s3cret-record", "s3cret-note", "s3cret-line", "s3cret-output", "s3cret 4711", "4711"):
         assert secret in seen, secret
     assert "s3cret-key" not in seen
     pages.viewer = Viewer("bob", Role.VIEWER)

@@ -51,6 +51,16 @@ def test_a_viewer_sees_no_addresses_in_the_audit(visit, client):
     assert "queue pause" in visit.text("/audit")
 
 
+def test_the_audit_hides_keys_that_are_made_of_arguments(visit, client):
+    audit.record(client, "limits release", {"key": "user:s3cret", "job": "j1"}, "ada")
+    audit.record(client, "locks release", {"name": "singleton report:s3cret"}, "ada")
+    assert visit.text("/audit").count("s3cret") == 2
+    visit.viewer = Viewer("eve", Role.OPERATOR)
+    assert "s3cret" not in visit.text("/audit")
+    assert "No action has these words." in visit.text("/audit", q="user:s3")
+    assert "job=j1" in visit.text("/audit")
+
+
 def test_the_audit_comes_in_pages(visit, client):
     for number in range(120):
         audit.record(client, "job cancel", {"id": f"j{number:03}"}, "ada")
