@@ -148,6 +148,7 @@ def _text(value: str, now: float) -> str:
 
 
 def _status(value: str, now: float) -> str:
+    value = {"waiting": "queued", "running": "started"}.get(value, value)  # as pages say it
     if value not in STATUSES:
         raise ValueError(f"no status is called that: use {', '.join(STATUSES)}")
     return value

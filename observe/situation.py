@@ -52,8 +52,8 @@ class QueueState:
 
     @property
     def day(self) -> Sequence[Counts]:
-        """What it performed in each of the last 24 whole hours."""
-        return self.history.hours(self.name, HOURS)[:-1]
+        """What it performed in each of the last 24 hours, the one that has just begun included."""
+        return self.history.hours(self.name, HOURS)[1:]
 
     @property
     def depth(self) -> int:

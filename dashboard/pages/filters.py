@@ -131,6 +131,6 @@ FILTERS = {
     "plain_lines": plain_lines,
     "short": short,
     "size": size,
-    "span": span,
+    "span": lambda seconds: span(seconds).replace(" us", " µs"),
     "utc": utc,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ from packmule.plain_text import plain
 
 CARDS = 12
 """Queues that are shown as cards; more become a table."""
+
+MOST_NAMED = 3
+"""Queues without workers that are named."""
 
 ROWS = 30
 """Queues on one page of the table."""
@@ -114,14 +118,14 @@ def figures(request: Request, found: Situation) -> Sequence[Figure]:
     states = ", ".join(f"{number(count)} {short(state, 24)}" for state, count in found.workers.items())
     replicas = f", replicas: {number(server.replicas)}" if server.replicas else ""
     bound = f"of {size(server.most_memory)}" if server.most_memory else "no limit"
-    standby = f", {number(found.schedulers - 1)} on standby" if found.schedulers > 1 else ""
+    standby = f"{number(found.schedulers - 1)} on standby" if found.schedulers > 1 else ""
     return (
         Figure("Waiting", number(waiting), f"{number(depth)} still to run", link("jobs")),
         Figure("Running", number(running), f"{number(speed)} jobs/s lately"),
         Figure("Performed, 1 h", number(performed), f"{number(failed)} failed", link("metrics")),
         Figure("Errors, 1 h", number(found.errors), "kinds", link("errors"), "error" * (found.errors > 0)),
         Figure("Workers", number(alive), states, link("workers"), "warning" * bool(gone)),
-        Figure("Leader", short(leads.name, 24), f"term {short(leads.term, 12)}{standby}", None, "text")
+        Figure("Leader", short(leads.name, 24), standby or "no other stands by", None, "text")
         if leads
         else Figure("Leader", "none", "packmule scheduler", None, "warning"),
         Figure(f"{server.kind.title()} memory", size(server.memory), f"{bound}, {server.role}{replicas}"),
@@ -130,18 +134,26 @@ def figures(request: Request, found: Situation) -> Sequence[Figure]:
 
 def faults(found: Situation) -> Sequence[str]:
     """What is wrong and how to mend it, in the order of its weight."""
-    lacking = [plain(each.name) for each in found.queues if each.lacks_workers]
+    lacking = [each.name for each in found.queues if each.lacks_workers]
     told = []
     if found.server.is_full:
         told.append("Redis is nearly full: workers take no more jobs until some of its memory is free.")
     if found.server.is_suspended:
         told.append("All workers are suspended: rq resume lets them go on.")
     if lacking:
-        names = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else "")  # noqa: PLR2004
-        told.append(f"Jobs wait, and no worker serves {names}: packmule worker -q {lacking[0]} starts one.")
+        more = len(lacking) - MOST_NAMED
+        names = ", ".join(map(plain, lacking[:MOST_NAMED])) + (f" and {more:,} more" if more > 0 else "")
+        told.append(f"Jobs wait, and no worker serves {names}: {_serving(lacking[0])}.")
     if found.leader is None:
         told.append("No scheduler leads: what is due later or again waits. packmule scheduler starts one.")
     return told
+
+
+def _serving(queue: str) -> str:
+    """What to do for a queue without workers. Its name is anybody's text, and people paste commands."""
+    if plain(queue) != queue:
+        return "add it to PACKMULE_QUEUES"
+    return f"packmule worker -q {shlex.quote(queue)} starts one"
 
 
 @needs(Role.OPERATOR)

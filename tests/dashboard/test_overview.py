@@ -63,6 +63,16 @@ def test_a_queue_is_said_to_lack_workers_only_if_jobs_wait_for_one(client):
     assert "No scheduler leads" in text
 
 
+def test_a_command_can_be_pasted_whatever_its_queue_is_called(client):
+    fill(client, ["a b; rm -rf ~"])
+    with pages_for(client) as pages:
+        assert "packmule worker -q 'a b; rm -rf ~' starts one." in text_of(pages.get("/"))
+    client.flushall()
+    fill(client, ["bell\x07"])
+    with pages_for(client) as pages:
+        assert "serves bell\\x07: add it to PACKMULE_QUEUES." in text_of(pages.get("/"))
+
+
 def test_a_card_has_all_figures_of_its_queue(client):
     fill(client, ["mail"])
     client.hset(keys.job_key("mail-1"), "enqueued_at", "2026-01-01T00:00:00.000000Z")
@@ -73,7 +83,7 @@ def test_a_card_has_all_figures_of_its_queue(client):
     assert "Depth 5 " in text
     assert "Wait p50 1.92 s p95 1.92 s Run p50 962 ms p95" in text
     assert "1 h, 600 jobs" in text
-    assert "24 h, 240 jobs" in text
+    assert "24 h, 240 jobs" in text  # 23 whole hours and the one that has just begun
     assert 'aria-label="2 waiting, 1 running, 1 scheduled, 1 deferred, 1 failed"' in page
 
 

@@ -17,6 +17,8 @@ NOW = 1_764_504_000.0
         ("report", JobFilter(name="report")),
         ("2a9f17cc", JobFilter(id="2a9f17cc")),
         ("name:shop.report status:failed", JobFilter(name="shop.report", status="failed")),
+        ("status:running", JobFilter(status="started")),
+        ("status:waiting", JobFilter(status="queued")),
         ("error:TimeoutError queue:low", JobFilter(error="TimeoutError", queue="low")),
         ("since:2h", JobFilter(since=NOW - 7200)),
         ("until:2025-11-30T12:00", JobFilter(until=NOW)),
