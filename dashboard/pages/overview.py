@@ -115,7 +115,9 @@ def figures(request: Request, found: Situation) -> Sequence[Figure]:
     server, leads = found.server, found.leader
     gone = found.workers.get("vanished", 0)
     alive = sum(found.workers.values()) - gone
-    states = ", ".join(f"{number(count)} {short(state, 24)}" for state, count in found.workers.items())
+    states = ", ".join(
+        f"{number(count)} {short(state, 24)}" for state, count in sorted(found.workers.items())
+    )
     replicas = f", replicas: {number(server.replicas)}" if server.replicas else ""
     bound = f"of {size(server.most_memory)}" if server.most_memory else "no limit"
     standby = f"{number(found.schedulers - 1)} on standby" if found.schedulers > 1 else ""
