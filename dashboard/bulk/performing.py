@@ -12,7 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
+import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -40,20 +42,30 @@ class BulkStopped(Conflict):
     """Somebody asked the action to stop, or another process has it now."""
 
 
-def begin(client: Redis, id: str, more_queues: Sequence[str] = ()) -> None:
-    """Let a thread perform the bulk action `id`, or go on with it. Raises `NoSuchBulk` and `NotNow`."""
+class By(NamedTuple):
+    """Who lets a bulk action go on, from which address; the right and the name in the audit are theirs."""
+
+    who: str
+    where: str = ""
+
+
+def begin(client: Redis, id: str, more_queues: Sequence[str] = (), by: By | None = None) -> None:
+    """Let a thread perform the bulk action `id`, or go on with it `by` somebody else than who began it.
+
+    Raises `NoSuchBulk` and `NotNow`.
+    """
     bulk = record.read(client, id)
     owner = Owner(client, id)
     if bulk.state == "done" or not owner.take():
         raise NotNow(f"bulk action {id} is {bulk.state}: there is nothing to go on with")
     record.change(client, id, state="running", ended="", fault="")
     threading.Thread(
-        target=_perform, args=(client, owner, more_queues), name=f"bulk {id}", daemon=True
+        target=_perform, args=(client, owner, more_queues, by), name=f"bulk {id}", daemon=True
     ).start()
 
 
-def begin_undo(client: Redis, id: str) -> None:
-    """Let a thread put back what the bulk action `id` has deleted. Raises `NoSuchBulk` and `NotNow`."""
+def begin_undo(client: Redis, id: str, by: By | None = None) -> None:
+    """Let a thread put back what the bulk action `id` has deleted, likewise."""
     bulk = record.read(client, id)
     if bulk.act != "delete" or bulk.phase == "undo" or not bulk.is_over:
         raise NotNow(
@@ -64,15 +76,15 @@ def begin_undo(client: Redis, id: str) -> None:
             f"bulk action {id} can't be undone any more: copies of what it deleted are kept for an hour"
         )
     record.change(client, id, phase="undo", state="stopped", undo_at=0)
-    begin(client, id)
+    begin(client, id, by=by)
 
 
-def _perform(client: Redis, owner: Owner, more_queues: Sequence[str]) -> None:
+def _perform(client: Redis, owner: Owner, more_queues: Sequence[str], by: By | None) -> None:
     id, state, fault = owner.id, "done", ""
     try:
         with _beating(owner) as check, _turns:
             check()
-            bulk = record.read(client, id)
+            bulk = _read(client, id, by)
             if bulk.phase == "undo":
                 _undo(client, bulk, check)
             else:
@@ -85,13 +97,20 @@ def _perform(client: Redis, owner: Owner, more_queues: Sequence[str]) -> None:
         logger.exception("bulk action %s", id)
         state, fault = "failed", f"{type(error).__name__}: the log of the dashboard has the details"
     try:
+        if owner.is_another():
+            return  # whose state it is
         record.change(client, id, state=state, fault=fault[:500], ended=repr(time.time()))
         owner.release()
-        found = record.read(client, id)
+        found = _read(client, id, by)
         subject = {"bulk": id, "state": state, "done": found.done}
         audit.record(client, f"bulk {found.phase} ended", subject, found.who, found.where)
     except (Error, RedisError) as error:
         logger.warning("the end of bulk action %s was not recorded: %s", id, plain(error))
+
+
+def _read(client: Redis, id: str, by: By | None) -> Bulk:
+    found = record.read(client, id)
+    return found if by is None else msgspec.structs.replace(found, who=by.who, where=by.where)
 
 
 @contextmanager
@@ -160,7 +179,7 @@ def _undo(client: Redis, bulk: Bulk, check: Callable[[], None]) -> None:
 
 
 def _refuse_without_right(client: Redis, bulk: Bulk) -> None:
-    """Raise `NotNow` if the user who began it is no operator any more; without users everybody may act."""
+    """Raise `NotNow` if who lets it go on is no operator any more; without users all may act."""
     users = Users(client)
     user = users.find(bulk.who)
     if not user.role.includes(Role.OPERATOR) if user is not None else users.any():

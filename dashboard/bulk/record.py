@@ -152,6 +152,10 @@ class Owner:
             return False
         return bool(self.client.pexpire(f"{_key(self.id)}:owner", int(LEASE * 1000)))
 
+    def is_another(self) -> bool:
+        """Whether another process has taken the right, after this one lost it."""
+        return as_text(self.client.get(f"{_key(self.id)}:owner") or b"") not in ("", self.token)
+
     def release(self) -> None:
         """Give the right up, if it isn't lost."""
         if as_text(self.client.get(f"{_key(self.id)}:owner") or b"") == self.token:

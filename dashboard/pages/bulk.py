@@ -102,15 +102,16 @@ def steer(request: Request) -> Response:
     act = fields(request).get("act", "")
     if act not in ("stop", "go on", "undo"):
         raise UsageError(f"no act is called {act:.40}: there are stop, go on and undo")
+    by = performing.By(request.state.viewer.name, sender(request))
     with acting(request, f"bulk {act}", bulk=id):
         if act == "stop":
             record.stop(site.client, id)
             said = "It stops after the jobs at hand."
         elif act == "go on":
-            performing.begin(site.client, id, site.queues)
+            performing.begin(site.client, id, site.queues, by)
             said = "It goes on."
         else:
-            performing.begin_undo(site.client, id)
+            performing.begin_undo(site.client, id, by)
             said = "The deleted jobs are being put back."
     return go(request, address(request, "bulk", id=id), said)
 

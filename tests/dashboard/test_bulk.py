@@ -196,8 +196,9 @@ def test_another_process_that_took_it_over_keeps_it(pages, client, claims, monke
 
     monkeypatch.setitem(acts.ACTS, "retry", acts.ACTS["retry"]._replace(do=overtaken))  # type: ignore[arg-type]
     id = begun(pages, "retry", "name:add")
-    until(lambda: record.read(client, id).ended, "the end")
-    assert record.read(client, id).done == 100
+    until(lambda: not [each for each in threading.enumerate() if each.name == f"bulk {id}"], "the end")
+    found = record.read(client, id)
+    assert (found.done, found.state, found.ended) == (100, "running", None)
     assert client.get(f"pm:bulk:{id}:owner") == b"another"
 
 
@@ -299,6 +300,24 @@ def test_a_user_who_is_removed_acts_no_further(pages, client, claims, monkeypatc
     found = over(client, begun(pages, "retry", "name:add"))
     assert (found.state, found.done) == ("failed", 100)
     assert "eve may not act on jobs any more" in found.fault
+
+
+def test_an_admin_puts_back_what_a_user_has_deleted_who_is_removed(pages, client, claims):
+    ids = fail(claims, 5)
+    users = Users(client)
+    users.add(User("root", Role.ADMIN, password="x"), is_first=True)
+    users.add(User("eve", Role.OPERATOR, password="x"))
+    pages.viewer = Viewer("eve", Role.OPERATOR)
+    id = begun(pages, "delete", "name:add")
+    assert over(client, id).done == 5
+    users.remove("eve")
+    pages.viewer = Viewer("root", Role.ADMIN)
+    pages.post(f"/bulk/{id}", act="undo")
+    found = over(client, id)
+    assert (found.state, found.undone, found.fault) == ("done", 5, "")
+    assert statuses(client, ids) == {"failed"}
+    done = {each.action: each.who for each in audit.latest(client).actions}
+    assert (done["job delete"], done["job undelete"], done["bulk undo ended"]) == ("eve", "root", "root")
 
 
 def test_an_action_that_redis_broke_says_so_and_goes_on_later(pages, client, claims, monkeypatch):
