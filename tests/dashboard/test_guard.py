@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from packmule.dashboard.guarding import bounds, streams
+from packmule.dashboard.guarding.forwarding import forwarded
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.tests.dashboard.asking import DEADLINE, OWN, Answer, always, ask, asked, guarded, run
@@ -576,3 +577,11 @@ def test_what_others_do_at_once_stays_apart(client):
         assert app.running == 0
 
     run(scenario())
+
+
+def test_only_the_guard_sees_the_header_that_names_users():
+    for peer in ("10.0.0.1", "192.0.2.7"):
+        scope = {"client": (peer, 1), "headers": [(b"remote-user", b"ada"), (b"accept", b"*/*")]}
+        seen = forwarded(scope, Rules(proxies=("10.0.0.0/8",), user_header="Remote-User"))
+        assert seen["headers"] == [(b"accept", b"*/*")]
+        assert seen["state"]["named"] == (["ada"] if peer == "10.0.0.1" else [])
