@@ -26,6 +26,9 @@ BLOCK = 1.0
 MOST_ENTRIES = 20
 """Entries that one look reads; if more are there, everything is taken for changed."""
 
+GAP = 2.0
+"""Seconds between a page's reads and the first look, at most: what happened then is told."""
+
 SURVEY = 2.0
 """Seconds between two looks at what emits no events."""
 
@@ -73,7 +76,7 @@ class Changes:
         topics = self._surveyed() if time.monotonic() >= self._survey_at else set()
         for key in _STREAMS:
             if key not in self._after:
-                self._after[key] = self._last(key)
+                self._after[key] = _before(self._last(key))
         found = cast(
             "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
             self.client.xread(
@@ -132,3 +135,10 @@ def _of_action(action: audit.Action | None) -> set[str]:
         return set()
     noun = action.action.partition(" ")[0]
     return {"audit", f"{noun}es" if noun.endswith("ch") else f"{noun.removesuffix('s')}s"}
+
+
+def _before(last: bytes) -> bytes:
+    """An id of a stream from which entries that came during the `GAP` until now are read, too."""
+    stamp = last.partition(b"-")[0]
+    since = int(1000 * (time.time() - GAP))
+    return min(last, b"%d-0" % since, key=lambda id: int(id.partition(b"-")[0])) if stamp.isdigit() else last

@@ -66,6 +66,11 @@ def test_changes_are_named_by_topics(client, produce):
         assert {"audit", topic} <= after(looks)
 
 
+def test_what_changed_while_the_first_page_was_made_is_told(client, produce):
+    events.stream(client).append([event("started")])
+    assert "jobs" in Changes(client).next()
+
+
 def test_many_changes_at_once_are_everything(client):
     looks = Changes(client)
     looks.next()
