@@ -94,6 +94,18 @@ def by_period(client: Redis, seconds: int, numbers: Sequence[int]) -> list[dict[
     return [by(_parsed([each]), queue_of) for each in hashes]
 
 
+def each_hour(client: Redis, count: int) -> list[tuple[int, dict[Key, Statistics]]]:
+    """The statistics of each of the last `count` hours, eight days at most; an hour begins at its Unix time.
+
+    >>> each_hour(client, 24)[-1][0] % HOUR  # doctest: +SKIP
+    0
+    """
+    last = int(time.time()) // HOUR
+    numbers = range(last - max(1, min(count, MOST_HOURS)) + 1, last + 1)
+    hashes = pipelined(client, [("HGETALL", f"{keys.STATISTICS}hour:{number}") for number in numbers], None)
+    return [(number * HOUR, _parsed([each])) for number, each in zip(numbers, hashes, strict=True)]
+
+
 def totals(client: Redis) -> dict[Key, Statistics]:
     """The statistics since this server was first used."""
     return _read(client, [f"{keys.STATISTICS}total"])

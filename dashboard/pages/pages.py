@@ -12,6 +12,7 @@ from packmule.dashboard.pages import (
     job_acts,
     jobs,
     limits,
+    metrics,
     new_job,
     overview,
     records,
@@ -33,5 +34,6 @@ ROUTES = [
     *schedules.ROUTES,
     *workers.ROUTES,
     *limits.ROUTES,
+    *metrics.ROUTES,
     *records.ROUTES,
 ]
