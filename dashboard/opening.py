@@ -32,5 +32,9 @@ def opened(settings: Settings, client: Redis) -> Guard:
         lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir) if settings.lock_urls else ()
     )
     fault = load(settings)
-    site = Site(client, jobs, settings.queues, url, settings.environment, fault, api, tuple(locks))
+    site = Site(
+        *(client, jobs, settings.queues, url, settings.environment, fault, api, tuple(locks)),
+        webhooks=settings.webhooks,
+        webhook_allow=settings.webhook_allow,
+    )
     return build(site, identify_by(client), rules=Rules.of(settings))

@@ -23,6 +23,7 @@ from packmule.dashboard.static_files import Static
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from redis import Redis
     from starlette.routing import BaseRoute
@@ -37,7 +38,8 @@ class Site:
     `queues` are the settings' queues in their order, `url` names the server without its password, and
     `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known, and
     `api` has the options of the HTTP API. `lock_nodes` are those of the settings; without any, the
-    job server is the only one.
+    job server is the only one. `webhooks` is the file of webhooks, and `webhook_allow` which internal hosts
+    they may reach.
     """
 
     client: Redis
@@ -48,6 +50,8 @@ class Site:
     modules_fault: str = ""
     api: ApiOptions = field(default_factory=ApiOptions)
     lock_nodes: tuple[Redis, ...] = ()
+    webhooks: Path | None = None
+    webhook_allow: tuple[str, ...] = ()
 
 
 def build(

@@ -275,6 +275,11 @@ def deleted_key(call: str) -> str:
     return f"pm:deleted:{call}"
 
 
+def webhook_counts_key(webhook: str) -> str:
+    """The hash of what a webhook delivered."""
+    return f"pm:webhook:{webhook}"
+
+
 def error_key(fingerprint: str) -> str:
     """The hash of an error; followed by `:jobs` it is the list of the last jobs that failed of it."""
     return f"pm:error:{fingerprint}"

@@ -54,26 +54,21 @@ def webhooks(ctx: click.Context, file: Path | None, verbose: bool, quiet: bool) 
 @click.pass_obj
 def webhooks_list(given: tuple[App, list[Endpoint], Allowed], json: bool) -> None:
     """List the webhooks with their numbers of waiting and dead events."""
-    from packmule.coordination.streams.dead_letters import dead_letters_key
-    from packmule.observe import events
-    from packmule.observe.webhooks.sender import group_of
+    from packmule.observe.webhooks import state
     from packmule.terminal import show
 
     app, hooks, _ = given
-    key = events.stream(app.client).key
-    groups = {}
-    if app.client.exists(key):
-        groups = {each["name"].decode(): each for each in app.client.xinfo_groups(key)}
     rows = [
         {
-            "webhook": endpoint.name,
-            "url": endpoint.hook.url,
-            "types": list(endpoint.hook.types),
-            "queues": list(endpoint.hook.queues),
-            "entries_behind": (groups.get(group_of(endpoint.name)) or {}).get("lag"),
-            "given_up": app.client.llen(dead_letters_key(key, group_of(endpoint.name))),
+            "webhook": each.name,
+            "url": each.endpoint.hook.url,
+            "types": list(each.endpoint.hook.types),
+            "queues": list(each.endpoint.hook.queues),
+            "entries_behind": each.waiting,
+            "given_up": each.given_up,
         }
-        for endpoint in hooks
+        for each in state.read(app.client, hooks)
+        if each.endpoint is not None
     ]
     if json:
         show.as_json(rows)

@@ -17,6 +17,7 @@ from packmule.dashboard.pages import (
     overview,
     records,
     schedules,
+    webhooks,
     workers,
 )
 
@@ -36,4 +37,5 @@ ROUTES = [
     *limits.ROUTES,
     *metrics.ROUTES,
     *records.ROUTES,
+    *webhooks.ROUTES,
 ]

@@ -37,6 +37,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     key: bytes | None
 
 
+def group_of(name: str) -> str:
+    """The consumer group of the webhook called `name`."""
+    return f"webhook:{name}"
+
+
 def read_endpoints(path: Path, allowed: Allowed, secret: Callable[[str], str]) -> list[Endpoint]:
     """The webhooks in a file: tables `[name]` with the fields of `Webhook`. Raises `InvalidFile`.
 

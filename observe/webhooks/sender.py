@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from redis import Redis
 
-from packmule.coordination.redis.replies import UNREADABLE, as_text
+from packmule.coordination.redis.replies import UNREADABLE
 from packmule.coordination.streams import dead_letters
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Event
 from packmule.errors import Error
 from packmule.observe import events
-from packmule.observe.events import EventFilter
-from packmule.observe.webhooks.endpoints import Endpoint
+from packmule.observe.events import EventFilter, JobEvent
+from packmule.observe.webhooks import state
+from packmule.observe.webhooks.endpoints import Endpoint, group_of
 from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing, shown
 from packmule.observe.webhooks.signature import sign
 
@@ -36,11 +38,6 @@ log = logging.getLogger("packmule.webhooks")
 
 class NotAccepted(Error, RuntimeError):
     """A receiver answered, but did not accept an event."""
-
-
-def group_of(name: str) -> str:
-    """The consumer group of the webhook called `name`."""
-    return f"webhook:{name}"
 
 
 def run(
@@ -94,7 +91,7 @@ class Sender:
         parsed = events.parse(event)
         if parsed is None or parsed not in self.only:
             return
-        status = self.post(event.id, parsed._asdict())
+        status = self.attempt(parsed)
         if status in PERMANENT:
             reason = f"{shown(self.endpoint.hook.url)} answered {status}"
             log.error("webhook %s: %s is set aside: %s", self.endpoint.name, event.id, reason)
@@ -104,6 +101,15 @@ class Sender:
             dead_letters.set_aside(self.client, self.stream.key, self.group, record)
         elif not _is_accepted(status):
             raise NotAccepted(f"{shown(self.endpoint.hook.url)} answered {status}")
+
+    def attempt(self, event: JobEvent) -> int:
+        """Send an event and count how that went; return the answer's status."""
+        status = 0
+        try:
+            status = self.post(event.id, event._asdict())
+        finally:
+            state.count(self.client, self.endpoint.name, accepted=_is_accepted(status))
+        return status
 
     def post(self, id: str, fields: dict[str, Any]) -> int:
         """Send one event's fields as signed JSON; return the answer's status."""
@@ -133,23 +139,26 @@ def _decoded(record: bytes | str) -> dict[str, Any]:
         return {"id": "", "deliveries": 0, "reason": f"the record is corrupt: {error}", "events": []}
 
 
-def resend(client: Redis, endpoint: Endpoint, allowed: Allowed) -> tuple[int, int]:
+def resend(
+    client: Redis,
+    endpoint: Endpoint,
+    allowed: Allowed,
+    most: int = dead_letters.MOST,
+    seconds: float = math.inf,
+) -> tuple[int, int]:
     """Send a webhook's dead letters again, the oldest first, until one is not accepted.
 
-    Returns how many were sent, and how many are left.
+    At most so many, none begun after so many seconds. Returns how many were sent, and how many are left.
     """
     sender = Sender(client, endpoint, allowed, "resend")
     key = dead_letters.dead_letters_key(sender.stream.key, sender.group)
-    sent = 0
+    sent, last = 0, time.monotonic() + seconds
     try:
-        while records := client.lrange(key, -1, -1):
-            found = _decoded(records[0])
-            for value in found["events"]:
-                if (parsed := events.parse(Event(found["id"], value))) is not None:
-                    status = sender.post(parsed.id, parsed._asdict())
-                    if not _is_accepted(status):
-                        return sent, int(client.llen(key))
-            client.lrem(key, -1, as_text(records[0]))
+        while sent < most and time.monotonic() < last and (records := client.lrange(key, -1, -1)):
+            for event in state.dead_letter(records[0]).events:
+                if not _is_accepted(sender.attempt(event)):
+                    return sent, int(client.llen(key))
+            client.lrem(key, -1, cast("str", records[0]))  # its bytes, whatever they are
             sent += 1
     except (NotSent, InvalidTarget):
         pass

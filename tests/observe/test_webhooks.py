@@ -18,7 +18,7 @@ from packmule.jobs import keys
 from packmule.jobs.toml_file import InvalidFile
 from packmule.observe import events
 from packmule.observe.webhooks import sender
-from packmule.observe.webhooks.endpoints import Endpoint, Webhook, read_endpoints
+from packmule.observe.webhooks.endpoints import Endpoint, Webhook, group_of, read_endpoints
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.observe.webhooks.signature import key_of, verify
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
@@ -156,7 +156,7 @@ def test_neither_logs_nor_dead_letters_hold_the_secret_part_of_a_url(server, cli
 
 @pytest.mark.parametrize("record", [b"{", b'{"id": "\xff"}', b'{"id": ' + b"[" * 100_000])
 def test_a_corrupt_dead_letter_is_listed_as_such(client, record):
-    client.lpush(dead_letters_key(keys.JOB_EVENTS, sender.group_of("a")), record)
+    client.lpush(dead_letters_key(keys.JOB_EVENTS, group_of("a")), record)
     (found,) = sender.dead(client, "a")
     assert found["reason"].startswith("the record is corrupt: ")
 
