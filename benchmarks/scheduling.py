@@ -32,7 +32,7 @@ from packmule.jobs.client import Client
 from packmule.jobs.options import Options
 from packmule.jobs.schedule import schedule
 from packmule.observe import events
-from packmule.scheduler.leader import leader
+from packmule.observe.leadership import leader
 from packmule.scheduler.scheduler import Scheduler
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
 from packmule.testing import private_server

@@ -62,7 +62,7 @@ def private_server() -> Iterator[EmbeddedServer]:
         yield server
     finally:
         server.stop()
-        shutil.rmtree(server.data_dir)
+        shutil.rmtree(server.data_dir, ignore_errors=True)  # a rewrite of its file may end a moment later
 
 
 @contextmanager

@@ -40,8 +40,12 @@ def looking(packmule: CommandLine, url: str) -> Iterator[tuple[str, httpx.Client
         assert process.wait(DEADLINE) == 0
 
 
-def fill(client: Redis) -> list[str]:
+@pytest.fixture
+def filled(client: Redis) -> Iterator[list[str]]:
     """Jobs that stock RQ enqueued with both of its serializers: finished, failed, waiting and scheduled."""
+    handlers = {
+        signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    }
     ids = []
     for name, options in {"mail": {"serializer": JSONSerializer}, "pickled": {}}.items():
         queue: Any = Queue(name, connection=client, **options)
@@ -52,7 +56,9 @@ def fill(client: Redis) -> list[str]:
             queue.enqueue_in(timedelta(hours=1), "operator.add", 1, 2),
         ]
         ids += [job.id for job in jobs]
-    return ids
+    yield ids
+    for signum, handler in handlers.items():  # RQ's workers leave theirs
+        signal.signal(signum, handler)
 
 
 def writes(client: Redis) -> tuple[int, dict[bytes, bytes | None]]:
@@ -62,9 +68,9 @@ def writes(client: Redis) -> tuple[int, dict[bytes, bytes | None]]:
 
 
 def test_a_look_shows_all_pages_of_an_rq_system_and_changes_nothing(
-    packmule: CommandLine, server: EmbeddedServer, client: Redis
+    packmule: CommandLine, server: EmbeddedServer, client: Redis, filled: list[str]
 ) -> None:
-    ids = fill(client)
+    ids = filled
     with served(client, Role.VIEWER) as site:
         pages = [
             route.path for route in site.app.site.routes if "GET" in (getattr(route, "methods", 0) or ())

@@ -14,7 +14,7 @@ from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader, schedule_ledger, schedule_store
 from packmule.jobs.schedule import Schedule
-from packmule.scheduler.leader import leader
+from packmule.observe.leadership import leader
 from packmule.tests.command_line import CommandLine, Done, Run, complaint, environment_in, until
 
 MORE = """

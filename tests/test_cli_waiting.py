@@ -12,8 +12,7 @@ import pytest
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import reader
-from packmule.scheduler.leader import LEADER
+from packmule.jobs import keys, reader
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 
 
@@ -41,7 +40,7 @@ def test_a_pool_and_a_scheduler_wait_for_redis_and_then_work(
         until(lambda: all("waiting for it" in log.read_text() for log in logs), "both to wait")
         later.ensure()
         client = running.enter_context(connect(None, later.data_dir))
-        until(lambda: client.exists(LEADER), "a leader", logs[1].read_text)
+        until(lambda: client.exists(keys.LEADER), "a leader", logs[1].read_text)
         id = packmule.output("enqueue", "call", "shop.add", "a=1", "b=2")
         assert reader.wait(client, id, DEADLINE).result == 3
         assert [log.read_text().count("waiting for it") for log in logs] == [1, 1]

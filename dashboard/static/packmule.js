@@ -97,9 +97,12 @@
       const answer = await fetch(address, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(15000) });
       if (answer.redirected) return location.reload(); // the session has ended
       if (!answer.ok) throw new Error(answer.status);
-      morph(await answer.text());
-      fresh = Date.now();
+      const html = await answer.text();
       wait = 1000;
+      // Whoever has opened a menu or a question meanwhile keeps the page that it is about.
+      if (is_busy()) return names.forEach((name) => stale.add(name));
+      morph(html);
+      fresh = Date.now();
       show(source && source.readyState === 1 ? "live" : "polling");
     } catch {
       names.forEach((name) => stale.add(name));
@@ -183,11 +186,16 @@
   addEventListener("focusout", () => stale.size && setTimeout(refresh, 100));
 
   // Acts ask before they destroy.
+  let asked = null;
+  $("#confirm")?.addEventListener("close", ({ target: dialog }) => {
+    if (dialog.open) return; // it was asked again before this event of its last answer came
+    dialog.returnValue === "yes" ? asked() : refresh();
+  });
   const confirm_in = (text, then) => {
     const dialog = $("#confirm");
     $("#confirm-text").textContent = text;
     dialog.returnValue = "no";
-    dialog.addEventListener("close", () => { dialog.returnValue === "yes" ? then() : refresh(); }, { once: true });
+    asked = then;
     dialog.showModal();
   };
   addEventListener("submit", (event) => {

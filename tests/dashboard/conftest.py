@@ -32,9 +32,12 @@ def api(client: Redis, tmp_path: Path) -> Iterator[Api]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; tests are skipped where it isn't installed, unless `CI` is set."""
+    """Chromium; tests are skipped where it isn't installed, unless `CI` is set.
+
+    It ends with its module, since playwright's event loop keeps other tests from running theirs.
+    """
     with browsers.launched() as found:
         yield found
 

@@ -22,7 +22,6 @@ from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import Counts
 from packmule.jobs.client import Client
 from packmule.observe import events
-from packmule.scheduler.leader import LEADER
 from packmule.scheduler.maintenance.promote import JOBS_A_CALL, QUEUES_A_CALL, promote
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.worker import limited_jobs
@@ -208,7 +207,7 @@ def test_a_full_memory_stops_no_promotion(spare_server, monkeypatch):
     with connect(None, spare_server().data_dir) as client:
         monkeypatch.setattr(Client, "_default", Client(client))
         id = sample_jobs.noop.options(delay=0).enqueue()
-        client.hset(LEADER, "term", "7")
+        client.hset(keys.LEADER, "term", "7")
         client.config_set("maxmemory", 1)
         assert promote(client, "7", 3.0) is None
         assert rq_queue(client).job_ids == [id]

@@ -29,7 +29,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.replies import as_text
 from packmule.jobs import keys, schedule_ledger, schedule_store
 from packmule.jobs.schedule import Schedule, schedule
-from packmule.scheduler.leader import Leader, leader
+from packmule.observe.leadership import Leader, leader
 from packmule.testing import private_server
 from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.fork_server import Forked
