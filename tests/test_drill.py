@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,15 @@ def test_jobs_of_other_workers_on_the_server_are_neither_stuck_nor_deleted(clien
     assert client.hexists(keys.claims_key("w1"), mine)
 
 
+@pytest.fixture
+def pythons_interrupts() -> Iterator[None]:
+    """Ctrl-C as Python begins with it, whatever handler another test has left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("pythons_interrupts")
 def test_interrupts_are_held_back_until_they_may_come() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), held_back() as let_through:
