@@ -9,6 +9,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
+from packmule.dashboard.guarding.forwarding import root
+
 COOKIE = "packmule_message"
 MAX_CHARACTERS = 600
 TTL = 60
@@ -20,7 +22,9 @@ def leave(request: HTTPConnection, answer: Response, message: str) -> None:
     >>> leave(request, answer, "3 jobs are queued again.")  # doctest: +SKIP
     """
     kept = base64.urlsafe_b64encode(message[:MAX_CHARACTERS].encode(errors="replace")).decode()
-    answer.set_cookie(COOKIE, kept, max_age=TTL, path=_path(request.scope), httponly=True, samesite="lax")
+    answer.set_cookie(
+        COOKIE, kept, max_age=TTL, path=root(request.scope) or "/", httponly=True, samesite="lax"
+    )
 
 
 def left(request: HTTPConnection) -> str:
@@ -34,9 +38,4 @@ def left(request: HTTPConnection) -> str:
 
 def forgotten(scope: Scope) -> str:
     """The header that makes a browser forget the message it has been shown."""
-    return f"{COOKIE}=; Max-Age=0; Path={_path(scope)}; HttpOnly; SameSite=lax"
-
-
-def _path(scope: Scope) -> str:
-    root: str = scope.get("app_root_path") or scope.get("root_path") or "/"
-    return root
+    return f"{COOKIE}=; Max-Age=0; Path={root(scope) or '/'}; HttpOnly; SameSite=lax"

@@ -65,6 +65,16 @@ def below_prefix(scope: Scope, prefix: str) -> Scope:
     return {**scope, "path": path, "root_path": root}
 
 
+def root(scope: Scope) -> str:
+    """The prefix below which the site is served, "" for none; also for what a part of the site is asked.
+
+    >>> root({"root_path": "/packmule/rq", "app_root_path": "/packmule"})
+    '/packmule'
+    """
+    prefix: str = scope.get("app_root_path", scope.get("root_path", ""))
+    return prefix.rstrip("/")
+
+
 def _peer(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client and client[0] else UNIX

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from packmule.dashboard.acting import address
+from packmule.dashboard.guarding.forwarding import root
 from packmule.dashboard.login.log_in import LoggedIn
 from packmule.dashboard.login.record import Visit
 from packmule.units import DAY
@@ -24,7 +25,7 @@ def session_name(request: HTTPConnection) -> str:
     cookies know no ports, and other dashboards may be on the same machine.
     """
     if _is_secure(request):
-        return "__Secure-packmule" if _root(request) else "__Host-packmule"
+        return "__Secure-packmule" if root(request.scope) else "__Host-packmule"
     server = request.scope.get("server")
     return f"packmule-{server[1]}" if server and server[1] else "packmule"
 
@@ -65,7 +66,7 @@ def _set(request: Request, answer: Response, name: str, value: str, age: int) ->
         name,
         value,
         max_age=age,
-        path=_root(request) or "/",
+        path=root(request.scope) or "/",
         secure=_is_secure(request),
         httponly=True,
         samesite="lax",
@@ -74,8 +75,3 @@ def _set(request: Request, answer: Response, name: str, value: str, age: int) ->
 
 def _is_secure(request: HTTPConnection) -> bool:
     return request.scope.get("scheme") == "https"
-
-
-def _root(request: HTTPConnection) -> str:
-    root: str = request.scope.get("app_root_path") or request.scope.get("root_path") or ""
-    return root.rstrip("/")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from packmule.dashboard.pages.addresses import address, root
+from packmule.dashboard.guarding.forwarding import root
+from packmule.dashboard.pages.addresses import address
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -34,7 +35,7 @@ def own_path(text: str, prefix: str = "") -> str | None:
 
 def next_page(request: Request, wanted: str) -> str:
     """Where a login leads: the page that was asked for, else the overview; never back to the login."""
-    prefix = root(request)
+    prefix = root(request.scope)
     path = own_path(wanted, prefix)
     if path is None or path.removeprefix(prefix).startswith(("/login", "/logout", "/static", "/api")):
         return address(request, "overview")

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount, Route
 
+from packmule.dashboard.guarding.forwarding import root
 from packmule.jobs.filter_text import word
 
 STATIC = Path(__file__).parent.parent / "static"
@@ -47,7 +48,7 @@ def address(request: Request, name: str, /, **given: Any) -> str:
     else:
         inside = [each for each in values if each in route.param_convertors]
         path = route.path_format.format_map({each: quote(values.pop(each), safe="") for each in inside})
-    return root(request) + path + (f"?{urlencode(values)}" if values else "")
+    return root(request.scope) + path + (f"?{urlencode(values)}" if values else "")
 
 
 def jobs_where(request: Request, /, **words: str) -> str:
@@ -71,15 +72,9 @@ def here(request: Request, /, **changes: Any) -> str:
     kept = [(key, value) for key, value in kept if key != "region"]
     kept += [(key, str(value)) for key, value in changes.items() if value is not None]
     path = quote(request.scope["path"], safe="/~!$&'()*+,;=:@")
-    start = root(request)
+    start = root(request.scope)
     path = path if path.startswith(start) else start + path
     return path + (f"?{urlencode(kept)}" if kept else "")
-
-
-def root(request: Request) -> str:
-    """The prefix under which the site is served, "" for none."""
-    prefix: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
-    return prefix.rstrip("/")
 
 
 @cache

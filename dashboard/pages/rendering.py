@@ -9,8 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from packmule.dashboard.guarding.forwarding import root
 from packmule.dashboard.pages import charts, filters
-from packmule.dashboard.pages.addresses import address, here, jobs_where, known, root
+from packmule.dashboard.pages.addresses import address, here, jobs_where, known
 from packmule.dashboard.pages.menu import menu
 
 MOST_REGIONS = 10
@@ -54,7 +55,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     wanted = request.query_params.getlist("region")[:MOST_REGIONS]
     if wanted:
         return HTMLResponse("".join(_region(page, name, values) for name in wanted), status)
-    values |= {"menu": menu(routes), "message": request.state.message, "root": root(request)}
+    values |= {"menu": menu(routes), "message": request.state.message, "root": root(request.scope)}
     return HTMLResponse(page.render(values), status)
 
 

@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException as FlaskHTTPException
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import IntegerConverter, PathConverter
 
+from packmule.dashboard.guarding.forwarding import root
 from packmule.dashboard.pages.addresses import version
 from packmule.dashboard.rights import check
 from packmule.dashboard.rq.templates import SafeTemplates
@@ -92,7 +93,7 @@ def _unknown(**names: Any) -> FlaskResponse:
 
 def _context() -> dict[str, Any]:
     """What all templates see."""
-    state, home = asked().state, asked().scope["app_root_path"] + "/"
+    state, home = asked().state, root(asked().scope) + "/"
     return {
         "poll_interval": 2500,
         "nonce": state.nonce,

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 
 import pyotp
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 
+from packmule.dashboard import messages
+from packmule.dashboard.login import cookies
 from packmule.dashboard.login.links import Links
 from packmule.dashboard.login.log_in import LogIn
 from packmule.dashboard.login.next_page import own_path
@@ -481,3 +488,29 @@ def test_who_is_named_by_a_proxy_and_unknown_is_nobody_even_with_a_session(clien
     visitor.log_in()
     assert visitor.is_in
     assert visitor.get("/account", headers={"X-Forwarded-User": "eve"}).status_code == 303
+
+
+@pytest.mark.parametrize(("prefix", "kind"), [("", "__Host-packmule"), ("/jobs", "__Secure-packmule")])
+def test_a_part_of_the_site_knows_the_same_cookie_as_its_pages(prefix, kind):
+    """A stream of the API looks at its session again and again, from below `/api/v1`."""
+
+    def asked(request):
+        return PlainTextResponse(cookies.session_name(request))
+
+    site = Starlette(routes=[Route("/page", asked), Mount("/part", routes=[Route("/page", asked)])])
+    browser = TestClient(site, base_url="https://localhost", root_path=prefix)
+    assert [browser.get(f"{prefix}{path}").text for path in ("/page", "/part/page")] == [kind, kind]
+
+
+def test_a_message_that_rq_dashboards_page_comes_with_is_shown_once(door):
+    door.add("ada", Role.OPERATOR)
+    visitor = door.visitor()
+    visitor.log_in()
+    visitor.cookies.set(
+        messages.COOKIE, base64.b64encode(b"Paused.").decode(), domain="localhost.local", path="/"
+    )
+    answer = visitor.get("/rq/")
+    assert answer.status_code == 200
+    (forgotten,) = answer.headers.get_list("set-cookie")
+    assert forgotten.startswith(f"{messages.COOKIE}=;")
+    assert "Path=/;" in forgotten
