@@ -22,14 +22,12 @@ from packmule.dashboard.guarding import bounds, headers, origin
 from packmule.dashboard.guarding.forwarding import below_prefix, forwarded
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.guarding.streams import BUSY, Streams
-from packmule.dashboard.viewer import NOBODY, Role, Viewer
+from packmule.dashboard.viewer import NOBODY, Viewer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
-
-EVERYBODY = Viewer("local", Role.ADMIN, may_see_payloads=True)
 
 Identify = Callable[[Request], Viewer | None]
 """Who sends a request, by its cookie: None for somebody who has not logged in. It may ask Redis."""
@@ -43,11 +41,6 @@ MOST_REQUESTS = 500
 """Requests that are answered at once, streams left out."""
 
 
-def nobody_logs_in(request: Request) -> Viewer | None:
-    """Take everybody for the one user of this machine."""
-    return EVERYBODY
-
-
 class Guard:
     """Lets a request through to the site with `scope["state"]`'s `viewer`, `nonce` and `message`.
 
@@ -55,9 +48,7 @@ class Guard:
     sets `peer`, the address of the trusted proxy that has forwarded the request, or nothing.
     """
 
-    def __init__(
-        self, site: ASGIApp, identify: Identify = nobody_logs_in, rules: Rules | None = None
-    ) -> None:
+    def __init__(self, site: ASGIApp, identify: Identify, rules: Rules | None = None) -> None:
         self.site = site
         self.identify = identify
         self.rules = rules or Rules()

@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from packmule.dashboard import error_pages, health
 from packmule.dashboard.api import api
 from packmule.dashboard.api.options import ApiOptions
-from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
+from packmule.dashboard.guard import Guard, Identify
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.live import streams
 from packmule.dashboard.login import login_pages
@@ -56,13 +56,14 @@ class Site:
 
 def build(
     site: Site,
-    identify: Identify = nobody_logs_in,
+    identify: Identify,
     more_routes: Sequence[BaseRoute] = (),
     rules: Rules | None = None,
 ) -> Guard:
     """The application that shows and steers the jobs on `site`'s server, for the users that `identify` knows.
 
-    >>> build(Site(client, Client(client), ("default",), "redis://localhost", "production"))  # doctest: +SKIP
+    >>> site = Site(client, Client(client), ("default",), "redis://localhost", "production")  # doctest: +SKIP
+    >>> build(site, identify_by(client))  # doctest: +SKIP
     """
     routes = [
         Mount("/static", Static(), name="static"),

@@ -164,7 +164,7 @@ def _bearer(request: Request) -> str:
 def _of_session(request: Request) -> Asker:
     """The viewer with a session, who may only read here."""
     viewer: Viewer | None = request.scope.get("state", {}).get("viewer")
-    if viewer is None or not viewer.session:  # without a login anybody on this machine is a viewer
+    if viewer is None or not viewer.session:  # such as a trusted proxy's user
         raise Refused(401, "NoToken", "send a token: Authorization: Bearer pm_...", headers=_CHALLENGE)
     if request.method not in ("GET", "HEAD"):
         raise Refused(401, "NoToken", "a session only reads here: send a token", headers=_CHALLENGE)

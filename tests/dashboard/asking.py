@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 from redis import Redis
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.routing import BaseRoute
 
-from packmule.dashboard.guard import Guard, Identify, nobody_logs_in
+from packmule.dashboard.guard import Guard, Identify
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
@@ -28,10 +29,15 @@ def site_of(client: Redis) -> Site:
     return Site(client, Client(client), ("default",), "redis://x", "development")
 
 
+def anybody(request: Request) -> Viewer | None:
+    """Takes everybody for one admin without a session."""
+    return Viewer("local", Role.ADMIN, may_see_payloads=True)
+
+
 def guarded(
     client: Redis,
     *routes: BaseRoute,
-    identify: Identify = nobody_logs_in,
+    identify: Identify = anybody,
     rules: Rules | None = None,
 ) -> Guard:
     """The site with more routes, for those that `identify` knows."""
