@@ -43,13 +43,13 @@ def acting(request: Request, action: str, **subject: Any) -> Iterator[dict[str, 
 def _record(request: Request, action: str, subject: dict[str, Any]) -> None:
     viewer = request.state.viewer
     try:
-        audit.record(request.app.state.site.client, action, subject, viewer.name, address(request))
+        audit.record(request.app.state.site.client, action, subject, viewer.name, sender(request))
     except RedisError as error:
         request.scope[UNRECORDED] = True
         logger.error("%s by %s is done, but not recorded: %s", action, plain(viewer.name), plain(error))
 
 
-def address(request: Request) -> str:
+def sender(request: Request) -> str:
     """Where a request comes from: the client's address, as the guard knows it."""
     return request.client.host if request.client else ""
 

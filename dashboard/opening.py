@@ -31,9 +31,15 @@ def opened(settings: Settings, client: Redis) -> Guard:
     locks = (
         lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir) if settings.lock_urls else ()
     )
-    fault = load(settings)
     site = Site(
-        *(client, jobs, settings.queues, url, settings.environment, fault, api, tuple(locks)),
+        client,
+        jobs,
+        settings.queues,
+        url,
+        settings.environment,
+        modules_fault=load(settings),
+        api=api,
+        lock_nodes=tuple(locks),
         webhooks=settings.webhooks,
         webhook_allow=settings.webhook_allow,
     )

@@ -65,8 +65,4 @@ def check(request: Request, role: Role) -> None:
 
 def refusal(has: Role, needed: Role) -> str:
     """Why somebody who has one role can't do what needs another."""
-    return f"You are {_with_article(has)}, and this needs {_with_article(needed)}: ask an admin for the role."
-
-
-def _with_article(role: Role) -> str:
-    return f"{'a' if role is Role.VIEWER else 'an'} {role}"
+    return f"You are {has.with_article}, and this needs {needed.with_article}: ask an admin for the role."

@@ -18,6 +18,11 @@ class Role(StrEnum):
         order = tuple(Role)
         return order.index(self) >= order.index(other)
 
+    @property
+    def with_article(self) -> str:
+        """As a sentence says it: `Role.ADMIN.with_article == "an admin"`."""
+        return f"{'a' if self is Role.VIEWER else 'an'} {self}"
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:

@@ -225,7 +225,7 @@ def _find(
     start = Position.parse(cursor) if cursor is not None else None
     if cursor is not None and start is None:
         raise InvalidPart(f"no part begins at {cursor!r:.100}: give the cursor of the part before")
-    names = [*dict.fromkeys([*more, *queues.names(client)])] if wanted.queue is None else [wanted.queue]
+    names = queues.names(client, more) if wanted.queue is None else [wanted.queue]
     found: dict[str, None] = {}
     looked = 0
     for place, ids, position in scan(client, places(client, names, statuses, most_groups=None), start):

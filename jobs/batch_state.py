@@ -151,8 +151,8 @@ def _state(id: str, fields: dict[str, str], is_paused: bool) -> State | None:
         "sealed" in fields,
         is_paused,
         "stopped" in fields,
-        _seconds(fields["created"]) or 0.0,
-        _seconds(fields.get("ended")),
+        wire.number(fields["created"]) or 0.0,
+        wire.number(fields.get("ended")),
         fields.get("parent"),
     )
 
@@ -166,10 +166,3 @@ def latest(client: Redis, limit: int = 20) -> list[State]:
         except NoSuchBatch:
             client.zrem(keys.BATCHES, id)
     return found
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

@@ -22,16 +22,20 @@ _purge = Script("jobs", "purge")
 _purge_held = Script("jobs", "purge_held")
 
 
-def names(client: Redis) -> list[str]:
-    """The names of all queues that jobs were ever enqueued to, sorted."""
+def names(client: Redis, first: Sequence[str] = ()) -> list[str]:
+    """The names of all queues that jobs were ever enqueued to, sorted; those of `first` come before them.
+
+    >>> names(client, ["high", "low"])  # doctest: +SKIP
+    ['high', 'low', 'default', 'mail']
+    """
     try:
         known = client.smembers(keys.QUEUES)
     except ResponseError as error:
         if "WRONGTYPE" not in str(error):
             raise
-        return []  # the next enqueue sets the key aside
+        known = set()  # the next enqueue sets the key aside
     found = (keys.queue_name(as_text(key)) for key in known)
-    return sorted(name for name in found if name is not None)
+    return [*dict.fromkeys([*first, *sorted(name for name in found if name is not None)])]
 
 
 def depths(client: Redis, queues: Sequence[str]) -> dict[str, dict[str, int]]:

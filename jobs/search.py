@@ -135,7 +135,7 @@ def _in_places(
     Returns those that have not ended or were canceled; those that ended and were not found by the index that
     should name them; and whether there are more of the first than were looked at.
     """
-    names = [*dict.fromkeys([*more, *queues.names(client)])] if wanted.queue is None else [wanted.queue]
+    names = queues.names(client, more) if wanted.queue is None else [wanted.queue]
     found = places(client, names, wanted.statuses, wanted.fingerprint)
     share = MOST_IN_PLACES // max(1, len(found))
     most = share if wanted.fingerprint else min(MOST_IN_A_PLACE, max(10, share))

@@ -214,6 +214,14 @@ def error_type(reason: str) -> str:
     return found[0] if found else ""
 
 
+def number(text: str | None) -> float | None:
+    """A number of a record; None if there is none, or it makes no sense."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
 def whole(text: str | bytes | None) -> int:
     """A counter's value; 0 if it is negative or not a number."""
     try:

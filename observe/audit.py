@@ -40,6 +40,15 @@ class Action(NamedTuple):
     subject: Mapping[str, Any]
     where: str = ""
 
+    @property
+    def on(self) -> str:
+        """The subject as one line: `queue=mail`, or `ids=a,b done=2`."""
+        return " ".join(f"{name}={_word(value)}" for name, value in self.subject.items())
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
 
 def stream(client: Redis) -> Stream:
     """The stream of all actions."""

@@ -36,7 +36,7 @@ def awaiting(client: Redis, more: Sequence[str] = (), most: int = 100) -> tuple[
     >>> awaiting(client)[0][0].signal  # doctest: +SKIP
     'approved'
     """
-    names = [*dict.fromkeys([*more, *queues.names(client)])][:MOST_QUEUES]
+    names = queues.names(client, more)[:MOST_QUEUES]
     share = max(10, MOST_LOOKS // max(1, 2 * len(names)))
     places = [keys.registry_key(status, name) for status in ("scheduled", "deferred") for name in names]
     replies = pipelined(client, [("ZRANGE", place, 0, share - 1) for place in places], ())

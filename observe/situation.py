@@ -112,7 +112,7 @@ class Situations:
     def now(self, first: Sequence[str] = ()) -> Situation:
         """The situation, with the queues `first` before the others. Raises redis-py's errors."""
         client = self.client
-        names = list(dict.fromkeys([*first, *queues.names(client)]))
+        names = queues.names(client, first)
         self.history.look(MINUTES, HOURS)
         workers, serving = Counter[str](), Counter[str]()
         for (state, served), count in cluster.states(client).items():

@@ -10,6 +10,7 @@ from packmule.coordination.redis.replies import pipelined
 from packmule.jobs import keys
 from packmule.jobs.flow_graph import in_front_of
 from packmule.jobs.reader import JobInfo
+from packmule.jobs.steps import ANSWER
 from packmule.observe.blocked import Group, Wait
 from packmule.observe.slots import Holder, Limit
 
@@ -76,6 +77,22 @@ def of_limit(limit: Limit) -> str:
     burst = f", {limit.most:,} at once after a rest" if limit.most > 1 else ""
     costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
     return f"one in {limit.interval:g} s{burst}{costs}: {limit.key}"
+
+
+def of_steps(info: JobInfo) -> str | None:
+    """What a job waits for by its own will; None if it doesn't."""
+    if info.waits is None:
+        return None
+    if info.waits.startswith(ANSWER):
+        return f"an answer for step {info.waits.removeprefix(ANSWER)}, whose end is unknown"
+    name = signal_of(info)
+    return "the end of its sleep" if name is None else f"signal {name}"
+
+
+def signal_of(info: JobInfo) -> str | None:
+    """The name of the signal that a job waits for, None if it waits for none."""
+    kind, _, name = (info.waits or "").partition(":")
+    return name if kind.startswith("signal") else None
 
 
 def of_deferred(client: Redis, info: JobInfo) -> str | None:

@@ -123,4 +123,4 @@ class App:
         """The settings' queues in their order, then others that Redis knows."""
         from packmule.jobs import queues
 
-        return [*dict.fromkeys([*self.settings.queues, *queues.names(self.client)])]
+        return queues.names(self.client, self.settings.queues)

@@ -78,11 +78,6 @@ def audit(app: App, since: str, json: bool) -> None:
         if json:
             show.as_json(action._asdict())
         else:
-            subject = " ".join(f"{name}={_word(value)}" for name, value in action.subject.items())
             at = datetime.fromtimestamp(action.at)
             where = f" from {action.where}" if action.where else ""
-            say(f"{at:%Y-%m-%d %H:%M:%S} {action.who}{where} {action.action} {subject}".rstrip())
-
-
-def _word(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            say(f"{at:%Y-%m-%d %H:%M:%S} {action.who}{where} {action.action} {action.on}".rstrip())

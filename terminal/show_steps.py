@@ -9,6 +9,7 @@ import msgspec
 from packmule.jobs.reader import JobInfo
 from packmule.jobs.steps import ANSWER
 from packmule.observe.steps import StepInfo
+from packmule.observe.waits import of_steps, signal_of
 from packmule.terminal import show
 
 LONGEST_RESULT = 60
@@ -19,15 +20,14 @@ STATES = {"begun": "its end is unknown", "late": "no signal came", "waits": "wai
 
 def waits_for(info: JobInfo) -> str | None:
     """What a job waits for by its own will, in words; None if it doesn't."""
-    if info.waits is None:
+    found, until = of_steps(info), info.waits_until
+    if info.waits is None or found is None:
         return None
     if info.waits.startswith(ANSWER):
-        step = info.waits.removeprefix(ANSWER)
-        return f"an answer for step {step}, whose end is unknown: packmule job signal {info.id} step:{step}"
-    kind, _, name = info.waits.partition(":")
-    if not kind.startswith("signal"):
-        return f"the end of its sleep {show.ago(info.waits_until)}"
-    return f"signal {name}" + (f", or its timeout {show.ago(info.waits_until)}" if info.waits_until else "")
+        return f"{found}: packmule job signal {info.id} step:{info.waits.removeprefix(ANSWER)}"
+    if signal_of(info) is None:
+        return f"{found} {show.ago(until)}"
+    return found + (f", or its timeout {show.ago(until)}" if until else "")
 
 
 def steps(found: Sequence[StepInfo]) -> None:

@@ -65,7 +65,7 @@ def user_add(
     sees = role == "admin" if payloads is None else payloads
     audited(lambda: {"role": role, "payloads": sees})
     _users(app).add(User(name, Role(role), sees, hashed))
-    say(f"{name} is {_with_article(role)}")
+    say(f"{name} is {Role(role).with_article}")
 
 
 @user.command("list")
@@ -134,7 +134,7 @@ def user_role(app: App, name: str, role: str, payloads: bool | None, force: bool
         audited(lambda: {"payloads": payloads})
     changed = _users(app).change(name, force=force, **fields)
     sees = "and sees payloads" if changed.payloads else "and doesn't see payloads"
-    say(f"{name} is {_with_article(role)} {sees}; all sessions of {name} have ended")
+    say(f"{name} is {Role(role).with_article} {sees}; all sessions of {name} have ended")
 
 
 @user.command("remove", cls=Audited)
@@ -247,7 +247,3 @@ def _new_password(name: str, from_stdin: bool) -> str:
     if not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask for a password: use --password-stdin")
     return checked_password(name, click.prompt("Password", hide_input=True, confirmation_prompt="Again"))
-
-
-def _with_article(role: str) -> str:
-    return f"{'a' if role == 'viewer' else 'an'} {role}"

@@ -134,7 +134,7 @@ def scale_of_queue(call: Call) -> QueueScale:
 
 
 def _names(call: Call) -> list[str]:
-    return [*dict.fromkeys([*call.service.site.queues, *source.names(call.service.client)])]
+    return source.names(call.service.client, call.service.site.queues)
 
 
 def _known(call: Call) -> str:

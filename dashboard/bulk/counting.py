@@ -36,7 +36,7 @@ def counted(client: Redis, act: str, wanted: JobFilter, more: Sequence[str] = ()
     """
     statuses, ends_at = acts.statuses_of(act, wanted), time.monotonic() + LONGEST
     found, seen = Counted(), set[str]()
-    names = [*dict.fromkeys([*more, *queues.names(client)])] if wanted.queue is None else [wanted.queue]
+    names = queues.names(client, more) if wanted.queue is None else [wanted.queue]
     for place, ids, _ in scan(client, places(client, names, statuses, wanted.fingerprint, most_groups=None)):
         here = [status for status in place.statuses if status in statuses]
         fitting = {each.id for each in look(client, ids, wanted, here)} - seen

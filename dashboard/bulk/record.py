@@ -206,19 +206,19 @@ def _read(client: Redis, ids: Sequence[str]) -> list[Bulk | None]:
 
 def _bulk(id: str, found: Any, is_performed: bool) -> Bulk | None:
     fields = as_texts(found or {})
-    if fields.get("act") is None or _seconds(fields.get("began")) is None:
+    if fields.get("act") is None or wire.number(fields.get("began")) is None:
         return None
     state = fields.get("state", "")
     return Bulk(
         id=id,
         act=fields["act"],
         text=fields.get("text", ""),
-        at=_seconds(fields.get("at")) or 0.0,
+        at=wire.number(fields.get("at")) or 0.0,
         who=fields.get("who", ""),
         where=fields.get("where", ""),
         reason=fields.get("reason", ""),
-        began=_seconds(fields["began"]) or 0.0,
-        ended=_seconds(fields.get("ended")),
+        began=wire.number(fields["began"]) or 0.0,
+        ended=wire.number(fields.get("ended")),
         phase="undo" if fields.get("phase") == "undo" else "act",
         state=state if state in STATES else "failed",
         found=wire.whole(fields.get("found")),
@@ -239,10 +239,3 @@ def _reasons(text: str) -> dict[str, int]:
         return msgspec.json.decode(text or "{}", type=dict[str, int])
     except UNREADABLE:
         return {}
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

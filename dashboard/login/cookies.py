@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from packmule.dashboard.acting import address
+from packmule.dashboard.acting import sender
 from packmule.dashboard.guarding.forwarding import root
 from packmule.dashboard.login.log_in import LoggedIn
 from packmule.dashboard.login.record import Visit
@@ -38,7 +38,7 @@ def session_of(request: HTTPConnection) -> str:
 def visit_of(request: Request) -> Visit:
     """Where a request comes from."""
     agent = request.headers.get("user-agent", "")
-    return Visit(address(request), agent, request.cookies.get(_browser_name(request), ""))
+    return Visit(sender(request), agent, request.cookies.get(_browser_name(request), ""))
 
 
 def keep(request: Request, answer: Response, come: LoggedIn) -> None:

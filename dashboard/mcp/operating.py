@@ -109,7 +109,7 @@ def resume_worker(desk: Desk, asked: Named) -> Any:
 
 
 def _known(desk: Desk, name: str) -> str:
-    return known_queue(name, [*dict.fromkeys([*desk.queues, *queues.names(desk.client)])])
+    return known_queue(name, queues.names(desk.client, desk.queues))
 
 
 TOOLS = (

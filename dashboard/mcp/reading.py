@@ -232,7 +232,7 @@ def list_audit(desk: Desk, asked: Some) -> Any:
 
 
 def _queues(desk: Desk) -> list[str]:
-    return [*dict.fromkeys([*desk.queues, *queues.names(desk.client)])]
+    return queues.names(desk.client, desk.queues)
 
 
 def _brief(info: JobInfo) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from packmule.dashboard.acting import acting, go
-from packmule.dashboard.acting import address as sender
+from packmule.dashboard.acting import acting, go, sender
 from packmule.dashboard.bulk import performing, record
 from packmule.dashboard.bulk.counting import counted
 from packmule.dashboard.bulk.kept import MOST_JOBS, Copies

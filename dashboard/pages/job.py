@@ -15,7 +15,7 @@ from starlette.routing import Route
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages import job_past
-from packmule.dashboard.pages.job_values import seconds, signal_of, waits_for
+from packmule.dashboard.pages.job_values import seconds
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
@@ -64,7 +64,7 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
         "started": seconds(info.started_at),
         "ended": seconds(info.ended_at),
         "waits": _waits(site.client, info, viewer),
-        "awaited": signal_of(info),
+        "awaited": waits.signal_of(info),
         "signal": {"fault": "", "data": "", **(signal or {})},
         "is_answer": (info.waits or "").startswith("signal:step:"),
         "level": level if level in said.LEVELS else "debug",
@@ -83,7 +83,7 @@ def _waits(client: Redis, info: JobInfo, viewer: Viewer) -> str | None:
         if found and found.group and not viewer.may_see_payloads:  # the keys of limits are made of arguments
             found = replace(found, group=replace(found.group, lacks=f"a limit, {HIDDEN}"))
         return (waits.of_queued(found) or waits.of_turn(client, info)) if found else None
-    return waits_for(info) or waits.of_deferred(client, info)
+    return waits.of_steps(info) or waits.of_deferred(client, info)
 
 
 def _around(client: Redis, info: JobInfo) -> dict[str, Any]:

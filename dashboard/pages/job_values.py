@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from packmule.dashboard.rights import HIDDEN
+from packmule.dashboard.typed_values import as_json
 from packmule.dashboard.viewer import Viewer
-from packmule.jobs import filter_text, masking, steps, wire
+from packmule.jobs import filter_text, masking, wire
 from packmule.jobs.filter_text import InvalidWord
 from packmule.jobs.job_filter import JobFilter
 from packmule.jobs.reader import JobInfo, Progress
+from packmule.observe.waits import of_steps
 
 LONGEST_CALL = 120
 """Characters of a call's arguments in a row."""
@@ -76,7 +77,7 @@ def row(info: JobInfo, viewer: Viewer) -> Row:
         ran,
         began if is_running else None,
         _progress(info, viewer) if is_running else None,
-        waits_for(info),
+        of_steps(info),
         text,
     )
 
@@ -94,34 +95,10 @@ def call_text(info: JobInfo) -> str:
     for name, value in [*(("", value) for value in args), *kwargs.items()]:
         if length > LONGEST_CALL:
             break
-        parts.append(f"{name}={one_line(value)}" if name else one_line(value))
+        parts.append(f"{name}={as_json(value)}" if name else as_json(value))
         length += len(parts[-1]) + 2
     shown = ", ".join(parts)
     return shown if len(shown) <= LONGEST_CALL else f"{shown[: LONGEST_CALL - 1]}…"
-
-
-def one_line(value: Any) -> str:
-    """A value as JSON on one line, whole numbers exact."""
-    try:
-        return json.dumps(value, ensure_ascii=False, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        return "…"
-
-
-def waits_for(info: JobInfo) -> str | None:
-    """What a job waits for by its own will, in words; None if it doesn't."""
-    if info.waits is None:
-        return None
-    if info.waits.startswith(steps.ANSWER):
-        return f"an answer for step {info.waits.removeprefix(steps.ANSWER)}, whose end is unknown"
-    kind, _, name = info.waits.partition(":")
-    return f"signal {name}" if kind.startswith("signal") else "the end of its sleep"
-
-
-def signal_of(info: JobInfo) -> str | None:
-    """The name of the signal that a job waits for, None if it waits for none."""
-    kind, _, name = (info.waits or "").partition(":")
-    return name if kind.startswith("signal") else None
 
 
 def seconds(text: str | None) -> float | None:

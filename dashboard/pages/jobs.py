@@ -118,7 +118,7 @@ def _tabs(
 ) -> list[tuple[str, str, bool, int | None]]:
     """The statuses: text, address, whether it is shown, and how many jobs there are in the queues shown."""
     site = request.app.state.site
-    names = [wanted.queue] if wanted.queue else [*dict.fromkeys([*site.queues, *queues.names(site.client)])]
+    names = [wanted.queue] if wanted.queue else queues.names(site.client, site.queues)
     depths = queues.depths(site.client, names).values()
     counts = {status: sum(each[status] for each in depths) for status in TABS}
     rest = filter_text.without(found, "status")

@@ -116,7 +116,7 @@ def release_lock(request: Request) -> Response:
 
 def _queues(request: Request) -> list[str]:
     site = request.app.state.site
-    return [*dict.fromkeys([*site.queues, *queues.names(site.client)])]
+    return queues.names(site.client, site.queues)
 
 
 def _nodes(request: Request) -> Sequence[Redis]:

@@ -32,7 +32,7 @@ def audit(request: Request) -> Response:
     sees = request.state.viewer.may_see_payloads
 
     def subject(action: Action) -> str:
-        return _subject(action if sees else _without_values(action))
+        return (action if sees else _without_values(action)).on
 
     def fits(action: Action) -> bool:
         place = action.where if sees_addresses else ""
@@ -103,14 +103,6 @@ def _without_values(action: Action) -> Action:
         return action
     hidden = {name: HIDDEN for name in ("key", "name") if name in action.subject}
     return action._replace(subject={**action.subject, **hidden})
-
-
-def _subject(action: Action) -> str:
-    """What was acted on, as `packmule audit` shows it."""
-    return " ".join(
-        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in action.subject.items()
-    )
 
 
 ROUTES = [
