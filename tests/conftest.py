@@ -15,6 +15,8 @@ from packmule.jobs.client import Client
 from packmule.jobs.input_limits import InputLimits
 from packmule.testing import private_server
 from packmule.tests.network import Pair, network, replicate
+from packmule.worker.order import Strict
+from packmule.worker.process.claim import Claims
 
 MIB = 1024 * 1024
 
@@ -63,6 +65,12 @@ def pair(spare_server: Callable[[], EmbeddedServer]) -> Iterator[Pair]:
 def produce(client: redis.Redis) -> None:
     """Let registered functions enqueue to the shared server."""
     Client(client).make_default()
+
+
+@pytest.fixture
+def claims(client: redis.Redis) -> Claims:
+    """What claims jobs for the worker `w1`, which no process is."""
+    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from redis import Redis
 from packmule.dashboard.api.options import ApiOptions
 from packmule.tests.dashboard import browser as browsers
 from packmule.tests.dashboard.api_site import Api, served_api
+from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for
 from packmule.tests.dashboard.sites import Served, served
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 def dashboard(client: Redis) -> Iterator[Served]:
     """The site on the shared server; `dashboard.viewer` is an admin, and may be replaced."""
     with served(client) as found:
+        yield found
+
+
+@pytest.fixture
+def pages(client: Redis) -> Iterator[Pages]:
+    """The site in this process, for a viewer who may be replaced."""
+    with pages_for(client) as found:
         yield found
 
 

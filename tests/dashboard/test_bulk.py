@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,32 +19,16 @@ from packmule.dashboard.users.user import User
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import acts, keys, reader
 from packmule.jobs.batch import Batch
-from packmule.jobs.client import Client
 from packmule.jobs.job_filter import JobFilter
 from packmule.observe import audit
 from packmule.tests.command_line import until
-from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
+from packmule.tests.dashboard.pages_of_jobs import Pages, text_of
 from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
-from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
-
-
-@pytest.fixture
-def pages(client: Redis) -> Iterator[Pages]:
-    with pages_for(client) as found:
-        yield found
+pytestmark = pytest.mark.usefixtures("produce")
 
 
 def fail(claims: Claims, number: int) -> list[str]:

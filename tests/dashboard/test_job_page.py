@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from redis import Redis
@@ -15,14 +14,13 @@ from packmule import current, job
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import control, keys, reader
 from packmule.jobs.batch import Batch
-from packmule.jobs.client import Client
 from packmule.observe import audit, events
-from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
+from packmule.tests.dashboard.pages_of_jobs import text_of
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
 from packmule.tests.worker import limited_jobs
-from packmule.worker.order import Strict
-from packmule.worker.process.claim import Claims
+
+pytestmark = pytest.mark.usefixtures("produce")
 
 TRACE = """Traceback (most recent call last):
   File "/srv/shop.py", line 3, in report
@@ -38,22 +36,6 @@ def waits() -> None:
 @job
 def charge(account: int, api_key: str, note: str = "") -> None:
     pass
-
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
-
-
-@pytest.fixture
-def pages(client: Redis) -> Iterator[Pages]:
-    with pages_for(client) as found:
-        yield found
 
 
 def waiting_job(client: Redis) -> str:

@@ -13,14 +13,14 @@ from redis import Redis
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import keys, reader, registry
-from packmule.jobs.client import Client
 from packmule.tests.command_line import CommandLine, environment_in, until
 from packmule.tests.dashboard.browser import NARROW, WIDE, opened, shoot, sideways
 from packmule.tests.dashboard.sites import Served
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
-from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
+
+pytestmark = pytest.mark.usefixtures("produce")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -51,16 +51,6 @@ def climb(folder: str) -> str:
 def approve(number: int) -> dict:
     return current.wait_for("approved")
 """
-
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 @pytest.fixture

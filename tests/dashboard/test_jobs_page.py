@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 
 import pytest
 from redis import Redis
@@ -14,12 +13,10 @@ from packmule import job
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import keys
 from packmule.jobs.client import Client
-from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
+from packmule.tests.dashboard.pages_of_jobs import text_of
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
-from packmule.worker.order import Strict
 from packmule.worker.process import statistics
-from packmule.worker.process.claim import Claims
 
 ADD = "packmule.tests.jobs.sample_jobs.add"
 
@@ -33,17 +30,6 @@ def pay(account: int, api_key: str) -> None:
 def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     Client(client).make_default()
     monkeypatch.setattr(statistics, "MOST_AN_ENTRY", 1)
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
-
-
-@pytest.fixture
-def pages(client: Redis) -> Iterator[Pages]:
-    with pages_for(client) as found:
-        yield found
 
 
 def listed(page: str) -> list[str]:

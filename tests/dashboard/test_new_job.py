@@ -5,13 +5,11 @@ from __future__ import annotations
 import enum
 import html
 import re
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from redis import Redis
 
 from packmule import job
 from packmule.config import Settings
@@ -19,10 +17,11 @@ from packmule.dashboard import call_form
 from packmule.dashboard.known_jobs import load
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import keys, reader, registry
-from packmule.jobs.client import Client
 from packmule.observe import audit
-from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
+from packmule.tests.dashboard.pages_of_jobs import text_of
 from packmule.tests.jobs import sample_jobs
+
+pytestmark = pytest.mark.usefixtures("produce")
 
 
 class Size(enum.Enum):
@@ -54,17 +53,6 @@ def everything(
 
     And more.
     """
-
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def pages(client: Redis) -> Iterator[Pages]:
-    with pages_for(client) as found:
-        yield found
 
 
 GOOD = {

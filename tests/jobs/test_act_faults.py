@@ -32,11 +32,12 @@ from packmule.tests.model import keyspace
 from packmule.tests.model.invariants import Allowed, violations
 from packmule.tests.worker import limited_jobs, pool_jobs, weighted_jobs
 from packmule.tests.worker.pools import children_of, pool
-from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.statistics import MOST_AN_ENTRY
+
+pytestmark = pytest.mark.usefixtures("produce")
 
 JOBS = 400
 STATUSES = {"retry": "failed", "run": "scheduled", "cancel": "queued", "delete": "queued"}
@@ -46,16 +47,6 @@ BECOMES = {"retry": "queued", "run": "queued", "cancel": "canceled", "delete": N
 """By act, their status when it is done."""
 
 every_act = pytest.mark.parametrize("name", acts.ACTS)
-
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 def prepare(claims: Claims, name: str, count: int) -> list[str]:

@@ -25,20 +25,11 @@ from packmule.jobs.registry import NotRegistered
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
 from packmule.tests.worker import limited_jobs
-from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
 
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
+pytestmark = pytest.mark.usefixtures("produce")
 
 
 def start(claims: Claims) -> str:

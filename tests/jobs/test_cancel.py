@@ -12,19 +12,19 @@ from rq.serializers import JSONSerializer
 
 from packmule.errors import Error
 from packmule.jobs import control, keys, reader
-from packmule.jobs.client import Client
 from packmule.jobs.control import NotCanceled
 from packmule.jobs.flow import Flow
 from packmule.jobs.reader import NoSuchJob
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
 from packmule.tests.worker import limited_jobs
-from packmule.worker.order import Strict
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.scoreboard import RunningJob
 from packmule.worker.started import Marks
+
+pytestmark = pytest.mark.usefixtures("produce")
 
 NOOP = "packmule.tests.jobs.sample_jobs.noop"
 
@@ -47,16 +47,6 @@ def each(client: Redis, id: str, timeout: float = 0.0) -> Error | None:
 
 both = pytest.mark.parametrize("cancel", [one, each])
 Cancel = Callable[..., Error | None]
-
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 def claim(claims: Claims) -> Claimed:

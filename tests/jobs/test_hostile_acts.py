@@ -23,8 +23,9 @@ from packmule.observe import audit
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
 from packmule.tests.worker import limited_jobs
-from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
+
+pytestmark = pytest.mark.usefixtures("produce")
 
 NOOP = "packmule.tests.jobs.sample_jobs.noop"
 
@@ -34,16 +35,6 @@ TEXTS = (
 )  # fmt: skip
 
 every_text = pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:20]))
-
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 def some_of_all(claims: Claims) -> list[str]:

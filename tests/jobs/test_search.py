@@ -16,9 +16,7 @@ from packmule.jobs.client import Client
 from packmule.jobs.job_filter import InvalidFilter, JobFilter
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
-from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer, statistics
-from packmule.worker.process.claim import Claims
 from packmule.worker.process.failure import failure_of
 from packmule.worker.rescue import rescue
 
@@ -30,11 +28,6 @@ def at_once(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished jobs are indexed in the step that ends them."""
     Client(client).make_default()
     monkeypatch.setattr(statistics, "MOST_AN_ENTRY", 1)
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
 
 
 def found(client: Redis, limit: int = 50, **wanted: object) -> list[str]:

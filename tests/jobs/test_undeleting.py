@@ -10,24 +10,13 @@ from redis import Redis
 
 from packmule.jobs import control, keys, reader, search
 from packmule.jobs.batch import Batch
-from packmule.jobs.client import Client
 from packmule.jobs.job_filter import JobFilter
 from packmule.jobs.undeleting import Copy, copies_of, undelete
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
 from packmule.tests.worker import limited_jobs
-from packmule.worker.order import Strict
-from packmule.worker.process.claim import Claims
 
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
+pytestmark = pytest.mark.usefixtures("produce")
 
 
 def deleted(client: Redis, *ids: str) -> list[Copy]:

@@ -5,25 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from redis import Redis
 
 from packmule.jobs import control, keys, reader, wire
-from packmule.jobs.client import Client
 from packmule.observe import timeline
 from packmule.tests.jobs import sample_jobs
 from packmule.tests.jobs.ending import end
-from packmule.worker.order import Strict
-from packmule.worker.process.claim import Claims
 
-
-@pytest.fixture(autouse=True)
-def enqueueing(client: Redis) -> None:
-    Client(client).make_default()
-
-
-@pytest.fixture
-def claims(client: Redis) -> Claims:
-    return Claims(client, "w1", Strict(["high", "default", "low"]))
+pytestmark = pytest.mark.usefixtures("produce")
 
 
 def test_each_attempt_has_its_outcome_worker_and_times(client, claims):
