@@ -13,6 +13,7 @@ from packmule.dashboard.guarding.forwarding import root
 from packmule.dashboard.pages import charts, filters
 from packmule.dashboard.pages.addresses import address, here, jobs_where, known
 from packmule.dashboard.pages.menu import menu
+from packmule.dashboard.rights import HIDDEN
 
 MOST_REGIONS = 10
 """Regions that one request may ask for."""
@@ -25,6 +26,7 @@ templates = Environment(
     lstrip_blocks=True,
 )
 templates.filters.update(filters.FILTERS | charts.FILTERS)
+templates.globals["HIDDEN"] = HIDDEN
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -98,8 +98,8 @@ def test_nothing_moves_while_somebody_types_selects_or_has_paused(counter, page,
     page.keyboard.press("p")
     becomes_true(page, "document.querySelector('#count').innerText !== '1'")
     is_live(page)
-    before = page.locator("#count").inner_text()
     page.locator("#name").click()
+    before = page.locator("#count").inner_text()  # the page may have been fetched again until the click
     change(client)
     page.keyboard.type("abc")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
