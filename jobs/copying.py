@@ -30,6 +30,8 @@ def copy(
     '17cc'
     """
     info = reader.read(client.redis, id)
+    if info.unread:
+        raise InvalidCall(f"job {id} can't be copied: {info.unread}")
     job = registry.find(info.name)
     try:
         bound = job.signature.bind_partial(*info.args, **info.kwargs)

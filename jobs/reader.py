@@ -81,11 +81,18 @@ class JobInfo:
     error: str | None
     fingerprint: str | None = None
     """That of the error that it failed of (`observe/errors.py`)."""
+    unread: str | None = None
+    """Why its call can't be read, such as a pickle's: then its arguments are unknown."""
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing more happens to the job by itself."""
         return self.status in wire.ENDED
+
+    @property
+    def is_pickled(self) -> bool:
+        """Whether stock RQ pickled its call, which is never opened."""
+        return self.unread == wire.PICKLED
 
     @property
     def reason(self) -> str | None:
@@ -204,10 +211,12 @@ def collected(text: str) -> tuple[Any, str | None]:
 def job_info(
     id: str, fields: dict[str, str], data: bytes, result: dict[str, str], progress: dict[str, str]
 ) -> JobInfo:
+    unread = None
     try:
         call = wire.decode_call(data)
     except wire.InvalidPayload as error:
-        call = wire.Invocation(f"({error})", None, [], {})
+        unread = str(error)
+        call = wire.Invocation(wire.called(fields.get("description", "")) or f"({error})", None, [], {})
     is_exceeded = result.get("type") == str(wire.MAX_RETRIES_EXCEEDED)
     is_waiting = fields.get("status") in ("scheduled", "deferred")
     waits, _, until = (fields.get("waits", "") if is_waiting else "").rpartition(" ")
@@ -236,6 +245,7 @@ def job_info(
         result=None if is_exceeded else _value(result.get("return_value")),
         error=wire.EXCEEDED if is_exceeded else wire.traceback(result.get("exc_string")),
         fingerprint=fields.get("fingerprint") if fields.get("status") == "failed" else None,
+        unread=unread,
     )
 
 

@@ -33,6 +33,10 @@ _PICKLE = b"\x80"
 """The first byte of a pickle, and never of JSON or of zlib's output."""
 
 
+PICKLED = "the payload is a pickle: enqueue with RQ's JSONSerializer"
+"""Why a pickled payload is not read: to open a pickle is to run what it holds."""
+
+
 class InvalidPayload(UsageError, ValueError):
     """A job's payload is not the JSON list that RQ's JSONSerializer writes."""
 
@@ -123,7 +127,7 @@ def _decode_rare(data: bytes) -> Invocation:
     """The call in a compressed payload; raises for anything else."""
     content = unpacked(data)
     if content[:1] == _PICKLE:
-        raise InvalidPayload("the payload is a pickle: enqueue with RQ's JSONSerializer")
+        raise InvalidPayload(PICKLED)
     try:
         call = msgspec.json.decode(content)
     except UNREADABLE as error:
@@ -134,6 +138,21 @@ def _decode_rare(data: bytes) -> Invocation:
         case [_, instance, _, _] if instance is not None:
             raise InvalidPayload("the payload calls a method of an object; only functions are performed")
     raise InvalidPayload("the payload is not [name, null, [positional], {named}]")
+
+
+_CALLED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:\(|$)", re.ASCII)
+
+LONGEST_DESCRIPTION = 300
+"""Characters of a description in which a function's name is looked for."""
+
+
+def called(description: str) -> str:
+    """The function in a description by RQ, or "": `called("shop.report('2026-11')") == "shop.report"`.
+
+    A job may have another description, so this is what is known of a call whose payload can't be read.
+    """
+    found = _CALLED.match(description[:LONGEST_DESCRIPTION])
+    return found[1] if found else ""
 
 
 def unpacked(data: bytes) -> bytes:

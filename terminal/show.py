@@ -164,7 +164,7 @@ def job(
             "job": info.id,
             "status": status(info.status),
             "calls": info.name,
-            "arguments": _json(info.kwargs) if info.kwargs else None,
+            "arguments": _arguments(info),
             "positional": _json(info.args) if info.args else None,
             "description": info.description if info.description != info.name else None,
             "queue": info.queue,
@@ -188,6 +188,12 @@ def job(
             "others like it": f"packmule errors show {info.fingerprint}" if info.fingerprint else None,
         }
     )
+
+
+def _arguments(info: JobInfo) -> str | None:
+    if info.unread:
+        return f"unknown: {info.unread}"
+    return _json(info.kwargs) if info.kwargs else None
 
 
 def _crash(info: JobInfo) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from redis import Redis
+from rq import Queue
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.mcp import operating, reading
@@ -118,11 +119,14 @@ def test_with_leave_an_assistant_acts_and_is_audited(packmule: CommandLine, clie
 
 def test_mistakes_are_answers_in_words(packmule: CommandLine, client: Redis) -> None:
     client.set("rq:job:broken", "no hash")
+    pickled = Queue("default", connection=client).enqueue("shop.report", "2026-11").id
 
     async def do(session: ClientSession, ask: Ask) -> None:
         assert "no job has the id gone" in await ask("show_job", id="gone")
         assert "can't be read" in await ask("show_job", id="broken")
         assert "id" in await ask("show_job")
+        assert "is a pickle" in (await ask("show_job", id=pickled))["unread"]
+        assert "is a pickle" in (await ask("search_jobs"))["jobs"][0]["unread"]
         assert "nonsense" in await ask("show_job", id="a", nonsense=1)
         assert "limit" in await ask("search_jobs", limit=1_000_000)
         assert "cursor" in await ask("search_jobs", cursor="\x1b[2J")

@@ -6,8 +6,11 @@ import io
 import time
 
 import pytest
+from redis import Redis
 from rich.console import Console
+from rq import Queue
 
+from packmule.jobs import reader
 from packmule.terminal import show
 
 ID = "e72383518a69741a91fdf4d523a79ece"
@@ -63,3 +66,11 @@ def test_a_time_is_shown_by_its_distance(seconds: float, said: str, monkeypatch:
 def test_a_time_that_cannot_be_read_is_shown_as_it_is() -> None:
     assert (show.ago("soon"), show.moment("soon")) == ("soon", "soon")
     assert show.moment(None) is None
+
+
+def test_a_job_whose_call_cannot_be_read_says_why(client: Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    id = Queue("default", connection=client).enqueue("shop.report", "2026-11").id
+    show.job(reader.read(client, id))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "calls shop.report" in shown
+    assert "arguments unknown: the payload is a pickle: enqueue with RQ's JSONSerializer" in shown

@@ -237,7 +237,7 @@ def _queues(desk: Desk) -> list[str]:
 
 def _brief(info: JobInfo) -> dict[str, Any]:
     args, kwargs = masked_call(info.name, info.args, info.kwargs)
-    names = ("id", "name", "status", "queue", "created_at", "started_at", "ended_at", "attempts")
+    names = ("id", "name", "status", "queue", "created_at", "started_at", "ended_at", "attempts", "unread")
     return {
         **{name: getattr(info, name) for name in names},
         "args": args,

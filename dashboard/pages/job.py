@@ -55,7 +55,6 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
         "job": info,
         "topic": f"job:{info.id}",
         "sees": viewer.may_see_payloads,
-        "is_known": info.name in registry.names(),
         "acts": [
             name for name, at in ACTS.items() if info.status in at and not (name == "run" and info.waits)
         ],

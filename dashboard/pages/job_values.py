@@ -67,7 +67,7 @@ def row(info: JobInfo, viewer: Viewer) -> Row:
         text = info.reason if viewer.may_see_payloads else info.error_type or ""
         text = text[:LONGEST_REASON]
     else:
-        text = call_text(info) if viewer.may_see_payloads else ""
+        text = (info.unread or call_text(info)) if viewer.may_see_payloads else ""
     return Row(
         info.id,
         info.name,

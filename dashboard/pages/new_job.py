@@ -18,7 +18,7 @@ from packmule.dashboard.rights import HIDDEN, needs
 from packmule.dashboard.viewer import Role
 from packmule.errors import Error
 from packmule.jobs import keys, reader, registry
-from packmule.jobs.job_type import JobType
+from packmule.jobs.job_type import InvalidCall, JobType
 from packmule.jobs.options import Options
 from packmule.jobs.reader import JobInfo
 
@@ -73,6 +73,8 @@ def _copied(request: Request, id: str) -> tuple[JobInfo, JobType]:
 
         raise HTTPException(403, f"The job's arguments are {HIDDEN}, so a copy can't be edited.")
     info = reader.read(request.app.state.site.client, id)
+    if info.unread:
+        raise InvalidCall(f"job {id} can't be copied: {info.unread}")
     return info, registry.find(info.name)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq import Queue
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -63,6 +64,15 @@ def test_a_job_that_has_not_changed_is_not_sent_again(api: Api) -> None:
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", first.headers["etag"])
     api.work()
     assert api.http.get(f"/jobs/{id}", headers=again).status_code == 200
+
+
+def test_a_pickled_job_says_that_it_is_one(api: Api) -> None:
+    id = Queue("default", connection=api.redis).enqueue("shop.report", "2026-11").id
+    job = api.http.get(f"/jobs/{id}").json()
+    assert (job["name"], job["args"]) == ("shop.report", [])
+    assert job["unread"] == "the payload is a pickle: enqueue with RQ's JSONSerializer"
+    with api.as_("read") as reading:
+        assert reading.get(f"/jobs/{id}").json()["unread"] == job["unread"]
 
 
 def test_a_job_is_steered(api: Api) -> None:

@@ -216,6 +216,25 @@ def test_jobs_of_stock_rq_and_corrupt_ones_are_shown(pages, client, claims):
     pages.get("/jobs/bad3")
 
 
+def test_a_pickled_job_is_said_to_be_one_and_offers_no_copy(pages, client):
+    id = Queue("default", connection=client).enqueue("packmule.tests.jobs.sample_jobs.add", 4, note="a").id
+    page = pages.get(f"/jobs/{id}")
+    shown = text_of(page)
+    assert "This job is pickled. Packmule opens no pickles" in shown
+    assert "names the function packmule.tests.jobs.sample_jobs.add ." in shown
+    assert "None." not in shown
+    assert "Copy…" not in shown
+    assert "can't be copied: the payload is a pickle" in text_of(pages.get("/jobs/new?copy=" + id, 400))
+    assert "can't be copied" in text_of(pages.post("/jobs/new", 400, copy=id))
+    assert "the payload is a pickle" in text_of(pages.get("/jobs"))
+    pages.viewer = Viewer("eve", Role.VIEWER)
+    shown = text_of(pages.get(f"/jobs/{id}"))
+    assert "This job is pickled" in shown
+    assert "add(4" not in shown
+    unnamed = Queue("default", connection=client).enqueue("math.sqrt", 4, description="nightly <b>").id
+    assert "names the function" not in text_of(pages.get(f"/jobs/{unnamed}"))
+
+
 def test_a_page_takes_at_most_twenty_trips(pages, client, claims, monkeypatch):
     with Batch.create("b") as batch:
         id = sample_jobs.add.options(batch=batch.id, retries=3, retry_intervals=[0]).enqueue(1)

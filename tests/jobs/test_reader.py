@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 import zlib
@@ -15,10 +16,13 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from packmule.jobs import cluster, keys, queues, reader, wire
+from packmule.jobs import cluster, copying, keys, queues, reader, wire
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
+from packmule.jobs.job_filter import JobFilter
+from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.reader import NoSuchJob, Progress
+from packmule.jobs.search import search
 from packmule.tests.jobs import sample_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
@@ -353,6 +357,40 @@ def test_a_corrupt_record_is_still_read(client, field, value):
     assert (info.id, info.queue) == (id, "default")
     assert (info.attempts, info.deaths, info.retries_left) == (0, 0, 0)
     assert info.name == "packmule.tests.jobs.sample_jobs.noop" or info.name.startswith("(the payload is")
+
+
+def test_a_pickled_job_is_known_by_its_description_and_never_opened(client, monkeypatch):
+    def opened(*args, **kwargs):
+        raise AssertionError("a pickle was opened")
+
+    job = Queue("default", connection=client).enqueue("shop.report", "2026-11", token="s3cret")
+    client.xadd(keys.results_key(job.id), {"type": 1, "return_value": b64encode(pickle.dumps(1))})
+    monkeypatch.setattr(pickle, "loads", opened)
+    info = reader.read(client, job.id)
+    assert (info.name, info.args, info.kwargs, info.is_pickled) == ("shop.report", [], {}, True)
+    assert info.unread == "the payload is a pickle: enqueue with RQ's JSONSerializer"
+    assert info.result == "(a result that is not JSON)"
+    assert [each.id for each in search(client, JobFilter(name="report")).jobs] == [job.id]
+    assert search(client, JobFilter(name="other")).jobs == []
+    assert search(client, JobFilter(name="report", args={"0": "2026-11"})).jobs == []
+    with pytest.raises(InvalidCall, match=f"job {job.id} can't be copied: the payload is a pickle"):
+        copying.copy(Client(client), job.id, {})
+
+
+@pytest.mark.parametrize(
+    ("description", "name"),
+    [
+        ("shop.report('a', token='b')", "shop.report"),
+        ("shop.report", "shop.report"),
+        ("nightly", ""),
+        ("of ada@example.org (twice)", ""),
+        ("shop.re\x1bport(1)", ""),
+        ("a." * 5000 + "b()", ""),
+        ("", ""),
+    ],
+)
+def test_a_description_may_name_the_function(description, name):
+    assert wire.called(description) == name
 
 
 @pytest.mark.parametrize("key", [keys.job_key, keys.results_key, keys.progress_key])
