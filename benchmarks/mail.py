@@ -26,8 +26,9 @@ from harness import arguments, by_turns, machine, rate_in, table
 from packmule.jobs import context
 from packmule.jobs.email import Mailer, email
 from packmule.jobs.email.catcher import Catcher
-from packmule.jobs.email.message import Letter, compose
-from packmule.jobs.email.rendering import Renderer
+from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.message.compose import compose
+from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.storage import Storage
 
 ROUNDS = 5
@@ -106,7 +107,7 @@ def main(seconds: float) -> None:
         subject="s",
         sender="mule@example.org",
         to=["ada@example.org"],
-        job_id="bench",
+        key="bench",
     )
     print(f"{machine('aiosmtpd', 'jinja2')}; a mail has {len(letter.content):,} bytes\n")
     rows = []

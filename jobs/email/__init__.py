@@ -7,11 +7,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from packmule.jobs import current
-from packmule.jobs.email.addresses import InvalidAddress, address
+from packmule.jobs.email.letter import Attachment, Content, InvalidMessage
 from packmule.jobs.email.mailer import Mailer
-from packmule.jobs.email.message import Attachment, InvalidMessage, compose
-from packmule.jobs.email.rendering import Content, InvalidTemplate, Renderer
+from packmule.jobs.email.message.addresses import InvalidAddress, address
+from packmule.jobs.email.message.compose import compose, content_key
 from packmule.jobs.email.server import InsecureServer, InvalidServer, MailRefused, TemporaryFailure
+from packmule.jobs.email.templating.rendering import InvalidTemplate, Renderer
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
@@ -85,16 +86,20 @@ def email(
         raise InvalidMessage(
             "variables need a template, or a subject with {{ }}; body and html are sent as they are"
         )
+    content = _content(mailer.renderer, body, html, template, variables or {})
+    subject = mailer.renderer.subject(subject, variables or {}) if "{{" in subject else subject
+    files = _attached(attachments) if attachments else []
+    job_id = current.job_id()
     letter = compose(
-        _content(mailer.renderer, body, html, template, variables or {}),
-        subject=mailer.renderer.subject(subject, variables or {}) if "{{" in subject else subject,
+        content,
+        subject=subject,
         sender=sender or mailer.sender,
         to=_listed(to),
         cc=_listed(cc),
         bcc=_listed(bcc),
         reply_to=_listed(reply_to),
-        attachments=_attached(attachments) if attachments else [],
-        job_id=current.job_id(),
+        attachments=files,
+        key=content_key(job_id, subject, content, files) if job_id else None,
     )
     current.progress(1, STEPS, "connecting")
     refused = mailer.send(letter)
@@ -114,7 +119,7 @@ def _content(
         raise InvalidMessage("give either a template, or a body and/or html")
     content = Content(body, html) if template is None else renderer.content(template, variables)
     if content.text is None and content.html is not None:
-        from packmule.jobs.email.plaintext import plaintext  # noqa: PLC0415  keeps workers that send nothing small
+        from packmule.jobs.email.message.plaintext import plaintext  # noqa: PLC0415  keeps workers that send nothing small
 
         return Content(plaintext(content.html), content.html)
     return content

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from packmule.jobs import current
-from packmule.jobs.email.message import Letter
-from packmule.jobs.email.rendering import Renderer
+from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.server import InvalidServer, MailRefused, Server, TemporaryFailure
+from packmule.jobs.email.templating.rendering import Renderer
 
 MAX_IDLE = 30.0
 """Seconds after which an unused connection is closed instead of used; servers drop idle ones too."""

@@ -12,8 +12,8 @@ import pytest
 
 from packmule.jobs.email import Mailer, TemporaryFailure
 from packmule.jobs.email.catcher import MAX_MAIL, Catcher, CatcherFailed
-from packmule.jobs.email.message import Attachment, compose
-from packmule.jobs.email.rendering import Content
+from packmule.jobs.email.letter import Attachment, Content
+from packmule.jobs.email.message.compose import compose
 from packmule.jobs.storage import Storage
 
 
@@ -123,7 +123,7 @@ def test_a_kill_leaves_every_acknowledged_mail_whole_and_nothing_else(storage, t
         assert select.select([process.stdout], [], [], 30)[0]
         url = process.stdout.readline().strip()
         mailer = Mailer(url, "mule@example.org")
-        acknowledged = [letter(f"{n} " + "x" * 50_000, job_id=f"job-{n}") for n in range(10)]
+        acknowledged = [letter(f"{n} " + "x" * 50_000, key=f"job-{n}") for n in range(10)]
         for sent in acknowledged:
             mailer.send(sent)
         # Three clients are sending a mail when the kill comes: within its text, and at its very end.

@@ -29,9 +29,9 @@ from packmule.jobs.email import (
     address,
     email,
 )
-from packmule.jobs.email.bounded import MAX_OUTPUT
-from packmule.jobs.email.plaintext import plaintext
-from packmule.jobs.email.rendering import Renderer
+from packmule.jobs.email.message.plaintext import plaintext
+from packmule.jobs.email.templating.bounded import MAX_OUTPUT
+from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.storage import Storage
@@ -514,9 +514,9 @@ def test_an_endless_template_stops_at_the_output_limit(tmp_path):
 CALM = """
 import resource
 from packmule.jobs.email import InvalidMessage, InvalidTemplate
-from packmule.jobs.email.bounded import MAX_OUTPUT
-from packmule.jobs.email.plaintext import plaintext
-from packmule.jobs.email.rendering import Renderer
+from packmule.jobs.email.templating.bounded import MAX_OUTPUT
+from packmule.jobs.email.message.plaintext import plaintext
+from packmule.jobs.email.templating.rendering import Renderer
 
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 """

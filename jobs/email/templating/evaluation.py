@@ -16,8 +16,8 @@ from jinja2 import (
 )
 from jinja2.exceptions import SecurityError, UndefinedError
 
-from packmule.jobs.email.bounded import MAX_OUTPUT, BoundedEnvironment, SubjectEnvironment
-from packmule.jobs.email.rendering import InvalidTemplate
+from packmule.jobs.email.templating.bounded import MAX_OUTPUT, BoundedEnvironment, SubjectEnvironment
+from packmule.jobs.email.templating.rendering import InvalidTemplate
 
 _BODY_FAULTS = (
     ArithmeticError,

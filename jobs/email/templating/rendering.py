@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from packmule.errors import UsageError
+from packmule.jobs.email.letter import Content
 
 if TYPE_CHECKING:
-    from packmule.jobs.email.evaluation import Templates
+    from packmule.jobs.email.templating.evaluation import Templates
 
-SHIPPED = Path(__file__).parent / "templates"
+SHIPPED = Path(__file__).parents[1] / "templates"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 
 
 class InvalidTemplate(UsageError):
     """A template is missing, can't be rendered, or lacks a variable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """A mail's content, as plain text, HTML, or both."""
-
-    text: str | None
-    html: str | None
 
 
 class Renderer:
@@ -66,7 +58,7 @@ class Renderer:
     @cached_property
     def _templates(self) -> Templates:
         """What evaluates them, from the first mail on that has a template: it keeps other workers small."""
-        from packmule.jobs.email.evaluation import Templates  # noqa: PLC0415  it imports Jinja2
+        from packmule.jobs.email.templating.evaluation import Templates  # noqa: PLC0415  it imports Jinja2
 
         return Templates(self._folders)
 

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import mimetypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.headerregistry import AddressHeader
+from email.headerregistry import Address, AddressHeader
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime, make_msgid
+from hashlib import blake2b
 
-from packmule.errors import UsageError
-from packmule.jobs.email.addresses import UNFIT, on_the_wire, parse
-from packmule.jobs.email.rendering import Content
-
-
-class InvalidMessage(UsageError, ValueError):
-    """A mail can't be built from its arguments; nothing was sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """An attached file: the name that the reader sees, and its bytes."""
-
-    name: str
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A mail ready to send. `needs_utf8` says that an address has non-ASCII characters before its @."""
-
-    message_id: str
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes
-    needs_utf8: bool
+from packmule.jobs.email.letter import Attachment, Content, InvalidMessage, Letter, Mailbox, Message
+from packmule.jobs.email.message.addresses import UNFIT, on_the_wire, parse
 
 
 def compose(
@@ -50,14 +25,13 @@ def compose(
     bcc: Sequence[str] = (),
     reply_to: Sequence[str] = (),
     attachments: Sequence[Attachment] = (),
-    job_id: str | None = None,
+    key: str | None = None,
 ) -> Letter:
     """Build the mail; recipients in `bcc` appear in its envelope only.
 
-    The Message-ID depends only on `job_id` and on the content. If a job runs again after its outcome was
-    lost, the second copy has the ID of the first, so that mail systems can suppress it and a person can
-    recognise it. The content is included because a job id may be reused (for a daily report), and the new
-    mail must not be taken for a copy of the old one.
+    The Message-ID depends only on `key`, the key of the send. If a job runs again after its outcome was lost,
+    the second copy has the ID of the first, so that mail systems can suppress it and a person can recognise
+    it. Without a key it is random.
 
     Raises `InvalidAddress`, and `InvalidMessage` for text that a header can't contain.
     """
@@ -76,8 +50,8 @@ def compose(
     message["Subject"] = _header("subject", subject)
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = message_id = (
-        f"<{_digest(job_id, recipients, subject, content, attachments)}@{author.domain}>"
-        if job_id
+        f"<{blake2b(key.encode(errors='replace'), digest_size=16).hexdigest()}@{author.domain}>"
+        if key is not None
         else make_msgid(domain=author.domain)
     )
     _fill(message, content, attachments)
@@ -90,7 +64,31 @@ def compose(
         recipients,
         message.as_bytes(policy=POLICY.clone(utf8=needs_utf8)),
         needs_utf8,
+        Message(
+            subject,
+            _mailbox(author),
+            *(tuple(map(_mailbox, people)) for people in (*readers.values(), hidden, answers)),
+            content,
+            tuple(attachments),
+        ),
     )
+
+
+def content_key(scope: str, subject: str, content: Content, attachments: Sequence[Attachment] = ()) -> str:
+    """The key of a send that was given none: it depends on `scope`, a job's or a batch's id, and the content.
+
+    The content is included because a job id may be reused (for a daily report), and the new mail must not be
+    taken for a copy of the old one.
+    """
+    said = [scope, subject, content.text or "", content.html or ""]
+    digest = blake2b("\0".join(said).encode(errors="replace"), digest_size=16)
+    for attachment in attachments:
+        digest.update(attachment.name.encode(errors="replace") + attachment.content)
+    return digest.hexdigest()
+
+
+def _mailbox(known: Address) -> Mailbox:
+    return Mailbox(known.display_name, known.addr_spec)
 
 
 class _Policy(EmailPolicy):
@@ -135,16 +133,6 @@ def _media_type(name: str) -> tuple[str, str]:
         guessed = "application/gzip" if encoding == "gzip" else "application/octet-stream"
     maintype, _, subtype = guessed.partition("/")
     return maintype, subtype
-
-
-def _digest(
-    job_id: str, recipients: Sequence[str], subject: str, content: Content, attachments: Sequence[Attachment]
-) -> str:
-    said = [job_id, *recipients, subject, content.text or "", content.html or ""]
-    digest = hashlib.blake2b("\0".join(said).encode(errors="replace"), digest_size=16)
-    for attachment in attachments:
-        digest.update(attachment.name.encode() + attachment.content)
-    return digest.hexdigest()
 
 
 def _header(what: str, text: str) -> str:

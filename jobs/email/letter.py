@@ -1,0 +1,79 @@
+"""What is sent: a mail as one text for mail servers, and as a structure for providers that take fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from packmule.errors import UsageError
+
+
+class InvalidMessage(UsageError, ValueError):
+    """A mail can't be built from its arguments; nothing was sent."""
+
+
+class Mailbox(NamedTuple):
+    """An address without or with the name that readers see. The domain of `spec` is ASCII."""
+
+    name: str
+    spec: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A mail's content, as plain text, HTML, or both."""
+
+    text: str | None
+    html: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An attached file: the name that the reader sees, and its bytes.
+
+    With `cid` it is an image inside the HTML, which shows it by `<img src="cid:...">`.
+    """
+
+    name: str
+    content: bytes
+    cid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The parts of a mail, for what sends fields instead of MIME.
+
+    `headers` are those that the other fields don't tell, such as List-Unsubscribe, as text that is not yet
+    encoded. `tags` and `metadata` are for the provider and the reader of statistics.
+    """
+
+    subject: str
+    sender: Mailbox
+    to: tuple[Mailbox, ...]
+    cc: tuple[Mailbox, ...]
+    bcc: tuple[Mailbox, ...]
+    reply_to: tuple[Mailbox, ...]
+    content: Content
+    attachments: tuple[Attachment, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail ready to send, and its envelope.
+
+    `message_id` depends on the send's key only: a second copy has the ID of the first. `sender` is the return
+    path. `content` has CRLF lines and is not dot-stuffed; it is ASCII, and so is the envelope, unless
+    `needs_utf8` says that an address has other letters before its @.
+    """
+
+    message_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    needs_utf8: bool
+    message: Message | None = None
