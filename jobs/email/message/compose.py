@@ -67,7 +67,10 @@ def compose(
         Message(
             subject,
             _mailbox(author),
-            *(tuple(map(_mailbox, people)) for people in (*readers.values(), hidden, answers)),
+            _mailboxes(readers["To"]),
+            _mailboxes(readers["Cc"]),
+            _mailboxes(hidden),
+            _mailboxes(answers),
             content,
             tuple(attachments),
         ),
@@ -89,6 +92,10 @@ def content_key(scope: str, subject: str, content: Content, attachments: Sequenc
 
 def _mailbox(known: Address) -> Mailbox:
     return Mailbox(known.display_name, known.addr_spec)
+
+
+def _mailboxes(people: Sequence[Address]) -> tuple[Mailbox, ...]:
+    return tuple(map(_mailbox, people))
 
 
 class _Policy(EmailPolicy):
