@@ -18,6 +18,9 @@ _PREFIX = "PACKMULE_"
 _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
 """Up to the last @, so that a password with an unescaped @ in it is hidden too."""
 
+_KEY = re.compile(r"\b(ses|postmark|mailgun|sendgrid|resend)://(?:.*@)?[^@?]*(\?[^@]*)?", re.DOTALL)
+"""A mail provider's URL, whose key may be all that it has: only its options are shown."""
+
 
 class SettingsError(UsageError, ValueError):
     """A setting has an invalid value; the text names the variable and a valid form."""
@@ -55,7 +58,9 @@ class Settings:
     tracing: str = "none"
     storage: str | None = None
     templates: str | None = None
-    smtp_url: str | None = None
+    mail_urls: tuple[str, ...] = ()
+    mail_to: str = ""
+    mail_pace: str = ""
     mail_from: str = "packmule@localhost"
     host: str = "127.0.0.1"
     port: int = 9181
@@ -106,7 +111,7 @@ def _shown(value: object) -> str:
 
 def mask(url: str) -> str:
     """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    return _PASSWORD.sub(r"\1:***@", _KEY.sub(r"\1://***\2", url))
 
 
 def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
@@ -141,7 +146,9 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "index_jobs": ("PACKMULE_INDEX_JOBS", setting_values.count),
     "storage": ("PACKMULE_STORAGE", str),
     "templates": ("PACKMULE_TEMPLATES", str),
-    "smtp_url": ("PACKMULE_SMTP_URL", str),
+    "mail_urls": ("PACKMULE_MAIL_URL", setting_values.mail_urls),
+    "mail_to": ("PACKMULE_MAIL_TO", str),
+    "mail_pace": ("PACKMULE_MAIL_PACE", str),
     "mail_from": ("PACKMULE_MAIL_FROM", str),
     "host": ("PACKMULE_HOST", str),
     "port": ("PACKMULE_PORT", setting_values.port),

@@ -53,6 +53,14 @@ def machine(text: str) -> str:
     return text
 
 
+def mail_urls(text: str) -> tuple[str, ...]:
+    """One or several URLs with spaces between them."""
+    urls = tuple(text.split())
+    if not all(re.match(r"[a-z]+://", url) for url in urls):
+        raise ValueError("write URLs such as smtp://user:password@host, with spaces only between them")
+    return urls
+
+
 def truth(text: str) -> bool:
     """Yes or no."""
     if text.lower() in {"1", "true", "yes", "on"}:

@@ -203,7 +203,7 @@ class Drill:
             PACKMULE_GRACE=str(GRACE),
             PACKMULE_STORAGE=str(self.folder / "files"),
             PACKMULE_TEMPLATES=None,
-            PACKMULE_SMTP_URL=None,
+            PACKMULE_MAIL_URL=None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ class App:
             raise SettingsError(f"PACKMULE_MODULES: {error}") from error
         registry.load((), self.settings.allow)
 
-    def provide(self, smtp_url: str | None) -> None:
+    def provide(self, mail_urls: Sequence[str]) -> None:
         """Provide this process's jobs with what they need."""
         from packmule.coordination.cache.cache import Cache
         from packmule.jobs import context
@@ -115,7 +116,7 @@ class App:
         context.provide(
             self.storage,
             InputLimits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
-            Mailer(smtp_url, settings.mail_from, settings.templates),
+            Mailer(mail_urls, settings.mail_from, settings.templates, redis=self.client),
             Cache(self.client, "jobs"),
         )
 

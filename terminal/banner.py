@@ -55,11 +55,11 @@ def server_text(app: App) -> str:
 
 
 def _mail(settings: Settings) -> str:
-    if settings.smtp_url is not None:
-        return mask(settings.smtp_url)
+    if settings.mail_urls:
+        return ", ".join(map(mask, settings.mail_urls))
     if settings.environment == "development":
-        return "PACKMULE_SMTP_URL is not set: mails are saved in the storage instead of being sent"
-    return "PACKMULE_SMTP_URL is not set: e-mail jobs will fail"
+        return "PACKMULE_MAIL_URL is not set: mails are saved in the storage instead of being sent"
+    return "PACKMULE_MAIL_URL is not set: e-mail jobs will fail"
 
 
 def _queues(queues: dict[str, int | None]) -> str:

@@ -186,11 +186,11 @@ def _storage(storage: Storage) -> str:
 
 
 def _mail(settings: Settings) -> str:
-    from packmule.jobs.email.server import Server
+    from packmule.jobs.email.delivery.smtp.server import Server
 
-    if settings.smtp_url is None:
+    if not settings.mail_urls:
         if settings.environment == "development":
-            return "ok, mails are saved instead of sent (PACKMULE_SMTP_URL is not set)"
-        return "PACKMULE_SMTP_URL is not set: e-mail jobs will fail"
-    Server(settings.smtp_url).connect().quit()
+            return "ok, mails are saved instead of sent (PACKMULE_MAIL_URL is not set)"
+        return "PACKMULE_MAIL_URL is not set: e-mail jobs will fail"
+    Server(settings.mail_urls[0]).connect().quit()
     return "ok"

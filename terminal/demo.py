@@ -39,7 +39,7 @@ class DemoFailed(Error):
 @click.pass_obj
 def demo(app: App) -> None:
     """Run an e-mail, an image and a file job on samples."""
-    app.settings = replace(app.settings, redis_url=None, smtp_url=None, storage=None, queues=(QUEUE,))
+    app.settings = replace(app.settings, redis_url=None, mail_urls=(), storage=None, queues=(QUEUE,))
     app.produce()
     run_demo(app.client, app.storage, app.settings)
 
@@ -111,7 +111,7 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
     environment = child_environment(
         PACKMULE_REDIS_URL=None,
         REDIS_URL=None,
-        PACKMULE_SMTP_URL=None,
+        PACKMULE_MAIL_URL=None,
         PACKMULE_ENV=None,
         PACKMULE_DATA_DIR=str(settings.data_dir.resolve()),
         PACKMULE_QUEUES=QUEUE,

@@ -94,10 +94,10 @@ def worker(
         app.await_server()
     app.produce()
     companions: dict[str, Callable[[], None]] = {}
-    smtp_url = app.settings.smtp_url
-    if smtp_url is None and app.settings.environment == "development":
-        smtp_url = _catch_mail(app, companions)
-    app.provide(smtp_url)
+    mail_urls = app.settings.mail_urls
+    if not mail_urls and app.settings.environment == "development":
+        mail_urls = (_catch_mail(app, companions),)
+    app.provide(mail_urls)
     if not no_scheduler:
         companions["scheduler"] = lambda: run_scheduler(app)
     settled = WorkerOptions(

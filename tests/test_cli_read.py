@@ -44,7 +44,7 @@ def jobs(packmule: CommandLine, redis: Redis) -> dict[str, str]:
     calls = {"finished": ("shop.add", "a=20", "b=22"), "failed": ("shop.boom",)}
     ids = {status: packmule.run("enqueue", "call", *call).stdout.strip() for status, call in calls.items()}
     done = packmule.run(
-        "worker", "--burst", "--processes", "1", "--no-scheduler", PACKMULE_SMTP_URL="smtp://x"
+        "worker", "--burst", "--processes", "1", "--no-scheduler", PACKMULE_MAIL_URL="smtp://x"
     )
     assert done.returncode == 0, done.stderr
     ids["queued"] = packmule.run("enqueue", "call", "shop.add", "a=1").stdout.strip()
@@ -232,7 +232,7 @@ def test_check_shows_how_far_the_server_is(packmule: CommandLine, server: Embedd
 
 def test_check_is_content_with_production_without_mail_but_says_so(packmule: CommandLine) -> None:
     report = json.loads(output(packmule.run("check", "--json", PACKMULE_ENV="production")))
-    assert report["findings"]["mail"]["text"] == "PACKMULE_SMTP_URL is not set: e-mail jobs will fail"
+    assert report["findings"]["mail"]["text"] == "PACKMULE_MAIL_URL is not set: e-mail jobs will fail"
 
 
 def test_check_says_where_a_share_of_memory_has_no_effect(here: Run) -> None:
@@ -248,7 +248,7 @@ def test_check_says_where_a_share_of_memory_has_no_effect(here: Run) -> None:
 def test_check_shows_every_variable_and_no_password(here: Run, server: EmbeddedServer) -> None:
     secrets = {
         "PACKMULE_REDIS_URL": f"unix://:s3cret@{server.socket_path}",
-        "PACKMULE_SMTP_URL": "smtp://ada:s3cret@127.0.0.1:1",
+        "PACKMULE_MAIL_URL": "smtp://ada:s3cret@127.0.0.1:1",
     }
     for words in (("check",), ("check", "--json")):
         done = here(*words, **secrets)
@@ -265,7 +265,7 @@ def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> N
     done = here(
         "check",
         "--json",
-        PACKMULE_SMTP_URL="smtp://127.0.0.1:1",
+        PACKMULE_MAIL_URL="smtp://127.0.0.1:1",
         PACKMULE_MODULES="gone.jobs",
         PACKMULE_WEBHOOKS="gone.toml",
     )

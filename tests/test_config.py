@@ -23,7 +23,9 @@ GOOD = {
     "environment": ("production", "production"),
     "storage": ("s3://bucket/files", "s3://bucket/files"),
     "templates": ("mails", "mails"),
-    "smtp_url": ("smtp://mail:587", "smtp://mail:587"),
+    "mail_urls": ("smtp://mail:587  resend://key", ("smtp://mail:587", "resend://key")),
+    "mail_to": ("staging@example.org", "staging@example.org"),
+    "mail_pace": ("gmail.com=20/s, *=100/s", "gmail.com=20/s, *=100/s"),
     "mail_from": ("shop@example.com", "shop@example.com"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("65535", 65535),
@@ -66,6 +68,8 @@ BAD = [
     ("tracing", "zipkin"),
     *[("memory_high_water", text) for text in ("0", "much", "101%", "0%", "-1G")],
     ("queues", ","),
+    ("mail_urls", "mail.example.org"),
+    ("mail_urls", "smtp://ada:pass word@host"),
     *[("hosts", text) for text in ("https://a", "a:80", "a b", "*", "a/b")],
     *[("trusted_proxy", text) for text in ("proxy", "10.0.0.1/8", "10.0.0.256", "*", "::g")],
     *[("user_header", text) for text in ("a b", "x:y", "-x", "x\r\nY", "é", "x_y")],
@@ -171,6 +175,9 @@ def test_settings_cannot_be_changed_in_place():
         ("redis://ada@example.com:s3cret@host", "redis://ada@example.com:***@host"),
         ("smtp://ada:s3cret@[::1", "smtp://ada:***@[::1"),
         ("packmule@localhost", "packmule@localhost"),
+        ("resend://re_s3cret", "resend://***"),
+        ("mailgun://s3cret@example.org?region=eu", "mailgun://***?region=eu"),
+        ("ses://AKIA:s3c/r?e@t@eu-west-1?x=1", "ses://***?x=1"),
     ],
 )
 def test_only_passwords_are_masked_wherever_they_are(url, shown):
@@ -179,7 +186,9 @@ def test_only_passwords_are_masked_wherever_they_are(url, shown):
 
 def test_no_password_shows_in_masked_settings():
     secret = Settings(
-        redis_url="redis://:s3cret@h/0", smtp_url="smtp://u:s3cret@h", storage="s3://k:s3cret@bucket"
+        redis_url="redis://:s3cret@h/0",
+        mail_urls=("smtp://u:s3cret@h", "resend://s3cret", "ses://k:s3cret@eu"),
+        storage="s3://k:s3cret@bucket",
     )
     secret = dataclasses.replace(secret, lock_urls=("redis://:s3cret@a", "redis://:s3cret@b", "redis://c"))
     shown = secret.masked()

@@ -7,11 +7,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from packmule.jobs import current
+from packmule.jobs.email.delivery.mailer import Mailer
+from packmule.jobs.email.delivery.smtp.server import (
+    InsecureServer,
+    InvalidServer,
+    MailRefused,
+    TemporaryFailure,
+)
 from packmule.jobs.email.letter import Attachment, Content, InvalidMessage
-from packmule.jobs.email.mailer import Mailer
 from packmule.jobs.email.message.addresses import InvalidAddress, address
 from packmule.jobs.email.message.compose import compose, content_key
-from packmule.jobs.email.server import InsecureServer, InvalidServer, MailRefused, TemporaryFailure
 from packmule.jobs.email.templating.rendering import InvalidTemplate, Renderer
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job

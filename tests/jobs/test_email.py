@@ -671,7 +671,7 @@ def test_a_connection_that_the_server_dropped_is_replaced(post, last_words):
 
 def test_a_connection_idle_for_too_long_is_replaced(post, monkeypatch):
     email("a@example.org", "s", "one")
-    monkeypatch.setattr("packmule.jobs.email.mailer.MAX_IDLE", -1.0)
+    monkeypatch.setattr("packmule.jobs.email.delivery.mailer.MAX_IDLE", -1.0)
     email("a@example.org", "s", "two")
     assert post.peers[0] != post.peers[1]
 
@@ -774,7 +774,7 @@ def test_a_mail_that_is_too_large_is_refused_before_it_is_sent(listen, worker):
 
 def test_without_a_server_the_setting_is_named(worker):
     worker(None)
-    with pytest.raises(InvalidServer, match="PACKMULE_SMTP_URL"):
+    with pytest.raises(InvalidServer, match="PACKMULE_MAIL_URL"):
         email("a@example.org", "s", "t")
 
 

@@ -6,13 +6,17 @@ import os
 import smtplib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from redis import Redis
+
+from packmule.coordination.redis.replies import as_text
 from packmule.jobs import current
+from packmule.jobs.email.delivery.smtp.server import InvalidServer, MailRefused, Server, TemporaryFailure
 from packmule.jobs.email.letter import Letter
-from packmule.jobs.email.server import InvalidServer, MailRefused, Server, TemporaryFailure
+from packmule.jobs.email.outcome import Journal, Outcome, State
 from packmule.jobs.email.templating.rendering import Renderer
 
 MAX_IDLE = 30.0
@@ -45,10 +49,19 @@ class Mailer:
     >>> context.provide(Mailer("smtp://127.0.0.1:2525", "shop@example.org"))
     """
 
-    def __init__(self, url: str | None, sender: str, templates: str | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str] | str | None,
+        sender: str,
+        templates: str | None = None,
+        *,
+        redis: Redis | None = None,
+    ) -> None:
         self.sender = sender
         self.renderer = Renderer(templates)
-        self._server = Server(url) if url else None
+        self.redis = redis
+        urls = urls.split() if isinstance(urls, str) else urls
+        self._server = Server(urls[0]) if urls else None
         # A deque's own operations are atomic: a lock might be held by another thread when this process forks.
         self._kept: deque[_Kept] = deque()
 
@@ -61,7 +74,7 @@ class Mailer:
         """
         if self._server is None:
             raise InvalidServer(
-                "no mail server is set: set PACKMULE_SMTP_URL to its URL (smtp://user:password@host)"
+                "no mail server is set: set PACKMULE_MAIL_URL to its URL (smtp://user:password@host)"
             )
         connection, refused = self._begin(self._server, letter)
         with _closed_on_failure(connection):
@@ -69,6 +82,32 @@ class Mailer:
             _transmit(self._server, connection, letter)
         self._kept.append(_Kept(connection, os.getpid(), time.monotonic()))
         return refused
+
+    def deliver(self, letters: Iterable[Letter], journal: Journal) -> None:
+        """Send each of `letters`, and let `journal` know what became of each of its recipients.
+
+        Raises `TemporaryFailure`, `InsecureServer`, `MailRefused` or `InvalidServer` if no server takes mails
+        at all: the letters that `journal` saw no end of were not taken, and may be sent again.
+        """
+        if self._server is None:
+            raise InvalidServer(
+                "no mail server is set: set PACKMULE_MAIL_URL to its URL (smtp://user:password@host)"
+            )
+        try:
+            for letter in letters:
+                journal.prepare(letter)
+                connection, refused = self._begin(self._server, letter)
+                ended = {to: Outcome(_state(reply), reply) for to, reply in refused.items()}
+                with _closed_on_failure(connection):
+                    if journal.begin(letter):
+                        outcome = _delivered(self._server, connection, letter)
+                        ended |= {to: outcome for to in letter.recipients if to not in refused}
+                    else:
+                        connection.rset()
+                self._kept.append(_Kept(connection, os.getpid(), time.monotonic()))
+                journal.ended(letter, ended)
+        finally:
+            journal.flush()
 
     def close(self) -> None:
         """Close all kept connections, with a QUIT."""
@@ -136,6 +175,21 @@ def _options(server: Server, connection: smtplib.SMTP, letter: Letter) -> list[s
             raise MailRefused(f"{server} accepts only ASCII before the @ of an address (no SMTPUTF8)")
         options.append("smtputf8")
     return options
+
+
+def _state(reply: str) -> State:
+    return State.DEFERRED if reply.startswith("4") else State.REFUSED
+
+
+def _delivered(server: Server, connection: smtplib.SMTP, letter: Letter) -> Outcome:
+    try:
+        code, reply = connection.data(letter.content)
+    except smtplib.SMTPResponseException as error:
+        code, reply = error.smtp_code, as_text(error.smtp_error).encode()
+    except OSError as error:
+        return Outcome(State.UNKNOWN, f"{server} hung up before it confirmed the mail: {error}")
+    words = server.words(code, reply)
+    return Outcome(State.ACCEPTED if code == _OK else _state(words), words)
 
 
 def _transmit(server: Server, connection: smtplib.SMTP, letter: Letter) -> None:

@@ -108,7 +108,7 @@ class Server:
         except ssl.SSLCertVerificationError as error:
             raise InsecureServer(
                 f"the certificate of {self} is not trusted ({error.verify_message}): name its CA with "
-                "?ca=/path/ca.pem in PACKMULE_SMTP_URL, or accept any with ?verify=no"
+                "?ca=/path/ca.pem in PACKMULE_MAIL_URL, or accept any with ?verify=no"
             ) from None
         except OSError as error:
             raise TemporaryFailure(
@@ -143,7 +143,7 @@ class Server:
             connection.ehlo_or_helo_if_needed()
         encrypted = isinstance(connection.sock, ssl.SSLSocket)
         if self._tls_required and not encrypted:
-            raise InsecureServer(f"{self} offers no TLS, but PACKMULE_SMTP_URL says tls=required")
+            raise InsecureServer(f"{self} offers no TLS, but PACKMULE_MAIL_URL says tls=required")
         if self._user is not None:
             self._log_in(connection, self._user, encrypted)
 
@@ -168,7 +168,7 @@ class Server:
         try:
             context = ssl.create_default_context(cafile=self._ca)
         except (OSError, ssl.SSLError) as error:
-            raise InvalidServer(f"?ca={self._ca} in PACKMULE_SMTP_URL: {error.strerror or error}") from None
+            raise InvalidServer(f"?ca={self._ca} in PACKMULE_MAIL_URL: {error.strerror or error}") from None
         if not self._verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
