@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from packmule.coordination.counters.histogram import merged, percentile
+from packmule.coordination.counters.histogram import LAST_BUCKET, merged, percentile
 from packmule.coordination.counters.leaderboard import Leaderboard
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.jobs import keys, wire
 
 MINUTE, HOUR = 60, 3600
 MOST_MINUTES, MOST_HOURS = 120, 192
+_BUCKETS = {str(number): number for number in range(LAST_BUCKET + 1)}
 _KINDS = {"k1": "finished", "k2": "failed", "k3": "stopped", "k4": "retried"}
 
 
@@ -47,9 +48,9 @@ class Statistics:
             setattr(self, name, getattr(self, name) + count)
         elif what == "us":
             self.seconds += count / 1_000_000
-        elif what[:1] in ("w", "r") and what[1:].isdecimal():
+        elif what[:1] in ("w", "r") and (number := _BUCKETS.get(what[1:])) is not None:
             histogram = self.waits if what[0] == "w" else self.runs
-            histogram[int(what[1:])] = histogram.get(int(what[1:]), 0) + count
+            histogram[number] = histogram.get(number, 0) + count
 
 
 Key = tuple[str, str]
@@ -102,8 +103,18 @@ def each_hour(client: Redis, count: int) -> list[tuple[int, dict[Key, Statistics
     """
     last = int(time.time()) // HOUR
     numbers = range(last - max(1, min(count, MOST_HOURS)) + 1, last + 1)
-    hashes = pipelined(client, [("HGETALL", f"{keys.STATISTICS}hour:{number}") for number in numbers], None)
-    return [(number * HOUR, _parsed([each])) for number, each in zip(numbers, hashes, strict=True)]
+    found = of_hours(client, numbers)
+    return [(number * HOUR, each) for number, each in zip(numbers, found, strict=True)]
+
+
+def of_hours(client: Redis, numbers: Sequence[int]) -> list[dict[Key, Statistics]]:
+    """The statistics of some hours, counted from 1970, in one trip; nothing for a key of another type.
+
+    Raises redis-py's errors.
+    """
+    commands = [("HGETALL", f"{keys.STATISTICS}hour:{number}") for number in numbers]
+    replies = pipelined(client, commands, None, only="WRONGTYPE")
+    return [_parsed([each]) for each in replies]
 
 
 def totals(client: Redis) -> dict[Key, Statistics]:

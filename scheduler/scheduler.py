@@ -28,6 +28,7 @@ from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import keys
 from packmule.scheduler.leader import QUORUM_RETRY_INTERVAL, TERM, Leadership, NotLeading
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
+from packmule.scheduler.maintenance.day_recorder import DayRecorder
 from packmule.scheduler.maintenance.index_trimmer import MOST_JOBS, IndexTrimmer
 from packmule.scheduler.maintenance.memory_limit import MemoryLimit
 from packmule.scheduler.maintenance.promote import promote
@@ -108,6 +109,7 @@ class Scheduler:
         self.batch_settler = BatchSettler(client)
         self.pruner = Pruner(client)
         self.index_trimmer = IndexTrimmer(client, index_jobs)
+        self.day_recorder = DayRecorder(client)
         self.stopping = False
         self._led = False
         self._is_listening = True
@@ -124,6 +126,7 @@ class Scheduler:
             Duty("check the memory limit", self.memory_limit.check),
             Duty("prune", self._prune),
             Duty("trim the index of ended jobs", self._trim_index),
+            Duty("record the statistics of a day", self.day_recorder.record),
         ]
 
     def run(self) -> None:

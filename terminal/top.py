@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,18 +16,27 @@ import click
 from packmule.terminal.app import App
 
 if TYPE_CHECKING:
+    from redis import Redis
     from rich.console import RenderableType
 
-    from packmule.observe.statistics import Summary
+    from packmule.observe.days import Days
+    from packmule.observe.statistics import Statistics, Summary
 
 PERIODS = {"5m": 5, "15m": 15, "1h": 60, "24h": 24 * 60, "7d": 7 * 24 * 60}
+DAYS = {"8d": 8, "30d": 30, "90d": 90}
+"""Periods of whole days and this one so far, of which Redis keeps a record."""
+
 ORDERS = {"runs": "performed", "time": "seconds", "failures": "failed"}
 REFRESH = 1.0
 
 
 @click.command()
 @click.option(
-    "--period", type=click.Choice(list(PERIODS)), default="5m", show_default=True, help="Cover this period."
+    "--period",
+    type=click.Choice([*PERIODS, *DAYS]),
+    default="5m",
+    show_default=True,
+    help="Cover this period.",
 )
 @click.option(
     "--by",
@@ -85,18 +95,13 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
     from packmule.jobs import queues
     from packmule.observe import statistics
 
-    client, count = app.client, PERIODS[period]
-    found = (
-        statistics.minutes(client, count) if count <= 60 else statistics.hours(client, count // 60)  # noqa: PLR2004
-    )
-    hours = max(1, count // 60)
+    client = app.client
+    by_queue, by_type = _counted(client, period)
+    hours = max(1, PERIODS.get(period, statistics.MOST_HOURS * 60) // 60)
     rates = statistics.rates(client)
-    by_queue = statistics.by(found, statistics.queue_of)
     depths = queues.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
     ages = queues.ages(client, list(depths))
-    types = [
-        statistics.summary(name, each) for name, each in statistics.by(found, statistics.type_of).items()
-    ]
+    types = [statistics.summary(name, each) for name, each in by_type.items()]
     return {
         "at": time.time(),
         "period": period,
@@ -123,6 +128,28 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
     }
 
 
+def _counted(client: Redis, period: str) -> tuple[dict[str, Statistics], dict[str, Statistics]]:
+    """What was performed, by queue and by type."""
+    from packmule.observe import statistics
+
+    if period in DAYS:
+        days = _days(client)
+        return days.look(DAYS[period], "queue").parts, days.look(DAYS[period], "type").parts
+    count = PERIODS[period]
+    found = (
+        statistics.minutes(client, count) if count <= 60 else statistics.hours(client, count // 60)  # noqa: PLR2004
+    )
+    return statistics.by(found, statistics.queue_of), statistics.by(found, statistics.type_of)
+
+
+@cache
+def _days(client: Redis) -> Days:
+    """The one reader of this server's past, so that a live page reads it once."""
+    from packmule.observe.days import Days
+
+    return Days(client)
+
+
 def _part(found: Summary) -> dict[str, Any]:
     names = ("performed", "failed", "wait_p50", "wait_p95")
     return {name: getattr(found, name) for name in names}
@@ -133,6 +160,7 @@ def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
 
     from packmule.units import span
 
+    lately = ", the last 8d" if DAYS.get(period, 0) > DAYS["8d"] else ""
     room = max(3, (height - 16) // 3)
     queues = [
         (
@@ -163,8 +191,8 @@ def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
             types,
             *("type", "done", "failed", "retried", "time", "run p50", "run p95", "run p99", "wait p95"),
         ),
-        _titled("busiest workers", workers, "worker", "time"),
-        _titled("slowest jobs", slowest, "job", "time"),
+        _titled(f"busiest workers{lately}", workers, "worker", "time"),
+        _titled(f"slowest jobs{lately}", slowest, "job", "time"),
     )
 
 

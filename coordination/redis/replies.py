@@ -32,8 +32,12 @@ def as_texts(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return {as_text(name): as_text(value) for name, value in fields.items()}
 
 
-def pipelined(client: Redis, commands: Sequence[tuple[Any, ...]], otherwise: Any) -> list[Any]:
+def pipelined(
+    client: Redis, commands: Sequence[tuple[Any, ...]], otherwise: Any, only: str = ""
+) -> list[Any]:
     """The replies to `commands`, in one round trip; `otherwise` in the place of each error.
+
+    If `only` is given, an error that doesn't begin with it is raised.
 
     >>> pipelined(client, [("LLEN", "a"), ("LLEN", "b")], 0)  # doctest: +SKIP
     [3, 0]
@@ -44,4 +48,7 @@ def pipelined(client: Redis, commands: Sequence[tuple[Any, ...]], otherwise: Any
         for command in commands:
             pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
         replies = pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not str(reply).startswith(only):
+            raise reply
     return [otherwise if isinstance(reply, Exception) else reply for reply in replies]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -12,11 +14,17 @@ from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.paging import choice, page_of
 from packmule.dashboard.pages.rendering import render
 from packmule.observe import statistics
-from packmule.observe.statistics import MOST_HOURS, Statistics, Summary
+from packmule.observe.day_record import PARTS
+from packmule.observe.days import KEPT_DAYS, At, Days
+from packmule.observe.statistics import Statistics, Summary
 
-PERIODS = {"24h": 24, "7d": 168, "8d": MOST_HOURS}
-PARTS = {"queue": statistics.queue_of, "type": statistics.type_of}
+PERIODS = {"24h": 0, "8d": 8, "30d": 30, "90d": KEPT_DAYS}
+"""The whole days before this one that a period has; the first has the last hours alone."""
+
+HOURS = 24
 LONGEST_NAME = 2000
+
+_making = threading.Lock()
 
 
 class Asked(NamedTuple):
@@ -28,11 +36,12 @@ class Asked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Each part as a line, the sum of what was asked for, and the same by hour, the oldest first."""
+    """Each part as a line, the sum of what was asked for, and that by hour and by day, the oldest first."""
 
     parts: list[Summary]
     total: Summary
-    hours: list[tuple[int, Summary]]
+    hours: Sequence[At]
+    days: Sequence[At]
 
 
 @shared
@@ -47,8 +56,8 @@ def metrics(request: Request) -> Response:
         periods=tuple(PERIODS),
         page=page_of(found.parts, request),
         total=found.total,
-        hours=found.hours[::-1],
-        days=MOST_HOURS // 24,
+        lines=(found.days or found.hours)[::-1],
+        is_by_day=bool(found.days),
     )
 
 
@@ -66,23 +75,37 @@ def _asked(request: Request) -> Asked:
 
 
 def _found(request: Request, asked: Asked) -> Found:
-    part = PARTS[asked.by]
-    read = statistics.each_hour(request.app.state.site.client, PERIODS[asked.period])
+    if not PERIODS[asked.period]:
+        return _lately(request, asked)
+    state = request.app.state
+    with _making:
+        if not hasattr(state, "days"):
+            state.days = Days(state.site.client)
+    found = state.days.look(PERIODS[asked.period], asked.by, asked.name)
+    return Found(_lines(found.parts), statistics.summary(asked.name, found.total), found.hours, found.days)
+
+
+def _lately(request: Request, asked: Asked) -> Found:
+    """The last hours, in which each queue and type is counted by its name."""
+    part, name = PARTS[asked.by], asked.name
     hours: list[tuple[int, Statistics]] = []
     parts: dict[str, list[Statistics]] = {}
-    for at, counted in read:
+    for at, counted in statistics.each_hour(request.app.state.site.client, HOURS):
         groups = statistics.by(counted, part)
-        for name, each in groups.items():
-            parts.setdefault(name, []).append(each)
-        wanted = [each for name, each in groups.items() if asked.name in ("", name)]
-        hours.append((at, statistics.combined(wanted)))
-    lines = [statistics.summary(name, statistics.combined(each)) for name, each in parts.items()]
-    lines.sort(key=lambda each: (-each.performed, each.name))
+        for each, found in groups.items():
+            parts.setdefault(each, []).append(found)
+        hours.append((at, statistics.combined(found for each, found in groups.items() if name in ("", each))))
     return Found(
-        lines,
-        statistics.summary(asked.name, statistics.combined(each for _, each in hours)),
-        [(at, statistics.summary(asked.name, each)) for at, each in hours],
+        _lines({each: statistics.combined(some) for each, some in parts.items()}),
+        statistics.summary(name, statistics.combined(each for _, each in hours)),
+        [(at, statistics.summary(name, each)) for at, each in hours],
+        [],
     )
+
+
+def _lines(parts: dict[str, Statistics]) -> list[Summary]:
+    lines = [statistics.summary(name, each) for name, each in parts.items()]
+    return sorted(lines, key=lambda each: (-each.performed, each.name))
 
 
 ROUTES = [

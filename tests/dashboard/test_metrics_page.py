@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from playwright.sync_api import Page
@@ -17,10 +18,12 @@ from packmule.coordination.counters.histogram import bucket
 from packmule.dashboard.pages.addresses import STATIC
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import keys
-from packmule.observe import statistics
+from packmule.observe import day_record, statistics
+from packmule.observe.days import day_key
+from packmule.observe.statistics import Statistics
 from packmule.tests.command_line import CommandLine, environment_in, until
 from packmule.tests.dashboard.browser import NARROW, WIDE, becomes_true, opened, shoot, sideways
-from packmule.tests.dashboard.visits import Visit, visiting
+from packmule.tests.dashboard.visits import Visit, text_of, visiting
 from packmule.tests.worker import pool_jobs
 from packmule.worker import Worker
 
@@ -64,7 +67,7 @@ def data(visit: Visit, **query: str) -> dict[str, list[float | None]]:
 
 def test_without_jobs_the_page_says_so(visit):
     assert "No job was performed in this time." in visit.text("/metrics")
-    assert "hours are kept for 8 days" in visit.text("/metrics")
+    assert "By hour, for 90 days" in visit.text("/metrics")
     found = data(visit)
     assert found.keys() == FIELDS
     assert found["performed"] == [0] * 24
@@ -75,15 +78,18 @@ def test_the_hours_are_those_of_the_queue_or_type_in_the_address(visit, client):
     write(client, "mail", "shop.send", 3, 40, 2, run=2.0)
     write(client, "low", "shop.report", 3, 7)
     write(client, "low", "shop.send", 30, 5)
-    assert [sum(data(visit, period=each)["performed"]) for each in ("24h", "7d", "8d")] == [49, 54, 54]
-    assert [len(data(visit, period=each)["at"]) for each in ("24h", "7d", "8d")] == [24, 168, 192]
+    hours = int(time.time()) // 3600 % 24 + 1
+    found = {each: data(visit, period=each) for each in ("24h", "8d", "30d", "90d")}
+    assert [sum(each["performed"]) for each in found.values()] == [49, 54, 54, 54]
+    days = [len(each["at"]) for each in found.values()]
+    assert days == [24, 8 * 24 + hours, 30 * 24 + hours, 90 * 24 + hours]
     mail = data(visit, name="mail")
     assert (mail["performed"][-4], mail["failed"][-4]) == (42, 2)
     assert mail["run_p50"][-4] == pytest.approx(2.0, rel=0.1)
     assert mail["run_p95"][-4] == pytest.approx(16.0, rel=0.1)
     assert mail["wait_p50"][-4] == pytest.approx(0.5, rel=0.1)
     assert mail["at"][-1] == time.time() // 3600 * 3600
-    assert sum(data(visit, by="type", name="shop.send", period="7d")["performed"]) == 47
+    assert sum(data(visit, by="type", name="shop.send", period="8d")["performed"]) == 47
     assert sum(data(visit, name="nobody")["performed"]) == 0
     shown = visit.text("/metrics")
     assert "mail 42 2 0" in shown
@@ -135,6 +141,26 @@ def test_many_types_come_in_pages_and_hours_in_one_trip(visit, client):
     assert client.info("commandstats")["cmdstat_hgetall"]["calls"] - before == statistics.MOST_HOURS
 
 
+def test_days_of_a_long_period_come_from_their_records(visit, client):
+    today = int(time.time()) // day_record.DAY
+    for day in (today - 89, today - 50):
+        hours = [
+            day_record.hour({("mail", f"shop.job{n:02} {'long' * 40}"): Statistics(3 + n) for n in range(60)})
+        ] * 24
+        client.hset(day_key(day), mapping=day_record.fields(hours))
+    assert [sum(data(visit, period=each)["performed"]) for each in ("30d", "90d")] == [
+        0,
+        2 * 24 * (180 + 1770),
+    ]
+    page = visit.get("/metrics", by="type", period="90d")
+    assert len(page.encode()) < 60_000
+    text = text_of(page)
+    assert "Days, in UTC, as a table: 93,600 runs, 0 failed" in text
+    assert f"{datetime.fromtimestamp((today - 50) * day_record.DAY, UTC):%Y-%m-%d} 46,800 0" in text
+    name = f"shop.job59 {'long' * 40}"
+    assert sum(data(visit, by="type", name=name, period="90d")["performed"]) == 2 * 24 * 62
+
+
 def test_viewers_without_payloads_see_metrics(visit, client):
     write(client, "mail", "shop.send", 0, 1)
     visit.viewer = Viewer("eve", Role.VIEWER, may_see_payloads=False)
@@ -159,7 +185,7 @@ def test_charts_are_drawn_and_live_in_a_browser(browser, dashboard, client):
         write(client, "low", "shop.report", ago, some.randrange(90), some.randrange(5), some.uniform(1, 30))
     for viewport, scheme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "dark")):
         with opened(browser, viewport, scheme) as (page, _):
-            for period in ("24h", "7d"):
+            for period in ("24h", "8d", "90d"):
                 page.goto(f"{dashboard.address}/metrics?period={period}")
                 page.locator("#charts canvas").nth(3).wait_for()
                 shoot(page, f"metrics-{period}-{viewport['width']}-{scheme}")
