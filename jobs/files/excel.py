@@ -33,7 +33,7 @@ class WorkbookRefused(UsageError, ValueError):
 def columns(work: Work, database: Database) -> Mapping[str, str]:
     """The columns of the sheet and their types, judged by all rows. Raises `WorkbookRefused`."""
     del database
-    return cast(Mapping[str, str], _read(work, work.stage(0, 100, "reading"))["columns"])
+    return cast(Mapping[str, str], read_sheet(work, work.stage(0, 100, "reading"))["columns"])
 
 
 def table(work: Work, database: Database, refusals: Refusals) -> Table:
@@ -42,7 +42,7 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
     Raises `WorkbookRefused`, `MismatchedColumns`, `TooWide`.
     """
     del database, refusals
-    sheet = _read(work, work.stage(0, 50, "reading"))
+    sheet = read_sheet(work, work.stage(0, 50, "reading"))
     found = sheet["columns"]
     types = typed(work.source, found, work.given)
     for name, kind in work.given.items():
@@ -69,8 +69,11 @@ def collect(database: Database, table: Table, refusals: Refusals) -> None:
         refusals.add(int(row), column, reason, cells)
 
 
-def _read(work: Work, report: Report) -> dict[str, Any]:
-    """Write the wanted sheet as CSV; returns what `sheet.py` reports. Raises `WorkbookRefused`."""
+def read_sheet(work: Work, report: Report) -> dict[str, Any]:
+    """Write the wanted sheet to the file `sheet` in the work folder, as CSV; returns what `sheet.py` reports.
+
+    Each row begins with its number in the workbook, and the header is left out. Raises `WorkbookRefused`.
+    """
     _check_archive(work.source, work.file)
     script = Path(__file__).with_name("sheet.py")
     arguments = [str(work.file), str(work.folder / "sheet"), work.sheet or "", str(MAX_COLUMNS), str(MEMORY)]

@@ -77,7 +77,7 @@ def table(work: Work, database: Database, refusals: Refusals) -> Table:
     copy: BinaryIO | None = None
     good = 0
     with ExitStack() as closing, text.file.open("rb") as content:
-        for number, start, line in _lines(content):
+        for number, start, line in lines(content):
             refused = schema.check(line)
             if refused is None:
                 good += 1
@@ -186,7 +186,7 @@ def _utf8(work: Work) -> Text:
     return as_utf8(work.source, work.file, work.folder / "utf-8", work.stage(0, 5, "reading"))
 
 
-def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+def lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
     """Yield (number from 1, offset, line) of each line that isn't blank; an over-long line is cut."""
     start = 0
     for number, line in enumerate(iter(partial(content.readline, MAX_LINE + 1), b""), start=1):
@@ -210,7 +210,7 @@ def _copy(file: Path, target: BinaryIO, size: int) -> None:
 def _sampled(content: BinaryIO) -> dict[str, str]:
     """The columns of the first lines, each with the type of nearly all its values."""
     seen: dict[str, Counter[str]] = {}
-    for number, start, line in _lines(content):
+    for number, start, line in lines(content):
         if number > SAMPLE_LINES or start > SAMPLE_BYTES:
             break
         try:

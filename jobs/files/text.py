@@ -42,26 +42,56 @@ class Text:
     encoding: str
 
 
-def as_utf8(source: str, file: Path, copy: Path, report: Callable[[float], None]) -> Text:
+def as_utf8(
+    source: str, file: Path, copy: Path, report: Callable[[float], None], given: str | None = None
+) -> Text:
     """`file` itself if it is UTF-8, otherwise `copy`, converted; `report` gets the percentage done.
+
+    If its encoding is `given`, all of it must follow that.
 
     A file that is not UTF-8 and has no byte order mark counts as Windows-1252 (Latin-1's superset). But if it
     has at least as many valid UTF-8 sequences as broken ones around the breaks, it counts as UTF-8 with bad
     rows. Raises `UnreadableText`, which names `source`.
     """
+    if given is not None:
+        return _as_given(source, file, copy, report, given)
     with file.open("rb") as content:
         head = content.read(CHUNK)
     encoding = _marked(head) or _unmarked_utf16(head) or _utf8_or_windows(file, report)
     if encoding == "utf-8":
         return Text(file, encoding)
-    decoder = codecs.getincrementaldecoder(encoding)("strict" if encoding.startswith("utf") else "replace")
+    strictly = "strict" if encoding.startswith("utf") else "replace"
+    try:
+        _converted(file, copy, report, encoding, strictly)
+    except UnicodeError as error:
+        raise UnreadableText(f"{source} begins as {encoding}, but {error}") from None
+    return Text(copy, encoding.removesuffix("-sig"))
+
+
+def _as_given(source: str, file: Path, copy: Path, report: Callable[[float], None], given: str) -> Text:
+    try:
+        encoding = codecs.lookup(given).name
+        "".encode(given)  # refuses one that is not of text
+        # A byte order mark is no part of the text.
+        _converted(file, copy, report, "utf-8-sig" if encoding == "utf-8" else encoding, "strict")
+    except UnicodeError as error:
+        why = getattr(error, "reason", "") or str(error)
+        raise UnreadableText(
+            f"{source} is not {encoding}: {why}; give the encoding that it has, or let it be found"
+        ) from None
+    except (LookupError, ValueError):
+        raise UnreadableText(
+            f"no encoding is called {given[:40]!r}: use one such as utf-8, utf-16, cp1252 or latin-1"
+        ) from None
+    return Text(copy, encoding)
+
+
+def _converted(file: Path, copy: Path, report: Callable[[float], None], encoding: str, errors: str) -> None:
+    """Write `file` to `copy` in UTF-8."""
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     with copy.open("wb") as target:
         for chunk in _chunks(file, report):
-            try:
-                target.write(decoder.decode(chunk, final=not chunk).encode())
-            except UnicodeError as error:
-                raise UnreadableText(f"{source} begins as {encoding}, but {error}") from None
-    return Text(copy, encoding.removesuffix("-sig"))
+            target.write(decoder.decode(chunk, final=not chunk).encode())
 
 
 def _chunks(file: Path, report: Callable[[float], None]) -> Iterator[bytes]:

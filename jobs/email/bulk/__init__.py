@@ -1,0 +1,1 @@
+"""Bulk sends: one mail to each recipient of a list, in chunks that are jobs of one batch."""
