@@ -21,6 +21,10 @@ _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
 _KEY = re.compile(r"\b(ses|postmark|mailgun|sendgrid|resend)://(?:.*@)?[^@?]*(\?[^@]*)?", re.DOTALL)
 """A mail provider's URL, whose key may be all that it has: only its options are shown."""
 
+_SECRET_OPTION = re.compile(
+    r"([?&][\w-]*(?:passw|secret|token|signature|api_?key)[\w-]*=)[^&#\s]*", re.IGNORECASE
+)
+
 
 class SettingsError(UsageError, ValueError):
     """A setting has an invalid value; the text names the variable and a valid form."""
@@ -84,12 +88,9 @@ class Settings:
         """
         env = os.environ if environ is None else environ
         given: dict[str, Any] = {}
-        for name, (variable, parse) in VARIABLES.items():
-            for candidate in (variable, PLATFORM_VARIABLES.get(name, "")):
-                text = env.get(candidate, "").strip()
-                if text:
-                    given[name] = _parsed(candidate, text, parse)
-                    break
+        for name, (_, parse) in VARIABLES.items():
+            if variable := _given(name, env):
+                given[name] = _parsed(variable, env[variable].strip(), parse)
         return cls(**given)
 
     @property
@@ -111,7 +112,8 @@ def _shown(value: object) -> str:
 
 def mask(url: str) -> str:
     """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
-    return _PASSWORD.sub(r"\1:***@", _KEY.sub(r"\1://***\2", url))
+    hidden = _PASSWORD.sub(r"\1:***@", _KEY.sub(r"\1://***\2", url))
+    return _SECRET_OPTION.sub(r"\1***", hidden)
 
 
 def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
@@ -168,6 +170,35 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 PLATFORM_VARIABLES = {"redis_url": "REDIS_URL", "port": "PORT"}
 """The variables in which hosting platforms provide a setting; ours takes precedence."""
+
+
+DEFAULT = "default"
+
+
+def origins(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where each setting's value comes from: the variable that gives it, or `default`.
+
+    >>> origins({"REDIS_URL": "redis://jobs"})["redis_url"]
+    'REDIS_URL'
+    """
+    env = os.environ if environ is None else environ
+    return {name: _given(name, env) or DEFAULT for name in VARIABLES}
+
+
+def secrets_given(environ: Mapping[str, str] | None = None) -> list[str]:
+    """The names of the variables that give secrets, never what is in them.
+
+    >>> secrets_given({"PACKMULE_SECRET_HOOKS": "s3cret", "PACKMULE_ENV": "production"})
+    ['PACKMULE_SECRET_HOOKS']
+    """
+    env = os.environ if environ is None else environ
+    return sorted(name for name, value in env.items() if name.startswith(f"{_PREFIX}SECRET_") and value)
+
+
+def _given(name: str, env: Mapping[str, str]) -> str | None:
+    """The variable that gives a setting's value, if one does."""
+    candidates = VARIABLES[name][0], PLATFORM_VARIABLES.get(name, "")
+    return next((each for each in candidates if env.get(each, "").strip()), None)
 
 
 def secret(name: str, environ: Mapping[str, str] | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from packmule.config import Settings, mask
+from packmule.config import Settings, SettingsError, mask
 from packmule.coordination.redis.connection import lock_clients
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.api.options import api_options
@@ -13,6 +13,7 @@ from packmule.dashboard.known_jobs import load
 from packmule.dashboard.login.identify import identify_by
 from packmule.dashboard.site import Site, build
 from packmule.jobs.client import Client
+from packmule.observe.check.checks import Checks
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -31,16 +32,23 @@ def opened(settings: Settings, client: Redis) -> Guard:
     locks = (
         lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir) if settings.lock_urls else ()
     )
+    fault = load(settings)
+
+    def raise_fault() -> None:
+        if fault:
+            raise SettingsError(f"PACKMULE_MODULES: {fault}")
+
     site = Site(
         client,
         jobs,
         settings.queues,
         url,
         settings.environment,
-        modules_fault=load(settings),
+        modules_fault=fault,
         api=api,
         lock_nodes=tuple(locks),
         webhooks=settings.webhooks,
         webhook_allow=settings.webhook_allow,
+        checks=Checks(settings, lambda: client, raise_fault),
     )
     return build(site, identify_by(client), rules=Rules.of(settings))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from packmule.jobs.client import Client
+    from packmule.observe.check.checks import Checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Site:
     `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known, and
     `api` has the options of the HTTP API. `lock_nodes` are those of the settings; without any, the
     job server is the only one. `webhooks` is the file of webhooks, and `webhook_allow` which internal hosts
-    they may reach.
+    they may reach. `checks` finds out what the settings promise, where they are this process's own.
     """
 
     client: Redis
@@ -52,6 +53,7 @@ class Site:
     lock_nodes: tuple[Redis, ...] = ()
     webhooks: Path | None = None
     webhook_allow: tuple[str, ...] = ()
+    checks: Checks | None = None
 
 
 def build(

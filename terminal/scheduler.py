@@ -22,7 +22,7 @@ from packmule.terminal.parameters import verbosity
 @click.pass_obj
 def scheduler(app: App, schedules: Path | None, verbose: bool, quiet: bool) -> None:
     """Run a dedicated scheduler; any number may run, and one leads."""
-    from packmule.scheduler.schedules.schedule_file import read_file
+    from packmule.jobs.schedule_file import read_file
     from packmule.terminal import logs
 
     logs.begin(app.settings, verbose, quiet)

@@ -24,7 +24,7 @@ def status(app: App, json: bool) -> None:
     from packmule.jobs import cluster, keys
     from packmule.jobs.schedule_store import entries
     from packmule.observe.leadership import candidates, leader
-    from packmule.scheduler.maintenance.memory_limit import MemoryLimit
+    from packmule.observe.memory import MemoryMark
     from packmule.terminal import show
     from packmule.terminal.banner import server_text
     from packmule.terminal.queue import depths_by_queue, show_queues
@@ -33,7 +33,7 @@ def status(app: App, json: bool) -> None:
     found = depths_by_queue(app)
     workers = cluster.workers(app.client)
     server = cluster.server(app.client)
-    used, allowed = MemoryLimit(app.client, app.settings.memory_high_water).usage()
+    used, allowed = MemoryMark(app.client, app.settings.memory_high_water).usage()
     server |= {"memory_bytes": used, "memory_allowed_bytes": allowed or None}
     leads, running = leader(app.client), candidates(app.client)
     faulty = sum(each.state == "faulty" for each in entries(app.client))

@@ -209,6 +209,9 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
         "webhooks",
         "redis",
         "durability",
+        "memory",
+        "rights",
+        "clock",
         "locks",
         "storage",
         "mail",
@@ -220,6 +223,11 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
         "no replica is connected"
     )
     assert report["settings"]["queues"] == "high, default, low"
+    assert report["origins"]["queues"] == "default"
+    assert report["findings"]["rights"]["text"] == "ok, as default, who may do all that jobs need"
+    assert report["findings"]["memory"]["text"].endswith(
+        " used, without a limit, maxmemory-policy noeviction"
+    )
 
 
 def test_check_shows_how_far_the_server_is(packmule: CommandLine, server: EmbeddedServer) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from packmule.config import VARIABLES, Settings, SettingsError, child_environment, mask
+from packmule.config import VARIABLES, Settings, SettingsError, child_environment, mask, origins
 
 GOOD = {
     "redis_url": ("redis://cache:6380/2", "redis://cache:6380/2"),
@@ -178,6 +178,9 @@ def test_settings_cannot_be_changed_in_place():
         ("resend://re_s3cret", "resend://***"),
         ("mailgun://s3cret@example.org?region=eu", "mailgun://***?region=eu"),
         ("ses://AKIA:s3c/r?e@t@eu-west-1?x=1", "ses://***?x=1"),
+        ("s3://bucket/a?region=eu&secret_key=s3cret&x=1", "s3://bucket/a?region=eu&secret_key=***&x=1"),
+        ("memory://a?ACCESS-TOKEN=s3cret b?token=s3cret", "memory://a?ACCESS-TOKEN=*** b?token=***"),
+        ("rediss://h?ssl_keyfile=/key.pem", "rediss://h?ssl_keyfile=/key.pem"),
     ],
 )
 def test_only_passwords_are_masked_wherever_they_are(url, shown):
@@ -196,6 +199,12 @@ def test_no_password_shows_in_masked_settings():
     assert "s3cret" not in str(shown)
     assert shown["redis_url"] == "redis://:***@h/0"
     assert (shown["queues"], shown["templates"], shown["port"]) == ("high, default, low", "-", "9181")
+
+
+def test_the_origin_of_each_setting_is_the_variable_that_gives_it():
+    found = origins({"REDIS_URL": "redis://a", "PORT": "1", "PACKMULE_PORT": "2", "PACKMULE_GRACE": " "})
+    assert (found["redis_url"], found["port"], found["grace"]) == ("REDIS_URL", "PACKMULE_PORT", "default")
+    assert found.keys() == VARIABLES.keys()
 
 
 def test_a_childs_environment_is_ours_with_changes(monkeypatch):

@@ -17,6 +17,7 @@ from packmule.dashboard.pages import (
     overview,
     records,
     schedules,
+    settings,
     webhooks,
     workers,
 )
@@ -38,4 +39,5 @@ ROUTES = [
     *metrics.ROUTES,
     *records.ROUTES,
     *webhooks.ROUTES,
+    *settings.ROUTES,
 ]

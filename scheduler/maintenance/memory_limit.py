@@ -7,9 +7,7 @@ import logging
 from redis import Redis
 
 from packmule.jobs import keys
-
-DEFAULT_SHARE = 0.9
-"""Of the server's `maxmemory`, if it has one."""
+from packmule.observe.memory import MemoryMark
 
 FREE_SHARE = 0.95
 """Of the limit: when usage falls below it, jobs are accepted again."""
@@ -23,15 +21,11 @@ NEAR_REST, FAR_REST = 0.5, 15.0
 log = logging.getLogger("packmule.scheduler")
 
 
-class MemoryLimit:
-    """How much memory the server may use: `high_water` in bytes, or `80%` of its `maxmemory`, or "" for 90 %.
-
-    Given a share, a server without `maxmemory` has no limit.
-    """
+class MemoryLimit(MemoryMark):
+    """Watches how much memory the server uses, and lets nobody enqueue while that is above the mark."""
 
     def __init__(self, client: Redis, high_water: str = "") -> None:
-        self.client = client
-        self.high_water = high_water
+        super().__init__(client, high_water)
         self.is_full = False
         self._warned: str | None = None
 
@@ -61,20 +55,3 @@ class MemoryLimit:
         if self.is_full:
             self.client.delete(keys.FULL)
             self.is_full = False
-
-    def usage(self) -> tuple[int, int]:
-        """Bytes that the server uses, and bytes that it may use (0: no limit)."""
-        info = self.client.info("memory")
-        return int(info["used_memory"]), self.allowed(int(info.get("maxmemory", 0)))
-
-    def fault(self, allowed: int) -> str | None:
-        """Why the configured limit has no effect, or None if it has."""
-        if allowed or not self.high_water:
-            return None
-        return f"PACKMULE_MEMORY_HIGH_WATER={self.high_water} has no effect: the server has no maxmemory"
-
-    def allowed(self, maxmemory: int) -> int:
-        """Bytes that a server with this `maxmemory` may use (0: no limit)."""
-        if self.high_water.endswith("%"):
-            return int(maxmemory * float(self.high_water[:-1]) / 100)
-        return int(self.high_water) if self.high_water else int(maxmemory * DEFAULT_SHARE)

@@ -22,11 +22,11 @@ from packmule.jobs.cron import LAST_INSTANT
 from packmule.jobs.options import Options
 from packmule.jobs.reader import NoSuchJob
 from packmule.jobs.schedule import Schedule, declared, read
+from packmule.jobs.schedule_file import read_file
 from packmule.jobs.schedule_jobs import faults_of
 from packmule.jobs.toml_file import InvalidFile
 from packmule.scheduler.leader import NotLeading, require_leading
 from packmule.scheduler.maintenance.queue_scan import LONGEST_ROUND
-from packmule.scheduler.schedules.schedule_file import read_file
 from packmule.scheduler.schedules.tick_policy import Due, Step, entry_of, next_step, upcoming_after
 
 SCHEDULES_A_ROUND = 100

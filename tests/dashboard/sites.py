@@ -19,6 +19,7 @@ from packmule.dashboard.live.streams import hub_of
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
+from packmule.observe.check.checks import Checks
 from packmule.tests.command_line import DEADLINE, until
 
 QUEUES = ("high", "default", "low")
@@ -44,6 +45,7 @@ def served(
     root_path: str = "",
     queues: Sequence[str] = QUEUES,
     api: ApiOptions | None = None,
+    checks: Checks | None = None,
 ) -> Iterator[Served]:
     """The dashboard on `client`'s server, for a viewer of that role, until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -52,7 +54,9 @@ def served(
         f"http://127.0.0.1:{listening.getsockname()[1]}", Viewer("ada", role, may_see_payloads, "s1"), None
     )
     jobs = Client(client, tuple(queues))
-    site = Site(client, jobs, tuple(queues), "redis://private", environment, api=api or ApiOptions())
+    site = Site(
+        client, jobs, tuple(queues), "redis://private", environment, api=api or ApiOptions(), checks=checks
+    )
     found.app = build(site, lambda request: found.viewer, more_routes)
     config = uvicorn.Config(
         found.app,

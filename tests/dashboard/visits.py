@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
+from packmule.observe.check.checks import Checks
 from packmule.tests.dashboard.sites import QUEUES
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
@@ -54,9 +55,11 @@ class Visit:
 
 
 @contextmanager
-def visiting(client: Redis, role: Role = Role.ADMIN, *, may_see_payloads: bool = True) -> Iterator[Visit]:
+def visiting(
+    client: Redis, role: Role = Role.ADMIN, *, may_see_payloads: bool = True, checks: Checks | None = None
+) -> Iterator[Visit]:
     """Visits of the site on `client`'s server, until the block ends."""
-    site = Site(client, Client(client, QUEUES), QUEUES, "redis://private", "development")
+    site = Site(client, Client(client, QUEUES), QUEUES, "redis://private", "development", checks=checks)
     visit = Visit(Viewer("ada", role, may_see_payloads, "s1"), None)  # type: ignore[arg-type]
     app = build(site, lambda request: visit.viewer)
     with TestClient(app, base_url="http://127.0.0.1", client=(ADDRESS, 50_000)) as visit.http:

@@ -9,7 +9,7 @@ import pytest
 
 from packmule.jobs.batch_state import latest
 from packmule.jobs.cron import Cron
-from packmule.scheduler.schedules.schedule_file import read_file
+from packmule.jobs.schedule_file import read_file
 from packmule.tests.docs.pages import PAGES, blocks, modules, named, page, rows
 
 

@@ -13,8 +13,8 @@ from packmule.jobs import registry
 from packmule.jobs.cron import instant
 from packmule.jobs.job_type import InvalidJob
 from packmule.jobs.schedule import InvalidSchedule, declared, read, schedule
+from packmule.jobs.schedule_file import read_file
 from packmule.jobs.toml_file import InvalidFile
-from packmule.scheduler.schedules.schedule_file import read_file
 
 
 @job(cron="30 2 * * *", tz="Europe/Madrid", schedule={"kwargs": {"month": "{tick}"}, "overlap": "skip"})

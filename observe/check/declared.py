@@ -1,0 +1,54 @@
+"""What the settings declare: whether modules, schedules and webhooks make sense; a fault is raised."""
+
+from __future__ import annotations
+
+import time
+
+from redis import Redis
+
+from packmule.config import Settings, SettingsError, misspelt, secret
+from packmule.jobs import registry
+from packmule.jobs.client import Client, UnknownQueue, known_queue
+from packmule.jobs.schedule import InvalidSchedule, declared
+from packmule.jobs.schedule_file import read_file
+from packmule.jobs.schedule_jobs import faults_of
+from packmule.observe.webhooks.endpoints import read_endpoints
+from packmule.observe.webhooks.outgoing import Allowed
+
+
+def variables() -> str:
+    """Whether each variable that looks like a setting is one."""
+    found = [f"{name} is no setting: did you mean {near}?" for name, near in misspelt().items()]
+    if found:
+        raise SettingsError("; ".join(found))
+    return "ok"
+
+
+def queues_of_modules(settings: Settings) -> str:
+    """Whether the loaded jobs of the user's modules name queues that there are."""
+    for each in registry.types():
+        if each.options.queue and each.name.rpartition(".")[0] in settings.modules:
+            try:
+                known_queue(each.options.queue, settings.queues)
+            except UnknownQueue as error:
+                raise UnknownQueue(f"{each.name}: {error}") from None
+    return "ok"
+
+
+def schedules(settings: Settings) -> str:
+    """How many schedules the modules and the file have, or their faults."""
+    found = [each for each in map(declared, registry.types()) if each is not None]
+    if settings.schedules is not None:
+        found += read_file(settings.schedules)
+    jobs = Client(Redis(), settings.queues, settings.max_job_bytes)  # it validates calls, and never connects
+    faults = faults_of(found, jobs, time.time())
+    if faults:
+        raise InvalidSchedule("; ".join(faults))
+    return f"ok, {len(found)}"
+
+
+def webhooks(settings: Settings) -> str:
+    """How many webhooks the file has."""
+    if settings.webhooks is None:
+        return "ok, none"
+    return f"ok, {len(read_endpoints(settings.webhooks, Allowed(settings.webhook_allow), secret))}"
