@@ -90,15 +90,12 @@ class JobFilter:
         since, until = self.times
         return (since is None or at >= since) and (until is None or at <= until)
 
-    def fits_call(self, data: bytes, description: str = "") -> bool:
-        """Whether the payload `data` calls what is meant, with the arguments that are meant.
-
-        Of one that can't be read, the `description` may name the function.
-        """
+    def fits_call(self, data: bytes) -> bool:
+        """Whether the payload `data` calls what is meant, with the arguments that are meant."""
         try:
             call = wire.decode_call(data)
         except wire.InvalidPayload:
-            return not self.args and self.fits_name(wire.called(description))
+            return self.name is None and not self.args
         if not self.fits_name(call.name):
             return False
         given = _named(call) if self.args else {}
@@ -124,14 +121,14 @@ def look(
     It takes a round trip, and another one if errors are compared. They are not if the caller `knows_error`.
     """
     needs_call = wanted.name is not None or bool(wanted.args)
-    names = (*FIELDS, "description", "data") if needs_call else FIELDS
+    names = (*FIELDS, "data") if needs_call else FIELDS
     found = []
     records = pipelined(client, [("HMGET", keys.job_key(id), *names) for id in ids], None)
     for id, values in zip(ids, records, strict=True):
         seen = _sighting(id, values or (None,), statuses)
         if seen is None or not _fits(seen, wanted):
             continue
-        if not needs_call or wanted.fits_call(values[-1] or b"", as_text(values[-2] or b"")):
+        if not needs_call or wanted.fits_call(values[-1] or b""):
             found.append(seen)
     if wanted.error is None or knows_error:
         return found

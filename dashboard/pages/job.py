@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -17,6 +18,7 @@ from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages import job_past
 from packmule.dashboard.pages.job_values import seconds
 from packmule.dashboard.pages.rendering import render
+from packmule.dashboard.previews.preview import preview
 from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
 from packmule.jobs import keys, masking, reader, registry, said, watch
@@ -65,6 +67,7 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
         "waits": _waits(site.client, info, viewer),
         "awaited": waits.signal_of(info),
         "signal": {"fault": "", "data": "", **(signal or {})},
+        "preview_of": partial(preview, site, info),
         "is_answer": (info.waits or "").startswith("signal:step:"),
         "level": level if level in said.LEVELS else "debug",
         "levels": [*said.LEVELS],

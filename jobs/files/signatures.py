@@ -91,14 +91,20 @@ def kind_of(file: Path) -> Kind:
     return _text_kind(head)
 
 
-def _zip_kind(content: BinaryIO) -> str:
-    """The office format that a ZIP's member names reveal, or ZIP."""
+def has_small_directory(content: BinaryIO) -> bool:
+    """Whether a ZIP's directory, which would be loaded whole into memory, has at most `MAX_ZIP_DIRECTORY`."""
     size = content.seek(0, 2)
     content.seek(max(0, size - ZIP_TAIL))
     tail = content.read()
     end = tail.rfind(b"PK\x05\x06")
-    # A directory of many megabytes would be loaded whole into memory, and no office file has one.
-    if end < 0 or len(tail) < end + 22 or struct.unpack_from("<I", tail, end + 12)[0] > MAX_ZIP_DIRECTORY:
+    if end < 0 or len(tail) < end + 22:
+        return False
+    return int(struct.unpack_from("<I", tail, end + 12)[0]) <= MAX_ZIP_DIRECTORY
+
+
+def _zip_kind(content: BinaryIO) -> str:
+    """The office format that a ZIP's member names reveal, or ZIP."""
+    if not has_small_directory(content):  # no office file has a large one
         return "application/zip"
     try:
         with zipfile.ZipFile(content) as archive:

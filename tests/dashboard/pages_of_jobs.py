@@ -12,6 +12,7 @@ from typing import Any
 from redis import Redis
 from starlette.testclient import TestClient
 
+from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
@@ -41,9 +42,15 @@ class Pages:
 
 
 @contextmanager
-def pages_for(client: Redis, role: Role = Role.OPERATOR, may_see_payloads: bool = True) -> Iterator[Pages]:
+def pages_for(
+    client: Redis,
+    role: Role = Role.OPERATOR,
+    may_see_payloads: bool = True,
+    storage: str | None = None,
+) -> Iterator[Pages]:
     found = Pages(TestClient(None, client=("192.0.2.7", 50000)), Viewer("ada", role, may_see_payloads))  # type: ignore[arg-type]
-    site = Site(client, Client(client), QUEUES, "redis://x", "development")
+    api = ApiOptions(storage_url=storage)
+    site = Site(client, Client(client), QUEUES, "redis://x", "development", api=api)
     with TestClient(build(site, lambda request: found.viewer), client=("192.0.2.7", 50000)) as found.browser:
         yield found
 

@@ -370,9 +370,7 @@ def test_a_pickled_job_is_known_by_its_description_and_never_opened(client, monk
     assert (info.name, info.args, info.kwargs, info.is_pickled) == ("shop.report", [], {}, True)
     assert info.unread == "the payload is a pickle: enqueue with RQ's JSONSerializer"
     assert info.result == "(a result that is not JSON)"
-    assert [each.id for each in search(client, JobFilter(name="report")).jobs] == [job.id]
-    assert search(client, JobFilter(name="other")).jobs == []
-    assert search(client, JobFilter(name="report", args={"0": "2026-11"})).jobs == []
+    assert search(client, JobFilter(name="report")).jobs == [], "a description is no proof"
     with pytest.raises(InvalidCall, match=f"job {job.id} can't be copied: the payload is a pickle"):
         copying.copy(Client(client), job.id, {})
 

@@ -1,0 +1,111 @@
+"""The files of a job: the paths in the storage that its result names, and how large they are there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from packmule.jobs.reader import JobInfo
+from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, StorageError
+from packmule.plain_text import plain
+
+if TYPE_CHECKING:
+    from packmule.dashboard.site import Site
+
+MOST_FILES = 50
+"""Files of a job that are shown and may be fetched."""
+
+DEEPEST, LONGEST_PATH = 6, 1_000
+
+LOOKING = 2.0
+"""Seconds for which a page asks a storage, which may be far away, for the sizes of files."""
+
+INPUTS = ("source", "sources")
+"""Names under which results tell what went in; `file` tells that of what it inspected."""
+
+GONE = (
+    "is not in the storage: it was removed, or this dashboard has another PACKMULE_STORAGE than the workers"
+)
+UNREACHED = "can't be looked for now: the storage can't be reached, as the dashboard's log says"
+
+logger = logging.getLogger(__name__)
+
+
+class Output(NamedTuple):
+    """A file of a job: `bytes` is its size, None if nobody looked or `fault` says why it isn't there."""
+
+    path: str
+    bytes: int | None = None
+    fault: str = ""
+
+
+def paths_of(info: JobInfo) -> list[str]:
+    """The paths that the result of a job names under `path`, `..._path`, `paths` or `files`.
+
+    >>> paths_of(replace(info, result={"path": "a.csv", "n": 1}))  # doctest: +SKIP
+    ['a.csv']
+    """
+    found = list(_paths(info.result, 0)) if info.status == "finished" else []
+    inspected = info.result.get("source") if found == [] and isinstance(info.result, dict) else None
+    if info.name == "packmule.jobs.files.file" and info.status == "finished" and isinstance(inspected, str):
+        found.append(inspected)
+    return [*dict.fromkeys(each for each in found if 0 < len(each) <= LONGEST_PATH)][:MOST_FILES]
+
+
+def outputs(site: Site, paths: Sequence[str]) -> list[Output]:
+    """The files at `paths`, as far as the storage says within two seconds."""
+    ends_at = time.monotonic() + LOOKING
+    found = []
+    for path in paths:
+        found.append(_output(site, path) if time.monotonic() < ends_at else Output(path))
+    return found
+
+
+def storage_of(site: Site) -> Storage:
+    """Where the files of jobs are. Raises `StorageError`."""
+    if site.api.storage_url is None:
+        raise StorageError("this dashboard has no storage: set PACKMULE_STORAGE")
+    return _opened(site.api.storage_url)
+
+
+@lru_cache(maxsize=4)
+def _opened(url: str) -> Storage:
+    return Storage(url)
+
+
+def fault_of(path: str, error: Exception) -> str:
+    """Why the file isn't there, for people; what the storage says may name servers, and is for the log."""
+    if isinstance(error, MissingFile | OutsideStorage):
+        return GONE if isinstance(error, MissingFile) else "is not a path in the storage"
+    logger.warning("%s can't be looked for: %s", plain(path), plain(error))
+    return UNREACHED
+
+
+def _output(site: Site, path: str) -> Output:
+    try:
+        return Output(path, storage_of(site).size(path))
+    except StorageError as error:
+        return Output(path, None, fault_of(path, error))
+
+
+def _paths(value: Any, depth: int) -> Iterator[str]:
+    if depth > DEEPEST:
+        return
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name in INPUTS:
+                continue
+            if isinstance(inner, str):
+                if name == "path" or name.endswith("_path"):
+                    yield inner
+            elif name in ("paths", "files") and isinstance(inner, list):
+                for each in inner[:MOST_FILES]:
+                    yield from [each] if isinstance(each, str) else _paths(each, depth + 1)
+            else:
+                yield from _paths(inner, depth + 1)
+    elif isinstance(value, list):
+        for each in value[: 2 * MOST_FILES]:
+            yield from _paths(each, depth + 1)
