@@ -1,28 +1,33 @@
-"""Email addresses: their syntax, checked before anything is sent, and their encoding in headers."""
+"""Email addresses: their syntax, checked before anything is sent, judged as mail servers judge it."""
 
 from __future__ import annotations
 
 import re
-from email.header import Header
-from email.headerregistry import Address
-from email.utils import quote
+from functools import lru_cache
 
 from packmule.errors import UsageError
+from packmule.jobs.email.letter import Mailbox
 
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that no header may contain: control characters, line ends and lone surrogates."""
 
 MAX_LOCAL = 64
+MAX_DOMAIN = 253
 MAX_ADDRESS = 254
 MAX_NAME = 500
 MAX_SHOWN = 80
-MAX_ENCODED = 66
 
-_PLAIN = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
+PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+"""A name that needs no quotes."""
+
 _ATOM = r"[^\s\"(),.:;<>@\[\\\]]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
-_NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<spec>[^<>]*)>")
-_QUOTED = re.compile(r'"(?P<inner>(?:[^"\\]|\\.)*)"')
+_QUOTED_TEXT = r'"(?:[^"\\]|\\.)*"'
+_NAMED = re.compile(rf"(?P<name>{_QUOTED_TEXT}|[^<>]*)\s*<(?P<spec>{_QUOTED_TEXT}@[^<>]*|[^<>]*)>")
+_QUOTED = re.compile(r'"(?P<inner>(?:[^"\\]|\\.)+)"')
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_NUMBER = re.compile(r"(?:.*\.)?[0-9]+")
 
 
 class InvalidAddress(UsageError, ValueError):
@@ -30,17 +35,21 @@ class InvalidAddress(UsageError, ValueError):
 
 
 def address(text: str) -> str:
-    """`text` as it is written in a header: with its display name, if any, and its domain in ASCII.
+    """`text` as people write it: with its display name, if any, and its domain in ASCII.
 
     >>> address("Ada <ada@bücher.example>")
     'Ada <ada@xn--bcher-kva.example>'
 
     Only the syntax is checked: whether the mailbox exists is up to its server. Raises `InvalidAddress`.
     """
-    return str(parse(text))
+    name, spec = parse(text)
+    if not name:
+        return spec
+    return f"{name if PHRASE.fullmatch(name) else quoted(name)} <{spec}>"
 
 
-def parse(text: str) -> Address:
+@lru_cache(maxsize=256)
+def parse(text: str) -> Mailbox:
     """Parse one address, with or without a display name. Raises `InvalidAddress`."""
     if unfit := UNFIT.search(text):
         raise _invalid(text, f"it contains {unfit.group()!r}")
@@ -49,31 +58,35 @@ def parse(text: str) -> Address:
     local, at, domain = spec.strip().rpartition("@")
     if not at:
         raise _invalid(text, "it has no @; write name@example.org")
-    if not _LOCAL.fullmatch(local):
-        raise _invalid(text, "before the @ it may have letters, digits and signs such as . + - _")
-    ascii_domain = _ascii(text, domain)
-    if len(local.encode()) > MAX_LOCAL or len(local.encode()) + 1 + len(ascii_domain) > MAX_ADDRESS:
+    local, domain = _local(text, local), _domain(text, domain)
+    if len(local.encode()) > MAX_LOCAL or len(local.encode()) + 1 + len(domain) > MAX_ADDRESS:
         raise _invalid(text, f"it is longer than {MAX_LOCAL} bytes before the @ or {MAX_ADDRESS} in all")
-    return Address(name, local, ascii_domain)
+    return Mailbox(name, f"{local}@{domain}")
 
 
-def on_the_wire(known: Address) -> str:
-    """`known` as encoded in a header: its name quoted if necessary, or encoded if it is not ASCII."""
-    name = known.display_name
-    if not name:
-        return known.addr_spec
-    if not name.isascii() or "=?" in name:
-        name = Header(name, "utf-8", maxlinelen=MAX_ENCODED).encode(linesep="\r\n")
-    elif not _PLAIN.fullmatch(name):
-        name = f'"{quote(name)}"'
-    return f"{name} <{known.addr_spec}>"
+def quoted(text: str) -> str:
+    """`text` in quotes, as names and the parts before an @ are written that hold spaces or signs."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _local(text: str, local: str) -> str:
+    """What stands before the @; quotes that it does not need are left out, as servers compare it so."""
+    if _LOCAL.fullmatch(local):
+        return local
+    if within := _QUOTED.fullmatch(local):
+        inner = re.sub(r"\\(.)", r"\1", within["inner"])
+        return inner if _LOCAL.fullmatch(inner) else quoted(inner)
+    raise _invalid(
+        text, "before the @ it may have letters, digits and signs such as . + - _, or any text in quotes"
+    )
 
 
 def _display_name(text: str, name: str) -> str:
     if len(name) > MAX_NAME:
         raise _invalid(text, f"its name is longer than {MAX_NAME} characters")
-    if quoted := _QUOTED.fullmatch(name):
-        return re.sub(r"\\(.)", r"\1", quoted["inner"])
+    if within := _QUOTED.fullmatch(name):
+        return re.sub(r"\\(.)", r"\1", within["inner"])
     # Unquoted, these could turn one address into two.
     if set(name) & set('",;:@'):
         raise _invalid(
@@ -84,11 +97,16 @@ def _display_name(text: str, name: str) -> str:
     return name
 
 
-def _ascii(text: str, domain: str) -> str:
+def _domain(text: str, domain: str) -> str:
+    if len(domain) > MAX_DOMAIN or domain.endswith("."):
+        raise _invalid(text, "after the @ it needs a domain such as example.org")
+    if domain.isascii():
+        # Not by idna: names in use, such as ex_ample.org, are more than it allows.
+        if not _DOMAIN.fullmatch(domain) or _NUMBER.fullmatch(domain):
+            raise _invalid(text, f"{_short(domain)} is not a domain")
+        return domain.lower()
     import idna  # noqa: PLC0415  keeps workers that send nothing small
 
-    if len(domain) > MAX_ADDRESS or domain.endswith("."):
-        raise _invalid(text, "after the @ it needs a domain such as example.org")
     try:
         return idna.encode(domain, uts46=True, std3_rules=True).decode()
     except idna.IDNAError:

@@ -1,18 +1,30 @@
-"""A mail in MIME: its headers, its parts and its envelope."""
+"""A mail from what it says: its headers, its parts and its envelope."""
 
 from __future__ import annotations
 
-import mimetypes
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.headerregistry import Address, AddressHeader
-from email.message import EmailMessage
-from email.policy import EmailPolicy
-from email.utils import format_datetime, make_msgid
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
 from hashlib import blake2b
 
 from packmule.jobs.email.letter import Attachment, Content, InvalidMessage, Letter, Mailbox, Message
-from packmule.jobs.email.message.addresses import UNFIT, on_the_wire, parse
+from packmule.jobs.email.message.addresses import parse
+from packmule.jobs.email.message.allowed import custom, labels, line_of, unsubscribing
+from packmule.jobs.email.message.headers import checked, of_addresses, of_text
+from packmule.jobs.email.message.mime import file_part, multipart, text_part
+from packmule.jobs.email.message.verp import return_path as path_for
+
+MAX_RECIPIENTS = 500
+"""Addresses in to, cc and bcc together: everybody in to and cc sees all of them."""
+
+MAX_SUBJECT = 2_000
+
+AUTO_SUBMITTED = ("Auto-Submitted", "auto-generated")
+"""Tells vacation responders not to reply (RFC 3834)."""
+
+_CID = re.compile(r"[A-Za-z0-9._-]{1,100}(?:@[A-Za-z0-9.-]{1,100})?")
 
 
 def compose(
@@ -25,56 +37,88 @@ def compose(
     bcc: Sequence[str] = (),
     reply_to: Sequence[str] = (),
     attachments: Sequence[Attachment] = (),
+    headers: Mapping[str, str] | None = None,
+    unsubscribe: str | Sequence[str] | None = None,
+    return_path: str | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
     key: str | None = None,
 ) -> Letter:
     """Build the mail; recipients in `bcc` appear in its envelope only.
 
     The Message-ID depends only on `key`, the key of the send. If a job runs again after its outcome was lost,
     the second copy has the ID of the first, so that mail systems can suppress it and a person can recognise
-    it. Without a key it is random.
+    it. Without a key it is random. `return_path` is described at `verp.return_path`, `headers` at
+    `allowed.custom` and `unsubscribe` at `allowed.unsubscribing`.
 
-    Raises `InvalidAddress`, and `InvalidMessage` for text that a header can't contain.
+    >>> compose(Content("Soon more.", None), subject="Hello", sender="mule@example.org",
+    ...         to=["ada@example.com"], key="hello:ada").recipients
+    ('ada@example.com',)
+
+    Raises `InvalidAddress`, and `InvalidMessage` for what a mail can't contain.
     """
-    message = EmailMessage(policy=POLICY)
     author = parse(sender)
-    readers = {"To": [parse(text) for text in to], "Cc": [parse(text) for text in cc]}
-    hidden = [parse(text) for text in bcc]
-    answers = [parse(text) for text in reply_to]
-    recipients = tuple(dict.fromkeys(known.addr_spec for known in [*readers["To"], *readers["Cc"], *hidden]))
-    if not recipients:
-        raise InvalidMessage("a mail needs at least one address in to, cc or bcc")
-    message["From"] = author
-    for header, people in (*readers.items(), ("Reply-To", answers)):
-        if people:
-            message[header] = people
-    message["Subject"] = _header("subject", subject)
-    message["Date"] = format_datetime(datetime.now(UTC))
-    message["Message-ID"] = message_id = (
-        f"<{blake2b(key.encode(errors='replace'), digest_size=16).hexdigest()}@{author.domain}>"
-        if key is not None
-        else make_msgid(domain=author.domain)
+    readers, copies, hidden, answers = people(to, cc, bcc, reply_to)
+    recipients = tuple(dict.fromkeys([mailbox.spec for mailbox in (*readers, *copies, *hidden)]))
+    if len(checked("subject", subject)) > MAX_SUBJECT:
+        raise InvalidMessage(f"the subject has more than {MAX_SUBJECT:,} characters")
+    more = (*(custom(headers) if headers else ()), *unsubscribing(unsubscribe))
+    if not any(name.lower() == "auto-submitted" for name, _ in more):
+        more = (AUTO_SUBMITTED, *more)
+    tags, metadata = labels(tags, metadata)
+    token = (
+        blake2b(key.encode(errors="replace"), digest_size=16).hexdigest() if key else secrets.token_hex(16)
     )
-    _fill(message, content, attachments)
-    needs_utf8 = not all(
-        known.username.isascii() for known in [author, *readers["To"], *readers["Cc"], *hidden, *answers]
-    )
+    message_id = f"<{token}@{author.spec.rpartition('@')[2]}>"
+    needs_utf8 = not all(mailbox.spec.isascii() for mailbox in (author, *readers, *copies, *hidden, *answers))
+    lines = [
+        of_addresses("From", [author]),
+        *(
+            of_addresses(name, listed)
+            for name, listed in (("To", readers), ("Cc", copies), ("Reply-To", answers))
+            if listed
+        ),
+        of_text("Subject", subject),
+        f"Date: {formatdate(time.time(), usegmt=True)}",
+        f"Message-ID: {message_id}",
+        *(line_of(name, value) for name, value in more),
+        "MIME-Version: 1.0\r\n",
+    ]
     return Letter(
         message_id,
-        author.addr_spec,
+        path_for(return_path, recipients) if return_path else author.spec,
         recipients,
-        message.as_bytes(policy=POLICY.clone(utf8=needs_utf8)),
+        b"".join(["\r\n".join(lines).encode(), *_body(content, attachments)]),
         needs_utf8,
         Message(
             subject,
-            _mailbox(author),
-            _mailboxes(readers["To"]),
-            _mailboxes(readers["Cc"]),
-            _mailboxes(hidden),
-            _mailboxes(answers),
+            author,
+            readers,
+            copies,
+            hidden,
+            answers,
             content,
             tuple(attachments),
+            more,
+            tags,
+            metadata,
         ),
     )
+
+
+def people(
+    to: Sequence[str], cc: Sequence[str], bcc: Sequence[str], reply_to: Sequence[str]
+) -> tuple[tuple[Mailbox, ...], ...]:
+    """The addresses of a mail, parsed. Raises `InvalidAddress`, and `InvalidMessage` for too many or none."""
+    count = len(to) + len(cc) + len(bcc)
+    if not count:
+        raise InvalidMessage("a mail needs at least one address in to, cc or bcc")
+    if max(count, len(reply_to)) > MAX_RECIPIENTS:
+        raise InvalidMessage(
+            f"the mail has {max(count, len(reply_to)):,} addresses, over the limit of {MAX_RECIPIENTS}: each "
+            "reader would see all of them; send each a mail of their own, as a batch or a bulk send"
+        )
+    return tuple(tuple(map(parse, texts)) for texts in (to, cc, bcc, reply_to))
 
 
 def content_key(scope: str, subject: str, content: Content, attachments: Sequence[Attachment] = ()) -> str:
@@ -90,72 +134,36 @@ def content_key(scope: str, subject: str, content: Content, attachments: Sequenc
     return digest.hexdigest()
 
 
-def _mailbox(known: Address) -> Mailbox:
-    return Mailbox(known.display_name, known.addr_spec)
-
-
-def _mailboxes(people: Sequence[Address]) -> tuple[Mailbox, ...]:
-    return tuple(map(_mailbox, people))
-
-
-class _Policy(EmailPolicy):
-    """The standard library's SMTP policy, except that headers of addresses have one address per line.
-
-    Its own folding drops the quotes of a long name, and a comma in the name then starts a new address.
-    """
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        if not isinstance(value, AddressHeader):
-            return super().fold_binary(name, value)
-        return f"{name}: {f',{self.linesep} '.join(map(on_the_wire, value.addresses))}{self.linesep}".encode()
-
-
-# Bodies are encoded to ASCII, so that any server accepts them, whether or not it offers 8BITMIME.
-POLICY = _Policy(linesep="\r\n", cte_type="7bit")
-
-
-def _fill(message: EmailMessage, content: Content, attachments: Sequence[Attachment]) -> None:
-    """Add the parts: the alternatives from plain to rich, then the attachments."""
-    if content.text is not None:
-        message.set_content(_encodable("text", content.text))
+def _body(content: Content, attachments: Sequence[Attachment]) -> list[bytes]:
+    """The parts: alternatives from plain to rich, the HTML with its images, then the attachments."""
+    images = [attachment for attachment in attachments if attachment.cid is not None]
+    files = [attachment for attachment in attachments if attachment.cid is None]
+    # Nobody who writes a mail can know its boundaries, so no text can end a part.
+    token = secrets.token_hex(12)
+    alternatives = []
+    if content.text is not None or content.html is None:
+        alternatives.append(text_part("plain", content.text or ""))
     if content.html is not None:
-        if content.text is None:
-            message.set_content(_encodable("HTML", content.html), subtype="html")
-        else:
-            message.add_alternative(_encodable("HTML", content.html), subtype="html")
-    for attachment in attachments:
-        maintype, subtype = _media_type(attachment.name)
-        message.add_attachment(
-            attachment.content,
-            maintype=maintype,
-            subtype=subtype,
-            filename=_header("attachment's name", attachment.name),
-        )
+        html = text_part("html", content.html)
+        if images:
+            _check_images(content.html, images)
+            html = multipart("related", f"=_{token}_r", [html, *map(file_part, images)])
+        alternatives.append(html)
+    elif images:
+        raise InvalidMessage("images are shown by the HTML of a mail, and this mail has none")
+    body = alternatives[0]
+    if len(alternatives) > 1:
+        body = multipart("alternative", f"=_{token}_a", alternatives)
+    return multipart("mixed", f"=_{token}_m", [body, *map(file_part, files)]) if files else body
 
 
-def _media_type(name: str) -> tuple[str, str]:
-    guessed, encoding = mimetypes.guess_type(name)
-    # A compressed table is not a table, and an attached mail must not be encoded as a mail.
-    if guessed is None or encoding is not None or guessed.startswith(("message/", "multipart/")):
-        guessed = "application/gzip" if encoding == "gzip" else "application/octet-stream"
-    maintype, _, subtype = guessed.partition("/")
-    return maintype, subtype
-
-
-def _header(what: str, text: str) -> str:
-    """`text`, checked: refusing line ends here keeps a value from becoming a second header."""
-    if unfit := UNFIT.search(text):
-        raise InvalidMessage(
-            f"the {what} contains {unfit.group()!r} (at {unfit.start() + 1}); a header is one line of text"
-        )
-    return text
-
-
-def _encodable(what: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidMessage(
-            f"the {what} contains {text[error.start]!r}, a lone surrogate, which is half of a character"
-        ) from None
-    return text
+def _check_images(html: str, images: Sequence[Attachment]) -> None:
+    for image in images:
+        if not _CID.fullmatch(image.cid or ""):
+            raise InvalidMessage(
+                f"the image's name {(image.cid or '')[:80]!r} may have letters, digits and . _ -"
+            )
+        if f"cid:{image.cid}" not in html:
+            raise InvalidMessage(
+                f'no part of the HTML shows the image {image.cid}: write src="cid:{image.cid}"'
+            )
