@@ -145,7 +145,7 @@ def _spec(text: Any) -> str:
         raise InvalidAddress("it is empty")
     if not isinstance(text, str):
         raise InvalidAddress(f"{text!r:.80} is not text")
-    return parse(text).addr_spec
+    return parse(text).spec
 
 
 def _written(variables: dict[str, Any]) -> bytes:

@@ -132,7 +132,8 @@ def _room(used: int) -> int:
 
 def _quoted_words(text: str, used: int) -> Iterator[str]:
     """Quoted-printable words of whole characters."""
-    room, size, word = _room(used), 0, []
+    word: list[str] = []
+    room, size = _room(used), 0
     for character in text:
         piece = _QUOTED.get(character) or "".join(f"={byte:02X}" for byte in character.encode())
         if size + len(piece) > room:
