@@ -11,7 +11,7 @@ from typing import Any
 
 from packmule import setting_values
 from packmule.errors import UsageError
-from packmule.units import GIB, KIB, MIB, duration, size
+from packmule.units import DAY, GIB, KIB, MIB, duration, size
 
 _PREFIX = "PACKMULE_"
 
@@ -66,6 +66,7 @@ class Settings:
     mail_to: str = ""
     mail_pace: str = ""
     mail_from: str = "packmule@localhost"
+    mail_keep: int = 30 * DAY
     host: str = "127.0.0.1"
     port: int = 9181
     hosts: tuple[str, ...] = ()
@@ -152,6 +153,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "mail_to": ("PACKMULE_MAIL_TO", str),
     "mail_pace": ("PACKMULE_MAIL_PACE", str),
     "mail_from": ("PACKMULE_MAIL_FROM", str),
+    "mail_keep": ("PACKMULE_MAIL_KEEP", setting_values.mail_keep),
     "host": ("PACKMULE_HOST", str),
     "port": ("PACKMULE_PORT", setting_values.port),
     "hosts": ("PACKMULE_HOSTS", setting_values.host_names),

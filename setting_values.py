@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from packmule.units import size
+from packmule.units import DAY, duration, size
 
 LAST_PORT = 65_535
 
@@ -51,6 +51,14 @@ def machine(text: str) -> str:
     if len(text) > LONGEST_MACHINE or not text.isprintable():
         raise ValueError(f"use up to {LONGEST_MACHINE} visible characters, such as a node's name")
     return text
+
+
+def mail_keep(text: str) -> int:
+    """A span of a day to ten years."""
+    seconds = duration(text)
+    if not DAY <= seconds <= 3650 * DAY:
+        raise ValueError("give a span from 1d to 3650d")
+    return int(seconds)
 
 
 def mail_urls(text: str) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class App:
         """Provide this process's jobs with what they need."""
         from packmule.coordination.cache.cache import Cache
         from packmule.jobs import context
-        from packmule.jobs.email import Mailer
+        from packmule.jobs.email import Ledger, Mailer
         from packmule.jobs.input_limits import InputLimits
 
         settings = self.settings
@@ -117,6 +117,7 @@ class App:
             self.storage,
             InputLimits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
             Mailer(mail_urls, settings.mail_from, settings.templates, redis=self.client),
+            Ledger(self.client, settings.mail_keep),
             Cache(self.client, "jobs"),
         )
 

@@ -221,6 +221,7 @@ def test_a_mail_arrives_with_text_html_and_attachments_unchanged(post, tmp_path)
         "message_id": mail["message-id"],
         "accepted": ["joerg@example.org"],
         "refused": {},
+        "suppressed": {},
         "bytes": len(content),
     }
 

@@ -100,6 +100,8 @@ class Performer:
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
+        self.claims = ""
+        """The key of the claims of the worker that performs."""
         self.in_body = False
         """Whether the main thread runs a job's own code, where a signal handler may raise."""
 
@@ -235,6 +237,7 @@ class Performer:
             job.execution,
             self.hear,
             partial(self.spend, job.id, job.execution),
+            self.claims,
         )
 
     def _result(self, call: Call, running: context.Running, value: Any, started: float) -> Result:

@@ -34,7 +34,7 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError
 
-from packmule.jobs import context
+from packmule.jobs import context, keys
 from packmule.jobs.interrupts import Interrupted
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.worker.crash_report import CrashReport
@@ -130,6 +130,7 @@ class Worker:
             progress.spend,
             self.fetcher.saying.hear,
         )
+        self.performer.claims = keys.claims_key(name)
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
         self.interruption = Interruption(self.executors.values(), scoreboard, self.wake.wake)
         self.singletons = Singletons(

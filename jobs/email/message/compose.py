@@ -24,6 +24,7 @@ MAX_SUBJECT = 2_000
 AUTO_SUBMITTED = ("Auto-Submitted", "auto-generated")
 """Tells vacation responders not to reply (RFC 3834)."""
 
+_PLAIN = re.compile(r"[0-9a-z]{26,34}")
 _CID = re.compile(r"[A-Za-z0-9._-]{1,100}(?:@[A-Za-z0-9.-]{1,100})?")
 
 
@@ -66,10 +67,7 @@ def compose(
     if not any(name.lower() == "auto-submitted" for name, _ in more):
         more = (AUTO_SUBMITTED, *more)
     tags, metadata = labels(tags, metadata)
-    token = (
-        blake2b(key.encode(errors="replace"), digest_size=16).hexdigest() if key else secrets.token_hex(16)
-    )
-    message_id = f"<{token}@{author.spec.rpartition('@')[2]}>"
+    letter_id = message_id(key or secrets.token_hex(16), author.spec)
     needs_utf8 = not all(mailbox.spec.isascii() for mailbox in (author, *readers, *copies, *hidden, *answers))
     lines = [
         of_addresses("From", [author]),
@@ -80,12 +78,12 @@ def compose(
         ),
         of_text("Subject", subject),
         f"Date: {formatdate(time.time(), usegmt=True)}",
-        f"Message-ID: {message_id}",
+        f"Message-ID: {letter_id}",
         *(line_of(name, value) for name, value in more),
         "MIME-Version: 1.0\r\n",
     ]
     return Letter(
-        message_id,
+        letter_id,
         path_for(return_path, recipients) if return_path else author.spec,
         recipients,
         b"".join(["\r\n".join(lines).encode(), *_body(content, attachments)]),
@@ -104,6 +102,12 @@ def compose(
             metadata,
         ),
     )
+
+
+def message_id(key: str, sender: str) -> str:
+    """The Message-ID of a send's mail from `sender`. A key of the ledger's stands in it: bounces lead back."""
+    token = key if _PLAIN.fullmatch(key) else blake2b(key.encode(errors="replace"), digest_size=16).hexdigest()
+    return f"<{token}@{sender.rpartition('@')[2]}>"
 
 
 def people(

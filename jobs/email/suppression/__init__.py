@@ -1,0 +1,1 @@
+"""Suppression: addresses and domains that get no mail, why, and until when."""
