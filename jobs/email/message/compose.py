@@ -105,8 +105,10 @@ def compose(
 
 
 def message_id(key: str, sender: str) -> str:
-    """The Message-ID of a send's mail from `sender`. A key of the ledger's stands in it: bounces lead back."""
-    token = key if _PLAIN.fullmatch(key) else blake2b(key.encode(errors="replace"), digest_size=16).hexdigest()
+    """The Message-ID of a send's mail from `sender`. The ledger's keys stand in it."""
+    token = (
+        key if _PLAIN.fullmatch(key) else blake2b(key.encode(errors="replace"), digest_size=16).hexdigest()
+    )
     return f"<{token}@{sender.rpartition('@')[2]}>"
 
 
