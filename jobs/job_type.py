@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from packmule.errors import UsageError
+from packmule.jobs.arguments import arguments_type, explained
 from packmule.jobs.limits import InvalidLimit, JobLimits, job_limits
 from packmule.jobs.options import JobOptions, Options
 
@@ -28,6 +29,8 @@ class JobSettings(JobOptions, total=False):
 
     give_up_on: tuple[type[BaseException], ...]
     """Exceptions that are never retried."""
+    check: Callable[..., object] | None
+    """Called with the arguments before a call is enqueued: if it raises a `ValueError`, it is refused."""
     retry_on: tuple[type[BaseException], ...] | None
     """The only exceptions that are retried; all of them by default."""
     at_once: bool
@@ -72,6 +75,7 @@ class Traits:
     """
 
     give_up_on: tuple[type[BaseException], ...] = ()
+    check: Callable[..., object] | None = None
     retry_on: tuple[type[BaseException], ...] | None = None
     at_once: bool = False
     isolate: bool = False
@@ -103,6 +107,8 @@ class Traits:
                 raise InvalidJob(f"{name}={bound!r}: give a number above 0")
             if bound is not None and not self.isolate:
                 raise InvalidJob(f"{name} is for jobs in a process of their own: add isolate=True")
+        if self.check is not None and not callable(self.check):
+            raise InvalidJob(f"check={self.check!r}: give a function that takes the job's arguments")
         if not isinstance(self.version, int | str | None) or not self.version_text.isprintable():
             raise InvalidJob(f"version={self.version!r}: give a number or a printable text")
         if self.cron is None and self.every is None and (self.tz is not None or self.schedule is not None):
@@ -140,12 +146,20 @@ class JobType:
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the annotations.
 
-        Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one.
+        Raises `InvalidCall` with the argument's name for a missing, unknown or ill-typed one, and with what
+        the type's own `check` said.
         """
         if self.name.startswith("__main__."):
             raise InvalidCall(
                 f"{self.name}: a worker can't import the program itself: move the job to another module"
             )
+        if self.traits.check is not None:
+            positional, named = self.bind(args, kwargs)
+            try:
+                self.traits.check(*positional, **named)
+            except ValueError as error:
+                raise InvalidCall(f"{self.name}: {error}") from None
+            return
         given = self._given(args, kwargs)
         if given is None:
             self._bound(args, kwargs)
@@ -203,7 +217,7 @@ class JobType:
 
     def invalid(self, error: Exception, kwargs: Mapping[str, Any]) -> InvalidCall:
         """What to raise for a call that doesn't fit."""
-        return InvalidCall(f"{self.name}: {_explained(error)}{self._way_out(kwargs)}")
+        return InvalidCall(f"{self.name}: {explained(error)}{self._way_out(kwargs)}")
 
     def _way_out(self, kwargs: Mapping[str, Any]) -> str:
         """What to do about the first of `kwargs` that is no argument, an option above all."""
@@ -234,7 +248,12 @@ def job_type(
         hints = typing.get_type_hints(function, include_extras=True) if typed else {}
     except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
         raise InvalidJob(f"{name} can't be a job: its signature can't be read: {error}") from None
-    arguments = _arguments_type(name, signature, hints)
+    try:
+        arguments = arguments_type(signature, hints)
+    except (TypeError, RuntimeError) as error:
+        raise InvalidJob(
+            f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
+        ) from None
     is_async = inspect.iscoroutinefunction(function)
     traits = traits or Traits()
     if is_async and traits.isolate:
@@ -261,40 +280,3 @@ def _by_position(signature: inspect.Signature) -> tuple[tuple[str, ...], int]:
     if any(each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters):
         return (), 1
     return tuple(signature.parameters), sum(each.default is each.empty for each in parameters)
-
-
-def _arguments_type(
-    name: str, signature: inspect.Signature, hints: Mapping[str, Any]
-) -> type[msgspec.Struct]:
-    """A struct with a field for each parameter, against which calls are validated."""
-    fields: list[tuple[str, Any, Any]] = []
-    for parameter in signature.parameters.values():
-        kind: Any = hints.get(parameter.name, Any)
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            kind = tuple[kind, ...]
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            kind = dict[str, kind]
-        # Binding has already refused a missing argument, so each may be absent here.
-        fields.append((parameter.name, kind, None))
-    try:
-        struct = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        msgspec.json.Decoder(struct)
-        msgspec.json.schema(struct, schema_hook=_refuse)
-    except (TypeError, RuntimeError) as error:
-        raise InvalidJob(
-            f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
-        ) from None
-    return struct
-
-
-def _refuse(kind: Any) -> dict[str, Any]:
-    """The schema of a type that JSON lacks: only `object`, which is anything, has one."""
-    if kind is object:
-        return {"title": "anything"}
-    raise TypeError(f"{getattr(kind, '__name__', kind)} is not")
-
-
-def _explained(error: Exception) -> str:
-    """msgspec's text, such as `Expected `int`, got `str` - at `$.width``, with the argument in front."""
-    text, _, place = str(error).partition(" - at `$.")
-    return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}" if place else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from packmule.jobs import current
 from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.smtp.server import (
     InsecureServer,
@@ -11,16 +12,17 @@ from packmule.jobs.email.delivery.smtp.server import (
     MailRefused,
     TemporaryFailure,
 )
-from packmule.jobs.email.job import Policy, attached, envelope, listed, perform, rendered
+from packmule.jobs.email.job import Policy, envelope, perform
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown
 from packmule.jobs.email.ledger.names import InvalidKey
 from packmule.jobs.email.ledger.verdict import MailUnknown
 from packmule.jobs.email.letter import InvalidMessage, Letter
 from packmule.jobs.email.message.addresses import InvalidAddress, address
-from packmule.jobs.email.message.compose import compose
+from packmule.jobs.email.message.draft import Draft, check, listed
 from packmule.jobs.email.templating.rendering import InvalidTemplate
+from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
-from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage
+from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
 
 __all__ = [
     "InsecureServer",
@@ -54,7 +56,7 @@ HOPELESS = (
 """Errors that sending again would not fix."""
 
 
-@job(queue="high", timeout=60, retries=5, give_up_on=HOPELESS, at_once=True)
+@job(queue="high", timeout=60, retries=5, give_up_on=HOPELESS, check=check, at_once=True)
 def email(
     to: str | list[str],
     subject: str,
@@ -68,6 +70,12 @@ def email(
     bcc: str | list[str] | None = None,
     reply_to: str | list[str] | None = None,
     sender: str | None = None,
+    images: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+    unsubscribe: str | list[str] | None = None,
+    return_path: str | None = None,
+    tags: list[str] | None = None,
+    metadata: dict[str, str] | None = None,
     key: str | None = None,
     on_unknown: OnUnknown = "park",
     give_up_after: float = GIVE_UP_AFTER,
@@ -76,9 +84,14 @@ def email(
 
     Its content is either `body` (plain text) and/or `html`, sent as they are, or `template`, rendered with
     `variables`: `welcome` means `welcome.html` and/or `welcome.txt` in the templates folder. A mail with HTML
-    only also gets a plain text made from it. A `subject` that contains `{{` is rendered with `variables` too;
-    it may use variables, filters and `if`.
-    `attachments` are paths in the storage. An address is `ada@example.org` or `Ada <ada@example.org>`.
+    only also gets a plain text made from it. A `subject` that contains `{{` is rendered too, if there are a
+    template or variables; it may use variables, filters and `if`. `attachments` are paths in the storage, and
+    `images` too, by the names that the HTML uses: `{"logo": "logo.png"}` for `<img src="cid:logo">`. An
+    address is `ada@example.org` or `Ada <ada@example.org>`.
+
+    `headers` are others such as `X-Campaign` or `In-Reply-To`. `unsubscribe` is an https URL, to which mail
+    readers post, and/or a mailto URL. `return_path` is where bounces go; it may name the recipient:
+    `bounces+{to}@example.org`. HTTP providers get `tags` and `metadata`.
 
     A recipient gets what is sent under one `key` once, whoever sends it again and how often. Without a key,
     that holds within this job, or within its batch for mails of the same content. Recipients that a server
@@ -93,29 +106,32 @@ def email(
     >>> email.enqueue("ada@example.org", "Hello {{ name }}", template="welcome",
     ...               variables={"name": "Ada"})  # doctest: +SKIP
     """
-    if template is None and variables and "{{" not in subject:
-        raise InvalidMessage(
-            "variables need a template, or a subject with {{ }}; body and html are sent as they are"
-        )
     people, copies, hidden = listed(to), listed(cc), listed(bcc)
     content = {
         "subject": subject, "body": body, "html": html, "template": template, "variables": variables,
-        "attachments": attachments, "reply_to": reply_to, "sender": sender,
+        "attachments": attachments, "images": images, "reply_to": reply_to, "sender": sender,
+        "headers": headers, "unsubscribe": unsubscribe,
     }  # fmt: skip
 
     def build(mailer: Mailer, message_key: str | None) -> Letter:
-        renderer, known = mailer.renderer, variables or {}
-        return compose(
-            rendered(renderer, body, html, template, known),
-            subject=renderer.subject(subject, known) if "{{" in subject else subject,
-            sender=sender or mailer.sender,
-            to=people,
-            cc=copies,
-            bcc=hidden,
-            reply_to=listed(reply_to),
-            attachments=attached(attachments) if attachments else [],
-            key=message_key,
+        draft = Draft(
+            mailer.renderer,
+            sender or mailer.sender,
+            subject,
+            body,
+            html,
+            template,
+            reply_to=reply_to,
+            headers=headers,
+            unsubscribe=unsubscribe,
+            return_path=return_path,
+            tags=tags or (),
+            metadata=metadata,
         )
+        if attachments or images:
+            limits = current.resource(InputLimits)
+            draft = draft.with_files(current.resource(Storage), limits.attachment_bytes, attachments, images)
+        return draft.letter(people, copies, hidden, variables=variables, key=message_key)
 
     policy = Policy(key, on_unknown, give_up_after)
     return perform(envelope(people, copies, hidden), content, policy, build)

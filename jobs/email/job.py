@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from packmule.jobs import context, current
@@ -12,13 +11,10 @@ from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.smtp.server import TemporaryFailure
 from packmule.jobs.email.ledger import Ledger, OnUnknown, Run, Send, batch_of, names
 from packmule.jobs.email.ledger.verdict import conclude
-from packmule.jobs.email.letter import Attachment, Content, InvalidMessage, Letter
+from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.message.addresses import parse
 from packmule.jobs.email.message.compose import message_id
 from packmule.jobs.email.outcome import State
-from packmule.jobs.email.templating.rendering import Renderer
-from packmule.jobs.input_limits import InputLimits
-from packmule.jobs.storage import Storage
 
 STEPS = 3
 """The steps of its progress: rendered, connected, sent."""
@@ -114,34 +110,3 @@ def _result(id: str, size: int, states: dict[str, State], replies: dict[str, str
 def envelope(*addresses: Sequence[str]) -> list[str]:
     """The addresses as the envelope has them, each once. Raises `InvalidAddress`."""
     return list(dict.fromkeys(parse(each).spec for some in addresses for each in some))
-
-
-def rendered(
-    renderer: Renderer, body: str | None, html: str | None, template: str | None, variables: dict[str, Any]
-) -> Content:
-    """The content of the mail. Raises `InvalidMessage` and `InvalidTemplate`."""
-    if (template is None) == (body is None and html is None):
-        raise InvalidMessage("give either a template, or a body and/or html")
-    content = Content(body, html) if template is None else renderer.content(template, variables)
-    if content.text is None and content.html is not None:
-        from packmule.jobs.email.message.plaintext import plaintext  # noqa: PLC0415  keeps workers that send nothing small
-
-        return Content(plaintext(content.html), content.html)
-    return content
-
-
-def attached(paths: Sequence[str]) -> list[Attachment]:
-    """The files at `paths`. Raises `InvalidMessage` before reading any if they are too large in total."""
-    storage, limit = current.resource(Storage), current.resource(InputLimits).attachment_bytes
-    total = sum(storage.size(path) for path in paths)
-    if total > limit:
-        raise InvalidMessage(
-            f"the attachments have {total:,} bytes in total, over the limit of {limit:,}; "
-            "send a link, or raise PACKMULE_MAX_ATTACHMENT_BYTES"
-        )
-    return [Attachment(PurePosixPath(path).name, storage.read_bytes(path, max_bytes=limit)) for path in paths]
-
-
-def listed(addresses: str | list[str] | None) -> list[str]:
-    """The addresses of an argument that may be one or several."""
-    return [addresses] if isinstance(addresses, str) else addresses or []

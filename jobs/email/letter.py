@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -9,9 +10,17 @@ from typing import NamedTuple
 
 from packmule.errors import UsageError
 
+_CID = re.compile(r"[A-Za-z0-9._-]{1,100}(?:@[A-Za-z0-9.-]{1,100})?")
+
 
 class InvalidMessage(UsageError, ValueError):
     """A mail can't be built from its arguments; nothing was sent."""
+
+
+def check_cid(cid: str) -> None:
+    """Refuse a name by which no HTML can show an image. Raises `InvalidMessage`."""
+    if not _CID.fullmatch(cid):
+        raise InvalidMessage(f"the image's name {cid[:80]!r} may have letters, digits and . _ -")
 
 
 class Mailbox(NamedTuple):
@@ -39,6 +48,11 @@ class Attachment:
     name: str
     content: bytes
     cid: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the cid, which is part of a header. Raises `InvalidMessage`."""
+        if self.cid is not None:
+            check_cid(self.cid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,3 +132,14 @@ def refresh(account: int, reason: str = "") -> str:
 @job(unique="{account}", throttle=30)
 def ping(account: int, reason: str = "") -> str:
     return reason
+
+
+def even(number: int, when: date | None = None) -> None:
+    assert when is None or isinstance(when, date)
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+
+
+@job(check=even)
+def halve(number: int, when: date | None = None) -> int:
+    return number // 2

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -232,17 +233,17 @@ def test_blind_copies_are_sent_and_not_shown(post):
         "s",
         "t",
         cc="c@example.org",
-        bcc="d@example.org",
+        bcc="blind@example.org",
         reply_to="r@example.org",
     )
-    assert post.mails[0][1] == [f"{name}@example.org" for name in "abcd"]
+    assert post.mails[0][1] == [f"{name}@example.org" for name in ("a", "b", "c", "blind")]
     mail = post.parsed[0]
     assert (mail["to"], mail["cc"], mail["reply-to"]) == (
         "a@example.org, b@example.org",
         "c@example.org",
         "r@example.org",
     )
-    assert b"d@example.org" not in post.mails[0][2]
+    assert b"blind@example.org" not in post.mails[0][2]
 
 
 @pytest.mark.parametrize(
@@ -415,6 +416,35 @@ def test_attachments_over_the_limit_in_total_are_refused(post, worker):
     assert len(post.mails) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"body": None}, "give either a template, or a body"),
+        ({"template": "welcome"}, "give either a template, or a body"),
+        ({"variables": {"name": "Ada"}}, "variables need a template"),
+        ({"to": "nobody"}, "'nobody' is not an email address"),
+        ({"to": []}, "at least one address"),
+        ({"to": [f"{n}@example.org" for n in range(10_000)]}, "10,000 addresses, over the limit of 500"),
+        ({"cc": "a@example.org\nBcc: b@example.org"}, "is not an email address"),
+        ({"sender": "x"}, "'x' is not an email address"),
+        ({"subject": "a\r\nBcc: b@example.org"}, "a header is one line"),
+        ({"body": None, "template": "../secret"}, "give the name of a file"),
+        ({"headers": {"Bcc": "b@example.org"}}, "the header 'Bcc' can't be set"),
+        ({"headers": {"X-A": "a\r\nBcc: b"}}, "a header is one line"),
+        ({"unsubscribe": "http://example.org/u"}, "unsubscribe="),
+        ({"return_path": "nobody"}, "is not an email address"),
+        ({"images": {"logo": "logo.png"}}, "shown by the HTML"),
+        ({"html": "<img src=cid:a>", "images": {"a b": "logo.png"}}, "the image's name 'a b'"),
+        ({"tags": ["a"] * 11}, "at most 10 tags"),
+    ],
+)
+def test_a_call_that_no_mail_can_come_of_fails_at_enqueue(change, said):
+    call = {"to": "a@example.org", "subject": "s", "body": "t"} | change
+    with pytest.raises(InvalidCall, match="^packmule.jobs.email.email: .*" + re.escape(said)) as refused:
+        email.job.validate((), call)
+    assert "\n" not in str(refused.value)
+
+
 # Templates
 
 
@@ -457,8 +487,13 @@ def test_a_missing_variable_is_named_in_one_line(post):
         email("a@example.org", "s", template="welcome")
     assert str(refused.value).startswith("template welcome.txt: 'name' is not given; pass it in variables")
     with pytest.raises(InvalidTemplate, match=r"subject: 'name' is not given; .* --var name="):
-        email("a@example.org", "Dear {{ name }}", "t")
+        email("a@example.org", "Dear {{ name }}", "t", variables={"nam": "Ada"})
     assert post.mails == []
+
+
+def test_a_subject_without_template_or_variables_is_text(post):
+    email("a@example.org", "Dear {{ name }}, {% this is text", "t")
+    assert post.parsed[0]["subject"] == "Dear {{ name }}, {% this is text"
 
 
 @pytest.mark.parametrize(

@@ -347,3 +347,16 @@ def test_the_working_directory_comes_after_what_is_installed(in_project):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_types_own_check_refuses_a_call_in_its_words():
+    halve = sample_jobs.halve.job
+    halve.validate([2], {})
+    halve.validate([], {"number": 2, "when": "2026-11-30"})
+    for args, kwargs in (([3], {}), ([], {"number": 3})):
+        with pytest.raises(InvalidCall, match=r"halve: 3 is odd$"):
+            halve.validate(args, kwargs)
+    with pytest.raises(InvalidCall, match="argument number"):
+        halve.validate(["x"], {})
+    with pytest.raises(InvalidJob, match="check="):
+        job(check="even")(sample_jobs.add)

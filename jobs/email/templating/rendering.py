@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parents[1] / "templates"
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
 
 
-class InvalidTemplate(UsageError):
+class InvalidTemplate(UsageError, ValueError):
     """A template is missing, can't be rendered, or lacks a variable."""
 
 
@@ -64,11 +64,7 @@ class Renderer:
 
     def _parts(self, template: str) -> list[str]:
         """The files of `template` in the first folder that has any; a mail never mixes two folders."""
-        if not _NAME.fullmatch(template):
-            raise InvalidTemplate(
-                f"template {template!r}: give the name of a file in the templates folder without suffix, "
-                "such as welcome or orders/shipped"
-            )
+        check_name(template)
         for folder in self._folders:
             names = [f"{template}.html", f"{template}.txt"]
             if found := [name for name in names if (folder / name).is_file()]:
@@ -77,4 +73,13 @@ class Renderer:
             f"template {template!r}: there is no {template}.html or {template}.txt in "
             + " or ".join(str(folder) for folder in self._folders)
             + "; set PACKMULE_TEMPLATES to your own folder"
+        )
+
+
+def check_name(template: str) -> None:
+    """Refuse a name that no template has. Raises `InvalidTemplate`."""
+    if not _NAME.fullmatch(template):
+        raise InvalidTemplate(
+            f"template {template[:80]!r}: give the name of a file in the templates folder without suffix, "
+            "such as welcome or orders/shipped"
         )
