@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from redis import Redis
 
 from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.coordination.redis.scripts import Script
 from packmule.errors import UsageError
 from packmule.jobs import keys, registry, wire
 
@@ -21,6 +22,11 @@ LATEST = 253_402_300_799.0
 """The end of the year 9999: all later times are this one, and those before 1970 are its begin."""
 
 FIELDS = ("status", "origin", "created_at", "started_at", "ended_at", "fingerprint")
+
+A_CALL = 1000
+"""Records that one call reads: few enough that it takes the server a millisecond or two."""
+
+_read_records = Script("jobs", "read_records")
 
 
 class InvalidFilter(UsageError, ValueError):
@@ -102,8 +108,7 @@ class JobFilter:
         return all(name in given and _text(given[name]) == value for name, value in self.args.items())
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What a look at a record found: `at` is since when the job has its status, in Unix seconds."""
 
     id: str
@@ -118,23 +123,45 @@ def look(
 ) -> list[Sighting]:
     """Those of the jobs `ids` that are there, in one of `statuses`, and fit: in order.
 
-    It takes a round trip, and another one if errors are compared. They are not if the caller `knows_error`.
+    It takes a round trip for every `A_CALL` of them, and another one if errors are compared. They are not if
+    the caller `knows_error`.
+    """
+    return look_at(client, [(ids, statuses)], wanted, knows_error)[0]
+
+
+def look_at(
+    client: Redis,
+    groups: Sequence[tuple[Sequence[str], Sequence[str]]],
+    wanted: JobFilter,
+    knows_error: bool = False,
+) -> list[list[Sighting]]:
+    """What `look` finds of several groups of ids, each with its statuses, in no more trips.
+
+    >>> look_at(client, [(["2a9f"], ["queued"]), (["17cc"], ["failed"])], JobFilter())  # doctest: +SKIP
+    [[], [Sighting(id='17cc', status='failed', ...)]]
     """
     needs_call = wanted.name is not None or bool(wanted.args)
     names = (*FIELDS, "data") if needs_call else FIELDS
-    found = []
-    records = pipelined(client, [("HMGET", keys.job_key(id), *names) for id in ids], None)
-    for id, values in zip(ids, records, strict=True):
-        seen = _sighting(id, values or (None,), statuses)
-        if seen is None or not _fits(seen, wanted):
-            continue
-        if not needs_call or wanted.fits_call(values[-1] or b""):
-            found.append(seen)
+    records = _records(client, [id for ids, _ in groups for id in ids], names)
+    fits_all = replace(wanted, name=None, args={}, status=None, error=None).is_empty
+    found: list[list[Sighting]] = []
+    for ids, statuses in groups:
+        known = {status.encode(): status for status in statuses}
+        some: list[Sighting] = []
+        for id, values in zip(ids, records, strict=False):
+            seen = _sighting(id, values, known) if values else None
+            if seen is None or not (fits_all or _fits(seen, wanted)):
+                continue
+            if not needs_call or wanted.fits_call(values[-1] or b""):
+                some.append(seen)
+        found.append(some)
     if wanted.error is None or knows_error:
         return found
-    commands = [("XREVRANGE", keys.results_key(seen.id), "+", "-", "COUNT", 1) for seen in found]
-    errors = map(_error_type, pipelined(client, commands, None))
-    return [seen for seen, error in zip(found, errors, strict=True) if error == wanted.error]
+    commands = [
+        ("XREVRANGE", keys.results_key(seen.id), "+", "-", "COUNT", 1) for some in found for seen in some
+    ]
+    errors = iter([_error_type(each) for each in pipelined(client, commands, None)])
+    return [[seen for seen in some if next(errors) == wanted.error] for some in found]
 
 
 def _fits(seen: Sighting, wanted: JobFilter) -> bool:
@@ -146,17 +173,28 @@ def _fits(seen: Sighting, wanted: JobFilter) -> bool:
     )
 
 
-def _sighting(id: str, values: Sequence[bytes | None], statuses: Sequence[str]) -> Sighting | None:
+def _records(client: Redis, ids: Sequence[str], names: Sequence[str]) -> Iterator[Sequence[bytes | None]]:
+    """The values of the fields `names` of each job; nothing for a key of another type."""
+    for first in range(0, len(ids), A_CALL):
+        some = [keys.job_key(id) for id in ids[first : first + A_CALL]]
+        yield from (values or () for values in _read_records(client, some, names))
+
+
+def _sighting(id: str, values: Sequence[bytes | None], statuses: Mapping[bytes, str]) -> Sighting | None:
     """What the values of `FIELDS` say, if the job is in one of `statuses`."""
-    if values[0] is None or (status := as_text(values[0])) not in statuses:
+    given, queue, made, began, ended, fingerprint, *_ = values
+    if given is None or (status := statuses.get(given)) is None:
         return None
-    queue, made, began, ended, fingerprint = (as_text(each or b"") for each in values[1 : len(FIELDS)])
-    said = (began if status == "started" else ended) or made
+    at = _seconds_of((began if status == "started" else ended) or made)
+    return Sighting(id, status, as_text(queue or b""), at, as_text(fingerprint) if fingerprint else "")
+
+
+def _seconds_of(said: bytes | None) -> float:
+    """RQ's text of a time as Unix seconds; 0 if it makes no sense."""
     try:
-        at = wire.time_seconds(said) or 0.0
+        return wire.time_seconds(as_text(said or b"")) or 0.0
     except (ValueError, OverflowError):
-        at = 0.0
-    return Sighting(id, status, queue, at, fingerprint)
+        return 0.0
 
 
 def _error_type(results: Any) -> str:

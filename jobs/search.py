@@ -14,7 +14,7 @@ from packmule.coordination.redis.replies import pipelined
 from packmule.errors import UsageError
 from packmule.jobs import index, queues, reader
 from packmule.jobs.index import Hit
-from packmule.jobs.job_filter import JobFilter, look
+from packmule.jobs.job_filter import JobFilter, look_at
 from packmule.jobs.places import places
 
 PAGE, MOST = 50, 1000
@@ -26,7 +26,7 @@ LONGEST = 0.02
 MOST_PLACES, MOST_IN_A_PLACE, MOST_IN_PLACES = 200, 200, 4_000
 """Lists and registries that a search reads, and the ids of each and of all of them, about."""
 
-MOST_LOOKS = 1_000
+MOST_LOOKS = 600
 """Records that it reads of those, so that a page takes no longer if everything is full."""
 
 
@@ -152,9 +152,12 @@ def _in_places(
         is_partial = is_partial or (len(ids) > most and place.statuses[0] not in index.STATES)
     waiting: list[Hit] = []
     ended: dict[str, list[Hit]] = {}
-    for statuses, some in by_statuses.items():
-        fitting = [status for status in statuses if status in wanted.statuses]
-        hits = [Hit(int(each.at * 1000), each.id) for each in look(client, list(some), wanted, fitting)]
+    groups = [
+        ([*some], [status for status in statuses if status in wanted.statuses])
+        for statuses, some in by_statuses.items()
+    ]
+    for statuses, seen in zip(by_statuses, look_at(client, groups, wanted), strict=True):
+        hits = [Hit(int(each.at * 1000), each.id) for each in seen]
         if statuses[0] in founds:
             ended[statuses[0]] = hits
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -17,6 +17,9 @@ from packmule.jobs.filter_text import word
 
 STATIC = Path(__file__).parent.parent / "static"
 _KNOWN = "addresses"
+
+MOST_KEPT = 4096
+"""Addresses that are kept: pages that are shown again and again have the same ones."""
 
 
 def known(request: Request) -> dict[str, Route | Mount]:
@@ -39,16 +42,27 @@ def address(request: Request, name: str, /, **given: Any) -> str:
     '/jobs?q=queue%3Alow'
     """
     route = known(request)[name]
-    values = {each: str(value) for each, value in given.items() if value is not None}
+    values = tuple([(each, str(value)) for each, value in given.items() if value is not None])
     if isinstance(route, Mount):
-        file = values.pop("path", "")
-        path = f"{route.path}/{quote(file)}"
-        if name == "static":
-            values["v"] = version(file)
-    else:
-        inside = [each for each in values if each in route.param_convertors]
-        path = route.path_format.format_map({each: quote(values.pop(each), safe="") for each in inside})
-    return root(request.scope) + path + (f"?{urlencode(values)}" if values else "")
+        return root(request.scope) + _below(route.path, name == "static", values)
+    return root(request.scope) + _path(route.path_format, frozenset(route.param_convertors), values)
+
+
+@lru_cache(MOST_KEPT)
+def _path(form: str, parameters: frozenset[str], given: tuple[tuple[str, str], ...]) -> str:
+    inside = {name: quote(value, safe="") for name, value in given if name in parameters}
+    return form.format_map(inside) + _query([each for each in given if each[0] not in inside])
+
+
+@lru_cache(MOST_KEPT)
+def _below(path: str, is_static: bool, given: tuple[tuple[str, str], ...]) -> str:
+    file = dict(given).get("path", "")
+    rest = [each for each in given if each[0] != "path"] + [("v", version(file))] * is_static
+    return f"{path}/{quote(file)}{_query(rest)}"
+
+
+def _query(values: list[tuple[str, str]]) -> str:
+    return f"?{urlencode(values)}" if values else ""
 
 
 def jobs_where(request: Request, /, **words: str) -> str:
@@ -59,7 +73,12 @@ def jobs_where(request: Request, /, **words: str) -> str:
     """
     if "jobs" not in known(request):
         return ""
-    return address(request, "jobs", q=" ".join(word(field, text) for field, text in words.items()))
+    return address(request, "jobs", q=_filter(tuple(words.items())))
+
+
+@lru_cache(MOST_KEPT)
+def _filter(words: tuple[tuple[str, str], ...]) -> str:
+    return " ".join(word(field, text) for field, text in words)
 
 
 def here(request: Request, /, **changes: Any) -> str:

@@ -6,12 +6,23 @@ import json
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+
+from markupsafe import Markup
 
 from packmule.jobs import wire
 from packmule.observe import tracebacks
 from packmule.plain_text import plain, plain_json, plain_lines
 from packmule.units import span
+
+WORDS = {"queued": "waiting", "started": "running"}
+"""Statuses that have another word for people."""
+
+NO_TIME = Markup('<span class="none">-</span>')
+
+MOST_KEPT = 2048
+"""Times and statuses that are kept as pages show them."""
 
 MOST_TEXT = 20_000
 """Characters of one text that a page shows at most."""
@@ -73,6 +84,34 @@ def utc(at: object) -> str:
     return "-" if found is None else f"{datetime.fromtimestamp(found, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def time_tag(at: object, form: str) -> Markup:
+    """An instant as `<time>`, which the script shows in that form; "-" for none.
+
+    >>> time_tag(0, "ago")[:57]
+    Markup('<time datetime="1970-01-01T00:00:00.000Z" data-form="ago"')
+    """
+    found = seconds(at)
+    return NO_TIME if found is None else _time_tag(found, form)
+
+
+@lru_cache(MOST_KEPT)
+def _time_tag(at: float, form: str) -> Markup:
+    tag = Markup('<time datetime="{0}" data-form="{1}" title="{0}">{2}</time>')
+    return tag.format(iso(at), form, utc(at))
+
+
+@lru_cache(MOST_KEPT)
+def status_tag(name: str, count: int | None, text: str | None) -> Markup:
+    """A status by colour, shape and word, with a count in front of it if there is one.
+
+    >>> status_tag("queued", 1200, None)
+    Markup('<span class="s s-queued"><strong>1,200</strong> waiting</span>')
+    """
+    before = Markup("<strong>{}</strong> ").format(number(count)) if count is not None else ""
+    tag = Markup('<span class="s s-{}">{}{}</span>')
+    return tag.format(short(name, 20).replace(" ", "-"), before, short(text or WORDS.get(name, name), 40))
+
+
 def percent(share: float | None) -> str:
     """A share of 1: `percent(0.125) == "12.5%"`."""
     return "-" if share is None else f"{number(round(100 * share, 1))}%"
@@ -132,5 +171,8 @@ FILTERS = {
     "short": short,
     "size": size,
     "span": lambda seconds: span(seconds).replace(" us", " µs"),
+    "status_tag": status_tag,
+    "status_word": lambda name: WORDS.get(name, name),
+    "time_tag": time_tag,
     "utc": utc,
 }

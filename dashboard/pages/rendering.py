@@ -24,6 +24,7 @@ templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,
 )
 templates.filters.update(filters.FILTERS | charts.FILTERS)
 templates.globals["HIDDEN"] = HIDDEN

@@ -167,13 +167,13 @@ def test_a_search_looks_at_so_many_records_and_shares_them_among_the_places(clie
     for queue in ("default", "low"):
         sample_jobs.noop.options(queue=queue).enqueue_many([()] * 30)
     looked: list[str] = []
-    look = search.look
+    look_at = search.look_at
 
-    def counting(client: Redis, ids: list[str], *given: object) -> object:
-        looked.extend(ids)
-        return look(client, ids, *given)  # type: ignore[arg-type]
+    def counting(client: Redis, groups: list[tuple[list[str], list[str]]], *given: object) -> object:
+        looked.extend(id for ids, _ in groups for id in ids)
+        return look_at(client, groups, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(search, "look", counting)
+    monkeypatch.setattr(search, "look_at", counting)
     monkeypatch.setattr(search, "MOST_LOOKS", 20)
     page = search.search(client)
     assert (len(looked), len(page.jobs), page.is_partial) == (20, 20, True)
