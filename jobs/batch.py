@@ -56,8 +56,8 @@ class Settings(NamedTuple):
     collect: bool
     keep: float
 
-    def written(self) -> tuple[list[str], list[tuple[str, Prepared]]]:
-        """The fields of its hash, and its callbacks by id. Raises `InvalidKeep` and `InvalidOption`."""
+    def written(self, chosen: str | None = None) -> tuple[list[str], list[tuple[str, Prepared]]]:
+        """Its fields, and callbacks by ids, maybe `chosen` ones. Raises `InvalidKeep` and `InvalidOption`."""
         if not (isinstance(self.keep, int | float) and 1 <= self.keep <= LONGEST_SPAN):
             raise InvalidKeep(f"keep={self.keep!r}: give seconds from 1 to a hundred years")
         fields = ["name", self.name[:LONGEST_NAME], "keep", f"{self.keep:.0f}"]
@@ -67,7 +67,7 @@ class Settings(NamedTuple):
             if not (prepared is None or isinstance(prepared, Prepared)):
                 raise InvalidOption(f"{field}={prepared!r}: give a prepared call, such as report.prepare(42)")
             if prepared is not None:
-                callbacks.append((keys.new_job_id(), prepared))
+                callbacks.append((f"{chosen}-{field}" if chosen else keys.new_job_id(), prepared))
                 fields += field, callbacks[-1][0]
         return fields, callbacks
 

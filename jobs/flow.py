@@ -43,7 +43,8 @@ class Flow(Batch):
     """A flow of jobs, which is sent to the workers by `start`, or at the end of a `with` block.
 
     A node begins when all nodes that it comes `after` have ended as they must. The arguments are those of
-    `Batch.create`. If the block raises, nothing is sent.
+    `Batch.create`. If the block raises, nothing is sent. A flow whose `id` was chosen can be started again by
+    somebody who adds the same nodes in the same order: it is there once.
 
     >>> with Flow("import") as flow:  # doctest: +SKIP
     ...     rows = flow.add(fetch.call("a.csv"))
@@ -61,13 +62,15 @@ class Flow(Batch):
         on_success: Prepared | None = None,
         collect: bool = False,
         keep: float = KEEP,
+        id: str | None = None,
         client: Client | Redis | None = None,
     ) -> None:
         self.client = Client(client) if isinstance(client, Redis) else client or Client.default()
-        super().__init__(self.client, keys.new_job_id())
+        super().__init__(self.client, id or keys.new_job_id())
+        self._chosen = id
         self._settings = Settings(name, on_complete, on_success, collect, keep)
         self._settings.written()  # which checks them
-        self._plan: Plan | None = Plan(self.id, self.client)
+        self._plan: Plan | None = Plan(self.id, self.client, is_chosen=id is not None)
         self._outer: str | None = None
 
     @overload
@@ -120,8 +123,9 @@ class Flow(Batch):
             self._write(plan, None)
             self.seal()
         except BaseException:
-            with suppress(Exception):
-                self.cancel()
+            if self._chosen is None:  # otherwise another may be starting it, or will
+                with suppress(Exception):
+                    self.cancel()
             raise
         return self
 
@@ -231,7 +235,7 @@ class Flow(Batch):
 
     def _write(self, plan: Plan, outer: str | None) -> None:
         """Send all of it but the seal, with which it begins."""
-        fields, callbacks = self._settings.written()
+        fields, callbacks = self._settings.written(self._chosen)
         self.client.create_batch(self.id, outer, [*fields, "start", "p"], callbacks)
         nested = [(flow, flow._planned()) for flow in plan.nested]
         for flow, its_plan in nested:

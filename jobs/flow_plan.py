@@ -44,16 +44,22 @@ class Plan:
 
     `name_of` makes the name of the n-th node. `parents` has the edges of each node, by its name: the names of
     the nodes in front, with the letters of their edges. If the plan `is_open`, nodes of the flow that it
-    doesn't know may be in front of its own.
+    doesn't know may be in front of its own. If its id `is_chosen`, an equal plan can be sent again.
     """
 
     def __init__(
-        self, id: str, client: Client, name_of: Callable[[int], str] = str, is_open: bool = False
+        self,
+        id: str,
+        client: Client,
+        name_of: Callable[[int], str] = str,
+        is_open: bool = False,
+        is_chosen: bool = False,
     ) -> None:
         self.id = id
         self.client = client
         self.name_of = name_of
         self.is_open = is_open
+        self.is_chosen = is_chosen
         self.entries: list[Entry] = []
         self.nested: list[Flow] = []
         self.parents: dict[str, dict[str, str]] = {}
@@ -152,7 +158,9 @@ class Plan:
             (made,) = writer.write_all([call])
         name = self.name_of(len(self.parents))
         self._enter(name, edges)
-        self.entries.append(made._replace(id=self.id_of(name)))
+        id = self.id_of(name)
+        own = made.own._replace(call=id) if self.is_chosen else made.own
+        self.entries.append(made._replace(id=id, own=own))
         return name
 
     def _names(self, part: Prepared, taken: Handed, edges: dict[str, str]) -> list[str]:

@@ -11,17 +11,17 @@ import msgspec
 from msgspec import Meta
 
 from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
-from packmule.dashboard.api.enqueueing import ManyEnqueued, NewJob, NewJobs, asked_for, enqueued, refused
+from packmule.dashboard.api.enqueueing import ManyEnqueued, NewJob, NewJobs, enqueued
+from packmule.dashboard.api.idempotency import Repeat, idempotency
 from packmule.dashboard.api.jobs import LONGEST_PAUSE, Waiting
-from packmule.dashboard.api.problems import Fault, Refused
+from packmule.dashboard.api.preparing import CALLBACKS, of_callback, prepared
 from packmule.dashboard.api.scopes import Scope
 from packmule.dashboard.api.shown import as_shown
 from packmule.dashboard.api.steering import Lending, ReadToken, lent
 from packmule.errors import Error
-from packmule.jobs import batch_state
-from packmule.jobs.batch import KEEP, Batch
+from packmule.jobs import batch_state, keys
+from packmule.jobs.batch import KEEP, Batch, Settings
 from packmule.jobs.batch_info import BatchInfo, batch_info
-from packmule.jobs.job import Prepared
 from packmule.jobs.options import LONGEST_SPAN
 
 
@@ -69,61 +69,41 @@ class OutcomesPage(msgspec.Struct, frozen=True):
     is_partial: bool
 
 
-@endpoint("POST", "/batches", Scope.ENQUEUE, body=NewBatch, answer=BatchInfo, status=201, may=(404, 409))
+@endpoint("POST", "/batches", Scope.ENQUEUE, body=NewBatch, answer=BatchInfo, status=201, may=(404, 409),
+          takes_key=True)  # fmt: skip
 async def create(call: Call) -> Reply:
-    """Create a batch; add jobs to it, and seal it then."""
+    """Create a batch; add jobs to it, and seal it then.
+
+    With an `Idempotency-Key` the same request within a day answers the same batch, as it is then.
+    """
     body: NewBatch = call.body
-    service = call.service
-    callbacks = {name: await _prepared(call, name) for name in ("on_complete", "on_success")}
+    service, key = call.service, idempotency(call)
+    if key and (before := await service.in_thread(key.begin, service.client)):
+        return _created(call, await service.batch(before.ids[0]))
+    callbacks = {name: await prepared(call, getattr(body, name), f"/{name}") for name in CALLBACKS}
+    settings = Settings(body.name, callbacks["on_complete"], callbacks["on_success"], body.collect, body.keep)
+    id = key.name if key else keys.new_job_id()
 
     def created() -> BatchInfo:
-        parent = Batch(service.site.jobs, body.parent) if body.parent else None
-        made = Batch.create(
-            body.name,
-            **callbacks,
-            collect=body.collect,
-            parent=parent,
-            keep=body.keep,
-            client=service.site.jobs,
-        )
-        return batch_info(made.state())
+        service.site.jobs.create_batch(id, body.parent, *settings.written(id))
+        return batch_info(Batch(service.client, id).state())
 
     try:
         found = await service.in_thread(created)
     except Error as error:
-        place = next((name for name, each in callbacks.items() if each and each.job.name in str(error)), None)
-        if place is None:
-            raise
-        raise Refused(422, type(error).__name__, str(error), Fault(str(error), f"#/{place}")) from None
+        raise of_callback(error, callbacks) from None
+    if key:
+        await service.in_thread(key.end, service.client, Repeat([id], []))
+    return _created(call, found)
+
+
+def _created(call: Call, found: BatchInfo) -> Reply:
     root = call.request.scope.get("root_path", "")
     return Reply(found, 201, {"Location": f"{root}/batches/{found.batch}"})
 
 
-async def _prepared(call: Call, name: str) -> Prepared | None:
-    """The callback in the body's field `name`. Raises `Refused`."""
-    asked: NewJob | None = getattr(call.body, name)
-    if asked is None:
-        return None
-    try:
-        job, options = await asked_for(call, asked.job, asked.options)
-        job.validate(asked.args, asked.kwargs)
-    except Refused as refusal:
-        faults = [
-            msgspec.structs.replace(each, pointer=f"#/{name}{(each.pointer or '#')[1:]}")
-            for each in refusal.problem.errors
-        ]
-        raise Refused(422, refusal.problem.type.rpartition(":")[2], refusal.problem.detail, *faults) from None
-    except Error as error:
-        found = refused(error, job, [(asked.args, asked.kwargs)], is_many=False)
-        said = found.problem.errors if isinstance(found, Refused) else ()
-        pointer = (said[0].pointer or "#")[1:] if said else ""
-        fault = Fault(str(error), f"#/{name}{pointer}")
-        raise Refused(422, type(error).__name__, str(error), fault) from None
-    return Prepared(job, (asked.args, asked.kwargs), options)
-
-
 @endpoint("POST", "/batches/{id}/jobs", Scope.ENQUEUE, body=NewJobs, answer=ManyEnqueued, status=201,
-          may=(404, 409))  # fmt: skip
+          may=(404, 409), takes_key=True)  # fmt: skip
 async def add(call: Call) -> ManyEnqueued:
     """Add jobs to a batch that has not ended."""
     id = call.path["id"]

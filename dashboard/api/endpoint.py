@@ -69,6 +69,7 @@ class Endpoint:
     has_etag: bool = False
     action: str = ""
     may: tuple[int, ...] = ()
+    takes_key: bool = False
 
     @property
     def name(self) -> str:
@@ -97,18 +98,19 @@ def endpoint(
     has_etag: bool = False,
     action: str = "",
     may: tuple[int, ...] = (),
+    takes_key: bool = False,
 ) -> Callable[[Callable[[Call], Any]], Endpoint]:
     """Make an operation of a function or coroutine of a `Call`.
 
     `thing` is `job` or `batch` if a token may be bound to the `id` in its path, and `takes_token` lets such a
     token be in the query. `action` is its name in the audit. `may` are the statuses of problems that aren't
-    those of every operation.
+    those of every operation. It `takes_key` if it can be sent again under an `Idempotency-Key`.
     """
 
     def made(do: Callable[[Call], Any]) -> Endpoint:
         return Endpoint(
             method, path, scope, do, query, body, takes, answer, status, media_type,
-            thing, takes_token, has_etag, action, may,
+            thing, takes_token, has_etag, action, may, takes_key,
         )  # fmt: skip
 
     return made

@@ -68,7 +68,7 @@ class ManyEnqueued(msgspec.Struct, frozen=True):
 
 
 @endpoint(
-    "POST", "/jobs", Scope.ENQUEUE, body=NewJob, answer=Enqueued, status=201, may=(404, 409)
+    "POST", "/jobs", Scope.ENQUEUE, body=NewJob, answer=Enqueued, status=201, may=(404, 409), takes_key=True
 )  # fmt: skip
 async def enqueue(call: Call) -> Reply:
     """Enqueue one job.
@@ -90,7 +90,8 @@ async def enqueue(call: Call) -> Reply:
 
 
 @endpoint(
-    "POST", "/jobs/many", Scope.ENQUEUE, body=NewJobs, answer=ManyEnqueued, status=201, may=(404, 409)
+    "POST", "/jobs/many", Scope.ENQUEUE, body=NewJobs, answer=ManyEnqueued, status=201, may=(404, 409),
+    takes_key=True,
 )  # fmt: skip
 async def enqueue_many(call: Call) -> Reply:
     """Enqueue many jobs of one type, all or, if one call is not valid, none."""

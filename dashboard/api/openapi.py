@@ -115,7 +115,7 @@ def _responses(each: Endpoint) -> dict[str, Any]:
     if each.answer is not None or each.media_type == EVENTS:
         answer["content"] = media
     found = {str(each.status): answer}
-    if each.name == "enqueue":
+    if each.name in ("enqueue", "copy_job"):
         found["200"] = {"description": "An equal job is alive: it is that one.", "content": media}
     if each.has_etag:
         found["304"] = {"description": "It has not changed."}
@@ -149,7 +149,7 @@ def _in_query(each: Endpoint) -> Iterable[dict[str, Any]]:
 
 
 def _in_headers(each: Endpoint) -> Iterable[dict[str, Any]]:
-    if each.name in ("enqueue", "enqueue_many", "add"):
+    if each.takes_key:
         text = "Makes the request safe to send again within a day."
         yield {"name": HEADER, "in": "header", "required": False, "description": text,
                "schema": {"type": "string", "minLength": 1, "maxLength": 255}}  # fmt: skip

@@ -9,7 +9,7 @@ class Scope(StrEnum):
     """A part of the API; a token has some of them, and `ADMIN` includes all but `PAYLOADS` and `OUTPUT`."""
 
     ENQUEUE = "enqueue"
-    """Enqueue jobs, make batches, and upload files for jobs."""
+    """Enqueue jobs, make batches and flows, and upload files for jobs."""
     READ = "read"
     """Read jobs, batches, flows, queues, schedules, errors, workers and events, without payloads."""
     PAYLOADS = "payloads"

@@ -8,9 +8,14 @@ import msgspec
 from msgspec import Meta
 
 from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
+from packmule.dashboard.api.enqueueing import Enqueued
+from packmule.dashboard.api.idempotency import Repeat, idempotency
+from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
-from packmule.jobs import control, signaling
+from packmule.jobs import control, copying, keys, reader, signaling
 from packmule.jobs.acts import ACTS
+from packmule.jobs.client import UnknownQueue
+from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.read_tokens import USUAL_SECONDS, read_token
 
 MOST_IDS = 1_000
@@ -63,6 +68,13 @@ class Acts(msgspec.Struct, frozen=True):
 
     done: list[str]
     refused: list[NotDone]
+
+
+class Copying(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Other values for some arguments by name, and another queue."""
+
+    changes: dict[str, Any] = {}
+    queue: str | None = None
 
 
 class Lending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +132,36 @@ def signal(call: Call) -> Signaled:
     return Signaled(id, signaling.signal(call.service.client, id, body.name, body.data))
 
 
+@endpoint(
+    "POST", "/jobs/{id}/copy", Scope.ENQUEUE, body=Copying, answer=Enqueued, status=201, action="job copy",
+    may=(404, 409), takes_key=True,
+)  # fmt: skip
+def copy_job(call: Call) -> Reply:
+    """Enqueue the same call as a new job, with some of its arguments changed; it also needs `payloads`.
+
+    A request with an `Idempotency-Key` can be sent again within a day: it answers the same job.
+    """
+    reader.read(call.service.client, call.path["id"])
+    call.asker.check(Scope.PAYLOADS, None)  # else a copy could send elsewhere what the token may not see
+    body, client, key = call.body, call.service.client, idempotency(call)
+    before = key.begin(client) if key else None
+    if before is None:
+        new_id = key.name if key else keys.new_job_id()
+        try:
+            made = copying.copy(call.service.site.jobs, call.path["id"], body.changes, body.queue, new_id)
+        except UnknownQueue as error:
+            raise Refused(422, "UnknownQueue", str(error), Fault(str(error), "#/queue")) from None
+        except InvalidCall as error:
+            raise Refused(422, "InvalidCall", str(error), Fault(str(error), "#/changes")) from None
+        before = Repeat([str(made)], [0] if str(made) != new_id else [])
+        if key:
+            key.end(client, before)
+    call.audited["new"] = before.ids[0]
+    root = call.request.scope.get("root_path", "")
+    found = Enqueued(before.ids[0], bool(before.held))
+    return Reply(found, 200 if before.held else 201, {"Location": f"{root}/jobs/{found.id}"})
+
+
 @endpoint("POST", "/acts", Scope.ACT, body=Acting, answer=Acts, action="job acts")
 def act(call: Call) -> Acts:
     """Cancel, retry, run or delete each of some jobs; a refused one doesn't stop the others."""
@@ -164,4 +206,4 @@ async def lent(call: Call, kind: str) -> Reply:
     return Reply(ReadToken(token, body.seconds, f"{path}/stream"), 201)
 
 
-ENDPOINTS: tuple[Endpoint, ...] = (cancel, retry, run, delete, signal, act, lend)
+ENDPOINTS: tuple[Endpoint, ...] = (cancel, retry, run, delete, signal, copy_job, act, lend)

@@ -21,8 +21,7 @@ from redis.exceptions import RedisError
 from packmule.dashboard.bulk import record
 from packmule.dashboard.bulk.kept import Copies
 from packmule.dashboard.bulk.record import Bulk, NotNow, Owner
-from packmule.dashboard.users.store import Users
-from packmule.dashboard.viewer import Role
+from packmule.dashboard.bulk.rights import refuse_without_right
 from packmule.errors import Conflict, Error
 from packmule.jobs import acts
 from packmule.jobs.undeleting import undelete
@@ -145,7 +144,7 @@ def _act(client: Redis, bulk: Bulk, check: Callable[[], None], more_queues: Sequ
     copies = Copies(client, record.copies_key(bulk.id), bulk.copied) if bulk.act == "delete" else None
     for ids in acts.matching(client, wanted, acts.statuses_of(bulk.act, wanted), more_queues):
         check()
-        _refuse_without_right(client, bulk)
+        refuse_without_right(client, bulk.who)
         kept = copies.add(ids) if copies else []
         became = acts.perform(client, bulk.act, ids, wanted)
         done = [each.id for each in became if each.error is None]
@@ -164,7 +163,7 @@ def _undo(client: Redis, bulk: Bulk, check: Callable[[], None]) -> None:
     copies, number = Copies(client, record.copies_key(bulk.id)), record.undo_at(client, bulk.id)
     while (chunk := copies.chunk(number)) is not None:
         check()
-        _refuse_without_right(client, bulk)
+        refuse_without_right(client, bulk.who)
         errors = undelete(client, chunk)
         back = [copy.id for copy, error in zip(chunk, errors, strict=True) if error is None]
         reasons = Counter(
@@ -176,14 +175,6 @@ def _undo(client: Redis, bulk: Bulk, check: Callable[[], None]) -> None:
         record.refuse(client, bulk.id, "not_undone", reasons)
         if back:
             audit.record(client, "job undelete", {"bulk": bulk.id, "ids": back}, bulk.who, bulk.where)
-
-
-def _refuse_without_right(client: Redis, bulk: Bulk) -> None:
-    """Raise `NotNow` if who lets it go on is no operator any more; without users all may act."""
-    users = Users(client)
-    user = users.find(bulk.who)
-    if not user.role.includes(Role.OPERATOR) if user is not None else users.any():
-        raise NotNow(f"{bulk.who} may not act on jobs any more")
 
 
 def _reason(id: str, error: Error) -> str:

@@ -6,11 +6,13 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 from redis import Redis
+from redis.exceptions import WatchError
 
 from packmule.coordination.redis.replies import UNREADABLE, as_text, as_texts, pipelined
 from packmule.errors import Conflict, NotFound
@@ -88,9 +90,22 @@ class Bulk(msgspec.Struct, frozen=True):
         return self.state in ("stopped", "done", "failed") or not self.is_performed
 
 
-def create(client: Redis, act: str, text: str, at: float, found: int, is_partial: bool, **by: str) -> str:
-    """Record a bulk action that is about to begin; its id. `by` are `who`, `where` and `reason`."""
-    id, now = secrets.token_hex(8), time.time()
+def create(
+    client: Redis,
+    act: str,
+    text: str,
+    at: float,
+    found: int,
+    is_partial: bool,
+    *,
+    id: str | None = None,
+    **by: str,
+) -> str:
+    """Record a bulk action that is about to begin; its id. `by` are `who`, `where` and `reason`.
+
+    If the `id` is given and there is such a record, that stays as it is.
+    """
+    id, now = id or secrets.token_hex(8), time.time()
     fields: dict[Any, Any] = {
         "act": act,
         "text": text,
@@ -100,12 +115,15 @@ def create(client: Redis, act: str, text: str, at: float, found: int, is_partial
         "state": "running",
     }
     fields |= {"found": str(found), "partial": "1" if is_partial else "", **by}
-    with client.pipeline(transaction=True) as pipeline:
-        pipeline.hset(_key(id), mapping=fields)
-        pipeline.expire(_key(id), TTL)
-        pipeline.zadd(LATEST, {id: now})
-        pipeline.zremrangebyrank(LATEST, 0, -MOST - 1)
-        pipeline.execute()
+    with client.pipeline(transaction=True) as pipeline, suppress(WatchError):  # another has just made it
+        pipeline.watch(_key(id))  # type: ignore[no-untyped-call]
+        if not pipeline.exists(_key(id)):
+            pipeline.multi()
+            pipeline.hset(_key(id), mapping=fields)
+            pipeline.expire(_key(id), TTL)
+            pipeline.zadd(LATEST, {id: now})
+            pipeline.zremrangebyrank(LATEST, 0, -MOST - 1)
+            pipeline.execute()
     return id
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -11,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go, sender
-from packmule.dashboard.bulk import performing, record
+from packmule.dashboard.bulk import beginning, performing, record
+from packmule.dashboard.bulk.beginning import within, without_values
 from packmule.dashboard.bulk.counting import counted
 from packmule.dashboard.bulk.kept import MOST_JOBS, Copies
 from packmule.dashboard.bulk.record import Bulk
@@ -22,12 +22,7 @@ from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
 from packmule.errors import UsageError
-from packmule.jobs import acts, filter_text, reader
-
-LONGEST_REASON = 200
-
-OLDEST = 3_600.0
-"""Seconds that a dry run may be old when its action begins."""
+from packmule.jobs import acts, reader, wire
 
 WORDS = {"retry": "Retry", "cancel": "Cancel", "run": "Run now", "delete": "Delete"}
 
@@ -64,20 +59,13 @@ def bulk_new(request: Request) -> Response:
 @needs(Role.OPERATOR)
 def begin(request: Request) -> Response:
     """`POST /bulk`: begin the action that a dry run has shown."""
-    site, given = request.app.state.site, fields(request)
-    act, text = given.get("act", ""), given.get("q", "").strip()
-    at = _within(given.get("at", ""), time.time())
+    given = fields(request)
+    act, text, now = given.get("act", ""), given.get("q", "").strip(), time.time()
+    at = within(wire.number(given.get("at")) or now, now)
     acts.statuses_of(act, readable(text, request.state.viewer, at))
     count = given.get("found", "")
     found = int(count) if count.isdecimal() and len(count) <= 12 else 0  # noqa: PLR2004  of a thousand milliards
-    reason = given.get("reason", "").strip()[:LONGEST_REASON]
-    by = {"who": request.state.viewer.name, "where": sender(request), "reason": reason}
-    with acting(
-        request, f"bulk {act}", filter=_shown(text), found=found, **({"reason": reason} if reason else {})
-    ) as on:
-        id = record.create(site.client, act, text, at, found, bool(given.get("partial")), **by)
-        on["bulk"] = id
-    performing.begin(site.client, id, site.queues)
+    id = beginning.begin(request, act, text, at, found, bool(given.get("partial")), given.get("reason", ""))
     return go(request, address(request, "bulk", id=id), f"{WORDS[act]}: it has begun.")
 
 
@@ -117,27 +105,7 @@ def steer(request: Request) -> Response:
 
 def _said(request: Request, found: Bulk) -> str:
     """The filter, for this viewer: values of arguments are payloads."""
-    return found.text if request.state.viewer.may_see_payloads else _shown(found.text)
-
-
-def _shown(text: str) -> str:
-    """A filter without the values of arguments, which may be secret."""
-    try:
-        found = filter_text.words(text)
-    except filter_text.InvalidWord:
-        return ""
-    return " ".join(
-        f"{each.field}:…" if each.field.startswith(filter_text.ARGUMENT) else str(each) for each in found
-    )
-
-
-def _within(text: str, now: float) -> float:
-    """The instant of a dry run, or now if it is too old or none."""
-    try:
-        at = float(text)
-    except ValueError:
-        return now
-    return at if math.isfinite(at) and now - OLDEST <= at <= now else now
+    return found.text if request.state.viewer.may_see_payloads else without_values(found.text)
 
 
 ROUTES = [

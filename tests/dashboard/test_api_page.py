@@ -33,7 +33,7 @@ def home(tmp_path: Path, server: EmbeddedServer, client: Redis) -> Iterator[Comm
     )
     for name, text in {**modules("README"), **modules("api")}.items():
         (tmp_path / name).write_text(text)
-    scopes = [word for scope in ("enqueue", "read", "payloads") for word in ("--scope", scope)]
+    scopes = [word for scope in ("enqueue", "read", "payloads", "act") for word in ("--scope", scope)]
     packmule.environment["TOKEN"] = packmule.output("token", "add", "shop", *scopes)
     with (
         packmule.started("dashboard", "--port", str(port)) as served,
@@ -54,12 +54,14 @@ def test_the_commands_of_the_page_run(home: CommandLine) -> None:
     (home.cwd / "photo.jpg").write_bytes(b"not really")
     said = "\n".join(blocks("api", "console")).replace("http://127.0.0.1:9181", "$DASHBOARD")
     commands = re.findall(r"^\$ (curl (?:.*\\\n)*.*)$", said, re.MULTILINE)
-    assert len(commands) == 3
-    first, wait, upload = commands
+    assert len(commands) == 4
+    first, wait, count, upload = commands
     id = re.search(r'"id":"(\w+)"', run(home, ["sh", "-c", first]))
     assert id
     waited = run(home, ["sh", "-c", re.sub(r"jobs/\w+/wait", f"jobs/{id[1]}/wait", wait)])
     assert '"result":"1 of 2026-11"' in waited
+    counted = run(home, ["sh", "-c", count])
+    assert re.search(r'"filter":"error:TimeoutError since:2h","at":[\d.]+,"count":0,"is_partial":false', counted)
     assert re.match(r'\{"path":"uploads/\w+/photo.jpg","bytes":10,', run(home, ["sh", "-c", upload]))
 
 
