@@ -61,7 +61,9 @@ def test_the_commands_of_the_page_run(home: CommandLine) -> None:
     waited = run(home, ["sh", "-c", re.sub(r"jobs/\w+/wait", f"jobs/{id[1]}/wait", wait)])
     assert '"result":"1 of 2026-11"' in waited
     counted = run(home, ["sh", "-c", count])
-    assert re.search(r'"filter":"error:TimeoutError since:2h","at":[\d.]+,"count":0,"is_partial":false', counted)
+    assert re.search(
+        r'"filter":"error:TimeoutError since:2h","at":[\d.]+,"count":0,"is_partial":false', counted
+    )
     assert re.match(r'\{"path":"uploads/\w+/photo.jpg","bytes":10,', run(home, ["sh", "-c", upload]))
 
 
