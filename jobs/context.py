@@ -62,8 +62,8 @@ class Running:
     is that of its function, and `queue` its queue. `printing` holds the line that it prints. `open_steps`
     makes its `steps` when it first asks for one; it takes the job's `task` if that is async.
     `hear` returns what takes its lines and output once it says something, and `said` is that. `spend` takes
-    what it has spent of its rate. `claims` is the key of its worker's claims, which name its `execution`
-    for as long as the job is this run's.
+    what it has spent of its rate, and `prolong` for how many seconds its timeout is to spare it. `claims` is
+    the key of its worker's claims, which name its `execution` for as long as the job is this run's.
     """
 
     id: str
@@ -81,6 +81,7 @@ class Running:
     hear: Hear | None = None
     spend: Callable[[int], None] = lambda spent: None
     claims: str = ""
+    prolong: Callable[[float], None] = lambda seconds: None
     said: Said | None = None
     printing: Printing | None = None
     task: Any = None

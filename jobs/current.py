@@ -20,7 +20,7 @@ from packmule.units import KIB
 
 __all__ = [
     "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "flow", "job_id", "progress",
-    "resource", "resume", "sleep", "spent", "step", "track", "wait_for",
+    "prolong", "resource", "resume", "sleep", "spent", "step", "track", "wait_for",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ LONGEST_MESSAGE = 1000
 """Characters of a progress message that are kept."""
 
 MOST_SPENT = 10**15
+
+MOST_PROLONGED = 3600.0
 
 MOST_CHECKPOINT_BYTES = 256 * KIB
 """Bytes of JSON that a checkpoint may take."""
@@ -88,6 +90,20 @@ def spent(amount: float) -> None:
     job = running()
     if job is not None:
         job.spend(math.ceil(amount))
+
+
+def prolong(seconds: float) -> None:
+    """Keep the timeout from ending the running job within the next `seconds`, at most an hour.
+
+    It's for what must not be broken off half done, such as a call that is waited for. A job that would have
+    more time anyway keeps it; a cancel still ends the job. Outside of a job it does nothing.
+
+    >>> from packmule import current
+    >>> current.prolong(30)
+    """
+    job = running()
+    if job is not None and seconds > 0:
+        job.prolong(min(float(seconds), MOST_PROLONGED))
 
 
 def batch_id() -> str | None:

@@ -190,6 +190,34 @@ def nap_isolated(path: str) -> None:
     _nap(path)
 
 
+@job(timeout=1)
+def hold_on(seconds: float) -> str:
+    current.prolong(60)
+    for _ in range(round(seconds * 50)):
+        time.sleep(0.02)
+    return "in time"
+
+
+@job(timeout=1)
+async def hold_on_async(seconds: float) -> str:
+    current.prolong(60)
+    await asyncio.sleep(seconds)
+    return "in time"
+
+
+@job(timeout=1, isolate=True)
+def hold_on_isolated(seconds: float) -> str:
+    current.prolong(60)
+    time.sleep(seconds)
+    return "in time"
+
+
+@job(timeout=1)
+def hold_on_briefly(path: str) -> None:
+    current.prolong(2)
+    _nap(path)
+
+
 @job
 def keep_the_lock(path: str, gate: str) -> None:
     """Note when a call begins and ends in which the interpreter does nothing else.

@@ -97,3 +97,19 @@ def test_a_timeout_uses_up_a_retry_in_each_executor(server, client, tmp_path):
         assert [ended(client, id).status for id in ids] == ["failed"] * 3
     for name in ("threads", "async", "isolated"):
         assert [line for line in lines(tmp_path / name) if line == "begin"] == ["begin"] * 2
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_job_that_prolongs_its_timeout_is_neither_interrupted_nor_killed(server, client, executor):
+    suffix = {"async": "_async", "isolated": "_isolated"}.get(executor, "")
+    with pool(server, **EXECUTORS[executor][2]):
+        info = ended(client, getattr(executor_jobs, f"hold_on{suffix}").enqueue(3.5))
+    assert (info.status, info.deaths) == ("finished", 0)
+
+
+def test_a_prolonged_timeout_bites_in_the_end(server, client, tmp_path):
+    with pool(server):
+        info = ended(client, executor_jobs.hold_on_briefly.enqueue(str(tmp_path / "notes")))
+    assert (info.status, info.deaths) == ("failed", 0)
+    assert lines(tmp_path / "notes") == ["begin", "JobTimeoutException"]
+    assert seconds_of(info) > 1.9

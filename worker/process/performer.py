@@ -33,6 +33,7 @@ _IMPOSSIBLE = "job %s: its %s %s is impossible: %s"
 Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
 Spend = Callable[[str, str, int], None]
+Prolong = Callable[[str, float], None]
 Remember = Callable[..., bool]
 CallBack = Callable[[Claimed, Due], Invoked]
 NoteError = Callable[[str, BaseException], None]
@@ -72,7 +73,7 @@ class Performer:
     takes the ids of jobs that failed, and why. A job that `lookup` does not know goes back for `unknown_for`
     seconds. `remember` takes a job's id, execution, the version of its code and a step
     (`jobs.steps.Remember`). `hear` returns what takes a job's lines and output. `spend` takes
-    its id, execution and what it spent.
+    its id, execution and what it spent; `prolong` an execution, and the seconds it has at least.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Performer:
         remember: Remember = lambda *_: True,
         spend: Spend = lambda *_: None,
         hear: context.Hear | None = None,
+        prolong: Prolong = lambda *_: None,
     ) -> None:
         self.report, self.save, self.remember, self.spend = report, save, remember, spend
         self.is_draining = is_draining
@@ -96,7 +98,7 @@ class Performer:
         self.call_back = call_back
         self.note_error = note_error
         self.unknown_for = unknown_for
-        self.hear = hear
+        self.hear, self.prolong = hear, prolong
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
@@ -238,6 +240,7 @@ class Performer:
             self.hear,
             partial(self.spend, job.id, job.execution),
             self.claims,
+            partial(self.prolong, job.execution),
         )
 
     def _result(self, call: Call, running: context.Running, value: Any, started: float) -> Result:

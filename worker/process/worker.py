@@ -129,6 +129,7 @@ class Worker:
             progress.remember,
             progress.spend,
             self.fetcher.saying.hear,
+            scoreboard.prolong,
         )
         self.performer.claims = keys.claims_key(name)
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
