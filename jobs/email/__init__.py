@@ -6,12 +6,10 @@ from typing import Any
 
 from packmule.jobs import current
 from packmule.jobs.email.delivery.mailer import Mailer
-from packmule.jobs.email.delivery.smtp.server import (
-    InsecureServer,
-    InvalidServer,
-    MailRefused,
-    TemporaryFailure,
-)
+from packmule.jobs.email.delivery.route import TemporaryFailure
+from packmule.jobs.email.delivery.smtp.connection import InsecureServer
+from packmule.jobs.email.delivery.smtp.server import MailRefused
+from packmule.jobs.email.delivery.ways import InvalidServer
 from packmule.jobs.email.job import Policy, envelope, perform
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown
 from packmule.jobs.email.ledger.names import InvalidKey

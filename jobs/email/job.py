@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from packmule.jobs import context, current
 from packmule.jobs.email.delivery.mailer import Mailer
-from packmule.jobs.email.delivery.smtp.server import TemporaryFailure
+from packmule.jobs.email.delivery.route import TemporaryFailure
 from packmule.jobs.email.ledger import Ledger, OnUnknown, Run, Send, batch_of, names
 from packmule.jobs.email.ledger.verdict import conclude
 from packmule.jobs.email.letter import Letter

@@ -76,4 +76,7 @@ class Journal(Protocol):
         """Take the outcomes of some recipients of `letter`; they are recorded with the next letter."""
 
     def flush(self) -> None:
-        """Record what `ended` took, and return once that is done."""
+        """Record what `ended` took, and return once that is done.
+
+        A letter that was prepared and neither begun nor ended by then was not sent.
+        """

@@ -7,7 +7,7 @@ import contextlib
 from packmule.config import Settings
 from packmule.coordination.locks.redlock import NoQuorum, Redlock
 from packmule.coordination.redis.connection import lock_clients
-from packmule.jobs.email.delivery.smtp.server import Server
+from packmule.jobs.email.delivery.ways import way_of
 from packmule.jobs.storage import Storage
 
 PROBE = ".packmule-check"
@@ -49,5 +49,6 @@ def mail(settings: Settings) -> str:
         if settings.environment == "development":
             return "ok, mails are saved instead of sent (PACKMULE_MAIL_URL is not set)"
         return "PACKMULE_MAIL_URL is not set: e-mail jobs will fail"
-    Server(settings.mail_urls[0]).connect().quit()
+    for url in settings.mail_urls:
+        way_of(url).open().close()
     return "ok"

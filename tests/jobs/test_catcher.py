@@ -73,8 +73,9 @@ def test_a_mail_that_cannot_be_stored_is_not_acknowledged(storage):
     storage.write_bytes("mail", b"a file where the folder should be")
     with Catcher(storage) as url:
         mailer = Mailer(url, "mule@example.org")
-        with pytest.raises(TemporaryFailure, match=r"did not accept the mail: 451 not stored"):
+        with pytest.raises(TemporaryFailure, match=r"refused for ada@example.org: 451 not stored"):
             mailer.send(letter())
+        mailer.close()
     assert storage.names() == ["mail"]
 
 

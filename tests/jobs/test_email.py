@@ -707,7 +707,7 @@ def test_a_connection_that_the_server_dropped_is_replaced(post, last_words):
 
 def test_a_connection_idle_for_too_long_is_replaced(post, monkeypatch):
     email("a@example.org", "s", "one")
-    monkeypatch.setattr("packmule.jobs.email.delivery.mailer.MAX_IDLE", -1.0)
+    monkeypatch.setattr("packmule.jobs.email.delivery.smtp.channel.MAX_IDLE", -1.0)
     email("a@example.org", "s", "two")
     assert post.peers[0] != post.peers[1]
 
@@ -764,7 +764,7 @@ def test_permanent_and_temporary_refusals_are_distinguished(listen, worker, step
     ):
         server = listen(Post(**{step: reply}))
         worker(f"smtp://127.0.0.1:{server.port}")
-        with pytest.raises(kind, match=rf"^127.0.0.1:{server.port} .*: {reply[:9]}") as refused:
+        with pytest.raises(kind, match=rf"^the mail was refused for a@example.org: .*{reply[:9]}") as refused:
             email("a@example.org", "s", "t")
         assert str(refused.value).isprintable()
         server.handler.replies.clear()
@@ -925,7 +925,6 @@ def test_no_password_is_sent_unencrypted_to_another_machine(listen, worker):
         f"smtp://mule:{PASSWORD}@host/path",
         f"smtp://mule:{PASSWORD}@host?tls=maybe",
         f"smtp://mule:{PASSWORD}@host?colour=red",
-        f"smtp://mule:{PASSWORD}é@host",
         f"smtp://mule:{PASSWORD}@[::1",
         f"smtp://mule:25/{PASSWORD}@host",
         f"smtp://mule:25?{PASSWORD}@host",

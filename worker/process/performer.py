@@ -93,11 +93,9 @@ class Performer:
     ) -> None:
         self.report, self.save, self.remember, self.spend = report, save, remember, spend
         self.is_draining = is_draining
-        self.max_result_bytes = max_result_bytes
-        self.lookup = lookup or Registered()
-        self.call_back = call_back
+        self.max_result_bytes, self.unknown_for = max_result_bytes, unknown_for
+        self.lookup, self.call_back = lookup or Registered(), call_back
         self.note_error = note_error
-        self.unknown_for = unknown_for
         self.hear, self.prolong = hear, prolong
         self.process = os.getpid()
         self.fences: dict[str, int] = {}

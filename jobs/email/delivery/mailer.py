@@ -1,49 +1,32 @@
-"""The mailer that a worker provides to its jobs: it keeps connections, and sends one mail per transaction."""
+"""The mailer that a worker provides to its jobs: it takes letters to the first server that works."""
 
 from __future__ import annotations
 
-import os
-import smtplib
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from redis import Redis
 
-from packmule.coordination.redis.replies import as_text
 from packmule.jobs import current
-from packmule.jobs.email.delivery.smtp.server import InvalidServer, MailRefused, Server, TemporaryFailure
+from packmule.jobs.email.delivery.channel import Channel
+from packmule.jobs.email.delivery.route import Route, Routes, TemporaryFailure
+from packmule.jobs.email.delivery.smtp.server import MailRefused
+from packmule.jobs.email.delivery.ways import InvalidServer, way_of
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Journal, Outcome, State
 from packmule.jobs.email.templating.rendering import Renderer
 
-MAX_IDLE = 30.0
-"""Seconds after which an unused connection is closed instead of used; servers drop idle ones too."""
-
-_OK = 250
-_WILL_FORWARD = 251
-_CLOSING = 421
-
-
-class _Kept(NamedTuple):
-    """An idle connection and the process that opened it."""
-
-    connection: smtplib.SMTP
-    process: int
-    since: float
-
 
 class Mailer:
-    """Renders mails and sends them through one server; provide one to the jobs of a process.
+    """Renders mails and sends them; provide one to the jobs of a process.
 
-    `url` is described at `jobs.email.server.Server`; without one, sending raises `InvalidServer`. `sender` is
-    the From of mails that name none. `templates` is the user's folder of templates.
+    `urls` are described at `delivery.ways`; the first that works gets the mails, and without one, sending
+    raises `InvalidServer`. `sender` is the From of mails that name none, `templates` the user's folder of
+    templates. Through `redis` all processes keep the pace of domains and servers.
 
     Connections are kept between mails, one for each thread that sends at the same time. A stale connection is
-    replaced before the mail is transmitted, and a forked child opens its own. A connection unused for
-    `MAX_IDLE` seconds is closed by the next mail, or by `close()`.
+    replaced before the mail is transmitted, and a forked child opens its own. `close()` closes them.
 
     >>> from packmule.jobs import context
     >>> context.provide(Mailer("smtp://127.0.0.1:2525", "shop@example.org"))
@@ -60,169 +43,125 @@ class Mailer:
         self.sender = sender
         self.renderer = Renderer(templates)
         self.redis = redis
-        urls = urls.split() if isinstance(urls, str) else urls
-        self._server = Server(urls[0]) if urls else None
-        # A deque's own operations are atomic: a lock might be held by another thread when this process forks.
-        self._kept: deque[_Kept] = deque()
+        urls = urls.split() if isinstance(urls, str) else urls or ()
+        self._routes = Routes([way_of(url) for url in urls])
+
+    def deliver(self, letters: Iterable[Letter], journal: Journal) -> None:
+        """Send each of `letters`, and let `journal` know what became of each of its recipients.
+
+        The next letter is taken while the last is not sent yet, so that its envelope can go along. Raises
+        `TemporaryFailure`, `InsecureServer`, `MailRefused` or `InvalidServer` if no server takes mails at
+        all: the letters that `journal` saw no end of were not taken, and may be sent again.
+        """
+        if not self._routes.routes:
+            raise InvalidServer(
+                "no mail server is set: set PACKMULE_MAIL_URL to its URL (smtp://user:password@host)"
+            )
+        run = _Run(self._routes, journal)
+        try:
+            coming = iter(letters)
+            letter = next(coming, None)
+            while letter is not None:
+                ahead = next(coming, None)
+                run.send(letter, ahead)
+                letter = ahead
+        finally:
+            run.end()
 
     def send(self, letter: Letter) -> dict[str, str]:
-        """Send `letter`; returns the refused recipients, each with the server's reply.
+        """Send `letter` and keep no journal; returns the refused recipients, each with the server's reply.
 
         When this returns, the server has accepted the mail for all other recipients. Raises `MailRefused` or
         `TemporaryFailure` if it accepted it for none (or, if the text says so, possibly for some),
         `InsecureServer`, and `InvalidServer` if there is no URL.
         """
-        if self._server is None:
-            raise InvalidServer(
-                "no mail server is set: set PACKMULE_MAIL_URL to its URL (smtp://user:password@host)"
-            )
-        connection, refused = self._begin(self._server, letter)
-        with _closed_on_failure(connection):
-            current.progress(2, 3, f"sending to {self._server}")
-            _transmit(self._server, connection, letter)
-        self._kept.append(_Kept(connection, os.getpid(), time.monotonic()))
-        return refused
-
-    def deliver(self, letters: Iterable[Letter], journal: Journal) -> None:
-        """Send each of `letters`, and let `journal` know what became of each of its recipients.
-
-        Raises `TemporaryFailure`, `InsecureServer`, `MailRefused` or `InvalidServer` if no server takes mails
-        at all: the letters that `journal` saw no end of were not taken, and may be sent again.
-        """
-        if self._server is None:
-            raise InvalidServer(
-                "no mail server is set: set PACKMULE_MAIL_URL to its URL (smtp://user:password@host)"
-            )
-        try:
-            for letter in letters:
-                journal.prepare(letter)
-                connection, refused = self._begin(self._server, letter)
-                ended = {to: Outcome(_state(reply), reply) for to, reply in refused.items()}
-                with _closed_on_failure(connection):
-                    if journal.begin(letter):
-                        outcome = _delivered(self._server, connection, letter)
-                        ended |= {to: outcome for to in letter.recipients if to not in refused}
-                    else:
-                        connection.rset()
-                self._kept.append(_Kept(connection, os.getpid(), time.monotonic()))
-                journal.ended(letter, ended)
-        finally:
-            journal.flush()
+        kept = _Kept()
+        current.progress(2, 3, "sending")
+        self.deliver([letter], kept)
+        refused = {to: each for to, each in kept.outcomes.items() if each.state is not State.ACCEPTED}
+        if len(refused) < len(letter.recipients):
+            return {to: outcome.reply for to, outcome in refused.items()}
+        # One recipient refused temporarily makes a retry worthwhile.
+        recipient, outcome = min(refused.items(), key=lambda item: item[1].state is State.REFUSED)
+        others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        if outcome.state is State.UNKNOWN:
+            raise TemporaryFailure(f"{outcome.reply}; it may have accepted it ({letter.message_id})")
+        kind = MailRefused if outcome.state is State.REFUSED else TemporaryFailure
+        raise kind(f"the mail was refused for {recipient}{others}: {outcome.reply}")
 
     def close(self) -> None:
-        """Close all kept connections, with a QUIT."""
-        while (connection := self._next_kept()) is not None:
-            _leave(connection)
+        """Close all kept connections."""
+        self._routes.close()
 
-    def _begin(self, server: Server, letter: Letter) -> tuple[smtplib.SMTP, dict[str, str]]:
-        """A connection on which the server accepted the envelope, and the recipients it refused.
 
-        The mail's first commands test a kept connection: repeating them on a new one sends nothing twice, and
-        no round trip is spent on a separate test.
-        """
-        while (connection := self._next_kept()) is not None:
-            with suppress(smtplib.SMTPServerDisconnected), _closed_on_failure(connection):
-                return connection, _envelope(server, connection, letter)
-        connection = server.connect()
-        try:
-            with _closed_on_failure(connection):
-                return connection, _envelope(server, connection, letter)
-        except smtplib.SMTPServerDisconnected as error:
-            raise TemporaryFailure(f"{server} hung up: {error}") from None
+class _Run:
+    """One call of `deliver`: it holds one channel as long as that works."""
 
-    def _next_kept(self) -> smtplib.SMTP | None:
-        """The kept connection unused for longest; those that are too old or a parent's are closed."""
+    def __init__(self, routes: Routes, journal: Journal) -> None:
+        self.routes = routes
+        self.journal = journal
+        self._held: tuple[Route, Channel] | None = None
+
+    def send(self, letter: Letter, ahead: Letter | None) -> None:
+        """Send one letter, in as many transactions and by as many servers as it takes."""
         while True:
+            self.journal.prepare(letter)
+            left = self._carried(letter, ahead)
+            if not left:
+                return
+            letter = replace(letter, recipients=left)
+
+    def end(self) -> None:
+        """Record what the journal has, and keep the channel."""
+        try:
+            self.journal.flush()
+        finally:
+            self._let_go()
+
+    def _carried(self, letter: Letter, ahead: Letter | None) -> tuple[str, ...]:
+        while True:
+            route, channel = self._channel()
+            is_fresh = channel.is_fresh
             try:
-                connection, process, since = self._kept.popleft()
-            except IndexError:
-                return None
-            if process != os.getpid():
-                # The parent still uses it: close our copy without a QUIT.
-                connection.close()
-            elif time.monotonic() - since > MAX_IDLE:
-                _leave(connection)
+                left = channel.carry(letter, ahead, self.journal)
+            except TemporaryFailure as error:
+                if is_fresh:
+                    route.failed(TemporaryFailure(f"{route.way} hung up: {error}"))
             else:
-                return connection
+                route.worked()
+                return left
+
+    def _channel(self) -> tuple[Route, Channel]:
+        if self._held is not None and self._held[1].is_usable:
+            return self._held
+        self._let_go()
+        self._held = self.routes.take()
+        return self._held
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            route, channel = self._held
+            self._held = None
+            with suppress(OSError):
+                route.keep(channel)
 
 
-def _envelope(server: Server, connection: smtplib.SMTP, letter: Letter) -> dict[str, str]:
-    """Send the envelope; returns the refused recipients, or raises if the server refused all."""
-    code, reply = connection.mail(letter.sender, _options(server, connection, letter))
-    _stay(server, code, reply)
-    if code != _OK:
-        raise server.refusal(f"refused the sender {letter.sender}", code, reply)
-    refused: dict[str, tuple[int, bytes]] = {}
-    for recipient in letter.recipients:
-        code, reply = connection.rcpt(recipient)
-        _stay(server, code, reply)
-        if code not in {_OK, _WILL_FORWARD}:
-            refused[recipient] = (code, reply)
-    if len(refused) == len(letter.recipients):
-        # One recipient refused temporarily makes a retry worthwhile.
-        recipient, (code, reply) = min(refused.items(), key=lambda item: item[1][0])
-        others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-        raise server.refusal(f"refused {recipient}{others}", code, reply)
-    return {recipient: server.words(code, reply) for recipient, (code, reply) in refused.items()}
+class _Kept:
+    """A journal in memory."""
 
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
 
-def _options(server: Server, connection: smtplib.SMTP, letter: Letter) -> list[str]:
-    """The options of MAIL: the size, so that a mail that is too large is refused before it is sent."""
-    options = [f"size={len(letter.content)}"] if connection.has_extn("size") else []
-    connection.command_encoding = "utf-8" if letter.needs_utf8 else "ascii"
-    if letter.needs_utf8:
-        if not connection.has_extn("smtputf8"):
-            raise MailRefused(f"{server} accepts only ASCII before the @ of an address (no SMTPUTF8)")
-        options.append("smtputf8")
-    return options
+    def prepare(self, letter: Letter) -> None:
+        """Nothing is to be recorded."""
 
+    def begin(self, letter: Letter) -> bool:
+        """Whoever keeps no journal may always send."""
+        return True
 
-def _state(reply: str) -> State:
-    return State.DEFERRED if reply.startswith("4") else State.REFUSED
+    def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
+        """Keep the outcomes."""
+        self.outcomes.update(outcomes)
 
-
-def _delivered(server: Server, connection: smtplib.SMTP, letter: Letter) -> Outcome:
-    try:
-        code, reply = connection.data(letter.content)
-    except smtplib.SMTPResponseException as error:
-        code, reply = error.smtp_code, as_text(error.smtp_error).encode()
-    except OSError as error:
-        return Outcome(State.UNKNOWN, f"{server} hung up before it confirmed the mail: {error}")
-    words = server.words(code, reply)
-    return Outcome(State.ACCEPTED if code == _OK else _state(words), words)
-
-
-def _transmit(server: Server, connection: smtplib.SMTP, letter: Letter) -> None:
-    try:
-        code, reply = connection.data(letter.content)
-    except smtplib.SMTPResponseException as error:
-        raise server.refusal("did not accept the mail", error.smtp_code, error.smtp_error) from None
-    except OSError as error:
-        raise TemporaryFailure(
-            f"{server} hung up before it confirmed {letter.message_id}, and may have accepted it: {error}"
-        ) from None
-    if code != _OK:
-        raise server.refusal("did not accept the mail", code, reply)
-
-
-def _stay(server: Server, code: int, reply: bytes) -> None:
-    """Treat a server's notice that it is about to hang up (421) as the hang-up itself."""
-    if code == _CLOSING:
-        raise smtplib.SMTPServerDisconnected(server.words(code, reply))
-
-
-@contextmanager
-def _closed_on_failure(connection: smtplib.SMTP) -> Iterator[None]:
-    """Close a connection whose transaction was interrupted, because its state is unknown."""
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _leave(connection: smtplib.SMTP) -> None:
-    try:
-        connection.quit()
-    except OSError:
-        connection.close()
+    def flush(self) -> None:
+        """Nothing is to be recorded."""

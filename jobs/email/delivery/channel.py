@@ -1,0 +1,37 @@
+"""What all ways of delivery share: a way opens channels, and a channel carries one letter after another."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.outcome import Journal
+
+
+class Channel(Protocol):
+    """Carries letters, for one thread at a time."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has carried nothing yet, so that a failure isn't merely that of an old connection."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can carry one more, in this process."""
+
+    def carry(self, letter: Letter, ahead: Letter | None, journal: Journal) -> tuple[str, ...]:
+        """Send a prepared letter, tell the journal, and return the recipients that need another transaction.
+
+        `ahead` is the letter that follows; what can be sent of it early goes along. Raises `TemporaryFailure`
+        if the channel failed before the body: the journal then knows only of recipients that are refused.
+        """
+
+    def close(self) -> None:
+        """Leave it; never raises and never waits long."""
+
+
+class Way(Protocol):
+    """One server or provider, as a URL names it."""
+
+    def open(self) -> Channel:
+        """A fresh channel. Raises `TemporaryFailure`, `MailRefused`, `InsecureServer` or `InvalidServer`."""

@@ -1,0 +1,254 @@
+"""Transactions on one SMTP connection, pipelined where the server allows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from packmule.jobs import current
+from packmule.jobs.email.delivery.smtp.connection import Connection
+from packmule.jobs.email.delivery.smtp.envelope import Envelope, commands, domain, impossible
+from packmule.jobs.email.delivery.smtp.reply import CLOSING, Reply
+from packmule.jobs.email.delivery.smtp.wire import Lost
+from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.outcome import Journal, Outcome, State
+
+MAX_IDLE = 30.0
+"""Seconds after which an unused connection is closed instead of used; servers drop idle ones too."""
+
+MAX_AGE = 300.0
+MAX_MAILS = 1000
+MAX_ERRORS = 8
+"""Refused commands since the last accepted mail after which a connection is left: servers slow those down."""
+
+BODY_TIMEOUT = 600.0
+"""Seconds in which a body must be on its way, and then those in which the server must confirm it (RFC 5321
+4.5.3.2.6). Giving up earlier leaves a mail in doubt that the server takes."""
+
+MARGIN = 5.0
+"""Seconds that a job always has left when it begins to send a body."""
+
+_END = b".\r\n"
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+class SmtpChannel:
+    """Carries letters over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.wire = connection.wire
+        self.is_pipelined = "PIPELINING" in connection.extensions
+        self.used_at = time.monotonic()
+        self.mails = self.errors = 0
+        self._carried = 0
+        self._is_broken = self._needs_reset = False
+        self._offered: Letter | None = None
+        """The letter whose envelope went along with the last body, and is not answered yet."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has carried nothing yet."""
+        return self._carried == 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is neither broken, old, idle for long nor a parent's."""
+        now = time.monotonic()
+        return (
+            not self._is_broken
+            and self.connection.process == os.getpid()
+            and self.mails < MAX_MAILS
+            and self.errors < MAX_ERRORS
+            and now - self.used_at < MAX_IDLE
+            and now - self.connection.opened_at < MAX_AGE
+        )
+
+    def carry(self, letter: Letter, ahead: Letter | None, journal: Journal) -> tuple[str, ...]:
+        """Send a letter, as `Channel.carry` says."""
+        try:
+            envelope = self._envelope(letter)
+            if envelope.refused:
+                self.errors += len(envelope.refused)
+                journal.ended(letter, envelope.refused)
+            if envelope.goes_on:
+                self._send(letter, envelope.accepted, None if envelope.left else ahead, journal)
+        except BaseException:
+            self._break()
+            raise
+        finally:
+            self._carried += 1
+            self.used_at = time.monotonic()
+        return tuple(envelope.left)
+
+    def close(self) -> None:
+        """Say goodbye if the server listens, and close."""
+        if self._is_broken or self._offered is not None:
+            self.wire.close()
+        else:
+            self.connection.leave()
+        self._is_broken = True
+
+    def _break(self) -> None:
+        self._is_broken = True
+        self.wire.close()
+
+    # The envelope
+
+    def _envelope(self, letter: Letter) -> Envelope:
+        """Send the envelope, unless it is on its way, and read the answers. Raises `Lost`."""
+        if self._offered is not None and self._offered is not letter:
+            raise Lost("another letter was announced")
+        was_offered, self._offered = self._offered is not None, None
+        if fault := impossible(letter, self.connection.extensions, str(self.connection.server)):
+            return Envelope(refused=dict.fromkeys(letter.recipients, fault))
+        sent = commands(letter, self.connection.extensions)
+        if self.is_pipelined:
+            if not was_offered:
+                self.wire.send(self._group(sent), self.connection.deadline())
+                self._read_reset()
+        elif self._needs_reset:
+            self.connection.ask(b"RSET")
+            self._needs_reset = False
+        return self._answered(letter, sent)
+
+    def _group(self, envelope: list[bytes]) -> bytes:
+        return b"".join([b"RSET\r\n" if self._needs_reset else b"", *envelope, b"DATA\r\n"])
+
+    def _read_reset(self) -> None:
+        if self._needs_reset:
+            self._needs_reset = False
+            self.connection.answer()
+
+    def _next(self, command: bytes) -> Reply:
+        """The answer to one command of the envelope, which is sent now unless all are on their way."""
+        deadline = self.connection.deadline()
+        if not self.is_pipelined:
+            self.wire.send(command, deadline)
+        return self.wire.reply(deadline)
+
+    def _answered(self, letter: Letter, sent: list[bytes]) -> Envelope:
+        connection, secrets = self.connection, self.connection.server.secrets
+        tried, envelope = letter.recipients[: len(sent) - 1], Envelope()
+        envelope.left.extend(letter.recipients[len(tried) :])
+        mail = self._next(sent[0])
+        if mail.code == CLOSING:
+            raise Lost(connection.server.words(mail))
+        if mail.is_done or self.is_pipelined:
+            for number, recipient in enumerate(tried):
+                reply = self._next(sent[1 + number])
+                if not mail.is_done:
+                    continue
+                if reply.is_done:
+                    envelope.accepted.append(recipient)
+                elif reply.code == CLOSING:
+                    return self._closing(reply, letter, number, envelope)
+                elif reply.is_full and envelope.accepted:
+                    envelope.left.append(recipient)
+                else:
+                    envelope.refused[recipient] = reply.outcome(secrets, of_address=True)
+        if not mail.is_done:
+            outcome = mail.outcome(secrets)
+            outcome = outcome._replace(reply=f"refused the sender {letter.sender}: {outcome.reply}"[:600])
+            envelope.refused = dict.fromkeys(tried, outcome)
+        if envelope.accepted or self.is_pipelined:
+            self._begin_data(envelope)
+        else:
+            self._needs_reset = True
+        return envelope
+
+    def _begin_data(self, envelope: Envelope) -> None:
+        data = self._next(b"DATA\r\n")
+        if data.code == CLOSING:
+            raise Lost(self.connection.server.words(data))
+        if data.is_go_on and envelope.accepted:
+            envelope.goes_on = True
+            return
+        if data.is_go_on:  # for nobody: an empty mail ends the transaction (RFC 2920 3.1)
+            self.wire.send(_END, self.connection.deadline())
+            self.connection.answer()
+        else:
+            outcome = data.outcome(self.connection.server.secrets)
+            envelope.refused |= dict.fromkeys(envelope.accepted, outcome)
+            envelope.accepted = []
+        self._needs_reset = True
+
+    def _closing(self, reply: Reply, letter: Letter, number: int, envelope: Envelope) -> Envelope:
+        """The server hangs up because of a recipient: those of its domain wait, the others need another."""
+        self._break()
+        at = domain(letter.recipients[number])
+        outcome = Outcome(State.DEFERRED, self.connection.server.words(reply))
+        open_ones = [each for each in letter.recipients if each not in envelope.refused]
+        refused = envelope.refused | {each: outcome for each in open_ones if domain(each) == at}
+        return Envelope(refused=refused, left=[each for each in open_ones if domain(each) != at])
+
+    # The body
+
+    def _send(self, letter: Letter, accepted: list[str], ahead: Letter | None, journal: Journal) -> None:
+        """Send the body, with the envelope of the letter `ahead` behind it, and read the server's answer."""
+        if not journal.begin(letter):
+            self._break()  # the server waits for a body, and only this ends that without one
+            return
+        try:
+            outcome = self._confirmed(letter, ahead)
+        except BaseException as error:
+            lost = isinstance(error, Lost)
+            why = str(error) if lost else "the job was broken off before the server confirmed the mail"
+            unknown = Outcome(State.UNKNOWN, f"{self.connection.server}: {why}"[:600])
+            journal.ended(letter, dict.fromkeys(accepted, unknown))
+            self._break()
+            if not lost:
+                raise
+            return
+        self.mails += 1
+        self.errors = 0 if outcome.state is State.ACCEPTED else self.errors + 1
+        journal.ended(letter, dict.fromkeys(accepted, outcome))
+
+    def _confirmed(self, letter: Letter, ahead: Letter | None) -> Outcome:
+        data = _stuffed(letter.content)
+        if ahead is not None and self._can_offer(ahead):
+            data += self._group(commands(ahead, self.connection.extensions))
+            self._offered = ahead
+        current.prolong(MARGIN)
+        try:
+            self.wire.send(data, time.monotonic() + BODY_TIMEOUT, _prolong)
+        except Lost as error:
+            return self._last_words(error)
+        reply = self.wire.reply(time.monotonic() + BODY_TIMEOUT, _prolong)
+        if reply.code == CLOSING:
+            self._break()
+        if reply.is_go_on:
+            raise Lost(f"it answered the mail with {self.connection.server.words(reply)}")
+        return reply.outcome(self.connection.server.secrets)
+
+    def _can_offer(self, ahead: Letter) -> bool:
+        if not self.is_pipelined or self.mails + 1 >= MAX_MAILS:
+            return False
+        return impossible(ahead, self.connection.extensions, "") is None
+
+    def _last_words(self, error: Lost) -> Outcome:
+        """What a server said that refused a body before its end and hung up. Raises `error` if nothing."""
+        try:
+            reply = self.wire.reply(time.monotonic())
+        except Lost:
+            raise error from None
+        if reply.is_done or reply.is_go_on:
+            raise error
+        self._break()
+        return reply.outcome(self.connection.server.secrets)
+
+
+def _prolong(seconds: float) -> None:
+    current.prolong(seconds + MARGIN)
+
+
+def _stuffed(content: bytes) -> bytes:
+    """The content with its end, in which no line can be taken for that."""
+    if not content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n"):
+        content = _LINE_END.sub(b"\r\n", content)
+    if content.startswith(b"."):
+        content = b"." + content
+    if b"\n." in content:
+        content = content.replace(b"\n.", b"\n..")
+    return content + (_END if content.endswith(b"\r\n") else b"\r\n" + _END)

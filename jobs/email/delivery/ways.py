@@ -1,0 +1,27 @@
+"""The ways that `PACKMULE_MAIL_URL` can name, by their URLs' schemes."""
+
+from __future__ import annotations
+
+from packmule.errors import UsageError
+from packmule.jobs.email.delivery.channel import Way
+
+
+class InvalidServer(UsageError, ValueError):
+    """The mail server's URL is missing or invalid."""
+
+
+def way_of(url: str) -> Way:
+    """The way that `url` names. Raises `InvalidServer`, whose text never quotes the URL.
+
+    >>> str(way_of("smtp://mail.example.org"))
+    'mail.example.org:25'
+    """
+    scheme = url.partition("://")[0]
+    if scheme in {"smtp", "smtps"}:
+        from packmule.jobs.email.delivery.smtp.way import SmtpWay  # noqa: PLC0415  each only where it is used
+
+        return SmtpWay(url)
+    raise InvalidServer(
+        "PACKMULE_MAIL_URL begins with none of smtp:// smtps:// file:// memory:// ses:// postmark:// "
+        "mailgun:// sendgrid:// resend://"
+    )
