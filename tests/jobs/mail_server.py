@@ -45,7 +45,7 @@ class Mail:
 @dataclass
 class _Session:
     number: int
-    sender: str = ""
+    sender: str | None = None
     recipients: list[str] = field(default_factory=list)
     is_encrypted: bool = False
 
@@ -131,6 +131,20 @@ class MailServer:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
+    def cut(self, *said: Answer) -> bytes:
+        """Say all that and hang up: for the answer that is a function."""
+        for each in said:
+            if isinstance(each, Silence):
+                self.stopped.wait()
+            elif isinstance(each, bytes) and each:
+                self.talk.sendall(each)
+        return HANG_UP
+
+    @property
+    def talk(self) -> socket.socket:
+        """The socket of the newest connection."""
+        return self._sockets[-1]
+
     def answer(self, step: str) -> Answer | None:
         """What is answered this time instead of the usual."""
         with self._lock:
@@ -148,13 +162,14 @@ class _Talk:
         self.socket = connection
         self.session = session
         self._rest = b""
+        self._line_said = ""
 
     def run(self) -> None:
         if self.server.is_wrapped:
             self._encrypt()
         self._say("greeting", b"220 mail.test ESMTP\r\n")
         while True:
-            line = self._line().decode(errors="replace")
+            line = self._line_said = self._line().decode(errors="replace")
             self.server.commands.append(line)
             verb, _, rest = line.partition(" ")
             self._perform(verb.upper(), rest)
@@ -174,11 +189,13 @@ class _Talk:
                 self._say("STARTTLS", b"220 go on\r\n")
                 self._encrypt()
             case "MAIL":
+                session.sender, session.recipients = None, []
                 if self._say("MAIL", b"250 2.1.0 fine\r\n"):
-                    session.sender, session.recipients = _address(rest), []
+                    session.sender = _address(rest)
             case "RCPT":
                 to = _address(rest)
-                if self._say(f"RCPT {to}", b"250 2.1.5 fine\r\n"):
+                usual = b"503 5.5.1 MAIL first\r\n" if session.sender is None else b"250 2.1.5 fine\r\n"
+                if self._say(f"RCPT {to}", usual) and session.sender is not None:
                     session.recipients.append(to)
             case "DATA":
                 usual = b"354 go on\r\n" if session.recipients else b"503 5.5.1 no recipients\r\n"
@@ -188,17 +205,18 @@ class _Talk:
                 self._say("QUIT", b"221 bye\r\n")
                 raise EOFError
             case "RSET":
-                session.recipients = []
+                session.sender, session.recipients = None, []
                 self._say("RSET", b"250 reset\r\n")
             case _:
-                self._say(verb, b"250 fine\r\n" if verb in {"NOOP", "HELO"} else b"500 5.5.2 what?\r\n")
+                # What a client encodes is told apart by its letters, too.
+                step = verb if verb in {"NOOP", "HELO", "AUTH"} else self._line_said
+                self._say(step, b"250 fine\r\n" if verb in {"NOOP", "HELO"} else b"500 5.5.2 what?\r\n")
 
     def _take_body(self) -> None:
         lines = [self._line()]
-        if early := self.server.answer(BODY):
+        if (early := self.server.answer(BODY)) is not None:
             self._send(early)
-            if isinstance(early, bytes) and early:
-                raise EOFError
+            raise EOFError
         while lines[-1] != b".":
             lines.append(self._line())
         content = b"".join(line.removeprefix(b".") + b"\r\n" for line in lines[:-1])
@@ -207,14 +225,14 @@ class _Talk:
         if said is None or (isinstance(said, bytes) and said.startswith(b"2")) or callable(said):
             self.server.mails.append(
                 Mail(
-                    session.sender,
+                    session.sender or "",
                     session.recipients,
                     content,
                     session.number,
                     session.is_encrypted,
                 )
             )
-        session.recipients = []
+        session.sender, session.recipients = None, []
         self._send(b"250 2.0.0 queued\r\n" if said is None else said)
 
     def _say(self, step: str, usual: bytes) -> bool:
@@ -224,15 +242,18 @@ class _Talk:
         return said is None or (isinstance(said, bytes) and said[:1] in {b"2", b"3"})
 
     def _send(self, said: Answer) -> None:
-        if isinstance(said, Silence):
-            self.server.stopped.wait()
-            raise EOFError
-        data = said if isinstance(said, bytes) else said(self.server)
+        data = self._data(said)
         if data == HANG_UP:
             raise EOFError
         self.socket.sendall(data)
         if data.startswith(b"421"):
             raise EOFError
+
+    def _data(self, said: Answer) -> bytes:
+        if isinstance(said, Silence):
+            self.server.stopped.wait()
+            return HANG_UP
+        return said if isinstance(said, bytes) else said(self.server)
 
     def _encrypt(self) -> None:
         assert self.server.tls

@@ -74,7 +74,8 @@ class Wire:
             try:
                 view = view[self.socket.send(view) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(select.POLLOUT, deadline, patience)
+                self._wait(select.POLLOUT | select.POLLIN, deadline, patience)
+                self._heed()
             except ssl.SSLWantReadError:
                 self._wait(select.POLLIN, deadline, patience)
             except OSError as error:
@@ -100,6 +101,18 @@ class Wire:
         """Close the socket, whatever its state."""
         with suppress(OSError):
             self.socket.close()
+
+    def _heed(self) -> None:
+        """Break off what is being sent if the server has answered it already, or hung up."""
+        try:
+            data = self.socket.recv(CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            raise _lost(error) from None
+        self._rest += data
+        if not data or b"\n" in self._rest:
+            raise Lost("it broke off what was sent" if data else "it hung up")
 
     def _line(self, deadline: float, patience: Callable[[float], None] | None) -> bytes:
         while (end := self._rest.find(b"\n")) < 0:
