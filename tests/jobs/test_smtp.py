@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -450,6 +451,21 @@ def test_letters_that_an_iterator_does_not_give_are_not_missed(mailer):
             sender.deliver(letters(), book)
         assert book.states() == {"to0@example.org": ACCEPTED}
         assert delivered(sender, letter(1)).states() == {"to1@example.org": ACCEPTED}
+
+
+def test_a_server_that_hung_up_while_the_journal_was_away_has_taken_nothing(mailer, monkeypatch):
+    monkeypatch.setattr(channel, "PATIENCE", -1.0)
+    with MailServer() as server:
+
+        def wait(letter):
+            if letter.message_id == "<0@example.org>":
+                server.talk.shutdown(socket.SHUT_RDWR)
+            return True
+
+        book = delivered(mailer(server), letter(0), letter(1), book=Book(may_begin=wait))
+        assert book.states() == {"to0@example.org": DEFERRED, "to1@example.org": ACCEPTED}
+        assert "before the mail was sent" in book.reply("to0@example.org")
+        assert server.recipients == ["to1@example.org"]
 
 
 # Connections

@@ -26,6 +26,9 @@ BODY_TIMEOUT = 600.0
 """Seconds in which a body must be on its way, and then those in which the server must confirm it (RFC 5321
 4.5.3.2.6). Giving up earlier leaves a mail in doubt that the server takes."""
 
+PATIENCE = 1.0
+"""Seconds after which a wait for the journal may have been too long for the server."""
+
 MARGIN = 5.0
 """Seconds that a job always has left when it begins to send a body."""
 
@@ -187,10 +190,14 @@ class SmtpChannel:
 
     def _send(self, letter: Letter, accepted: list[str], ahead: Letter | None, journal: Journal) -> None:
         """Send the body, with the envelope of the letter `ahead` behind it, and read the server's answer."""
+        began = time.monotonic()
         if not journal.begin(letter):
             self._break()  # the server waits for a body, and only this ends that without one
             return
         try:
+            if time.monotonic() - began > PATIENCE and (gone := self._gone()):
+                journal.ended(letter, dict.fromkeys(accepted, gone))
+                return
             outcome = self._confirmed(letter, ahead)
         except BaseException as error:
             lost = isinstance(error, Lost)
@@ -204,6 +211,15 @@ class SmtpChannel:
         self.mails += 1
         self.errors = 0 if outcome.state is State.ACCEPTED else self.errors + 1
         journal.ended(letter, dict.fromkeys(accepted, outcome))
+
+    def _gone(self) -> Outcome | None:
+        """Not taken, if the server hung up before the first byte, as when the journal was away for long."""
+        try:
+            self.wire.heed()
+        except Lost as error:
+            self._break()
+            return Outcome(State.DEFERRED, f"{self.connection.server}: {error}, before the mail was sent")
+        return None
 
     def _confirmed(self, letter: Letter, ahead: Letter | None) -> Outcome:
         data = _stuffed(letter.content)

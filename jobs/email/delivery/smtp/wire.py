@@ -75,7 +75,7 @@ class Wire:
                 view = view[self.socket.send(view) :]
             except (BlockingIOError, ssl.SSLWantWriteError):
                 self._wait(select.POLLOUT | select.POLLIN, deadline, patience)
-                self._heed()
+                self.heed()
             except ssl.SSLWantReadError:
                 self._wait(select.POLLIN, deadline, patience)
             except OSError as error:
@@ -102,8 +102,8 @@ class Wire:
         with suppress(OSError):
             self.socket.close()
 
-    def _heed(self) -> None:
-        """Break off what is being sent if the server has answered it already, or hung up."""
+    def heed(self) -> None:
+        """Break off what is being sent if the server has answered it already, or hung up. Raises `Lost`."""
         try:
             data = self.socket.recv(CHUNK)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
