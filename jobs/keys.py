@@ -215,6 +215,11 @@ def waiting_key(worker: str) -> str:
     return f"pm:waiting:{worker}"
 
 
+def stacks_key(worker: str) -> str:
+    """The stacks that `worker` wrote last, JSON."""
+    return f"pm:stacks:{worker}"
+
+
 def commands_channel(worker: str) -> str:
     """RQ's channel for commands to `worker`."""
     return f"rq:pubsub:{worker}"

@@ -10,8 +10,8 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import Duration, Size, Span, complete_queues, verbosity
-from packmule.terminal.say import say
+from packmule.terminal.parameters import Duration, Size, Span, complete_queues, json_option, verbosity
+from packmule.terminal.say import complain, say, say_lines
 from packmule.terminal.scheduler import run_scheduler
 
 
@@ -168,6 +168,29 @@ def worker_resume(app: App, names: tuple[str, ...]) -> None:
 
     for name in names:
         say(f"{name} {'takes jobs again' if resume(app.client, name) else 'was not quiet'}")
+
+
+@worker.command("stack", cls=Audited)
+@click.argument("name")
+@json_option
+@click.pass_obj
+def worker_stack(app: App, name: str, json: bool) -> None:
+    """Show what the threads of a worker are at.
+
+    Its process and what it has forked write their stacks, even while a job blocks them. Jobs go on. Exit with
+    1 if the worker doesn't answer.
+    """
+    from packmule.jobs.stacks import ask
+    from packmule.terminal import show
+
+    found = ask(app.client, name)
+    if json:
+        show.as_json(found)
+        return
+    say_lines(found.text)
+    say(f"It performed: {', '.join(found.jobs) or 'nothing'}")
+    if not found.is_whole:
+        complain("Some of it is missing.")
 
 
 @worker.command("stop", cls=Audited)

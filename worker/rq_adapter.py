@@ -22,7 +22,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from packmule.errors import UsageError
-from packmule.jobs import keys
+from packmule.jobs import keys, stacks
 from packmule.jobs.interrupts import Interrupted, Killed
 from packmule.observe.webhooks.outgoing import Allowed
 from packmule.worker import order
@@ -34,6 +34,7 @@ from packmule.worker.process.callbacks import Callbacks, job_of
 from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.worker import Worker as WorkerProcess
 from packmule.worker.scoreboard import Scoreboard
+from packmule.worker.stacks import stacks_of_threads
 from packmule.worker.trusting import TrustAll
 
 ECHO_SECONDS = 1.0
@@ -146,10 +147,19 @@ class Worker(BaseWorker):
                 self.process.wake.wake()
             case "kill-horse":
                 self.process.interruption.break_off(Killed("killed by a command"))
+            case stacks.COMMAND:
+                self._dump_stacks()
             case "stop-job" if self.process.interruption.stop(command.job_id):
                 pass  # the heartbeat's thread sees it, and sends the signal
             case _:
                 log.info("ignored the command %s: no such job is running", command.command)
+
+    def _dump_stacks(self) -> None:
+        """Write the stacks of this process. While a job holds the interpreter's lock, this waits."""
+        running = tuple(job.id for job in self.process.scoreboard.read())
+        text = f"Process {os.getpid()}, the worker:\n\n{stacks_of_threads()}"
+        dump = stacks.StackDump(os.urandom(8).hex(), time.time(), text[: stacks.MOST_CHARACTERS], running)
+        stacks.store(self.connection, self.name, dump)
 
     def maintain(self) -> None:
         """Let RQ clean its registries and check its scheduler, if that is due; never raises."""

@@ -35,6 +35,14 @@ def kill_tree(pid: int) -> None:
         _send(each, signal.SIGKILL)
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that descend from `pid`, the nearer ones first."""
+    parents, found = _parents(), [pid]
+    for each in found:
+        found += sorted(child for child, parent in parents.items() if parent == each and child not in found)
+    return found[1:]
+
+
 class Children:
     """The processes that this thread starts from now on."""
 

@@ -18,7 +18,7 @@ from packmule.dashboard.pages.paging import asked, choice, order, page_of
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
-from packmule.jobs import cluster, reader
+from packmule.jobs import cluster, reader, stacks
 from packmule.jobs.cluster import WorkerInfo
 from packmule.observe import statistics
 
@@ -26,6 +26,9 @@ TABS = ("all", "busy", "idle", "quiet", "vanished")
 
 MOST_JOBS = 200
 """Jobs that a worker's page shows of those that the worker holds."""
+
+MOST_NAMED = 10
+"""Jobs that are named beside stacks."""
 
 _ORDERS: dict[str, Callable[[WorkerInfo], Any]] = {
     "name": lambda worker: worker["name"],
@@ -81,6 +84,7 @@ def worker(request: Request) -> Response:
     ids = cluster.claimed(client, [found["name"]], MOST_JOBS)[0]
     jobs = [job for job in reader.read_many(client, ids) if job is not None]
     busiest = dict(statistics.busiest(client, 100, 1))
+    may_see = request.state.viewer.may_see_payloads
     return render(
         request,
         "worker.html",
@@ -88,19 +92,23 @@ def worker(request: Request) -> Response:
         running=[job for job in jobs if job.status == "started"],
         next=[job for job in jobs if job.status != "started"],
         most=MOST_JOBS,
+        most_named=MOST_NAMED,
         claimed=len(ids),
         busy=busiest.get(found["name"]),
+        dump=stacks.read(client, found["name"]) if may_see else None,
     )
 
 
 @needs(Role.OPERATOR)
 def act(request: Request) -> Response:
-    """`POST /workers/{name}/{act}`: quiet, resume or stop a worker."""
+    """`POST /workers/{name}/{act}`: quiet, resume or stop a worker, or ask for its stacks."""
     name, wanted = request.path_params["name"], request.path_params["act"]
     client: Redis = request.app.state.site.client
-    if wanted not in ("quiet", "resume", "stop"):
+    if wanted not in ("quiet", "resume", "stop", "stack"):
         raise HTTPException(404)
     cluster.worker(client, name)  # an unknown one is no act
+    if wanted == "stack":
+        return _ask_for_stacks(request, name)
     with acting(request, f"worker {wanted}", names=[name]):
         if wanted == "stop":
             cluster.stop(client, name)
@@ -112,6 +120,20 @@ def act(request: Request) -> Response:
             done = cluster.resume(client, name)
             said = f"{name} {'takes jobs again' if done else 'was not quiet'}."
     return go(request, address(request, "worker", name=name), said)
+
+
+def _ask_for_stacks(request: Request, name: str) -> Response:
+    if not request.state.viewer.may_see_payloads:
+        raise HTTPException(
+            403, "Stacks show code that a job runs: ask an admin for the right to see payloads."
+        )
+    on = address(request, "worker", name=name)
+    try:
+        with acting(request, "worker stack", name=name):
+            stacks.ask(request.app.state.site.client, name)
+    except stacks.NoStacks as error:
+        return go(request, on, f"There are no stacks: {error}.")
+    return go(request, on, f"{name} has written its stacks.")
 
 
 def _states(worker: WorkerInfo) -> set[str]:

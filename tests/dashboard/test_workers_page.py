@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from packmule.dashboard.viewer import Role, Viewer
-from packmule.jobs import cluster, keys, wire
+from packmule.jobs import cluster, keys, reader, stacks, wire
 from packmule.jobs.client import Client
 from packmule.observe import audit
 from packmule.tests.command_line import until
@@ -109,6 +109,51 @@ def test_a_viewer_can_change_no_worker(visit, client):
         assert "this needs an operator" in visit.refused(f"/workers/w1/{act}")
     assert not cluster.worker(client, "w1")["quiet"]
     assert list(audit.read(client)) == []
+
+
+def test_an_operator_asks_a_worker_for_its_stacks(visit, client, server, tmp_path):
+    Client(client).make_default()
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "told")
+    visit.viewer = Viewer("ada", Role.OPERATOR, may_see_payloads=True)
+    with pool(server, processes=1):
+        until(notes.exists, "the job")
+        (name,) = (each["name"] for each in cluster.workers(client))
+        until(lambda: visit.post(f"/workers/{name}/stack").endswith("has written its stacks."), "an answer")
+        shown = visit.text(f"/workers/{name}")
+        gate.touch()
+        assert reader.wait(client, id, 60).result == "told"
+    assert "Thread MainThread (most recent call first):" in shown
+    assert "in note_when_told" in shown
+    assert f"It performed {id}" in shown
+    assert ("worker stack", {"name": name}) in [(each.action, each.subject) for each in audit.read(client)]
+
+
+def test_stacks_are_for_operators_who_may_see_payloads(visit, client):
+    register(client, "w1")
+    stacks.store(
+        client, "w1", stacks.StackDump("1", time.time(), "in secret_function <b>\x1b[2J", ("j1",), False)
+    )
+    page = visit.get("/workers/w1")
+    assert "in secret_function &lt;b&gt;\\x1b[2J" in page
+    assert "Some of it is missing" in page
+    visit.viewer = Viewer("bob", Role.OPERATOR, may_see_payloads=False)
+    assert "secret_function" not in visit.get("/workers/w1")
+    assert "Show stacks" not in visit.get("/workers/w1")
+    assert "ask an admin for the right to see payloads" in visit.refused("/workers/w1/stack")
+    visit.viewer = Viewer("eve", Role.VIEWER, may_see_payloads=True)
+    assert "secret_function" in visit.get("/workers/w1")
+    assert "this needs an operator" in visit.refused("/workers/w1/stack")
+    assert list(audit.read(client)) == []
+
+
+def test_a_worker_that_does_not_answer_is_said_to(visit, client):
+    register(client, "w1")
+    register(client, "w2", ends_in=-5)
+    assert "w1 did not answer within 4 s: its pool is stopped" in visit.post("/workers/w1/stack")
+    assert "w2 can't answer: its lease has ended" in visit.post("/workers/w2/stack")
+    client.set(keys.stacks_key("w1"), b"\xff{")
+    assert "did" not in visit.text("/workers/w1").partition("What its threads")[2]
 
 
 def test_a_worker_of_any_name_has_a_page(visit, client):

@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from packmule.errors import UsageError
-from packmule.jobs import reader, registry
+from packmule.jobs import reader, registry, stacks
 from packmule.tests.worker import callback_jobs, pool_jobs  # noqa: F401  registers jobs
 from packmule.tests.worker.pools import until
 from packmule.worker import Worker
@@ -102,6 +102,21 @@ def test_a_job_is_stopped_by_rqs_command(queue, worker, client):
     assert FailedJobRegistry(queue=queue).get_job_ids() == [job.id]
     assert StartedJobRegistry(queue=queue).get_job_ids() == []
     assert other.get_status(refresh=True) == "finished"
+
+
+def test_it_answers_with_the_stacks_of_its_threads(queue, worker, client):
+    job, found = queue.enqueue("packmule.tests.worker.pool_jobs.sleep_long"), []
+
+    def ask_and_stop() -> None:
+        found.append(stacks.ask(client, "mule", 60))
+        send_stop_job_command(client, job.id, JSONSerializer)
+
+    thread = once_started(job, ask_and_stop)
+    worker.work(burst=True)
+    thread.join()
+    assert "in sleep_long" in found[0].text
+    assert found[0].jobs == (job.id,)
+    assert job.get_status(refresh=True) == "stopped"
 
 
 @pytest.mark.parametrize("executor", ["sleep_async", "sleep_isolated"])

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from packmule.coordination.redis.backoff import outage
+from packmule.jobs.stacks import StackDump
 from packmule.worker.deadlines import LOOK, Deadlines
 from packmule.worker.kernel import die_with_parent, out_of_memory_kills
+from packmule.worker.pool.dumping import Dumping
 from packmule.worker.rescue import Verdict
 from packmule.worker.scoreboard import RunningJob, Scoreboard
+from packmule.worker.stacks import Stacks
 from packmule.worker.subprocesses import kill_tree
 
 Main = Callable[[], None]
@@ -32,6 +35,7 @@ class Child:
     name: str
     pid: int
     scoreboard: Scoreboard | None
+    stacks: Stacks | None = None
     started_at: float = field(default_factory=time.monotonic)
     stopped_at: float | None = None
     """When a SIGSTOP froze it."""
@@ -40,10 +44,32 @@ class Child:
     """The verdict on its jobs, the reason, and the executions to which it applies."""
     kills_before: int | None = field(default_factory=out_of_memory_kills)
     deadlines: Deadlines = field(default_factory=Deadlines)
+    dumping: Dumping | None = None
+    """The dump of its stacks that is under way."""
 
     def running(self) -> list[RunningJob]:
         """The jobs that run there now."""
         return self.scoreboard.read() if self.scoreboard else []
+
+    def dump_stacks(self) -> None:
+        """Let it begin to write its stacks, unless it does so already."""
+        if self.stacks and not self.dumping:
+            self.dumping = Dumping(self.stacks, self.pid, tuple(job.id for job in self.running()))
+
+    def dumped(self) -> StackDump | None:
+        """The dump that was under way and is done."""
+        if self.dumping and (found := self.dumping.look()):
+            self.dumping = None
+            return found
+        if self.stacks and not self.dumping:
+            self.stacks.bound()
+        return None
+
+    def close(self) -> None:
+        """Release what the pool holds of a process that has ended."""
+        self.dumping = None
+        if self.stacks:
+            self.stacks.close()
 
     def send(self, signum: int) -> None:
         """Send it a signal, if it exists."""
@@ -67,19 +93,24 @@ def start(name: str, scoreboard: Scoreboard | None, main: Main, life: int) -> Ch
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    stacks = Stacks() if scoreboard else None
     # Signals wait until the child has handlers of its own, so that none is lost in between.
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         pid = os.fork()
         if pid == 0:
-            _be_child(name, main, life, parent)
+            _be_child(name, main, life, parent, stacks)
+    except OSError:
+        if stacks:
+            stacks.close()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     log.info("%s: started, pid %d", name, pid)
-    return Child(name, pid, scoreboard)
+    return Child(name, pid, scoreboard, stacks)
 
 
-def _be_child(name: str, main: Main, life: int, parent: int) -> None:
+def _be_child(name: str, main: Main, life: int, parent: int, stacks: Stacks | None) -> None:
     code = 1
     try:
         die_with_parent(parent)
@@ -90,6 +121,8 @@ def _be_child(name: str, main: Main, life: int, parent: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         os.close(life)
+        if stacks:
+            stacks.answer()
         main()
         code = 0
     except Exception:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterable
 
+from packmule.jobs import stacks
 from packmule.worker.commands import Command
 from packmule.worker.deadlines import LOOK
 from packmule.worker.kernel import resident_memory
@@ -48,6 +49,8 @@ def obey(workers: Iterable[Child], name: str, command: Command) -> None:
             worker.send(signal.SIGTERM)
         case "wake-up":
             worker.send(LOOK)
+        case stacks.COMMAND:
+            worker.dump_stacks()
         case "kill-horse" if running:
             worker.kill("overran", "the job's process was killed by a command", _executions(running))
         case "stop-job" if worker.scoreboard:

@@ -222,6 +222,8 @@ class Pool:
                 self.upkeep.mark(each.name, running, now)
                 if each.scoreboard:
                     self.upkeep.rescue_stalled(each.name, each.scoreboard)
+                if dump := each.dumped():
+                    self.upkeep.store_stacks(each.name, dump)
 
     def _stop(self) -> None:
         if self._drain.requests:
@@ -243,6 +245,7 @@ class Pool:
                 ended.stopped_at = time.monotonic() if os.WIFSTOPPED(status) else None
                 continue
             del self._children[pid]
+            ended.close()
             code = os.waitstatus_to_exitcode(status)
             if ended.scoreboard:
                 with self._guard(f"rescue the jobs of {ended.name}"):

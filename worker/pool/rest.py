@@ -27,7 +27,7 @@ class Rest:
         longer, each of the workers wakes it when it next starts a job.
         """
         now = time.monotonic()
-        if not is_settled or any(each.stopped_at or each.running() for each in workers):
+        if not is_settled or any(each.stopped_at or each.dumping or each.running() for each in workers):
             self._busy_at = now
         if now - self._busy_at < REST_SECONDS:
             return TICK

@@ -15,6 +15,8 @@ from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outage
+from packmule.jobs import stacks
+from packmule.jobs.stacks import StackDump
 from packmule.worker.commands import Commands
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import Dependents
@@ -117,6 +119,10 @@ class Upkeep:
             self._attempt(
                 "give back stalled jobs", lambda: stalled.give_back(self.client, worker, scoreboard)
             )
+
+    def store_stacks(self, worker: str, dump: StackDump) -> None:
+        """Keep the stacks of a worker for whoever asked for them; if Redis is away, they are lost."""
+        self._attempt("store stacks", lambda: stacks.store(self.client, worker, dump))
 
     def remove(self, worker: str) -> None:
         """Forget a worker whose process has ended."""
