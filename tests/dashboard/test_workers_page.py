@@ -212,6 +212,8 @@ def test_a_worker_is_watched_and_quieted_in_a_browser(browser, dashboard, client
         page.get_by_text("running", exact=True).wait_for()
         page.get_by_role("button", name="Quiet").click()
         page.get_by_text(f"{name} takes no more jobs.").wait_for()
+        page.get_by_role("button", name="Show stacks").click()
+        page.get_by_text(f"{name} has written its stacks.").wait_for()
         shoot(page, "worker-1280-light")
         assert cluster.worker(client, name)["quiet"]
         gate.touch()
