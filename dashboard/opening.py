@@ -28,7 +28,10 @@ def opened(settings: Settings, client: Redis) -> Guard:
     """
     url = mask(settings.redis_url or EmbeddedServer(settings.data_dir).url)
     jobs = Client(client, settings.queues, settings.max_job_bytes)
-    api = api_options(settings.api_rate, settings.api_origins, settings.storage_url, settings.max_file_bytes)
+    api = api_options(
+        settings.api_rate, settings.api_origins, settings.storage_url, settings.max_file_bytes,
+        settings.templates, settings.mail_from,
+    )  # fmt: skip
     locks = (
         lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir) if settings.lock_urls else ()
     )

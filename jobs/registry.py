@@ -14,7 +14,12 @@ from packmule.jobs import wire
 from packmule.jobs.job_type import JobType, job_type
 from packmule.jobs.options import Options
 
-READY = ("packmule.jobs.email.email", "packmule.jobs.image.image", "packmule.jobs.files.file")
+READY = (
+    "packmule.jobs.email.email",
+    "packmule.jobs.email.bulk.chunk.email_chunk",
+    "packmule.jobs.image.image",
+    "packmule.jobs.files.file",
+)
 """The ready-made jobs."""
 
 _registered: dict[str, JobType] = {}

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
+from packmule.terminal.email_bulk import email_bulk, email_results
+
 
 @click.group()
 def email() -> None:
     """Look at mails: their templates, and what became of them."""
+
+
+email.add_command(email_bulk)
+email.add_command(email_results)

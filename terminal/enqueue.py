@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.bulk import LIST_OPTIONS, bulk_options, enqueue_bulk
 from packmule.terminal.enqueue_options import enqueue_options, split
 from packmule.terminal.parameters import assignments, complete_calls, size
 from packmule.terminal.say import complain, say
@@ -27,7 +28,7 @@ def enqueue() -> None:
 
 
 @enqueue.command("email")
-@click.option("--to", "to", multiple=True, required=True, help="A recipient; can be repeated.")
+@click.option("--to", "to", multiple=True, help="A recipient; can be repeated.")
 @click.option("--cc", multiple=True, help="A recipient of a copy; can be repeated.")
 @click.option("--bcc", multiple=True, help="A recipient of a blind copy; can be repeated.")
 @click.option("--reply-to", help="Send answers to this address.")
@@ -46,6 +47,13 @@ def enqueue() -> None:
     "--attach", "attachments", multiple=True, metavar="FILE", help="Attach this file; can be repeated."
 )
 @click.option("--from", "sender", help="The sender.  [default: PACKMULE_MAIL_FROM]")
+@click.option("--key", help="Send it once to each recipient under this key, however often it is enqueued.")
+@click.option(
+    "--on-unknown",
+    type=click.Choice(["park", "resend"]),
+    help="Leave or send again a mail whose answer is lost.  [default: park]",
+)
+@bulk_options
 @enqueue_options
 @click.pass_obj
 def enqueue_email(
@@ -54,14 +62,26 @@ def enqueue_email(
     to: tuple[str, ...],
     cc: tuple[str, ...],
     bcc: tuple[str, ...],
+    recipients: str | None,
     variables: tuple[str, ...],
     attachments: tuple[str, ...],
     wait: bool,
     json: bool,
     **given: Any,
 ) -> int:
-    """Send an e-mail from a text or a template."""
+    """Send an e-mail from a text or a template.
+
+    One mail goes to all of --to, or one to each of a list. A list is checked first, and its columns are
+    variables of the subject and the template. It makes a batch, whose id is printed.
+    """
     from packmule.jobs.email import address, email
+
+    listing = {name: given.pop(name) for name in LIST_OPTIONS}
+    if (recipients is None) == (not to) or (recipients and (cc or bcc)):
+        raise click.UsageError("give --to, or --recipients for a list, which has no --cc and --bcc")
+    if recipients is None and any(listing.values()):
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in LIST_OPTIONS)
+        raise click.UsageError(f"{named} are for a list: give --recipients")
 
     for each in (*to, *cc, *bcc, given["reply_to"], given["sender"]):
         if each is not None:
@@ -72,6 +92,10 @@ def enqueue_email(
         call["variables"] = assignments("--var", variables)
     if attachments:
         call["attachments"] = list(attachments)
+    if recipients is not None:
+        if attachments:
+            call["attachments"] = [_stored(app, each) for each in attachments]
+        return enqueue_bulk(app, recipients, listing, call, options, wait, json)
     return _enqueue(app, email.job, [call], options, wait, json, files="attachments")
 
 

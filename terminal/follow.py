@@ -34,7 +34,7 @@ def follow(
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     hint_at = time.monotonic() + hint_after
     ended: dict[str, JobInfo] = {}
-    with _bars() as bars:
+    with live_bars() as bars:
         tasks = {id: bars.add_task(plain(label), total=100, state="") for id, label in labels.items()}
         while len(ended) < len(labels):
             for id in labels.keys() - ended.keys():
@@ -49,7 +49,7 @@ def follow(
                 raise TimeoutError(f"{waiting} had not ended after {timeout:g} s")
             if now > hint_at:
                 hint_at = float("inf")
-                _hint_without_workers(client, bars)
+                hint_without_workers(client, bars)
             time.sleep(reader.POLL_INTERVAL)
     return ended
 
@@ -74,7 +74,7 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
     batch = Batch(client, id)
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     hint_at = time.monotonic() + NO_WORKER_SECONDS
-    with _bars() as bars:
+    with live_bars() as bars:
         task = bars.add_task("batch", total=None, state="")
         while True:
             state = batch.state()
@@ -90,11 +90,12 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
                 )
             if now > hint_at:
                 hint_at = float("inf")
-                _hint_without_workers(client, bars)
+                hint_without_workers(client, bars)
             time.sleep(reader.POLL_INTERVAL)
 
 
-def _bars() -> Progress:
+def live_bars() -> Progress:
+    """Progress bars on standard error, if that is a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -118,6 +119,7 @@ def _state(info: JobInfo) -> str:
     return plain((progress(info) or info.status).partition("% ")[2] or info.status)
 
 
-def _hint_without_workers(client: Redis, bars: Progress) -> None:
+def hint_without_workers(client: Redis, bars: Progress) -> None:
+    """Say that no worker runs, if so."""
     if not client.scard(keys.WORKERS):
         bars.console.print("no worker is running; start one with: packmule worker")

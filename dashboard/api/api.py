@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route, Router
 from packmule.dashboard.api import (
     batches,
     bulk,
+    bulk_mail,
     enqueueing,
     errors,
     events,
@@ -46,6 +47,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *streams.ENDPOINTS,
     *files.ENDPOINTS,
     *batches.ENDPOINTS,
+    *bulk_mail.ENDPOINTS,
     *new_flows.ENDPOINTS,
     *flows.ENDPOINTS,
     *queues.ENDPOINTS,

@@ -15,18 +15,28 @@ class ApiOptions:
     """`rate` holds for each token. Pages of `origins` may call the API from a browser.
 
     Files go to the storage at `storage_url`, each of `max_file_bytes` at most; without a URL none is taken.
+    Bulk sends use the `templates` folder, and `mail_from` as the sender of mails that name none.
     """
 
     rate: Rate = USUAL_RATE
     origins: tuple[str, ...] = ()
     storage_url: str | None = None
     max_file_bytes: int = 2 * GIB
+    templates: str | None = None
+    mail_from: str = "packmule@localhost"
 
 
-def api_options(rate: str, origins: tuple[str, ...], storage_url: str, max_file_bytes: int) -> ApiOptions:
+def api_options(
+    rate: str,
+    origins: tuple[str, ...],
+    storage_url: str,
+    max_file_bytes: int,
+    templates: str | None = None,
+    mail_from: str = "packmule@localhost",
+) -> ApiOptions:
     """The options as the settings have them. Raises `InvalidRate`.
 
     >>> api_options("100/s", (), "files", 10_000).rate.limit
     100
     """
-    return ApiOptions(Rate.parse(rate), origins, storage_url, max_file_bytes)
+    return ApiOptions(Rate.parse(rate), origins, storage_url, max_file_bytes, templates, mail_from)

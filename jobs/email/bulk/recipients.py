@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -57,11 +58,9 @@ class Checked(msgspec.Struct, frozen=True):
 class Recipients:
     """Checked recipients, as JSON Lines in a file of a private folder; `checked` says what they are."""
 
-    def __init__(self, checked: Checked, file: Path, bad: Path) -> None:
+    def __init__(self, checked: Checked, file: Path) -> None:
         self.checked = checked
         self._file = file
-        self.bad = bad
-        """All bad rows, as JSON Lines."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the variables of each recipient, its address among them."""
@@ -69,8 +68,14 @@ class Recipients:
             yield from map(msgspec.json.Decoder(dict[str, Any]).decode, content)
 
 
-def check(listed: Listed, folder: Path, column: str | None = None, max_bad: float = MAX_BAD) -> Recipients:
-    """Check the rows of a list and keep the good ones in `folder`.
+def check(
+    listed: Listed,
+    folder: Path,
+    column: str | None = None,
+    max_bad: float = MAX_BAD,
+    bad_rows: Path | None = None,
+) -> Recipients:
+    """Check the rows of a list and keep the good ones in `folder`; bad ones are written to `bad_rows`, too.
 
     An address counts once, as mail servers compare it: the case of its domain doesn't matter. Raises
     `NoColumn` and `UnreadableList`, and `TooManyBad` if a larger share of the rows than `max_bad` is bad.
@@ -107,8 +112,10 @@ def check(listed: Listed, folder: Path, column: str | None = None, max_bad: floa
         listed.source, column, names.of(column), listed.encoding, rows, recipients, duplicates, bad, first,
         digest.hexdigest(),
     )  # fmt: skip
+    if bad_rows is not None:
+        _copy(folder / "bad", bad_rows)
     _refuse(checked, max_bad)
-    return Recipients(checked, folder / "recipients", folder / "bad")
+    return Recipients(checked, folder / "recipients")
 
 
 def _column(listed: Listed, folder: Path, wanted: str | None) -> str:
@@ -119,6 +126,13 @@ def _column(listed: Listed, folder: Path, wanted: str | None) -> str:
     if not sample:
         raise UnreadableList(f"{listed.source} has no rows below its header: there is nobody to send to")
     return column_of(listed.source, sample, wanted)
+
+
+def _copy(found: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(found, target)
+    except OSError as error:
+        raise UnreadableList(f"can't write the bad rows to {target}: {error.strerror}") from None
 
 
 def _refuse(checked: Checked, max_bad: float) -> None:

@@ -156,6 +156,12 @@ class Run:
             if (entry := self.entries.get(to)) is not None:
                 self._end(to, entry, outcome)
 
+    def refuse(self, recipient: str, why: str) -> None:
+        """No mail can be made for a recipient; that is recorded like an outcome."""
+        entry = self.entries[recipient]
+        if self.is_ours(entry):
+            self._end(recipient, entry, Outcome(State.REFUSED, why))
+
     def unreached(self, recipients: Iterable[str], why: str) -> None:
         """No server took the mail: those of these recipients whose outcome is open are tried again soon."""
         for to in recipients:

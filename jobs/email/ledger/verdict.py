@@ -38,8 +38,8 @@ def conclude(run: Run) -> None:
     Raises `Retry` if recipients wait, `MailUnknown` if nobody knows of some, and `MailRefused` if all were
     refused.
     """
+    await_rest(run)
     states = {state: _in(run, state) for state in State}
-    _wait(run, states)
     if unknown := states[State.UNKNOWN]:
         raise MailUnknown(
             f"the mail server's answer is lost for {_named(unknown, len(run.entries))}: find out whether the "
@@ -54,8 +54,9 @@ def conclude(run: Run) -> None:
         current.log(f"suppressed: {_named(suppressed, len(run.entries))}", "warning")
 
 
-def _wait(run: Run, states: Mapping[State, Mapping[str, Entry]]) -> None:
-    """Raise `Retry` for the first time at which there is something to do."""
+def await_rest(run: Run) -> None:
+    """Raise `Retry` for the first time at which there is something to do, if there ever is."""
+    states = {state: _in(run, state) for state in State}
     waits: list[tuple[float, str]] = []
     count, now = len(run.entries), time.time()
     if held := run.held():

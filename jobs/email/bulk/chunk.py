@@ -1,0 +1,126 @@
+"""The job of one chunk: it sends a mail to each of its recipients over one connection, and to each once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from packmule.coordination.redis.backoff import REDIS_ERRORS
+from packmule.jobs import context, current, keys
+from packmule.jobs.batch import KEEP
+from packmule.jobs.email import HOPELESS
+from packmule.jobs.email.bulk.between import deliver
+from packmule.jobs.email.bulk.mail import BulkMail
+from packmule.jobs.email.delivery.mailer import Mailer
+from packmule.jobs.email.delivery.route import TemporaryFailure
+from packmule.jobs.email.delivery.smtp.server import MailRefused
+from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown, Run, Send, names
+from packmule.jobs.email.ledger.verdict import await_rest
+from packmule.jobs.email.letter import InvalidMessage, Letter
+from packmule.jobs.email.message.addresses import InvalidAddress, parse
+from packmule.jobs.email.outcome import State
+from packmule.jobs.email.templating.rendering import InvalidTemplate
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.interrupts import Interrupted
+from packmule.jobs.job import job
+from packmule.jobs.storage import Storage
+
+RESERVED_AT_ONCE = 100
+"""Recipients that one call of the ledger reserves: it takes a few milliseconds."""
+
+UNFIT = (InvalidAddress, InvalidMessage, InvalidTemplate)
+"""Errors that concern one recipient's mail."""
+
+
+@job(queue="low", timeout=3600, retries=5, give_up_on=HOPELESS, result_ttl=KEEP, failure_ttl=KEEP)
+def email_chunk(
+    key: str,
+    mail: BulkMail,
+    rows: list[dict[str, Any]],
+    on_unknown: OnUnknown = "park",
+    give_up_after: float = GIVE_UP_AFTER,
+) -> dict[str, int]:
+    """Send `mail` to the recipients whose variables are `rows`, each once under `key`: a part of `send_bulk`.
+
+    A recipient whose mail can't be built is refused with the reason, and the others go on. Those who are
+    refused for now are tried again later. Returns how many are in which state.
+    """
+    mailer = current.resource(Mailer)
+    chunk = {parse(row[mail.column]).spec: row for row in rows}
+    send = Send(names.send_of_key(key), key, is_counted=True)
+    ledger = context.resources.get(Ledger)
+    run = ledger.run(send, on_unknown, give_up_after) if isinstance(ledger, Ledger) else None
+    if run is None:
+        return _unrecorded(mailer, mail, chunk, send)
+    try:
+        return _recorded(mailer, run, mail, chunk)
+    finally:
+        run.close()
+
+
+def _recorded(mailer: Mailer, run: Run, mail: BulkMail, chunk: Mapping[str, Any]) -> dict[str, int]:
+    recipients = iter(chunk)
+    while some := list(islice(recipients, RESERVED_AT_ONCE)):
+        run.reserve(some)
+    ready = run.ready()
+    letters = _letters(mailer, mail, {to: chunk[to] for to in ready}, run.send, run.refuse)
+    is_whole = True
+    try:
+        is_whole = deliver(mailer, run, letters, _leaves_off)
+    except TemporaryFailure as error:
+        run.unreached(ready, str(error))
+    run.flush()
+    if not is_whole:
+        raise Interrupted
+    await_rest(run)
+    return dict(Counter(str(entry.state) for entry in run.entries.values()))
+
+
+def _unrecorded(mailer: Mailer, mail: BulkMail, chunk: Mapping[str, Any], send: Send) -> dict[str, int]:
+    """The same where no ledger is, as in a test that performs jobs at once."""
+    refused: list[str] = []
+    sent = 0
+
+    def refuse(to: str, why: str) -> None:
+        refused.append(to)
+
+    for letter in _letters(mailer, mail, chunk, send, refuse):
+        try:
+            mailer.send(letter)
+            sent += 1
+        except MailRefused as error:
+            refuse(letter.recipients[0], str(error))
+    return {str(State.ACCEPTED): sent, str(State.REFUSED): len(refused)}
+
+
+def _letters(
+    mailer: Mailer, mail: BulkMail, rows: Mapping[str, Any], send: Send, refuse: Callable[[str, str], None]
+) -> Iterator[Letter]:
+    """Yield each recipient's letter; those of whom none can be built are refused, with the reason."""
+    draft = mail.draft(mailer.renderer, mailer.sender)
+    if mail.attachments or mail.images:
+        most = current.resource(InputLimits).attachment_bytes
+        draft = draft.with_files(current.resource(Storage), most, mail.attachments, mail.images)
+    for to, row in current.track(rows.items(), len(rows), "sending"):
+        try:
+            letter = mail.letter(draft, row, names.mail_id(send.name, to))
+        except UNFIT as error:
+            refuse(to, str(error))
+        else:
+            yield letter
+
+
+def _leaves_off() -> bool:
+    """Whether the job is to go back to its queue: its worker stops, or its batch is paused."""
+    job = context.running()
+    if job is None or job.is_draining():
+        return job is not None
+    ledger = context.resources.get(Ledger)
+    batch = current.batch_id()
+    with suppress(*REDIS_ERRORS):
+        if batch and isinstance(ledger, Ledger):
+            return bool(ledger.client.sismember(keys.PAUSED_BATCHES, batch))
+    return False

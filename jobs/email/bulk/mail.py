@@ -1,0 +1,91 @@
+"""What all recipients of a bulk send get, and the mail that one of them gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import msgspec
+
+from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.message.draft import Draft
+from packmule.jobs.email.templating.rendering import Renderer
+from packmule.jobs.job_type import InvalidCall
+
+
+class MailFields(TypedDict, total=False):
+    """What a bulk send may say of its mails besides subject and body; the `email` job explains each."""
+
+    html: str | None
+    template: str | None
+    variables: dict[str, Any] | None
+    attachments: list[str] | None
+    images: dict[str, str] | None
+    reply_to: str | list[str] | None
+    sender: str | None
+    headers: dict[str, str] | None
+    unsubscribe: str | list[str] | None
+    return_path: str | None
+    tags: list[str] | None
+    metadata: dict[str, str] | None
+
+
+class BulkMail(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The mail of a bulk send: `column` is the variable that has each recipient's address."""
+
+    subject: str
+    body: str | None = None
+    html: str | None = None
+    template: str | None = None
+    variables: dict[str, Any] | None = None
+    attachments: list[str] | None = None
+    images: dict[str, str] | None = None
+    reply_to: str | list[str] | None = None
+    sender: str | None = None
+    headers: dict[str, str] | None = None
+    unsubscribe: str | list[str] | None = None
+    return_path: str | None = None
+    tags: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    column: str = "email"
+
+    def draft(self, renderer: Renderer, sender: str) -> Draft:
+        """The mail without its recipients, from `sender` unless it names its own; files are not read.
+
+        Raises `InvalidMessage`.
+        """
+        return Draft(
+            renderer,
+            self.sender or sender,
+            self.subject,
+            self.body,
+            self.html,
+            self.template,
+            reply_to=self.reply_to,
+            headers=self.headers,
+            unsubscribe=self.unsubscribe,
+            return_path=self.return_path,
+            tags=self.tags or (),
+            metadata=self.metadata,
+        )
+
+    def letter(self, draft: Draft, row: dict[str, Any], key: str) -> Letter:
+        """The mail to one recipient, whose variables are `row`.
+
+        Raises `InvalidAddress`, `InvalidMessage` and `InvalidTemplate`.
+        """
+        variables = None
+        if self.template is not None or "{{" in self.subject:
+            variables = {**self.variables, **row} if self.variables else row
+        return draft.letter(row[self.column], variables=variables, key=key)
+
+
+def bulk_mail(subject: str, body: str | None, fields: Mapping[str, Any], column: str) -> BulkMail:
+    """The mail that a call describes. Raises `InvalidCall` for a field that has another type, or none."""
+    given = {"subject": subject, "body": body, "column": column, **fields}
+    try:
+        return msgspec.convert(given, BulkMail)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        what = f"the bulk mail's {place.rstrip('`')}" if place else "the bulk mail"
+        raise InvalidCall(f"{what}: {text}") from None

@@ -1,0 +1,103 @@
+"""`packmule email bulk` and `packmule email results`: how far bulk sends are, and what became of whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from packmule import units
+from packmule.terminal.app import App
+from packmule.terminal.parameters import json_option
+
+if TYPE_CHECKING:
+    from packmule.jobs.email.bulk.counts import Progress
+
+COLUMNS = ("bulk send", "list", "state", "total", "sent", "deferred", "refused", "suppressed", "unknown")
+
+
+@click.command("bulk")
+@click.argument("id", required=False)
+@click.option("--wait", is_flag=True, help="Show its counts until it has ended.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="List at most this many."
+)
+@json_option
+@click.pass_obj
+def email_bulk(app: App, id: str | None, wait: bool, limit: int, json: bool) -> int:
+    """List bulk sends, or show how far one is.
+
+    With --wait, exit with 1 unless all of its jobs finished and nobody's mail is unknown. Its batch is
+    called the same: packmule batch pause, resume and cancel steer it.
+    """
+    from packmule.jobs.email.bulk.counts import latest, progress_of
+    from packmule.terminal import show
+
+    if id is None and wait:
+        raise click.UsageError("--wait is for one bulk send: give its id")
+    if id is None:
+        found = latest(app.client, limit)
+        show.as_json(found) if json else show.table(COLUMNS, [_row(each) for each in found], "no bulk sends")
+        return 0
+    if wait:
+        from packmule.terminal.bulk import follow_bulk
+
+        return follow_bulk(app, id, json)
+    one = progress_of(app.client, id)
+    show.as_json(one) if json else _show(one)
+    return 0
+
+
+@click.command("results")
+@click.argument("id")
+@click.option("--json", "json", is_flag=True, help="Print one JSON object per line instead of CSV.")
+@click.pass_obj
+def email_results(app: App, id: str, json: bool) -> None:
+    """Print what became of each recipient of a bulk send.
+
+    It is CSV in the order of the list.
+    """
+    from packmule.jobs.email.bulk.results import as_csv, results_of
+    from packmule.terminal import show
+
+    found = results_of(app.client, id)
+    if json:
+        for each in found:
+            show.as_json(each)
+    else:
+        for text in as_csv(found):
+            click.echo(text, nl=False)
+
+
+def _row(each: Progress) -> tuple[object, ...]:
+    return (
+        each.id, each.source, each.state, each.total, each.sent, each.deferred, each.refused,
+        each.suppressed, each.unknown,
+    )  # fmt: skip
+
+
+def _show(found: Progress) -> None:
+    from packmule.terminal import show
+
+    left = units.span(found.seconds_left) if found.seconds_left is not None else None
+    show.facts(
+        {
+            "bulk send": found.id,
+            "state": found.state,
+            "key": found.key,
+            "list": found.source,
+            "recipients": found.recipients,
+            "subject": found.subject,
+            "template": found.template,
+            "mails of the key": found.total,
+            "sent": found.sent,
+            "deferred": found.deferred or None,
+            "refused": found.refused or None,
+            "suppressed": found.suppressed or None,
+            "unknown": found.unknown or None,
+            "being sent": found.sending or None,
+            "waiting": found.waiting or None,
+            "rate": f"{found.rate:,.1f}/s",
+            "time left": left,
+        }
+    )
