@@ -25,4 +25,13 @@ def mcp(app: App, operate: bool) -> None:
     from packmule.dashboard.mcp.tools import Desk
 
     load(app.settings)
-    serve(Desk(app.client, app.jobs_on(app.client), app.settings.queues), operate)
+    settings = app.settings
+    desk = Desk(
+        app.client,
+        app.jobs_on(app.client),
+        settings.queues,
+        app.lock_nodes() if settings.lock_urls else (),
+        settings.webhooks,
+        settings.webhook_allow,
+    )
+    serve(desk, operate)

@@ -17,12 +17,15 @@ from mcp.client.stdio import stdio_client
 from redis import Redis
 from rq import Queue
 
+from packmule.coordination.locks.redlock import Redlock
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.mcp import operating, reading
 from packmule.jobs import reader
 from packmule.observe import audit
 from packmule.tests.command_line import DEADLINE, CommandLine, environment_in
+from packmule.tests.dashboard.test_webhooks_page import give_up
 from packmule.tests.docs.pages import named, page, rows
+from packmule.tests.observe.test_webhooks import SECRET, receiving
 
 KEEP = """
 
@@ -147,6 +150,71 @@ def test_secrets_in_arguments_are_hidden_and_long_texts_cut(packmule: CommandLin
         assert len(text) < 10_000
 
     talk(packmule, do)
+
+
+def test_locks_are_shown_and_released_from_the_holder_that_is_meant(
+    packmule: CommandLine, client: Redis
+) -> None:
+    lock = Redlock([client], longest_ttl=600).acquire("report", renew=False, ttl=600)
+    assert lock is not None
+
+    async def do(session: ClientSession, ask: Ask) -> None:
+        (held,) = (await ask("list_locks"))["locks"]
+        assert (held["name"], held["fence"], held["nodes"]) == ("report", lock.fence, 1)
+        assert "value" not in held
+        assert "not held with fence" in await ask("release_lock", name="report", fence=held["fence"] + 1)
+        assert "not held with fence" in await ask("release_lock", name="gone\x1b", fence=1)
+        done = await ask("release_lock", name="report", fence=held["fence"])
+        assert done == {"released on": 1, "of nodes": 1}
+        assert (await ask("list_locks"))["locks"] == []
+        assert "holds no slot" in await ask("release_slot", key="a", job="b")
+
+    talk(packmule, do, "--operate")
+    found = [(each.action, each.subject.get("error")) for each in audit.read(client)]
+    assert found == [
+        ("locks release", "LockNotReleased"),
+        ("locks release", "LockNotReleased"),
+        ("locks release", None),
+        ("limits release", "SlotNotReleased"),
+    ]
+
+
+def test_webhooks_are_shown_without_secrets_and_sent_again(packmule: CommandLine, client: Redis) -> None:
+    give_up(client, "x", "y")
+    with receiving() as receiver:
+        file = packmule.cwd / "hooks.toml"
+        file.write_text(
+            f'[billing]\nurl = "http://127.0.0.1:{receiver.port}/T0/s3cret"\nsecret = "BILLING"\n'
+        )
+        packmule.environment |= {"PACKMULE_WEBHOOKS": str(file), "PACKMULE_WEBHOOK_ALLOW": "127.0.0.0/8"}
+
+        async def look(session: ClientSession, ask: Ask) -> None:
+            (shown,) = await ask("list_webhooks")
+            assert (shown["name"], shown["given up"]) == ("billing", 2)
+            assert shown["url"] == f"http://127.0.0.1:{receiver.port}/..."
+            whole = await ask("show_webhook", name="billing")
+            assert len(whole["dead letters"]) == 2
+            assert "s3cret" not in str(whole)
+            assert "no webhook is called" in await ask("show_webhook", name="gone")
+            assert "PACKMULE_SECRET_BILLING" in await ask("resend_webhook", name="billing")
+
+        talk(packmule, look, "--operate")
+        packmule.environment["PACKMULE_SECRET_BILLING"] = SECRET
+
+        async def send(session: ClientSession, ask: Ask) -> None:
+            assert "has no webhook" in await ask("resend_webhook", name="gone")
+            assert await ask("resend_webhook", name="billing") == {"sent": 2, "left": 0}
+
+        talk(packmule, send, "--operate")
+        assert receiver.jobs == ["x", "y"]
+    assert [each.action for each in audit.read(client)] == ["webhooks dead"] * 3
+    packmule.environment["PACKMULE_WEBHOOKS"] = str(packmule.cwd / "gone.toml")
+
+    async def fail(session: ClientSession, ask: Ask) -> None:
+        assert "gone.toml" in await ask("list_webhooks")
+        assert (await ask("list_queues"))["queues"]
+
+    talk(packmule, fail)
 
 
 def test_the_page_has_every_tool(client: Redis) -> None:

@@ -7,14 +7,23 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from packmule.config import secret
+from packmule.coordination.locks.state import LockNotReleased, lock_state, release
+from packmule.dashboard.mcp.holding import NoSuchWebhook, WebhookName
 from packmule.dashboard.mcp.reading import Fingerprint, JobId, Named
 from packmule.dashboard.mcp.tools import Desk, tool
-from packmule.jobs import cluster, control, queues, signaling
+from packmule.jobs import cluster, control, queues, signaling, slots
 from packmule.jobs import schedule_store as store
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_info import batch_info
 from packmule.jobs.client import known_queue
 from packmule.observe import errors
+from packmule.observe.webhooks import sender
+from packmule.observe.webhooks.endpoints import read_endpoints
+from packmule.observe.webhooks.outgoing import Allowed
+
+MOST_SENT, SENDING = 100, 20.0
+"""Dead letters that one call sends again at most, and seconds after which it begins no more."""
 
 
 class Signal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,6 +32,20 @@ class Signal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     name: str
     data: Annotated[Any, Meta(description="Any JSON.")] = None
+
+
+class LockHeld(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lock, and the fence of the holder that is meant."""
+
+    name: str
+    fence: Annotated[int, Meta(description="That of list_locks; another's lock is not released.")]
+
+
+class SlotHeld(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A slot of a limit, and the job that holds it, as list_limits shows them."""
+
+    key: str
+    job: str
 
 
 @tool(JobId, "job cancel", is_destructive=True)
@@ -108,6 +131,35 @@ def resume_worker(desk: Desk, asked: Named) -> Any:
     return {"changed": cluster.resume(desk.client, asked.name)}
 
 
+@tool(LockHeld, "locks release", is_destructive=True)
+def release_lock(desk: Desk, asked: LockHeld) -> Any:
+    """Release a lock whose holder is gone: another may then begin beside a holder that lives."""
+    nodes = desk.lock_nodes or (desk.client,)
+    found = [each for each in lock_state(nodes, asked.name).locks if each.fence == asked.fence]
+    if not found:
+        raise LockNotReleased(f"{asked.name!r:.200} is not held with fence {asked.fence}: see list_locks")
+    held = max(found, key=lambda each: each.nodes)
+    return {"released on": release(nodes, held), "of nodes": held.of}
+
+
+@tool(SlotHeld, "limits release", is_destructive=True)
+def release_slot(desk: Desk, asked: SlotHeld) -> Any:
+    """Take the slot of a limit from a job whose worker is gone; one that still runs keeps it."""
+    return {"held by worker": slots.release_slot(desk.client, asked.key, asked.job) or None}
+
+
+@tool(WebhookName, "webhooks dead")
+def resend_webhook(desk: Desk, asked: WebhookName) -> Any:
+    """Send a webhook's dead letters again, up to 100 within 20 s, until one is not accepted."""
+    allowed = Allowed(desk.webhook_allow)
+    known = read_endpoints(desk.webhooks, allowed, secret) if desk.webhooks else []
+    endpoint = next((each for each in known if each.name == asked.name), None)
+    if endpoint is None:
+        raise NoSuchWebhook(f"the file in PACKMULE_WEBHOOKS has no webhook {asked.name!r:.100}")
+    sent, left = sender.resend(desk.client, endpoint, allowed, MOST_SENT, SENDING)
+    return {"sent": sent, "left": left}
+
+
 def _known(desk: Desk, name: str) -> str:
     return known_queue(name, queues.names(desk.client, desk.queues))
 
@@ -115,4 +167,5 @@ def _known(desk: Desk, name: str) -> str:
 TOOLS = (
     cancel_job, retry_job, run_job, signal_job, retry_error, resolve_error, pause_queue, resume_queue,
     pause_schedule, resume_schedule, cancel_batch, quiet_worker, resume_worker,
+    release_lock, release_slot, resend_webhook,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from packmule.dashboard.mcp import holding
 from packmule.dashboard.mcp.tools import Desk, tool
 from packmule.jobs import batch_state, cluster, flow_graph, queues, reader, registry, watch
 from packmule.jobs import schedule_ledger as ledger
@@ -259,5 +260,5 @@ def _schedule(info: Any) -> Any:
 TOOLS = (
     overview, list_queues, search_jobs, show_job, job_logs, job_output, job_types, list_errors, show_error,
     list_workers, list_schedules, show_schedule, list_batches, show_batch, list_limits, show_statistics,
-    list_audit,
+    list_audit, *holding.TOOLS,
 )  # fmt: skip

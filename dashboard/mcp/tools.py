@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +21,18 @@ MOST_ITEMS = 200
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What tools work with: the client of Redis, the client of jobs, and the settings' queues."""
+    """What tools work with: the client of Redis, the client of jobs, and the settings' queues.
+
+    Without `lock_nodes` the job server is the only one. `webhooks` is the file of webhooks, and
+    `webhook_allow` which internal hosts they may reach.
+    """
 
     client: Redis
     jobs: Client
     queues: Sequence[str]
+    lock_nodes: Sequence[Redis] = ()
+    webhooks: Path | None = None
+    webhook_allow: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

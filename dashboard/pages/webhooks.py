@@ -16,7 +16,7 @@ from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
 from packmule.errors import UsageError
 from packmule.observe.webhooks import sender, state
-from packmule.observe.webhooks.endpoints import Endpoint, read_endpoints
+from packmule.observe.webhooks.endpoints import Endpoint, read_endpoints, read_unsigned
 from packmule.observe.webhooks.outgoing import Allowed, shown
 from packmule.observe.webhooks.state import WebhookState
 
@@ -76,10 +76,10 @@ def _endpoints(request: Request, *, with_secrets: bool = False) -> list[Endpoint
     site = request.app.state.site
     if site.webhooks is None:
         return []
-    unread = "-" * 32
-    return read_endpoints(
-        site.webhooks, Allowed(site.webhook_allow), secret if with_secrets else lambda name: unread
-    )
+    allowed = Allowed(site.webhook_allow)
+    if with_secrets:
+        return read_endpoints(site.webhooks, allowed, secret)
+    return read_unsigned(site.webhooks, allowed)
 
 
 def _states(request: Request) -> tuple[list[WebhookState], str]:
