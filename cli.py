@@ -14,7 +14,7 @@ from packmule.terminal.say import complain
 
 SECTIONS = {
     "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
-    "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule", "email"),
+    "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule", "email", "suppression"),
     "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit", "look"),
     "Let people and programs in": ("user", "token", "mcp"),
     "Try and check": ("demo", "check", "drill"),

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from packmule.jobs import current
+from packmule.jobs.email.calls import check
 from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.route import TemporaryFailure
 from packmule.jobs.email.delivery.smtp.connection import InsecureServer
 from packmule.jobs.email.delivery.smtp.server import MailRefused
 from packmule.jobs.email.delivery.ways import InvalidServer
-from packmule.jobs.email.job import Policy, envelope, perform
+from packmule.jobs.email.job import perform
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown
 from packmule.jobs.email.ledger.names import InvalidKey
 from packmule.jobs.email.ledger.verdict import MailUnknown
 from packmule.jobs.email.letter import InvalidMessage, Letter
 from packmule.jobs.email.message.addresses import InvalidAddress, address
-from packmule.jobs.email.message.draft import Draft, check, listed
+from packmule.jobs.email.message.draft import Draft
 from packmule.jobs.email.templating.rendering import InvalidTemplate
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
@@ -104,14 +105,9 @@ def email(
     >>> email.enqueue("ada@example.org", "Hello {{ name }}", template="welcome",
     ...               variables={"name": "Ada"})  # doctest: +SKIP
     """
-    people, copies, hidden = listed(to), listed(cc), listed(bcc)
-    content = {
-        "subject": subject, "body": body, "html": html, "template": template, "variables": variables,
-        "attachments": attachments, "images": images, "reply_to": reply_to, "sender": sender,
-        "headers": headers, "unsubscribe": unsubscribe,
-    }  # fmt: skip
+    arguments = dict(locals())
 
-    def build(mailer: Mailer, message_key: str | None) -> Letter:
+    def build(mailer: Mailer, message_key: str) -> Letter:
         draft = Draft(
             mailer.renderer,
             sender or mailer.sender,
@@ -129,7 +125,6 @@ def email(
         if attachments or images:
             limits = current.resource(InputLimits)
             draft = draft.with_files(current.resource(Storage), limits.attachment_bytes, attachments, images)
-        return draft.letter(people, copies, hidden, variables=variables, key=message_key)
+        return draft.letter(to, cc, bcc, variables=variables, key=message_key)
 
-    policy = Policy(key, on_unknown, give_up_after)
-    return perform(envelope(people, copies, hidden), content, policy, build)
+    return perform(arguments, build)

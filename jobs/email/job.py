@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from packmule.jobs import context, current
+from packmule.jobs.email.calls import envelope, send_of
 from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.route import TemporaryFailure
-from packmule.jobs.email.ledger import Ledger, OnUnknown, Run, Send, batch_of, names
+from packmule.jobs.email.ledger import Ledger, Run, Send, batch_of
 from packmule.jobs.email.ledger.verdict import conclude
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.message.addresses import parse
@@ -19,42 +21,23 @@ from packmule.jobs.email.outcome import State
 STEPS = 3
 """The steps of its progress: rendered, connected, sent."""
 
-Build = Callable[[Mailer, str | None], Letter]
-"""Builds the mail for the key of its Message-ID, or None for a random one."""
+Build = Callable[[Mailer, str], Letter]
+"""Builds the mail for the key of its Message-ID."""
 
 
-class Policy(NamedTuple):
-    """How a mail is sent once: the `key` it was given, and what becomes of what can't be sent at once."""
-
-    key: str | None
-    on_unknown: OnUnknown
-    give_up_after: float
-
-
-def send_of(content: dict[str, Any], key: str | None, job_id: str, batch: str) -> Send:
-    """What a job sends: what its key names, or else this content within its batch, or within itself."""
-    if key is not None:
-        return Send(names.send_of_key(key), key)
-    if batch:
-        return Send(names.send_of_content(f"batch {batch}", content))
-    return Send(names.send_of_content(f"job {job_id}", content), is_of_job=True)
-
-
-def perform(
-    recipients: Sequence[str], content: dict[str, Any], policy: Policy, build: Build
-) -> dict[str, Any]:
-    """Send the mail of `content` that `build` builds to all `recipients` that have not got it yet."""
-    mailer = current.resource(Mailer)
+def perform(arguments: Mapping[str, Any], build: Build) -> dict[str, Any]:
+    """Send the mail that `build` builds to all recipients of a call that have not got it yet."""
+    mailer, recipients = current.resource(Mailer), envelope(arguments)
     current.progress(0, STEPS, "rendering")
     job, ledger = context.running(), context.resources.get(Ledger)
+    send = send_of(arguments, job.id if job else secrets.token_hex(16), batch_of(job) if job else "")
     run = None
-    if job is not None and isinstance(ledger, Ledger):
-        send = send_of(content, policy.key, job.id, batch_of(job))
-        run = ledger.run(send, policy.on_unknown, policy.give_up_after)
+    if isinstance(ledger, Ledger):
+        run = ledger.run(send, arguments["on_unknown"], arguments["give_up_after"])
     if run is None:
-        return _unrecorded(mailer, policy.key or (job.id if job else None), content, build)
+        return _unrecorded(mailer, send, build)
     try:
-        return _recorded(mailer, run, recipients, content["sender"], build)
+        return _recorded(mailer, run, recipients, arguments["sender"], build)
     finally:
         run.close()
 
@@ -85,8 +68,8 @@ def _recorded(
     return _result(id, size, states, replies)
 
 
-def _unrecorded(mailer: Mailer, scope: str | None, content: dict[str, Any], build: Build) -> dict[str, Any]:
-    letter = build(mailer, names.send_of_content(scope, content) if scope else None)
+def _unrecorded(mailer: Mailer, send: Send, build: Build) -> dict[str, Any]:
+    letter = build(mailer, send.name)
     current.progress(1, STEPS, "connecting")
     refused = mailer.send(letter)
     current.progress(STEPS, STEPS, "sent")
@@ -105,8 +88,3 @@ def _result(id: str, size: int, states: dict[str, State], replies: dict[str, str
         "suppressed": told(State.SUPPRESSED),
         "bytes": size,
     }
-
-
-def envelope(*addresses: Sequence[str]) -> list[str]:
-    """The addresses as the envelope has them, each once. Raises `InvalidAddress`."""
-    return list(dict.fromkeys(parse(each).spec for some in addresses for each in some))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
@@ -12,8 +13,6 @@ import msgspec
 from packmule.errors import UsageError
 
 COUNTED = "pm:mail-counts:"
-SUPPRESSED = "pm:mail-suppressed"
-"""The hash of addresses, and of `@` with a domain, that get no mail."""
 
 INDEXES = ("pm:mails:active", "pm:mails:deferred", "pm:mails:suppressed", "pm:mails:unknown")
 """The sorted sets of the ids of mails in open states, by when these expire; `mails.lua` has the order."""
@@ -24,7 +23,7 @@ LONGEST_KEY = 200
 _HEX = re.compile(r"[0-9a-f]{32}")
 _SHORTENED = re.compile(r"~[A-Za-z0-9_-]{22}")
 _MAIL = "pm:mail:"
-_encode = msgspec.json.Encoder(order="sorted").encode
+_encode = msgspec.json.Encoder(order="sorted", enc_hook=str).encode
 
 
 class InvalidKey(UsageError, ValueError):
@@ -44,7 +43,11 @@ def send_of_key(key: str) -> str:
 
 def send_of_content(scope: str, content: Any) -> str:
     """The name of a send that was given none: that of this content, in the scope of a job or a batch."""
-    return _digest(scope.encode(errors="surrogatepass"), _encode(content))
+    try:
+        told = _encode(content)
+    except UnicodeEncodeError:  # half a character, which no mail can hold
+        told = json.dumps(content, sort_keys=True, default=str).encode()
+    return _digest(scope.encode(errors="surrogatepass"), told)
 
 
 def mail_id(send: str, recipient: str) -> str:

@@ -21,6 +21,7 @@ from packmule.jobs.email.ledger.entry import LETTERS, LONGEST_REPLY, Entry, know
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Outcome, State
 from packmule.jobs.email.suppression.addresses import suppressed_as
+from packmule.jobs.email.suppression.store import KEY as SUPPRESSED
 from packmule.units import DAY, span
 
 OnUnknown = Literal["park", "resend"]
@@ -220,7 +221,7 @@ class Run:
         key_names = [
             job.claims,
             keys.job_key(job.job),
-            names.SUPPRESSED,
+            SUPPRESSED,
             names.counts_key(send.name),
             *names.INDEXES,
             *map(names.mail_key, mails),
@@ -269,7 +270,7 @@ class Run:
         mails = [self.entries[to].id for to in (*(each[0] for each in ended), *sent)]
         key_names = [
             job.claims,
-            names.SUPPRESSED,
+            SUPPRESSED,
             names.counts_key(send.name),
             *names.INDEXES,
             *map(names.mail_key, mails),

@@ -1,0 +1,169 @@
+"""`packmule email list`, `show` and `resolve`: what became of mails, and what is found out of unknown ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from packmule.terminal.app import App
+from packmule.terminal.audit import Audited, audited
+from packmule.terminal.parameters import F, Moment, json_option
+from packmule.terminal.say import complain, say
+
+if TYPE_CHECKING:
+    from packmule.jobs.email.ledger.entry import Entry
+    from packmule.jobs.email.ledger.reader import MailFilter
+
+STATES = ("unknown", "deferred", "suppressed", "sending", "reserved")
+COLUMNS = ("recipient", "state", "since", "tried again", "job", "answer")
+
+
+def mail_filter_options(command: F) -> F:
+    """The options of a filter of mails, which `_wanted` takes by their names."""
+    options: list[Callable[[F], F]] = [
+        click.option("--address", help="Only mails to this address."),
+        click.option("--domain", help="Only mails to addresses of this domain."),
+        click.option("--job", metavar="ID", help="Only mails of this job."),
+        click.option("--batch", metavar="ID", help="Only mails of jobs in this batch."),
+        click.option("--key", help="Only mails that were sent under this key."),
+        click.option(
+            "--since", type=Moment(), help="Only mails in their state since: 10m, 2026-12-01T08:00."
+        ),
+        click.option("--until", type=Moment(), help="Only mails in their state before that."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("list")
+@click.option(
+    "--state", "states", type=click.Choice(STATES), multiple=True, help="Can be repeated.  [default: all]"
+)
+@mail_filter_options
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most this many mails."
+)
+@click.option("--after", metavar="CURSOR", help="Go on behind an earlier list, which has named the cursor.")
+@json_option
+@click.pass_obj
+def mail_list(
+    app: App, /, states: tuple[str, ...], limit: int, after: str | None, json: bool, **given: Any
+) -> None:
+    """List mails that are not done: unknown, deferred, suppressed, or being sent.
+
+    Those that were accepted or refused are shown by job: packmule email show JOB.
+    """
+    from packmule.jobs.email.ledger.reader import search
+    from packmule.terminal import show
+
+    found = search(app.client, _wanted(states or STATES, given), limit, after)
+    if json:
+        show.as_json([each._asdict() for each in found.mails])
+        return
+    show.table(COLUMNS, _rows(found.mails), "no such mails", cut="answer")
+    if found.cursor:
+        complain(f"there may be more: --after {found.cursor}")
+
+
+@click.command("show")
+@click.argument("job")
+@json_option
+@click.pass_obj
+def mail_show(app: App, job: str, json: bool) -> None:
+    """Show what became of the mail of a job, for each recipient."""
+    from packmule.jobs.email.calls import mails_of_job
+    from packmule.terminal import show
+
+    found = mails_of_job(app.client, job)
+    if json:
+        show.as_json([each._asdict() for each in found])
+        return
+    show.table(COLUMNS, _rows(found), "the ledger knows of no mail of this job", cut="answer")
+
+
+@click.command("resolve", cls=Audited)
+@click.argument("jobs", metavar="[JOB...]", nargs=-1)
+@click.option("--sent/--not-sent", "was_sent", default=None, help="What was found out of these mails.")
+@mail_filter_options
+@click.option("--all", "everything", is_flag=True, help="All unknown mails, if there is no other option.")
+@click.option("--dry-run", is_flag=True, help="Only count the mails, and show some.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
+@click.pass_obj
+def mail_resolve(
+    app: App,
+    /,
+    jobs: tuple[str, ...],
+    was_sent: bool | None,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    **given: Any,
+) -> int:
+    """Say of unknown mails whether they were sent.
+
+    Their jobs run again: they send what was not sent, and finish. Exit with 1 if a mail is left as it was.
+    """
+    from packmule.jobs.email.ledger.acts import resolve
+    from packmule.jobs.email.ledger.reader import all_that_fit
+    from packmule.observe.audit import whoami
+
+    if was_sent is None:
+        raise click.UsageError("say what became of the mails: --sent or --not-sent")
+    is_filtered = any(value is not None for value in given.values())
+    if sum((bool(jobs), is_filtered, everything)) != 1:
+        raise click.UsageError("name the jobs, or filter the mails, or say --all")
+    found: list[Entry] = []
+    for job in jobs or (None,):
+        found += all_that_fit(app.client, _wanted(("unknown",), given | ({"job": job} if job else {})))
+    if dry_run or not found:
+        say(f"{_mails(len(found))} would be resolved{_examples(found)}")
+        return int(bool(jobs) and not found)
+    if not jobs and not yes:
+        done = "taken for sent" if was_sent else "sent again"
+        click.confirm(f"{_mails(len(found))} will be {done}{_examples(found)}. Go on?", abort=True)
+    audited(lambda: {"sent": was_sent, "count": len(found)})
+    ended = resolve(app.client, found, was_sent=was_sent, who=whoami(), keep=app.settings.mail_keep)
+    say(f"{_mails(ended.done)} resolved, {len(ended.jobs):,} jobs run again")
+    for error in (*ended.refused[:10], *ended.left[:10]):
+        complain(f"{error}")
+    return int(bool(ended.refused or ended.left))
+
+
+def _wanted(states: Sequence[str], given: dict[str, Any]) -> MailFilter:
+    from packmule.jobs.email.ledger.reader import MailFilter
+    from packmule.jobs.email.message.addresses import parse
+    from packmule.jobs.email.outcome import State
+
+    if given.get("address") is not None:
+        given = {**given, "address": parse(given["address"]).spec}
+    return MailFilter([State(each) for each in states], **given)
+
+
+def _rows(found: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    from packmule.terminal import show
+
+    return [
+        (
+            each.recipient,
+            each.state,
+            show.ago(each.changed),
+            show.ago(each.due) if each.due else "-",
+            each.job,
+            each.reply,
+        )
+        for each in found
+    ]
+
+
+def _mails(count: int) -> str:
+    return f"{count:,} {'mail' if count == 1 else 'mails'}"
+
+
+def _examples(found: Sequence[Entry]) -> str:
+    from packmule.plain_text import plain
+
+    shown = ", ".join(plain(each.recipient) for each in found[:3])
+    return f": {shown}{', ...' if len(found) > 3 else ''}" if found else ""  # noqa: PLR2004

@@ -1,0 +1,149 @@
+"""`packmule suppression`: the addresses and domains that get no mail."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from packmule.terminal.app import App
+from packmule.terminal.audit import Audited, audited
+from packmule.terminal.parameters import Duration, json_option
+from packmule.terminal.say import complain, say
+
+if TYPE_CHECKING:
+    from packmule.jobs.email.suppression.store import Suppressed, Suppressions
+
+
+@click.group()
+def suppression() -> None:
+    """Say which addresses and domains get no mail."""
+
+
+@suppression.command("list")
+@click.argument("names", metavar="[ADDRESS|DOMAIN...]", nargs=-1)
+@click.option("--domain", help="Only addresses of this domain.")
+@click.option("--source", help="Only those of this source: operator, import, refused, bounce, ...")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="At most this many."
+)
+@json_option
+@click.pass_obj
+def suppression_list(
+    app: App, names: tuple[str, ...], domain: str | None, source: str | None, limit: int, json: bool
+) -> None:
+    """List who gets no mail, why and until when; or look whether some get it."""
+    from packmule.terminal import show
+
+    store = _store(app)
+    found: list[Suppressed] = []
+    if names:
+        found = [each for name in names if (each := store.find(name)) is not None]
+    else:
+        for each in store:
+            is_of = domain is None or each.name.endswith(f"@{domain.lower()}")
+            if is_of and source in (None, each.source):
+                found.append(each)
+                if len(found) == limit:
+                    complain(f"these are {limit}; for more: --limit, or packmule suppression export")
+                    break
+    if json:
+        show.as_json([each._asdict() for each in found])
+        return
+    rows = [
+        (
+            each.name.removeprefix("@"),
+            each.reason,
+            each.source,
+            show.ago(each.since or None),
+            "for ever" if each.until is None else show.ago(each.until),
+        )
+        for each in sorted(found, key=lambda each: -each.since)
+    ]
+    show.table(("who", "reason", "source", "since", "until"), rows, "nobody is suppressed", cut="reason")
+
+
+@suppression.command("add", cls=Audited)
+@click.argument("names", metavar="ADDRESS|DOMAIN...", nargs=-1, required=True)
+@click.option("--reason", default="no reason given", help="Why, for those who look later.")
+@click.option("--for", "seconds", type=Duration(), help="For how long: 30d.  [default: for ever]")
+@click.pass_obj
+def suppression_add(app: App, names: tuple[str, ...], reason: str, seconds: float | None) -> None:
+    """Send no more mail to addresses, or to all addresses of domains."""
+    from packmule.jobs.email.suppression.addresses import name_of, shown
+
+    store = _store(app)
+    for name in [name_of(each) for each in names]:
+        is_new = store.add(name, reason, "operator", seconds)
+        say(f"{shown(name)} {'gets no mail' if is_new else 'was suppressed already'}")
+
+
+@suppression.command("remove", cls=Audited)
+@click.argument("names", metavar="ADDRESS|DOMAIN...", nargs=-1, required=True)
+@click.pass_obj
+def suppression_remove(app: App, names: tuple[str, ...]) -> int:
+    """Let addresses or domains get mail again.
+
+    Exit with 2 if one was not suppressed.
+    """
+    from packmule.jobs.email.suppression.store import NotSuppressed
+
+    store, code = _store(app), 0
+    for name in names:
+        try:
+            store.remove(name)
+        except NotSuppressed as error:  # the others are removed all the same
+            complain(f"{error}")
+            code = error.exit_code
+        else:
+            say(f"{name} gets mail again")
+    return code
+
+
+@suppression.command("import", cls=Audited)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--for", "seconds", type=Duration(), help="For how long, unless the file says: 30d.")
+@click.pass_obj
+def suppression_import(app: App, file: Path, seconds: float | None) -> int:
+    """Suppress the addresses and domains of a CSV file, or of one with an address a line.
+
+    FILE may be - for standard input. Exit with 1 if a row was bad.
+    """
+    from packmule.jobs.email.suppression.table import bring_in
+
+    if str(file) == "-":
+        done = bring_in(sys.stdin, _store(app), seconds)
+    else:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            done = bring_in(opened, _store(app), seconds)
+    audited(lambda: {"added": done.added, "bad": done.bad})
+    over = f", {done.over:,} were over" if done.over else ""
+    say(f"{done.added:,} added, {done.known:,} were suppressed already{over}")
+    for reason in done.reasons:
+        complain(reason)
+    if done.bad > len(done.reasons):
+        complain(f"{done.bad:,} rows are bad; these are the first {len(done.reasons)}")
+    return int(bool(done.bad))
+
+
+@suppression.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="-")
+@click.pass_obj
+def suppression_export(app: App, file: Path) -> None:
+    """Write all that is suppressed as CSV to FILE, or to standard output."""
+    from packmule.jobs.email.suppression.table import export
+
+    if str(file) == "-":
+        export(_store(app), sys.stdout)
+        return
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        count = export(_store(app), opened)
+    say(f"{count:,} written to {file}")
+
+
+def _store(app: App) -> Suppressions:
+    from packmule.jobs.email.suppression.store import Suppressions
+
+    return Suppressions(app.client)
