@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from packmule.terminal.email_bulk import email_bulk, email_results
+from packmule.terminal.mails import mail_list, mail_resolve, mail_show
 
 
 @click.group()
@@ -14,3 +15,5 @@ def email() -> None:
 
 email.add_command(email_bulk)
 email.add_command(email_results)
+for each in (mail_list, mail_show, mail_resolve):
+    email.add_command(each)

@@ -1,4 +1,4 @@
-"""`packmule email list`, `show` and `resolve`: what became of mails, and what is found out of unknown ones."""
+"""`packmule email list`, `show` and `resolve`: what became of mails, and what to do about it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def mail_filter_options(command: F) -> F:
 def mail_list(
     app: App, /, states: tuple[str, ...], limit: int, after: str | None, json: bool, **given: Any
 ) -> None:
-    """List mails that are not done: unknown, deferred, suppressed, or being sent.
+    """List mails that are unknown, deferred, suppressed or being sent.
 
     Those that were accepted or refused are shown by job: packmule email show JOB.
     """

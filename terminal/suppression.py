@@ -34,7 +34,10 @@ def suppression() -> None:
 def suppression_list(
     app: App, names: tuple[str, ...], domain: str | None, source: str | None, limit: int, json: bool
 ) -> None:
-    """List who gets no mail, why and until when; or look whether some get it."""
+    """List who gets no mail, why and until when.
+
+    With names: only those of them who get none, be it for their own sake or their domain's.
+    """
     from packmule.terminal import show
 
     store = _store(app)
@@ -103,20 +106,20 @@ def suppression_remove(app: App, names: tuple[str, ...]) -> int:
 
 
 @suppression.command("import", cls=Audited)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--for", "seconds", type=Duration(), help="For how long, unless the file says: 30d.")
 @click.pass_obj
-def suppression_import(app: App, file: Path, seconds: float | None) -> int:
-    """Suppress the addresses and domains of a CSV file, or of one with an address a line.
+def suppression_import(app: App, file: str, seconds: float | None) -> int:
+    """Suppress the addresses and domains of a CSV file.
 
-    FILE may be - for standard input. Exit with 1 if a row was bad.
+    A file with an address a line will do. FILE may be - for standard input. Exit with 1 if a row was bad.
     """
     from packmule.jobs.email.suppression.table import bring_in
 
-    if str(file) == "-":
+    if file == "-":
         done = bring_in(sys.stdin, _store(app), seconds)
     else:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
+        with Path(file).open(encoding="utf-8-sig", newline="") as opened:
             done = bring_in(opened, _store(app), seconds)
     audited(lambda: {"added": done.added, "bad": done.bad})
     over = f", {done.over:,} were over" if done.over else ""
@@ -129,16 +132,16 @@ def suppression_import(app: App, file: Path, seconds: float | None) -> int:
 
 
 @suppression.command("export")
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="-")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
-def suppression_export(app: App, file: Path) -> None:
+def suppression_export(app: App, file: str) -> None:
     """Write all that is suppressed as CSV to FILE, or to standard output."""
     from packmule.jobs.email.suppression.table import export
 
-    if str(file) == "-":
+    if file == "-":
         export(_store(app), sys.stdout)
         return
-    with file.open("w", encoding="utf-8", newline="") as opened:
+    with Path(file).open("w", encoding="utf-8", newline="") as opened:
         count = export(_store(app), opened)
     say(f"{count:,} written to {file}")
 

@@ -18,7 +18,7 @@ from packmule.tests.command_line import CommandLine, environment_in
 
 NOTHING_CHANGES = {
     *("list", "show", "wait", "next", "status", "check", "metrics", "top", "events", "audit"),
-    *("logs", "output", "sessions", "bulk", "results"),
+    *("logs", "output", "sessions", "bulk", "results", "export"),
     *("demo", "drill", "look", "mcp", "up", "worker", "scheduler", "dashboard"),
     *("email", "image", "file", "call"),  # enqueues, which are events of the job
 }
