@@ -116,7 +116,14 @@ class App:
         context.provide(
             self.storage,
             InputLimits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
-            Mailer(mail_urls, settings.mail_from, settings.templates, redis=self.client),
+            Mailer(
+                mail_urls,
+                settings.mail_from,
+                settings.templates,
+                redis=self.client,
+                pace=settings.mail_pace,
+                to=settings.mail_to,
+            ),
             Ledger(self.client, settings.mail_keep),
             Cache(self.client, "jobs"),
         )

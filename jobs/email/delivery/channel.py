@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from packmule.coordination.limits.rate import Rate
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Journal
 
 
 class Channel(Protocol):
     """Carries letters, for one thread at a time."""
+
+    process: int
+    """The process that opened it."""
 
     @property
     def is_fresh(self) -> bool:
@@ -30,8 +34,17 @@ class Channel(Protocol):
         """Leave it; never raises and never waits long."""
 
 
+class Limits(NamedTuple):
+    """How many connections and mails a server gets over all workers; no connections means any number."""
+
+    connections: int = 0
+    rate: Rate | None = None
+
+
 class Way(Protocol):
-    """One server or provider, as a URL names it."""
+    """One server or provider, as a URL names it; its text is its name, without secrets."""
+
+    limits: Limits
 
     def open(self) -> Channel:
         """A fresh channel. Raises `TemporaryFailure`, `MailRefused`, `InsecureServer` or `InvalidServer`."""

@@ -10,8 +10,10 @@ from redis import Redis
 
 from packmule.jobs import current
 from packmule.jobs.email.delivery.channel import Channel
-from packmule.jobs.email.delivery.route import Route, Routes, TemporaryFailure
+from packmule.jobs.email.delivery.pace import Pace, Paced, parse
+from packmule.jobs.email.delivery.route import Busy, Route, Routes, TemporaryFailure
 from packmule.jobs.email.delivery.smtp.server import MailRefused
+from packmule.jobs.email.delivery.staging import Staged, checked
 from packmule.jobs.email.delivery.ways import InvalidServer, way_of
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Journal, Outcome, State
@@ -23,7 +25,8 @@ class Mailer:
 
     `urls` are described at `delivery.ways`; the first that works gets the mails, and without one, sending
     raises `InvalidServer`. `sender` is the From of mails that name none, `templates` the user's folder of
-    templates. Through `redis` all processes keep the pace of domains and servers.
+    templates. Through `redis` all processes keep the `pace` of domains (`pace.parse`) and servers. With `to`,
+    all mails go to that address alone.
 
     Connections are kept between mails, one for each thread that sends at the same time. A stale connection is
     replaced before the mail is transmitted, and a forked child opens its own. `close()` closes them.
@@ -39,12 +42,16 @@ class Mailer:
         templates: str | None = None,
         *,
         redis: Redis | None = None,
+        pace: str = "",
+        to: str = "",
     ) -> None:
         self.sender = sender
         self.renderer = Renderer(templates)
         self.redis = redis
         urls = urls.split() if isinstance(urls, str) else urls or ()
-        self._routes = Routes([way_of(url) for url in urls])
+        self._routes = Routes([way_of(url) for url in urls], redis)
+        self._pace = Pace(redis, parse(pace)) if redis is not None else None
+        self._to = checked(to) if to else None
 
     def deliver(self, letters: Iterable[Letter], journal: Journal) -> None:
         """Send each of `letters`, and let `journal` know what became of each of its recipients.
@@ -57,9 +64,15 @@ class Mailer:
             raise InvalidServer(
                 "no mail server is set: set PACKMULE_MAIL_URL to its URL (smtp://user:password@host)"
             )
+        coming = iter(letters)
+        if self._to is not None:
+            journal = staged = Staged(self._to, coming, journal)
+            coming = iter(staged)
+        elif self._pace is not None:
+            paced = Paced(journal, self._pace)
+            journal, coming = paced, paced.may_go(coming)
         run = _Run(self._routes, journal)
         try:
-            coming = iter(letters)
             letter = next(coming, None)
             while letter is not None:
                 ahead = next(coming, None)
@@ -106,7 +119,12 @@ class _Run:
         """Send one letter, in as many transactions and by as many servers as it takes."""
         while True:
             self.journal.prepare(letter)
-            left = self._carried(letter, ahead)
+            try:
+                left = self._carried(letter, ahead)
+            except Busy as error:
+                waits = Outcome(State.DEFERRED, str(error), retry_at=error.retry_at)
+                self.journal.ended(letter, dict.fromkeys(letter.recipients, waits))
+                return
             if not left:
                 return
             letter = replace(letter, recipients=left)
@@ -122,8 +140,9 @@ class _Run:
         while True:
             route, channel = self._channel()
             is_fresh = channel.is_fresh
+            route.admit()
             try:
-                left = channel.carry(letter, ahead, self.journal)
+                left = channel.carry(letter, None if route.is_limited else ahead, self.journal)
             except TemporaryFailure as error:
                 if is_fresh:
                     route.failed(TemporaryFailure(f"{route.way} hung up: {error}"))
@@ -132,7 +151,7 @@ class _Run:
                 return left
 
     def _channel(self) -> tuple[Route, Channel]:
-        if self._held is not None and self._held[1].is_usable:
+        if self._held is not None and self._held[0].is_usable(self._held[1]):
             return self._held
         self._let_go()
         self._held = self.routes.take()

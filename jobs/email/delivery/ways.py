@@ -21,6 +21,10 @@ def way_of(url: str) -> Way:
         from packmule.jobs.email.delivery.smtp.way import SmtpWay  # noqa: PLC0415  each only where it is used
 
         return SmtpWay(url)
+    if scheme in {"file", "memory"}:
+        from packmule.jobs.email.delivery.stored import StoringWay  # noqa: PLC0415
+
+        return StoringWay(url)
     raise InvalidServer(
         "PACKMULE_MAIL_URL begins with none of smtp:// smtps:// file:// memory:// ses:// postmark:// "
         "mailgun:// sendgrid:// resend://"

@@ -41,6 +41,7 @@ class SmtpChannel:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.process = connection.process
         self.wire = connection.wire
         self.is_pipelined = "PIPELINING" in connection.extensions
         self.used_at = time.monotonic()
@@ -61,7 +62,7 @@ class SmtpChannel:
         now = time.monotonic()
         return (
             not self._is_broken
-            and self.connection.process == os.getpid()
+            and self.process == os.getpid()
             and self.mails < MAX_MAILS
             and self.errors < MAX_ERRORS
             and now - self.used_at < MAX_IDLE

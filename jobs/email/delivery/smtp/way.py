@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from packmule.jobs.email.delivery.channel import Limits
 from packmule.jobs.email.delivery.smtp.channel import SmtpChannel
 from packmule.jobs.email.delivery.smtp.connection import Connection
 from packmule.jobs.email.delivery.smtp.server import Server
@@ -12,6 +13,7 @@ class SmtpWay:
 
     def __init__(self, url: str) -> None:
         self.server = Server(url)
+        self.limits = Limits(self.server.connections, self.server.rate)
 
     def __str__(self) -> str:
         """The server as `host:port`."""
