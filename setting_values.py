@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 
 from packmule.units import DAY, duration, size
 
 LAST_PORT = 65_535
 
-LONGEST_RELEASE = LONGEST_MACHINE = 100
+LONGEST_LABEL = 100
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -39,18 +40,22 @@ def lock_urls(text: str) -> tuple[str, ...]:
     return urls
 
 
-def release(text: str) -> str:
-    """What names the code that runs."""
-    if len(text) > LONGEST_RELEASE or not text.isprintable():
-        raise ValueError(f"use up to {LONGEST_RELEASE} visible characters, such as a commit's id")
-    return text
+def _label(example: str) -> Callable[[str], str]:
+    """What names something for people: up to 100 visible characters, such as the `example`."""
+
+    def checked(text: str) -> str:
+        if len(text) > LONGEST_LABEL or not text.isprintable():
+            raise ValueError(f"use up to {LONGEST_LABEL} visible characters, such as {example}")
+        return text
+
+    return checked
 
 
-def machine(text: str) -> str:
-    """What names a worker's machine."""
-    if len(text) > LONGEST_MACHINE or not text.isprintable():
-        raise ValueError(f"use up to {LONGEST_MACHINE} visible characters, such as a node's name")
-    return text
+release = _label("a commit's id")
+"""What names the code that runs."""
+
+machine = _label("a node's name")
+"""What names a worker's machine."""
 
 
 def mail_keep(text: str) -> int:

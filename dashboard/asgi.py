@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from packmule.config import Settings, SettingsError
-from packmule.coordination.redis.connection import InvalidURL, connect
+from packmule.config import Settings
+from packmule.coordination.redis.configured import job_server
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.dashboard.login.links import Links
+from packmule.dashboard.login.log_in import LogIn
 from packmule.dashboard.opening import opened
 from packmule.errors import Error
 
@@ -19,19 +22,25 @@ if TYPE_CHECKING:
 
     from packmule.dashboard.guard import Guard
 
+SAID = "pm:setup-link-said"
+"""There while the link for the first admin has just been printed: of several processes, one prints it."""
+
+SAID_SECONDS = 20
+
 
 def _opened() -> tuple[Settings, Redis, Guard]:
     """What the environment describes; a mistake in it ends the process with one line."""
     try:
         settings = Settings.from_env()
-        try:
-            redis = connect(settings.redis_url, settings.data_dir, allow_eviction=settings.allow_eviction)
-        except InvalidURL as error:
-            raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None
+        redis = job_server(settings)
         return settings, redis, opened(settings, redis)
     except Error as error:
-        print(f"packmule: {error}", file=sys.stderr)  # noqa: T201  the server's log isn't set up yet
+        _say(str(error))
         sys.exit(error.exit_code)
+
+
+def _say(text: str) -> None:
+    print(f"packmule: {text}", file=sys.stderr, flush=True)  # noqa: T201  the server's log isn't set up yet
 
 
 settings, client, site = _opened()
@@ -43,12 +52,29 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await site(scope, receive, send)
         return
 
-    async def ending(message: Message) -> None:
-        if message["type"].startswith("lifespan.shutdown"):
+    async def passing(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            await run_in_threadpool(_say_setup_link)
+        elif message["type"].startswith("lifespan.shutdown"):
             await run_in_threadpool(_close)
         await send(message)
 
-    await site(scope, receive, ending)
+    await site(scope, receive, passing)
+
+
+def _say_setup_link() -> None:
+    """Without users, print the link that makes the first admin; where this server listens, only it knows."""
+    try:
+        links = Links(LogIn(client))
+        if links.log_in.users.any():
+            return
+        if not client.set(SAID, 1, nx=True, ex=SAID_SECONDS):
+            _say("another process of this server has just printed the link that makes the first admin")
+        elif setup := links.make_setup():
+            path = f"{settings.prefix}/login/setup/{setup}"
+            _say(f"make the first admin, within an hour: open {path} at the address of this server")
+    except (Error, RedisError) as error:
+        _say(f"whether there are users can't be looked up: {error}")
 
 
 def _close() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from packmule.config import Settings, SettingsError, mask
-from packmule.coordination.redis.connection import lock_clients
+from packmule.coordination.redis.configured import lock_nodes
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.api.options import api_options
 from packmule.dashboard.guarding.rules import Rules
@@ -32,9 +32,7 @@ def opened(settings: Settings, client: Redis) -> Guard:
         settings.api_rate, settings.api_origins, settings.storage_url, settings.max_file_bytes,
         settings.templates, settings.mail_from,
     )  # fmt: skip
-    locks = (
-        lock_clients(settings.lock_urls, settings.redis_url, settings.data_dir) if settings.lock_urls else ()
-    )
+    locks = lock_nodes(settings) if settings.lock_urls else ()
     fault = load(settings)
 
     def raise_fault() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
@@ -69,6 +69,12 @@ class JobFilter:
         is_mapping = isinstance(self.args, Mapping)
         if not is_mapping or not all(isinstance(each, str) for pair in self.args.items() for each in pair):
             raise InvalidFilter(f"args={self.args!r:.100}: give names and values as texts")
+
+    @classmethod
+    def of(cls, asked: object, args: Mapping[str, str]) -> JobFilter:
+        """The filter of a request whose fields have the names of ours. Raises `InvalidFilter`."""
+        names = [each.name for each in fields(cls) if each.name != "args" and hasattr(asked, each.name)]
+        return cls(**{name: getattr(asked, name) for name in names}, args=args)
 
     @property
     def is_empty(self) -> bool:

@@ -45,17 +45,10 @@ class App:
 
         The last command to leave an embedded server stops it.
         """
-        from packmule.coordination.redis.connection import InvalidURL, connect
+        from packmule.coordination.redis.configured import job_server
         from packmule.coordination.redis.embedded_server import EmbeddedServer
 
-        try:
-            client = connect(
-                self.settings.redis_url,
-                self.settings.data_dir,
-                allow_eviction=self.settings.allow_eviction,
-            )
-        except InvalidURL as error:
-            raise SettingsError(f"PACKMULE_REDIS_URL (or REDIS_URL): {error}") from None
+        client = job_server(self.settings)
         if self.settings.redis_url is None:
             self.closing.callback(EmbeddedServer(self.settings.data_dir).stop_if_unused)
         self.closing.callback(client.close)
@@ -70,12 +63,9 @@ class App:
 
     def lock_nodes(self) -> list[Redis]:
         """A client of each lock node."""
-        from packmule.coordination.redis.connection import InvalidURL, lock_clients
+        from packmule.coordination.redis.configured import lock_nodes
 
-        try:
-            return lock_clients(self.settings.lock_urls, self.settings.redis_url, self.settings.data_dir)
-        except InvalidURL as error:
-            raise SettingsError(f"PACKMULE_LOCK_URLS: {error}") from None
+        return lock_nodes(self.settings)
 
     @property
     def storage(self) -> Storage:

@@ -110,17 +110,7 @@ def filter_of(asked: Search) -> JobFilter:
         if not equals or not name:
             raise Refused(422, "InvalidFilter", "arg: write name=value", Fault("name=value", parameter="arg"))
         args[name] = value
-    return JobFilter(
-        name=asked.name,
-        queue=asked.queue,
-        status=asked.status,
-        error=asked.error,
-        since=asked.since,
-        until=asked.until,
-        args=args,
-        id=asked.id,
-        fingerprint=asked.fingerprint,
-    )
+    return JobFilter.of(asked, args)
 
 
 @endpoint(

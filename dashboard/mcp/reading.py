@@ -114,16 +114,7 @@ def list_queues(desk: Desk, asked: Any) -> Any:
 @tool(Search)
 def search_jobs(desk: Desk, asked: Search) -> Any:
     """Search jobs, the newest first; all that is given has to fit. Secrets in arguments are hidden."""
-    wanted = JobFilter(
-        name=asked.name,
-        queue=asked.queue,
-        status=asked.status,
-        error=asked.error,
-        since=asked.since,
-        until=asked.until,
-        args=asked.args,
-    )
-    page = search(desk.client, wanted, asked.limit, asked.cursor, desk.queues)
+    page = search(desk.client, JobFilter.of(asked, asked.args), asked.limit, asked.cursor, desk.queues)
     shown = [_brief(each) for each in page.jobs]
     return {"jobs": shown, "cursor": page.cursor, "looked back to": page.back_to}
 

@@ -17,6 +17,7 @@ from packmule.jobs.image.source import ImageTooLarge, UnreadableImage, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
+from packmule.jobs.storage.store import sha256_of
 from packmule.units import GIB
 
 __all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]
@@ -97,11 +98,7 @@ def _largest_first(pair: tuple[str, Plan]) -> int:
 
 def _run(file: Path) -> str:
     """The name of this run's folder: the job's id, so that a retry overwrites its files, or the digest."""
-    job_id = current.job_id()
-    if job_id is not None:
-        return job_id
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+    return current.job_id() or sha256_of(file)[:16]
 
 
 def _check(planned: Plan, max_pixels: int) -> None:

@@ -16,7 +16,7 @@ from packmule.jobs import current
 from packmule.jobs.image.rendition import Plan
 from packmule.jobs.image.resize import resizer
 from packmule.jobs.storage import Storage, StorageError
-from packmule.jobs.storage.store import explained
+from packmule.jobs.storage.store import explained, sha256_of
 from packmule.units import DAY
 
 KEEP_SECONDS = 7.0 * DAY
@@ -44,7 +44,7 @@ class Reuse:
             self._cache = current.resource(Cache)
         except current.NoResource:
             return
-        digest = _sha256(file)
+        digest = sha256_of(file)
         # Other versions make other bytes. Names don't matter: copies have their own.
         options = [PIL.__version__, resizer(), [[p.size, p.crop, p.format, p.quality] for p in plans]]
         self._key = f"image/{digest}/{hashlib.sha256(msgspec.json.encode(options)).hexdigest()}"
@@ -76,10 +76,5 @@ class Reuse:
 
 
 def _refuse_changed(copy: Path, made: Made) -> None:
-    if _sha256(copy) != made.digest:
+    if sha256_of(copy) != made.digest:
         raise StorageError(f"{made.path} has changed")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

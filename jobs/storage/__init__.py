@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import unicodedata
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ from packmule.jobs.storage.store import (
     Store,
     explained,
     present,
+    sha256_of,
 )
 
 __all__ = ["FileTooLarge", "MissingFile", "OutsideStorage", "Storage", "StorageError"]
@@ -99,13 +99,13 @@ class Storage:
         if not local.is_file():
             raise MissingFile(f"{local} is not a file")
         with explained("read", str(local)):
-            digest = _sha256(local)
+            digest = sha256_of(local)
         path = f"{folder}/{digest[:16]}/{safe_name(local.name)}"
         if not self.exists(path):
             with self.write(path) as file:
                 with explained("write", path):
                     shutil.copyfile(local, file)
-                if _sha256(file) != digest:
+                if sha256_of(file) != digest:
                     raise StorageError(f"{local} changed while it was copied: try again")
         return path
 
@@ -128,11 +128,6 @@ def _is_fit(path: str) -> bool:
     plain = all(part not in {"", ".", ".."} for part in parts) and parts[0] != TEMPORARY
     # Control characters (Cc), and lone surrogates (Cs), which stand for bytes that aren't UTF-8.
     return plain and "\\" not in path and not any(unicodedata.category(c) in {"Cc", "Cs"} for c in path)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def safe_name(name: str) -> str:

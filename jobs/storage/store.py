@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -55,6 +56,12 @@ def synced(file: Path, path: str) -> None:
         raise StorageError(f"nothing was written for {path}")
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a local file, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,9 @@ from packmule.dashboard import serving
 from packmule.dashboard.guarding import bounds, streams
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.serving import Connections, Server
+from packmule.dashboard.users.store import Users
+from packmule.dashboard.users.user import User
+from packmule.dashboard.viewer import Role
 from packmule.tests.command_line import DEADLINE, CommandLine, environment_in, free_port, until
 from packmule.tests.dashboard.asking import always, guarded
 
@@ -274,6 +278,51 @@ def test_another_server_serves_the_application_and_leaves_no_redis_behind(tmp_pa
         process.kill()
         process.communicate()
         embedded.stop()
+
+
+def test_another_server_prints_the_link_for_the_first_admin_once(tmp_path, server, client):
+    """Several processes of a server start together: one of them prints it, and it works."""
+    address, said = f"http://127.0.0.1:{(port := free_port())}", []
+
+    def line() -> bool:
+        said.append(process.stderr.readline())
+        return said[-1].startswith("packmule: ")
+
+    for is_first in (True, False):
+        process = uvicorn_of(tmp_path, port, PACKMULE_REDIS_URL=server.url)
+        try:
+            until(line, "what the server says of the first admin")
+            if is_first:
+                link = re.search(r"open (/login/setup/\S+) at the address of this server", said[-1])
+                until(lambda: asked(f"{address}/health") == 200, "the dashboard")
+                assert asked(address + link[1]) == 200
+            else:
+                assert "another process of this server has just printed the link" in said[-1]
+        finally:
+            process.kill()
+            process.communicate()
+    assert client.ttl("pm:setup-link-said") <= 20
+    client.delete("pm:setup-link-said")
+    Users(client).add(User("ada", Role.ADMIN))
+    process = uvicorn_of(tmp_path, port, PACKMULE_REDIS_URL=server.url)
+    try:
+        until(lambda: asked(f"{address}/health") == 200, "the dashboard")
+        assert client.exists("pm:setup-link-said") == 0
+    finally:
+        process.terminate()
+        assert "setup" not in process.communicate()[1]
+
+
+def asked(address: str) -> int:
+    """The status of a page's answer; 0 if nobody answers."""
+    try:
+        with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except OSError:
+        return 0
 
 
 @pytest.mark.parametrize(
