@@ -11,6 +11,10 @@ from redis.exceptions import NoScriptError, ResponseError
 from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
 from packmule.coordination.redis.command_packer import pack
 from packmule.coordination.redis.scripts import Script
+from packmule.jobs import current
+
+PATIENCE = 60.0
+"""Seconds that a job has at least after each attempt to reach Redis."""
 
 
 class Channel:
@@ -55,7 +59,7 @@ class Channel:
             self._drop()
             raise
         if isinstance(reply, NoScriptError):
-            reply = retry_until_available(lambda: self._script(self._client, keys, args))
+            reply = retry_until_available(lambda: self._again(keys, args))
         self._call = None
         return reply
 
@@ -66,6 +70,11 @@ class Channel:
         elif self._connection is not None:
             self._client.connection_pool.release(self._connection)
             self._connection = None
+
+    def _again(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Call the script in full. A job must not end for its timeout while what it did is not recorded."""
+        current.prolong(PATIENCE)
+        return self._script(self._client, keys, args)
 
     def _read(self) -> Any:
         """The reply, or a `NoScriptError` if the script has to be sent again."""

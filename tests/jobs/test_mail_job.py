@@ -1,0 +1,209 @@
+"""The e-mail job in workers: what is sent once, what waits, what fails, and what resolves unknown mails."""
+
+from __future__ import annotations
+
+import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from packmule import Batch, job
+from packmule.jobs import context, control, reader
+from packmule.jobs.email import Ledger, Mailer, email
+from packmule.jobs.email.calls import mails_of_job
+from packmule.jobs.email.ledger.acts import resolve
+from packmule.jobs.email.ledger.reader import MailFilter, search
+from packmule.jobs.email.outcome import State
+from packmule.jobs.email.suppression.store import Suppressions
+from packmule.jobs.handle import JobRaised
+from packmule.tests.jobs.mail_server import DOT, HANG_UP, MailServer
+from packmule.worker import Worker
+
+ADA, BOB, EVE = "ada@example.org", "bob@example.org", "eve@example.org"
+
+pytestmark = pytest.mark.usefixtures("produce")
+
+
+@job(isolate=True)
+def isolated_mail(to: str) -> dict:
+    return email(to, "s", "isolated")
+
+
+@pytest.fixture
+def post(client, monkeypatch):
+    """A mail server, and what this process's workers need to send to it."""
+    monkeypatch.setattr(context, "resources", {})
+    with MailServer() as server:
+        mailer = Mailer(server.url, "mule@example.org")
+        context.provide(mailer, Ledger(client))
+        yield server
+        mailer.close()
+
+
+@pytest.fixture
+def work(client):
+    """Performs what is queued: `work()`."""
+    return lambda: Worker(["high", "default", "low"], connection=client).work(burst=True)
+
+
+def failure(handle) -> str:
+    with pytest.raises(JobRaised) as raised:
+        handle.result(timeout=0)
+    return str(raised.value)
+
+
+def test_a_key_sends_once_whoever_enqueues_it_again(post, work):
+    first = email.enqueue([ADA, BOB], "s", "t", key="order-7")
+    work()
+    second = email.enqueue([ADA, EVE], "s", "other words", key="order-7")
+    third = email.enqueue(ADA, "s", "t", key="order-7")
+    work()
+    assert post.recipients == [ADA, BOB, EVE]
+    assert first.result()["accepted"] == [ADA, BOB]
+    assert second.result()["accepted"] == [ADA, EVE]
+    assert third.result() == first.result() | {"accepted": [ADA], "bytes": 0}
+
+
+def test_without_a_key_each_job_sends_and_a_batch_sends_the_same_content_once(post, work):
+    for _ in range(2):
+        email.enqueue(ADA, "s", "t")
+    work()
+    assert post.recipients == [ADA, ADA]
+    with Batch.create() as batch:
+        for to in (BOB, BOB, EVE):
+            email.options(batch=batch.id).enqueue(to, "s", "t")
+        email.options(batch=batch.id).enqueue(BOB, "s", "other words")
+    work()
+    assert post.recipients[2:] == [BOB, EVE, BOB]
+    assert batch.wait(timeout=0).counts.done == 4
+
+
+def test_a_later_job_with_the_same_id_sends_anew_and_has_another_message_id(post, work, client):
+    ids = []
+    for _ in range(2):
+        daily = email.options(job_id="daily-report").enqueue(ADA, "s", "t")
+        work()
+        ids.append(daily.result()["message_id"])
+        control.delete(client, daily)
+    assert post.recipients == [ADA, ADA]
+    assert ids[0] != ids[1]
+
+
+def test_recipients_that_are_refused_for_now_are_tried_again_and_the_others_are_not(post, work, client):
+    post.answers = {
+        f"RCPT {BOB}": [b"450 4.2.0 greylisted\r\n", b"451 4.3.0 still\r\n"],
+        f"RCPT {EVE}": [b"550 5.7.1 go away\r\n"],
+    }
+    mail = email.enqueue([ADA, BOB, EVE], "s", "t")
+    work()
+    info = reader.read(client, mail)
+    assert (info.status, info.retries_left) == ("scheduled", 5)
+    assert "waiting: 1 of 3 recipients (bob@example.org: 450 4.2.0 greylisted)" in info.error
+    assert "tried again in 5 min" in info.error
+    assert {entry.recipient: str(entry.state) for entry in mails_of_job(client, mail)} == {
+        ADA: "accepted",
+        BOB: "deferred",
+        EVE: "refused",
+    }
+    control.run_now(client, mail)
+    work()
+    assert "again in 15 min" in reader.read(client, mail).error
+    control.run_now(client, mail)
+    work()
+    assert post.recipients == [ADA, BOB]
+    assert mail.result()["accepted"] == [ADA, BOB]
+    assert list(mail.result()["refused"]) == [EVE]
+    assert reader.read(client, mail).retries_left == 5
+
+
+def test_a_server_that_is_away_for_a_moment_is_tried_soon(post, work, client):
+    context.provide(Mailer("smtp://127.0.0.1:1", "mule@example.org"))
+    mail = email.enqueue(ADA, "s", "t")
+    work()
+    info = reader.read(client, mail)
+    assert (info.status, info.retries_left) == ("scheduled", 5)
+    assert "can't reach" in info.error
+    assert search(client, MailFilter([State.DEFERRED])).mails[0].recipient == ADA
+
+
+def test_a_mail_that_is_refused_for_all_fails_and_can_be_tried_again(post, work, client):
+    post.answers = {f"RCPT {ADA}": [b"554 5.7.1 relay access denied\r\n"]}
+    mail = email.enqueue(ADA, "s", "t")
+    work()
+    assert "MailRefused" in failure(mail)
+    assert "554 5.7.1 relay access denied" in failure(mail)
+    control.retry(client, mail)
+    work()
+    assert mail.result()["accepted"] == [ADA]
+
+
+def test_suppressed_recipients_get_nothing_and_the_job_says_why(post, work, client):
+    Suppressions(client).add(BOB, "unsubscribed", "unsubscribe")
+    mail, alone = email.enqueue([ADA, BOB], "s", "t"), email.enqueue(BOB, "s", "t")
+    work()
+    assert post.recipients == [ADA]
+    assert mail.result()["suppressed"] == alone.result()["suppressed"] == {BOB: "unsubscribed"}
+
+
+def test_an_address_that_does_not_exist_gets_no_other_mail(post, work, client):
+    post.answers = {f"RCPT {ADA}": [b"550 5.1.1 no such user\r\n"]}
+    email.enqueue(ADA, "s", "t")
+    work()
+    later = email.enqueue(ADA, "s", "t")
+    work()
+    assert "5.1.1" in later.result()["suppressed"][ADA]
+    assert post.recipients == []
+
+
+# Unknown mails
+
+
+def test_a_lost_answer_fails_the_job_with_words_that_say_what_to_do(post, work, client):
+    post.answers = {DOT: [HANG_UP]}
+    mail = email.enqueue([ADA, BOB], "s", "t")
+    work()
+    said = failure(mail)
+    assert "the mail server's answer is lost for 2 of 2 recipients (ada@example.org: " in said
+    assert f"packmule email resolve {mail} --sent, or --not-sent" in said
+    control.retry(client, mail)
+    work()
+    assert "MailUnknown" in failure(mail)
+    assert post.recipients == []
+
+
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_a_resolved_mail_lets_its_job_finish(post, work, client, was_sent):
+    post.answers = {DOT: [HANG_UP]}
+    mail = email.enqueue([ADA, BOB], "s", "t")
+    work()
+    found = search(client, MailFilter([State.UNKNOWN], job=str(mail))).mails
+    done = resolve(client, found, was_sent=was_sent)
+    assert (done.done, done.jobs, done.left) == (2, [str(mail)], [])
+    work()
+    assert mail.result()["accepted"] == [ADA, BOB]
+    assert post.recipients == ([] if was_sent else [ADA, BOB])
+
+
+def test_a_mail_may_be_sent_again_if_its_answer_is_lost(post, work, client):
+    post.answers = {DOT: [HANG_UP]}
+    mail = email.enqueue(ADA, "s", "t", on_unknown="resend")
+    work()
+    assert reader.read(client, mail).status == "scheduled"
+    control.run_now(client, mail)
+    work()
+    assert mail.result()["accepted"] == [ADA]
+    assert post.recipients == [ADA]
+
+
+# Wherever it runs
+
+
+def test_an_isolated_job_and_one_of_stock_rq_send_once_too(post, work, client):
+    mail = isolated_mail.enqueue(ADA)
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    stock = queue.enqueue("packmule.jobs.email.email", BOB, "s", "t", key="k")
+    again = queue.enqueue("packmule.jobs.email.email", BOB, "s", "t", key="k")
+    work()
+    assert mail.result()["accepted"] == [ADA]
+    for each in (stock, again):
+        assert reader.read(client, each.id).result["accepted"] == [BOB]
+    assert post.recipients == [ADA, BOB]
