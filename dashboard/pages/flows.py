@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+import re
+from typing import Any
+from urllib.parse import quote
 
+from markupsafe import escape
 from redis import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.dashboard.pages import batches, flow_picture
-from packmule.dashboard.pages.flow_picture import COLOURS, MOST_DRAWN
+from packmule.dashboard.pages.filters import short
+from packmule.dashboard.pages.flow_picture import COLOURS
+from packmule.dashboard.pages.paging import bounded, choice
 from packmule.dashboard.pages.rendering import render
 from packmule.jobs import batch_state, flow_graph, reader
 from packmule.jobs.batch import NESTED
 from packmule.jobs.batch_info import word
+from packmule.jobs.flow_graph import Node
+
+BAR = ("finished", "failed", "canceled", "started", "queued", "scheduled", "deferred")
+"""The statuses of a flow's bar, in its order."""
 
 MOST_READ = 10_000
 """Nodes that a page reads; of a larger flow it shows the counts alone."""
 
-MOST_FAILED = 20
-"""Failed nodes whose errors a page shows."""
+ROWS = 25
+"""Nodes on one page of the table."""
+
+MOST_BYTES, OF_A_ROW = 14_000, 400
+"""Of the rows of a page, and of one beside its texts."""
+
+MOST_AFTER = 5
+"""Nodes in front that a row names."""
+
+_LAYERS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
 
 
 def flows(request: Request) -> Response:
@@ -30,36 +47,60 @@ def flows(request: Request) -> Response:
 
 
 def flow(request: Request) -> Response:
-    """`/flows/{id}`: one flow, as a picture and as a table."""
+    """`/flows/{id}`: one flow, as a picture and as a table; `?state=failed&layer=2-9` chooses of its rows."""
     client: Redis = request.app.state.site.client
     id = request.path_params["id"]
     state = batch_state.read(client, id)
     nodes = [] if state.counts.total > MOST_READ else flow_graph.read(client, id)[1]
     if not request.state.viewer.may_see_payloads:  # stock RQ's descriptions have arguments
         nodes = [dataclasses.replace(node, calls=node.calls.partition("(")[0]) for node in nodes]
-    failed = [node.job for node in nodes if node.state == "failed" and not node.job.startswith(NESTED)]
-    errors = dict(zip(failed, reader.read_many(client, failed[:MOST_FAILED]), strict=False))
-    is_drawn = 0 < len(nodes) <= MOST_DRAWN
+    values: dict[str, Any] = {
+        "flow": state,
+        "state": word(state),
+        "colours": COLOURS,
+        "nested": NESTED,
+        "box": (flow_picture.WIDTH, flow_picture.HEIGHT),
+    }
+    if not nodes:
+        return render(request, "flow.html", **values, counts=batches.bar(state), picture=None, states={})
+    states = flow_picture.counts(nodes)
+    asked = choice(request, "state", ("", *states))
+    layers = _LAYERS.fullmatch(request.query_params.get("layer", ""))
+    rows = [node for node in nodes if asked in ("", node.state) and (not layers or _is_in(node, layers))]
+    attention = {name: number for number, name in enumerate(COLOURS)}
+    page = bounded(sorted(rows, key=lambda node: attention[node.state]), request, _weight, MOST_BYTES, ROWS)
+    failed = [node.job for node in page.rows if node.state == "failed" and not node.job.startswith(NESTED)]
+    counts: dict[str, int] = dict.fromkeys(BAR, 0)
+    for name, count in states.items():
+        counts[COLOURS[name]] += count
     return render(
         request,
         "flow.html",
-        flow=state,
-        state=word(state),
-        counts=_counts(nodes) if nodes else batches.bar(state),
-        picture=flow_picture.drawn(nodes) if is_drawn else None,
-        layers=[] if is_drawn else flow_picture.layers(nodes),
-        nodes=nodes if is_drawn else [node for node in nodes if node.state == "failed"][:MOST_DRAWN],
-        errors=errors,
-        colours=COLOURS,
-        nested=NESTED,
-        box=(flow_picture.WIDTH, flow_picture.HEIGHT),
+        **values,
+        counts=counts,
+        picture=flow_picture.drawn(nodes),
+        states=states,
+        asked=asked,
+        layers=layers[0] if layers else "",
+        page=page,
+        most_after=MOST_AFTER,
+        errors=dict(zip(failed, reader.read_many(client, failed), strict=True)),
     )
 
 
-def _counts(nodes: list[flow_graph.Node]) -> dict[str, int]:
-    """How many nodes have each colour, in the order of the colours."""
-    found = Counter(COLOURS[node.state] for node in nodes)
-    return {colour: found[colour] for colour in dict.fromkeys(COLOURS.values())}
+def _is_in(node: Node, layers: re.Match[str]) -> bool:
+    return int(layers[1]) <= node.layer <= int(layers[2] or layers[1])
+
+
+def _weight(node: Node) -> int:
+    """The bytes of a row, about."""
+    shown = (
+        short(node.name, 30),
+        short(node.calls, 50),
+        *(short(each, 20) for each in [*node.after][:MOST_AFTER]),
+    )
+    reason = 120 if node.state == "failed" else 0
+    return OF_A_ROW + len(quote(node.job)) + reason + sum(len(escape(text)) for text in shown)
 
 
 ROUTES = [

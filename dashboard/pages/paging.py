@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import Request
@@ -43,6 +43,35 @@ def page_of(rows: Sequence[Row], request: Request, size: int = PAGE) -> Shown:
     end = begin + len(shown)
     text = f"{begin + 1:,} to {end:,} of {len(rows):,}" if len(rows) > size else ""
     return Shown(shown, str(end) if end < len(rows) else None, text)
+
+
+def bounded(
+    rows: Sequence[Row], request: Request, weight: Callable[[Row], int], most: int, size: int = PAGE
+) -> Shown:
+    """One page of a whole list, as `page_of`, and shorter if its rows would weigh more than `most` together.
+
+    >>> bounded(["a" * 40] * 9, request, len, 100).text  # doctest: +SKIP
+    '1 to 2 of 9'
+    """
+    begin = min(offset(request), max(0, (len(rows) - 1) // size * size))
+    shown = [*fitting(rows[begin : begin + size], weight, most)]
+    end = begin + len(shown)
+    text = f"{begin + 1:,} to {end:,} of {len(rows):,}" if len(rows) > len(shown) else ""
+    return Shown(shown, str(end) if end < len(rows) else None, text)
+
+
+def fitting(rows: Iterable[Row], weight: Callable[[Row], int], most: int) -> Iterator[Row]:
+    """The first rows, at least one, that weigh no more than `most` together.
+
+    >>> list(fitting(["aa", "bb", "cc"], len, 5))
+    ['aa', 'bb']
+    """
+    total = 0
+    for number, row in enumerate(rows):
+        total += weight(row)
+        if total > most and number:
+            return
+        yield row
 
 
 def order(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -125,17 +126,20 @@ def test_a_batch_is_retried_twice_at_once_or_after_a_lost_reply_without_doubling
 def test_a_flow_is_drawn_with_states_edges_and_links(visit, flow):
     page = visit.get(f"/flows/{flow.id}")
     shown = visit.text(f"/flows/{flow.id}")
-    assert page.count('<rect class="f-none"') == 6
-    assert page.count('stroke-dasharray="6 4"') == 1
-    assert page.count('stroke-dasharray="2 4"') == 1
-    assert "add done, 0" in shown
-    assert "fail failed, 2" in shown
-    assert "shown canceled, 3" in shown
+    assert page.count('<a transform="translate(') == 6
+    dashes = {
+        means: re.search(rf'stroke-dasharray="{dashes}">(.*?)</g>', page, re.DOTALL)[1].count("<path")
+        for means, dashes in (("go on", "6 4"), ("run", "2 4"))
+    }
+    assert dashes == {"go on": 1, "run": 1}
+    assert "add done, node 0" in shown
+    assert "fail failed, node 2" in shown
+    assert "shown canceled, node 3" in shown
     assert f'href="/jobs/{flow.id}-2"' in page
     assert "4 finished 1 failed 1 canceled" in shown
     assert "2 2 packmule.tests.worker.flow_jobs.fail failed 0 ValueError: as it should" in shown
     assert "2 (run)" in shown
-    assert "fail failed, 2" in visit.text(f"/batches/{flow.id}"), "it leads to the flow's page"
+    assert "fail failed, node 2" in visit.text(f"/batches/{flow.id}"), "it leads to the flow's page"
     visit.viewer = Viewer("eve", Role.ADMIN, may_see_payloads=False)
     assert "as it should" not in visit.get(f"/flows/{flow.id}")
 
@@ -150,15 +154,28 @@ def test_a_flow_is_retried_from_where_it_failed(visit, client, flow, tmp_path):
     ]
 
 
-def test_a_large_flow_is_summed_up_by_layers(visit, client):
+def test_like_nodes_of_a_large_flow_share_a_box(visit, client):
     chain(
         group(*[flow_jobs.add.call(1)] * 400), flow_jobs.total.call(result), flow_jobs.fail.call()
     ).enqueue()
     work(client)
-    shown = visit.text(f"/flows/{batch_state.page(client).states[0].id}")
-    assert "The flow is too large to draw each node." in shown
-    assert "1 400 400 finished 2 1 1 finished 3 1 1 failed" in shown
-    assert "Failed nodes" in shown
+    id = batch_state.page(client).states[0].id
+    page, shown = visit.get(f"/flows/{id}"), visit.text(f"/flows/{id}")
+    assert page.count("<a transform") == 3
+    assert "add × 400 done" in shown
+    assert "fail failed, node 401" in shown
+    assert "A box with another behind it stands for several nodes" in shown
+    assert "All 402" in shown
+    assert "1 to 25 of 402" in shown
+    assert shown.index("3 401 packmule.tests.worker.flow_jobs.fail") < shown.index("1 0 packmule"), (
+        "first in need"
+    )
+    (link,) = re.findall(r'href="([^"]*)#nodes"><title>', page)
+    rows = visit.text(f"{html.unescape(link)}&cursor=375")
+    assert "376 to 400 of 400" in rows
+    assert "Only layer 1" in rows
+    assert "1 of 402" not in visit.text(f"/flows/{id}", state="failed")
+    assert visit.get(f"/flows/{id}", state="failed").count('<td class="wide"><a class="id"') == 1
 
 
 def test_a_flow_beyond_all_bounds_shows_its_counts(visit, flow, monkeypatch):
@@ -168,13 +185,34 @@ def test_a_flow_beyond_all_bounds_shows_its_counts(visit, flow, monkeypatch):
     assert "too large to be read for a page" in shown
 
 
-def test_layers_beyond_the_last_line_are_summed_up():
-    nodes = [
-        Node(str(n), str(n), "done", "", {str(n - 1): "stop"} if n > 1 else {}, n) for n in range(1, 1001)
+def node(name: int, after: Iterable[int], layer: int, state: str = "done", calls: str = "shop.add") -> Node:
+    return Node(f"f-{name}", str(name), state, calls, dict.fromkeys(map(str, after), "stop"), layer)
+
+
+def test_a_picture_is_folded_no_more_than_it_must_be():
+    alone = [node(n, [n - 1] if n % 6 else [], n % 6 + 1, calls=f"shop.job{n}") for n in range(60)]
+    assert [len(flow_picture.drawn(alone).boxes), flow_picture.drawn(alone).is_folded] == [60, False]
+    like = [node(n, [], 1, calls=f"shop.job{n % 3}") for n in range(300)] + [node(300, range(300), 2)]
+    assert [box.lines[0] for box in flow_picture.drawn(like).boxes] == [
+        *(f"job{n} × 100" for n in range(3)),
+        "add",
     ]
-    found = flow_picture.layers(nodes)
-    assert len(found) == flow_picture.MOST_LAYERS
-    assert (found[-1].first, found[-1].last, found[-1].counts["finished"]) == (200, 1000, 801)
+    unlike = [node(n, [], 1, calls=f"shop.job{n}") for n in range(300)] + [node(300, range(300), 2)]
+    assert [box.lines for box in flow_picture.drawn(unlike).boxes] == [
+        ("300 nodes", "done"),
+        ("add", "done, node 300"),
+    ]
+
+
+def test_a_failed_node_is_seen_among_thousands_of_layers():
+    chained = [node(n, [n - 1] if n else [], n + 1, "failed" if n == 700 else "done") for n in range(5000)]
+    picture = flow_picture.drawn(chained)
+    assert 20 < len(picture.boxes) <= flow_picture.MOST_BOXES
+    assert 15 < len(picture.edges) <= flow_picture.MOST_EDGES
+    (failed,) = [box for box in picture.boxes if box.state == "failed"]
+    assert (failed.job, failed.lines) == ("f-700", ("add", "failed, node 700"))
+    assert sum(len(box.nodes) for box in picture.boxes) == 5000
+    assert picture.boxes[0].lines == ("add × 250", "done, layers 1 to 250")
 
 
 def test_nodes_lie_beside_those_that_they_come_after():
@@ -185,7 +223,7 @@ def test_nodes_lie_beside_those_that_they_come_after():
         Node("c", "c", "waits", "", {"a": "stop", "gone": "stop"}, 2),
     ]
     picture = flow_picture.drawn(nodes)
-    places = {box.node.name: (box.x, box.y) for box in picture.boxes}
+    places = {box.nodes[0].name: (box.x, box.y) for box in picture.boxes}
     assert places["a"][1] == places["c"][1] < places["b"][1] == places["d"][1]
     assert places["a"][0] < places["c"][0]
     assert len(picture.edges) == 2
@@ -211,10 +249,12 @@ def test_an_unknown_batch_or_flow_is_said_in_words(visit, client, batch, id):
 
 
 @pytest.mark.parametrize("value", ["-1", "1e9", "NaN", "9" * 300, "\x00", "²", "<script>"])
-def test_numbers_and_words_from_outside_are_clamped(visit, batch, value):
+def test_numbers_and_words_from_outside_are_clamped(visit, batch, flow, value):
     for name in ("cursor", "state", "q", "region"):
         visit.get("/batches", **{name: value})
         visit.get("/flows", **{name: value})
+    for name in ("cursor", "state", "layer", "region"):
+        visit.get(f"/flows/{flow.id}", **{name: value})
 
 
 def test_garbage_stops_no_page(visit, client, batch, flow):
