@@ -2,25 +2,26 @@
 
     python benchmarks/dashboard.py [jobs] [idle viewers] [viewers of busy workers] [seconds]
 
-One process serves all pages. A viewer has a stream of events open, and fetches the overview's regions when
-it says that they are stale, as a browser does; all viewers are in a process of their own. "busy" is the
-processor time of a page in that process, which other work on the machine changes less. "notified" is from an
-event until the viewer's stream says so, "shown" until the viewer has the fresh regions.
+One process serves all pages, and another the stock rq-dashboard on the same jobs. A viewer has a stream of
+events open, and fetches the overview's regions when it says that they are stale, as a browser does; all
+viewers are in a process of their own. "busy" is the processor time of a page in the process that serves it,
+which other work on the machine changes less. "notified" is from an event until the viewer's stream says so,
+"shown" until the viewer has the fresh regions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http.client
+import logging
 import os
 import signal
 import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count as counting
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import bench_jobs
 import search
@@ -42,14 +43,24 @@ EVENTS = 10
 JOBS_A_ROUND = 30_000
 REGIONS = "/?region=figures&region=queues"
 LIVE = "/live?on=jobs+workers+server+errors+minute+queues"
+JOBS = "jobs/default/finished/50/asc/1"
 PAGES = {
-    "overview": "/",
-    "overview, regions": REGIONS,
-    "jobs": "/jobs",
-    "jobs by name and error": "/jobs?q=name:report+error:ValueError",
-    "rq-dashboard, queues": "/rq/0/data/queues.json",
-    "rq-dashboard, 50 failed jobs": "/rq/0/data/jobs/default/failed/50/asc/1.json",
+    "overview": ["/"],
+    "overview, regions": [REGIONS],
+    "jobs": ["/jobs"],
+    "jobs by name and error": ["/jobs?q=name:report+error:ValueError"],
+    "rq-dashboard in ours: queues": [
+        "/rq/0/view/queues",
+        "/rq/0/data/queues.json",
+        "/rq/0/data/workers.json",
+    ],
+    "rq-dashboard in ours: 50 finished jobs": [f"/rq/0/view/{JOBS}", f"/rq/0/data/{JOBS}.json"],
 }
+PEERS = {
+    "rq-dashboard: queues": ["/0/view/queues", "/0/data/queues.json", "/0/data/workers.json"],
+    "rq-dashboard: 50 finished jobs": [f"/0/view/{JOBS}", f"/0/data/{JOBS}.json"],
+}
+"""What is asked for one after the other until a page is there: rq-dashboard's scripts fetch what it shows."""
 
 
 @contextmanager
@@ -78,6 +89,35 @@ def serve(server: EmbeddedServer, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
+def serve_peer(server: EmbeddedServer, listening: socket.socket) -> None:
+    """Serve rq-dashboard as its own command does."""
+    from rq.serializers import JSONSerializer
+    from rq_dashboard import cli
+    from werkzeug import serving
+
+    logging.getLogger("werkzeug").disabled = True
+    app = cli.make_flask_app(None, None, None, "")
+    app.config["RQ_DASHBOARD_REDIS_URL"] = server.url
+    cli.service_config.serializer = JSONSerializer
+    cli.setup_rq_connection(app)
+    host, port = listening.getsockname()
+    serving.make_server(host, port, app, threaded=True, fd=listening.fileno()).serve_forever()
+
+
+@contextmanager
+def served(serve: Callable[[socket.socket], object]) -> Iterator[tuple[int, int]]:
+    """The port and the process of a server."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
+        port = listening.getsockname()[1]
+        with process(lambda: serve(listening)) as pid:
+            while True:
+                time.sleep(0.1)
+                with suppress(OSError):
+                    http.client.HTTPConnection("127.0.0.1", port).request("GET", "/static/packmule.css")
+                    break
+            yield port, pid
+
+
 def cpu(pid: int) -> float:
     """The processor seconds that a process has used."""
     with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
@@ -85,20 +125,21 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def pages(port: int, pid: int) -> Iterator[tuple[str, ...]]:
+def pages(port: int, pid: int, found: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
     """Each page's times in milliseconds and its size."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    for name, path in PAGES.items():
+    for name, paths in found.items():
         times, size, busy = [], 0, 0.0
         for run in range(RUNS + 3):
             if run == 3:
                 busy = cpu(pid)
             time.sleep(0.11)  # past what is kept for those who ask at the same moment
-            began = time.perf_counter()
-            connection.request("GET", path, headers={"Accept": "text/html"})
-            answer = connection.getresponse()
-            size = len(answer.read())
-            assert answer.status == 200, (path, answer.status)
+            began, size = time.perf_counter(), 0
+            for path in paths:
+                connection.request("GET", path, headers={"Accept": "text/html"})
+                answer = connection.getresponse()
+                size += len(answer.read())
+                assert answer.status == 200, (path, answer.status)
             if run >= 3:
                 times.append((time.perf_counter() - began) * 1000)
         busy = (cpu(pid) - busy) * 1000 / RUNS
@@ -223,21 +264,15 @@ def main(count: int, idlers: int, viewers: int, seconds: float) -> None:
         print(f"{machine(*packages, client=client)}; {count:,} ended jobs\n", flush=True)
         search.fill(client, count)
         search.fill_waiting(client, count // 100)
-        with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
-            port = listening.getsockname()[1]
-            with process(lambda: serve(server, listening)) as pid:
-                for _ in counting():
-                    time.sleep(0.1)
-                    try:
-                        http.client.HTTPConnection("127.0.0.1", port).request("GET", "/static/packmule.css")
-                        break
-                    except OSError:
-                        continue
-                table(("page", "ms p50", "p95", "busy", "kB"), list(pages(port, pid)))
-                print()
-                rows = list(idle(client, port, pid, idlers, seconds))
-                rows.append(beside_workers(server, client, port, viewers))
-                table(("viewers", ""), rows)
+        with served(lambda listening: serve(server, listening)) as (port, pid):
+            found = list(pages(port, pid, PAGES))
+            with served(lambda listening: serve_peer(server, listening)) as peer:
+                found += pages(*peer, PEERS)
+            table(("page", "ms p50", "p95", "busy", "kB"), found)
+            print()
+            rows = list(idle(client, port, pid, idlers, seconds))
+            rows.append(beside_workers(server, client, port, viewers))
+            table(("viewers", ""), rows)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.job_values import call_text
+from packmule.dashboard.pages.paging import MOST_BYTES, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.jobs.steps import ANSWER
 from packmule.observe.awaiting import awaiting
@@ -31,7 +32,11 @@ def approvals(request: Request) -> Response:
         }
         for each in found
     ]
-    return render(request, "approvals.html", rows=rows, is_partial=is_partial)
+
+    def of_rows(size: int) -> Response:
+        return render(request, "approvals.html", page=page_of(rows, request, size), is_partial=is_partial)
+
+    return small(of_rows, MOST_BYTES, "approvals")
 
 
 ROUTES = [Route("/approvals", approvals, methods=["GET"], name="approvals")]

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.pages.addresses import address
-from packmule.dashboard.pages.paging import asked, choice, offset
+from packmule.dashboard.pages.paging import MOST_BYTES, asked, choice, offset, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
@@ -47,20 +47,22 @@ def listed(request: Request, *, flows: bool) -> Response:
         return is_flow == flows and is_in and all(each in said for each in words)
 
     client: Redis = request.app.state.site.client
-    page = batch_state.page(client, offset(request), fits=fits)
-    return render(
-        request,
-        "batches.html",
-        page=page,
-        flows=flows,
-        states=STATES,
-        state=state,
-        asked=asked(request),
-        word=word,
-        bar=bar,
-        looked=batch_state.MOST_LOOKED,
-        known=client.zcard(keys.BATCHES) if client.type(keys.BATCHES) == b"zset" else 0,
-    )
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "batches.html",
+            page=batch_state.page(client, offset(request), size, fits),
+            flows=flows,
+            states=STATES,
+            state=state,
+            asked=asked(request),
+            word=word,
+            bar=bar,
+            looked=batch_state.MOST_LOOKED,
+        )
+
+    return small(of_rows, MOST_BYTES, "list")
 
 
 def batches(request: Request) -> Response:

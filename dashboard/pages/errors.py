@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.pages.addresses import address
-from packmule.dashboard.pages.paging import asked, choice, order, page_of
+from packmule.dashboard.pages.paging import MOST_BYTES, asked, choice, order, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
@@ -25,6 +25,9 @@ from packmule.observe.errors import ErrorInfo, State
 TABS = ("open", "resolved", "ignored", "all")
 JOBS = 20
 """Failed jobs that an error's page shows."""
+
+MOST_OF_JOBS = 12_000
+"""Bytes of their list, beside which a traceback has room."""
 
 MOST_REASONS = 3
 """Reasons that a message names of jobs which can't run again."""
@@ -51,18 +54,23 @@ def errors(request: Request) -> Response:
     sort, key, is_reversed = order(request, _ORDERS, "-last")
     rows = sorted([each for each in fitting if state in (each.state, "all")], key=key, reverse=is_reversed)
     tabs = [(tab, counts[tab] if tab != "all" else len(fitting)) for tab in TABS]
-    return render(
-        request,
-        "errors.html",
-        page=page_of(rows, request),
-        tabs=tabs,
-        state=state,
-        sort=sort,
-        asked=text,
-        known=len(found),
-        most=source.MOST,
-        hourly=[sum(counted) for counted in zip(*(each.hours for each in rows), strict=True)],
-    )
+    hourly = [sum(counted) for counted in zip(*(each.hours for each in rows), strict=True)]
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "errors.html",
+            page=page_of(rows, request, size),
+            tabs=tabs,
+            state=state,
+            sort=sort,
+            asked=text,
+            known=len(found),
+            most=source.MOST,
+            hourly=hourly,
+        )
+
+    return small(of_rows, MOST_BYTES, "list")
 
 
 def error(request: Request) -> Response:
@@ -70,17 +78,22 @@ def error(request: Request) -> Response:
     client = request.app.state.site.client
     found, traceback, ids = source.read(client, request.path_params["fingerprint"])
     latest = list(dict.fromkeys(ids))
-    jobs = zip(latest, reader.read_many(client, latest[:JOBS]), strict=False)
+    read = list(zip(latest, reader.read_many(client, latest[:JOBS]), strict=False))
+    jobs = [(id, job) for id, job in read if job is not None]
     if traceback is not None and not request.state.viewer.may_see_payloads:
         traceback = tracebacks.without_values(traceback)
-    return render(
-        request,
-        "error_group.html",
-        error=found,
-        traceback=traceback,
-        jobs=[(id, job) for id, job in jobs if job is not None],
-        kept=len(latest),
-    )
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "error_group.html",
+            error=found,
+            traceback=traceback,
+            jobs=jobs[:size],
+            kept=len(latest),
+        )
+
+    return small(of_rows, MOST_OF_JOBS, "jobs", size=JOBS)
 
 
 @needs(Role.OPERATOR)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from typing import Any
-from urllib.parse import quote
 
-from markupsafe import escape
 from redis import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.dashboard.pages import batches, flow_picture
-from packmule.dashboard.pages.filters import short
 from packmule.dashboard.pages.flow_picture import COLOURS
-from packmule.dashboard.pages.paging import bounded, choice
+from packmule.dashboard.pages.paging import choice, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.jobs import batch_state, flow_graph, reader
 from packmule.jobs.batch import NESTED
@@ -32,8 +29,8 @@ MOST_READ = 10_000
 ROWS = 25
 """Nodes on one page of the table."""
 
-MOST_BYTES, OF_A_ROW = 14_000, 400
-"""Of the rows of a page, and of one beside its texts."""
+MOST_BYTES = 18_000
+"""Of the table."""
 
 MOST_AFTER = 5
 """Nodes in front that a row names."""
@@ -68,39 +65,36 @@ def flow(request: Request) -> Response:
     layers = _LAYERS.fullmatch(request.query_params.get("layer", ""))
     rows = [node for node in nodes if asked in ("", node.state) and (not layers or _is_in(node, layers))]
     attention = {name: number for number, name in enumerate(COLOURS)}
-    page = bounded(sorted(rows, key=lambda node: attention[node.state]), request, _weight, MOST_BYTES, ROWS)
-    failed = [node.job for node in page.rows if node.state == "failed" and not node.job.startswith(NESTED)]
+    rows.sort(key=lambda node: attention[node.state])
     counts: dict[str, int] = dict.fromkeys(BAR, 0)
     for name, count in states.items():
         counts[COLOURS[name]] += count
-    return render(
-        request,
-        "flow.html",
-        **values,
-        counts=counts,
-        picture=flow_picture.drawn(nodes),
-        states=states,
-        asked=asked,
-        layers=layers[0] if layers else "",
-        page=page,
-        most_after=MOST_AFTER,
-        errors=dict(zip(failed, reader.read_many(client, failed), strict=True)),
-    )
+    picture = flow_picture.drawn(nodes)
+
+    def of_rows(size: int) -> Response:
+        page = page_of(rows, request, size)
+        failed = [
+            each.job for each in page.rows if each.state == "failed" and not each.job.startswith(NESTED)
+        ]
+        return render(
+            request,
+            "flow.html",
+            **values,
+            counts=counts,
+            picture=picture,
+            states=states,
+            asked=asked,
+            layers=layers[0] if layers else "",
+            page=page,
+            most_after=MOST_AFTER,
+            errors=dict(zip(failed, reader.read_many(client, failed), strict=True)),
+        )
+
+    return small(of_rows, MOST_BYTES, "nodes", size=ROWS)
 
 
 def _is_in(node: Node, layers: re.Match[str]) -> bool:
     return int(layers[1]) <= node.layer <= int(layers[2] or layers[1])
-
-
-def _weight(node: Node) -> int:
-    """The bytes of a row, about."""
-    shown = (
-        short(node.name, 30),
-        short(node.calls, 50),
-        *(short(each, 20) for each in [*node.after][:MOST_AFTER]),
-    )
-    reason = 120 if node.state == "failed" else 0
-    return OF_A_ROW + len(quote(node.job)) + reason + sum(len(escape(text)) for text in shown)
 
 
 ROUTES = [

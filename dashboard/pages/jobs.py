@@ -12,7 +12,9 @@ from starlette.routing import Route
 
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.addresses import address
+from packmule.dashboard.pages.filters import WORDS
 from packmule.dashboard.pages.job_values import readable, row
+from packmule.dashboard.pages.paging import MOST_BYTES, small
 from packmule.dashboard.pages.rendering import render
 from packmule.jobs import filter_text, keys, queues, registry, search
 from packmule.jobs.filter_text import InvalidWord, Word
@@ -59,13 +61,17 @@ def jobs(request: Request) -> Response:
         return render(request, "jobs.html", 400, **values, chips=[], tabs=[], bare="")
     if (id := _whole_id(request, words)) is not None:
         return RedirectResponse(address(request, "job", id=id), 303)
-    page = _search(request, wanted)
-    values |= {"page": page, "rows": [row(each, viewer) for each in page.jobs]}
     chips = [
         Chip(str(each), filter_text.joined([other for other in words if other is not each])) for each in words
     ]
     values |= {"chips": chips, "tabs": _tabs(request, words, wanted), "bare": filter_text.joined(words)}
-    return render(request, "jobs.html", **values)
+
+    def of_rows(size: int) -> Response:
+        page = _search(request, wanted, size)
+        rows = [row(each, viewer) for each in page.jobs]
+        return render(request, "jobs.html", **values | {"page": page, "rows": rows})
+
+    return small(of_rows, MOST_BYTES, "jobs", size=search.PAGE)
 
 
 def words(request: Request) -> Response:
@@ -76,7 +82,7 @@ def words(request: Request) -> Response:
     offered = {
         "name": _first({*registry.names(), *seen}),
         "queue": _first([*site.queues, *queues.names(site.client)]),
-        "status": list(STATUSES),
+        "status": [*WORDS.values(), *STATUSES],  # as pages say it, too
         "error": _first({each.type for each in found if each.type}),
         "since": list(SPANS),
         "until": list(SPANS),
@@ -85,13 +91,13 @@ def words(request: Request) -> Response:
     return JSONResponse({"fields": [*filter_text.FIELDS, filter_text.ARGUMENT], "words": offered})
 
 
-def _search(request: Request, wanted: JobFilter) -> search.Page:
+def _search(request: Request, wanted: JobFilter, size: int) -> search.Page:
     """A page. If the first look was cut short by its time although nearly all jobs fit, a second goes on."""
     site = request.app.state.site
-    page = search.search(site.client, wanted, search.PAGE, request.query_params.get("cursor"), site.queues)
-    left = search.PAGE - len(page.jobs)
+    page = search.search(site.client, wanted, size, request.query_params.get("cursor"), site.queues)
+    left = size - len(page.jobs)
     fits_most = wanted == JobFilter(queue=wanted.queue, status=wanted.status)
-    if page.cursor is None or left < search.PAGE - FEW or not fits_most:
+    if page.cursor is None or left < size - FEW or not fits_most:
         return page
     more = search.search(site.client, wanted, left, page.cursor, site.queues)
     return replace(more, jobs=[*page.jobs, *more.jobs], is_partial=page.is_partial or more.is_partial)

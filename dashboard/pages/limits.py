@@ -16,6 +16,7 @@ from packmule.coordination.locks.state import Held, LockNotReleased
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.forms import fields
 from packmule.dashboard.pages.addresses import address
+from packmule.dashboard.pages.paging import MOST_BYTES, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import HIDDEN, needs
 from packmule.dashboard.viewer import Role
@@ -40,16 +41,22 @@ def limits(request: Request) -> Response:
     for holder in found.holders:
         by_key.setdefault(holder.key, []).append(holder)
     rows = [(group, waits.of_group(group, by_key.get(group.lacks or "", []))) for group in found.groups]
-    return render(
-        request,
-        "limits.html",
-        groups=rows,
-        of=found.of,
-        waiting=sum(group.waiting for group in found.groups),
-        rates=sorted(found.rates.items()),
-        holders=found.holders,
-        limit_words=waits.of_limit,
-    )
+    rates = sorted(found.rates.items())
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "limits.html",
+            groups=rows[:size],
+            of=found.of,
+            rates=rates[:size],
+            of_rates=len(rates),
+            holders=found.holders[:size],
+            of_holders=len(found.holders),
+            limit_words=waits.of_limit,
+        )
+
+    return small(of_rows, MOST_BYTES // 2, "groups", "holders")
 
 
 @needs(Role.OPERATOR)
@@ -77,20 +84,25 @@ def locks(request: Request) -> Response:
     known = list(dict.fromkeys(singletons))
     waiting = blocked.behind_singleton(site.client, known, _queues(request)) if known else {}
     may_see = request.state.viewer.may_see_payloads
-    return render(
-        request,
-        "locks.html",
-        locks=[
-            (
-                held if may_see else replace(held, name=_key(held.name)),
-                waiting.get(held.name.removeprefix(SINGLETON)),
-            )
-            for held in state.locks
-        ],
-        nodes=state.nodes,
-        faults=state.faults,
-        unfinished=state.unfinished,
-    )
+    rows = [
+        (
+            held if may_see else replace(held, name=_key(held.name)),
+            waiting.get(held.name.removeprefix(SINGLETON)),
+        )
+        for held in state.locks
+    ]
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "locks.html",
+            page=page_of(rows, request, size),
+            nodes=state.nodes,
+            faults=state.faults,
+            unfinished=state.unfinished,
+        )
+
+    return small(of_rows, MOST_BYTES, "list")
 
 
 @needs(Role.OPERATOR)

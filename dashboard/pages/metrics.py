@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from packmule.dashboard.live.shared import shared
-from packmule.dashboard.pages.paging import choice, page_of
+from packmule.dashboard.pages.paging import choice, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.observe import statistics
 from packmule.observe.day_record import PARTS
@@ -23,6 +23,8 @@ PERIODS = {"24h": 0, "8d": 8, "30d": 30, "90d": KEPT_DAYS}
 
 HOURS = 24
 LONGEST_NAME = 2000
+MOST_OF_PARTS = 25_000
+"""Bytes of the list of queues or types."""
 
 _making = threading.Lock()
 
@@ -49,16 +51,20 @@ def metrics(request: Request) -> Response:
     """`/metrics`: queues or types of jobs, and the hours of one of them or of all."""
     asked = _asked(request)
     found = _found(request, asked)
-    return render(
-        request,
-        "metrics.html",
-        **asked._asdict(),
-        periods=tuple(PERIODS),
-        page=page_of(found.parts, request),
-        total=found.total,
-        lines=(found.days or found.hours)[::-1],
-        is_by_day=bool(found.days),
-    )
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "metrics.html",
+            **asked._asdict(),
+            periods=tuple(PERIODS),
+            page=page_of(found.parts, request, size),
+            total=found.total,
+            lines=(found.days or found.hours)[::-1],
+            is_by_day=bool(found.days),
+        )
+
+    return small(of_rows, MOST_OF_PARTS, "parts")
 
 
 def metrics_data(request: Request) -> Response:

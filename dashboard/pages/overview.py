@@ -17,6 +17,7 @@ from packmule.dashboard.acting import acting, go
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.addresses import address, known
 from packmule.dashboard.pages.filters import number, short, size
+from packmule.dashboard.pages.paging import MOST_BYTES, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
@@ -37,7 +38,6 @@ SAME_FOR = 0.1
 """Seconds for which the situation is not read again: viewers are notified of a change after longer."""
 
 MOST_FIND = 100
-MOST_PAGE = 10_000
 
 
 @shared
@@ -49,21 +49,19 @@ def overview(request: Request) -> Response:
     is_table = len(found.queues) > CARDS
     if is_table:
         shown.sort(key=_attention)
-    page = _page(request, len(shown))
     values: dict[str, Any] = {
         "now": found,
         "at": int(time.time()),
-        "queues": shown[page * ROWS : (page + 1) * ROWS] if is_table else shown,
         "is_table": is_table,
         "find": find,
-        "matching": len(shown),
-        "first": page * ROWS + 1,
-        "next_page": page + 1 if is_table and len(shown) > (page + 1) * ROWS else None,
-        "previous_page": page - 1 if page else None,
         "figures": figures(request, found),
         "faults": faults(found),
     }
-    return render(request, "overview.html", **values)
+
+    def of_rows(size: int) -> Response:
+        return render(request, "overview.html", **values, page=page_of(shown, request, size))
+
+    return small(of_rows, MOST_BYTES, "queues", size=ROWS)
 
 
 class _Shared:
@@ -188,12 +186,6 @@ def _known(request: Request) -> str:
 def _attention(each: QueueState) -> tuple[bool, bool, int, str]:
     """First what is wrong, then the deepest."""
     return not each.lacks_workers, not each.is_paused, -each.depth, each.name
-
-
-def _page(request: Request, count: int) -> int:
-    text = request.query_params.get("page", "0")
-    page = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0  # noqa: PLR2004
-    return min(page, MOST_PAGE, max(0, (count - 1) // ROWS))
 
 
 ROUTES = [

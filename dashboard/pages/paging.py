@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 PAGE = 50
+MOST_BYTES = 45_000
+"""Of a list, beside which its page has little else."""
+
+LEAST = 3
+"""Rows of a page that is not made smaller any more."""
+
 FURTHEST = 1_000_000
 LONGEST_TEXT = 200
 
@@ -45,33 +52,27 @@ def page_of(rows: Sequence[Row], request: Request, size: int = PAGE) -> Shown:
     return Shown(shown, str(end) if end < len(rows) else None, text)
 
 
-def bounded(
-    rows: Sequence[Row], request: Request, weight: Callable[[Row], int], most: int, size: int = PAGE
-) -> Shown:
-    """One page of a whole list, as `page_of`, and shorter if its rows would weigh more than `most` together.
+def small(make: Callable[[int], Response], most: int, *regions: str, size: int = PAGE) -> Response:
+    """The page that `make` makes of `size` rows, or of fewer, so that each of the regions has `most` bytes.
 
-    >>> bounded(["a" * 40] * 9, request, len, 100).text  # doctest: +SKIP
-    '1 to 2 of 9'
+    Rows are usually short, and a list has pages of the same size. Ids and texts of others may be long.
+
+    >>> small(lambda size: render(request, "x.html", page=page_of(rows, request, size)), 40_000, "list")
+    ... # doctest: +SKIP
     """
-    begin = min(offset(request), max(0, (len(rows) - 1) // size * size))
-    shown = [*fitting(rows[begin : begin + size], weight, most)]
-    end = begin + len(shown)
-    text = f"{begin + 1:,} to {end:,} of {len(rows):,}" if len(rows) > len(shown) else ""
-    return Shown(shown, str(end) if end < len(rows) else None, text)
+    while True:
+        response = make(size)
+        if size <= LEAST or all(_length(response.body, each) <= most for each in regions):
+            return response
+        size //= 2
 
 
-def fitting(rows: Iterable[Row], weight: Callable[[Row], int], most: int) -> Iterator[Row]:
-    """The first rows, at least one, that weigh no more than `most` together.
-
-    >>> list(fitting(["aa", "bb", "cc"], len, 5))
-    ['aa', 'bb']
-    """
-    total = 0
-    for number, row in enumerate(rows):
-        total += weight(row)
-        if total > most and number:
-            return
-        yield row
+def _length(body: bytes | memoryview, region: str) -> int:
+    """The bytes of a region, up to the next one or the end of the page; 0 without it."""
+    page = bytes(body)
+    begin = page.find(f'data-region="{region}"'.encode())
+    ends = [page.find(end, begin + 1) for end in (b"data-region=", b"</main>")] if begin >= 0 else []
+    return min([end for end in ends if end >= 0], default=len(page)) - begin if begin >= 0 else 0
 
 
 def order(

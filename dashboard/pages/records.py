@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from packmule.dashboard.pages.paging import PAGE, asked, choice, offset
+from packmule.dashboard.pages.paging import MOST_BYTES, PAGE, asked, choice, offset, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Role
@@ -55,15 +55,19 @@ def quarantine(request: Request) -> Response:
     """`/quarantine`: corrupt jobs and keys that were set aside."""
     client: Redis = request.app.state.site.client
     skip = offset(request)
-    notes, count = set_aside.read(client, skip, PAGE)
-    return render(
-        request,
-        "quarantine.html",
-        notes=notes,
-        count=count,
-        next=skip + PAGE if count > skip + PAGE else None,
-        broken=set_aside.BROKEN,
-    )
+
+    def of_rows(size: int) -> Response:
+        notes, count = set_aside.read(client, skip, size)
+        return render(
+            request,
+            "quarantine.html",
+            notes=notes,
+            count=count,
+            next=skip + size if count > skip + size else None,
+            broken=set_aside.BROKEN,
+        )
+
+    return small(of_rows, MOST_BYTES, "list")
 
 
 def leaderboard(request: Request) -> Response:
@@ -81,20 +85,25 @@ def leaderboard(request: Request) -> Response:
     found = dict(
         zip([id for id, _ in slowest], reader.read_many(client, [id for id, _ in slowest]), strict=True)
     )
-    return render(
-        request,
-        "leaderboard.html",
-        period=period,
-        periods=tuple(PERIODS),
-        order=order,
-        orders=ORDERS,
-        types=types[:BOARD],
-        of=len(types),
-        slowest=slowest,
-        jobs=found,
-        busiest=statistics.busiest(client, BOARD, hours),
-        total=sum(each.seconds for each in types) or 1.0,
-    )
+    busiest = statistics.busiest(client, BOARD, hours)
+
+    def of_rows(size: int) -> Response:
+        return render(
+            request,
+            "leaderboard.html",
+            period=period,
+            periods=tuple(PERIODS),
+            order=order,
+            orders=ORDERS,
+            types=types[:size],
+            of=len(types),
+            slowest=slowest[:size],
+            jobs=found,
+            busiest=busiest[:size],
+            total=sum(each.seconds for each in types) or 1.0,
+        )
+
+    return small(of_rows, MOST_BYTES // 2, "types", "boards", size=BOARD)
 
 
 def _without_values(action: Action) -> Action:

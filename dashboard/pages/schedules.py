@@ -17,7 +17,7 @@ from starlette.routing import Route
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.forms import fields
 from packmule.dashboard.pages.addresses import address
-from packmule.dashboard.pages.paging import asked, choice, order, page_of
+from packmule.dashboard.pages.paging import MOST_BYTES, asked, choice, order, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import HIDDEN, needs
 from packmule.dashboard.viewer import Role
@@ -57,24 +57,26 @@ def schedules(request: Request) -> Response:
         "next": lambda each: (nexts[each.name] or _NEVER, each.name),
     }
     sort, key, is_reversed = order(request, orders, "name")
-    page = page_of(
-        sorted([each for each in fitting if state in ("all", each.state)], key=key, reverse=is_reversed),
-        request,
-    )
-    last = [each.job for each in page.rows if each.job]
-    return render(
-        request,
-        "schedules.html",
-        page=page,
-        nexts=nexts,
-        jobs=dict(zip(last, reader.read_many(client, last), strict=True)),
-        tabs=[(tab, counts[tab] if tab != "all" else len(fitting)) for tab in TABS],
-        state=state,
-        sort=sort,
-        asked=asked(request),
-        known=len(found),
-        in_words=in_words,
-    )
+    rows = sorted([each for each in fitting if state in ("all", each.state)], key=key, reverse=is_reversed)
+
+    def of_rows(size: int) -> Response:
+        page = page_of(rows, request, size)
+        last = [each.job for each in page.rows if each.job]
+        return render(
+            request,
+            "schedules.html",
+            page=page,
+            nexts=nexts,
+            jobs=dict(zip(last, reader.read_many(client, last), strict=True)),
+            tabs=[(tab, counts[tab] if tab != "all" else len(fitting)) for tab in TABS],
+            state=state,
+            sort=sort,
+            asked=asked(request),
+            known=len(found),
+            in_words=in_words,
+        )
+
+    return small(of_rows, MOST_BYTES, "list")
 
 
 def schedule(request: Request) -> Response:

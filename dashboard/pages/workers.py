@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.pages.addresses import address
-from packmule.dashboard.pages.paging import asked, choice, order, page_of
+from packmule.dashboard.pages.paging import MOST_BYTES, asked, choice, order, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
@@ -53,28 +53,36 @@ def workers(request: Request) -> Response:
     rows = sorted(
         [each for each in fitting if state in ("all", *_states(each))], key=key, reverse=is_reversed
     )
-    page = page_of(rows, request)
-    names = [each["name"] for each in page.rows if each["state"] != "vanished"]
-    running = {name: ids for name, ids in zip(names, cluster.performed(client, names), strict=True) if ids}
-    firsts = reader.read_many(client, [ids[0] for ids in running.values()])
-    return render(
-        request,
-        "workers.html",
-        page=page,
-        running=running,
-        jobs=dict(zip(running, firsts, strict=True)),
-        tabs=[(tab, counts[tab] if tab != "all" else len(fitting)) for tab in TABS],
-        state=state,
-        sort=sort,
-        asked=asked(request),
-        hosts=len({each["host"] for each in found if each["host"]}),
-        releases=Counter(each["release"] for each in found if each["release"]),
-        total=Counter(state for each in found for state in _states(each)),
-        done=sum(each["done"] for each in found),
-        failed=sum(each["failed"] for each in found),
-        memory=sum(each["memory"] for each in found),
-        known=len(found),
-    )
+    sums: dict[str, Any] = {
+        "hosts": len({each["host"] for each in found if each["host"]}),
+        "releases": Counter(each["release"] for each in found if each["release"]),
+        "total": Counter(state for each in found for state in _states(each)),
+        "done": sum(each["done"] for each in found),
+        "failed": sum(each["failed"] for each in found),
+        "memory": sum(each["memory"] for each in found),
+        "known": len(found),
+    }
+
+    def of_rows(size: int) -> Response:
+        page = page_of(rows, request, size)
+        names = [each["name"] for each in page.rows if each["state"] != "vanished"]
+        performed = zip(names, cluster.performed(client, names), strict=True)
+        running = {name: ids for name, ids in performed if ids}
+        firsts = reader.read_many(client, [ids[0] for ids in running.values()])
+        return render(
+            request,
+            "workers.html",
+            **sums,
+            page=page,
+            running=running,
+            jobs=dict(zip(running, firsts, strict=True)),
+            tabs=[(tab, counts[tab] if tab != "all" else len(fitting)) for tab in TABS],
+            state=state,
+            sort=sort,
+            asked=asked(request),
+        )
+
+    return small(of_rows, MOST_BYTES, "list")
 
 
 def worker(request: Request) -> Response:

@@ -12,9 +12,9 @@
   const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
   const units = [["s", 1, 120], ["min", 60, 7200], ["h", 3600, 172800], ["d", 86400, Infinity]];
   let skew = 0; // seconds by which the server's clock is ahead of this one
-  const span = (seconds) => {
+  const span = (seconds, round = Math.floor) => {
     const [unit, size] = units.find(([, , bound]) => seconds < bound);
-    return `${Math.floor(seconds / size)} ${unit}`;
+    return `${round(seconds / size)} ${unit}`;
   };
   const tell = (element) => {
     const at = Date.parse(element.dateTime), form = element.dataset.form;
@@ -24,7 +24,7 @@
       : form === "clock" ? clock.format(at)
       : form === "since" ? span(Math.max(0, past))
       : Math.abs(past) < 1 ? "now"
-      : past > 0 ? `${span(past)} ago` : `in ${span(-past)}`;
+      : past > 0 ? `${span(past)} ago` : `in ${span(-past, Math.round)}`;
     if (element.textContent !== text) element.textContent = text;
     const title = `${exact.format(at)} (${element.dateTime})`;
     if (element.title !== title) element.title = title;
