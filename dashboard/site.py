@@ -16,6 +16,7 @@ from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.live import streams
+from packmule.dashboard.live.positions import Positions
 from packmule.dashboard.login import login_pages
 from packmule.dashboard.pages import pages
 from packmule.dashboard.rq import app as rq_app
@@ -78,6 +79,7 @@ def build(
         *more_routes,
     ]
     smaller = Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)
-    app = Starlette(routes=routes, middleware=[smaller], exception_handlers=error_pages.HANDLERS)
+    live = Middleware(Positions)
+    app = Starlette(routes=routes, middleware=[smaller, live], exception_handlers=error_pages.HANDLERS)
     app.state.site = site
     return Guard(app, identify, rules)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any, cast
+from urllib.parse import quote
 
 from redis import Redis
 
-from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.coordination.keys import bounded
+from packmule.coordination.redis.replies import as_text
 from packmule.coordination.streams.stream import FIELD, unpack
 from packmule.jobs import keys
 from packmule.observe import audit, events
@@ -26,14 +28,12 @@ BLOCK = 1.0
 MOST_ENTRIES = 20
 """Entries that one look reads; if more are there, everything is taken for changed."""
 
-GAP = 2.0
-"""Seconds between a page's reads and the first look, at most: what happened then is told."""
-
 SURVEY = 2.0
 """Seconds between two looks at what emits no events."""
 
 MINUTE = 60
 MOST_QUEUES = 50
+LONGEST_NOUN = 50
 
 _TOPICS = {
     "failed": ("errors",),
@@ -54,10 +54,21 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What emits no events, and may have been changed by stock RQ or by a process that died."""
 
 
-class Changes:
-    """What changes on `client`'s server from now on; `queues` are those that stock RQ may fill unseen.
+def topic(kind: str, name: str) -> str:
+    """The topic of one thing, as one short word whatever its name is.
 
-    >>> Changes(client, ("default",)).next()  # doctest: +SKIP
+    >>> topic("job", "a b")
+    'job:a%20b'
+    """
+    return bounded(f"{kind}:{quote(name.encode(errors='replace'))}")
+
+
+class Changes:
+    """What changes on `client`'s server after `begin`; `queues` are those that stock RQ may fill unseen.
+
+    >>> changes = Changes(client, ("default",))  # doctest: +SKIP
+    >>> changes.begin()  # doctest: +SKIP
+    >>> changes.next()  # doctest: +SKIP
     {'jobs', 'job:2a9f', 'queue:default'}
     """
 
@@ -71,35 +82,33 @@ class Changes:
         self._survey_at = 0.0
         self._minute = int(time.time()) // MINUTE
 
+    def begin(self) -> None:
+        """Take what is there now for known, in one trip. Raises redis-py's errors."""
+        self._after.clear()
+        self._survey.clear()
+        self._surveyed()
+
     def next(self) -> set[str]:
         """The topics that changed since the last call, or that do in a moment. Raises redis-py's errors."""
         topics = self._surveyed() if time.monotonic() >= self._survey_at else set()
-        for key in _STREAMS:
-            if key not in self._after:
-                self._after[key] = _before(self._last(key))
-        found = cast(
-            "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
-            self.client.xread(
-                {key: self._after[key] for key in _STREAMS},
-                count=MOST_ENTRIES,
-                block=None if topics else int(1000 * BLOCK),
-            ),
-        )
-        for name, entries in found or ():
+        for name, entries in self._read(block=not topics):
             topics |= self._of(as_text(name), entries)
         if (minute := int(time.time()) // MINUTE) != self._minute:
             self._minute = minute
             topics.add("minute")
         return topics
 
-    def forget(self) -> None:
-        """Begin again after an outage, in which anything may have changed."""
-        self._after.clear()
-        self._survey.clear()
+    def _read(self, *, block: bool) -> Sequence[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
+        if not self._after:  # their keys hold something else
+            time.sleep(BLOCK if block else 0)
+            return ()
+        after = cast("dict[Any, Any]", self._after)
+        found = self.client.xread(after, MOST_ENTRIES, int(1000 * BLOCK) if block else None)
+        return cast("Any", found) or ()
 
     def _last(self, key: str) -> bytes:
-        (found,) = pipelined(self.client, [("XREVRANGE", key, "+", "-", "COUNT", 1)], ())
-        return found[0][0] if found else b"0-0"
+        (found,) = _replies(self.client, [("XREVRANGE", key, "+", "-", "COUNT", 1)])
+        return _last_id(found)
 
     def _of(self, key: str, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> set[str]:
         if len(entries) >= MOST_ENTRIES:
@@ -117,28 +126,60 @@ class Changes:
 
     def _surveyed(self) -> set[str]:
         groups = {**_GROUPS, "jobs": self._lengths}
-        replies = iter(pipelined(self.client, [each for group in groups.values() for each in group], None))
+        ends = [("XREVRANGE", key, "+", "-", "COUNT", 1) for key in _STREAMS]
+        found = _replies(self.client, [*ends, *(each for group in groups.values() for each in group)])
+        replies = iter(found)
+        lost = [self._has_lost(key, next(replies)) for key in _STREAMS]
         survey = {name: [next(replies) for _ in group] for name, group in groups.items()}
         changed = {name for name, found in survey.items() if self._survey.get(name, found) != found}
-        self._survey, self._survey_at = survey, time.monotonic() + SURVEY
-        return changed
+        is_first, self._survey, self._survey_at = not self._survey, survey, time.monotonic() + SURVEY
+        return set(EVERYTHING) if any(lost) and not is_first else changed
+
+    def _has_lost(self, key: str, end: Any) -> bool:
+        """Whether entries after the last that was read may be out of reach; the next look goes on at `end`.
+
+        So it is if a failover or somebody has taken entries away, since later ones may have earlier ids, and
+        if the key is a stream again.
+        """
+        if end is None:
+            self._after.pop(key, None)
+            return False
+        last = _last_id(end)
+        if key in self._after and _order(last) >= _order(self._after[key]):
+            return False
+        self._after[key] = last
+        return True
+
+
+def _replies(client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies in one trip; None for a key of another type. Raises the other errors."""
+    with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        replies = pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
+            raise reply
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def _last_id(found: Sequence[tuple[bytes, Any]] | None) -> bytes:
+    return found[0][0] if found else b"0-0"
+
+
+def _order(id: bytes) -> tuple[int, int]:
+    stamp, _, number = id.partition(b"-")
+    return int(stamp), int(number)
 
 
 def _of_event(event: events.JobEvent | None) -> set[str]:
     if event is None:
         return set()
-    return {"jobs", f"job:{event.job}", f"queue:{event.queue}", *_TOPICS.get(event.type, ())}
+    return {"jobs", topic("job", event.job), topic("queue", event.queue), *_TOPICS.get(event.type, ())}
 
 
 def _of_action(action: audit.Action | None) -> set[str]:
     if action is None:
         return set()
-    noun = action.action.partition(" ")[0]
+    noun = action.action.partition(" ")[0][:LONGEST_NOUN]
     return {"audit", f"{noun}es" if noun.endswith("ch") else f"{noun.removesuffix('s')}s"}
-
-
-def _before(last: bytes) -> bytes:
-    """An id of a stream from which entries that came during the `GAP` until now are read, too."""
-    stamp = last.partition(b"-")[0]
-    since = int(1000 * (time.time() - GAP))
-    return min(last, b"%d-0" % since, key=lambda id: int(id.partition(b"-")[0])) if stamp.isdigit() else last

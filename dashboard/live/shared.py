@@ -53,7 +53,10 @@ def shared(handler: Callable[[Request], Response]) -> Callable[[Request], Any]:
             made = state.shared_regions = {}
         viewer = request.state.viewer
         address = request.scope.get("root_path", ""), request.scope["path"], request.scope["query_string"]
-        key = *address, viewer.role, viewer.may_see_payloads, asyncio.get_running_loop()
+        # Another process's notice may be ahead of this one's hub: what was made before it is too old.
+        position = request.headers.get("packmule-position", "")
+        newer = "" if hub.number_of(position) is not None else position
+        key = *address, newer, viewer.role, viewer.may_see_payloads, asyncio.get_running_loop()
         found = made.get(key)
         if found is None or found.generation != hub.generation or found.until < now:
             if len(made) >= MOST_ENTRIES:

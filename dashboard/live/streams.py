@@ -31,28 +31,45 @@ def hub_of(app: Starlette) -> Hub:
 
 
 async def live(request: Request) -> Response:
-    """`/live?on=jobs+workers`: events `hello` (with the time), `stale` (topics), `away` and `back`."""
-    given = request.query_params.get("on", "").split(" ")
+    """`/live?on=jobs+workers&since=...`: events `hello` (with the time), `stale` (topics), `away` and `back`.
+
+    `since` is the position at which the page was made. Events have the position up to which they tell all
+    that changed as their id, so that a browser that connects again goes on there.
+    """
+    query = request.query_params
+    given = query.get("on", "").split(" ")
     wanted = {topic for topic in given[:MOST_TOPICS] if 0 < len(topic) <= LONGEST_TOPIC}
-    return StreamingResponse(_events(hub_of(request.app), wanted), 200, HEADERS, "text/event-stream")
+    since = request.headers.get("last-event-id") or query.get("since")
+    return StreamingResponse(_events(hub_of(request.app), wanted, since), 200, HEADERS, "text/event-stream")
 
 
-async def _events(hub: Hub, wanted: set[str]) -> AsyncIterator[str]:
-    subscriber = hub.subscribe(wanted)
+async def _events(hub: Hub, wanted: set[str], since: str | None) -> AsyncIterator[str]:
+    await hub.ready()
+    subscriber = hub.subscribe(wanted, since)
     try:
-        yield f"retry: 2000\nevent: hello\ndata: {time.time():.3f}\n\n"
+        # Without an id if something else must be told first: a client that is cut off here asks for it again.
+        yield "retry: 2000\n" + _event("hello", _now(), "" if subscriber.topics else subscriber.position)
         was_away = False
         while True:
             if hub.is_away != was_away:
                 was_away = hub.is_away
-                yield f"event: {'away' if was_away else 'back'}\ndata: {time.time():.3f}\n\n"
+                yield _event("away" if was_away else "back", _now())
             if subscriber.topics:
                 topics, subscriber.topics = subscriber.topics, set()
-                yield f"event: stale\ndata: {' '.join(sorted(topics))}\n\n"
+                told = "*" if "*" in topics else " ".join(sorted(topics))
+                yield _event("stale", told, subscriber.position)
             elif not await _arrives(subscriber):
                 yield ": still here\n\n"
     finally:
         hub.unsubscribe(subscriber)
+
+
+def _event(name: str, data: str, id: str = "") -> str:
+    return f"event: {name}\ndata: {data}\n" + (f"id: {id}\n\n" if id else "\n")
+
+
+def _now() -> str:
+    return f"{time.time():.3f}"
 
 
 async def _arrives(subscriber: Subscriber) -> bool:

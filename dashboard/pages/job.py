@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.coordination.redis.replies import as_text, pipelined
+from packmule.dashboard.live.changes import topic
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages import job_past
 from packmule.dashboard.pages.job_values import seconds
@@ -55,7 +56,7 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
     level = request.query_params.get("level", "debug")
     values = {
         "job": info,
-        "topic": f"job:{info.id}",
+        "topic": topic("job", info.id),
         "sees": viewer.may_see_payloads,
         "acts": [
             name for name, at in ACTS.items() if info.status in at and not (name == "run" and info.waits)

@@ -58,7 +58,9 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     wanted = request.query_params.getlist("region")[:MOST_REGIONS]
     if wanted:
         return HTMLResponse("".join(_region(page, name, values) for name in wanted), status)
-    values |= {"menu": menu(routes), "message": request.state.message, "root": root(request.scope)}
+    state = request.state
+    values |= {"menu": menu(routes), "message": state.message, "root": root(request.scope)}
+    values["position"] = getattr(state, "position", "")
     return HTMLResponse(page.render(values), status)
 
 

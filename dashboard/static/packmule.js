@@ -45,6 +45,8 @@
     topics.includes("*") || (region.dataset.on || "").split(" ").some((topic) => topics.includes(topic));
   const stale = new Set();
   let paused = false, fetching = false, fresh = Date.now(), source = null, state = "", wait = 1000, timer = 0;
+  let position = document.body.dataset.position || ""; // up to which the page knows what is stale
+  let refused = !document.body.dataset.live;
 
   const is_busy = () =>
     paused || document.hidden || $("dialog[open]") || $("details.menu[open]") ||
@@ -94,7 +96,7 @@
     address.hash = "";
     names.forEach((name) => address.searchParams.append("region", name));
     try {
-      const answer = await fetch(address, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(15000) });
+      const answer = await fetch(address, { headers: { Accept: "text/html", "Packmule-Position": position }, signal: AbortSignal.timeout(15000) });
       if (answer.redirected) return location.reload(); // the session has ended
       if (!answer.ok) throw new Error(answer.status);
       const html = await answer.text();
@@ -148,20 +150,26 @@
     const topics = new Set(regions().flatMap((region) => (region.dataset.on || "").split(" ")).filter(Boolean));
     const address = new URL(document.body.dataset.live, location.href);
     address.searchParams.set("on", [...topics].join(" "));
+    address.searchParams.set("since", position);
     source = new EventSource(address);
-    source.addEventListener("hello", (event) => {
-      skew = Number(event.data) - Date.now() / 1000 || 0;
-      show("live");
-      if (Date.now() - fresh > 250) mark(["*"]);
+    const on = (name, act) => source.addEventListener(name, (event) => {
+      position = event.lastEventId || position;
+      act(event);
     });
-    source.addEventListener("stale", (event) => mark(event.data.split(" ")));
-    source.addEventListener("away", () => show("stale"));
-    source.addEventListener("back", () => { show("live"); mark(["*"]); });
+    on("hello", (event) => {
+      skew = Number(event.data) - Date.now() / 1000 || 0;
+      refused = false;
+      revive();
+    });
+    on("stale", (event) => mark(event.data.split(" ")));
+    on("away", () => show("stale"));
+    on("back", revive); // and then "stale" says what changed
     source.onerror = () => {
       show("stale");
-      if (source && source.readyState === 2) { close(); timer = setTimeout(poll, POLL); }
+      if (source && source.readyState === 2) { close(); refused = true; timer = setTimeout(poll, POLL); }
     };
   };
+  const revive = () => { wait = 1000; show("live"); refresh(); };
   const close = () => { source && source.close(); source = null; };
   const poll = () => { // streams are refused here: ask now and then, and try again
     clearTimeout(timer);
@@ -169,17 +177,18 @@
     mark(["*"]);
     timer = setTimeout(() => (Math.random() < 0.2 ? connect() : poll()), POLL);
   };
+  const follow = () => (refused ? poll() : connect());
 
   const pause = $("#pause");
   const set_paused = (value) => {
     paused = value;
     pause.setAttribute("aria-pressed", paused);
     pause.textContent = paused ? "Resume" : "Pause";
-    if (paused) { close(); show("paused"); } else { state = "paused"; connect(); mark(["*"]); }
+    if (paused) { close(); show("paused"); } else { state = "paused"; follow(); refresh(); }
   };
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) setTimeout(() => document.hidden && close(), 5000);
-    else { connect(); refresh(); }
+    else { follow(); refresh(); }
   });
   addEventListener("toggle", (event) => event.target.matches?.("details.menu") && !event.target.open && refresh(), true);
   document.addEventListener("selectionchange", () => stale.size && getSelection().isCollapsed && refresh());
@@ -311,7 +320,7 @@
   if (regions().length) {
     pause.hidden = false;
     pause.addEventListener("click", () => set_paused(!paused));
-    if (document.body.dataset.live) connect(); else poll();
+    follow();
   }
-  addEventListener("pageshow", (event) => event.persisted && (close(), connect(), mark(["*"])));
+  addEventListener("pageshow", (event) => event.persisted && (close(), follow()));
 })();

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 
 from packmule.dashboard.guard import Guard, Identify
 from packmule.dashboard.guarding.rules import Rules
+from packmule.dashboard.live.streams import hub_of
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
@@ -41,7 +42,13 @@ def guarded(
     rules: Rules | None = None,
 ) -> Guard:
     """The site with more routes, for those that `identify` knows."""
-    return build(site_of(client), identify, routes, rules)
+    return unwatched(build(site_of(client), identify, routes, rules))
+
+
+def unwatched(app: Guard) -> Guard:
+    """`app`, whose pages begin no thread that watches Redis, since nothing would end it with the test."""
+    hub_of(app.site).close()  # type: ignore[arg-type]
+    return app
 
 
 def always(role: Role = Role.OPERATOR, payloads: bool = True) -> Identify:

@@ -16,6 +16,7 @@ from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
+from packmule.tests.dashboard.asking import unwatched
 
 QUEUES = ("high", "default", "low")
 SAME = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
@@ -51,7 +52,8 @@ def pages_for(
     found = Pages(TestClient(None, client=("192.0.2.7", 50000)), Viewer("ada", role, may_see_payloads))  # type: ignore[arg-type]
     api = ApiOptions(storage_url=storage)
     site = Site(client, Client(client), QUEUES, "redis://x", "development", api=api)
-    with TestClient(build(site, lambda request: found.viewer), client=("192.0.2.7", 50000)) as found.browser:
+    app = unwatched(build(site, lambda request: found.viewer))
+    with TestClient(app, client=("192.0.2.7", 50000)) as found.browser:
         yield found
 
 

@@ -13,9 +13,10 @@ from packmule.tests.command_line import DEADLINE
 
 
 class Heard:
-    """The events of one stream: names and data."""
+    """The events of one stream: names and data, and the id of the last one, as a browser keeps it."""
 
     def __init__(self) -> None:
+        self.last_id = self.hello_id = ""
         self.events: queue.Queue[tuple[str, str]] = queue.Queue()
 
     def next(self, name: str = "stale", having: str = "") -> str:
@@ -27,14 +28,18 @@ class Heard:
 
 
 @contextmanager
-def listening(address: str, path: str) -> Iterator[Heard]:
-    """Read `address`'s stream at `path` in a thread until the block ends, from its `hello` on."""
+def listening(address: str, path: str, last_id: str = "") -> Iterator[Heard]:
+    """Read `address`'s stream at `path` in a thread until the block ends, from its `hello` on.
+
+    With `last_id` as a browser does that has been cut off behind the event of that id.
+    """
     here = urlsplit(address)
     assert here.hostname and here.port
     with socket.create_connection((here.hostname, here.port), DEADLINE) as connection:
         connection.settimeout(None)
-        request = f"GET {path} HTTP/1.1\r\nHost: {here.netloc}\r\nAccept: text/event-stream\r\n\r\n"
-        connection.sendall(request.encode())
+        request = f"GET {path} HTTP/1.1\r\nHost: {here.netloc}\r\nAccept: text/event-stream\r\n"
+        request += f"Last-Event-ID: {last_id}\r\n" if last_id else ""
+        connection.sendall(f"{request}\r\n".encode())
         heard = Heard()
         thread = threading.Thread(target=_read, args=(connection, heard), daemon=True)
         thread.start()
@@ -47,11 +52,15 @@ def listening(address: str, path: str) -> Iterator[Heard]:
 
 
 def _read(connection: socket.socket, heard: Heard) -> None:
-    name = ""
+    found: dict[str, str] = {}
     with connection.makefile("r") as lines:
         for line in lines:
             field, _, value = line.strip().partition(": ")
-            if field == "event":
-                name = value
-            elif field == "data":
-                heard.events.put((name, value))
+            if field in ("event", "data", "id"):
+                found[field] = value
+            elif not field and "data" in found:
+                heard.last_id = found.get("id", heard.last_id)
+                if found["event"] == "hello":
+                    heard.hello_id = heard.last_id
+                heard.events.put((found["event"], found["data"]))
+                found = {}

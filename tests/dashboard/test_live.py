@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from contextlib import ExitStack
 
 import httpx
@@ -11,10 +13,10 @@ from starlette.routing import Route
 
 from packmule.coordination.redis.connection import connect
 from packmule.dashboard.live import changes
-from packmule.dashboard.live.changes import EVERYTHING, Changes
+from packmule.dashboard.live.changes import EVERYTHING, Changes, topic
 from packmule.dashboard.live.hub import FETCHES, LONGEST, SHORTEST, Hub, Subscriber
 from packmule.dashboard.live.shared import shared
-from packmule.dashboard.live.streams import MOST_TOPICS, hub_of
+from packmule.dashboard.live.streams import LONGEST_TOPIC, MOST_TOPICS, hub_of
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import keys, queues
 from packmule.observe import audit, events
@@ -26,6 +28,12 @@ from packmule.tests.jobs import sample_jobs
 
 def event(type: str, job: str = "j1", queue: str = "mail") -> list[object]:
     return [type, job, queue, "", 1_800_000_000.0]
+
+
+def begun(client, *queues: str) -> Changes:
+    looks = Changes(client, queues)
+    looks.begin()
+    return looks
 
 
 def after(looks: Changes) -> set[str]:
@@ -53,27 +61,20 @@ def test_a_page_is_told_what_changed_of_what_it_shows(dashboard, client, produce
 
 
 def test_changes_are_named_by_topics(client, produce):
-    looks = Changes(client)
-    looks.next()
+    looks = begun(client)
     events.stream(client).append([event("failed"), event("waiting", "j2")])
     assert after(looks) >= {"jobs", "job:j1", "job:j2", "queue:mail", "errors", "approvals"}
-    for action, topic in {
+    for action, named in {
         "schedule pause": "schedules",
         "batch cancel": "batches",
         "webhooks resend": "webhooks",
     }.items():
         audit.record(client, action, {})
-        assert {"audit", topic} <= after(looks)
-
-
-def test_what_changed_while_the_first_page_was_made_is_told(client, produce):
-    events.stream(client).append([event("started")])
-    assert "jobs" in Changes(client).next()
+        assert {"audit", named} <= after(looks)
 
 
 def test_many_changes_at_once_are_everything(client):
-    looks = Changes(client)
-    looks.next()
+    looks = begun(client)
     for number in range(changes.MOST_ENTRIES + 5):
         events.stream(client).append([event("finished", f"j{number}")])
     assert after(looks) == EVERYTHING
@@ -83,8 +84,7 @@ def test_many_changes_at_once_are_everything(client):
 
 def test_what_emits_no_events_is_noticed(client, monkeypatch):
     monkeypatch.setattr(changes, "SURVEY", 0.0)
-    looks = Changes(client, ("default",))
-    looks.next()
+    looks = begun(client, "default")
     client.sadd(keys.WORKERS, "rq:worker:w1")
     assert "workers" in after(looks)
     client.rpush(keys.queue_key("default"), "an-rq-job")
@@ -95,8 +95,7 @@ def test_what_emits_no_events_is_noticed(client, monkeypatch):
 
 @pytest.mark.parametrize("garbage", [b"\xff\xfe", b"\x91" * 50, b"", b"\x93\x01\x02\x03"])
 def test_garbage_among_the_events_stops_nothing(client, garbage):
-    looks = Changes(client)
-    looks.next()
+    looks = begun(client)
     client.xadd(keys.JOB_EVENTS, {"e": garbage, "x": garbage})
     client.xadd(keys.AUDIT, {"y": garbage})
     events.stream(client).append([event("finished", "innocent")])
@@ -106,10 +105,49 @@ def test_garbage_among_the_events_stops_nothing(client, garbage):
 def test_a_key_of_another_type_keeps_no_page_from_being_told_of_others(client):
     client.set(keys.LEADER, "odd")
     client.set(keys.WORKERS, "odd")
-    looks = Changes(client)
-    looks.next()
+    looks = begun(client)
     events.stream(client).append([event("finished")])
     assert "jobs" in after(looks)
+
+
+@pytest.mark.parametrize("key", [keys.JOB_EVENTS, keys.AUDIT])
+def test_a_stream_that_is_none_hides_only_itself_until_it_is_one_again(client, monkeypatch, key):
+    monkeypatch.setattr(changes, "SURVEY", 0.0)
+    monkeypatch.setattr(changes, "BLOCK", 0.02)
+    client.set(key, "odd")
+    looks = begun(client)
+    assert looks.next() == set()
+    if key == keys.AUDIT:
+        events.stream(client).append([event("finished")])
+        assert "jobs" in after(looks)
+    client.delete(key)
+    assert after(looks) == EVERYTHING
+    events.stream(client).append([event("finished", "last")])
+    assert "job:last" in after(looks)
+
+
+def test_entries_behind_a_stream_that_has_lost_its_end_are_seen(client, monkeypatch):
+    """As after a failover to a host whose clock is behind, and that had not all entries."""
+    monkeypatch.setattr(changes, "SURVEY", 0.0)
+    ahead = int(1000 * time.time()) + 60_000
+    client.xadd(keys.JOB_EVENTS, {"e": b""}, id=f"{ahead}-0")
+    looks = begun(client)
+    client.delete(keys.JOB_EVENTS)
+    events.stream(client).append([event("finished")])
+    assert after(looks) == EVERYTHING
+    events.stream(client).append([event("finished", "last")])
+    assert "job:last" in after(looks)
+
+
+@pytest.mark.parametrize("id", ["a b", "*", "\n\ndata: x", "é" * 300, "~"])
+def test_every_id_has_a_topic_of_its_own_that_is_one_short_word(client, id):
+    looks = begun(client)
+    events.stream(client).append([event("finished", id)])
+    found = topic("job", id)
+    assert found in after(looks)
+    assert re.fullmatch(r"job:[!-~]+", found)
+    assert len(found) <= LONGEST_TOPIC
+    assert found not in (topic("job", id + "x"), topic("job", id[:-1]))
 
 
 def test_topics_from_outside_are_bounded(dashboard, client, produce):
@@ -126,7 +164,6 @@ def test_topics_from_outside_are_bounded(dashboard, client, produce):
 
 
 def test_one_watcher_serves_all_pages_and_rests_without_any(client, produce, monkeypatch):
-    monkeypatch.setattr("packmule.dashboard.live.hub.LINGER", 0.0)
     with served(client) as site, ExitStack() as stack:
         pages = [stack.enter_context(listening(site.address, "/live?on=jobs")) for _ in range(20)]
         blocked = [each for each in client.client_list() if each["cmd"] == "xread"]
@@ -135,6 +172,7 @@ def test_one_watcher_serves_all_pages_and_rests_without_any(client, produce, mon
         sample_jobs.noop.enqueue()
         assert {page.next() for page in pages} == {"jobs"}
         assert hub_of(site.app.site).generation > generation, "a region of before would be served again"
+        monkeypatch.setattr("packmule.dashboard.live.hub.LINGER", 0.0)
         stack.close()
         hub = hub_of(site.app.site)
         until(lambda: hub._thread is None, "the watcher to rest")
