@@ -92,6 +92,8 @@ def words_for(error: Exception) -> str:
         usual = HTTPStatus(error.status_code).phrase
         told = "" if error.detail in ("", usual) else error.detail
         return told or TEXTS.get(error.status_code, usual)
+    if isinstance(error, Unavailable) and isinstance(error, redis_errors.RedisError):
+        return f"Redis can't be reached: {error}. `packmule check` tests the connection."
     if isinstance(error, Error):
         return str(error)
     return next((words for kind, words in REDIS_SAYS if isinstance(error, kind)), TEXTS[500]).format(error)
@@ -136,4 +138,11 @@ def told(error: BaseException) -> str:
     return "\n  " + lines.replace("\n", "\n  ")
 
 
-HANDLERS: dict[Any, Any] = dict.fromkeys((HTTPException, Error, redis_errors.RedisError, Exception), answer)
+async def _answered(request: Request, error: Exception) -> Response:
+    """Without a thread: while Redis is away, pages hold them all."""
+    return answer(request, error)
+
+
+HANDLERS: dict[Any, Any] = dict.fromkeys(
+    (HTTPException, Error, redis_errors.RedisError, Exception), _answered
+)

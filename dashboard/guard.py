@@ -19,13 +19,16 @@ from starlette.responses import RedirectResponse, Response
 
 from packmule.dashboard import error_pages, messages
 from packmule.dashboard.guarding import bounds, headers, origin
+from packmule.dashboard.guarding.endings import Endings, session_holder
 from packmule.dashboard.guarding.forwarding import below_prefix, forwarded
 from packmule.dashboard.guarding.rules import Rules
-from packmule.dashboard.guarding.streams import BUSY, Streams
+from packmule.dashboard.guarding.streams import BUSY, Right, Stream, Streams
 from packmule.dashboard.viewer import NOBODY, Viewer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from packmule.dashboard.health import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,12 @@ API = "/api"
 MOST_REQUESTS = 500
 """Requests that are answered at once, streams left out."""
 
+SLOW = 2.0
+"""Seconds without an answer after which Redis is asked whether it is there."""
+
+LOOKS = 4
+"""Threads that look whether streams may go on: while Redis is away, they are none of those of pages."""
+
 
 class Guard:
     """Lets a request through to the site with `scope["state"]`'s `viewer`, `nonce` and `message`.
@@ -48,11 +57,20 @@ class Guard:
     sets `peer`, the address of the trusted proxy that has forwarded the request, or nothing.
     """
 
-    def __init__(self, site: ASGIApp, identify: Identify, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        site: ASGIApp,
+        identify: Identify,
+        pulse: Pulse,
+        endings: Endings,
+        rules: Rules | None = None,
+    ) -> None:
         self.site = site
         self.identify = identify
+        self.pulse = pulse
         self.rules = rules or Rules()
-        self.streams = Streams(identify)
+        self.looks = anyio.CapacityLimiter(LOOKS)
+        self.streams = Streams(endings)
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +96,10 @@ class _Exchange:
         scope.setdefault("app", guard.site)
         scope["state"].update(viewer=NOBODY, nonce=self.nonce, message=self.message)
         self.viewer: Viewer | None = None
-        self.stream: str | None = None
-        self.full: HTTPException | None = None
+        self.stream: Stream | None = None
+        self.refusal: Exception | None = None
+        self.slow: asyncio.TimerHandle | None = None
+        self.doubting: asyncio.Task[None] | None = None
         self.started = self.ended = self.counted = False
         self.running = anyio.CancelScope()
         self.watching: asyncio.Task[None] | None = None
@@ -88,7 +108,9 @@ class _Exchange:
         try:
             with self.running:
                 await self.guard.site(self.scope, await self.admit(), self.send)
-            if self.running.cancel_called:
+            if self.refusal:
+                await self.refuse(self.refusal)
+            elif self.running.cancel_called:
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as error:
             await self.refuse(error)
@@ -98,8 +120,9 @@ class _Exchange:
     async def admit(self) -> Receive:
         """Judge the request; what gives the site its body. Raises what is wrong with it."""
         bounds.check_head(self.scope)
-        if self.path != "/health":
-            origin.check_host(self.scope, self.guard.rules)
+        if self.path == "/health":
+            return self.receive
+        origin.check_host(self.scope, self.guard.rules)
         if self.guard.running >= MOST_REQUESTS:
             raise HTTPException(503, "Too many requests are being answered: try again.", BUSY)
         self.guard.running += 1
@@ -108,7 +131,8 @@ class _Exchange:
         if _is_below(self.path, API):
             await self.admit_to_api()
             return bounds.steady_body(self.receive) if changes else self.receive
-        if not _is_below(self.path, "/static", "/health"):
+        self.expect_an_answer()
+        if not _is_below(self.path, "/static"):
             await self.admit_viewer()
         if not changes:
             return self.receive
@@ -131,8 +155,29 @@ class _Exchange:
             raise HTTPException(401, "Your session has ended, or you have not logged in.")
         self.scope["state"]["viewer"] = self.viewer or NOBODY
 
+    def expect_an_answer(self) -> None:
+        """Look after a while whether Redis is why there is none."""
+        self.slow = asyncio.get_running_loop().call_later(SLOW, self.doubt_redis)
+
+    def doubt_redis(self) -> None:
+        self.doubting = asyncio.create_task(self.end_without_redis())
+
+    async def end_without_redis(self) -> None:
+        """End the request if Redis doesn't answer: others may hold all threads that pages are made in."""
+        try:
+            await self.guard.pulse.check()
+        except Exception as error:
+            if not self.started:
+                self.refusal = error
+                self.running.cancel()
+        else:
+            if not self.started:
+                self.expect_an_answer()
+
     async def send(self, event: Message) -> None:
         """Send a part of the site's answer on, the first with the guard's headers."""
+        if self.refusal:  # the guard answers instead, as soon as the site has ended
+            return
         if event["type"] == "http.response.start":
             sent = MutableHeaders(scope=event)
             is_page = sent.get("content-type", "").startswith("text/html")
@@ -142,20 +187,30 @@ class _Exchange:
             if self.message and is_page and "region" not in self.request.query_params:
                 sent.append("Set-Cookie", messages.forgotten(self.scope))
             self.started = True
+            if self.slow:
+                self.slow.cancel()
         else:
             self.ended = not event.get("more_body", False)
         await self._send(event)
 
     def begin_stream(self) -> None:
+        right: Right | None = self.scope["state"].get("right")
+        if self.viewer:
+            session = f"{self.viewer.name} {self.viewer.session}"
+            right = Right(session_holder(self.viewer.name), self.is_the_same, session)
         try:
-            self.stream = self.guard.streams.open(self.viewer, self.running)
+            self.stream = self.guard.streams.open(right, self.running)
         except HTTPException as full:
-            self.full = full
+            self.refusal = full
             raise
         self.uncount()
-        if self.viewer:
-            watch = self.guard.streams.watch(self.request, self.viewer, self.running)
-            self.watching = asyncio.create_task(watch)
+        if right:
+            self.watching = asyncio.create_task(self.guard.streams.watch(self.stream, right))
+
+    async def is_the_same(self) -> bool:
+        """Whether the viewer still has the session and the rights with which the stream began."""
+        found = await anyio.to_thread.run_sync(self.guard.identify, self.request, limiter=self.guard.looks)
+        return found == self.viewer
 
     def uncount(self) -> None:
         self.guard.running -= self.counted
@@ -163,7 +218,7 @@ class _Exchange:
 
     async def refuse(self, error: Exception) -> None:
         """Answer a request that can't be let through, or whose handler broke."""
-        error = self.full or error
+        error, self.refusal = self.refusal or error, None
         if self.started:
             if getattr(self.request.state, "broken", None) is not error:
                 logger.error("An answer broke off:%s", error_pages.told(error))
@@ -177,7 +232,7 @@ class _Exchange:
         ):
             answer: Response = RedirectResponse(self.login_url(), 303)
         else:
-            answer = await run_in_threadpool(error_pages.answer, self.request, error)
+            answer = error_pages.answer(self.request, error)
         await answer(self.scope, self.receive, self.send)
 
     def wants_page(self) -> bool:
@@ -193,12 +248,16 @@ class _Exchange:
     def leave(self) -> None:
         """Give back what the request held; after a change its viewer's streams are looked at again."""
         self.uncount()
+        if self.slow:
+            self.slow.cancel()
+        if self.doubting:
+            self.doubting.cancel()
         if self.stream is not None:
-            self.guard.streams.close(self.stream, self.running)
+            self.guard.streams.close(self.stream)
         if self.watching:
             self.watching.cancel()
         if self.viewer and self.scope["method"] not in origin.SAFE_METHODS:
-            self.guard.streams.look(self.viewer)
+            self.guard.streams.doubt(session_holder(self.viewer.name))
 
 
 def _is_below(path: str, *roots: str) -> bool:

@@ -14,7 +14,9 @@ from packmule.dashboard import error_pages, health
 from packmule.dashboard.api import api
 from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify
+from packmule.dashboard.guarding.endings import Endings
 from packmule.dashboard.guarding.rules import Rules
+from packmule.dashboard.health import Pulse
 from packmule.dashboard.live import streams
 from packmule.dashboard.live.positions import Positions
 from packmule.dashboard.login import login_pages
@@ -82,4 +84,5 @@ def build(
     live = Middleware(Positions)
     app = Starlette(routes=routes, middleware=[smaller, live], exception_handlers=error_pages.HANDLERS)
     app.state.site = site
-    return Guard(app, identify, rules)
+    app.state.pulse = pulse = Pulse(site.client)
+    return Guard(app, identify, pulse, Endings(site.client), rules)

@@ -33,6 +33,9 @@ NOTED_EVERY = 60.0
 ENDING_KEPT = 3600.0
 """Seconds longer than any session lives for which the end of all of a user's sessions is kept."""
 
+ENDED_CHANNEL = "pm:endings"
+"""Where scripts publish, as JSON, the index of the user whose sessions they ended, or the token's key."""
+
 GARBAGE_ENDING = str(2**53)
 """The mark while Redis holds garbage in its place: everything is over then (`endings.lua`)."""
 

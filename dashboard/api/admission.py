@@ -105,11 +105,9 @@ class Admission:
             raise Refused(429, "TooManyRequests", f"a token is good for {self.rate}", headers=headers)
         return found
 
-    async def still(self, request: Request, asker: Asker) -> bool:
-        """Whether the asker of a long answer may still have it."""
+    async def still(self, request: Request) -> bool:
+        """Whether the token of a long answer still grants anything."""
         token = _bearer(request) or request.query_params.get("token", "")
-        if not asker.key:
-            return True  # the guard looks after sessions
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._tokens.read, token) is not None
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,8 @@ from starlette.responses import Response, StreamingResponse
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff
 from packmule.dashboard.api.problems import Refused
+from packmule.dashboard.guarding.endings import token_holder
+from packmule.dashboard.guarding.streams import Right
 from packmule.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ QUIET_SECONDS = 15.0
 """A comment is sent after this long without an event, so that nothing on the way closes the connection."""
 
 CHECK_SECONDS = 5.0
-"""How often a stream's token is checked again."""
+"""How often a stream's token is checked again, if nobody says earlier that it was revoked."""
 
 MOST_STREAMS, MOST_OF_ONE = 1_000, 100
 """Streams of a process, and of one token, that are open at once."""
@@ -76,22 +79,21 @@ async def stream(call: Call, last: str, events: AsyncIterator[bytes]) -> Respons
     if open_now.total() >= MOST_STREAMS or open_now[key] >= MOST_OF_ONE:
         text = f"{open_now[key]} streams of yours are open, and {open_now.total()} in all: close some"
         raise Refused(503, "TooManyStreams", text)
+    if call.asker.key:  # the guard looks after sessions by itself, and after tokens by this
+        goes_on = partial(call.service.admission.still, call.request)
+        right = Right(token_holder(call.asker.key), goes_on, interval=CHECK_SECONDS)
+        call.request.state.right = right
     return StreamingResponse(_kept_alive(call, key, events), 200, headers, MEDIA_TYPE)
 
 
 async def _kept_alive(call: Call, key: str, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     open_now, backoff = call.service.streams, BackOff()
     open_now[key] += 1
-    said_at = checked_at = time.monotonic()
+    said_at = time.monotonic()
     try:
         yield b"retry: 2000\n\n"
         while True:
-            now = time.monotonic()
             try:
-                if now - checked_at >= CHECK_SECONDS:
-                    checked_at = now
-                    if not await call.service.admission.still(call.request, call.asker):
-                        return
                 found = await anext(events, None)
                 backoff.reset()
             except NotFound:

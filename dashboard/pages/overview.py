@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -72,18 +73,30 @@ class _Shared:
         self.situations = situations
         self.found: Situation | None = None
         self.until = 0.0
+        self.error: RedisError | None = None
+        self.failed_at = 0.0
 
 
 def situation(request: Request) -> Situation:
-    """The situation as it is now, or was a moment ago."""
+    """The situation as it is now, or was a moment ago.
+
+    Those who wait while one reads also share its failure: Redis may take seconds to give no answer.
+    """
     state = request.app.state
     if not hasattr(state, "situation"):
         state.situation = _Shared(Situations(state.site.client))
     one: _Shared = state.situation
+    came_at = time.monotonic()
     with one.lock:
+        if one.error and one.failed_at > came_at:
+            raise one.error.with_traceback(None)
         # After an act its effect is to be seen.
         if one.found is None or request.state.message or time.monotonic() > one.until:
-            one.found = one.situations.now(state.site.queues)
+            try:
+                one.found = one.situations.now(state.site.queues)
+            except RedisError as error:
+                one.error, one.failed_at = error, time.monotonic()
+                raise
             one.until = time.monotonic() + SAME_FOR
         return one.found
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from redis import Redis
 from starlette.testclient import TestClient
 
-from packmule.dashboard.guard import Guard
 from packmule.dashboard.guarding.rules import Rules
 from packmule.dashboard.login.identify import identify_by
 from packmule.dashboard.site import Site, build
@@ -16,6 +20,8 @@ from packmule.dashboard.users.store import Users
 from packmule.dashboard.users.user import User
 from packmule.dashboard.viewer import Role
 from packmule.jobs.client import Client
+from packmule.tests.command_line import DEADLINE, until
+from packmule.tests.dashboard.asking import unwatched
 
 GOOD = "correct horse battery"
 SAME = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
@@ -28,7 +34,7 @@ class Door:
         self.client = client
         self.users = Users(client)
         site = Site(client, Client(client), ("default",), "redis://x", "development")
-        self.app: Guard = build(site, identify_by(client), rules=rules)
+        self.app = unwatched(build(site, identify_by(client), rules=rules))
 
     def add(self, name: str, role: Role = Role.VIEWER, password: str = GOOD, **fields: Any) -> None:
         """Add a user with a password."""
@@ -41,6 +47,24 @@ class Door:
         return Visitor(
             self.app, base_url=url, client=(address, 50000), headers=SAME, follow_redirects=False, **options
         )
+
+
+@contextmanager
+def served_door(door: Door) -> Iterator[str]:
+    """The address of a door's site, until the block ends."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(door.app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    try:
+        until(lambda: server.started, "the dashboard")
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE)
+        door.app.streams.end()
+        listening.close()
 
 
 class Visitor(TestClient):

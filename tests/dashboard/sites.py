@@ -75,5 +75,6 @@ def served(
     finally:
         server.should_exit = True
         thread.join(DEADLINE)
+        found.app.streams.end()
         hub_of(found.app.site).close()  # it may not watch, and so heal, a server that a test has stopped
         listening.close()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pyotp
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 
 from packmule.coordination.sessions.tokens import Tokens
@@ -16,9 +11,8 @@ from packmule.dashboard.login.links import Links
 from packmule.dashboard.login.log_in import LogIn
 from packmule.dashboard.users import totp
 from packmule.dashboard.viewer import Role
-from packmule.tests.command_line import DEADLINE, until
 from packmule.tests.dashboard.browser import NARROW, WIDE, opened, shoot, sideways
-from packmule.tests.dashboard.doors import GOOD, Door
+from packmule.tests.dashboard.doors import GOOD, Door, served_door
 from packmule.tests.dashboard.quick_passwords import quick_passwords  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
@@ -28,25 +22,6 @@ EXPECTED = ["status of 401", "status of 410", "status of 422", "status of 429"]
 """Browsers log the answers to mistakes; these are mistakes that the tests make."""
 
 
-@contextmanager
-def served(door: Door) -> Iterator[str]:
-    """The address of a door's site, until the block ends."""
-    import socket
-
-    listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(door.app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    try:
-        until(lambda: server.started, "the dashboard")
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE)
-        listening.close()
-
-
 @pytest.fixture
 def door(client):
     return Door(client)
@@ -54,7 +29,7 @@ def door(client):
 
 @pytest.fixture
 def site(door):
-    with served(door) as address:
+    with served_door(door) as address:
         yield address
 
 

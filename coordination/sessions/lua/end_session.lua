@@ -1,5 +1,5 @@
 -- End one session, if it is of the user that the caller names.
--- requires: hashes
+-- requires: hashes, announce
 --
 -- KEYS[1]  the session
 -- ARGV[1]  its hash    ARGV[2]  the user as part of keys, "" for anybody
@@ -12,4 +12,6 @@ local hash, user, indexes_prefix = ARGV[1], ARGV[2], ARGV[3]
 local by = hashes.read(session, 'by')[1]
 if not by or user ~= '' and by ~= user then return 0 end
 redis.pcall('ZREM', indexes_prefix .. by, hash)
-return redis.call('DEL', session)
+redis.call('DEL', session)
+announce.ended(indexes_prefix .. by)
+return 1

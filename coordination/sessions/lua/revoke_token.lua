@@ -1,5 +1,5 @@
 -- Revoke the token of a name.
--- requires: hashes
+-- requires: hashes, announce
 --
 -- KEYS[1]  the tokens by name: a hash of name to the hash of the token
 -- ARGV[1]  the name    ARGV[2]  what the keys of tokens begin with
@@ -11,4 +11,6 @@ local name, prefix = ARGV[1], ARGV[2]
 local hash = hashes.read(names, name)[1]
 if not hash then return 0 end
 redis.call('HDEL', names, name)
-return redis.call('DEL', prefix .. hash)
+local lived = redis.call('DEL', prefix .. hash)
+announce.ended(prefix .. hash)
+return lived

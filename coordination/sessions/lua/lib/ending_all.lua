@@ -1,5 +1,5 @@
 -- Ending all that a user has: the instant counts, and what the index names is deleted as well.
--- requires: endings, indexes, hashes
+-- requires: endings, indexes, hashes, announce
 
 local ending_all = {}
 
@@ -15,6 +15,7 @@ function ending_all.sessions(index, ending, prefix, ttl_ms, most, kept)
       redis.call('HSET', prefix .. hash, 'after', string.format('%.0f', instant + 1))
     end
   end
+  announce.ended(index)
   return ended
 end
 
