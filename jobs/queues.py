@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -94,33 +95,33 @@ def paused(client: Redis) -> set[str]:
     return {as_text(name) for name in client.smembers(keys.PAUSED)}
 
 
-def purge(client: Redis, queue: str) -> int:
+def purge(client: Redis, queue: str, longest: float = math.inf) -> int:
     """Delete the jobs of `queue` that wait, wherever they do, and return how many.
 
     Those that are blocked, scheduled, held by a paused batch or waiting for a signal are among them. Running
     ones stay, and so do those that wait for other jobs. It continues until the queue is empty, so jobs that
-    are enqueued meanwhile are deleted too.
+    are enqueued meanwhile are deleted too. After `longest` seconds it leaves the rest.
     """
-    total = 0
-    while deleted := _purge_once(client, queue):
+    total, until = 0, time.monotonic() + longest
+    while (deleted := _purge_once(client, queue, until)) and time.monotonic() < until:
         total += deleted
-    return total
+    return total + deleted
 
 
-def _purge_once(client: Redis, queue: str) -> int:
-    """Go through all places in which jobs of `queue` wait; how many were deleted."""
+def _purge_once(client: Redis, queue: str, until: float) -> int:
+    """Go through all places in which jobs of `queue` wait, until then; how many were deleted."""
     total, now = 0, wire.time_text(time.time())
     registries = [keys.registry_key(status, queue) for status in ("scheduled", "deferred")]
     key_names = [keys.queue_key(queue), keys.groups_key(queue), *registries]
     for place in ("list", "groups", "scheduled", "deferred"):
         cursor = ""
-        while cursor != "0":
+        while cursor != "0" and time.monotonic() < until:
             deleted, following = _purge(client, key_names, [queue, place, cursor, PURGED_A_CALL, now])
             total += int(deleted)
             cursor = as_text(following)
     for batch in client.sscan_iter(keys.PAUSED_BATCHES):
         first = 0
-        while first >= 0:
+        while first >= 0 and time.monotonic() < until:
             args = [queue, first, PURGED_A_CALL, now]
             deleted, first = map(int, _purge_held(client, [f"{keys.batch_key(as_text(batch))}:held"], args))
             total += deleted

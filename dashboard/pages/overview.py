@@ -8,21 +8,20 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+<<<<<<< HEAD
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+=======
+>>>>>>> 783c658 (List all queues on a page, and let each be limited and purged on its own)
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from packmule.dashboard.acting import acting, go
 from packmule.dashboard.live.shared import shared
 from packmule.dashboard.pages.addresses import address, known
 from packmule.dashboard.pages.filters import number, short, size
 from packmule.dashboard.pages.paging import MOST_BYTES, page_of, small
 from packmule.dashboard.pages.rendering import render
-from packmule.dashboard.rights import needs
-from packmule.dashboard.viewer import Role
-from packmule.jobs import queues
 from packmule.observe.situation import QueueState, Situation, Situations
 from packmule.plain_text import plain
 
@@ -49,7 +48,7 @@ def overview(request: Request) -> Response:
     shown = [each for each in found.queues if find.lower() in each.name.lower()]
     is_table = len(found.queues) > CARDS
     if is_table:
-        shown.sort(key=_attention)
+        shown.sort(key=attention)
     values: dict[str, Any] = {
         "now": found,
         "at": int(time.time()),
@@ -169,40 +168,9 @@ def _serving(queue: str) -> str:
     return f"packmule worker -q {shlex.quote(queue)} starts one"
 
 
-@needs(Role.OPERATOR)
-def pause(request: Request) -> Response:
-    """`POST /queues/{name}/pause`: keep workers from taking its jobs."""
-    name = _known(request)
-    with acting(request, "queue pause", queue=name):
-        changed = queues.pause(request.app.state.site.client, name)
-    told = f"{name} is paused." if changed else f"{name} was paused already."
-    return go(request, address(request, "overview"), told)
-
-
-@needs(Role.OPERATOR)
-def resume(request: Request) -> Response:
-    """`POST /queues/{name}/resume`: let workers take its jobs again."""
-    name = _known(request)
-    with acting(request, "queue resume", queue=name):
-        changed = queues.resume(request.app.state.site.client, name)
-    told = f"{name} goes on." if changed else f"{name} was not paused."
-    return go(request, address(request, "overview"), told)
-
-
-def _known(request: Request) -> str:
-    site, name = request.app.state.site, str(request.path_params["name"])
-    if name not in site.queues and name not in queues.names(site.client):
-        raise HTTPException(404, f"There is no queue {plain(name):.200}.")
-    return name
-
-
-def _attention(each: QueueState) -> tuple[bool, bool, int, str]:
+def attention(each: QueueState) -> tuple[bool, bool, int, str]:
     """First what is wrong, then the deepest."""
     return not each.lacks_workers, not each.is_paused, -each.depth, each.name
 
 
-ROUTES = [
-    Route("/", overview, name="overview"),
-    Route("/queues/{name:path}/pause", pause, methods=["POST"], name="queue_pause"),
-    Route("/queues/{name:path}/resume", resume, methods=["POST"], name="queue_resume"),
-]
+ROUTES = [Route("/", overview, name="overview")]

@@ -16,6 +16,7 @@ from packmule.dashboard.pages import (
     metrics,
     new_job,
     overview,
+    queues,
     records,
     schedules,
     settings,
@@ -25,6 +26,7 @@ from packmule.dashboard.pages import (
 
 ROUTES = [
     *overview.ROUTES,
+    *queues.ROUTES,
     *jobs.ROUTES,
     *new_job.ROUTES,
     *job.ROUTES,

@@ -149,11 +149,11 @@ def test_an_overview_of_many_queues_stays_small_and_quick(client, monkeypatch, c
         if count > CARDS + 1:
             assert "tenant-499" in pages.get("/", find="tenant-499")
             assert "No queue has such a name." in pages.get("/", find="nothing like it")
-            first, last = pages.get("/"), pages.get("/", page=str(10**5 - 1))
+            first, last = pages.get("/"), pages.get("/", cursor=str(10**5 - 1))
             assert "Next page" in first
             assert "Next page" not in last
             for odd in ("-1", "x", "9" * 300, "1e9", "\x00"):
-                pages.get("/", page=odd)
+                pages.get("/", cursor=odd)
 
 
 def test_keys_of_another_type_break_no_overview(client):
