@@ -8,11 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-<<<<<<< HEAD
 from redis.exceptions import RedisError
-from starlette.exceptions import HTTPException
-=======
->>>>>>> 783c658 (List all queues on a page, and let each be limited and purged on its own)
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
