@@ -1,128 +1,181 @@
-"""Mails a second through a kept connection and with a connection each, to three servers on this machine.
+"""Mails a second to a sink on this machine, beside bare loops of the standard library's smtplib.
 
-    python benchmarks/mail.py [seconds a measurement]
+    python benchmarks/mail.py [mails] [rounds] [jobs]
 
-The mail is the shipped template of about 7 kB. The servers run in a process of their own: a bare socket that
-answers 250 to everything, aiosmtpd that drops what it gets, and the mail catcher, which syncs each mail to
-disk. `kept` and `each` send a mail built beforehand; `job` is the whole e-mail job (render, build, send) on
-a kept connection. Each figure is the median of five measurements, the ways taking turns.
+The sink takes everything at once; it is in C if a compiler is there, and the first line says so. A mail has
+about 7 kB and was built before, so that all ways send the same bytes. Each way sends them in each round, in
+turns; the figures are medians, and each ratio is the median of the rounds' own ratios.
+
+- *kept*: one process and one connection. `smtplib` is `sendmail` in a loop. `deliver` is what jobs call, with
+  a journal that keeps nothing, to the same server, which offers no PIPELINING, and to one that does.
+- *20 ms*: the same, with answers that come 20 ms later. `connect` opens a connection for each mail.
+- *jobs*: e-mail jobs on a pool of two processes, each with its own body, recorded in the ledger; beside two
+  processes of which each sends half of the mails in a loop of smtplib on one connection.
 """
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
-import socket
+import os
+import smtplib
 import statistics
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any
 
-from aiosmtpd.smtp import SMTP
-from harness import arguments, by_turns, machine, rate_in, table
+from harness import arguments, by_turns, client_of, in_a_pool, in_processes, machine, rate, ratio, table
+from mail_sink import language, sink
 
+from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import context
-from packmule.jobs.email import Mailer, email
-from packmule.jobs.email.catcher import Catcher
-from packmule.jobs.email.letter import Letter
+from packmule.jobs.client import Client
+from packmule.jobs.email import Ledger, Mailer, email
+from packmule.jobs.email.letter import Content, Letter
 from packmule.jobs.email.message.compose import compose
-from packmule.jobs.email.templating.rendering import Renderer
-from packmule.jobs.storage import Storage
+from packmule.jobs.email.outcome import Outcome
+from packmule.testing import private_server
 
-ROUNDS = 5
-VARIABLES = {"name": "A line of text such as mails have, to make up a mail of the size usual for one. " * 30}
-
-
-def raw(report: Connection) -> None:
-    """Answer every line with success, one connection after another."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    report.send(f"smtp://127.0.0.1:{listener.getsockname()[1]}")
-    while True:
-        connection, _ = listener.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection, connection.makefile("rb") as lines:
-            connection.sendall(b"220 sink\r\n")
-            answer(connection, lines)
+DELAY = 0.02
+TEXT = "A line of text such as mails have, to make up a mail of the size usual for one.\n" * 84
 
 
-def answer(connection: socket.socket, lines: Any) -> None:
-    for line in lines:
-        command = line[:4].upper()
-        if command == b"DATA":
-            connection.sendall(b"354 go on\r\n")
-            while lines.readline() not in {b".\r\n", b""}:
-                pass
-        connection.sendall(b"221 bye\r\n" if command == b"QUIT" else b"250 ok\r\n")
-        if command == b"QUIT":
-            return
+class Forgetful:
+    """A journal that keeps nothing but how many were accepted."""
+
+    def __init__(self) -> None:
+        self.ends = 0
+
+    def prepare(self, letter: Letter) -> None: ...
+
+    def begin(self, letter: Letter) -> bool:
+        return True
+
+    def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
+        self.ends += 1
+
+    def flush(self) -> None: ...
 
 
-class Dropping:
-    async def handle_DATA(self, server: SMTP, session: object, envelope: object) -> str:  # noqa: N802
-        return "250 OK"
-
-
-def aiosmtpd(report: Connection) -> None:
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: SMTP(Dropping(), loop=loop), "127.0.0.1", 0)
-        report.send(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        await server.serve_forever()
-
-    asyncio.run(serve())
-
-
-def catcher(report: Connection) -> None:
-    with tempfile.TemporaryDirectory() as folder, Catcher(Storage(folder)) as url:
-        report.send(url)
-        report.poll(None)
-
-
-def measure(url: str, letter: Letter, seconds: float) -> dict[str, float]:
-    mailer = Mailer(url, "mule@example.org")
-    context.provide(mailer)
-
-    def each() -> None:
-        mailer.send(letter)
-        mailer.close()
-
-    ways: dict[str, Callable[[], object]] = {
-        "kept": lambda: mailer.send(letter),
-        "each": each,
-        "job": lambda: email("ada@example.org", "s", template="welcome", variables=VARIABLES),
-    }
-    for send in ways.values():
-        send()
-    figures = by_turns({name: partial(rate_in, seconds, send) for name, send in ways.items()}, ROUNDS)
-    mailer.close()
-    return {name: statistics.median(values) for name, values in figures.items()}
-
-
-def main(seconds: float) -> None:
-    """Measure and print."""
-    letter = compose(
-        Renderer().content("welcome", VARIABLES),
-        subject="s",
+def letter() -> Letter:
+    return compose(
+        Content(TEXT, None),
+        subject="A benchmark",
         sender="mule@example.org",
         to=["ada@example.org"],
         key="bench",
     )
-    print(f"{machine('aiosmtpd', 'jinja2')}; a mail has {len(letter.content):,} bytes\n")
-    rows = []
-    forked = multiprocessing.get_context("fork")
-    for serve in (raw, aiosmtpd, catcher):
-        here, there = forked.Pipe()
-        server = forked.Process(target=serve, args=(there,), daemon=True)
-        server.start()
-        figures = measure(here.recv(), letter, seconds)
-        here.send("stop")
-        server.join(2)
-        server.terminate()
-        rows.append((serve.__name__, *(f"{figures[name]:,.0f}" for name in ("kept", "each", "job"))))
-    table(("mails/s to", "kept", "each", "job"), rows)
+
+
+def by_smtplib(port: int, sent: Letter, mails: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port) as connection:
+        for _ in range(mails):
+            connection.sendmail(sent.sender, sent.recipients, sent.content)
+
+
+def by_connecting(port: int, sent: Letter, mails: int) -> None:
+    for _ in range(mails):
+        by_smtplib(port, sent, 1)
+
+
+def by_deliver(mailer: Mailer, sent: Letter, mails: int) -> None:
+    journal = Forgetful()
+
+    def letters() -> Iterator[Letter]:
+        for _ in range(mails):
+            yield sent
+
+    mailer.deliver(letters(), journal)
+    assert journal.ends == mails
+
+
+def transport(ways: Mapping[str, tuple[int, Callable[[], None]]], rounds: int, base: str) -> None:
+    """Print the rate of each way beside that of `base`."""
+    figures = by_turns({name: partial(rate, mails, run) for name, (mails, run) in ways.items()}, rounds)
+    rows = [
+        (name, f"{statistics.median(values):,.0f}", f"{ratio(values, figures[base]):.2f}")
+        for name, values in figures.items()
+    ]
+    table(("", "mails/s", f"to {base}"), rows)
+    print()
+
+
+def kept(mails: int, rounds: int) -> None:
+    sent = letter()
+    with ExitStack() as stack:
+        plain = stack.enter_context(sink(pipelining=False))
+        quick = stack.enter_context(sink(pipelining=True))
+        far = stack.enter_context(sink(DELAY, pipelining=False))
+        far_quick = stack.enter_context(sink(DELAY, pipelining=True))
+        mailers = {
+            port: Mailer(f"smtp://127.0.0.1:{port}", "mule@example.org")
+            for port in (plain, quick, far, far_quick)
+        }
+        for mailer in mailers.values():
+            stack.callback(mailer.close)
+        print("kept")
+        transport(
+            {
+                "smtplib": (mails, partial(by_smtplib, plain, sent, mails)),
+                "deliver": (mails, partial(by_deliver, mailers[plain], sent, mails)),
+                "deliver, PIPELINING": (mails, partial(by_deliver, mailers[quick], sent, mails)),
+            },
+            rounds,
+            "smtplib",
+        )
+        few = max(mails // 100, 20)
+        print("20 ms")
+        transport(
+            {
+                "connect": (few // 4, partial(by_connecting, far, sent, few // 4)),
+                "smtplib": (few, partial(by_smtplib, far, sent, few)),
+                "deliver": (few, partial(by_deliver, mailers[far], sent, few)),
+                "deliver, PIPELINING": (few, partial(by_deliver, mailers[far_quick], sent, few)),
+            },
+            min(rounds, 3),
+            "connect",
+        )
+
+
+def perform(server: EmbeddedServer, port: int, jobs: int) -> float:
+    """The rate of e-mail jobs that are enqueued before."""
+    client = client_of(server)
+    client.flushall()
+    Client(client).make_default()
+    email.enqueue_many(
+        {"to": f"ada{number}@example.org", "subject": "A benchmark", "body": TEXT} for number in range(jobs)
+    )
+    context.provide(
+        Mailer(f"smtp://127.0.0.1:{port}", "mule@example.org", redis=client), Ledger(client, 86_400.0)
+    )
+    return rate(jobs, lambda: in_a_pool(server, "high"))
+
+
+def jobs(count: int, rounds: int) -> None:
+    sent = letter()
+    with private_server() as server, sink(pipelining=True) as port:
+        print("jobs")
+        figures = by_turns(
+            {
+                "smtplib": lambda: rate(
+                    2 * (count // 2), lambda: in_processes(partial(by_smtplib, port, sent, count // 2))
+                ),
+                "jobs": lambda: perform(server, port, count),
+            },
+            rounds,
+        )
+        rows = [
+            (name, f"{statistics.median(values):,.0f}", f"{ratio(values, figures['smtplib']):.2f}")
+            for name, values in figures.items()
+        ]
+        table(("", "mails/s", "to smtplib"), rows)
+
+
+def main(mails: int, rounds: int, count: int) -> None:
+    """Measure and print."""
+    os.environ["PACKMULE_LOG_LEVEL"] = "error"
+    print(f"{machine()}; the sink is in {language()}; a mail has {len(letter().content):,} bytes\n")
+    kept(mails, rounds)
+    jobs(count, rounds)
 
 
 if __name__ == "__main__":
-    main(*arguments(1.0))
+    main(*arguments(5_000, 5, 4_000))

@@ -155,12 +155,15 @@ class Scoreboard:
     def prolong(self, execution: str, seconds: float) -> None:
         """Let the job that runs under `execution` end no sooner than in `seconds`; the job itself asks."""
         until = time.monotonic() + seconds
-        for job in self.read():
-            if job.execution == execution and job.deadline < until:
-                at = _HEADER + job.entry * _ENTRY_BYTES
-                shown = job.id.encode()
-                written = _JOB.pack(job.started, until, shown, execution.encode())
+        for entry in range(self.entries):  # most jobs are in the first
+            job = self.read_one(entry)
+            if job is None or job.execution != execution:
+                continue
+            if job.deadline < until:
+                at = _HEADER + entry * _ENTRY_BYTES
+                written = _JOB.pack(job.started, until, job.id.encode(), execution.encode())
                 self._memory[at : at + _STOP_REQUESTED_AT] = written + _SIGN.pack(crc32(written))
+            return
 
     def clear(self, entry: int) -> None:
         """Show that no job runs there."""

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +57,7 @@ class Wire:
         if self._rest:
             raise Lost("it sent more than one reply before TLS")
         self._poll.unregister(self.socket)
+        self.socket.setblocking(False)
         wrapped = context.wrap_socket(self.socket, server_hostname=host, do_handshake_on_connect=False)
         self.socket = wrapped
         self._poll.register(wrapped, 0)
@@ -63,21 +65,24 @@ class Wire:
             try:
                 return wrapped.do_handshake()
             except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline)
+                self._pause(select.POLLIN, deadline, None)
             except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+                self._pause(select.POLLOUT, deadline, None)
 
     def send(self, data: bytes, deadline: float, patience: Callable[[float], None] | None = None) -> None:
         """Send all of `data`; `patience` is that of `reply`."""
         view = memoryview(data)
-        while view:
+        while True:
             try:
                 view = view[self.socket.send(view) :]
+                if not view:
+                    return
+                self._check(deadline, None)
             except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(select.POLLOUT | select.POLLIN, deadline, patience)
+                patience = self._pause(select.POLLOUT | select.POLLIN, deadline, patience)
                 self.heed()
             except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline, patience)
+                patience = self._pause(select.POLLIN, deadline, patience)
             except OSError as error:
                 raise _lost(error) from None
 
@@ -105,7 +110,7 @@ class Wire:
     def heed(self) -> None:
         """Break off what is being sent if the server has answered it already, or hung up. Raises `Lost`."""
         try:
-            data = self.socket.recv(CHUNK)
+            data = self._at_once()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError as error:
@@ -113,6 +118,10 @@ class Wire:
         self._rest += data
         if not data or b"\n" in self._rest:
             raise Lost("it broke off what was sent" if data else "it hung up")
+
+    def _at_once(self) -> bytes:
+        """What has arrived."""
+        return self.socket.recv(CHUNK, 0 if self.is_encrypted else socket.MSG_DONTWAIT)
 
     def _line(self, deadline: float, patience: Callable[[float], None] | None) -> bytes:
         while (end := self._rest.find(b"\n")) < 0:
@@ -125,11 +134,11 @@ class Wire:
     def _received(self, deadline: float, patience: Callable[[float], None] | None) -> bytes:
         while True:
             try:
-                data = self.socket.recv(CHUNK)
+                data = self.socket.recv(CHUNK) if time.monotonic() < deadline else self._at_once()
             except (BlockingIOError, ssl.SSLWantReadError):
-                self._wait(select.POLLIN, deadline, patience)
+                patience = self._pause(select.POLLIN, deadline, patience)
             except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline, patience)
+                patience = self._pause(select.POLLOUT, deadline, patience)
             except OSError as error:
                 raise _lost(error) from None
             else:
@@ -137,15 +146,25 @@ class Wire:
                     raise Lost("it hung up")
                 return data
 
-    def _wait(self, event: int, deadline: float, patience: Callable[[float], None] | None = None) -> None:
-        self._poll.modify(self.socket, event)
-        while not self._poll.poll(1000 * max(0.0, min(SLICE, deadline - time.monotonic()))):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Lost("it did not answer in time")
-            if patience is not None:
-                patience(left)
-                patience = None
+    def _pause(
+        self, event: int, deadline: float, patience: Callable[[float], None] | None
+    ) -> Callable[[float], None] | None:
+        """After a slice in which nothing happened, or the wait of one under TLS: what is left of patience."""
+        if self.is_encrypted:
+            self._poll.modify(self.socket, event)
+            if self._poll.poll(1000 * max(0.0, min(SLICE, deadline - time.monotonic()))):
+                return patience
+        return self._check(deadline, patience)
+
+    @staticmethod
+    def _check(deadline: float, patience: Callable[[float], None] | None) -> Callable[[float], None] | None:
+        """Raise `Lost` after the deadline, and call `patience`, once."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Lost("it did not answer in time")
+        if patience is not None:
+            patience(left)
+        return None
 
     def _connected(self, host: str, port: int, deadline: float) -> socket.socket:
         """A socket to the first address that answers; each has an equal part of the time."""
@@ -171,7 +190,7 @@ class Wire:
         raise fault or Lost("its name has no address")
 
     def _reach(self, opened: socket.socket, address: object, deadline: float) -> None:
-        opened.setblocking(False)
+        opened.setblocking(False)  # until it is connected
         # The end of a mail must not wait for the acknowledgement of its beginning.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._poll.register(opened, select.POLLOUT)
@@ -179,11 +198,17 @@ class Wire:
         try:
             opened.connect(address)  # type: ignore[arg-type]
         except BlockingIOError:
-            self._wait(select.POLLOUT, deadline)
+            while not self._poll.poll(1000 * max(0.0, min(SLICE, deadline - time.monotonic()))):
+                self._check(deadline, None)
             if error := opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise _lost(OSError(error, os.strerror(error))) from None
         except OSError as error:
             raise _lost(error) from None
+        # The kernel ends each call after a slice: Python's own timeouts cost two more calls for each.
+        opened.setblocking(True)
+        span = struct.pack("ll", 0, int(SLICE * 1_000_000))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
 
 
 def _lost(error: OSError) -> Lost:
