@@ -146,15 +146,15 @@ def follow_bulk(app: App, id: str, json: bool) -> int:
             time.sleep(POLL_INTERVAL)
     counts = batch.state().counts
     show.as_json(found) if json else say(f"{summary(found)} of {found.total:,}")
-    if counts.done < counts.total and not json:
+    if counts.done < counts.total and not found.unknown and not json:
         complain(
             f"{counts.failed:,} of its {counts.total:,} jobs failed and {counts.canceled:,} were canceled: "
             f"packmule batch show {id}"
         )
     if found.unknown and not json:
         complain(
-            f"nobody knows whether {found.unknown:,} mails arrived: packmule email sends --state unknown "
-            f"--batch {id}"
+            f"nobody knows whether {found.unknown:,} mails arrived: packmule email list --state unknown "
+            f"--batch {id}, then resolve them"
         )
     return 0 if counts.done == counts.total and not found.unknown else 1
 

@@ -24,7 +24,7 @@ from packmule.jobs.email.bulk.results import as_csv, results_of
 from packmule.jobs.email.bulk.send import enqueue
 from packmule.jobs.email.bulk.table import Listed, given, reading
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, OnUnknown
-from packmule.jobs.email.templating.rendering import Renderer
+from packmule.jobs.email.templating.rendering import SHIPPED, InvalidTemplate, Renderer
 from packmule.jobs.options import OPTION_NAMES, JobOptions, Options, refuse_unknown
 
 MOST_ROWS = 10_000
@@ -186,8 +186,18 @@ def _planned(call: Call) -> Iterator[Plan]:
             ) as plan,
         ):  # fmt: skip
             yield plan
+    except InvalidTemplate as error:
+        text = _without_folders(str(error), options.templates)
+        raise Refused(422, "InvalidTemplate", text, Fault(text, "#/template")) from None
     finally:
         _reading.release()
+
+
+def _without_folders(text: str, templates: str | None) -> str:
+    """What an error says, less the paths of this machine."""
+    for folder in (templates, str(SHIPPED)):
+        text = text.replace(folder, "the templates folder") if folder else text
+    return text
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
@@ -14,9 +13,6 @@ from packmule.jobs.email.outcome import Journal, Outcome
 
 POLL = 0.05
 """Seconds after which an interruption is noticed in a thread that signals don't reach."""
-
-LOOK_INTERVAL = 1.0
-"""Seconds between two looks at what may make it leave off."""
 
 
 def deliver(
@@ -49,11 +45,10 @@ class _Stoppable:
         self._journal = journal
         self._letters = letters
         self._leaves_off = leaves_off
-        self._looked_at = time.monotonic()
 
     def __iter__(self) -> Iterator[Letter]:
         for letter in self._letters:
-            if self.is_stopped.is_set() or self._is_told():
+            if self.is_stopped.is_set() or self._leaves_off():
                 self.is_left_off = True
                 return
             yield letter
@@ -73,10 +68,3 @@ class _Stoppable:
     def flush(self) -> None:
         """Pass it on."""
         self._journal.flush()
-
-    def _is_told(self) -> bool:
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_INTERVAL:
-            return False
-        self._looked_at = now
-        return self._leaves_off()

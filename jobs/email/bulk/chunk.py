@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any
+
+from redis import Redis
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS
 from packmule.jobs import context, current, keys
@@ -18,7 +21,7 @@ from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.route import TemporaryFailure
 from packmule.jobs.email.delivery.smtp.server import MailRefused
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown, Run, Send, names
-from packmule.jobs.email.ledger.verdict import await_rest
+from packmule.jobs.email.ledger.verdict import await_rest, refuse_unknown
 from packmule.jobs.email.letter import InvalidMessage, Letter
 from packmule.jobs.email.message.addresses import InvalidAddress, parse
 from packmule.jobs.email.outcome import State
@@ -30,6 +33,9 @@ from packmule.jobs.storage import Storage
 
 RESERVED_AT_ONCE = 100
 """Recipients that one call of the ledger reserves: it takes a few milliseconds."""
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether the batch is paused."""
 
 UNFIT = (InvalidAddress, InvalidMessage, InvalidTemplate)
 """Errors that concern one recipient's mail."""
@@ -46,22 +52,25 @@ def email_chunk(
     """Send `mail` to the recipients whose variables are `rows`, each once under `key`: a part of `send_bulk`.
 
     A recipient whose mail can't be built is refused with the reason, and the others go on. Those who are
-    refused for now are tried again later. Returns how many are in which state.
+    refused for now are tried again later. Returns how many are in which state; raises `MailUnknown` if nobody
+    knows of some, which `packmule email resolve` settles.
     """
     mailer = current.resource(Mailer)
     chunk = {parse(row[mail.column]).spec: row for row in rows}
     send = Send(names.send_of_key(key), key, is_counted=True)
     ledger = context.resources.get(Ledger)
     run = ledger.run(send, on_unknown, give_up_after) if isinstance(ledger, Ledger) else None
-    if run is None:
+    if not isinstance(ledger, Ledger) or run is None:
         return _unrecorded(mailer, mail, chunk, send)
     try:
-        return _recorded(mailer, run, mail, chunk)
+        return _recorded(mailer, run, mail, chunk, _Leaving(ledger.client))
     finally:
         run.close()
 
 
-def _recorded(mailer: Mailer, run: Run, mail: BulkMail, chunk: Mapping[str, Any]) -> dict[str, int]:
+def _recorded(
+    mailer: Mailer, run: Run, mail: BulkMail, chunk: Mapping[str, Any], leaving: Callable[[], bool]
+) -> dict[str, int]:
     recipients = iter(chunk)
     while some := list(islice(recipients, RESERVED_AT_ONCE)):
         run.reserve(some)
@@ -69,13 +78,14 @@ def _recorded(mailer: Mailer, run: Run, mail: BulkMail, chunk: Mapping[str, Any]
     letters = _letters(mailer, mail, {to: chunk[to] for to in ready}, run.send, run.refuse)
     is_whole = True
     try:
-        is_whole = deliver(mailer, run, letters, _leaves_off)
+        is_whole = deliver(mailer, run, letters, leaving)
     except TemporaryFailure as error:
         run.unreached(ready, str(error))
     run.flush()
     if not is_whole:
         raise Interrupted
     await_rest(run)
+    refuse_unknown(run)
     return dict(Counter(str(entry.state) for entry in run.entries.values()))
 
 
@@ -113,14 +123,22 @@ def _letters(
             yield letter
 
 
-def _leaves_off() -> bool:
-    """Whether the job is to go back to its queue: its worker stops, or its batch is paused."""
-    job = context.running()
-    if job is None or job.is_draining():
-        return job is not None
-    ledger = context.resources.get(Ledger)
-    batch = current.batch_id()
-    with suppress(*REDIS_ERRORS):
-        if batch and isinstance(ledger, Ledger):
-            return bool(ledger.client.sismember(keys.PAUSED_BATCHES, batch))
-    return False
+class _Leaving:
+    """Says when the job is to go back to its queue: its worker stops, or its batch is paused."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._job = context.running()
+        self._batch = current.batch_id()
+        self._looked_at = time.monotonic()
+
+    def __call__(self) -> bool:
+        if self._job is not None and self._job.is_draining():
+            return True
+        now = time.monotonic()
+        if self._batch is None or now - self._looked_at < LOOK_INTERVAL:
+            return False
+        self._looked_at = now
+        with suppress(*REDIS_ERRORS):
+            return bool(self._client.sismember(keys.PAUSED_BATCHES, self._batch))
+        return False

@@ -12,10 +12,9 @@ from redis import Redis
 
 from packmule.coordination.redis.replies import UNREADABLE, as_text, pipelined
 from packmule.errors import NotFound
-from packmule.jobs import batch_state, keys, wire
+from packmule.jobs import batch_state, keys
 from packmule.jobs.batch_info import word
-from packmule.jobs.email.ledger import names
-from packmule.jobs.email.ledger.entry import LETTERS
+from packmule.jobs.email.ledger.reader import counts_of
 from packmule.jobs.email.outcome import State
 
 FIELD = "mails"
@@ -94,19 +93,12 @@ def latest(client: Redis, limit: int = 20) -> list[Progress]:
 def facts_of(client: Redis, id: str) -> Facts:
     """The facts of the bulk send `id`. Raises `NoSuchSend`."""
     try:
-        written = client.hget(keys.batch_key(id), FIELD)
+        (written,) = pipelined(client, [("HGET", keys.batch_key(id), FIELD)], None)
         return msgspec.json.decode(written or b"", type=Facts)
     except (*UNREADABLE, msgspec.ValidationError):
         raise NoSuchSend(
             f"no bulk send has the id {id}: check the id; it may also have ended too long ago"
         ) from None
-
-
-def counts_of(client: Redis, send: str) -> dict[State, int]:
-    """How many mails of a send are in which state, as the ledger counts them."""
-    found = client.hgetall(names.counts_key(send))
-    texts = {as_text(letter): as_text(count) for letter, count in found.items()}
-    return {state: max(0, wire.whole(texts.get(letter))) for state, letter in LETTERS.items()}
 
 
 def ended_of(counts: Mapping[State, int]) -> int:

@@ -12,8 +12,9 @@ from redis import Redis
 
 from packmule.jobs import batch_state, reader
 from packmule.jobs.cron import shown
-from packmule.jobs.email.bulk.before import entries, slices
+from packmule.jobs.email.bulk.before import slices
 from packmule.jobs.email.bulk.counts import facts_of
+from packmule.jobs.email.ledger import reader as ledger
 from packmule.jobs.email.message.addresses import InvalidAddress, parse
 
 AT_ONCE = 500
@@ -66,12 +67,11 @@ def _results(client: Redis, id: str, send: str, column: str, chunks: int) -> Ite
         info = reader.read_if_there(client, chunk_id(id, number))
         rows = info.kwargs.get("rows") if info is not None else None
         found = [to for row in rows if (to := _recipient(row, column))] if isinstance(rows, list) else []
-        for some in slices(found, AT_ONCE):
-            for to, entry in zip(some, entries(client, send, some), strict=True):
-                if entry is None:
-                    yield Result(to, WAITING, "", None)
-                else:
-                    yield Result(to, str(entry.state), entry.reply, shown(int(entry.changed)))
+        for to, entry in zip(found, ledger.of_send(client, send, found), strict=True):
+            if entry is None:
+                yield Result(to, WAITING, "", None)
+            else:
+                yield Result(to, str(entry.state), entry.reply, shown(int(entry.changed)))
 
 
 def _recipient(row: Any, column: str) -> str | None:

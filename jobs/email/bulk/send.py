@@ -16,13 +16,14 @@ from packmule.jobs.batch import KEEP, Batch
 from packmule.jobs.batch import Settings as BatchSettings
 from packmule.jobs.client import Client
 from packmule.jobs.email.bulk.chunk import email_chunk
-from packmule.jobs.email.bulk.counts import FIELD, Facts, Progress, counts_of, ended_of, facts_of, progress_of
+from packmule.jobs.email.bulk.counts import FIELD, Facts, Progress, ended_of, facts_of, progress_of
 from packmule.jobs.email.bulk.mail import MailFields
 from packmule.jobs.email.bulk.plan import Plan, Report, Templating, planned
 from packmule.jobs.email.bulk.recipients import MAX_BAD
 from packmule.jobs.email.bulk.results import Result, chunk_id, results_of
 from packmule.jobs.email.bulk.table import Listed, given, reading
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, OnUnknown, names
+from packmule.jobs.email.ledger.reader import counts_of
 from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.options import InvalidOption, Options
 from packmule.units import KIB

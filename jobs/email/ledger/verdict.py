@@ -39,12 +39,8 @@ def conclude(run: Run) -> None:
     refused.
     """
     await_rest(run)
+    refuse_unknown(run)
     states = {state: _in(run, state) for state in State}
-    if unknown := states[State.UNKNOWN]:
-        raise MailUnknown(
-            f"the mail server's answer is lost for {_named(unknown, len(run.entries))}: find out whether the "
-            f"mail arrived, then packmule email resolve {run.job.job} --sent, or --not-sent to send it again"
-        )
     refused = states[State.REFUSED]
     if refused and not states[State.ACCEPTED]:
         raise MailRefused(f"refused: {_named(refused, len(run.entries))}")
@@ -52,6 +48,15 @@ def conclude(run: Run) -> None:
         current.log(f"refused: {_named(refused, len(run.entries))}", "warning")
     if suppressed := states[State.SUPPRESSED]:
         current.log(f"suppressed: {_named(suppressed, len(run.entries))}", "warning")
+
+
+def refuse_unknown(run: Run) -> None:
+    """Raise `MailUnknown` if nobody knows of some recipients."""
+    if unknown := _in(run, State.UNKNOWN):
+        raise MailUnknown(
+            f"the mail server's answer is lost for {_named(unknown, len(run.entries))}: find out whether the "
+            f"mail arrived, then packmule email resolve {run.job.job} --sent, or --not-sent to send it again"
+        )
 
 
 def await_rest(run: Run) -> None:

@@ -117,6 +117,19 @@ class Suppressions:
         name = name_of(who)
         return self._get(name) or self._get(DOMAIN + name.partition(DOMAIN)[2])
 
+    def among(self, addresses: Sequence[str]) -> list[str]:
+        """Those of a few hundred bare addresses that get no mail, for their own sake or their domain's."""
+        if not addresses:
+            return []
+        wanted = [(suppressed_as(each), DOMAIN + each.rpartition(DOMAIN)[2].lower()) for each in addresses]
+        names = [name for both in wanted for name in both]
+        values: Any = self.client.hmget(KEY, names)
+        held = [
+            value is not None and not _read(name, value).is_over
+            for name, value in zip(names, values, strict=True)
+        ]
+        return [each for each, *both in zip(addresses, held[::2], held[1::2], strict=True) if any(both)]
+
     def count(self) -> int:
         """How many are on the list, with those whose time has come and nobody has written to."""
         return int(self.client.hlen(KEY))
