@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from packmule.jobs import current
 from packmule.jobs.email.calls import check
@@ -23,7 +23,11 @@ from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
 
+if TYPE_CHECKING:
+    from packmule.jobs.email.bulk.send import BulkSend, preview_bulk, send_bulk
+
 __all__ = [
+    "BulkSend",
     "InsecureServer",
     "InvalidAddress",
     "InvalidKey",
@@ -37,7 +41,21 @@ __all__ = [
     "TemporaryFailure",
     "address",
     "email",
+    "preview_bulk",
+    "send_bulk",
 ]
+
+_BULK = ("BulkSend", "preview_bulk", "send_bulk")
+
+
+def __getattr__(name: str) -> Any:
+    """Load bulk sends when they are asked for: workers that send single mails do without."""
+    if name not in _BULK:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from packmule.jobs.email.bulk import send  # noqa: PLC0415
+
+    return getattr(send, name)
+
 
 HOPELESS = (
     InsecureServer,
