@@ -31,7 +31,7 @@ from packmule.jobs.email import (
     email,
 )
 from packmule.jobs.email.message.plaintext import plaintext
-from packmule.jobs.email.templating.bounded import MAX_OUTPUT
+from packmule.jobs.email.templating.budget import MAX_OUTPUT
 from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
@@ -485,7 +485,9 @@ def test_a_changed_template_is_seen_by_a_running_worker(tmp_path):
 def test_a_missing_variable_is_named_in_one_line(post):
     with pytest.raises(InvalidTemplate) as refused:
         email("a@example.org", "s", template="welcome")
-    assert str(refused.value).startswith("template welcome.txt: 'name' is not given; pass it in variables")
+    assert str(refused.value).startswith(
+        "template welcome.txt, line 1: 'name' is not given; pass it in variables"
+    )
     with pytest.raises(InvalidTemplate, match=r"subject: 'name' is not given; .* --var name="):
         email("a@example.org", "Dear {{ name }}", "t", variables={"nam": "Ada"})
     assert post.mails == []
@@ -550,7 +552,7 @@ def test_an_endless_template_stops_at_the_output_limit(tmp_path):
 CALM = """
 import resource
 from packmule.jobs.email import InvalidMessage, InvalidTemplate
-from packmule.jobs.email.templating.bounded import MAX_OUTPUT
+from packmule.jobs.email.templating.budget import MAX_OUTPUT
 from packmule.jobs.email.message.plaintext import plaintext
 from packmule.jobs.email.templating.rendering import Renderer
 
