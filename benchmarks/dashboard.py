@@ -57,7 +57,7 @@ PAGES = {
     "rq-dashboard in ours: 50 finished jobs": [f"/rq/0/view/{JOBS}", f"/rq/0/data/{JOBS}.json"],
 }
 PEERS = {
-    "rq-dashboard: queues": ["/0/view/queues", "/0/data/queues.json", "/0/data/workers.json"],
+    "rq-dashboard: queues": ["/", "/0/data/queues.json", "/0/data/workers.json"],
     "rq-dashboard: 50 finished jobs": [f"/0/view/{JOBS}", f"/0/data/{JOBS}.json"],
 }
 """What is asked for one after the other until a page is there: rq-dashboard's scripts fetch what it shows."""
