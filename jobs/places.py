@@ -51,9 +51,9 @@ class Place(NamedTuple):
             return ("LRANGE", self.key, -most, -1)
         return ("LRANGE" if self.kind == "stack" else "ZREVRANGE", self.key, 0, most - 1)
 
-    def ids(self, reply: Sequence[bytes]) -> list[str]:
-        """The ids in a reply, the newest first."""
-        found = [as_text(each) for each in (reversed(reply) if self.kind == "list" else reply)]
+    def ids(self, reply: Sequence[bytes], most: int | None = None) -> list[str]:
+        """The ids in a reply, the newest first, or so many of them."""
+        found = [as_text(each) for each in (reply[::-1] if self.kind == "list" else reply)[:most]]
         if self.statuses == ("started",):  # RQ writes `<job id>:<execution id>`
             return [each.rpartition(":")[0] or each for each in found]
         return found

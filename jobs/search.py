@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from packmule.coordination.redis.replies import pipelined
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import UsageError
 from packmule.jobs import index, queues, reader
 from packmule.jobs.index import Hit
@@ -141,15 +141,15 @@ def _in_places(
     most = share if wanted.fingerprint else min(MOST_IN_A_PLACE, max(10, share))
     is_partial = len(found) > MOST_PLACES
     found = found[:MOST_PLACES]
-    unseen: list[list[str]] = []
+    unseen: list[Sequence[bytes]] = []
     for place, reply in zip(found, pipelined(client, [each.newest(most) for each in found], ()), strict=True):
         indexed = founds.get(place.statuses[0])
-        unseen.append([id for id in place.ids(reply) if not indexed or id not in indexed.named])
+        unseen.append([id for id in reply if as_text(id) not in indexed.named] if indexed else reply)
         is_partial = is_partial or (len(reply) == most and place.statuses[0] not in index.STATES)
     by_statuses: dict[tuple[str, ...], dict[str, None]] = {}
-    for place, ids, most in zip(found, unseen, _shares(list(map(len, unseen)), MOST_LOOKS), strict=True):
-        by_statuses.setdefault(place.statuses, {}).update(dict.fromkeys(ids[:most]))
-        is_partial = is_partial or (len(ids) > most and place.statuses[0] not in index.STATES)
+    for place, some, most in zip(found, unseen, _shares(list(map(len, unseen)), MOST_LOOKS), strict=True):
+        by_statuses.setdefault(place.statuses, {}).update(dict.fromkeys(place.ids(some, most)))
+        is_partial = is_partial or (len(some) > most and place.statuses[0] not in index.STATES)
     waiting: list[Hit] = []
     ended: dict[str, list[Hit]] = {}
     groups = [

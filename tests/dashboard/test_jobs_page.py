@@ -134,6 +134,9 @@ def test_the_search_box_is_offered_the_words_that_there_are(pages, claims):
     assert ADD in found["words"]["name"]
     assert found["words"]["queue"][:3] == ["high", "default", "low"]
     assert "account" in found["words"]["args"]
+    assert {"waiting", "queued", "running", "started"} < set(found["words"]["status"])
+    for status in found["words"]["status"]:
+        pages.get("/jobs", q=f"status:{status}")
 
 
 def test_hostile_records_are_listed_and_stop_nobody(pages, client, claims):
