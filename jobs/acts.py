@@ -144,6 +144,15 @@ def perform(
     return [Became(id, errors[id]) for id in ids]
 
 
+def reason(id: str, error: Error) -> str:
+    """Why a job was refused, without its id, so that equal reasons can be counted.
+
+    >>> reason("2a9f", Changed("job 2a9f is queued"))
+    'is queued'
+    """
+    return str(error).replace(f"job {id} ", "").replace(id, "ID")
+
+
 def act(
     client: Redis,
     name: str,
@@ -176,7 +185,7 @@ def act(
             elif isinstance(error, Changed):
                 acted.refused["it has changed"] += 1
             else:
-                acted.refused[str(error).replace(f"job {id} ", "").replace(id, "ID")] += 1
+                acted.refused[reason(id, error)] += 1
     return acted
 
 

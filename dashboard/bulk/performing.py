@@ -151,7 +151,7 @@ def _act(client: Redis, bulk: Bulk, check: Callable[[], None], more_queues: Sequ
         if copies and kept and len(done) < len(kept):
             kept = [each for each in kept if each.id in done]
             copies.keep(kept)
-        reasons = Counter(_reason(each.id, each.error) for each in became if each.error is not None)
+        reasons = Counter(acts.reason(each.id, each.error) for each in became if each.error is not None)
         record.count(client, bulk.id, matched=len(ids), done=len(done), copied=len(kept))
         record.refuse(client, bulk.id, "refused", reasons)
         if done:
@@ -167,7 +167,9 @@ def _undo(client: Redis, bulk: Bulk, check: Callable[[], None]) -> None:
         errors = undelete(client, chunk)
         back = [copy.id for copy, error in zip(chunk, errors, strict=True) if error is None]
         reasons = Counter(
-            _reason(copy.id, error) for copy, error in zip(chunk, errors, strict=True) if error is not None
+            acts.reason(copy.id, error)
+            for copy, error in zip(chunk, errors, strict=True)
+            if error is not None
         )
         number += 1
         record.change(client, bulk.id, undo_at=number)
@@ -175,7 +177,3 @@ def _undo(client: Redis, bulk: Bulk, check: Callable[[], None]) -> None:
         record.refuse(client, bulk.id, "not_undone", reasons)
         if back:
             audit.record(client, "job undelete", {"bulk": bulk.id, "ids": back}, bulk.who, bulk.where)
-
-
-def _reason(id: str, error: Error) -> str:
-    return str(error).replace(f"job {id} ", "").replace(id, "ID")

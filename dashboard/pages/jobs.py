@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from packmule.dashboard.live.shared import shared
+from packmule.dashboard.pages import ticked
 from packmule.dashboard.pages.addresses import address
 from packmule.dashboard.pages.filters import WORDS
 from packmule.dashboard.pages.job_values import readable, row
@@ -61,6 +62,7 @@ def jobs(request: Request) -> Response:
         return render(request, "jobs.html", 400, **values, chips=[], tabs=[], bare="")
     if (id := _whole_id(request, words)) is not None:
         return RedirectResponse(address(request, "job", id=id), 303)
+    values["acts"] = ticked.acts_for(wanted.status)
     chips = [
         Chip(str(each), filter_text.joined([other for other in words if other is not each])) for each in words
     ]

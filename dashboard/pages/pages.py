@@ -20,6 +20,7 @@ from packmule.dashboard.pages import (
     records,
     schedules,
     settings,
+    ticked,
     webhooks,
     workers,
 )
@@ -28,6 +29,7 @@ ROUTES = [
     *overview.ROUTES,
     *queues.ROUTES,
     *jobs.ROUTES,
+    *ticked.ROUTES,
     *new_job.ROUTES,
     *job.ROUTES,
     *job_acts.ROUTES,

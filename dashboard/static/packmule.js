@@ -50,6 +50,7 @@
 
   const is_busy = () =>
     paused || document.hidden || $("dialog[open]") || $("details.menu[open]") ||
+    $("#ticked") && ticks().some((each) => each.checked) ||
     $("[data-region] form:focus-within :is(input, textarea, select):focus");
   const is_selected = (region) => {
     const selection = getSelection();
@@ -70,7 +71,7 @@
     beforeNodeRemoved: (node) => node.nodeType !== 1 || !node.contains(document.activeElement) || document.activeElement === document.body,
   };
   const touched = new WeakSet();
-  addEventListener("input", (event) => event.target.form && touched.add(event.target.form));
+  addEventListener("input", ({ target: { form } }) => form?.matches("#ticked") === false && touched.add(form));
 
   const morph = (html) => {
     const arrived = new DOMParser().parseFromString(html, "text/html");
@@ -84,6 +85,7 @@
     }
     tick();
     filter();
+    count();
     dispatchEvent(new Event("packmule:fresh"));
   };
 
@@ -233,6 +235,28 @@
   addEventListener("change", (event) => {
     const box = event.target;
     if (box.dataset.ticks) all(box.dataset.ticks).forEach((each) => { each.checked = box.checked; });
+    if (box.dataset.ticks || box.matches("[form=ticked]")) { count(); refresh(); }
+  });
+
+  // Ticked rows: a list with some stands still, so that what is ticked stays what is seen. Shift ticks a range.
+  const ticks = () => all("[form=ticked]");
+  let last = null;
+  const count = () => {
+    const form = $("#ticked"), list = ticks(), number = list.filter((each) => each.checked).length;
+    if (!form) return;
+    form.hidden = !number;
+    $("span", form).textContent = `${number} selected; the list stands still meanwhile.`;
+    all("[data-ticks]").forEach((each) => {
+      each.hidden = false;
+      each.checked = number === list.length;
+      each.indeterminate = number > 0 && !each.checked;
+    });
+  };
+  addEventListener("click", ({ target, shiftKey }) => {
+    const list = ticks(), ends = [list.indexOf(last), list.indexOf(target)].sort((a, b) => a - b);
+    if (!list.includes(target)) return;
+    if (shiftKey && ends[0] >= 0) list.slice(ends[0], ends[1] + 1).forEach((each) => { each.checked = target.checked; });
+    last = target;
   });
 
   // The theme: the system's, light or dark, kept in this browser.
@@ -316,6 +340,7 @@
   name_theme();
   tick();
   filter();
+  count();
   setInterval(tick, 1000);
   if (regions().length) {
     pause.hidden = false;
