@@ -34,7 +34,10 @@ def enqueueing(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(page: str) -> list[str]:
     """The ids that a page lists."""
-    return [html.unescape(id) for id in re.findall(r'<td class="n"><a href="/jobs/([^"?]+)"', page)]
+    return [
+        html.unescape(id)
+        for id in re.findall(r'<td class="n">(?:<input[^>]*>)?<a href="/jobs/([^"?]+)"', page)
+    ]
 
 
 def test_jobs_are_found_by_words(pages, client, claims):
