@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from packmule.terminal.email_bulk import email_bulk, email_results
+from packmule.terminal.email_templates import email_lint, email_preview
 from packmule.terminal.mails import mail_list, mail_resolve, mail_show
 
 
@@ -13,6 +14,8 @@ def email() -> None:
     """Look at mails: their templates, and what became of them."""
 
 
+email.add_command(email_preview)
+email.add_command(email_lint)
 email.add_command(email_bulk)
 email.add_command(email_results)
 for each in (mail_list, mail_show, mail_resolve):

@@ -20,6 +20,7 @@ NOTHING_CHANGES = {
     *("list", "show", "wait", "next", "status", "check", "metrics", "top", "events", "audit"),
     *("logs", "output", "sessions", "bulk", "results", "export"),
     *("demo", "drill", "look", "mcp", "up", "worker", "scheduler", "dashboard"),
+    *("preview", "lint"),
     *("email", "image", "file", "call"),  # enqueues, which are events of the job
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes, pass_context
-from jinja2.exceptions import SecurityError
+from jinja2.exceptions import SecurityError, TemplateNotFound
 from jinja2.lexer import Token, TokenStream
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
@@ -83,6 +83,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.globals = {"range": safe_range, "dict": pairs, "namespace": namespace, "cycler": Cycler,
                         "joiner": Joiner}  # fmt: skip
         self.binop_table = dict(OPERATORS)
+
+    def source(self, name: str) -> str:
+        """The text of the template `name`. Raises `TemplateNotFound`."""
+        if self.loader is None:
+            raise TemplateNotFound(name)
+        return self.loader.get_source(self, name)[0]
 
     def getattr(self, obj: Any, attribute_name: str) -> Any:
         """`obj.name`: one of its few methods, or else its item."""

@@ -43,7 +43,7 @@ class _Metering(NodeTransformer):
             for operand in node.ops:
                 operand.expr = _filtered(operand.expr, "_looked")
         elif isinstance(node, nodes.For) and node.test is not None:
-            node.iter = _filtered(node.iter, "_counted")
+            node.iter = _filtered(cast("nodes.Expr", node.iter), "_counted")
         return node
 
 

@@ -12,6 +12,7 @@ from packmule.errors import UsageError
 from packmule.jobs.email.letter import Content
 
 if TYPE_CHECKING:
+    from packmule.jobs.email.templating.environment import BoundedEnvironment
     from packmule.jobs.email.templating.evaluation import Templates
 
 SHIPPED = Path(__file__).parents[1] / "templates"
@@ -26,10 +27,11 @@ class InvalidTemplate(UsageError, ValueError):
 class Renderer:
     """Renders templates by name, from `folder` if given and then from those that Packmule ships.
 
-    Templates run in Jinja2's sandbox: they can reach neither Python's internals nor files outside the
-    folders, can't change their variables, must be given every variable they use, and may produce up to
-    `MAX_OUTPUT` characters. A subject comes with the job, so it may do little (`SubjectEnvironment`). Values
-    are escaped in `.html` templates only. Create one per process: it caches compiled templates.
+    Templates can reach neither Python's internals nor files outside the folders, can't change their
+    variables, must be given every variable they use, and have a budget of text, steps and time. They may
+    extend and include others of the folders. A subject comes with the job, so it may do little
+    (`SubjectEnvironment`). Values are escaped in `.html` templates only. Create one per process: it caches
+    compiled templates.
 
     >>> Renderer().subject("Hello {{ name }}", {"name": "Ada"})
     'Hello Ada'
@@ -43,7 +45,7 @@ class Renderer:
 
         Raises `InvalidTemplate`.
         """
-        names = self._parts(template)
+        names = self.parts(template)
         text = f"{template}.txt"
         html = f"{template}.html"
         return Content(
@@ -55,6 +57,11 @@ class Renderer:
         """Render a subject line that contains `{{`. Raises `InvalidTemplate`."""
         return self._templates.subject(source, variables)
 
+    @property
+    def environment(self) -> BoundedEnvironment:
+        """What parses and evaluates them."""
+        return self._templates.environment
+
     @cached_property
     def _templates(self) -> Templates:
         """What evaluates them, from the first mail on that has a template: it keeps other workers small."""
@@ -62,8 +69,11 @@ class Renderer:
 
         return Templates(self._folders)
 
-    def _parts(self, template: str) -> list[str]:
-        """The files of `template` in the first folder that has any; a mail never mixes two folders."""
+    def parts(self, template: str) -> list[str]:
+        """The files of `template` in the first folder that has any; a mail never mixes two folders.
+
+        Raises `InvalidTemplate`.
+        """
         check_name(template)
         for folder in self._folders:
             names = [f"{template}.html", f"{template}.txt"]
