@@ -27,10 +27,11 @@ from packmule.tests.command_line import CommandLine, environment_in
 from packmule.tests.dashboard.browser import NARROW, WIDE, opened, shoot, sideways
 from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
 from packmule.tests.dashboard.sites import served
+from packmule.tests.dashboard.test_accessible import AXE
 from packmule.tests.jobs import sample_jobs
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -305,6 +306,14 @@ def test_a_room_can_enter_a_preview_of_its_own(
     assert "of a mail" in text_of(page)
 
 
+def faults(page: Page) -> list[str]:
+    """What axe finds."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, options=AXE).response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found]
+
+
 def test_real_jobs_show_what_they_made_in_a_browser(
     browser: Browser, tmp_path: Path, server: EmbeddedServer, client: Redis
 ) -> None:
@@ -333,8 +342,10 @@ def test_real_jobs_show_what_they_made_in_a_browser(
                     "[...document.querySelectorAll('main img')].filter(e => e.naturalWidth > 0).length == 2"
                 )
                 assert not sideways(page)
+                assert faults(page) == []
                 shoot(page, f"preview-image-{viewport['width']}-{scheme}")
                 page.goto(f"{site.address}/jobs/{weather}")
                 page.get_by_role("heading", name="First rows of 1,461").wait_for()
                 assert not sideways(page)
+                assert faults(page) == []
                 shoot(page, f"preview-table-{viewport['width']}-{scheme}")
