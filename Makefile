@@ -26,11 +26,12 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## install, then run an e-mail, an image and a file job on shipped samples
 	@$(RUN)/packmule demo
 
-drill: $(VENV)/.dev ## install, then kill workers, schedulers, Redis and lock nodes under load; ARGS="--kills 1000" LIMITS=200 BATCHES=200 DURABLE=500 TICKS=500 LOCKS=1000 MODEL=2000 say how often
+drill: $(VENV)/.dev ## install, then kill workers, schedulers, Redis and lock nodes under load; ARGS="--kills 1000" LIMITS=200 BATCHES=200 DURABLE=500 MAILS=500 TICKS=500 LOCKS=1000 MODEL=2000 say how often
 	@$(RUN)/packmule drill $(ARGS)
 	@$(RUN)/python tests/worker/limit_faults.py $(or $(LIMITS),50)
 	@$(RUN)/python tests/worker/batch_faults.py $(or $(BATCHES),50)
 	@$(RUN)/python tests/worker/durable_faults.py $(or $(DURABLE),50)
+	@$(RUN)/python tests/worker/mail_faults.py $(or $(MAILS),50) 2000
 	@$(RUN)/python tests/scheduler/tick_faults.py $(or $(TICKS),50)
 	@$(RUN)/python tests/coordination/lock_faults.py $(LOCKS)
 	@MODEL_EXAMPLES=$(or $(MODEL),500) $(RUN)/python -m pytest tests/model

@@ -106,7 +106,7 @@ def suppression_remove(app: App, names: tuple[str, ...]) -> int:
 
 
 @suppression.command("import", cls=Audited)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("file")
 @click.option("--for", "seconds", type=Duration(), help="For how long, unless the file says: 30d.")
 @click.pass_obj
 def suppression_import(app: App, file: str, seconds: float | None) -> int:
@@ -114,10 +114,12 @@ def suppression_import(app: App, file: str, seconds: float | None) -> int:
 
     A file with an address a line will do. FILE may be - for standard input. Exit with 1 if a row was bad.
     """
-    from packmule.jobs.email.suppression.table import bring_in
+    from packmule.jobs.email.suppression.table import InvalidTable, bring_in
 
     if file == "-":
         done = bring_in(sys.stdin, _store(app), seconds)
+    elif not Path(file).is_file():
+        raise InvalidTable(f"there is no file {file}; - is standard input")
     else:
         with Path(file).open(encoding="utf-8-sig", newline="") as opened:
             done = bring_in(opened, _store(app), seconds)

@@ -1,8 +1,8 @@
 """A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...].
 
 Most names are the pool's own options; `earlier`, `frozen`, `idle`, `interval` (of its duties) and `long` are
-seconds for constants. The system refuses the first `refused_forks` of its processes, and `lost`
-is the share of replies that are lost.
+seconds for constants; `mail` is the URL of a mail server. The system refuses the first `refused_forks` of
+its processes, and `lost` is the share of replies that are lost.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from packmule.coordination.redis.connection import connect, lock_clients
+from packmule.jobs import context, registry
 from packmule.jobs.client import Client
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
@@ -42,6 +43,12 @@ logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
 Client(
     *lock_clients([url], None, Path())
 ).make_default()  # one that doesn't connect yet, since Redis may be away
+if "mail" in values:
+    from packmule.jobs.email import Ledger, Mailer
+
+    registry.defer(registry.READY)
+    (nodes,) = lock_clients([url], None, Path())
+    context.provide(Mailer(values["mail"], "mule@example.org"), Ledger(nodes))
 wanted: dict[str, Any] = {
     name: int(values[name])
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory", "job_log_level")

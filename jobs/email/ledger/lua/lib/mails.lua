@@ -4,7 +4,7 @@
 --
 -- pm:mail:<id>  msgpack list: state, recipient, reply, changed, job, is counted, origin (of accepted and refused mails it
 --               ends here), execution, its claims, send, key, batch, began, tries, due
--- pm:mails:<index>  sorted set of ids by when their entries expire
+-- pm:mails:<index>  sorted set of ids by when they leave it, at the latest
 -- pm:mail-counts:<send>  hash of states to how many mails are in them
 
 local mails = {}
@@ -24,35 +24,42 @@ local UNREADABLE = 'what the ledger has of it is unreadable'
 -- The script sets these: how long entries live, the key of the counts, and those of the indexes in the order above.
 mails.life, mails.counts, mails.indexes = 0, nil, nil
 
-local function broken(key, entry)
-  quarantine.note(key, UNREADABLE)
-  return entry
+-- The fields of an entry by their names, or nothing if they make no sense. What an ended one lacks is empty.
+local function named(values)
+  local found = {}
+  for place, name in ipairs(FIELDS) do
+    local value, kind = values[place], NUMBERS[name] and 'number' or 'string'
+    if value == nil and place > LAST_OF_ENDED then value = kind == 'number' and 0 or '' end
+    if type(value) ~= kind or value ~= value then return nil end
+    found[name] = value
+  end
+  return (INDEX_OF[found.state] or found.state == 'a' or found.state == 'x') and found
 end
 
 -- The entry under a key, or nothing. One that makes no sense is unknown, since nobody knows what was sent.
 function mails.read(key)
   local packed = redis.pcall('GET', key)
   if not packed then return nil end
-  local entry = {state = 'u', recipient = '', reply = UNREADABLE, job = '', origin = '', is_broken = true}
-  for name in pairs(NUMBERS) do entry[name] = 0 end
-  for _, name in ipairs({'execution', 'claims', 'send', 'key', 'batch'}) do entry[name] = '' end
   local is_text = type(packed) == 'string' and #packed <= MOST_BYTES
   local is_read, values = pcall(cmsgpack.unpack, is_text and packed or '')
-  local found = {}
-  if not is_read or type(values) ~= 'table' then values = {} end
-  for place, name in ipairs(FIELDS) do
-    local value = values[place]
-    if value == nil and place > LAST_OF_ENDED then value = entry[name] end
-    local is_fit = type(value) == (NUMBERS[name] and 'number' or 'string') and value == value
-    if not is_fit then return broken(key, entry) end
-    found[name] = value
+  local entry = is_read and type(values) == 'table' and named(values)
+  if not entry then
+    quarantine.note(key, UNREADABLE)
+    entry = named({'u', '', UNREADABLE, 0, '', 0, ''})
+    entry.is_broken = true
   end
-  if not INDEX_OF[found.state] and found.state ~= 'a' and found.state ~= 'x' then return broken(key, entry) end
-  return found
+  return entry
 end
 
 local function count(state, by)
   if state then guarded.call('HINCRBY', mails.counts, state, by) end
+end
+
+local are_kept = false
+
+local function keep_counts()
+  if not are_kept then redis.call('PEXPIRE', mails.counts, mails.life * 1000) end
+  are_kept = true
 end
 
 local function enter(index, id)
@@ -70,11 +77,11 @@ function mails.write(key, entry, before)
   for place = 1, new and #FIELDS or LAST_OF_ENDED do values[place] = entry[FIELDS[place]] end
   redis.call('SET', key, cmsgpack.pack(values), 'PX', mails.life * 1000)
   if old and old ~= new then redis.pcall('ZREM', mails.indexes[old], id) end
-  if new then enter(mails.indexes[new], id) end
+  if new and old ~= new then enter(mails.indexes[new], id) end
   if entry.counted == 1 and before ~= entry.state then
     count(before, -1)
     count(entry.state, 1)
-    redis.call('PEXPIRE', mails.counts, mails.life * 1000)
+    keep_counts()
   end
 end
 
@@ -89,7 +96,7 @@ end
 -- Somebody asked for a mail: it's kept as long again.
 function mails.renew(key, entry)
   redis.call('PEXPIRE', key, mails.life * 1000)
-  if entry.counted == 1 then redis.call('PEXPIRE', mails.counts, mails.life * 1000) end
+  if entry.counted == 1 then keep_counts() end
 end
 
 return mails
