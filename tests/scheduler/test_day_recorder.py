@@ -114,6 +114,30 @@ def test_a_record_that_is_there_is_never_written_again(client, yesterday):
     assert recorded(client) == before
 
 
+def test_of_two_that_record_at_once_the_first_counts(client, yesterday, monkeypatch):
+    """Such as one that was frozen between its last hour and its record."""
+    write_days(client, yesterday)
+    write = day_recorder._keep
+    before: list[dict[bytes, dict[bytes, bytes]]] = []
+
+    def all_records() -> dict[bytes, dict[bytes, bytes]]:
+        return {key: client.hgetall(key) for key in client.keys("pm:stats:day:*")}
+
+    def frozen(*call: object) -> object:
+        if not before:
+            monkeypatch.setattr(day_recorder, "_keep", write)
+            record_all(client)
+            before.append(all_records())
+            client.delete(*client.keys("pm:stats:hour:*"))
+            call[2][-1] = b"what the frozen one found"  # type: ignore[index]
+        return write(*call)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(day_recorder, "_keep", frozen)
+    DayRecorder(client).record()
+    record_all(client)
+    assert all_records() == before[0]
+
+
 def test_a_former_leader_records_nothing(client, yesterday):
     write_days(client, yesterday)
     client.hset(keys.LEADER, "term", "8")
