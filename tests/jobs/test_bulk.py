@@ -22,6 +22,7 @@ from packmule.jobs.batch_state import NoSuchBatch
 from packmule.jobs.client import Client
 from packmule.jobs.email.bulk import counts
 from packmule.jobs.email.bulk.between import deliver
+from packmule.jobs.email.bulk.chunk import email_chunk
 from packmule.jobs.email.bulk.counts import NoSuchSend
 from packmule.jobs.email.bulk.recipients import TooManyBad
 from packmule.jobs.email.bulk.results import chunk_id
@@ -60,10 +61,10 @@ def working(packmule: CommandLine) -> Callable[..., object]:
     """Runs a worker that sends to a mail server, as a context; it yields the pool's process."""
 
     @contextmanager
-    def started(mail: MailServer, **changes: str) -> Iterator[object]:
+    def started(mail: MailServer, *words: str, **changes: str) -> Iterator[object]:
         with (
             (packmule.cwd / "worker.log").open("a") as log,
-            packmule.started("worker", stderr=log, PACKMULE_MAIL_URL=mail.url, **changes) as process,
+            packmule.started("worker", *words, stderr=log, PACKMULE_MAIL_URL=mail.url, **changes) as process,
         ):
             yield process
 
@@ -78,8 +79,9 @@ def sent_to(found: BulkSend, timeout: float = DEADLINE) -> counts.Progress:
     return found.wait(timeout)
 
 
-def test_each_recipient_gets_a_mail_of_its_own(working, jobs) -> None:
-    with MailServer() as mail, working(mail):
+@pytest.mark.parametrize("words", [(), ("--threads", "3")])
+def test_each_recipient_gets_a_mail_of_its_own(working, jobs, words) -> None:
+    with MailServer() as mail, working(mail, *words):
         found = send_bulk(people(120), "For {{ name }}", template="hello", variables={"greeting": "spring"})
         ended = sent_to(found)
     assert (ended.sent, ended.total, ended.waiting, ended.state) == (120, 120, 0, "ended")
@@ -341,6 +343,20 @@ def test_a_server_that_is_away_is_tried_again(working, jobs, client) -> None:
         ended = sent_to(found)
     assert ended.sent == 3
     assert Counter(mail.recipients).total() == 3
+
+
+def test_a_chunk_that_somebody_else_wrote_fails_in_words(working, jobs, client) -> None:
+    call = {"key": "k", "mail": {"subject": "Hi", "body": "x"}}
+    with MailServer() as mail, working(mail):
+        ids = [
+            jobs.enqueue(email_chunk, **call, rows=[{"name": "Ada"}]),
+            jobs.enqueue(email_chunk, **call, rows=[{"email": 7}]),
+            jobs.enqueue(email_chunk, **call, rows=[]),
+        ]
+        ended = [reader.wait(client, id, DEADLINE) for id in ids]
+    assert [each.status for each in ended] == ["failed", "failed", "finished"]
+    assert "no address in 'email'" in ended[0].reason
+    assert mail.mails == []
 
 
 def test_secrets_in_variables_are_masked_where_jobs_are_shown(jobs, client) -> None:

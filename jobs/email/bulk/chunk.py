@@ -56,7 +56,7 @@ def email_chunk(
     knows of some, which `packmule email resolve` settles.
     """
     mailer = current.resource(Mailer)
-    chunk = {parse(row[mail.column]).spec: row for row in rows}
+    chunk = {_address(row, mail.column): row for row in rows}
     send = Send(names.send_of_key(key), key, is_counted=True)
     ledger = context.resources.get(Ledger)
     run = ledger.run(send, on_unknown, give_up_after) if isinstance(ledger, Ledger) else None
@@ -68,6 +68,13 @@ def email_chunk(
         run.close()
 
 
+def _address(row: Mapping[str, Any], column: str) -> str:
+    text = row.get(column)
+    if not isinstance(text, str):
+        raise InvalidAddress(f"a row of the chunk has no address in {column!r:.80}")
+    return parse(text).spec
+
+
 def _recorded(
     mailer: Mailer, run: Run, mail: BulkMail, chunk: Mapping[str, Any], leaving: Callable[[], bool]
 ) -> dict[str, int]:
@@ -75,7 +82,7 @@ def _recorded(
     while some := list(islice(recipients, RESERVED_AT_ONCE)):
         run.reserve(some)
     ready = run.ready()
-    letters = _letters(mailer, mail, {to: chunk[to] for to in ready}, run.send, run.refuse)
+    letters = _letters(mailer, mail, {to: (run.entries[to].id, chunk[to]) for to in ready}, run.refuse)
     is_whole = True
     try:
         is_whole = deliver(mailer, run, letters, leaving)
@@ -97,7 +104,8 @@ def _unrecorded(mailer: Mailer, mail: BulkMail, chunk: Mapping[str, Any], send: 
     def refuse(to: str, why: str) -> None:
         refused.append(to)
 
-    for letter in _letters(mailer, mail, chunk, send, refuse):
+    rows = {to: (names.mail_id(send.name, to), row) for to, row in chunk.items()}
+    for letter in _letters(mailer, mail, rows, refuse):
         try:
             mailer.send(letter)
             sent += 1
@@ -107,16 +115,22 @@ def _unrecorded(mailer: Mailer, mail: BulkMail, chunk: Mapping[str, Any], send: 
 
 
 def _letters(
-    mailer: Mailer, mail: BulkMail, rows: Mapping[str, Any], send: Send, refuse: Callable[[str, str], None]
+    mailer: Mailer,
+    mail: BulkMail,
+    rows: Mapping[str, tuple[str, dict[str, Any]]],
+    refuse: Callable[[str, str], None],
 ) -> Iterator[Letter]:
-    """Yield each recipient's letter; those of whom none can be built are refused, with the reason."""
+    """Yield the letters of recipients, whose `rows` are the ledger's id of their mail and their variables.
+
+    If none can be built, the recipient is refused, with the reason.
+    """
     draft = mail.draft(mailer.renderer, mailer.sender)
     if mail.attachments or mail.images:
         most = current.resource(InputLimits).attachment_bytes
         draft = draft.with_files(current.resource(Storage), most, mail.attachments, mail.images)
-    for to, row in current.track(rows.items(), len(rows), "sending"):
+    for to, (id, row) in current.track(rows.items(), len(rows), "sending"):
         try:
-            letter = mail.letter(draft, row, names.mail_id(send.name, to))
+            letter = mail.letter(draft, row, id)
         except UNFIT as error:
             refuse(to, str(error))
         else:

@@ -48,7 +48,7 @@ def address(text: str) -> str:
     return f"{name if PHRASE.fullmatch(name) else quoted(name)} <{spec}>"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # more than a chunk of a bulk send
 def parse(text: str) -> Mailbox:
     """Parse one address, with or without a display name. Raises `InvalidAddress`."""
     if unfit := UNFIT.search(text):
