@@ -46,6 +46,9 @@ MOST_REQUESTS = 500
 SLOW = 2.0
 """Seconds without an answer after which Redis is asked whether it is there."""
 
+PATIENCE = 3.0
+"""Seconds that Redis then has: far more than a busy machine lets it wait."""
+
 LOOKS = 4
 """Threads that look whether streams may go on: while Redis is away, they are none of those of pages."""
 
@@ -165,7 +168,7 @@ class _Exchange:
     async def end_without_redis(self) -> None:
         """End the request if Redis doesn't answer: others may hold all threads that pages are made in."""
         try:
-            await self.guard.pulse.check()
+            await self.guard.pulse.check(PATIENCE)
         except Exception as error:
             if not self.started:
                 self.refusal = error

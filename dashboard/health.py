@@ -17,8 +17,8 @@ from packmule.coordination.redis.connection_kinds import Unanswered
 if TYPE_CHECKING:
     from redis import Redis
 
-PATIENCE = 0.5
-"""Seconds that Redis has for an answer."""
+PATIENCE = 1.0
+"""Seconds that Redis has for an answer to a probe."""
 
 
 class Pulse:
@@ -26,7 +26,7 @@ class Pulse:
 
     Whoever asks meanwhile shares the answer, and waits no longer than the first one would.
 
-    >>> await Pulse(client).check()  # doctest: +SKIP
+    >>> await Pulse(client).check(patience=1.0)  # doctest: +SKIP
     """
 
     def __init__(self, client: Redis) -> None:
@@ -35,29 +35,21 @@ class Pulse:
         self._answer: Future[Exception | None] | None = None
         self._asked_at = 0.0
 
-    async def check(self) -> None:
-        """Return if Redis answers. Raises redis-py's errors, and `Unanswered` after `PATIENCE` seconds."""
+    async def check(self, patience: float) -> None:
+        """Return if Redis answers. Raises redis-py's errors, and `Unanswered` after `patience` seconds."""
         with self._lock:
             if self._answer is None or self._answer.done():
                 self._answer, self._asked_at = Future(), time.monotonic()
                 task = (self._answer,)
                 threading.Thread(target=self._ask, args=task, name="packmule-pulse", daemon=True).start()
-            answer, left = self._answer, self._asked_at + PATIENCE - time.monotonic()
+            answer, left = self._answer, self._asked_at + patience - time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, left)):
                 error = await asyncio.shield(asyncio.wrap_future(answer))
         except TimeoutError:
-            raise Unanswered(f"Redis gave no answer within {PATIENCE:g} s") from None
+            raise Unanswered(f"Redis gave no answer within {patience:g} s") from None
         if error:
             raise error
-
-    async def beats(self) -> bool:
-        """Whether Redis answers."""
-        try:
-            await self.check()
-        except Exception:
-            return False
-        return True
 
     def _ask(self, answer: Future[Exception | None]) -> None:
         try:
@@ -71,7 +63,7 @@ class Pulse:
 async def health(request: Request) -> Response:
     """`/health`: 200 if Redis answers, else 503."""
     pulse: Pulse = request.app.state.pulse
-    await pulse.check()
+    await pulse.check(PATIENCE)
     return PlainTextResponse("ok\n")
 
 

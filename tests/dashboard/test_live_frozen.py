@@ -130,9 +130,9 @@ def test_a_page_that_takes_long_is_answered_while_redis_is_there(client, monkeyp
     doubts: list[int] = []
     check = guarded(client).pulse.check
 
-    async def noted() -> None:
+    async def noted(patience: float) -> None:
         doubts.append(1)
-        await check()
+        await check(patience)
 
     def slow(request):
         until(lambda: len(doubts) > 2, "doubts")
