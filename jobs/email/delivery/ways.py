@@ -25,6 +25,10 @@ def way_of(url: str) -> Way:
         from packmule.jobs.email.delivery.stored import StoringWay  # noqa: PLC0415
 
         return StoringWay(url)
+    if scheme in {"ses", "postmark", "mailgun", "sendgrid", "resend"}:
+        from packmule.jobs.email.delivery.http.way import HttpWay  # noqa: PLC0415
+
+        return HttpWay(url)
     raise InvalidServer(
         "PACKMULE_MAIL_URL begins with none of smtp:// smtps:// file:// memory:// ses:// postmark:// "
         "mailgun:// sendgrid:// resend://"

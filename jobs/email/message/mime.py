@@ -78,7 +78,7 @@ def _file_head(name: str, cid: str | None) -> bytes:
         )
     shown = "attachment" if cid is None else "inline"
     lines = [
-        f"Content-Type: {_media_type(name)}",
+        f"Content-Type: {media_type(name)}",
         "Content-Transfer-Encoding: base64",
         f"Content-Disposition: {shown};{FOLD}{_file_name(name)}",
         *([] if cid is None else [f"Content-ID: <{cid}>"]),
@@ -98,7 +98,7 @@ def _file_name(name: str) -> str:
     return f";{FOLD}".join(f"filename*{number}*={piece}" for number, piece in enumerate(pieces))
 
 
-def _media_type(name: str) -> str:
+def media_type(name: str) -> str:
     guessed, encoding = mimetypes.guess_type(name)
     # A compressed table is not a table, and an attached mail must not be encoded as a mail.
     if guessed is None or encoding is not None or guessed.startswith(("message/", "multipart/")):
