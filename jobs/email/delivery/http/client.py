@@ -86,9 +86,6 @@ class Api:
         try:
             connection.request(method, path, body, dict(headers))
             answer = self._answered(connection)
-            if was_cut.is_set():  # http.client takes half a head for a whole one
-                raise TimeoutError("it did not answer in time")
-            return answer
         except (OSError, http.client.HTTPException) as error:
             self.close()
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -99,6 +96,10 @@ class Api:
         finally:
             cut.cancel()
             self.used_at = time.monotonic()
+        if was_cut.is_set():  # http.client takes half a head for a whole one
+            self.close()
+            raise AnswerLost(f"{self._host}: it did not answer in time")
+        return answer
 
     def close(self) -> None:
         """Close the connection."""
