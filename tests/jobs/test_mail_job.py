@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email import message_from_bytes
+
 import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
@@ -9,9 +11,10 @@ from rq.serializers import JSONSerializer
 from packmule import Batch, job
 from packmule.jobs import context, control, reader
 from packmule.jobs.email import Ledger, Mailer, email
+from packmule.jobs.email.bulk.send import send_bulk
 from packmule.jobs.email.calls import mails_of_job
 from packmule.jobs.email.ledger.acts import resolve
-from packmule.jobs.email.ledger.reader import MailFilter, search
+from packmule.jobs.email.ledger.reader import MailFilter, of_message, search
 from packmule.jobs.email.outcome import State
 from packmule.jobs.email.suppression.store import Suppressions
 from packmule.jobs.handle import JobRaised
@@ -192,6 +195,21 @@ def test_a_mail_may_be_sent_again_if_its_answer_is_lost(post, work, client):
     work()
     assert mail.result()["accepted"] == [ADA]
     assert post.recipients == [ADA]
+
+
+def test_a_message_id_leads_back_to_the_mail(post, work, client):
+    single = email.enqueue([ADA, BOB], "s", "t")
+    bulk = send_bulk([{"email": EVE}], "s", "t", key="sale")
+    work()
+    bulk.wait(timeout=0)
+    for mail, to in zip(post.mails, (ADA, EVE), strict=True):
+        sent = message_from_bytes(mail.content)["message-id"]
+        found = of_message(client, sent, to)
+        assert (found.recipient, found.state) == (to, State.ACCEPTED)
+        for other in ("<x@y>", "", sent.replace("<", "<a")):
+            assert of_message(client, other, to) is None
+        assert of_message(client, sent, "stranger@example.org") is None
+    assert single.result()["accepted"] == [ADA, BOB]
 
 
 # Wherever it runs

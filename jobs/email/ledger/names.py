@@ -17,6 +17,7 @@ COUNTED = "pm:mail-counts:"
 INDEXES = ("pm:mails:active", "pm:mails:deferred", "pm:mails:suppressed", "pm:mails:unknown")
 """The sorted sets of the ids of mails in open states, by when these expire; `mails.lua` has the order."""
 
+ID_LENGTH = 26
 ID = re.compile(r"[a-z2-7]{26}")
 LONGEST_KEY = 200
 

@@ -130,6 +130,20 @@ def of_send(client: Redis, send: str, recipients: Iterable[str]) -> Iterator[Ent
     yield from entries(client, waiting)
 
 
+def of_message(client: Redis, message_id: str, recipient: str) -> Entry | None:
+    """What is known of the mail to `recipient` that has this Message-ID; None if the ledger sent none such.
+
+    >>> of_message(client, "<7fzikxchknsf2ux4vntotcgrs4@example.org>", "ada@example.org")  # doctest: +SKIP
+    """
+    token = message_id.strip().removeprefix("<").partition("@")[0][: names.ID_LENGTH]
+    if not names.ID.fullmatch(token):
+        return None
+    # Mails of a bulk send have their own id there, and others that of their send.
+    found = entries(client, [names.mail_id(token, recipient), token])
+    is_same = found[1] is not None and names.compared(found[1].recipient) == names.compared(recipient)
+    return found[0] or (found[1] if is_same else None)
+
+
 def entries(client: Redis, ids: Sequence[str]) -> list[Entry | None]:
     """The entries of mails, by their ids; None for one that there is not."""
     if not ids:

@@ -12,6 +12,7 @@ from packmule.errors import UsageError
 from packmule.jobs.email.message.addresses import InvalidAddress
 from packmule.jobs.email.suppression.addresses import name_of, shown
 from packmule.jobs.email.suppression.store import A_TRIP, Suppressed, Suppressions
+from packmule.units import CENTURY
 
 COLUMNS = ("address", "reason", "source", "since", "until")
 NAMES_OF_ADDRESS = ("address", "email", "e-mail", "recipient", "email address", "domain")
@@ -71,7 +72,7 @@ def bring_in(file: TextIO, into: Suppressions, seconds: float | None = None) -> 
         if ends is not None and ends <= now:
             done.over += 1
             continue
-        lasting = seconds if ends is None else float(int(ends - now) + 1)
+        lasting = seconds if ends is None else min(ends - now + 1, CENTURY)
         group = waiting.setdefault(lasting, {})
         group[name] = reason or "imported"
         if len(group) == A_TRIP or len(waiting) == A_TRIP:
