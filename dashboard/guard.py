@@ -186,6 +186,8 @@ class _Exchange:
             is_page = sent.get("content-type", "").startswith("text/html")
             if sent.get("content-type", "").startswith("text/event-stream"):
                 self.begin_stream()
+                if self.refusal:
+                    return
             headers.protect(sent, self.path, self.nonce, self.scope.get("scheme") == "https")
             if self.message and is_page and "region" not in self.request.query_params:
                 sent.append("Set-Cookie", messages.forgotten(self.scope))
@@ -205,7 +207,8 @@ class _Exchange:
             self.stream = self.guard.streams.open(right, self.running)
         except HTTPException as full:
             self.refusal = full
-            raise
+            self.running.cancel()
+            return
         self.uncount()
         if right:
             self.watching = asyncio.create_task(self.guard.streams.watch(self.stream, right))
