@@ -301,7 +301,7 @@ def test_a_pause_lets_the_mail_under_way_end_and_a_resume_goes_on(working, jobs)
         until(lambda: not (now := found.progress()).sending and now.state == "paused", "the chunk's return")
         paused = found.progress()
         assert (paused.unknown, paused.sent) == (0, len(mail.mails))
-        assert paused.sent < 100
+        assert paused.sent < 50  # the chunk did not go on to its end
         assert found.resume()
         ended = sent_to(found)
     assert ended.sent == 100

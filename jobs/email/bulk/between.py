@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
+from functools import partial
 
 from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.letter import Letter
@@ -25,15 +25,43 @@ def deliver(
     mail that is under way ends, and then the exception goes on. Raises what `Mailer.deliver` does.
     """
     stoppable = _Stoppable(journal, letters, leaves_off)
-    with ThreadPoolExecutor(1, "packmule-bulk") as executor:
-        sending = executor.submit(copy_context().run, mailer.deliver, stoppable, stoppable)
-        try:
-            while not wait([sending], POLL).done:
-                pass
-        finally:
-            stoppable.is_stopped.set()  # the executor's end waits for the mail that is under way
-    sending.result()
+    sending = _Sending(partial(copy_context().run, mailer.deliver, stoppable, stoppable))
+    try:
+        sending.thread.start()
+        sending.is_wanted = True
+        sending.may_begin.set()
+        while not sending.has_ended.wait(POLL):
+            pass
+    finally:
+        stoppable.is_stopped.set()
+        sending.may_begin.set()
+        if sending.is_wanted:
+            sending.has_ended.wait()  # for the mail that is under way
+    if sending.error is not None:
+        raise sending.error
     return not stoppable.is_left_off
+
+
+class _Sending:
+    """A thread that delivers once it may: an interruption of its own start leaves none that goes on alone."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self.may_begin, self.has_ended = threading.Event(), threading.Event()
+        self.is_wanted = False
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name="packmule-bulk", daemon=True)
+        self._send = send
+
+    def _run(self) -> None:
+        self.may_begin.wait()
+        if not self.is_wanted:
+            return
+        try:
+            self._send()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.has_ended.set()
 
 
 class _Stoppable:
