@@ -503,7 +503,7 @@ def ses_request(said, private, monkeypatch, **changes):
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, private.public_key(), 7, now, now + timedelta(days=1))
     pem = builder.sign(private, SHA256()).public_bytes(Encoding.PEM)
-    monkeypatch.setattr(signatures, "_certificates", {})
+    monkeypatch.setattr(signatures, "_pems", {})
     monkeypatch.setattr(signatures.Api, "get", lambda self, path: Answer(200, {}, pem))
     fields = {
         "Message": json.dumps(said), "MessageId": "1", "Timestamp": "2026-11-30T00:00:00.000Z",

@@ -74,7 +74,7 @@ def _sendgrid(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> b
     der = _decoded(key)
     if not given or not der or not _is_new(at):
         return False
-    return _is_signed(der, given, at.encode() + body, is_certificate=False)
+    return _is_signed(der, given, at.encode() + body, is_pem=False)
 
 
 def _ses(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> bool:
@@ -86,15 +86,15 @@ def _ses(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> bool:
     if not given or said.get("SignatureVersion") != "2" or "Message" not in values:
         return False
     signed = "".join(f"{name}\n{value}\n" for name, value in values.items()).encode(errors="replace")
-    certificate = _certificate(said.get("SigningCertURL"))
-    return certificate is not None and _is_signed(certificate, given, signed, is_certificate=True)
+    pem = _pem(said.get("SigningCertURL"))
+    return pem is not None and _is_signed(pem, given, signed, is_pem=True)
 
 
-_certificates: dict[str, bytes] = {}
-MOST_CERTIFICATES = 20
+_pems: dict[str, bytes] = {}
+MOST_PEMS = 20
 
 
-def _certificate(url: Any) -> bytes | None:
+def _pem(url: Any) -> bytes | None:
     """The certificate at a URL of AWS, and of nobody else."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
@@ -103,7 +103,7 @@ def _certificate(url: Any) -> bytes | None:
         return None
     if not is_of_aws or not re.fullmatch(r"/[A-Za-z0-9._-]{1,200}\.pem", parts.path):
         return None
-    if parts.geturl() not in _certificates:
+    if parts.geturl() not in _pems:
         api = Api(f"https://{parts.netloc}")
         try:
             answer = api.get(parts.path)
@@ -111,13 +111,13 @@ def _certificate(url: Any) -> bytes | None:
             api.close()
         if answer.status != 200:  # noqa: PLR2004
             return None
-        if len(_certificates) >= MOST_CERTIFICATES:
-            _certificates.clear()
-        _certificates[parts.geturl()] = answer.body
-    return _certificates[parts.geturl()]
+        if len(_pems) >= MOST_PEMS:
+            _pems.clear()
+        _pems[parts.geturl()] = answer.body
+    return _pems[parts.geturl()]
 
 
-def _is_signed(key: bytes, signature: bytes, signed: bytes, *, is_certificate: bool) -> bool:
+def _is_signed(key: bytes, signature: bytes, signed: bytes, *, is_pem: bool) -> bool:
     try:
         from cryptography import x509  # noqa: PLC0415  an extra
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
@@ -129,9 +129,7 @@ def _is_signed(key: bytes, signature: bytes, signed: bytes, *, is_certificate: b
     except ImportError:
         raise NoCryptography("to verify events of ses and sendgrid: pip install cryptography") from None
     try:
-        known = (
-            x509.load_pem_x509_certificate(key).public_key() if is_certificate else load_der_public_key(key)
-        )
+        known = x509.load_pem_x509_certificate(key).public_key() if is_pem else load_der_public_key(key)
         if isinstance(known, EllipticCurvePublicKey):
             known.verify(signature, signed, ECDSA(SHA256()))
         elif isinstance(known, RSAPublicKey):
