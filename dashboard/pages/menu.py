@@ -51,11 +51,11 @@ GROUPS: tuple[tuple[str, tuple[Item, ...]], ...] = (
         ),
     ),
 )
-"""All pages by group; one whose route doesn't exist is not shown."""
+"""All pages by group."""
 
 
 def menu(routes: set[str]) -> list[tuple[str, list[Item]]]:
-    """The groups with the pages whose routes exist; a group without any is left out.
+    """The groups with the pages of these routes, those that a viewer can see; a group without any is left out.
 
     >>> menu({"overview"})
     [('', [Item(route='overview', text='Overview', key='o')])]

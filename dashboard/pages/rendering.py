@@ -8,12 +8,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
 from packmule.dashboard.guarding.forwarding import root
 from packmule.dashboard.pages import charts, filters
 from packmule.dashboard.pages.addresses import address, here, jobs_where, known
 from packmule.dashboard.pages.menu import menu
-from packmule.dashboard.rights import HIDDEN
+from packmule.dashboard.rights import HIDDEN, needed
 
 MOST_REGIONS = 10
 """Regions that one request may ask for."""
@@ -59,9 +60,20 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     if wanted:
         return HTMLResponse("".join(_region(page, name, values) for name in wanted), status)
     state = request.state
-    values |= {"menu": menu(routes), "message": state.message, "root": root(request.scope)}
+    values |= {
+        "menu": menu({name for name in routes if _is_open(request, name)}),
+        "message": state.message,
+        "root": root(request.scope),
+    }
     values["position"] = getattr(state, "position", "")
     return HTMLResponse(page.render(values), status)
+
+
+def _is_open(request: Request, name: str) -> bool:
+    """Whether the viewer's role may see the page of a route, as its handler says."""
+    route = known(request)[name]
+    role = needed(route.endpoint) if isinstance(route, Route) else None
+    return role is None or request.state.viewer.may(role)
 
 
 def _region(page: Template, name: str, values: dict[str, Any]) -> str:

@@ -60,6 +60,14 @@ def test_a_mail_server_that_never_answers_does_not_hold_the_page(client):
 def test_viewers_are_told_that_operators_see_settings(client):
     with visit_of(client, Settings(), role=Role.VIEWER) as visit:
         assert "this needs an operator" in visit.text("/settings", status=403)
+        assert 'href="/settings"' not in visit.get("/jobs")
+
+
+def test_the_menu_has_the_pages_that_the_viewer_may_see(client):
+    with visit_of(client, Settings()) as visit:
+        page = visit.get("/jobs")
+    assert 'href="/settings"' in page
+    assert 'href="/queues"' in page
 
 
 def test_a_site_without_settings_says_where_to_look(client):
