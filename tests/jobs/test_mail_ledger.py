@@ -134,6 +134,20 @@ def test_what_was_not_sent_is_left_without_a_trace(client):
     assert (reader.counts(client)["active"], counted(client)) == (0, {})
 
 
+def test_a_body_that_may_have_left_is_not_taken_back_when_its_run_ends_early(client):
+    run = run_of(client)
+    run.reserve([ADA, BOB])
+    run.prepare(letter(ADA))
+    assert run.begin(letter(ADA))
+    run.unreached([ADA, BOB], "the connection was lost")
+    run.close()
+    assert states(client, ADA, BOB) == ["sending", "deferred"]
+    again = run_of(client, execution="e2")
+    again.reserve([ADA, BOB])
+    assert again.entries[ADA].state is State.UNKNOWN
+    assert again.ready() == [BOB]
+
+
 # What comes of recipients that are refused for now
 
 

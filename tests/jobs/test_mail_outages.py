@@ -84,6 +84,17 @@ def test_a_worker_that_is_told_to_stop_ends_its_mail_first(server, client):
         assert post.recipients == [ADA]
 
 
+@pytest.mark.usefixtures("produce")
+def test_threads_send_each_mail_once(server, client):
+    everybody = [f"p{number % 40}@example.org" for number in range(80)]
+    with MailServer() as post, pool(server, 2, mail=post.url, threads=8):
+        jobs = [email.enqueue(to, "s", "t", key="news") for to in everybody]
+        for each in jobs:
+            until(lambda each=each: reader.read(client, each).status in ("finished", "scheduled"))
+        until(lambda: len(post.recipients) >= 40)
+        assert sorted(post.recipients) == sorted(set(everybody))
+
+
 slow = threading.Event()
 
 
