@@ -121,7 +121,7 @@ def kept(mails: int, rounds: int) -> None:
             rounds,
             "smtplib",
         )
-        few = max(mails // 100, 20)
+        few = max(mails // 20, 20)
         print("20 ms")
         transport(
             {
@@ -174,8 +174,8 @@ def main(mails: int, rounds: int, count: int) -> None:
     os.environ["PACKMULE_LOG_LEVEL"] = "error"
     print(f"{machine()}; the sink is in {language()}; a mail has {len(letter().content):,} bytes\n")
     kept(mails, rounds)
-    jobs(count, rounds)
+    jobs(count, min(rounds, 3))
 
 
 if __name__ == "__main__":
-    main(*arguments(5_000, 5, 4_000))
+    main(*arguments(1_000, 15, 1_000))
