@@ -4,7 +4,7 @@
 
 `plain` is a text of 2 kB, `alternative` has HTML of 7 kB beside it, `other letters` is a German one with an
 attachment. `templated` renders the shipped template and a subject, makes a mail of both, and includes what
-the budget of a template costs. Each figure is the least of seven rounds.
+the allowance of a template costs. Each figure is the least of seven rounds.
 """
 
 from __future__ import annotations

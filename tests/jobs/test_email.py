@@ -31,7 +31,7 @@ from packmule.jobs.email import (
     email,
 )
 from packmule.jobs.email.message.plaintext import plaintext
-from packmule.jobs.email.templating.budget import MAX_OUTPUT
+from packmule.jobs.email.templating.allowance import MAX_OUTPUT
 from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
@@ -275,7 +275,7 @@ def test_any_display_name_stays_one_name_of_one_address(post, name):
 
 
 @pytest.mark.parametrize(
-    "name", ['a"b;c=d, e.txt', "long; with = signs, commas " * 5 + ".csv", "ü" * 80 + ".csv"]
+    "name", ['a"b;c=d, e.txt', "long; with = signs, commas " * 5 + ".csv", "ü" * 80 + ".csv", "=??Q??="]
 )
 def test_any_attachment_name_arrives(post, name):
     current.resource(Storage).write_bytes(name, b"x")
@@ -552,7 +552,7 @@ def test_an_endless_template_stops_at_the_output_limit(tmp_path):
 CALM = """
 import resource
 from packmule.jobs.email import InvalidMessage, InvalidTemplate
-from packmule.jobs.email.templating.budget import MAX_OUTPUT
+from packmule.jobs.email.templating.allowance import MAX_OUTPUT
 from packmule.jobs.email.message.plaintext import plaintext
 from packmule.jobs.email.templating.rendering import Renderer
 

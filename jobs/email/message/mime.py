@@ -88,7 +88,7 @@ def _file_head(name: str, cid: str | None) -> bytes:
 
 def _file_name(name: str) -> str:
     """The parameter `filename`, in the encoding of RFC 2231 if it isn't short and ASCII."""
-    if name.isascii() and len(name) < _SEGMENT:
+    if name.isascii() and len(name) < _SEGMENT and "=?" not in name:  # which some take for an encoded word
         return f"filename={quoted(name)}"
     escaped = quote(name, safe="")
     if len(escaped) <= _SEGMENT:

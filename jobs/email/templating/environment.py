@@ -1,4 +1,4 @@
-"""Jinja2 with a whitelist and a budget: what a template can reach is listed, and what it takes is counted."""
+"""Jinja2 with an allowance: what a template can reach is listed, and what it takes is counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, missing
 
-from packmule.jobs.email.templating.budget import (
+from packmule.jobs.email.templating.allowance import (
     PLAIN,
     TEXTS,
     OverBounds,

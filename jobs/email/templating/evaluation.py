@@ -1,4 +1,4 @@
-"""Evaluation of templates by Jinja2, in a sandbox and within a budget."""
+"""Evaluation of templates by Jinja2, in a sandbox and within an allowance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jinja2 import (
 )
 from jinja2.exceptions import SecurityError, UndefinedError
 
-from packmule.jobs.email.templating.budget import MAX_OUTPUT, OverBounds, budget, weigh
+from packmule.jobs.email.templating.allowance import MAX_OUTPUT, OverBounds, allowance, weigh
 from packmule.jobs.email.templating.environment import BoundedEnvironment, SubjectEnvironment
 from packmule.jobs.email.templating.rendering import InvalidTemplate
 
@@ -57,7 +57,7 @@ class Templates:
         return self._rendered(f"template {name}", lambda: self.environment.get_template(name), variables)
 
     def _rendered(self, where: str, load: Callable[[], Template], variables: Mapping[str, Any]) -> str:
-        with budget(), explained(where):
+        with allowance(), explained(where):
             given = dict(variables)
             weigh(given)
             template = load()

@@ -24,7 +24,7 @@ from jinja2.filters import (
 from jinja2.runtime import markup_join, str_join
 from jinja2.tests import TESTS as DEFAULT_TESTS
 
-from packmule.jobs.email.templating.budget import (
+from packmule.jobs.email.templating.allowance import (
     MAX_OUTPUT,
     OverBounds,
     cost,
@@ -126,7 +126,7 @@ def _paid_test(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _tick(chars: int) -> None:
     """One turn of a loop, or the begin of a macro or block, that has so much text of its own."""
-    if type(chars) is int:  # a template may call this too; NaN would be a budget without end
+    if type(chars) is int:  # a template may call this too; NaN would be an allowance without end
         spend(1, chars)
 
 

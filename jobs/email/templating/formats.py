@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape, soft_str
 
-from packmule.jobs.email.templating.budget import (
+from packmule.jobs.email.templating.allowance import (
     MAX_WEIGHT,
     OverBounds,
     made,
@@ -92,8 +92,8 @@ def percent(value: Any, *args: Any, **kwargs: Any) -> str:
 def braces(text: str, *args: Any, **kwargs: Any) -> str:
     """`text.format(...)`: fields by position or name, with a width and precision of up to 999.
 
-    >>> from packmule.jobs.email.templating.budget import budget
-    >>> with budget():
+    >>> from packmule.jobs.email.templating.allowance import allowance
+    >>> with allowance():
     ...     braces("{:,.2f} {currency}", 1234.5, currency="EUR")
     '1,234.50 EUR'
     """

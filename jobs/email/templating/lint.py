@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError, TemplateNotFound, TemplateSyntaxError, meta, nodes
 
-from packmule.jobs.email.templating.budget import budget
+from packmule.jobs.email.templating.allowance import allowance
 from packmule.jobs.email.templating.environment import BoundedEnvironment
 from packmule.jobs.email.templating.rendering import InvalidTemplate, Renderer
 
@@ -85,7 +85,7 @@ def _looked_at(environment: BoundedEnvironment, name: str, seen: dict[str, set[s
     seen[name] = set()
     try:
         source = environment.source(name)
-        with budget():
+        with allowance():
             tree = environment.parse(source, name)
             environment.compile(source, name)
     except TemplateNotFound:
@@ -119,7 +119,7 @@ def _html(name: str, source: str, tree: nodes.Template) -> Iterator[Finding]:
 
 
 def _constants(node: Any) -> list[str]:
-    if isinstance(node, nodes.Filter):  # which the budget put around a list
+    if isinstance(node, nodes.Filter):  # which the allowance put around a list
         node = node.node
     if isinstance(node, nodes.Const):
         return [str(each) for each in (node.value if isinstance(node.value, list | tuple) else [node.value])]

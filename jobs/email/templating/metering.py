@@ -1,4 +1,4 @@
-"""Puts the questions to the budget into a parsed template: at each turn, and around what makes values."""
+"""Puts the questions to the allowance into a parsed template: at each turn, and around what makes values."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Renderer:
     """Renders templates by name, from `folder` if given and then from those that Packmule ships.
 
     Templates can reach neither Python's internals nor files outside the folders, can't change their
-    variables, must be given every variable they use, and have a budget of text, steps and time. They may
+    variables, must be given every variable they use, and have an allowance of text, steps and time. They may
     extend and include others of the folders. A subject comes with the job, so it may do little
     (`SubjectEnvironment`). Values are escaped in `.html` templates only. Create one per process: it caches
     compiled templates.

@@ -11,7 +11,7 @@ from jinja2.runtime import BlockReference, LoopContext, Macro
 from jinja2.utils import Cycler, Joiner, Namespace, missing
 from markupsafe import Markup
 
-from packmule.jobs.email.templating.budget import OverBounds, cost, refuse_long, spend, weigh
+from packmule.jobs.email.templating.allowance import OverBounds, cost, refuse_long, spend, weigh
 from packmule.jobs.email.templating.formats import braces
 
 MOST_COLUMNS = 1_000

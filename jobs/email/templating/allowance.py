@@ -46,7 +46,7 @@ class OverBounds(UsageError, TemplateRuntimeError):
     """A template would take more memory or time than a mail may."""
 
 
-class Budget:
+class Allowance:
     """What is left of one rendering's steps, text and time.
 
     The clock of processor time is slow on some machines, so the other one is asked first: what has not lasted
@@ -78,26 +78,26 @@ class Budget:
 
 
 class _Now(threading.local):
-    budget: Budget | None = None
+    allowance: Allowance | None = None
 
 
 _now = _Now()
 
 
 @contextmanager
-def budget() -> Iterator[None]:
-    """Give what this thread renders within a budget of its own."""
-    before, _now.budget = _now.budget, Budget()
+def allowance() -> Iterator[None]:
+    """Give what this thread renders within an allowance of its own."""
+    before, _now.allowance = _now.allowance, Allowance()
     try:
         yield
     finally:
-        _now.budget = before
+        _now.allowance = before
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Leave the time that compiling takes, which its own bounds keep short, out of this thread's budget."""
-    began, before = thread_time(), _now.budget
+    """Leave the time that compiling takes out of this thread's allowance: its own bounds keep it short."""
+    began, before = thread_time(), _now.allowance
     try:
         yield
     finally:
@@ -106,8 +106,8 @@ def compiling() -> Iterator[None]:
 
 
 def spend(steps: int, made: int = 0) -> None:
-    """Take `steps`, and `made` characters or items, from the budget. Raises `OverBounds` at its end."""
-    left = _now.budget
+    """Take `steps`, and `made` characters or items, from the allowance. Raises `OverBounds` at its end."""
+    left = _now.allowance
     if left is None:
         raise OverBounds("nothing is being rendered")
     left.steps -= abs(steps)
