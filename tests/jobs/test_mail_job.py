@@ -5,7 +5,7 @@ from __future__ import annotations
 from email import message_from_bytes
 
 import pytest
-from rq import Queue
+from rq import Queue, Repeat
 from rq.serializers import JSONSerializer
 
 from packmule import Batch, job
@@ -89,6 +89,13 @@ def test_a_later_job_with_the_same_id_sends_anew_and_has_another_message_id(post
         control.delete(client, daily)
     assert post.recipients == [ADA, ADA]
     assert ids[0] != ids[1]
+
+
+def test_a_job_that_repeats_sends_each_time(post, work, client):
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    queue.enqueue("packmule.jobs.email.email", ADA, "s", "t", repeat=Repeat(times=2, interval=0))
+    work()
+    assert post.recipients == [ADA, ADA, ADA]
 
 
 def test_recipients_that_are_refused_for_now_are_tried_again_and_the_others_are_not(post, work, client):
