@@ -18,7 +18,7 @@ _PREFIX = "PACKMULE_"
 _PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
 """Up to the last @, so that a password with an unescaped @ in it is hidden too."""
 
-_KEY = re.compile(r"\b(ses|postmark|mailgun|sendgrid|resend)://(?:.*@)?[^@?]*(\?[^@]*)?", re.DOTALL)
+_KEY = re.compile(r"\b(ses|postmark|mailgun|sendgrid|resend)://(?:\S*@)?[^@?\s]*(\?[^@\s]*)?")
 """A mail provider's URL, whose key may be all that it has: only its options are shown."""
 
 _SECRET_OPTION = re.compile(
@@ -121,7 +121,9 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise SettingsError(f"{variable}={mask(text)!r}: {error}") from None
+        # A misspelt scheme doesn't say where in the URL of a mail server the key is.
+        shown = "" if parse is setting_values.mail_urls else f"={mask(text)!r}"
+        raise SettingsError(f"{variable}{shown}: {error}") from None
 
 
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {

@@ -10,6 +10,8 @@ from packmule.units import DAY, duration, size
 
 LAST_PORT = 65_535
 
+MAIL_SCHEMES = r"(smtps?|ses|postmark|mailgun|sendgrid|resend|file|memory)://"
+
 LONGEST_LABEL = 100
 
 
@@ -69,8 +71,11 @@ def mail_keep(text: str) -> int:
 def mail_urls(text: str) -> tuple[str, ...]:
     """One or several URLs with spaces between them."""
     urls = tuple(text.split())
-    if not all(re.match(r"[a-z]+://", url) for url in urls):
-        raise ValueError("write URLs such as smtp://user:password@host, with spaces only between them")
+    if not all(re.match(MAIL_SCHEMES, url) for url in urls):
+        raise ValueError(
+            "write URLs such as smtp://user:password@host, with spaces only between them; they begin with "
+            "smtp, smtps, ses, postmark, mailgun, sendgrid, resend, file or memory"
+        )
     return urls
 
 

@@ -7,6 +7,8 @@ import contextlib
 from packmule.config import Settings
 from packmule.coordination.locks.redlock import NoQuorum, Redlock
 from packmule.coordination.redis.connection import lock_clients
+from packmule.jobs.email.delivery.pace import parse
+from packmule.jobs.email.delivery.staging import checked
 from packmule.jobs.email.delivery.ways import way_of
 from packmule.jobs.storage import Storage
 
@@ -45,6 +47,9 @@ def storage(settings: Settings) -> str:
 
 def mail(settings: Settings) -> str:
     """Whether the mail server takes mails, or what happens to them without one."""
+    parse(settings.mail_pace)
+    if settings.mail_to:
+        checked(settings.mail_to)
     if not settings.mail_urls:
         if settings.environment == "development":
             return "ok, mails are saved instead of sent (PACKMULE_MAIL_URL is not set)"

@@ -60,12 +60,12 @@ def parse(text: str) -> dict[str, Rate]:
         name, _, rate = entry.partition("=")
         if not _NAME.fullmatch(name.strip().lower()):
             raise InvalidMailPace(
-                f"{entry[:80]!r}: write a domain or *, = and a rate, such as gmail.com=20/s"
+                f"PACKMULE_MAIL_PACE: {entry[:80]!r}: write a domain or *, = and a rate, as in gmail.com=20/s"
             )
         try:
             rates[name.strip().lower()] = Rate.parse(rate)
         except InvalidRate as error:
-            raise InvalidMailPace(f"{name.strip()[:80]}: {error}") from None
+            raise InvalidMailPace(f"PACKMULE_MAIL_PACE: {name.strip()[:80]}: {error}") from None
     return rates
 
 

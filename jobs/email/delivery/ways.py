@@ -30,6 +30,6 @@ def way_of(url: str) -> Way:
 
         return HttpWay(url)
     raise InvalidServer(
-        "PACKMULE_MAIL_URL begins with none of smtp:// smtps:// file:// memory:// ses:// postmark:// "
-        "mailgun:// sendgrid:// resend://"
+        "PACKMULE_MAIL_URL: a URL begins with smtp, smtps, ses, postmark, mailgun, sendgrid, resend, file or "
+        "memory, and ://"
     )
