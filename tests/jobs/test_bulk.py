@@ -154,6 +154,19 @@ def test_a_recipient_whose_mail_cant_be_made_is_refused_and_the_others_go_on(wor
     assert "user7@example.org" in replies
 
 
+def test_a_worker_without_the_template_refuses_nobody(working, jobs, client, tmp_path) -> None:
+    with MailServer() as mail:
+        with working(mail, PACKMULE_TEMPLATES=str(tmp_path)):
+            found = send_bulk(people(3), "Hi", template="hello", variables={"greeting": "x"})
+            ended = sent_to(found)
+        assert (ended.refused, ended.waiting) == (0, 3)
+        id = chunk_id(found.id, 0)
+        assert "there is no hello.html" in (reader.read(client, id).reason or "")
+        with working(mail):
+            control.retry(client, id)
+            assert sent_to(found).sent == 3
+
+
 def test_what_no_mail_can_come_of_is_refused_before_anything_is_enqueued(jobs, client) -> None:
     for raises, subject, fields in (
         (InvalidTemplate, "Hi", {"template": "nothere"}),

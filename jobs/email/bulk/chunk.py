@@ -56,6 +56,8 @@ def email_chunk(
     knows of some, which `packmule email resolve` settles.
     """
     mailer = current.resource(Mailer)
+    if mail.template is not None:
+        mailer.renderer.parts(mail.template)  # a worker without it refuses nobody: the chunk fails
     chunk = {_address(row, mail.column): row for row in rows}
     send = Send(names.send_of_key(key), key, is_counted=True)
     ledger = context.resources.get(Ledger)
