@@ -55,7 +55,7 @@ GROUPS: tuple[tuple[str, tuple[Item, ...]], ...] = (
 
 
 def menu(routes: set[str]) -> list[tuple[str, list[Item]]]:
-    """The groups with the pages of these routes, those that a viewer can see; a group without any is left out.
+    """The groups with the pages of `routes`, which the viewer may see; a group without any is left out.
 
     >>> menu({"overview"})
     [('', [Item(route='overview', text='Overview', key='o')])]
