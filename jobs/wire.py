@@ -29,6 +29,9 @@ COMPRESS_FROM = 512
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """A payload that would unpack to more is refused before it is unpacked."""
 
+MOST_COUNTED = 2**63 - 1
+"""What a counter of the server can reach; somebody may have written more."""
+
 _PICKLE = b"\x80"
 """The first byte of a pickle, and never of JSON or of zlib's output."""
 
@@ -242,8 +245,8 @@ def number(text: str | None) -> float | None:
 
 
 def whole(text: str | bytes | None) -> int:
-    """A counter's value; 0 if it is negative or not a number."""
+    """A counter's value, `MOST_COUNTED` at most; 0 if it is negative or not a number."""
     try:
-        return max(0, int(text or 0))
+        return min(max(0, int(text or 0)), MOST_COUNTED)
     except ValueError:
         return 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from packmule.coordination.counters.histogram import LAST_BUCKET
+from packmule.jobs.wire import MOST_COUNTED
 from packmule.observe import statistics
 from packmule.observe.statistics import Key, Statistics
 from packmule.units import KIB, MIB
@@ -30,6 +32,8 @@ ALL = "hours"
 
 MOST_UNPACKED = 4 * MIB
 
+_Flat = Annotated[list[int], Meta(max_length=2 * (LAST_BUCKET + 1))]  # a longer one costs much to read
+
 Hour = Mapping[str, Mapping[str, Statistics]]
 """What was performed in an hour, by part and name: `hour["queue"]["mail"]`."""
 
@@ -42,13 +46,13 @@ class _Row(msgspec.Struct, array_like=True):
     stopped: int
     retried: int
     microseconds: int
-    waits: list[int]
-    runs: list[int]
+    waits: _Flat
+    runs: _Flat
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_hours = msgspec.msgpack.Decoder(list[_Row | None])
-_sums = msgspec.msgpack.Decoder(dict[str, _Row])
+_hours = msgspec.msgpack.Decoder(Annotated[list[_Row | None], Meta(max_length=HOURS)])
+_sums = msgspec.msgpack.Decoder(Annotated[dict[str, _Row], Meta(max_length=MOST_NAMES + 1)])
 
 
 def hour(counted: Mapping[Key, Statistics]) -> Hour:
@@ -139,8 +143,19 @@ def _unpacked(decoder: msgspec.msgpack.Decoder[Any], packed: Any) -> Any:
 
 
 def _row(found: Statistics) -> _Row:
-    counts = found.finished, found.failed, found.stopped, found.retried
-    return _Row(*counts, round(found.seconds * 1_000_000), _flat(found.waits), _flat(found.runs))
+    return _Row(
+        _bounded(found.finished),
+        _bounded(found.failed),
+        _bounded(found.stopped),
+        _bounded(found.retried),
+        _bounded(round(found.seconds * 1_000_000)),
+        _flat(found.waits),
+        _flat(found.runs),
+    )
+
+
+def _bounded(count: int) -> int:
+    return min(count, MOST_COUNTED)
 
 
 def _statistics(row: _Row) -> Statistics:
@@ -158,7 +173,7 @@ def _statistics(row: _Row) -> Statistics:
 def _flat(histogram: Mapping[int, int]) -> list[int]:
     found, before = list[int](), 0
     for number in sorted(histogram):
-        found += number - before, histogram[number]
+        found += number - before, _bounded(histogram[number])
         before = number
     return found
 

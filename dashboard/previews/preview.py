@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from packmule.dashboard.previews import sampling
 from packmule.dashboard.previews.outputs import Output, outputs, paths_of
@@ -19,6 +20,9 @@ MOST_PICTURES = 24
 
 LARGEST_PICTURE = 4 * MIB
 """Bytes of a picture that is shown; larger ones are links."""
+
+LONGEST_SIDE = 1_000_000
+"""Pixels of a side that a result may tell of."""
 
 SIDE = 220
 """Pixels of the longer side of a picture on the page."""
@@ -43,8 +47,8 @@ class Picture(NamedTuple):
 class _Rendition(msgspec.Struct, frozen=True):
     path: str
     format: str
-    width: int
-    height: int
+    width: Annotated[int, Meta(le=LONGEST_SIDE)]
+    height: Annotated[int, Meta(le=LONGEST_SIDE)]
 
 
 def preview(site: Site, info: JobInfo) -> Preview | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from base64 import b64encode
@@ -56,7 +57,7 @@ def finished(client: Redis, name: str, result: Any) -> str:
     id: str = sample_jobs.noop.enqueue()
     call = msgspec.json.encode([name, None, [], {}])
     client.hset(keys.job_key(id), mapping={"status": "finished", "data": call})
-    value = b64encode(msgspec.json.encode(result))
+    value = b64encode(json.dumps(result).encode())
     client.xadd(keys.results_key(id), {"type": 1, "return_value": value})
     return id
 
@@ -88,6 +89,15 @@ def test_renditions_are_pictures_for_those_who_may_see_them(pages: Pages, client
     assert "<img" not in pages.get(f"/jobs/{id}")
     assert "Renditions" not in text_of(pages.get(f"/jobs/{id}"))
     assert "hidden by your role" in text_of(pages.get(address, 403))
+
+
+@pytest.mark.parametrize("side", [10**400, -(10**400), 2**64, 0, -1])
+def test_sides_beyond_all_bounds_break_no_page(pages: Pages, client: Redis, files: Path, side: int) -> None:
+    made = [{**picture(files, "a.png"), "width": side}]
+    id = finished(client, image.job.name, {"renditions": made})
+    page = pages.get(f"/jobs/{id}")
+    assert "<img" not in page
+    assert f"/outputs/{id}?file=a.png" in page
 
 
 @pytest.mark.parametrize(

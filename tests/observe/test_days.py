@@ -163,6 +163,19 @@ def test_garbage_in_records_stops_no_reader(client, garbage):
             assert percentile(each.waits, 0.5) is None or percentile(each.waits, 0.5) > 0
 
 
+def test_a_record_with_more_than_was_ever_written_is_not_read(client):
+    today = int(time.time()) // DAY
+    row, long = [1, 0, 0, 0, 0, [], []], [1, 0, 0, 0, 0, [1] * 100_000, []]
+    many = {f"n{number}": row for number in range(100_000)}
+    for ago, sums in ((1, many), (2, {"long": long}), (3, {"mail": row})):
+        packed = zlib.compress(day_record._encode(sums))
+        hours = zlib.compress(day_record._encode([row] * 25))
+        client.hset(day_key(today - ago), mapping={"hours": hours, "queue": packed})
+    found = Days(client).look(KEPT_DAYS, "queue")
+    assert found.parts.keys() == {"mail"}
+    assert found.total == Statistics()
+
+
 def test_a_server_that_cannot_answer_is_no_empty_past(client, monkeypatch):
     loading = [BusyLoadingError("LOADING")]
     monkeypatch.setattr("redis.client.Pipeline.execute", lambda pipeline, **options: loading * len(pipeline))

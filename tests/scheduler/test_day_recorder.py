@@ -165,6 +165,17 @@ def test_garbage_is_passed_over_or_set_aside(client, yesterday):
     assert client.get(f"pm:broken:{day_key(yesterday)}") == b"of another type"
 
 
+@pytest.mark.parametrize("field", ["k1", "us", "w3"])
+@pytest.mark.parametrize("count", [2**63 - 1, 2**64, 10**400])
+def test_counts_beyond_all_bounds_are_recorded_as_the_most_that_can_be(client, yesterday, field, count):
+    huge = {f"{queue}\x1fshop.send\x1f{field}": str(count) for queue in ("mail", "low", "high")}
+    client.hset(f"{keys.STATISTICS}hour:{yesterday * HOURS}", mapping=huge)
+    record_all(client)
+    (found,) = day_record.sums(recorded(client)[yesterday][b"type"]).values()
+    most = 2**63 - 1
+    assert max(found.finished, found.seconds * 1e6, found.waits.get(3, 0)) == pytest.approx(most)
+
+
 def test_a_full_server_gets_its_records_later(client, yesterday):
     write_days(client, yesterday)
     client.config_set("maxmemory", 1)
