@@ -2,7 +2,8 @@
 
     python benchmarks/dashboard.py [jobs] [idle viewers] [viewers of busy workers] [seconds]
 
-One process serves all pages, and another the stock rq-dashboard on the same jobs. A viewer has a stream of
+One process serves all pages, and another the stock rq-dashboard on the same jobs. bull-board serves as many
+jobs of BullMQ, in another database of the same server, if `make build/node/node_modules` has installed it. A viewer has a stream of
 events open, and fetches the overview's regions when it says that they are stale, as a browser does; all
 viewers are in a process of their own. "busy" is the processor time of a page in the process that serves it,
 which other work on the machine changes less. "notified" is from an event until the viewer's stream says so,
@@ -18,14 +19,17 @@ import os
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import bench_jobs
 import search
 from harness import arguments, by_turns, client_of, in_a_pool, machine, rate, ratio, table
+from peers import elsewhere
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -61,6 +65,13 @@ PEERS = {
     "rq-dashboard: 50 finished jobs": [f"/0/view/{JOBS}", f"/0/data/{JOBS}.json"],
 }
 """What is asked for one after the other until a page is there: rq-dashboard's scripts fetch what it shows."""
+BULL_BOARD = {
+    "bull-board: queues": ["/ui/", "/ui/api/queues?page=1&jobsPerPage=10"],
+    "bull-board: 50 completed jobs": [
+        "/ui/queue/default",
+        "/ui/api/queues?activeQueue=default&status=completed&page=1&jobsPerPage=50",
+    ],
+}
 
 
 @contextmanager
@@ -116,6 +127,20 @@ def served(serve: Callable[[socket.socket], object]) -> Iterator[tuple[int, int]
                     http.client.HTTPConnection("127.0.0.1", port).request("GET", "/static/packmule.css")
                     break
             yield port, pid
+
+
+@contextmanager
+def bull_board(server: EmbeddedServer, count: int) -> Iterator[tuple[int, int]]:
+    """The port and the process of bull-board, once so many jobs have ended."""
+    script = Path(elsewhere.NODE).with_name("bull-board.js")
+    command = ["node", str(script), server.url.removeprefix("unix://"), "1", str(count), *search.QUEUES]
+    found = os.environ | {"NODE_PATH": str(elsewhere.NODE_MODULES), "NODE_ENV": "production"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=found) as node:
+        assert node.stdout
+        try:
+            yield int(node.stdout.readline()), node.pid
+        finally:
+            node.kill()
 
 
 def cpu(pid: int) -> float:
@@ -268,6 +293,12 @@ def main(count: int, idlers: int, viewers: int, seconds: float) -> None:
             found = list(pages(port, pid, PAGES))
             with served(lambda listening: serve_peer(server, listening)) as peer:
                 found += pages(*peer, PEERS)
+            if lacks := elsewhere.no_node("@bull-board/express"):
+                print(f"without bull-board: {lacks}\n")
+            else:
+                print(", ".join(elsewhere.node_versions("bullmq", "@bull-board/express")), "\n", flush=True)
+                with bull_board(server, count) as peer:
+                    found += pages(*peer, BULL_BOARD)
             table(("page", "ms p50", "p95", "busy", "kB"), found)
             print()
             rows = list(idle(client, port, pid, idlers, seconds))
