@@ -3,11 +3,11 @@
     python benchmarks/dashboard.py [jobs] [idle viewers] [viewers of busy workers] [seconds]
 
 One process serves all pages, and another the stock rq-dashboard on the same jobs. bull-board serves as many
-jobs of BullMQ, in another database of the same server, if `make build/node/node_modules` has installed it. A viewer has a stream of
-events open, and fetches the overview's regions when it says that they are stale, as a browser does; all
-viewers are in a process of their own. "busy" is the processor time of a page in the process that serves it,
-which other work on the machine changes less. "notified" is from an event until the viewer's stream says so,
-"shown" until the viewer has the fresh regions.
+jobs of BullMQ, in another database of the same server, if `make build/node/node_modules` has installed it. A
+viewer has a stream of events open, and fetches the overview's regions when it says that they are stale, as a
+browser does; all viewers are in a process of their own. "busy" is the processor time of a page in the process
+that serves it, which other work on the machine changes less. "notified" is from an event until the viewer's
+stream says so, "shown" until the viewer has the fresh regions.
 """
 
 from __future__ import annotations
