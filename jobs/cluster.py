@@ -186,7 +186,8 @@ def stop(client: Redis, worker: str) -> None:
 
 
 def _registered(client: Redis, worker: str) -> None:
-    if not client.sismember(keys.WORKERS, keys.worker_key(worker)):
+    asked = ("SISMEMBER", keys.WORKERS, keys.worker_key(worker))
+    if not pipelined(client, [asked], 0, only="WRONGTYPE")[0]:
         raise _no_such(worker)
 
 

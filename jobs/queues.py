@@ -92,7 +92,8 @@ def resume(client: Redis, queue: str) -> bool:
 
 def paused(client: Redis) -> set[str]:
     """The names of paused queues."""
-    return {as_text(name) for name in client.smembers(keys.PAUSED)}
+    (found,) = pipelined(client, [("SMEMBERS", keys.PAUSED)], (), only="WRONGTYPE")
+    return {as_text(name) for name in found}
 
 
 def purge(client: Redis, queue: str, longest: float = math.inf) -> int:
@@ -142,10 +143,8 @@ def set_rate(client: Redis, queue: str, rate: Rate | None) -> None:
 
 def rates(client: Redis) -> dict[str, str]:
     """The rates of the queues that have one, as text: `{"mail": "100/m"}`."""
-    return {
-        as_text(queue): as_text(value).split(" ", 2)[-1]
-        for queue, value in client.hgetall(keys.QUEUE_RATES).items()
-    }
+    (found,) = pipelined(client, [("HGETALL", keys.QUEUE_RATES)], {}, only="WRONGTYPE")
+    return {as_text(queue): as_text(value).split(" ", 2)[-1] for queue, value in found.items()}
 
 
 def _instant(answer: object) -> float | None:

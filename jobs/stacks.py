@@ -21,6 +21,9 @@ MOST_CHARACTERS = 64 * 1024
 MOST_BYTES = 512 * 1024
 """Of a record that are read, whoever has written it."""
 
+MOST_JOBS, LONGEST_ID = 1_000, 300
+"""Of the jobs in it, and of each one's id."""
+
 ANSWER_SECONDS = 4.0
 """How long to wait for a dump, unless told otherwise; the pool of the worker takes less than two."""
 
@@ -65,6 +68,7 @@ def ask(client: Redis, worker: str, timeout: float = ANSWER_SECONDS) -> StackDum
         found = read(client, worker)
         if found is not None and (earlier is None or found.id != earlier.id):
             return found
+    cluster.worker(client, worker)  # it may have ended meanwhile
     raise NoStacks(
         f"{worker} did not answer within {timeout:g} s: its pool is stopped or can't reach Redis, or it is a "
         "worker of stock RQ or of an older release"
@@ -78,7 +82,8 @@ def read(client: Redis, worker: str) -> StackDump | None:
         dump = msgspec.json.decode(found, type=StackDump)
     except UNREADABLE:
         return None
-    return msgspec.structs.replace(dump, text=dump.text[:MOST_CHARACTERS])
+    jobs = tuple(id for id in dump.jobs[:MOST_JOBS] if len(id) <= LONGEST_ID)
+    return msgspec.structs.replace(dump, text=dump.text[:MOST_CHARACTERS], jobs=jobs)
 
 
 def store(client: Redis, worker: str, dump: StackDump) -> None:

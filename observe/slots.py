@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from redis import Redis
@@ -91,7 +91,7 @@ def holders(client: Redis, slots: Sequence[str]) -> list[Holder]:
 
 def claimed_keys(client: Redis, queues: Sequence[str]) -> list[str]:
     """The keys of slots that jobs claimed from `queues` hold."""
-    workers = cast(list[bytes], client.zrange(keys.LEASES, 0, MOST_WORKERS - 1))
+    (workers,) = pipelined(client, [("ZRANGE", keys.LEASES, 0, MOST_WORKERS - 1)], (), only="WRONGTYPE")
     claims = pipelined(client, [("HKEYS", keys.claims_key(as_text(each))) for each in workers], [])
     ids = [id for each in claims for id in map(as_text, each) if not id.startswith(".")][:MOST_CLAIMS]
     fields = ("origin", "limits", "slots_host")

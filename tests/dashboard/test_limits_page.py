@@ -138,6 +138,10 @@ def test_garbage_stops_no_page(visit, client, held):
     client.delete(keys.groups_key("default"))
     client.set(keys.groups_key("default"), "of another type")
     visit.get("/limits")
+    for key in (keys.LEASES, keys.QUEUE_RATES, keys.PAUSED):
+        client.delete(key)
+        client.set(key, "of another type")
+        visit.get("/limits")
     visit.get("/locks")
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,18 @@ def test_a_pool_that_does_not_answer_and_a_worker_that_is_gone_are_said(server, 
         stacks.ask(client, "nobody")
 
 
+def test_a_worker_that_ends_while_it_is_asked_is_said_to_be_gone(client, monkeypatch):
+    client.sadd(keys.WORKERS, keys.worker_key("w1"))
+    client.hset(keys.worker_key("w1"), "state", "busy")
+    client.zadd(keys.LEASES, {"w1": time.time() + 60})
+    monkeypatch.setattr(stacks, "send_command", lambda *_: client.delete(keys.WORKERS))
+    with pytest.raises(NoSuchWorker, match="no worker is called w1"):
+        stacks.ask(client, "w1", 0.1)
+    client.set(keys.WORKERS, "of another type")
+    with pytest.raises(NoSuchWorker):
+        stacks.ask(client, "w1", 0.1)
+
+
 @pytest.mark.parametrize(
     "record", [b"", b"\xff", b"{}", b"[" * 100_000, b'{"id": 1, "at": 0, "text": ""}', b"null", b"x" * 10**6]
 )
@@ -145,6 +158,9 @@ def test_a_corrupt_record_is_none(client, record):
     assert stacks.read(client, "w") is None
     stacks.store(client, "w", StackDump("1", 0.0, "x"))
     assert stacks.read(client, "w") == StackDump("1", 0.0, "x")
+    stacks.store(client, "w", StackDump("1", 0.0, "x", ("a", "y" * 50_000, *["b"] * 2_000)))
+    found = stacks.read(client, "w")
+    assert found and found.jobs[:2] == ("a", "b") and len(found.jobs) <= stacks.MOST_JOBS
 
 
 def test_a_deep_stack_is_cut_and_odd_names_do_not_break_it():
