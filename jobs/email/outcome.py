@@ -69,7 +69,8 @@ class Journal(Protocol):
     def begin(self, letter: Letter) -> bool:
         """Whether the body may be sent: only once it is recorded that this run sends it.
 
-        Called right before its first byte. False means that another run has the letter.
+        Called right before its first byte, with those recipients alone that get it now. False means that
+        another run has the letter.
         """
 
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:

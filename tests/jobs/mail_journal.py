@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Outcome, State
@@ -15,6 +16,8 @@ class Book:
         self.may_begin = may_begin
         self.calls: list[tuple[str, str]] = []
         self.outcomes: dict[tuple[str, str], Outcome] = {}
+        self.begun: list[tuple[str, ...]] = []
+        """The recipients of each body that began, or that might have."""
         self._open: Letter | None = None
 
     def prepare(self, letter: Letter) -> None:
@@ -22,8 +25,11 @@ class Book:
         self._open = letter
 
     def begin(self, letter: Letter) -> bool:
-        assert self._open == letter, "a letter begins only when it is prepared, and no other since"
+        assert self._open is not None, "a letter begins only when it is prepared"
+        assert set(letter.recipients) <= set(self._open.recipients), "and for its recipients, or some of them"
+        assert replace(self._open, recipients=letter.recipients) == letter, "and no other since"
         self.calls.append(("begin", letter.message_id))
+        self.begun.append(letter.recipients)
         return self.may_begin(letter)
 
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:

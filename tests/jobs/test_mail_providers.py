@@ -264,6 +264,7 @@ def test_a_letter_with_more_recipients_than_a_request_may_have_takes_several():
     assert set(book.states().values()) == {ACCEPTED}
     sizes = [len(json.loads(body)["Destination"]["ToAddresses"]) for _, _, body in server.asked]
     assert sizes == [50, 50, 20]
+    assert [len(recipients) for recipients in book.begun] == sizes
 
 
 @pytest.mark.parametrize(

@@ -683,3 +683,34 @@ def test_the_words_of_a_server_are_one_printable_bounded_line(mailer, words):
         said = delivered(mailer(server), letter(0)).reply("to0@example.org")
         assert said.isprintable()
         assert len(said) < 600
+
+
+# Servers that say what makes no sense
+
+
+@pytest.mark.parametrize("extensions", BOTH)
+@pytest.mark.parametrize(
+    ("step", "answer"), [("DATA", b"250 fine\r\n"), ("RCPT to0@example.org", b"354 go on\r\n")]
+)
+def test_an_answer_that_does_not_fit_its_command_takes_no_mail(mailer, extensions, step, answer):
+    with MailServer({step: [answer]}, extensions) as server, MailServer() as second:
+        book = delivered(mailer(server, second), letter(0), letter(1))
+        assert book.states() == {"to0@example.org": ACCEPTED, "to1@example.org": ACCEPTED}
+        assert (server.recipients, len(second.recipients)) == ([], 2)
+
+
+@pytest.mark.parametrize("extensions", BOTH)
+def test_an_answer_before_the_body_confirms_no_mail(mailer, extensions):
+    answers = {"DATA": [b"354 go on\r\n250 2.0.0 queued\r\n"], DOT: [b"554 5.7.1 no\r\n"]}
+    with MailServer(answers, extensions) as server, MailServer() as second:
+        book = delivered(mailer(server, second), letter(0), letter(1))
+        assert book.states() == {"to0@example.org": ACCEPTED, "to1@example.org": ACCEPTED}
+        assert (server.recipients, len(second.recipients)) == ([], 2)
+
+
+@pytest.mark.parametrize("extensions", BOTH)
+def test_a_body_begins_for_those_alone_who_get_it_in_this_transaction(mailer, extensions):
+    answers = {"RCPT b@example.org": [b"452 4.5.3 enough\r\n"], "RCPT c@example.org": [b"550 5.1.1 who?\r\n"]}
+    with MailServer(answers, extensions) as server:
+        book = delivered(mailer(server), letter(0, ["a@example.org", "b@example.org", "c@example.org"]))
+        assert book.begun == [("a@example.org",), ("b@example.org",)]

@@ -134,7 +134,7 @@ class HttpChannel:
         except TemporaryFailure:
             self._is_broken = True
             raise
-        if not journal.begin(letter):
+        if not journal.begin(part):
             return ()
         unknown = Outcome(State.UNKNOWN, f"{self.way}: the job was broken off before the answer")
         try:

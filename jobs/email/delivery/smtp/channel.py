@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 
 from packmule.jobs import current
 from packmule.jobs.email.delivery.smtp.connection import Connection
@@ -32,6 +33,7 @@ PATIENCE = 1.0
 MARGIN = 5.0
 """Seconds that a job always has left when it begins to send a body."""
 
+_DATA = b"DATA\r\n"
 _END = b".\r\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -118,7 +120,7 @@ class SmtpChannel:
         return self._answered(letter, sent)
 
     def _group(self, envelope: list[bytes]) -> bytes:
-        return b"".join([b"RSET\r\n" if self._needs_reset else b"", *envelope, b"DATA\r\n"])
+        return b"".join([b"RSET\r\n" if self._needs_reset else b"", *envelope, _DATA])
 
     def _read_reset(self) -> None:
         if self._needs_reset:
@@ -130,7 +132,13 @@ class SmtpChannel:
         deadline = self.connection.deadline()
         if not self.is_pipelined:
             self.wire.send(command, deadline)
-        return self.wire.reply(deadline)
+        reply = self.wire.reply(deadline)
+        if (
+            reply.is_done if command == _DATA else reply.is_go_on
+        ):  # taken for an answer, it would end the mail
+            verb = command[:4].decode()
+            raise Lost(f"it answered {verb} with {self.connection.server.words(reply)}")
+        return reply
 
     def _answered(self, letter: Letter, sent: list[bytes]) -> Envelope:
         connection, secrets = self.connection, self.connection.server.secrets
@@ -163,9 +171,11 @@ class SmtpChannel:
         return envelope
 
     def _begin_data(self, envelope: Envelope) -> None:
-        data = self._next(b"DATA\r\n")
+        data = self._next(_DATA)
         if data.code == CLOSING:
             raise Lost(self.connection.server.words(data))
+        if data.is_go_on and self.wire.has_unread:
+            raise Lost("it answered the mail before that was sent")
         if data.is_go_on and envelope.accepted:
             envelope.goes_on = True
             return
@@ -192,7 +202,8 @@ class SmtpChannel:
     def _send(self, letter: Letter, accepted: list[str], ahead: Letter | None, journal: Journal) -> None:
         """Send the body, with the envelope of the letter `ahead` behind it, and read the server's answer."""
         began = time.monotonic()
-        if not journal.begin(letter):
+        whole = len(accepted) == len(letter.recipients)
+        if not journal.begin(letter if whole else replace(letter, recipients=tuple(accepted))):
             self._break()  # the server waits for a body, and only this ends that without one
             return
         try:

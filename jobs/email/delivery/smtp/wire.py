@@ -52,6 +52,11 @@ class Wire:
         """Whether TLS protects it."""
         return isinstance(self.socket, ssl.SSLSocket)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether more has arrived than was asked for."""
+        return bool(self._rest)
+
     def secure(self, context: ssl.SSLContext, host: str, deadline: float) -> None:
         """Begin TLS. What arrived before is refused: it could have been injected. Raises `ssl.SSLError`."""
         if self._rest:
