@@ -51,5 +51,6 @@ def opened(settings: Settings, client: Redis) -> Guard:
         webhooks=settings.webhooks,
         webhook_allow=settings.webhook_allow,
         checks=Checks(settings, lambda: client, raise_fault),
+        mail_keep=settings.mail_keep,
     )
     return build(site, identify_by(client), rules=Rules.of(settings))

@@ -23,6 +23,7 @@ from packmule.dashboard.login import login_pages
 from packmule.dashboard.pages import pages
 from packmule.dashboard.rq import app as rq_app
 from packmule.dashboard.static_files import Static
+from packmule.jobs.email.ledger.acts import KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,8 @@ class Site:
     `environment` is `development` or `production`. `modules_fault` says why the user's jobs aren't known, and
     `api` has the options of the HTTP API. `lock_nodes` are those of the settings; without any, the
     job server is the only one. `webhooks` is the file of webhooks, and `webhook_allow` which internal hosts
-    they may reach. `checks` finds out what the settings promise, where they are this process's own.
+    they may reach. `checks` finds out what the settings promise, where they are this process's own. The
+    ledger keeps mails for `mail_keep` seconds.
     """
 
     client: Redis
@@ -57,6 +59,7 @@ class Site:
     webhooks: Path | None = None
     webhook_allow: tuple[str, ...] = ()
     checks: Checks | None = None
+    mail_keep: float = KEEP
 
 
 def build(

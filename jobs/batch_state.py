@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from redis import Redis
@@ -71,6 +71,14 @@ def read(client: Redis, id: str) -> State:
     if state is None:
         raise no_such_batch(id)
     return state
+
+
+def read_each(client: Redis, ids: Sequence[str]) -> list[State | None]:
+    """Batches as they are now, in one round trip; None for one that there is not."""
+    commands: list[tuple[Any, ...]] = [("HGETALL", keys.batch_key(id)) for id in ids]
+    replies = pipelined(client, [*commands, *(("SISMEMBER", keys.PAUSED_BATCHES, id) for id in ids)], None)
+    pairs = zip(ids, replies, replies[len(ids) :], strict=False)
+    return [_state(id, as_texts(fields or {}), bool(is_paused)) for id, fields, is_paused in pairs]
 
 
 class Page(NamedTuple):

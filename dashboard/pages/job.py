@@ -23,6 +23,7 @@ from packmule.dashboard.previews.preview import preview
 from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
 from packmule.jobs import keys, masking, reader, registry, said, watch
+from packmule.jobs.email import calls
 from packmule.jobs.reader import JobInfo, NoSuchJob
 from packmule.observe import waits
 from packmule.observe.blocked import wait_of
@@ -72,6 +73,7 @@ def page(request: Request, status: int = 200, signal: Mapping[str, str] | None =
         "is_answer": (info.waits or "").startswith("signal:step:"),
         "level": level if level in said.LEVELS else "debug",
         "levels": [*said.LEVELS],
+        "mails": _mails(site.client, info) if viewer.may_see_payloads else [],
         **_around(site.client, info),
         **job_past.past(site.client, info, viewer),
         **_payloads(site.client, info, viewer, level if level in said.LEVELS else "debug"),
@@ -108,6 +110,16 @@ def _around(client: Redis, info: JobInfo) -> dict[str, Any]:
         "parents": sorted(map(as_text, parents or ())),
         "children": sorted(map(as_text, children or ())),
     }
+
+
+def _mails(client: Redis, info: JobInfo) -> list[tuple[str, str, str, float, float]]:
+    """Recipients of an e-mail job with their states: address, state, reply, and the times of both."""
+    if info.name != calls.NAME:
+        return []
+    with suppress(NoSuchJob):
+        found = calls.mails_of_job(client, info.id)[:MOST_AROUND]
+        return [(each.recipient, each.state, each.reply, each.changed, each.due) for each in found]
+    return []
 
 
 def _payloads(client: Redis, info: JobInfo, viewer: Viewer, level: str) -> dict[str, Any]:

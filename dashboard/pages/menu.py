@@ -28,6 +28,15 @@ GROUPS: tuple[tuple[str, tuple[Item, ...]], ...] = (
         ),
     ),
     (
+        "Mail",
+        (
+            Item("mail", "Mails", "i"),
+            Item("mail_sends", "Bulk sends"),
+            Item("mail_suppressed", "Suppressed"),
+            Item("mail_caught", "Caught"),
+        ),
+    ),
+    (
         "Machinery",
         (
             Item("workers", "Workers", "w"),
@@ -41,7 +50,6 @@ GROUPS: tuple[tuple[str, tuple[Item, ...]], ...] = (
         "Records",
         (
             Item("webhooks", "Webhooks", "h"),
-            Item("mail", "Mail", "i"),
             Item("audit", "Audit", "u"),
             Item("quarantine", "Quarantine", "x"),
             Item("users", "Users"),

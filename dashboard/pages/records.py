@@ -19,7 +19,7 @@ from packmule.observe.audit import Action
 
 PERIODS = {"1h": 1, "24h": 24, "7d": 168}
 ORDERS = ("runs", "time", "failures")
-RELEASES = ("limits release", "locks release")
+HIDING = ("limits release", "locks release", "suppression ")
 
 BOARD = 20
 """Lines of each leaderboard."""
@@ -107,10 +107,10 @@ def leaderboard(request: Request) -> Response:
 
 
 def _without_values(action: Action) -> Action:
-    """The action without the keys of limits and locks, which are made of arguments."""
-    if not action.action.startswith(RELEASES):
+    """The action without the keys of limits and locks, which are made of arguments, and without addresses."""
+    if not action.action.startswith(HIDING):
         return action
-    hidden = {name: HIDDEN for name in ("key", "name") if name in action.subject}
+    hidden = {name: HIDDEN for name in ("key", "name", "names") if name in action.subject}
     return action._replace(subject={**action.subject, **hidden})
 
 

@@ -19,6 +19,9 @@ from packmule.units import MIB
 MAX_MAIL = 40 * MIB
 """Bytes of one mail: room for 25 MiB of attachments, which encoding enlarges by a third."""
 
+FOLDER = "mail"
+"""The folder of the storage in which mails are stored."""
+
 READY = 30.0
 """Seconds that a busy machine may take to start the server's thread."""
 
@@ -40,7 +43,7 @@ class Catcher:
     """
 
     def __init__(
-        self, storage: Storage, folder: str = "mail", host: str = "127.0.0.1", port: int = 0
+        self, storage: Storage, folder: str = FOLDER, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         self._storage = storage
         self._folder = folder

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from redis import Redis
@@ -14,7 +13,7 @@ from packmule.coordination.redis.replies import UNREADABLE, as_text, pipelined
 from packmule.errors import NotFound
 from packmule.jobs import batch_state, keys
 from packmule.jobs.batch_info import word
-from packmule.jobs.email.ledger.reader import counts_of
+from packmule.jobs.email.ledger.reader import counts_of, counts_of_each
 from packmule.jobs.email.outcome import State
 
 FIELD = "mails"
@@ -79,26 +78,29 @@ class Progress(msgspec.Struct, frozen=True):
 def latest(client: Redis, limit: int = 20) -> list[Progress]:
     """The latest `limit` bulk sends, the newest first, among the latest 2,000 batches."""
     ids = [as_text(id) for id in cast(list[bytes], client.zrevrange(keys.BATCHES, 0, MOST_LOOKED - 1))]
-    found = pipelined(client, [("HEXISTS", keys.batch_key(id), FIELD) for id in ids], 0)
-    sends = [id for id, is_send in zip(ids, found, strict=True) if is_send]
-    shown = []
-    for id in sends:
-        with suppress(NotFound):
-            shown.append(progress_of(client, id))
-        if len(shown) == limit:
-            break
-    return shown
+    written = pipelined(client, [("HGET", keys.batch_key(id), FIELD) for id in ids], None)
+    facts = {id: read for id, each in zip(ids, written, strict=True) if (read := _facts(each)) is not None}
+    shown = list(facts)[:limit]
+    batches = batch_state.read_each(client, shown)
+    counts = counts_of_each(client, [facts[id].send for id in shown])
+    found = zip(shown, batches, counts, strict=True)
+    return [_progress(id, facts[id], batch, its) for id, batch, its in found if batch is not None]
 
 
 def facts_of(client: Redis, id: str) -> Facts:
     """The facts of the bulk send `id`. Raises `NoSuchSend`."""
+    (written,) = pipelined(client, [("HGET", keys.batch_key(id), FIELD)], None)
+    facts = _facts(written)
+    if facts is None:
+        raise NoSuchSend(f"no bulk send has the id {id}: check the id; it may also have ended too long ago")
+    return facts
+
+
+def _facts(written: Any) -> Facts | None:
     try:
-        (written,) = pipelined(client, [("HGET", keys.batch_key(id), FIELD)], None)
         return msgspec.json.decode(written or b"", type=Facts)
     except (*UNREADABLE, msgspec.ValidationError):
-        raise NoSuchSend(
-            f"no bulk send has the id {id}: check the id; it may also have ended too long ago"
-        ) from None
+        return None
 
 
 def ended_of(counts: Mapping[State, int]) -> int:
@@ -109,8 +111,10 @@ def ended_of(counts: Mapping[State, int]) -> int:
 def progress_of(client: Redis, id: str) -> Progress:
     """How far the bulk send `id` is. Raises `NoSuchSend` and `NoSuchBatch`."""
     facts = facts_of(client, id)
-    batch = batch_state.read(client, id)
-    counts = counts_of(client, facts.send)
+    return _progress(id, facts, batch_state.read(client, id), counts_of(client, facts.send))
+
+
+def _progress(id: str, facts: Facts, batch: batch_state.State, counts: Mapping[State, int]) -> Progress:
     ended = ended_of(counts)
     seconds = max((batch.ended or time.time()) - batch.created, 0.001)
     rate = max(0, ended - facts.ended) / seconds

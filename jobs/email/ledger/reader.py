@@ -67,10 +67,16 @@ class Found(NamedTuple):
     cursor: str | None
 
 
-def search(client: Redis, wanted: MailFilter, limit: int = 50, after: str | None = None) -> Found:
+def search(
+    client: Redis,
+    wanted: MailFilter,
+    limit: int = 50,
+    after: str | None = None,
+    most_looked: int = MOST_LOOKED_AT,
+) -> Found:
     """Up to `limit` mails that fit, the newest of each state first. Raises `InvalidMailFilter`.
 
-    A mail that was being sent by a run that is over counts as unknown. One call looks at 100,000 mails.
+    A mail that was being sent by a run that is over counts as unknown. One call looks at `most_looked` mails.
 
     >>> search(client, MailFilter([State.UNKNOWN], domain="example.org"))  # doctest: +SKIP
     """
@@ -92,7 +98,7 @@ def search(client: Redis, wanted: MailFilter, limit: int = 50, after: str | None
                 if len(mails) == limit:
                     return Found(mails, f"{number}-{place}")
         number, offset = (number, offset + len(ids)) if len(ids) == A_TRIP else (number + 1, 0)
-        if looked >= MOST_LOOKED_AT:
+        if looked >= most_looked and number < len(keys):
             return Found(mails, f"{number}-{offset}")
     return Found(mails, None)
 
@@ -110,7 +116,16 @@ def counts(client: Redis) -> dict[str, int]:
 
 def counts_of(client: Redis, send: str) -> dict[State, int]:
     """How many mails of a counted send are in which state."""
-    (found,) = pipelined(client, [("HGETALL", names.counts_key(send))], {})
+    return counts_of_each(client, [send])[0]
+
+
+def counts_of_each(client: Redis, sends: Sequence[str]) -> list[dict[State, int]]:
+    """How many mails of each of some counted sends are in which state."""
+    replies = pipelined(client, [("HGETALL", names.counts_key(send)) for send in sends], {})
+    return [_counts(found) for found in replies]
+
+
+def _counts(found: Any) -> dict[State, int]:
     pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
     told = {as_text(name): as_text(value) for name, value in pairs}
     return {
