@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 import anyio.from_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
@@ -34,18 +32,18 @@ def fields(request: Request) -> dict[str, str]:
     return {name: value for name, value in form(request).items() if isinstance(value, str)}
 
 
-def upload(request: Request, name: str) -> tuple[dict[str, str], BinaryIO | None]:
+def upload(request: Request, name: str) -> tuple[dict[str, str], bytes | None]:
     """The fields of a form with one file, and the content of its field `name`; None if no file was chosen.
 
     A form has a MiB at most, as the guard says.
 
-    >>> given, file = upload(request, "file")  # doctest: +SKIP
+    >>> given, content = upload(request, "file")  # doctest: +SKIP
     """
 
-    async def read() -> FormData:
-        return await request.form(max_files=1, max_fields=MOST_FIELDS)
+    async def read() -> tuple[dict[str, str], bytes | None]:
+        async with request.form(max_files=1, max_fields=MOST_FIELDS) as given:
+            file = given.get(name)
+            content = await file.read() if isinstance(file, UploadFile) and file.filename else None
+            return {each: value for each, value in given.items() if isinstance(value, str)}, content
 
-    given = anyio.from_thread.run(read)
-    file = given.get(name)
-    chosen = file.file if isinstance(file, UploadFile) and file.filename else None
-    return {each: value for each, value in given.items() if isinstance(value, str)}, chosen
+    return anyio.from_thread.run(read)

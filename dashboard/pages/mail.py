@@ -95,7 +95,7 @@ def mail(request: Request) -> Response:
         wanted = asked.wanted(STATES[asked.state])
     except InvalidAddress as error:
         fault = str(error)
-    cursor = request.query_params.get("cursor") or None
+    cursor = request.query_params.get("cursor", "")[:LONGEST_TEXT] or None
     counts = reader.counts(client)
 
     def of_rows(size: int) -> Response:

@@ -110,11 +110,11 @@ def remove(request: Request) -> Response:
 @needs(Role.OPERATOR)
 def bring(request: Request) -> Response:
     """`POST /mail/suppressed/import`: add the addresses and domains of a CSV file."""
-    given, file = upload(request, "file")
+    given, content = upload(request, "file")
     back = address(request, "mail_suppressed")
-    if file is None:
+    if content is None:
         return go(request, back, "Nobody was added: choose a file with an address a line, or a CSV.")
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
     try:
         seconds = _seconds(given)
         with acting(request, "suppression import") as subject:

@@ -102,6 +102,7 @@ def test_mails_are_listed_by_state_and_found(visit, client):
     assert "No mail fits" in visit.text("/mails", batch="another")
     assert "user1@" in visit.text("/mails", within="1h", key=SEND.key)
     assert "is not" in visit.text("/mails", who="a b")
+    assert "an earlier list has named" in visit.text("/mails", 400, cursor="-1")
     assert visit.get("/mails", state="nothing", within="x", cursor="0-1") != ""
 
 
@@ -221,7 +222,7 @@ def test_bulk_sends_are_followed_and_steered(visit, client):
     assert "this needs an operator" in visit.refused(f"{path}/pause")
 
 
-def test_the_job_page_names_the_recipients_with_their_states(pages, client):
+def test_the_job_page_names_the_recipients_with_their_states(pages, client, produce):
     from packmule.jobs.email import email
 
     id = str(email.enqueue(["user0@example.org", "user1@example.org"], "Hello", body="x", key=SEND.key))

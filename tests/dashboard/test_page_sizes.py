@@ -25,7 +25,15 @@ from packmule.tests.worker import flow_jobs
 LONGEST_PAGE = 60_000
 LONG = "Somebody's <long> text & more, ünï; " * 8
 
-NO_PAGES = {"job_words", "metrics_data", "output"}
+NO_PAGES = {
+    "job_words",
+    "metrics_data",
+    "output",
+    "suppressed_csv",
+    "mail_results",
+    "mail_caught_html",
+    "mail_caught_raw",
+}
 """What scripts and downloads ask for."""
 
 LAYERS, A_LAYER = 10, 100

@@ -198,7 +198,8 @@ def _indexes(states: Sequence[State]) -> list[str]:
 
 
 def _position(after: str | None) -> tuple[int, int]:
-    number, dash, offset = (after or "0-0").partition("-")
-    if not dash or not (number + offset).isdecimal() or len(number + offset) > 12:  # noqa: PLR2004
+    number, _, offset = (after or "0-0").partition("-")
+    parts = (number, offset)
+    if not all(each.isascii() and each.isdecimal() and len(each) <= 9 for each in parts):  # noqa: PLR2004
         raise InvalidMailFilter(f"cursor {after!r:.40}: give the one that an earlier list has named")
     return int(number), int(offset)
