@@ -178,6 +178,8 @@ class HttpChannel:
         code = _code(provider, answer, said)
         if 200 <= answer.status < 300 and code in {"", "0"}:  # noqa: PLR2004
             id = said.get(provider.id_field) or answer.headers.get("x-message-id", "")
+            if provider.id_field and not id:  # it isn't the provider that answers, such as a proxy
+                return self._not_known(self.way.mask(f"{self.way}: {answer.status} without an id"))
             return Outcome(State.ACCEPTED, self.way.mask(f"{self.way}: {answer.status} {id}"))
         text = self.way.mask(f"{self.way}: {answer.status} {code} {_reason(said, answer.body)}")
         if code == "invalid_idempotent_request":
