@@ -13,9 +13,11 @@ from packmule.jobs.email.ledger import ClaimLost, Performed, Run, Send, names, r
 from packmule.jobs.email.ledger.acts import resolve
 from packmule.jobs.email.ledger.reader import InvalidMailFilter, MailFilter
 from packmule.jobs.email.ledger.run import DELAYS
+from packmule.jobs.email.ledger.verdict import await_rest
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Outcome, State
 from packmule.jobs.email.suppression.store import Suppressions
+from packmule.jobs.interrupts import Retry
 
 ADA, BOB, EVE = "ada@example.org", "bob@example.org", "eve@example.net"
 YES = Outcome(State.ACCEPTED, "250 2.0.0 queued as 4711")
@@ -195,6 +197,12 @@ def test_only_those_that_are_due_are_tried(client):
     assert again.ready() == [BOB]
     again.close()
     assert states(client, ADA, BOB) == ["deferred", None]
+    last = run_of(client, execution="e3")
+    last.reserve([ADA, BOB])
+    assert sent(last, YES, BOB)
+    with pytest.raises(Retry, match=r"waiting: 1 of 2 recipients \(ada@example.org: 450 4.2.0") as raised:
+        await_rest(last)
+    assert DELAYS[0] / 2 < raised.value.after <= DELAYS[0]
 
 
 def test_refused_mails_stay_refused_within_their_job_and_are_tried_by_others(client):
@@ -232,6 +240,19 @@ def test_suppressed_recipients_are_not_sent_to_until_their_time_is_over(client):
     again.reserve([ADA, EVE])
     assert again.ready() == [ADA, EVE]
     assert client.hlen("pm:mail-suppressed") == 0
+
+
+@pytest.mark.parametrize("name", [ADA, "example.org"])
+def test_whoever_is_suppressed_after_the_mail_was_reserved_does_not_get_it(client, name):
+    run = run_of(client)
+    run.reserve([ADA, EVE])
+    Suppressions(client).add(name, "asked by phone")
+    assert not sent(run, YES, ADA)
+    assert sent(run, YES, EVE)
+    run.close()
+    assert states(client, ADA, EVE) == ["suppressed", "accepted"]
+    assert known(client, ADA).reply == "asked by phone"
+    assert counted(client) == {"suppressed": 1, "accepted": 1}
 
 
 def test_an_address_that_does_not_exist_is_suppressed_and_one_that_is_refused_is_not(client):
@@ -306,6 +327,7 @@ def test_counts_are_those_of_the_entries(client):
 GARBAGE = [
     *(b"", b"garbage", b"\xc1", b"x" * 5000, None),
     *map(msgspec.msgpack.encode, (["a", 1, 2], ["z", "", "", 1, "", 0, ""])),
+    msgspec.msgpack.encode(["a", ADA, "250 XX", 1, "", 0, ""]).replace(b"XX", b"\xff\xfe"),
 ]
 
 
@@ -333,8 +355,10 @@ def test_an_unreadable_entry_is_unknown_and_the_innocent_go_on(client, garbage):
 
 def test_garbage_in_the_list_of_suppressed_addresses_suppresses(client):
     client.hset("pm:mail-suppressed", ADA, b"\xc1")
+    odd = msgspec.msgpack.encode(["XX", "operator", 1, 0]).replace(b"XX", b"\xff\xfe")
+    client.hset("pm:mail-suppressed", EVE, odd)
     run = run_of(client)
-    run.reserve([ADA, BOB])
+    run.reserve([ADA, BOB, EVE])
     assert run.ready() == [BOB]
     client.delete("pm:mail-suppressed")
     client.set("pm:mail-suppressed", "a text")

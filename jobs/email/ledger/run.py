@@ -278,5 +278,6 @@ class Run:
         request = (
             wire.time_text(time.time()), job.job, job.execution, self._keep, self._short,
             int(send.is_counted), self.origin, ended,
+            [(suppressed_as(to), names.domain_of(to)) for to in sent],
         )  # fmt: skip
         return key_names, [_pack(request)]

@@ -14,7 +14,7 @@ from packmule.jobs.email.ledger.names import long
 from packmule.jobs.email.ledger.run import Run
 from packmule.jobs.email.outcome import State
 from packmule.jobs.interrupts import Retry
-from packmule.units import span
+from packmule.units import DAY, span
 
 HELD_AGAIN, HELD_MOST = 1.0, 30.0
 """Seconds until a job looks again that waits for another one's mail: at first, and at most."""
@@ -68,10 +68,12 @@ def await_rest(run: Run) -> None:
         first = next(iter(held.values()))
         attempt = min(job.attempt, 10) if (job := running()) else 1
         waits.append((min(HELD_AGAIN * 2**attempt, HELD_MOST), f"job {long(first.job)} sends this mail, too"))
-    if any(run.is_ours(entry) for entry in run.entries.values()):
+    ours = {to: entry for to, entry in run.entries.items() if run.is_ours(entry)}
+    not_due = {to: entry for to, entry in ours.items() if entry.due > now}
+    if len(ours) > len(not_due):
         waits.append((AGAIN, "not everything could be sent"))
-    if deferred := states[State.DEFERRED]:
-        after = max(1.0, min(entry.due for entry in deferred.values()) - now)
+    if deferred := states[State.DEFERRED] | not_due:
+        after = min(max(1.0, min(entry.due for entry in deferred.values()) - now), DAY)
         waits.append((after, f"waiting: {_named(deferred, count)}"))
     unknown = states[State.UNKNOWN]
     if run.resends and any(entry.began + run.give_up_after > now for entry in unknown.values()):

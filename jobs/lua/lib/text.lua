@@ -9,6 +9,7 @@ local CHARACTERS = { -- of more than one byte
 }
 
 function text.is_valid(bytes)
+  if not bytes:find('[\128-\255]') then return true end
   for _, character in ipairs(CHARACTERS) do bytes = bytes:gsub(character, ' ') end
   return not bytes:find('[\128-\255]')
 end

@@ -6,12 +6,12 @@
 -- KEYS[4]  KEYS[5]  KEYS[6]  KEYS[7]  the indexes    KEYS[8+]  the mails that ended, then those that are sent now
 -- ARGV[1]  msgpack: [now as RQ's text, job, execution, life, the job as it is stored, 1 if the mails are counted, the job's origin,
 --          [recipient, state or "" for one that was not tried, reply, tries, due, the address to suppress or ""] for each
---          that ended]
--- Returns  1 if those of now are marked as being sent, 0 if not
+--          that ended, [the recipient as it is suppressed, its domain] for each that is sent now]
+-- Returns  1 if those of now are marked as being sent, 0 if not: another run has one, or one is suppressed by now
 
 local claims, suppressed, counts, indexes = KEYS[1], KEYS[2], KEYS[3], {KEYS[4], KEYS[5], KEYS[6], KEYS[7]}
 local entries = {unpack(KEYS, 8)}
-local now_text, id, execution, life, job, counted, origin, ended = unpack(cmsgpack.unpack(ARGV[1]))
+local now_text, id, execution, life, job, counted, origin, ended, sent = unpack(cmsgpack.unpack(ARGV[1]))
 
 caller.at, caller.worker = now_text, claims:sub(#'pm:claims:' + 1)
 mails.life, mails.counts, mails.indexes = life, counts, indexes
@@ -47,6 +47,13 @@ local may_begin = redis.call('HGET', claims, id) == execution
 for number = #ended + 1, #entries do
   local entry = mails.read(entries[number])
   may_begin = may_begin and is_ours(entry)
+  local reason = may_begin and suppressions.reason(suppressed, unpack(sent[number - #ended]))
+  if reason then
+    local before = entry.state
+    entry.state, entry.reply = 'n', reason
+    mails.write(entries[number], entry, before)
+    may_begin = false
+  end
   begun[#begun + 1] = {entries[number], entry}
 end
 if may_begin then

@@ -1,5 +1,5 @@
 -- Mails: what the ledger knows of a mail to one recipient. A mail in an open state is in the index of that state.
--- requires: coordination/redis/clock
+-- requires: coordination/redis/clock, jobs/text
 -- may use: jobs/guarded, jobs/quarantine
 --
 -- pm:mail:<id>  msgpack list: state, recipient, reply, changed, job, is counted, origin (of accepted and refused mails it
@@ -30,7 +30,7 @@ local function named(values)
   for place, name in ipairs(FIELDS) do
     local value, kind = values[place], NUMBERS[name] and 'number' or 'string'
     if value == nil and place > LAST_OF_ENDED then value = kind == 'number' and 0 or '' end
-    if type(value) ~= kind or value ~= value then return nil end
+    if type(value) ~= kind or value ~= value or (kind == 'string' and not text.is_valid(value)) then return nil end
     found[name] = value
   end
   return (INDEX_OF[found.state] or found.state == 'a' or found.state == 'x') and found

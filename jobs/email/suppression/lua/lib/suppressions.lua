@@ -1,5 +1,5 @@
 -- Suppressions: the addresses and domains that get no mail.
--- requires: coordination/redis/clock
+-- requires: coordination/redis/clock, jobs/text
 -- may use: jobs/guarded
 --
 -- pm:mail-suppressed  hash of addresses, and of "@" with a domain, to msgpack lists: reason, source, since and until in
@@ -16,6 +16,7 @@ function suppressions.reason(list, address, domain)
     if type(packed) == 'string' then
       local is_read, found = pcall(cmsgpack.unpack, packed)
       if not is_read or type(found) ~= 'table' or type(found[1]) ~= 'string' then return UNREADABLE end
+      if not text.is_valid(found[1]) then return UNREADABLE end
       local ends = tonumber(found[4]) or 0
       if ends == 0 or ends > clock.now then return found[1] end
       redis.call('HDEL', list, name)
