@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
-from packmule.dashboard import error_pages, health
+from packmule.dashboard import error_pages, health, unsubscribe
 from packmule.dashboard.api import api
 from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify
@@ -80,6 +80,7 @@ def build(
         api.mount(site, site.api),
         *login_pages.ROUTES,
         *pages.ROUTES,
+        *unsubscribe.ROUTES,
         *streams.ROUTES,
         *more_routes,
     ]

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from packmule.jobs import current
-from packmule.jobs.email.calls import check
+from packmule.jobs.email.calls import check, envelope
 from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.route import TemporaryFailure
 from packmule.jobs.email.delivery.smtp.connection import InsecureServer
 from packmule.jobs.email.delivery.smtp.server import MailRefused
 from packmule.jobs.email.delivery.ways import InvalidServer
 from packmule.jobs.email.job import perform
-from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown
+from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown, client_of_ledger
 from packmule.jobs.email.ledger.names import InvalidKey
 from packmule.jobs.email.ledger.verdict import MailUnknown
 from packmule.jobs.email.letter import InvalidMessage, Letter
 from packmule.jobs.email.message.addresses import InvalidAddress, address
 from packmule.jobs.email.message.draft import Draft
+from packmule.jobs.email.suppression.links import links_for, personal
 from packmule.jobs.email.templating.rendering import InvalidTemplate
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
@@ -107,7 +108,8 @@ def email(
     address is `ada@example.org` or `Ada <ada@example.org>`.
 
     `headers` are others such as `X-Campaign` or `In-Reply-To`. `unsubscribe` is an https URL, to which mail
-    readers post, and/or a mailto URL. `return_path` is where bounces go; it may name the recipient:
+    readers post, and/or a mailto URL; `{token}` in it becomes what names and proves the recipient, for the
+    dashboard's `/unsubscribe/{token}`. `return_path` is where bounces go; it may name the recipient:
     `bounces+{to}@example.org`. HTTP providers get `tags` and `metadata`.
 
     A recipient gets what is sent under one `key` once, whoever sends it again and how often. Without a key,
@@ -135,7 +137,7 @@ def email(
             template,
             reply_to=reply_to,
             headers=headers,
-            unsubscribe=unsubscribe,
+            unsubscribe=personal(unsubscribe, envelope(arguments), links_for(client_of_ledger())),
             return_path=return_path,
             tags=tags or (),
             metadata=metadata,

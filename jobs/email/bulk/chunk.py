@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -20,11 +20,12 @@ from packmule.jobs.email.bulk.mail import BulkMail
 from packmule.jobs.email.delivery.mailer import Mailer
 from packmule.jobs.email.delivery.route import TemporaryFailure
 from packmule.jobs.email.delivery.smtp.server import MailRefused
-from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown, Run, Send, names
+from packmule.jobs.email.ledger import GIVE_UP_AFTER, Ledger, OnUnknown, Run, Send, client_of_ledger, names
 from packmule.jobs.email.ledger.verdict import await_rest, refuse_unknown
 from packmule.jobs.email.letter import InvalidMessage, Letter
 from packmule.jobs.email.message.addresses import InvalidAddress, parse
 from packmule.jobs.email.outcome import State
+from packmule.jobs.email.suppression.links import links_for, personal
 from packmule.jobs.email.templating.rendering import InvalidTemplate
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.interrupts import Interrupted
@@ -130,13 +131,20 @@ def _letters(
     if mail.attachments or mail.images:
         most = current.resource(InputLimits).attachment_bytes
         draft = draft.with_files(current.resource(Storage), most, mail.attachments, mail.images)
+    link_for = _links(mail)
     for to, (id, row) in current.track(rows.items(), len(rows), "sending"):
         try:
-            letter = mail.letter(draft, row, id)
+            letter = mail.letter(draft, row, id, link_for(to))
         except UNFIT as error:
             refuse(to, str(error))
         else:
             yield letter
+
+
+def _links(mail: BulkMail) -> Callable[[str], str | Sequence[str] | None]:
+    """What gives a recipient's own unsubscribe links."""
+    links = links_for(client_of_ledger())
+    return lambda to: personal(mail.unsubscribe, [to], links)
 
 
 class _Leaving:

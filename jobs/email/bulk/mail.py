@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import msgspec
@@ -69,15 +69,21 @@ class BulkMail(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
             metadata=self.metadata,
         )
 
-    def letter(self, draft: Draft, row: dict[str, Any], key: str) -> Letter:
-        """The mail to one recipient, whose variables are `row`.
+    def letter(
+        self,
+        draft: Draft,
+        row: dict[str, Any],
+        key: str,
+        unsubscribe: str | Sequence[str] | None = None,
+    ) -> Letter:
+        """The mail to one recipient, whose variables are `row`; `unsubscribe` is a link of its own.
 
         Raises `InvalidAddress`, `InvalidMessage` and `InvalidTemplate`.
         """
         variables = None
         if self.template is not None or "{{" in self.subject:
             variables = {**self.variables, **row} if self.variables else row
-        return draft.letter(row[self.column], variables=variables, key=key)
+        return draft.letter(row[self.column], variables=variables, key=key, unsubscribe=unsubscribe)
 
 
 def bulk_mail(subject: str, body: str | None, fields: Mapping[str, Any], column: str) -> BulkMail:

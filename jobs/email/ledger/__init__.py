@@ -37,6 +37,12 @@ class Ledger:
         return Run(self.client, self.keep, performed, send, on_unknown, give_up_after)
 
 
+def client_of_ledger() -> Redis | None:
+    """The server of the ledger that this job uses; None outside of a worker's jobs."""
+    ledger = context.resources.get(Ledger)
+    return ledger.client if isinstance(ledger, Ledger) else None
+
+
 def batch_of(job: context.Running) -> str:
     """The batch that a job is in, or ""; a batch's callback is in none."""
     batch, _, word = job.batch.partition(" ")

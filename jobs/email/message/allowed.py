@@ -27,6 +27,9 @@ TEXTS = frozenset(["comments", "keywords", "organization", "thread-topic"])
 
 _NAME = re.compile(r"[A-Za-z0-9-]{1,60}")
 _TOKEN = re.compile(rf"[!-~]{{1,{MAX_URL}}}(?: [!-~]{{1,{MAX_URL}}})*")
+PLACE = "{token}"
+"""In an unsubscribe URL, the place of what names and proves the recipient."""
+
 _WEB = re.compile(r"https://[^\s<>\"\\^`{|}@]+")
 _OURS = re.compile(r"x-(?:envelope|packmule|original-to|staging)(?:-.*)?|x-(?:bcc|resent.*)")
 
@@ -73,7 +76,7 @@ def unsubscribing(ways: str | Sequence[str] | None) -> tuple[tuple[str, str], ..
     urls = [ways] if isinstance(ways, str) else ways or []
     for url in urls:
         checked("unsubscribe URL", url)
-        is_fit = _WEB.fullmatch(url) or url.startswith("mailto:")
+        is_fit = _WEB.fullmatch(url.replace(PLACE, "token")) or url.startswith("mailto:")
         if not is_fit or not url.isascii() or len(url) > MAX_URL or set(url) & set("<>, "):
             raise InvalidMessage(
                 f"unsubscribe={url[:80]!r}: give https://... (readers post to it) or mailto:..., "

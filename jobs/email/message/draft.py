@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from packmule.jobs.email.letter import Attachment, Content, InvalidMessage, Letter, check_cid
 from packmule.jobs.email.message.addresses import parse
-from packmule.jobs.email.message.allowed import custom, labels, unsubscribing
+from packmule.jobs.email.message.allowed import PLACE, custom, labels, unsubscribing
 from packmule.jobs.email.message.compose import compose, people
 from packmule.jobs.email.message.headers import checked
 from packmule.jobs.email.message.verp import return_path as path_for
@@ -175,6 +175,9 @@ def check(
         check_cid(cid)
     custom(headers or {})
     unsubscribing(unsubscribe)
+    count = sum(len(listed(each)) for each in (to, cc, bcc))
+    if count != 1 and any(PLACE in url for url in listed(unsubscribe)):
+        raise InvalidMessage(f"an unsubscribe link with {PLACE} is for one recipient: send each a mail")
     labels(tags or (), metadata)
 
 
