@@ -64,9 +64,14 @@ def record(client: Redis, action: str, subject: Mapping[str, Any], who: str = ""
 
 
 def _encodable(value: Any) -> Any:
-    """The value, with lone surrogates as `\\udcff`: an act on an id that isn't UTF-8 is recorded, too."""
+    """The value, with lone surrogates as `\\udcff`: an act on an id that isn't UTF-8 is recorded, too.
+
+    Integers that streams can't hold are texts.
+    """
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
     if isinstance(value, Mapping):
         return {_encodable(name): _encodable(each) for name, each in value.items()}
     return [_encodable(each) for each in value] if isinstance(value, list | tuple) else value

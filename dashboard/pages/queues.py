@@ -34,8 +34,11 @@ TABS = ("all", "paused", "limited", "no workers", "failed")
 ROWS = 30
 """Queues on a page."""
 
-TYPES, WORKERS = 20, 20
+PARTS = 20
 """Types of jobs, and workers, that a queue's page shows."""
+
+MOST_OF_PARTS = 20_000
+"""Bytes of either list."""
 
 HOURS = 24
 """Over which its types of jobs are counted."""
@@ -105,23 +108,23 @@ def _page(
     types.sort(key=lambda each: (-each.performed, each.name))
     serving = [each for each in cluster.workers(client) if name in each["queues"].split(",")]
     serving.sort(key=lambda each: (each["state"] == "vanished", each["name"]))
-    return render(
-        request,
-        "queue.html",
-        status,
-        queue=state,
-        at=int(time.time()),
-        types=types[:TYPES],
-        of_types=len(types),
-        workers=serving[:WORKERS],
-        of_workers=len(serving),
-        asks=request.query_params.get("ask") == "purge",
-        rate=(state.rate or "") if rate is None else rate,
-        fault=fault,
-        longest_rate=LONGEST_RATE,
-        hours=HOURS,
-        jobs_word=word("queue", name),
-    )
+    values: dict[str, Any] = {
+        "queue": state,
+        "at": int(time.time()),
+        "of_types": len(types),
+        "of_workers": len(serving),
+        "asks": request.query_params.get("ask") == "purge",
+        "rate": (state.rate or "") if rate is None else rate,
+        "fault": fault,
+        "longest_rate": LONGEST_RATE,
+        "hours": HOURS,
+        "jobs_word": word("queue", name),
+    }
+
+    def of_rows(size: int) -> Response:
+        return render(request, "queue.html", status, **values, types=types[:size], workers=serving[:size])
+
+    return small(of_rows, MOST_OF_PARTS, "types", "workers", size=PARTS)
 
 
 @needs(Role.OPERATOR)

@@ -93,18 +93,22 @@ def worker(request: Request) -> Response:
     jobs = [job for job in reader.read_many(client, ids) if job is not None]
     busiest = dict(statistics.busiest(client, 100, 1))
     may_see = request.state.viewer.may_see_payloads
-    return render(
-        request,
-        "worker.html",
-        worker=found,
-        running=[job for job in jobs if job.status == "started"],
-        next=[job for job in jobs if job.status != "started"],
-        most=MOST_JOBS,
-        most_named=MOST_NAMED,
-        claimed=len(ids),
-        busy=busiest.get(found["name"]),
-        dump=stacks.read(client, found["name"]) if may_see else None,
-    )
+    running = [job for job in jobs if job.status == "started"]
+    next_ones = [job for job in jobs if job.status != "started"]
+    values: dict[str, Any] = {
+        "worker": found,
+        "running": running,
+        "next": next_ones,
+        "most_named": MOST_NAMED,
+        "is_cut": len(ids) >= MOST_JOBS,
+        "busy": busiest.get(found["name"]),
+        "dump": stacks.read(client, found["name"]) if may_see else None,
+    }
+
+    def of_rows(size: int) -> Response:
+        return render(request, "worker.html", **values, shown=[*running, *next_ones][:size])
+
+    return small(of_rows, MOST_BYTES, "jobs", size=MOST_JOBS)  # stacks below them count, too
 
 
 @needs(Role.OPERATOR)

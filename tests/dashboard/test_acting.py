@@ -21,6 +21,7 @@ from packmule.dashboard.viewer import Role, Viewer
 from packmule.errors import Conflict, NotFound, Unavailable, UsageError
 from packmule.jobs.client import Client
 from packmule.observe import audit
+from packmule.tests.dashboard.asking import unwatched
 
 Serve = Callable[..., TestClient]
 
@@ -32,7 +33,7 @@ def serve(client: Redis) -> Iterator[Serve]:
 
         def served(*routes: Route, role: Role = Role.OPERATOR, redis: Redis = client) -> TestClient:
             site = Site(redis, Client(redis), ("default",), "redis://x", "development")
-            app = build(site, lambda request: Viewer("ada", role), routes)
+            app = unwatched(build(site, lambda request: Viewer("ada", role), routes))
             return closing.enter_context(TestClient(app, client=("192.0.2.7", 50000)))
 
         yield served

@@ -158,6 +158,18 @@ def test_numbers_and_words_from_outside_are_clamped(visit, client, value):
     assert "mail" in names(visit.get("/queues", cursor=value))
 
 
+def test_a_queue_with_long_names_has_a_small_page(visit, client):
+    client.sadd(keys.QUEUES, keys.queue_key("mail"))
+    long = "\N{LATIN SMALL LETTER E WITH ACUTE}" * 300
+    for number in range(30):
+        worker(client, f"w{number}{long}", f"mail,{long}")
+        client.hset(f"{keys.STATISTICS}hour:{int(time.time()) // 3600}", f"mail\x1f{long}{number}\x1fk1", 5)
+    page = visit.get("/queues/mail")
+    assert len(page.encode()) <= LONGEST_PAGE
+    assert re.search(r"The \d+ of 30 types that ran most\.", visit.text("/queues/mail"))
+    assert re.search(r" \d+ of 30 workers\.", visit.text("/queues/mail"))
+
+
 @pytest.mark.parametrize("path", ["/queues", "/queues/tenant-of-some-length-001"])
 def test_five_hundred_queues_come_in_small_pages_and_few_trips(visit, client, monkeypatch, path):
     known = [f"tenant-of-some-length-{number:03}" for number in range(500)]

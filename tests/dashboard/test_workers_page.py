@@ -86,6 +86,20 @@ def test_a_worker_shows_what_it_performs_and_what_comes_next(visit, client):
     assert f"{second} packmule.tests.worker.pool_jobs.noop comes next default" in shown
 
 
+def test_a_worker_with_many_jobs_has_a_small_page(visit, client):
+    register(client, "w1", state="busy")
+    Client(client).make_default()
+    ids = [str(each) for each in pool_jobs.noop.enqueue_many([()] * 200)]
+    client.hset(keys.claims_key("w1"), mapping=dict.fromkeys(ids, "e1"))
+    text = 'File "a", line 1\n' * 3_000
+    stacks.store(client, "w1", stacks.StackDump("1", time.time(), text, tuple(ids)))
+    page = visit.get("/workers/w1")
+    assert len(page.encode()) <= 60_000
+    assert "holds 200 that come next" in visit.text("/workers/w1")
+    shown = page.partition('data-region="jobs"')[2].partition("</table>")[0].count('href="/jobs/')
+    assert f"Only {shown} of its jobs are shown." in visit.text("/workers/w1")
+
+
 def test_workers_are_quieted_resumed_and_stopped_by_operators(visit, client):
     register(client, "w1")
     visit.viewer = Viewer("ada", Role.OPERATOR)

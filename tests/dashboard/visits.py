@@ -16,6 +16,7 @@ from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs.client import Client
 from packmule.observe.check.checks import Checks
+from packmule.tests.dashboard.asking import unwatched
 from packmule.tests.dashboard.sites import QUEUES
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
@@ -61,7 +62,7 @@ def visiting(
     """Visits of the site on `client`'s server, until the block ends."""
     site = Site(client, Client(client, QUEUES), QUEUES, "redis://private", "development", checks=checks)
     visit = Visit(Viewer("ada", role, may_see_payloads, "s1"), None)  # type: ignore[arg-type]
-    app = build(site, lambda request: visit.viewer)
+    app = unwatched(build(site, lambda request: visit.viewer))
     with TestClient(app, base_url="http://127.0.0.1", client=(ADDRESS, 50_000)) as visit.http:
         yield visit
 
