@@ -171,6 +171,9 @@ HOLDING = {
     "methods": ("{% set a='x'*900000 %}" + "{% if a.count('y') %}{% endif %}" * 4000),
     "index": ("{% set a=[1]*900000 %}" + "{% if a.count(2) %}{% endif %}" * 4000),
     "split": "{{ ('a '*400000).split() }}",
+    "strip": "{{ ('a'*499000).strip('é'*499000~'a') }}",
+    "trim": "{{ ('a'*499000)|trim('é'*499000~'a') }}",
+    "rfind": "{{ ('a'*400000).rfind('ab'~'a'*400000) }}{{ ('a'*500000).rindex('ab'~'a'*200000) }}",
     "list str": "{{ ('é'*900000)|list }}",
     "nan tick": (
         "{{ ('nan'|float)|_tick }}{% for a in range(99999) %}{% for b in range(99999) %}"

@@ -17,6 +17,7 @@ from jinja2.filters import (
     do_replace,
     do_round,
     do_tojson,
+    do_trim,
     make_attrgetter,
     sync_do_join,
     sync_do_slice,
@@ -35,6 +36,7 @@ from packmule.jobs.email.templating.allowance import (
     weigh,
 )
 from packmule.jobs.email.templating.formats import percent
+from packmule.jobs.email.templating.values import refuse_pattern
 
 MOST_DIGITS = 20
 """Digits to which a number may be rounded."""
@@ -77,7 +79,8 @@ WHOLE = frozenset(
 def filters(names: Iterable[str]) -> dict[str, Callable[..., Any]]:
     """The filters called `names`, and what compiled templates call: `_made`, `_looked` and `_concat`."""
     own = {"batch": _batch, "center": _center, "format": percent, "indent": _indent, "join": _join,
-           "replace": _replace, "round": _round, "slice": _slice, "sum": _sum, "tojson": _tojson}  # fmt: skip
+           "replace": _replace, "round": _round, "slice": _slice, "sum": _sum, "tojson": _tojson,
+           "trim": _trim}  # fmt: skip
     known = {name: _paid(name, own.get(name, DEFAULT_FILTERS[name])) for name in names}
     return known | {
         "_made": made,
@@ -212,6 +215,11 @@ def _sum(environment: Environment, iterable: Iterable[Any], attribute: Any = Non
 def _tojson(eval_ctx: Any, value: Any, indent: int | None = None) -> str:
     refuse_long(weigh(value) * (1 + _few(indent or 0)))
     return do_tojson(eval_ctx, value, indent)
+
+
+def _trim(value: Any, chars: str | None = None) -> str:
+    refuse_pattern(chars)
+    return do_trim(value, chars)
 
 
 def _few(columns: int) -> int:

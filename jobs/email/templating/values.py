@@ -15,6 +15,8 @@ from packmule.jobs.email.templating.allowance import OverBounds, cost, refuse_lo
 from packmule.jobs.email.templating.formats import braces
 
 MOST_COLUMNS = 1_000
+_SEARCHING = frozenset(["lstrip", "rfind", "rindex", "rstrip", "strip"])
+LONGEST_PATTERN = 1000
 LONGEST_SPLIT = 100_000
 MOST_PAIRS = 1_000
 
@@ -32,9 +34,19 @@ class Method:
 def _text(name: str) -> Callable[..., Any]:
     def method(value: str, *args: Any, **kwargs: Any) -> Any:
         spend(1 + (len(value) >> 6))
+        if name in _SEARCHING and args:
+            refuse_pattern(args[0])
         return getattr(value, name)(*args, **kwargs)
 
     return method
+
+
+def refuse_pattern(text: Any) -> None:
+    """Raise `OverBounds` for what a text is searched for again at each of its places, if it is long."""
+    if isinstance(text, str) and len(text) > LONGEST_PATTERN:
+        raise OverBounds(
+            f"what is stripped, or searched from the end, has up to {LONGEST_PATTERN:,} characters"
+        )
 
 
 def _split(name: str) -> Callable[..., Any]:
