@@ -53,7 +53,7 @@ def output(request: Request) -> Response:
     media, how = _shown_as(request, file, size)
     name = safe_name(PurePosixPath(path).name).encode("ascii", "replace").decode().replace("?", "-")
     return StreamingResponse(
-        _parts(closing, content),
+        _parts(closing, content, size),
         media_type=media,
         headers={
             "Content-Length": str(size),
@@ -72,9 +72,11 @@ def _shown_as(request: Request, file: Path, size: int) -> tuple[str, str]:
     return (media, "inline") if media in SHOWN else (BINARY, "attachment")
 
 
-def _parts(closing: ExitStack, content: BinaryIO) -> Iterator[bytes]:
+def _parts(closing: ExitStack, content: BinaryIO, left: int) -> Iterator[bytes]:
+    """As much as was promised, though somebody may write to the file meanwhile."""
     with closing:
-        while part := content.read(CHUNK):
+        while part := content.read(min(left, CHUNK)):
+            left -= len(part)
             yield part
 
 

@@ -18,6 +18,7 @@ from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.dashboard.api.options import ApiOptions
+from packmule.dashboard.pages import job_files
 from packmule.dashboard.previews import outputs, preview, sampling
 from packmule.dashboard.viewer import Role, Viewer
 from packmule.jobs import keys
@@ -143,6 +144,24 @@ def test_only_files_of_the_result_within_the_storage_are_given(
         assert str(files) not in got.text
         pages.get(f"/jobs/{id}")
     assert pages.browser.get("/outputs/gone", params={"file": path}).status_code == 404
+
+
+def test_a_file_that_grows_while_it_is_fetched_has_the_length_that_was_said(
+    pages: Pages, client: Redis, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "a.txt").write_bytes(b"before")
+    shown_as = job_files._shown_as
+
+    def growing(*asked: Any) -> Any:
+        (files / "a.txt").write_bytes(b"before and after")
+        return shown_as(*asked)
+
+    monkeypatch.setattr(job_files, "_shown_as", growing)
+    id = finished(client, "shop.report", {"path": "a.txt"})
+    got = pages.browser.get(
+        f"/outputs/{id}", params={"file": "a.txt"}, headers={"Accept-Encoding": "identity"}
+    )
+    assert (got.headers["content-length"], got.content) == ("6", b"before")
 
 
 def test_a_file_that_is_gone_is_said_to_be(
