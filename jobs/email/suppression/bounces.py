@@ -109,7 +109,7 @@ def reports(content: bytes, return_path: str | None = None) -> list[Report]:
             originals += inside[:1]
         elif kind in ("text/rfc822-headers", "message/global-headers"):
             originals += inside[:1] or [parsed(content_of(part))]
-    id = next((found for each in originals if (found := _field(each, "Message-ID"))), "")
+    id = next((text for each in originals if (text := _field(each, "Message-ID"))), "")
     if not id:
         return []
     paths = [_address(_field(message, name)) for name in _PATHS] if return_path else []
