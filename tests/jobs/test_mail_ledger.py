@@ -324,6 +324,12 @@ def test_counts_are_those_of_the_entries(client):
         assert by_index["unknown"] == told.count("unknown")
 
 
+@pytest.mark.parametrize("garbage", ["--5", "²", "9" * 5000, "-3", "1.5", b"\xff"])
+def test_garbage_in_the_counts_counts_nothing(client, garbage):
+    client.hset(names.counts_key(SEND.name), mapping={"a": garbage, "x": 2})
+    assert counted(client) == {"refused": 2}
+
+
 GARBAGE = [
     *(b"", b"garbage", b"\xc1", b"x" * 5000, None),
     *map(msgspec.msgpack.encode, (["a", 1, 2], ["z", "", "", 1, "", 0, ""])),

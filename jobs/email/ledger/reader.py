@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ INDEX_OF = {
 A_TRIP = 500
 MOST_LOOKED_AT = 100_000
 """Mails that one search looks at."""
+
+_COUNT = re.compile(r"[0-9]{1,15}")
 
 
 class InvalidMailFilter(UsageError, ValueError):
@@ -129,7 +132,7 @@ def _counts(found: Any) -> dict[State, int]:
     pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
     told = {as_text(name): as_text(value) for name, value in pairs}
     return {
-        state: max(0, int(told[letter])) if told.get(letter, "").lstrip("-").isdigit() else 0
+        state: int(told[letter]) if _COUNT.fullmatch(told.get(letter, "")) else 0
         for state, letter in LETTERS.items()
     }
 
