@@ -334,6 +334,15 @@ def test_a_key_that_an_answer_repeats_is_masked(name):
     with Server((400, {}, {"message": f"the key {KEY} is wrong"})).running() as server:
         book = delivered(at(name, server), mail())
     assert KEY not in book.reply("ada@example.org")
+    sent = (
+        KEY if name == "ses" else server.asked[0][1].get("Authorization", KEY)
+    )  # ses sends a signature alone
+    encoded = sent.rpartition(" ")[2]
+    for said in ({"message": f"you sent {sent}"}, *(b" " * long + KEY.encode() for long in (491, 495))):
+        with Server((400, {}, said)).running() as server:
+            reply = delivered(at(name, server), mail()).reply("ada@example.org")
+        assert encoded not in reply
+        assert KEY[:5] not in reply
 
 
 @pytest.mark.parametrize("name", URLS)

@@ -97,7 +97,9 @@ class HttpWay:
 
     def mask(self, text: str) -> str:
         """`text` as one printable, bounded line without the key."""
-        for secret in (self.secret, self.key):
+        known = self.provider.known_by(self.key) if self.provider.known_by else {}
+        encoded = known.get("Authorization", "").rpartition(" ")[2]
+        for secret in (self.secret, self.key, encoded):
             if secret:
                 text = text.replace(secret, "***")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_WORDS]
@@ -220,7 +222,7 @@ def _reason(said: Mapping[str, Any], body: bytes) -> str:
     for name in ("message", "Message", "errors"):
         if found := said.get(name):
             return found if isinstance(found, str) else json.dumps(found)
-    return body[:MAX_WORDS].decode(errors="replace")
+    return body[: 4 * MAX_WORDS].decode(errors="replace")  # more than is kept: half a key would not be masked
 
 
 def _retry_at(answer: Answer) -> float | None:
