@@ -8,19 +8,13 @@ from typing import Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.parameters import assignments, json_option
+from packmule.terminal.parameters import assignments, json_option, variables_option
 from packmule.terminal.say import say
 
 
 @click.command("preview")
 @click.argument("template")
-@click.option(
-    "--var",
-    "variables",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the template; can be repeated.",
-)
+@variables_option
 @click.option("--vars", "file", metavar="FILE", help="Take variables from this JSON file.")
 @click.option("--subject", default="", help="Render this subject too.")
 @click.option("--html", "as_html", is_flag=True, help="Print the HTML instead of the text.")

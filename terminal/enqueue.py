@@ -10,7 +10,7 @@ import click
 from packmule.terminal.app import App
 from packmule.terminal.bulk import LIST_OPTIONS, bulk_options, enqueue_bulk
 from packmule.terminal.enqueue_options import enqueue_options, split
-from packmule.terminal.parameters import assignments, complete_calls, size
+from packmule.terminal.parameters import assignments, complete_calls, size, variables_option
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
@@ -36,13 +36,7 @@ def enqueue() -> None:
 @click.option("--body", help="The plain text.")
 @click.option("--html", help="The HTML.")
 @click.option("--template", help="Use this template instead of --body and --html.")
-@click.option(
-    "--var",
-    "variables",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the template; can be repeated.",
-)
+@variables_option
 @click.option(
     "--attach", "attachments", multiple=True, metavar="FILE", help="Attach this file; can be repeated."
 )

@@ -15,6 +15,14 @@ from packmule.config import Settings, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+variables_option = click.option(
+    "--var",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the template; can be repeated.",
+)
+
 json_option = click.option("--json", "json", is_flag=True, help="Print JSON.")
 
 

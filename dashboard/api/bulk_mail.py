@@ -18,6 +18,7 @@ from packmule.dashboard.api.problems import Fault, Refused, explained
 from packmule.dashboard.api.scopes import Scope
 from packmule.errors import UsageError
 from packmule.jobs.email.bulk.counts import Progress, latest, progress_of
+from packmule.jobs.email.bulk.mail import BulkContent, MailFields
 from packmule.jobs.email.bulk.plan import Plan, Report, Templating, planned
 from packmule.jobs.email.bulk.recipients import MAX_BAD
 from packmule.jobs.email.bulk.results import as_csv, results_of
@@ -36,14 +37,10 @@ UPLOADS = "uploads"
 AT_ONCE = 2
 """Lists that one process reads at a time."""
 
-_NO_MAIL = frozenset(
-    ("recipients", "subject", "body", "key", "column", "encoding", "sheet", "max_bad", "on_unknown",
-     "give_up_after", "options")
-)  # fmt: skip
 _reading = threading.BoundedSemaphore(AT_ONCE)
 
 
-class NewBulk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NewBulk(BulkContent, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A mail to each recipient of a list.
 
     `recipients` is the path of an uploaded file, or a list of objects; their values are variables of the
@@ -51,20 +48,6 @@ class NewBulk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     recipients: str | Annotated[list[dict[str, Any]], Meta(max_length=MOST_ROWS)]
-    subject: str
-    body: str | None = None
-    html: str | None = None
-    template: str | None = None
-    variables: dict[str, Any] | None = None
-    attachments: list[str] | None = None
-    images: dict[str, str] | None = None
-    reply_to: str | list[str] | None = None
-    sender: str | None = None
-    headers: dict[str, str] | None = None
-    unsubscribe: str | list[str] | None = None
-    return_path: str | None = None
-    tags: list[str] | None = None
-    metadata: dict[str, str] | None = None
     key: str | None = None
     column: str | None = None
     encoding: str | None = None
@@ -173,9 +156,7 @@ def _planned(call: Call) -> Iterator[Plan]:
         )
     try:
         mail = {
-            name: value
-            for name in NewBulk.__struct_fields__
-            if name not in _NO_MAIL and (value := getattr(body, name)) is not None
+            name: value for name in MailFields.__optional_keys__ if (value := getattr(body, name)) is not None
         }
         templating = Templating(Renderer(options.templates), options.mail_from)
         with (

@@ -30,8 +30,8 @@ class MailFields(TypedDict, total=False):
     metadata: dict[str, str] | None
 
 
-class BulkMail(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The mail of a bulk send: `column` is the variable that has each recipient's address."""
+class BulkContent(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is said of the mails of a bulk send; the `email` job explains each."""
 
     subject: str
     body: str | None = None
@@ -47,6 +47,11 @@ class BulkMail(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     return_path: str | None = None
     tags: list[str] | None = None
     metadata: dict[str, str] | None = None
+
+
+class BulkMail(BulkContent, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The mail of a bulk send: `column` is the variable that has each recipient's address."""
+
     column: str = "email"
 
     def draft(self, renderer: Renderer, sender: str) -> Draft:
