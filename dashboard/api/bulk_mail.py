@@ -55,7 +55,7 @@ class NewBulk(BulkContent, frozen=True, forbid_unknown_fields=True, kw_only=True
     max_bad: Annotated[float, Meta(ge=0, le=1)] = MAX_BAD
     on_unknown: OnUnknown = "park"
     give_up_after: Annotated[float, Meta(ge=0)] = GIVE_UP_AFTER
-    options: JsonOptions = {}
+    options: JsonOptions = msgspec.field(default_factory=dict)
 
 
 class Limited(msgspec.Struct, frozen=True):
