@@ -59,6 +59,7 @@ def email_results(app: App, id: str, json: bool) -> None:
     """
     from packmule.jobs.email.bulk.results import as_csv, results_of
     from packmule.terminal import show
+    from packmule.terminal.say import say_lines
 
     found = results_of(app.client, id)
     if json:
@@ -66,7 +67,7 @@ def email_results(app: App, id: str, json: bool) -> None:
             show.as_json(each)
     else:
         for text in as_csv(found):
-            click.echo(text, nl=False)
+            say_lines(text, ends=False)
 
 
 def _row(each: Progress) -> tuple[object, ...]:

@@ -77,14 +77,14 @@ def test_a_list_says_what_jobs_wait_for_if_some_do(here, client, runs):
 def test_a_signal_is_sent_by_a_command_and_recorded_in_the_audit_without_its_data(here, client, runs):
     id = enqueue(client, lambda: [current.wait_for("approved"), current.wait_for("other")])
     runs.once()
-    assert output(here("job", "signal", id, "approved", "--data", '{"by": "ada"}')) == f"{id} woken\n"
+    assert output(here("job", "signal", id, "approved", "--data", '{"by": "Ada L."}')) == f"{id} woken\n"
     assert output(here("job", "signal", id, "other")) == f"{id} kept\n"
     runs.once()
     runs.once()
-    assert value(client, id) == [{"by": "ada"}, None]
+    assert value(client, id) == [{"by": "Ada L."}, None]
     audited = output(here("audit"))
     assert f"job signal id={id} name=approved" in audited
-    assert "ada" not in audited
+    assert "Ada L." not in audited
 
 
 def test_an_operator_sees_an_unknown_step_and_answers_for_it(here, client, runs):

@@ -13,6 +13,7 @@ from packmule.dashboard import call_form, option_form
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.forms import fields
 from packmule.dashboard.pages.addresses import address
+from packmule.dashboard.pages.paging import MOST_BYTES, asked, page_of, small
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import HIDDEN, needs
 from packmule.dashboard.viewer import Role
@@ -34,10 +35,22 @@ def new_job(request: Request) -> Response:
     if name := given.get("call"):
         job = registry.find(name)
         return _form(request, job, call_form.empty(job), option_form.fields({}))
-    site = request.app.state.site
+    return _choice(request)
+
+
+def _choice(request: Request) -> Response:
+    """The functions that can be called, or those whose name or description has the words of `?q=`."""
+    words = asked(request)
     docs = {each.name: _doc(each) for each in registry.types()}
     names = [(name, docs.get(name, "")) for name in registry.names()]
-    return render(request, "new_job.html", job=None, names=names, modules_fault=site.modules_fault)
+    found = [each for each in names if words.lower() in " ".join(each).lower()]
+    fault = request.app.state.site.modules_fault
+
+    def of_rows(size: int) -> Response:
+        page = page_of(found, request, size)
+        return render(request, "new_job.html", job=None, page=page, asked=words, modules_fault=fault)
+
+    return small(of_rows, MOST_BYTES, "names")
 
 
 @needs(Role.OPERATOR)

@@ -84,7 +84,6 @@
       scrolls.forEach(([each, left, top]) => { each.scrollLeft = left; each.scrollTop = top; });
     }
     tick();
-    filter();
     count();
     dispatchEvent(new Event("packmule:fresh"));
   };
@@ -222,15 +221,6 @@
     }
   });
 
-  // A box that filters what is on the page: <input data-filter="#queues [data-name]">.
-  const filter = () => all("input[data-filter]").forEach((input) => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    all(input.dataset.filter).forEach((each) => {
-      each.hidden = !words.every((word) => each.dataset.name.toLowerCase().includes(word));
-    });
-  });
-  addEventListener("input", (event) => event.target.matches("input[data-filter]") && filter());
-
   // Ticking one box ticks all: <input type=checkbox data-ticks="[name=id]">.
   addEventListener("change", (event) => {
     const box = event.target;
@@ -323,7 +313,7 @@
       return;
     }
     const keys = {
-      "/": () => ($("main input[data-filter], main input[type=search]") || $(".search input"))?.focus(),
+      "/": () => ($("main input[type=search]") || $(".search input"))?.focus(),
       "?": help, g: () => { went = Date.now(); }, j: () => move(1), k: () => move(-1),
       p: () => !pause.hidden && pause.click(), t: turn_theme,
     };
@@ -339,7 +329,6 @@
   $("#keys").addEventListener("click", help);
   name_theme();
   tick();
-  filter();
   count();
   setInterval(tick, 1000);
   if (regions().length) {

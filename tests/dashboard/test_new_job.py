@@ -140,7 +140,8 @@ def test_fields_are_there_with_their_hints(pages):
         "default"
         not in page.partition('name="arg:api_key"')[2].partition("<small")[2].partition("</small>")[0]
     )
-    assert everything.job.name in pages.get("/jobs/new")
+    assert everything.job.name in pages.get("/jobs/new", q=everything.job.name)
+    assert "No function has these words" in pages.get("/jobs/new", q="no such")
     assert "shop.gone is not a registered job" in text_of(pages.get("/jobs/new", 404, call="shop.gone"))
     pages.post("/jobs/new", 404, call="shop.gone")
 
