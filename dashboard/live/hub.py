@@ -85,6 +85,7 @@ class Hub:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._asked_at = 0.0
+        self._paced_until = 0.0
         self._stopped = threading.Event()
 
     @property
@@ -136,8 +137,18 @@ class Hub:
             thread.join()
 
     def pace(self) -> float:
-        """Seconds until the next notice: the longer, the more pages would be fetched."""
+        """Seconds from one notice to the next: the longer, the more pages would be fetched."""
         return min(LONGEST, max(SHORTEST, len(self._subscribers) / FETCHES))
+
+    def rest(self) -> float:
+        """Seconds until the next notice may follow the one that was just sent.
+
+        After a quiet time two may follow each other at once: else who is told of a new minute would be told
+        late of a job right behind it.
+        """
+        now, pace = time.monotonic(), self.pace()
+        self._paced_until = max(now, self._paced_until) + pace
+        return max(SHORTEST, self._paced_until - now - pace)
 
     def number_of(self, position: str) -> int | None:
         """The generation of a position; None if another process's hub, or nobody, has given it."""
@@ -170,7 +181,7 @@ class Hub:
             else:
                 if topics:
                     self._publish(topics)
-                    self._stopped.wait(self.pace())
+                    self._stopped.wait(self.rest())
             if self._may_rest():
                 return
 

@@ -190,6 +190,13 @@ def test_more_viewers_are_told_less_often(client):
     assert hub.pace() == LONGEST
 
 
+def test_two_notices_may_follow_each_other_after_a_quiet_time(client):
+    hub = Hub(client)
+    hub._subscribers = {Subscriber(frozenset(), None) for _ in range(100 * FETCHES)}  # type: ignore[arg-type]
+    assert hub.rest() == SHORTEST
+    assert SHORTEST < hub.rest() <= LONGEST
+
+
 def test_pages_are_told_that_redis_is_away_and_that_it_is_back(spare_server):
     server = spare_server()
     with (
