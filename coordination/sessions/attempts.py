@@ -10,7 +10,7 @@ from redis import Redis
 from packmule.coordination.keys import bounded, named
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict, UsageError
-from packmule.units import DAY
+from packmule.units import DAY, span
 
 MOST_FREE = 10_000
 SHORTEST = 0.001
@@ -23,7 +23,7 @@ class TooManyAttempts(Conflict, RuntimeError):
     """A key has to wait; in `retry_after` seconds the same attempt is allowed if no other comes before."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many attempts: try again in {retry_after:.3g} s")
+        super().__init__(f"too many attempts: try again in {span(retry_after)}")
         self.retry_after = retry_after
 
 

@@ -6,7 +6,6 @@ import contextlib
 import enum
 import logging
 import os
-import select
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import TimeoutError
 
+from packmule.coordination.readable import readable
 from packmule.coordination.redis.backoff import REDIS_ERRORS, BackOff, is_transient
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 
@@ -197,10 +197,7 @@ class Subscriber:
         return connection._sock is None or bool(connection.can_read(timeout=0))
 
     def _sleep(self, sockets: list[Any], seconds: float) -> None:
-        poller = select.poll()
-        for each in [self._wakes, *sockets]:
-            poller.register(each, select.POLLIN)
-        poller.poll(max(0.0, seconds) * 1000)
+        readable([self._wakes, *sockets], seconds)
 
     def _disconnect(self) -> None:
         if self._pubsub is not None:

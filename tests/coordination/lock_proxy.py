@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import threading
 import time
 from pathlib import Path
+
+from packmule.coordination.readable import readable
 
 
 class Proxy:
@@ -48,7 +49,7 @@ class Proxy:
             far.connect(str(self._target))
             swallowed = meant = False
             while True:
-                for ready in select.select([near, far], [], [])[0]:
+                for ready in readable([near, far], None):
                     data = ready.recv(65_536)
                     meant = meant or (ready is near and self.only in data)
                     if not data or (ready is far and meant and self.mode.startswith("cut")):

@@ -331,11 +331,22 @@ def test_no_reader_gets_a_value_invalidated_before_it_asked(server, client):
 # One computes
 
 
-def test_one_of_many_processes_computes_and_all_get_the_value(server, client):
-    answers = cache_worker.crowd(server.data_dir, CROWD, 0.5, {}, {"ttl": 60})
+@pytest.mark.parametrize("likely_new", [False, True])
+def test_one_of_many_processes_computes_and_all_get_the_value(server, client, likely_new):
+    answers = cache_worker.crowd(server.data_dir, CROWD, 0.5, {}, {"ttl": 60, "likely_new": likely_new})
     assert Counter(value for value, _ in answers) == {1: CROWD}
     assert int(client.get("computations")) == 1
     assert not client.exists("pm:computing:race:cold")
+
+
+def test_a_key_that_is_likely_new_takes_two_calls_whether_it_is_kept_or_not(cache, counted, monkeypatch):
+    calls, call = [], cache._link.call
+    monkeypatch.setattr(cache._link, "call", lambda *commands: calls.append(commands) or call(*commands))
+    for likely_new, cost in ((False, 3 + 1), (True, 2 + 2)):
+        cache.get_or_compute(f"a{likely_new}", counted, ttl=60, likely_new=likely_new)
+        cache.get_or_compute(f"a{likely_new}", never, ttl=60, likely_new=likely_new)
+        assert len(calls) == cost
+        calls.clear()
 
 
 @pytest.mark.parametrize("end", ["computed", "failed"])

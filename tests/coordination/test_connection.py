@@ -59,10 +59,16 @@ def wait_for_port(port: int) -> None:
 
 
 @contextmanager
-def tls_front(port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """A TLS endpoint on loopback that forwards everything to `port`; yields its own port."""
+def tls_front(port: int, certificate: Path, key: Path, clients: Path | None = None) -> Iterator[int]:
+    """A TLS endpoint on loopback that forwards everything to `port`; yields its own port.
+
+    `clients` is the authority of the certificates that it wants from its clients.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
+    if clients is not None:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_REQUIRED
     listener = socket.create_server(("127.0.0.1", 0))
     threads = []
 
@@ -224,7 +230,7 @@ def test_a_password_a_database_and_keepalive_reach_a_tcp_server(tmp_path):
         with pytest.raises(Unreachable, match="check the user and password in the URL") as refused:
             connect(f"redis://:wrong@127.0.0.1:{port}", NOWHERE)
         assert "wrong@" not in str(refused.value)
-        with pytest.raises(Unreachable, match="check the user and password in the URL"):
+        with pytest.raises(Unreachable, match="the server wants a password: write redis://"):
             connect(f"redis://127.0.0.1:{port}", NOWHERE)
 
 
@@ -248,9 +254,63 @@ def test_tls_is_verified_against_the_given_authority(tmp_path, authority):
             assert client.get("key") == b"value"
         with connect(f"rediss://:geheim@127.0.0.1:{front}?ssl_cert_reqs=none", NOWHERE) as client:
             assert client.ping()
-        with pytest.raises(Unreachable, match=r"(?i)certificate verify failed") as refused:
+        with pytest.raises(Unreachable, match="certificate can't be verified") as refused:
             connect(f"rediss://:geheim@127.0.0.1:{front}", NOWHERE)
         assert "geheim" not in str(refused.value)
+        assert "?ssl_ca_certs=/path/to/ca.pem" in str(refused.value)
+        assert "?ssl_cert_reqs=none" in str(refused.value)
+        named = f"rediss://:geheim@localhost:{front}?ssl_ca_certs={authority / 'ca.crt'}"
+        with pytest.raises(Unreachable, match=r"can't be verified .*localhost.*\?ssl_check_hostname=false"):
+            connect(named, NOWHERE)
+        connect(f"{named}&ssl_check_hostname=false", NOWHERE).close()
+        with pytest.raises(Unreachable, match="the server wants a password: write rediss://"):
+            connect(f"rediss://127.0.0.1:{front}?ssl_cert_reqs=none", NOWHERE)
+        with pytest.raises(Unreachable, match="If it wants TLS, write rediss:// in the place of redis://"):
+            connect(f"redis://:geheim@127.0.0.1:{front}", NOWHERE)
+
+
+def test_a_server_that_wants_the_clients_own_tls_files_gets_them(tmp_path, authority):
+    crt, key, ca = (authority / name for name in ("server.crt", "server.key", "ca.crt"))
+    with valkey(tmp_path, "appendonly yes") as port, tls_front(port, crt, key, ca) as front:
+        url = f"rediss://127.0.0.1:{front}?ssl_ca_certs={ca}"
+        connect(f"{url}&ssl_certfile={crt}&ssl_keyfile={key}", NOWHERE).close()
+        with pytest.raises(Unreachable, match=r"\?ssl_certfile=/path/to/client.pem&ssl_keyfile="):
+            connect(url, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ("ssl_ca_certs={folder}/none.pem", "its ssl_ca_certs .*/none.pem can't be read: No such file"),
+        ("ssl_ca_certs={folder}", "its ssl_ca_certs .* can't be read: Is a directory"),
+        ("ssl_ca_certs={folder}/server.key", "its ssl_ca_certs .*/server.key holds no certificates"),
+        ("ssl_certfile={folder}/server.crt&ssl_keyfile={folder}/ca.key", "and its key don't fit together"),
+        ("ssl_certfile={folder}/server.crt", "and its key don't fit together"),
+    ],
+)
+def test_a_tls_file_that_cannot_be_used_is_named(options, fault, authority):
+    with pytest.raises(InvalidURL, match=fault) as refused:
+        connect(f"rediss://:geheim@127.0.0.1:1?{options.format(folder=authority)}", NOWHERE)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_server_that_does_not_speak_tls_is_told_so():
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            while True:
+                try:
+                    accepted, _ = plain.accept()
+                except OSError:
+                    return
+                with accepted:
+                    accepted.sendall(b"-ERR unknown command\r\n")
+                    accepted.recv(1000)
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(Unreachable, match="does the server speak TLS there"):
+            connect(f"rediss://127.0.0.1:{plain.getsockname()[1]}", NOWHERE)
+        plain.shutdown(socket.SHUT_RDWR)
 
 
 def test_sentinel_names_the_master(tmp_path):
