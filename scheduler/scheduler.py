@@ -26,6 +26,7 @@ from redis.exceptions import RedisError, ResponseError
 from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outage
 from packmule.coordination.streams.pubsub import MISSED, Subscriber
 from packmule.jobs import keys
+from packmule.observe.vitals import Vitals
 from packmule.scheduler.leader import QUORUM_RETRY_INTERVAL, TERM, Leadership, NotLeading
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.scheduler.maintenance.day_recorder import DayRecorder
@@ -88,7 +89,7 @@ class Scheduler:
 
     The lock nodes `nodes` elect the leader (default: the job server alone), whose term ends after `term`
     seconds of silence. Without an `enqueuer` it keeps no schedules. `high_water` is the memory limit,
-    `index_jobs` how many ended jobs of each state a search finds.
+    `index_jobs` how many ended jobs of each state a search finds. `vitals` shows others that it runs.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class Scheduler:
         term: float = TERM,
         high_water: str = "",
         index_jobs: int = MOST_JOBS,
+        vitals: Vitals | None = None,
     ) -> None:
         self.client = client
+        self.vitals = vitals or Vitals()
         self.leadership = Leadership(client, nodes, term)
         self.enqueuer = enqueuer
         self.memory_limit = MemoryLimit(client, high_water)
@@ -135,7 +138,10 @@ class Scheduler:
             signal.signal(signal.SIGTERM, self._stop)
             signal.signal(signal.SIGINT, self._stop)
             while not self.stopping:
-                self._sleep(self.step())
+                pause = self.step()
+                self.vitals.show()
+                self._sleep(pause)
+            self.vitals.show(is_draining=True)
         with contextlib.suppress(*REDIS_ERRORS):
             self.memory_limit.lift()
             self.leadership.resign()

@@ -11,9 +11,13 @@ from resource import struct_rusage
 import msgspec
 
 from packmule.jobs import wire
-from packmule.units import span
+from packmule.units import given_size, span
 from packmule.worker.kernel import out_of_memory_kills
 from packmule.worker.scoreboard import RunningJob
+
+ENDED_ITSELF = frozenset({"SIGABRT", "SIGTRAP", "SIGILL", "SIGSEGV", "SIGBUS"})
+"""Of what a process dies whose library finds no memory."""
+NEARLY = 0.75
 
 
 class CrashReport(msgspec.Struct, frozen=True):
@@ -36,11 +40,17 @@ class CrashReport(msgspec.Struct, frozen=True):
 
 
 def report_crash(
-    worker: str, code: int, running: RunningJob | None, usage: struct_rusage, kills_before: int | None
+    worker: str,
+    code: int,
+    running: RunningJob | None,
+    usage: struct_rusage,
+    kills_before: int | None,
+    most_memory: int | None = None,
 ) -> CrashReport:
     """The report of a process that exited with `code`, negative for a signal.
 
-    `kills_before` is what `out_of_memory_kills` returned when the process started.
+    `kills_before` is what `out_of_memory_kills` returned when the process started. It could have
+    `most_memory` bytes, at which some libraries end their process.
     """
     killed_by = _signal_name(-code) if code < 0 else None
     kills = out_of_memory_kills()
@@ -51,6 +61,8 @@ def report_crash(
     cause = f"died of {killed_by}" if killed_by else f"exited with code {code}"
     if out_of_memory:
         cause += ", killed by the kernel because memory ran out,"
+    elif killed_by in ENDED_ITSELF and most_memory is not None and _peak(usage) > NEARLY * most_memory:
+        cause += f", maybe because it can have no more than {given_size(most_memory)} of memory,"
     doing = (
         f"the process performing this job {cause} after {span(seconds)}"
         if running
@@ -61,13 +73,16 @@ def report_crash(
         signal=killed_by,
         exit_code=None if killed_by else code,
         out_of_memory=out_of_memory,
-        # Linux counts in KiB, macOS in bytes.
-        peak_memory=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_memory=_peak(usage),
         seconds=round(seconds, 3),
         worker=worker,
         host=socket.gethostname(),
         at=wire.time_text(time.time()),
     )
+
+
+def _peak(usage: struct_rusage) -> int:
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # Linux counts in KiB, macOS in bytes
 
 
 def _signal_name(number: int) -> str:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from packmule.units import given_span
 from packmule.worker.rescue import Verdict
-from packmule.worker.scoreboard import RunningJob
+from packmule.worker.scoreboard import ISOLATED, RunningJob
 
 LOOK = signal.SIGURG
 """The signal that makes a worker check whether a job of its own must end. It is ignored by default."""
@@ -30,6 +31,8 @@ class Judgement(NamedTuple):
     execution: str
     verdict: Verdict
     reason: str
+    is_isolated: bool
+    """Whether that process is the job's own."""
 
 
 class Deadlines:
@@ -57,21 +60,22 @@ class Deadlines:
     def judge(self, running: Sequence[RunningJob]) -> Judgement | None:
         """The first job that went on after it was interrupted."""
         now = time.monotonic()
-        for job in running:
-            interrupted_at = self._interrupted_at.get(job.execution, now)
+        for job in sorted(running, key=lambda job: job.entry == ISOLATED):  # whose end may not be known yet
+            interrupted_at, is_isolated = self._interrupted_at.get(job.execution, now), job.entry == ISOLATED
             if job.stop_requested and now > interrupted_at + STOP_SECONDS:
-                return Judgement(job.execution, "stopped", "the job was canceled while it ran")
+                reason = "the job was canceled while it ran"
+                return Judgement(job.execution, "stopped", reason, is_isolated)
             if now > job.deadline + OVERRUN_SECONDS:
-                return Judgement(job.execution, "overran", overran(job))
+                return Judgement(job.execution, "overran", overran(job), is_isolated)
         return None
 
 
 def overran(job: RunningJob) -> str:
     """Why a job that overran its timeout was killed."""
     seconds = job.deadline - job.started
-    return f"the job ran on past its timeout of {seconds:g} s and was killed with its process"
+    return f"the job ran on past its timeout of {given_span(seconds)} and was killed with its process"
 
 
 def late(job: RunningJob) -> str:
     """The message in a job that exceeds its timeout."""
-    return f"the job ran longer than its timeout of {job.deadline - job.started:g} s"
+    return f"the job ran longer than its timeout of {given_span(round(job.deadline - job.started, 3))}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIGKILL = int(signal.SIGKILL)
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -46,6 +46,15 @@ def address_space() -> int:
         return 0
 
 
+def usable_memory() -> int:
+    """Bytes of memory that this process may use at most: all of its machine's, or of its cgroup's."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int((own_cgroup() / "memory.max").read_text()))
+    except (OSError, ValueError):  # no cgroup, or one without a limit
+        return whole
+
+
 def limit(what: int, bound: int) -> None:
     """Limit a resource of this process, such as `resource.RLIMIT_AS`, to `bound` or the hard limit."""
     hard = resource.getrlimit(what)[1]
@@ -65,6 +74,12 @@ def die_with_parent(parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # it died before this call
+
+
+def adopt_orphans() -> None:
+    """Let this process become the parent of those below it whose parents end; on Linux only."""
+    if _prctl is not None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def out_of_memory_kills() -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from packmule.jobs.host_shares import Shares
 from packmule.jobs.options import DEFAULT_RESULT_TTL
 from packmule.worker.process.claim import MOST
 
@@ -17,6 +18,8 @@ class WorkerOptions:
     """Plain functions performed at once: above 1 each runs in a thread."""
     tasks: int = 100
     """Async functions performed at once."""
+    isolated: Shares | None = None
+    """What the processes of a pool share: each of their isolated jobs takes one. None leaves one for each."""
     most: int = MOST
     """Jobs that one claim takes at most."""
     burst: bool = False

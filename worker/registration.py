@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.version import VERSION
 
-from packmule.jobs import keys, wire
+from packmule.jobs import keys, registry, wire
 
 DEATH_SECONDS = 60
 """How long RQ's readers can still see that a worker has left."""
@@ -70,6 +70,7 @@ class Registration:
             "version": VERSION,
             "python_version": sys.version,
             "state": "idle",
+            "jobs": registry.digest(),
             **({"release": self.release} if self.release else {}),
             **self.capacity,
         }

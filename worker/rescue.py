@@ -1,4 +1,10 @@
-"""Rescue: a worker's jobs go back to their queues when it stops, dies or loses its lease."""
+"""Rescue: a worker's jobs go back to their queues when it stops, dies or loses its lease.
+
+A rescued job is queued again, and the run that broke off is no attempt. A living pool knows from the
+scoreboard what ran. If the process died, each job that ran counts a death, and fails at the third. If the
+pool killed it for a timeout, the attempt of the late job has failed. If it was for memory, each attempt that
+ran has failed. Jobs of these two kinds may have a retry.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from packmule.errors import UsageError
 from packmule.jobs import keys, stacks
 from packmule.jobs.interrupts import Interrupted, Killed
-from packmule.observe.webhooks.outgoing import Allowed
+from packmule.jobs.outgoing.door import Allowed
 from packmule.worker import order
 from packmule.worker.commands import command_of
 from packmule.worker.heartbeat import Heartbeat, HeartbeatThread

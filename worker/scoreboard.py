@@ -7,7 +7,8 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 from zlib import crc32
 
@@ -24,16 +25,16 @@ _ENTRY_BYTES = _STOP_REQUESTED_AT + _SIGN.size
 _EMPTY = bytes(_ENTRY_BYTES)
 _NO_STOP = bytes(_SIGN.size)
 _REGISTERED, _CONCURRENT, _UNWATCHED = range(3)
-_PID_AT = 4
-_HELD_AT = 8
+_PID_AT, _ISOLATED_AT = 4, 8
+_HELD_AT = 12
 _LENGTH = struct.Struct("<I")
 _TEXT_BYTES = 4096
 _SHORTENED = " ... "
 _LOCKS_AT = _HELD_AT + _LENGTH.size + _TEXT_BYTES
 _HEADER = _LOCKS_AT + _LENGTH.size + _TEXT_BYTES
 
-MAIN = 0
-"""The entry of the main thread, which runs plain functions."""
+MAIN, ISOLATED = 0, 1
+"""The entries of the main thread, which runs plain functions, and of the isolated process."""
 
 
 class RunningJob(NamedTuple):
@@ -67,14 +68,14 @@ class Scoreboard:
     """
 
     def __init__(self, entries: int = 1, wake: Callable[[], object] | None = None) -> None:
-        self.entries = entries
+        self.entries = entries + ISOLATED
         self._wake = wake
-        self._memory = mmap.mmap(-1, _HEADER + entries * _ENTRY_BYTES)
-        self._free = list(range(entries - 1, MAIN, -1))
+        self._memory = mmap.mmap(-1, _HEADER + self.entries * _ENTRY_BYTES)
+        self._free = list(range(self.entries - 1, ISOLATED, -1))
 
     @classmethod
     def of_worker(cls, threads: int, tasks: int, wake: Callable[[], object] | None = None) -> Scoreboard:
-        """A scoreboard with room for a worker's main thread, its `threads` and its event loop's `tasks`.
+        """A scoreboard for a worker with this many `threads`, and `tasks` on its event loop.
 
         `wake` ends the parent's sleep (see `ask_to_wake`).
         """
@@ -128,6 +129,17 @@ class Scoreboard:
         """Whether jobs have run beside the main thread's."""
         return self._memory[_CONCURRENT] == 1
 
+    @property
+    def isolated(self) -> int:
+        """The isolated process that runs beside the main thread, 0 if there is none."""
+        (pid,) = _LENGTH.unpack(self._memory[_ISOLATED_AT : _ISOLATED_AT + _LENGTH.size])
+        return int(pid)
+
+    def show_isolated(self, pid: int) -> None:
+        """Show the isolated process that runs beside the main thread, or 0 before it is reaped."""
+        self._memory[_CONCURRENT] = 1
+        self._memory[_ISOLATED_AT : _ISOLATED_AT + _LENGTH.size] = _LENGTH.pack(pid)
+
     def take(self) -> int:
         """A free entry, for a job beside the main thread's. Raises `IndexError` if none is free."""
         self._memory[_CONCURRENT] = 1
@@ -151,6 +163,15 @@ class Scoreboard:
         if self._memory[_UNWATCHED] and self._wake:
             self._memory[_UNWATCHED] = 0
             self._wake()
+
+    @contextmanager
+    def watched(self, id: str, execution: str, timeout: float) -> Iterator[None]:
+        """Show a job while the block runs, in the main thread, which has yet to find who performs it."""
+        self.start(MAIN, id, execution, timeout)
+        try:
+            yield
+        finally:
+            self.clear(MAIN)
 
     def prolong(self, execution: str, seconds: float) -> None:
         """Let the job that runs under `execution` end no sooner than in `seconds`; the job itself asks."""

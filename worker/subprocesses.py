@@ -35,6 +35,23 @@ def kill_tree(pid: int) -> None:
         _send(each, signal.SIGKILL)
 
 
+def has_children() -> bool:
+    """Whether this process has a child, perhaps one that has ended and was not reaped."""
+    try:
+        ask_for_child()
+    except ChildProcessError:
+        return False
+    return True
+
+
+def kill_children() -> None:
+    """Kill all that descends from this process."""
+    if has_children():
+        for child, parent in _parents().items():
+            if parent == os.getpid():
+                kill_tree(child)
+
+
 def descendants(pid: int) -> list[int]:
     """The processes that descend from `pid`, the nearer ones first."""
     parents, found = _parents(), [pid]

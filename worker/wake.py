@@ -7,7 +7,7 @@ import os
 
 
 class WakePipe:
-    """Give `reader` to `select`, and call `wake` from anywhere; `drain` it after each wait."""
+    """Give `reader` to `readable`, and call `wake` from anywhere; `drain` it after each wait."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()

@@ -60,13 +60,15 @@ Work = Generator[DecideCall, Any, float | None]
 class PeriodicEnqueuer:
     """Decides due ticks, in rounds of bounded length, and enqueues their jobs by `client`.
 
-    `file` holds schedules that are stored when this scheduler starts. Tests move its clock `ahead`.
+    `file` holds schedules that are stored when this scheduler starts, and `more` has those that the settings
+    ask for. Tests move its clock `ahead`.
     """
 
-    def __init__(self, client: Client, file: Path | None = None) -> None:
+    def __init__(self, client: Client, file: Path | None = None, more: Sequence[Schedule] = ()) -> None:
         self.client = client
         self.redis = client.redis
         self.file = file
+        self.more = more
         self.ahead = 0.0
         self._cursor = "0"
         self._has_declared = False
@@ -75,6 +77,8 @@ class PeriodicEnqueuer:
         """Store the schedules of the loaded jobs and of the file; faults are logged."""
         found = [each for each in map(declared, registry.types()) if each is not None]
         faults = schedule_store.sync(self.redis, found, "code", may_go=_is_loaded)
+        faults += schedule_store.sync(self.redis, self.more, "code", "settings")
+        found += self.more
         if self.file is not None:
             try:
                 listed = read_file(self.file)

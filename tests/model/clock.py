@@ -56,8 +56,8 @@ class Clock:
 @cache
 def _clocked() -> list[tuple[Script, str, str]]:
     """All scripts of this process, each with a text that reads our clock, and that text's hash."""
-    found = []
-    for script in [each for each in gc.get_objects() if isinstance(each, Script)]:
+    found = []  # lazy objects of others pretend to be of any class
+    for script in [each for each in gc.get_objects() if type(each) is Script]:
         assert script.sha  # computed now, or it would be that of the changed text for ever
         source = script.source.replace("redis.call('TIME')", f"redis.call('LRANGE', '{KEY}', 0, 1)")
         source = _INSTANT.sub(r"'PEXPIRE', \1, ", source)  # the server has its own clock for these

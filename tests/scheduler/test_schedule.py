@@ -130,7 +130,7 @@ def test_decorators_declare_schedules():
     prefix = __name__.replace(".", "-")
     assert {each.name: (each.timing, each.owner) for each in found} == {
         f"{prefix}-report": ("30 2 * * * (Europe/Madrid)", "code"),
-        "often": ("every 300 s", "code"),
+        "often": ("every 5 min", "code"),
     }
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
+from typing import Annotated
+
+import msgspec
+from pydantic import BaseModel, field_validator
 
 from packmule import job
 
@@ -58,3 +65,45 @@ def odd_error() -> None:
             raise RuntimeError("not even its text")
 
     raise Odd
+
+
+def _connects(how: str = "") -> bool:
+    """Says of a call whether it may connect, or breaks as the call says."""
+    if how == "raise":
+        raise LookupError("no such host")
+    return False
+
+
+@job(isolate=True, network=_connects)
+def maybe_connect(how: str = "") -> str:
+    return how
+
+
+class Odd(BaseModel):
+    """A model whose validator does what a call asks for."""
+
+    how: str
+
+    @field_validator("how")
+    @classmethod
+    def obey(cls, how: str) -> str:
+        match how:
+            case "raise":
+                raise LookupError("not there")
+            case "exit":
+                sys.exit(3)
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(600)
+        return how
+
+
+@job(timeout=1)
+def read_odd(odd: Odd) -> str:
+    return odd.how
+
+
+@job(timeout=1)
+def read_slowly(text: Annotated[str, msgspec.Meta(pattern="^(a+)+$")]) -> str:
+    return text

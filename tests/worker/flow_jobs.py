@@ -101,6 +101,11 @@ def pages(left: int) -> int:
 
 
 @job
+def facts(number: int) -> dict[str, int]:
+    return {"number": number}
+
+
+@job
 def large(size: int) -> str:
     return "x" * size
 

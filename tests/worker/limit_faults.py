@@ -20,7 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -232,11 +233,7 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
         Client(client).make_default()
         crowd = Crowd(server, Path(os.environ.get("LIMIT_FAULTS_LOG", place / "log")), only)
         stack.callback(crowd.close)
-        done = threading.Event()
-        schedule = threading.Thread(target=_schedule, args=(Scheduler(client), done))
-        schedule.start()
-        stack.callback(schedule.join)
-        stack.callback(done.set)
+        stack.enter_context(scheduling(client))
         acknowledged = _load(crowd, place, kills, time.monotonic() + seconds, dice)
         report = Report(crowd.faults, len(acknowledged), ended_pools=crowd.ended_pools)
         _await_end(client, acknowledged, report)
@@ -244,9 +241,22 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
         return report
 
 
-def _schedule(scheduler: Scheduler, done: threading.Event) -> None:
-    while not done.is_set():
-        done.wait(max(0.01, scheduler.step()))
+@contextmanager
+def scheduling(client: Redis) -> Iterator[None]:
+    """Let a thread be the scheduler until the block ends."""
+    scheduler, done = Scheduler(client), threading.Event()
+
+    def schedule() -> None:
+        while not done.is_set():
+            done.wait(max(0.01, scheduler.step()))
+
+    thread = threading.Thread(target=schedule)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def cost_of(name: str) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
@@ -33,10 +32,9 @@ from packmule.jobs.email.calls import mails_of_job
 from packmule.jobs.email.ledger import names
 from packmule.jobs.email.ledger.reader import counts_of, current, of_send
 from packmule.jobs.email.outcome import State
-from packmule.scheduler.scheduler import Scheduler
 from packmule.testing import private_server
 from packmule.tests.jobs.mail_server import MailServer
-from packmule.tests.worker.limit_faults import Crowd
+from packmule.tests.worker.limit_faults import Crowd, scheduling
 
 BACKLOG = 20
 SETTLE_SECONDS = 240
@@ -65,11 +63,7 @@ def run(kills: int, recipients: int, seconds: float, seed: int = 1, only: str = 
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         crowd = Crowd(server, place / "log", only, f"mail={post.url}")
         stack.callback(crowd.close)
-        done = threading.Event()
-        scheduling = threading.Thread(target=_schedule, args=(client, done))
-        scheduling.start()
-        stack.callback(scheduling.join)
-        stack.callback(done.set)
+        stack.enter_context(scheduling(client))
         everybody = [f"r{number}@example.org" for number in range(recipients)]
         rows = [{"email": each} for each in everybody]
         bulk = send_bulk(rows, "A sale", "Come.", key=KEY) if rows else None
@@ -91,12 +85,6 @@ def run(kills: int, recipients: int, seconds: float, seed: int = 1, only: str = 
 def jobs_of(client: Redis, batch: str) -> list[str]:
     """The ids of a batch's jobs."""
     return [as_text(id) for id in client.hkeys(f"{keys.batch_key(batch)}:jobs")]
-
-
-def _schedule(client: Redis, done: threading.Event) -> None:
-    scheduler = Scheduler(client)
-    while not done.is_set():
-        done.wait(max(0.01, scheduler.step()))
 
 
 def _load(client: Redis, crowd: Crowd, kills: int, until: float, dice: random.Random) -> list[str]:

@@ -18,13 +18,14 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import reader
 from packmule.jobs.reader import JobInfo
 from packmule.tests.fork_server import Forked
+from packmule.tests.network import Network
 
 DEADLINE = 60.0
 
 
 @contextmanager
 def pool(
-    server: EmbeddedServer, processes: int = 1, stderr: IO[bytes] | None = None, **options: object
+    server: EmbeddedServer | Network, processes: int = 1, stderr: IO[bytes] | None = None, **options: object
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running pool, in a session of its own; gone with all its children at the end."""
     command = ["packmule.tests.worker.run_pool", server.url, str(processes)]
@@ -67,7 +68,7 @@ def children_of(pid: int) -> list[int]:
 def is_alive(pid: int) -> bool:
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

@@ -1,8 +1,9 @@
 """A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...].
 
 Most names are the pool's own options; `earlier`, `frozen`, `idle`, `interval` (of its duties) and `long` are
-seconds for constants; `mail` is the URL of a mail server. The system refuses the first `refused_forks` of
-its processes, and `lost` is the share of replies that are lost.
+times that it is built with. Images share `image_memory` bytes with others of that storage. The system refuses
+the first `refused_forks` of its processes, `files` are open already, and `lost` is the share of replies that
+are lost. The main thread stays with each isolated job for `stay` seconds, and with several for none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from packmule.coordination.redis.connection import connect, lock_clients
 from packmule.jobs import context, registry
 from packmule.jobs.client import Client
+from packmule.jobs.host_shares import HostMemory, Shares
 from packmule.tests.worker import (
     bad_jobs,  # noqa: F401  registers jobs
     batch_jobs,  # noqa: F401  registers jobs
@@ -24,7 +27,10 @@ from packmule.tests.worker import (
     durable_jobs,  # noqa: F401  registers jobs
     executor_jobs,  # noqa: F401  registers jobs
     flow_jobs,  # noqa: F401  registers jobs
+    isolated_jobs,  # noqa: F401  registers jobs
     limited_jobs,  # noqa: F401  registers jobs
+    mail_jobs,  # noqa: F401  registers jobs
+    pipeline_jobs,  # noqa: F401  registers jobs
     pool_jobs,  # noqa: F401  registers jobs
     step_jobs,  # noqa: F401  registers jobs
     talking_jobs,  # noqa: F401  registers jobs
@@ -34,7 +40,8 @@ from packmule.tests.worker.lost_replies import lost_replies
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
 from packmule.worker.pool import enforcement, pool, upkeep
-from packmule.worker.process import completer, fetcher
+from packmule.worker.process import completer, fetcher, worker
+from packmule.worker.process.executors import following
 from packmule.worker.process.executors import fork as fork_executor
 
 url, processes, *options = sys.argv[1:]
@@ -49,6 +56,23 @@ if "mail" in values:
     registry.defer(registry.READY)
     (nodes,) = lock_clients([url], None, Path())
     context.provide(Mailer(values["mail"], "mule@example.org"), Ledger(nodes))
+if "storage" in values:
+    from packmule.coordination.cache.cache import Cache
+    from packmule.jobs.input_limits import InputLimits
+    from packmule.jobs.outgoing.door import Allowed
+    from packmule.jobs.pipelines.staging import remove_leftovers
+    from packmule.jobs.storage import Storage
+    from packmule.jobs.storage.temporary import Remover
+
+    registry.defer(registry.READY)
+    (cached,) = lock_clients([url], None, Path())
+    limits = InputLimits(file_bytes=50_000_000, attachment_bytes=1, pixels=50_000_000)
+    storage = Storage(values["storage"])
+    allowed = Allowed(values.get("allow", "").split(","))
+    remover = Remover(lambda: storage.remove_unfinished() + remove_leftovers(storage, cached))
+    context.provide(storage, limits, Cache(cached, "jobs"), remover, allowed)
+    if "image_memory" in values:
+        context.provide(HostMemory(int(values["image_memory"]), Path(values["storage"])))
 wanted: dict[str, Any] = {
     name: int(values[name])
     for name in ("threads", "tasks", "most", "max_jobs", "max_memory", "job_log_level")
@@ -56,6 +80,8 @@ wanted: dict[str, Any] = {
 }
 if "unknown_for" in values:
     wanted["unknown_for"] = float(values["unknown_for"])
+if "isolated" in values:
+    wanted["isolated"] = Shares.of_pool(int(values["isolated"]))
 for name in ("machine", "release"):
     if name in values:
         wanted[name] = os.environ[name.upper()] = values[name]
@@ -63,12 +89,19 @@ autoscale = None
 if "autoscale" in values:
     least, most = values["autoscale"].split(":")
     autoscale = int(least), int(most)
-fork_executor.KILL_EARLIER = float(values.get("earlier", fork_executor.KILL_EARLIER))
+following.KILL_EARLIER = float(values.get("earlier", following.KILL_EARLIER))
 enforcement.FROZEN_SECONDS = float(values.get("frozen", enforcement.FROZEN_SECONDS))
+if "stay" in values:
+    fork_executor.STAY_SECONDS = float(values["stay"])
+    worker.STAY_SECONDS = 0.0
 completer.LONG_SECONDS = float(values.get("long", completer.LONG_SECONDS))
 scaling.IDLE_SECONDS = float(values.get("idle", scaling.IDLE_SECONDS))
 if "interval" in values:
     upkeep.INTERVAL = upkeep.RESCUE_INTERVAL = upkeep.DEPENDENTS_INTERVAL = float(values["interval"])
+if "files" in values:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(int(values["files"]))]
 refusals = iter(range(int(values.get("refused_forks", 0))))
 fork = os.fork
 

@@ -27,9 +27,9 @@ from packmule.tests.worker import callback_jobs, pool_jobs  # noqa: F401  regist
 from packmule.tests.worker.pools import until
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
+from packmule.worker.process.call import Call
 from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call
 from packmule.worker.rq_adapter import ECHO_SECONDS
 
 

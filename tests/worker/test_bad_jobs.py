@@ -7,7 +7,9 @@ import zlib
 
 import pytest
 
-from packmule.jobs import keys
+from packmule.jobs import keys, wire
+from packmule.jobs.client import Client
+from packmule.jobs.job import JobFunction
 from packmule.tests.worker import bad_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, pool, until
 
@@ -62,3 +64,63 @@ def test_corrupt_payloads_fail_with_their_reasons_and_their_worker_lives(server,
             assert record.status == "failed"
             assert reason in record.reason
         assert children_of(process.pid) == children
+
+
+def forged(client, function: JobFunction[..., object], argument: object) -> str:
+    """A job whose arguments its client has not checked, such as one that stock RQ enqueued."""
+    good = {"how": "well"} if function is bad_jobs.read_odd else "a"
+    id = Client(client).enqueue(function, good)
+    client.hset(keys.job_key(id), "data", wire.encode_call(function.job.name, [argument], {}))
+    return id
+
+
+def test_a_function_that_says_what_may_connect_and_raises_ends_its_job_alone(server, client):
+    broken, fine = bad_jobs.maybe_connect.enqueue("raise"), bad_jobs.maybe_connect.enqueue("well")
+    with pool(server) as process:
+        until(lambda: client.scard(keys.WORKERS) == 1)
+        children = children_of(process.pid)
+        assert ended(client, broken).reason == "LookupError: no such host"
+        assert ended(client, fine).result == "well"
+        assert children_of(process.pid) == children
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("raise", "InvalidCall: packmule.tests.worker.bad_jobs.read_odd: LookupError"),
+        ("exit", "SystemExit: 3"),
+    ],
+)
+def test_a_model_that_refuses_a_call_by_any_error_ends_its_job_alone(server, client, how, reason):
+    broken, fine = forged(client, bad_jobs.read_odd, {"how": how}), bad_jobs.read_odd.enqueue({"how": "well"})
+    with pool(server) as process:
+        until(lambda: client.scard(keys.WORKERS) == 1)
+        children = children_of(process.pid)
+        assert reason in (ended(client, broken).reason or "")
+        assert ended(client, fine).result == "well"
+        assert children_of(process.pid) == children
+
+
+def test_a_model_that_kills_its_process_fails_its_job_at_the_third_death(server, client):
+    broken, fine = (
+        forged(client, bad_jobs.read_odd, {"how": "die"}),
+        bad_jobs.read_odd.enqueue({"how": "well"}),
+    )
+    with pool(server):
+        found = ended(client, broken)
+        assert (found.status, found.deaths) == ("failed", 3)
+        assert "SIGKILL" in (found.reason or "")
+        assert ended(client, fine).result == "well"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("function", "argument"), [(bad_jobs.read_odd, {"how": "hang"}), (bad_jobs.read_slowly, "a" * 50 + "!")]
+)
+def test_arguments_whose_check_takes_too_long_end_with_their_jobs_timeout(
+    server, client, function, argument, threads
+):
+    slow, fine = forged(client, function, argument), bad_jobs.read_odd.enqueue({"how": "well"})
+    with pool(server, threads=threads):
+        assert "past its timeout of 1 s" in (ended(client, slow).reason or "")
+        assert ended(client, fine).result == "well"

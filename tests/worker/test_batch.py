@@ -415,7 +415,7 @@ def test_a_batch_in_a_batch_counts_as_one(client, tmp_path):
         ({"on_complete": batch_jobs.report}, r"^on_complete=<function report .*give a prepared call"),
         ({"on_success": "report"}, "^on_success='report': give a prepared call"),
         ({"parent": "f00"}, "^parent='f00': give a Batch$"),
-        ({"keep": "7d"}, "^keep='7d': give seconds from 1"),
+        ({"keep": "soon"}, "^keep='soon': give seconds, a timedelta, or a text"),
     ],
 )
 def test_an_argument_of_the_wrong_type_makes_no_batch(client, argument, says):

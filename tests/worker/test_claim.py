@@ -52,6 +52,14 @@ def test_a_long_job_is_marked_as_started_until_its_end(client, claims):
     assert client.zcard("rq:wip:default") == 0
 
 
+def test_a_record_that_has_only_retries_besides_is_read_by_its_fields(client, claims):
+    pool_jobs.add.options(retries=3).enqueue(1)
+    client.config_resetstat()
+    (job,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert (job.retries_left, job.attempt) == (3, 1)
+    assert "cmdstat_hgetall" not in client.info("commandstats")
+
+
 def test_the_mark_of_an_execution_that_was_taken_away_changes_nothing(client, claims):
     id = pool_jobs.add.enqueue(1)
     (job,) = claims.finish_and_claim("c1", [], 1).jobs

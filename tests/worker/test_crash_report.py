@@ -44,6 +44,19 @@ def test_a_kill_while_the_kernel_killed_for_memory_is_out_of_memory(cgroup):
     assert float(found.cause.split()[-2]) >= 2.0
 
 
+@pytest.mark.parametrize(
+    ("code", "share", "is_said"),
+    [(-6, 0.9, True), (-5, 0.9, True), (-6, 0.5, False), (-9, 0.9, False), (1, 0.9, False)],
+)
+def test_a_library_that_ends_its_process_near_the_bound_may_have_lacked_memory(code, share, is_said):
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    most = int(usage.ru_maxrss * 1024 / share)
+    running = RunningJob(0, "job", "execution", time.monotonic() - 2, float("inf"), False)
+    found = report_crash("w1", code, running, usage, None, most)
+    assert ("maybe because it can have no more than" in found.cause) is is_said
+    assert "maybe" not in report_crash("w1", code, running, usage, None).cause
+
+
 @pytest.mark.parametrize(("code", "after"), [(-9, 4), (-11, 5), (1, 5)])
 def test_other_deaths_are_not_out_of_memory(cgroup, code, after):
     kills(cgroup, 4)

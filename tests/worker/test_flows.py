@@ -66,6 +66,21 @@ def test_a_group_hands_on_a_list_in_the_order_of_its_steps(client):
     assert flow.state().name == "adding"
 
 
+def test_a_field_of_a_result_is_handed_on(client):
+    with Flow() as flow:
+        one, two = flow.add(flow_jobs.facts.call(1)), flow.add(flow_jobs.facts.call(2))
+        sums = flow.add(flow_jobs.total.call(flow.result(one, two)["number"]))
+        without = flow.add(flow_jobs.add.call(flow.result(one)["size"]))
+        plain = flow.add(flow_jobs.add.call(flow.result(sums)["size"]))
+    work(client)
+    assert reader.read(client, sums).result == 3
+    for lacking, name in ((without, 0), (plain, 2)):
+        said = f"the result of node {name} has no size, which the job takes"
+        assert said in reader.read(client, lacking).reason
+    with pytest.raises(TypeError):
+        iter(result)
+
+
 @pytest.mark.parametrize("part", [group, lambda part: chain(flow_jobs.add.call(), group(part))])
 def test_a_group_of_one_hands_on_a_list_too(client, part):
     flow = chain(part(flow_jobs.add.call(1)), group(flow_jobs.total.call(result))).enqueue()

@@ -18,11 +18,12 @@ from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.test_callbacks import HERE, Desk, failed, finished, is_settled, with_callbacks
 from packmule.worker.process import outcome
+from packmule.worker.process.call import Call
 from packmule.worker.process.callbacks import Callbacks
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.lookup import Registered
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.performer import Performer
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
-from packmule.tests.worker import pool_jobs
+from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import (
     DEADLINE,
     children_of,
@@ -36,6 +36,16 @@ from packmule.worker.rescue import rescue_expired
 @pytest.fixture(autouse=True)
 def produce(client: Redis) -> None:
     Client(client).make_default()
+
+
+def test_workers_with_a_thousand_open_files_wait_for_jobs_and_drain(server, client):
+    with pool(server, files=1100, threads=2) as process:
+        until(lambda: client.scard(keys.WORKERS) == 1)
+        for _ in range(2):  # the second comes to a worker that waits
+            jobs = [executor_jobs.where.enqueue(), executor_jobs.where_isolated.enqueue()]
+            assert [each.result(DEADLINE) for each in jobs]
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
 
 
 def test_burst_performs_everything_and_leaves_nothing_behind(server, client):

@@ -23,8 +23,9 @@ from packmule.tests.worker.pools import (
 )
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome
+from packmule.worker.process.call import Call
 from packmule.worker.process.claim import Claims
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.performer import Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.rescue import rescue
 

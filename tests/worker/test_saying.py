@@ -32,13 +32,14 @@ from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Strict
 from packmule.worker.process import job_records, saying
+from packmule.worker.process.call import Call
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.executors.executors import executors_of
 from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.outcome import Outcome, failed, returned
-from packmule.worker.process.performer import Call, Performer, finished
+from packmule.worker.process.performer import Performer, finished
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import Scoreboard
 
@@ -219,6 +220,7 @@ def test_an_isolated_process_that_is_killed_while_it_speaks_loses_nothing_of_it(
     assert isinstance(call, Call)
     done: list[Outcome | None] = []
     executors["isolated"].start(call, lambda _, outcome: done.append(outcome))
+    until(lambda: done)
     assert [outcome.status for outcome in done if outcome] == ["failed"]
     assert 0 < len(lines(tmp_path / "said")) <= slow.lines
 

@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "past": (lambda: current.sleep(-1), "sleep: -1 is no span: give 0 seconds or more"),
     "NaN s": (lambda: current.sleep(math.nan), "sleep: nan is no span"),
     "endless": (lambda: current.sleep(math.inf), "sleep: inf is no span"),
-    "text": (lambda: current.sleep("3"), "sleep: '3' is no span"),  # type: ignore[arg-type]
+    "text": (lambda: current.sleep("soon"), "sleep: 'soon' is no span"),
     "too long": (lambda: current.sleep(days=36_600), "at most a hundred years"),
     "timeout": (lambda: current.wait_for("x", timeout=-1), "wait_for: -1 is no span"),
     "signal": (lambda: current.wait_for("a\nb"), "signal 'a\\nb': give a name"),

@@ -13,10 +13,11 @@ from packmule.tests.pace import skewed
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended
 from packmule.worker.order import Strict
+from packmule.worker.process.call import Call
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.performer import Performer
 
 pytestmark = pytest.mark.usefixtures("produce")
 

@@ -10,6 +10,7 @@ import time
 import pytest
 from redis import Redis
 
+from packmule.coordination.redis.waiting import ANSWER_SECONDS, impatient
 from packmule.jobs import keys, reader
 from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
@@ -18,7 +19,7 @@ from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL
 from packmule.worker.order import Strict
 from packmule.worker.pool import dead_locks
 from packmule.worker.pool.dead_locks import DeadLocks
-from packmule.worker.pool.upkeep import ANSWER_SECONDS, Upkeep, impatient
+from packmule.worker.pool.upkeep import Upkeep
 from packmule.worker.process.claim import Claims
 from packmule.worker.scoreboard import HeldLock
 

@@ -118,7 +118,8 @@ def _be_child(name: str, main: Main, life: int, parent: int, stacks: Stacks | No
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(signum, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for signum in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the pool, too
+            signal.signal(signum, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         os.close(life)
         if stacks:

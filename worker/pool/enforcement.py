@@ -11,7 +11,8 @@ from packmule.worker.commands import Command
 from packmule.worker.deadlines import LOOK
 from packmule.worker.kernel import resident_memory
 from packmule.worker.pool.child import Child
-from packmule.worker.scoreboard import RunningJob, shown_id
+from packmule.worker.scoreboard import ISOLATED, RunningJob, shown_id
+from packmule.worker.subprocesses import kill_tree
 
 FROZEN_SECONDS = 10.0
 """A process that a signal has stopped for this long is as good as dead: its jobs go elsewhere."""
@@ -27,8 +28,16 @@ def interrupt(worker: Child, running: list[RunningJob]) -> None:
 
 
 def kill_if_needed(worker: Child, running: list[RunningJob], max_memory: int | None) -> None:
-    """Kill a worker that is frozen, uses too much memory, or whose job goes on after it was interrupted."""
-    if judgement := worker.deadlines.judge(running):
+    """Kill a worker that is frozen, uses too much memory, or whose job goes on after it was interrupted.
+
+    An isolated job's process is killed alone.
+    """
+    judgement = worker.deadlines.judge(running)
+    if judgement and judgement.is_isolated and worker.scoreboard and worker.scoreboard.isolated:
+        now = worker.scoreboard.read_one(ISOLATED)
+        if now and now.execution == judgement.execution:
+            kill_tree(worker.scoreboard.isolated)
+    elif judgement:
         worker.kill(judgement.verdict, judgement.reason, [judgement.execution])
     if worker.stopped_at and time.monotonic() > worker.stopped_at + FROZEN_SECONDS:
         worker.kill("returned", "the process was frozen", [])

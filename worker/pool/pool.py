@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import secrets
-import select
 import signal
 import socket
 import time
@@ -18,8 +17,11 @@ from types import FrameType
 from redis import Redis
 from rq.serializers import JSONSerializer
 
+from packmule.coordination.readable import readable
 from packmule.coordination.redis.backoff import BackOff
-from packmule.coordination.redis.waiting import connect_when_up
+from packmule.coordination.redis.waiting import connect_when_up, impatient
+from packmule.jobs.storage.temporary import remove_soon
+from packmule.observe.vitals import Vitals
 from packmule.worker import order, rescue
 from packmule.worker.crash_report import report_crash
 from packmule.worker.options import WorkerOptions
@@ -31,7 +33,7 @@ from packmule.worker.pool.drain import Drain
 from packmule.worker.pool.duty import Guard
 from packmule.worker.pool.enforcement import interrupt, kill_if_needed, obey
 from packmule.worker.pool.rest import TICK, Rest
-from packmule.worker.pool.upkeep import Death, Upkeep, impatient
+from packmule.worker.pool.upkeep import Death, Upkeep
 from packmule.worker.process import claim, rq_current
 from packmule.worker.process.worker import Worker
 from packmule.worker.registration import Registration
@@ -50,7 +52,7 @@ class Pool:
     `grace` seconds before they are given back; a second signal ends them at once. `queues` may carry weights
     (`["high:5", "low:1"]`). A process that leaves as its `options` say is replaced, unless it leaves because
     the queues are empty. `autoscale` is the fewest and the most processes. `lock_nodes` makes the clients of
-    the nodes that keep the locks of singletons.
+    the nodes that keep the locks of singletons. `vitals` shows others what the pool has.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Pool:
         companions: Mapping[str, Main] | None = None,
         autoscale: tuple[int, int] | None = None,
         lock_nodes: Callable[[], Sequence[Redis]] = tuple,
+        vitals: Vitals | None = None,
     ) -> None:
         self.connect = connect
+        self.vitals = vitals or Vitals()
         self.weights = order.parse(queues)
         self.processes = processes if autoscale is None else min(max(processes, autoscale[0]), autoscale[1])
         self.options = options or WorkerOptions()
@@ -93,6 +97,7 @@ class Pool:
             "start its processes": self._start_missing,
             "do its duties": self.upkeep.do_due,
             "scale": lambda: self._scale(scale),
+            "show its state": self._show,
             "wait": self._wait,
             "obey commands": self._obey,
             "enforce deadlines": self._enforce,
@@ -110,13 +115,17 @@ class Pool:
         self._drain.end()
         return 0 if self._drain.is_clean else 1
 
+    def _show(self) -> None:
+        registered = sum(each.scoreboard.is_registered for each in self._workers() if each.scoreboard)
+        self.vitals.show(registered, self.processes, is_draining=self._drain.requests > 0)
+
     def _wait(self) -> None:
         """Wait until the next look, or until a signal, a command or the start of a job comes."""
         wanted = self.processes + len(self.companions)
         is_settled = len(self._children) == wanted and not self._drain.requests
         seconds = self._rest.seconds(self._workers(), is_settled, self.upkeep.due_in())
         try:
-            select.select([self._wake.reader, *self.upkeep.commands.sockets], [], [], seconds)
+            readable([self._wake.reader, *self.upkeep.commands.sockets], seconds)
         except (OSError, ValueError):  # the connection to the commands is broken
             self.upkeep.commands.close()
             time.sleep(TICK)
@@ -182,6 +191,7 @@ class Pool:
                 lock_nodes=self.lock_nodes(),
             )
             rq_current.install(client, name, JSONSerializer)
+            remove_soon()
             worker.stop_by(signal.SIGTERM)
             worker.run()
 

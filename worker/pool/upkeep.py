@@ -10,9 +10,6 @@ from functools import partial
 from typing import NamedTuple
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError
-from redis.retry import Retry
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient, outage
 from packmule.jobs import stacks
@@ -36,20 +33,7 @@ DEPENDENTS_INTERVAL = 3.0
 TOGETHER_SECONDS = 0.25
 """Duties that are due this soon after another are done with it."""
 
-ANSWER_SECONDS = 0.6
-"""How long a pool waits for an answer of Redis: while it waits, it does nothing else."""
-
 log = logging.getLogger("packmule.worker")
-
-
-def impatient(client: Redis) -> Redis:
-    """The client, made to give up soon and to try no more than twice."""
-    client.connection_pool.connection_kwargs.update(
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 1, (ConnectionError,)),
-    )
-    return client
 
 
 class Death(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 
+from packmule.coordination.readable import readable
 from packmule.jobs import keys
 from packmule.worker.kernel import clock
 from packmule.worker.process.claim import NOTHING, Claim, Claims
@@ -80,14 +80,14 @@ class IdleWait:
         while True:
             # The clock before each look: the process may be frozen between the two, and a job come meanwhile.
             looked_at = clock()
-            readable, _, _ = select.select(watched, [], [], 0)
-            if readable or looked_at >= began + seconds:
+            arrived = readable(watched, 0)
+            if arrived or looked_at >= began + seconds:
                 break
             self._looked_at = looked_at
-            select.select(watched, [], [], min(began + seconds - looked_at, LOOK_SECONDS))
-        if not readable and sockets:
+            readable(watched, min(began + seconds - looked_at, LOOK_SECONDS))
+        if not arrived and sockets:
             _refuse_silence(min(waiter.until for waiter in sockets.values()))
-        return self._read([sockets[each] for each in readable if each in sockets], looked_at)
+        return self._read([sockets[each] for each in arrived if each in sockets], looked_at)
 
     @property
     def is_under_way(self) -> bool:
@@ -102,8 +102,7 @@ class IdleWait:
         """What the moves under way have brought until now. If it raises, call `recover`."""
         waiting = {waiter.connection._sock: waiter for waiter in self._waiters if waiter.claim_id}
         looked_at = clock()
-        readable, _, _ = select.select(waiting, [], [], 0)
-        return self._read([waiting[each] for each in readable], looked_at)
+        return self._read([waiting[each] for each in readable(waiting, 0)], looked_at)
 
     def end(self) -> Claim:
         """End the moves under way; return what faster pushes brought. If it raises, call `recover`."""
@@ -112,7 +111,7 @@ class IdleWait:
         unblocked_at = time.monotonic()
         for waiter in waiting:
             # A call that overtook the move that it was to end had no effect.
-            while not select.select([waiter.connection._sock], [], [], UNBLOCK_SECONDS)[0]:
+            while not readable([waiter.connection._sock], UNBLOCK_SECONDS):
                 _refuse_silence(unblocked_at + ANSWER_SECONDS)
                 self._unblock([waiter])
         return self._read(waiting, clock())

@@ -134,6 +134,8 @@ class Claims:
         self._last = ""
         self._held: dict[str, Claimed | None] = {}
         self.statistics = Statistics()
+        self.skipped: set[str] = set()
+        """Queues from which nothing is claimed for now."""
         self.expect: Callable[[Claimed], object] = lambda job: None
         """Called with each claimed job of which words of an earlier run are kept."""
         self._added = ""
@@ -148,7 +150,8 @@ class Claims:
         is_due = now - self._leased_at > LEASE_INTERVAL
         request = self._request(".claim", claim_id, self._last, want, now, is_due, outcomes)
         # An acknowledgement without a claim must not use up a queue's turn.
-        key_names = [*self._keys, *map(_queue_key, self.order.next() if want else ())]
+        order = [each for each in self.order.next() if each not in self.skipped] if want else ()
+        key_names = [*self._keys, *map(_queue_key, order)]
         statistics = self.statistics
         if claim_id != self._added:
             self._added = claim_id

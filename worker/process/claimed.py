@@ -12,9 +12,9 @@ from packmule.jobs.options import (
     DEFAULT_FAILURE_TTL,
     DEFAULT_RESULT_TTL,
     DEFAULT_TIMEOUT,
-    LONGEST_SPAN,
     MOST_RETRIES,
 )
+from packmule.jobs.spans import LONGEST_SPAN
 from packmule.jobs.steps import Recorded
 
 LONGEST_TTL = int(LONGEST_SPAN)

@@ -114,6 +114,12 @@ class Completer:
             self.running += 1
             return self._unstarted.popleft()
 
+    def put_back(self, job: Claimed) -> None:
+        """Take back a job that `next` returned and that can't start, as the first of those that are left."""
+        with self._lock:
+            self.running -= 1
+            self._unstarted.appendleft(job)
+
     def done(self, ended: Outcome | None) -> None:
         """Keep the outcome of a job that `next` returned; None if its end is recorded already.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from functools import partial
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from packmule.coordination.readable import readable
 from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
 from packmule.jobs import keys
 from packmule.jobs.options import DEFAULT_RESULT_TTL
@@ -26,6 +26,9 @@ from packmule.worker.process.saying import Saying
 SUSPENDED_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
 """Seconds after which a worker checks paused queues again, though `resume` wakes it, too."""
+
+SKIPPED_SECONDS = 0.5
+"""Seconds after which a worker checks queues again whose isolated job had no room in the pool."""
 
 LONGEST_CLAIM = 0.01
 """Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
@@ -65,6 +68,8 @@ class Fetcher:
     ) -> None:
         self._claims = Claims(client, worker, order, result_ttl, machine)
         self._idle = IdleWait(client, worker, self._claims, [keys.queue_key(each) for each in queues], wake)
+        self.skipped = self._claims.skipped
+        """Queues that have nothing to give to this worker for now; it adds and removes their names."""
         self._wake = wake
         self._answered = answered
         self._job_log = job_log
@@ -125,12 +130,15 @@ class Fetcher:
         """
         last = self._last
         if not room or last.suspended:
-            select.select(self._wake, [], [], SUSPENDED_SECONDS if room else None)
+            readable(self._wake, SUSPENDED_SECONDS if room else None)
             return False
         paused_for = PAUSED_SECONDS if last.paused else None
-        spans = (BLOCK_SECONDS, longest, last.next_due, paused_for, self._claims.statistics.due_in)
+        skipped_for = SKIPPED_SECONDS if self.skipped else None
+        spans = (
+            BLOCK_SECONDS, longest, last.next_due, paused_for, skipped_for, self._claims.statistics.due_in,
+        )  # fmt: skip
         span = max(0.0, min(each for each in spans if each is not None))
-        paused = {keys.queue_key(name) for name in last.paused}
+        paused = {keys.queue_key(name) for name in (*last.paused, *self.skipped)}
         with self._lock:
             self._waits = True
         arrived = self._recovered(lambda: self._idle.wait(span, paused))

@@ -11,9 +11,9 @@ from typing import Any
 from packmule.jobs import wire
 from packmule.units import span
 from packmule.worker.crash_report import CrashReport
+from packmule.worker.process.call import Call
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import FAILED, FINISHED, RETRIED, STOPPED, Outcome
-from packmule.worker.process.performer import Call
 from packmule.worker.rescue import Rescued
 
 LONGEST_REASON = 500

@@ -34,6 +34,24 @@ class JobRecords(logging.Handler):
         return True
 
 
+class Hushing(logging.Filter):
+    """Hides the secrets of a running job in a record, before any handler of the root logger has it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, without secrets."""
+        job = context.running()
+        if job is None or job.hush is None or record.name.startswith("packmule."):
+            return True
+        try:
+            text = record.getMessage()
+        except said.FAULTS:  # whoever formats it says so
+            return True
+        if record.exc_info:
+            text += "\n" + _formatter.formatException(record.exc_info)
+        record.msg, record.args, record.exc_info, record.exc_text = job.hush(text), None, None, None
+        return True
+
+
 @contextmanager
 def kept(level: int) -> Iterator[None]:
     """Within this, keep what jobs log from `level` on."""
@@ -43,8 +61,13 @@ def kept(level: int) -> Iterator[None]:
     if level < said.OFF:
         for each in handlers:
             root.addHandler(each)
+    hushing, hushed = Hushing(), [*root.handlers]
+    for each in hushed:
+        each.addFilter(hushing)
     try:
         yield
     finally:
+        for each in hushed:
+            each.removeFilter(hushing)
         for each in handlers:
             root.removeHandler(each)

@@ -11,8 +11,8 @@ from rq.webhook import Webhook
 
 from packmule.jobs import registry, wire
 from packmule.jobs.job_type import JobType
+from packmule.jobs.outgoing.door import Allowed, InvalidTarget, NotSent, Outgoing
 from packmule.jobs.registry import Invoked
-from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing
 
 OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 """Headers that say how a request is sent, which is not the webhook's to say."""

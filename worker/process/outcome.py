@@ -12,8 +12,8 @@ import msgspec
 from packmule.jobs import wire
 from packmule.jobs.interrupts import Waiting
 from packmule.jobs.limits import CallLimits
-from packmule.jobs.options import LONGEST_SPAN
 from packmule.jobs.said import Spoken
+from packmule.jobs.spans import LONGEST_SPAN
 from packmule.worker.process.claimed import CALLBACKS, Claimed, Row
 from packmule.worker.process.failure import Failure, failure_of, name_of, plain_failure, with_example
 
@@ -172,7 +172,7 @@ def _unfinished(
     )
 
 
-def refused(job: Claimed, error: Exception, started: float) -> Outcome:
+def refused(job: Claimed, error: BaseException, started: float) -> Outcome:
     """The job was not performed because of `error`, which a retry would not change."""
     reason = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
     return failed(

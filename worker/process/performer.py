@@ -7,20 +7,24 @@ import logging
 import os
 import time
 from base64 import b64encode
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from packmule.jobs import context, durable, handed, registry, tracing
+from packmule import extras, hooks
+from packmule.jobs import context, durable, handed, registry
+from packmule.jobs.arguments import runs_code
 from packmule.jobs.interrupts import Interrupted, Retry, Stopped, Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.registry import Invoked
 from packmule.jobs.steps import FINAL, InvalidStep, Steps
 from packmule.jobs.wire import NO_RESULT, time_text
-from packmule.worker.process import outcome
+from packmule.worker.process import hooked, outcome
+from packmule.worker.process.call import Call
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.failure import failure_of, trace
+from packmule.worker.process.hush import Hush
 from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.outcome import FINISHED, Outcome
 from packmule.worker.process.refusals import refuse_expired, refuse_other_version
@@ -34,20 +38,10 @@ Report = Callable[[str, str, int, float, float | None, str], None]
 Save = Callable[[str, str, bytes], None]
 Spend = Callable[[str, str, int], None]
 Prolong = Callable[[str, float], None]
+Watch = Callable[[str, str, float], AbstractContextManager[None]]
 Remember = Callable[..., bool]
 CallBack = Callable[[Claimed, Due], Invoked]
 NoteError = Callable[[str, BaseException], None]
-Kind = Literal["plain", "async", "isolated", "inline"]
-
-
-class Call(NamedTuple):
-    """A claimed job that can be performed: the type of its callable, the arguments, and who performs it."""
-
-    job: Claimed
-    type: JobType
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    kind: Kind
 
 
 class Result(NamedTuple):
@@ -73,7 +67,8 @@ class Performer:
     takes the ids of jobs that failed, and why. A job that `lookup` does not know goes back for `unknown_for`
     seconds. `remember` takes a job's id, execution, the version of its code and a step
     (`jobs.steps.Remember`). `hear` returns what takes a job's lines and output. `spend` takes
-    its id, execution and what it spent; `prolong` an execution, and the seconds it has at least.
+    its id, execution and what it spent; `prolong` an execution, and the seconds it has at least. Within
+    `watch`, which takes a job's id, execution and timeout, code of its type reads the arguments.
     """
 
     def __init__(
@@ -90,13 +85,14 @@ class Performer:
         spend: Spend = lambda *_: None,
         hear: context.Hear | None = None,
         prolong: Prolong = lambda *_: None,
+        watch: Watch = lambda *_: nullcontext(),
     ) -> None:
         self.report, self.save, self.remember, self.spend = report, save, remember, spend
         self.is_draining = is_draining
         self.max_result_bytes, self.unknown_for = max_result_bytes, unknown_for
         self.lookup, self.call_back = lookup or Registered(), call_back
         self.note_error = note_error
-        self.hear, self.prolong = hear, prolong
+        self.hear, self.prolong, self.watch = hear, prolong, watch
         self.process = os.getpid()
         self.fences: dict[str, int] = {}
         """The fencing tokens of singletons, by execution."""
@@ -110,30 +106,38 @@ class Performer:
         if job.due and self.call_back:
             return self._prepare_callback(self.call_back, job, job.due)
         try:
-            job_type, args, kwargs = self.lookup.call(job.data)
-            if job.takes is not None:
-                args, kwargs = handed.filled(job_type, args, kwargs, job.takes, job.given)
-            if job_type.limits and not job.is_grouped:
-                return outcome.limited(job, job_type.limits.of(job_type.arguments_of(args, kwargs)))
-            bound = job_type.bind(args, kwargs)
-            for name in job.callbacks:
-                self.lookup.find(name)
-            if job.recorded:
-                refuse_other_version(job_type, job.recorded.version)
-            elif job.expires_at is not None:
-                refuse_expired(job, job.expires_at)
+            invoked = self.lookup.call(job.data)
+            if runs_code(invoked.type.arguments) or callable(invoked.type.traits.network):
+                with self.watch(job.id, job.execution, job.timeout):
+                    return self._prepared(job, *invoked)
+            return self._prepared(job, *invoked)
         except registry.NotRegistered as error:
             if job.unknown_since is None and self.unknown_for > 0:
                 log.warning("job %s goes back: %s", job.id, error)
             return outcome.unknown(job, error, time.time(), self.unknown_for)
-        except Exception as error:  # an invalid payload or call, an expiry
+        except (Exception, SystemExit) as error:  # an invalid payload or call, an expiry
             return outcome.refused(job, error, time.time())
-        return Call(job, job_type, *bound, _kind(job_type))
+
+    def _prepared(
+        self, job: Claimed, job_type: JobType, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Call | Outcome:
+        if job.takes is not None:
+            args, kwargs = handed.filled(job_type, args, kwargs, job.takes, job.given)
+        if job_type.limits and not job.is_grouped:
+            return outcome.limited(job, job_type.limits.of(job_type.arguments_of(args, kwargs)))
+        call = _call(job, job_type, *job_type.bind(args, kwargs))
+        for name in job.callbacks:
+            self.lookup.find(name)
+        if job.recorded:
+            refuse_other_version(job_type, job.recorded.version)
+        elif job.expires_at is not None:
+            refuse_expired(job, job.expires_at)
+        return call
 
     def _prepare_callback(self, call_back: CallBack, job: Claimed, due: Due) -> Call | Outcome:
         try:
             called, args, kwargs = call_back(job, due)
-            return Call(job, called, tuple(args), dict(kwargs), _kind(called))
+            return _call(job, called, tuple(args), dict(kwargs))
         except registry.NotRegistered as error:
             found = outcome.unknown(job, error, time.time(), self.unknown_for)
             if found.status == "settled":
@@ -154,8 +158,9 @@ class Performer:
         """Perform a plain function; `with_result` makes an outcome of what it returned."""
         started, running = time.time(), self._running(call)
         try:
-            with running, _traced(call):
-                value = call.type.function(*call.args, **call.kwargs)
+            with running:
+                body = hooked.body(call, running.verdict) if hooks.performers else call.type.function
+                value = body(*call.args, **call.kwargs)
             return self._result(call, running, value, started)
         except BaseException as error:
             return self.ended_by(call, running.verdict(error), started)
@@ -165,9 +170,12 @@ class Performer:
         started, running = time.time(), self._running(call)
         running.task = asyncio.current_task()
         try:
-            with running, _traced(call):
+            with running:
                 try:
-                    value = await call.type.function(*call.args, **call.kwargs)
+                    body = call.type.function
+                    if hooks.performers:
+                        body = hooked.async_body(call, lambda error: reason() or running.verdict(error))
+                    value = await body(*call.args, **call.kwargs)
                 except (Exception, Waiting, Interrupted):
                     await durable.settled(running)
                     raise
@@ -178,10 +186,12 @@ class Performer:
     def ended_by(self, call: Call, error: BaseException, started: float) -> Outcome:
         """The outcome of a job that `error` ended."""
         self._leave_if_forked()
+        extras.complete(error)
         job, traits = call.job, call.type.traits
         if self.note_error and not job.due and not isinstance(error, Interrupted | Stopped | Retry | Waiting):
             self.note_error(job.id, error)
         now = time.time()
+        hushed = call.hush.text if call.hush else str
         match error:
             case Interrupted() | Waiting():
                 return outcome.waiting(job, error) if isinstance(error, Waiting) else outcome.returned(job)
@@ -189,22 +199,18 @@ class Performer:
                 log.error("job %s: its %s callback failed\n%s", job.id, job.due.kind, trace(error))
                 return outcome.settled(job)
             case Stopped():
-                return outcome.failed(job, trace(error), started, now, retry=False, status="stopped")
+                return outcome.failed(job, hushed(trace(error)), started, now, retry=False, status="stopped")
             case Retry() if error.limit is None or job.attempt < error.limit:
-                return outcome.again(job, str(error), started, now, error.after, traits.at_once)
+                return outcome.again(job, hushed(str(error)), started, now, error.after, traits.at_once)
             case Returned():
                 return outcome.exceeded(job, error.result, started, now, traits.at_once)
             case _:
                 retry = traits.may_retry(error) and not isinstance(error, Retry | FINAL)
+                failure = failure_of(error, call.type.name)
                 return outcome.failed(
-                    job,
-                    trace(error),
-                    started,
-                    now,
-                    retry=retry,
-                    at_once=traits.at_once,
-                    failure=failure_of(error, call.type.name),
-                )
+                    job, hushed(trace(error)), started, now, retry=retry, at_once=traits.at_once,
+                    failure=call.hush.failure(failure) if call.hush else failure,
+                )  # fmt: skip
 
     def _running(self, call: Call) -> context.Running:
         job = call.job
@@ -221,25 +227,14 @@ class Performer:
             remember = partial(self.remember, job.id, job.execution, version)
             return Steps(job.recorded, version, remember, self.is_draining, task)
 
+        hear = call.hush.hearing(self.hear) if self.hear and call.hush else self.hear
         fence = self.fences.get(job.execution)
         return context.Running(
-            job.id,
-            job.attempt,
-            report,
-            job.checkpoint,
-            partial(self.save, job.id, job.execution),
-            self.is_draining,
-            fence,
-            job.batch,
-            call.type.name,
-            job.queue,
-            open_steps,
-            job.execution,
-            self.hear,
-            partial(self.spend, job.id, job.execution),
-            self.claims,
-            partial(self.prolong, job.execution),
-        )
+            job.id, job.attempt, report, job.checkpoint, partial(self.save, job.id, job.execution),
+            self.is_draining, fence, job.batch, call.type.name, job.queue, open_steps, job.execution,
+            hear, partial(self.spend, job.id, job.execution), self.claims,
+            partial(self.prolong, job.execution), job.enqueued_at, call.hush.text if call.hush else None,
+        )  # fmt: skip
 
     def _result(self, call: Call, running: context.Running, value: Any, started: float) -> Result:
         self._leave_if_forked()
@@ -289,12 +284,10 @@ def finished(job: Claimed, result: bytes, started: float, ended: float, at_once:
     return outcome.repeated(job, plain) if job.repeats_left > 0 else plain
 
 
-def _kind(called: JobType) -> Kind:
+def _call(job: Claimed, called: JobType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    hush = Hush(called, args, kwargs) if called.secrets else None
     if called.is_async:
-        return "async"
-    return "isolated" if called.traits.isolate else "plain"
-
-
-def _traced(call: Call) -> AbstractContextManager[object]:
-    job = call.job
-    return tracing.performing(call.type.name, job.queue, job.id, job.attempt, job.trace)
+        return Call(job, called, args, kwargs, "async", False, hush)
+    if called.traits.isolate:
+        return Call(job, called, args, kwargs, "isolated", called.traits.leaves_network(args, kwargs), hush)
+    return Call(job, called, args, kwargs, "plain", False, hush)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import msgspec
@@ -70,7 +72,7 @@ class Statistics:
             job = jobs.get(ended.execution)
             if not ended.kind:
                 continue
-            name = job.data[:MOST_OF_A_NAME].partition(b'",')[0] if job else b""
+            name = _head(job.data).partition(b'",')[0] if job else b""
             if weight > 0 and (state := INDEXES.get(ended.status)) and len(ended.id) <= LONGEST_ID:
                 error = wire.error_type(ended.reason) if state == "failed" else ""
                 ids = self._ended.setdefault(state, {}).get((ended.queue, name, error))
@@ -165,12 +167,21 @@ class _Group:
 
 def name_of(job: Claimed) -> str:
     """The dotted name of the job's callable, which the payload starts with."""
-    if job.data[:2] == b'["' and (end := job.data.find(b'"', 2)) > 0:
-        return job.data[2 : min(end, MOST_OF_A_NAME)].decode(errors="replace")
+    head = _head(job.data)
+    if head[:2] == b'["' and (end := head.find(b'"', 2)) > 0:
+        return head[2:end].decode(errors="replace")
     try:
         return wire.decode_call(job.data).name[:MOST_OF_A_NAME]
     except wire.InvalidPayload:
         return "(unreadable)"
+
+
+def _head(data: bytes) -> bytes:
+    """The first bytes of a payload that may be compressed, so that all calls of one name are in one group."""
+    if data[:1] != b"[":
+        with suppress(zlib.error):
+            return zlib.decompressobj().decompress(data, MOST_OF_A_NAME)
+    return data[:MOST_OF_A_NAME]
 
 
 def _seconds(text: bytes | None) -> float | None:

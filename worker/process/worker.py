@@ -12,11 +12,6 @@ queues, and ends its lease:
 - If a pool dies, its processes die with it, and their leases in `pm:leases` end after 12 s. Each pool checks
   for ended leases once a second, and rescues the jobs of their workers. If an outage has ended all leases,
   the first renewal bars rescues for 4 s, in which living workers renew theirs.
-
-A rescued job is queued again, and the run that broke off is no attempt. A living pool knows from the
-scoreboard what ran. If the process died, each job that ran counts a death, and fails at the third. If the
-pool killed it for a timeout, the attempt of the late job has failed. If it was for memory, each attempt that
-ran has failed. Jobs of these two kinds may have a retry.
 """
 
 from __future__ import annotations
@@ -24,7 +19,6 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import select
 import signal
 import sys
 import time
@@ -34,26 +28,29 @@ from types import FrameType
 from redis import Redis
 from redis.exceptions import RedisError
 
+from packmule.coordination.readable import readable
 from packmule.jobs import context, keys
 from packmule.jobs.interrupts import Interrupted
-from packmule.observe.webhooks.outgoing import Allowed
+from packmule.jobs.outgoing.door import Allowed
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.dependents import Dependents
 from packmule.worker.options import WorkerOptions
 from packmule.worker.order import Order
 from packmule.worker.process import job_records, outcome
+from packmule.worker.process.call import Call
 from packmule.worker.process.callbacks import Callbacks
 from packmule.worker.process.claim import Claim
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.completer import Completer
 from packmule.worker.process.executors.executors import executors_of
+from packmule.worker.process.executors.fork import STAY_SECONDS
 from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.fetcher import Fetcher
 from packmule.worker.process.growth import Growth
 from packmule.worker.process.job_log import JobLog
 from packmule.worker.process.lookup import Registered
 from packmule.worker.process.outcome import FINISHED, Outcome
-from packmule.worker.process.performer import Call, NoteError, Performer
+from packmule.worker.process.performer import NoteError, Performer
 from packmule.worker.process.progress import ProgressStore
 from packmule.worker.process.singletons import RETRY_SECONDS, Singletons
 from packmule.worker.registration import Registrar
@@ -98,6 +95,7 @@ class Worker:
         self.dependents = Dependents(client)
         self.stopping = False
         self.wake = WakePipe()
+        self._stays_until = 0.0
         self.performed = 0
         """How many jobs were claimed; those that went back unstarted count, too."""
         self.job_log = JobLog()
@@ -118,19 +116,11 @@ class Worker:
         progress = ProgressStore(client, name)
         callbacks = callbacks or Callbacks(client, Registered(Allowed(options.webhook_allow)))
         self.performer = Performer(
-            progress.report,
-            progress.save,
-            lambda: self.stopping,
-            options.max_result_bytes,
-            callbacks.lookup,
-            callbacks.call_for,
-            note_error,
-            options.unknown_for,
-            progress.remember,
-            progress.spend,
-            self.fetcher.saying.hear,
-            scoreboard.prolong,
-        )
+            progress.report, progress.save, lambda: self.stopping, options.max_result_bytes,
+            callbacks.lookup, callbacks.call_for, note_error, options.unknown_for,
+            progress.remember, progress.spend, self.fetcher.saying.hear,
+            scoreboard.prolong, scoreboard.watched,
+        )  # fmt: skip
         self.performer.claims = keys.claims_key(name)
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
         self.interruption = Interruption(self.executors.values(), scoreboard, self.wake.wake)
@@ -195,9 +185,11 @@ class Worker:
         """How many jobs may be claimed now: only as many as can start at once, while others run."""
         if self.stopping:
             return 0
+        if self.fetcher.skipped and self.executors["isolated"].free:
+            self.fetcher.skipped.clear()
         room = self.options.most
         if self.completer.running:
-            room = min(each.free for each in self.executors.values())
+            room = min(each.free for kind, each in self.executors.items() if kind != "isolated")
         if self.options.max_jobs is not None:
             room = min(room, self.options.max_jobs - self.performed)
         return room
@@ -217,33 +209,47 @@ class Worker:
         Callbacks that are due come first, even without room. What can't start goes back.
         """
         self.performed += len(claim.jobs) - claim.callbacks
+        self._stays_until = time.monotonic() + STAY_SECONDS
         self.completer.take(claim)
         for each in claim.unreadable:
             self.job_log.refused(each, each)  # a corrupt record: its outcome is all that is known
         for number in range(min(max(room, claim.callbacks), len(claim.jobs))):
-            if (self.stopping and number >= claim.callbacks) or not (job := self.completer.next()):
+            is_over = self.stopping and number >= claim.callbacks
+            if is_over or not (job := self.completer.next()) or not self._start(job):
                 break
-            self._start(job)
         if self.growth and (used := self.growth.too_much()):
             log.info("worker %s leaves: it uses %d MiB", self.name, used >> 20)
             self.stopping = True
 
-    def _start(self, job: Claimed) -> None:
+    def _start(self, job: Claimed) -> bool:
+        """Start or end the job. False if no further one of this claim should start.
+
+        If another isolated one runs, the queue is skipped until that has ended. Several short isolated ones
+        hold up what has come meanwhile, which may be more urgent: after a while the others go back.
+        """
         if job.lock and not self.singletons.take(job.lock, job.execution):
             self._end(job, outcome.postponed(job, RETRY_SECONDS))
-            return
+            return True
         call = self.performer.prepare(job)
         if isinstance(call, Outcome):
             self.job_log.refused(job, call)
             self._end(job, call)
-        elif job.due and not self.executors[call.kind].free:
-            self._end(job, outcome.returned(job))  # for whichever worker has room
+        elif not self.executors[call.kind].free:
+            self.fetcher.skipped.add(job.queue)
+            if job.due:
+                self._end(job, outcome.returned(job))  # for whichever worker has room
+                return True
+            self.singletons.give_back(job.execution)
+            self.completer.put_back(job)
+            return False
         else:
             if job.lock and call.kind != "isolated":
                 self.singletons.show(job.execution)
             if self.job_log.shows(logging.DEBUG):
                 self.job_log.starts(call)
             self.executors[call.kind].start(call, self._performed)
+            return call.kind != "isolated" or time.monotonic() < self._stays_until
+        return True
 
     def _performed(self, call: Call, ended: Outcome | None) -> None:
         """Log and keep the outcome of a call; an executor's `done`, in any thread."""
@@ -261,7 +267,7 @@ class Worker:
         if self.completer.may_wait(is_busy) and self.fetcher.wait(room, self.options.max_idle):
             return
         self.wake.drain()
-        if self.lifeline is not None and select.select([self.lifeline], [], [], 0)[0]:
+        if self.lifeline is not None and readable([self.lifeline], 0):
             self.stopping = True
 
     def _record_crash(self, call: Call, report: CrashReport) -> None:
@@ -284,10 +290,7 @@ class Worker:
             signal.raise_signal(signum)
 
     def _leave(self) -> None:
-        """Sign off, and give back what is held.
-
-        If Redis is unavailable, a pool does it once the lease has ended.
-        """
+        """Sign off and give back what is held. If Redis is away, a pool does it once the lease has ended."""
         self.scoreboard.deregister()
         try:
             self.registration.leave()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from packmule.worker.process.performer import Call, Done, Performer
+from packmule.worker.process.call import Call
+from packmule.worker.process.performer import Done, Performer
 from packmule.worker.scoreboard import Scoreboard
 
 

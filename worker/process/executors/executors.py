@@ -7,11 +7,12 @@ from typing import Protocol
 
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.options import WorkerOptions
+from packmule.worker.process.call import Call, Kind
 from packmule.worker.process.executors.event_loop import AsyncioExecutor
 from packmule.worker.process.executors.fork import ForkExecutor
 from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.executors.threads import ThreadsExecutor
-from packmule.worker.process.performer import Call, Done, Kind, Performer
+from packmule.worker.process.performer import Done, Performer
 from packmule.worker.scoreboard import Scoreboard
 
 
@@ -44,7 +45,7 @@ def executors_of(
     The inline one is the last, because interrupting a job there raises.
     """
     inline = InlineExecutor(performer, scoreboard, options.most)
-    fork = ForkExecutor(inline, performer, scoreboard, record_crash, worker, options.most)
+    fork = ForkExecutor(inline, performer, scoreboard, record_crash, worker, options.most, options.isolated)
     event_loop = AsyncioExecutor(performer, scoreboard, options.tasks)
     if options.threads > 1:
         threads = ThreadsExecutor(performer, scoreboard, options.threads)

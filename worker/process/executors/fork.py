@@ -1,65 +1,61 @@
-"""The fork executor: each isolated job in a fresh process, with limits on memory and processor time."""
+"""The fork executor: an isolated job in a process of its own, with limits on memory and processor time."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import gc
 import logging
 import os
-import resource
-import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-from rq.timeouts import JobTimeoutException
-
-from packmule.jobs import tracing
-from packmule.jobs.interrupts import Interrupted, Killed, Stopped
+from packmule.jobs.host_shares import Shares
+from packmule.jobs.interrupts import Interrupted, Killed
+from packmule.jobs.storage.temporary import remove_soon
 from packmule.worker.crash_report import CrashReport, report_crash
-from packmule.worker.deadlines import LOOK, OVERRUN_SECONDS, STOP_SECONDS, overran
-from packmule.worker.kernel import (
-    address_space,
-    die_with_parent,
-    limit,
-    mask_signals,
-    out_of_memory_kills,
-    unlimit,
-)
+from packmule.worker.deadlines import LOOK
+from packmule.worker.kernel import mask_signals, out_of_memory_kills
 from packmule.worker.process import outcome
+from packmule.worker.process.call import Call
+from packmule.worker.process.executors.following import Ended, Following, IsolatedProcess
 from packmule.worker.process.executors.inline import InlineExecutor, unmarked
-from packmule.worker.process.executors.pipe import Receiver, SaidByPipe, send
+from packmule.worker.process.executors.isolated import HELD_BACK, Isolated
+from packmule.worker.process.executors.pipe import pipe
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Done, Performer, Result, with_result
-from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard
-from packmule.worker.subprocesses import kill_tree
+from packmule.worker.process.performer import Done, Performer, Result, with_result
+from packmule.worker.scoreboard import ISOLATED, Scoreboard
 
-LOOK_SECONDS = 0.05
-KILL_EARLIER = 0.3
-"""The isolated process is killed alone this many seconds before the pool would kill the whole worker."""
+STAY_SECONDS = 0.02
+"""How long the main thread stays with an isolated job. After that it performs others: mails, for instance,
+don't wait for a large image. It's less than the completer's `LONG_SECONDS`."""
 
+LONGEST_LOOK = 3600.0
 FORK_AGAIN_SECONDS = 1.0
-MOST_READS = 16
-"""Reads of what a dead process sent last: a pipe holds less, unless a process that it left behind writes."""
 
 NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """The errors of a system that has no room for another process now."""
 
-HELD_BACK = {signal.SIGTERM, signal.SIGINT, LOOK}
-
 log = logging.getLogger("packmule.worker")
-_quietly = contextlib.suppress(Exception)
+
+
+class _Run(NamedTuple):
+    """A call that is performed, who is called at its end, and when it began by both clocks."""
+
+    call: Call
+    done: Done
+    started: float
+    began: float
 
 
 class ForkExecutor:
     """Performs one job at a time in a process forked for it; progress and checkpoints come by a pipe.
 
-    `record_crash` is called with a call whose process died, and the report.
+    A process that lives is kept for the next job if that type's `reuse` allows it. `record_crash` is
+    called with a call whose process died, and the report. Each job takes one of the `places` that the pool's
+    processes share, if those are limited.
     """
 
     def __init__(
@@ -69,232 +65,148 @@ class ForkExecutor:
         scoreboard: Scoreboard,
         record_crash: Callable[[Call, CrashReport], None],
         worker: str,
-        free: int,
+        most: int,
+        places: Shares | None,
     ) -> None:
         self.inline = inline
+        self._isolated = Isolated(inline, performer)
         self.performer = performer
         self.scoreboard = scoreboard
         self.record_crash = record_crash
         self.worker = worker
-        self.free = free
+        self.most = most
+        self.places = places
         self._execution = ""
-        self._writer = -1
-        self._sending = threading.Lock()
-        self._sender = 0
-        """The thread that sends."""
-        self._pid = 0
-        """The process that runs now, or 0."""
+        """What runs, or is about to."""
+        self._process: IsolatedProcess | None = None
+        """The process that runs now, or is kept."""
         self._broken_off: BaseException | None = None
         self._kills = out_of_memory_kills()
 
+    @property
+    def free(self) -> int:
+        """How many calls it can start: short ones end before `start` returns."""
+        is_full = self._execution or (self.places and not self.places.has_free)
+        return 0 if is_full else self.most
+
     def start(self, call: Call, done: Done) -> None:
-        """Perform the call in a fresh process, and call `done` at its end."""
-        job = call.job
-        started, began = time.time(), time.monotonic()
-        self._execution, self._broken_off = job.execution, None
-        self.inline.expect(job.execution)
-        self.scoreboard.start(MAIN, job.id, job.execution, job.timeout)
+        """Perform the call, and call `done` at its end: here if that is soon, or in a thread."""
+        if self.places and not self.places.take():  # another process was faster
+            done(call, outcome.returned(call.job))
+            return
+        run = _Run(call, done, time.time(), time.monotonic())
         try:
-            ended = self._perform(call)
+            process = self._process_for(call)
         except OSError as full:
             if full.errno not in NO_ROOM:
                 raise
-            log.warning("job %s waits: no process can be forked for it (%s)", job.id, full)
-            self.scoreboard.clear(MAIN)
+            log.warning("job %s waits: no process can be forked for it (%s)", call.job.id, full)
             time.sleep(FORK_AGAIN_SECONDS)  # only a job of a group waits in Redis
-            ended = outcome.postponed(job, FORK_AGAIN_SECONDS)
-        running = None if isinstance(ended, Outcome) else self.scoreboard.read_one(MAIN)
-        self.scoreboard.clear(MAIN)
+            self._end(run, outcome.postponed(call.job, FORK_AGAIN_SECONDS))
+            return
+        following = Following(process, call, self.performer, self.scoreboard)
+        ended = following.look(STAY_SECONDS)
+        if ended is None:
+            self.scoreboard.show_isolated(process.pid)
+            threading.Thread(target=self._stay, args=[run, following], name="isolated", daemon=True).start()
+        else:
+            self._end(run, ended)
+
+    def interrupt(self, execution: str, error: BaseException) -> None:
+        """Interrupt the process, which finds out why; or kill it if the worker breaks the job off."""
+        process = self._process
+        if execution != self._execution or process is None:
+            return
+        if isinstance(error, Interrupted | Killed):
+            self._broken_off = error
+            process.kill()
+        else:
+            process.signal(LOOK)
+
+    def close(self) -> None:
+        """End the process that is kept."""
+        if not self._execution:
+            self._discard()
+
+    def _process_for(self, call: Call) -> IsolatedProcess:
+        """The process that performs the call from now on: the one that is kept, or else a new one."""
+        job = call.job
+        # Signals wait until the process is known, so that none is lost in between.
+        mask_signals(signal.SIG_BLOCK, HELD_BACK)
+        try:
+            self._execution, self._broken_off = job.execution, None
+            self.inline.expect(job.execution)
+            self.scoreboard.start(ISOLATED, job.id, job.execution, job.timeout)
+            kept = self._process
+            is_plain = job.due is None and job.recorded is None
+            # A process that has left the network has left it for good.
+            is_plain = is_plain and not call.leaves_network
+            fence = self.performer.fences.get(job.execution)
+            if not (kept and is_plain and kept.type is call.type and kept.take(call, fence)):
+                self._discard()
+                kept = self._process = self._forked(call)
+            return kept
+        finally:
+            mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
+
+    def _forked(self, call: Call) -> IsolatedProcess:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._isolated.connections.note()
+        ours, theirs = pipe()
+        pid = -1
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(ours)
+                self._isolated.live(call, theirs)
+        finally:
+            os.close(theirs)
+            if pid < 0:
+                os.close(ours)
+        self.inline.note_children()
+        return IsolatedProcess(pid, call.type, ours)
+
+    def _stay(self, run: _Run, following: Following) -> None:
+        """Follow a job to its end, in a thread."""
+        try:
+            while (ended := following.look(LONGEST_LOOK)) is None:
+                pass
+            self._end(run, ended)
+        except Exception:
+            # A worker that doesn't know how its job ended would never end: it's better to die and be rescued.
+            log.exception("the worker can't follow its isolated process, and exits")
+            os._exit(1)
+
+    def _end(self, run: _Run, ended: Result | Outcome | Ended) -> None:
+        call, job = run.call, run.call.job
+        running = self.scoreboard.read_one(ISOLATED) if isinstance(ended, Ended) else None
+        broken_off = self._broken_off
+        self.scoreboard.clear(ISOLATED)
+        if isinstance(ended, Ended) or call.type.traits.reuse == 1:
+            self._discard()
+        if isinstance(ended, Ended):
+            remove_soon()
+        if self.places:
+            self.places.give_back()
         self._execution = ""
+        if isinstance(ended, Result):
+            ended = with_result(call, ended)
         if isinstance(ended, Outcome):
-            done(call, unmarked(ended, time.monotonic() - began))
-        elif error := self._broken_off or ended.error(running):
-            done(call, self.performer.ended_by(call, error, started))
+            run.done(call, unmarked(ended, time.monotonic() - run.began))
+        elif error := broken_off or ended.error(running):
+            run.done(call, self.performer.ended_by(call, error, run.started))
         else:
             # A crash is not a failure: the job runs again, unless it has crashed too often.
-            report = report_crash(self.worker, ended.code, running, ended.usage, self._kills)
+            memory = call.type.traits.max_memory
+            report = report_crash(self.worker, ended.code, running, ended.usage, self._kills, memory)
             self._kills = out_of_memory_kills()
             if self.performer.note_error:
                 self.performer.note_error(job.id, Killed(report.cause))
             self.record_crash(call, report)  # which ends the claim, too
-            done(call, None)
+            run.done(call, None)
 
-    def interrupt(self, execution: str, error: BaseException) -> None:
-        """Interrupt the process, which finds out why; or kill it if the worker breaks the job off."""
-        if execution != self._execution:
-            return
-        if isinstance(error, Interrupted | Killed):
-            self._broken_off = error
-            if self._pid:
-                kill_tree(self._pid)
-        elif self._pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, LOOK)
-
-    def close(self) -> None:
-        """Nothing is left to end."""
-
-    def _perform(self, call: Call) -> Outcome | _Ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        reader, writer = os.pipe()
-        receive = Receiver(reader)
-        # Signals wait until the process is known, so that none is lost in between.
-        mask_signals(signal.SIG_BLOCK, HELD_BACK)
-        try:
-            try:
-                self._pid = os.fork()
-                if self._pid == 0:
-                    os.close(reader)
-                    self._be_child(call, writer)
-            finally:
-                mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
-                os.close(writer)
-            ended = self._follow(call, receive)
-        finally:
-            os.close(reader)
-            self._pid = 0
-        return with_result(call, ended) if isinstance(ended, Result) else ended
-
-    def _be_child(self, call: Call, writer: int) -> None:
-        """Perform the call and end. Each page of memory that this touches is copied, so it does little."""
-        code = 1
-        performer = self.performer
-        try:
-            os.setpgid(0, 0)
-            die_with_parent(performer.process)
-            gc.freeze()
-            performer.process = os.getpid()
-            mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
-            self._writer = writer
-            performer.report, performer.save, performer.spend = self._report, self._save, self._spend
-            if hear := performer.hear:
-                performer.hear = lambda *job: SaidByPipe(hear(*job).level, self._send)
-            traits = call.type.traits
-            if traits.max_cpu is not None:
-                limit(resource.RLIMIT_CPU, int(traits.max_cpu + 0.999))
-            if traits.max_memory is not None:
-                limit(resource.RLIMIT_AS, address_space() + traits.max_memory)
-            started = time.time()
-            try:
-                ended = self.inline.perform(call, performer.run)
-                if traits.max_memory is not None:
-                    unlimit(resource.RLIMIT_AS)
-            except MemoryError as error:  # not even enough memory for the outcome
-                unlimit(resource.RLIMIT_AS)
-                ended = performer.ended_by(call, error.__context__ or error, started)
-            tracing.flush()  # before the outcome: this process is killed after it
-            _flush_output()
-            self._send("result" if isinstance(ended, Result) else "outcome", ended)
-            code = 0
-        finally:
-            _flush_output()
-            os._exit(code)
-
-    def _report(self, *values: object) -> None:
-        self._send("report", values)
-
-    def _save(self, *values: object) -> None:
-        self._send("save", values)
-
-    def _spend(self, *values: object) -> None:
-        self._send("spend", values)
-
-    def _send(self, kind: str, values: object) -> None:
-        """Send a whole message, whatever other threads send and whatever signal comes meanwhile."""
-        if self._sender == threading.get_ident():
-            return  # a finalizer says something while this thread sends
-        try:
-            mask_signals(signal.SIG_BLOCK, HELD_BACK)
-            with self._sending:
-                self._sender = threading.get_ident()
-                try:
-                    send(self._writer, kind, values)
-                finally:
-                    self._sender = 0
-        finally:
-            mask_signals(signal.SIG_UNBLOCK, HELD_BACK)
-
-    def _follow(self, call: Call, receive: Receiver) -> Result | Outcome | _Ended:
-        """Receive what the process sends, until its outcome or its end."""
-        ended: Result | Outcome | None = None
-        overran = stopped = drain_sent = False
-        code: int | None = None
-        asked_at = float("inf")
-        while True:
-            readable, _, _ = select.select([receive.reader], [], [], LOOK_SECONDS)
-            if readable:
-                ended = self._pass_on(call, receive())
-            if ended is not None or code is not None or receive.is_over:
-                break
-            if not readable:
-                pid, status, usage = os.wait4(self._pid, os.WNOHANG)
-                code = os.waitstatus_to_exitcode(status) if pid else None
-            running = self.scoreboard.read_one(MAIN)
-            now = time.monotonic()
-            if self.performer.is_draining() and not drain_sent and code is None:
-                drain_sent = True
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGTERM)
-            if running and running.stop_requested:
-                asked_at = min(asked_at, now)
-            stopped = now > asked_at + STOP_SECONDS - KILL_EARLIER
-            overran = running is not None and now > running.deadline + OVERRUN_SECONDS - KILL_EARLIER
-            if stopped or overran:
-                kill_tree(self._pid)
-                break
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, signal.SIGKILL)  # with what the job started and left behind
-        if code is None:
-            _, status, usage = os.wait4(self._pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-        if ended is not None:
-            return ended
-        for _ in range(MOST_READS):
-            if receive.is_over or not select.select([receive.reader], [], [], 0)[0]:
-                break
-            self._pass_on(call, receive())  # what it said just before its death
-        return _Ended(code, usage, overran or code == -signal.SIGXCPU, stopped)
-
-    def _pass_on(self, call: Call, messages: list[tuple[str, Any]]) -> Result | Outcome | None:
-        """Pass on what the job reported, and return how it ended if it has."""
-        for kind, values in messages:
-            if kind == "report":
-                self.performer.report(*values)
-            elif kind == "save":
-                self.performer.save(*values)
-            elif kind == "spend":
-                self.performer.spend(*values)
-            elif kind in ("line", "chunk"):
-                if hear := self.performer.hear:
-                    getattr(hear(call.job.id, call.job.execution, call.job.attempt), kind)(values)
-            elif kind == "result":
-                return Result(*values)
-            else:
-                return msgspec.convert(values, Outcome)
-        return None
-
-
-class _Ended(NamedTuple):
-    """How a process ended without an outcome: exit code (negative for a signal), and what it used."""
-
-    code: int
-    usage: resource.struct_rusage
-    overran: bool
-    stopped: bool
-
-    def error(self, job: RunningJob | None) -> BaseException | None:
-        """Why the process was killed on purpose; None if it died."""
-        if self.stopped:
-            return Stopped("the job was canceled while it ran")
-        if not self.overran:
-            return None
-        if self.code == -signal.SIGXCPU or job is None:
-            return JobTimeoutException("the job used more processor time than its max_cpu allows")
-        return JobTimeoutException(overran(job))
-
-
-def _flush_output() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with _quietly:
-            stream.flush()
+    def _discard(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            process.close()

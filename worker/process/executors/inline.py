@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import msgspec
 
+from packmule.worker.process.call import Call
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Done, Performer
+from packmule.worker.process.performer import Done, Performer
 from packmule.worker.scoreboard import MAIN, Scoreboard
 from packmule.worker.started import MARK_SECONDS
 from packmule.worker.subprocesses import SHORTEST_START, Children, ask_for_child
@@ -48,6 +49,11 @@ class InlineExecutor:
                 ask_for_child()
                 children.note()
         done(call, unmarked(ended, seconds))
+
+    def note_children(self) -> None:
+        """Note that this thread has started a process that is no job's."""
+        if self._children:
+            self._children.note()
 
     def expect(self, execution: str) -> None:
         """Keep an interruption of this execution that comes before `perform`."""

@@ -15,7 +15,7 @@ from packmule.coordination.redis.command_packer import protect_all_clients
 from packmule.jobs.interrupts import Stopped
 from packmule.worker.deadlines import LOOK, late
 from packmule.worker.process.executors.executors import Executor
-from packmule.worker.scoreboard import MAIN, RunningJob, Scoreboard, shown_id
+from packmule.worker.scoreboard import ISOLATED, MAIN, RunningJob, Scoreboard, shown_id
 
 
 class Interruption:
@@ -54,11 +54,12 @@ class Interruption:
     def _look(self, signum: int, frame: FrameType | None) -> None:
         self.wake()
         now = time.monotonic()
-        for job in sorted(self.scoreboard.read(), key=lambda job: job.entry == MAIN):  # which may raise: last
+        # Those of the main threads, here and in an isolated process, come last: they may raise.
+        for job in sorted(self.scoreboard.read(), key=lambda job: (job.entry == MAIN, job.entry == ISOLATED)):
             error = self._error(job, now)
             if error is None or job.execution in self._interrupted:
                 continue
-            if job.entry != MAIN:  # an isolated process receives each signal
+            if job.entry not in (MAIN, ISOLATED):  # an isolated process receives each signal
                 self._interrupted.append(job.execution)
             for each in self.executors:
                 each.interrupt(job.execution, error)

@@ -1,7 +1,8 @@
-"""The pipe from an isolated process to its worker: messages, each preceded by its length."""
+"""The pipe between an isolated process and its worker: messages, each preceded by its length."""
 
 from __future__ import annotations
 
+import _socket  # of whose sockets `socket`'s make objects, which touches much memory
 import os
 import struct
 from collections.abc import Callable
@@ -9,12 +10,24 @@ from typing import Any
 
 import msgspec
 
+from packmule.worker.process.claimed import Claimed
+
 READ_BYTES = 1 << 16
 """What a pipe holds. A much larger buffer would be mapped and unmapped for each job."""
+
+MOST_BYTES = 1 << 28
+"""The longest message that a worker accepts: the process that sends it may be in a stranger's hands."""
 
 _LENGTH = struct.Struct("<I")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, Any]).decode
+_decode_call = msgspec.msgpack.Decoder(tuple[Claimed, int | None]).decode
+
+
+def pipe() -> tuple[int, int]:
+    """The two ends of a new pipe, each of which reads what is written to the other."""
+    one, other = _socket.socketpair()
+    return one.detach(), other.detach()
 
 
 class Receiver:
@@ -26,13 +39,18 @@ class Receiver:
         self._bytes = bytearray()
 
     def __call__(self) -> list[tuple[str, Any]]:
-        """The messages that are complete after one more read."""
-        data = os.read(self.reader, READ_BYTES)
+        """The messages that are complete after one more read. Raises `ValueError` for what is none."""
+        try:
+            data = os.read(self.reader, READ_BYTES)
+        except ConnectionResetError:  # it died before it had read all
+            data = b""
         self.is_over = not data
         self._bytes += data
         messages = []
         while len(self._bytes) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._bytes)[0]
+            if end > MOST_BYTES:
+                raise ValueError(f"a message of {end:,} bytes")
             if len(self._bytes) < end:
                 break
             messages.append(_decode(self._bytes[_LENGTH.size : end]))
@@ -58,7 +76,31 @@ class SaidByPipe:
 
 def send(writer: int, kind: str, values: object) -> None:
     """Write a message to the descriptor `writer`."""
-    message = _encode((kind, values))
+    _write(writer, _encode((kind, values)))
+
+
+def send_call(writer: int, job: Claimed, fence: int | None) -> None:
+    """Write a job, and its fencing token, for a process. Raises `OSError` if that has ended."""
+    _write(writer, _encode((job, fence)))
+
+
+def receive_call(reader: int) -> tuple[Claimed, int | None]:
+    """Wait for a job from the worker. Raises `EOFError` if there will be none."""
+    (length,) = _LENGTH.unpack(_read(reader, _LENGTH.size))
+    return _decode_call(_read(reader, length))
+
+
+def _write(writer: int, message: bytes) -> None:
     data = memoryview(_LENGTH.pack(len(message)) + message)
     while data:
         data = data[os.write(writer, data) :]
+
+
+def _read(reader: int, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        more = os.read(reader, length - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data

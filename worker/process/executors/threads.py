@@ -8,8 +8,9 @@ import queue
 import threading
 import time
 
+from packmule.worker.process.call import Call
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Done, Performer
+from packmule.worker.process.performer import Done, Performer
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.subprocesses import SHORTEST_START, Children, ask_for_child
 

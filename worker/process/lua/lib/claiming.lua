@@ -7,8 +7,8 @@ local claiming = {}
 
 local PLAIN_FIELDS = 7
 
--- Claim a job, if it may run. A record that has the fields of a plain job and no others, or besides only names its batch
--- or its unique key while nothing is paused, is read by their names alone.
+-- Claim a job, if it may run. A record that has the fields of a plain job and no others, or besides only names its batch,
+-- its unique key or its retries while nothing is paused, is read by their names alone.
 function claiming.claim(id)
   local record, number, execution = records.key(id), this_claim.count + 1, nil
   local count = redis.pcall('HLEN', record)
@@ -16,13 +16,13 @@ function claiming.claim(id)
   local values = count == PLAIN_FIELDS
     and redis.call('HMGET', record, 'origin', 'data', 'timeout', 'enqueued_at', 'status', 'created_at', 'description')
     or has_one_more and redis.call('HMGET', record, 'origin', 'data', 'timeout', 'enqueued_at', 'status', 'created_at',
-      'description', 'batch', 'unique')
+      'description', 'batch', 'unique', 'retries_left')
   if values and values[1] and values[2] and values[3] and values[4] and values[5] == 'queued' and values[6] and values[7]
-    and (not has_one_more or values[8] or values[9]) and not id:find('[\128-\255]') then
+    and (not has_one_more or values[8] or values[9] or values[10]) and not id:find('[\128-\255]') then
     execution = this_claim.id .. '-' .. number
     local room = this_claim.rooms[values[1]]
     if room then room.begun = room.begun + 1 end
-    local rare = has_one_more and values[8] and {'batch', values[8]} or false
+    local rare = has_one_more and (values[8] and {'batch', values[8]} or values[10] and {'retries_left', values[10]}) or false
     this_claim.add(id, execution, values[1], values[2], values[3], rare, values[4], false)
   else
     execution = examining.take(id, number, count)

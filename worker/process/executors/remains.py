@@ -1,0 +1,131 @@
+"""Remains: what a job may leave behind in its process, by which it could reach the next one."""
+
+from __future__ import annotations
+
+import _locale
+import _socket  # of whose sockets `socket`'s make objects, which touches much memory
+import os
+import resource
+import signal
+import stat
+import threading
+from _signal import getsignal  # type: ignore[import-not-found]
+from pathlib import Path
+
+from packmule.config import child_environment
+from packmule.jobs.context import REPORTER
+from packmule.units import MIB
+from packmule.worker.kernel import address_space, mask_signals, resident_memory
+from packmule.worker.process.executors.pipe import pipe
+from packmule.worker.subprocesses import has_children
+
+MOST_GROWTH = 64 * MIB
+"""A process that has grown by more than this is not used again."""
+
+
+class Remains:
+    """Compares a process with what it was when this was made.
+
+    Values in Python's memory are not compared: jobs whose functions keep some don't share a process.
+    """
+
+    def __init__(self) -> None:
+        self._memory = resident_memory(), address_space()
+        self._found = _found()
+
+    def are_all(self) -> bool:
+        """Whether nothing else is left than there was."""
+        grown = zip((resident_memory(), address_space()), self._memory, strict=True)
+        return (
+            sorted(thread.name for thread in threading.enumerate()) in _OWN_THREADS
+            and len(_listed("task")) == threading.active_count()
+            and all(now - before <= MOST_GROWTH for now, before in grown)
+            and not has_children()
+            and _found() == self._found
+        )
+
+
+class Connections:
+    """The connections that this process had when it last noted them, for one that it has forked since."""
+
+    def __init__(self) -> None:
+        self._closed, other = pipe()
+        os.close(other)
+        self._not = {0, 1, 2, self._closed}
+        self._numbers: list[int] = []
+
+    def note(self) -> None:
+        """Note which connections a process would inherit that is forked now."""
+        self._numbers = [each for each in _listed("fd") if each not in self._not and _is_connection(each)]
+
+    def drop(self) -> None:
+        """Let each look as if its peer had closed it, in the process that has inherited them.
+
+        Two processes that use one connection would break it for both.
+        """
+        for number in self._numbers:
+            os.dup2(self._closed, number, inheritable=False)
+
+
+def _is_connection(number: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return False
+        found = _socket.socket(fileno=number)
+    except OSError:
+        return False  # the listing itself
+    try:
+        return found.type == _socket.SOCK_STREAM and found.getpeername() is not None
+    except OSError:
+        return False  # it listens
+    finally:
+        found.detach()
+
+
+def _listed(what: str) -> list[int]:
+    """The numbers of this process's descriptors (with that of the listing) or of its threads."""
+    return list(map(int, os.listdir(f"/proc/self/{what}")))  # noqa: PTH208  cheaper than paths
+
+
+def _found() -> tuple[object, ...]:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return (
+        umask,
+        Path.cwd(),
+        child_environment(),
+        _locale.setlocale(_locale.LC_ALL),
+        list(map(_file, _listed("fd"))),
+        [getsignal(number) for number in range(1, signal.NSIG) if number not in _NO_HANDLER],
+        mask_signals(signal.SIG_BLOCK, ()),
+        [
+            signal.getitimer(timer)
+            for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+        ],
+        [resource.getrlimit(each)[each in _OWN_LIMITS :] for each in range(_LIMITS)],
+        os.getpriority(os.PRIO_PROCESS, 0),
+        os.sched_getaffinity(0),
+        (os.geteuid(), os.getegid(), os.getgroups()),
+    )
+
+
+def _file(number: int) -> tuple[int, ...]:
+    """A descriptor, and the file behind it; a connection may be a new one to the same peer."""
+    try:
+        found = os.fstat(number)
+    except OSError:
+        return (number,)  # the listing itself
+    is_socket = stat.S_ISSOCK(found.st_mode)
+    return (number, is_socket) if is_socket else (number, is_socket, found.st_dev, found.st_ino)
+
+
+_OWN_LIMITS = {resource.RLIMIT_AS, resource.RLIMIT_CPU}
+"""Those that are set for each job, within the hard ones."""
+
+_LIMITS = 16
+"""How many limits of a process the kernel knows."""
+
+_OWN_THREADS = (["MainThread"], ["MainThread", REPORTER])
+
+_NO_HANDLER = {32, 33}
+"""Signals that the C library keeps for itself."""
