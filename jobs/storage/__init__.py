@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import unicodedata
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from packmule.jobs.storage.faults import StorageUnavailable
 from packmule.jobs.storage.local import LocalFolder
 from packmule.jobs.storage.remote import RemoteStore
 from packmule.jobs.storage.store import (
@@ -16,13 +18,24 @@ from packmule.jobs.storage.store import (
     MissingFile,
     OutsideStorage,
     StorageError,
+    StorageFull,
     Store,
+    StoredFile,
     explained,
     present,
     sha256_of,
 )
 
-__all__ = ["FileTooLarge", "MissingFile", "OutsideStorage", "Storage", "StorageError"]
+__all__ = [
+    "FileTooLarge",
+    "MissingFile",
+    "OutsideStorage",
+    "Storage",
+    "StorageError",
+    "StorageFull",
+    "StorageUnavailable",
+    "StoredFile",
+]
 
 
 class Storage:
@@ -55,7 +68,7 @@ class Storage:
         In a local folder it is the file itself, otherwise a temporary download. Raises `MissingFile`, or
         `FileTooLarge` for more than `max_bytes` bytes, before any work.
         """
-        return self._store.read(_checked(path), max_bytes)
+        return self._store.read(checked(path), max_bytes)
 
     def write(self, path: str) -> AbstractContextManager[Path]:
         """A local path to write to; the file becomes `path` if the `with` block ends without an exception.
@@ -63,7 +76,26 @@ class Storage:
         It appears whole (synced, and replacing an older file in one step) or not at all. The local path has
         the suffix of `path` and doesn't exist yet. Raises `StorageError` if nothing was written.
         """
-        return self._store.write(_checked(path))
+        return self._store.write(checked(path))
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block that writes several files: the names of all of them are synced at its end, which is faster.
+
+        Each still appears whole or not at all, but a power cut before the end may take some of them away.
+        """
+        return self._store.together()
+
+    def write_folder(
+        self, path: str, last: str, ours: Callable[[str], bool] = lambda name: True
+    ) -> AbstractContextManager[Path]:
+        """A local folder to fill; it becomes the folder `path` if the `with` block ends without an exception.
+
+        In a local folder it appears whole, by one rename. Elsewhere its files are written one by one and
+        `last` behind the others, so the folder is whole once that is there. An older folder is replaced if it
+        has `last`, and no file of a name that isn't `ours`. Raises `StorageError` if something else is at
+        `path`, or if `last` wasn't written.
+        """
+        return self._store.write_folder(checked(path), last, ours)
 
     def read_bytes(self, path: str, max_bytes: int | None = None) -> bytes:
         """The content of `path`. Raises `MissingFile`, or `FileTooLarge` for more than `max_bytes` bytes."""
@@ -77,18 +109,59 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Whether `path` is a file in the storage; False for a folder."""
-        return self._store.size(_checked(path)) is not None
+        return self._store.size(checked(path)) is not None
 
     def size(self, path: str) -> int:
         """The size of `path` in bytes. Raises `MissingFile`."""
-        return present(path, self._store.size(_checked(path)), None)
+        return present(path, self._store.size(checked(path)), None)
+
+    def version(self, path: str) -> str | None:
+        """A text that is another one when `path` was written again; None if it is not a file."""
+        return self._store.version(checked(path))
+
+    def delete(self, path: str) -> bool:
+        """Delete the file `path`; False if there is none."""
+        return self._store.delete(checked(path))
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete all files below `folder`, and in a local folder itself; nothing if there is none."""
+        self._store.delete_folder(checked(folder))
+
+    def move_folder(self, old: str, new: str, last: str) -> None:
+        """Make the folder `old` the new folder `new`; by its file `last` readers know that it is whole.
+
+        In a local folder that is one rename. Elsewhere each file is copied, `last` behind the others, and
+        then `old` is deleted; if that is broken off, do it again. Raises `MissingFile` if `old` has no
+        `last`.
+        """
+        if not self.exists(f"{old}/{last}"):
+            raise MissingFile(f"{old} has no {last}")
+        self._store.move_folder(checked(old), checked(new), last)
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether its files are elsewhere, so that isolated jobs have to connect."""
+        return isinstance(self._store, RemoteStore)
+
+    def remove_unfinished(self) -> int:
+        """Delete what killed processes have left unfinished; how many files that was.
+
+        What living processes write stays, and for a day what those of other machines have begun, and uploads.
+        """
+        return self._store.remove_unfinished()
+
+    def files(self, prefix: str = "") -> Iterator[StoredFile]:
+        """All files whose paths begin with `prefix`, in no order, without unfinished ones."""
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            checked(folder)
+        return (
+            each for each in self._store.files(folder) if each.path.startswith(prefix) and _is_fit(each.path)
+        )
 
     def names(self, prefix: str = "") -> list[str]:
         """The paths of all files that begin with `prefix`, sorted, without unfinished ones."""
-        folder = prefix.rpartition("/")[0]
-        if folder:
-            _checked(folder)
-        return sorted(name for name in self._store.files(folder) if name.startswith(prefix) and _is_fit(name))
+        return sorted(each.path for each in self.files(prefix))
 
     def put(self, local: Path, folder: str = "uploads") -> str:
         """Copy the file `local` into the storage; returns its path there.
@@ -111,10 +184,10 @@ class Storage:
 
     def locate(self, path: str) -> str:
         """The full location of `path` to display: an absolute path, or a URL without its password."""
-        return self._store.locate(_checked(path))
+        return self._store.locate(checked(path))
 
 
-def _checked(path: str) -> str:
+def checked(path: str) -> str:
     """`path`, checked to be a plain relative path. Raises `OutsideStorage`."""
     if not _is_fit(path):
         raise OutsideStorage(

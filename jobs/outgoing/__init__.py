@@ -1,0 +1,1 @@
+"""Requests to URLs that others chose: one door for webhooks and downloads."""
