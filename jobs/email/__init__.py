@@ -74,7 +74,7 @@ HOPELESS = (
 """Errors that sending again would not fix."""
 
 
-@job(queue="high", timeout=60, retries=5, give_up_on=HOPELESS, check=check, at_once=True)
+@job(queue="high", timeout=60, retries=5, give_up_on=HOPELESS, check=check)
 def email(
     to: str | list[str],
     subject: str,
@@ -100,7 +100,7 @@ def email(
 ) -> dict[str, Any]:
     """Send one mail to all of `to`, `cc` and `bcc`, once to each.
 
-    Its content is either `body` (plain text) and/or `html`, sent as they are, or `template`, rendered with
+    Its content is either `body` (plain text) and/or `html`, or `template`, rendered with
     `variables`: `welcome` means `welcome.html` and/or `welcome.txt` in the templates folder. A mail with HTML
     only also gets a plain text made from it. A `subject` that contains `{{` is rendered too, if there are a
     template or variables; it may use variables, filters and `if`. `attachments` are paths in the storage, and
@@ -138,7 +138,7 @@ def email(
             reply_to=reply_to,
             headers=headers,
             unsubscribe=personal(unsubscribe, envelope(arguments), links_for(client_of_ledger())),
-            return_path=return_path,
+            return_path=return_path or mailer.return_path,
             tags=tags or (),
             metadata=metadata,
         )

@@ -12,7 +12,7 @@ from packmule.errors import UsageError
 from packmule.jobs import keys
 from packmule.jobs.email.ledger import names
 from packmule.jobs.email.ledger.entry import Entry
-from packmule.jobs.email.ledger.run import Send
+from packmule.jobs.email.ledger.reserving import Send
 from packmule.jobs.email.letter import InvalidMessage
 from packmule.jobs.email.message import draft
 from packmule.jobs.email.message.addresses import parse
@@ -21,6 +21,7 @@ from packmule.units import DAY
 if TYPE_CHECKING:
     from redis import Redis
 
+    from packmule.jobs.context import Running
     from packmule.jobs.job_type import JobType
     from packmule.jobs.reader import JobInfo
 
@@ -50,6 +51,19 @@ def send_of(arguments: Mapping[str, Any], job_id: str, batch: str) -> Send:
     if batch:
         return Send(names.send_of_content(f"batch {batch}", content))
     return Send(names.send_of_content(f"job {job_id}", content), is_of_job=True)
+
+
+def likely_origin(arguments: Mapping[str, Any], send: Send, job: Running) -> str | None:
+    """The origin of a job's life if its mail may be built before it is reserved, or None.
+
+    A job that was queued at once was created then. Of any other this is not the origin. A mail with files is
+    not built before it's known that it is to be sent.
+    """
+    if arguments["attachments"] or arguments["images"]:
+        return None
+    if not send.is_of_job:
+        return ""
+    return names.origin_of(job.enqueued_at) if job.attempt == 1 and job.enqueued_at else None
 
 
 def check(*args: Any, key: str | None = None, give_up_after: float = 0.0, **kwargs: Any) -> None:

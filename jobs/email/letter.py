@@ -82,7 +82,9 @@ class Letter:
 
     `message_id` depends on the send's key only: a second copy has the ID of the first. `sender` is the return
     path. `content` has CRLF lines and is not dot-stuffed; it is ASCII, and so is the envelope, unless
-    `needs_utf8` says that an address has other letters before its @.
+    `needs_utf8` says that an address has other letters before its @. If it `is_dotless`, none of its lines
+    begins with a dot, and all of them end with CRLF. If it was sent before and the answer was lost, it may be
+    sent only as the same `request` (`HttpWay.request`).
     """
 
     message_id: str
@@ -91,3 +93,5 @@ class Letter:
     content: bytes
     needs_utf8: bool
     message: Message | None = None
+    is_dotless: bool = False
+    request: str = ""

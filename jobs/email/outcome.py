@@ -40,7 +40,8 @@ class Outcome(NamedTuple):
 
     `reply` is one printable, bounded line without secrets. `is_bad_address` says that the address itself does
     not exist (5.1.x), so nobody need send to it again. `retry_at` is the Unix time before which another
-    attempt is in vain, if that is known.
+    attempt is in vain, if that is known. If the answer was lost and its provider knows the `request` again
+    (`HttpWay.request`), the same one may ask for it.
 
     >>> Outcome(State.ACCEPTED, "250 queued as 4711").state
     <State.ACCEPTED: 'accepted'>
@@ -50,6 +51,7 @@ class Outcome(NamedTuple):
     reply: str
     is_bad_address: bool = False
     retry_at: float | None = None
+    request: str = ""
 
 
 class Journal(Protocol):
@@ -57,7 +59,7 @@ class Journal(Protocol):
 
     It calls `prepare`, `begin` and `ended` in this order for each letter whose body is sent, and `ended`
     alone for recipients that are refused or must wait before that. Of a letter, `ended` may be called several
-    times, each time for other recipients.
+    times, each time for other recipients. It calls `flush` before it opens a connection, and `prepare` then.
     """
 
     def prepare(self, letter: Letter) -> None:
@@ -79,5 +81,5 @@ class Journal(Protocol):
     def flush(self) -> None:
         """Record what `ended` took, and return once that is done.
 
-        A letter that was prepared and neither begun nor ended by then was not sent.
+        A letter that was prepared and neither begun nor ended by then was not sent, which is recorded too.
         """

@@ -8,6 +8,7 @@ from email.header import decode_header
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import compat32
+from itertools import islice
 from typing import NamedTuple
 
 from packmule.errors import UsageError
@@ -26,12 +27,24 @@ LONGEST_HEADER = 2_000
 MOST_TEXT = 500_000
 """Characters that are kept of a mail's text, and of its HTML."""
 
+MOST_STEPS = 20_000_000
+"""Lines times boundaries: each line of a mail is compared with each boundary around it."""
+
+MOST_BLOCKS = 20_000
+"""Empty lines of a mail with a delivery status, each of whose blocks becomes a message."""
+
 _BOUNDARY = re.compile(rb"^--", re.MULTILINE)
+_LONG_TYPE = re.compile(
+    rb"(?:^|[\r\n])content-(?:type|disposition):(?:[^\r\n]|[\r\n]+[ \t]){4000}", re.IGNORECASE
+)
+_NAMES_BOUNDARY = re.compile(rb"boundary", re.IGNORECASE)
+_STATUS = re.compile(rb"delivery-status", re.IGNORECASE)
+_EMPTY = re.compile(rb"\n\r?\n|\r\r")
 _parse = BytesParser(policy=compat32)
 
 
 class UnreadableMail(UsageError, ValueError):
-    """A mail is too large, or has too many parts, to be taken apart."""
+    """A mail is too large, has too many parts, or would take too long, to be taken apart."""
 
 
 class Part(NamedTuple):
@@ -87,10 +100,24 @@ def parsed(content: bytes) -> Message:
     for count, _ in enumerate(_BOUNDARY.finditer(content), 1):
         if count > MOST_BOUNDARIES:
             raise UnreadableMail(f"the mail has over {MOST_BOUNDARIES:,} lines that may begin a part")
+    if why := _takes_long(content):
+        raise UnreadableMail(f"the mail would take too long to be taken apart: {why}")
     try:
         return _parse.parsebytes(content)
     except (RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableMail(f"the mail can't be taken apart: {type(error).__name__}") from None
+
+
+def _takes_long(content: bytes) -> str:
+    """Why the standard library would take minutes for a mail, or nothing."""
+    if _LONG_TYPE.search(content):  # it counts the quotes again for each semicolon
+        return "it has a Content-Type or Content-Disposition of over 4,000 characters"
+    lines = content.count(b"\n") + content.count(b"\r")
+    if lines * len(_NAMES_BOUNDARY.findall(content)) > MOST_STEPS:
+        return "it has too many boundaries and lines"
+    if _STATUS.search(content) and len(_EMPTY.findall(content)) > MOST_BLOCKS:
+        return f"its delivery status may have over {MOST_BLOCKS:,} blocks"
+    return ""
 
 
 def leaves(message: Message) -> Iterator[Message]:
@@ -102,12 +129,16 @@ def leaves(message: Message) -> Iterator[Message]:
         seen += 1
         if seen > MOST_PARTS:
             return
-        inside = part.get_payload()
-        if isinstance(inside, list):
-            if depth < MOST_DEPTH:
-                waiting += [(each, depth + 1) for each in reversed(inside) if isinstance(each, Message)]
-        else:
+        if not part.is_multipart():
             yield part
+        elif depth < MOST_DEPTH:
+            waiting += [(each, depth + 1) for each in reversed(inside(part))]
+
+
+def inside(part: Message) -> list[Message]:
+    """The parts of a part, if it has some; of one that has none, nothing is decoded."""
+    payload = part.get_payload() if part.is_multipart() else ()
+    return [each for each in payload if isinstance(each, Message)]
 
 
 def content_of(part: Message) -> bytes:
@@ -132,15 +163,16 @@ def decoded(payload: bytes, part: Message) -> str:
 
 def headers_of(message: Message) -> list[tuple[str, str]]:
     """The headers as readers see them; the first of them, and of each the first characters."""
-    return [(name[:100], header_text(value)) for name, value in message.items()[:MOST_HEADERS]]
+    return [(name[:100], header_text(value)) for name, value in islice(message.raw_items(), MOST_HEADERS)]
 
 
 def header_text(value: object) -> str:
-    """A header's value as text, on one line."""
-    raw = str(value)[:LONGEST_HEADER]
+    """A header's value as text, on one line; bytes that are not ASCII are UTF-8 (RFC 6532)."""
+    raw = str(value)[:LONGEST_HEADER].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    unencoded = "latin-1" if raw.isascii() else "raw-unicode-escape"  # of `decode_header`
     try:
         told = [
-            text.decode(charset or "latin-1", "replace") if isinstance(text, bytes) else text
+            text.decode(charset or unencoded, "replace") if isinstance(text, bytes) else text
             for text, charset in decode_header(raw)
         ]
     except (ValueError, LookupError, TypeError, IndexError):

@@ -238,16 +238,16 @@ class _Talk:
     def _say(self, step: str, usual: bytes) -> bool:
         """Answer; whether the client may go on as usual."""
         said = self.server.answer(step)
-        self._send(usual if said is None else said)
-        return said is None or (isinstance(said, bytes) and said[:1] in {b"2", b"3"})
+        return self._send(usual if said is None else said)[:1] in {b"2", b"3"}
 
-    def _send(self, said: Answer) -> None:
+    def _send(self, said: Answer) -> bytes:
         data = self._data(said)
         if data == HANG_UP:
             raise EOFError
         self.socket.sendall(data)
         if data.startswith(b"421"):
             raise EOFError
+        return data
 
     def _data(self, said: Answer) -> bytes:
         if isinstance(said, Silence):
@@ -275,3 +275,17 @@ class _Talk:
 
 def _address(text: str) -> str:
     return text.partition("<")[2].partition(">")[0]
+
+
+class Gate:
+    """An answer that is given once the test opens the gate."""
+
+    def __init__(self, said: bytes) -> None:
+        self.said = said
+        self.is_reached, self.may_pass = threading.Event(), threading.Event()
+
+    def __call__(self, server: MailServer) -> bytes:
+        self.is_reached.set()
+        while not self.may_pass.wait(0.05) and not server.stopped.is_set():
+            pass
+        return self.said

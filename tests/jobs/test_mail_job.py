@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from email import message_from_bytes
 
 import pytest
@@ -10,15 +11,22 @@ from rq.serializers import JSONSerializer
 
 from packmule import Batch, job
 from packmule.jobs import context, control, reader
+from packmule.jobs.client import Client
 from packmule.jobs.email import Ledger, Mailer, email
 from packmule.jobs.email.bulk.send import send_bulk
 from packmule.jobs.email.calls import mails_of_job
+from packmule.jobs.email.ledger import Entry, names
 from packmule.jobs.email.ledger.acts import resolve
-from packmule.jobs.email.ledger.reader import MailFilter, of_message, search
+from packmule.jobs.email.ledger.channel import Channel
+from packmule.jobs.email.ledger.reader import MailFilter, of_message, of_send, search
 from packmule.jobs.email.outcome import State
 from packmule.jobs.email.suppression.store import Suppressions
 from packmule.jobs.handle import JobRaised
+from packmule.jobs.input_limits import InputLimits
+from packmule.jobs.storage import Storage
 from packmule.tests.jobs.mail_server import DOT, HANG_UP, MailServer
+from packmule.tests.jobs.test_mail_providers import FINE, Server, at
+from packmule.tests.worker.mail_faults import jobs_of
 from packmule.worker import Worker
 
 ADA, BOB, EVE = "ada@example.org", "bob@example.org", "eve@example.org"
@@ -219,6 +227,87 @@ def test_a_message_id_leads_back_to_the_mail(post, work, client):
     assert single.result()["accepted"] == [ADA, BOB]
 
 
+@pytest.fixture
+def provider(client, monkeypatch):
+    """Resend, whose answers are lost until it is told another one, and what sends to it."""
+    monkeypatch.setattr(context, "resources", {})
+    with Server(None).running() as server:
+        mailer = Mailer(at("resend", server), "mule@example.org")
+        context.provide(mailer, Ledger(client))
+        yield server
+        mailer.close()
+
+
+def single_in_doubt() -> str:
+    return str(email.enqueue([ADA, BOB], "s", "t", key="k"))
+
+
+def bulk_in_doubt() -> str:
+    return next(iter(jobs_of(Client.default().redis, send_bulk([{"email": ADA}], "s", "t", key="k").id)))
+
+
+def mails_of_key(client) -> list[Entry]:
+    return [each for each in of_send(client, names.send_of_key("k"), [ADA, BOB]) if each]
+
+
+@pytest.mark.parametrize("enqueue", [single_in_doubt, bulk_in_doubt])
+@pytest.mark.parametrize("becomes", ["accepted", "unreachable", "suppressed", "another way", "resolved"])
+def test_a_mail_in_doubt_is_asked_for_by_the_same_request_or_stays_unknown(
+    provider, work, client, enqueue, becomes
+):
+    mail = enqueue()
+    work()
+    asked = len(provider.asked)
+    assert reader.read(client, mail).status == "scheduled"
+    found = mails_of_key(client)
+    assert {each.state for each in found} == {State.UNKNOWN}
+    assert all(time.time() + 60 < each.due for each in found)
+    provider.answers = [FINE["resend"]]
+    with MailServer() as other:
+        if becomes == "suppressed":
+            Suppressions(client).add(found[-1].recipient, "asked by phone")
+        elif becomes == "another way":
+            context.provide(Mailer(other.url, "mule@example.org"))
+        elif becomes == "unreachable":
+            context.provide(Mailer(f"resend://KEY?api=http://127.0.0.1:{other.port + 1}", "mule@example.org"))
+        elif becomes == "resolved":
+            resolve(client, search(client, MailFilter([State.UNKNOWN])).mails, was_sent=True)
+        control.run_now(client, mail)
+        work()
+        assert other.mails == []
+    states = {str(each.state) for each in mails_of_key(client)}
+    is_single = enqueue is single_in_doubt
+    status, expected = {
+        "accepted": ("finished", ["accepted"]),
+        "resolved": ("finished", ["accepted"]),
+        "unreachable": ("scheduled", ["unknown"]),
+        "another way": ("failed", ["unknown"]),
+        "suppressed": ("failed", ["suppressed", "unknown"]) if is_single else ("finished", ["suppressed"]),
+    }[becomes]
+    assert (reader.read(client, mail).status, sorted(states)) == (status, expected)
+    assert len(provider.asked) == asked + (becomes == "accepted")
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"), [({}, 2), ({"key": "order-7"}, 2), ({"attachments": ["a"]}, 3)]
+)
+def test_a_single_mail_takes_two_calls_of_the_ledger(post, work, monkeypatch, tmp_path, options, calls):
+    """One reserves and marks it, one records its end; a mail with files is reserved before it's built.
+
+    So is the first mail of a connection, before that opens.
+    """
+    (tmp_path / "a").write_text("file")
+    context.provide(Storage(str(tmp_path)), InputLimits(1, 1000, 1))
+    scripts = []
+    send = Channel.send
+    monkeypatch.setattr(Channel, "send", lambda self, *call: (scripts.append(call[0]), send(self, *call)))
+    mails = [email.enqueue(to, "s", "t", **options) for to in (BOB, ADA)]
+    work()
+    assert [each.result()["accepted"] for each in mails] == [[BOB], [ADA]]
+    assert len(scripts) == 3 + calls
+    assert post.connections == 1
+
+
 # Wherever it runs
 
 
@@ -231,4 +320,25 @@ def test_an_isolated_job_and_one_of_stock_rq_send_once_too(post, work, client):
     assert mail.result()["accepted"] == [ADA]
     for each in (stock, again):
         assert reader.read(client, each.id).result["accepted"] == [BOB]
-    assert post.recipients == [ADA, BOB]
+    assert sorted(post.recipients) == [ADA, BOB]
+
+
+@pytest.mark.parametrize("is_bulk", [False, True])
+def test_bounces_go_to_the_return_path_of_the_settings_unless_a_mail_names_one(post, work, client, is_bulk):
+    mailer = Mailer(post.url, "mule@example.org", return_path="bounces+{to}@example.org")
+    context.provide(mailer)
+    for number, path in enumerate((None, "other@example.org")):
+        if is_bulk:
+            send_bulk([{"email": ADA}], "s", "t", key=f"k{number}", return_path=path)
+        else:
+            email.enqueue(ADA, "s", "t", return_path=path)
+    work()
+    mailer.close()
+    assert sorted(mail.sender for mail in post.mails) == [
+        "bounces+ada=example.org@example.org", "other@example.org"
+    ]  # fmt: skip
+
+
+def test_a_return_path_that_is_no_address_is_named_with_its_setting():
+    with pytest.raises(ValueError, match=r"^PACKMULE_MAIL_RETURN_PATH: "):
+        Mailer("memory://", "mule@example.org", return_path="bounces+{to}")

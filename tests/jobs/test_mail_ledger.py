@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import msgspec
@@ -10,9 +11,11 @@ from redis import Redis
 
 from packmule.jobs import keys
 from packmule.jobs.email.ledger import ClaimLost, Performed, Run, Send, names, reader
+from packmule.jobs.email.ledger import run as run_module
 from packmule.jobs.email.ledger.acts import resolve
+from packmule.jobs.email.ledger.due import DELAYS
 from packmule.jobs.email.ledger.reader import InvalidMailFilter, MailFilter
-from packmule.jobs.email.ledger.run import DELAYS
+from packmule.jobs.email.ledger.run import FRESH, MOST_AT_ONCE, QUICKLY
 from packmule.jobs.email.ledger.verdict import await_rest
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Outcome, State
@@ -150,6 +153,132 @@ def test_a_body_that_may_have_left_is_not_taken_back_when_its_run_ends_early(cli
     assert again.ready() == [BOB]
 
 
+def test_new_mails_are_reserved_and_marked_in_one_call_and_known_ones_are_not(client):
+    run = run_of(client)
+    run.reserve([ADA, BOB], likely="")
+    assert states(client, ADA, BOB) == ["sending", "sending"]
+    run.prepare(letter(ADA, BOB))
+    assert not run._channel.has_unread
+    assert run.begin(letter(ADA, BOB))
+    run.ended(letter(ADA, BOB), {ADA: YES, BOB: LATER})
+    run.flush()
+    run.close()
+    again = run_of(client, execution="e2")
+    again.reserve([ADA, BOB, EVE], likely="")
+    assert states(client, ADA, BOB, EVE) == ["accepted", "reserved", "reserved"]
+    assert sent(again, YES, BOB, EVE)
+    assert counted(client) == {"accepted": 3}
+
+
+def test_no_mail_is_marked_early_of_another_life_of_its_job_or_for_a_suppressed_recipient(client):
+    own = Send(names.send_of_content("job j1", "x"), is_of_job=True)
+    run = run_of(client, send=own)
+    run.reserve([ADA], likely="another")
+    assert states(client, ADA, send=own) == ["reserved"]
+    assert sent(run, YES, ADA)
+    Suppressions(client).add(BOB, "asked by phone")
+    both = run_of(client)
+    both.reserve([ADA, BOB], likely="")
+    assert states(client, ADA, BOB) == ["reserved", "suppressed"]
+
+
+def test_what_was_marked_early_and_not_begun_is_left_without_a_trace(client):
+    run = run_of(client)
+    run.reserve([ADA], likely="")
+    run.close()
+    assert (states(client, ADA), counted(client)) == ([None], {})
+
+
+def test_a_mark_that_is_old_is_made_again_before_the_body(client):
+    run = run_of(client)
+    run.reserve([ADA], likely="")
+    run._marked[ADA] -= FRESH
+    asked_at = time.monotonic()
+    assert run.begin(letter(ADA))
+    assert run._channel.sent_at > asked_at
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_process_that_was_frozen_sends_nothing_once_its_job_is_taken_over(client, monkeypatch, is_early):
+    run = run_of(client)
+    run.reserve([ADA], likely="" if is_early else None)
+    run.prepare(letter(ADA))
+    again = run_of(client, execution="e2", on_unknown="resend")
+    again.reserve([ADA])
+    assert sent(again, YES, ADA)
+    monkeypatch.setattr(run_module, "FRESH", 0.0)
+    assert not run.begin(letter(ADA))
+    run.close()
+    assert states(client, ADA) == ["accepted"]
+
+
+# What is unknown and may be sent again
+
+
+def unknown_of(client: Redis) -> None:
+    run = run_of(client)
+    run.reserve([ADA])
+    assert sent(run, LOST, ADA)
+    run.close()
+
+
+@pytest.mark.parametrize("ends", ["early", "unreached", "refused for now"])
+def test_what_is_unknown_stays_so_until_it_is_sent_again(client, ends):
+    unknown_of(client)
+    run = run_of(client, execution="e2", on_unknown="resend")
+    run.reserve([ADA])
+    assert run.ready() == [ADA]
+    assert (states(client, ADA), counted(client)) == (["unknown"], {"unknown": 1})
+    if ends == "early":
+        run.prepare(letter(ADA))
+    elif ends == "unreached":
+        run.unreached([ADA], "no server")
+        with pytest.raises(Retry, match="the answer is lost"):
+            await_rest(run)
+    else:
+        assert sent(run, LATER, ADA)
+    run.flush()
+    run.close()
+    assert (states(client, ADA), counted(client)) == (["unknown"], {"unknown": 1})
+    assert search_unknown(client) == [ADA]
+    last = run_of(client, execution="e3", on_unknown="resend")
+    last.reserve([ADA])
+    assert sent(last, YES, ADA)
+    assert (states(client, ADA), counted(client), search_unknown(client)) == (
+        ["accepted"],
+        {"accepted": 1},
+        [],
+    )
+
+
+def test_what_a_run_that_is_over_was_sending_again_stays_unknown_too(client):
+    unknown_of(client)
+    for execution in ("e2", "e3"):
+        run = run_of(client, execution=execution, on_unknown="resend")
+        run.reserve([ADA])
+        run.prepare(letter(ADA))
+        assert run.begin(letter(ADA))
+    client.hdel(keys.claims_key("worker of j1"), "j1")
+    assert search_unknown(client) == [ADA]
+    park = run_of(client, execution="e4")
+    park.reserve([ADA])
+    assert (park.entries[ADA].state, park.ready()) == (State.UNKNOWN, [])
+
+
+def test_an_unknown_mail_that_is_resolved_meanwhile_is_not_sent_again(client):
+    unknown_of(client)
+    run = run_of(client, execution="e2", on_unknown="resend")
+    run.reserve([ADA])
+    resolve(client, [known(client, ADA)], was_sent=True)
+    assert not sent(run, YES, ADA)
+    run.close()
+    assert states(client, ADA) == ["accepted"]
+
+
+def search_unknown(client: Redis) -> list[str]:
+    return [each.recipient for each in reader.search(client, MailFilter([State.UNKNOWN])).mails]
+
+
 # What comes of recipients that are refused for now
 
 
@@ -167,8 +296,19 @@ def test_a_deferred_recipient_is_tried_after_longer_and_longer_spans_and_given_u
             break
         spans.append(round(entry.due - entry.changed, -1))
     assert spans == list(DELAYS[:3])
-    assert "given up after 3.0 h: 450" in entry.reply
+    assert "given up after 3 h: 450" in entry.reply
     assert states(client, BOB) == ["accepted"]
+
+
+@pytest.mark.parametrize(("after", "due"), [(1.0, 2.0), (77.0, 77.0), (10.0**7, 86_400.0)])
+def test_a_server_that_says_when_to_come_again_is_not_asked_before(client, after, due):
+    run = run_of(client)
+    run.reserve([ADA])
+    run.unreached([ADA], "busy", time.time() + after)
+    run.flush()
+    entry = known(client, ADA)
+    assert entry.due - entry.changed == pytest.approx(due, abs=3)
+    assert entry.tries == 1
 
 
 def test_the_pace_of_a_domain_is_obeyed_and_is_no_attempt(client):
@@ -255,6 +395,55 @@ def test_whoever_is_suppressed_after_the_mail_was_reserved_does_not_get_it(clien
     assert counted(client) == {"suppressed": 1, "accepted": 1}
 
 
+def test_letters_that_go_quickly_are_marked_together_and_each_may_begin_or_not_by_itself(client, monkeypatch):
+    monkeypatch.setattr(run_module, "QUICKLY", 60.0)
+    everybody = [f"user{number}@example.org" for number in range(40)]
+    run = run_of(client)
+    run.reserve(everybody)
+    run.line_up(everybody)
+    Suppressions(client).add(everybody[30], "asked by phone")
+    begun, most = [], 0
+    for to in everybody:
+        run.prepare(letter(to))
+        if run.begin(letter(to)):
+            begun.append(to)
+            most = max(most, states(client, *everybody).count("sending"))
+            run.ended(letter(to), {to: YES})
+    run.flush()
+    assert begun == [to for to in everybody if to != everybody[30]]
+    assert 1 < most <= MOST_AT_ONCE
+    assert counted(client) == {"accepted": 39, "suppressed": 1}
+
+
+def test_letters_that_go_slowly_are_marked_one_by_one(client):
+    everybody = [f"user{number}@example.org" for number in range(9)]
+    run = run_of(client)
+    run.reserve(everybody)
+    run.line_up(everybody)
+    for to in everybody:
+        run.prepare(letter(to))
+        assert run.begin(letter(to))
+        assert states(client, *everybody).count("sending") == 1
+        time.sleep(2 * QUICKLY)  # the server's time
+        run.ended(letter(to), {to: YES})
+    run.close()
+
+
+def test_what_is_marked_and_not_begun_is_left_to_the_next_run(client, monkeypatch):
+    monkeypatch.setattr(run_module, "QUICKLY", 60.0)
+    everybody = [f"user{number}@example.org" for number in range(40)]
+    run = run_of(client)
+    run.reserve(everybody)
+    run.line_up(everybody)
+    while "sending" not in states(client, *everybody[1:]):
+        to = everybody.pop(0)
+        run.prepare(letter(to))
+        assert run.begin(letter(to))
+        run.ended(letter(to), {to: YES})
+    run.close()
+    assert counted(client) == {"accepted": 40 - len(everybody)}
+
+
 def test_an_address_that_does_not_exist_is_suppressed_and_one_that_is_refused_is_not(client):
     run = run_of(client)
     run.reserve([ADA, BOB])
@@ -276,9 +465,9 @@ def test_a_repeated_call_changes_nothing_more(client):
         run.reserve([ADA, BOB])
         run.prepare(letter(ADA))
         assert run.begin(letter(ADA))
-    key_names, args = run._arguments([(ADA, "d", "later", 1, 5, "")], (BOB,))
+    key_names, args = run._arguments([(ADA, "d", "later", 1, 5, "", "")], (BOB,))
     for _ in range(3):
-        assert client.eval(_record_source(), len(key_names), *key_names, *args) == 1
+        assert client.eval(_record_source(), len(key_names), *key_names, *args) == b"1"
     assert counted(client) == {"deferred": 1, "sending": 1}
     assert known(client, ADA).tries == 1
 
@@ -324,10 +513,16 @@ def test_counts_are_those_of_the_entries(client):
         assert by_index["unknown"] == told.count("unknown")
 
 
-@pytest.mark.parametrize("garbage", ["--5", "²", "9" * 5000, "-3", "1.5", b"\xff"])
-def test_garbage_in_the_counts_counts_nothing(client, garbage):
-    client.hset(names.counts_key(SEND.name), mapping={"a": garbage, "x": 2})
+@pytest.mark.parametrize("garbage", ["--5", "²", "9" * 5000, "-3", "1.5", b"\xff", 2**63 - 1])
+def test_garbage_in_the_counts_counts_nothing_and_keeps_no_mail(client, garbage):
+    client.hset(names.counts_key(SEND.name), mapping={"d": garbage, "r": garbage, "x": 2})
     assert counted(client) == {"refused": 2}
+    run = run_of(client)
+    run.reserve([ADA, BOB])
+    assert sent(run, NO, ADA)
+    assert sent(run, LATER, BOB)
+    assert states(client, ADA, BOB) == ["refused", "deferred"]
+    assert counted(client)["refused"] == 3
 
 
 GARBAGE = [
@@ -363,8 +558,10 @@ def test_garbage_in_the_list_of_suppressed_addresses_suppresses(client):
     client.hset("pm:mail-suppressed", ADA, b"\xc1")
     odd = msgspec.msgpack.encode(["XX", "operator", 1, 0]).replace(b"XX", b"\xff\xfe")
     client.hset("pm:mail-suppressed", EVE, odd)
+    timeless = "timeless@example.org"
+    client.hset("pm:mail-suppressed", timeless, msgspec.msgpack.encode(["asked", "operator", 1, math.nan]))
     run = run_of(client)
-    run.reserve([ADA, BOB, EVE])
+    run.reserve([ADA, BOB, EVE, timeless])
     assert run.ready() == [BOB]
     client.delete("pm:mail-suppressed")
     client.set("pm:mail-suppressed", "a text")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,14 @@ def test_a_domain_gets_its_rate_over_all_processes_and_what_must_wait_is_deferre
     assert 1000 < waiting.retry_at - time.time() < 1300
     states = {**books[0].states(), **books[1].states()}
     assert [to for to, state in states.items() if state is not ACCEPTED] == ["a3@One.example"]
+
+
+def test_a_mail_in_doubt_keeps_all_its_recipients(mailer):
+    """Its server would know it again only with all of them."""
+    with MailServer() as server:
+        again = replace(letter(1, "b@one.example", "c@two.example"), request="that of before")
+        book = delivered(mailer(server.url, pace="*=1/h"), letter(0, "a@one.example"), again)
+        assert set(book.states(again.message_id).values()) == {State.UNKNOWN}
 
 
 def test_those_that_wait_are_told_to_come_back_one_after_another(mailer):

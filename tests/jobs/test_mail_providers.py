@@ -18,16 +18,18 @@ import pytest
 
 from packmule.jobs.email import Mailer, TemporaryFailure
 from packmule.jobs.email.delivery.http import client as http_client
-from packmule.jobs.email.delivery.http import signatures
+from packmule.jobs.email.delivery.http import sns
 from packmule.jobs.email.delivery.http.client import Answer
-from packmule.jobs.email.delivery.http.events import InvalidEvents, Kind, events
-from packmule.jobs.email.delivery.http.signatures import BadSignature
+from packmule.jobs.email.delivery.http.events import InvalidEvents, Kind, events, told
+from packmule.jobs.email.delivery.http.signatures import BadKey, BadSignature, check_key
 from packmule.jobs.email.delivery.http.signing import signed
 from packmule.jobs.email.delivery.ways import InvalidServer, way_of
 from packmule.jobs.email.letter import Attachment, Content, Letter
 from packmule.jobs.email.message.compose import compose
 from packmule.jobs.email.outcome import State
 from packmule.tests.jobs.mail_journal import Book
+from packmule.tests.jobs.mail_server import MailServer
+from packmule.units import DAY
 
 ACCEPTED, REFUSED, DEFERRED, UNKNOWN = State.ACCEPTED, State.REFUSED, State.DEFERRED, State.UNKNOWN
 KEY = "k3y-s3cret"
@@ -108,8 +110,8 @@ def mail(number: int = 0, image: str = "", **fields: Any) -> Letter:
     )
 
 
-def delivered(url: str, *letters: Letter) -> Book:
-    mailer, book = Mailer(url, "mule@example.org"), Book()
+def delivered(url: str | list[str], *letters: Letter, book: Book | None = None) -> Book:
+    mailer, book = Mailer(url, "mule@example.org"), book or Book()
     try:
         mailer.deliver(letters, book)
     finally:
@@ -284,14 +286,12 @@ def test_a_letter_with_more_recipients_than_a_request_may_have_takes_several():
         ("sendgrid", (429, {"Retry-After": "30"}, {"errors": [{"message": "slow"}]}), DEFERRED),
         ("resend", (422, {}, {"name": "validation_error", "message": "no"}), REFUSED),
         ("resend", (429, {}, {"name": "daily_quota_exceeded", "message": "no"}), DEFERRED),
-        ("resend", (409, {}, {"name": "concurrent_idempotent_requests", "message": "no"}), DEFERRED),
+        ("resend", (409, {}, {"name": "concurrent_idempotent_requests", "message": "no"}), UNKNOWN),
         ("resend", (409, {}, {"name": "invalid_idempotent_request", "message": "no"}), UNKNOWN),
         *((name, (503, {}, b"later"), DEFERRED) for name in URLS),
-        *((name, (500, {}, b"oops"), DEFERRED if name == "resend" else UNKNOWN) for name in URLS),
-        *((name, (302, {"Location": "http://evil"}, b""), UNKNOWN) for name in URLS if name != "resend"),
-        *((name, (200, {}, b"<p>Log in"), UNKNOWN) for name in ("ses", "postmark", "mailgun")),
-        ("resend", (200, {}, b"<p>Log in"), DEFERRED),
-        ("resend", (302, {"Location": "http://evil"}, b""), DEFERRED),
+        *((name, (500, {}, b"oops"), UNKNOWN) for name in URLS),
+        *((name, (302, {"Location": "http://evil"}, b""), UNKNOWN) for name in URLS),
+        *((name, (200, {}, b"<p>Log in"), UNKNOWN) for name in ("ses", "postmark", "mailgun", "resend")),
     ],
 )  # fmt: skip
 def test_what_an_answer_says_of_a_mail(name, answer, state):
@@ -324,7 +324,7 @@ def test_any_answer_is_one_bounded_printable_line(name, said):
         with Server((status, {}, said)).running() as server:
             book = delivered(at(name, server), mail())
         # Where the API says that each mail it takes gets an id, nothing else is an acceptance.
-        odd = {"sendgrid": ACCEPTED, "resend": DEFERRED}.get(name, UNKNOWN)
+        odd = {"sendgrid": ACCEPTED}.get(name, UNKNOWN)
         assert set(book.states().values()) == {REFUSED if status == 400 else odd}
         assert all(o.reply.isprintable() and len(o.reply) <= 500 for o in book.outcomes.values())
 
@@ -358,6 +358,73 @@ def test_after_a_lost_answer_only_a_provider_that_knows_the_request_again_is_ask
         assert len(server.asked) == 1
 
 
+def test_a_mail_whose_answer_is_lost_is_unknown_if_another_server_could_get_it_next():
+    with Server(None).running() as server, MailServer() as other:
+        urls = [at("resend", server), other.url]
+        book = delivered(urls, mail())
+        assert set(book.states().values()) == {UNKNOWN}
+        assert (len(server.asked), other.mails) == (2, [])
+        assert requests(book) == {""}
+
+
+def requests(book: Book) -> set[str]:
+    return {outcome.request for outcome in book.outcomes.values()}
+
+
+@pytest.mark.parametrize("name", URLS)
+def test_after_a_lost_answer_only_the_same_request_may_ask_and_only_a_provider_that_knows_it(name):
+    with Server(None).running() as server, MailServer() as other:
+        url = at(name, server)
+        (request,) = requests(delivered(url, mail()))
+        assert bool(request) == (name == "resend")
+        asked, same = len(server.asked), replace(mail(), request=request or "a request")
+        changed = [
+            (url, replace(same, recipients=same.recipients[:1])),
+            (url, replace(mail(image="<p>new</p>"), request=same.request)),
+            (url.replace(KEY, "another"), same),
+            (other.url, same),
+            ("memory://", same),
+        ]
+        for place, letter in changed:
+            book = delivered(place, letter)
+            assert (set(book.states().values()), requests(book)) == ({UNKNOWN}, {""})
+            assert "can't be asked for again" in book.reply("ada@example.org")
+        assert (len(server.asked), other.mails) == (asked, [])
+        server.answers = [FINE[name]]
+        assert set(delivered(url, same).states().values()) == {ACCEPTED if request else UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, {}, b"oops"),
+        (503, {}, b"later"),
+        (429, {}, {"name": "rate_limit_exceeded"}),
+        (409, {}, {"name": "concurrent_idempotent_requests"}),
+        (200, {}, b"<p>Log in"),
+        None,
+    ],
+)
+def test_a_mail_in_doubt_stays_that_until_the_provider_knows_better_or_has_forgotten_it(answer, monkeypatch):
+    with Server(None, answer).running() as server:
+        url = at("resend", server)
+        book = delivered(url, mail())
+        (request,) = requests(book)
+        assert (set(book.states().values()), bool(request), len(server.asked)) == ({UNKNOWN}, True, 2)
+        book = delivered(url, replace(mail(), request=request))
+        assert (set(book.states().values()), requests(book)) == ({UNKNOWN}, {request})
+        asked, now = len(server.asked), time.time()
+
+        def wait_for_a_day(letter: Letter) -> bool:  # Redis is away when the mail is to begin
+            monkeypatch.setattr(time, "time", lambda: now + DAY)
+            return True
+
+        for _ in range(2):
+            book = delivered(url, replace(mail(), request=request), book=Book(wait_for_a_day))
+            assert (set(book.states().values()), requests(book)) == ({UNKNOWN}, {""})
+        assert len(server.asked) == asked
+
+
 def test_a_key_is_that_of_the_letter_and_its_recipients():
     with Server(FINE["resend"]).running() as server:
         for letter in (mail(), mail(), mail(1), replace(mail(), recipients=("bob@example.org",))):
@@ -385,6 +452,7 @@ def test_an_answer_that_drips_is_given_up(monkeypatch):
         def drip():
             connection, _ = listener.accept()
             with connection, suppress(OSError):
+                connection.recv(1)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
                 while not over.wait(0.05):
                     connection.sendall(b"x")
@@ -502,10 +570,10 @@ def sendgrid_request(said, private, at=None):
     return body, {f"{name}Signature": signature, f"{name}Timestamp": at}, b64encode(der).decode()
 
 
-TOPIC = "arn:aws:sns:eu-west-1:1:mail"
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:mail"
 
 
-def ses_request(said, private, monkeypatch, **changes):
+def ses_request(said, private, monkeypatch, more=None, age=0, **changes):
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509
@@ -517,11 +585,12 @@ def ses_request(said, private, monkeypatch, **changes):
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, private.public_key(), 7, now, now + timedelta(days=1))
     pem = builder.sign(private, SHA256()).public_bytes(Encoding.PEM)
-    monkeypatch.setattr(signatures, "_pems", {})
-    monkeypatch.setattr(signatures.Api, "get", lambda self, path: Answer(200, {}, pem))
+    monkeypatch.setattr(sns, "_pems", {})
+    monkeypatch.setattr(sns.Api, "get", lambda self, path: Answer(200, {}, pem))
+    at = (now - timedelta(seconds=age)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields = {
-        "Message": json.dumps(said), "MessageId": "1", "Timestamp": "2026-11-30T00:00:00.000Z",
-        "TopicArn": TOPIC, "Type": "Notification",
+        "Message": said if isinstance(said, str) else json.dumps(said), "MessageId": "1", "Timestamp": at,
+        "TopicArn": TOPIC, "Type": "Notification", **(more or {}),
     }  # fmt: skip
     text = "".join(f"{name}\n{value}\n" for name, value in sorted(fields.items())).encode()
     fields["Signature"] = b64encode(private.sign(text, PKCS1v15(), SHA256())).decode()
@@ -541,9 +610,12 @@ def ses_request(said, private, monkeypatch, **changes):
             (Kind.HARD_BOUNCE, "a@x.example", "smtp;550", "m.1"),
         ),
         (
-            {"RecordType": "Bounce", "Type": "Transient", "Email": "a@x.example"},
+            {"RecordType": "Bounce", "Type": "SoftBounce", "Email": "a@x.example"},
             (Kind.SOFT_BOUNCE, "a@x.example", "", ""),
         ),
+        ({"RecordType": "Bounce", "Type": "Transient", "Email": "a@x.example"}, None),
+        ({"RecordType": "Bounce", "Type": "AutoResponder", "Email": "a@x.example"}, None),
+        ({"RecordType": "Bounce", "Type": ["HardBounce"], "Email": "a@x.example"}, None),
         ({"RecordType": "SpamComplaint", "Email": "a@x.example"}, (Kind.COMPLAINT, "a@x.example", "", "")),
         (
             {"RecordType": "Delivery", "Recipient": "a@x.example", "Details": "ok"},
@@ -566,7 +638,8 @@ def test_events_of_postmark(said, expected):
     ("said", "kind"),
     [
         ({"event": "failed", "severity": "permanent"}, Kind.HARD_BOUNCE),
-        ({"event": "failed", "severity": "temporary"}, Kind.SOFT_BOUNCE),
+        ({"event": "failed", "severity": "permanent", "reason": "old"}, Kind.SOFT_BOUNCE),
+        ({"event": "failed", "severity": "temporary"}, None),
         ({"event": "complained"}, Kind.COMPLAINT),
         ({"event": "unsubscribed"}, Kind.UNSUBSCRIBED),
         ({"event": "delivered"}, Kind.DELIVERED),
@@ -577,8 +650,9 @@ def test_events_of_mailgun(said, kind):
         **said, "recipient": "a@x.example", "user-variables": {"packmule": "m.1"},
         "delivery-status": {"message": "5.1.1 no\nsuch"},
     }  # fmt: skip
-    assert events("mailgun", *mailgun_request(said), KEY) == [(kind, "a@x.example", "5.1.1 no such", "m.1")]
-    for request in (mailgun_request(said, "wrong"), mailgun_request(said, at=time.time() - 1000)):
+    expected = [(kind, "a@x.example", "5.1.1 no such", "m.1")] if kind else []
+    assert events("mailgun", *mailgun_request(said), KEY) == expected
+    for request in (mailgun_request(said, "wrong"), mailgun_request(said, at=time.time() - 90_000)):
         with pytest.raises(BadSignature):
             events("mailgun", *request, KEY)
 
@@ -642,10 +716,21 @@ def test_events_of_ses(keys, monkeypatch):
         {"Message": "{}"}, {"TopicArn": "arn:aws:sns:eu-west-1:1:other"}, {"SignatureVersion": "1"},
         {"SigningCertURL": "https://sns.evil.com/x.pem"}, {"Signature": "bm9wZQ=="},
         {"SigningCertURL": "https://sns.eu-west-1.amazonaws.com@evil.com/x.pem"},
-        {"SigningCertURL": "http://sns.eu-west-1.amazonaws.com/x.pem"},
+        {"SigningCertURL": "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"},
+        {"SigningCertURL": "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem"},
+        {"SigningCertURL": "https://sns.s3.amazonaws.com/SimpleNotificationService-1.pem"},
+        {"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/other.pem"},
+        {"Type": "UnsubscribeConfirmation"}, {"Type": ["Notification"]}, {"Timestamp": 7},
     ):  # fmt: skip
         with pytest.raises(BadSignature):
             events("ses", ses_request(said, keys[1], monkeypatch, **changes), {}, TOPIC)
+    with pytest.raises(BadSignature):
+        events("ses", ses_request(said, keys[1], monkeypatch, age=4000), {}, TOPIC)
+    other = {"TopicArn": TOPIC.replace("mail", "theirs")}
+    with pytest.raises(BadSignature):  # which AWS has signed, but for somebody else
+        events("ses", ses_request(said, keys[1], monkeypatch, other), {}, TOPIC)
+    two = f"arn:aws:sns:us-east-1:123456789012:other {TOPIC}"
+    assert len(events("ses", ses_request(said, keys[1], monkeypatch), {}, two)) == 1
 
 
 @pytest.mark.parametrize(
@@ -678,3 +763,37 @@ def test_what_is_no_request_of_a_provider_is_refused(name):
 def test_an_event_without_an_address_is_left_out(recipient):
     said = {"RecordType": "Delivery", "Recipient": recipient}
     assert events("postmark", *postmark_request(said), KEY) == []
+
+
+def test_a_key_that_can_verify_nothing_is_refused_before_the_first_event(keys):
+    check_key("ses", f"{TOPIC} arn:aws-cn:sns:cn-north-1:123456789012:mail")
+    check_key("sendgrid", sendgrid_request([], keys[0])[2])
+    check_key("resend", RESEND_KEY)
+    for name, key in (
+        ("ses", "mail"), ("ses", TOPIC.replace("eu-west-1", "s3")), ("sendgrid", "bm9wZQ=="), ("resend", "é"),
+        ("ses", f"{TOPIC} mail"),
+    ):  # fmt: skip
+        with pytest.raises((BadKey, sns.InvalidTopic), match="give the"):
+            check_key(name, key)
+
+
+def test_a_subscription_is_confirmed_at_the_host_of_the_topic_and_nowhere_else(keys, monkeypatch):
+    more = {"Type": "SubscriptionConfirmation", "Token": "a b&c", "SubscribeURL": "https://evil.example/"}
+    body = ses_request("You have chosen to subscribe", keys[1], monkeypatch, more)
+    invites = told("ses", body, {}, TOPIC).invites
+    assert invites == (TOPIC, "a b&c")
+    asked = []
+
+    def get(api, path, status=200):
+        asked.append((api._host, path))
+        return Answer(status, {}, b"")
+
+    monkeypatch.setattr(sns.Api, "get", get)
+    sns.confirm(*invites)
+    (host, path) = asked[0]
+    assert host == "sns.eu-west-1.amazonaws.com"
+    assert path.startswith("/?Action=ConfirmSubscription&TopicArn=arn%3Aaws%3Asns%3A")
+    assert path.endswith("&Token=a%20b%26c")
+    monkeypatch.setattr(sns.Api, "get", lambda api, path: get(api, path, 403))
+    with pytest.raises(sns.NotConfirmed, match="403"):
+        sns.confirm(*invites)

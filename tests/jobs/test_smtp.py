@@ -9,14 +9,17 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from packmule.jobs import context
 from packmule.jobs.email import InsecureServer, Mailer, MailRefused, TemporaryFailure
+from packmule.jobs.email.delivery.mailer import MOST_ALONE
 from packmule.jobs.email.delivery.smtp import channel, envelope
-from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.letter import Content, Letter
+from packmule.jobs.email.message.compose import compose
 from packmule.jobs.email.outcome import State
 from packmule.tests.jobs.mail_journal import Book
 from packmule.tests.jobs.mail_server import BODY, DOT, HANG_UP, SILENCE, MailServer
@@ -64,7 +67,7 @@ def test_each_letter_of_many_is_taken_once_and_in_order(mailer, extensions):
         assert server.connections == 1
     assert book.reply("to7@example.org") == "250 2.0.0 queued"
     one = [f"<{number}@example.org>" for number in range(50)]
-    assert list(book.calls[:-1]) == [(kind, each) for each in one for kind in ("prepare", "begin", "ended")]
+    assert book.calls[1:-1] == [(kind, each) for each in one for kind in ("prepare", "begin", "ended")]
 
 
 def test_the_next_envelope_travels_with_the_body_before_it(mailer):
@@ -100,6 +103,17 @@ def test_a_body_arrives_as_it_is_whatever_its_lines_look_like(mailer, extensions
         delivered(mailer(server), letter(0, content=content), letter(1))
         expected = content if not content or content.endswith(b"\r\n") else content + b"\r\n"
         assert server.mails[0].content in {expected, expected or b"\r\n"}
+        assert len(server.mails) == 2
+
+
+@pytest.mark.parametrize("text", ["no dots", ".\n..\n.x\n\n.", "x\r.\rQUIT"], ids=["none", "dots", "bare"])
+def test_a_composed_mail_arrives_as_it_is(mailer, text):
+    mail = compose(
+        Content(text, None), subject="s", sender="mule@example.org", to=["to0@example.org"], key="k"
+    )
+    with MailServer() as server:
+        delivered(mailer(server), mail, letter(1))
+        assert server.mails[0].content == mail.content
         assert len(server.mails) == 2
 
 
@@ -379,6 +393,50 @@ def test_a_kept_connection_that_ends_before_the_body_is_replaced(mailer, extensi
         }
         assert server.connections == 2
         assert len(server.mails) == (2 if is_refused else 3)
+
+
+@pytest.mark.parametrize("extensions", BOTH)
+def test_a_server_that_hangs_up_at_an_address_lets_that_wait_and_the_others_go_on(mailer, extensions):
+    answers = {f"RCPT to{number}@example.org": HANG_UP for number in (2, 5)}
+    with MailServer(answers, extensions) as server:
+        book = delivered(
+            mailer(server), *map(letter, range(8)), letter(8, ["to5@example.org", "b@example.org"])
+        )
+        assert book.states("<8@example.org>") == {"to5@example.org": DEFERRED, "b@example.org": ACCEPTED}
+        states = [book.outcomes[f"<{n}@example.org>", f"to{n}@example.org"].state for n in range(8)]
+        assert states == [DEFERRED if number in (2, 5) else ACCEPTED for number in range(8)]
+        assert "hung up twice at this address" in book.reply("to2@example.org")
+        assert server.connections == 1 + 2 + 2 + 1  # to5 is known by then
+
+
+def test_a_server_that_hangs_up_once_at_an_address_gets_the_mail(mailer):
+    with MailServer({"RCPT to1@example.org": [HANG_UP]}) as server:
+        book = delivered(mailer(server), *map(letter, range(3)))
+        assert set(book.states().values()) == {ACCEPTED}
+        assert server.connections == 2
+
+
+def test_a_server_that_hangs_up_at_each_address_is_left(mailer):
+    answers = {f"RCPT to{number}@example.org": HANG_UP for number in range(9)}
+    with MailServer(answers) as server:
+        book = Book()
+        with pytest.raises(TemporaryFailure, match="hung up"):
+            delivered(mailer(server), *map(letter, range(9)), book=book)
+        assert book.states() == {f"to{number}@example.org": DEFERRED for number in range(MOST_ALONE)}
+        assert server.connections == 2 * MOST_ALONE + 1
+
+
+@pytest.mark.parametrize("extensions", BOTH)
+def test_a_server_that_hangs_up_at_one_address_and_then_at_another_is_left(mailer, extensions):
+    def hang_up_in_turn(number: int) -> Callable[[MailServer], bytes]:
+        return lambda server: HANG_UP if server.connections % 2 == number else b"250 fine\r\n"
+
+    answers = {f"RCPT to{number}@example.org": hang_up_in_turn(number) for number in range(2)}
+    with MailServer(answers, extensions) as server:
+        book = Book()
+        with pytest.raises(TemporaryFailure, match="hung up"):
+            delivered(mailer(server), letter(0, ["to0@example.org", "to1@example.org"]), book=book)
+        assert (book.states(), server.connections) == ({}, 2)
 
 
 def test_a_421_to_a_recipient_lets_its_domain_wait_and_the_others_go_on(mailer):

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 
 from packmule.coordination.redis.backoff import REDIS_ERRORS
 from packmule.jobs import context, current, keys
 from packmule.jobs.batch import KEEP
+from packmule.jobs.context import REPORT_INTERVAL
 from packmule.jobs.email import HOPELESS
 from packmule.jobs.email.bulk.between import deliver
 from packmule.jobs.email.bulk.mail import BulkMail
@@ -31,6 +32,8 @@ from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.interrupts import Interrupted
 from packmule.jobs.job import job
 from packmule.jobs.storage import Storage
+
+T = TypeVar("T")
 
 RESERVED_AT_ONCE = 100
 """Recipients that one call of the ledger reserves: it takes a few milliseconds."""
@@ -85,12 +88,13 @@ def _recorded(
     while some := list(islice(recipients, RESERVED_AT_ONCE)):
         run.reserve(some)
     ready = run.ready()
+    run.line_up(ready)
     letters = _letters(mailer, mail, {to: (run.entries[to].id, chunk[to]) for to in ready}, run.refuse)
     is_whole = True
     try:
-        is_whole = deliver(mailer, run, letters, leaving)
+        is_whole = deliver(mailer, run, map(run.as_before, letters), leaving)
     except TemporaryFailure as error:
-        run.unreached(ready, str(error))
+        run.unreached(ready, str(error), error.retry_at)
     run.flush()
     if not is_whole:
         raise Interrupted
@@ -127,18 +131,29 @@ def _letters(
 
     If none can be built, the recipient is refused, with the reason.
     """
-    draft = mail.draft(mailer.renderer, mailer.sender)
+    draft = mail.draft(mailer.renderer, mailer.sender, mailer.return_path)
     if mail.attachments or mail.images:
         most = current.resource(InputLimits).attachment_bytes
         draft = draft.with_files(current.resource(Storage), most, mail.attachments, mail.images)
     link_for = _links(mail)
-    for to, (id, row) in current.track(rows.items(), len(rows), "sending"):
+    for to, (id, row) in _tracked(rows):
         try:
             letter = mail.letter(draft, row, id, link_for(to))
         except UNFIT as error:
             refuse(to, str(error))
         else:
             yield letter
+
+
+def _tracked(rows: Mapping[str, T]) -> Iterator[tuple[str, T]]:
+    """The rows; how far they are is reported as often as anybody can see it."""
+    reported = -REPORT_INTERVAL
+    for done, each in enumerate(rows.items()):
+        if (now := time.monotonic()) - reported >= REPORT_INTERVAL:
+            current.progress(done, len(rows), "sending")
+            reported = now
+        yield each
+    current.progress(len(rows), len(rows), "sending")
 
 
 def _links(mail: BulkMail) -> Callable[[str], str | Sequence[str] | None]:

@@ -36,7 +36,7 @@ def column_of(source: str, rows: Sequence[Row], wanted: str | None) -> str:
     if wanted is not None:
         if wanted in names:
             return wanted
-        raise NoColumn(f"{source} has no column {wanted!r:.80}: it has {_shown(names)}")
+        raise NoColumn(f"{source} has no column {wanted!r:.80}: it has {shown(names)}")
     by_name = [name for name in names if re.sub(r"[\W_]", "", name).casefold() in NAMES]
     found = by_name or [name for name in names if _has_addresses(rows, name)]
     if len(found) == 1:
@@ -44,10 +44,10 @@ def column_of(source: str, rows: Sequence[Row], wanted: str | None) -> str:
     if not found:
         raise NoColumn(
             f"{source} has no column of addresses that can be found: name it with --column (column=); "
-            f"it has {_shown(names)}"
+            f"it has {shown(names)}"
         )
     raise NoColumn(
-        f"{source} has several columns that may have the addresses, {_shown(found)}: "
+        f"{source} has several columns that may have the addresses, {shown(found)}: "
         "name one with --column (column=)"
     )
 
@@ -101,6 +101,7 @@ def _is_address(value: Any) -> bool:
     return True
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown(names: Sequence[str]) -> str:
+    """The first names, for an error."""
     more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
     return (", ".join(plain(name)[:80] for name in names[:MOST_SHOWN]) or "none") + more

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import msgspec
 
-from packmule.jobs.email.letter import Letter
-from packmule.jobs.email.message.draft import Draft
+from packmule.jobs.email.letter import InvalidMessage, Letter
+from packmule.jobs.email.message.draft import Draft, check_variables
 from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.job_type import InvalidCall
 
@@ -54,8 +55,23 @@ class BulkMail(BulkContent, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
     column: str = "email"
 
-    def draft(self, renderer: Renderer, sender: str) -> Draft:
-        """The mail without its recipients, from `sender` unless it names its own; files are not read.
+    def check_variables(self, row: Mapping[str, Any]) -> None:
+        """Refuse a mail that leaves out its variables or shows the names of those of `row`.
+
+        Raises `InvalidMessage`.
+        """
+        check_variables(self.variables, self.template, self.subject)
+        for name in re.findall(r"\{\{\s*(\w+)", f"{self.body or ''}\n{self.html or ''}"):
+            if name in row:
+                raise InvalidMessage(
+                    f"body and html are sent as they are, with {{{{ {name} }}}} in them: write them into a "
+                    "template (on the command line: --template), which shows each recipient's own"
+                )
+
+    def draft(self, renderer: Renderer, sender: str, return_path: str | None = None) -> Draft:
+        """The mail without its recipients; files are not read.
+
+        `sender` and `return_path` are those of a mail that names none.
 
         Raises `InvalidMessage`.
         """
@@ -69,7 +85,7 @@ class BulkMail(BulkContent, frozen=True, omit_defaults=True, forbid_unknown_fiel
             reply_to=self.reply_to,
             headers=self.headers,
             unsubscribe=self.unsubscribe,
-            return_path=self.return_path,
+            return_path=self.return_path or return_path,
             tags=self.tags or (),
             metadata=self.metadata,
         )

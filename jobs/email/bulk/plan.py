@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -13,13 +12,17 @@ import msgspec
 from redis import Redis
 
 from packmule.jobs.email.bulk.before import Before, look
+from packmule.jobs.email.bulk.columns import shown
 from packmule.jobs.email.bulk.mail import BulkMail, bulk_mail
 from packmule.jobs.email.bulk.recipients import MAX_BAD, Checked, Recipients, check
 from packmule.jobs.email.bulk.table import Listed
 from packmule.jobs.email.ledger import names
+from packmule.jobs.email.ledger.reader import counts_of
 from packmule.jobs.email.letter import InvalidMessage, Letter
 from packmule.jobs.email.message.addresses import InvalidAddress, parse
-from packmule.jobs.email.templating.rendering import InvalidTemplate, Renderer
+from packmule.jobs.email.outcome import State
+from packmule.jobs.email.templating.rendering import NOT_GIVEN, InvalidTemplate, Renderer
+from packmule.jobs.storage import temporary
 
 MADE_SIGN = "list:"
 """What the key of a send begins with that was given none."""
@@ -62,6 +65,8 @@ class Plan(NamedTuple):
     recipients: Recipients
     mail: BulkMail
     report: Report
+    counts: Mapping[State, int]
+    """How many mails of its key were in which state, before the report's look at them."""
 
 
 @contextmanager
@@ -84,15 +89,16 @@ def planned(
     `InvalidMessage` or `InvalidTemplate` if none of three mails can be made: to the first, a middle and the
     last recipient.
     """
-    with tempfile.TemporaryDirectory(prefix="packmule-") as name:
-        recipients = check(listed, Path(name), column, max_bad, bad_rows)
+    with temporary.folder() as folder:
+        recipients = check(listed, folder, column, max_bad, bad_rows)
         checked = recipients.checked
         mail = bulk_mail(*content, checked.variable)
         key = key if key is not None else _made_key(checked, mail)
         send = names.send_of_key(key)
         samples = _samples(recipients, mail, templating)
+        counts = counts_of(client, send)
         before = look(client, send, (parse(row[mail.column]).spec for row in recipients))
-        yield Plan(recipients, mail, Report(key, checked, before, samples))
+        yield Plan(recipients, mail, Report(key, checked, before, samples), counts)
 
 
 def _made_key(checked: Checked, mail: BulkMail) -> str:
@@ -104,6 +110,7 @@ def _samples(recipients: Recipients, mail: BulkMail, templating: Templating) -> 
     count = recipients.checked.recipients
     wanted = {0, count // 2, count - 1}
     rows = [row for number, row in enumerate(recipients) if number in wanted]
+    mail.check_variables(rows[0])
     found, errors = [], []
     draft = mail.draft(*templating)
     for row in rows:
@@ -116,6 +123,8 @@ def _samples(recipients: Recipients, mail: BulkMail, templating: Templating) -> 
         else:
             found.append(_sample(to, letter))
     if len(errors) == len(rows):
+        if NOT_GIVEN in str(errors[0]):
+            raise InvalidTemplate(f"{errors[0]}; {recipients.checked.source} gives {shown(list(rows[0]))}")
         raise errors[0]
     return found
 

@@ -16,6 +16,7 @@ from packmule.jobs.email.bulk.before import slices
 from packmule.jobs.email.bulk.counts import facts_of
 from packmule.jobs.email.ledger import reader as ledger
 from packmule.jobs.email.message.addresses import InvalidAddress, parse
+from packmule.plain_text import plain_cell
 
 AT_ONCE = 500
 
@@ -50,12 +51,14 @@ def results_of(client: Redis, id: str) -> Iterator[Result]:
 
 
 def as_csv(results: Iterable[Result]) -> Iterator[str]:
-    """Yield the results as CSV, a few hundred rows at a time."""
+    """Yield the results as CSV, a few hundred rows at a time; no spreadsheet takes a cell for a formula."""
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
     writer.writerow(COLUMNS)
     for some in slices(results, AT_ONCE):
-        writer.writerows((each.recipient, each.state, each.reply, each.at or "") for each in some)
+        writer.writerows(
+            (plain_cell(each.recipient), each.state, plain_cell(each.reply), each.at or "") for each in some
+        )
         yield line.getvalue()
         line.seek(0)
         line.truncate()

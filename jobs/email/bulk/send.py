@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -23,7 +23,6 @@ from packmule.jobs.email.bulk.recipients import MAX_BAD
 from packmule.jobs.email.bulk.results import Result, chunk_id, results_of
 from packmule.jobs.email.bulk.table import Listed, given, reading
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, OnUnknown, names
-from packmule.jobs.email.ledger.reader import counts_of
 from packmule.jobs.email.templating.rendering import Renderer
 from packmule.jobs.options import InvalidOption, Options
 from packmule.units import KIB
@@ -107,13 +106,9 @@ def send_bulk(
     """
     jobs = client or Client.default()
     policy = {"on_unknown": on_unknown, "give_up_after": give_up_after}
-    with (
-        opened(recipients, encoding, sheet) as listed,
-        planned(
-            listed, (subject, body, mail), _templating(jobs), jobs.redis,
-            key=key, column=column, max_bad=max_bad,
-        ) as plan,
-    ):  # fmt: skip
+    with _planned(
+        jobs, opened(recipients, encoding, sheet), (subject, body, mail), key, column, max_bad
+    ) as plan:
         return enqueue(plan, jobs, options, policy)
 
 
@@ -136,13 +131,9 @@ def preview_bulk(
     'Hello Ada'
     """
     jobs = client or Client.default()
-    with (
-        opened(recipients, encoding, sheet) as listed,
-        planned(
-            listed, (subject, body, mail), _templating(jobs), jobs.redis,
-            key=key, column=column, max_bad=max_bad,
-        ) as plan,
-    ):  # fmt: skip
+    with _planned(
+        jobs, opened(recipients, encoding, sheet), (subject, body, mail), key, column, max_bad
+    ) as plan:
         return plan.report
 
 
@@ -160,9 +151,8 @@ def enqueue(plan: Plan, jobs: Client, options: Options | None, policy: Mapping[s
         raise InvalidOption(
             "a bulk send is a batch of its own jobs: leave job_id, batch, after and unique out"
         )
-    report, redis = plan.report, jobs.redis
+    report, counts = plan.report, plan.counts
     checked, send = report.checked, names.send_of_key(report.key)
-    counts = counts_of(redis, send)
     total = sum(counts.values()) - report.before.known + checked.recipients
     facts = Facts(
         send, report.key, checked.source, plan.mail.subject, plan.mail.template, plan.mail.column,
@@ -195,6 +185,19 @@ def _chunks(plan: Plan, max_bytes: int) -> Iterator[list[dict[str, Any]]]:
         yield rows
 
 
-def _templating(jobs: Client) -> Templating:
+@contextmanager
+def _planned(
+    jobs: Client,
+    opening: AbstractContextManager[Listed],
+    content: tuple[str, str | None, Mapping[str, Any]],
+    key: str | None,
+    column: str | None,
+    max_bad: float,
+) -> Iterator[Plan]:
     settings = jobs.settings or Settings.from_env()
-    return Templating(Renderer(settings.templates), settings.mail_from)
+    templating = Templating(Renderer(settings.templates), settings.mail_from)
+    with (
+        opening as listed,
+        planned(listed, content, templating, jobs.redis, key=key, column=column, max_bad=max_bad) as plan,
+    ):
+        yield plan

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,17 +16,16 @@ from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import UsageError
 from packmule.jobs.files import excel, jsonlines
 from packmule.jobs.files.database import QueryFailed, opened
+from packmule.jobs.files.reading import Reading
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.signatures import Kind, kind_of
 from packmule.jobs.files.table import MAX_COLUMNS, Work, check_width
 from packmule.jobs.files.text import as_utf8, delimiter
+from packmule.jobs.storage import temporary
 from packmule.units import MIB
 
 MAX_LINE = MIB
 """Characters; no list has such a line, and a file without line ends would be held whole."""
-
-LONGEST_VALUE = 131_072
-"""Characters of one field, Python's own bound."""
 
 SAMPLE = 64 * 1024
 
@@ -76,19 +74,18 @@ def reading(
         kind = kind_of(file)
     except OSError as error:
         raise UnreadableList(f"can't read {source}: {error.strerror or error}") from None
-    with TemporaryDirectory(prefix="packmule-") as name:
-        folder = Path(name)
+    with temporary.folder() as folder:
         link = folder / "source"
         link.symlink_to(file.resolve())
-        work = Work(source, link, folder, {}, sheet, lambda done, message: None)
+        work = Work(source, link, folder, Reading(sheet=sheet), lambda done, message: None)
         yield _listed(work, kind, encoding)
 
 
 @contextmanager
 def given(rows: Iterable[Mapping[str, Any]]) -> Iterator[Listed]:
     """The list that a program gives, spooled to disk. Raises `UnreadableList`."""
-    with TemporaryDirectory(prefix="packmule-") as name:
-        file = Path(name) / "given"
+    with temporary.folder() as folder:
+        file = folder / "given"
         with file.open("wb") as spool:
             for number, row in enumerate(rows, start=1):
                 spool.write(_line(number, row))
@@ -118,7 +115,7 @@ def _listed(work: Work, kind: Kind, encoding: str | None) -> Listed:
         return Listed(source, lambda refusals: _objects(lines, refusals))
     if encoding is None:
         _refuse_others(source, kind)
-    if kind.reader is None and not kind.type.startswith("text/") and encoding is None:
+    if kind.reader in {None, "arrow"} and not kind.type.startswith("text/") and encoding is None:
         raise UnreadableList(
             f"{source} is not CSV, JSON Lines, Parquet or Excel: it looks like {kind.type}; "
             "if it is text, give its encoding"
@@ -136,7 +133,7 @@ def _listed(work: Work, kind: Kind, encoding: str | None) -> Listed:
 
 def _refuse_others(source: str, kind: Kind) -> None:
     """Raise `UnreadableList` for a text that is no list."""
-    if kind.reader is None and kind.type in OTHER_TEXTS:
+    if kind.reader in {None, "json"} and kind.type in OTHER_TEXTS:
         raise UnreadableList(f"{source} is not CSV, JSON Lines, Parquet or Excel: {OTHER_TEXTS[kind.type]}")
 
 

@@ -8,6 +8,12 @@ from packmule.coordination.limits.rate import Rate
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Journal
 
+NOT_AGAIN = (
+    "the answer was lost, and can't be asked for again: the provider has forgotten the request by now, or "
+    "the mail, its recipients or PACKMULE_MAIL_URL have changed since"
+)
+"""Why a mail stays unknown that no provider knows again."""
+
 
 class Channel(Protocol):
     """Carries letters, for one thread at a time."""
@@ -45,6 +51,9 @@ class Way(Protocol):
     """One server or provider, as a URL names it; its text is its name, without secrets."""
 
     limits: Limits
+
+    def knows(self, letter: Letter) -> bool:
+        """Whether it knows the request by which the letter was sent before, and sends no second copy."""
 
     def open(self) -> Channel:
         """A fresh channel. Raises `TemporaryFailure`, `MailRefused`, `InsecureServer` or `InvalidServer`."""

@@ -9,24 +9,30 @@ from dataclasses import replace
 from redis import Redis
 
 from packmule.jobs import current
-from packmule.jobs.email.delivery.channel import Channel
+from packmule.jobs.email.delivery.channel import NOT_AGAIN, Channel
 from packmule.jobs.email.delivery.pace import Pace, Paced, parse
 from packmule.jobs.email.delivery.route import Busy, Route, Routes, TemporaryFailure
 from packmule.jobs.email.delivery.smtp.server import MailRefused
 from packmule.jobs.email.delivery.staging import Staged, checked
 from packmule.jobs.email.delivery.ways import InvalidServer, way_of
+from packmule.jobs.email.dkim.signing import signer_of
 from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.message.verp import checked_path
 from packmule.jobs.email.outcome import Journal, Outcome, State
 from packmule.jobs.email.templating.rendering import Renderer
+
+MOST_ALONE = 3
+"""Recipients, one after another, at whom a server may hang up before it counts as one that doesn't work."""
 
 
 class Mailer:
     """Renders mails and sends them; provide one to the jobs of a process.
 
     `urls` are described at `delivery.ways`; the first that works gets the mails, and without one, sending
-    raises `InvalidServer`. `sender` is the From of mails that name none, `templates` the user's folder of
-    templates. Through `redis` all processes keep the `pace` of domains (`pace.parse`) and servers. With `to`,
-    all mails go to that address alone.
+    raises `InvalidServer`. `sender` is the From of mails that name none, and `return_path` where bounces of
+    mails go that don't say it (`verp.return_path`). `templates` is the user's folder of templates. Through
+    `redis` all processes keep the `pace` of domains (`pace.parse`) and servers. With `to`, all mails go to
+    that address alone. The keys that `dkim` names (`dkim.keys.read_key`) sign the mails of their domains.
 
     Connections are kept between mails, one for each thread that sends at the same time. A stale connection is
     replaced before the mail is transmitted, and a forked child opens its own. `close()` closes them.
@@ -44,14 +50,23 @@ class Mailer:
         redis: Redis | None = None,
         pace: str = "",
         to: str = "",
+        return_path: str = "",
+        dkim: Sequence[str] = (),
     ) -> None:
         self.sender = sender
         self.renderer = Renderer(templates)
         self.redis = redis
         urls = urls.split() if isinstance(urls, str) else urls or ()
-        self._routes = Routes([way_of(url) for url in urls], redis)
+        self._routes = Routes([way_of(url, len(urls) == 1) for url in urls], redis)
         self._pace = Pace(redis, parse(pace)) if redis is not None else None
         self._to = checked(to) if to else None
+        self._signer = signer_of(dkim) if dkim else None
+        self.return_path = checked_path(return_path) if return_path else None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a mail can be sent at once, over a channel that was kept."""
+        return self._routes.is_open
 
     def deliver(self, letters: Iterable[Letter], journal: Journal) -> None:
         """Send each of `letters`, and let `journal` know what became of each of its recipients.
@@ -71,6 +86,8 @@ class Mailer:
         elif self._pace is not None:
             paced = Paced(journal, self._pace)
             journal, coming = paced, paced.may_go(coming)
+        if self._signer is not None:
+            coming = map(self._signer.signed, coming)
         run = _Run(self._routes, journal)
         try:
             letter = next(coming, None)
@@ -114,11 +131,15 @@ class _Run:
         self.routes = routes
         self.journal = journal
         self._held: tuple[Route, Channel] | None = None
+        self._suspect = ""
+        """The recipient at whose address a server hung up last."""
+        self._is_new = False
+        """Whether nothing came of that yet. If it now hangs up at another one, neither is to blame."""
+        self._alone = 0
 
     def send(self, letter: Letter, ahead: Letter | None) -> None:
         """Send one letter, in as many transactions and by as many servers as it takes."""
         while True:
-            self.journal.prepare(letter)
             try:
                 left = self._carried(letter, ahead)
             except Busy as error:
@@ -139,22 +160,40 @@ class _Run:
     def _carried(self, letter: Letter, ahead: Letter | None) -> tuple[str, ...]:
         while True:
             route, channel = self._channel()
+            if letter.request and not route.way.knows(letter):
+                unknown = Outcome(State.UNKNOWN, f"{route.way}: {NOT_AGAIN}")
+                self.journal.ended(letter, dict.fromkeys(letter.recipients, unknown))
+                return ()
             is_fresh = channel.is_fresh
             route.admit()
+            self.journal.prepare(letter)
             try:
                 left = channel.carry(letter, None if route.is_limited else ahead, self.journal)
             except TemporaryFailure as error:
-                if is_fresh:
+                may_blame = error.recipient and self._alone < MOST_ALONE
+                if may_blame and error.recipient == self._suspect:
+                    return self._without(letter, route, error)
+                if may_blame and not self._is_new:
+                    self._suspect, self._is_new = error.recipient, True
+                elif is_fresh:
                     route.failed(TemporaryFailure(f"{route.way} hung up: {error}"))
             else:
+                self._alone, self._is_new = 0, False
                 route.worked()
                 return left
+
+    def _without(self, letter: Letter, route: Route, error: TemporaryFailure) -> tuple[str, ...]:
+        """The recipients but for the one at whom a server hung up again: that one waits alone."""
+        self._alone, self._is_new = self._alone + 1, False
+        waits = Outcome(State.DEFERRED, f"{route.way} hung up twice at this address: {error}")
+        self.journal.ended(letter, {error.recipient: waits})
+        return tuple(to for to in letter.recipients if to != error.recipient)
 
     def _channel(self) -> tuple[Route, Channel]:
         if self._held is not None and self._held[0].is_usable(self._held[1]):
             return self._held
         self._let_go()
-        self._held = self.routes.take()
+        self._held = self.routes.take(self.journal.flush)  # a mail is not marked while a connection opens
         return self._held
 
     def _let_go(self) -> None:

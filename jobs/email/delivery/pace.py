@@ -18,8 +18,8 @@ from packmule.coordination.redis.backoff import REDIS_ERRORS
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import UsageError
-from packmule.jobs.email.delivery.smtp.envelope import domain
 from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.message.addresses import domain_of
 from packmule.jobs.email.outcome import Journal, Outcome, State
 
 SLOW = "pm:mail-slow"
@@ -84,6 +84,14 @@ class Pace:
         self._looked_at = float("-inf")
         self._line: dict[str, float] = {}
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no domain is limited or slow."""
+        try:
+            return not self._buckets and not self._slow_ones()
+        except NO_LIMIT:
+            return True
+
     def wait(self, name: str, count: int) -> float:
         """How many seconds `count` mails to a domain must wait, 0.0 if they may go."""
         try:
@@ -144,27 +152,35 @@ class Paced:
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """Pass the outcomes on, and learn from them."""
         self._journal.ended(letter, outcomes)
+        if self._pace.is_free and all(each.state is State.ACCEPTED for each in outcomes.values()):
+            return
         refused, eased = set(), set()
         for to, outcome in outcomes.items():
             if outcome.state is State.ACCEPTED:
-                eased.add(domain(to))
+                eased.add(domain_of(to))
             elif outcome.state is State.DEFERRED and _is_of_domain(outcome):
-                refused.add(domain(to))
+                refused.add(domain_of(to))
         for name in refused:
             self._pace.learn(name, "slow")
         for name in eased - refused:
             self._pace.learn(name, "ease")
 
     def may_go(self, letters: Iterator[Letter]) -> Iterator[Letter]:
-        """The letters, without the recipients that must wait: they are deferred."""
+        """The letters, without the recipients that must wait: they are deferred.
+
+        One whose answer was lost goes whole, since its server knows it only then.
+        """
         for letter in letters:
-            counts = Counter(map(domain, letter.recipients))
+            if letter.request or self._pace.is_free:
+                yield letter
+                continue
+            counts = Counter(map(domain_of, letter.recipients))
             waits = {name: wait for name, count in counts.items() if (wait := self._pace.wait(name, count))}
             if not waits:
                 yield letter
                 continue
             self._journal.ended(letter, _deferred(letter.recipients, waits))
-            left = tuple(to for to in letter.recipients if domain(to) not in waits)
+            left = tuple(to for to in letter.recipients if domain_of(to) not in waits)
             if left:
                 yield replace(letter, recipients=left)
 
@@ -174,7 +190,7 @@ def _deferred(recipients: Sequence[str], waits: Mapping[str, float]) -> dict[str
     return {
         to: Outcome(State.DEFERRED, f"{name} gets mails at its pace", retry_at=now + waits[name])
         for to in recipients
-        if (name := domain(to)) in waits
+        if (name := domain_of(to)) in waits
     }
 
 

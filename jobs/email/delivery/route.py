@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,9 @@ LEASE = 60.0
 
 class TemporaryFailure(Unavailable):
     """No server can be reached, or each refuses for now, so a later retry may succeed."""
+
+    recipient = ""
+    """The one at whose address the server hung up, if it did that."""
 
     def __init__(self, text: str, retry_at: float | None = None) -> None:
         """`retry_at` is the Unix time before which another attempt is in vain, if that is known."""
@@ -64,6 +67,11 @@ class Route:
     def rest(self) -> float:
         """The seconds for which it still rests."""
         return max(0.0, self._rests_until - time.monotonic())
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a kept channel is usable."""
+        return any(channel.is_usable for channel in self._idle.copy())
 
     def idle(self) -> Channel | None:
         """A kept channel that is usable; the others are closed."""
@@ -164,7 +172,15 @@ class Routes:
     def __init__(self, ways: Sequence[Way], redis: Redis | None = None) -> None:
         self.routes = [Route(way, redis) for way in ways]
 
-    def take(self) -> tuple[Route, Channel]:
+    @property
+    def is_open(self) -> bool:
+        """Whether `take` has a kept channel, unless another thread is faster."""
+        for route in self.routes:
+            if route.has_idle or not route.rest:
+                return route.has_idle
+        return False
+
+    def take(self, before_opening: Callable[[], None]) -> tuple[Route, Channel]:
         """A channel of the first server that takes mails, kept or fresh.
 
         Raises `Busy` if one works but has reached its limits, `TemporaryFailure` if one may work later,
@@ -176,6 +192,7 @@ class Routes:
                 return route, channel
             if route.rest:
                 continue
+            before_opening()
             try:
                 return route, route.open()
             except Busy as error:

@@ -42,6 +42,10 @@ class StoringWay:
         """What takes the mails."""
         return "memory" if self._storage is None else "a folder"
 
+    def knows(self, letter: Letter) -> bool:
+        """It knows no mail again."""
+        return False
+
     def open(self) -> StoringChannel:
         """A channel: nothing can fail yet."""
         return StoringChannel(self._storage)

@@ -10,8 +10,10 @@ class InvalidServer(UsageError, ValueError):
     """The mail server's URL is missing or invalid."""
 
 
-def way_of(url: str) -> Way:
-    """The way that `url` names. Raises `InvalidServer`, whose text never quotes the URL.
+def way_of(url: str, is_only: bool = True) -> Way:
+    """The way that `url` names; it `is_only` if no other way may get its mails later.
+
+    Raises `InvalidServer`, whose text never quotes the URL.
 
     >>> str(way_of("smtp://mail.example.org"))
     'mail.example.org:25'
@@ -28,7 +30,7 @@ def way_of(url: str) -> Way:
     if scheme in {"ses", "postmark", "mailgun", "sendgrid", "resend"}:
         from packmule.jobs.email.delivery.http.way import HttpWay  # noqa: PLC0415
 
-        return HttpWay(url)
+        return HttpWay(url, is_only)
     raise InvalidServer(
         "PACKMULE_MAIL_URL: a URL begins with smtp, smtps, ses, postmark, mailgun, sendgrid, resend, file or "
         "memory, and ://"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from redis import Redis
 
 from packmule.jobs import context
+from packmule.jobs.email.ledger.due import GIVE_UP_AFTER
 from packmule.jobs.email.ledger.entry import Entry
-from packmule.jobs.email.ledger.run import GIVE_UP_AFTER, ClaimLost, OnUnknown, Performed, Run, Send
+from packmule.jobs.email.ledger.reserving import Performed, Send
+from packmule.jobs.email.ledger.run import ClaimLost, OnUnknown, Run
 from packmule.units import DAY
 
 __all__ = ["GIVE_UP_AFTER", "KEEP", "ClaimLost", "Entry", "Ledger", "OnUnknown", "Performed", "Run", "Send"]

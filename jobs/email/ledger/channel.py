@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,29 +19,31 @@ PATIENCE = 60.0
 
 
 class Channel:
-    """Runs a script that is harmless to repeat. The server works while the caller does something else.
+    """Runs scripts that are harmless to repeat. The server works while the caller does something else.
 
     One thread uses it. What interrupts it, such as a job's timeout, closes the connection.
     """
 
-    def __init__(self, client: Redis, script: Script) -> None:
+    def __init__(self, client: Redis) -> None:
         self._client = client
-        self._script = script
         self._connection: Any = None
-        self._call: tuple[Sequence[str], Sequence[Any]] | None = None
+        self._call: tuple[Script, Sequence[str], Sequence[Any]] | None = None
+        self.sent_at = float("-inf")
+        """When the script was sent last, by the monotonic clock."""
 
     @property
     def has_unread(self) -> bool:
         """Whether a script was sent whose reply was not read."""
         return self._call is not None
 
-    def send(self, keys: Sequence[str], args: Sequence[Any]) -> None:
-        """Send the script without waiting. If that fails, `receive` sends it again."""
-        self._call = (keys, args)
+    def send(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> None:
+        """Send a script without waiting. If that fails, `receive` sends it again."""
+        self._call = (script, keys, args)
+        self.sent_at = time.monotonic()
         try:
             if self._connection is None:
                 self._connection = self._client.connection_pool.get_connection()
-            command = pack(*self._script.command(keys, args))
+            command = pack(*script.command(keys, args))
             self._connection.send_packed_command((command,), check_health=False)
         except (*UNAVAILABLE, OSError):
             self._drop()
@@ -52,14 +55,14 @@ class Channel:
         """The reply to what was sent, however long Redis is away. Raises what isn't transient."""
         if self._call is None:
             raise RuntimeError("nothing was sent")
-        keys, args = self._call
+        call = self._call
         try:
             reply = self._read() if self._connection is not None else NoScriptError()
         except BaseException:
             self._drop()
             raise
         if isinstance(reply, NoScriptError):
-            reply = retry_until_available(lambda: self._again(keys, args))
+            reply = retry_until_available(lambda: self._again(*call))
         self._call = None
         return reply
 
@@ -71,10 +74,11 @@ class Channel:
             self._client.connection_pool.release(self._connection)
             self._connection = None
 
-    def _again(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Call the script in full. A job must not end for its timeout while what it did is not recorded."""
+    def _again(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Call a script in full. A job must not end for its timeout while what it did is not recorded."""
         current.prolong(PATIENCE)
-        return self._script(self._client, keys, args)
+        self.sent_at = time.monotonic()
+        return script(self._client, keys, args)
 
     def _read(self) -> Any:
         """The reply, or a `NoScriptError` if the script has to be sent again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import msgspec
 from packmule.coordination.redis.replies import UNREADABLE
 from packmule.jobs.email.ledger.names import long
 from packmule.jobs.email.outcome import State
+from packmule.jobs.wire import instant
 
 LONGEST_REPLY = 120
 """Characters of a server's reply that an entry keeps."""
@@ -26,7 +26,6 @@ STATES = {
 }
 LETTERS = {state: letter for letter, state in STATES.items()}
 
-_LAST = 10.0**11
 _decode = msgspec.msgpack.Decoder().decode
 
 
@@ -35,7 +34,8 @@ class Entry(NamedTuple):
 
     `reply` is the server's, or why it is in its `state`. Times are in Unix seconds: it is in this state since
     `changed`, was reserved first at `began`, and is tried again at `due`. `job` is the one that had it last.
-    Of accepted and refused mails nothing is kept behind `job`.
+    If an answer was lost, `request` is that which the provider knows again (`HttpWay.request`). Of accepted
+    and refused mails nothing is kept behind `job`.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Entry(NamedTuple):
     began: float = 0.0
     tries: int = 0
     due: float = 0.0
+    request: str = ""
 
 
 def read(id: str, packed: Any) -> Entry | None:
@@ -61,10 +62,11 @@ def read(id: str, packed: Any) -> Entry | None:
     try:
         state, recipient, reply, changed, job, _, _, *rest = _decode(packed)
         texts = [*(_text(each) for each in (rest[:5] or [""] * 5))]
-        numbers = [_number(each) for each in (rest[5:] or [0, 0, 0])]
+        numbers = [instant(each) for each in (rest[5:8] or [0, 0, 0])]
         return Entry(
-            id, STATES[state], _text(recipient), _text(reply), _number(changed), long(_text(job)),
+            id, STATES[state], _text(recipient), _text(reply), instant(changed), long(_text(job)),
             texts[0], texts[1], texts[2], texts[3], long(texts[4]), numbers[0], int(numbers[1]), numbers[2],
+            *map(_text, rest[8:9]),
         )  # fmt: skip
     except (KeyError, IndexError, TypeError, ValueError, *UNREADABLE):
         return Entry(id, State.UNKNOWN, reply="what the ledger has of it is unreadable")
@@ -73,19 +75,20 @@ def read(id: str, packed: Any) -> Entry | None:
 def known(id: str, recipient: str, packed: bytes) -> Entry:
     """The entry of a mail as `reserve.lua` tells it."""
     found: Sequence[Any] = _decode(packed)
-    state, reply, changed, job, execution, claims, began, tries, due = found
+    state, reply, changed, job, execution, claims, began, tries, due, request = found
     return Entry(
         id,
         STATES[state],
         recipient,
         _text(reply),
-        _number(changed),
+        instant(changed),
         _text(job),
         _text(execution),
         _text(claims),
-        began=_number(began),
-        tries=int(_number(tries)),
-        due=_number(due),
+        began=instant(began),
+        tries=int(instant(tries)),
+        due=instant(due),
+        request=_text(request),
     )
 
 
@@ -93,8 +96,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     return value
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    return min(max(number, 0.0), _LAST) if math.isfinite(number) else 0.0

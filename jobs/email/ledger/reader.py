@@ -13,6 +13,7 @@ from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import UsageError
 from packmule.jobs.email.ledger import names
 from packmule.jobs.email.ledger.entry import LETTERS, Entry, read
+from packmule.jobs.email.message.addresses import domain_of
 from packmule.jobs.email.outcome import State
 
 OPEN = (State.UNKNOWN, State.DEFERRED, State.SUPPRESSED, State.SENDING, State.RESERVED)
@@ -57,7 +58,7 @@ class MailFilter(NamedTuple):
             and self.batch in (None, entry.batch)
             and self.key in (None, entry.key)
             and (self.address is None or names.compared(self.address) == names.compared(entry.recipient))
-            and (self.domain is None or self.domain.lower() == names.domain_of(entry.recipient))
+            and (self.domain is None or self.domain.lower() == domain_of(entry.recipient))
             and (self.since is None or entry.changed >= self.since)
             and (self.until is None or entry.changed <= self.until)
         )
@@ -153,13 +154,21 @@ def of_message(client: Redis, message_id: str, recipient: str) -> Entry | None:
 
     >>> of_message(client, "<7fzikxchknsf2ux4vntotcgrs4@example.org>", "ada@example.org")  # doctest: +SKIP
     """
-    token = message_id.strip().removeprefix("<").partition("@")[0][: names.ID_LENGTH]
-    if not names.ID.fullmatch(token):
-        return None
-    # Mails of a bulk send have their own id there, and others that of their send.
-    found = entries(client, [names.mail_id(token, recipient), token])
-    is_same = found[1] is not None and names.compared(found[1].recipient) == names.compared(recipient)
-    return found[0] or (found[1] if is_same else None)
+    return of_messages(client, [(message_id, recipient)])[0]
+
+
+def of_messages(client: Redis, wanted: Sequence[tuple[str, str]]) -> list[Entry | None]:
+    """What `of_message` says of each Message-ID and recipient, of some hundreds in one round trip."""
+    ids = []
+    for message_id, recipient in wanted:
+        token = message_id.strip().removeprefix("<").partition("@")[0][: names.ID_LENGTH]
+        # Mails of a bulk send have their own id there, and others that of their send.
+        ids += [names.mail_id(token, recipient), token] if names.ID.fullmatch(token) else ["", ""]
+    found = entries(client, ids)
+    return [
+        of_send or (own if own and names.compared(own.recipient) == names.compared(recipient) else None)
+        for (_, recipient), of_send, own in zip(wanted, found[::2], found[1::2], strict=True)
+    ]
 
 
 def entries(client: Redis, ids: Sequence[str]) -> list[Entry | None]:

@@ -38,6 +38,8 @@ def conclude(run: Run) -> None:
     Raises `Retry` if recipients wait, `MailUnknown` if nobody knows of some, and `MailRefused` if all were
     refused.
     """
+    if all(entry.state is State.ACCEPTED for entry in run.entries.values()):
+        return
     await_rest(run)
     refuse_unknown(run)
     states = {state: _in(run, state) for state in State}
@@ -76,6 +78,9 @@ def await_rest(run: Run) -> None:
         after = min(max(1.0, min(entry.due for entry in deferred.values()) - now), DAY)
         waits.append((after, f"waiting: {_named(deferred, count)}"))
     unknown = states[State.UNKNOWN]
+    if asked := {to: entry for to, entry in unknown.items() if entry.request}:
+        after = max(1.0, min(entry.due for entry in asked.values()) - now)
+        waits.append((after, f"asked again by the same request: {_named(asked, count)}"))
     if run.resends and any(entry.began + run.give_up_after > now for entry in unknown.values()):
         waits.append((RESENT_AGAIN, f"the answer is lost for {_named(unknown, count)}"))
     if waits:

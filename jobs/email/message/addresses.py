@@ -48,6 +48,11 @@ def address(text: str) -> str:
     return f"{name if PHRASE.fullmatch(name) else quoted(name)} <{spec}>"
 
 
+def domain_of(spec: str) -> str:
+    """The domain of a bare address, in lower case."""
+    return spec.rpartition("@")[2].lower()
+
+
 @lru_cache(maxsize=1024)  # more than a chunk of a bulk send
 def parse(text: str) -> Mailbox:
     """Parse one address, with or without a display name. Raises `InvalidAddress`."""
@@ -77,6 +82,8 @@ def _local(text: str, local: str) -> str:
     if within := _QUOTED.fullmatch(local):
         inner = re.sub(r"\\(.)", r"\1", within["inner"])
         return inner if _LOCAL.fullmatch(inner) else quoted(inner)
+    if "@" in local:
+        raise _invalid(text, "it has more than one @; give one address at a time")
     raise _invalid(
         text, "before the @ it may have letters, digits and signs such as . + - _, or any text in quotes"
     )
@@ -98,7 +105,7 @@ def _display_name(text: str, name: str) -> str:
 
 
 def _domain(text: str, domain: str) -> str:
-    if len(domain) > MAX_DOMAIN or domain.endswith("."):
+    if not domain or len(domain) > MAX_DOMAIN or domain.endswith("."):
         raise _invalid(text, "after the @ it needs a domain such as example.org")
     if domain.isascii():
         # Not by idna: names in use, such as ex_ample.org, are more than it allows.

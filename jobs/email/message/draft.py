@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from packmule.jobs.email.letter import Attachment, Content, InvalidMessage, Letter, check_cid
 from packmule.jobs.email.message.addresses import parse
 from packmule.jobs.email.message.allowed import PLACE, custom, labels, unsubscribing
-from packmule.jobs.email.message.compose import compose, people
+from packmule.jobs.email.message.compose import Frame, people
 from packmule.jobs.email.message.headers import checked
 from packmule.jobs.email.message.verp import return_path as path_for
 from packmule.jobs.email.templating.rendering import Renderer, check_name
@@ -26,7 +27,7 @@ class Rendered(NamedTuple):
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Draft:
     """A mail without its recipients and variables. `attachments` have been read.
 
@@ -57,22 +58,34 @@ class Draft:
     def render(self, variables: Mapping[str, Any] | None = None) -> Rendered:
         """The subject and the content with `variables`.
 
-        The subject is text unless there are a template or variables. `body` and `html` are sent as they are;
-        a mail that has HTML only gets a text made from it. Raises `InvalidTemplate`.
+        The subject is text unless there are a template or variables. Styles of the HTML are inlined, and a
+        mail that has HTML only gets a text made from it. Raises `InvalidTemplate`.
         """
-        _check_variables(variables, self.template, self.subject)
+        check_variables(variables, self.template, self.subject)
         given = variables or {}
         is_template = (self.template is not None or variables is not None) and "{{" in self.subject
         subject = self.renderer.subject(self.subject, given) if is_template else self.subject
-        if self.template is not None:
-            content = self.renderer.content(self.template, given)
-        else:
-            content = Content(self.body, self.html)
-        if content.text is None and content.html is not None:
-            from packmule.jobs.email.message.plaintext import plaintext  # noqa: PLC0415  most mails have a text
+        if self.template is None:
+            return Rendered(subject, self._fixed)
+        return Rendered(subject, _finished(self.renderer.content(self.template, given)))
 
-            content = Content(plaintext(content.html), content.html)
-        return Rendered(subject, content)
+    @cached_property
+    def _fixed(self) -> Content:
+        """The content without a template."""
+        return _finished(Content(self.body, self.html))
+
+    @cached_property
+    def _frame(self) -> Frame:
+        return Frame(
+            self.sender,
+            reply_to=listed(self.reply_to),
+            attachments=self.attachments,
+            headers=self.headers,
+            unsubscribe=self.unsubscribe,
+            return_path=self.return_path,
+            tags=self.tags,
+            metadata=self.metadata,
+        )
 
     def letter(
         self,
@@ -90,21 +103,8 @@ class Draft:
         Raises `InvalidTemplate`, `InvalidAddress` or `InvalidMessage`.
         """
         subject, content = rendered or self.render(variables)
-        return compose(
-            content,
-            subject=subject,
-            sender=self.sender,
-            to=listed(to),
-            cc=listed(cc),
-            bcc=listed(bcc),
-            reply_to=listed(self.reply_to),
-            attachments=self.attachments,
-            headers=self.headers,
-            unsubscribe=unsubscribe or self.unsubscribe,
-            return_path=self.return_path,
-            tags=self.tags,
-            metadata=self.metadata,
-            key=key,
+        return self._frame.letter(
+            content, subject, listed(to), listed(cc), listed(bcc), unsubscribe=unsubscribe, key=key
         )
 
     def with_files(
@@ -160,7 +160,7 @@ def check(
     `InvalidMessage`, `InvalidAddress` or `InvalidTemplate`.
     """
     _check_source(body, html, template)
-    _check_variables(variables, template, subject)
+    check_variables(variables, template, subject)
     if template is not None:
         check_name(template)
     checked("subject", subject)
@@ -186,12 +186,24 @@ def listed(addresses: Addresses) -> Sequence[str]:
     return [addresses] if isinstance(addresses, str) else addresses or []
 
 
+def _finished(content: Content) -> Content:
+    """The content with a text, made of its HTML if it has none, and with the styles of its HTML inlined."""
+    if content.html is None:
+        return content
+    from packmule.jobs.email.message.css import inlined  # noqa: PLC0415  some workers send texts only
+    from packmule.jobs.email.message.plaintext import plaintext  # noqa: PLC0415
+
+    text = plaintext(content.html) if content.text is None else content.text
+    return Content(text, inlined(content.html).html)
+
+
 def _check_source(body: str | None, html: str | None, template: str | None) -> None:
     if (template is None) == (body is None and html is None):
         raise InvalidMessage("give either a template, or a body and/or html")
 
 
-def _check_variables(variables: Mapping[str, Any] | None, template: str | None, subject: str) -> None:
+def check_variables(variables: Mapping[str, Any] | None, template: str | None, subject: str) -> None:
+    """Refuse variables that nothing of a mail can use. Raises `InvalidMessage`."""
     if template is None and variables and "{{" not in subject:
         raise InvalidMessage(
             "variables need a template, or a subject with {{ }}; body and html are sent as they are"

@@ -37,7 +37,7 @@ def text_part(subtype: str, text: str) -> list[bytes]:
         data = text.replace("\n", "\r\n").encode()
     except UnicodeEncodeError as error:
         raise InvalidMessage(
-            f"the {'text' if subtype == 'plain' else 'HTML'} contains {text[error.start]!r}, "
+            f"the {'text' if subtype == 'plain' else 'HTML'} contains {error.object[error.start]!r}, "
             "a lone surrogate, which is half of a character"
         ) from None
     if not data.endswith(b"\r\n"):

@@ -113,9 +113,9 @@ class _Reader:
 
 def _attribute(attributes: str, name: str) -> str:
     """The value of the first attribute called `name`; empty without one."""
-    for given, *values in _ATTRIBUTE.findall(attributes):
-        if given.lower() == name:
-            return _unescaped("".join(values))
+    for found in _ATTRIBUTE.finditer(attributes):
+        if found[1].lower() == name:
+            return _unescaped(found[2] or found[3] or found[4] or "")
     return ""
 
 

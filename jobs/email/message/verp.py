@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from packmule.errors import UsageError
 from packmule.jobs.email.message.addresses import MAX_LOCAL, InvalidAddress, parse
 
 PLACE = "{to}"
+
+
+class InvalidReturnPath(UsageError, ValueError):
+    """The return path of the settings is no address."""
 
 
 def return_path(pattern: str, recipients: tuple[str, ...]) -> str:
@@ -25,6 +30,19 @@ def return_path(pattern: str, recipients: tuple[str, ...]) -> str:
         return parse(named).spec
     except InvalidAddress:
         return plain
+
+
+def checked_path(pattern: str) -> str:
+    """A pattern of the settings, if mails can have return paths of it. Raises `InvalidReturnPath`.
+
+    >>> checked_path("bounces+{to}@example.org")
+    'bounces+{to}@example.org'
+    """
+    try:
+        return_path(pattern, ())
+    except InvalidAddress as error:
+        raise InvalidReturnPath(f"PACKMULE_MAIL_RETURN_PATH: {error}") from None
+    return pattern
 
 
 def recipient_of(pattern: str, address: str) -> str | None:

@@ -7,27 +7,21 @@ its recipient; all others change nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from email.message import Message
 from enum import StrEnum
-from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from packmule.jobs.email.ledger import reader
+from packmule.jobs.email.ledger import KEEP, Entry, afterwards, reader
 from packmule.jobs.email.message.addresses import InvalidAddress, parse
 from packmule.jobs.email.message.verp import recipient_of
-from packmule.jobs.email.received import MOST_PARTS, content_of, header_text, parsed
-from packmule.jobs.email.suppression.addresses import suppressed_as
-from packmule.jobs.email.suppression.store import SOFT_SECONDS, Suppressions
+from packmule.jobs.email.received import MOST_PARTS, content_of, header_text, inside, parsed
+from packmule.jobs.email.suppression.store import Reported, Suppressions
 
 if TYPE_CHECKING:
     from redis import Redis
 
 MOST_RECIPIENTS = 100
 """Recipients that one report may name."""
-
-TAKEN = "pm:mail-bounced:"
-"""Keys of soft bounces that were counted: a report that is read again counts once."""
 
 _HARD = re.compile(r"5\.1\.(?![78]\b)\d{1,3}|5\.2\.1\b")
 """The address doesn't exist or is disabled; 5.1.7 and 5.1.8 are about the sender."""
@@ -53,6 +47,11 @@ class Report(NamedTuple):
     recipients: tuple[str, ...]
     reason: str
 
+    @property
+    def words(self) -> str:
+        """What the ledger notes of it; the reason of a complaint says itself that it is one."""
+        return self.reason if self.kind is Kind.COMPLAINT else f"bounced: {self.reason}"
+
 
 class Taken(NamedTuple):
     """What a mail did: the kinds of its reports, how many are of no mail of ours, and who is suppressed."""
@@ -62,34 +61,31 @@ class Taken(NamedTuple):
     suppressed: list[str]
 
 
-def take(client: Redis, content: bytes, return_path: str | None = None) -> Taken:
+def take(client: Redis, content: bytes, return_path: str | None = None, keep: float = KEEP) -> Taken:
     """Take a mail from outside; one that is no report of a mail of ours changes nothing.
 
-    `return_path` is the pattern of our mails' return paths, such as `bounces+{to}@example.org`. Raises
-    `UnreadableMail`.
+    `return_path` is the pattern of our mails' return paths, such as `bounces+{to}@example.org`. However often
+    a mail is reported, by whatever reports of a kind, it counts once. Raises `UnreadableMail`.
 
     >>> take(client, Path("bounce.eml").read_bytes()).suppressed  # doctest: +SKIP
     ['ada@example.org']
     """
-    store, digest = Suppressions(client), blake2b(content, digest_size=16).hexdigest()
-    known, unknown, suppressed = list[Kind](), 0, list[str]()
-    for number, report in enumerate(reports(content, return_path)):
-        to = next((each for each in report.recipients if _is_ours(client, report, each)), None)
-        if to is None:
-            unknown += 1
-            continue
-        known.append(report.kind)
-        if report.kind is Kind.COMPLAINT:
-            is_new = bool(store.add_all([(suppressed_as(to), report.reason)], "complaint"))
-        elif report.kind is Kind.HARD:
-            is_new = store.bounced(to, report.reason, is_hard=True)
-        elif client.set(f"{TAKEN}{digest}:{number}", 1, nx=True, ex=SOFT_SECONDS):
-            is_new = store.bounced(to, report.reason, is_hard=False)
-        else:
-            is_new = False
-        if is_new:
-            suppressed.append(to)
-    return Taken(known, unknown, suppressed)
+    found = reports(content, return_path)
+    known = [(report, *mail) for report in found if (mail := _mail(client, report)) is not None]
+    suppressed = Suppressions(client).reported(
+        [
+            Reported(
+                to,
+                report.reason,
+                "complaint" if report.kind is Kind.COMPLAINT else "bounce",
+                f"{entry.id}:{report.kind}",
+                report.kind is Kind.SOFT,
+            )
+            for report, entry, to in known
+        ]
+    )
+    afterwards.reported(client, [(entry, report.words) for report, entry, _ in known], "a report", keep)
+    return Taken([report.kind for report, _, _ in known], len(found) - len(known), suppressed)
 
 
 def reports(content: bytes, return_path: str | None = None) -> list[Report]:
@@ -98,17 +94,16 @@ def reports(content: bytes, return_path: str | None = None) -> list[Report]:
     if message.get_content_type() != "multipart/report":
         return []
     told, feedback, originals = list[Message](), list[Message](), list[Message]()
-    for part in _inside(message):
-        kind, payload = part.get_content_type(), part.get_payload()
-        inside = [each for each in payload if isinstance(each, Message)] if isinstance(payload, list) else []
+    for part in inside(message)[:MOST_PARTS]:
+        kind, parts = part.get_content_type(), inside(part)
         if kind == "message/delivery-status":
-            told += inside[: MOST_RECIPIENTS + 1]
+            told += parts[: MOST_RECIPIENTS + 1]
         elif kind == "message/feedback-report":
-            feedback += inside[:1] or [parsed(content_of(part))]
+            feedback += parts[:1] or [parsed(content_of(part))]
         elif kind in ("message/rfc822", "message/global"):
-            originals += inside[:1]
+            originals += parts[:1]
         elif kind in ("text/rfc822-headers", "message/global-headers"):
-            originals += inside[:1] or [parsed(content_of(part))]
+            originals += parts[:1] or [parsed(content_of(part))]
     id = next((text for each in originals if (text := _field(each, "Message-ID"))), "")
     if not id:
         return []
@@ -136,16 +131,11 @@ def _bounce(said: Message, id: str, verp: list[str]) -> Report | None:
     )
 
 
-def _is_ours(client: Redis, report: Report, recipient: str) -> bool:
-    return reader.of_message(client, report.message_id, recipient) is not None
-
-
-def _inside(message: Message) -> Iterator[Message]:
-    """Yield the parts of a report, and not what is inside of these."""
-    payload = message.get_payload()
-    for part in payload[:MOST_PARTS] if isinstance(payload, list) else ():
-        if isinstance(part, Message):
-            yield part
+def _mail(client: Redis, report: Report) -> tuple[Entry, str] | None:
+    """The mail of which a report says something, and its recipient; None if the ledger sent none such."""
+    entries = reader.of_messages(client, [(report.message_id, to) for to in report.recipients])
+    found = zip(entries, report.recipients, strict=True)
+    return next(((entry, to) for entry, to in found if entry is not None), None)
 
 
 def _field(message: Message, name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from redis import Redis
+from redis.exceptions import RedisError
 
 from packmule.coordination.keys import bounded
 from packmule.coordination.redis.replies import UNREADABLE, as_text
@@ -16,6 +16,7 @@ from packmule.coordination.redis.scripts import Script
 from packmule.errors import NotFound, UsageError
 from packmule.jobs import wire
 from packmule.jobs.email.suppression.addresses import DOMAIN, name_of, shown, suppressed_as
+from packmule.plain_text import one_line
 from packmule.units import CENTURY, DAY
 
 KEY = "pm:mail-suppressed"
@@ -25,7 +26,10 @@ SOFT_BOUNCES = 5
 """Soft bounces that suppress an address, if no 30 days are between two of them."""
 
 SOFT_SECONDS = 30 * DAY
-"""Seconds for which soft bounces are counted, and for which so many of them suppress an address."""
+"""Seconds for which reports and soft bounces are remembered, and for which five soft ones suppress."""
+
+TAKEN = "pm:mail-report:"
+"""Keys of reports that were taken: one that comes again does nothing."""
 
 LONGEST_REASON = 200
 SOURCES = ("operator", "import", "refused", "bounce", "complaint", "unsubscribe")
@@ -33,7 +37,6 @@ A_TRIP = 500
 
 _suppress = Script("jobs.email.suppression", "suppress")
 _decode = msgspec.msgpack.Decoder().decode
-_LAST = 10.0**11
 
 
 class NotSuppressed(NotFound):
@@ -57,6 +60,19 @@ class Suppressed(NamedTuple):
     def is_over(self) -> bool:
         """Whether its time has come."""
         return self.until is not None and self.until <= time.time()
+
+
+class Reported(NamedTuple):
+    """What a report, which `name` names, says of an address.
+
+    If it `is_soft`, the address may take mail later, such as a full mailbox.
+    """
+
+    address: str
+    reason: str
+    source: str
+    name: str
+    is_soft: bool
 
 
 class Suppressions:
@@ -84,23 +100,33 @@ class Suppressions:
             raise InvalidSuppression("give a span above 0 and of a hundred years at most, or none for ever")
         added = 0
         for first in range(0, len(named), A_TRIP):
-            args = [each for name, reason in named[first : first + A_TRIP] for each in (name, _line(reason))]
+            args = [
+                each for name, reason in named[first : first + A_TRIP] for each in (name, _reason(reason))
+            ]
             call = [wire.time_text(time.time()), source, seconds or 0, 0, 0, *args]
             added += int(_suppress(self.client, [KEY], call))
         return added
 
-    def bounced(self, address: str, reason: str, *, is_hard: bool) -> bool:
-        """Take a bounce of mail to `address`: a hard one suppresses it, and so do five soft ones.
+    def reported(self, reports: Sequence[Reported]) -> list[str]:
+        """Suppress addresses of which reports say something, in one round trip; those that were added.
 
-        Those of an address are soft if it may take mail later, such as a full mailbox; they suppress it for
-        30 days. Whether the address was added to the list.
+        However often a report comes, it counts once. Five soft ones suppress their address for 30 days.
         """
-        name, call = suppressed_as(address), [wire.time_text(time.time()), "bounce"]
-        if is_hard:
-            return bool(_suppress(self.client, [KEY], [*call, 0, 0, 0, name, _line(reason)]))
-        counter = f"pm:mail-soft:{bounded(name)}"
-        args = [*call, SOFT_SECONDS, SOFT_BOUNCES, SOFT_SECONDS, name, _line(reason)]
-        return bool(_suppress(self.client, [KEY, counter], args))
+        calls = []
+        for address, reason, source, report, is_soft in reports:
+            name = suppressed_as(address)
+            keys, seconds = [KEY, f"{TAKEN}{bounded(report)}"], 0
+            if is_soft:
+                keys, seconds = [*keys, f"pm:mail-soft:{bounded(name)}"], SOFT_SECONDS
+            call = [wire.time_text(time.time()), source, seconds, SOFT_BOUNCES, SOFT_SECONDS]
+            calls.append((keys, [*call, name, _reason(reason)]))
+        added = []
+        for each, answer in zip(reports, _suppress.each(self.client, calls) if calls else (), strict=True):
+            if isinstance(answer, RedisError):
+                raise answer
+            if answer:
+                added.append(each.address)
+        return added
 
     def remove(self, who: str) -> None:
         """Let an address or a domain get mail again. Raises `InvalidAddress` and `NotSuppressed`."""
@@ -158,17 +184,11 @@ class Suppressions:
 def _read(name: str, packed: bytes) -> Suppressed:
     try:
         reason, source, since, until = _decode(packed)
-        ends = _number(until)
-        return Suppressed(name, str(reason), str(source), _number(since), ends or None)
+        ends = wire.instant(until)
+        return Suppressed(name, str(reason), str(source), wire.instant(since), ends or None)
     except (TypeError, ValueError, *UNREADABLE):
         return Suppressed(name, "its entry is unreadable", "", 0.0, None)
 
 
-def _number(value: Any) -> float:
-    number = float(value)
-    return min(max(number, 0.0), _LAST) if math.isfinite(number) else 0.0
-
-
-def _line(reason: str) -> str:
-    text = " ".join("".join(each if each.isprintable() else " " for each in reason).split())
-    return text[:LONGEST_REASON].encode(errors="replace").decode() or "no reason given"
+def _reason(text: str) -> str:
+    return one_line(text[: 4 * LONGEST_REASON], LONGEST_REASON) or "no reason given"

@@ -12,12 +12,12 @@ from packmule.errors import UsageError
 from packmule.jobs.email.message.addresses import InvalidAddress
 from packmule.jobs.email.suppression.addresses import name_of, shown
 from packmule.jobs.email.suppression.store import A_TRIP, Suppressed, Suppressions
+from packmule.plain_text import FORMULA, plain_cell
 from packmule.units import CENTURY
 
 COLUMNS = ("address", "reason", "source", "since", "until")
 NAMES_OF_ADDRESS = ("address", "email", "e-mail", "recipient", "email address", "domain")
 LONGEST_LINE = 10_000
-_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 class InvalidTable(UsageError):
@@ -44,8 +44,7 @@ def export(suppressed: Iterable[Suppressed], file: TextIO) -> int:
     table, count = csv.writer(file, lineterminator="\n"), 0
     table.writerow(COLUMNS)
     for each in suppressed:
-        # A spreadsheet would take what a stranger wrote for a formula.
-        reason = f"'{each.reason}" if each.reason.startswith(_FORMULA) else each.reason
+        reason = plain_cell(each.reason)  # what a stranger wrote
         table.writerow((shown(each.name), reason, each.source, _written(each.since), _written(each.until)))
         count += 1
     return count
@@ -110,7 +109,7 @@ def _rows(file: TextIO) -> Iterator[tuple[int, str, str, str]]:
             if any(row):
                 values = [row[at] if at is not None and at < len(row) else "" for at in
                           (place, columns.get("reason"), columns.get("until"))]  # fmt: skip
-                reason = values[1].removeprefix("'") if values[1][1:].startswith(_FORMULA) else values[1]
+                reason = values[1].removeprefix("'") if values[1][1:].startswith(FORMULA) else values[1]
                 yield table.line_num, values[0], reason, values[2].strip()
     except csv.Error as error:
         raise InvalidTable(f"the file is not CSV: {error}") from None

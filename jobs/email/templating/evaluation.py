@@ -19,7 +19,7 @@ from jinja2.exceptions import SecurityError, UndefinedError
 
 from packmule.jobs.email.templating.allowance import MAX_OUTPUT, OverBounds, allowance, weigh
 from packmule.jobs.email.templating.environment import BoundedEnvironment, SubjectEnvironment
-from packmule.jobs.email.templating.rendering import InvalidTemplate
+from packmule.jobs.email.templating.rendering import NOT_GIVEN, InvalidTemplate
 
 MAX_SAID = 300
 """Characters of an error's text."""
@@ -94,6 +94,8 @@ class explained:  # noqa: N801  used like a function
             said = f"it includes {str(error.name)[:80]!r}, which does not exist"
         elif isinstance(error, TemplateError):
             said = str(error.message)
+        elif isinstance(error, OSError):
+            said = f"its file can't be read: {error.strerror}"
         elif isinstance(error, UnicodeDecodeError):
             said = "its file is not UTF-8"
         elif isinstance(error, RecursionError):
@@ -136,5 +138,5 @@ def _missing(error: UndefinedError) -> str:
     message = str(error.message)
     if message.endswith("' is undefined"):
         name = message.removeprefix("'").removesuffix("' is undefined")
-        return f"'{name}' is not given; pass it in variables (on the command line: --var {name}=...)"
+        return f"'{name}' {NOT_GIVEN}; pass it in variables (on the command line: --var {name}=...)"
     return message

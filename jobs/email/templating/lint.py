@@ -10,7 +10,7 @@ from jinja2 import TemplateError, TemplateNotFound, TemplateSyntaxError, meta, n
 
 from packmule.jobs.email.templating.allowance import allowance
 from packmule.jobs.email.templating.environment import BoundedEnvironment
-from packmule.jobs.email.templating.rendering import InvalidTemplate, Renderer
+from packmule.jobs.email.templating.rendering import Renderer
 
 CLIPPED = 102_000
 """Bytes of HTML from which on Gmail shows only the beginning of a mail."""
@@ -26,8 +26,9 @@ _HTML = (
     ),
     (
         re.compile(r"<link\b[^<>]{0,500}stylesheet", re.I),
-        "mail readers load no style sheets: use style attributes",
+        "mail readers load no style sheets: put the rules into a <style>",
     ),
+    (re.compile(r"@import\b", re.I), "mail readers load no style sheets: put the rules into the <style>"),
     (re.compile(r"<img\b(?![^<>]{0,2000}\balt\s*=)[^<>]{0,2000}>", re.I), "an image has no alt text"),
     (
         re.compile(
@@ -94,7 +95,7 @@ def _looked_at(environment: BoundedEnvironment, name: str, seen: dict[str, set[s
     except TemplateSyntaxError as error:
         yield Finding(name, error.lineno, str(error.message), True)
         return
-    except (TemplateError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (TemplateError, OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         yield Finding(name, 0, f"{type(error).__name__}: {error}"[:300], True)
         return
     seen[name] = meta.find_undeclared_variables(tree)
@@ -126,12 +127,3 @@ def _constants(node: Any) -> list[str]:
     if isinstance(node, nodes.List | nodes.Tuple):
         return [str(item.value) for item in node.items if isinstance(item, nodes.Const)]
     return []
-
-
-def needed(renderer: Renderer, template: str) -> list[str]:
-    """The variables of `template`, for a form. Raises `InvalidTemplate` if it can't be read."""
-    found = lint(renderer, template)
-    for finding in found.findings:
-        if finding.is_error:
-            raise InvalidTemplate(f"template {finding.file}, line {finding.line}: {finding.said}")
-    return found.variables

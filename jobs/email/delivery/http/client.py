@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import select
 import socket
 import ssl
 import threading
@@ -14,6 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from packmule.coordination.readable import readable
 from packmule.errors import Unavailable
 from packmule.jobs.email.delivery.route import TemporaryFailure
 
@@ -46,9 +46,16 @@ class Api:
         self._connection: http.client.HTTPConnection | None = None
         self.used_at = time.monotonic()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is connected, was used lately, and nothing has arrived: who hangs up is heard."""
+        opened = self._connection.sock if self._connection is not None else None
+        is_young = time.monotonic() - self.used_at < MAX_IDLE
+        return opened is not None and is_young and not readable([opened], 0)
+
     def connect(self) -> None:
         """Be connected. Raises `TemporaryFailure`."""
-        if self._connection is not None and time.monotonic() - self.used_at < MAX_IDLE and self._is_quiet():
+        if self.is_ready:
             return
         self.close()
         if self._context is not None:
@@ -66,18 +73,28 @@ class Api:
         self._connection = opened
         self.used_at = time.monotonic()
 
+    def heed(self) -> None:
+        """Raise `TemporaryFailure` if the connection has ended."""
+        if not self.is_ready:
+            self.close()
+            raise TemporaryFailure(f"{self._host}: it hung up before the request")
+
     def post(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Post `body` and return the answer. Raises `TemporaryFailure` before that, then `AnswerLost`."""
+        """Post `body` over the connection that `connect` made, and return the answer.
+
+        Raises `TemporaryFailure` if that has ended, and then `AnswerLost`.
+        """
+        self.heed()
         return self._asked("POST", path, headers, body)
 
     def get(self, path: str) -> Answer:
-        """Ask for what is at `path`. Raises what `post` does."""
+        """Ask for what is at `path`. Raises what `connect` and `post` do."""
+        self.connect()
         return self._asked("GET", path, {}, b"")
 
     def _asked(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        self.connect()
         connection = self._connection
-        assert connection is not None  # noqa: S101  connect makes it, or raises
+        assert connection is not None  # noqa: S101  the callers have made it
         # Python's timeout is that of each piece: this one is that of the whole exchange.
         was_cut = threading.Event()
         cut = threading.Timer(ANSWER_SECONDS, _cut, [connection.sock, was_cut])
@@ -107,18 +124,14 @@ class Api:
             self._connection.close()
             self._connection = None
 
-    def _is_quiet(self) -> bool:
-        """Whether nothing has arrived: a provider that hangs up is heard."""
-        opened = self._connection.sock if self._connection is not None else None
-        return opened is not None and not select.select([opened], [], [], 0)[0]
-
     def _answered(self, connection: http.client.HTTPConnection) -> Answer:
         answer = connection.getresponse()
         body = b""
         while piece := answer.read1(MOST_OF_AN_ANSWER - len(body) + 1):
             body += piece
             if len(body) > MOST_OF_AN_ANSWER:
-                self.close()  # what is left of it is not read
+                answer.close()  # what is left of it is not read
+                self.close()
                 body = body[:MOST_OF_AN_ANSWER]
                 break
         else:

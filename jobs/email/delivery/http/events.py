@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from packmule.errors import UsageError
 from packmule.jobs.email.delivery.http.fields import MARK
-from packmule.jobs.email.delivery.http.signatures import verify
+from packmule.jobs.email.delivery.http.signatures import INVITATION, verify
+from packmule.plain_text import one_line
 
 MOST_BYTES = 4 * 1024 * 1024
 MOST_EVENTS = 10_000
@@ -25,8 +26,8 @@ class InvalidEvents(UsageError, ValueError):
 class Kind(StrEnum):
     """What became of a mail."""
 
-    HARD_BOUNCE = "hard bounce"
-    SOFT_BOUNCE = "soft bounce"
+    HARD_BOUNCE = "hard"
+    SOFT_BOUNCE = "soft"
     COMPLAINT = "complaint"
     UNSUBSCRIBED = "unsubscribed"
     DELIVERED = "delivered"
@@ -44,6 +45,18 @@ class Event(NamedTuple):
     mark: str
 
 
+class Told(NamedTuple):
+    """What a request that was verified tells.
+
+    Mailgun signs its `token` alone, so other events under the same one are forged. `invites` has the topic
+    and the token of a subscription that SNS asks to confirm.
+    """
+
+    events: list[Event]
+    token: str = ""
+    invites: tuple[str, str] | None = None
+
+
 def events(provider: str, body: bytes, headers: Mapping[str, str], key: str) -> list[Event]:
     """The events in a request that `provider` sent, once its signature is verified with `key`.
 
@@ -57,8 +70,13 @@ def events(provider: str, body: bytes, headers: Mapping[str, str], key: str) -> 
 
     Raises `InvalidEvents`, `BadSignature`, and `NoCryptography` if that package is not there.
     """
-    if provider not in _READERS:
-        raise InvalidEvents(f"there is no provider {provider!r:.40}: they are {', '.join(_READERS)}")
+    return told(provider, body, headers, key).events
+
+
+def told(provider: str, body: bytes, headers: Mapping[str, str], key: str) -> Told:
+    """What a request tells, as `events` says, and what keeps it from being sent again."""
+    if provider not in PROVIDERS:
+        raise InvalidEvents(f"there is no provider {provider!r:.40}: they are {', '.join(PROVIDERS)}")
     if len(body) > MOST_BYTES:
         raise InvalidEvents(f"events of {provider} have at most {MOST_BYTES:,} bytes")
     try:
@@ -66,16 +84,30 @@ def events(provider: str, body: bytes, headers: Mapping[str, str], key: str) -> 
     except (ValueError, RecursionError):
         raise InvalidEvents(f"what {provider} sent is not valid JSON") from None
     verify(provider, body, said, {name.lower(): value for name, value in headers.items()}, key)
+    if provider == "ses" and said["Type"] == INVITATION:
+        return Told([], invites=(said["TopicArn"], str(said.get("Token"))))
     found = []
     for kind, recipient, reason, mark in _READERS[provider](said):
         if isinstance(recipient, str) and "@" in recipient and len(recipient) <= MAX_ADDRESS:
-            found.append(Event(kind, recipient.strip(), _line(reason), _mark(mark)))
+            found.append(Event(kind, recipient.strip(), _reason(reason), _mark(mark)))
         if len(found) == MOST_EVENTS:
             break
-    return found
+    return Told(found, said["signature"]["token"] if provider == "mailgun" else "")
 
 
 Found = Iterator[tuple[Kind, Any, Any, Any]]
+
+
+_POSTMARK = {
+    "HardBounce": Kind.HARD_BOUNCE,
+    "BadEmailAddress": Kind.HARD_BOUNCE,
+    "ManuallyDeactivated": Kind.HARD_BOUNCE,
+    "SoftBounce": Kind.SOFT_BOUNCE,
+    "DnsError": Kind.SOFT_BOUNCE,
+    "Blocked": Kind.SOFT_BOUNCE,
+    "SpamComplaint": Kind.COMPLAINT,
+}
+"""Postmark also calls delays and replies of absent people bounces: these say nothing of an address."""
 
 
 def _postmark(said: Any) -> Found:
@@ -84,9 +116,7 @@ def _postmark(said: Any) -> Found:
     match said.get("RecordType"):
         case "Delivery":
             yield Kind.DELIVERED, said.get("Recipient"), said.get("Details"), mark
-        case "Bounce":
-            is_hard = said.get("Type") in {"HardBounce", "BadEmailAddress", "ManuallyDeactivated"}
-            kind = Kind.HARD_BOUNCE if is_hard else Kind.SOFT_BOUNCE
+        case "Bounce" if kind := _POSTMARK.get(str(said.get("Type"))):
             yield kind, said.get("Email"), said.get("Details") or said.get("Description"), mark
         case "SpamComplaint":
             yield Kind.COMPLAINT, said.get("Email"), said.get("Details"), mark
@@ -102,9 +132,9 @@ def _mailgun(said: Any) -> Found:
     match data.get("event"):
         case "delivered":
             yield Kind.DELIVERED, data.get("recipient"), reason, mark
-        case "failed":
-            kind = Kind.HARD_BOUNCE if data.get("severity") == "permanent" else Kind.SOFT_BOUNCE
-            yield kind, data.get("recipient"), reason, mark
+        case "failed" if data.get("severity") == "permanent":  # it tries again after the others
+            is_old = data.get("reason") == "old"  # Mailgun has tried for hours
+            yield Kind.SOFT_BOUNCE if is_old else Kind.HARD_BOUNCE, data.get("recipient"), reason, mark
         case "complained":
             yield Kind.COMPLAINT, data.get("recipient"), reason, mark
         case "unsubscribed":
@@ -174,6 +204,8 @@ _READERS = {
     "resend": _resend,
 }
 
+PROVIDERS = tuple(_READERS)
+
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
@@ -183,11 +215,9 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _line(reason: Any) -> str:
+def _reason(reason: Any) -> str:
     text = reason if isinstance(reason, str) else ""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_REASON]).split())[
-        :MAX_REASON
-    ]
+    return one_line(text[: 4 * MAX_REASON], MAX_REASON)
 
 
 def _mark(mark: Any) -> str:

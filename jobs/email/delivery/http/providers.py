@@ -10,6 +10,7 @@ from types import MappingProxyType
 from packmule.jobs.email.delivery.http import fields
 from packmule.jobs.email.delivery.http.fields import Body
 from packmule.jobs.email.letter import Letter
+from packmule.units import DAY
 
 
 def _bearer(key: str) -> Mapping[str, str]:
@@ -31,7 +32,8 @@ class Provider:
     `body` makes its fields from a letter and the URL's options, those in `options`. `known_by` makes the
     headers that carry the key; without it requests are signed. `bad_addresses` are codes of refusals of
     the address itself, and `of_account` those that say something of the account, so later mails may go.
-    `most` is how many recipients a request may have. `is_idempotent` says that it knows `Idempotency-Key`.
+    `most` is how many recipients a request may have. For `key_life` seconds it knows a request
+    again by its `Idempotency-Key`; one of 0 never does.
     """
 
     name: str
@@ -47,7 +49,7 @@ class Provider:
     bad_addresses: frozenset[str] = frozenset()
     of_account: frozenset[str] = frozenset()
     most: int = 50
-    is_idempotent: bool = False
+    key_life: float = 0.0
 
 
 PROVIDERS = {
@@ -119,10 +121,8 @@ PROVIDERS = {
             "id",
             code_field="name",
             example="resend://KEY",
-            of_account=frozenset(
-                {"daily_quota_exceeded", "monthly_quota_exceeded", "concurrent_idempotent_requests"}
-            ),
-            is_idempotent=True,
+            of_account=frozenset({"daily_quota_exceeded", "monthly_quota_exceeded"}),
+            key_life=DAY,
         ),
     )
 }

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import hmac
-import re
 import time
 from base64 import b64decode
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-from packmule.errors import Error, UsageError
-from packmule.jobs.email.delivery.http.client import Api
+from packmule.errors import UsageError
+from packmule.jobs.email.crypto import require_cryptography
+from packmule.jobs.email.delivery.http import sns
+from packmule.units import DAY
 
 OLDEST = 300.0
 """Seconds for which a signature is good: a later copy of the request may be a replay."""
 
-_AWS = re.compile(r"sns\.[a-z0-9-]{1,40}\.amazonaws\.com(\.cn)?")
-_SIGNED_BY_SNS = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
+OLDEST_REPEATED = DAY
+"""Seconds for one of a provider that may send the same request again as long as nobody takes it."""
+
+OLDEST_OF_SNS = 3900.0
+"""SNS tries for an hour, and its signature has the time of the first try."""
+
+INVITATION = "SubscriptionConfirmation"
+_SIGNED_BY_SNS = {
+    "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
+    INVITATION: ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
+}
 _LONGEST_TIME = 15
 
 
@@ -25,16 +35,39 @@ class BadSignature(UsageError):
     """A provider's events are not signed as its key says, or too old."""
 
 
-class NoCryptography(Error):
-    """The package that verifies a provider's signatures is not installed."""
+class BadKey(UsageError, ValueError):
+    """A key is none by which events of its provider are verified."""
 
 
 def verify(provider: str, body: bytes, said: Any, headers: Mapping[str, str], key: str) -> None:
-    """Raise `BadSignature` unless the request is the provider's; `headers` have lower-case names."""
-    if not key:
+    """Raise `BadSignature` unless the request is the provider's; `headers` have lower-case names.
+
+    A `key` may be several with spaces between, of which any will do.
+    """
+    keys = key.split()
+    if not keys:
         raise BadSignature(f"{provider}: there is no key that could verify its events")
-    if not _VERIFIERS[provider](body, said, headers, key):
+    if not any(_VERIFIERS[provider](body, said, headers, each) for each in keys):
         raise BadSignature(f"the events of {provider} are not signed with its key, or too old")
+
+
+def check_key(provider: str, key: str) -> None:
+    """Raise `BadKey` for a key that can verify nothing of `provider`, and `NoCryptography`, `InvalidTopic`.
+
+    >>> check_key("postmark", "s3cret")
+    """
+    for each in key.split():
+        if provider == "ses":
+            sns.host_of(each)
+            require_cryptography("events of ses and sendgrid")
+        elif provider == "resend" and not _decoded(each.removeprefix("whsec_")):
+            raise BadKey("give the signing secret of the webhook, which begins with whsec_")
+        elif provider == "sendgrid":
+            require_cryptography("events of ses and sendgrid")
+            try:
+                _public_key(_decoded(each) or b"", is_pem=False)
+            except ValueError:
+                raise BadKey("give the verification key of the event webhook, which is base64") from None
 
 
 def _postmark(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> bool:
@@ -53,7 +86,7 @@ def _mailgun(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> bo
         return False
     at, token, given = map(str, values)
     made = hmac.new(key.encode(), f"{at}{token}".encode(), "sha256").hexdigest()
-    return hmac.compare_digest(made, given) and _is_new(at)
+    return hmac.compare_digest(made, given) and _is_new(at, OLDEST_REPEATED)
 
 
 def _resend(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> bool:
@@ -72,64 +105,43 @@ def _sendgrid(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> b
     name = "x-twilio-email-event-webhook-"
     at, given = headers.get(f"{name}timestamp", ""), _decoded(headers.get(f"{name}signature", ""))
     der = _decoded(key)
-    if not given or not der or not _is_new(at):
+    if not given or not der or not _is_new(at, OLDEST_REPEATED):
         return False
     return _is_signed(der, given, at.encode() + body, is_pem=False)
 
 
 def _ses(body: bytes, said: Any, headers: Mapping[str, str], key: str) -> bool:
-    """A notification of SNS: signed with a certificate at AWS, and of the topic `key`."""
-    if not isinstance(said, dict) or said.get("TopicArn") != key or said.get("Type") != "Notification":
+    """A message of SNS: signed with a certificate at AWS, of the topic `key`, and sent within the hour."""
+    if not isinstance(said, dict) or said.get("TopicArn") != key or not _is_of_hour(said.get("Timestamp")):
         return False
-    values = {name: said[name] for name in _SIGNED_BY_SNS if isinstance(said.get(name), str)}
+    named = _SIGNED_BY_SNS.get(str(said.get("Type")), ())
+    values = {name: said[name] for name in named if isinstance(said.get(name), str)}
     given = _decoded(said.get("Signature", ""))
     if not given or said.get("SignatureVersion") != "2" or "Message" not in values:
         return False
     signed = "".join(f"{name}\n{value}\n" for name, value in values.items()).encode(errors="replace")
-    pem = _pem(said.get("SigningCertURL"))
+    pem = sns.pem_at(key, said.get("SigningCertURL"))
     return pem is not None and _is_signed(pem, given, signed, is_pem=True)
 
 
-_pems: dict[str, bytes] = {}
-MOST_PEMS = 20
-
-
-def _pem(url: Any) -> bytes | None:
-    """The certificate at a URL of AWS, and of nobody else."""
+def _is_of_hour(at: Any) -> bool:
     try:
-        parts = urlsplit(url if isinstance(url, str) else "")
-        is_of_aws = parts.scheme == "https" and parts.port is None and _AWS.fullmatch(parts.netloc)
-    except ValueError:
-        return None
-    if not is_of_aws or not re.fullmatch(r"/[A-Za-z0-9._-]{1,200}\.pem", parts.path):
-        return None
-    if parts.geturl() not in _pems:
-        api = Api(f"https://{parts.netloc}")
-        try:
-            answer = api.get(parts.path)
-        finally:
-            api.close()
-        if answer.status != 200:  # noqa: PLR2004
-            return None
-        if len(_pems) >= MOST_PEMS:
-            _pems.clear()
-        _pems[parts.geturl()] = answer.body
-    return _pems[parts.geturl()]
+        sent_at = datetime.fromisoformat(at).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return abs(time.time() - sent_at) <= OLDEST_OF_SNS
 
 
 def _is_signed(key: bytes, signature: bytes, signed: bytes, *, is_pem: bool) -> bool:
+    require_cryptography("events of ses and sendgrid")
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  an extra
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+
     try:
-        from cryptography import x509  # noqa: PLC0415  an extra
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey  # noqa: PLC0415
-        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
-        from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415
-    except ImportError:
-        raise NoCryptography("to verify events of ses and sendgrid: pip install cryptography") from None
-    try:
-        known = x509.load_pem_x509_certificate(key).public_key() if is_pem else load_der_public_key(key)
+        known = _public_key(key, is_pem=is_pem)
         if isinstance(known, EllipticCurvePublicKey):
             known.verify(signature, signed, ECDSA(SHA256()))
         elif isinstance(known, RSAPublicKey):
@@ -141,6 +153,14 @@ def _is_signed(key: bytes, signature: bytes, signed: bytes, *, is_pem: bool) -> 
     return True
 
 
+def _public_key(key: bytes, *, is_pem: bool) -> object:
+    """The public key in a certificate, or as DER. Raises `ValueError`."""
+    from cryptography import x509  # noqa: PLC0415  an extra
+    from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415
+
+    return x509.load_pem_x509_certificate(key).public_key() if is_pem else load_der_public_key(key)
+
+
 def _decoded(text: Any) -> bytes | None:
     try:
         return b64decode(text, validate=True) if isinstance(text, str) else None
@@ -148,10 +168,10 @@ def _decoded(text: Any) -> bytes | None:
         return None
 
 
-def _is_new(at: str) -> bool:
+def _is_new(at: str, oldest: float = OLDEST) -> bool:
     if not at.isascii() or not at.isdigit() or len(at) > _LONGEST_TIME:
         return False
-    return abs(time.time() - int(at)) <= OLDEST
+    return abs(time.time() - int(at)) <= oldest
 
 
 _VERIFIERS = {

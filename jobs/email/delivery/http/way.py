@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from packmule.jobs import current
-from packmule.jobs.email.delivery.channel import Limits
+from packmule.jobs.email.delivery.channel import NOT_AGAIN, Limits
 from packmule.jobs.email.delivery.http.client import ANSWER_SECONDS, Answer, AnswerLost, Api
 from packmule.jobs.email.delivery.http.fields import Body, Lacking
 from packmule.jobs.email.delivery.http.providers import PROVIDERS, Provider
@@ -21,6 +21,7 @@ from packmule.jobs.email.delivery.route import TemporaryFailure
 from packmule.jobs.email.delivery.ways import InvalidServer
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Journal, Outcome, State
+from packmule.plain_text import one_line
 from packmule.units import DAY
 
 MAX_WORDS = 500
@@ -28,17 +29,26 @@ MARGIN = 5.0
 ASKS = 2
 """How often a provider is asked that knows again what it was asked."""
 
+SPARE = 600.0
+"""Seconds before the end of a key's life in which it's used no more, since clocks differ."""
+
 _NOT_TAKEN_YET = frozenset({401, 402, 403, 404, 408, 425, 429, 503})
 """Statuses with which a provider refuses for now, or until somebody mends the account."""
+
+_ANOTHER_TEXT = "invalid_idempotent_request"
+_UNDER_WAY = "concurrent_idempotent_requests"
+"""Refusals of a key that was used before: for another text, or by a request that has not ended."""
 
 
 class HttpWay:
     """The provider that `url` names, such as `resend://KEY` or `mailgun://KEY@mg.example.org?region=eu`.
 
-    `?api=http://127.0.0.1:8080` names another place of the API, for tests. Raises `InvalidServer`.
+    `?api=http://127.0.0.1:8080` names another place of the API, for tests. It `is_only` if no other way may
+    get its mails later. Raises `InvalidServer`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, is_only: bool = True) -> None:
+        self.is_only = is_only
         provider = self.provider = PROVIDERS[url.partition("://")[0]]
         how = f"write {provider.example}, with %-escapes for signs such as @ / ? # : in the key"
         try:
@@ -91,9 +101,29 @@ class HttpWay:
             host = urlsplit(self.url).netloc
             return dict(signed(self.key, self.secret, self.region, "ses", host, self.path, body.data))
         headers = {"Content-Type": body.content_type, **self.provider.known_by(self.key)}
-        if self.provider.is_idempotent:
+        if self.provider.key_life:
             headers["Idempotency-Key"] = idempotency_key(letter)
         return headers
+
+    def request(self, body: Body, letter: Letter) -> str:
+        """A digest of a request, and until when the provider knows it; "" if it can't be repeated later.
+
+        Another way knows nothing of its key: if there is one, that might get the mail then.
+        """
+        if not self.provider.key_life or not self.is_only:
+            return ""
+        told = "\0".join([self.url, self.path, self.key, idempotency_key(letter)]).encode() + body.data
+        until = int(time.time() + self.provider.key_life - SPARE)
+        return f"{blake2b(told, digest_size=16).hexdigest()} {until}"
+
+    def knows(self, letter: Letter) -> bool:
+        """As `Way.knows` says: only the same request in its key's life."""
+        digest, _, until = letter.request.partition(" ")
+        try:
+            now = self.request(self.provider.body(letter, self.options), letter)
+            return digest == now.partition(" ")[0] and time.time() < float(until)
+        except (Lacking, ValueError):
+            return False
 
     def mask(self, text: str) -> str:
         """`text` as one printable, bounded line without the key."""
@@ -102,7 +132,7 @@ class HttpWay:
         for secret in (self.secret, self.key, encoded):
             if secret:
                 text = text.replace(secret, "***")
-        return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MAX_WORDS]
+        return one_line(text, MAX_WORDS)
 
 
 class HttpChannel:
@@ -113,12 +143,11 @@ class HttpChannel:
         self.api = api
         self.process = api.process
         self.is_fresh = True
-        self._is_broken = False
 
     @property
     def is_usable(self) -> bool:
-        """Whether this process opened it, and it can be connected."""
-        return self.process == os.getpid() and not self._is_broken
+        """Whether this process opened it, and it is still connected."""
+        return self.process == os.getpid() and self.api.is_ready
 
     def carry(self, letter: Letter, ahead: Letter | None, journal: Journal) -> tuple[str, ...]:
         """Send a letter, as `Channel.carry` says."""
@@ -131,11 +160,7 @@ class HttpChannel:
             journal.ended(letter, dict.fromkeys(part.recipients, Outcome(State.REFUSED, str(error))))
             return left
         self.is_fresh = False
-        try:
-            self.api.connect()
-        except TemporaryFailure:
-            self._is_broken = True
-            raise
+        self.api.heed()
         if not journal.begin(part):
             return ()
         unknown = Outcome(State.UNKNOWN, f"{self.way}: the job was broken off before the answer")
@@ -152,44 +177,49 @@ class HttpChannel:
         self.api.close()
 
     def _asked(self, letter: Letter, body: Body) -> Outcome:
-        """What the provider answers; one that is idempotent is asked again if its answer is lost."""
-        asks = ASKS if self.way.provider.is_idempotent else 1
+        """What the provider answers; one that knows the request again is asked again if its answer is lost.
+
+        If it is lost for good, the outcome says by which request the provider may be asked later.
+        """
+        asks = ASKS if self.way.provider.key_life else 1
         current.prolong(asks * (ANSWER_SECONDS + MARGIN))
-        why = ""
-        for _ in range(asks):
+        request, is_in_doubt = letter.request or self.way.request(body, letter), bool(letter.request)
+        outcome = Outcome(State.UNKNOWN, f"{self.way}: {NOT_AGAIN}")
+        if letter.request and not self.way.knows(letter):  # the journal may have waited for long
+            return outcome
+        for number in range(asks):
             try:
-                answer = self.api.post(self.way.path, self.way.headers(body, letter), body.data)
-            except AnswerLost as error:
-                why = self.way.mask(f"{self.way}: the answer was lost: {error}")
-            except TemporaryFailure as error:
-                return (
-                    self._not_known(self.way.mask(str(error)))
-                    if why
-                    else Outcome(State.DEFERRED, self.way.mask(str(error)))
+                if number:
+                    self.api.connect()
+                outcome = self._judged(
+                    self.api.post(self.way.path, self.way.headers(body, letter), body.data), request
                 )
-            else:
-                return self._judged(answer)
-        return self._not_known(why)
+                break
+            except AnswerLost as error:
+                is_in_doubt = True
+                lost = self.way.mask(f"{self.way}: the answer was lost: {error}")
+                outcome = Outcome(State.UNKNOWN, lost, request=request)
+            except TemporaryFailure as error:
+                outcome = Outcome(State.DEFERRED, self.way.mask(str(error)))
+                break
+        if is_in_doubt and outcome.state is State.DEFERRED:
+            return outcome._replace(state=State.UNKNOWN, request=request)
+        return outcome
 
-    def _not_known(self, why: str) -> Outcome:
-        """A provider that is idempotent may be asked later, too: the same key sends nothing twice."""
-        return Outcome(State.DEFERRED if self.way.provider.is_idempotent else State.UNKNOWN, why)
-
-    def _judged(self, answer: Answer) -> Outcome:
+    def _judged(self, answer: Answer, request: str) -> Outcome:
         provider, said = self.way.provider, _fields_of(answer.body)
         code = _code(provider, answer, said)
         if 200 <= answer.status < 300 and code in {"", "0"}:  # noqa: PLR2004
             id = said.get(provider.id_field) or answer.headers.get("x-message-id", "")
             if provider.id_field and not id:  # it isn't the provider that answers, such as a proxy
-                return self._not_known(self.way.mask(f"{self.way}: {answer.status} without an id"))
+                text = self.way.mask(f"{self.way}: {answer.status} without an id")
+                return Outcome(State.UNKNOWN, text, request=request)
             return Outcome(State.ACCEPTED, self.way.mask(f"{self.way}: {answer.status} {id}"))
         text = self.way.mask(f"{self.way}: {answer.status} {code} {_reason(said, answer.body)}")
-        if code == "invalid_idempotent_request":
-            return Outcome(State.UNKNOWN, text)  # its key was used before, for what was then another text
         if answer.status in _NOT_TAKEN_YET or code in provider.of_account:
             return Outcome(State.DEFERRED, text, retry_at=_retry_at(answer))
-        if answer.status >= 500 or answer.status < 400:  # noqa: PLR2004
-            return self._not_known(text)
+        if not 400 <= answer.status < 500 or code in (_ANOTHER_TEXT, _UNDER_WAY):  # noqa: PLR2004
+            return Outcome(State.UNKNOWN, text, request="" if code == _ANOTHER_TEXT else request)
         return Outcome(State.REFUSED, text, code in provider.bad_addresses)
 
 

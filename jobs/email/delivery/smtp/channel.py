@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from packmule.jobs import current
 from packmule.jobs.email.delivery.smtp.connection import Connection
-from packmule.jobs.email.delivery.smtp.envelope import Envelope, commands, domain, impossible
+from packmule.jobs.email.delivery.smtp.envelope import Envelope, commands, impossible
 from packmule.jobs.email.delivery.smtp.reply import CLOSING, Reply
-from packmule.jobs.email.delivery.smtp.wire import Lost
+from packmule.jobs.email.delivery.smtp.wire import HungUp, Lost
 from packmule.jobs.email.letter import Letter
+from packmule.jobs.email.message.addresses import domain_of
 from packmule.jobs.email.outcome import Journal, Outcome, State
 
 MAX_IDLE = 30.0
@@ -50,8 +51,10 @@ class SmtpChannel:
         self.mails = self.errors = 0
         self._carried = 0
         self._is_broken = self._needs_reset = False
-        self._offered: Letter | None = None
-        """The letter whose envelope went along with the last body, and is not answered yet."""
+        self._asked = ""
+        """The recipient whose address the server answers next."""
+        self._offered: tuple[Letter, list[bytes]] | None = None
+        """The letter whose envelope went along with the last body, and that; it's not answered yet."""
 
     @property
     def is_fresh(self) -> bool:
@@ -80,8 +83,10 @@ class SmtpChannel:
                 journal.ended(letter, envelope.refused)
             if envelope.goes_on:
                 self._send(letter, envelope.accepted, None if envelope.left else ahead, journal)
-        except BaseException:
+        except BaseException as error:
             self._break()
+            if isinstance(error, HungUp):
+                error.recipient = self._asked
             raise
         finally:
             self._carried += 1
@@ -104,23 +109,25 @@ class SmtpChannel:
 
     def _envelope(self, letter: Letter) -> Envelope:
         """Send the envelope, unless it is on its way, and read the answers. Raises `Lost`."""
-        if self._offered is not None and self._offered is not letter:
-            raise Lost("another letter was announced")
-        was_offered, self._offered = self._offered is not None, None
+        if self._offered is not None:
+            offered, sent = self._offered
+            if offered is not letter:
+                raise Lost("another letter was announced")
+            self._offered = None
+            return self._answered(letter, sent)
         if fault := impossible(letter, self.connection.extensions, str(self.connection.server)):
             return Envelope(refused=dict.fromkeys(letter.recipients, fault))
         sent = commands(letter, self.connection.extensions)
         if self.is_pipelined:
-            if not was_offered:
-                self.wire.send(self._group(sent), self.connection.deadline())
-                self._read_reset()
+            self.wire.send(b"".join(self._group(sent)), self.connection.deadline())
+            self._read_reset()
         elif self._needs_reset:
             self.connection.ask(b"RSET")
             self._needs_reset = False
         return self._answered(letter, sent)
 
-    def _group(self, envelope: list[bytes]) -> bytes:
-        return b"".join([b"RSET\r\n" if self._needs_reset else b"", *envelope, _DATA])
+    def _group(self, envelope: list[bytes]) -> list[bytes]:
+        return [b"RSET\r\n" if self._needs_reset else b"", *envelope, _DATA]
 
     def _read_reset(self) -> None:
         if self._needs_reset:
@@ -149,7 +156,9 @@ class SmtpChannel:
             raise Lost(connection.server.words(mail))
         if mail.is_done or self.is_pipelined:
             for number, recipient in enumerate(tried):
+                self._asked = recipient
                 reply = self._next(sent[1 + number])
+                self._asked = ""
                 if not mail.is_done:
                     continue
                 if reply.is_done:
@@ -191,11 +200,11 @@ class SmtpChannel:
     def _closing(self, reply: Reply, letter: Letter, number: int, envelope: Envelope) -> Envelope:
         """The server hangs up because of a recipient: those of its domain wait, the others need another."""
         self._break()
-        at = domain(letter.recipients[number])
+        at = domain_of(letter.recipients[number])
         outcome = Outcome(State.DEFERRED, self.connection.server.words(reply))
         open_ones = [each for each in letter.recipients if each not in envelope.refused]
-        refused = envelope.refused | {each: outcome for each in open_ones if domain(each) == at}
-        return Envelope(refused=refused, left=[each for each in open_ones if domain(each) != at])
+        refused = envelope.refused | {each: outcome for each in open_ones if domain_of(each) == at}
+        return Envelope(refused=refused, left=[each for each in open_ones if domain_of(each) != at])
 
     # The body
 
@@ -234,13 +243,14 @@ class SmtpChannel:
         return None
 
     def _confirmed(self, letter: Letter, ahead: Letter | None) -> Outcome:
-        data = _stuffed(letter.content)
+        data = [letter.content, _END] if letter.is_dotless else [_stuffed(letter.content)]
         if ahead is not None and self._can_offer(ahead):
-            data += self._group(commands(ahead, self.connection.extensions))
-            self._offered = ahead
+            envelope = commands(ahead, self.connection.extensions)
+            data += self._group(envelope)
+            self._offered = ahead, envelope
         current.prolong(MARGIN)
         try:
-            self.wire.send(data, time.monotonic() + BODY_TIMEOUT, _prolong)
+            self.wire.send(b"".join(data), time.monotonic() + BODY_TIMEOUT, _prolong)
         except Lost as error:
             return self._last_words(error)
         reply = self.wire.reply(time.monotonic() + BODY_TIMEOUT, _prolong)

@@ -48,8 +48,3 @@ def impossible(letter: Letter, extensions: Mapping[str, str], server: str) -> Ou
     if not all(_FIT.fullmatch(each) and (letter.needs_utf8 or each.isascii()) for each in addresses):
         return Outcome(State.REFUSED, "an address of the envelope is not valid; nothing was sent")
     return None
-
-
-def domain(address: str) -> str:
-    """The domain of an address in lower case."""
-    return address.rpartition("@")[2].lower()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from packmule.jobs.email.outcome import Outcome, State
+from packmule.plain_text import one_line
 
 MAX_WORDS = 500
 """Characters of a reply that are kept."""
@@ -61,8 +62,7 @@ class Reply(NamedTuple):
         text = b" ".join(self.lines).decode(errors="replace")
         for secret in secrets:
             text = text.replace(secret, "***")
-        kept = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_WORDS]).split())
-        return f"{self.code} {kept[:MAX_WORDS]}".rstrip()
+        return f"{self.code} {one_line(text[: 4 * MAX_WORDS], MAX_WORDS)}".rstrip()
 
     def outcome(self, secrets: Sequence[str] = (), *, of_address: bool = False) -> Outcome:
         """What the reply says of a recipient. `of_address` tells that it answered this address alone."""

@@ -6,6 +6,7 @@ from packmule.jobs.email.delivery.channel import Limits
 from packmule.jobs.email.delivery.smtp.channel import SmtpChannel
 from packmule.jobs.email.delivery.smtp.connection import Connection
 from packmule.jobs.email.delivery.smtp.server import Server
+from packmule.jobs.email.letter import Letter
 
 
 class SmtpWay:
@@ -18,6 +19,10 @@ class SmtpWay:
     def __str__(self) -> str:
         """The server as `host:port`."""
         return str(self.server)
+
+    def knows(self, letter: Letter) -> bool:
+        """It knows no mail again."""
+        return False
 
     def open(self) -> SmtpChannel:
         """A fresh channel, as `Way.open` says."""

@@ -30,10 +30,15 @@ SLICE = 0.5
 """A wait is made of slices of so many seconds, so that a thread that is asked to end notices."""
 
 _CODE = 3
+_MARKS = (b" ", b"-", b"")
 
 
 class Lost(TemporaryFailure):
     """The connection is of no more use: closed, too slow, or not SMTP."""
+
+
+class HungUp(Lost):
+    """The connection ended."""
 
 
 class Wire:
@@ -101,7 +106,7 @@ class Wire:
             if len(lines) == MAX_LINES or size > MAX_REPLY:
                 raise Lost("its reply is too long")
             code, mark = line[:_CODE], line[_CODE : _CODE + 1]
-            if not code.isdigit() or mark not in {b" ", b"-", b""} or not b"200" <= code < b"600":
+            if not code.isdigit() or mark not in _MARKS or not b"200" <= code < b"600":
                 raise Lost("it does not speak SMTP")
             lines.append(line[_CODE + 1 :])
             if mark != b"-":
@@ -122,7 +127,7 @@ class Wire:
             raise _lost(error) from None
         self._rest += data
         if not data or b"\n" in self._rest:
-            raise Lost("it broke off what was sent" if data else "it hung up")
+            raise Lost("it broke off what was sent") if data else HungUp("it hung up")
 
     def _at_once(self) -> bytes:
         """What has arrived."""
@@ -148,7 +153,7 @@ class Wire:
                 raise _lost(error) from None
             else:
                 if not data:
-                    raise Lost("it hung up")
+                    raise HungUp("it hung up")
                 return data
 
     def _pause(
@@ -216,5 +221,5 @@ class Wire:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
 
 
-def _lost(error: OSError) -> Lost:
-    return Lost(error.strerror or str(error) or "the connection broke")
+def _lost(error: OSError) -> HungUp:
+    return HungUp(error.strerror or str(error) or "the connection broke")

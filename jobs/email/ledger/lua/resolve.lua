@@ -17,8 +17,9 @@ local is_unknown = entry and (entry.state == 'u' or (entry.state == 's' and over
 if is_unknown then
   local before = not entry.is_broken and entry.state or nil
   entry.state, entry.reply = state, reply
-  if state == 'r' then entry.job, entry.execution, entry.claims = '', '', '' end
+  if state == 'r' then entry.job, entry.execution, entry.claims, entry.request = '', '', '', '' end
   mails.write(mail, entry, before)
 end
+mails.count()
 events.write()
 return is_unknown and 1 or 0

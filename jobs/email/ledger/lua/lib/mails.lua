@@ -1,9 +1,10 @@
 -- Mails: what the ledger knows of a mail to one recipient. A mail in an open state is in the index of that state.
--- requires: coordination/redis/clock, jobs/text
--- may use: jobs/guarded, jobs/quarantine
+-- requires: coordination/redis/clock, jobs/guarded, jobs/text
+-- may use: jobs/quarantine
 --
 -- pm:mail:<id>  msgpack list: state, recipient, reply, changed, job, is counted, origin (of accepted and refused mails it
---               ends here), execution, its claims, send, key, batch, began, tries, due
+--               ends here), execution, its claims, send, key, batch, began, tries, due, the
+--               request by which a provider knows an unknown one again, or ""
 -- pm:mails:<index>  sorted set of ids by when they leave it, at the latest
 -- pm:mail-counts:<send>  hash of states to how many mails are in them
 
@@ -13,7 +14,7 @@ local mails = {}
 local INDEX_OF = {r = 1, s = 1, d = 2, n = 3, u = 4}
 local FIELDS = {
   'state', 'recipient', 'reply', 'changed', 'job', 'counted', 'origin', 'execution', 'claims', 'send', 'key', 'batch',
-  'began', 'tries', 'due',
+  'began', 'tries', 'due', 'request',
 }
 local NUMBERS = {changed = true, counted = true, began = true, tries = true, due = true}
 local LAST_OF_ENDED = 7
@@ -51,15 +52,18 @@ function mails.read(key)
   return entry
 end
 
+local counted, are_kept = {}, false
+
 local function count(state, by)
-  if state then guarded.call('HINCRBY', mails.counts, state, by) end
+  if state then counted[state] = (counted[state] or 0) + by end
 end
 
-local are_kept = false
-
-local function keep_counts()
-  if not are_kept then redis.call('PEXPIRE', mails.counts, mails.life * 1000) end
-  are_kept = true
+-- Bring the counts into line with the entries that were written: a script's last word of them. Garbage counts nothing.
+function mails.count()
+  for state, by in pairs(counted) do
+    if by ~= 0 then pcall(guarded.call, 'HINCRBY', mails.counts, state, by) end
+  end
+  if are_kept then redis.call('PEXPIRE', mails.counts, mails.life * 1000) end
 end
 
 local function enter(index, id)
@@ -77,11 +81,11 @@ function mails.write(key, entry, before)
   for place = 1, new and #FIELDS or LAST_OF_ENDED do values[place] = entry[FIELDS[place]] end
   redis.call('SET', key, cmsgpack.pack(values), 'PX', mails.life * 1000)
   if old and old ~= new then redis.pcall('ZREM', mails.indexes[old], id) end
-  if new and old ~= new then enter(mails.indexes[new], id) end
+  if new and (old ~= new or before == 'u') then enter(mails.indexes[new], id) end
   if entry.counted == 1 and before ~= entry.state then
     count(before, -1)
     count(entry.state, 1)
-    keep_counts()
+    are_kept = true
   end
 end
 
@@ -96,7 +100,7 @@ end
 -- Somebody asked for a mail: it's kept as long again.
 function mails.renew(key, entry)
   redis.call('PEXPIRE', key, mails.life * 1000)
-  if entry.counted == 1 then keep_counts() end
+  are_kept = are_kept or entry.counted == 1
 end
 
 return mails

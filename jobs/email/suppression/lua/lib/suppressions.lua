@@ -18,7 +18,7 @@ function suppressions.reason(list, address, domain)
       if not is_read or type(found) ~= 'table' or type(found[1]) ~= 'string' then return UNREADABLE end
       if not text.is_valid(found[1]) then return UNREADABLE end
       local ends = tonumber(found[4]) or 0
-      if ends == 0 or ends > clock.now then return found[1] end
+      if ends == 0 or not (ends <= clock.now) then return found[1] end -- what is not a number ends never
       redis.call('HDEL', list, name)
     elseif packed then
       return UNREADABLE -- the list is of another type
