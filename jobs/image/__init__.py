@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
 
-from packmule.jobs import current
-from packmule.jobs.image.cascade import Cascade
-from packmule.jobs.image.encode import ENCODINGS, encoded
-from packmule.jobs.image.rendition import Plan, Rendition, Size, plan
-from packmule.jobs.image.reuse import Made, Reuse
-from packmule.jobs.image.source import ImageTooLarge, UnreadableImage, opened
+from packmule.jobs import context, current
+from packmule.jobs.image.encode import TooManyBytes
+from packmule.jobs.image.facts import Fact, srcset
+from packmule.jobs.image.hostile import ImageTooLarge
+from packmule.jobs.image.making import Making
+from packmule.jobs.image.memory import MAX_MEMORY, given_back
+from packmule.jobs.image.origin import check, is_at_url, named, original, where
+from packmule.jobs.image.paths import OverwritesSource, paths_of
+from packmule.jobs.image.presets import Presets, UnknownPreset
+from packmule.jobs.image.rendition import Rendition
+from packmule.jobs.image.reuse import Known, Reuse, Stored
+from packmule.jobs.image.source import UnreadableImage, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job import job
+from packmule.jobs.outgoing.door import AnswerTooLarge, InvalidTarget
+from packmule.jobs.outgoing.download import NotServed
+from packmule.jobs.outgoing.fetch_list import NotOnList
+from packmule.jobs.preset_file import PresetFile
+from packmule.jobs.retention.made import new_place
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
-from packmule.jobs.storage.store import sha256_of
 from packmule.units import GIB
 
-__all__ = ["ImageTooLarge", "Rendition", "UnreadableImage", "image"]
+__all__ = [
+    "ImageTooLarge", "OverwritesSource", "Presets", "Rendition", "TooManyBytes", "UnknownPreset",
+    "UnreadableImage", "image",
+]  # fmt: skip
 
 MAX_RENDITIONS = 100
-HOPELESS = (UnreadableImage, ImageTooLarge, MissingFile, OutsideStorage, FileTooLarge)
-Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MAX_RENDITIONS)]
+HOPELESS = (
+    UnreadableImage, ImageTooLarge, TooManyBytes, OverwritesSource, UnknownPreset,
+    MissingFile, OutsideStorage, FileTooLarge, InvalidTarget, NotOnList, AnswerTooLarge, NotServed,
+)  # fmt: skip
+Preset = Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+Renditions = Annotated[list[Rendition | Preset], msgspec.Meta(min_length=1, max_length=MAX_RENDITIONS)]
 
 
 @job(
@@ -32,16 +50,21 @@ Renditions = Annotated[list[Rendition], msgspec.Meta(min_length=1, max_length=MA
     timeout=300,
     retries=1,
     give_up_on=HOPELESS,
+    check=check,
     isolate=True,
-    max_memory=2 * GIB,
+    reuse=500,
+    network=is_at_url,
+    max_memory=MAX_MEMORY,
     max_cpu=300,
 )
-def image(source: str, renditions: Renditions, out: str | None = None) -> dict[str, Any]:
-    """Make `renditions` of the stored image `source`, upright, in sRGB, and without metadata.
+def image(
+    source: str, renditions: Renditions, out: str | None = None, facts: tuple[Fact, ...] = ()
+) -> dict[str, Any]:
+    """Make `renditions` of the image `source`, a path in the storage or a URL, upright and in sRGB.
 
-    Sizes are in pixels. Each rendition is a `Rendition` or a dict of its fields, and is written to the folder
-    `out` (default: `renditions/<job id>`) as `<name>.<suffix>`, or without a name as
-    `<source's stem>-<width>x<height>.<suffix>`. Of an animation, the first frame is used.
+    Each rendition is a `Rendition`, a dict of its fields, or the name of a preset, such as `thumb`, `card`,
+    `hero` or `hero@2x`. It is written to the folder `out` (default: `renditions/<job id>`) as
+    `<name>.<suffix>`, or without a name as `<source's stem>-<width>x<height>.<suffix>`.
 
     Returns the facts of the source, and of the renditions in the order given::
 
@@ -49,79 +72,84 @@ def image(source: str, renditions: Renditions, out: str | None = None) -> dict[s
          "renditions": [{"path": "renditions/7f0c/a-800x533.jpg", "format": "jpeg",
                          "width": 800, "height": 533, "bytes": 90210}]}
 
-    Raises `MissingFile`, `FileTooLarge`, `UnreadableImage` or `ImageTooLarge`. The source and the sizes are
-    checked before anything is written.
+    An animation has `frames`. A rendition has `quality` if `max_bytes` lowered it, and says in `dropped` what
+    the source has and its format hasn't: `animation`, `pages`, `transparency` or `metadata`.
 
-    >>> image.enqueue("uploads/a.jpg", [Rendition(width=800), Rendition(width=200)])  # doctest: +SKIP
+    `facts` adds to the source `exif` (who made it, when, with which camera), `gps` (where), `colour` (the
+    dominant one) and `thumbhash` (a placeholder, in base64), and to the result `srcset` for each format.
+
+    Raises `MissingFile`, `FileTooLarge`, `UnreadableImage`, `ImageTooLarge`, `UnknownPreset`,
+    `OverwritesSource` or `TooManyBytes`, and for a URL `InvalidTarget`, `NotOnList`, `AnswerTooLarge` or
+    `DownloadFailed`. The source, the sizes and the paths are checked before anything is written.
+
+    >>> image.enqueue("uploads/a.jpg", [Rendition(width=800), "thumb"], facts=["colour"])  # doctest: +SKIP
     """
     storage, limits = current.resource(Storage), current.resource(InputLimits)
-    wanted = msgspec.convert(renditions, Renditions)
-    total = len(wanted) + 1
-    with storage.read(source, limits.file_bytes) as file, opened(file, source, limits.pixels) as original:
-        plans = [plan(rendition, original.size, original.kept, original.has_alpha) for rendition in wanted]
-        for planned in plans:
-            _check(planned, limits.pixels)
-        paths = _paths(source, (out or f"renditions/{_run(file)}").rstrip("/"), plans)
+    wishes = [_found(each) for each in msgspec.convert(renditions, Renditions)]
+    total, name = len(wishes) + 1, named(source)
 
-        reuse, written = Reuse(storage, file, plans), dict[str, Made]()
-        for path, made in zip(paths, reuse.made(), strict=False):
-            if reuse.copy(made, path):
-                written[path] = made._replace(path=path)
-                current.progress(1 + len(written), total, path)
-        missing = [pair for pair in zip(paths, plans, strict=True) if pair[0] not in written]
-        if missing:
-            cascade = Cascade(original, [planned.frame for _, planned in missing])
-            current.progress(1 + len(written), total, f"decoded {source}")
-        for path, planned in sorted(missing, key=_largest_first):
-            data = encoded(cascade.rendition(planned), planned.format, planned.quality)
-            storage.write_bytes(path, data)
-            written[path] = Made(path, hashlib.sha256(data).hexdigest(), len(data))
-            current.progress(1 + len(written), total, path)
-        reuse.remember([written[path] for path in paths])
-    return {
-        "source": {"path": source, **_facts(original.format, original.size)},
-        "renditions": [
-            {"path": path, **_facts(planned.format, planned.size), "bytes": written[path].bytes}
-            for path, planned in zip(paths, plans, strict=True)
-        ],
-    }
+    with original(source, storage, limits.file_bytes) as file, _memory_explained(name):
+        folder = (out or new_place("renditions", file)).rstrip("/")
+        reuse = Reuse(storage, file, wishes, facts)
 
+        def make() -> Known:
+            with given_back(), opened(file, name, limits.pixels) as picture:
+                making = Making(picture, wishes, limits.pixels)
+                paths = paths_of(name, folder, wishes, [(plan.format, plan.canvas) for plan in making.plans])
+                for path in paths:
+                    storage.locate(path)
+                making.decode()
+                _report(1, total, f"decoded {name}")
+                stored: dict[int, Stored] = {}
+                with storage.together():
+                    for made in making.renditions():
+                        path = paths[made.wish]
+                        storage.write_bytes(path, made.data)
+                        stored[made.wish] = Stored(path, hashlib.sha256(made.data).hexdigest(), made.facts)
+                        _report(1 + len(stored), total, path)
+                return Known(making.facts(facts), [stored[index] for index in range(len(wishes))])
 
-def _facts(format: str, size: Size) -> dict[str, Any]:
-    return {"format": format, "width": size[0], "height": size[1]}
-
-
-def _largest_first(pair: tuple[str, Plan]) -> int:
-    width, height = pair[1].frame
-    return -width * height
+        known, is_own = reuse.once(make)
+        if not is_own:
+            paths = paths_of(name, folder, wishes, [each.facts.shape for each in known.renditions])
+            with storage.together():
+                are_copied = all(map(reuse.copy, known.renditions, paths))
+            if are_copied:
+                known = known.at(paths)
+                _report(total, total, paths[-1])
+            else:
+                known = make()
+            reuse.remember(known)
+        return _result(source, known, facts)
 
 
-def _run(file: Path) -> str:
-    """The name of this run's folder: the job's id, so that a retry overwrites its files, or the digest."""
-    return current.job_id() or sha256_of(file)[:16]
+def _report(done: int, total: int, message: str) -> None:
+    if job := context.running():
+        job.report_unless_brief(done, total, message)
 
 
-def _check(planned: Plan, max_pixels: int) -> None:
-    width, height = planned.size
-    side = ENCODINGS[planned.format].max_side
-    if width * height > max_pixels:
-        raise ImageTooLarge(f"a rendition of {width}x{height} is over the limit of {max_pixels:,} pixels")
-    if max(width, height) > side:
+def _found(wanted: Rendition | str) -> Rendition:
+    """The rendition that is wanted, perhaps by the name of one of this process's presets."""
+    if isinstance(wanted, Rendition):
+        return wanted
+    try:
+        path = current.resource(PresetFile).path
+    except current.NoResource:
+        path = None
+    return Presets(path).find(wanted)
+
+
+def _result(source: str, known: Known, facts: tuple[Fact, ...]) -> dict[str, Any]:
+    renditions = [{"path": each.path, **msgspec.to_builtins(each.facts)} for each in known.renditions]
+    result = {"source": where(source) | known.source, "renditions": renditions}
+    return result | {"srcset": srcset(renditions)} if "srcset" in facts else result
+
+
+@contextmanager
+def _memory_explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
         raise ImageTooLarge(
-            f"a rendition of {width}x{height} is too large for {planned.format}, with at most {side:,} a side"
-        )
-
-
-def _paths(source: str, folder: str, plans: list[Plan]) -> list[str]:
-    """A path for each plan; if several would be the same, the later ones get a number."""
-    paths: list[str] = []
-    for planned in plans:
-        width, height = planned.size
-        stem = planned.name or f"{PurePosixPath(source).stem[:80]}-{width}x{height}"
-        suffix = ENCODINGS[planned.format].suffix
-        path, number = f"{folder}/{stem}{suffix}", 1
-        while path in paths:
-            number += 1
-            path = f"{folder}/{stem}-{number}{suffix}"
-        paths.append(path)
-    return paths
+            f"{source} and its renditions take more memory than the {MAX_MEMORY // GIB} GiB of an image job"
+        ) from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import product
 from typing import cast
 
 from PIL import Image, ImageCms
 
+from packmule.jobs.image.rendition import Size
 from packmule.jobs.image.resize import difference
 
 RESIZABLE = frozenset({"L", "RGB", "RGBA", "CMYK"})
 _SRGB = ImageCms.createProfile("sRGB")
+_ROWS = 64
 _SAME = 2
 """Steps of 255 by which a profile may differ from sRGB and still count as sRGB."""
 
@@ -22,8 +25,12 @@ def eight_bit(picture: Image.Image) -> Image.Image:
     Raises `ValueError` for 32-bit samples, because the file doesn't say their range.
     """
     if picture.mode.startswith("I;16"):
-        # A plain conversion would clip everything above 255 to white.
-        return picture.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+        grey = Image.new("L", picture.size)
+        for box in strips(picture.size):
+            # A plain conversion would clip everything above 255 to white.
+            strip = picture.crop(box).convert("I").point(lambda value: value * (1 / 257) + 0.5)
+            grey.paste(strip.convert("L"), box)
+        return grey
     if picture.mode in {"I", "F"}:
         raise ValueError("its samples have 32 bits: save it with 8 or 16")
     if picture.has_transparency_data:
@@ -31,6 +38,12 @@ def eight_bit(picture: Image.Image) -> Image.Image:
     if picture.mode in RESIZABLE:
         return picture
     return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def strips(size: Size) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of a few rows each, for work on a large image that would copy it."""
+    for top in range(0, size[1], _ROWS):
+        yield 0, top, size[0], min(top + _ROWS, size[1])
 
 
 class ToSRGB:

@@ -4,77 +4,119 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import PIL
 
 from packmule.coordination.cache.cache import Cache
 from packmule.jobs import current
-from packmule.jobs.image.rendition import Plan
+from packmule.jobs.image.facts import Fact, Facts
+from packmule.jobs.image.rendition import Rendition
 from packmule.jobs.image.resize import resizer
 from packmule.jobs.storage import Storage, StorageError
 from packmule.jobs.storage.store import explained, sha256_of
 from packmule.units import DAY
 
 KEEP_SECONDS = 7.0 * DAY
+LEASE = 10.0
+"""Seconds for which jobs wait for another: few images take longer, and one that was killed holds up none."""
 
 
-class Made(NamedTuple):
-    """A stored rendition: its path, SHA-256 and size in bytes."""
+class Stored(NamedTuple):
+    """A rendition in the storage: its path, SHA-256 and facts."""
 
     path: str
     digest: str
-    bytes: int
+    facts: Facts
+
+
+class Known(NamedTuple):
+    """What a job made before: the source's facts, and the renditions in the order of the wishes."""
+
+    source: dict[str, Any]
+    renditions: list[Stored]
+
+    def at(self, paths: Sequence[str]) -> Known:
+        """The copies of these renditions at those paths."""
+        copies = [each._replace(path=path) for each, path in zip(self.renditions, paths, strict=True)]
+        return self._replace(renditions=copies)
 
 
 class Reuse:
-    """Renditions of the source `file` by `plans` that were made before and are still stored.
+    """What was made of the source `file` by these wishes before.
 
-    They are remembered in this process's `Cache`. Without one, or while Redis is unavailable, nothing is.
+    It is remembered in this process's `Cache`. Without one, or while Redis is unavailable, nothing is.
     """
 
-    def __init__(self, storage: Storage, file: Path, plans: Sequence[Plan]) -> None:
+    def __init__(
+        self, storage: Storage, file: Path, wishes: Sequence[Rendition], wanted: Collection[Fact]
+    ) -> None:
         self._storage = storage
-        self._count = len(plans)
+        self._count = len(wishes)
         self._cache: Cache | None = None
         try:
-            self._cache = current.resource(Cache)
+            lent = current.resource(Cache)
         except current.NoResource:
             return
-        digest = sha256_of(file)
+        # A lease that nobody renews needs no thread, which would end this process after the job.
+        self._cache = lent.with_lease(LEASE)
         # Other versions make other bytes. Names don't matter: copies have their own.
-        options = [PIL.__version__, resizer(), [[p.size, p.crop, p.format, p.quality] for p in plans]]
-        self._key = f"image/{digest}/{hashlib.sha256(msgspec.json.encode(options)).hexdigest()}"
+        nameless = [msgspec.structs.replace(wish, name=None) for wish in wishes]
+        options = msgspec.json.encode([PIL.__version__, resizer(), nameless, sorted(wanted)])
+        self._key = f"image/{sha256_of(file)}/{hashlib.sha256(options).hexdigest()}"
 
-    def made(self) -> list[Made]:
-        """The renditions made before, in the order of the plans; empty if unknown."""
-        known = self._cache.get(self._key) if self._cache else None
+    def once(self, make: Callable[[], Known]) -> tuple[Known, bool]:
+        """What was made before, or is just being made by another job; else what `make` makes, and True.
+
+        Jobs that want the same at once wait for the first of them, over all workers: as long as its process
+        lives, but for `LEASE` seconds at most.
+        """
+        if self._cache is None:
+            return make(), True
+        made: list[Known] = []
+
+        def compute() -> Any:
+            made.append(make())
+            return msgspec.to_builtins(made[0])
+
+        value = self._cache.get_or_compute(self._key, compute, ttl=KEEP_SECONDS, likely_new=True)
+        if made:
+            return made[0], True
         try:
-            found = msgspec.convert(known or [], list[Made])
+            known = msgspec.convert(value, Known)
         except msgspec.ValidationError:
-            return []
-        return found if len(found) == self._count else []
+            known = None
+        if known is None or len(known.renditions) != self._count:
+            return make(), True
+        return known, False
 
-    def copy(self, made: Made, path: str) -> bool:
-        """Copy it to `path`; False, with nothing written, if it is gone or has changed."""
+    def copy(self, stored: Stored, path: str) -> bool:
+        """Have a copy of it at `path`; False, with nothing written, if it is gone or has changed."""
         try:
-            with self._storage.read(made.path, made.bytes) as old, self._storage.write(path) as new:
-                with explained("copy", made.path):
+            if stored.path == path:
+                with self._storage.read(path, stored.facts.bytes) as old:
+                    _refuse_changed(old, stored)
+                return True
+            with (
+                self._storage.read(stored.path, stored.facts.bytes) as old,
+                self._storage.write(path) as new,
+            ):
+                with explained("copy", stored.path):
                     shutil.copyfile(old, new)
-                _refuse_changed(new, made)
+                _refuse_changed(new, stored)
         except StorageError:
             return False
         return True
 
-    def remember(self, made: Sequence[Made]) -> None:
-        """Remember these for later jobs, in the order of the plans."""
+    def remember(self, known: Known) -> None:
+        """Remember this for later jobs."""
         if self._cache:
-            self._cache.put(self._key, list(made), ttl=KEEP_SECONDS)
+            self._cache.put(self._key, msgspec.to_builtins(known), ttl=KEEP_SECONDS)
 
 
-def _refuse_changed(copy: Path, made: Made) -> None:
-    if sha256_of(copy) != made.digest:
-        raise StorageError(f"{made.path} has changed")
+def _refuse_changed(copy: Path, stored: Stored) -> None:
+    if sha256_of(copy) != stored.digest:
+        raise StorageError(f"{stored.path} has changed")
