@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from packmule.errors import UsageError
 from packmule.jobs.files.database import Database, quoted
-from packmule.jobs.files.delimited import REJECTS, rejected
+from packmule.jobs.files.doubts import doubtful
 from packmule.jobs.files.refusals import Refusals
-from packmule.jobs.files.table import INTEGERS, MAX_COLUMNS, MismatchedColumns, Report, Table, Work, typed
+from packmule.jobs.files.rejects import REJECTS, rejected
+from packmule.jobs.files.survey import aggregate, check_given
+from packmule.jobs.files.table import MAX_COLUMNS, Report, Table, Work, typed
+from packmule.jobs.files.zip_directory import directory, uncommented
 from packmule.units import GIB, MIB
 
 MAX_UNPACKED = GIB
@@ -36,33 +41,44 @@ def columns(work: Work, database: Database) -> Mapping[str, str]:
     return cast(Mapping[str, str], read_sheet(work, work.stage(0, 100, "reading"))["columns"])
 
 
-def table(work: Work, database: Database, refusals: Refusals) -> Table:
-    """The rows below the header, which is the first row with a value; `collect` gets those that don't fit.
+def count(work: Work, database: Database) -> int:
+    """The number of rows with a value. Raises `WorkbookRefused`."""
+    del database
+    return int(read_sheet(work, work.stage(0, 100, "reading"))["rows"])
+
+
+def tables(work: Work, database: Database, refusals: Refusals) -> Iterator[Table]:
+    """The rows below the header, which is the first row that isn't a title.
 
     Raises `WorkbookRefused`, `MismatchedColumns`, `TooWide`.
     """
-    del database, refusals
+    del refusals
     sheet = read_sheet(work, work.stage(0, 50, "reading"))
-    found = sheet["columns"]
-    types = typed(work.source, found, work.given)
-    for name, kind in work.given.items():
-        if kind in INTEGERS and found[name] == "DOUBLE":
-            raise MismatchedColumns(
-                f"{work.source}: column {name} has fractions, which {kind} would round: use DOUBLE"
-            )
+    found, given = sheet["columns"], work.reading.columns
+    types = typed(work.source, found, given)
     number = "row"
     while number in {name.lower() for name in types}:
         number += "_"
-    relation = (
-        f"(SELECT * EXCLUDE ({quoted(number)}) FROM "  # noqa: S608  quoted, and the rest is ours
-        "read_csv($source, auto_detect = false, compression = 'none', "
-        f"delim = ',', quote = '\"', escape = '\"', header = false, columns = $columns, {REJECTS}))"
+
+    def relation(kinds: Mapping[str, str], rest: str = "") -> tuple[str, dict[str, Any]]:
+        # A text is quoted, even if it is empty; a cell without a value is not.
+        sql = (
+            f"(SELECT * EXCLUDE ({quoted(number)}) FROM "  # noqa: S608  quoted, and the rest is ours
+            "read_csv($source, auto_detect = false, compression = 'none', delim = ',', quote = '\"', "
+            f"escape = '\"', allow_quoted_nulls = false, header = false, columns = $columns{rest}))"
+        )
+        return sql, {"source": str(work.folder / "sheet"), "columns": {number: "BIGINT", **kinds}}
+
+    texts = relation(dict.fromkeys(types, "VARCHAR"))
+    check_given(work.source, given, lambda aggregates: aggregate(database, *texts, aggregates))
+    origin = {"sheet": sheet["sheet"], "header": sheet["header"]}
+    warnings = [*sheet["warnings"], *doubtful(work.file, sheet["sheet"])]
+    yield Table(
+        *relation(types, f", {REJECTS}"), types, origin, warnings, rows=sheet["rows"], collect=_collect
     )
-    parameters = {"source": str(work.folder / "sheet"), "columns": {number: "BIGINT", **types}}
-    return Table(relation, parameters, types, {"sheet": sheet["sheet"]}, rows=sheet["rows"])
 
 
-def collect(database: Database, table: Table, refusals: Refusals) -> None:
+def _collect(database: Database, refusals: Refusals) -> None:
     """Move the refused rows into `refusals`, with the sheet's row numbers."""
     for _, column, reason, text in rejected(database):
         row, _, cells = text.partition(",")
@@ -74,13 +90,23 @@ def read_sheet(work: Work, report: Report) -> dict[str, Any]:
 
     Each row begins with its number in the workbook, and the header is left out. Raises `WorkbookRefused`.
     """
-    _check_archive(work.source, work.file)
+    file = _checked(work)
     script = Path(__file__).with_name("sheet.py")
-    arguments = [str(work.file), str(work.folder / "sheet"), work.sheet or "", str(MAX_COLUMNS), str(MEMORY)]
+    reading = work.reading
+    wanted = {
+        "source": str(file),
+        "target": str(work.folder / "sheet"),
+        "sheet": reading.sheet,
+        "range": reading.range,
+        "header": reading.header,
+        "skip": reading.skip or 0,
+        "max_columns": MAX_COLUMNS,
+        "memory": MEMORY,
+    }
     found: dict[str, Any] = {}
     with subprocess.Popen(  # noqa: S603  our own script
         # -P keeps this folder off the script's path, because its modules' names could shadow others.
-        [sys.executable, "-P", str(script), *arguments],
+        [sys.executable, "-P", str(script), json.dumps(wanted)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -104,12 +130,27 @@ def read_sheet(work: Work, report: Report) -> dict[str, Any]:
     return found
 
 
-def _check_archive(source: str, file: Path) -> None:
-    """Raise `WorkbookRefused` for a ZIP that unpacks to more than a workbook would."""
-    if not zipfile.is_zipfile(file):
-        return
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
+def _checked(work: Work) -> Path:
+    """The file as every program reads it. Raises `WorkbookRefused` if it unpacks to more than a workbook."""
+    with work.file.open("rb") as content:
+        if (found := directory(content)) is None:
+            return work.file  # Excel's old format
+        whole = uncommented(content, found)
+        try:
+            members = zipfile.ZipFile(whole).infolist()
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+            return work.file  # which is refused when it is read
+        _check_size(work.source, members)
+        if found.is_last:
+            return work.file
+        copy = work.folder / "cleaned"
+        whole.seek(0)
+        with copy.open("wb") as target:
+            shutil.copyfileobj(whole, target, MIB)
+    return copy
+
+
+def _check_size(source: str, members: list[zipfile.ZipInfo]) -> None:
     unpacked = sum(member.file_size for member in members)
     packed = max(1, sum(member.compress_size for member in members))
     if len(members) > MAX_MEMBERS:

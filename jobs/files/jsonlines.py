@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from datetime import date, datetime
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from packmule.coordination.redis.replies import UNREADABLE
-from packmule.errors import UsageError
 from packmule.jobs.files.database import Database
+from packmule.jobs.files.json_columns import JsonColumns, first_columns
 from packmule.jobs.files.refusals import Refusals
-from packmule.jobs.files.table import MismatchedColumns, Table, Work, check_width, typed
-from packmule.jobs.files.text import Text, as_utf8
+from packmule.jobs.files.table import (
+    Report,
+    Table,
+    Work,
+)
+from packmule.jobs.files.text import utf8_of
 from packmule.units import MIB
 
-MAX_LINE = 8 * MIB
+MAX_LINE = 16 * MIB
 """Bytes; a longer line is refused."""
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 * MIB
@@ -29,161 +31,109 @@ SURE = 0.99
 REPORT_EVERY = 4096
 """Lines between two reports of progress."""
 
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
-INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?")
-
-CHECKS: dict[str, Any] = {
-    "TINYINT": Annotated[int, msgspec.Meta(ge=-(2**7), lt=2**7)],
-    "SMALLINT": Annotated[int, msgspec.Meta(ge=-(2**15), lt=2**15)],
-    "INTEGER": Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)],
-    "BIGINT": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
-    "FLOAT": float,
-    "DOUBLE": float,
-    "BOOLEAN": bool,
-    "VARCHAR": str | int | float | bool,
-    "DATE": date,
-    "TIMESTAMP": Annotated[datetime, msgspec.Meta(tz=False)],
-    "TIMESTAMPTZ": Annotated[datetime, msgspec.Meta(tz=True)],
-    "JSON": Any,
-}
-"""The JSON form of each type's values; `null` and a missing key are always valid."""
-
-
-class UnfitKey(UsageError, ValueError):
-    """A key of the objects can't be a column name."""
-
 
 def columns(work: Work, database: Database) -> Mapping[str, str]:
     """The columns and their types, judged by the first lines. Raises `TooWide` or `UnfitKey`."""
     del database
-    with _utf8(work).file.open("rb") as content:
-        sampled = _sampled(content)
-    _check_names(work.source, sampled)
-    return sampled
+    return first_columns(work, _first(utf8_of(work).file))
 
 
-def table(work: Work, database: Database, refusals: Refusals) -> Table:
-    """Check every line; returns the table of the good ones, while the others go to `refusals`.
+def count(work: Work, database: Database) -> int:
+    """The number of lines that aren't blank. Raises `UnreadableText`."""
+    del database
+    with utf8_of(work).file.open("rb") as content:
+        return sum(1 for _ in lines(content))
 
-    If there are bad lines, the good ones are copied. Types are guessed from the first 10,000 lines. A column
-    of whole numbers becomes DOUBLE at the first fraction, a later key adds a column, and objects and lists
-    are kept as JSON. Raises `MismatchedColumns`, `TooWide`, `UnfitKey`, `TooManyRefused`, `UnreadableText`.
+
+def tables(work: Work, database: Database, refusals: Refusals) -> Iterator[Table]:
+    """Check every line; yields the table of the good ones, while the others go to `refusals`.
+
+    If there are bad lines, the good ones are copied. Types are guessed from the first 10,000 lines, and
+    widened to JSON or text where more than 1 % of all lines don't fit. A column of whole numbers becomes
+    DOUBLE at the first fraction, a later key adds a column, and objects and lists are kept as JSON. Raises
+    `MismatchedColumns`, `TooWide`, `UnfitKey`, `TooManyRefused`, `UnreadableText`.
     """
     del database
-    text = _utf8(work)
-    schema = _Schema(work, text.file)
-    size, report = text.file.stat().st_size, work.stage(5, 50, "checking lines")
-    cleaned = work.folder / "cleaned"
-    copy: BinaryIO | None = None
-    good = 0
-    with ExitStack() as closing, text.file.open("rb") as content:
+    text = utf8_of(work)
+    known = JsonColumns(work, _first(text.file))
+    report = work.stage(5, 50, "checking lines")
+    total = bad = -1
+    while total < 0 or known.widen(total):
+        total, bad = _counted(text.file, known, report)
+    for strict in (False, True):
+        source = text.file
+        if bad or strict:
+            source = work.folder / "cleaned"
+            _clean(text.file, source, known, refusals, report, strict)
+        relation = (
+            "read_json($source, format = 'newline_delimited', compression = 'uncompressed', "
+            f"maximum_object_size = {2 * MAX_LINE}, columns = $columns)"
+        )
+        parameters = {"source": str(source), "columns": known.columns}
+        origin = {"encoding": text.encoding}
+        yield Table(relation, parameters, known.columns, origin, known.warnings, rows=total)
+
+
+def _counted(file: Path, known: JsonColumns, report: Report) -> tuple[int, int]:
+    """The number of lines, and of those that don't fit."""
+    size = max(1, file.stat().st_size)
+    total = bad = 0
+    with file.open("rb") as content:
+        for total, (number, start, line) in enumerate(lines(content), start=1):  # noqa: B007  used below
+            if _refused(line, known, strict=False) is not None:
+                bad += 1
+            if number % REPORT_EVERY == 0:
+                report(100 * start / size)
+    return total, bad
+
+
+def _clean(
+    file: Path, target: Path, known: JsonColumns, refusals: Refusals, report: Report, strict: bool
+) -> None:
+    """Copy the good lines to `target`; the others go to `refusals`."""
+    size = max(1, file.stat().st_size)
+    with file.open("rb") as content, target.open("wb") as copy:
         for number, start, line in lines(content):
-            refused = schema.check(line)
+            refused = _refused(line, known, strict)
             if refused is None:
-                good += 1
-                if copy is not None:
-                    copy.write(line if line.endswith(b"\n") else line + b"\n")
+                copy.write(line if line.endswith(b"\n") else line + b"\n")
             else:
-                if copy is None:
-                    copy = closing.enter_context(cleaned.open("wb"))
-                    _copy(text.file, copy, start)
                 refusals.add(number, *refused, line[:1000].decode("utf-8", "replace").rstrip("\r\n"))
             if number % REPORT_EVERY == 0:
                 report(100 * start / size)
-    relation = (
-        "read_json($source, format = 'newline_delimited', compression = 'uncompressed', "
-        f"maximum_object_size = {2 * MAX_LINE}, columns = $columns)"
-    )
-    parameters = {"source": str(text.file if copy is None else cleaned), "columns": schema.columns}
-    return Table(
-        relation, parameters, schema.columns, {"encoding": text.encoding}, rows=good + refusals.count
-    )
 
 
-def collect(database: Database, table: Table, refusals: Refusals) -> None:
-    """Does nothing: lines are refused before the table is read."""
+def _refused(line: bytes, known: JsonColumns, strict: bool) -> tuple[str | None, str] | None:
+    """None for a good line, otherwise the faulty column, if it is a single one, and the reason."""
+    if len(line) > MAX_LINE:
+        return None, f"longer than {MAX_LINE:,} bytes"
+    refused = known.check(line)
+    if refused is None and strict and (key := _doubled(line)) is not None:
+        return key, "the key is there twice"
+    return refused
 
 
-class _Schema:
-    """The columns known so far, and the decoder that checks a line against them."""
-
-    def __init__(self, work: Work, file: Path) -> None:
-        self._work = work
-        if unfit := next((name for name, kind in work.given.items() if kind not in CHECKS), None):
-            raise MismatchedColumns(
-                f"{work.source}: column {unfit} can't be {work.given[unfit]} in JSON Lines: "
-                f"use {', '.join(CHECKS)}"
-            )
-        with file.open("rb") as content:
-            self.columns = typed(work.source, _sampled(content), work.given)
-        self._build()
-
-    def check(self, line: bytes) -> tuple[str | None, str] | None:
-        """None for a good line, otherwise the faulty column, if it is a single one, and the reason."""
-        try:
-            self._decode(line)
-        except msgspec.ValidationError as error:
-            return None if self._learned(line) else _fault(error)
-        except UNREADABLE as error:
-            return None, f"longer than {MAX_LINE:,} bytes" if len(line) > MAX_LINE else str(error)
-        return None
-
-    def _learned(self, line: bytes) -> bool:
-        """Whether the line fits once the schema is widened for it."""
-        try:
-            row = msgspec.json.decode(line)
-        except UNREADABLE:
-            return False
-        if not isinstance(row, dict):
-            return False
-        changed = {
-            name: _decided(Counter([_category(value)]))
-            for name, value in row.items()
-            if name not in self.columns
-        }
-        changed |= {
-            name: "DOUBLE"
-            for name, value in row.items()
-            if isinstance(value, float)
-            and self.columns.get(name) == "BIGINT"
-            and name not in self._work.given
-        }
-        if not changed:
-            return False
-        before = dict(self.columns)
-        self.columns |= changed
-        self._build()
-        try:
-            self._decode(line)
-        except msgspec.ValidationError:
-            self.columns = before
-            self._build()
-            return False
-        return True
-
-    def _build(self) -> None:
-        _check_names(self._work.source, self.columns)
-        fields = [
-            (f"f{index}", CHECKS[kind] | None, None) for index, kind in enumerate(self.columns.values())
-        ]
-        names = {f"f{index}": name for index, name in enumerate(self.columns)}
-        struct = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True)
-        self._decode = msgspec.json.Decoder(struct).decode
+def _first(file: Path) -> Iterator[bytes]:
+    """The lines that the columns are guessed from."""
+    with file.open("rb") as content:
+        for number, start, line in lines(content):
+            if number > SAMPLE_LINES or start > SAMPLE_BYTES:
+                return
+            yield line
 
 
-def _check_names(source: str, names: Collection[str]) -> None:
-    """Raise `UnfitKey` for keys that can't be column names, or `TooWide`."""
-    check_width(source, names)
-    taken: dict[str, str] = {}
-    for name in names:
-        if not name.isprintable() or not name or '"' in name or "\\" in name:
-            raise UnfitKey(f"{source} has the key {name!r}, which can't be a column name: rename it")
-        if (other := taken.setdefault(name.lower(), name)) != name:
-            raise UnfitKey(f"{source} has the keys {other} and {name}, which differ only in case: rename one")
+def is_object(value: bytes) -> bool:
+    """Whether it is a JSON object."""
+    try:
+        return isinstance(msgspec.json.decode(value), dict)
+    except UNREADABLE:
+        return False
 
 
-def _utf8(work: Work) -> Text:
-    return as_utf8(work.source, work.file, work.folder / "utf-8", work.stage(0, 5, "reading"))
+def _doubled(line: bytes) -> str | None:
+    """A key that the line's object has twice, which DuckDB can't read."""
+    names = [name for name, _ in json.loads(line, object_pairs_hook=tuple)]
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
@@ -198,68 +148,3 @@ def lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
         if not line.isspace():
             yield number, start, line
         start += size
-
-
-def _copy(file: Path, target: BinaryIO, size: int) -> None:
-    with file.open("rb") as content:
-        while size and (chunk := content.read(min(size, MIB))):
-            target.write(chunk)
-            size -= len(chunk)
-
-
-def _sampled(content: BinaryIO) -> dict[str, str]:
-    """The columns of the first lines, each with the type of nearly all its values."""
-    seen: dict[str, Counter[str]] = {}
-    for number, start, line in lines(content):
-        if number > SAMPLE_LINES or start > SAMPLE_BYTES:
-            break
-        try:
-            row = msgspec.json.decode(line)
-        except UNREADABLE:
-            continue
-        if isinstance(row, dict):
-            for name, value in row.items():
-                seen.setdefault(name, Counter())[_category(value)] += 1
-    return {name: _decided(categories) for name, categories in seen.items()}
-
-
-def _category(value: object) -> str:  # noqa: PLR0911  one for each kind of value
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            return "BOOLEAN"
-        case int():
-            return "BIGINT" if -(2**63) <= value < 2**63 else "VARCHAR"
-        case float():
-            return "DOUBLE"
-        case str():
-            if DATE.fullmatch(value):
-                return "DATE"
-            found = INSTANT.fullmatch(value)
-            return ("TIMESTAMPTZ" if found[2] else "TIMESTAMP") if found else "VARCHAR"
-        case _:
-            return "JSON"
-
-
-def _decided(categories: Counter[str]) -> str:
-    """The type for values of these categories: theirs if nearly all agree, otherwise text or JSON."""
-    counts = Counter({kind: count for kind, count in categories.items() if kind != "NULL"})
-    if counts["DOUBLE"]:
-        counts["DOUBLE"] += counts.pop("BIGINT", 0)
-    if not (total := counts.total()):
-        return "VARCHAR"
-    kind, count = counts.most_common(1)[0]
-    if count >= SURE * total:
-        return kind
-    return "VARCHAR" if _only(counts, {"VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMPTZ"}) else "JSON"
-
-
-def _only(counts: Mapping[str, int], kinds: Iterable[str]) -> bool:
-    return not {kind for kind, count in counts.items() if count} - set(kinds)
-
-
-def _fault(error: msgspec.ValidationError) -> tuple[str | None, str]:
-    """msgspec's "Expected `int`, got `str` - at `$.width`" as column and reason."""
-    reason, _, path = str(error).partition(" - at `$.")
-    return path.rstrip("`") or None, reason

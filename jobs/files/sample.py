@@ -9,17 +9,22 @@ import resource
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from packmule.errors import Error, UsageError
-from packmule.jobs.files.convert import READERS, WORK_FILES, columns_of, working
+from packmule.jobs.files.convert import READERS, WORK_FILES, columns_of, first_fitting, working
 from packmule.jobs.files.database import QueryFailed, opened, quoted
+from packmule.jobs.files.reading import Reading
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.signatures import Kind, has_small_directory, kind_of
+from packmule.jobs.files.table import Table
 from packmule.jobs.files.text import decoded_head
+from packmule.jobs.files.zip_directory import opened as zip_opened
 from packmule.units import GIB, KIB, MIB
 
 MOST_ROWS, MOST_COLUMNS, MOST_MEMBERS = 20, 40, 100
@@ -82,7 +87,7 @@ def sample(file: Path) -> Sample:
 
 
 def _of_parquet(kind: Kind, file: Path) -> Sample:
-    with working(file.name, file, None, None, _nothing) as work:
+    with working(file.name, file, Reading(), _nothing) as work:
         columns = columns_of(work, kind)
         with opened(work.folder, [work.file]) as database:
             source = {"source": str(work.file)}
@@ -95,7 +100,7 @@ def _of_parquet(kind: Kind, file: Path) -> Sample:
 
 def _of_lines(kind: Kind, file: Path) -> Sample:
     """The first lines, read as a conversion reads them; those that don't fit are left out."""
-    with working(file.name, file, None, None, _nothing) as work:
+    with working(file.name, file, Reading(), _nothing) as work:
         with work.file.open("rb") as content:
             head = content.read(HEAD + 1)
         is_cut = len(head) > HEAD
@@ -107,11 +112,16 @@ def _of_lines(kind: Kind, file: Path) -> Sample:
             Refusals(file.name, work.folder / "refused", None) as refusals,
             opened(work.folder, files) as database,
         ):
-            table = reader.table(work, database, refusals)
-            shown = [*table.columns.items()][:MOST_COLUMNS]
-            query = _first_rows(table.relation, [name for name, _ in shown], MOST_ROWS + 1)
-            rows = database.run(query, dict(table.parameters))
-    has_more = is_cut or len(rows) > MOST_ROWS or len(table.columns) > MOST_COLUMNS
+
+            def rows_of(table: Table) -> tuple[Mapping[str, str], list[tuple[Any, ...]]]:
+                names = [*table.columns][:MOST_COLUMNS]
+                query = _first_rows(table.relation, names, MOST_ROWS + 1)
+                return table.columns, database.run(query, dict(table.parameters))
+
+            tables = reader.tables(work, database, refusals)
+            columns, rows = first_fitting(tables, database, refusals, rows_of)
+    shown = [*columns.items()][:MOST_COLUMNS]
+    has_more = is_cut or len(rows) > MOST_ROWS or len(columns) > MOST_COLUMNS
     return Sample(kind.type, shown, [[*row] for row in rows[:MOST_ROWS]], has_more=has_more)
 
 
@@ -126,8 +136,8 @@ def _of_archive(kind: Kind, file: Path) -> Sample:
             with file.open("rb") as content:
                 if not has_small_directory(content):
                     raise NoSample("the archive's directory is too large, or broken")
-            with zipfile.ZipFile(file) as archive:
-                found = archive.infolist()
+                with zip_opened(content) as archive:
+                    found = archive.infolist()
             members = [Member(_name(each.filename), each.file_size) for each in found[:MOST_MEMBERS]]
             return Sample(kind.type, members=members, total=len(found), has_more=len(found) > MOST_MEMBERS)
         with tarfile.open(file, "r:") as tar:

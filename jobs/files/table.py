@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packmule.errors import Error, UsageError
+from packmule.errors import UsageError
 from packmule.jobs.files.database import Database
+from packmule.jobs.files.reading import Reading
+from packmule.jobs.files.refusals import Refusals
+from packmule.plain_text import plain
 
 MAX_COLUMNS = 2_000
-"""As many as DuckDB's 512 MB allow if all columns are text."""
+"""As many as the memory of DuckDB allows if all columns are text."""
 MAX_NAME = 255
 INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
 TYPES = INTEGERS | {
@@ -33,23 +36,18 @@ class TooWide(UsageError, ValueError):
     """A table has more columns, or longer column names, than a conversion supports."""
 
 
-class CountMismatch(Error, RuntimeError):
-    """The rows read, written and refused don't add up, so the output is not kept."""
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
     """One file to read as a table: `source` is its name in messages, `file` its content.
 
-    `folder` is a private folder for temporary files, `given` are the caller's column types, `sheet` is the
-    wanted sheet of a workbook, and `progress` is called with the percentage done and the current step.
+    `folder` is a private folder for temporary files, `reading` is what the caller says of the file, and
+    `progress` is called with the percentage done and the current step.
     """
 
     source: str
     file: Path
     folder: Path
-    given: Mapping[str, str]
-    sheet: str | None
+    reading: Reading
     progress: Callable[[float, str], None]
 
     def stage(self, start: float, end: float, message: str) -> Report:
@@ -61,15 +59,21 @@ class Work:
 class Table:
     """A table that DuckDB can read: `relation` is what follows FROM, with `parameters` by name.
 
-    `columns` maps columns to types. `rows` is the number of rows including refused ones, if known. `origin`
-    says what it was read from: an encoding or a sheet.
+    `columns` maps columns to types. `rows` is the number of rows including refused ones, if known, and
+    `least` a lower bound. `origin` says how it was read, by the names of the options, and `warnings` what may
+    be amiss. `begins` is the percentage of the work that is done before it is read. `collect` adds the rows
+    that the reading has refused; it raises `Misfit` if the table must be read in another way.
     """
 
     relation: str
     parameters: Mapping[str, Any]
     columns: Mapping[str, str]
-    origin: Mapping[str, str]
+    origin: Mapping[str, Any]
+    warnings: Sequence[str] = ()
     rows: int | None = None
+    least: int = 0
+    begins: float = 50
+    collect: Callable[[Database, Refusals], None] = lambda database, refusals: None
 
 
 def declared(source: str, columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -87,7 +91,7 @@ def typed(source: str, found: Mapping[str, str], given: Mapping[str, str]) -> di
     """`found` with the types of `given`. Raises `MismatchedColumns` or `TooWide`."""
     if missing := [name for name in given if name not in found]:
         names = ", ".join(list(found)[:20]) + (", ..." if len(found) > 20 else "")  # noqa: PLR2004  fits a line
-        raise MismatchedColumns(f"{source} has no column {', '.join(missing)}: it has {names}")
+        raise MismatchedColumns(plain(f"{source} has no column {', '.join(missing)}: it has {names}"))
     check_width(source, found)
     return {**found, **given}
 
@@ -104,27 +108,17 @@ def check_width(source: str, names: Collection[object]) -> None:
         )
 
 
-def write_parquet(database: Database, work: Work, table: Table, target: Path) -> int:
-    """Write `table` to `target` as Parquet (zstd); returns the number of rows in the file's footer.
-
-    Raises `CountMismatch`.
-    """
-    ((written,),) = database.run(
-        f"COPY (SELECT * FROM {table.relation}) TO $target (FORMAT parquet, COMPRESSION zstd)",  # noqa: S608  ours
-        {**table.parameters, "target": str(target)},
-        work.stage(50, 99, "writing Parquet"),
-    )
-    ((rows,),) = database.run("SELECT num_rows FROM parquet_file_metadata($target)", {"target": str(target)})
-    if rows != written:
-        raise CountMismatch(
-            f"{work.source}: {written:,} rows were written, but the Parquet footer counts {rows:,}"
-        )
-    return int(rows)
-
-
 def described(database: Database, file: Path) -> dict[str, str]:
     """The columns of a Parquet file and their types."""
+    return columns_in(database, "read_parquet($file)", {"file": str(file)})
+
+
+def columns_in(
+    database: Database, relation: str, parameters: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The columns of what follows FROM, and their types."""
     rows = database.run(
-        "SELECT column_name, column_type FROM (DESCRIBE FROM read_parquet($file))", {"file": str(file)}
+        f"SELECT column_name, column_type FROM (DESCRIBE FROM {relation})",  # noqa: S608  ours
+        parameters,
     )
-    return {str(name): str(kind) for name, kind in rows}
+    return {str(name): str(kind).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for name, kind in rows}

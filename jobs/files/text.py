@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from packmule.errors import UsageError
-from packmule.units import MIB
+from packmule.jobs.files.encodings import found_encoding
+from packmule.jobs.files.reading import is_encoding
+from packmule.jobs.files.table import Work
+from packmule.units import KIB, MIB
 
 CHUNK = MIB
+HEAD = 1024
+JUDGED = 64 * KIB
+"""Bytes of lines with other than ASCII characters that decide on an encoding."""
 DELIMITERS = ",;\t|"
 SAMPLED_LINES = 200
 AGREEMENT = 0.6
@@ -36,10 +44,38 @@ class UnreadableText(UsageError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file in UTF-8, and its original encoding."""
+    """A file in UTF-8, and its original encoding; not `is_sure` if only the first bytes were looked at."""
 
     file: Path
     encoding: str
+    is_sure: bool = True
+
+
+def utf8_of(work: Work) -> Text:
+    """The text of a file that is to be read as a table, as `as_utf8` finds it."""
+    return as_utf8(
+        work.source, work.file, work.folder / "utf-8", work.stage(0, 5, "reading"), work.reading.encoding
+    )
+
+
+def likely_utf8_of(work: Work) -> Text:
+    """The text of a file by its first bytes, if these are UTF-8; the whole file need not be read then."""
+    if work.reading.encoding is not None or not _begins_as_utf8(work.file):
+        return utf8_of(work)
+    return Text(work.file, "utf-8", is_sure=False)
+
+
+def _begins_as_utf8(file: Path) -> bool:
+    """Whether the first bytes are UTF-8, as far as can be seen before all are read."""
+    if marked(file) not in {None, "utf-8-sig"}:
+        return False
+    with file.open("rb") as content:
+        head = content.read(MIB)
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data" and len(head) == MIB
+    return True
 
 
 def as_utf8(
@@ -47,41 +83,42 @@ def as_utf8(
 ) -> Text:
     """`file` itself if it is UTF-8, otherwise `copy`, converted; `report` gets the percentage done.
 
-    If its encoding is `given`, all of it must follow that.
-
-    A file that is not UTF-8 and has no byte order mark counts as Windows-1252 (Latin-1's superset). But if it
-    has at least as many valid UTF-8 sequences as broken ones around the breaks, it counts as UTF-8 with bad
-    rows. Raises `UnreadableText`, which names `source`.
+    If its encoding is `given`, all of it must follow that. A file that is not UTF-8 and has no byte order
+    mark has the only encoding that fits well. But if it has at least as many valid UTF-8 sequences as broken
+    ones around the breaks, it counts as UTF-8 with bad rows. Raises `UnreadableText`, which names `source`.
     """
     if given is not None:
         return _as_given(source, file, copy, report, given)
-    with file.open("rb") as content:
-        head = content.read(CHUNK)
-    encoding = _marked(head) or _unmarked_utf16(head) or _utf8_or_windows(file, report)
+    encoding = marked(file) or _unmarked(source, file, report)
     if encoding == "utf-8":
         return Text(file, encoding)
-    strictly = "strict" if encoding.startswith("utf") else "replace"
     try:
-        _converted(file, copy, report, encoding, strictly)
+        _converted(file, copy, report, encoding, "strict" if encoding.startswith("utf") else "replace")
     except UnicodeError as error:
         raise UnreadableText(f"{source} begins as {encoding}, but {error}") from None
     return Text(copy, encoding.removesuffix("-sig"))
 
 
+def marked(file: Path) -> str | None:
+    """The encoding that a byte order mark names, or UTF-16 without a mark."""
+    with file.open("rb") as content:
+        head = content.read(HEAD)
+    return _marked(head) or _unmarked_utf16(head)
+
+
 def _as_given(source: str, file: Path, copy: Path, report: Callable[[float], None], given: str) -> Text:
+    if not is_encoding(given):
+        raise UnreadableText(
+            f"no encoding is called {given[:40]!r}: use one such as utf-8, utf-16, cp1252 or latin-1"
+        )
+    encoding = codecs.lookup(given).name
     try:
-        encoding = codecs.lookup(given).name
-        "".encode(given)  # refuses one that is not of text
         # A byte order mark is no part of the text.
         _converted(file, copy, report, "utf-8-sig" if encoding == "utf-8" else encoding, "strict")
     except UnicodeError as error:
         why = getattr(error, "reason", "") or str(error)
         raise UnreadableText(
             f"{source} is not {encoding}: {why}; give the encoding that it has, or let it be found"
-        ) from None
-    except (LookupError, ValueError):
-        raise UnreadableText(
-            f"no encoding is called {given[:40]!r}: use one such as utf-8, utf-16, cp1252 or latin-1"
         ) from None
     return Text(copy, encoding)
 
@@ -116,13 +153,18 @@ def decoded_head(head: bytes) -> str | None:
         # Not final, because the last character may be cut.
         return codecs.getincrementaldecoder(encoding)().decode(head).removeprefix("\ufeff")
     except UnicodeError:
-        return head.decode("cp1252", "replace") if encoding == "utf-8" else None
+        if encoding != "utf-8":
+            return None
+        lines = b"\n".join(line for line in head.splitlines() if not line.isascii())
+        return head.decode(found_encoding(lines)[0] or "cp1252", "replace")
 
 
 def delimiter(text: str) -> str | None:
     """The delimiter that gives most lines of `text` the same number of fields, at least two; or None."""
     lines = [
-        line for line in text.splitlines(keepends=True)[:SAMPLED_LINES] if line.strip() and line[0] != "#"
+        line
+        for line in islice(io.StringIO(text, newline=""), SAMPLED_LINES)
+        if line.strip() and line[0] != "#"
     ]
     best: tuple[float, int, str] | None = None
     for candidate in DELIMITERS:
@@ -148,7 +190,7 @@ def _marked(head: bytes) -> str | None:
 
 def _unmarked_utf16(head: bytes) -> str | None:
     """UTF-16 without a mark: in text with mostly Latin letters, every other byte is zero."""
-    sample = head[:1024]
+    sample = head[:HEAD]
     half = len(sample) // 2
     if half == 0:
         return None
@@ -160,8 +202,9 @@ def _unmarked_utf16(head: bytes) -> str | None:
     return None
 
 
-def _utf8_or_windows(file: Path, report: Callable[[float], None]) -> str:
+def _unmarked(source: str, file: Path, report: Callable[[float], None]) -> str:
     broken = valid = 0
+    sample: list[bytes] = []
     decoder = codecs.getincrementaldecoder("utf-8")()
     for chunk in _chunks(file, report):
         before = decoder.getstate()[0]
@@ -172,5 +215,15 @@ def _utf8_or_windows(file: Path, report: Callable[[float], None]) -> str:
             replaced = text.count("\ufffd")
             broken += replaced
             valid += sum(not character.isascii() for character in text) - replaced
+            if sum(map(len, sample)) < JUDGED:
+                sample += [line for line in chunk.splitlines() if not line.isascii()]
             decoder.reset()
-    return "utf-8" if valid >= broken else "cp1252"
+    if valid >= broken:
+        return "utf-8"
+    found, likely = found_encoding(b"\n".join(sample)[:JUDGED])
+    if found is None:
+        guess = f"; it may be {' or '.join(likely[:3])}" if likely else ""
+        raise UnreadableText(
+            f"{source} is not UTF-8, and its encoding can't be told{guess}: give --encoding (encoding=)"
+        )
+    return found

@@ -20,7 +20,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import control, keys, reader
 from packmule.jobs.batch_state import NoSuchBatch
 from packmule.jobs.client import Client
-from packmule.jobs.email.bulk import counts
+from packmule.jobs.email.bulk import counts, plan
 from packmule.jobs.email.bulk.between import deliver
 from packmule.jobs.email.bulk.chunk import email_chunk
 from packmule.jobs.email.bulk.counts import NoSuchSend
@@ -28,6 +28,7 @@ from packmule.jobs.email.bulk.recipients import TooManyBad
 from packmule.jobs.email.bulk.results import chunk_id
 from packmule.jobs.email.bulk.send import BulkSend, preview_bulk, send_bulk
 from packmule.jobs.email.ledger.names import InvalidKey
+from packmule.jobs.email.ledger.run import MOST_AT_ONCE
 from packmule.jobs.email.letter import InvalidMessage
 from packmule.jobs.email.templating.rendering import InvalidTemplate
 from packmule.jobs.job_type import InvalidCall
@@ -123,6 +124,18 @@ def test_the_results_are_in_the_order_of_the_list(working, jobs, packmule) -> No
     assert found.id in packmule.output("email", "bulk")
 
 
+def test_no_spreadsheet_takes_a_result_for_a_formula(working, jobs, packmule) -> None:
+    odd = ["=cmd|x@example.org", "+1@example.org", "-2@example.org", "plain@example.org"]
+    with MailServer() as mail, working(mail):
+        found = send_bulk([{"email": to} for to in odd], "Hi", "Soon more.")
+        assert sent_to(found).sent == 4
+    rows = list(csv.DictReader(io.StringIO(packmule.output("email", "results", found.id))))
+    assert [each["recipient"] for each in rows] == [*(f"'{to}" for to in odd[:3]), odd[3]]
+    lines = packmule.output("email", "results", found.id, "--json").splitlines()
+    assert [json.loads(line)["recipient"] for line in lines] == odd
+    assert mail.recipients == odd
+
+
 def test_the_same_list_and_mail_is_sent_once(working, jobs, packmule) -> None:
     with MailServer() as mail, working(mail):
         sent_to(send_bulk(people(60), "Hi", "Soon more."))
@@ -138,6 +151,18 @@ def test_the_same_list_and_mail_is_sent_once(working, jobs, packmule) -> None:
     assert Counter(mail.recipients) == Counter(
         {f"user{n}@example.org": 2 if n < 60 else 1 for n in range(80)}
     )
+
+
+def test_a_list_that_is_sent_meanwhile_is_counted_once(jobs, client, monkeypatch) -> None:
+    def look(client, send, recipients):
+        before = plan_look(client, send, recipients)
+        client.hset(f"pm:mail-counts:{send}", "a", 7)  # another send goes on
+        return before
+
+    plan_look = plan.look
+    monkeypatch.setattr(plan, "look", look)
+    found = send_bulk(people(10), "Hi", "Soon more.").progress()
+    assert (found.total, found.sent, found.waiting) == (10, 7, 3)
 
 
 def test_a_recipient_whose_mail_cant_be_made_is_refused_and_the_others_go_on(working, jobs) -> None:
@@ -172,6 +197,9 @@ def test_what_no_mail_can_come_of_is_refused_before_anything_is_enqueued(jobs, c
         (InvalidTemplate, "Hi", {"template": "nothere"}),
         (InvalidTemplate, "For {{ surname }}", {"template": "hello"}),
         (InvalidMessage, "Hi", {}),
+        (InvalidMessage, "Hi", {"body": "Dear {{name}}"}),
+        (InvalidMessage, "{{ name }}", {"html": "<p>Dear {{ name | upper }}</p>"}),
+        (InvalidMessage, "Hi", {"body": "x", "variables": {"greeting": "x"}}),
         (InvalidMessage, "a\r\nBcc: b@example.org", {"body": "x"}),
         (InvalidMessage, "Hi", {"body": "x", "template": "hello"}),
         (InvalidCall, "Hi", {"body": "x", "headers": 7}),
@@ -236,7 +264,7 @@ def slowly(server: MailServer) -> bytes:
     return b"250 2.0.0 queued\r\n"
 
 
-def test_a_cancel_lets_the_mail_under_way_end_and_no_other_begin(working, jobs) -> None:
+def test_a_cancel_lets_the_mail_under_way_end_and_no_other_begin(working, jobs, packmule) -> None:
     with MailServer({DOT: slowly}) as mail, working(mail):
         found = send_bulk(people(100), "Hi", "Soon more.")
         until(lambda: mail.mails, "the first mail")
@@ -244,6 +272,9 @@ def test_a_cancel_lets_the_mail_under_way_end_and_no_other_begin(working, jobs) 
         until(lambda: found.progress().state == "ended", "the end")
         ended = found.progress()
         states = Counter(each.state for each in found.results())
+    shown = packmule.output("email", "bulk", found.id)
+    assert "not sent " in shown
+    assert "waiting" not in shown
     assert (ended.sent, ended.unknown, ended.sending) == (len(mail.mails), 0, 0)
     assert ended.sent < 50
     assert states == {"accepted": ended.sent, "waiting": 100 - ended.sent}
@@ -350,6 +381,19 @@ def test_a_killed_worker_leaves_one_mail_unknown_at_most(working, jobs) -> None:
     assert {each.recipient for each in found.results() if each.state == "accepted"} <= set(mail.recipients)
 
 
+def test_a_killed_worker_of_a_quick_server_leaves_few_mails_unknown(working, jobs) -> None:
+    with MailServer() as mail, working(mail) as process:
+        found = send_bulk(people(2_000), "Hi", "Soon more.")
+        until(lambda: len(mail.mails) > 200, "some mails")
+        for child in children_of(process.pid):
+            os.kill(child, signal.SIGKILL)
+        ended = sent_to(found)
+    assert ended.unknown <= MOST_AT_ONCE
+    assert ended.sent + ended.unknown == 2_000
+    assert max(Counter(mail.recipients).values()) == 1
+    assert {each.recipient for each in found.results() if each.state == "accepted"} <= set(mail.recipients)
+
+
 def test_a_server_that_is_away_is_tried_again(working, jobs, client) -> None:
     with MailServer({"greeting": [b"421 not now\r\n"] * 2}) as mail, working(mail):
         found = send_bulk(people(3), "Hi", "Soon more.")
@@ -448,7 +492,14 @@ def test_a_dry_run_shows_what_would_be_sent(packmule, client, tmp_path) -> None:
     )
     more = ("--var", "greeting=spring", "--max-bad", "50%")
     printed = packmule.output(*words, *more, "--dry-run")
-    for said in ("For Ada", "Hello Bob, this is spring.", "to send       2", "3  ", "Nothing was sent"):
+    for said in (
+        "For Ada",
+        "Hello Bob, this is spring.",
+        "to send       2",
+        "\n\nline",
+        "3  ",
+        "Nothing was sent",
+    ):
         assert said in printed, printed
     report = json.loads(packmule.output(*words, *more, "--dry-run", "--json"))
     assert report["checked"]["bad_rows"][0]["line"] == 3
@@ -467,6 +518,9 @@ def test_mistakes_on_the_command_line_are_one_line(packmule, tmp_path) -> None:
         (("--recipients", "latin.csv", "--encoding", "utf-8", *mail), "latin.csv is not utf-8"),
         (any_bad, "give either a template, or a body"),
         ((*any_bad, "--template", "no"), "there is no no.html"),
+        ((*any_bad, "--template", "hello"), "'greeting' is not given; "),
+        ((*any_bad, "--template", "hello"), "--var greeting=...); list.csv gives email, name"),
+        ((*any_bad, "--body", "Dear {{ name }}"), "are sent as they are, with {{ name }} in them"),
         ((*listed, "--max-bad", "7", *mail), "'7' is not a share: write 5% or 0.05"),
         ((*listed, "--to", "a@example.org", *mail), "give --to, or --recipients for a list"),
         (("--dry-run", "--to", "a@example.org", *mail), "are for a list: give --recipients"),

@@ -80,6 +80,20 @@ def test_an_encoding_can_be_given_that_nothing_tells(check):
     assert checked.encoding == "iso8859-2"
 
 
+def test_a_cyrillic_list_is_not_taken_for_a_western_one(check):
+    names = ["Ада Лавлейс", "Борис Пастернак", "Фёдор Достоевский", "Анна Ахматова"]
+    written = csv_of([{"email": f"p{n}@example.org", "name": name} for n, name in enumerate(names)])
+    try:
+        found, _ = check(written.encode("cp1251"))
+    except UnreadableText as error:
+        assert "give --encoding (encoding=)" in str(error)
+    else:
+        assert [each["name"] for each in found] == names
+    found, checked = check(written.encode("cp1251"), encoding="cp1251")
+    assert [each["name"] for each in found] == names
+    assert checked.encoding == "cp1251"
+
+
 def test_a_wrong_or_unknown_encoding_is_refused_in_one_line(check):
     with pytest.raises(UnreadableText, match=r"^list.csv is not utf-8: invalid .*; give the encoding"):
         check(csv_of(PEOPLE).encode("cp1252"), encoding="utf-8")

@@ -1,6 +1,5 @@
 """The mail catcher: what it stores, when it acknowledges, and what a kill leaves behind."""
 
-import select
 import smtplib
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from packmule.coordination.readable import readable
 from packmule.jobs.email import Mailer, TemporaryFailure
 from packmule.jobs.email.catcher import MAX_MAIL, Catcher, CatcherFailed
 from packmule.jobs.email.letter import Attachment, Content
@@ -121,7 +121,7 @@ def test_a_kill_leaves_every_acknowledged_mail_whole_and_nothing_else(storage, t
         text=True,
     )
     try:
-        assert select.select([process.stdout], [], [], 30)[0]
+        assert readable([process.stdout], 30)
         url = process.stdout.readline().strip()
         mailer = Mailer(url, "mule@example.org")
         acknowledged = [letter(f"{n} " + "x" * 50_000, key=f"job-{n}") for n in range(10)]

@@ -21,6 +21,13 @@ def sent() -> Reports:
     return []
 
 
+def until_sent(sent: Reports) -> None:
+    deadline = time.monotonic() + 60
+    while not sent:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def performing(sent: Reports, id: str = "j1", attempt: int = 1):
     return context.Running(id, attempt, lambda *report: sent.append(report))
 
@@ -89,6 +96,33 @@ def test_the_last_report_is_sent_when_the_job_ends(sent):
         current.progress(2, 10, "half-way")
         assert sent == [(1, 10, "")]
     assert sent[1:] == [(2, 10, "half-way")]
+
+
+def test_a_job_that_is_still_at_it_after_a_while_reports_how_far_it_is(sent):
+    with performing(sent) as job:
+        job.report_unless_brief(0, 3, "rendering")
+        job.report_unless_brief(1, 3, "connecting")
+        assert sent == []
+        until_sent(sent)
+        assert sent == [(1, 3, "connecting")]
+        job.report_unless_brief(2, 3, "waiting")
+        job.report_unless_brief(3, 3, "sent")
+        assert sent[1:] == [(3, 3, "sent")]
+    assert len(sent) == 2
+
+
+def test_a_job_that_ends_at_once_reports_nothing(sent):
+    with performing(sent) as job:
+        job.report_unless_brief(0, 3, "rendering")
+        job.report_unless_brief(3, 3, "sent")
+    assert sent == []
+
+
+def test_a_job_that_fails_in_a_step_reports_the_step(sent):
+    with pytest.raises(ZeroDivisionError), performing(sent) as job:
+        job.report_unless_brief(1, 3, "connecting")
+        _ = 1 / 0
+    assert sent == [(1, 3, "connecting")]
 
 
 def test_the_last_report_is_sent_when_the_job_fails(sent):

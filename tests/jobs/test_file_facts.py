@@ -22,6 +22,8 @@ from packmule.jobs.files import WorkbookRefused, file
 from packmule.jobs.files.signatures import DOCX, ODS, XLSX
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.storage import Storage
+from packmule.tests.jobs.archives import sevenzipped
+from packmule.tests.jobs.documents import locked_pdf, pdf
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +47,68 @@ def zipped(**members):
         for name, text in members.items():
             archive.writestr(name.replace("__", "/").replace("_xml", ".xml"), text)
     return content.getvalue()
+
+
+def test_an_inspection_counts_rows_sheets_members_and_names_duplicates(storage):
+    put = {
+        "a.csv": b'a,b\n1,"two\nlines"\n3,4\nshort\n',
+        "a.jsonl": b'{"a": 1}\n\n{"a": 2}\nbroken\n{"a": 3}\n',
+        "a.json": b'[{"a": 1}, {"a": 2}]',
+        "a.xlsx": xlsx(),
+        "a.zip": zipped(a="1", b="2"),
+        "a.csv.gz": gzip.compress(b"a,b\n1,2\n"),
+        "a.tar": tarred(),
+        "a.7z": sevenzipped([("a", b"1"), ("b/c", b""), ("d", b"2" * 9_000)]),
+        "a.pdf": pdf("one", "two", "three"),
+    }
+    for name, content in put.items():
+        storage.write_bytes(name, content)
+    duckdb.sql("SELECT range a FROM range(7)").write_parquet(storage.locate("a.parquet"))
+    facts = {name: file(name) for name in [*put, "a.parquet"]}
+    counted = {name: each.get("rows") for name, each in facts.items()}
+    assert {name: rows for name, rows in counted.items() if rows is not None} == {
+        "a.csv": 2, "a.jsonl": 4, "a.json": 2, "a.xlsx": 1, "a.parquet": 7,
+    }  # fmt: skip
+    assert (facts["a.xlsx"]["sheet"], facts["a.xlsx"]["sheets"]) == ("Sheet", ["Sheet"])
+    members = {name: each["members"] for name, each in facts.items() if "members" in each}
+    assert members == {"a.zip": 2, "a.tar": 1, "a.7z": 3}
+    assert {name for name, each in facts.items() if "pages" in each} == {"a.pdf"}
+    assert facts["a.pdf"]["pages"] == 3
+    assert facts["a.csv.gz"]["content_type"] == "text/csv"
+    digest = facts["a.csv"]["sha256"]
+    for name in ("x.csv", "y.csv"):
+        storage.write_bytes(f"uploads/{digest[:16]}/{name}", put["a.csv"])
+    assert file(f"uploads/{digest[:16]}/x.csv")["duplicates"] == [f"uploads/{digest[:16]}/y.csv"]
+
+
+def test_what_is_broken_or_locked_is_inspected_without_counts(storage):
+    whole = {
+        "a.zip": zipped(a="1"),
+        "a.tar": tarred(),
+        "a.7z": sevenzipped([("a", b"1" * 999)]),
+        "a.pdf": pdf("one"),
+    }
+    put = {name: content[: len(content) // 3] for name, content in whole.items()}
+    put |= {"locked.pdf": locked_pdf(), "lying.pdf": pdf("one", count=1_000_000)}
+    for name, content in put.items():
+        storage.write_bytes(name, content)
+        facts = file(name)
+        assert not {"members", "pages"} & facts.keys(), name
+        assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_members_are_counted_as_the_directory_has_them_whatever_the_comment_says(storage):
+    book = io.BytesIO(xlsx())
+    with zipfile.ZipFile(book, "a") as archive:
+        archive.comment = b"made by PK\5\6" + bytes(30)
+    storage.write_bytes("a.xlsx", book.getvalue())
+    facts = file("a.xlsx")
+    assert (facts["type"], facts["rows"]) == (XLSX, 1)
+    plain = io.BytesIO(zipped(a="1", b="2"))
+    with zipfile.ZipFile(plain, "a") as archive:
+        archive.comment = b"PK\5\6" + bytes(40)
+    storage.write_bytes("a.zip", plain.getvalue())
+    assert file("a.zip")["members"] == 2
 
 
 def xlsx():
@@ -100,6 +164,19 @@ def parquet(path):
         ("application/x-bzip2", bz2.compress(b"a")),
         ("application/x-xz", lzma.compress(b"a")),
         ("application/x-tar", tarred()),
+        ("image/bmp", picture("BMP")),
+        ("image/avif", picture("AVIF")),
+        ("image/heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("video/mp4", b"\0\0\0\x20ftypisom\0\0\2\0isomiso2"),
+        ("application/x-7z-compressed", b"7z\xbc\xaf\x27\x1c\0\4"),
+        ("application/vnd.rar", b"Rar!\x1a\x07\x01\0"),
+        ("application/x-lz4", b"\x04\x22\x4d\x18\x64\x40\xa7"),
+        ("application/x-iso9660-image", bytes(32769) + b"CD001\1" + bytes(2048)),
+        ("application/rtf", rb"{\rtf1\ansi a, b}"),
+        (
+            "application/x-encrypted-office",
+            zipped(mimetype=ODS, **{"META-INF__manifest_xml": "<a:encryption-data/>"}),
+        ),
         ("application/vnd.sqlite3", saved(database)),
         ("application/vnd.apache.parquet", saved(parquet)),
         ("text/csv", b"a;b\n1;2\n"),

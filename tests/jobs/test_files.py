@@ -162,8 +162,30 @@ def test_a_number_too_long_for_64_bits_keeps_all_its_digits(storage):
     assert rows(storage, result)[0] == ("12345678901234567890", 1)
 
 
+def test_a_fraction_with_more_digits_before_its_point_than_a_double_holds_stays_text(storage):
+    result = converted(storage, "sum,n\n12345678901234567.89,1\n1.5,2\n")
+    assert rows(storage, result) == [("12345678901234567.89", 1), ("1.5", 2)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "first"),
+    [(["438,314", "1,250"], "438,314"), (["438,314", "1,5"], 438.314), (["0,125", "1,250"], 0.125)],
+)
+def test_numbers_between_tabs_that_may_be_thousands_stay_text(storage, numbers, first):
+    result = converted(storage, "sum\tn\n" + "".join(f"{each}\t1\n" for each in numbers))
+    assert rows(storage, result)[0] == (first, 1)
+
+
+def test_a_quoted_empty_field_is_no_number_beside_dates_in_any_order(storage):
+    result = converted(storage, '"a","day"\n"1.5","21/08/2003"\n"","22/08/2003"\n')
+    assert types(result) == {"a": "DOUBLE", "day": "DATE"}
+    assert [row[0] for row in rows(storage, result)] == [1.5, None]
+
+
 def test_declared_types_win_and_values_that_do_not_fit_are_refused(storage):
-    result = converted(storage, "zip,n\n1,2\n3,four\n", columns={"zip": "varchar", "n": "BIGINT"})
+    result = converted(
+        storage, "zip,n\n1,2\n3,four\n", columns={"zip": "varchar", "n": "BIGINT"}, max_refused=1
+    )
     assert types(result) == {"zip": "VARCHAR", "n": "BIGINT"}
     assert rows(storage, result) == [("1", 2)]
     assert places(result) == [(3, "n")]
@@ -256,14 +278,16 @@ def test_an_empty_file_is_reported_in_one_line(storage, content):
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "image/png"),
         (b"a,b\n1,\x00\x01\x02\n", "application/octet-stream"),
         (b"Dear Sir,\n\nthis is, as you see, a letter.\nYours\n", "text/plain"),
-        (b'[{"a": 1}]', "application/json"),
         (b"<!DOCTYPE html><p>", "text/html"),
     ],
 )
 def test_a_file_that_is_not_a_table_is_reported_with_its_type(storage, content, looks):
     with pytest.raises(NotATable) as failed:
         converted(storage, content)
-    assert str(failed.value) == f"uploads/a.csv is not CSV, JSON Lines or Excel: it looks like {looks}"
+    assert (
+        str(failed.value)
+        == f"uploads/a.csv is not CSV, JSON, Parquet, Arrow or a workbook: it looks like {looks}"
+    )
     assert storage.names("out/") == []
 
 
@@ -308,7 +332,7 @@ def test_a_very_wide_table_is_refused_and_one_within_the_limit_converts(storage)
 
 
 def test_only_a_very_long_line_is_refused(storage):
-    result = converted(storage, numbers(300, f'5,"{"y" * 3_000_000}",2020-01-01,1', at=200))
+    result = converted(storage, numbers(300, f'5,"{"y" * 20_000_000}",2020-01-01,1', at=200))
     assert (result["rows"], result["refused"]) == (300, 1)
     assert result["refusals"][0]["line"] == 202
     assert len(result["refusals"][0]["text"]) == 200
@@ -464,7 +488,7 @@ def test_json_lines_keep_their_types(storage):
 def test_broken_json_lines_are_refused_with_line_and_reason_and_the_counts_add_up(storage):
     good = [{"id": i, "name": f"n{i}"} for i in range(300)]
     bad = ['{"id": 1, "name": "brok\n', "[1, 2]\n", '{"id": "seven"}\n', "\n", '{"id": 1} trailing\n']
-    result = converted(storage, lines(*good[:200], *bad, *good[200:]), "uploads/a.jsonl")
+    result = converted(storage, lines(*good[:200], *bad, *good[200:]), "uploads/a.jsonl", max_refused=4)
     assert (result["rows"], result["refused"]) == (300, 4)
     assert places(result) == [(201, None), (202, None), (203, "id"), (205, None)]
     assert result["refusals"][0]["text"] == bad[0].rstrip()
@@ -482,7 +506,7 @@ def test_hostile_keys_and_depth_in_json_lines_are_only_data(storage):
     deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}\n"
     key = "x'); DROP TABLE y"
     content = lines({key: 1, "a": 2}, deep, {key: 2, "a": 3})
-    result = converted(storage, content, "uploads/a.jsonl")
+    result = converted(storage, content, "uploads/a.jsonl", max_refused=1)
     assert rows(storage, result) == [(1, 2), (2, 3)]
     assert places(result) == [(2, "a")]
 
@@ -532,7 +556,7 @@ def test_a_workbook_keeps_dates_numbers_texts_and_empty_cells(storage, tmp_path)
 def test_a_workbooks_refused_rows_carry_the_sheets_row_numbers(storage, tmp_path):
     table = [[], ["n", "note"], [1, "a\nb"], ["two", "c"], [3, "d"]]
     content = workbook(tmp_path / "a.xlsx", *table).read_bytes()
-    result = converted(storage, content, "uploads/a.xlsx", columns={"n": "BIGINT"})
+    result = converted(storage, content, "uploads/a.xlsx", columns={"n": "BIGINT"}, max_refused=1)
     assert (result["rows"], places(result)) == (2, [(4, "n")])
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from packmule.jobs.email import InvalidAddress, InvalidMessage, address
 from packmule.jobs.email.letter import Attachment, Content, Mailbox
-from packmule.jobs.email.message.compose import MAX_RECIPIENTS, compose
+from packmule.jobs.email.message.compose import MAX_RECIPIENTS, Frame, compose
 from packmule.jobs.email.message.draft import Draft
 from packmule.jobs.email.message.headers import of_addresses, of_text
 from packmule.jobs.email.message.verp import recipient_of, return_path
@@ -138,6 +138,7 @@ def test_a_mail_parses_back_equal(subject, sender, to, cc, reply_to, text, html,
         key="k",
     )
     check_form(letter.content)
+    assert letter.is_dotless == (b"\r\n." not in letter.content)
     mail = message_from_bytes(letter.content, policy=policy.default)
     assert mail["subject"] in {subject, subject.strip(" ")}
     assert header(letter.content, "subject") in {subject, subject.strip(" ")}
@@ -227,6 +228,29 @@ def test_real_mails_that_are_taken_apart_and_sent_anew_parse_back_equal():
 def composed(**changes):
     call = {"subject": "s", "sender": "mule@example.org", "to": ["ada@example.com"], "key": "k"} | changes
     return compose(call.pop("content", Content("t", None)), **call)
+
+
+def test_mails_of_one_frame_differ_in_all_that_is_their_own():
+    frame = Frame("mule@example.org", unsubscribe="https://example.org/all", headers={"X-Kind": "news"})
+    first, again = Content("one", None), Content("two\n.\n", "<p>two</p>")
+    letters = [
+        frame.letter(content, subject, [to], unsubscribe=way, key=to)
+        for content, subject, to, way in (
+            (first, "s1", "ada@example.com", None),
+            (Content("one", None), "s2", "bob@example.com", "https://example.org/bob"),
+            (again, "s3", "jörg@example.com", None),
+            (first, "s4", "eve@example.com", None),
+        )
+    ]
+    mails = [message_from_bytes(each.content, policy=policy.default) for each in letters]
+    assert [each["subject"] for each in mails] == ["s1", "s2", "s3", "s4"]
+    assert [each["x-kind"] for each in mails] == ["news"] * 4
+    assert [each["list-unsubscribe"].split("/")[-1] for each in mails] == ["all>", "bob>", "all>", "all>"]
+    bodies = [text_of(each.get_body(("plain",))) for each in mails]
+    assert bodies == [lines_of(each) for each in ("one", "one", "two\n.", "one")]
+    assert [each.is_dotless for each in letters] == [True, True, False, True]
+    assert [each.needs_utf8 for each in letters] == [False, False, True, False]
+    assert len({each.message_id for each in letters}) == 4
 
 
 def test_a_mail_says_that_it_was_sent_by_itself_unless_told_otherwise():

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from packmule import job
-from packmule.jobs.options import InvalidOption, Options, in_seconds
+from packmule.jobs.job_type import Traits
+from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.spans import UnfitSpan, in_seconds
 from packmule.tests.jobs import sample_jobs
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -20,7 +22,6 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
         {"timeout": 0},
         {"timeout": timedelta(0)},
         {"timeout": -1},
-        {"timeout": "60"},
         {"timeout": True},
         {"timeout": float("nan")},
         {"timeout": float("inf")},
@@ -64,7 +65,6 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
         {"unique": "\ud800"},
         {"unique_ttl": 0},
         {"unique_ttl": -1},
-        {"unique_ttl": "1h"},
         {"throttle": 0},
         {"throttle": timedelta(0)},
         {"throttle": True},
@@ -135,9 +135,35 @@ def test_a_contradiction_between_two_layers_of_options_is_refused():
         Options(at=NOW).over(Options(delay=60))
 
 
-def test_spans_are_seconds_or_timedeltas():
+def test_spans_are_seconds_timedeltas_or_texts():
     assert in_seconds(timedelta(minutes=1, milliseconds=500)) == 60.5
     assert in_seconds(3) == 3.0
+    assert in_seconds("1h30m") == in_seconds("PT1H30M") == 5400.0
+    given = Options(timeout="5m", result_ttl="1d", delay="90s", retry_intervals=["1s", timedelta(minutes=1)])
+    assert (given.timeout, given.result_ttl, given.delay) == (300.0, 86_400.0, 90.0)
+    assert given.retry_intervals == [1.0, 60.0]
+
+
+@pytest.mark.parametrize("span", ["", "soon", "5 m", "-5m", "1w", "P", "PTx", True, None, [5], float("nan")])
+def test_what_is_no_span_is_named_with_the_way_out(span):
+    with pytest.raises(UnfitSpan, match=r"give seconds, a timedelta, or a text such as"):
+        in_seconds(span)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeout": "5 minutes"}, "timeout='5 minutes': give seconds, a timedelta, or a text such as '90s'"),
+        ({"retry_intervals": ["1s", "x"]}, "retry_intervals='x': give seconds"),
+        ({"timeout": "0s"}, "timeout='0s': give a span above 0"),
+        ({"delay": "99999d"}, "delay='99999d': give a span of 0 or more, at most a hundred years"),
+        ({"result_ttl": "-1"}, "result_ttl='-1': give seconds"),
+    ],
+)
+def test_a_wrong_text_for_a_span_is_one_line(options, said):
+    with pytest.raises(InvalidOption, match=f"^{re.escape(said)}") as caught:
+        Options(**options)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +178,9 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(misspelt, way_out):
 def test_an_unknown_setting_of_a_job_is_refused_with_the_nearest_one():
     with pytest.raises(InvalidOption, match=r"no option is called 'isolated': did you mean isolate\?"):
         job(isolated=True)
+
+
+def test_processor_time_may_be_a_text():
+    assert Traits(isolate=True, max_cpu="5m").max_cpu == 300.0
+    with pytest.raises(UnfitSpan, match=r"^max_cpu='much': give seconds"):
+        Traits(isolate=True, max_cpu="much")

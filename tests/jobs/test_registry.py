@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import runpy
 import subprocess
 import sys
@@ -360,3 +361,17 @@ def test_a_types_own_check_refuses_a_call_in_its_words():
         halve.validate(["x"], {})
     with pytest.raises(InvalidJob, match="check="):
         job(check="even")(sample_jobs.add)
+
+
+def test_workers_know_each_job_of_ours():
+    found = set()
+    root = Path(registry.__file__).parent
+    for file in root.rglob("*.py"):
+        module = ".".join(["packmule.jobs", *file.relative_to(root).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        )
+        names = re.findall(
+            r"^@job\b.*?^def (\w+)", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
+        found |= {f"{module}.{name}" for name in names}
+    assert found == {*registry.READY}

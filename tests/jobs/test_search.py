@@ -345,3 +345,17 @@ def test_jobs_are_found_by_the_fingerprint_of_their_error(client, claims):
     assert sorted(found(client, 1, fingerprint=failure.fingerprint)) == sorted(ids[1:])
     assert sorted(found(client, fingerprint=failure.fingerprint, status="failed")) == sorted(ids[1:])
     assert found(client, fingerprint="f" * 12) == found(client, fingerprint="*\n") == []
+
+
+def test_jobs_are_found_by_the_text_of_their_errors(client, claims):
+    wrong = sample_jobs.add.enqueue_many([{"a": 1}])
+    end(claims, "ValueError: The Shelf is empty")
+    other = sample_jobs.add.enqueue_many([{"a": 2}])
+    end(claims, "OSError: the disk is full")
+    sample_jobs.add.enqueue(3)
+    end(claims)
+    assert found(client, error="shelf") == found(client, error="shelf is") == wrong
+    assert found(client, error="the ") == [*other, *wrong]
+    assert found(client, error="valueerror: the shelf") == wrong
+    assert found(client, error="Shelf") == found(client, error="shelf", status="stopped") == []
+    assert found(client, error="OSError") == found(client, error="full", name="add") == other

@@ -378,6 +378,29 @@ def test_no_template_takes_much_time_or_memory(names):
         assert int(kilobytes) < 60_000, (name, kilobytes)
 
 
+LONG_TEXT = "z" * 10_000
+TIMES = "{% for i in range(9999) %}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TIMES + "{% set x %}" + LONG_TEXT + "{% endset %}{% endfor %}",
+        "{% macro m() %}" + LONG_TEXT + "{% endmacro %}" + TIMES + "{% set x = m() %}{% endfor %}",
+        "{% block b %}" + LONG_TEXT + "{% endblock %}" + TIMES + "{% set x = self.b() %}{% endfor %}",
+        "{% macro m() %}" + TIMES + "{% set x = caller() %}{% endfor %}{% endmacro %}"
+        "{% call m() %}" + LONG_TEXT + "{% endcall %}",
+        TIMES + "{% set x %}{% include 'long.txt' %}{% endset %}{% endfor %}",
+    ],
+    ids=["loop", "macro", "block", "call", "include"],
+)
+def test_text_of_its_own_is_counted_at_each_turn_though_nobody_sees_it(tmp_path, source):
+    (tmp_path / "long.txt").write_text(LONG_TEXT)
+    (tmp_path / "t.txt").write_text(source)
+    with pytest.raises(InvalidTemplate, match=r"texts and lists of more than 4,000,000"):
+        Renderer(str(tmp_path)).content("t", {})
+
+
 def test_threads_beside_an_endless_template_go_on(render):
     turns, done = 0, threading.Event()
 
