@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,16 +11,18 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from redis import Redis
-from rq.command import send_command
 
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import UsageError
 from packmule.jobs import batch_state, current, keys, reader, wire
 from packmule.jobs.batch_state import NoSuchBatch, State, no_such_batch
 from packmule.jobs.client import Client
+from packmule.jobs.cluster import send_command
 from packmule.jobs.job import Prepared
-from packmule.jobs.options import LONGEST_SPAN, InvalidOption
+from packmule.jobs.options import InvalidOption
+from packmule.jobs.spans import LONGEST_SPAN, Span, in_seconds
+from packmule.units import given_span
 
 KEEP = 7 * 86_400.0
 """Seconds that an ended batch is kept."""
@@ -54,13 +57,14 @@ class Settings(NamedTuple):
     on_complete: Prepared | None
     on_success: Prepared | None
     collect: bool
-    keep: float
+    keep: Span
 
     def written(self, chosen: str | None = None) -> tuple[list[str], list[tuple[str, Prepared]]]:
         """Its fields, and callbacks by ids, maybe `chosen` ones. Raises `InvalidKeep` and `InvalidOption`."""
-        if not (isinstance(self.keep, int | float) and 1 <= self.keep <= LONGEST_SPAN):
-            raise InvalidKeep(f"keep={self.keep!r}: give seconds from 1 to a hundred years")
-        fields = ["name", self.name[:LONGEST_NAME], "keep", f"{self.keep:.0f}"]
+        keep = in_seconds(self.keep, "keep")
+        if not 1 <= keep <= LONGEST_SPAN:
+            raise InvalidKeep(f"keep={self.keep!r}: give a span from 1 s to a hundred years")
+        fields = ["name", self.name[:LONGEST_NAME], "keep", f"{keep:.0f}"]
         fields += ("collect", "1") if self.collect else ()
         callbacks = []
         for field, prepared in (("on_complete", self.on_complete), ("on_success", self.on_success)):
@@ -106,7 +110,7 @@ class Batch:
         on_success: Prepared | None = None,
         collect: bool = False,
         parent: Batch | None = None,
-        keep: float = KEEP,
+        keep: Span = KEEP,
         client: Client | Redis | None = None,
     ) -> Batch:
         """Create a batch, with the process's default client unless another is given.
@@ -218,16 +222,17 @@ class Batch:
             count += sum(error is None for error in control.retry_each(self.redis, ids))
         return count
 
-    def wait(self, timeout: float | None = None) -> State:
+    def wait(self, timeout: Span | None = None) -> State:
         """Wait until it has ended. Raises `NoSuchBatch`, and `TimeoutError` after `timeout` seconds."""
-        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        seconds = math.inf if timeout is None else in_seconds(timeout, "timeout")
+        deadline = time.monotonic() + seconds
         while True:
             state = self.state()
             if state.ended is not None:
                 return state
             if time.monotonic() > deadline:
                 why = f"jobs pending: {state.counts.pending}" if state.is_sealed else "it is not sealed"
-                raise TimeoutError(f"batch {self.id} has not ended after {timeout:g} s: {why}")
+                raise TimeoutError(f"batch {self.id} has not ended after {given_span(seconds)}: {why}")
             time.sleep(reader.POLL_INTERVAL)
 
     def failed(self) -> Iterator[str]:
@@ -289,11 +294,5 @@ def _is_on_event_loop() -> bool:
 def _claimed(client: Redis) -> set[str]:
     """The ids of all jobs that workers have claimed."""
     workers = cast(list[bytes], client.zrange(keys.LEASES, 0, -1))
-    claimed: set[str] = set()
-    for first in range(0, len(workers), JOBS_A_TRIP):
-        with client.pipeline(transaction=False) as pipeline:
-            for worker in workers[first : first + JOBS_A_TRIP]:
-                pipeline.hkeys(keys.claims_key(as_text(worker)))
-            for found in pipeline.execute(raise_on_error=False):
-                claimed.update(map(as_text, found if isinstance(found, list) else ()))
-    return claimed
+    claims = pipelined(client, [("HKEYS", keys.claims_key(as_text(each))) for each in workers], ())
+    return {as_text(id) for found in claims for id in found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -25,7 +25,8 @@ class NoSuchBatch(NotFound, LookupError):
 
 def no_such_batch(id: str) -> NoSuchBatch:
     """The error to raise for an id that names no batch."""
-    return NoSuchBatch(f"no batch has the id {id}: check the id; it may also have ended too long ago")
+    advice = keys.or_too_short("check the id; it may also have ended too long ago", id)
+    return NoSuchBatch(f"no batch has the id {id}: {advice}")
 
 
 class Counts(NamedTuple):
@@ -166,11 +167,9 @@ def _state(id: str, fields: dict[str, str], is_paused: bool) -> State | None:
 
 
 def latest(client: Redis, limit: int = 20) -> list[State]:
-    """The latest `limit` batches that are still kept, the newest first."""
-    found = []
-    for id in cast(list[bytes], client.zrevrange(keys.BATCHES, 0, limit - 1)):
-        try:
-            found.append(read(client, as_text(id)))
-        except NoSuchBatch:
-            client.zrem(keys.BATCHES, id)
-    return found
+    """The latest `limit` batches that are still kept, the newest first, in two trips."""
+    (found,) = pipelined(client, [("ZREVRANGE", keys.BATCHES, 0, limit - 1)], (), only="WRONGTYPE")
+    states = read_each(client, [as_text(id) for id in found])
+    if gone := [id for id, state in zip(found, states, strict=True) if state is None]:
+        client.zrem(keys.BATCHES, *gone)
+    return [state for state in states if state is not None]

@@ -6,22 +6,25 @@ import atexit
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 
 from redis import Redis
 
+from packmule import hooks
 from packmule.config import Settings
 from packmule.coordination.redis.connection import checked, connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.errors import UsageError
-from packmule.jobs import delivery, entry, reader, tracing, watch, wire
+from packmule.errors import UsageError, meant
+from packmule.jobs import delivery, entry, reader, watch, wire
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.handle import JobHandle, JobHandles, in_thread
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
-from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
+from packmule.jobs.options import InvalidOption, Options
 from packmule.jobs.said import Line
+from packmule.jobs.sending import sending
+from packmule.jobs.spans import Span
 
 if TYPE_CHECKING:
     from packmule.jobs import search
@@ -70,6 +73,7 @@ class Client:
             self.settings = server or Settings.from_env()
             queues = self.settings.queues if queues is None else queues
             max_bytes = self.settings.max_job_bytes if max_bytes is None else max_bytes
+            hooks.load(self.settings.hooks)
         else:
             self.redis = checked(server)
         self.queues = queues
@@ -91,11 +95,10 @@ class Client:
     @classmethod
     def default(cls) -> Client:
         """The client by which this process's functions `.enqueue(...)`. Raises `SettingsError`."""
-        found = Client._default
-        if found is None:
+        if Client._default is None:
             with Client._choosing:
-                found = Client._default = Client._default or Client()
-        return found
+                Client._default = Client._default or Client()
+        return Client._default
 
     def make_default(self) -> Client:
         """Use this client for `.enqueue(...)` in this process, and return it."""
@@ -182,7 +185,7 @@ class Client:
 
         return search.search(self.redis, wanted, limit, cursor, self.queues or ())
 
-    def wait(self, id: str, timeout: float | None = None) -> reader.JobInfo:
+    def wait(self, id: str, timeout: Span | None = None) -> reader.JobInfo:
         """The job called `id` once it has ended. Raises `NoSuchJob` and `TimeoutError`."""
         return reader.wait(self.redis, id, timeout)
 
@@ -198,7 +201,7 @@ class Client:
         """A watch of the chunks of the job's output. Raises `InvalidCursor`."""
         return watch.output(self.redis, id, cursor)
 
-    def cancel(self, id: str, timeout: float = 5.0) -> str:
+    def cancel(self, id: str, timeout: Span = 5.0) -> str:
         """Cancel the job called `id` and return its status. Raises `NoSuchJob` and `NotCanceled`."""
         from packmule.jobs import control  # noqa: PLC0415  it loads RQ, which an enqueue does without
 
@@ -229,18 +232,15 @@ class Client:
         A call is its positional and its named arguments.
         """
         options = options.over(job.options) if options else job.options
-        with tracing.sending(job.name, options.queue or DEFAULT_QUEUE) as trace:
-            entries = self.entries(job, calls, options, trace)
+        with sending(job.name, options.queue, len(calls)) as sent:
+            entries = self.entries(job, calls, options, sent.trace)
             # At the front each goes before the one sent earlier, so the first call's is sent last.
             at_front = options.at_front and not options.is_scheduled
             after = options.parents if options.after is not None else ()
             ordered = entries[::-1] if at_front else entries
-            holders = delivery.deliver(self.redis, ordered, bool(options.durable), after)
-        if not holders:
-            return JobHandles([JobHandle(each.id, self) for each in entries])
-        ids = [each.id for each in entries]
-        handles = JobHandles([JobHandle(holders.get(id, id), self) for id in ids])
-        handles.held = frozenset(position for position, id in enumerate(ids) if id in holders)
+            send = partial(delivery.deliver, self.redis, ordered, bool(options.durable), after)
+            holders: dict[str, str] = {} if hooks.postponed(send) else send()
+            sent.ids = handles = JobHandles.of([each.id for each in entries], holders, self)
         return handles
 
     def entries(
@@ -287,9 +287,9 @@ class Client:
 def known_queue(name: str, queues: Sequence[str]) -> str:
     """`name`, if it is one of `queues`. Raises `UnknownQueue`."""
     if name not in queues:
-        raise UnknownQueue(
-            f"no queue is called {name!r}: there are {', '.join(queues)} (see PACKMULE_QUEUES)"
-        )
+        near = f"; did you mean {near}?" if (near := meant(name, queues)) else ""
+        known = ", ".join(queues)
+        raise UnknownQueue(f"no queue is called {name!r}: there are {known}{near} (see PACKMULE_QUEUES)")
     return name
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from redis import Redis
-from rq.command import send_command
 
 from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import NotFound
@@ -15,7 +14,7 @@ from packmule.jobs import keys, wire
 
 FIELDS = (
     "state", "queues", "current_job", "successful_job_count", "failed_job_count", "last_heartbeat", "birth",
-    "hostname", "pid", "release", "threads", "tasks", "memory",
+    "hostname", "pid", "release", "threads", "tasks", "memory", "jobs",
 )  # fmt: skip
 """What is read of a worker's record."""
 
@@ -25,7 +24,7 @@ class WorkerInfo(TypedDict):
 
     The state of one whose lease has ended is `vanished`: it may be busy no more, or Redis was away. It began
     at `since`, performs `threads` plain and `tasks` async functions at once, and used `memory` bytes at its
-    last heartbeat. What a worker doesn't say is "" or 0.
+    last heartbeat. Workers that know the same jobs have the same `jobs`. What is not known is "" or 0.
     """
 
     name: str
@@ -43,6 +42,7 @@ class WorkerInfo(TypedDict):
     threads: int
     tasks: int
     memory: int
+    jobs: str
 
 
 def workers(client: Redis, names: Iterable[str] | None = None) -> list[WorkerInfo]:
@@ -130,7 +130,21 @@ def _worker(name: str, values: dict[str, bytes | None], is_gone: bool, quiets: s
         "threads": wire.whole(fields.get("threads")),
         "tasks": wire.whole(fields.get("tasks")),
         "memory": wire.whole(fields.get("memory")),
+        "jobs": fields.get("jobs", ""),
     }
+
+
+def disagreeing(workers: Iterable[WorkerInfo]) -> dict[str, list[str]]:
+    """The queues whose living workers don't all know the same jobs, each with one worker of each kind.
+
+    Two applications may share the database by mistake, or a deploy is under way.
+    """
+    kinds: dict[str, dict[str, str]] = {}
+    for each in workers:
+        if each["state"] != "vanished" and each["jobs"]:
+            for queue in each["queues"].split(","):
+                kinds.setdefault(queue, {}).setdefault(each["jobs"], each["name"])
+    return {queue: [*found.values()] for queue, found in kinds.items() if len(found) > 1}
 
 
 def claimed(client: Redis, workers: Sequence[str], most: int) -> list[list[str]]:
@@ -150,6 +164,11 @@ def performed(client: Redis, workers: Sequence[str], most: int = 100) -> list[li
     statuses = pipelined(client, [("HGET", keys.job_key(id), "status") for id in flat], None)
     started = {id for id, status in zip(flat, statuses, strict=True) if status == b"started"}
     return [[id for id in ids if id in started] for ids in held]
+
+
+def send_command(client: Redis, worker: str, command: str, **more: str) -> None:
+    """Send a worker one of RQ's commands, as `rq.command` does, which would load much of RQ."""
+    client.publish(keys.commands_channel(worker), wire.encode_json({"command": command, **more}))
 
 
 class NoSuchWorker(NotFound, LookupError):

@@ -15,6 +15,8 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from packmule import hooks
+
 if TYPE_CHECKING:
     from packmule.jobs.steps import Steps
 
@@ -23,6 +25,15 @@ Save = Callable[[bytes], None]
 
 REPORT_INTERVAL = 0.1
 """Seconds between two reports of progress that leave the process; the last one always does."""
+
+LONGEST_MESSAGE = 1000
+"""Characters of a progress message that are kept."""
+
+REPORTER = "packmule progress"
+"""The name of the thread that sends late reports."""
+
+REPORT_SLACK = 0.02
+"""Seconds that a late report waits longer, so that one wake of the thread serves all jobs of that time."""
 
 
 class Printing(Protocol):
@@ -64,6 +75,7 @@ class Running:
     `hear` returns what takes its lines and output once it says something, and `said` is that. `spend` takes
     what it has spent of its rate, and `prolong` for how many seconds its timeout is to spare it. `claims` is
     the key of its worker's claims, which name its `execution` for as long as the job is this run's.
+    `enqueued_at` is RQ's text of when it was queued last. `hush` hides its secrets in a text.
     """
 
     id: str
@@ -82,6 +94,8 @@ class Running:
     spend: Callable[[int], None] = lambda spent: None
     claims: str = ""
     prolong: Callable[[float], None] = lambda seconds: None
+    enqueued_at: bytes | None = None
+    hush: Callable[[str], str] | None = None
     said: Said | None = None
     printing: Printing | None = None
     task: Any = None
@@ -92,6 +106,7 @@ class Running:
     """How many nodes it has added to its flow, by the steps within which it did; "" for outside of them."""
     done: float = 0.0
     reported_at: float = float("-inf")
+    has_reported: bool = False
     pending: deque[tuple[float, float | None, str]] = field(default_factory=partial(deque, maxlen=1))
     is_late: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -137,10 +152,32 @@ class Running:
         with self.lock:
             now = time.monotonic()
             if self.pending and now - self.reported_at >= after:
-                self.reported_at = now
+                self.reported_at, self.has_reported = now, True
                 done, total, message = self.pending.pop()
                 # A file's name may hold bytes that are not UTF-8, and no report is worth a failed job.
-                self.report(done, total, message.encode(errors="backslashreplace").decode())
+                text = message[:LONGEST_MESSAGE].encode(errors="backslashreplace").decode()
+                self.report(done, total, text)
+
+    def report_late(self, done: float, total: float | None, message: str) -> None:
+        """Hold a report back: it leaves if nothing has replaced or dropped it after `REPORT_INTERVAL`."""
+        self.pending.append((done, total, message))
+        if not self.is_late:
+            self.is_late, self.reported_at = True, time.monotonic()
+            late_reports.send(self)
+
+    def report_unless_brief(self, done: float, total: float, message: str) -> None:
+        """Report that, unless the job ends within `REPORT_INTERVAL`: then it reports nothing at all.
+
+        A report costs a short job more than it tells anybody.
+        """
+        if done < total:
+            self.report_late(done, total, message)
+            return
+        with self.lock:
+            self.pending.clear()
+            if self.has_reported:
+                self.pending.append((done, total, message))
+        self.flush()
 
     def keep(self) -> None:
         """Save the checkpoint that throttling held back, if any."""
@@ -166,13 +203,14 @@ class LateReports:
         """Flush `job` when its next report is due."""
         if not self._has_thread:
             self._has_thread = True
-            threading.Thread(target=self._run, args=(self._jobs,), name="progress", daemon=True).start()
+            threading.Thread(target=self._run, args=(self._jobs,), name=REPORTER, daemon=True).start()
         self._jobs.put(job)
 
     def _run(self, jobs: SimpleQueue[Running]) -> None:
         while True:
             job = jobs.get()
-            time.sleep(max(0.0, job.reported_at + REPORT_INTERVAL - time.monotonic()))
+            if (left := job.reported_at + REPORT_INTERVAL - time.monotonic()) > 0:
+                time.sleep(left + REPORT_SLACK)
             job.is_late = False
             with suppress(OSError):  # a fork that ends closes its pipe
                 job.flush(REPORT_INTERVAL)
@@ -199,6 +237,10 @@ resources: dict[type, object] = {}
 """What this process lends its jobs, by type."""
 
 
+leaving: list[Callable[[], object]] = []
+"""How the isolated job that this process performs leaves the network, if it does so itself."""
+
+
 def provide(*lent: object) -> None:
     """Lend each of `lent` to every job of this process by its type, in place of one lent before."""
     for each in lent:
@@ -206,7 +248,8 @@ def provide(*lent: object) -> None:
 
 
 def close() -> None:
-    """Close the resources that have a `close` method, as a worker does when it stops."""
+    """Close the resources that have a `close` method, as a worker does when it stops, and flush hooks."""
     for each in resources.values():
         if callable(closing := getattr(each, "close", None)):
             closing()
+    hooks.flush()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq.command import send_command
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -19,7 +18,10 @@ from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import Conflict, Error
 from packmule.jobs import keys, wire
+from packmule.jobs.cluster import send_command
 from packmule.jobs.reader import no_such_job
+from packmule.jobs.spans import Span, in_seconds
+from packmule.units import given_span
 
 LOOK_INTERVAL = 0.05
 STOP_INTERVAL = 1.0
@@ -47,7 +49,7 @@ class NotDeleted(Conflict):
     """A job runs, or something else still needs its record."""
 
 
-def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
+def cancel(client: Redis, id: str, timeout: Span = 5.0) -> str:
     """Cancel the job `id`, wherever it waits or runs, and return its status.
 
     The status is `canceled` if the job had not started, and `stopped` if it was running: it gets a `Stopped`
@@ -58,7 +60,7 @@ def cancel(client: Redis, id: str, timeout: float = 5.0) -> str:
     >>> cancel(client, id, timeout=10)  # doctest: +SKIP
     'stopped'
     """
-    ends, _ = _cancel_all(client, [id], timeout)
+    ends, _ = _cancel_all(client, [id], in_seconds(timeout, "timeout"))
     if isinstance(end := ends[id], Error):
         raise end
     return end
@@ -105,7 +107,7 @@ def _cancel_all(client: Redis, ids: Sequence[str], timeout: float) -> tuple[dict
             send_at = time.monotonic() + STOP_INTERVAL
             _stop(client, [*running])
         if running and time.monotonic() > deadline:
-            text = f"after {timeout:g} s: is its worker alive?"
+            text = f"after {given_span(timeout)}: is its worker alive?"
             ends |= {id: NotCanceled(f"job {id} is still {status} {text}") for id, status in running.items()}
         elif running:
             time.sleep(LOOK_INTERVAL)

@@ -18,7 +18,7 @@ from typing import Protocol
 from cronsim import CronSim, CronSimError
 
 from packmule.errors import UsageError
-from packmule.units import DAY, YEAR, duration
+from packmule.units import DAY, YEAR, duration, given_span
 
 MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -146,7 +146,7 @@ class Every:
 
     def __init__(self, seconds: int, start: int = 0) -> None:
         if not 1 <= seconds <= LONGEST_INTERVAL:
-            raise InvalidWhen(f"an interval must be from 1 s to 366 days, not {seconds} s")
+            raise InvalidWhen(f"an interval must be from 1 s to 366 days, not {given_span(seconds)}")
         self.seconds = seconds
         self.start = start
 

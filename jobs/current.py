@@ -16,11 +16,12 @@ from packmule.jobs.context import REPORT_INTERVAL, running
 from packmule.jobs.durable import SignalTimeout, sleep, step, wait_for
 from packmule.jobs.interrupts import Interrupted
 from packmule.jobs.limits import is_number
+from packmule.jobs.spans import Span, in_seconds
 from packmule.units import KIB
 
 __all__ = [
-    "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "flow", "job_id", "progress",
-    "prolong", "resource", "resume", "sleep", "spent", "step", "track", "wait_for",
+    "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "flow", "job_id", "leave_network",
+    "progress", "prolong", "resource", "resume", "sleep", "spent", "step", "track", "wait_for",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ T = TypeVar("T")
 CHECKPOINT_INTERVAL = 1.0
 """Seconds between two checkpoints that leave the process; the last before a failure always does."""
 
-
-LONGEST_MESSAGE = 1000
-"""Characters of a progress message that are kept."""
 
 MOST_SPENT = 10**15
 
@@ -92,8 +90,8 @@ def spent(amount: float) -> None:
         job.spend(math.ceil(amount))
 
 
-def prolong(seconds: float) -> None:
-    """Keep the timeout from ending the running job within the next `seconds`, at most an hour.
+def prolong(seconds: Span) -> None:
+    """Keep the timeout from ending the running job within the next `seconds`, or a `"5m"`, at most an hour.
 
     It's for what must not be broken off half done, such as a call that is waited for. A job that would have
     more time anyway keeps it; a cancel still ends the job. Outside of a job it does nothing.
@@ -101,9 +99,9 @@ def prolong(seconds: float) -> None:
     >>> from packmule import current
     >>> current.prolong(30)
     """
-    job = running()
-    if job is not None and seconds > 0:
-        job.prolong(min(float(seconds), MOST_PROLONGED))
+    span, job = in_seconds(seconds, "seconds"), running()
+    if job is not None and span > 0:
+        job.prolong(min(span, MOST_PROLONGED))
 
 
 def batch_id() -> str | None:
@@ -126,9 +124,9 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     """Report how far the running job is: `done` of `total` units, and what it is doing.
 
     It is cheap enough for an inner loop: a report leaves the process at most ten times a second, and the
-    latest within a tenth of a second. Within an attempt `done` never decreases. No number makes the job fail:
-    a negative `done` counts as 0, and a `total` that is not above 0 as none. Of `message` the first 1,000
-    characters are kept. Outside of a job it does nothing, so a job stays callable as a plain function.
+    latest within about a tenth of a second. Within an attempt `done` never decreases. No number makes the job
+    fail: a negative `done` counts as 0, and a `total` that is not above 0 as none. Of `message` the first
+    1,000 characters are kept. Outside of a job it does nothing, so a job stays callable as a plain function.
 
     >>> from packmule import current
     >>> current.progress(40, 100, "resizing")
@@ -141,7 +139,7 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     if total is not None:
         total = float(total)
         total = total if 0 < total < math.inf else None
-    job.pending.append((job.done, total, message[:LONGEST_MESSAGE]))
+    job.pending.append((job.done, total, message))
     if total is not None and before < total <= job.done:
         job.flush()
     elif time.monotonic() - job.reported_at >= REPORT_INTERVAL:
@@ -237,6 +235,15 @@ def resume(default: Any = None) -> Any:
     """The cursor of this job's latest checkpoint, or `default` if no run has left one."""
     job = running()
     return msgspec.json.decode(job.cursor) if job and job.cursor is not None else default
+
+
+def leave_network() -> None:
+    """Leave the network before this job reads what it has fetched (see `network` of `@job`).
+
+    Only isolated jobs leave it, so that the function can be called anywhere.
+    """
+    while context.leaving:
+        context.leaving.pop()()
 
 
 def resource(kind: type[T]) -> T:

@@ -18,7 +18,7 @@ import msgspec
 from packmule.errors import JobFailed
 from packmule.jobs.context import Running
 from packmule.jobs.interrupts import Interrupted
-from packmule.jobs.options import LONGEST_SPAN, in_seconds
+from packmule.jobs.spans import LONGEST_SPAN, Span, UnfitSpan, in_seconds
 from packmule.jobs.steps import ANSWER, InvalidStep, Kept, Steps, checked_name, own_job, said
 from packmule.units import span as span_text
 
@@ -140,7 +140,7 @@ step = Step()
 
 
 def sleep(
-    seconds: float | timedelta = 0,
+    seconds: Span = 0,
     /,
     *,
     minutes: float = 0,
@@ -169,13 +169,14 @@ def sleep(
         raise steps.wait(field, total)
 
 
-def wait_for(name: str, timeout: float | timedelta | None = None, default: Any = _NOTHING) -> Any:
+def wait_for(name: str, timeout: Span | None = None, default: Any = _NOTHING) -> Any:
     """The data of the signal `name`, sent by `handle.signal` or `packmule job signal`, before or after this.
 
     Until it comes, the job holds no process, slot or lock; its function runs from its beginning then, behind
-    its steps. Each wait takes one signal, the first that was sent. If none comes within `timeout` seconds (or
-    a `timedelta`), it returns `default`, or raises `SignalTimeout` if none is given. It is a plain call in
-    async jobs, too. Raises `InvalidStep` outside of a job, unless there is a default.
+    its steps. Each wait takes one signal, the first that was sent. If none comes within `timeout` (seconds,
+    a `timedelta`, or a text such as `"1h"`), it returns `default`, or raises `SignalTimeout` if none is
+    given. It is a plain call in async jobs, too. Raises `InvalidStep` outside of a job, unless there is a
+    default.
 
     >>> from packmule import current
     >>> current.wait_for("approved", timeout=3600, default=None)
@@ -272,12 +273,14 @@ def _writers() -> ThreadPoolExecutor:
 def _seconds(what: str, span: Any, parts: dict[str, Any]) -> float:
     """A span of some parts in seconds. Raises `InvalidStep`."""
     total = math.nan
-    if isinstance(span, int | float | timedelta):
-        with suppress(TypeError, ValueError, OverflowError):
-            total = in_seconds(span) + timedelta(**parts).total_seconds()
+    with suppress(TypeError, ValueError, OverflowError, UnfitSpan):
+        total = in_seconds(span) + timedelta(**parts).total_seconds()
     if not 0 <= total <= LONGEST_SPAN:
         given = ", ".join([repr(span), *(f"{name}={value!r}" for name, value in parts.items() if value)])
-        raise InvalidStep(f"{what}: {given:.200} is no span: give 0 seconds or more, at most a hundred years")
+        raise InvalidStep(
+            f"{what}: {given:.200} is no span: give 0 seconds or more, or a text such as '5m', "
+            "at most a hundred years"
+        )
     return total
 
 

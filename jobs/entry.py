@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -23,8 +22,8 @@ from packmule.jobs.options import (
     DEFAULT_RESULT_TTL,
     DEFAULT_TIMEOUT,
     Options,
-    in_seconds,
 )
+from packmule.jobs.spans import Span, in_seconds
 
 JOBS_A_TRIP = 500
 BYTES_A_TRIP = 4 * 1024 * 1024
@@ -262,11 +261,13 @@ def _fields(job: JobType, queue: str, options: Options) -> list[Any]:
         fields += "priority", options.priority
     if options.retries:
         fields += "retries_left", options.retries
+    if job.secrets:
+        fields += "secrets", json.dumps(job.secrets)
     if options.retries and options.retry_intervals:
         fields += "retry_intervals", json.dumps([_whole(seconds) for seconds in options.retry_intervals])
     return fields
 
 
-def _whole(seconds: float | timedelta) -> int:
+def _whole(seconds: Span) -> int:
     """RQ keeps spans in whole seconds: rounded up, so that none is cut short."""
     return math.ceil(in_seconds(seconds))

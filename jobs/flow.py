@@ -25,6 +25,7 @@ from packmule.jobs.handed import Handed
 from packmule.jobs.handle import JobHandle, JobHandles
 from packmule.jobs.job import Prepared
 from packmule.jobs.reader import NoSuchJob
+from packmule.jobs.spans import Span
 
 LONGEST_NAME = 40
 """Characters of the name of a node that another added; a longer one is hashed."""
@@ -61,7 +62,7 @@ class Flow(Batch):
         on_complete: Prepared | None = None,
         on_success: Prepared | None = None,
         collect: bool = False,
-        keep: float = KEEP,
+        keep: Span = KEEP,
         id: str | None = None,
         client: Client | Redis | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.errors import NotFound
 from packmule.jobs import batch_state, keys, wire
 from packmule.jobs.batch import NESTED
-from packmule.jobs.batch_state import State
+from packmule.jobs.batch_state import NoSuchBatch, State
 from packmule.jobs.flow_plan import LETTERS
 
 WORDS = {"d": "done", "f": "failed", "c": "canceled", "s": "skipped"}
@@ -24,6 +24,10 @@ ON_FAILURE = {letter: word for word, letter in LETTERS.items()}
 RQ_WORDS = {**PENDING, "finished": "done", "failed": "failed", "stopped": "failed", "canceled": "canceled"}
 
 PAGE, MOST_AROUND = 2000, 1000
+
+
+class NoSuchFlow(NoSuchBatch):
+    """No flow has that id: it never existed, or it ended longer ago than it was kept."""
 
 
 class NotAFlow(NotFound, LookupError):
@@ -48,8 +52,11 @@ class Node:
 
 
 def read(client: Redis, id: str) -> tuple[State, list[Node]]:
-    """The flow `id`, and its nodes from the first layer to the last. Raises `NoSuchBatch` and `NotAFlow`."""
-    state = batch_state.read(client, id)
+    """The flow `id`, and its nodes from the first layer to the last. Raises `NoSuchFlow` and `NotAFlow`."""
+    try:
+        state = batch_state.read(client, id)
+    except NoSuchBatch as error:
+        raise NoSuchFlow(str(error).replace("batch", "flow", 1)) from None
     key = keys.batch_key(id)
     if pipelined(client, [("HEXISTS", key, "start")], 0) != [1]:
         raise NotAFlow(f"batch {id} is not a flow: see packmule batch show {id}")

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from packmule.errors import UsageError
-from packmule.jobs import entry, handed, tracing
+from packmule.jobs import entry, handed
 from packmule.jobs.batch import NESTED, Batch
 from packmule.jobs.client import Client, known_queue
 from packmule.jobs.entry import Entry, EntryWriter
 from packmule.jobs.flow_parts import Chain, Group, Parts
 from packmule.jobs.handed import Handed
 from packmule.jobs.job import Prepared
-from packmule.jobs.options import DEFAULT_QUEUE, InvalidOption, Options
+from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.sending import sending
 
 if TYPE_CHECKING:
     from packmule.jobs.flow import Flow
@@ -199,8 +200,9 @@ class Plan:
             options = part.options.over(job.options)
             _refuse_unfit(job.name, options, bool(job.limits and job.limits.policy == "skip"))
             self.is_durable = self.is_durable or bool(options.durable)
-            with tracing.sending(job.name, options.queue or DEFAULT_QUEUE) as trace:
-                found = EntryWriter(job, options.over(Options(batch=self.id)), self.client.max_bytes, trace)
+            with sending(job.name, options.queue) as sent:
+                own = options.over(Options(batch=self.id))
+                found = EntryWriter(job, own, self.client.max_bytes, sent.trace)
             if self.client.queues is not None:
                 known_queue(found.run.queue, self.client.queues)
             more = ("enqueue_at_front", 1) if options.at_front else ()

@@ -10,6 +10,7 @@ import msgspec
 from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import UsageError
 from packmule.jobs import reader, wire
+from packmule.jobs.arguments import converted
 from packmule.jobs.job_type import InvalidCall, JobType
 
 MOST_TAKEN = 1000
@@ -22,17 +23,26 @@ FEW = 3
 class Handed:
     """Stands among the arguments of a call for what `nodes`, job ids, return: a list of it if `is_list`.
 
-    Without nodes it is what those in front of the call return.
+    Without nodes it is what those in front of the call return. With a `field`, it is that field of each.
     """
 
-    __slots__ = ("is_list", "nodes")
+    __slots__ = ("field", "is_list", "nodes")
+    __iter__ = None  # or Python would ask for one field after another
 
-    def __init__(self, nodes: Sequence[str] | None = None, is_list: bool = False) -> None:
+    def __init__(
+        self, nodes: Sequence[str] | None = None, is_list: bool = False, field: str | None = None
+    ) -> None:
         self.nodes = nodes
         self.is_list = is_list
+        self.field = field
+
+    def __getitem__(self, field: str) -> Handed:
+        """A field of what is returned: `flow.result(node)["path"]`."""
+        return Handed(self.nodes, self.is_list, field)
 
     def __repr__(self) -> str:
-        return "result" if self.nodes is None else f"flow.result({', '.join(self.nodes)})"
+        shown = "result" if self.nodes is None else f"flow.result({', '.join(self.nodes)})"
+        return shown if self.field is None else f"{shown}[{self.field!r}]"
 
 
 result = Handed()
@@ -44,11 +54,12 @@ class NotHanded(UsageError, ValueError):
 
 
 class Take(msgspec.Struct, array_like=True, frozen=True):
-    """Which results take the place of an argument: a position or a name."""
+    """Which results, or which field of them, take the place of an argument: a position or a name."""
 
     place: int | str
     names: list[str]
     is_list: bool = False
+    field: str | None = None
 
 
 _decode_takes = msgspec.json.Decoder(list[Take]).decode
@@ -73,7 +84,7 @@ def validate(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
         if isinstance(value, tuple):  # those of *args
             known[name] = tuple(each for each in value if not isinstance(each, Handed))
     try:
-        msgspec.convert(known, job.arguments, str_keys=True)
+        converted(known, job.arguments)
     except (TypeError, msgspec.ValidationError) as error:
         raise job.invalid(error, kwargs) from None
 
@@ -92,7 +103,7 @@ def without_handed(
             return value
         names = names_of(value)
         is_list = value.is_list or (value.nodes is None and (is_group or len(names) > 1))
-        takes.append(Take(place, names, is_list))
+        takes.append(Take(place, names, is_list, value.field))
         return None
 
     positional = [plain(place, value) for place, value in enumerate(args)]
@@ -105,8 +116,8 @@ def filled(
 ) -> tuple[list[Any], dict[str, Any]]:
     """A call of `job` with the results that it takes; a node that didn't finish hands on None.
 
-    Raises `NotHanded` for a result that is too large or if the record is corrupt, and `InvalidCall` for one
-    that doesn't fit.
+    Raises `NotHanded` for a result that is too large or lacks the field that is taken, or if the record is
+    corrupt, and `InvalidCall` for one that doesn't fit.
     """
     try:
         wanted, found = _decode_takes(takes), _decode_given(given or b"{}")
@@ -114,7 +125,7 @@ def filled(
         raise NotHanded(f"the results that the job takes can't be read: {error}") from None
     positional, named, sources = list(args), dict(kwargs), []
     for each in wanted:
-        values = [_value(name, found.get(name)) for name in each.names]
+        values = [_value(name, found.get(name), each.field) for name in each.names]
         value = values if each.is_list else values[0] if values else None
         if isinstance(each.place, str):
             named[each.place] = value
@@ -137,7 +148,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + (" ..." if len(names) > FEW else "")
 
 
-def _value(name: str, text: str | None) -> Any:
+def _value(name: str, text: str | None, field: str | None) -> Any:
     if text is None:
         return None
     if text == "?":
@@ -147,7 +158,12 @@ def _value(name: str, text: str | None) -> Any:
             f"the result of node {name} is too large to be handed on (64 KiB each, 256 KiB in all): "
             "let it put the data in storage, and return the path"
         )
-    return reader.collected(text)[0]
+    value = reader.collected(text)[0]
+    if field is None:
+        return value
+    if not isinstance(value, dict) or field not in value:
+        raise NotHanded(f"the result of node {name} has no {field}, which the job takes")
+    return value[field]
 
 
 def encode(takes: Sequence[Take]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from packmule.errors import JobFailed
+from packmule.jobs.spans import Span, in_seconds
+from packmule.units import given_span
 
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
@@ -79,14 +82,14 @@ class JobHandle(str):
         """How far the job says it is: `done` of `total` units, with a message; None before its first word."""
         return self.refresh().progress
 
-    def wait(self, timeout: float | None = None) -> JobInfo:
+    def wait(self, timeout: Span | None = None) -> JobInfo:
         """Wait until the job has ended, however it does, and return all that is known of it.
 
         Raises `TimeoutError` if `timeout` seconds are not enough.
         """
         return self.client.wait(self, timeout)
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: Span | None = None) -> Any:
         """Wait until the job has finished and return its value, as JSON carries it (a date is a text).
 
         Raises `JobRaised` if it failed, `JobCanceled` if it was canceled or stopped, `TimeoutError` if
@@ -120,7 +123,7 @@ class JobHandle(str):
         """
         return self.client.output(self, cursor)
 
-    def cancel(self, timeout: float = 5.0) -> str:
+    def cancel(self, timeout: Span = 5.0) -> str:
         """Cancel the job, or stop it if it runs, and return its status then.
 
         That is `canceled`, `stopped`, or the one with which it had ended before. Raises `NotCanceled` if it
@@ -140,7 +143,7 @@ class JobHandle(str):
         """
         return self.client.signal(self, name, data)
 
-    def read_token(self, seconds: float = 600.0, *, output: bool = True) -> str:
+    def read_token(self, seconds: Span = 600.0, *, output: bool = True) -> str:
         """A token with which the HTTP API shows this job, and nothing else, to somebody for `seconds`.
 
         Give it to an application's user, whose browser follows the job by it: its status and progress, and
@@ -149,7 +152,7 @@ class JobHandle(str):
         """
         from packmule.jobs.read_tokens import read_token  # noqa: PLC0415  most jobs have none
 
-        return read_token(self.client.redis, "job", self, seconds, output=output)
+        return read_token(self.client.redis, "job", self, in_seconds(seconds, "seconds"), output=output)
 
     async def arefresh(self) -> JobInfo:
         """`refresh`, for coroutines."""
@@ -163,22 +166,22 @@ class JobHandle(str):
         """`progress`, for coroutines."""
         return (await self.arefresh()).progress
 
-    async def await_end(self, timeout: float | None = None) -> JobInfo:
+    async def await_end(self, timeout: Span | None = None) -> JobInfo:
         """`wait`, for coroutines."""
         import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
 
-        began = time.monotonic()
+        seconds, began = math.inf if timeout is None else in_seconds(timeout, "timeout"), time.monotonic()
         while True:
             try:
                 return await in_thread(self.wait, 0)
             except TimeoutError:
                 waited = time.monotonic() - began
-                if timeout is not None and waited >= timeout:
-                    raise TimeoutError(f"job {self} has not ended after {timeout:g} s") from None
+                if waited >= seconds:
+                    raise TimeoutError(f"job {self} has not ended after {given_span(seconds)}") from None
             pause = min(max(FIRST_PAUSE, waited / 10), LONGEST_PAUSE)
-            await asyncio.sleep(pause if timeout is None else min(pause, timeout - waited))
+            await asyncio.sleep(min(pause, seconds - waited))
 
-    async def aresult(self, timeout: float | None = None) -> Any:
+    async def aresult(self, timeout: Span | None = None) -> Any:
         """`result`, for coroutines."""
         return _value(await self.await_end(timeout))
 
@@ -186,7 +189,7 @@ class JobHandle(str):
         """`logs`, for coroutines."""
         return await in_thread(self.logs, level)
 
-    async def acancel(self, timeout: float = 5.0) -> str:
+    async def acancel(self, timeout: Span = 5.0) -> str:
         """`cancel`, for coroutines."""
         return await in_thread(self.cancel, timeout)
 
@@ -207,6 +210,14 @@ class JobHandles(list[JobHandle]):
     """
 
     held: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, ids: Sequence[str], holders: Mapping[str, str], client: Client) -> JobHandles:
+        """The handles of jobs by their `ids`, or by those of the `holders` of their places."""
+        handles = cls(JobHandle(holders.get(id, id), client) for id in ids)
+        if holders:
+            handles.held = frozenset(position for position, id in enumerate(ids) if id in holders)
+        return handles
 
 
 def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:

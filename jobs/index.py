@@ -174,7 +174,7 @@ def _may_fit(group: list[str], wanted: JobFilter) -> bool:
     return (
         wanted.queue in (None, queue)
         and (not name or len(name) >= LONGEST_NAME or wanted.fits_name(name))
-        and (wanted.error is None or error in ("", wanted.error))
+        and (wanted.error_class is None or error in ("", wanted.error_class))
     )
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from packmule.jobs.options import in_seconds
+from packmule.jobs.spans import Span, in_seconds
 
 
 class Retry(Exception):
-    """Raise this in a job to run it again `after` seconds (or a `timedelta`), for `reason`.
+    """Raise this in a job to run it again for a `reason`, `after` some seconds.
 
-    It uses none of the job's retries. `limit` bounds the attempts: the one that reaches it fails.
+    That may be a `timedelta` or a text such as `"5m"`, too. It uses none of the job's retries. `limit` bounds
+    the attempts: the one that reaches it fails.
 
     >>> from packmule import Retry
     >>> raise Retry(after=30, reason="the report is not ready yet", limit=20)
@@ -20,12 +19,12 @@ class Retry(Exception):
 
     def __init__(
         self,
-        after: float | timedelta = 0,
+        after: Span = 0,
         reason: str = "the job asked to run again",
         limit: int | None = None,
     ) -> None:
         super().__init__(reason)
-        self.after = max(0.0, in_seconds(after))
+        self.after = max(0.0, in_seconds(after, "after"))
         self.limit = limit
 
 

@@ -34,8 +34,8 @@ Calls = Iterable[Mapping[str, Any] | Sequence[Any]]
 """Calls of one function, each a mapping of argument names or a sequence of positional arguments."""
 
 # One enqueue may change an option; a trait holds for every job of its type.
-_TRAITS = tuple(field.name for field in fields(Traits))
-_SETTINGS = OPTION_NAMES + _TRAITS
+TRAITS = tuple(field.name for field in fields(Traits))
+SETTINGS = OPTION_NAMES + TRAITS
 
 
 class JobFunction(Protocol[P, R_co]):
@@ -141,8 +141,8 @@ def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     Raises `InvalidOption` for a setting that can't be meant, and `InvalidJob` for a function that a worker
     could not import or whose arguments JSON can't carry.
     """
-    refuse_unknown(settings, _SETTINGS)
-    traits = Traits(**{name: settings.pop(name) for name in _TRAITS if name in settings})
+    refuse_unknown(settings, SETTINGS)
+    traits = Traits(**{name: settings.pop(name) for name in TRAITS if name in settings})
     options = Options(**settings)
     if function is not None:
         return _register(function, options, traits)

@@ -15,6 +15,8 @@ from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.coordination.redis.scripts import Script
 from packmule.errors import UsageError
 from packmule.jobs import keys, registry, wire
+from packmule.jobs.masking import masked
+from packmule.jobs.secrets import EACH_NAMED, Parts, part, recorded
 
 STATUSES = ("queued", "started", "scheduled", "deferred", "canceled", "finished", "failed", "stopped")
 
@@ -38,11 +40,11 @@ class JobFilter:
     """Which jobs are meant: those that fit all that is given.
 
     `name` is a function's dotted name or its end (`report` fits `shop.jobs.report`), `error` the class of the
-    error without its module, `id` how an id begins, `fingerprint` an error of which it failed last. `since`
-    and `until` are Unix seconds or `datetime`s: when the job began if it runs, or when it or its last attempt
-    ended, or when it was made. `args` are arguments by name, or by position from 0, as text: other values
-    than texts as JSON. Positional arguments have names if the function is registered in this process. Raises
-    `InvalidFilter`.
+    error without its module, or a part of its last line such as `disk is full`, `id` how an id begins,
+    `fingerprint` an error of which it failed last. `since` and `until` are Unix seconds or `datetime`s: when
+    the job began if it runs, or when it or its last attempt ended, or when it was made. `args` are arguments
+    by name, or by position from 0, as text: other values than texts as JSON. Positional arguments have names
+    if the function is registered in this process. Raises `InvalidFilter`.
 
     >>> JobFilter(name="report", status="failed", args={"month": "2026-11"}).status
     'failed'
@@ -89,6 +91,17 @@ class JobFilter:
         return ("failed", "stopped") if self.error else STATUSES
 
     @property
+    def error_class(self) -> str | None:
+        """The class of the error that is meant, if `error` looks like one; else it is a part of the text."""
+        return self.error if self.error and self.error.isidentifier() and self.error[0].isupper() else None
+
+    def fits_error(self, reason: str) -> bool:
+        """Whether an error's last line, such as `ValueError: no such month`, is of the one that is meant."""
+        if self.error_class:
+            return wire.error_type(reason) == self.error_class
+        return self.error is None or self.error.casefold() in reason.casefold()
+
+    @property
     def times(self) -> tuple[float | None, float | None]:
         """`since` and `until` as Unix seconds."""
         return cast(tuple[float | None, float | None], (self.since, self.until))
@@ -102,15 +115,18 @@ class JobFilter:
         since, until = self.times
         return (since is None or at >= since) and (until is None or at <= until)
 
-    def fits_call(self, data: bytes) -> bool:
-        """Whether the payload `data` calls what is meant, with the arguments that are meant."""
+    def fits_call(self, data: bytes, secrets: bytes | None = None) -> bool:
+        """Whether the payload `data` calls what is meant, with the arguments that are meant.
+
+        What annotations say is secret fits nothing, by the record's `secrets` or those known here.
+        """
         try:
             call = wire.decode_call(data)
         except wire.InvalidPayload:
             return self.name is None and not self.args
         if not self.fits_name(call.name):
             return False
-        given = _named(call) if self.args else {}
+        given = _named(call, secrets) if self.args else {}
         return all(name in given and _text(given[name]) == value for name, value in self.args.items())
 
 
@@ -147,7 +163,7 @@ def look_at(
     [[], [Sighting(id='17cc', status='failed', ...)]]
     """
     needs_call = wanted.name is not None or bool(wanted.args)
-    names = (*FIELDS, "data") if needs_call else FIELDS
+    names = (*FIELDS, "data", "secrets") if needs_call else FIELDS
     records = _records(client, [id for ids, _ in groups for id in ids], names)
     fits_all = replace(wanted, name=None, args={}, status=None, error=None).is_empty
     found: list[list[Sighting]] = []
@@ -158,16 +174,16 @@ def look_at(
             seen = _sighting(id, values, known) if values else None
             if seen is None or not (fits_all or _fits(seen, wanted)):
                 continue
-            if not needs_call or wanted.fits_call(values[-1] or b""):
+            if not needs_call or wanted.fits_call(values[-2] or b"", values[-1]):
                 some.append(seen)
         found.append(some)
-    if wanted.error is None or knows_error:
+    if wanted.error is None or (knows_error and wanted.error_class):
         return found
     commands = [
         ("XREVRANGE", keys.results_key(seen.id), "+", "-", "COUNT", 1) for some in found for seen in some
     ]
-    errors = iter([_error_type(each) for each in pipelined(client, commands, None)])
-    return [[seen for seen in some if next(errors) == wanted.error] for some in found]
+    fits = iter([wanted.fits_error(_reason(each)) for each in pipelined(client, commands, None)])
+    return [[seen for seen in some if next(fits)] for some in found]
 
 
 def _fits(seen: Sighting, wanted: JobFilter) -> bool:
@@ -203,25 +219,35 @@ def _seconds_of(said: bytes | None) -> float:
         return 0.0
 
 
-def _error_type(results: Any) -> str:
+def _reason(results: Any) -> str:
+    """The last line of the error in a job's last result."""
     try:
         fields = results[0][1]
         if fields.get(b"type") == str(wire.MAX_RETRIES_EXCEEDED).encode():
-            return wire.error_type(wire.EXCEEDED)
+            return wire.EXCEEDED
         text = wire.traceback(as_text(fields[b"exc_string"])) or ""
     except (KeyError, IndexError, TypeError):
         return ""
-    return wire.error_type(wire.reason(text))
+    return wire.reason(text)
 
 
-def _named(call: wire.Invocation) -> dict[str, Any]:
+def _named(call: wire.Invocation, secrets: bytes | None) -> dict[str, Any]:
     """A call's arguments by name, and those that are given by position by that, too."""
-    given = {str(position): value for position, value in enumerate(call.args)}
     try:
-        names = list(registry.find(call.name).signature.parameters)
+        job = registry.find(call.name)
     except registry.NotRegistered:
-        names = []
-    return {**given, **dict(zip(names, call.args, strict=False)), **call.kwargs}
+        names: list[str] = []
+        known: Mapping[str, Parts] = {}
+    else:
+        names, known = list(job.signature.parameters), job.secrets
+    args: Sequence[Any] = call.args
+    kwargs: Mapping[str, Any] = call.kwargs
+    if known or secrets:
+        hidden = {**known, **recorded(secrets)}
+        args = [masked(value, part(hidden, str(place))) for place, value in enumerate(args)]
+        kwargs = {name: masked(value, part(hidden, name, EACH_NAMED)) for name, value in kwargs.items()}
+    given = {str(position): value for position, value in enumerate(args)}
+    return {**given, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _text(value: Any) -> str:

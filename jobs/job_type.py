@@ -5,15 +5,21 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import takewhile
+from typing import Any, Literal, cast
 
 import msgspec
 
 from packmule.errors import UsageError
-from packmule.jobs.arguments import arguments_type, explained
+from packmule.jobs.arguments import arguments_type, converted, explained, ways_to_give
 from packmule.jobs.limits import InvalidLimit, JobLimits, job_limits
 from packmule.jobs.options import JobOptions, Options
+from packmule.jobs.secrets import Parts, secrets_of
+from packmule.jobs.spans import Span, in_seconds
+
+MOST_REUSE = 10_000
 
 
 class InvalidCall(UsageError, TypeError):
@@ -39,8 +45,15 @@ class JobSettings(JobOptions, total=False):
     """Run each job in a fresh process: for functions that read what strangers sent."""
     max_memory: int | None
     """Bytes that an isolated job may take beyond what the worker has."""
-    max_cpu: float | None
-    """Seconds of processor time that an isolated job may take."""
+    max_cpu: Span | None
+    """How much processor time an isolated job may take."""
+    reuse: int
+    """How many jobs one isolated process performs: for functions that keep nothing between two calls."""
+    network: bool | Callable[..., bool]
+    """Whether isolated jobs may connect to anything, on Linux; those that may not use local files alone.
+
+    A function takes the arguments and says which jobs may, until they call `current.leave_network()`.
+    """
     version: int | str | None
     """Only workers with the same version go on behind a job's recorded steps: change it with the steps."""
     singleton: bool | str | None
@@ -81,6 +94,8 @@ class Traits:
     isolate: bool = False
     max_memory: int | None = None
     max_cpu: float | None = None
+    reuse: int = 1
+    network: bool | Callable[..., bool] = True
     version: int | str | None = None
     singleton: bool | str | None = None
     singleton_policy: str = "wait"
@@ -101,18 +116,28 @@ class Traits:
                 and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
             ):
                 raise InvalidJob(f"{name}={kinds!r}: give a tuple of exception types")
+        if isinstance(self.max_cpu, str | timedelta):
+            object.__setattr__(self, "max_cpu", in_seconds(self.max_cpu, "max_cpu"))
         for name in ("max_memory", "max_cpu"):
             bound = getattr(self, name)
             if bound is not None and (not isinstance(bound, int | float) or bound <= 0):
                 raise InvalidJob(f"{name}={bound!r}: give a number above 0")
             if bound is not None and not self.isolate:
                 raise InvalidJob(f"{name} is for jobs in a process of their own: add isolate=True")
+        if not isinstance(self.reuse, int) or not 1 <= self.reuse <= MOST_REUSE:
+            raise InvalidJob(f"reuse={self.reuse!r}: give a whole number from 1 to {MOST_REUSE:,}")
+        if (self.reuse != 1 or self.network is not True) and not self.isolate:
+            raise InvalidJob("reuse and network are for jobs in a process of their own: add isolate=True")
         if self.check is not None and not callable(self.check):
             raise InvalidJob(f"check={self.check!r}: give a function that takes the job's arguments")
         if not isinstance(self.version, int | str | None) or not self.version_text.isprintable():
             raise InvalidJob(f"version={self.version!r}: give a number or a printable text")
         if self.cron is None and self.every is None and (self.tz is not None or self.schedule is not None):
             raise InvalidJob("tz and schedule are for a job that the clock enqueues: add cron or every")
+
+    def leaves_network(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call may connect until it leaves the network itself."""
+        return callable(self.network) and bool(self.network(*args, **kwargs))
 
     @property
     def version_text(self) -> str:
@@ -139,9 +164,12 @@ class JobType:
     is_async: bool
     limits: JobLimits | None = None
     names: tuple[str, ...] = ()
-    """Its parameters, if positional arguments alone can fill them."""
-    required: int = 1
-    """How many of these a call has to give; more than there are if it may not give them by position."""
+    """The parameters that a call may give by position; none if it may give any number of others."""
+    named: frozenset[str] = frozenset()
+    """Those that it may give by name; none in the same case."""
+    required: frozenset[str] = frozenset()
+    secrets: Mapping[str, Parts] = field(default_factory=dict)
+    """Which parts of its arguments and result are secret (`jobs/secrets.py`)."""
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check a call against the annotations.
@@ -178,7 +206,9 @@ class JobType:
         if not given:
             return (), {}
         typed = self._typed(given, kwargs)
-        return tuple([getattr(typed, name) for name in given]), {}
+        first = tuple(takewhile(given.__contains__, self.names))
+        named = {name: getattr(typed, name) for name in given if name not in first}
+        return tuple([getattr(typed, name) for name in first]), named
 
     def arguments_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of a call by name, converted to what the annotations say, with defaults.
@@ -190,13 +220,15 @@ class JobType:
         return bound.arguments
 
     def _given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The arguments of a call that has positional ones alone, by name; None for any other call.
+        """The arguments of a call by name; None if they don't fit, or if only Python's own binding can tell.
 
-        Python's own binding takes long.
+        That takes long.
         """
-        if kwargs or not self.required <= len(args) <= len(self.names):
+        if len(args) > len(self.names) or not kwargs.keys() <= self.named:
             return None
-        return dict(zip(self.names, args, strict=False))
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        fits = len(given) == len(args) + len(kwargs) and self.required <= given.keys()
+        return given if fits else None
 
     def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         try:
@@ -210,8 +242,7 @@ class JobType:
 
     def _typed(self, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> msgspec.Struct:
         try:
-            # JSON has text keys alone: they become the numbers or dates that an annotation asks for.
-            return msgspec.convert(arguments, self.arguments, str_keys=True)
+            return cast(msgspec.Struct, converted(arguments, self.arguments))
         except (TypeError, UnicodeEncodeError, msgspec.ValidationError) as error:
             raise self.invalid(error, kwargs) from None
 
@@ -260,23 +291,10 @@ def job_type(
         raise InvalidJob(f"{name} can't be a job: an async function can't be isolated; make it a plain one")
     try:
         limits = job_limits(
-            name,
-            signature,
-            traits.singleton,
-            traits.singleton_policy,
-            traits.concurrency,
-            traits.rate,
+            name, signature, traits.singleton, traits.singleton_policy, traits.concurrency, traits.rate,
             traits.fair,
-        )
+        )  # fmt: skip
     except InvalidLimit as error:
         raise InvalidJob(f"{name} can't be a job: {error}") from None
-    names, required = _by_position(signature)
-    return JobType(name, function, options, traits, signature, arguments, is_async, limits, names, required)
-
-
-def _by_position(signature: inspect.Signature) -> tuple[tuple[str, ...], int]:
-    """The parameters that positional arguments fill, and how many have no default."""
-    parameters = signature.parameters.values()
-    if any(each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters):
-        return (), 1
-    return tuple(signature.parameters), sum(each.default is each.empty for each in parameters)
+    ways, secrets = ways_to_give(signature), secrets_of(signature, hints)
+    return JobType(name, function, options, traits, signature, arguments, is_async, limits, *ways, secrets)

@@ -9,6 +9,16 @@ from urllib.parse import quote
 
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
+SHORTEST_BEGINNING = 4
+"""Characters of the beginning of an id by which people may call a job, a batch or a flow."""
+
+
+def or_too_short(advice: str, id: str) -> str:
+    """What to do about an id that names nothing: the `advice`, unless it is too short for a beginning."""
+    is_short = len(id) < SHORTEST_BEGINNING
+    return f"the beginning of one takes {SHORTEST_BEGINNING} characters or more" if is_short else advice
+
+
 _BAND = re.compile(r",[+-][12]$")
 
 QUEUES = "rq:queues"

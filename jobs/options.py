@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypedDict
 
-from packmule.errors import UsageError
+from packmule.errors import UsageError, meant
 from packmule.jobs.keys import JOB_ID, queue_key, queue_name
-from packmule.units import CENTURY
+from packmule.jobs.spans import LONGEST_SPAN, Span, UnfitSpan, in_seconds
 
 DEFAULT_QUEUE = "default"
 DEFAULT_TIMEOUT = 180.0
 DEFAULT_RESULT_TTL = 500.0
 DEFAULT_FAILURE_TTL = 31_536_000.0
-
-LONGEST_SPAN = float(CENTURY)
-"""Seconds, a hundred years: far beyond, Redis refuses to expire a key and RQ to show a date."""
 
 MOST_RETRIES = 1_000_000
 
@@ -42,29 +39,29 @@ class InvalidOption(UsageError, ValueError):
 class JobOptions(TypedDict, total=False):
     """What a job may ask for: in `@job(...)` for each of its jobs, in `.options(...)` for one enqueue.
 
-    Spans are seconds or `timedelta`. An option that is None or left out comes from the decorator, then from
-    the defaults named here.
+    Spans are seconds, a `timedelta`, or a text such as `"5m"`. An option that is None or left out comes from
+    the decorator, then from the defaults named here.
     """
 
     queue: str | None
     """One of the settings' queues; `default` if none is given."""
-    timeout: float | timedelta | None
+    timeout: Span | None
     """How long the job may run, 180 s by default; RQ keeps whole seconds, rounded up."""
-    result_ttl: float | timedelta | None
+    result_ttl: Span | None
     """How long a finished job is kept, 500 s by default; 0 deletes it at once, -1 keeps it forever."""
-    failure_ttl: float | timedelta | None
+    failure_ttl: Span | None
     """How long a failed job is kept, a year by default."""
     retries: int | None
     """How often a failed job runs again, 0 by default."""
-    retry_intervals: Sequence[float | timedelta] | None
+    retry_intervals: Sequence[Span] | None
     """How long to wait before each retry; without it, exponential back-off with jitter."""
     description: str | None
     """What commands and pages show, the function's name by default; the first 1,000 characters are kept."""
-    delay: float | timedelta | None
+    delay: Span | None
     """Wait this long, by Redis's clock, before the job is queued."""
     at: datetime | None
     """Wait until this instant, which has a time zone; not with `delay`."""
-    expires: float | timedelta | None
+    expires: Span | None
     """Fail the job if it has not started this long after it could have."""
     at_front: bool | None
     """Put the job before those that wait; with a `priority`, before those of its band."""
@@ -84,13 +81,13 @@ class JobOptions(TypedDict, total=False):
     True compares all arguments; a text such as `"{account_id}"` names those that count. False takes back what
     the decorator says.
     """
-    unique_ttl: float | timedelta | None
+    unique_ttl: Span | None
     """Keep equal jobs out for this long after the enqueue instead, unless the job fails; implies `unique`."""
-    debounce: float | timedelta | None
+    debounce: Span | None
     """Start after this long without an equal call; each one replaces the job that waits. Implies `unique`."""
-    debounce_limit: float | timedelta | None
+    debounce_limit: Span | None
     """The longest wait that `debounce` may add up to."""
-    throttle: float | timedelta | None
+    throttle: Span | None
     """Keep equal jobs out for this long after the enqueue, even if the job fails; implies `unique`."""
     after: str | Sequence[str] | None
     """The ids of jobs, ours or RQ's, that must have finished before it is queued."""
@@ -104,10 +101,8 @@ def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
     """Raise `InvalidOption` if a name in `given` is none of `known`; the text offers the nearest of these."""
     for name in given:
         if name not in known:
-            from difflib import get_close_matches  # noqa: PLC0415  only a mistake needs it
-
-            near = get_close_matches(name, known, 1)
-            way_out = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            near = meant(name, known)
+            way_out = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
             raise InvalidOption(f"no option is called {name!r}: {way_out}")
 
 
@@ -116,23 +111,23 @@ class Options:
     """`JobOptions` as a value, checked when it is made: raises `InvalidOption` for what can't be meant."""
 
     queue: str | None = None
-    timeout: float | timedelta | None = None
-    result_ttl: float | timedelta | None = None
-    failure_ttl: float | timedelta | None = None
+    timeout: Span | None = None
+    result_ttl: Span | None = None
+    failure_ttl: Span | None = None
     retries: int | None = None
-    retry_intervals: Sequence[float | timedelta] | None = None
+    retry_intervals: Sequence[Span] | None = None
     description: str | None = None
-    delay: float | timedelta | None = None
+    delay: Span | None = None
     at: datetime | None = None
-    expires: float | timedelta | None = None
+    expires: Span | None = None
     at_front: bool | None = None
     priority: int | None = None
     job_id: str | None = None
     unique: bool | str | None = None
-    unique_ttl: float | timedelta | None = None
-    debounce: float | timedelta | None = None
-    debounce_limit: float | timedelta | None = None
-    throttle: float | timedelta | None = None
+    unique_ttl: Span | None = None
+    debounce: Span | None = None
+    debounce_limit: Span | None = None
+    throttle: Span | None = None
     after: str | Sequence[str] | None = None
     batch: str | None = None
     durable: bool | None = None
@@ -146,13 +141,16 @@ class Options:
             if isinstance(value, str) and not _is_text(value):
                 raise InvalidOption(f"{name}={value!r}: give text that UTF-8 can hold")
         for name in ("timeout", "result_ttl", "failure_ttl", "delay", "expires", *_UNIQUE_SPANS):
-            if (value := getattr(self, name)) is not None:
-                _check_span(name, value)
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, _seconds(name, value))
+            elif value is not None:
+                _seconds(name, value)
         if self.retry_intervals is not None:
             if not isinstance(self.retry_intervals, tuple | list):
-                raise InvalidOption(f"retry_intervals={self.retry_intervals!r}: give a list of seconds")
-            for value in self.retry_intervals:
-                _check_span("retry_intervals", value)
+                raise InvalidOption(f"retry_intervals={self.retry_intervals!r}: give a list of spans")
+            seconds = [_seconds("retry_intervals", value) for value in self.retry_intervals]
+            if any(isinstance(value, str) for value in self.retry_intervals):
+                object.__setattr__(self, "retry_intervals", seconds)
         for name, least, most in _WHOLE:
             _check_whole(name, getattr(self, name), least, most)
         _check_names(self)
@@ -199,26 +197,21 @@ _NAMES = tuple(field.name for field in fields(Options))
 OPTION_NAMES = tuple(option.name for option in fields(Options))
 
 
-def in_seconds(span: float | timedelta) -> float:
-    """A span in seconds."""
-    return span.total_seconds() if isinstance(span, timedelta) else float(span)
-
-
-def _check_span(name: str, value: Any) -> None:
-    """Raise `InvalidOption` unless `value` is a span that the option `name` can have."""
+def _seconds(name: str, value: Any) -> float:
+    """The seconds of a span that the option `name` can have. Raises `InvalidOption`."""
     is_kept = name in ("result_ttl", "failure_ttl")
     may_be_none = name != "timeout" and name not in _UNIQUE_SPANS
-    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
-        seconds = in_seconds(value)
-        keeps_for_ever = is_kept and seconds == -1
-        never_runs = not may_be_none and seconds == 0
-        if keeps_for_ever or (0 <= seconds <= LONGEST_SPAN and not never_runs):
-            return
+    try:
+        seconds = in_seconds(value, name)
+    except UnfitSpan as error:
+        raise InvalidOption(str(error)) from None
+    keeps_for_ever = is_kept and seconds == -1
+    never_runs = not may_be_none and seconds == 0
+    if keeps_for_ever or (0 <= seconds <= LONGEST_SPAN and not never_runs):
+        return seconds
     least = "of 0 or more" if may_be_none else "above 0"
     more = ", or -1 to keep it forever" if is_kept else ""
-    raise InvalidOption(
-        f"{name}={value!r}: give seconds or a timedelta {least}, at most a hundred years{more}"
-    )
+    raise InvalidOption(f"{name}={value!r}: give a span {least}, at most a hundred years{more}")
 
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:

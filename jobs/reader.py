@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from base64 import b64decode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
@@ -17,6 +17,9 @@ from packmule.coordination.redis.replies import UNREADABLE, as_text, as_texts, p
 from packmule.errors import NotFound
 from packmule.jobs import keys, wire
 from packmule.jobs.options import MOST_PRIORITY
+from packmule.jobs.secrets import recorded
+from packmule.jobs.spans import Span, in_seconds
+from packmule.units import given_span
 
 POLL_INTERVAL = 0.05
 MOST_FAILED = 10_000
@@ -29,7 +32,8 @@ class NoSuchJob(NotFound, LookupError):
 
 def no_such_job(id: str) -> NoSuchJob:
     """The error to raise for an id that names no job."""
-    return NoSuchJob(f"no job has the id {id:.200}: check it; the job may have outlived its result TTL")
+    advice = keys.or_too_short("check it; the job may have outlived its result TTL", id)
+    return NoSuchJob(f"no job has the id {id:.200}: {advice}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,9 @@ class Progress:
 class JobInfo:
     """A job as Redis has it now. Times are RQ's texts in UTC; what is unknown is None.
 
-    `attempts` counts failed attempts and `deaths` the processes that died performing the job; `crash` is the
-    report of the last of them (`worker/crash_report.py`). `timeout` is in seconds, as text.
+    `attempts` counts the attempts after which the job was retried, and `deaths` the processes that died
+    performing it; `crash` is the report of the last of them (`worker/crash_report.py`). `timeout` is in
+    seconds, as text.
     """
 
     id: str
@@ -83,6 +88,8 @@ class JobInfo:
     """That of the error that it failed of (`observe/errors.py`)."""
     unread: str | None = None
     """Why its call can't be read, such as a pickle's: then its arguments are unknown."""
+    secrets: Mapping[str, Any] = field(default_factory=dict)
+    """Which parts of its arguments and result annotations mark as secret, by name and by position."""
 
     @property
     def has_ended(self) -> bool:
@@ -156,19 +163,20 @@ def read_if_there(client: Redis, id: str) -> JobInfo | None:
         return None
 
 
-def wait(client: Redis, id: str, timeout: float | None = None) -> JobInfo:
+def wait(client: Redis, id: str, timeout: Span | None = None) -> JobInfo:
     """Wait until the job `id` has ended, and return it.
 
     Raises `NoSuchJob`, also if the job was deleted when it finished (a result TTL of 0), and `TimeoutError`
-    if `timeout` seconds are not enough.
+    if the `timeout` (seconds, or a text such as `"5m"`) is not enough.
     """
-    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+    seconds = math.inf if timeout is None else in_seconds(timeout, "timeout")
+    deadline = time.monotonic() + seconds
     while True:
         info = read(client, id)
         if info.has_ended:
             return info
         if time.monotonic() > deadline:
-            raise TimeoutError(f"job {id} is still {info.status} after {timeout:g} s")
+            raise TimeoutError(f"job {id} is still {info.status} after {given_span(seconds)}")
         time.sleep(POLL_INTERVAL)
 
 
@@ -246,6 +254,7 @@ def job_info(
         error=wire.EXCEEDED if is_exceeded else wire.traceback(result.get("exc_string")),
         fingerprint=fields.get("fingerprint") if fields.get("status") == "failed" else None,
         unread=unread,
+        secrets=recorded(fields.get("secrets")),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import traceback
@@ -9,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from packmule.errors import NotFound
+from packmule import extras, project
+from packmule.errors import NotFound, meant
 from packmule.jobs import wire
 from packmule.jobs.job_type import JobType, job_type
 from packmule.jobs.options import Options
@@ -17,10 +19,32 @@ from packmule.jobs.options import Options
 READY = (
     "packmule.jobs.email.email",
     "packmule.jobs.email.bulk.chunk.email_chunk",
+    "packmule.jobs.email.suppression.collecting.email_intake",
     "packmule.jobs.image.image",
+    "packmule.jobs.image.serving.prune.image_prune",
     "packmule.jobs.files.file",
+    "packmule.jobs.files.fetching.fetch",
+    "packmule.jobs.files.profiling.profile",
+    "packmule.jobs.files.scanning.scan",
+    "packmule.jobs.files.texts.text",
+    "packmule.jobs.retention.scheduled.files_prune",
+    "packmule.jobs.files.unpacking.unpack",
+    "packmule.jobs.files.unpacking.each.each_member",
+    "packmule.jobs.pipelines.publishing.publish",
+    "packmule.jobs.pipelines.publishing.settle",
 )
 """The ready-made jobs."""
+
+INTERNAL = (
+    "packmule.jobs.email.bulk.chunk.email_chunk",
+    "packmule.jobs.email.suppression.collecting.email_intake",
+    "packmule.jobs.image.serving.prune.image_prune",
+    "packmule.jobs.retention.scheduled.files_prune",
+    "packmule.jobs.files.unpacking.each.each_member",
+    "packmule.jobs.pipelines.publishing.publish",
+    "packmule.jobs.pipelines.publishing.settle",
+)
+"""Those of them that only Packmule enqueues."""
 
 _registered: dict[str, JobType] = {}
 _deferred: set[str] = set()
@@ -58,9 +82,15 @@ def find(name: str) -> JobType:
     try:
         return _registered[name]
     except KeyError:
-        raise NotRegistered(
-            f"{name} is not a registered job: decorate it with @job and name its module in PACKMULE_MODULES"
-        ) from None
+        way_out = "decorate it with @job and name its module in PACKMULE_MODULES"
+        if near := meant(name, names()):
+            way_out = f"did you mean {near}? If not, {way_out}"
+        raise NotRegistered(f"{name} is not a registered job: {way_out}") from None
+
+
+def ready(name: str) -> str:
+    """The dotted name of the ready-made job that is called `name`; any other name as it is."""
+    return next((each for each in READY if each.rpartition(".")[2] == name), name)
 
 
 def call(data: bytes) -> Invoked:
@@ -79,15 +109,18 @@ def names() -> list[str]:
     return sorted(_registered.keys() | _deferred)
 
 
+def digest() -> str:
+    """A short text that is the same in processes that know the same jobs."""
+    return hashlib.blake2b("\n".join(names()).encode(), digest_size=6).hexdigest()
+
+
 def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
     """Import `modules`, whose `@job` functions register themselves, and register the dotted names in `allow`.
 
     The working directory is importable, after everything installed. Raises `NotRegistered` with the
     module's name if one can't be imported.
     """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    project.let_import()
     for module in modules:
         _imported(module)
     for name in allow:
@@ -102,12 +135,14 @@ def load(modules: Iterable[str], allow: Iterable[str] = ()) -> None:
 
 
 def _imported(module: str) -> Any:
+    if module.endswith(".py"):
+        named = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise NotRegistered(f"can't import {module}: name the module, not its file: {named}")
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        raise NotRegistered(
-            f"can't import {module}: {error} (looked in the working directory too)"
-        ) from error
+        why = extras.how_to_install(error) or f"{error} (looked in the working directory too)"
+        raise NotRegistered(f"can't import {module}: {why}") from error
     except Exception as error:  # whatever the user's own code raises
         where = traceback.extract_tb(error.__traceback__)[-1]
         line = "" if isinstance(error, SyntaxError) else f" ({where.filename}, line {where.lineno})"

@@ -26,6 +26,7 @@ from packmule.jobs.cron import (
     zone,
 )
 from packmule.jobs.job_type import JobType
+from packmule.units import given_span
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 TICK = "{tick}"
@@ -95,9 +96,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if [self.cron, self.every, self.at].count(None) != 2:  # noqa: PLR2004  one of three
             raise InvalidSchedule("give one of cron, every and at")
         if not 0 <= self.jitter <= LONGEST_JITTER:
-            raise InvalidSchedule(f"jitter must be from 0 s to a day, not {self.jitter} s")
+            raise InvalidSchedule(f"jitter must be from 0 s to a day, not {given_span(self.jitter)}")
         if not 0 <= self.window <= LONGEST_INTERVAL:
-            raise InvalidSchedule(f"window must be from 0 s to 366 days, not {self.window} s")
+            raise InvalidSchedule(f"window must be from 0 s to 366 days, not {given_span(self.window)}")
         if any(
             each is not None and not 0 <= each <= LAST_INSTANT for each in (self.at, self.start, self.end)
         ):
@@ -138,7 +139,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Its `cron`, `every` or `at`, for people."""
         if self.cron is not None:
             return f"{self.cron} ({self.tz})"
-        return f"every {self.every} s" if self.at is None else f"at {shown(self.at, self.tz)}"
+        return f"every {given_span(self.every)}" if self.at is None else f"at {shown(self.at, self.tz)}"
 
 
 def schedule(name: str, table: Mapping[str, Any]) -> Schedule:
@@ -201,6 +202,12 @@ def declared(job: JobType) -> Schedule | None:
             f"schedule={traits.schedule!r}: give a table of names and values: {error}"
         ) from None
     return schedule(called, {**more, **table, "job": job.name, "owner": "code"})
+
+
+def of_settings(name: str, job: str, every: str, queue: str, **kwargs: Any) -> Schedule:
+    """The schedule that settings ask for, of a ready-made job. Late ticks and overlaps are skipped."""
+    skipped = {"overlap": "skip", "misfire": "skip", "owner": "code", "source": "settings"}
+    return schedule(name, {"job": job, "every": every, "queue": queue, "kwargs": kwargs, **skipped})
 
 
 def _when(schedule: Schedule) -> When:

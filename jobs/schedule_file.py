@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from packmule.jobs.schedule import InvalidSchedule, Schedule, schedule
-from packmule.jobs.toml_file import InvalidFile, read_toml
+from packmule.jobs.toml_file import InvalidFile, place_in, read_toml
 
 _FIELDS = frozenset(Schedule.__struct_fields__) - {"name", "owner", "source"}
 
@@ -22,10 +21,10 @@ def read_file(path: Path) -> list[Schedule]:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise InvalidFile(
-                f"{_place(path, text, name)}: {name} is outside a table: begin with a line [name]"
+                f"{place_in(path, text, name)}: {name} is outside a table: begin with a line [name]"
             )
         if unknown := [field for field in table if field not in _FIELDS]:
-            place = _place(path, text, name, unknown[0])
+            place = place_in(path, text, name, unknown[0])
             known = ", ".join(sorted(_FIELDS))
             raise InvalidFile(f"{place}: schedule {name}: there is no setting {unknown[0]!r}: {known}")
         try:
@@ -34,21 +33,6 @@ def read_file(path: Path) -> list[Schedule]:
             fault = str(error)
             named = [field for field in table if fault.startswith(f"schedule {name}: {field} ")]
             named += [field for field in table if repr(table[field]) in fault]
-            place = _place(path, text, name, named[0] if named else None)
+            place = place_in(path, text, name, named[0] if named else None)
             raise InvalidFile(f"{place}: {fault}") from None
     return found
-
-
-def _place(path: Path, text: str, table: str, field: str | None = None) -> str:
-    """`schedules.toml, line 3`: the line of the field if it is found, or else of the table."""
-    header = re.compile(rf"\s*\[\s*[\"']?{re.escape(table)}[\"']?\s*\]|\s*{re.escape(table)}\s*[=.]")
-    place = None
-    for number, line in enumerate(text.splitlines(), 1):
-        if place is None:
-            place = number if header.match(line) else None
-        elif line.lstrip().startswith("["):
-            break
-        elif field is not None and re.match(rf"\s*{re.escape(field)}\s*=", line):
-            place = number
-            break
-    return f"{path}, line {place}" if place else str(path)

@@ -6,11 +6,11 @@ import time
 
 import msgspec
 from redis import Redis
-from rq.command import send_command
 
 from packmule.coordination.redis.replies import UNREADABLE, pipelined
 from packmule.errors import Conflict
 from packmule.jobs import cluster, keys
+from packmule.jobs.cluster import send_command
 
 COMMAND = "dump-stacks"
 

@@ -13,7 +13,8 @@ import msgspec
 from packmule.coordination.key_template import InvalidKeyTemplate, KeyTemplate, template
 from packmule.jobs import wire
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
-from packmule.jobs.options import InvalidOption, Options, in_seconds
+from packmule.jobs.options import InvalidOption, Options
+from packmule.jobs.spans import in_seconds
 
 LONGEST_KEY = 250
 """A key of more characters is replaced by its SHA-256."""
@@ -53,7 +54,7 @@ def _key(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any], unique: b
     given = job.arguments_of(args, kwargs)
     try:
         said = [unique, _template(unique, job.function).fill(given) if isinstance(unique, str) else given]
-        plain = msgspec.to_builtins(said, str_keys=True, order="deterministic", enc_hook=wire.plain)
+        plain = msgspec.to_builtins(said, str_keys=True, order="deterministic", enc_hook=wire.plain_argument)
         values = msgspec.json.encode(plain, order="deterministic").decode()
     except InvalidKeyTemplate as error:
         raise InvalidOption(f"unique={unique!r}: {error}") from None

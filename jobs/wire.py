@@ -16,6 +16,7 @@ import msgspec
 
 from packmule.coordination.redis.replies import UNREADABLE
 from packmule.errors import UsageError
+from packmule.jobs.secrets import is_secret_text, revealed
 
 ENDED = frozenset({"finished", "failed", "stopped", "canceled"})
 """The statuses in which nothing more happens to a job by itself."""
@@ -77,15 +78,28 @@ def time_seconds(text: str) -> float | None:
     return datetime.fromisoformat(text).timestamp()
 
 
-def plain(value: object) -> str:
-    """A subclass of `str`, such as a job's handle, as the text that msgspec can write."""
+def plain(value: Any) -> Any:
+    """What msgspec alone can't write: a subclass of `str`, such as a job's handle, or a Pydantic model."""
     if isinstance(value, str):
         return str.__str__(value)
+    if hasattr(type(value), "model_dump"):
+        return type(value).model_dump(value, mode="json", by_alias=True, round_trip=True, warnings=False)
+    if is_secret_text(type(value)):
+        return str(value)
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+
+
+def plain_argument(value: Any) -> Any:
+    """Likewise for an argument: the secret texts in a model are written, of which results have stars."""
+    return revealed(value, plain(value))
 
 
 encode_json = msgspec.json.Encoder(enc_hook=plain).encode
 """Write a value that a job takes, returns or keeps; NaN and infinity become null without a word."""
+
+
+encode_argument = msgspec.json.Encoder(enc_hook=plain_argument).encode
+"""Write an argument, or a call, likewise."""
 
 
 def encode_value(value: Any) -> bytes:
@@ -99,7 +113,7 @@ def encode_value(value: Any) -> bytes:
 def encode_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """The payload of a call, as JSON. Raises `TypeError` or `ValueError` if JSON can't carry an argument."""
     try:
-        payload = encode_json((name, None, args, kwargs))
+        payload = encode_argument((name, None, args, kwargs))
         if payload.count(b"null") > 1:
             _refuse_nan((args, kwargs))
     except RecursionError:
@@ -234,6 +248,16 @@ def error_type(reason: str) -> str:
     """The class of the error that a reason names, or "": `error_type("ValueError: no such month")`."""
     found = _TYPE.match(reason)
     return found[0] if found else ""
+
+
+LAST_INSTANT = 10.0**11
+"""The latest time that a record may name, some three thousand years from now."""
+
+
+def instant(value: Any) -> float:
+    """A time or count that others may have written: from 0 to `LAST_INSTANT`. Raises if it isn't a number."""
+    number = float(value)
+    return min(max(number, 0.0), LAST_INSTANT) if math.isfinite(number) else 0.0
 
 
 def number(text: str | None) -> float | None:

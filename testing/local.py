@@ -14,6 +14,7 @@ from redis import Redis
 from packmule.config import Settings
 from packmule.errors import UsageError
 from packmule.jobs import reader, signaling, wire
+from packmule.jobs.arguments import converted
 from packmule.jobs.client import Client
 from packmule.jobs.control import NotRetried
 from packmule.jobs.entry import Call as Arguments
@@ -23,6 +24,7 @@ from packmule.jobs.job import JobCall, JobFunction
 from packmule.jobs.job_type import InvalidCall, JobType
 from packmule.jobs.options import DEFAULT_QUEUE, OPTION_NAMES, Options
 from packmule.jobs.said import Line
+from packmule.jobs.spans import Span
 from packmule.jobs.watch import BEGINNING, Logs, Watch, lines_from
 from packmule.testing.local_job import LocalJob, LocalPerformer, LocalWatch
 
@@ -121,7 +123,7 @@ class LocalClient(Client):
         """The job called `id`. Raises `NoSuchJob`."""
         return self._job(id).info()
 
-    def wait(self, id: str, timeout: float | None = None) -> reader.JobInfo:
+    def wait(self, id: str, timeout: Span | None = None) -> reader.JobInfo:
         """The job called `id`, which must have ended. Raises `NoSuchJob` and `NotDrained`."""
         job = self.read(id)
         if job.waits:
@@ -143,7 +145,7 @@ class LocalClient(Client):
         """What the job called `id` emitted; `cursor` makes no difference. Raises `NoSuchJob`."""
         return LocalWatch([msgspec.json.decode(chunk) for chunk in self._job(id).chunks])
 
-    def cancel(self, id: str, timeout: float = 5.0) -> str:
+    def cancel(self, id: str, timeout: Span = 5.0) -> str:
         """Cancel the job called `id` if it waits, and return its status. Raises `NoSuchJob`."""
         job = self._job(id)
         if id in self._waiting or job.waits:
@@ -239,10 +241,10 @@ class LocalClient(Client):
         kwargs, options = _parted(wanted, named)
         try:
             bound = wanted.signature.bind_partial(*args, **kwargs).arguments
-            typed = msgspec.convert(bound, wanted.arguments, str_keys=True)
+            typed = converted(bound, wanted.arguments)
         except (TypeError, msgspec.ValidationError) as error:
             raise InvalidCall(f"{wanted.name}: {error}") from None
-        given = {name: wire.encode_json(getattr(typed, name)) for name in bound}
+        given = {name: wire.encode_argument(getattr(typed, name)) for name in bound}
 
         def fits(job: LocalJob) -> bool:
             if job.type.name != wanted.name:
@@ -252,7 +254,7 @@ class LocalClient(Client):
             if "queue" in asked:
                 asked["queue"] = job.options.queue or DEFAULT_QUEUE
             return asked == options and all(
-                wire.encode_json(arguments[name]) == value for name, value in given.items()
+                wire.encode_argument(arguments[name]) == value for name, value in given.items()
             )
 
         return [id for id, job in self.jobs.items() if fits(job)]

@@ -21,9 +21,10 @@ from packmule.jobs.job_type import JobType
 from packmule.jobs.options import Options
 from packmule.jobs.steps import Recorded
 from packmule.jobs.watch import Watch
+from packmule.worker.process.call import Call
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.performer import Performer
 
 T = TypeVar("T")
 
